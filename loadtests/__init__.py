@@ -1,0 +1,1 @@
+"""Load tests, benches and the demo; run from a checkout."""

@@ -1,0 +1,1 @@
+"""Spillway router: speaks the OpenAI API in front of a GPU and spills over to the cloud."""

@@ -1,0 +1,1 @@
+"""Adapters for wire protocols and the transport that opens sockets."""

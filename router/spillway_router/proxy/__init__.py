@@ -1,0 +1,1 @@
+"""The hot path: one request, top to bottom."""

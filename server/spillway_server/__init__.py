@@ -1,0 +1,1 @@
+"""Launches vLLM: hardware -> plan -> supervise -> ready."""
