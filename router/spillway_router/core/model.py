@@ -1,0 +1,214 @@
+"""The nouns of routing, as frozen values: what was asked, who may serve it, what was decided, how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .backlog import BacklogView, EngineRates
+from .tariff import Tariff, Usage
+
+Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
+Capability = Literal["tools", "vision", "json_schema", "logprobs"]
+DecisionKind = Literal["local", "overflow", "escalated", "fallback", "pinned", "byok", "cache"]
+Health = Literal["up", "starting", "down"]
+Sort = Literal["", "fastest", "cheapest"]
+Route = Literal["auto", "local", "cloud"]
+
+OutcomeKind = Literal[
+    "ok",  # the whole answer arrived
+    "overloaded",  # the engine's queue cap answered; counts as overflow, never as failure
+    "rate_limited",  # 429: stay away until `retry_after_s`
+    "rejected",  # the request itself is at fault (4xx): another backend would say the same
+    "unauthorized",  # our credentials or credit are at fault (401, 402, 403)
+    "failed",  # 5xx, broken connection, malformed answer
+    "timeout",  # no event within the limit
+    "cancelled",  # the client left
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `key_id` is empty where no key was required."""
+
+    key_id: str = ""
+    role: str = "inference"
+    tier: str = ""
+    may_route: bool = True
+    local_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the request's headers ask for; None where they are silent."""
+
+    route: Route = "auto"
+    min_confidence: float | None = None
+    slo_ttft_s: float | None = None
+    max_cost_nano: int | None = None
+    session_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """OpenRouter's `models` and `provider` fields, and the suffix of the model name."""
+
+    models: tuple[str, ...] = ()
+    sort: Sort = ""
+    order: tuple[str, ...] = ()
+    only: frozenset[str] = frozenset()
+    ignore: frozenset[str] = frozenset()
+    allow_fallbacks: bool = True
+    max_input_per_million: float | None = None
+    max_output_per_million: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyVerdict:
+    """May the content leave for the cloud? Reasons name the rules that said no; rules can only restrict."""
+
+    may_leave: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What routing may know of a request. No text in it, only sizes and marks."""
+
+    request_id: str
+    endpoint: Endpoint
+    model: str
+    stream: bool
+    prompt_bytes: int
+    """UTF-8 bytes of everything the model will read: messages, tools, schema."""
+    max_tokens: int | None
+    choices: int
+    needs: frozenset[Capability]
+    privacy: PrivacyVerdict
+    caller: Caller
+    hints: Hints = Hints()
+    preferences: Preferences = Preferences()
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One place that serves a model, as configured. `tariff` is None for local backends only."""
+
+    name: str
+    provider: str
+    model: str
+    local: bool
+    endpoints: frozenset[Endpoint]
+    capabilities: frozenset[Capability]
+    tariff: Tariff | None = None
+    context_tokens: int | None = None
+    max_output_tokens: int = 4096
+    """Output bound for the reservation where the request sets none."""
+    collects_data: bool = False
+    stops_billing_on_cancel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSignals:
+    """What is known of one backend right now. `backlog` and `rates` are None for cloud backends."""
+
+    health: Health = "up"
+    health_reason: str = ""
+    breaker_open: bool = False
+    limited_until: float = 0.0
+    """Monotonic seconds until which the provider asked us to stay away (429, x-ratelimit-*)."""
+    ttft_s: float = 0.5
+    """Recent time to first token, for backends without a backlog."""
+    tokens_per_byte: float = 1 / 3
+    backlog: BacklogView | None = None
+    rates: EngineRates | None = None
+    expected_output_tokens: int = 300
+    margin: float = 0.85
+    gpu_rate: float = 1.0
+    """Factor on the prefill rate for thermal or power throttling, in (0, 1]."""
+    budget_left_nano: int | None = None
+    """Tightest budget headroom for this backend; None where no budget applies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """An immutable snapshot; `now` is monotonic seconds."""
+
+    now: float
+    backends: Mapping[str, BackendSignals]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A backend that may serve the request, with what was predicted for it."""
+
+    backend: Backend
+    reasons: tuple[str, ...]
+    ttft_s: float
+    prompt_tokens: int
+    output_tokens: int
+    cost_bound_nano: int
+    """Upper bound of what this attempt can cost: reserved before it leaves. 0 for local backends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A backend that may not serve the request: the rule's reason token and a sentence."""
+
+    backend: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A final no, in the shape the client gets."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    final: bool = True
+    """Sends `x-should-retry: false`: asking again at once would not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Ordered candidates or a refusal, and why."""
+
+    kind: DecisionKind
+    candidates: tuple[Candidate, ...]
+    reasons: tuple[str, ...]
+    removed: tuple[Removed, ...]
+    policy: str
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one upstream call ended. `billed` says that the provider may charge for it although it failed."""
+
+    kind: OutcomeKind
+    status: int = 0
+    detail: str = ""
+    retry_after_s: float | None = None
+    usage: Usage | None = None
+    billed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One upstream call, for the request record: monotonic seconds relative to the request's start."""
+
+    no: int
+    backend: str
+    model: str
+    started_s: float
+    ended_s: float
+    outcome: Outcome
+    first_event_s: float | None = None
+    charge_nano: int = 0
+    confidence: float | None = None
+    reasons: tuple[str, ...] = field(default=())
