@@ -1,0 +1,368 @@
+"""The backlog: how much work a local engine still has to do, and what that means for the next request.
+
+Theory. An engine with continuous batching serves prefill (reading prompts) first come, first served, at a
+rate that hardly depends on who asks: R_p tokens per second. So the time to the first token (TTFT) of a new
+request is the work ahead of it over that rate:
+
+    TTFT = (prompt tokens not yet prefilled + this prompt) / R_p + one engine step + wait for a free sequence
+
+A request counts as "not yet prefilled" until its first token was seen. Half-read prompts are counted whole:
+too much, the safe side, and R_p is learned with the same count, so the two errors cancel. The wait for a
+free sequence is zero until the engine holds `max_sequences`; from there departures set the pace (Little's
+law): n requests too many leave after n x (output tokens x time per token) / max_sequences.
+
+Time per output token (TPOT) is one decode step, which grows with the sequences that share it:
+
+    TPOT = step_time + step_time_per_sequence x min(sequences, max_sequences)
+
+KV memory is taken by prompt plus output for as long as the request runs: share = tokens wanted / capacity.
+
+The router needs no poll for any of it: it sees every request go in, give its first token and end. A poll of
+the engine's gauges is late by half its period and sees queues only when they are there; utilisation says
+busy, not full. Gauges serve to see load that comes from elsewhere: only what exceeds the router's own count
+is added (`EngineLoad`), and an old sample is dropped.
+
+What is learned, and why it errs on the safe side:
+
+- R_p from the router's own TTFTs: work ahead at admission over the time it took. Averaged as seconds per
+  token, the mean that predicts time without bias, and in which a prefix-cache hit (almost no seconds)
+  cannot do much harm. Network and step time stay in the sample and make the engine look slower, never
+  faster. Only samples with enough work count; work that left the queue unserved is taken off.
+- Time per token from whole answers, as a scale on the configured step time.
+- A belief that has become too gloomy would send everything away and never be corrected. So an idle engine
+  without a sample for `relearn_after_s` shows its configured rates again, to one request: the next sees the
+  learned rates.
+
+Pure: no I/O and no clock; `now` is seconds of any one monotonic clock. Every call is O(1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from .estimators import EWMA_WEIGHT, OutputLength
+
+KV_SHARE_LIMIT = 0.9
+"""Share of the KV capacity above which a request overflows; vLLM starts to preempt near 1."""
+
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "queue": "work ahead at the local engine makes the first token too late",
+        "slo": "even without a queue the local engine would miss the promise, to the first token or per token",
+        "kv": "the KV cache of the local engine would be too full",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """The latency promise: seconds to the first token, seconds per output token after it."""
+
+    ttft_s: float
+    tpot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRates:
+    """What is believed of one local engine. ValueError where a figure makes no sense."""
+
+    prefill_tokens_per_s: float = 12_000.0
+    """Prompt tokens the engine reads per second while it has enough of them to fill its batches."""
+    step_time_s: float = 0.010
+    """One decode step for a lone sequence: the floor of the time per output token."""
+    step_time_s_per_sequence: float = 0.00006
+    """What each further sequence adds to a decode step."""
+    kv_capacity_tokens: int = 200_000
+    """Tokens the KV cache holds (`vllm:cache_config_info`: blocks x block size)."""
+    max_sequences: int = 256
+    """Requests the engine runs at once (`--max-num-seqs`); the others wait."""
+
+    def __post_init__(self) -> None:
+        positive = (self.prefill_tokens_per_s, self.kv_capacity_tokens, self.max_sequences)
+        if not all(0 < x < math.inf for x in positive):
+            raise ValueError(f"rates and capacities must be above 0 and finite: {self}")
+        if not all(0 <= x < math.inf for x in (self.step_time_s, self.step_time_s_per_sequence)):
+            raise ValueError(f"step times must be 0 or more and finite: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogView:
+    """The work in flight at one local engine; requests and tokens, load from elsewhere included."""
+
+    in_flight: int = 0
+    waiting_first_token: int = 0
+    prefill_tokens: int = 0
+    """Prompt tokens of the requests that have no first token yet."""
+    decoding: int = 0
+    kv_tokens: int = 0
+    """KV tokens the requests in flight will hold at their end: prompt plus expected output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a request would see at one local engine."""
+
+    ttft_s: float
+    tpot_s: float
+    kv_share: float
+    """KV tokens wanted over capacity, this request included; may exceed 1."""
+    alone_ttft_s: float
+    """TTFT of the same request at the same engine with nothing ahead: tells a queue from a long prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """The engine's own gauges at one scrape, summed over its replicas."""
+
+    waiting: float
+    running: float
+    kv_usage: float
+    """Share of the KV cache in use, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogTuning:
+    """How a backlog learns and what bounds it. The defaults suit an engine behind a router."""
+
+    ewma_weight: float = EWMA_WEIGHT
+    prior_samples: int = 1
+    """How many samples the configured rate is worth: 1 learns fast, 20 or more is a plain EWMA."""
+    min_sample_tokens: int = 1024
+    """Less work than this says little of the rate: the fixed cost of a step dominates."""
+    slow_sample_s: float = 0.25
+    """Unless it took this long, and twice the prediction: then the engine is slower than believed."""
+    stale_after_s: float = 5.0
+    relearn_after_s: float = 30.0
+    max_tickets: int = 16_384
+
+
+def predict(
+    view: BacklogView, rates: EngineRates, prompt_tokens: int, expected_output_tokens: int
+) -> Prediction:
+    """What a request of `prompt_tokens` (not in the prefix cache) would see if it were admitted now."""
+    step = rates.step_time_s
+    sequences = min(view.in_flight + 1, rates.max_sequences)
+    tpot = step + rates.step_time_s_per_sequence * sequences
+    alone = prompt_tokens / rates.prefill_tokens_per_s + step
+    ttft = alone + view.prefill_tokens / rates.prefill_tokens_per_s
+    too_many = view.in_flight + 1 - rates.max_sequences
+    if too_many > 0:
+        ttft += too_many * expected_output_tokens * tpot / rates.max_sequences
+    kv_share = (view.kv_tokens + prompt_tokens + expected_output_tokens) / rates.kv_capacity_tokens
+    return Prediction(ttft, tpot, kv_share, alone)
+
+
+def overflow_reasons(prediction: Prediction, slo: Slo, margin: float) -> tuple[str, ...]:
+    """Why this request should not stay local, as keys of `REASONS`; () keeps it. `margin` is m, near .85."""
+    latest = margin * slo.ttft_s
+    late = prediction.ttft_s > latest
+    hopeless = (late and prediction.alone_ttft_s > latest) or prediction.tpot_s > slo.tpot_s
+    full = prediction.kv_share > KV_SHARE_LIMIT
+    if not (late or hopeless or full):
+        return ()
+    found = (("queue", late and prediction.alone_ttft_s <= latest), ("slo", hopeless), ("kv", full))
+    return tuple(name for name, holds in found if holds)
+
+
+class _Ticket:
+    """One request in flight."""
+
+    __slots__ = (
+        "abandoned_before",
+        "admitted_at",
+        "expected_tpot_s",
+        "first_token_at",
+        "kv",
+        "prompt",
+        "work",
+    )
+
+    def __init__(self, prompt: int, kv: int, work: int, abandoned_before: int, now: float) -> None:
+        self.prompt = prompt
+        self.kv = kv
+        self.work = work
+        self.abandoned_before = abandoned_before
+        self.admitted_at = now
+        self.first_token_at: float | None = None
+        self.expected_tpot_s = 0.0
+
+
+class Backlog:
+    """The account of one local backend: what went in, gave its first token, ended. Not safe across threads.
+
+    Holds at most `tuning.max_tickets` requests; when full, `admit` answers False and counts nothing (the
+    caller should refuse the request or send it elsewhere). `first_token` and `finish` of an unknown ticket
+    do nothing, so that a cleanup may run twice.
+    """
+
+    __slots__ = (
+        "_abandoned", "_decoding", "_foreign", "_foreign_at", "_initial", "_kv", "_last_sample_at", "_output",
+        "_peak_in_flight", "_peak_kv", "_peak_waiting", "_prefill", "_prompt_mean", "_rate_samples", "_rates",
+        "_tickets", "_tpot_scale", "_tuning",
+    )  # fmt: skip
+
+    def __init__(self, rates: EngineRates, tuning: BacklogTuning | None = None) -> None:
+        self._initial = self._rates = rates
+        self._tuning = tuning or BacklogTuning()
+        self._tickets: dict[int, _Ticket] = {}
+        self._prefill = self._decoding = self._kv = 0
+        self._abandoned = 0
+        self._foreign = BacklogView()
+        self._foreign_at = -math.inf
+        self._peak_in_flight = self._peak_waiting = self._peak_kv = 0
+        self._prompt_mean = 1024.0
+        self._output = OutputLength()
+        self._rate_samples = 0
+        self._tpot_scale = 1.0
+        self._last_sample_at: float | None = None
+
+    def admit(self, ticket: int, prompt_tokens: int, expected_output_tokens: int, now: float) -> bool:
+        """Counts a request that is about to be sent. False: full, not counted. ValueError: bad input."""
+        if ticket in self._tickets or prompt_tokens < 0 or expected_output_tokens < 0:
+            raise ValueError(f"ticket {ticket} is already in flight or its token counts are negative")
+        if len(self._tickets) >= self._tuning.max_tickets:
+            return False
+        self._prefill += prompt_tokens
+        kv = prompt_tokens + expected_output_tokens
+        self._kv += kv
+        self._tickets[ticket] = _Ticket(prompt_tokens, kv, self._prefill, self._abandoned, now)
+        self._prompt_mean += EWMA_WEIGHT * (prompt_tokens - self._prompt_mean)
+        in_flight = len(self._tickets)
+        self._peak_in_flight = max(self._peak_in_flight, in_flight)
+        self._peak_waiting = max(self._peak_waiting, in_flight - self._decoding)
+        self._peak_kv = max(self._peak_kv, self._kv)
+        if self._last_sample_at is None:
+            self._last_sample_at = now
+        return True
+
+    def first_token(self, ticket: int, now: float) -> float | None:
+        """The first token of `ticket` was seen: its TTFT in seconds; None if unknown or not the first."""
+        entry = self._tickets.get(ticket)
+        if entry is None or entry.first_token_at is not None:
+            return None
+        entry.first_token_at = now
+        self._prefill -= entry.prompt
+        self._decoding += 1
+        entry.expected_tpot_s = self._decode_step_s()
+        ttft = max(0.0, now - entry.admitted_at)
+        # Work abandoned since admission was never done. Some of it came later than this request: the
+        # difference makes the engine look slower, the safe side.
+        self._learn_prefill(entry.work - (self._abandoned - entry.abandoned_before), ttft, now)
+        return ttft
+
+    def finish(self, ticket: int, now: float, output_tokens: int | None) -> None:
+        """`ticket` ended, well or not. `output_tokens` teaches lengths and speed; None: not known."""
+        entry = self._tickets.pop(ticket, None)
+        if entry is None:
+            return
+        self._kv -= entry.kv
+        if entry.first_token_at is None:
+            self._prefill -= entry.prompt
+            self._abandoned += entry.prompt
+        else:
+            self._decoding -= 1
+            if output_tokens is not None and output_tokens > 1:
+                self._learn_tpot(entry, (now - entry.first_token_at) / (output_tokens - 1))
+        if output_tokens is not None:
+            self._output.observe(output_tokens)
+
+    def view(self, now: float) -> BacklogView:
+        """The work in flight at `now`, load from elsewhere included while its sample is fresh."""
+        in_flight = len(self._tickets)
+        waiting = in_flight - self._decoding
+        if now - self._foreign_at > self._tuning.stale_after_s:
+            return BacklogView(in_flight, waiting, self._prefill, self._decoding, self._kv)
+        other = self._foreign
+        return BacklogView(
+            in_flight + other.in_flight,
+            waiting + other.waiting_first_token,
+            self._prefill + other.prefill_tokens,
+            self._decoding + other.decoding,
+            self._kv + other.kv_tokens,
+        )
+
+    def rates(self, now: float) -> EngineRates:
+        """The rates believed at `now`; the configured ones for an idle engine without a recent sample."""
+        last = self._last_sample_at
+        if last is not None and not self._tickets and now - last > self._tuning.relearn_after_s:
+            faster = max(self._initial.prefill_tokens_per_s, self._rates.prefill_tokens_per_s)
+            return replace(self._initial, prefill_tokens_per_s=faster)
+        return self._rates
+
+    def expected_output(self, max_tokens: int | None = None) -> int:
+        """Output tokens to expect of a request that allows `max_tokens` (None: no cap)."""
+        return self._output.expect(max_tokens)
+
+    def observe_engine(self, load: EngineLoad | None, now: float) -> None:
+        """Takes a scrape of the engine's gauges; None, NaN or infinite: no sample, the last one is dropped.
+
+        Load from elsewhere is what exceeds the peak of the router's own count since the scrape before:
+        gauges lag, and a request that just ended must not come back as somebody else's. Its prompts are
+        taken to be as long as ours on average.
+        """
+        peak_in_flight, peak_waiting, peak_kv = self._peak_in_flight, self._peak_waiting, self._peak_kv
+        self._peak_in_flight = len(self._tickets)
+        self._peak_waiting = self._peak_in_flight - self._decoding
+        self._peak_kv = self._kv
+        if load is None or not all(map(math.isfinite, (load.waiting, load.running, load.kv_usage))):
+            self._foreign_at = -math.inf
+            return
+        total = max(0, round(load.waiting + load.running) - peak_in_flight)
+        waiting = min(total, max(0, round(load.waiting) - peak_waiting))
+        kv = max(0, round(load.kv_usage * self._rates.kv_capacity_tokens) - peak_kv)
+        self._foreign = BacklogView(total, waiting, round(waiting * self._prompt_mean), total - waiting, kv)
+        self._foreign_at = now
+
+    def observe_prefill_rate(self, tokens_per_s: float, now: float) -> None:
+        """Takes a rate measured elsewhere (engine counters, a simulator's iterations), in tokens/s."""
+        if not 0 < tokens_per_s < math.inf:
+            return
+        rate = self._rates.prefill_tokens_per_s
+        self._set_prefill_rate(rate + self._sample_weight() * (tokens_per_s - rate), now)
+
+    def observe_capacity(self, kv_capacity_tokens: int, max_sequences: int) -> None:
+        """Takes capacities the engine reports of itself once it is up; they replace the configured ones."""
+        known = {"kv_capacity_tokens": kv_capacity_tokens, "max_sequences": max_sequences}
+        self._initial = replace(self._initial, **known)
+        self._rates = replace(self._rates, **known)
+
+    def _decode_step_s(self) -> float:
+        rates = self._initial
+        sequences = min(self._decoding, rates.max_sequences)
+        return rates.step_time_s + rates.step_time_s_per_sequence * sequences
+
+    def _sample_weight(self) -> float:
+        """1/(prior + n) until that falls to the EWMA's weight: a plain mean first, then a moving one."""
+        self._rate_samples += 1
+        return max(self._tuning.ewma_weight, 1 / (self._tuning.prior_samples + self._rate_samples))
+
+    def _learn_prefill(self, work: int, ttft: float, now: float) -> None:
+        if work <= 0 or ttft <= 0:
+            return
+        believed = 1 / self._rates.prefill_tokens_per_s
+        if work < self._tuning.min_sample_tokens:
+            expected = work * believed + self._rates.step_time_s
+            if ttft < self._tuning.slow_sample_s or ttft < 2 * expected:
+                return
+        # One stalled or cached request moves the belief by a bounded step only.
+        seconds_per_token = min(4 * believed, max(believed / 4, ttft / work))
+        believed += self._sample_weight() * (seconds_per_token - believed)
+        self._set_prefill_rate(1 / believed, now)
+
+    def _set_prefill_rate(self, tokens_per_s: float, now: float) -> None:
+        self._rates = replace(self._rates, prefill_tokens_per_s=tokens_per_s)
+        self._last_sample_at = now
+
+    def _learn_tpot(self, entry: _Ticket, observed_s: float) -> None:
+        if observed_s <= 0 or entry.expected_tpot_s <= 0:
+            return
+        ratio = min(20.0, max(0.05, observed_s / entry.expected_tpot_s))
+        self._tpot_scale += self._tuning.ewma_weight * (ratio - self._tpot_scale)
+        self._rates = replace(
+            self._rates,
+            step_time_s=self._initial.step_time_s * self._tpot_scale,
+            step_time_s_per_sequence=self._initial.step_time_s_per_sequence * self._tpot_scale,
+        )
