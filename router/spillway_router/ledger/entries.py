@@ -1,0 +1,97 @@
+"""Ledger rows: what happened to money and GPU time, never what was said.
+
+An entry is written once and never changed. `(request_id, attempt_no, kind)` is its identity: every attempt,
+retry and hedge leg of a request has its own `attempt_no`, so each has its own reservation and its own
+charge.
+
+Kinds and what they mean for balances:
+
+    reserved   a hold of `reserved_nano` before a paid call leaves; open until charged or released
+    charged    the attempt is over: `amount_nano` is its cost (0 on local backends and with the client's own
+               key), `gpu_us` its work share on a local backend; closes the hold of the same attempt
+    released   the attempt cost nothing (never sent, refused); closes the hold
+    adjusted   a later correction: `amount_nano` and the token counts are signed differences
+    gpu_hour   rented time: `amount_nano` is the fixed cost of a span that starts at `ts`, `gpu_us` the GPU
+               time in it (length x number of GPUs); see gpu_hours.py
+    idle       unused share of a closed rental period; reports of an open period derive it (billed - used)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, Literal, get_args
+
+Kind = Literal["reserved", "charged", "released", "adjusted", "gpu_hour", "idle"]
+
+Status = Literal["", "ok", "error", "aborted", "discarded", "unknown"]
+"""How an attempt ended: `ok` the client got this answer whole; `aborted` the client left during it; `error`
+it failed; `discarded` a finished answer that was replaced (escalated local draft, lost hedge leg);
+`unknown` nobody knows, it is charged at its bound until reconciled; empty where no attempt ended (reserved,
+gpu_hour, idle)."""
+
+ANSWERED: tuple[Status, ...] = ("ok", "aborted")
+"""Statuses of which a request has at most one: these rows count requests that were answered, whole or in
+part."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One ledger row.
+
+    `ts` epoch milliseconds UTC; `gpu_us` integer microseconds of one GPU; `amount_nano` and `reserved_nano`
+    integer nano-dollars; `reasons` the decision's reason tokens joined by commas; `tariff_ref` which price
+    was used (Tariff.ref); `confidence` in [0, 1] or None where no signal; `document` True for document
+    extraction. `key_id` is the public id of a key, never its secret. No field holds prompt or answer text.
+    """
+
+    kind: Kind
+    request_id: str
+    attempt_no: int
+    ts: int
+    backend: str = ""
+    provider: str = ""
+    model: str = ""
+    local: bool = False
+    key_id: str = ""
+    tier: str = ""
+    decision: str = ""
+    reasons: str = ""
+    status: Status = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    gpu_us: int = 0
+    amount_nano: int = 0
+    reserved_nano: int = 0
+    tariff_ref: str = ""
+    confidence: float | None = None
+    task: str = ""
+    document: bool = False
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Identity of the row in the ledger."""
+        return (self.request_id, self.attempt_no, self.kind)
+
+
+COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Entry))
+"""Column names in the order of `row_of`."""
+
+_LOCAL = COLUMNS.index("local")
+_DOCUMENT = COLUMNS.index("document")
+
+row_of: Callable[[Entry], tuple[Any, ...]] = attrgetter(*COLUMNS)
+"""The entry as a tuple in the order of COLUMNS, in one C call: this runs for every row."""
+
+
+def entry_of(row: tuple[Any, ...]) -> Entry:
+    """The entry of a stored row in the order of COLUMNS."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    values["local"] = bool(row[_LOCAL])
+    values["document"] = bool(row[_DOCUMENT])
+    return Entry(**values)
