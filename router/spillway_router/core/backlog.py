@@ -51,7 +51,7 @@ KV_SHARE_LIMIT = 0.9
 REASONS: Mapping[str, str] = MappingProxyType(
     {
         "queue": "work ahead at the local engine makes the first token too late",
-        "slo": "even without a queue the local engine would miss the promise, to the first token or per token",
+        "slo": "even without a queue the local engine would miss the promise (first token or per token)",
         "kv": "the KV cache of the local engine would be too full",
     }
 )

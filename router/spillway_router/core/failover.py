@@ -1,0 +1,48 @@
+"""May another attempt be made? A retry budget so that a broken upstream is not hit harder than a healthy one.
+
+Retries and failovers after the first attempt draw tokens from one bucket: 20% of requests plus 10 per second
+(DESIGN 5), at most three attempts per request. A reducer: (state, now) -> state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .model import Outcome
+
+MAX_ATTEMPTS = 3
+TRY_NEXT = frozenset({"overloaded", "rate_limited", "unauthorized", "failed", "timeout"})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """`tokens` attempts are left at `at` (monotonic seconds)."""
+
+    tokens: float = 10.0
+    at: float = 0.0
+    share: float = 0.2
+    per_s: float = 10.0
+    most: float = 100.0
+
+
+def on_request(state: RetryBudget, now: float) -> RetryBudget:
+    """A request arrived: it earns its share of a retry, and time earns the rest."""
+    earned = state.share + state.per_s * max(0.0, now - state.at)
+    return RetryBudget(min(state.most, state.tokens + earned), now, state.share, state.per_s, state.most)
+
+
+def on_retry(state: RetryBudget) -> RetryBudget | None:
+    """The state after one more attempt; None if the budget has none left."""
+    if state.tokens < 1.0:
+        return None
+    return RetryBudget(state.tokens - 1.0, state.at, state.share, state.per_s, state.most)
+
+
+def goes_on(outcome: Outcome, attempts: int, left: int) -> bool:
+    """True if the request may go to its next candidate after `attempts` calls, `left` candidates remaining.
+
+    A queue cap that refuses cost the engine nothing, so overflow may walk the whole chain.
+    """
+    if left <= 0 or outcome.kind not in TRY_NEXT:
+        return False
+    return attempts < MAX_ATTEMPTS or outcome.kind == "overloaded"

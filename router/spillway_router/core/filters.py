@@ -1,0 +1,126 @@
+"""The rules that can remove a backend, one function each, in the order the policy applies them.
+
+Every filter takes the same three values and returns None (stays) or a `Removed` with a reason token and a sentence.
+Filters never add a backend back: restrictions only accumulate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import tariff
+from .model import Backend, BackendSignals, Removed, RequestFacts
+
+TEMPLATE_TOKENS = 64
+"""Upper bound of what a chat template adds per request, for cost bounds (per message it is covered by the JSON
+framing bytes, which are counted as prompt bytes)."""
+
+Filter = Callable[[RequestFacts, Backend, BackendSignals, float], Removed | None]
+
+
+def output_tokens(facts: RequestFacts, backend: Backend) -> int:
+    """Most output tokens the request can cause at `backend`, per choice."""
+    return facts.max_tokens if facts.max_tokens is not None else backend.max_output_tokens
+
+
+def cost_bound(facts: RequestFacts, backend: Backend) -> int:
+    """Upper bound of the request's cost at `backend` in nano-dollars; 0 for a local one."""
+    if backend.tariff is None:
+        return 0
+    output = output_tokens(facts, backend)
+    return tariff.upper_bound(facts.prompt_bytes, TEMPLATE_TOKENS, output, facts.choices, backend.tariff)
+
+
+def prompt_tokens(facts: RequestFacts, signals: BackendSignals) -> int:
+    """Expected prompt tokens, biased high by the estimator that learned the ratio."""
+    return TEMPLATE_TOKENS // 4 + int(facts.prompt_bytes * signals.tokens_per_byte) + 1
+
+
+def access(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
+    """1. The key, its tier and the route hint may use it."""
+    route = facts.hints.route
+    if route == "local" and not backend.local:
+        return Removed(backend.name, "route", "the request asks for local only (x-spillway-route)")
+    if route == "cloud" and backend.local:
+        return Removed(backend.name, "route", "the request asks for cloud only (x-spillway-route)")
+    return None
+
+
+def privacy(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
+    """2. Private content stays on local backends."""
+    if backend.local or facts.privacy.may_leave:
+        return None
+    why = ", ".join(facts.privacy.reasons) or "default"
+    return Removed(backend.name, "privacy", f"private content must not leave (marked by {why})")
+
+
+def preferences(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
+    """3. The client's `provider` field: only, ignore, max_price, data_collection."""
+    wanted = facts.preferences
+    names = {backend.name, backend.provider}
+    if wanted.only and not names & wanted.only:
+        return Removed(backend.name, "preference", "not in provider.only")
+    if names & wanted.ignore:
+        return Removed(backend.name, "preference", "listed in provider.ignore")
+    price = backend.tariff
+    if price is not None:
+        limits = (
+            (wanted.max_input_per_million, price.input_per_million, "prompt"),
+            (wanted.max_output_per_million, price.output_per_million, "completion"),
+        )
+        for limit, actual, name in limits:
+            if limit is not None and actual > limit:
+                return Removed(backend.name, "preference", f"costs more than provider.max_price.{name}")
+    return None
+
+
+def capability(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: float) -> Removed | None:
+    """4. It has the endpoint, the features and the context length."""
+    if facts.endpoint not in backend.endpoints:
+        return Removed(backend.name, "endpoint", f"does not serve {facts.endpoint}")
+    missing = facts.needs - backend.capabilities
+    if missing:
+        return Removed(backend.name, "capability", f"has no {', '.join(sorted(missing))}")
+    limit = backend.context_tokens
+    if limit is not None:
+        # Only a sure misfit removes: the estimate is biased high, so half of it is the benefit of the doubt.
+        wanted = prompt_tokens(facts, signals) // 2 + (facts.max_tokens or 1)
+        if wanted > limit:
+            return Removed(backend.name, "context", f"needs about {wanted} tokens, holds {limit}")
+    return None
+
+
+def health(_: RequestFacts, backend: Backend, signals: BackendSignals, __: float) -> Removed | None:
+    """5. It is up and its breaker is closed."""
+    if signals.health != "up":
+        return Removed(backend.name, "health", signals.health_reason or f"is {signals.health}")
+    if signals.breaker_open:
+        return Removed(backend.name, "health", "breaker open after repeated failures")
+    return None
+
+
+def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: float) -> Removed | None:
+    """6. Its upper bound fits the budgets' headroom and the request's own limit."""
+    if backend.tariff is None:
+        return None
+    bound = cost_bound(facts, backend)
+    own = facts.hints.max_cost_nano
+    if own is not None and bound > own:
+        detail = f"could cost {tariff.usd(bound)} USD, over x-spillway-max-cost-usd"
+        return Removed(backend.name, "budget", detail)
+    left = signals.budget_left_nano
+    if left is not None and bound > left:
+        detail = f"could cost {tariff.usd(bound)} USD, the budget has {tariff.usd(max(0, left))} USD left"
+        return Removed(backend.name, "budget", detail)
+    return None
+
+
+def rate_limit(_: RequestFacts, backend: Backend, signals: BackendSignals, now: float) -> Removed | None:
+    """7. Its provider did not ask us to wait."""
+    if signals.limited_until > now:
+        wait = signals.limited_until - now
+        return Removed(backend.name, "rate_limit", f"the provider asked to wait {wait:.1f} s more")
+    return None
+
+
+FILTERS: tuple[Filter, ...] = (access, privacy, preferences, capability, health, budget, rate_limit)

@@ -1,0 +1,119 @@
+"""What the proxy needs of a provider, and the catalogue entry that describes one.
+
+A provider is a wire protocol plus its auth and habits. Almost all speak the OpenAI API, so one adapter
+(openai_compatible.py) serves them, driven by a `CatalogueEntry`; vllm.py adds what local engines do differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from spillway_router.core.model import Capability, Endpoint, Outcome
+from spillway_router.core.tariff import Tariff, Usage
+
+Billing = Literal["stops", "continues", "unknown"]
+AuthStyle = Literal["bearer", "x-api-key", "none"]
+
+PATHS: Mapping[Endpoint, str] = {
+    "chat": "/chat/completions",
+    "completions": "/completions",
+    "embeddings": "/embeddings",
+    "responses": "/responses",
+    "messages": "/messages",
+}
+"""Endpoint -> path below the base URL."""
+
+
+class ProviderError(Exception):
+    """A provider can't be used as configured; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """One provider of catalogue.yaml. `prices` maps model name -> Tariff, the newest valid one."""
+
+    name: str
+    base_url: str
+    key_variable: str
+    auth: AuthStyle
+    local: bool
+    endpoints: frozenset[Endpoint]
+    capabilities: frozenset[Capability]
+    billing_on_cancel: Billing
+    collects_data: bool
+    extra_headers: tuple[tuple[str, str], ...]
+    drops_fields: frozenset[str]
+    """Top-level body fields this API rejects; removed before sending."""
+    model_suffixes: tuple[str, ...]
+    """Suffixes of the model name that the provider itself understands (`:fastest`)."""
+    prices: Mapping[str, Tariff]
+    context_tokens: Mapping[str, int]
+    health_path: str
+    """Path from the server's root that answers 200 when up; empty where there is none (clouds)."""
+    metrics: str
+    """Name of the metric map in signals/exposition.py; empty where there are no metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a backend's calls go: parsed once at start. `headers` hold the credentials: never log them."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+    """Path of the base URL without a trailing slash, e.g. `/v1`."""
+    headers: tuple[tuple[bytes, bytes], ...]
+    authority: bytes
+    uds: str = ""
+
+    def __repr__(self) -> str:
+        return f"Target({self.scheme}://{self.host}:{self.port}{self.prefix})"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole non-stream answer of a provider."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Judge(Protocol):
+    """Watches the events of one answer stream: is there content yet, did it end well, what was used?
+
+    `see` takes one event's name and data and returns None, or what is wrong with it. No I/O.
+    """
+
+    started: bool
+    """A content, tool, reasoning or finish event was seen."""
+    finished: bool
+    """Every choice has a valid finish_reason, or the protocol's final event came."""
+    usage: Usage | None
+
+    def see(self, name: bytes, data: bytes) -> str | None: ...
+    def complete(self) -> str | None: ...
+
+
+class Provider(Protocol):
+    """Adapter for one wire protocol. Stateless; shared by all backends of its kind."""
+
+    entry: CatalogueEntry
+
+    def path(self, endpoint: Endpoint) -> str:
+        """Path below the base URL."""
+
+    def judge(self, endpoint: Endpoint, choices: int) -> Judge:
+        """A fresh judge for one stream."""
+
+    def outcome(self, reply: Reply, wall: float) -> Outcome:
+        """What an HTTP status and its body mean. `wall` is epoch seconds, for Retry-After dates."""
+
+    def usage(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Usage | None:
+        """Usage of a whole answer; None where it is missing or malformed."""
+
+    def flaw(self, endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:
+        """What is wrong with a 200's body (an error inside, no choices, abort); None if it is an answer."""

@@ -1,0 +1,96 @@
+"""The adapter for everything that speaks the OpenAI API over HTTP; differences come from the catalogue entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from spillway_router.core.limiter import retry_after_s
+from spillway_router.core.model import Endpoint, Outcome, OutcomeKind
+from spillway_router.core.tariff import Usage
+from spillway_router.providers.base import PATHS, CatalogueEntry, Judge, Reply
+from spillway_router.providers.streams import (
+    BAD_FINISH,
+    ChatJudge,
+    MessagesJudge,
+    ResponsesJudge,
+    error_text,
+    read_usage,
+)
+
+
+class OpenAICompatible:
+    """See `Provider`."""
+
+    def __init__(self, entry: CatalogueEntry) -> None:
+        self.entry = entry
+
+    def path(self, endpoint: Endpoint) -> str:
+        """Path below the base URL."""
+        return PATHS[endpoint]
+
+    def judge(self, endpoint: Endpoint, choices: int) -> Judge:
+        """A fresh judge for one stream."""
+        if endpoint == "responses":
+            return ResponsesJudge()
+        if endpoint == "messages":
+            return MessagesJudge()
+        return ChatJudge(choices)
+
+    def outcome(self, reply: Reply, wall: float) -> Outcome:
+        """What an HTTP status and its body mean."""
+        status = reply.status
+        if 200 <= status < 300:
+            return Outcome("ok", status)
+        return Outcome(
+            self.kind(status),
+            status,
+            _detail(reply.body),
+            retry_after_s(reply.headers.get("retry-after"), wall),
+        )
+
+    def kind(self, status: int) -> OutcomeKind:
+        """Outcome kind of an error status."""
+        if status == 429:
+            return "rate_limited"
+        if status in (401, 402, 403):
+            return "unauthorized"
+        if status in (408, 504):
+            return "timeout"
+        if 400 <= status < 500 and status not in (404, 405):
+            return "rejected"
+        return "failed"
+
+    def usage(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Usage | None:
+        """Usage of a whole answer; None where it is missing or malformed."""
+        return read_usage(body.get("usage"))
+
+    def flaw(self, endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:
+        """What is wrong with a 200's body; None if it is an answer."""
+        error = error_text(body)
+        if error is not None:
+            return error
+        if endpoint in ("chat", "completions"):
+            choices = body.get("choices")
+            if not isinstance(choices, list) or not choices:
+                return "the answer has no choices"
+            for choice in choices:
+                if not isinstance(choice, dict) or choice.get("finish_reason") in BAD_FINISH:
+                    return "the engine aborted the answer"
+        elif endpoint == "embeddings" and not isinstance(body.get("data"), list):
+            return "the answer has no data"
+        elif endpoint == "responses" and body.get("status") == "failed":
+            return "the response failed"
+        return None
+
+
+def _detail(body: bytes) -> str:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body[:200].decode("utf-8", "replace")
+    if not isinstance(parsed, dict):
+        return ""
+    return error_text(parsed) or str(parsed.get("message") or parsed.get("detail") or "")[:500]

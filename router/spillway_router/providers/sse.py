@@ -1,0 +1,87 @@
+"""Server-sent events without I/O: bytes in, whole events out, whatever the chunks' cuts.
+
+The WHATWG rules that matter here: lines end in LF, CRLF or CR; an empty line ends an event; lines that start with a
+colon are comments; several `data` lines join with LF; one space after the colon is dropped. What this decoder adds is
+`raw`: the exact bytes of each event, so that a relay forwards what came instead of writing it anew. An event whose
+end has not come is not handed out; `pending` tells if there is one, which at the end of a stream means truncation.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+_BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
+_BOM = b"\xef\xbb\xbf"
+
+
+class SseError(ValueError):
+    """The stream is not usable: an event is larger than the bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its exact bytes, its name (`event:` field) and its joined data; a comment block has no data."""
+
+    raw: bytes
+    name: bytes
+    data: bytes | None
+
+
+class SseDecoder:
+    """Feeds on chunks, gives whole events. Holds at most one partial event."""
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    @property
+    def pending(self) -> bool:
+        """True if bytes of an unfinished event are held (blank lines don't count)."""
+        return bool(self._tail.strip())
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Whole events of the stream so far that were not handed out yet. Raises SseError past the size bound."""
+        data = self._tail + chunk if self._tail else chunk
+        # The common case: LF only, one or more whole events in the chunk.
+        if b"\r" not in data:
+            if data.endswith(b"\n\n"):
+                self._tail = b""
+                return [_parse(part + b"\n\n") for part in data[:-2].split(b"\n\n")]
+            head, sep, tail = data.rpartition(b"\n\n")
+            self._hold(tail if sep else data)
+            return [_parse(part + b"\n\n") for part in head.split(b"\n\n")] if sep else []
+        events: list[Event] = []
+        start = 0
+        for match in _BLANK.finditer(data):
+            # A lone CR at the very end may be half of a CRLF: wait for the next byte.
+            if match.end() == len(data) and data.endswith(b"\r"):
+                break
+            events.append(_parse(data[start : match.end()]))
+            start = match.end()
+        self._hold(data[start:])
+        return events
+
+    def _hold(self, tail: bytes) -> None:
+        if len(tail) > MAX_EVENT_BYTES:
+            raise SseError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+        self._tail = tail
+
+
+def _parse(raw: bytes) -> Event:
+    # What OpenAI-compatible servers send nearly always: exactly one data line.
+    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        return Event(raw, b"", raw[6:-2])
+    name = b""
+    parts: list[bytes] = []
+    body = raw.removeprefix(_BOM)
+    for line in re.split(rb"\r\n|\n|\r", body):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            parts.append(value)
+        elif field == b"event":
+            name = value
+    return Event(raw, name, b"\n".join(parts) if parts else None)

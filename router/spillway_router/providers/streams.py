@@ -1,0 +1,216 @@
+"""Judges: what the events of an answer stream mean, per protocol, without I/O.
+
+The stream promise (DESIGN 4) rests on them. A chat or completions stream is whole only if every choice got a
+finish_reason that is not `error` or `abort`; a responses stream only with `response.completed` (or `incomplete`);
+a messages stream only with `message_stop`. `[DONE]` alone proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from spillway_router.core.tariff import TariffError, Usage
+
+BAD_FINISH = frozenset({"error", "abort"})
+DONE = b"[DONE]"
+
+
+def read_usage(found: object) -> Usage | None:
+    """Usage from an OpenAI or Anthropic usage object; None where it is missing or malformed."""
+    if not isinstance(found, Mapping):
+        return None
+    prompt = found.get("prompt_tokens", found.get("input_tokens"))
+    if not isinstance(prompt, int) or isinstance(prompt, bool):
+        return None
+    completion = found.get("completion_tokens", found.get("output_tokens", 0))
+    details = found.get("prompt_tokens_details") or found.get("input_tokens_details") or {}
+    spent = found.get("completion_tokens_details") or found.get("output_tokens_details") or {}
+    cached = _count(details, "cached_tokens")
+    if "cache_read_input_tokens" in found:  # Anthropic counts cached and created tokens beside input_tokens
+        cached = _count(found, "cache_read_input_tokens")
+        prompt += cached + _count(found, "cache_creation_input_tokens")
+    try:
+        return Usage(
+            prompt, completion if isinstance(completion, int) else 0, cached, _count(spent, "reasoning_tokens")
+        )
+    except TariffError:
+        return None
+
+
+def _count(found: object, name: str) -> int:
+    value = found.get(name) if isinstance(found, Mapping) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def error_text(body: Mapping[str, Any]) -> str | None:
+    """The message of an `error` member, None where there is none."""
+    error = body.get("error")
+    if not error:
+        return None
+    if isinstance(error, Mapping):
+        return str(error.get("message") or error.get("code") or error)[:500]
+    return str(error)[:500]
+
+
+def load(data: bytes) -> dict[str, Any] | str:
+    """A JSON object, or what is wrong (bad UTF-8 is bad JSON to orjson)."""
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        return f"bad JSON in the stream: {error}"
+    return body if isinstance(body, dict) else "an event is not a JSON object"
+
+
+class ChatJudge:
+    """Chat and completions streams of one or more choices."""
+
+    __slots__ = ("_choices", "_done", "_finishes", "finished", "overloaded", "started", "usage")
+
+    def __init__(self, choices: int = 1) -> None:
+        self._choices = choices
+        self._finishes: set[int] = set()
+        self._done = False
+        self.started = False
+        self.finished = False
+        self.overloaded = False
+        self.usage: Usage | None = None
+
+    def see(self, name: bytes, data: bytes) -> str | None:
+        """None, or what is wrong with this event."""
+        if data == DONE:
+            self._done = True
+            return None if self.finished else "[DONE] came without a finish_reason on every choice"
+        body = load(data)
+        if isinstance(body, str):
+            return body
+        error = error_text(body)
+        if error is not None or name == b"error":
+            self._note_overload(body)
+            return error or "error event"
+        usage = body.get("usage")
+        if usage is not None:
+            self.usage = read_usage(usage) or self.usage
+        choices = body.get("choices")
+        if not isinstance(choices, list):
+            # A flat error ({"message", "code"}) has no choices; only a bare usage event may lack them.
+            return None if usage is not None or not self._flat_error(body) else "error event without choices"
+        for choice in choices:
+            flaw = self._see_choice(choice)
+            if flaw is not None:
+                return flaw
+        return None
+
+    def complete(self) -> str | None:
+        """At the end of the stream: None if the answer is whole, else what is missing."""
+        return None if self.finished else "the stream ended without a finish_reason on every choice"
+
+    def _see_choice(self, choice: object) -> str | None:
+        if not isinstance(choice, dict):
+            return "a choice is not a JSON object"
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            if reason in BAD_FINISH:
+                self.overloaded = reason == "abort" and not self.started
+                return f"finish_reason {reason}"
+            index = choice.get("index", 0)
+            self._finishes.add(index if isinstance(index, int) else 0)
+            self.started = True
+            self.finished = len(self._finishes) >= self._choices
+        elif not self.started:
+            self.started = _has_content(choice)
+        return None
+
+    def _note_overload(self, body: Mapping[str, Any]) -> None:
+        error = body.get("error")
+        code = error.get("code") if isinstance(error, Mapping) else None
+        self.overloaded = code in (503, "503") and not self.started
+
+    @staticmethod
+    def _flat_error(body: Mapping[str, Any]) -> bool:
+        return body.get("object") == "error" or ("message" in body and "code" in body)
+
+
+def _has_content(choice: Mapping[str, Any]) -> bool:
+    if choice.get("text"):
+        return True
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        return False
+    return any(value for key, value in delta.items() if key != "role")
+
+
+class ResponsesJudge:
+    """The OpenAI Responses API: typed events, the last of which is `response.completed` or `.incomplete`."""
+
+    __slots__ = ("finished", "overloaded", "started", "usage")
+
+    def __init__(self) -> None:
+        self.started = False
+        self.finished = False
+        self.overloaded = False
+        self.usage: Usage | None = None
+
+    def see(self, name: bytes, data: bytes) -> str | None:
+        """None, or what is wrong with this event."""
+        if data == DONE:
+            return self.complete()
+        body = load(data)
+        if isinstance(body, str):
+            return body
+        kind = str(body.get("type") or name.decode("latin-1"))
+        if kind in ("error", "response.failed") or body.get("error"):
+            response = body.get("response")
+            nested = error_text(response) if isinstance(response, Mapping) else None
+            return error_text(body) or nested or str(body.get("message") or kind)
+        if kind.endswith(".delta"):
+            self.started = True
+        elif kind in ("response.completed", "response.incomplete"):
+            self.started = self.finished = True
+            response = body.get("response")
+            self.usage = read_usage(response.get("usage")) if isinstance(response, Mapping) else None
+        return None
+
+    def complete(self) -> str | None:
+        """At the end of the stream: None if the answer is whole, else what is missing."""
+        return None if self.finished else "the stream ended without response.completed"
+
+
+class MessagesJudge:
+    """The Anthropic Messages API: ends with `message_stop`; usage is spread over two events."""
+
+    __slots__ = ("_prompt", "finished", "overloaded", "started", "usage")
+
+    def __init__(self) -> None:
+        self.started = False
+        self.finished = False
+        self.overloaded = False
+        self.usage: Usage | None = None
+        self._prompt: dict[str, Any] = {}
+
+    def see(self, name: bytes, data: bytes) -> str | None:
+        """None, or what is wrong with this event."""
+        body = load(data)
+        if isinstance(body, str):
+            return body
+        kind = str(body.get("type") or name.decode("latin-1"))
+        if kind == "error" or body.get("error"):
+            return error_text(body) or "error event"
+        if kind == "message_start":
+            message = body.get("message")
+            if isinstance(message, Mapping) and isinstance(message.get("usage"), dict):
+                self._prompt = dict(message["usage"])
+        elif kind == "content_block_delta":
+            self.started = True
+        elif kind == "message_delta":
+            if isinstance(body.get("usage"), dict):
+                self.usage = read_usage({**self._prompt, **body["usage"]})
+        elif kind == "message_stop":
+            self.started = self.finished = True
+        return None
+
+    def complete(self) -> str | None:
+        """At the end of the stream: None if the answer is whole, else what is missing."""
+        return None if self.finished else "the stream ended without message_stop"
