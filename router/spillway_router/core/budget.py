@@ -1,8 +1,8 @@
 """Budgets: caps on cloud spend per period, held by reserving the upper bound before a call leaves.
 
-    try_reserve   takes the bound from every line that covers the call, or refuses and says which line and
-    until when settle        replaces the hold by what the call cost release       gives the hold back (the
-    call was never sent, or cost nothing)
+    try_reserve   holds the bound on every line that covers the call, or refuses and says which and why
+    settle        replaces the hold by what the call cost
+    release       gives the hold back (the call was never sent, or cost nothing)
 
 On every line `reserved + spent <= limit` at all times, as long as no call costs more than its bound. If a
 provider bills more, `settle` records the truth and the line refuses everything until its period ends. A
@@ -104,10 +104,14 @@ class BudgetRefused:
 
 @dataclass(frozen=True, slots=True)
 class BudgetAlert:
-    """A threshold that a line has just passed: share `at` of `limit_nano` with `taken_nano` spent or held."""
+    """A threshold that a line has just passed: share `at` of `limit_nano` with `taken_nano` spent or held.
+
+    `(scope, period, period_start, at)` identifies it, so that whoever tells people does it once a period.
+    """
 
     scope: str
     period: Period
+    period_start: int
     at: Decimal
     limit_nano: int
     taken_nano: int
@@ -255,7 +259,7 @@ def alerts(before: BudgetState, after: BudgetState) -> tuple[BudgetAlert, ...]:
         for share in sorted(line.alert_at):
             threshold = Fraction(share) * line.limit_nano
             if start < threshold <= now.taken:
-                found.append(BudgetAlert(line.scope, line.period, share, line.limit_nano, now.taken))
+                found.append(BudgetAlert(line.scope, line.period, now.period_start, share, line.limit_nano, now.taken))
     return tuple(found)
 
 
@@ -267,9 +271,7 @@ def _rolled(balance: LineBalance, fresh: LineBalance) -> LineBalance:
     return balance if balance.period_start >= fresh.period_start else fresh
 
 
-def _moved(
-    state: BudgetState, reservation: Reservation, *, reserved: int, spent: int
-) -> dict[LineKey, LineBalance]:
+def _moved(state: BudgetState, reservation: Reservation, *, reserved: int, spent: int) -> dict[LineKey, LineBalance]:
     balances = dict(state.balances)
     for key, start in reservation.holds:
         balance = balances.get(key)
