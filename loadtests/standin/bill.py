@@ -1,0 +1,65 @@
+"""What the stand-in charged and which documents it saw. Append-only, in memory, one entry per billed request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from loadtests.standin.models import MODELS, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One billed request. `nano_usd` is integer nano-dollars (1e-9 USD)."""
+
+    request_id: str
+    model: str
+    sha256: str
+    known: bool
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    nano_usd: int
+
+
+@dataclass(slots=True)
+class Bill:
+    """All billed requests, and every document text that arrived, billed or refused."""
+
+    lines: list[Line] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+    unknown: set[str] = field(default_factory=set)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def charge(self, request_id: str, model: str, sha256: str, known: bool, tokens: Tokens) -> Line:
+        """Add one request to the bill; as with Groq, it is due in full from the moment the request is accepted."""
+        cost = MODELS[model].nano_usd(tokens)
+        line = Line(request_id, model, sha256, known, tokens.prompt, tokens.cached, tokens.completion, cost)
+        self.lines.append(line)
+        return line
+
+    def arrived(self, sha256: str, known: bool) -> None:
+        """Note a document that reached this process, whatever becomes of the request."""
+        self.seen[sha256] += 1
+        if not known:
+            self.unknown.add(sha256)
+
+    def statement(self) -> dict[str, Any]:
+        """The bill as JSON data: totals in tokens and nano-dollars, per model, and each line."""
+        by_model: dict[str, dict[str, int]] = {}
+        for line in self.lines:
+            sums = by_model.setdefault(line.model, dict.fromkeys(_SUMMED, 0))
+            sums["requests"] += 1
+            for name in _SUMMED[1:]:
+                sums[name] += getattr(line, name)
+        totals = {name: sum(sums[name] for sums in by_model.values()) for name in _SUMMED}
+        return {
+            **totals,
+            "by_model": by_model,
+            "refused": dict(self.refused),
+            "lines": [asdict(line) for line in self.lines],
+        }
+
+
+_SUMMED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "nano_usd")
