@@ -1,0 +1,71 @@
+"""The loads that are compared, and the request each of them sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from loadtests.bench.directive import Directive
+
+REQUEST_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One load: `connections` keep-alive connections, each sending its next request when the last is answered.
+
+    It ends after `count` requests or when `seconds` have passed, whichever is first; started requests are finished.
+    `pace_ms` is (shortest, longest) duration of a stream; (0, 0) is as fast as possible.
+    """
+
+    name: str
+    what: str
+    connections: int
+    count: int
+    seconds: float
+    stream: bool = False
+    events: int = 128
+    pace_ms: tuple[int, int] = (0, 0)
+
+    def quick(self) -> Scenario:
+        """The same load, short: for a first look, too short for a figure to quote."""
+        return Scenario(
+            self.name,
+            self.what,
+            self.connections,
+            max(self.connections, self.count // 8),
+            self.seconds / 3,
+            self.stream,
+            self.events,
+            self.pace_ms,
+        )
+
+
+NS1 = Scenario("ns1", "non-stream, 1 connection", 1, 6_000, 5.0)
+NS32 = Scenario("ns32", "non-stream, 32 connections", 32, 24_000, 6.0)
+BURST8 = Scenario("burst8", "8 streams of 128 events, as fast as possible", 8, 1_200, 6.0, stream=True)
+PACED200 = Scenario(
+    "paced200", "200 streams at a time, 128 events over 2-3 s", 200, 600, 8.0, stream=True, pace_ms=(2000, 3000)
+)
+SCENARIOS = {scenario.name: scenario for scenario in (NS1, NS32, BURST8, PACED200)}
+
+
+def body(scenario: Scenario, number: int, model: str) -> bytes:
+    """The `number`-th request of a scenario: 1 KB of JSON. Durations are spread evenly over `pace_ms`."""
+    shortest, longest = scenario.pace_ms
+    pace = shortest + (number * 37 % 101) * (longest - shortest) // 100
+    directive = Directive(events=scenario.events, pace_ms=pace)
+    return chat_body(directive, model, stream=scenario.stream)
+
+
+def chat_body(directive: Directive, model: str, *, stream: bool) -> bytes:
+    """A chat request that carries `directive`, padded with words to `REQUEST_BYTES` bytes."""
+    content = "Please answer this. " + directive.text() + " "
+    request: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 256}
+    if stream:
+        request |= {"stream": True, "stream_options": {"include_usage": True}}
+    room = REQUEST_BYTES - len(orjson.dumps(request))
+    words = ("the quick brown fox jumps over the lazy dog " * 32)[: max(0, room)]
+    request["messages"] = [{"role": "user", "content": content + words}]
+    return orjson.dumps(request)
