@@ -139,9 +139,7 @@ class BacklogTuning:
     max_tickets: int = 16_384
 
 
-def predict(
-    view: BacklogView, rates: EngineRates, prompt_tokens: int, expected_output_tokens: int
-) -> Prediction:
+def predict(view: BacklogView, rates: EngineRates, prompt_tokens: int, expected_output_tokens: int) -> Prediction:
     """What a request of `prompt_tokens` (not in the prefix cache) would see if it were admitted now."""
     step = rates.step_time_s
     sequences = min(view.in_flight + 1, rates.max_sequences)

@@ -1,0 +1,201 @@
+# ruff: noqa: ARG002  (each rule uses the events it needs)
+"""Overflow rules under comparison. Each answers one question per request: does it stay local?
+
+`BacklogPolicy` is the router's own code. The others are what people use instead, each in its usual form.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from spillway_router.core.backlog import (
+    Backlog,
+    BacklogTuning,
+    EngineRates,
+    Prediction,
+    Slo,
+    overflow_reasons,
+    predict,
+)
+from spillway_router.core.estimators import MarginLearner
+
+from .engine import EngineModel, Gauges, Iteration
+from .trace import Request
+
+
+class Policy(Protocol):
+    """A rule, and the events it may learn from; times in seconds."""
+
+    poll_s: float
+    """Period of `poll`; infinite for rules that read no gauges."""
+
+    def keep(self, request: Request, now: float) -> bool: ...
+    def poll(self, gauges: Gauges) -> None: ...
+    def iteration(self, iteration: Iteration, now: float) -> None: ...
+    def first_token(self, request: Request, now: float) -> None: ...
+    def finished(self, request: Request, now: float) -> None: ...
+
+
+class AlwaysLocal:
+    """Never sends anything away; also the base of the rules that ignore some events."""
+
+    poll_s = math.inf
+
+    def keep(self, request: Request, now: float) -> bool:
+        return True
+
+    def poll(self, gauges: Gauges) -> None:
+        """Reads no gauges."""
+
+    def iteration(self, iteration: Iteration, now: float) -> None:
+        """Does not look inside the engine."""
+
+    def first_token(self, request: Request, now: float) -> None:
+        """Learns nothing."""
+
+    def finished(self, request: Request, now: float) -> None:
+        """Counts nothing."""
+
+
+class UtilisationPolicy(AlwaysLocal):
+    """NVML: overflow while at least one kernel ran for more than `limit` of the last period."""
+
+    def __init__(self, limit: float = 0.9, poll_s: float = 1.0) -> None:
+        self.poll_s = poll_s
+        self._limit = limit
+        self._busy_s = 0.0
+        self._full = False
+
+    def keep(self, request: Request, now: float) -> bool:
+        return not self._full
+
+    def poll(self, gauges: Gauges) -> None:
+        self._full = (gauges.busy_s - self._busy_s) / self.poll_s > self._limit
+        self._busy_s = gauges.busy_s
+
+
+class GaugePolicy(AlwaysLocal):
+    """vLLM's gauges: overflow while the last poll saw a queue or a full KV cache."""
+
+    def __init__(self, poll_s: float, queue: int = 5, kv_usage: float = 0.8) -> None:
+        self.poll_s = poll_s
+        self._queue = queue
+        self._kv_usage = kv_usage
+        self._full = False
+
+    def keep(self, request: Request, now: float) -> bool:
+        return not self._full
+
+    def poll(self, gauges: Gauges) -> None:
+        self._full = gauges.waiting >= self._queue or gauges.kv_usage >= self._kv_usage
+
+
+class InFlightPolicy(AlwaysLocal):
+    """A fixed cap on requests in flight."""
+
+    def __init__(self, cap: int = 32) -> None:
+        self._cap = cap
+        self._in_flight = 0
+
+    def keep(self, request: Request, now: float) -> bool:
+        if self._in_flight >= self._cap:
+            return False
+        self._in_flight += 1
+        return True
+
+    def finished(self, request: Request, now: float) -> None:
+        self._in_flight -= 1
+
+
+class AimdPolicy(AlwaysLocal):
+    """A cap on requests in flight that grows by one per cap of good TTFTs and shrinks by `cut` after a bad one.
+
+    Bad is above `target` x SLO; at most one cut per SLO, since the requests already inside tell of the same
+    queue.
+    """
+
+    def __init__(self, slo_s: float, target: float = 1.0, cut: float = 0.9, start: float = 32.0) -> None:
+        self._slo_s = slo_s
+        self._bad_s = target * slo_s
+        self._cut = cut
+        self._cap = start
+        self._in_flight = 0
+        self._last_cut = -math.inf
+
+    def keep(self, request: Request, now: float) -> bool:
+        if self._in_flight >= self._cap:
+            return False
+        self._in_flight += 1
+        return True
+
+    def first_token(self, request: Request, now: float) -> None:
+        if now - request.arrival_s <= self._bad_s:
+            self._cap = min(256.0, self._cap + 1 / self._cap)
+        elif now - self._last_cut > self._slo_s:
+            self._cap = max(1.0, self._cap * self._cut)
+            self._last_cut = now
+
+    def finished(self, request: Request, now: float) -> None:
+        self._in_flight -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogRule:
+    """How the backlog rule is run.
+
+    The defaults are the reference rule. `from_iterations`: R_p from the engine's iterations with more than
+    1024 tokens, as the reference table has it; otherwise from TTFTs, all that a router sees. `true_output`:
+    KV demand counts each request's real output length; otherwise the running mean. `length_error`
+    multiplies the prompt lengths the rule believes.
+    """
+
+    margin: float = 0.85
+    from_iterations: bool = True
+    true_output: bool = True
+    learn_margin: bool = False
+    length_error: float = 1.0
+
+
+class BacklogPolicy(AlwaysLocal):
+    """The router's rule, through the router's functions."""
+
+    def __init__(self, slo_s: float, engine: EngineModel, rule: BacklogRule | None = None) -> None:
+        self._rule = rule or BacklogRule()
+        self._slo = Slo(ttft_s=slo_s, tpot_s=math.inf)
+        self._margin = MarginLearner(start=self._rule.margin)
+        self._predictions: dict[int, Prediction] = {}
+        rates = EngineRates(kv_capacity_tokens=engine.kv_capacity_tokens, max_sequences=engine.sequences)
+        tuning = BacklogTuning()
+        if self._rule.from_iterations:
+            # Plain EWMA .95/.05 from the first sample on, no samples from TTFTs, no constant step.
+            rates = replace(rates, step_time_s=0.0, step_time_s_per_sequence=0.0)
+            tuning = BacklogTuning(
+                prior_samples=20, min_sample_tokens=2**62, slow_sample_s=math.inf, relearn_after_s=math.inf
+            )
+        self._backlog = Backlog(rates, tuning)
+
+    def keep(self, request: Request, now: float) -> bool:
+        prompt = math.ceil(request.prompt_tokens * self._rule.length_error)
+        output = 300 if self._rule.true_output else self._backlog.expected_output()
+        prediction = predict(self._backlog.view(now), self._backlog.rates(now), prompt, output)
+        margin = self._margin.margin if self._rule.learn_margin else self._rule.margin
+        if overflow_reasons(prediction, self._slo, margin):
+            return False
+        self._predictions[request.number] = prediction
+        self._backlog.admit(request.number, prompt, request.output_tokens if self._rule.true_output else output, now)
+        return True
+
+    def iteration(self, iteration: Iteration, now: float) -> None:
+        if self._rule.from_iterations and iteration.tokens > 1024:
+            self._backlog.observe_prefill_rate(iteration.tokens / iteration.duration_s, now)
+
+    def first_token(self, request: Request, now: float) -> None:
+        observed = self._backlog.first_token(request.number, now)
+        prediction = self._predictions.pop(request.number)
+        if observed is not None and self._rule.learn_margin:
+            self._margin.observe(prediction.ttft_s, observed, self._slo.ttft_s)
+
+    def finished(self, request: Request, now: float) -> None:
+        self._backlog.finish(request.number, now, request.output_tokens)

@@ -1,0 +1,112 @@
+"""One trace through one rule and one engine, event by event; idle time is skipped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from .engine import Engine, EngineModel
+from .policies import Policy
+from .trace import Request
+
+
+class Timing(Enum):
+    """When the rule is asked about a request that arrives while an iteration runs.
+
+    ARRIVAL: at once, as a router does; first tokens of the running iteration are not out yet. ITERATION:
+    when the iteration has ended, as the reference table of this project was computed; the rule then knows a
+    little more, and the wait for the end of the iteration escapes its prediction.
+    """
+
+    ARRIVAL = "arrival"
+    ITERATION = "iteration"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a trace. `ttft_s` holds the local requests' times to the first token, in order of arrival."""
+
+    requests: int
+    cloud: int
+    ttft_s: tuple[float, ...]
+    busy_s: float
+    end_s: float
+
+    def missed(self, slo_s: float) -> int:
+        """Local requests whose first token came later than `slo_s`."""
+        return sum(ttft > slo_s for ttft in self.ttft_s)
+
+
+class _Run:
+    def __init__(self, requests: Sequence[Request], policy: Policy, model: EngineModel, timing: Timing) -> None:
+        self.requests = requests
+        self.policy = policy
+        self.engine = Engine(model)
+        self.timing = timing
+        self.next_request = 0
+        self.next_poll = policy.poll_s
+        self.busy_before_s = 0.0
+        self.ttft: dict[int, float] = {}
+
+    def next_arrival(self) -> float:
+        if self.next_request == len(self.requests):
+            return math.inf
+        return self.requests[self.next_request].arrival_s
+
+    def poll_until(self, end: float, began: float) -> None:
+        """Polls up to `end`; `began`: start of the iteration under way, inf for none."""
+        while self.next_poll <= end:
+            busy = self.busy_before_s + max(0.0, self.next_poll - began)
+            self.policy.poll(self.engine.gauges(busy))
+            self.next_poll += self.policy.poll_s
+
+    def decide_until(self, end: float, began: float) -> None:
+        """Arrivals up to `end`, each after the polls before it."""
+        while (arrival := self.next_arrival()) <= end:
+            self.poll_until(arrival, began)
+            request = self.requests[self.next_request]
+            self.next_request += 1
+            if self.policy.keep(request, arrival):
+                self.engine.submit(request)
+
+    def iterate(self, now: float) -> float:
+        iteration = self.engine.begin()
+        end = now + iteration.duration_s
+        if self.timing is Timing.ARRIVAL:
+            self.decide_until(end, began=now)
+        self.poll_until(end, began=now)
+        self.busy_before_s += iteration.duration_s
+        self.policy.iteration(iteration, end)
+        done = self.engine.complete()
+        for request in done.first_tokens:
+            self.ttft[request.number] = end - request.arrival_s
+            self.policy.first_token(request, end)
+        for request in done.finished:
+            self.policy.finished(request, end)
+        if self.timing is Timing.ITERATION:
+            self.decide_until(end, began=math.inf)
+        return end
+
+
+def simulate(
+    requests: Sequence[Request],
+    policy: Policy,
+    model: EngineModel | None = None,
+    timing: Timing = Timing.ARRIVAL,
+) -> Result:
+    """Runs `requests` (ordered by arrival) to the end of the last answer."""
+    run = _Run(requests, policy, model or EngineModel(), timing)
+    now = 0.0
+    while True:
+        if run.engine.idle:
+            arrival = run.next_arrival()
+            if arrival == math.inf:
+                break
+            run.decide_until(arrival, began=math.inf)
+            now = max(now, arrival)
+            continue
+        now = run.iterate(now)
+    ttft = tuple(run.ttft[r.number] for r in requests if r.number in run.ttft)
+    return Result(len(requests), len(requests) - len(ttft), ttft, run.engine.busy_s, now)

@@ -1,0 +1,155 @@
+# ruff: noqa: ARG005  (not every rule needs the SLO or the engine)
+"""The comparison: rules x traces -> share sent to the cloud and share of local requests past the promise.
+
+Rules of the reference table run with its timing (`Timing.ITERATION`) and stand beside its figures. The rows
+named `backlog-router…` are the same rule as a live router runs it: asked at arrival, R_p from its own
+TTFTs, output lengths from a running mean. m = .95 was picked among .85, .9, .95 and 1.0 on these very traces, so that row shows
+what the rule can do, not what to expect elsewhere; the learned m starts at .85 and saw no trace before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .engine import EngineModel
+from .policies import (
+    AimdPolicy,
+    AlwaysLocal,
+    BacklogPolicy,
+    BacklogRule,
+    GaugePolicy,
+    InFlightPolicy,
+    Policy,
+    UtilisationPolicy,
+)
+from .simulate import Timing, simulate
+from .trace import load
+
+TTFT_SLO_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A trace at a speed; `limit` takes only its first requests."""
+
+    trace: str
+    speed: float = 1.0
+    limit: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.trace} x{self.speed:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A rule with its timing; `make` takes the TTFT SLO in seconds and the engine, and gives a fresh policy."""
+
+    label: str
+    timing: Timing
+    make: Callable[[float, EngineModel], Policy]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One cell of the table, in percent."""
+
+    cloud_percent: float
+    miss_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one rule made of one load, and what the reference table says of it (None: not in that table).
+
+    `cloud_percent` is of all requests, `miss_percent` of the local ones; `p99_ttft_s` of the local ones, in
+    seconds.
+    """
+
+    policy: str
+    trace: str
+    speed: float
+    timing: str
+    requests: int
+    local: int
+    cloud_percent: float
+    miss_percent: float
+    p99_ttft_s: float
+    reference: Figures | None
+
+
+def _backlog(rule: BacklogRule) -> Callable[[float, EngineModel], Policy]:
+    return lambda slo_s, engine: BacklogPolicy(slo_s, engine, rule)
+
+
+_AS_ROUTER = BacklogRule(from_iterations=False, true_output=False)
+
+CONTENDERS = MappingProxyType(
+    {
+        "always-local": Contender("always local", Timing.ITERATION, lambda slo_s, engine: AlwaysLocal()),
+        "nvml-90": Contender("NVML > 90%, 1 s poll", Timing.ITERATION, lambda slo_s, engine: UtilisationPolicy()),
+        "gauges-50ms": Contender(
+            "queue >= 5 or KV >= .8, 50 ms poll", Timing.ITERATION, lambda slo_s, engine: GaugePolicy(0.05)
+        ),
+        "gauges-5s": Contender("same, 5 s poll", Timing.ITERATION, lambda slo_s, engine: GaugePolicy(5.0)),
+        "cap-32": Contender("in-flight cap 32", Timing.ITERATION, lambda slo_s, engine: InFlightPolicy()),
+        "aimd": Contender("AIMD on TTFT", Timing.ITERATION, lambda slo_s, engine: AimdPolicy(slo_s)),
+        "backlog": Contender("backlog, m = .85", Timing.ITERATION, _backlog(BacklogRule())),
+        "backlog-at-arrival": Contender("backlog, m = .85, asked at arrival", Timing.ARRIVAL, _backlog(BacklogRule())),
+        "backlog-router": Contender("as the router, m = .85", Timing.ARRIVAL, _backlog(_AS_ROUTER)),
+        "backlog-router-m95": Contender(
+            "as the router, m = .95",
+            Timing.ARRIVAL,
+            _backlog(BacklogRule(margin=0.95, from_iterations=False, true_output=False)),
+        ),
+        "backlog-router-learned": Contender(
+            "as the router, m learned",
+            Timing.ARRIVAL,
+            _backlog(BacklogRule(from_iterations=False, true_output=False, learn_margin=True)),
+        ),
+    }
+)
+
+REFERENCE_LOADS = (Load("conv"), Load("conv", 2.0), Load("code"))
+
+REFERENCE = MappingProxyType(
+    {
+        "always-local": (Figures(0, 16.0), Figures(0, 98), Figures(0, 84)),
+        "nvml-90": (Figures(77.8, 0.6), Figures(83.7, 6.4), Figures(62.9, 34)),
+        "gauges-50ms": (Figures(1.9, 2.0), Figures(29.6, 5.7), Figures(38.3, 32)),
+        "gauges-5s": (Figures(4.9, 3.1), Figures(35.2, 25), Figures(40.8, 56)),
+        "cap-32": (Figures(12.7, 0.4), Figures(50.7, 0.2), Figures(32.3, 60)),
+        "aimd": (Figures(4.7, 1.3), Figures(36.7, 1.0), Figures(41.3, 22)),
+        "backlog": (Figures(1.4, 0.04), Figures(21.2, 0.2), Figures(27.1, 2.1)),
+    }
+)
+"""An independent simulation of the same rules and engine, in the order of `REFERENCE_LOADS`."""
+
+
+def overflow_table(policies: Sequence[str], cells: Sequence[Load], slo_s: float = TTFT_SLO_S) -> list[Cell]:
+    """Runs every named policy on every load: policies outer, loads inner. ValueError for an unknown policy."""
+    unknown = [name for name in policies if name not in CONTENDERS]
+    if unknown:
+        raise ValueError(f"no policy named {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
+    return [_cell(name, CONTENDERS[name], cell, slo_s) for name in policies for cell in cells]
+
+
+def _cell(name: str, contender: Contender, cell: Load, slo_s: float) -> Cell:
+    engine = EngineModel()
+    requests = load(cell.trace, cell.speed, cell.limit)
+    result = simulate(requests, contender.make(slo_s, engine), engine, contender.timing)
+    local = len(result.ttft_s)
+    known = REFERENCE.get(name) if slo_s == TTFT_SLO_S and cell in REFERENCE_LOADS else None
+    return Cell(
+        policy=name,
+        trace=cell.trace,
+        speed=cell.speed,
+        timing=contender.timing.value,
+        requests=result.requests,
+        local=local,
+        cloud_percent=100 * result.cloud / result.requests if requests else 0.0,
+        miss_percent=100 * result.missed(slo_s) / local if local else 0.0,
+        p99_ttft_s=sorted(result.ttft_s)[int(0.99 * (local - 1))] if local else 0.0,
+        reference=known[REFERENCE_LOADS.index(cell)] if known else None,
+    )
