@@ -1,0 +1,246 @@
+"""Durable rows for an event loop: one thread commits what many requests submit, together.
+
+    submit()  queues the entries and gives a future      (event loop)
+    thread    takes all that is queued, appends it in one transaction, synced to disk
+    done      one callback on the loop resolves all futures of the batch
+
+While one commit is on its way to the disk the next batch gathers, so under load a sync is shared by every
+request that waits for it and nothing is delayed on purpose.
+
+Rules when it can't: above `max_rows` queued rows `submit` raises LedgerFullError at once. After a failed
+write the writer is `degraded`: futures of that batch carry the error, nothing of it is stored, and
+`may_spend` is False until a write succeeds again (later entries try, and the thread probes once per
+`probe_every_s`). Paid calls are refused meanwhile, as their reservation can't be made durable; local
+answers go on without a row and are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+from spillway_router.ledger.base import (
+    EntryConflictError,
+    EntryRejectedError,
+    Ledger,
+    LedgerClosedError,
+    LedgerError,
+    LedgerFullError,
+    LedgerUnavailableError,
+)
+from spillway_router.ledger.entries import Entry
+
+MAX_ROWS = 20_000
+MAX_BATCH_ROWS = 1_024
+PROBE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WriterHealth:
+    """State of the writer: `degraded` with its `reason`, rows stored, rows that could not be, rows
+    waiting."""
+
+    degraded: bool = False
+    reason: str = ""
+    stored_rows: int = 0
+    failed_rows: int = 0
+    queued_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    entries: tuple[Entry, ...]
+    future: asyncio.Future[None]
+
+
+_Result = LedgerError | None
+
+
+class LedgerWriter:
+    """Group commit for one event loop. Make it inside the loop; all methods belong to the loop's thread.
+
+    `on_change` is called on the loop with the new health whenever `degraded` flips.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        max_rows: int = MAX_ROWS,
+        probe_every_s: float = PROBE_EVERY_S,
+        on_change: Callable[[WriterHealth], None] | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._max_rows = max_rows
+        self._probe_every_s = probe_every_s
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Submission | None] = SimpleQueue()
+        self._open: set[asyncio.Future[None]] = set()
+        self._queued_rows = 0
+        self._stored_rows = 0
+        self._failed_rows = 0
+        self._reason: str | None = None
+        self._closed = False
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
+        self._thread = Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def health(self) -> WriterHealth:
+        """The state now."""
+        return WriterHealth(
+            degraded=self._reason is not None,
+            reason=self._reason or "",
+            stored_rows=self._stored_rows,
+            failed_rows=self._failed_rows,
+            queued_rows=self._queued_rows,
+        )
+
+    @property
+    def may_spend(self) -> bool:
+        """False while a reservation could not be made durable: degraded, full or closed."""
+        return self._reason is None and not self._closed and self._queued_rows < self._max_rows
+
+    def submit(self, entries: tuple[Entry, ...]) -> asyncio.Future[None]:
+        """Queue entries, stored in one transaction; the future resolves when they are on disk.
+
+        The future raises EntryRejectedError or LedgerUnavailableError (nothing stored) or
+        EntryConflictError (an entry with the same key and other content was there; the others are stored).
+        Raises LedgerFullError or LedgerClosedError at once if they can't be queued.
+        """
+        if self._closed:
+            raise LedgerClosedError("the ledger writer is closed")
+        if self._queued_rows + len(entries) > self._max_rows:
+            self._failed_rows += len(entries)
+            raise LedgerFullError(f"{self._queued_rows} ledger rows wait to be written, {self._max_rows} at most")
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._open.add(future)
+        self._queued_rows += len(entries)
+        self._queue.put(_Submission(entries, future))
+        return future
+
+    async def close(self, timeout_s: float) -> bool:
+        """Take no more entries, write what is queued, stop the thread. False if that took longer than the
+        timeout:
+
+        futures that are still open then raise LedgerUnavailableError; their rows may or may not be stored.
+        """
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        done, _ = await asyncio.wait({self._stopped}, timeout=timeout_s)
+        for future in self._open:
+            if not future.done():
+                future.set_exception(LedgerUnavailableError(f"the ledger did not finish within {timeout_s} s"))
+        self._open.clear()
+        return bool(done)
+
+    # Loop side of a finished batch.
+
+    def _acknowledge(self, batch: Sequence[_Submission], results: Sequence[_Result]) -> None:
+        for submission, result in zip(batch, results, strict=True):
+            rows = len(submission.entries)
+            self._queued_rows -= rows
+            future = submission.future
+            self._open.discard(future)
+            if result is None:
+                self._stored_rows += rows
+                if not future.done():  # its request may have been cancelled meanwhile
+                    future.set_result(None)
+            else:
+                self._failed_rows += rows
+                if not future.done():
+                    future.set_exception(result)
+        last = results[-1]
+        self._turn(str(last) if isinstance(last, LedgerUnavailableError) else None)
+
+    def _turn(self, reason: str | None) -> None:
+        flipped = (reason is None) != (self._reason is None)
+        self._reason = reason
+        if flipped and self._on_change is not None:
+            self._on_change(self.health)
+
+    # Thread side. It touches only the queue and the ledger, and tells the loop.
+
+    def _run(self) -> None:
+        degraded = False
+        closing = False
+        while not closing:
+            batch, closing = self._take(self._probe_every_s if degraded else None)
+            if batch:
+                results = self._store(batch)
+                degraded = isinstance(results[-1], LedgerUnavailableError)
+                self._tell(self._acknowledge, batch, results)
+            elif not closing and self._probe():
+                degraded = False
+                self._tell(self._turn, None)
+        self._tell(self._finish)
+
+    def _take(self, timeout_s: float | None) -> tuple[list[_Submission], bool]:
+        """All that is queued, up to a batch; waits for the first. Second value: True if the end was
+        reached."""
+        batch: list[_Submission] = []
+        rows = 0
+        try:
+            item = self._queue.get(timeout=timeout_s)
+            while item is not None:
+                batch.append(item)
+                rows += len(item.entries)
+                if rows >= MAX_BATCH_ROWS:
+                    return batch, False
+                item = self._queue.get_nowait()
+        except Empty:
+            return batch, False
+        return batch, True
+
+    def _store(self, batch: Sequence[_Submission]) -> list[_Result]:
+        """Append the batch; if an entry in it is refused, each submission alone, so that it fails by
+        itself."""
+        entries = [entry for submission in batch for entry in submission.entries]
+        try:
+            conflicts = self._ledger.append(entries)
+        except EntryRejectedError as error:
+            if len(batch) == 1:
+                return [error]
+            return [self._store([submission])[0] for submission in batch]
+        except LedgerError as error:
+            reason = str(error)
+        except Exception as error:
+            # The thread must outlive any fault: a request would wait for its row for ever.
+            reason = f"writing failed: {type(error).__name__}: {error}"
+        else:
+            return [_conflict(submission, conflicts) for submission in batch]
+        # One exception object each: raised in several tasks, a shared one would gather all their tracebacks.
+        return [LedgerUnavailableError(reason) for _ in batch]
+
+    def _probe(self) -> bool:
+        try:
+            self._ledger.probe()
+        except Exception:
+            return False
+        return True
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        # A loop that is closed has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+    def _finish(self) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+
+
+def _conflict(submission: _Submission, conflicts: Sequence[Entry]) -> _Result:
+    if not conflicts:
+        return None
+    # By identity: the same content submitted twice at once is stored once, and neither is a conflict.
+    mine = [entry for entry in submission.entries if any(entry is other for other in conflicts)]
+    if not mine:
+        return None
+    request_id, attempt_no, kind = mine[0].key
+    return EntryConflictError(f"{kind} of attempt {attempt_no} of {request_id} is already there with other content")
