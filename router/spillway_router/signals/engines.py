@@ -1,0 +1,115 @@
+"""What each family of local engines calls its gauges and counters, and where it says that it is well.
+
+Names change between versions; a name that is gone must be noticed, not read as 0. So every quantity lists its names,
+newest first, the first one on the page counts, and only `optional` ones may be absent without an alarm.
+
+What was checked, and where:
+
+- vLLM: its `v1/metrics/loggers.py` (0.32) and a page of a live engine. `vllm:gpu_cache_usage_perc` is the name before
+  0.10; the prefix counters had a `gpu_` in them then, too.
+- SGLang: its `srt/metrics/collector.py`. Its token counters move only when a request ends, the gauges every few steps;
+  `realtime_tokens_total` (newer versions) follows the steps. All tensor-parallel ranks may report the same requests.
+- llama.cpp: its server's README and pages of its builds. The KV gauge went away when the cache was unified;
+  `tokens_predicted_total` moves when a request ends, `n_decode_total` with every step.
+- Ollama and others without a metrics page: nothing is scraped; the router's own backlog decides alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMetrics:
+    """Series names of one engine family, newest first; () where the engine has no such series."""
+
+    running: Names = ()
+    waiting: Names = ()
+    kv_usage: Names = ()
+    """Share of the KV cache in use, 0 to 1."""
+    generation_tokens: Names = ()
+    prompt_tokens: Names = ()
+    prefix_queries: Names = ()
+    """Prompt tokens looked up in the prefix cache."""
+    prefix_hits: Names = ()
+    rejections: Names = ()
+    preemptions: Names = ()
+    steps: Names = ()
+    """Further series that move while the engine steps; all that are present count as marks of progress."""
+    kv_capacity: Names = ()
+    """A gauge of the tokens the KV cache holds."""
+    cache_info: Names = ()
+    """A series whose labels give that capacity (`kv_cache_size_tokens`, or `num_gpu_blocks` and `block_size`)."""
+    replica_label: str = ""
+    """The label that tells replicas behind one port apart: their counts add up."""
+    copy_labels: Names = ()
+    """Labels of ranks that each report the same requests: the largest counts, once."""
+    optional: frozenset[str] = frozenset()
+    """Quantities (field names of this class) that current versions may leave out without an alarm."""
+    metrics_path: str = "/metrics"
+    """Empty where the engine has no metrics page."""
+    health_path: str = "/health"
+    """Relative to the server's root, not to its `/v1`."""
+
+
+VLLM = EngineMetrics(
+    running=("vllm:num_requests_running",),
+    waiting=("vllm:num_requests_waiting",),
+    kv_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    generation_tokens=("vllm:generation_tokens_total",),
+    prompt_tokens=("vllm:prompt_tokens_total",),
+    prefix_queries=("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
+    prefix_hits=("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+    rejections=("vllm:admission_rejections_total",),
+    preemptions=("vllm:num_preemptions_total",),
+    steps=("vllm:iteration_tokens_total_count",),
+    cache_info=("vllm:cache_config_info",),
+    replica_label="engine",
+    # Admission caps came with 0.31; the prefix counters are missing where prefix caching is off in old versions.
+    optional=frozenset({"rejections", "prefix_queries", "prefix_hits", "cache_info", "steps"}),
+)
+
+SGLANG = EngineMetrics(
+    running=("sglang:num_running_reqs",),
+    waiting=("sglang:num_queue_reqs",),
+    kv_usage=("sglang:token_usage",),
+    generation_tokens=("sglang:generation_tokens_total",),
+    prompt_tokens=("sglang:prompt_tokens_total",),
+    prefix_queries=("sglang:prompt_tokens_total",),
+    prefix_hits=("sglang:cached_tokens_total",),
+    preemptions=("sglang:num_retracted_requests_total", "sglang:num_retracted_reqs_total"),
+    steps=("sglang:realtime_tokens_total", "sglang:num_used_tokens", "sglang:gen_throughput"),
+    kv_capacity=("sglang:max_total_num_tokens",),
+    replica_label="dp_rank",
+    copy_labels=("tp_rank", "pp_rank"),
+    # The token counters appear with the first request that ends.
+    optional=frozenset(
+        {"generation_tokens", "prompt_tokens", "prefix_queries", "prefix_hits", "preemptions", "steps", "kv_capacity"}
+    ),
+)
+
+LLAMACPP = EngineMetrics(
+    running=("llamacpp:requests_processing",),
+    waiting=("llamacpp:requests_deferred",),
+    kv_usage=("llamacpp:kv_cache_usage_ratio",),
+    generation_tokens=("llamacpp:tokens_predicted_total",),
+    prompt_tokens=("llamacpp:prompt_tokens_total",),
+    steps=("llamacpp:n_decode_total",),
+    optional=frozenset({"kv_usage", "steps"}),
+)
+
+WITHOUT_METRICS = EngineMetrics(metrics_path="", health_path="/v1/models")
+"""Ollama, and any server that only speaks the OpenAI API."""
+
+ENGINE_METRICS: Mapping[str, EngineMetrics] = MappingProxyType(
+    {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMACPP, "ollama": WITHOUT_METRICS}
+)
+
+
+def engine_metrics(provider: str) -> EngineMetrics:
+    """The names for a provider; those of an engine without metrics where it is not known."""
+    return ENGINE_METRICS.get(provider, WITHOUT_METRICS)

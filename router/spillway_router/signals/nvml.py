@@ -1,0 +1,275 @@
+"""Reads GPUs through NVML (`nvidia-ml-py`), every two seconds, off the event loop.
+
+The library is an argument, so that tests bring an exact one and a machine without a driver needs none. Whatever NVML
+cannot say is None; whatever goes wrong as a whole is a `GpuTelemetry` with `up=False` and the reason, never an error.
+
+A wedged driver can hold a call for ever, and nothing can cancel it. So calls run in a daemon thread of their own: a
+worker of the loop's pool would keep the process from ending. While one call hangs, no second is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+from .gpu import GpuReading, GpuTelemetry, throttle_tokens
+
+T = TypeVar("T")
+
+OnGpus = Callable[[GpuTelemetry, float], None]
+"""Takes every reading and its time, monotonic seconds. Must not raise."""
+
+_TEMPERATURE_GPU = 0
+_CLOCK_SM = 1
+_EVENT_XID = 0x8
+
+
+class Nvml(Protocol):
+    """The part of pynvml that is used. Every call may raise `NVMLError`. Handles are opaque."""
+
+    NVMLError: type[Exception]
+
+    def nvmlInit(self) -> None: ...  # noqa: N802
+    def nvmlShutdown(self) -> None: ...  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetName(self, handle: Any) -> str | bytes: ...  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int: ...  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, handle: Any) -> int: ...  # noqa: N802
+    def nvmlDeviceGetClockInfo(self, handle: Any, clock: int) -> int: ...  # noqa: N802
+    def nvmlDeviceGetMaxClockInfo(self, handle: Any, clock: int) -> int: ...  # noqa: N802
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Any) -> int: ...  # noqa: N802
+    def nvmlDeviceGetPciInfo(self, handle: Any) -> Any: ...  # noqa: N802
+    def nvmlEventSetCreate(self) -> Any: ...  # noqa: N802
+    def nvmlDeviceRegisterEvents(self, handle: Any, events: int, event_set: Any) -> None: ...  # noqa: N802
+    def nvmlEventSetWait_v2(self, event_set: Any, timeout_ms: int) -> Any: ...  # noqa: N802
+    def nvmlEventSetFree(self, event_set: Any) -> None: ...  # noqa: N802
+
+
+@dataclass(frozen=True, slots=True)
+class NvmlSettings:
+    """Times in seconds."""
+
+    interval_s: float = 2.0
+    timeout_s: float = 2.0
+    xid_memory_s: float = 300.0
+    """How long an XID is told after it came; the engine's own health says more after that."""
+    retry_s: float = 60.0
+    """Between tries where there is no driver or no GPU."""
+
+
+def load_nvml() -> Nvml | None:
+    """The NVML binding, or None where it is not installed. The driver's library is loaded by `nvmlInit` only."""
+    try:
+        return cast(Nvml, importlib.import_module("pynvml"))
+    except ImportError:
+        return None
+
+
+class NvmlReader:
+    """Reads all GPUs. Blocking: for one thread at a time. Opens NVML at the first reading and after a loss."""
+
+    __slots__ = ("_clock", "_event_set", "_handles", "_library", "_settings", "_watched", "_xids")
+
+    def __init__(self, library: Nvml | None, settings: NvmlSettings, clock: Callable[[], float]) -> None:
+        self._library = library
+        self._settings = settings
+        self._clock = clock
+        self._handles: list[Any] | None = None
+        self._event_set: Any = None
+        self._watched: dict[str, int] = {}
+        self._xids: deque[tuple[float, int, int]] = deque(maxlen=1024)
+
+    def read(self) -> GpuTelemetry:
+        """All GPUs now; `up=False` and the reason where that does not work."""
+        library = self._library
+        if library is None:
+            return GpuTelemetry(False, (), "nvidia-ml-py is not installed")
+        try:
+            handles = self._handles if self._handles is not None else self._open(library)
+            if not handles:
+                self.close()
+                return GpuTelemetry(False, (), "no NVIDIA GPU")
+            self._drain_events(library)
+            return GpuTelemetry(True, tuple(self._read_one(library, i, h) for i, h in enumerate(handles)))
+        except library.NVMLError as error:
+            # The handles may be of a GPU that fell off the bus, or of a driver since replaced: open afresh next time.
+            self.close()
+            return GpuTelemetry(False, (), f"NVML: {error}")
+
+    def close(self) -> None:
+        """Gives NVML back. May run twice."""
+        library, opened = self._library, self._handles is not None
+        event_set, self._event_set, self._handles, self._watched = self._event_set, None, None, {}
+        if library is None or not opened:
+            return
+        with contextlib.suppress(library.NVMLError):
+            if event_set is not None:
+                library.nvmlEventSetFree(event_set)
+        with contextlib.suppress(library.NVMLError):
+            library.nvmlShutdown()
+
+    def _open(self, library: Nvml) -> list[Any]:
+        library.nvmlInit()
+        self._handles = []  # open from here on, so that a failure below closes it
+        self._handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
+        try:
+            self._event_set = library.nvmlEventSetCreate()
+        except library.NVMLError:
+            return self._handles
+        for index, handle in enumerate(self._handles):
+            with contextlib.suppress(library.NVMLError):
+                library.nvmlDeviceRegisterEvents(handle, _EVENT_XID, self._event_set)
+                self._watched[_bus_id(library, handle)] = index
+        return self._handles
+
+    def _drain_events(self, library: Nvml) -> None:
+        if self._event_set is None or not self._watched:
+            return
+        now = self._clock()
+        for _ in range(64):  # a storm of events must not keep the reading from ending
+            try:
+                event = library.nvmlEventSetWait_v2(self._event_set, 0)
+            except library.NVMLError:  # a timeout: no more of them
+                break
+            if event.eventType == _EVENT_XID:
+                index = self._watched.get(_bus_id(library, event.device))
+                # A GPU that fell off the bus does not even tell its address: hold it against all of them.
+                where = [index] if index is not None else list(self._watched.values())
+                self._xids.extend((now, i, int(event.eventData)) for i in where)
+        while self._xids and now - self._xids[0][0] > self._settings.xid_memory_s:
+            self._xids.popleft()
+
+    def _read_one(self, library: Nvml, index: int, handle: Any) -> GpuReading:
+        def ask(call: Callable[[], T]) -> T | None:
+            try:
+                return call()
+            except library.NVMLError as error:
+                if _is_lost(error):
+                    raise
+                return None
+
+        name = ask(lambda: library.nvmlDeviceGetName(handle))
+        rates = ask(lambda: library.nvmlDeviceGetUtilizationRates(handle))
+        memory = ask(lambda: library.nvmlDeviceGetMemoryInfo(handle))
+        power_mw = ask(lambda: library.nvmlDeviceGetPowerUsage(handle))
+        bits = ask(lambda: library.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+        watched = index in self._watched.values()
+        return GpuReading(
+            index=index,
+            name=name.decode("utf-8", "replace") if isinstance(name, bytes) else name or "unknown",
+            utilisation=None if rates is None else rates.gpu / 100,
+            memory_used_bytes=None if memory is None else int(memory.used),
+            memory_total_bytes=None if memory is None else int(memory.total),
+            temperature_c=ask(lambda: float(library.nvmlDeviceGetTemperature(handle, _TEMPERATURE_GPU))),
+            power_w=None if power_mw is None else power_mw / 1000,
+            sm_clock_mhz=ask(lambda: float(library.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))),
+            sm_clock_max_mhz=ask(lambda: float(library.nvmlDeviceGetMaxClockInfo(handle, _CLOCK_SM))),
+            throttle=throttle_tokens(bits or 0),
+            xid_errors=tuple(xid for _, i, xid in self._xids if i == index) if watched else None,
+        )
+
+
+class GpuSampler:
+    """Reads all GPUs every `interval_s` and hands the readings on. `run` until cancelled."""
+
+    __slots__ = ("_clock", "_on_gpus", "_reader", "_settings", "_under_way")
+
+    def __init__(
+        self,
+        library: Nvml | None,
+        on_gpus: OnGpus,
+        settings: NvmlSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings or NvmlSettings()
+        self._reader = NvmlReader(library, self._settings, clock)
+        self._on_gpus = on_gpus
+        self._clock = clock
+        self._under_way: asyncio.Future[GpuTelemetry] | None = None
+
+    async def run(self) -> None:
+        """Samples until cancelled, then gives NVML back unless a call hangs in it."""
+        try:
+            while True:
+                began = self._clock()
+                telemetry = await self.sample()
+                self._on_gpus(telemetry, self._clock())
+                pause = self._settings.interval_s if telemetry.up or self._hangs else self._settings.retry_s
+                await asyncio.sleep(max(0.0, began + pause - self._clock()))
+        finally:
+            await self._close()
+
+    async def sample(self) -> GpuTelemetry:
+        """One reading; `up=False` where NVML does not answer in time, until the call that hangs returns."""
+        if self._under_way is None:
+            self._under_way = _in_daemon_thread(self._reader.read, "nvml")
+        done, _ = await asyncio.wait({self._under_way}, timeout=self._settings.timeout_s)
+        if not done:
+            return GpuTelemetry(False, (), f"NVML did not answer within {self._settings.timeout_s:g} s")
+        answer, self._under_way = self._under_way, None
+        try:
+            return answer.result()
+        except Exception as error:  # a binding and a driver that don't fit together; routing goes on without
+            return GpuTelemetry(False, (), f"NVML: {type(error).__name__}: {error}")
+
+    async def _close(self) -> None:
+        limit = self._settings.timeout_s
+        if self._under_way is not None:
+            await asyncio.wait({self._under_way}, timeout=limit)
+        if not self._hangs:
+            await asyncio.wait({_in_daemon_thread(self._reader.close, "nvml-close")}, timeout=limit)
+
+    @property
+    def _hangs(self) -> bool:
+        return self._under_way is not None and not self._under_way.done()
+
+
+def _in_daemon_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Runs `call` in a thread that does not keep the process alive. Its result is lost if the loop ends first."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast(T, result))
+
+    def run() -> None:
+        result: T | None = None
+        failure: Exception | None = None
+        try:
+            result = call()
+        except Exception as error:  # handed to the waiter, whatever it is
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+def _bus_id(library: Nvml, handle: Any) -> str:
+    """Tells handles apart: an event carries its own handle object, not the one it was registered with."""
+    try:
+        bus_id = library.nvmlDeviceGetPciInfo(handle).busId
+    except library.NVMLError:
+        return ""
+    return bus_id.decode("ascii", "replace") if isinstance(bus_id, bytes) else str(bus_id)
+
+
+def _is_lost(error: Exception) -> bool:
+    """NVML_ERROR_UNINITIALIZED, GPU_IS_LOST, RESET_REQUIRED, UNKNOWN: not one figure missing, but the device."""
+    return getattr(error, "value", None) in (1, 15, 16, 999)
