@@ -1,0 +1,41 @@
+"""Child of the kill tests: writes rows through the writer and prints each request id once its row is durable.
+
+python kill9_child.py DATABASE NAME COUNT        (COUNT 0: until killed)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from itertools import count
+from pathlib import Path
+
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.writer import LedgerWriter
+
+REQUESTS_AT_ONCE = 8
+
+
+async def main(path: Path, name: str, rows: int) -> None:
+    """Several requests at once take the next number, submit its row, wait, and acknowledge."""
+    ledger = SqliteLedger.open(path)
+    writer = LedgerWriter(ledger)
+    numbers = iter(range(rows)) if rows else count()
+
+    async def request() -> None:
+        for number in numbers:
+            request_id = f"{name}-{number}"
+            row = Entry(kind="charged", request_id=request_id, attempt_no=1, ts=1_790_000_000_000 + number)
+            await writer.submit((row,))
+            # Unbuffered and below PIPE_BUF: the whole line is in the pipe, or nothing of it.
+            os.write(1, f"{request_id}\n".encode())
+
+    await asyncio.gather(*(request() for _ in range(REQUESTS_AT_ONCE)))
+    assert await writer.close(30)
+    ledger.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,152 @@
+"""SQLite: the contract, and what is particular to a file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from tests.ledger.contract import T0, LedgerContract, entry
+from tests.ledger.kill9 import CHILD, kill9_trials
+
+from spillway_router.ledger.base import Ledger, LedgerConfigError, LedgerUnavailableError
+from spillway_router.ledger.migrations import Migration, load_migrations
+from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.url import open_ledger
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "spillway.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger.open(path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def reopen(path: Path) -> Iterator[Callable[[], Ledger]]:
+    opened: list[SqliteLedger] = []
+
+    def again() -> SqliteLedger:
+        opened.append(SqliteLedger.open(path))
+        return opened[-1]
+
+    yield again
+    for each in opened:
+        each.close()
+
+
+class TestSqlite(LedgerContract):
+    """The contract on SQLite."""
+
+
+def test_the_file_is_for_this_user_only(ledger: SqliteLedger, path: Path) -> None:
+    ledger.append((entry("charged", "r1"),))
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert modes == {path.name: 0o600, path.name + "-wal": 0o600, path.name + "-shm": 0o600}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_file_that_others_could_read_is_closed_to_them(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch(0o644)
+    SqliteLedger.open(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_commits_are_synced(ledger: SqliteLedger) -> None:
+    assert ledger._writer.pragma("journal_mode") == "wal"
+    assert ledger._writer.pragma("synchronous") == 2  # FULL
+
+
+def test_a_place_that_cant_be_written_says_what_to_change(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(LedgerConfigError, match=r"make .* writable .* ledger\.url"):
+        SqliteLedger.open(tmp_path / "file" / "spillway.db")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_write_permission_says_what_to_change(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(0o500)
+    with pytest.raises(LedgerConfigError, match="writable"):
+        SqliteLedger.open(folder / "spillway.db")
+
+
+def test_a_file_that_is_no_database_is_told(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is not a database, it is a text file" * 100)
+    with pytest.raises(LedgerUnavailableError, match="can't be opened"):
+        SqliteLedger.open(path)
+
+
+def test_rows_can_be_neither_changed_nor_deleted(ledger: SqliteLedger, path: Path) -> None:
+    ledger.append((entry("charged", "r1", amount_nano=5),))
+    other = apsw.Connection(str(path))
+    with pytest.raises(apsw.ConstraintError, match="append-only"):
+        other.execute("UPDATE entries SET amount_nano = 0")
+    with pytest.raises(apsw.ConstraintError, match="append-only"):
+        other.execute("DELETE FROM entries")
+    other.close()
+
+
+def test_migrations_run_once_in_order_and_all_or_nothing(path: Path) -> None:
+    SqliteLedger.open(path).close()
+    shipped = load_migrations()
+    assert [m.number for m in shipped] == list(range(1, len(shipped) + 1))
+    extra = Migration(9001, "extra", "CREATE TABLE extra (x)")
+    broken = Migration(9002, "broken", "CREATE TABLE half (x); CREATE TABLE extra (x)")
+    with pytest.raises(LedgerUnavailableError, match="extra already exists"):
+        SqliteLedger.open(path, (*shipped, extra, broken))
+    SqliteLedger.open(path, (*shipped, extra)).close()
+    SqliteLedger.open(path, (*shipped, extra)).close()
+    with pytest.raises(LedgerConfigError, match="newer Spillway"):
+        SqliteLedger.open(path)
+
+
+def test_a_closed_ledger_says_so(ledger: SqliteLedger) -> None:
+    ledger.close()
+    with pytest.raises(LedgerUnavailableError):
+        ledger.append((entry("charged", "r1"),))
+
+
+def test_urls(tmp_path: Path) -> None:
+    open_ledger(f"sqlite:///{tmp_path}/a.db").close()
+    assert (tmp_path / "a.db").exists()
+    for bad in ("sqlite://", "sqlite:///", "mysql://user:hunter2@host/db", "data/spillway.db", ""):
+        with pytest.raises(LedgerConfigError, match=r"ledger\.url") as raised:
+            open_ledger(bad)
+        assert "hunter2" not in str(raised.value)
+
+
+def test_every_acknowledged_row_survives_kill_9(tmp_path: Path) -> None:
+    outcome = kill9_trials(tmp_path / "spillway.db", trials=20, seed=1)
+    assert outcome.acknowledged > 100
+    assert (outcome.lost, outcome.doubled) == (0, 0)
+
+
+def test_two_processes_write_at_once(path: Path) -> None:
+    count = 300
+    children = [
+        subprocess.Popen([sys.executable, str(CHILD), str(path), name, str(count)], stdout=subprocess.PIPE, text=True)
+        for name in ("a", "b")
+    ]
+    acknowledged: list[str] = []
+    for child in children:
+        out, _ = child.communicate(timeout=60)
+        assert child.returncode == 0
+        acknowledged += out.split()
+    ledger = SqliteLedger.open(path)
+    stored = [row.request_id for row in ledger.entries_between(0, T0 * 2)]
+    ledger.close()
+    assert sorted(stored) == sorted(acknowledged)
+    assert len(stored) == 2 * count
