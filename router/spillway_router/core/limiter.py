@@ -5,12 +5,16 @@ Pure: header values and `now` in, seconds out. Wall time comes as an argument be
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_S = 3600.0
 DEFAULT_WAIT_S = 1.0
+_UNITS = ("requests", "tokens", "requests-minute", "requests-hour", "requests-day", "tokens-minute", "tokens-hour")
+_ANTHROPIC_UNITS = ("requests", "tokens", "input-tokens", "output-tokens")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -27,12 +31,27 @@ def retry_after_s(value: str | None, wall: float) -> float | None:
         seconds = float(text)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - wall
+            then = parsedate_to_datetime(text)
+            # The asctime form names no zone; HTTP dates are always UTC.
+            seconds = (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - wall
         except (ValueError, TypeError, OverflowError):
             return None
     if seconds != seconds:  # NaN
         return None
     return min(LONGEST_WAIT_S, max(0.0, seconds))
+
+
+def wait_s(headers: Mapping[str, str], wall: float) -> float | None:
+    """Seconds an error answer asks us to wait: `retry-after-ms` (OpenAI's, finer) before `retry-after`."""
+    finer = headers.get("retry-after-ms")
+    if finer is not None:
+        try:
+            ms = float(finer)
+        except ValueError:
+            ms = math.nan
+        if math.isfinite(ms):
+            return min(LONGEST_WAIT_S, max(0.0, ms / 1000))
+    return retry_after_s(headers.get("retry-after"), wall)
 
 
 def duration_s(value: str) -> float | None:
@@ -48,18 +67,36 @@ def duration_s(value: str) -> float | None:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-def exhausted_for_s(headers: Mapping[str, str]) -> float:
-    """Seconds to stay away because a remaining-count reached 0; 0 if none did or nothing is told."""
+def exhausted_for_s(headers: Mapping[str, str], wall: float | None = None) -> float:
+    """Seconds to stay away because a remaining-count reached 0; 0 if none did or nothing is told.
+
+    Reads `x-ratelimit-remaining-tokens` and its kin, Cerebras' per-window forms (`-tokens-minute`), and, where `wall`
+    (epoch seconds) is given, Anthropic's `anthropic-ratelimit-tokens-remaining`, whose resets are RFC 3339 times.
+    """
     waits = [0.0]
-    for unit in ("requests", "tokens"):
-        remaining = headers.get(f"x-ratelimit-remaining-{unit}")
-        reset = headers.get(f"x-ratelimit-reset-{unit}")
-        if remaining is None or reset is None:
-            continue
-        try:
-            left = float(remaining)
-        except ValueError:
-            continue
-        if left < 1:
-            waits.append(duration_s(reset) or DEFAULT_WAIT_S)
+    for unit in _UNITS:
+        if _used_up(headers.get(f"x-ratelimit-remaining-{unit}")):
+            reset = headers.get(f"x-ratelimit-reset-{unit}")
+            if reset is not None:
+                waits.append(duration_s(reset) or DEFAULT_WAIT_S)
+    for unit in _ANTHROPIC_UNITS if wall is not None else ():
+        if _used_up(headers.get(f"anthropic-ratelimit-{unit}-remaining")):
+            then = _rfc3339(headers.get(f"anthropic-ratelimit-{unit}-reset"))
+            waits.append(DEFAULT_WAIT_S if then is None or wall is None else then - wall)
     return min(LONGEST_WAIT_S, max(waits))
+
+
+def _used_up(remaining: str | None) -> bool:
+    try:
+        return remaining is not None and float(remaining) < 1
+    except ValueError:
+        return False
+
+
+def _rfc3339(value: str | None) -> float | None:
+    """Epoch seconds of a time like `2026-11-20T12:00:00Z`; None if absent or unreadable."""
+    try:
+        then = datetime.fromisoformat(value or "")
+    except ValueError:
+        return None
+    return (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp()

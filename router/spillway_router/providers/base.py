@@ -53,7 +53,13 @@ class CatalogueEntry:
     health_path: str
     """Path from the server's root that answers 200 when up; empty where there is none (clouds)."""
     metrics: str
-    """Name of the metric map in signals/exposition.py; empty where there are no metrics."""
+    """Name of the metric map in signals/engines.py; empty where there are no metrics."""
+    adapter: str = "openai"
+    """Name of the adapter in catalogue.ADAPTERS."""
+    request_fault: frozenset[int] = frozenset()
+    """Statuses that blame the request here although they usually blame our credentials (403 for moderation)."""
+    price_source: str = "config"
+    """Where prices come from: `snapshot` (prices.json) or `config` (the user must give them)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class Judge(Protocol):
     """A content, tool, reasoning or finish event was seen."""
     finished: bool
     """Every choice has a valid finish_reason, or the protocol's final event came."""
+    overloaded: bool
+    """The engine refused the work inside a 200 (full queue, draining): load, not illness."""
     usage: Usage | None
 
     def see(self, name: bytes, data: bytes) -> str | None: ...
@@ -112,7 +120,7 @@ class Provider(Protocol):
     def outcome(self, reply: Reply, wall: float) -> Outcome:
         """What an HTTP status and its body mean. `wall` is epoch seconds, for Retry-After dates."""
 
-    def usage(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Usage | None:
+    def usage(self, body: Mapping[str, Any]) -> Usage | None:
         """Usage of a whole answer; None where it is missing or malformed."""
 
     def flaw(self, endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
-from spillway_router.core.limiter import retry_after_s
+from spillway_router.core.limiter import wait_s
 from spillway_router.core.model import Endpoint, Outcome, OutcomeKind
 from spillway_router.core.tariff import Usage
 from spillway_router.providers.base import PATHS, CatalogueEntry, Judge, Reply
@@ -19,6 +20,14 @@ from spillway_router.providers.streams import (
     error_text,
     read_usage,
 )
+
+CODES: Mapping[str, OutcomeKind] = MappingProxyType(
+    {
+        "insufficient_quota": "unauthorized",  # OpenAI: 429, but waiting doesn't bring credit
+        "rate_limit_exceeded": "rate_limited",  # Groq: 413 for a prompt above the tokens per minute, too
+    }
+)
+"""Error codes that say more than the status they come with."""
 
 
 class OpenAICompatible:
@@ -44,17 +53,18 @@ class OpenAICompatible:
         status = reply.status
         if 200 <= status < 300:
             return Outcome("ok", status)
-        return Outcome(
-            self.kind(status),
-            status,
-            _detail(reply.body),
-            retry_after_s(reply.headers.get("retry-after"), wall),
-        )
+        code, detail = _error(reply.body)
+        kind = self.kind(status)
+        if kind != "overloaded":
+            kind = CODES.get(code, kind)
+        return Outcome(kind, status, detail, wait_s(reply.headers, wall))
 
     def kind(self, status: int) -> OutcomeKind:
         """Outcome kind of an error status."""
         if status == 429:
             return "rate_limited"
+        if status in self.entry.request_fault:
+            return "rejected"
         if status in (401, 402, 403):
             return "unauthorized"
         if status in (408, 504):
@@ -63,7 +73,7 @@ class OpenAICompatible:
             return "rejected"
         return "failed"
 
-    def usage(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Usage | None:
+    def usage(self, body: Mapping[str, Any]) -> Usage | None:
         """Usage of a whole answer; None where it is missing or malformed."""
         return read_usage(body.get("usage"))
 
@@ -86,11 +96,15 @@ class OpenAICompatible:
         return None
 
 
-def _detail(body: bytes) -> str:
+def _error(body: bytes) -> tuple[str, str]:
+    """(machine-readable code, message) of an error body: nested, flat (Cerebras) or a plain string (Hugging Face)."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return body[:200].decode("utf-8", "replace")
+        return "", body[:200].decode("utf-8", "replace")
     if not isinstance(parsed, dict):
-        return ""
-    return error_text(parsed) or str(parsed.get("message") or parsed.get("detail") or "")[:500]
+        return "", ""
+    nested = parsed.get("error")
+    code = (nested if isinstance(nested, dict) else parsed).get("code")
+    detail = error_text(parsed) or str(parsed.get("message") or parsed.get("detail") or "")[:500]
+    return code if isinstance(code, str) else "", detail

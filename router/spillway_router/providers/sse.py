@@ -9,10 +9,11 @@ end has not come is not handed out; `pending` tells if there is one, which at th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -32,10 +33,11 @@ class Event:
 class SseDecoder:
     """Feeds on chunks, gives whole events. Holds at most one partial event."""
 
-    __slots__ = ("_tail",)
+    __slots__ = ("_begun", "_tail")
 
     def __init__(self) -> None:
         self._tail = b""
+        self._begun = False
 
     @property
     def pending(self) -> bool:
@@ -45,8 +47,19 @@ class SseDecoder:
     def feed(self, chunk: bytes) -> list[Event]:
         """Whole events of the stream so far that were not handed out yet. Raises SseError past the size bound."""
         data = self._tail + chunk if self._tail else chunk
-        # The common case: LF only, one or more whole events in the chunk.
-        if b"\r" not in data:
+        events = self._split(data)
+        if events and not self._begun:
+            self._begun = True
+            # A byte order mark may stand before the first event only; elsewhere it is part of a field's name.
+            first = events[0]
+            if first.raw.startswith(_BOM):
+                events[0] = replace(_parse(first.raw[len(_BOM) :]), raw=first.raw)
+        return events
+
+    def _split(self, data: bytes) -> list[Event]:
+        # The common case: LF only, one or more whole events. More than two LFs in a row go the exact way, so that the
+        # events don't depend on where the chunks were cut.
+        if b"\r" not in data and b"\n\n\n" not in data:
             if data.endswith(b"\n\n"):
                 self._tail = b""
                 return [_parse(part + b"\n\n") for part in data[:-2].split(b"\n\n")]
@@ -56,8 +69,9 @@ class SseDecoder:
         events: list[Event] = []
         start = 0
         for match in _BLANK.finditer(data):
-            # A lone CR at the very end may be half of a CRLF: wait for the next byte.
-            if match.end() == len(data) and data.endswith(b"\r"):
+            # The CR after another line's LF may be half of a CRLF: wait for the next byte. Two CRs in a row come from
+            # a sender that ends lines in CR, where nothing more need come.
+            if match.end() == len(data) and data.endswith(b"\n\r"):
                 break
             events.append(_parse(data[start : match.end()]))
             start = match.end()
@@ -76,8 +90,7 @@ def _parse(raw: bytes) -> Event:
         return Event(raw, b"", raw[6:-2])
     name = b""
     parts: list[bytes] = []
-    body = raw.removeprefix(_BOM)
-    for line in re.split(rb"\r\n|\n|\r", body):
+    for line in _LINE_END.split(raw):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":

@@ -28,7 +28,8 @@ def read_usage(found: object) -> Usage | None:
     completion = found.get("completion_tokens", found.get("output_tokens", 0))
     details = found.get("prompt_tokens_details") or found.get("input_tokens_details") or {}
     spent = found.get("completion_tokens_details") or found.get("output_tokens_details") or {}
-    cached = _count(details, "cached_tokens")
+    # Together has the cached tokens beside the others instead of in the details.
+    cached = _count(details, "cached_tokens") or _count(found, "cached_tokens")
     if "cache_read_input_tokens" in found:  # Anthropic counts cached and created tokens beside input_tokens
         cached = _count(found, "cache_read_input_tokens")
         prompt += cached + _count(found, "cache_creation_input_tokens")
@@ -53,6 +54,13 @@ def error_text(body: Mapping[str, Any]) -> str | None:
     if isinstance(error, Mapping):
         return str(error.get("message") or error.get("code") or error)[:500]
     return str(error)[:500]
+
+
+def _groq(extra: object) -> tuple[object, str | None]:
+    """Groq's own member of a chunk: (usage or None, why it stopped the stream early or None)."""
+    if not isinstance(extra, Mapping):
+        return None, None
+    return extra.get("usage"), error_text(extra)
 
 
 def load(data: bytes) -> dict[str, Any] | str:
@@ -91,6 +99,10 @@ class ChatJudge:
             self._note_overload(body)
             return error or "error event"
         usage = body.get("usage")
+        if usage is None and "x_groq" in body:
+            usage, stopped = _groq(body["x_groq"])
+            if stopped is not None:
+                return stopped
         if usage is not None:
             self.usage = read_usage(usage) or self.usage
         choices = body.get("choices")

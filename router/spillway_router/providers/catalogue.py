@@ -1,0 +1,218 @@
+"""The catalogue of providers: entries from catalogue.yaml, their adapters, and the Target of a configured backend.
+
+To add a provider: one entry in catalogue.yaml, one file in tests/providers/shapes/. Only a provider with habits of
+its own needs a new adapter, which is one line in `ADAPTERS`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+from urllib.parse import SplitResult, urlsplit
+
+import yaml
+
+from spillway_router.core.model import Capability, Endpoint
+from spillway_router.core.tariff import Tariff
+from spillway_router.providers import prices
+from spillway_router.providers.base import AuthStyle, Billing, CatalogueEntry, Provider, ProviderError, Target
+from spillway_router.providers.openai_compatible import OpenAICompatible
+from spillway_router.providers.vllm import LocalEngine
+
+CATALOGUE_FILE = Path(__file__).with_name("catalogue.yaml")
+ADAPTERS: Mapping[str, Callable[[CatalogueEntry], Provider]] = MappingProxyType(
+    {"openai": OpenAICompatible, "engine": LocalEngine}
+)
+PriceSource = Literal["snapshot", "config"]
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PREFIX = "/v1"
+_UNIX = "unix://"
+_KEY = re.compile(r"[\x21-\x7e]+")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?")
+_PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
+_ENDPOINT_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
+
+
+def load_catalogue(path: Path = CATALOGUE_FILE) -> Mapping[str, CatalogueEntry]:
+    """Provider name -> entry, in the file's order. Raises ProviderError that names the entry and the key at fault."""
+    try:
+        raw = yaml.safe_load(path.read_bytes())
+        rows, lists = raw["providers"], raw.get("lists") or {}
+        return MappingProxyType({name: _entry(name, row, lists) for name, row in rows.items()})
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ProviderError(f"{path}: not a usable catalogue: {error!r}") from None
+
+
+def provider_for(entry: CatalogueEntry) -> Provider:
+    """The adapter that speaks the entry's protocol."""
+    return ADAPTERS[entry.adapter](entry)
+
+
+def tariff_for(provider: str, model: str, today: date) -> Tariff | None:
+    """The snapshot's price of a model on `today`, None where it has none: then the config must give one.
+
+    Long prompts of some models cost more from a length on: `context_for` stops there, so that this price holds.
+    """
+    found = prices.record(provider, model)
+    return None if found is None else found.tariff(today)
+
+
+def context_for(provider: str, model: str) -> int | None:
+    """Longest prompt in tokens at the model's price, None where the snapshot doesn't know it."""
+    found = prices.record(provider, model)
+    return None if found is None else found.context_tokens
+
+
+def max_output_for(provider: str, model: str) -> int | None:
+    """Most output tokens the model gives, None where the snapshot doesn't know it."""
+    found = prices.record(provider, model)
+    return None if found is None else found.max_output_tokens
+
+
+def retired_on(provider: str, model: str) -> date | None:
+    """The day the provider withdraws the model, None where none is announced."""
+    found = prices.record(provider, model)
+    return None if found is None else found.retired_on
+
+
+def capabilities_for(entry: CatalogueEntry, model: str) -> frozenset[Capability]:
+    """What the provider's API can do, less vision where the snapshot knows the model as blind."""
+    found = prices.record(entry.name, model)
+    return entry.capabilities - {"vision"} if found is not None and not found.vision else entry.capabilities
+
+
+def target(entry: CatalogueEntry, base_url: str | None = None, api_key: str | None = None) -> Target:
+    """Where calls go, and with which headers. `base_url` None means the catalogue's.
+
+    `unix:///run/engine.sock` is HTTP over a Unix socket, below the catalogue's path. Raises ProviderError for a URL or
+    key that can't be used; the message never holds the key.
+    """
+    headers = (*_credentials(entry, api_key), *((n.encode(), v.encode()) for n, v in entry.extra_headers))
+    url = (base_url if base_url is not None else entry.base_url).strip()
+    if not url:
+        raise ProviderError(f"provider {entry.name} needs a base_url, like http://127.0.0.1:9000/v1")
+    if url.startswith(_UNIX):
+        return _socket_target(entry, url, headers)
+    parts = _split(url)
+    host = parts.hostname or ""
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    shown = f"[{host}]" if ":" in host else host
+    authority = shown if port == _DEFAULT_PORTS[parts.scheme] else f"{shown}:{port}"
+    return Target(parts.scheme, host, port, parts.path.rstrip("/"), headers, authority.encode())
+
+
+def _socket_target(entry: CatalogueEntry, url: str, headers: tuple[tuple[bytes, bytes], ...]) -> Target:
+    path = url.removeprefix(_UNIX)
+    if not path.startswith("/") or path == "/" or "\0" in path or "?" in path or "#" in path:
+        raise ProviderError(f"base_url {url!r}: write the socket's absolute path, like unix:///run/vllm.sock")
+    prefix = urlsplit(entry.base_url).path.rstrip("/") if entry.base_url else _DEFAULT_PREFIX
+    return Target("http", "localhost", 0, prefix, headers, b"localhost", path)
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a checked base URL. Messages repeat nothing of what may be a secret."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ProviderError("base_url has an unusable host or port; write it like https://host:8443/v1") from None
+    if parts.username is not None or parts.password is not None:
+        raise ProviderError("base_url must hold no user or password; give the key as api_key")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ProviderError("base_url must end with its path: leave out what follows '?' or '#'")
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ProviderError(f"base_url {url!r} must begin with http://, https:// or unix:///")
+    if not _host_ok(parts.hostname or "") or port == 0:
+        raise ProviderError(f"base_url {url!r} has no usable host and port; write it like http://127.0.0.1:8000/v1")
+    path = parts.path.rstrip("/")
+    if not _PATH.fullmatch(path) or "/.." in path or "/./" in path:
+        raise ProviderError(f"base_url {url!r} has an unusable path; it is plain ASCII such as /v1")
+    for ending in _ENDPOINT_PATHS:
+        if path.endswith(ending):
+            raise ProviderError(f"base_url {url!r} must end before {ending}: Spillway adds the endpoint")
+    return parts
+
+
+def _host_ok(host: str) -> bool:
+    if ":" not in host:
+        return _HOST.fullmatch(host) is not None
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
+
+
+def _credentials(entry: CatalogueEntry, api_key: str | None) -> tuple[tuple[bytes, bytes], ...]:
+    if entry.auth == "none":
+        return ()
+    if not api_key:
+        if not entry.key_variable:
+            return ()
+        raise ProviderError(
+            f"provider {entry.name} has no key: set {entry.key_variable} or give api_key, or take the backend out"
+        )
+    if not _KEY.fullmatch(api_key):
+        raise ProviderError(
+            f"the key of provider {entry.name} holds a space, a line break or a non-ASCII character; "
+            f"copy it again{' into ' + entry.key_variable if entry.key_variable else ''}"
+        )
+    if entry.auth == "x-api-key":
+        return ((b"x-api-key", api_key.encode()),)
+    return ((b"authorization", b"Bearer " + api_key.encode()),)
+
+
+def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) -> CatalogueEntry:
+    unknown = row.keys() - _KEYS
+    if unknown:
+        raise ProviderError(f"catalogue entry {name}: unknown key {sorted(unknown)[0]!r}")
+    adapter = row.get("adapter", "openai")
+    if adapter not in ADAPTERS:
+        raise ProviderError(f"catalogue entry {name}: adapter is {adapter!r}, it must be one of {sorted(ADAPTERS)}")
+    local, collects = row["local"], row["collects_data"]
+    if not isinstance(local, bool) or not isinstance(collects, bool):
+        raise ProviderError(f"catalogue entry {name}: local and collects_data are true or false")
+    priced = _one_of(name, "prices", row["prices"], get_args(PriceSource)) == "snapshot"
+    return CatalogueEntry(
+        name=name,
+        base_url=str(row["base_url"]).rstrip("/"),
+        key_variable=str(row["key_variable"]),
+        auth=_one_of(name, "auth", row["auth"], get_args(AuthStyle)),
+        local=local,
+        endpoints=_all_of(name, "endpoints", row["endpoints"], get_args(Endpoint)),
+        capabilities=_all_of(name, "capabilities", row["capabilities"], get_args(Capability)),
+        billing_on_cancel=_one_of(name, "billing_on_cancel", row["billing_on_cancel"], get_args(Billing)),
+        collects_data=collects,
+        extra_headers=tuple((str(n).lower(), str(v)) for n, v in row.get("headers", {}).items()),
+        drops_fields=frozenset(f for item in row.get("drops", ()) for f in lists.get(item, (item,))),
+        model_suffixes=tuple(row.get("model_suffixes", ())),
+        prices=prices.Lookup(name, prices.newest) if priced else _NO_PRICES,
+        context_tokens=prices.Lookup(name, lambda found: found.context_tokens) if priced else _NO_LENGTHS,
+        health_path=str(row.get("health", "")),
+        metrics=str(row.get("metrics", "")),
+        adapter=adapter,
+        request_fault=frozenset(row.get("request_fault", ())),
+        price_source=row["prices"],
+    )
+
+
+_NO_PRICES: Mapping[str, Tariff] = MappingProxyType({})
+_NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
+_KEYS = frozenset(
+    {"base_url", "key_variable", "auth", "adapter", "local", "endpoints", "capabilities", "headers", "drops"}
+    | {"request_fault", "model_suffixes", "billing_on_cancel", "collects_data", "prices", "health", "metrics"}
+)
+
+
+def _one_of(name: str, key: str, value: object, allowed: tuple[Any, ...]) -> Any:
+    if value not in allowed:
+        raise ProviderError(f"catalogue entry {name}: {key} is {value!r}, it must be one of {', '.join(allowed)}")
+    return value
+
+
+def _all_of(name: str, key: str, values: list[object], allowed: tuple[Any, ...]) -> frozenset[Any]:
+    return frozenset(_one_of(name, key, value, allowed) for value in values)
