@@ -1,0 +1,129 @@
+"""A small process between the supervisor and vLLM, so that no part of vLLM outlives whoever started it.
+
+Usage: python guard.py GRACE_SECONDS COMMAND...      (standard library only; run as a file, in a session of its own)
+
+vLLM is several processes. The guard adopts all of them (child subreaper) and watches its standard input, a pipe whose
+other end the supervisor holds. 1. SIGTERM is passed on to vLLM's main process. 2. When the pipe closes, the supervisor
+is gone, however it died: vLLM gets SIGTERM, and SIGKILL after the grace period. 3. When vLLM's main process has ended,
+whatever is left of its children is killed, and the guard ends the same way vLLM did (exit status, or signal).
+Should the guard itself be killed, the kernel sends vLLM SIGTERM (parent-death signal).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _children() -> list[int]:
+    """Process ids of all direct children, adopted ones too."""
+    try:
+        words = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+    return [int(word) for word in words]
+
+
+def _descendants(pid: int) -> list[int]:
+    """All living processes below one, deepest last."""
+    try:
+        listing = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+    return [below for word in listing for below in (int(word), *_descendants(int(word)))]
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _reap(main: int) -> int | None:
+    """Collect every ended child; answers the main process's wait status once it is among them."""
+    status = None
+    while True:
+        try:
+            pid, code = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status
+        if pid == 0:
+            return status
+        if pid == main:
+            status = code
+
+
+def _clear(seconds: float) -> None:
+    """Kill and collect what is left, until nothing is or the time is over."""
+    deadline = time.monotonic() + seconds
+    while (left := _children()) and time.monotonic() < deadline:
+        _kill([below for pid in left for below in (pid, *_descendants(pid))])
+        _reap(0)
+        time.sleep(0.02)
+
+
+def _end_like(status: int) -> int:
+    if os.WIFEXITED(status):
+        return os.WEXITSTATUS(status)
+    number = os.WTERMSIG(status)
+    # 128 + n rather than dying of the signal: SIGILL or SIGSEGV would leave a core dump of the guard as well.
+    return 128 + number
+
+
+def watch(main: int, grace: float, wakeup: int) -> int:
+    """Wait until the main process has ended; answers its wait status."""
+    deadline: float | None = None
+    pipe_open = True
+    while (status := _reap(main)) is None:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select([wakeup, *([0] if pipe_open else [])], [], [], left)
+        if wakeup in ready:
+            signals = os.read(wakeup, 64)
+            if signal.SIGTERM in signals or signal.SIGINT in signals:
+                os.kill(main, signal.SIGTERM)
+        if pipe_open and 0 in ready and not os.read(0, 64):
+            pipe_open, deadline = False, time.monotonic() + grace
+            os.kill(main, signal.SIGTERM)
+        if deadline is not None and time.monotonic() >= deadline:
+            _kill([main, *_descendants(main)])
+            deadline = None
+    return status
+
+
+def main() -> int:
+    """Start the command, watch it, clean up behind it."""
+    grace, command = float(sys.argv[1]), sys.argv[2:]
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)  # noqa: PLW1509
+    except OSError as error:
+        print(f"cannot start {command[0]}: {error}", file=sys.stderr)
+        return 127
+    status = watch(engine.pid, grace, read_end)
+    _clear(5.0)
+    return _end_like(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

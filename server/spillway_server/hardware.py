@@ -1,0 +1,79 @@
+"""What this machine has: GPUs as NVML tells them, processor cores, memory. A machine without NVML has no GPUs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU: NVML's product name, memory in bytes, compute capability (major, minor), driver version."""
+
+    name: str
+    memory_bytes: int
+    compute_capability: tuple[int, int]
+    driver: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The machine: its GPUs (none is normal), usable cores, memory in bytes, and why GPUs are missing if they are."""
+
+    gpus: tuple[Gpu, ...]
+    cpu_cores: int
+    memory_bytes: int
+    gpu_note: str = ""
+
+
+def detect() -> Hardware:
+    """Look at this machine. Never raises: a broken or absent NVML gives no GPUs and a note that says why."""
+    gpus, note = _gpus()
+    return Hardware(gpus, len(os.sched_getaffinity(0)), _memory_bytes(CGROUP_LIMIT), note)
+
+
+def _gpus() -> tuple[tuple[Gpu, ...], str]:
+    try:
+        import pynvml
+    except ImportError:
+        return (), "nvidia-ml-py is not installed, so GPUs can't be seen"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return (), f"NVML is not usable here: {error}"
+    try:
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        found = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            found.append(
+                Gpu(
+                    name=_text(pynvml.nvmlDeviceGetName(handle)),
+                    memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                    compute_capability=tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
+                    driver=driver,
+                )
+            )
+        return tuple(found), "" if found else "NVML answers, but lists no GPU"
+    except pynvml.NVMLError as error:
+        return (), f"NVML stopped answering: {error}"
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _text(value: str | bytes) -> str:
+    # Older NVML bindings answer bytes.
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _memory_bytes(limit: Path) -> int:
+    """Physical memory, or the container's limit where that is less."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        text = limit.read_text(encoding="ascii").strip()
+    except OSError:
+        return physical
+    return min(physical, int(text)) if text.isdigit() else physical

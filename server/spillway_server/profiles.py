@@ -1,0 +1,90 @@
+"""What vLLM is started with per kind of GPU. Starting points, not tuned on the GPUs themselves: the numbers are vLLM
+flags in their own units (tokens, sequences, requests) and the share of memory it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spillway_server.hardware import Gpu, Hardware
+
+MIB = 1024**2
+CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One kind of device.
+
+    `memory_bytes` is what NVML reports (for the CPU: the machine's memory); `compute_capability` is (0, 0) for the
+    CPU; `queue_limit` is the cap on waiting plus running requests after which vLLM answers 503.
+    """
+
+    key: str
+    title: str
+    memory_bytes: int
+    compute_capability: tuple[int, int]
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    utilisation: float
+    queue_limit: int
+    kv_dtype: str = "auto"
+    driver: str = ""
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether this is a machine without a usable GPU."""
+        return self.key == CPU
+
+
+PROFILES: dict[str, Profile] = {
+    profile.key: profile
+    for profile in (
+        Profile("t4", "NVIDIA T4 16 GB", 15360 * MIB, (7, 5), 4096, 32, 2048, 0.90, 48),
+        Profile("a10g", "NVIDIA A10G 24 GB", 23028 * MIB, (8, 6), 8192, 64, 2048, 0.90, 96),
+        Profile("l4", "NVIDIA L4 24 GB", 23034 * MIB, (8, 9), 8192, 64, 2048, 0.90, 96, "fp8"),
+        Profile("a100-40", "NVIDIA A100 40 GB", 40960 * MIB, (8, 0), 16384, 256, 8192, 0.92, 320),
+        Profile("a100-80", "NVIDIA A100 80 GB", 81920 * MIB, (8, 0), 16384, 256, 8192, 0.92, 320),
+        Profile("h100", "NVIDIA H100 80 GB", 81559 * MIB, (9, 0), 16384, 256, 8192, 0.92, 320, "fp8"),
+    )
+}
+
+
+def cpu_profile(memory_bytes: int) -> Profile:
+    """The profile of a machine without a GPU: small batches, small context, half of its memory at most."""
+    return Profile(CPU, "CPU", memory_bytes, (0, 0), 2048, 16, 2048, 0.5, 48)
+
+
+def of_machine(hardware: Hardware) -> Profile:
+    """The profile of this machine: its first GPU's, with that GPU's own memory and driver, or the CPU's."""
+    if not hardware.gpus:
+        return cpu_profile(hardware.memory_bytes)
+    return of_gpu(hardware.gpus[0])
+
+
+def of_gpu(gpu: Gpu) -> Profile:
+    """The nearest profile from below: the same architecture's features and the largest one that isn't bigger.
+
+    A GPU smaller than every known one gets the T4's limits.
+    """
+    generations = [profile for profile in PROFILES.values() if profile.compute_capability <= gpu.compute_capability]
+    # 3% slack: the same card reports slightly different sizes under ECC and under virtualisation.
+    fitting = [profile for profile in generations if profile.memory_bytes <= gpu.memory_bytes * 1.03]
+    nearest = max(
+        fitting, key=lambda profile: (profile.memory_bytes, profile.compute_capability), default=PROFILES["t4"]
+    )
+    # fp8 KV needs Ada or newer, whatever the memory size says.
+    kv_dtype = "fp8" if gpu.compute_capability >= (8, 9) else "auto"
+    return Profile(
+        nearest.key if nearest.compute_capability == gpu.compute_capability else "other",
+        gpu.name,
+        gpu.memory_bytes,
+        gpu.compute_capability,
+        nearest.max_model_len,
+        nearest.max_num_seqs,
+        nearest.max_num_batched_tokens,
+        nearest.utilisation,
+        nearest.queue_limit,
+        kv_dtype,
+        gpu.driver,
+    )
