@@ -131,9 +131,9 @@ class BacklogTuning:
     prior_samples: int = 1
     """How many samples the configured rate is worth: 1 learns fast, 20 or more is a plain EWMA."""
     min_sample_tokens: int = 1024
-    """Less work than this says little of the rate: the fixed cost of a step dominates."""
-    slow_sample_s: float = 0.25
-    """Unless it took this long, and twice the prediction: then the engine is slower than believed."""
+    """Less work than this says little of the rate: the fixed cost of a step dominates..."""
+    long_sample_s: float = 0.25
+    """...unless it took this long, or half of this was expected: then the engine is a slow one."""
     stale_after_s: float = 5.0
     relearn_after_s: float = 30.0
     max_tickets: int = 16_384
@@ -197,9 +197,9 @@ class Backlog:
     """
 
     __slots__ = (
-        "_abandoned", "_decoding", "_foreign", "_foreign_at", "_initial", "_kv", "_last_sample_at", "_output",
-        "_peak_in_flight", "_peak_kv", "_peak_waiting", "_prefill", "_prompt_mean", "_rate_samples", "_rates",
-        "_tickets", "_tpot_scale", "_tuning",
+        "_abandoned", "_decoding", "_foreign", "_foreign_at", "_initial", "_kv", "_output", "_peak_in_flight",
+        "_peak_kv", "_peak_waiting", "_prefill", "_prefill_sample_at", "_prompt_mean", "_rate_samples", "_rates",
+        "_tickets", "_tpot_sample_at", "_tpot_scale", "_tuning",
     )  # fmt: skip
 
     def __init__(self, rates: EngineRates, tuning: BacklogTuning | None = None) -> None:
@@ -215,7 +215,7 @@ class Backlog:
         self._output = OutputLength()
         self._rate_samples = 0
         self._tpot_scale = 1.0
-        self._last_sample_at: float | None = None
+        self._prefill_sample_at = self._tpot_sample_at = -math.inf
 
     def admit(self, ticket: int, prompt_tokens: int, expected_output_tokens: int, now: float) -> bool:
         """Counts a request that is about to be sent. False: full, not counted. ValueError: bad input."""
@@ -232,8 +232,6 @@ class Backlog:
         self._peak_in_flight = max(self._peak_in_flight, in_flight)
         self._peak_waiting = max(self._peak_waiting, in_flight - self._decoding)
         self._peak_kv = max(self._peak_kv, self._kv)
-        if self._last_sample_at is None:
-            self._last_sample_at = now
         return True
 
     def first_token(self, ticket: int, now: float) -> float | None:
@@ -263,7 +261,7 @@ class Backlog:
         else:
             self._decoding -= 1
             if output_tokens is not None and output_tokens > 1:
-                self._learn_tpot(entry, (now - entry.first_token_at) / (output_tokens - 1))
+                self._learn_tpot(entry, (now - entry.first_token_at) / (output_tokens - 1), now)
         if output_tokens is not None:
             self._output.observe(output_tokens)
 
@@ -284,11 +282,18 @@ class Backlog:
 
     def rates(self, now: float) -> EngineRates:
         """The rates believed at `now`; the configured ones for an idle engine without a recent sample."""
-        last = self._last_sample_at
-        if last is not None and not self._tickets and now - last > self._tuning.relearn_after_s:
-            faster = max(self._initial.prefill_tokens_per_s, self._rates.prefill_tokens_per_s)
-            return replace(self._initial, prefill_tokens_per_s=faster)
-        return self._rates
+        if self._tickets:
+            return self._rates
+        rates, initial, oldest = self._rates, self._initial, now - self._tuning.relearn_after_s
+        if self._prefill_sample_at < oldest and rates.prefill_tokens_per_s < initial.prefill_tokens_per_s:
+            rates = replace(rates, prefill_tokens_per_s=initial.prefill_tokens_per_s)
+        if self._tpot_sample_at < oldest and self._tpot_scale > 1:
+            rates = replace(
+                rates,
+                step_time_s=initial.step_time_s,
+                step_time_s_per_sequence=initial.step_time_s_per_sequence,
+            )
+        return rates
 
     def expected_output(self, max_tokens: int | None = None) -> int:
         """Output tokens to expect of a request that allows `max_tokens` (None: no cap)."""
@@ -341,10 +346,11 @@ class Backlog:
         if work <= 0 or ttft <= 0:
             return
         believed = 1 / self._rates.prefill_tokens_per_s
-        if work < self._tuning.min_sample_tokens:
-            expected = work * believed + self._rates.step_time_s
-            if ttft < self._tuning.slow_sample_s or ttft < 2 * expected:
-                return
+        # Long work by count, by belief or by outcome. The belief's own threshold is half the outcome's, so that an
+        # engine found slow goes on being sampled until the belief is right.
+        long_s = self._tuning.long_sample_s
+        if work < self._tuning.min_sample_tokens and work * believed < long_s / 2 and ttft < long_s:
+            return
         # One stalled or cached request moves the belief by a bounded step only.
         seconds_per_token = min(4 * believed, max(believed / 4, ttft / work))
         believed += self._sample_weight() * (seconds_per_token - believed)
@@ -352,12 +358,13 @@ class Backlog:
 
     def _set_prefill_rate(self, tokens_per_s: float, now: float) -> None:
         self._rates = replace(self._rates, prefill_tokens_per_s=tokens_per_s)
-        self._last_sample_at = now
+        self._prefill_sample_at = now
 
-    def _learn_tpot(self, entry: _Ticket, observed_s: float) -> None:
+    def _learn_tpot(self, entry: _Ticket, observed_s: float, now: float) -> None:
         if observed_s <= 0 or entry.expected_tpot_s <= 0:
             return
         ratio = min(20.0, max(0.05, observed_s / entry.expected_tpot_s))
+        self._tpot_sample_at = now
         self._tpot_scale += self._tuning.ewma_weight * (ratio - self._tpot_scale)
         self._rates = replace(
             self._rates,

@@ -121,6 +121,6 @@ class MarginLearner:
         """Takes predicted and observed TTFT of one local request, and its SLO (all in seconds, above 0)."""
         if not (0 < predicted_s < math.inf and 0 < observed_s < math.inf):
             return
-        met = predicted_s < self.EDGE * slo_s or math.log(observed_s / predicted_s) <= self._log_q
+        met = predicted_s < self.EDGE * slo_s or observed_s <= predicted_s * math.exp(self._log_q)
         moved = self._log_q + self._rate * ((1 - self._alpha) - met)
         self._log_q = min(self._high, max(self._low, moved))

@@ -62,6 +62,8 @@ def preferences(facts: RequestFacts, backend: Backend, _: BackendSignals, __: fl
         return Removed(backend.name, "preference", "not in provider.only")
     if names & wanted.ignore:
         return Removed(backend.name, "preference", "listed in provider.ignore")
+    if wanted.no_data_collection and backend.collects_data:
+        return Removed(backend.name, "preference", "may collect data (provider.data_collection is deny)")
     price = backend.tariff
     if price is not None:
         limits = (

@@ -62,6 +62,7 @@ class Preferences:
     allow_fallbacks: bool = True
     max_input_per_million: float | None = None
     max_output_per_million: float | None = None
+    no_data_collection: bool = False
 
 
 @dataclass(frozen=True, slots=True)

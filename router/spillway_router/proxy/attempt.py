@@ -1,0 +1,176 @@
+"""One upstream call and its books: hold, trip, outcome. `close` is the one place where an attempt ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+
+from spillway_router.core.model import Attempt, Candidate, Outcome, RequestFacts
+from spillway_router.core.tariff import Usage
+from spillway_router.ledger.accounts import Accounts, Ended, Hold
+from spillway_router.ledger.entries import Status
+from spillway_router.proxy import wire
+from spillway_router.proxy.facts import ROUTING_FIELDS
+from spillway_router.proxy.services import Channel
+from spillway_router.signals.board import Board, Trip
+
+IN_FLIGHT_TOKENS = 16
+"""Tokens a provider may have produced beyond those that arrived, when a stream breaks off."""
+KEEPS_ROUTING_FIELDS = "openrouter"
+_STATUS: dict[str, Status] = {"ok": "ok", "cancelled": "aborted"}
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """What goes to a backend: the body with the rules' edits, and which of them the client must not see."""
+
+    body: bytes
+    usage_added: bool
+    usage_asked: bool
+    logprobs_added: bool
+
+
+def prepare(
+    facts: RequestFacts, raw: bytes, body: dict[str, object], channel: Channel, *, want_logprobs: bool
+) -> UpstreamCall:
+    """The client's bytes with only those fields changed that a rule must change: model, usage, logprobs."""
+    changes: dict[str, object] = {}
+    backend = channel.backend
+    if body.get("model") != backend.model:
+        changes["model"] = backend.model
+    options = body.get("stream_options")
+    usage_asked = isinstance(options, dict) and options.get("include_usage") is True
+    usage_added = False
+    if facts.stream and facts.endpoint in ("chat", "completions") and not usage_asked:
+        known = options if isinstance(options, dict) else {}
+        changes["stream_options"] = {**known, "include_usage": True}
+        usage_added = True
+    logprobs_added = want_logprobs and body.get("logprobs") in (None, False)
+    if logprobs_added:
+        changes["logprobs"] = True if facts.endpoint == "chat" else 1
+        if facts.endpoint == "chat" and isinstance(body.get("response_format"), dict):
+            changes["top_logprobs"] = 2  # to tell tokens that the grammar forced
+    drop = channel.provider.entry.drops_fields & body.keys()
+    if backend.provider != KEEPS_ROUTING_FIELDS:
+        drop |= ROUTING_FIELDS & body.keys()
+    return UpstreamCall(wire.edit(raw, changes, frozenset(drop)), usage_added, usage_asked, logprobs_added)
+
+
+def without_logprobs(body: dict[str, object]) -> bytes:
+    """A whole answer without the logprobs that only we asked for."""
+    choices = body.get("choices")
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict) and "logprobs" in choice:
+                choice["logprobs"] = None
+    return orjson.dumps(body)
+
+
+class Call:
+    """An attempt in progress. Make it when its money is set aside; end it exactly once with `close`."""
+
+    __slots__ = (
+        "_accounts",
+        "_board",
+        "_clock",
+        "_durable",
+        "_request_started",
+        "_timer",
+        "candidate",
+        "channel",
+        "confidence",
+        "cost_nano",
+        "first_event_at",
+        "hold",
+        "no",
+        "record",
+        "sent_at",
+        "steps",
+        "streamed",
+        "trip",
+    )
+
+    def __init__(
+        self,
+        books: tuple[Accounts, Board, Callable[[], float]],
+        channel: Channel,
+        candidate: Candidate,
+        hold: Hold,
+        trip: Trip,
+        request_started: float,
+    ) -> None:
+        self._accounts, self._board, self._clock = books
+        self.channel = channel
+        self.candidate = candidate
+        self.hold = hold
+        self.trip = trip
+        self.no = hold.entry.attempt_no
+        self.sent_at = trip.sent_at
+        self._request_started = request_started
+        self._durable: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.record: Attempt | None = None
+        self.first_event_at: float | None = None
+        self.confidence: float | None = None
+        self.cost_nano = 0
+        self.steps = 0
+        self.streamed = False
+
+    def expect_first_token(self) -> None:
+        """A non-stream call shows no first token: presume it when it was predicted (see Board.presume_first)."""
+        if self.channel.backend.local:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self.candidate.ttft_s, self._presume)
+
+    def _presume(self) -> None:
+        self._board.presume_first(self.trip, self._clock())
+
+    def first_event(self) -> None:
+        """The first content of a stream came."""
+        self.first_event_at = self._clock()
+        self._board.first_event(self.trip, self.first_event_at)
+
+    def close(self, outcome: Outcome, *, discarded: bool = False) -> None:
+        """End the attempt: board, budgets and ledger learn it. Never waits; harmless when repeated."""
+        if self.record is not None:
+            return
+        now = self._clock()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._board.ended(self.trip, outcome, now, streamed=self.streamed)
+        status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error")
+        ended = Ended(status, self._usage(outcome), outcome.kind == "ok" or outcome.billed, self.confidence)
+        self.cost_nano, self._durable = self._accounts.settle(self.hold, self.channel.backend, ended)
+        start = self._request_started
+        self.record = Attempt(
+            self.no,
+            self.channel.backend.name,
+            self.channel.backend.model,
+            self.sent_at - start,
+            now - start,
+            outcome,
+            None if self.first_event_at is None else self.first_event_at - start,
+            self.cost_nano,
+            self.confidence,
+            self.candidate.reasons,
+        )
+
+    async def durable(self) -> None:
+        """Until the attempt's ledger row is on disk (or known to be lost, with an alarm)."""
+        await self._accounts.durable(self._durable)
+
+    def _usage(self, outcome: Outcome) -> Usage | None:
+        """Usage to charge. A broken paid stream without a usage event: what arrived plus what may be under way,
+        if the provider stops billing on cancel; else None, which charges the whole bound."""
+        if outcome.usage is not None or outcome.kind == "ok":
+            return outcome.usage
+        backend = self.channel.backend
+        if backend.local:
+            return Usage(self.candidate.prompt_tokens, self.steps) if outcome.billed else None
+        if outcome.billed and backend.stops_billing_on_cancel and self.streamed:
+            prompt = self.trip.prompt_bytes
+            return Usage(prompt, self.steps + IN_FLIGHT_TOKENS)
+        return None

@@ -1,0 +1,422 @@
+"""One request, from its first byte to its ledger row. Read `serve` from top to bottom.
+
+1. authenticate            who asks
+2. read                    the body once: bytes kept as they are, facts for routing
+3. decide                  which backends, in which order, and why (core/policy.py)
+4. for each candidate      hold its money, send, and look at how it went; the next one only while the client has
+                           seen nothing
+5. answer                  relay the stream or the whole answer; escalate a whole local answer of low confidence
+6. settle                  board, budgets and ledger learn every attempt's end; the client's last byte waits for the
+                           row to be on disk
+7. remember                the record for /v1/requests/{id}, the hooks
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from spillway_router.core import confidence, failover
+from spillway_router.core.limiter import exhausted_for_s
+from spillway_router.core.model import (
+    Attempt,
+    Candidate,
+    Decision,
+    Endpoint,
+    Outcome,
+    Refusal,
+    RequestFacts,
+    Signals,
+)
+from spillway_router.core.policy import decide, decide_escalation
+from spillway_router.core.tariff import usd
+from spillway_router.ledger.accounts import HoldRefused
+from spillway_router.providers.base import Reply
+from spillway_router.providers.streams import DONE, error_text, load
+from spillway_router.providers.transport import (
+    ConnectError,
+    PoolFullError,
+    StallError,
+    TransportError,
+)
+from spillway_router.proxy import wire
+from spillway_router.proxy.attempt import Call, UpstreamCall, prepare, without_logprobs
+from spillway_router.proxy.client import ClientGoneError, read_body, watch
+from spillway_router.proxy.facts import read_facts
+from spillway_router.proxy.relay import Relay, tail_bytes
+from spillway_router.proxy.replies import JSON, ClientReply, Headers, Receive, Send, error_event
+from spillway_router.proxy.services import Live, RequestRecord, Services
+
+MAX_ERROR_BYTES = 1024 * 1024
+INFERENCE_ROLES = frozenset({"inference", "admin"})
+
+
+async def serve(s: Services, endpoint: Endpoint, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
+    """Answer one inference request."""
+    started = s.clock()
+    live = s.live()
+    request_id = s.new_id()
+    reply = ClientReply(send)
+    own = [(b"x-request-id", request_id.encode()), (b"x-spillway-policy", live.policy.version.encode())]
+    caller = live.auth.caller(headers, started)  # 1
+    if not isinstance(caller, Refusal):
+        refused = live.auth.admit(caller, INFERENCE_ROLES)
+        caller = caller if refused is None else refused
+    if isinstance(caller, Refusal):
+        await reply.refuse(caller, own)
+        return
+    try:
+        raw = await read_body(receive, headers, live.limits.body_bytes, live.limits.body_s)  # 2
+        body = wire.load(raw)
+        facts = read_facts(request_id, endpoint, headers, body, caller, live.privacy)
+    except wire.BadRequestError as error:
+        await reply.refuse(error.refusal, own)
+        return
+    except ClientGoneError:
+        return
+    s.board.arrived(started)
+    signals = current_signals(s, live, facts)
+    decision = decide(facts, signals, live.policy)  # 3
+    job = Job(s, live, facts, raw, body, decision, reply, started, own)
+    job.cost_asked = headers.get("x-spillway-usage-cost", "").lower() == "true"
+    async with watch(receive) as client:
+        try:
+            await job.run()  # 4, 5, 6
+        except asyncio.CancelledError:
+            if client.gone:
+                job.status, job.code = 499, "client_left"
+            raise
+        finally:
+            job.remember()  # 7
+
+
+def current_signals(s: Services, live: Live, facts: RequestFacts) -> Signals:
+    """The board's snapshot, with the budget headroom of this caller where budgets are configured."""
+    signals = s.board.current(s.clock())
+    if not s.accounts.has_budgets:
+        return signals
+    with_budget = {
+        name: known
+        if live.policy.backends[name].tariff is None
+        else replace(known, budget_left_nano=s.accounts.headroom(facts, live.policy.backends[name]))
+        for name, known in signals.backends.items()
+        if name in live.policy.backends
+    }
+    return Signals(signals.now, with_budget)
+
+
+class Job:
+    """The state of one request between its decision and its record."""
+
+    def __init__(
+        self,
+        s: Services,
+        live: Live,
+        facts: RequestFacts,
+        raw: bytes,
+        body: dict[str, Any],
+        decision: Decision,
+        reply: ClientReply,
+        started: float,
+        own: Headers,
+    ) -> None:
+        self.s, self.live, self.facts, self.raw, self.body = s, live, facts, raw, body
+        self.decision, self.reply, self.started, self.own = decision, reply, started, own
+        self.cost_asked = False
+        self.calls: list[Call] = []
+        self.status, self.code = 200, ""
+        self.backend = ""
+        self.decided: str = decision.kind
+        self.reasons = decision.reasons
+        self.confidence: float | None = None
+        self.refused: Refusal | None = decision.refusal
+
+    async def run(self) -> None:
+        """Step 4: walk the candidates while the client has seen nothing."""
+        candidates = self.decision.candidates
+        for i, candidate in enumerate(candidates):
+            if self.calls and not self._free_retry() and not self.s.board.may_retry():
+                self.refused = Refusal(503, "overloaded", "The retry budget is used up.", retry_after_s=1.0)
+                break
+            call = await self._open(candidate)
+            if call is None:
+                continue
+            outcome = await self._attempt(call)
+            if outcome.kind in ("ok", "cancelled") or self.reply.started:
+                return
+            self._note_failure(candidate, outcome)
+            if not failover.goes_on(outcome, len(self.calls), len(candidates) - i - 1):
+                break
+        await self._refuse(self.refused or Refusal(503, "no_backend", "No backend could be asked.", retry_after_s=5.0))
+
+    def _free_retry(self) -> bool:
+        """An engine whose queue was full did no work: moving on is overflow, not a retry."""
+        last = self.calls[-1].record
+        return last is not None and last.outcome.kind == "overloaded"
+
+    async def _open(self, candidate: Candidate) -> Call | None:
+        """Set the money aside (durably, for a paid backend) and count the work; None: ask the next candidate."""
+        s = self.s
+        no = len(self.calls) + 1
+        channel = self.live.channels[candidate.backend.name]
+        hold = await s.accounts.hold(self.facts, channel.backend, self.decision, no, candidate.cost_bound_nano)
+        if isinstance(hold, HoldRefused):
+            self.reasons = (*self.reasons, hold.code)
+            status, code = (402, "budget_exceeded") if hold.code == "budget" else (503, "overloaded")
+            self.refused = Refusal(status, code, hold.message, retry_after_s=None if status == 402 else 5.0)
+            return None
+        slo = self.facts.hints.slo_ttft_s or self.live.policy.slo.ttft_s
+        trip = s.board.sent(candidate, self.facts.prompt_bytes, slo, s.clock())
+        if trip is None:
+            self.refused = Refusal(503, "overloaded", "The local backlog is at its bound.", retry_after_s=1.0)
+            return None
+        call = Call((s.accounts, s.board, s.clock), channel, candidate, hold, trip, self.started)
+        self.calls.append(call)
+        return call
+
+    async def _attempt(self, call: Call) -> Outcome:
+        """One upstream call. Whatever happens in it, it is closed once."""
+        upstream = prepare(self.facts, self.raw, self.body, call.channel, want_logprobs=self._scores(call))
+        pool, path = call.channel.pool, call.channel.provider.path(self.facts.endpoint)
+        head = pool.head(path, len(upstream.body))
+        outcome = Outcome("cancelled", billed=True, detail="the client left")
+        try:
+            if self.facts.stream:
+                outcome = await self._stream(call, head, upstream)
+            else:
+                outcome = await self._whole(call, head, upstream)
+        except TransportError as error:
+            outcome = transport_outcome(error)
+        finally:
+            call.close(outcome)
+        return outcome
+
+    def _scores(self, call: Call) -> bool:
+        """Logprobs are asked of a local backend when a low confidence could change anything."""
+        rule = self.live.policy.confidence
+        wanted = bool(rule.escalate_to) or self.facts.hints.min_confidence is not None
+        able = "logprobs" in call.channel.backend.capabilities
+        return wanted and able and call.channel.backend.local and self.facts.endpoint in ("chat", "completions")
+
+    # 5. whole answers
+
+    async def _whole(self, call: Call, head: bytes, upstream: UpstreamCall) -> Outcome:
+        s, provider = self.s, call.channel.provider
+        call.expect_first_token()
+        answer = await call.channel.pool.call(
+            head, upstream.body, self.live.limits.answer_s, self.live.limits.answer_bytes
+        )
+        outcome = provider.outcome(answer, s.wall())
+        self._learn_limits(call, answer.headers)
+        if outcome.kind != "ok":
+            return outcome
+        parsed = load(answer.body)
+        if isinstance(parsed, str):
+            return Outcome("failed", answer.status, parsed, billed=True)
+        flaw = provider.flaw(self.facts.endpoint, parsed)
+        if flaw is not None:
+            aborted = call.channel.backend.local and error_text(parsed) is None
+            return Outcome("overloaded" if aborted else "failed", answer.status, flaw, billed=not aborted)
+        outcome = replace(outcome, usage=provider.usage(parsed))
+        body = answer.body
+        if self._scores(call):
+            call.confidence = self.confidence = confidence.answer_confidence(parsed)
+            if upstream.logprobs_added:
+                body = without_logprobs(parsed)
+            if self._doubtful() and await self._escalate(call, outcome):
+                return outcome
+        call.close(outcome)
+        await self._deliver(call, parsed, body)
+        return outcome
+
+    def _doubtful(self) -> bool:
+        least = self.facts.hints.min_confidence
+        if least is None:
+            least = self.live.policy.confidence.threshold
+        return self.confidence is not None and self.confidence < least
+
+    async def _escalate(self, draft: Call, draft_outcome: Outcome) -> bool:
+        """Ask the next tier up; True if the client got its answer. On failure the local draft stands."""
+        signals = current_signals(self.s, self.live, self.facts)
+        decision = decide_escalation(self.facts, signals, self.live.policy)
+        before = self.decided, self.reasons
+        for candidate in decision.candidates:
+            self.decided, self.reasons = "escalated", ("confidence",)
+            self.decision = replace(self.decision, kind="escalated", reasons=("confidence",))
+            call = await self._open(candidate)
+            if call is None:
+                continue
+            outcome = await self._attempt(call)
+            if outcome.kind == "ok":
+                draft.close(draft_outcome, discarded=True)
+                return True
+        self.decided, self.reasons = before[0], (*before[1], "confidence")
+        self.decision = replace(self.decision, kind="local")
+        return False
+
+    async def _deliver(self, call: Call, parsed: dict[str, Any], body: bytes) -> None:
+        """Send a whole answer once its row is on disk."""
+        self.backend = call.channel.backend.name
+        if self.cost_asked and isinstance(parsed.get("usage"), dict):
+            parsed["usage"]["cost"] = float(usd(self._cost()))
+            body = without_logprobs(parsed) if body is not parsed else body
+        headers = self._headers(call)
+        headers.append((b"x-spillway-cost-usd", usd(self._cost()).encode()))
+        await call.durable()
+        await self.reply.whole(200, [JSON, *headers], body)
+
+    # 5. streams
+
+    async def _stream(self, call: Call, head: bytes, upstream: UpstreamCall) -> Outcome:
+        s, limits = self.s, self.live.limits
+        call.streamed = True
+        response = await call.channel.pool.send(head, upstream.body, limits.first_event_s)
+        try:
+            self._learn_limits(call, response.headers)
+            if response.status != 200:
+                text = await response.read_all(MAX_ERROR_BYTES)
+                return call.channel.provider.outcome(Reply(response.status, response.headers, text), s.wall())
+            judge = call.channel.provider.judge(self.facts.endpoint, self.facts.choices)
+            relay = Relay(response, judge, limits.stall_s)
+            response.expect_within(max(0.001, call.sent_at + limits.first_event_s - s.clock()))
+            failed = await relay.begin()
+            if failed is not None:
+                return failed
+            call.first_event()
+            self.backend = call.channel.backend.name
+            await self.reply.begin_stream(self._headers(call))
+            try:
+                flaw = await relay.forward(self.reply.chunk) or await relay.finish()
+            finally:
+                call.steps = relay.steps
+            if flaw is not None:
+                return await self._interrupted(call, flaw, relay.stalled)
+            outcome = Outcome("ok", 200, usage=judge.usage)
+            call.close(outcome)
+            await call.durable()
+            await self.reply.end_stream(self._tail(relay, upstream))
+            return outcome
+        finally:
+            response.close()
+
+    def _tail(self, relay: Relay, upstream: UpstreamCall) -> bytes:
+        openai = self.facts.endpoint in ("chat", "completions")
+        wants_cost = upstream.usage_asked or self.cost_asked
+        return tail_bytes(
+            relay.tail,
+            usage_asked=upstream.usage_asked,
+            usage_added=upstream.usage_added,
+            cost_nano=self._cost() if wants_cost else None,
+            closing=b"data: " + DONE + b"\n\n" if openai else b"",
+        )
+
+    async def _interrupted(self, call: Call, flaw: str, stalled: bool) -> Outcome:
+        """After the first byte there is no way back: one error event, a clean end."""
+        outcome = Outcome("timeout" if stalled else "failed", 200, flaw, billed=True)
+        self.status, self.code = 502, "upstream_interrupted"
+        call.close(outcome)
+        await call.durable()
+        message = f"The answer broke off at {call.channel.backend.name}: {flaw}. Send the request again."
+        await self.reply.end_stream(error_event("upstream_interrupted", message))
+        return outcome
+
+    # shared
+
+    def _learn_limits(self, call: Call, headers: Mapping[str, str]) -> None:
+        if not call.channel.backend.local:
+            seconds = exhausted_for_s(headers)
+            if seconds:
+                self.s.board.limited(call.channel.backend.name, seconds, self.s.clock())
+
+    def _cost(self) -> int:
+        return sum(call.cost_nano for call in self.calls)
+
+    def _overhead_s(self) -> float:
+        """Time from the request's arrival to its first call, minus nothing the upstream did."""
+        return self.calls[0].sent_at - self.started if self.calls else self.s.clock() - self.started
+
+    def _headers(self, call: Call | None) -> Headers:
+        headers: Headers = [*self.own]
+        if call is not None:
+            headers.append((b"x-spillway-backend", call.channel.backend.name.encode()))
+            headers.append((b"x-spillway-model", call.channel.backend.model.encode("ascii", "replace")))
+            headers.append((b"x-spillway-decision", self._decided(call).encode()))
+        headers.append((b"x-spillway-reason", ",".join(self.reasons).encode()))
+        headers.append((b"x-spillway-attempts", b"%d" % len(self.calls)))
+        headers.append((b"x-spillway-overhead-ms", b"%.2f" % (self._overhead_s() * 1000)))
+        if self.confidence is not None:
+            headers.append((b"x-spillway-confidence", b"%.4f" % self.confidence))
+        return headers
+
+    def _decided(self, call: Call) -> str:
+        """The decision's name as it came out: another candidate than the first is a fallback or an overflow."""
+        first = self.decision.candidates[0].backend if self.decision.candidates else None
+        if self.decided == "escalated" or first is None or first.name == call.channel.backend.name:
+            return self.decided
+        if call.channel.backend.local:
+            self.decided = "local"
+        else:
+            earlier = [c.record.outcome.kind for c in self.calls if c.record is not None and c is not call]
+            full = all(kind == "overloaded" for kind in earlier)
+            self.decided = "overflow" if full else "fallback"
+            token = "queue" if full else "health"
+            self.reasons = (*self.reasons, token) if token not in self.reasons else self.reasons
+        return self.decided
+
+    def _note_failure(self, candidate: Candidate, outcome: Outcome) -> None:
+        self.refused = failure_refusal(candidate, outcome)
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        self.status, self.code = refusal.status, refusal.code
+        await self.reply.refuse(refusal, self._headers(self.calls[-1] if self.calls else None))
+
+    def remember(self) -> None:
+        """Step 7."""
+        now = self.s.clock()
+        attempts: tuple[Attempt, ...] = tuple(c.record for c in self.calls if c.record is not None)
+        record = RequestRecord(
+            self.facts,
+            self.decision,
+            attempts,
+            self.status,
+            self.code,
+            self.backend,
+            self.decided,
+            self.reasons,
+            self.s.wall(),
+            now - self.started,
+            self._overhead_s(),
+            self._cost(),
+            self.confidence,
+        )
+        self.s.records.add(record)
+        for hook in self.s.hooks:
+            hook(record)
+
+
+def transport_outcome(error: TransportError) -> Outcome:
+    """What a broken call means. Nothing was sent on a failed connect, so nothing can be billed."""
+    if isinstance(error, PoolFullError):
+        return Outcome("overloaded", detail=str(error))
+    if isinstance(error, StallError):
+        return Outcome("timeout", detail=str(error), billed=True)
+    return Outcome("failed", detail=str(error), billed=not isinstance(error, ConnectError))
+
+
+def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:
+    """The client's error when this outcome was the last word."""
+    name = candidate.backend.name
+    detail = f"{name}: {outcome.detail or outcome.kind}"
+    if outcome.kind == "rejected":
+        status = outcome.status if outcome.status in (400, 404, 409, 413, 422) else 400
+        code = "request_too_large" if status == 413 else "invalid_request"
+        return Refusal(status, code, f"The backend refused the request. {detail}")
+    if outcome.kind in ("overloaded", "rate_limited"):
+        wait = outcome.retry_after_s if outcome.retry_after_s is not None else 1.0
+        message = f"Every backend is at its limit. {detail}. Retry after the given time."
+        return Refusal(503, "overloaded", message, retry_after_s=wait)
+    if outcome.kind == "timeout":
+        return Refusal(504, "upstream_timeout", f"The backend did not answer in time. {detail}")
+    return Refusal(502, "upstream_error", f"The backend failed. {detail}")

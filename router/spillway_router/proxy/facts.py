@@ -1,0 +1,281 @@
+"""From headers and a parsed body to RequestFacts: every hint checked once, every mistake told with its fix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from spillway_router.core.model import (
+    Caller,
+    Capability,
+    Endpoint,
+    Hints,
+    Preferences,
+    PrivacyVerdict,
+    RequestFacts,
+    Sort,
+)
+from spillway_router.core.tariff import TariffError, nano_from_usd
+from spillway_router.proxy.wire import bad
+
+MAX_OUTPUT_TOKENS = 1_000_000
+MAX_CHOICES = 128
+_OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_REQUIRED: Mapping[Endpoint, str] = {
+    "chat": "messages",
+    "completions": "prompt",
+    "embeddings": "input",
+    "responses": "input",
+    "messages": "messages",
+}
+ROUTING_FIELDS = frozenset({"models", "provider"})
+_LOCAL_MARKS = frozenset({"local-only", "local_only", "private", "true"})
+_OPEN_MARKS = frozenset({"any", "public", "false"})
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyRule:
+    """What makes a request private: a default and a pattern of keywords (None: no keywords)."""
+
+    local_only: bool = False
+    keywords: re.Pattern[bytes] | None = None
+
+
+def keyword_pattern(keywords: Sequence[str]) -> re.Pattern[bytes] | None:
+    """One case-insensitive pattern over UTF-8 for all keywords, whole words where they begin or end in a letter."""
+    words = [w for w in keywords if w]
+    if not words:
+        return None
+    alternatives = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
+    return re.compile(alternatives.casefold().encode())
+
+
+def read_facts(
+    request_id: str,
+    endpoint: Endpoint,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    caller: Caller,
+    rule: PrivacyRule,
+) -> RequestFacts:
+    """RequestFacts of one request. Raises BadRequestError for what can't be understood."""
+    model = body.get("model", "auto")
+    if not isinstance(model, str) or not model or len(model) > 256:
+        raise bad("'model' must be a non-empty string of at most 256 characters.", "model")
+    required = _REQUIRED[endpoint]
+    content = body.get(required)
+    if content is None:
+        raise bad(f"'{required}' is required.", required)
+    if required == "messages":
+        _check_messages(content)
+    elif not isinstance(content, str | list):
+        raise bad(f"'{required}' must be a string or an array.", required)
+    stream = body.get("stream", False)
+    if stream is None:
+        stream = False
+    if not isinstance(stream, bool):
+        raise bad("'stream' must be true or false.", "stream")
+    text = orjson.dumps(body)
+    return RequestFacts(
+        request_id,
+        endpoint,
+        model,
+        stream,
+        len(text),
+        _max_tokens(body),
+        _choices(body),
+        _needs(body, content),
+        _privacy(headers, body, caller, rule, text),
+        caller,
+        _hints(headers, caller),
+        _preferences(body),
+    )
+
+
+def _check_messages(content: object) -> None:
+    if not isinstance(content, list) or not content:
+        raise bad("'messages' must be a non-empty array of {role, content} objects.", "messages")
+    for i, message in enumerate(content):
+        if not isinstance(message, dict):
+            raise bad(f"'messages[{i}]' must be an object with role and content.", f"messages[{i}]")
+        if not isinstance(message.get("role"), str):
+            raise bad(f"'messages[{i}].role' must be a string.", f"messages[{i}].role")
+        inner = message.get("content")
+        if inner is not None and not isinstance(inner, str | list):
+            raise bad(f"'messages[{i}].content' must be a string or an array.", f"messages[{i}].content")
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int | None:
+    for name in _OUTPUT_FIELDS:
+        value = body.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_OUTPUT_TOKENS:
+            raise bad(f"'{name}' must be a whole number from 1 to {MAX_OUTPUT_TOKENS}.", name)
+        return value
+    return None
+
+
+def _choices(body: Mapping[str, Any]) -> int:
+    value = body.get("n")
+    if value is None:
+        return 1
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_CHOICES:
+        raise bad(f"'n' must be a whole number from 1 to {MAX_CHOICES}.", "n")
+    return value
+
+
+def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
+    needs: list[Capability] = []
+    if body.get("tools") or body.get("functions"):
+        needs.append("tools")
+    if body.get("logprobs") not in (None, False):
+        needs.append("logprobs")
+    response_format = body.get("response_format")
+    if isinstance(response_format, dict) and response_format.get("type") == "json_schema":
+        needs.append("json_schema")
+    if isinstance(content, list) and any(_has_image(m) for m in content):
+        needs.append("vision")
+    return frozenset(needs) if needs else _NO_NEEDS
+
+
+_NO_NEEDS: frozenset[Capability] = frozenset()
+
+
+def _has_image(message: object) -> bool:
+    parts = message.get("content") if isinstance(message, dict) else None
+    return isinstance(parts, list) and any(
+        isinstance(p, dict) and p.get("type") in ("image_url", "input_image", "image") for p in parts
+    )
+
+
+def _privacy(
+    headers: Mapping[str, str], body: Mapping[str, Any], caller: Caller, rule: PrivacyRule, text: bytes
+) -> PrivacyVerdict:
+    """Marks and detectors can only add restriction; a malformed mark means private."""
+    reasons: list[str] = []
+    header = headers.get("x-spillway-privacy")
+    if header is not None and header.strip().lower() not in _OPEN_MARKS:
+        reasons.append("header")
+    metadata = body.get("metadata")
+    if isinstance(metadata, dict) and "privacy" in metadata:
+        mark = metadata["privacy"]
+        if not isinstance(mark, str) or mark.strip().lower() not in _OPEN_MARKS:
+            reasons.append("metadata")
+    if caller.local_only:
+        reasons.append("key")
+    if rule.local_only:
+        reasons.append("default")
+    if rule.keywords is not None and rule.keywords.search(text.decode().casefold().encode()):
+        reasons.append("keyword")
+    return PrivacyVerdict(False, tuple(reasons)) if reasons else _MAY_LEAVE
+
+
+_MAY_LEAVE = PrivacyVerdict(True)
+_NO_HINTS = Hints()
+
+
+def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
+    session = headers.get("x-session-id", "")
+    names = [n for n in headers if n.startswith("x-spillway-")]
+    if not names and not session:
+        return _NO_HINTS
+    if len(session) > 256:
+        raise bad("x-session-id must be at most 256 characters.", "x-session-id")
+    route = headers.get("x-spillway-route", "auto").strip().lower()
+    if route not in ("auto", "local", "cloud"):
+        raise bad("x-spillway-route must be local, cloud or auto.", "x-spillway-route")
+    if route != "auto" and not caller.may_route:
+        raise bad("This key may not use x-spillway-route. Leave the header out.", "x-spillway-route")
+    slo_ms = _number(headers, "x-spillway-slo-ttft-ms", 1.0, 3_600_000.0)
+    cost = headers.get("x-spillway-max-cost-usd")
+    try:
+        cost_nano = None if cost is None else nano_from_usd(cost.strip())
+    except TariffError as error:
+        raise bad(f"x-spillway-max-cost-usd: {error}.", "x-spillway-max-cost-usd") from None
+    if cost_nano is not None and cost_nano < 0:
+        raise bad("x-spillway-max-cost-usd must be 0 or more.", "x-spillway-max-cost-usd")
+    return Hints(
+        route,  # type: ignore[arg-type]  # checked above
+        _number(headers, "x-spillway-min-confidence", 0.0, 1.0),
+        None if slo_ms is None else slo_ms / 1000,
+        cost_nano,
+        session,
+    )
+
+
+def _number(headers: Mapping[str, str], name: str, low: float, high: float) -> float | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise bad(f"{name} must be a number from {low:g} to {high:g}.", name)
+    return value
+
+
+_NO_PREFERENCES = Preferences()
+
+
+def _preferences(body: Mapping[str, Any]) -> Preferences:
+    models, provider = body.get("models"), body.get("provider")
+    if models is None and provider is None:
+        return _NO_PREFERENCES
+    if models is not None and (not isinstance(models, list) or not all(isinstance(m, str) for m in models)):
+        raise bad("'models' must be an array of model names.", "models")
+    if provider is None:
+        return Preferences(tuple(models or ()))
+    if not isinstance(provider, dict):
+        raise bad("'provider' must be an object (order, only, ignore, allow_fallbacks, max_price).", "provider")
+    price = provider.get("max_price") or {}
+    if not isinstance(price, dict):
+        raise bad("'provider.max_price' must be an object {prompt, completion} in USD per million.", "provider")
+    fallbacks = provider.get("allow_fallbacks", True)
+    if not isinstance(fallbacks, bool):
+        raise bad("'provider.allow_fallbacks' must be true or false.", "provider.allow_fallbacks")
+    return Preferences(
+        tuple(models or ()),
+        _sort(provider.get("sort")),
+        _strings(provider, "order"),
+        frozenset(_strings(provider, "only")),
+        frozenset(_strings(provider, "ignore")),
+        fallbacks,
+        _price(price, "prompt"),
+        _price(price, "completion"),
+        provider.get("data_collection") == "deny",
+    )
+
+
+def _sort(value: object) -> Sort:
+    if value is None:
+        return ""
+    known: dict[object, Sort] = {"price": "cheapest", "latency": "fastest", "throughput": "fastest"}
+    if value not in known:
+        raise bad("'provider.sort' must be price, latency or throughput.", "provider.sort")
+    return known[value]
+
+
+def _strings(provider: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = provider.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise bad(f"'provider.{name}' must be an array of names.", f"provider.{name}")
+    return tuple(v.lower() for v in value)
+
+
+def _price(price: Mapping[str, Any], name: str) -> float | None:
+    value = price.get(name)
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise bad(f"'provider.max_price.{name}' must be a number.", f"provider.max_price.{name}") from None

@@ -1,0 +1,115 @@
+"""What the hot path works with: handed in by runtime.py, nothing global."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from spillway_router.core.model import Attempt, Backend, Decision, RequestFacts
+from spillway_router.core.policy import Policy
+from spillway_router.ledger.accounts import Accounts
+from spillway_router.providers.base import Provider
+from spillway_router.providers.transport import Pool
+from spillway_router.proxy.auth import Auth
+from spillway_router.proxy.facts import PrivacyRule
+from spillway_router.signals.board import Board
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one request: bytes and seconds."""
+
+    body_bytes: int = 32 * 1024 * 1024
+    answer_bytes: int = 64 * 1024 * 1024
+    body_s: float = 30.0
+    first_event_s: float = 120.0
+    """From sending to the first content, stream or not: then the next candidate is asked."""
+    answer_s: float = 600.0
+    """Longest wait for a whole non-stream answer."""
+    stall_s: float = 30.0
+    """Between two events of a stream."""
+    in_flight: int = 4096
+    """Requests in progress; above it 503 at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """How to reach a backend."""
+
+    backend: Backend
+    provider: Provider
+    pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Everything that a configuration reload replaces at once."""
+
+    policy: Policy
+    channels: Mapping[str, Channel]
+    privacy: PrivacyRule
+    auth: Auth
+    limits: Limits
+    created: int
+    """Epoch seconds, for /v1/models."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """What became of a request: served by /v1/requests/{id} and given to the hooks. No text of it."""
+
+    facts: RequestFacts
+    decision: Decision
+    attempts: tuple[Attempt, ...]
+    status: int
+    code: str
+    backend: str
+    decided: str
+    reasons: tuple[str, ...]
+    wall: float
+    total_s: float
+    overhead_s: float
+    cost_nano: int
+    confidence: float | None
+
+
+Hook = Callable[[RequestRecord], None]
+
+
+class Records:
+    """The last `bound` request records, oldest forgotten first."""
+
+    def __init__(self, bound: int = 1000) -> None:
+        self._bound = bound
+        self._records: OrderedDict[str, RequestRecord] = OrderedDict()
+
+    def add(self, record: RequestRecord) -> None:
+        """Keep a record."""
+        self._records[record.facts.request_id] = record
+        if len(self._records) > self._bound:
+            self._records.popitem(last=False)
+
+    def get(self, request_id: str) -> RequestRecord | None:
+        """The record of a request, None if it is unknown or too old."""
+        return self._records.get(request_id)
+
+    def recent(self, count: int) -> list[RequestRecord]:
+        """The newest `count` records, newest first."""
+        found = list(self._records.values())[-count:]
+        found.reverse()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The hot path's surroundings. `clock` is monotonic seconds, `wall` epoch seconds."""
+
+    live: Callable[[], Live]
+    board: Board
+    accounts: Accounts
+    records: Records
+    hooks: Sequence[Hook]
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    new_id: Callable[[], str]

@@ -1,0 +1,194 @@
+"""The client's JSON body: what routing reads from it, and how single fields are changed without re-writing it.
+
+The bytes that a client sent go upstream as they are; a rule that must change a top-level field (the model's name, an
+added `stream_options`) splices just that span. So numbers, key order and unknown fields arrive as they were written.
+To splice safely the spans must be certain: `spans` walks the bytes with one regular expression that knows strings and
+brackets, and a body whose top-level keys are not unique is refused, because two readers could read it differently.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from spillway_router.core.model import Refusal
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|,|:', re.DOTALL)
+_KEY = re.compile(rb'(?<!\\)"\s*:')
+_OPEN = frozenset(b"{[")
+_CLOSE = frozenset(b"}]")
+MAX_DEPTH = 64
+
+
+class BadRequestError(Exception):
+    """The request can't be accepted; `refusal` is what the client gets."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def bad(message: str, param: str | None = None) -> BadRequestError:
+    """A 400 with the OpenAI error shape."""
+    return BadRequestError(Refusal(400, "invalid_request", message, param))
+
+
+def load(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object with unique keys. Raises BadRequestError that says what to change."""
+    if not body:
+        raise bad("The request body is empty. Send a JSON object.")
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise bad(f"The request body is not valid JSON: {error}.") from None
+    if not isinstance(parsed, dict):
+        raise bad("The request body must be a JSON object.")
+    keys = _measure(parsed)
+    # Every key token ends in a quote and a colon. When the plain count matches there can be no duplicate; strings
+    # that look like keys, or a quote after a backslash, only send us to the slow and exact check.
+    if len(_KEY.findall(body)) != keys or b'\\\\"' in body:
+        _refuse_duplicates(body)
+    return parsed
+
+
+def _measure(parsed: dict[str, Any]) -> int:
+    """Number of keys at all levels. Raises BadRequestError when nested too deep."""
+    keys = 0
+    level: list[Any] = [parsed]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for node in level:
+            if type(node) is dict:
+                keys += len(node)
+                below.extend(v for v in node.values() if type(v) is dict or type(v) is list)
+            else:
+                below.extend(v for v in node if type(v) is dict or type(v) is list)
+        if not below:
+            return keys
+        level = below
+    raise bad(f"The request body is nested deeper than {MAX_DEPTH} levels.")
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise bad(f"The key {key[:80]!r} stands twice in one JSON object. Send it once.", key[:80])
+            seen.add(key)
+
+    json.loads(body, object_pairs_hook=unique)
+
+
+def spans(body: bytes) -> dict[str, tuple[int, int, int]]:
+    """Top-level key -> (start of the key, start of its value, end of its value), for a valid JSON object."""
+    found: dict[str, tuple[int, int, int]] = {}
+    depth = 0
+    key_start = value_start = -1
+    key = ""
+    expect_key = True
+    for match in _TOKEN.finditer(body):
+        char = body[match.start()]
+        if char in _OPEN:
+            depth += 1
+        elif char in _CLOSE:
+            depth -= 1
+            if depth == 0 and key:
+                found[key] = (key_start, value_start, _rstrip(body, match.start()))
+        elif depth == 1:
+            if char == 0x3A:  # colon
+                value_start = match.end()
+                expect_key = False
+            elif char == 0x2C:  # comma
+                found[key] = (key_start, value_start, _rstrip(body, match.start()))
+                key, expect_key = "", True
+            elif expect_key:
+                key_start = match.start()
+                key = orjson.loads(match.group())
+    return {k: (a, _lstrip(body, b), c) for k, (a, b, c) in found.items()}
+
+
+def _rstrip(body: bytes, end: int) -> int:
+    while body[end - 1] in b" \t\r\n":
+        end -= 1
+    return end
+
+
+def _lstrip(body: bytes, start: int) -> int:
+    while body[start] in b" \t\r\n":
+        start += 1
+    return start
+
+
+def edit(body: bytes, changes: Mapping[str, Any], drop: frozenset[str] = frozenset()) -> bytes:
+    """The body with top-level fields set to new values, added or dropped; every other byte as it was."""
+    if not changes and not drop:
+        return body
+    quick = _quick_model(body, changes, drop)
+    if quick is not None:
+        return quick
+    where = spans(body)
+    pieces: list[tuple[int, int, bytes]] = []
+    added: list[bytes] = []
+    for key, value in changes.items():
+        if key in where:
+            _, start, end = where[key]
+            pieces.append((start, end, orjson.dumps(value)))
+        else:
+            added.append(orjson.dumps(key) + b":" + orjson.dumps(value))
+    kept = sorted((span, key) for key, span in where.items())
+    pieces.extend(_drop_span(kept, i) for i, (_, key) in enumerate(kept) if key in drop)
+    left = [key for _, key in kept if key not in drop]
+    out = bytearray(body)
+    for start, end, text in sorted(pieces, reverse=True):
+        out[start:end] = text
+    if added:
+        close = out.rindex(b"}")
+        out[close:close] = (b"," if left else b"") + b",".join(added)
+    if drop and left and kept[0][1] in drop:
+        _fix_leading_comma(out)
+    return bytes(out)
+
+
+def _drop_span(kept: list[tuple[tuple[int, int, int], str]], i: int) -> tuple[int, int, bytes]:
+    """From the end of the field before (its comma included) to the end of this one."""
+    start = kept[i - 1][0][2] if i else kept[i][0][0]
+    return (start, kept[i][0][2], b"")
+
+
+def _fix_leading_comma(out: bytearray) -> None:
+    brace = out.index(b"{")
+    i = brace + 1
+    while out[i] in b" \t\r\n":
+        i += 1
+    if out[i] == 0x2C:
+        del out[i]
+
+
+def _quick_model(body: bytes, changes: Mapping[str, Any], drop: frozenset[str]) -> bytes | None:
+    """The common edits without a walk: replace `"model": "..."` where that text stands once, add new fields."""
+    if drop or not changes.keys() <= _QUICK:
+        return None
+    out = body
+    for key, value in changes.items():
+        if key != "model":
+            if b'"' + key.encode() + b'"' in body:
+                return None
+            close = out.rindex(b"}")
+            out = b"%b,%b:%b%b" % (out[:close], orjson.dumps(key), orjson.dumps(value), out[close:])
+            continue
+        if b"\\u" in body or body.count(b'"model"') != 1:
+            return None
+        match = _MODEL.search(out)
+        if match is None:
+            return None
+        out = out[: match.start(1)] + orjson.dumps(value) + out[match.end(1) :]
+    return out
+
+
+_MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]*")')
+_QUICK = frozenset({"model", "stream_options", "logprobs", "top_logprobs"})
