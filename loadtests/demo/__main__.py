@@ -1,0 +1,148 @@
+"""`python -m loadtests.demo`: run the demo.
+
+Exit status 0 only if every promise held, 1 if one didn't, 2 if the demo could not run, 130 if it was interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from loadtests.demo import accounts, product, show, stages
+from loadtests.demo.claims import Claim, Run, judge
+from loadtests.demo.client import Result
+from loadtests.demo.load import open_client
+from loadtests.demo.processes import ChildError
+from loadtests.demo.workload import Sizes
+
+_FAST = Sizes(capacity=48, calm=24, burst=300, check=40)
+_BROKEN = 2
+_INTERRUPTED = 130
+
+
+def main(
+    documents: Annotated[int, typer.Option(help="Documents in the burst.", min=50, max=9000)] = Sizes().burst,
+    fast: Annotated[bool, typer.Option("--fast", help="Smaller phases and a burst of 300 documents.")] = False,
+    seed: Annotated[int, typer.Option(help="Which documents are drawn.", min=0, max=90)] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and verdict to this file.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep config, ledger and logs in this folder.")] = None,
+) -> None:
+    """Run server, router and a stand-in cloud on real documents, and check what was promised."""
+    console = Console()
+    sizes = _FAST if fast else Sizes(burst=documents)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # end in order, like Ctrl-C
+    try:
+        with _folder(keep) as folder:
+            run, pace, report = _demo(console, sizes, seed, folder)
+    except (ChildError, accounts.AccountsError) as error:
+        console.print(Text(f"The demo could not run: {error}", style="red"))
+        raise SystemExit(_BROKEN) from error
+    except KeyboardInterrupt:
+        console.print("Interrupted; everything that was started is stopped.")
+        raise SystemExit(_INTERRUPTED) from None
+    claims = judge(run)
+    _show(console, run, claims, report)
+    if json_file is not None:
+        json_file.write_text(json.dumps(_evidence(run, claims, pace), indent=1) + "\n", encoding="utf-8")
+    raise SystemExit(0 if all(claim.holds for claim in claims) else 1)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="spillway-demo-") as folder:
+        yield Path(folder)
+
+
+def _demo(console: Console, sizes: Sizes, seed: int, folder: Path) -> tuple[Run, stages.Pace, str]:
+    """Start everything, send everything, read the books, stop everything; returns the run, its pace and the report."""
+    started = time.monotonic()
+    plan = stages.plan(sizes, seed)
+    with product.cloud(folder, plan.all) as cloud:
+        console.print(f"stand-in cloud at {cloud.url}")
+        with product.product(folder, cloud) as running:
+            results, pace = asyncio.run(_send_all(console, running, plan, sizes))
+            books = accounts.read(running, cloud)
+            report = accounts.report_text(running)
+            with show.waiting(console, "stopping in order"):
+                status, left = running.child.stop(product.STOP_PATIENCE_S)
+    total = time.monotonic() - started
+    run = Run(tuple(results), books, product.SLO_TTFT_MS / 1000, total, status, left)
+    return run, pace, report
+
+
+def _show(console: Console, run: Run, claims: Sequence[Claim], report: str) -> None:
+    show.phases(console, run)
+    show.faults(console, run.results)
+    show.accuracy(console, run.of("calm", "burst"))
+    console.print(Panel(Text.from_ansi(report.rstrip()), title="spillway report", title_align="left"))
+    show.verdict(console, claims)
+    broken = [claim.name for claim in claims if not claim.holds]
+    console.print(f"[red]Broken: {', '.join(broken)}[/]" if broken else "[green]All of it is true.[/]")
+
+
+async def _send_all(
+    console: Console, running: product.Product, plan: stages.Plan, sizes: Sizes
+) -> tuple[list[Result], stages.Pace]:
+    async with open_client(running.url) as client:
+        await stages.router_up(console, client, running.child)
+        console.print(f"router at {running.url}")
+        results = await stages.warming(console, client, plan.warming)
+        await stages.engine_up(console, client, running.child, plan.capacity[0])
+        alone, pace = await stages.capacity(console, client, plan.capacity)
+        results += alone
+        results += await stages.timed(console, client, "calm", plan.calm, pace.calm)
+        results += await stages.timed(console, client, "burst", plan.burst, pace.burst)
+        results += await stages.second_look(console, client, results, sizes.check)
+        return results, pace
+
+
+def _evidence(run: Run, claims: Sequence[Claim], pace: stages.Pace) -> dict[str, Any]:
+    rows = [
+        {
+            "phase": r.job.phase,
+            "noise": r.job.noise,
+            "private": r.job.private,
+            "stream": r.job.stream,
+            "status": r.status,
+            "fault": r.fault,
+            "decision": r.decision,
+            "reasons": r.reasons,
+            "backend": r.backend,
+            "confidence": r.confidence,
+            "served_s": round(r.served_s, 4),
+            "done_s": round(r.done_s, 4),
+            "right": r.right,
+        }
+        for r in run.results
+    ]
+    books = {**asdict(run.accounts), "seen": len(run.accounts.seen)}
+    return {
+        "holds": all(claim.holds for claim in claims),
+        "total_s": round(run.total_s, 2),
+        "slo_ttft_s": run.slo_ttft_s,
+        "documents_per_s": asdict(pace),
+        "claims": [asdict(claim) for claim in claims],
+        "accounts": books,
+        "documents": rows,
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

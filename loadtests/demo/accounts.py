@@ -1,0 +1,88 @@
+"""Both sides' books after the run: the product's ledger through its own report, and the stand-in cloud's bill."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from loadtests.demo.product import Cloud, Product, spillway
+
+_TIMEOUT_S = 60.0
+
+
+class AccountsError(Exception):
+    """One of the books could not be read; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Totals of one run. `*_nano` are nano-dollars (1e-9 USD); `seen` holds the hashes of all texts the cloud got."""
+
+    ledger_nano: int
+    ledger_requests: int
+    fixed_nano: int
+    used_nano: int
+    unused_nano: int
+    bill_nano: int
+    bill_requests: int
+    seen: frozenset[str]
+
+
+def report_text(product: Product) -> str:
+    """What `spillway report` prints. Raises AccountsError if it fails."""
+    return _run(product, "report", "--config", str(product.config))
+
+
+def read(product: Product, cloud: Cloud) -> Accounts:
+    """The books of both sides. Raises AccountsError."""
+    try:
+        report = json.loads(_run(product, "report", "--json", "--config", str(product.config)))
+    except ValueError as error:
+        raise AccountsError(f"`spillway report --json` printed no JSON: {error}") from error
+    bill, seen = _get(cloud, "/bill"), _get(cloud, "/seen")
+    try:
+        return Accounts(
+            **_ledger(report),
+            bill_nano=bill["nano_usd"],
+            bill_requests=bill["requests"],
+            seen=frozenset(seen["documents"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise AccountsError(f"the books lack {error!r}") from error
+
+
+def _ledger(report: Any) -> dict[str, int]:
+    cloud, fixed = report["cloud"], report["fixed"]
+    return {
+        "ledger_nano": int(cloud["nano_usd"]),
+        "ledger_requests": int(cloud["requests"]),
+        "fixed_nano": int(fixed["billed_nano"]),
+        "used_nano": int(fixed["used_nano"]),
+        "unused_nano": int(fixed["unused_nano"]),
+    }
+
+
+def _run(product: Product, *arguments: str) -> str:
+    command = spillway(*arguments)
+    environment = {**os.environ, **product.env}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise AccountsError(f"`spillway {arguments[0]}` did not run: {error}") from error
+    if done.returncode != 0:
+        raise AccountsError(f"`spillway {arguments[0]}` ended with {done.returncode}: {done.stderr or done.stdout}")
+    return done.stdout
+
+
+def _get(cloud: Cloud, path: str) -> Any:
+    try:
+        answer = httpx.get(cloud.root + path, headers={"authorization": f"Bearer {cloud.key}"}, timeout=_TIMEOUT_S)
+        answer.raise_for_status()
+        return answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise AccountsError(f"the stand-in's {path} could not be read: {error}") from error

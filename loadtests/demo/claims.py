@@ -1,0 +1,222 @@
+"""The demo's verdict: each promise, what was seen, and whether it holds. Pure: results and accounts in, claims out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from loadtests.demo.accounts import Accounts
+from loadtests.demo.client import Result
+from loadtests.standin.corpus import digest
+
+AWAY = ("overflow", "escalated", "fallback")
+_CALM_LOCAL_SHARE = 0.9
+_MIN_SHARE = 0.02
+_LOCAL_ACCURACY = 0.9
+_MAX_RUN_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One promise: what it says, the figures seen, and whether it holds."""
+
+    name: str
+    says: str
+    seen: str
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything a verdict needs. Times in seconds."""
+
+    results: tuple[Result, ...]
+    accounts: Accounts
+    slo_ttft_s: float
+    total_s: float
+    exit_status: int
+    left_over: tuple[str, ...]
+
+    def of(self, *phases: str) -> list[Result]:
+        """Results of these phases, in the order they were sent."""
+        return [result for result in self.results if result.job.phase in phases]
+
+
+def judge(run: Run) -> list[Claim]:
+    """All claims in the order they are shown."""
+    return [
+        _answers_first(run),
+        _keeps_local(run),
+        _spills(run),
+        _in_time(run),
+        *_privacy(run),
+        *_accuracy(run),
+        *_money(run),
+        _stops(run),
+        _quick(run),
+    ]
+
+
+def share(part: int, whole: int) -> float:
+    """part / whole, 0 of nothing is 0."""
+    return part / whole if whole else 0.0
+
+
+def percent(part: int, whole: int) -> str:
+    """A share for people, with its counts."""
+    return f"{100 * share(part, whole):.1f}% ({part} of {whole})"
+
+
+def percentile(values: Iterable[float], q: float) -> float:
+    """Nearest-rank percentile, 0 < q <= 1; 0.0 for no values."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else 0.0
+
+
+def _answers_first(run: Run) -> Claim:
+    early = run.of("warming")
+    good = sum(r.answered and r.decision in AWAY for r in early)
+    return Claim(
+        "router first",
+        "while the engine warms up, documents are answered by the cloud",
+        f"{good} of {len(early)}",
+        bool(early) and good == len(early),
+    )
+
+
+def _keeps_local(run: Run) -> Claim:
+    calm = run.of("calm")
+    kept = sum(r.decision in ("local", "escalated") for r in calm)  # escalated: the local model was asked first
+    return Claim(
+        "local first",
+        f"in calm times the local engine is asked first for at least {_CALM_LOCAL_SHARE:.0%}",
+        percent(kept, len(calm)),
+        share(kept, len(calm)) >= _CALM_LOCAL_SHARE,
+    )
+
+
+def _spills(run: Run) -> Claim:
+    burst = run.of("burst")
+    counts = Counter(r.decision for r in burst)
+    kinds = ("local", "overflow", "escalated")
+    seen = ", ".join(f"{kind} {percent(counts[kind], len(burst))}" for kind in kinds)
+    return Claim(
+        "spills over",
+        f"in the burst each of local, overflow and escalated is at least {_MIN_SHARE:.0%}",
+        seen,
+        all(share(counts[kind], len(burst)) >= _MIN_SHARE for kind in kinds),
+    )
+
+
+def _in_time(run: Run) -> Claim:
+    open_ = [r for r in run.of("warming", "calm", "burst") if not r.job.private]
+    late = [r for r in open_ if r.served_s > run.slo_ttft_s]
+    lost = [r for r in open_ if not r.answered]
+    waits = [r.served_s for r in open_]
+    seen = (
+        f"{len(lost)} unanswered, {len(late)} late of {len(open_)}; p50 {percentile(waits, 0.5):.2f} s, "
+        f"p99 {percentile(waits, 0.99):.2f} s, longest {max(waits, default=0):.2f} s"
+    )
+    says = (
+        f"no document that may leave waits longer than {run.slo_ttft_s:g} s (streams: until the first text; whole "
+        "answers: until the answer)"
+    )
+    return Claim("in time", says, seen, not late and not lost)
+
+
+def _privacy(run: Run) -> list[Claim]:
+    private = [r for r in run.results if r.job.private]
+    shareable = {digest(r.job.text) for r in run.results if not r.job.private}
+    leaked = {digest(r.job.text) for r in private} & run.accounts.seen
+    strange = run.accounts.seen - shareable
+    sent_away = sum(r.answered and r.decision != "local" for r in private)
+    answered = sum(r.answered for r in private)
+    longest = max((r.served_s for r in private), default=0.0)
+    return [
+        Claim(
+            "private stays",
+            "no private document reached the cloud (its log: only documents that may leave, unchanged)",
+            f"{len(leaked)} of {len(private)} private seen there, {len(strange)} texts that are nobody's, "
+            f"{sent_away} marked as sent away",
+            bool(private) and not leaked and not strange and not sent_away,
+        ),
+        Claim(
+            "private is served",
+            "every private document got its answer from the local engine, however long the queue",
+            f"{answered} of {len(private)}, {sum(r.refusals for r in private)} refusals on the way, "
+            f"longest wait {longest:.2f} s",
+            answered == len(private),
+        ),
+    ]
+
+
+def _accuracy(run: Run) -> list[Claim]:
+    mixed = [r for r in run.of("warming", "calm", "burst") if r.answered]
+    kept = [r for r in mixed if r.decision == "local" and not r.job.private]
+    away = [r for r in mixed if r.decision in AWAY]
+    alone = run.of("check")
+    right_kept, right_away, right_alone = (sum(r.right for r in part) for part in (kept, away, alone))
+    return [
+        Claim(
+            "relayed whole",
+            "every answer of the cloud (which knows the truth) arrives unharmed",
+            percent(right_away, len(away)),
+            bool(away) and right_away == len(away),
+        ),
+        Claim(
+            "kept answers are good",
+            f"at least {_LOCAL_ACCURACY:.0%} of the answers kept local are exactly right",
+            percent(right_kept, len(kept)),
+            share(right_kept, len(kept)) >= _LOCAL_ACCURACY,
+        ),
+        Claim(
+            "escalation aims well",
+            "the escalated documents are those the local model gets wrong (asked again, local only)",
+            f"right on escalated {percent(right_alone, len(alone))}, on kept {percent(right_kept, len(kept))}",
+            bool(alone) and share(right_alone, len(alone)) < share(right_kept, len(kept)),
+        ),
+    ]
+
+
+def _money(run: Run) -> list[Claim]:
+    books = run.accounts
+    return [
+        Claim(
+            "to the nano-dollar",
+            "the ledger's cloud total is the cloud's own bill",
+            f"ledger {books.ledger_nano:,} n$ for {books.ledger_requests} calls, "
+            f"bill {books.bill_nano:,} n$ for {books.bill_requests}",
+            books.ledger_nano == books.bill_nano > 0 and books.ledger_requests == books.bill_requests,
+        ),
+        Claim(
+            "both costs",
+            "the report shows the GPU's fixed cost, used and unused, and they add up",
+            f"billed {books.fixed_nano:,} n$ = used {books.used_nano:,} + unused {books.unused_nano:,}",
+            books.fixed_nano > 0 and books.used_nano > 0 and books.fixed_nano == books.used_nano + books.unused_nano,
+        ),
+    ]
+
+
+def _stops(run: Run) -> Claim:
+    left = ", ".join(run.left_over) or "nobody"
+    seen = f"exit status {run.exit_status}, had to be killed: {left}"
+    return Claim("stops in order", "on SIGTERM router and engine end", seen, run.exit_status == 0 and not run.left_over)
+
+
+def _quick(run: Run) -> Claim:
+    return Claim(
+        "quick", f"all of it takes less than {_MAX_RUN_S:.0f} s", f"{run.total_s:.0f} s", run.total_s < _MAX_RUN_S
+    )
+
+
+def accuracy_table(results: Sequence[Result]) -> list[tuple[str, int, int]]:
+    """(group, right, answered) for all, per decision and per noise level."""
+    answered = [r for r in results if r.answered]
+    groups: dict[str, list[Result]] = {"all": answered}
+    for result in answered:
+        groups.setdefault(f"decision {result.decision}", []).append(result)
+    for result in answered:
+        groups.setdefault(f"noise {result.job.noise}", []).append(result)
+    return [(name, sum(r.right for r in part), len(part)) for name, part in groups.items()]

@@ -1,0 +1,129 @@
+"""Starts what the demo is about: the stand-in cloud and the product, from a config file as a user would write it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from loadtests.demo.processes import Child, ChildError, start
+from loadtests.demo.workload import Job
+from loadtests.standin.corpus import save
+
+LOCAL_MODEL = "demo"
+CHEAP, STRONG = "cloud", "strong"
+SLO_TTFT_MS = 2000
+SLO_TPOT_MS = 100
+CONFIDENCE = 0.97
+GPU_PRICE_PER_HOUR = "1.39"
+
+_ANNOUNCE_TIMEOUT_S = 30.0
+STOP_PATIENCE_S = 30.0
+_ROOT = Path(__file__).resolve().parents[2]
+_KEY_VARIABLE = "STANDIN_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """The running stand-in: `url` is its API base, `root` its address, `key` its API key."""
+
+    url: str
+    root: str
+    key: str
+    child: Child
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The running product: the router's address, its config file, and what it needs in the environment."""
+
+    url: str
+    config: Path
+    env: dict[str, str]
+    child: Child
+
+
+def spillway(*arguments: str) -> list[str]:
+    """The product's own command, from the environment that runs the demo."""
+    return [str(Path(sys.executable).parent / "spillway"), *arguments]
+
+
+@contextmanager
+def cloud(folder: Path, jobs: Sequence[Job]) -> Iterator[Cloud]:
+    """A running stand-in that knows the documents of `jobs`. Raises ChildError if it doesn't come up."""
+    corpus, announced = folder / "corpus.jsonl", folder / "cloud.json"
+    save(corpus, ((job.text, job.answer) for job in jobs))
+    key = "gsk_" + secrets.token_hex(20)
+    command = [sys.executable, "-m", "loadtests.standin", "--corpus", str(corpus), "--announce", str(announced)]
+    child = start("stand-in cloud", command, folder / "cloud.log", {_KEY_VARIABLE: key}, _ROOT)
+    try:
+        deadline = time.monotonic() + _ANNOUNCE_TIMEOUT_S
+        while not announced.exists():
+            child.check()
+            if time.monotonic() > deadline:
+                raise ChildError(f"the stand-in cloud said nothing for {_ANNOUNCE_TIMEOUT_S:.0f} s:\n{child.tail()}")
+            time.sleep(0.05)
+        address = json.loads(announced.read_text())
+        yield Cloud(address["url"], address["root"], key, child)
+    finally:
+        child.stop(5.0)
+
+
+@contextmanager
+def product(folder: Path, cloud: Cloud) -> Iterator[Product]:
+    """The running product, stopped in order at the end. Raises ChildError if it can't be started."""
+    port, engine_port = free_ports(2)
+    config = folder / "spillway.yaml"
+    config.write_text(yaml.safe_dump(settings(folder, cloud.url, port, engine_port), sort_keys=False))
+    env = {_KEY_VARIABLE: cloud.key}
+    child = start("spillway up", spillway("up", "--config", str(config)), folder / "spillway.log", env, _ROOT)
+    try:
+        yield Product(f"http://127.0.0.1:{port}", config, env, child)
+    finally:
+        child.stop(STOP_PATIENCE_S)
+
+
+def settings(folder: Path, cloud_url: str, port: int, engine_port: int) -> dict[str, object]:
+    """The config file's content: local first, a cheap cloud model to overflow to, a strong one to escalate to."""
+    return {
+        "listen": f"127.0.0.1:{port}",
+        "server": {"model": "auto"},
+        "gpu": {"price_per_hour": GPU_PRICE_PER_HOUR, "count": 1},
+        "backends": [
+            {
+                "name": "local",
+                "provider": "vllm",
+                "local": True,
+                "base_url": f"http://127.0.0.1:{engine_port}/v1",
+                "model": LOCAL_MODEL,
+            },
+            _groq(CHEAP, cloud_url, "openai/gpt-oss-20b"),
+            _groq(STRONG, cloud_url, "openai/gpt-oss-120b"),
+        ],
+        "aliases": {"auto": {"chain": ["local", CHEAP]}},
+        "slo": {"ttft_ms": SLO_TTFT_MS, "tpot_ms": SLO_TPOT_MS},
+        "confidence": {"threshold": CONFIDENCE, "escalate_to": [STRONG]},
+        "ledger": {"url": f"sqlite:///{folder / 'spillway.db'}"},
+    }
+
+
+def _groq(name: str, url: str, model: str) -> dict[str, object]:
+    return {"name": name, "provider": "groq", "base_url": url, "api_key": f"${{{_KEY_VARIABLE}}}", "model": model}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that the OS says are free. Should another process take one in between, the start fails and says so."""
+    holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [holder.getsockname()[1] for holder in holders]
+    finally:
+        for holder in holders:
+            holder.close()

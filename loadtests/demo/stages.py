@@ -1,0 +1,137 @@
+"""The stages of the demo, in order: before the engine is there, capacity, calm, burst, and the second look."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import httpx
+from rich.console import Console
+
+from loadtests.demo import show
+from loadtests.demo.client import Result, send
+from loadtests.demo.load import run_closed, run_open
+from loadtests.demo.processes import Child, ChildError
+from loadtests.demo.product import LOCAL_MODEL
+from loadtests.demo.workload import Job, Sizes, arrive, draw, pinned
+
+ROUTER_TIMEOUT_S = 60.0
+ENGINE_TIMEOUT_S = 200.0
+AT_ONCE = 16
+CALM_SHARE = 0.25
+BURST_FACTOR = 2.5
+_CALM_PER_S = (2.0, 12.0)
+_BURST_PER_S = (40.0, 200.0)
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All documents of one run but for those asked again."""
+
+    warming: list[Job]
+    capacity: list[Job]
+    calm: list[Job]
+    burst: list[Job]
+
+    @property
+    def all(self) -> list[Job]:
+        """Every job."""
+        return [*self.warming, *self.capacity, *self.calm, *self.burst]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Rates in documents per second: what the engine was measured to hold, and what calm and burst bring."""
+
+    capacity: float
+    calm: float
+    burst: float
+
+
+def plan(sizes: Sizes, seed: int) -> Plan:
+    """Draw the documents of a run; every phase has its own."""
+    warming = draw("warming", 0, sizes.warming, seed)
+    capacity = draw("capacity", sizes.warming, sizes.capacity, seed)
+    calm = draw("calm", sizes.warming + sizes.capacity, sizes.calm, seed)
+    burst = draw("burst", sizes.warming + sizes.capacity + sizes.calm, sizes.burst, seed)
+    local = f"local/{LOCAL_MODEL}"
+    return Plan(warming, pinned(capacity, "capacity", local), calm, burst)
+
+
+def pace(capacity: float) -> Pace:
+    """Calm is a quarter of the measured capacity, the burst two and a half times it, both within sane bounds."""
+    calm = min(max(CALM_SHARE * capacity, _CALM_PER_S[0]), _CALM_PER_S[1])
+    burst = min(max(BURST_FACTOR * capacity, _BURST_PER_S[0]), _BURST_PER_S[1])
+    return Pace(capacity, calm, burst)
+
+
+async def router_up(console: Console, client: httpx.AsyncClient, child: Child) -> None:
+    """Wait until the router can answer. Raises ChildError if it ends or takes too long."""
+    with show.waiting(console, "router starts"):
+        await _until(client, child, "/ready", ROUTER_TIMEOUT_S)
+
+
+async def _until(client: httpx.AsyncClient, child: Child, path: str, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                child.check()
+                try:
+                    if (await client.get(path, timeout=5)).status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass
+                await asyncio.sleep(_POLL_S / 5)
+    except TimeoutError:
+        raise ChildError(f"no {path} from the router within {timeout_s:.0f} s:\n{child.tail()}") from None
+
+
+async def warming(console: Console, client: httpx.AsyncClient, jobs: list[Job]) -> list[Result]:
+    """Documents that come before the engine is there."""
+    with show.sending(console, "engine still warming up", len(jobs)) as watch:
+        return await run_closed(client, jobs, len(jobs), watch)
+
+
+async def engine_up(console: Console, client: httpx.AsyncClient, child: Child, probe: Job) -> None:
+    """Wait until the local engine answers a document of its own. Raises ChildError if it takes too long."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + ENGINE_TIMEOUT_S
+    with show.waiting(console, "vLLM starts on this machine"):
+        while not (result := await send(client, probe, clock())).answered:
+            child.check()
+            if clock() > deadline:
+                raise ChildError(
+                    f"the engine gave no answer within {ENGINE_TIMEOUT_S:.0f} s ({result.fault}):\n{child.tail()}"
+                )
+            await asyncio.sleep(_POLL_S)
+
+
+async def capacity(console: Console, client: httpx.AsyncClient, jobs: list[Job]) -> tuple[list[Result], Pace]:
+    """What the engine holds, with all documents pinned to it; the later rates follow from that."""
+    clock = asyncio.get_running_loop().time
+    with show.sending(console, f"engine alone, {AT_ONCE} at a time", len(jobs)) as watch:
+        start = clock()
+        results = await run_closed(client, jobs, AT_ONCE, watch)
+        rate = sum(result.answered for result in results) / (clock() - start)
+    found = pace(rate)
+    console.print(
+        f"  the engine answers {rate:.0f} documents/s here; calm will bring {found.calm:.0f}/s, "
+        f"the burst {found.burst:.0f}/s"
+    )
+    return results, found
+
+
+async def timed(console: Console, client: httpx.AsyncClient, title: str, jobs: list[Job], per_s: float) -> list[Result]:
+    """Documents that come as they come, `per_s` per second on average."""
+    with show.sending(console, title, len(jobs)) as watch:
+        return await run_open(client, arrive(jobs, per_s, seed=len(jobs)), watch)
+
+
+async def second_look(console: Console, client: httpx.AsyncClient, results: list[Result], most: int) -> list[Result]:
+    """Ask the local model alone for documents that were escalated: was it right to send them away?"""
+    escalated = [result.job for result in results if result.decision == "escalated" and result.answered][:most]
+    if not escalated:
+        return []
+    with show.sending(console, "escalated ones again, local only", len(escalated)) as watch:
+        return await run_closed(client, pinned(escalated, "check", f"local/{LOCAL_MODEL}"), AT_ONCE, watch)

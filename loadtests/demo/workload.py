@@ -1,0 +1,95 @@
+"""What the demo sends: documents with their truth, in phases, each with its moment, marks and form."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from spillway_server.demo_model.documents import HELD_OUT_SEEDS, canonical_json, generate
+
+Phase = Literal["warming", "capacity", "calm", "burst", "check"]
+
+NOISE_SHARES = (("clean", 0.60), ("light", 0.25), ("heavy", 0.15))
+PRIVATE_SHARE = 0.06
+STREAM_SHARE = 0.30
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One document to send. `at_s` is the moment it is due, in seconds from the start of its phase."""
+
+    number: int
+    phase: Phase
+    at_s: float
+    text: str
+    truth: dict[str, object]
+    noise: str
+    private: bool
+    stream: bool
+    model: str = "auto"
+
+    @property
+    def answer(self) -> str:
+        """The right answer, as JSON text."""
+        return canonical_json(self.truth)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Documents per phase."""
+
+    warming: int = 6
+    capacity: int = 96
+    calm: int = 48
+    burst: int = 900
+    check: int = 80
+
+
+def draw(phase: Phase, first: int, count: int, seed: int) -> list[Job]:
+    """`count` jobs with the held-out documents from number `first` on, all due at once; `seed` picks noise and marks.
+
+    Only the phases "calm" and "burst" hold private and streamed documents. Raises IndexError past the held-out seeds.
+    """
+    jobs = []
+    for number in range(first, first + count):
+        rng = random.Random(f"demo/{seed}/{number}")
+        noise = rng.choices([name for name, _ in NOISE_SHARES], [share for _, share in NOISE_SHARES])[0]
+        document = generate(HELD_OUT_SEEDS[seed * 10_000 + number], noise)
+        mixed = phase in ("calm", "burst")
+        jobs.append(
+            Job(
+                number=number,
+                phase=phase,
+                at_s=0.0,
+                text=document.text,
+                truth=document.truth,
+                noise=noise,
+                private=mixed and rng.random() < PRIVATE_SHARE,
+                stream=mixed and rng.random() < STREAM_SHARE,
+            )
+        )
+    return jobs
+
+
+def arrive(jobs: Sequence[Job], per_s: float, seed: int) -> list[Job]:
+    """The same jobs at the moments of a Poisson process with `per_s` arrivals per second."""
+    rng = random.Random(f"arrivals/{seed}")
+    moment, due = 0.0, []
+    for job in jobs:
+        moment += rng.expovariate(per_s)
+        due.append(_at(job, moment))
+    return due
+
+
+def pinned(jobs: Sequence[Job], phase: Phase, model: str) -> list[Job]:
+    """The same documents again, whole answers from one named backend."""
+    return [
+        Job(job.number, phase, 0.0, job.text, job.truth, job.noise, private=False, stream=False, model=model)
+        for job in jobs
+    ]
+
+
+def _at(job: Job, moment: float) -> Job:
+    return Job(job.number, job.phase, moment, job.text, job.truth, job.noise, job.private, job.stream, job.model)
