@@ -1,0 +1,136 @@
+"""The demo's verdict can say no: a good run passes every claim, and each seeded fault breaks the claim made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from loadtests.demo.accounts import Accounts
+from loadtests.demo.claims import Run, judge, percentile
+from loadtests.demo.client import Result
+from loadtests.demo.workload import Job, Phase
+from loadtests.standin.corpus import digest
+
+
+def result(number: int, phase: Phase, decision: str, *, private: bool = False, right: bool = True) -> Result:
+    job = Job(number, phase, 0.0, f"report {number}", {}, "clean", private, stream=False)
+    return Result(job, 200, "", decision, (), "some", None, 0.4, 0.4, 0, right, f"req-{number}")
+
+
+def good() -> Run:
+    kinds = ["local"] * 50 + ["overflow"] * 30 + ["escalated"] * 20
+    burst = [result(100 + at, "burst", kind) for at, kind in enumerate(kinds)]
+    results = [
+        *(result(at, "warming", "fallback") for at in range(5)),
+        *(result(20 + at, "calm", "local") for at in range(20)),
+        *burst,
+        *(result(300 + at, "burst", "local", private=True) for at in range(6)),
+        *(replace(result(180 + at, "check", "pinned"), right=at % 3 == 0) for at in range(20)),
+    ]
+    seen = {digest(r.job.text) for r in results if r.decision in ("fallback", "overflow", "escalated")}
+    books = Accounts(5000, 55, 900, 600, 300, 5000, 55, frozenset(seen))
+    return Run(tuple(results), books, 2.0, 120.0, 0, ())
+
+
+def broken(run: Run) -> set[str]:
+    return {claim.name for claim in judge(run) if not claim.holds}
+
+
+def change(run: Run, where: Callable[[Result], bool], to: Callable[[Result], Result], most: int = 1) -> Run:
+    left, changed = most, []
+    for item in run.results:
+        hit = left > 0 and where(item)
+        changed.append(to(item) if hit else item)
+        left -= hit
+    assert left < most
+    return replace(run, results=tuple(changed))
+
+
+def books(run: Run, **fields: int) -> Run:
+    values = {name: getattr(run.accounts, name) for name in Accounts.__dataclass_fields__}
+    return replace(run, accounts=Accounts(**{**values, **fields}))
+
+
+def test_good_run_holds_everywhere() -> None:
+    assert broken(good()) == set()
+
+
+def _burst(kind: str) -> Callable[[Result], bool]:
+    return lambda r: r.job.phase == "burst" and r.decision == kind and not r.job.private
+
+
+FAULTS: dict[str, tuple[str, Callable[[Run], Run]]] = {
+    "one late": ("in time", lambda run: change(run, _burst("overflow"), lambda r: replace(r, served_s=2.01))),
+    "one unanswered": ("in time", lambda run: change(run, _burst("local"), lambda r: replace(r, fault="503"))),
+    "early refused": (
+        "router first",
+        lambda run: change(run, lambda r: r.job.phase == "warming", lambda r: replace(r, fault="503 no_backend")),
+    ),
+    "calm overflows": (
+        "local first",
+        lambda run: change(run, lambda r: r.job.phase == "calm", lambda r: replace(r, decision="overflow"), 3),
+    ),
+    "nothing overflows": (
+        "spills over",
+        lambda run: change(run, _burst("overflow"), lambda r: replace(r, decision="local"), 1000),
+    ),
+    "nothing escalates": (
+        "spills over",
+        lambda run: change(run, _burst("escalated"), lambda r: replace(r, decision="local"), 1000),
+    ),
+    "private unserved": (
+        "private is served",
+        lambda run: change(run, lambda r: r.job.private, lambda r: replace(r, fault="503 overloaded")),
+    ),
+    "private marked overflow": (
+        "private stays",
+        lambda run: change(run, lambda r: r.job.private, lambda r: replace(r, decision="overflow")),
+    ),
+    "private seen by the cloud": (
+        "private stays",
+        lambda run: replace(run, accounts=replace(run.accounts, seen=run.accounts.seen | {digest("report 300")})),
+    ),
+    "private seen in disguise": (
+        "private stays",
+        lambda run: replace(
+            run, accounts=replace(run.accounts, seen=run.accounts.seen | {digest("report 300, edited")})
+        ),
+    ),
+    "cloud answer damaged": (
+        "relayed whole",
+        lambda run: change(run, _burst("overflow"), lambda r: replace(r, right=False)),
+    ),
+    "kept answers wrong": (
+        "kept answers are good",
+        lambda run: change(run, lambda r: r.decision == "local", lambda r: replace(r, right=False), 10),
+    ),
+    "escalation at random": (
+        "escalation aims well",
+        lambda run: change(run, lambda r: r.job.phase == "check", lambda r: replace(r, right=True), 1000),
+    ),
+    "one nano-dollar off": ("to the nano-dollar", lambda run: books(run, ledger_nano=4999)),
+    "a call missing": ("to the nano-dollar", lambda run: books(run, ledger_requests=54)),
+    "used and unused don't add up": ("both costs", lambda run: books(run, unused_nano=299)),
+    "no fixed cost": ("both costs", lambda run: books(run, fixed_nano=0, used_nano=0, unused_nano=0)),
+    "ends badly": ("stops in order", lambda run: replace(run, exit_status=-9)),
+    "leaves an engine behind": ("stops in order", lambda run: replace(run, left_over=("VLLM::EngineCore",))),
+    "too slow": ("quick", lambda run: replace(run, total_s=301.0)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_breaks_its_claim(fault: str) -> None:
+    claim, seed = FAULTS[fault]
+    assert claim in broken(seed(good()))
+
+
+def test_run_without_results_holds_nothing_that_needs_them() -> None:
+    empty = replace(good(), results=())
+    assert {"router first", "local first", "spills over", "private stays", "relayed whole"} <= broken(empty)
+
+
+def test_percentile_is_nearest_rank() -> None:
+    assert percentile([3.0, 1.0, 2.0, 4.0], 0.5) == 2.0
+    assert percentile([3.0, 1.0, 2.0, 4.0], 0.99) == 4.0
+    assert percentile([], 0.5) == 0.0
