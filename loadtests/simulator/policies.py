@@ -164,7 +164,7 @@ class BacklogPolicy(AlwaysLocal):
     def __init__(self, slo_s: float, engine: EngineModel, rule: BacklogRule | None = None) -> None:
         self._rule = rule or BacklogRule()
         self._slo = Slo(ttft_s=slo_s, tpot_s=math.inf)
-        self._margin = MarginLearner(start=self._rule.margin)
+        self._margin = MarginLearner(start=self._rule.margin) if self._rule.learn_margin else None
         self._predictions: dict[int, Prediction] = {}
         rates = EngineRates(kv_capacity_tokens=engine.kv_capacity_tokens, max_sequences=engine.sequences)
         tuning = BacklogTuning()
@@ -172,7 +172,7 @@ class BacklogPolicy(AlwaysLocal):
             # Plain EWMA .95/.05 from the first sample on, no samples from TTFTs, no constant step.
             rates = replace(rates, step_time_s=0.0, step_time_s_per_sequence=0.0)
             tuning = BacklogTuning(
-                prior_samples=20, min_sample_tokens=2**62, slow_sample_s=math.inf, relearn_after_s=math.inf
+                prior_samples=20, min_sample_tokens=2**62, long_sample_s=math.inf, relearn_after_s=math.inf
             )
         self._backlog = Backlog(rates, tuning)
 
@@ -180,7 +180,7 @@ class BacklogPolicy(AlwaysLocal):
         prompt = math.ceil(request.prompt_tokens * self._rule.length_error)
         output = 300 if self._rule.true_output else self._backlog.expected_output()
         prediction = predict(self._backlog.view(now), self._backlog.rates(now), prompt, output)
-        margin = self._margin.margin if self._rule.learn_margin else self._rule.margin
+        margin = self._margin.margin if self._margin else self._rule.margin
         if overflow_reasons(prediction, self._slo, margin):
             return False
         self._predictions[request.number] = prediction
@@ -194,7 +194,7 @@ class BacklogPolicy(AlwaysLocal):
     def first_token(self, request: Request, now: float) -> None:
         observed = self._backlog.first_token(request.number, now)
         prediction = self._predictions.pop(request.number)
-        if observed is not None and self._rule.learn_margin:
+        if observed is not None and self._margin:
             self._margin.observe(prediction.ttft_s, observed, self._slo.ttft_s)
 
     def finished(self, request: Request, now: float) -> None:

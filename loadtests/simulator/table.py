@@ -3,8 +3,8 @@
 
 Rules of the reference table run with its timing (`Timing.ITERATION`) and stand beside its figures. The rows
 named `backlog-router…` are the same rule as a live router runs it: asked at arrival, R_p from its own
-TTFTs, output lengths from a running mean. m = .95 was picked among .85, .9, .95 and 1.0 on these very traces, so that row shows
-what the rule can do, not what to expect elsewhere; the learned m starts at .85 and saw no trace before.
+TTFTs, output lengths from a running mean. m = .95 was picked among .85, .9, .95 and 1.0 on these very
+traces, so that row shows what the rule can do, not what to expect elsewhere.
 """
 
 from __future__ import annotations

@@ -81,10 +81,14 @@ class EngineRates:
     """Requests the engine runs at once (`--max-num-seqs`); the others wait."""
 
     def __post_init__(self) -> None:
-        positive = (self.prefill_tokens_per_s, self.kv_capacity_tokens, self.max_sequences)
-        if not all(0 < x < math.inf for x in positive):
+        # Plain comparisons: a new value is made with nearly every sample.
+        if not (
+            0 < self.prefill_tokens_per_s < math.inf
+            and 0 < self.kv_capacity_tokens < math.inf
+            and 0 < self.max_sequences < math.inf
+        ):
             raise ValueError(f"rates and capacities must be above 0 and finite: {self}")
-        if not all(0 <= x < math.inf for x in (self.step_time_s, self.step_time_s_per_sequence)):
+        if not (0 <= self.step_time_s < math.inf and 0 <= self.step_time_s_per_sequence < math.inf):
             raise ValueError(f"step times must be 0 or more and finite: {self}")
 
 
@@ -198,13 +202,14 @@ class Backlog:
 
     __slots__ = (
         "_abandoned", "_decoding", "_foreign", "_foreign_at", "_initial", "_kv", "_output", "_peak_in_flight",
-        "_peak_kv", "_peak_waiting", "_prefill", "_prefill_sample_at", "_prompt_mean", "_rate_samples", "_rates",
-        "_tickets", "_tpot_sample_at", "_tpot_scale", "_tuning",
+        "_peak_kv", "_peak_waiting", "_prefill", "_prefill_sample_at", "_prefill_tokens_per_s", "_prompt_mean",
+        "_rate_samples", "_rates", "_tickets", "_tpot_sample_at", "_tpot_scale", "_tuning",
     )  # fmt: skip
 
     def __init__(self, rates: EngineRates, tuning: BacklogTuning | None = None) -> None:
         self._initial = self._rates = rates
         self._tuning = tuning or BacklogTuning()
+        self._prefill_tokens_per_s = rates.prefill_tokens_per_s
         self._tickets: dict[int, _Ticket] = {}
         self._prefill = self._decoding = self._kv = 0
         self._abandoned = 0
@@ -328,9 +333,8 @@ class Backlog:
 
     def observe_capacity(self, kv_capacity_tokens: int, max_sequences: int) -> None:
         """Takes capacities the engine reports of itself once it is up; they replace the configured ones."""
-        known = {"kv_capacity_tokens": kv_capacity_tokens, "max_sequences": max_sequences}
-        self._initial = replace(self._initial, **known)
-        self._rates = replace(self._rates, **known)
+        self._initial = replace(self._initial, kv_capacity_tokens=kv_capacity_tokens, max_sequences=max_sequences)
+        self._believe()
 
     def _decode_step_s(self) -> float:
         rates = self._initial
@@ -357,8 +361,9 @@ class Backlog:
         self._set_prefill_rate(1 / believed, now)
 
     def _set_prefill_rate(self, tokens_per_s: float, now: float) -> None:
-        self._rates = replace(self._rates, prefill_tokens_per_s=tokens_per_s)
+        self._prefill_tokens_per_s = tokens_per_s
         self._prefill_sample_at = now
+        self._believe()
 
     def _learn_tpot(self, entry: _Ticket, observed_s: float, now: float) -> None:
         if observed_s <= 0 or entry.expected_tpot_s <= 0:
@@ -366,8 +371,14 @@ class Backlog:
         ratio = min(20.0, max(0.05, observed_s / entry.expected_tpot_s))
         self._tpot_sample_at = now
         self._tpot_scale += self._tuning.ewma_weight * (ratio - self._tpot_scale)
-        self._rates = replace(
-            self._rates,
-            step_time_s=self._initial.step_time_s * self._tpot_scale,
-            step_time_s_per_sequence=self._initial.step_time_s_per_sequence * self._tpot_scale,
+        self._believe()
+
+    def _believe(self) -> None:
+        initial, scale = self._initial, self._tpot_scale
+        self._rates = EngineRates(
+            self._prefill_tokens_per_s,
+            initial.step_time_s * scale,
+            initial.step_time_s_per_sequence * scale,
+            initial.kv_capacity_tokens,
+            initial.max_sequences,
         )
