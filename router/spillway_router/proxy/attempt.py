@@ -83,6 +83,7 @@ class Call:
         "channel",
         "confidence",
         "cost_nano",
+        "draft",
         "first_event_at",
         "hold",
         "no",
@@ -116,6 +117,8 @@ class Call:
         self.first_event_at: float | None = None
         self.confidence: float | None = None
         self.cost_nano = 0
+        self.draft: Outcome | None = None
+        """Set while a better answer is sought: a whole local answer that may still be discarded or used."""
         self.steps = 0
         self.streamed = False
 

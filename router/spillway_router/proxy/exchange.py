@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
 from spillway_router.core import confidence, failover
 from spillway_router.core.limiter import exhausted_for_s
 from spillway_router.core.model import (
@@ -225,8 +227,11 @@ class Job:
             call.confidence = self.confidence = confidence.answer_confidence(parsed)
             if upstream.logprobs_added:
                 body = without_logprobs(parsed)
-            if self._doubtful() and await self._escalate(call, outcome):
-                return outcome
+            if self._doubtful():
+                call.draft = outcome
+                if await self._escalate():
+                    return outcome
+                call.draft = None
         call.close(outcome)
         await self._deliver(call, parsed, body)
         return outcome
@@ -237,7 +242,7 @@ class Job:
             least = self.live.policy.confidence.threshold
         return self.confidence is not None and self.confidence < least
 
-    async def _escalate(self, draft: Call, draft_outcome: Outcome) -> bool:
+    async def _escalate(self) -> bool:
         """Ask the next tier up; True if the client got its answer. On failure the local draft stands."""
         signals = current_signals(self.s, self.live, self.facts)
         decision = decide_escalation(self.facts, signals, self.live.policy)
@@ -250,7 +255,6 @@ class Job:
                 continue
             outcome = await self._attempt(call)
             if outcome.kind == "ok":
-                draft.close(draft_outcome, discarded=True)
                 return True
         self.decided, self.reasons = before[0], (*before[1], "confidence")
         self.decision = replace(self.decision, kind="local")
@@ -259,9 +263,13 @@ class Job:
     async def _deliver(self, call: Call, parsed: dict[str, Any], body: bytes) -> None:
         """Send a whole answer once its row is on disk."""
         self.backend = call.channel.backend.name
+        for draft in self.calls:
+            if draft.draft is not None and draft is not call:
+                draft.close(draft.draft, discarded=True)
+                await draft.durable()
         if self.cost_asked and isinstance(parsed.get("usage"), dict):
             parsed["usage"]["cost"] = float(usd(self._cost()))
-            body = without_logprobs(parsed) if body is not parsed else body
+            body = orjson.dumps(parsed)
         headers = self._headers(call)
         headers.append((b"x-spillway-cost-usd", usd(self._cost()).encode()))
         await call.durable()

@@ -1,0 +1,345 @@
+"""spillway.yaml and the environment to frozen Settings. Reports every mistake at once, with its line and its fix."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from spillway_router.core.budget import BudgetError, BudgetLine, check_scope
+from spillway_router.core.tariff import NANO
+
+DEFAULT_FILE = "spillway.yaml"
+FILE_VARIABLE = "SPILLWAY_CONFIG"
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+Money = Annotated[Decimal, Field(ge=0, le=10**9)]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing wrong with the configuration: where, what, and how to mend it. `line` 0: not in the file."""
+
+    where: str
+    line: int
+    problem: str
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, " if self.line else ""
+        return f"{place}{self.where}: {self.problem}"
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; `mistakes` holds all of them."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(str(m) for m in self.mistakes))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerPart(_Part):
+    """The engine that `serve` and `up` launch."""
+
+    model: str = "auto"
+    vllm_args: tuple[str, ...] = ()
+
+
+class GpuPart(_Part):
+    """What the rented GPUs cost: USD per hour of one."""
+
+    price_per_hour: Money = Decimal(0)
+    count: int = Field(1, ge=1, le=1024)
+
+
+class PricePart(_Part):
+    """USD per million tokens, as decimal text."""
+
+    input_per_million: Money
+    output_per_million: Money
+    cached_input_per_million: Money | None = None
+    per_request: Money = Decimal(0)
+    valid_from: str = "1970-01-01"
+
+
+class BackendPart(_Part):
+    """One backend. What is left out comes from the provider's catalogue entry."""
+
+    name: str = Field(pattern=_NAME)
+    provider: str
+    model: str = Field(min_length=1)
+    local: bool | None = None
+    base_url: str | None = None
+    api_key: str | None = Field(None, repr=False)
+    price: PricePart | None = None
+    context_tokens: int | None = Field(None, ge=1)
+    max_output_tokens: int = Field(4096, ge=1)
+    prefill_tokens_per_s: float | None = Field(None, gt=0)
+    max_sequences: int | None = Field(None, ge=1)
+
+
+class AliasPart(_Part):
+    """A model name for clients, and the backends behind it in order."""
+
+    chain: tuple[str, ...] = Field(min_length=1)
+
+
+class SloPart(_Part):
+    """Latency promise: milliseconds to the first token, and per output token."""
+
+    ttft_ms: float = Field(2000, gt=0)
+    tpot_ms: float = Field(100, gt=0)
+
+
+class ConfidencePart(_Part):
+    """Local answers below the threshold go to the first of `escalate_to`. Empty: no escalation."""
+
+    threshold: float = Field(0.8, ge=0, le=1)
+    escalate_to: tuple[str, ...] = ()
+
+
+class BudgetPart(_Part):
+    """A cap in USD per period. Scope: all | backend:NAME | key:ID | tier:NAME."""
+
+    scope: str
+    period: Literal["hour", "day", "month"]
+    limit_usd: Money
+    alert_at: tuple[Annotated[Decimal, Field(gt=0, le=1)], ...] = ()
+
+    @field_validator("scope")
+    @classmethod
+    def _scope(cls, value: str) -> str:
+        try:
+            check_scope(value)
+        except BudgetError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    def line(self) -> BudgetLine:
+        """The budget line in nano-dollars."""
+        return BudgetLine(self.scope, self.period, int(self.limit_usd * NANO), self.alert_at)
+
+
+class PrivacyPart(_Part):
+    """Default mark of a request, and words that make it private."""
+
+    default: Literal["any", "local-only"] = "any"
+    keywords: tuple[str, ...] = ()
+
+
+class KeysPart(_Part):
+    """Whether requests need a key; always true when listening beyond loopback."""
+
+    required: bool = False
+
+
+class LedgerPart(_Part):
+    """Where the money is written down."""
+
+    url: str = "sqlite:///data/spillway.db"
+
+
+class LimitsPart(_Part):
+    """Bounds of one request, in MB and seconds."""
+
+    body_mb: float = Field(32, gt=0, le=1024)
+    first_event_s: float = Field(120, gt=0)
+    answer_s: float = Field(600, gt=0)
+    stall_s: float = Field(30, gt=0)
+    in_flight: int = Field(4096, ge=1)
+
+
+class Settings(_Part):
+    """The whole configuration."""
+
+    listen: str = "127.0.0.1:8080"
+    server: ServerPart | None = None
+    gpu: GpuPart = GpuPart()
+    backends: tuple[BackendPart, ...] = (
+        BackendPart(name="local", provider="vllm", model="demo", base_url="http://127.0.0.1:8001/v1"),
+    )
+    aliases: Mapping[str, AliasPart] = {}
+    slo: SloPart = SloPart()
+    confidence: ConfidencePart = ConfidencePart()
+    budgets: tuple[BudgetPart, ...] = ()
+    privacy: PrivacyPart = PrivacyPart()
+    keys: KeysPart = KeysPart()
+    ledger: LedgerPart = LedgerPart()
+    limits: LimitsPart = LimitsPart()
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+            raise ValueError("write host:port, such as 127.0.0.1:8080")
+        return value
+
+    @model_validator(mode="after")
+    def _references(self) -> Settings:
+        names = [b.name for b in self.backends]
+        problems = [f"backend name {n!r} stands twice" for n in sorted({n for n in names if names.count(n) > 1})]
+        known = set(names)
+        for alias, part in self.aliases.items():
+            problems.extend(f"aliases.{alias}.chain: no backend {n!r}" for n in part.chain if n not in known)
+        problems.extend(
+            f"confidence.escalate_to: no backend {n!r}" for n in self.confidence.escalate_to if n not in known
+        )
+        for budget in self.budgets:
+            kind, _, name = budget.scope.partition(":")
+            if kind == "backend" and name not in known:
+                problems.append(f"budgets: no backend {name!r}")
+        scopes = [(b.scope, b.period) for b in self.budgets]
+        if len(set(scopes)) != len(scopes):
+            problems.append("budgets: two caps have the same scope and period; keep one")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def host(self) -> str:
+        """Address to listen on."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """Port to listen on; 0 lets the system choose."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def loopback(self) -> bool:
+        """True if only this machine can reach the router."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
+    def chains(self) -> dict[str, tuple[str, ...]]:
+        """Alias -> chain; `auto` defaults to all backends in the order of the file."""
+        chains = {alias: part.chain for alias, part in self.aliases.items()}
+        chains.setdefault("auto", tuple(b.name for b in self.backends))
+        return chains
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings with what they were read from: the file (None: defaults) and the environment."""
+
+    settings: Settings
+    path: Path | None
+    text: str
+    environment: Mapping[str, str]
+
+
+def find(path: str | None, environment: Mapping[str, str] | None = None) -> Path | None:
+    """The configuration file: the option, SPILLWAY_CONFIG, ./spillway.yaml, or None for the defaults."""
+    environment = os.environ if environment is None else environment
+    named = path or environment.get(FILE_VARIABLE)
+    if named:
+        return Path(named)
+    default = Path(DEFAULT_FILE)
+    return default if default.exists() else None
+
+
+def read(path: str | None = None, environment: Mapping[str, str] | None = None) -> Loaded:
+    """Read and check the configuration. Raises ConfigError with every mistake."""
+    environment = dict(os.environ if environment is None else environment)
+    found = find(path, environment)
+    if found is None:
+        return Loaded(Settings(), None, "", environment)
+    try:
+        text = found.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Mistake(str(found), 0, f"can't be read: {error}")]) from None
+    return Loaded(parse(text, environment), found, text, environment)
+
+
+def parse(text: str, environment: Mapping[str, str]) -> Settings:
+    """Settings from YAML text. Raises ConfigError with every mistake."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError([Mistake("YAML", line, f"{problem}; check the indentation and quotes")]) from None
+    if data is None:
+        return Settings()
+    if not isinstance(data, dict):
+        raise ConfigError([Mistake("file", 1, "must be a mapping of settings, such as `listen: 127.0.0.1:8080`")])
+    mistakes: list[Mistake] = []
+    lines = _lines(node)
+    filled = _fill(data, (), environment, lines, mistakes)
+    try:
+        settings = Settings.model_validate(filled)
+    except ValidationError as error:
+        mistakes.extend(_mistake(e, lines) for e in error.errors())
+        raise ConfigError(mistakes) from None
+    if mistakes:
+        raise ConfigError(mistakes)
+    return settings
+
+
+_Path = tuple[str | int, ...]
+
+
+def _lines(node: yaml.Node | None) -> dict[_Path, int]:
+    """Path of every value -> its line, counted from 1."""
+    found: dict[_Path, int] = {}
+    todo: list[tuple[_Path, yaml.Node | None]] = [((), node)]
+    while todo:
+        path, current = todo.pop()
+        if current is None:
+            continue
+        found.setdefault(path, current.start_mark.line + 1)
+        if isinstance(current, yaml.MappingNode):
+            for key, value in current.value:
+                found[(*path, key.value)] = key.start_mark.line + 1
+                todo.append(((*path, key.value), value))
+        elif isinstance(current, yaml.SequenceNode):
+            todo.extend(((*path, i), item) for i, item in enumerate(current.value))
+    return found
+
+
+def _fill(
+    value: Any, path: _Path, environment: Mapping[str, str], lines: Mapping[_Path, int], mistakes: list[Mistake]
+) -> Any:
+    """The value with ${NAME} replaced by the environment's."""
+    if isinstance(value, dict):
+        return {k: _fill(v, (*path, k), environment, lines, mistakes) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_fill(v, (*path, i), environment, lines, mistakes) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
+        if name not in environment:
+            mistakes.append(Mistake(_dotted(path), _line(path, lines), f"${{{name}}} is not set; export {name}"))
+    return _VARIABLE.sub(lambda m: environment.get(m.group(1), ""), value)
+
+
+def _mistake(error: Any, lines: Mapping[_Path, int]) -> Mistake:
+    path = tuple(error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown setting; check the spelling or remove it"
+    elif error["type"] == "missing":
+        message = "is missing; add it"
+    return Mistake(_dotted(path) or "file", _line(path, lines), message)
+
+
+def _line(path: _Path, lines: Mapping[_Path, int]) -> int:
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 0)
+
+
+def _dotted(path: _Path) -> str:
+    return ".".join(str(p) for p in path)

@@ -1,0 +1,264 @@
+"""The control API: models, request records, dry runs, usage, probes, metrics, administration. FastAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from spillway_router.core.model import Caller, Decision, Endpoint, Refusal, RequestFacts
+from spillway_router.core.policy import decide
+from spillway_router.core.tariff import usd
+from spillway_router.proxy import wire
+from spillway_router.proxy.exchange import current_signals
+from spillway_router.proxy.facts import read_facts
+from spillway_router.proxy.replies import error_body, refusal_headers
+from spillway_router.proxy.services import RequestRecord, Services
+
+READERS = frozenset({"inference", "viewer", "admin"})
+ADMINS = frozenset({"admin"})
+_SHAPE: tuple[tuple[str, Endpoint], ...] = (("messages", "chat"), ("prompt", "completions"), ("input", "embeddings"))
+
+
+@dataclass(frozen=True, slots=True)
+class ControlHooks:
+    """What the control API asks of the rest: each a function, so that it knows no one."""
+
+    metrics: Callable[[], tuple[str, bytes]]
+    """Content type and exposition."""
+    usage: Callable[[str], Awaitable[Mapping[str, Any]]]
+    """Report of a day (ISO date or `today`) as JSON values. Raises ValueError for a bad date."""
+    stored: Callable[[str], list[Mapping[str, Any]]]
+    """Ledger entries of a request that memory no longer holds."""
+    reload: Callable[[], Awaitable[list[str]]]
+    """Reload the configuration; the mistakes that kept the running one, or []."""
+
+
+class RefusedError(Exception):
+    """Ends a control request with a refusal."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+
+
+def build_control(s: Services, hooks: ControlHooks, version: str) -> FastAPI:
+    """The control application."""
+    api = FastAPI(title="Spillway", version=version, docs_url="/docs", redoc_url=None)
+    api.add_exception_handler(RefusedError, _on_refused)
+    api.add_exception_handler(HTTPException, _on_http)
+    _add_probes(api, s, hooks)
+    _add_models(api, s)
+    _add_requests(api, s, hooks)
+    return api
+
+
+async def _on_refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    r = error.refusal
+    headers = {k.decode(): v.decode() for k, v in refusal_headers(r)}
+    return JSONResponse(error_body(r.status, r.code, r.message, r.param), r.status, headers)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = "not_found" if error.status_code == 404 else "invalid_request"
+    message = f"{request.method} {request.url.path} is not served here. See /docs for what is."
+    return JSONResponse(error_body(error.status_code, code, message), error.status_code)
+
+
+def _caller(s: Services, request: Request, roles: frozenset[str]) -> Caller:
+    auth = s.live().auth
+    caller = auth.caller(request.headers, s.clock())
+    refused = caller if isinstance(caller, Refusal) else auth.admit(caller, roles)
+    if isinstance(refused, Refusal):
+        raise RefusedError(refused)
+    assert isinstance(caller, Caller)
+    return caller
+
+
+def _add_probes(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
+    @api.get("/")
+    async def index() -> dict[str, Any]:
+        return {"name": "spillway", "docs": "/docs", "models": "/v1/models", "usage": "/v1/usage", "ready": "/ready"}
+
+    @api.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.get("/ready")
+    async def ready() -> Response:
+        state = _ready(s)
+        return JSONResponse(state, 200 if state["ready"] else 503)
+
+    @api.get("/ping")
+    async def ping() -> Response:
+        return Response(status_code=200 if _ready(s)["ready"] else 204)
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        content_type, body = hooks.metrics()
+        return Response(body, media_type=content_type)
+
+    @api.post("/admin/reload")
+    async def reload(request: Request) -> Response:
+        _caller(s, request, ADMINS)
+        mistakes = await hooks.reload()
+        if mistakes:
+            message = "The running configuration stays. " + " | ".join(mistakes)
+            return JSONResponse(error_body(400, "invalid_config", message), 400)
+        return JSONResponse({"reloaded": True, "policy": s.live().policy.version})
+
+
+def _ready(s: Services) -> dict[str, Any]:
+    signals = s.board.current(s.clock())
+    backends = {
+        name: {"health": known.health, "reason": known.health_reason, "breaker_open": known.breaker_open}
+        for name, known in signals.backends.items()
+    }
+    usable = any(known.health == "up" and not known.breaker_open for known in signals.backends.values())
+    return {"ready": usable, "backends": backends}
+
+
+def _add_models(api: FastAPI, s: Services) -> None:
+    def models() -> list[dict[str, Any]]:
+        live = s.live()
+        names = [*live.policy.aliases, *(f"{b.name}/{b.model}" for b in live.policy.backends.values())]
+        return [{"id": n, "object": "model", "created": live.created, "owned_by": "spillway"} for n in names]
+
+    @api.get("/v1/models")
+    async def list_models(request: Request) -> dict[str, Any]:
+        _caller(s, request, READERS)
+        return {"object": "list", "data": models()}
+
+    @api.get("/v1/models/{model_id:path}")
+    async def get_model(model_id: str, request: Request) -> dict[str, Any]:
+        _caller(s, request, READERS)
+        for model in models():
+            if model["id"] == model_id:
+                return model
+        message = f"The model '{model_id}' is not known here. GET /v1/models lists what is."
+        raise RefusedError(Refusal(404, "model_not_found", message, "model"))
+
+
+def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
+    @api.get("/v1/requests/{request_id}")
+    async def get_request(request_id: str, request: Request) -> Any:
+        caller = _caller(s, request, READERS)
+        record = s.records.get(request_id)
+        if record is not None and _may_see(caller, record.facts.caller.key_id):
+            return describe(record)
+        rows = hooks.stored(request_id) if record is None else []
+        if rows and all(_may_see(caller, str(row["key_id"])) for row in rows):
+            return {"id": request_id, "entries": rows}
+        message = f"No request {request_id} is known. Memory holds the last 1000; the ledger those that were charged."
+        raise RefusedError(Refusal(404, "request_not_found", message))
+
+    @api.post("/v1/route/explain")
+    async def explain(request: Request) -> Any:
+        caller = _caller(s, request, READERS)
+        live = s.live()
+        try:
+            body = wire.load(await _bounded_body(request, live.limits.body_bytes))
+            endpoint: Endpoint = next((e for field, e in _SHAPE if field in body), "chat")
+            facts = read_facts("dry-run", endpoint, request.headers, body, caller, live.privacy)
+        except wire.BadRequestError as error:
+            raise RefusedError(error.refusal) from None
+        decision = decide(facts, current_signals(s, live, facts), live.policy)
+        return {"facts": _facts(facts), **_decision(decision)}
+
+    @api.get("/v1/usage")
+    async def usage(request: Request, day: str = "today") -> Any:
+        _caller(s, request, frozenset({"viewer", "admin"}))
+        try:
+            return await hooks.usage(day)
+        except ValueError as error:
+            raise RefusedError(Refusal(400, "invalid_request", f"day: {error}", "day")) from None
+
+
+async def _bounded_body(request: Request, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise RefusedError(Refusal(413, "request_too_large", f"The body is larger than {limit} bytes."))
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _may_see(caller: Caller, key_id: str) -> bool:
+    """An inference key sees its own requests, other roles see all."""
+    return caller.role != "inference" or caller.key_id == key_id
+
+
+def describe(record: RequestRecord) -> dict[str, Any]:
+    """A record as JSON values; money as decimal text in USD, times in milliseconds."""
+    return {
+        "id": record.facts.request_id,
+        "status": record.status,
+        "code": record.code,
+        "backend": record.backend,
+        "decision": record.decided,
+        "reasons": record.reasons,
+        "confidence": record.confidence,
+        "cost_usd": usd(record.cost_nano),
+        "total_ms": round(record.total_s * 1000, 2),
+        "overhead_ms": round(record.overhead_s * 1000, 2),
+        "facts": _facts(record.facts),
+        "route": _decision(record.decision),
+        "attempts": [
+            {
+                "no": a.no,
+                "backend": a.backend,
+                "model": a.model,
+                "started_ms": round(a.started_s * 1000, 2),
+                "first_event_ms": None if a.first_event_s is None else round(a.first_event_s * 1000, 2),
+                "ended_ms": round(a.ended_s * 1000, 2),
+                "outcome": a.outcome.kind,
+                "status": a.outcome.status,
+                "detail": a.outcome.detail,
+                "usage": None if a.outcome.usage is None else asdict(a.outcome.usage),
+                "charge_usd": usd(a.charge_nano),
+                "confidence": a.confidence,
+            }
+            for a in record.attempts
+        ],
+    }
+
+
+def _facts(facts: RequestFacts) -> dict[str, Any]:
+    return {
+        "endpoint": facts.endpoint,
+        "model": facts.model,
+        "stream": facts.stream,
+        "prompt_bytes": facts.prompt_bytes,
+        "max_tokens": facts.max_tokens,
+        "needs": sorted(facts.needs),
+        "may_leave": facts.privacy.may_leave,
+        "privacy_reasons": facts.privacy.reasons,
+    }
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "decision": decision.kind,
+        "reasons": decision.reasons,
+        "policy": decision.policy,
+        "candidates": [
+            {
+                "backend": c.backend.name,
+                "model": c.backend.model,
+                "predicted_ttft_ms": round(c.ttft_s * 1000, 1),
+                "prompt_tokens": c.prompt_tokens,
+                "cost_bound_usd": usd(c.cost_bound_nano),
+                "reasons": c.reasons,
+            }
+            for c in decision.candidates
+        ],
+        "removed": [asdict(r) for r in decision.removed],
+        "refusal": None if decision.refusal is None else asdict(decision.refusal),
+    }
