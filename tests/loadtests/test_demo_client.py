@@ -1,0 +1,154 @@
+"""What the demo's client makes of good and bad answers, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from loadtests.demo.client import Result, send
+from loadtests.demo.load import open_client, run_closed, run_open
+from loadtests.demo.product import free_ports
+from loadtests.demo.workload import Job, arrive, draw
+
+JOB = next(job for job in draw("burst", 0, 50, seed=1) if not job.private and not job.stream)
+DECIDED = "x-spillway-decision: local\r\nx-spillway-reason: queue,kv\r\nx-spillway-confidence: 0.995\r\n"
+
+
+def whole(text: str) -> bytes:
+    quoted = text.replace('"', '\\"')
+    body = f'{{"choices":[{{"message":{{"content":"{quoted}"}},"finish_reason":"stop"}}]}}'
+    return _http("200 OK", "application/json", body)
+
+
+def stream(*events: str) -> bytes:
+    return _http("200 OK", "text/event-stream", "".join(f"data: {event}\n\n" for event in events))
+
+
+def refused(status: str, code: str) -> bytes:
+    body = f'{{"error":{{"message":"m","type":"t","param":null,"code":"{code}"}}}}'
+    return _http(status, "application/json", body, "retry-after: 0.1\r\n")
+
+
+def _http(status: str, kind: str, body: str, extra: str = "") -> bytes:
+    raw = body.encode()
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(raw)}\r\n{DECIDED}{extra}\r\n"
+    return head.encode() + raw
+
+
+def delta(text: str, finish: str = "null") -> str:
+    quoted = text.replace('"', '\\"')
+    return f'{{"choices":[{{"index":0,"delta":{{"content":"{quoted}"}},"finish_reason":{finish}}}]}}'
+
+
+@asynccontextmanager
+async def serving(replies: Sequence[bytes], asked: list[bytes]) -> AsyncIterator[str]:
+    """A server that gives one canned reply after the other, the last one for ever, and notes what it was asked."""
+    left = list(replies)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                size = next(
+                    int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line
+                )
+                asked.append(head + await reader.readexactly(size))
+                writer.write(left.pop(0) if len(left) > 1 else left[0])
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def ask(job: Job, *replies: bytes) -> tuple[Result, list[bytes]]:
+    asked: list[bytes] = []
+
+    async def run() -> Result:
+        async with serving(replies, asked) as url, open_client(url) as client:
+            return await send(client, job, asyncio.get_running_loop().time())
+
+    return asyncio.run(run()), asked
+
+
+def test_whole_answer_is_read_with_its_decision() -> None:
+    got, _ = ask(JOB, whole(JOB.answer))
+    assert (got.fault, got.right, got.decision, got.reasons, got.confidence) == (
+        "",
+        True,
+        "local",
+        ("queue", "kv"),
+        0.995,
+    )
+    assert 0 < got.served_s <= got.done_s
+
+
+def test_wrong_answer_is_answered_but_not_right() -> None:
+    got, _ = ask(JOB, whole("{}"))
+    assert (got.answered, got.right) == (True, False)
+
+
+def test_stream_is_put_together() -> None:
+    job, half = replace(JOB, stream=True), len(JOB.answer) // 2
+    got, asked = ask(job, stream(delta(job.answer[:half]), delta(job.answer[half:], '"stop"'), "[DONE]"))
+    assert (got.fault, got.right) == ("", True)
+    assert b'"stream":true' in asked[0]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (delta(JOB.answer, '"stop"'),),
+        (delta(JOB.answer), "[DONE]"),
+        (delta(JOB.answer), '{"error":{"code":"upstream_interrupted"}}'),
+        (delta(JOB.answer), "{nonsense"),
+    ],
+    ids=["no done", "no finish", "error event", "bad json"],
+)
+def test_broken_streams_are_faults(events: tuple[str, ...]) -> None:
+    got, _ = ask(replace(JOB, stream=True), stream(*events))
+    assert got.fault
+    assert not got.right
+
+
+def test_private_document_is_marked_and_sent_again_when_refused() -> None:
+    job = replace(JOB, private=True)
+    got, asked = ask(job, refused("503 Service Unavailable", "local_only_unavailable"), whole(job.answer))
+    assert (got.fault, got.refusals, len(asked)) == ("", 1, 2)
+    assert all(b"x-spillway-privacy: local-only" in request.lower() for request in asked)
+
+
+def test_other_documents_are_not_sent_again() -> None:
+    got, asked = ask(JOB, refused("503 Service Unavailable", "overloaded"), whole(JOB.answer))
+    assert (got.fault, len(asked)) == ("503 overloaded", 1)
+
+
+def test_dead_router_is_a_fault_not_a_crash() -> None:
+    async def run() -> Result:
+        async with open_client(f"http://127.0.0.1:{free_ports(1)[0]}") as client:
+            return await send(client, JOB, asyncio.get_running_loop().time())
+
+    assert "ConnectError" in asyncio.run(run()).fault
+
+
+def test_open_and_closed_load_give_every_result_in_order() -> None:
+    jobs = arrive([replace(JOB, number=number) for number in range(40)], 400.0, seed=1)
+
+    async def run() -> tuple[list[Result], list[Result], dict[str, int]]:
+        last: dict[str, int] = {}
+        async with serving([whole(JOB.answer)], []) as url, open_client(url) as client:
+            opened = await run_open(client, jobs, last.update)
+            closed = await run_closed(client, jobs, 4, lambda _: None)
+        return opened, closed, last
+
+    opened, closed, counts = asyncio.run(run())
+    assert [r.job.number for r in opened] == [r.job.number for r in closed] == list(range(40))
+    assert (counts["sent"], counts["done"], counts["local"]) == (40, 40, 40)
