@@ -22,7 +22,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a model: parameter count, weights in bytes, layers, KV heads, head dimension, longest context in tokens."""
+    """Sizes of a model: parameter count, weights in bytes, layers, KV heads, head size, longest context (tokens)."""
 
     parameters: int
     weight_bytes: int

@@ -1,0 +1,67 @@
+"""The supervisor's own questions to the engine over HTTP: one token, and how much is in flight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+
+from spillway_server.liveness import Load, read_load
+
+# The first token after a start can wait for kernels to be compiled.
+_FIRST_TOKEN_S = 120.0
+_METRICS_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an engine listens: its root URL, or a Unix socket's path; the name it serves; the key it asks for."""
+
+    root_url: str
+    served_model: str
+    uds: str | None = None
+    api_key: str | None = None
+
+    @property
+    def base_url(self) -> str:
+        """The URL that OpenAI clients take."""
+        return f"{self.root_url}/v1"
+
+
+class EngineClient:
+    """Asks one engine. Use as an async context manager. Answers None or False for every kind of failure."""
+
+    def __init__(self, address: Address) -> None:
+        headers = {"authorization": f"Bearer {address.api_key}"} if address.api_key else {}
+        self._model = address.served_model
+        self._http = httpx.AsyncClient(
+            base_url=address.root_url,
+            headers=headers,
+            transport=httpx.AsyncHTTPTransport(uds=address.uds),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> EngineClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def generates(self) -> bool:
+        """Whether the engine generates one token now. Waits up to two minutes for it once connected."""
+        body = {"model": self._model, "prompt": "1", "max_tokens": 1, "temperature": 0}
+        timeout = httpx.Timeout(_FIRST_TOKEN_S, connect=2.0)
+        try:
+            answer = await self._http.post("/v1/completions", json=body, timeout=timeout)
+            return answer.status_code == 200 and bool(answer.json()["choices"][0]["finish_reason"] == "length")
+        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
+            return False
+
+    async def load(self) -> Load | None:
+        """What the engine holds now, or None when it doesn't tell."""
+        try:
+            answer = await self._http.get("/metrics", timeout=_METRICS_S)
+            answer.raise_for_status()
+            return read_load(answer.text)
+        except (httpx.HTTPError, ValueError):
+            return None

@@ -1,0 +1,126 @@
+"""From what the user asks for to a running engine: hardware -> model -> plan -> command -> supervisor.
+
+`prepare` decides everything and starts nothing, so that a caller knows address and model before the engine is up;
+`run_server` does both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spillway_server import hardware, models, profiles, settings
+from spillway_server.engine_client import Address
+from spillway_server.events import EngineEvent
+from spillway_server.launcher import Engine, find_engine
+from spillway_server.lifecycle import Rules
+from spillway_server.plan import Plan, PlanOptions, make_plan
+from spillway_server.refusal import Refusal
+from spillway_server.supervise import Intervals, Launch, Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What to serve and where. `port` 0 takes a free one; `uds` replaces host and port; `cache_root` is where vLLM
+    keeps compiled code (None: its own default); `device` is auto, gpu or cpu."""
+
+    model: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = 8001
+    uds: str | None = None
+    engine_python: Path | None = None
+    vllm_args: tuple[str, ...] = ()
+    devices: int = 1
+    device: str = "auto"
+    log_path: Path = Path("data/engine.log")
+    cache_root: Path | None = None
+    rules: Rules = field(default_factory=Rules)
+    intervals: Intervals = field(default_factory=Intervals)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything decided: the plan, the engine found, what will be launched."""
+
+    plan: Plan
+    engine: Engine
+    launch: Launch
+
+
+def prepare(options: ServeOptions) -> Prepared | Refusal:
+    """Decide how to serve, or say why it can't be done. Asks NVML and up to a few Pythons; takes about a second."""
+    engine = find_engine(options.engine_python, (Path.cwd(), settings.project_root()))
+    if isinstance(engine, Refusal):
+        return engine
+    machine = hardware.detect()
+    if options.device == "gpu" and not machine.gpus:
+        return Refusal(f"no GPU was found: {machine.gpu_note}.", "Leave --device out to use the CPU.")
+    if options.device == "cpu" or engine.is_cpu_build:
+        machine = hardware.Hardware((), machine.cpu_cores, machine.memory_bytes, machine.gpu_note)
+    elif not machine.gpus:
+        return Refusal(
+            f"vLLM in {engine.python} is the GPU build and no GPU was found: {machine.gpu_note}.",
+            "Install the CPU engine: make install ENGINE=cpu.",
+        )
+    model = models.resolve(options.model, machine, settings.hub_cache())
+    if isinstance(model, Refusal):
+        return model
+    port = options.port if options.uds or options.port else _free_port(options.host)
+    wanted = PlanOptions(options.host, port, options.uds, options.devices, options.vllm_args)
+    plan = make_plan(profiles.of_machine(machine), model, wanted)
+    if isinstance(plan, Refusal):
+        return plan
+    cache = (("VLLM_CACHE_ROOT", str(options.cache_root.absolute())),) if options.cache_root else ()
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    launch = Launch(
+        argv=(*engine.command(model.location), *plan.arguments),
+        env=settings.engine_environment((*plan.env, *cache)),
+        address=Address(
+            "http://localhost" if options.uds else f"http://{_reachable(host)}:{port}",
+            plan.served_name,
+            options.uds,
+            settings.engine_api_key(),
+        ),
+        log_path=options.log_path,
+    )
+    return Prepared(plan, engine, launch)
+
+
+async def run_server(
+    options: ServeOptions, on_event: Callable[[EngineEvent], None], stop: asyncio.Event | None = None
+) -> Refusal | None:
+    """Serve until `stop` is set. Answers None after an orderly end, else why it couldn't start or was given up.
+
+    Cancelling also ends the engine, before the cancellation goes on.
+    """
+    prepared = await asyncio.to_thread(prepare, options)
+    if isinstance(prepared, Refusal):
+        return prepared
+    return await run_prepared(prepared, options, on_event, stop)
+
+
+async def run_prepared(
+    prepared: Prepared,
+    options: ServeOptions,
+    on_event: Callable[[EngineEvent], None],
+    stop: asyncio.Event | None = None,
+) -> Refusal | None:
+    """The second half of `run_server`, for a caller that has prepared already."""
+    supervisor = Supervisor(prepared.launch, on_event, rules=options.rules, intervals=options.intervals)
+    return await supervisor.run(stop or asyncio.Event())
+
+
+def _reachable(host: str) -> str:
+    # Listening on every address includes loopback, which is where the supervisor asks.
+    return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def _free_port(host: str) -> int:
+    """A port nobody listens on now; vLLM can't be told to choose one and say which."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,261 @@
+"""Runs one engine for as long as it is wanted: the I/O around `lifecycle`.
+
+One loop takes events from a queue and does what the state machine says. The events come from small tasks: one reads
+the log and then tells the exit, one asks for the first token, one watches metrics, one waits for the stop. The engine
+runs under `guard.py`, which outlives neither the engine nor this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spillway_server import diagnosis, events, guard, lifecycle
+from spillway_server.engine_client import Address, EngineClient
+from spillway_server.engine_log import EngineLog, phase_of
+from spillway_server.lifecycle import Action, Event, Lifecycle, Rules, State
+from spillway_server.liveness import Watch, observe
+from spillway_server.refusal import Refusal
+
+_LOG_LINE_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to run and how to reach it: command, whole environment, address, log file."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(repr=False)
+    address: Address
+    log_path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How often the supervisor looks, and how long an engine may stand still, in seconds."""
+
+    probe: float = 0.25
+    drain: float = 0.1
+    watch: float = 5.0
+    stall_after: float = 120.0
+
+
+class Supervisor:
+    """Keeps one engine alive until `stop` is set or it fails too often; tells `on_event` everything it does.
+
+    Clock and chance are arguments, so that a test can hold them.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        on_event: Callable[[events.EngineEvent], None],
+        *,
+        rules: Rules = Rules(),  # noqa: B008 - frozen
+        intervals: Intervals = Intervals(),
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._launch = launch
+        self._on_event = on_event
+        self._rules = rules
+        self._intervals = intervals
+        self._clock = clock
+        self._chance = chance
+        # A handful of tasks, each with one event at a time: the bound can't be reached in practice.
+        self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue(maxsize=100)
+        self._life = Lifecycle(State.STOPPED)
+        self._launches = 0
+        self._launched_at = 0.0
+        self._process: asyncio.subprocess.Process | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = EngineLog(launch.log_path)
+        self._client = EngineClient(launch.address)
+        self._last_diagnosis: Refusal | None = None
+
+    async def run(self, stop: asyncio.Event) -> Refusal | None:
+        """Supervise until the end. Answers None after the stop that was asked for, else why it was given up."""
+        with self._log:
+            async with self._client:
+                try:
+                    return await self._loop(stop)
+                finally:
+                    await asyncio.shield(self._clear())
+
+    async def _loop(self, stop: asyncio.Event) -> Refusal | None:
+        stopper = asyncio.create_task(self._tell_stop(stop))
+        try:
+            life, actions = lifecycle.begin(self._clock(), self._rules)
+            await self._apply(life, actions)
+            while not self._life.is_final:
+                number, event = await self._next_event()
+                # An event of an earlier process says nothing about this one; 0 is the supervisor's own.
+                if number in (0, self._launches):
+                    life, actions = lifecycle.step(self._life, event, self._clock(), self._rules, self._chance())
+                    self._note(event)
+                    await self._apply(life, actions)
+        finally:
+            stopper.cancel()
+        if self._life.state is State.STOPPED:
+            self._on_event(events.EngineStopped())
+            return None
+        return self._last_diagnosis
+
+    async def _next_event(self) -> tuple[int, Event]:
+        deadline = self._life.deadline
+        left = None if deadline is None else max(0.0, deadline - self._clock())
+        try:
+            return await asyncio.wait_for(self._queue.get(), left)
+        except TimeoutError:
+            return 0, lifecycle.Tick()
+
+    def _note(self, event: Event) -> None:
+        """Keep why the engine goes down, before the state changes."""
+        if isinstance(event, lifecycle.Stalled):
+            self._last_diagnosis = diagnosis.HUNG
+        elif isinstance(event, lifecycle.Tick) and self._life.state is State.STARTING:
+            self._last_diagnosis = diagnosis.TOO_SLOW
+
+    async def _apply(self, life: Lifecycle, actions: tuple[Action, ...]) -> None:
+        before, self._life = self._life, life
+        for action in actions:
+            match action:
+                case Action.LAUNCH:
+                    await self._start()
+                case Action.ANNOUNCE:
+                    self._announce()
+                case Action.WITHDRAW:
+                    self._on_event(events.EngineUnready(f"the engine is {life.state}"))
+                case Action.TERMINATE:
+                    self._signal(signal.SIGTERM)
+                case Action.KILL:
+                    self._signal(signal.SIGKILL)
+                case Action.GIVE_UP:
+                    self._on_event(events.EngineFailed(self._last_diagnosis or diagnosis.TOO_SLOW, self._log.tail))
+        if life.state is State.DRAINING and before.state is not State.DRAINING:
+            self._spawn(self._drain())
+        if life.state is State.BACKOFF and before.state is not State.BACKOFF:
+            wait = (life.deadline or life.since) - life.since
+            self._on_event(events.EngineRestarting(wait, life.failures))
+
+    async def _start(self) -> None:
+        self._launches += 1
+        self._launched_at = self._clock()
+        _remove_stale_socket(self._launch.address.uds)
+        self._on_event(events.EngineStarting(self._life.failures + 1, self._launch.argv, str(self._launch.log_path)))
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", guard.__file__, str(self._rules.grace), *self._launch.argv),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._launch.env,
+            limit=_LOG_LINE_LIMIT,
+            start_new_session=True,
+        )
+        self._spawn(self._follow(self._process, self._launches))
+        self._spawn(self._await_ready(self._launches))
+
+    def _announce(self) -> None:
+        address, elapsed = self._launch.address, self._clock() - self._launched_at
+        self._on_event(events.EngineReady(address.base_url, address.served_model, elapsed, address.uds))
+        self._spawn(self._watch(self._launches))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell_stop(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        await self._queue.put((0, lifecycle.StopAsked()))
+
+    async def _follow(self, process: asyncio.subprocess.Process, number: int) -> None:
+        """Keep the log until it ends, then tell the exit."""
+        assert process.stdout is not None
+        told = ""
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                continue  # a line over the limit: asyncio drops it and goes on
+            if not line:
+                break
+            phase = phase_of(self._log.write(line))
+            if phase and phase != told and self._life.state is State.STARTING:
+                told = phase
+                self._on_event(events.EngineProgress(phase, self._clock() - self._launched_at))
+        status = await process.wait()
+        if self._life.state in (State.STARTING, State.READY):
+            self._last_diagnosis = diagnosis.diagnose(status, self._log.tail)
+            self._on_event(events.EngineExited(status, self._last_diagnosis, self._log.tail))
+        await self._queue.put((number, lifecycle.Exited()))
+
+    async def _await_ready(self, number: int) -> None:
+        while number == self._launches and self._life.state is State.STARTING:
+            if await self._client.generates():
+                await self._queue.put((number, lifecycle.ProbeOk()))
+                return
+            await asyncio.sleep(self._intervals.probe)
+
+    async def _watch(self, number: int) -> None:
+        watch = Watch(since=self._clock())
+        while number == self._launches and self._life.state is State.READY:
+            load = await self._client.load()
+            if load is not None:
+                watch, stalled = observe(watch, load, self._clock(), self._intervals.stall_after)
+                if stalled:
+                    await self._queue.put((number, lifecycle.Stalled()))
+                    return
+            await asyncio.sleep(self._intervals.watch)
+
+    async def _drain(self) -> None:
+        told: int | None = -1  # tell only changes
+        while self._life.state is State.DRAINING:
+            load = await self._client.load()
+            count = None if load is None else load.running + load.waiting
+            if count != told:
+                told = count
+                self._on_event(events.EngineDraining(count))
+            if count is not None:
+                await self._queue.put((0, lifecycle.InFlight(count)))
+            await asyncio.sleep(self._intervals.drain)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """SIGTERM goes to the guard, which passes it on; SIGKILL to the guard's whole process group."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if number is signal.SIGKILL:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+
+    async def _clear(self) -> None:
+        """Leave no task and no process behind, however the loop ended."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            self._signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), self._rules.grace)
+            except TimeoutError:
+                self._signal(signal.SIGKILL)
+                await process.wait()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _remove_stale_socket(uds: str | None) -> None:
+    # A socket file left by a killed engine would make the new one fail to bind.
+    if uds and Path(uds).is_socket():
+        Path(uds).unlink(missing_ok=True)
