@@ -1,0 +1,211 @@
+"""Measures systems in rounds: each round starts every system once, so that a slow minute of the machine hits all."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadtests.bench import cpu, machine
+from loadtests.bench.install import Unavailable
+from loadtests.bench.processes import (
+    CACHE,
+    ROOT,
+    BenchError,
+    Cores,
+    free_port,
+    pinned,
+    running,
+    stub_upstream,
+    wait_until_it_answers,
+)
+from loadtests.bench.scenarios import Scenario
+from loadtests.bench.systems import Place, System
+
+SETTLE_S = 2.0
+LOAD_LIMIT_S = 180
+WARM_UP = 200
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure. `quick`: short loads, for a look and not for a figure."""
+
+    systems: Sequence[System]
+    scenarios: Sequence[Scenario]
+    rounds: int
+    quick: bool
+
+
+@dataclass(slots=True)
+class Samples:
+    """One scenario on one system, one entry per round."""
+
+    cpu_us_per_request: list[float] = field(default_factory=list)
+    requests: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    peak: int = 0
+    median_ms: list[float] = field(default_factory=list)
+    others_busy_cores: list[float] = field(default_factory=list)
+    decisions: dict[str, int] = field(default_factory=dict)
+
+    def add(self, cpu_us: float, load: dict[str, Any], others: float) -> None:
+        if load["completed"]:
+            self.cpu_us_per_request.append(cpu_us / load["completed"])
+        self.requests += load["completed"]
+        self.peak = max(self.peak, load["peak"])
+        self.median_ms.append(load["median_s"] * 1000)
+        self.others_busy_cores.append(others)
+        for mine, seen in ((self.errors, load["errors"]), (self.decisions, load["decisions"])):
+            for name, count in seen.items():
+                mine[name] = mine.get(name, 0) + count
+
+    def as_json(self) -> dict[str, Any]:
+        figures = self.cpu_us_per_request
+        return {
+            "cpu_us_per_request": round(statistics.median(figures), 1) if figures else None,
+            "rounds": [round(value, 1) for value in figures],
+            "requests": self.requests,
+            "errors": self.errors,
+            "peak_concurrent": self.peak,
+            "median_ms": round(statistics.median(self.median_ms), 2) if self.median_ms else None,
+            "others_busy_cores": [round(value, 2) for value in self.others_busy_cores],
+            "decisions": self.decisions,
+        }
+
+
+@dataclass(slots=True)
+class SystemResult:
+    """All of one system."""
+
+    version: str
+    what: str
+    idle_rss_mib: list[float] = field(default_factory=list)
+    loaded_rss_mib: list[float] = field(default_factory=list)
+    scenarios: dict[str, Samples] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "what": self.what,
+            "idle_rss_mib": round(statistics.median(self.idle_rss_mib), 1) if self.idle_rss_mib else None,
+            "loaded_rss_mib": round(max(self.loaded_rss_mib), 1) if self.loaded_rss_mib else None,
+            "scenarios": {name: samples.as_json() for name, samples in self.scenarios.items()},
+        }
+
+
+@dataclass(slots=True)
+class BenchResult:
+    """All of a run; `skipped` says why a system is missing."""
+
+    rounds: int
+    quick: bool
+    systems: dict[str, SystemResult] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": machine.describe(),
+            "figure": "CPU microseconds (user + system) of the process tree per completed request, median of rounds",
+            "rounds": self.rounds,
+            "quick": self.quick,
+            "systems": {name: result.as_json() for name, result in self.systems.items()},
+            "skipped": self.skipped,
+        }
+
+
+def measure(plan: Plan, say: Say) -> BenchResult:
+    """Runs the plan. A system that can't be had or fails is skipped with its reason; the others go on."""
+    result = BenchResult(plan.rounds, plan.quick)
+    for system in plan.systems:
+        say(f"{system.name}: preparing")
+        try:
+            result.systems[system.name] = SystemResult(system.prepare(), system.what)
+        except Unavailable as reason:
+            result.skipped[system.name] = str(reason)
+            say(f"{system.name}: skipped, {reason}")
+    for number in range(plan.rounds):
+        for system in plan.systems:
+            if system.name in result.skipped:
+                continue
+            say(f"round {number + 1} of {plan.rounds}: {system.name}")
+            try:
+                _one_start(system, plan, result.systems[system.name], say)
+            except (BenchError, Unavailable, ProcessLookupError) as error:
+                result.skipped[system.name] = f"{type(error).__name__}: {error}"
+                say(f"{system.name}: given up, {error}")
+                del result.systems[system.name]
+    return result
+
+
+def _one_start(system: System, plan: Plan, result: SystemResult, say: Say) -> None:
+    cores = Cores.of_this_machine()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Under the checkout, not in the system's temporary folder: that may be memory, where a durable write is free.
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="run-") as folder:
+        scratch = Path(folder)
+        with stub_upstream(cores, scratch) as upstream_port:
+            place = Place(free_port(), upstream_port, scratch)
+            command = system.command(place)
+            log = scratch / "system.log"
+            with running(command, cores.system, log) as process:
+                wait_until_it_answers(process, place.port, command.key, log)
+                time.sleep(SETTLE_S)
+                result.idle_rss_mib.append(cpu.use(process.pid).rss_mib)
+                for scenario in plan.scenarios:
+                    samples = result.scenarios.setdefault(scenario.name, Samples())
+                    _one_load(process.pid, scenario, Load(place.port, command.key, cores.load, plan.quick), samples)
+                    figure = samples.cpu_us_per_request[-1:]
+                    shown = f"{figure[0]:,.0f} us/request" if figure else "nothing completed"
+                    say(
+                        f"  {system.name} {scenario.name}: {shown}"
+                        + (f", errors {samples.errors}" if samples.errors else "")
+                    )
+                result.loaded_rss_mib.append(cpu.use(process.pid).rss_mib)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How the load generator is started."""
+
+    port: int
+    key: str
+    core: int | None
+    quick: bool
+
+    def run(self, scenario: str, count: int | None = None) -> dict[str, Any]:
+        """One load in a process of its own; its result as `LoadResult`'s fields."""
+        argv = [sys.executable, "-m", "loadtests.bench.load", "--port", str(self.port), "--scenario", scenario]
+        argv += ["--key", self.key] if self.key else []
+        argv += ["--quick"] if self.quick else []
+        argv += ["--count", str(count)] if count is not None else []
+        command = pinned(tuple(argv), self.core)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_LIMIT_S, cwd=ROOT, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"the load {scenario} did not end within {LOAD_LIMIT_S} s") from error
+        if done.returncode != 0:
+            raise BenchError(f"the load generator failed: {done.stderr.strip()[-300:]}")
+        loaded: dict[str, Any] = json.loads(done.stdout)
+        return loaded
+
+
+def _one_load(pid: int, scenario: Scenario, load: Load, samples: Samples) -> None:
+    load.run(scenario.name, count=min(WARM_UP, scenario.connections * 8) if not scenario.pace_ms[1] else 16)
+    begun, busy, before = time.monotonic(), machine.busy_cpu_s(), cpu.use(pid)
+    seen = load.run(scenario.name)
+    after = cpu.use(pid)
+    used_s = (after.cpu_us - before.cpu_us) / 1e6
+    wall = time.monotonic() - begun
+    # Includes stub and generator: more than about one core says that somebody else was busy too.
+    others = max(0.0, (machine.busy_cpu_s() - busy - used_s) / wall)
+    samples.add(after.cpu_us - before.cpu_us, seen, others)

@@ -1,0 +1,244 @@
+"""The systems under test: how each is installed in an environment of its own, and started.
+
+Peers run as they come, without key store or database. Spillway runs with everything on: a key required, decision
+over two backends, backlog, scraping, a durable ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+
+from loadtests.bench.install import Unavailable, debian_program, environment, installed_version
+from loadtests.bench.processes import ROOT, Command, free_port
+
+RELAY = Path(__file__).with_name("relay_asgi.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one start of a system happens: the port it listens on, its upstream's port, a folder for its files."""
+
+    port: int
+    upstream_port: int
+    scratch: Path
+
+    @property
+    def upstream(self) -> str:
+        return f"http://127.0.0.1:{self.upstream_port}"
+
+
+class System(Protocol):
+    """One system under test."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def what(self) -> str: ...
+
+    def prepare(self) -> str:
+        """Installs it where needed and returns its version.
+
+        Raises:
+            Unavailable: it can't be had here; the message is the reason.
+        """
+
+    def command(self, place: Place) -> Command:
+        """Writes its files into `place.scratch` and says how to start it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """The stub upstream itself, in the proxy's place."""
+
+    name: str = "bare"
+    what: str = "the stub upstream itself, no proxy"
+
+    def prepare(self) -> str:
+        return "-"
+
+    def command(self, place: Place) -> Command:
+        return Command((sys.executable, "-m", "loadtests.bench.upstream", "--port", str(place.port)))
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """nginx, one worker, upstream connections kept alive, unbuffered as streams need it."""
+
+    name: str = "nginx"
+    what: str = "C, forwards without looking at the body"
+
+    def prepare(self) -> str:
+        program = debian_program("nginx", "usr/sbin/nginx")
+        shown = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=20, check=False)
+        return shown.stderr.strip().rpartition("/")[2]
+
+    def command(self, place: Place) -> Command:
+        program = debian_program("nginx", "usr/sbin/nginx")
+        file = place.scratch / "nginx.conf"
+        file.write_text(_NGINX.format(folder=place.scratch, port=place.port, upstream=place.upstream_port))
+        return Command((program, "-p", str(place.scratch), "-e", "stderr", "-c", str(file)))
+
+
+# `user root` only matters (and is only allowed) when started by root, whose folders others can't write.
+_NGINX = """daemon off;
+worker_processes 1;
+user root;
+pid {folder}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 2048; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  client_body_buffer_size 64k;
+  keepalive_requests 1000000;
+  upstream engine {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    location / {{
+      proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+      proxy_read_timeout 120s;
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class VllmRouter:
+    """vLLM's own router, in Rust."""
+
+    name: str = "vllm-router"
+    what: str = "Rust, balances over vLLM workers; no keys, no ledger"
+
+    def prepare(self) -> str:
+        return installed_version(environment("vllm-router"), "vllm-router")
+
+    def command(self, place: Place) -> Command:
+        python = environment("vllm-router")
+        argv = [str(python.with_name("vllm-router")), "--host", "127.0.0.1", "--port", str(place.port)]
+        argv += ["--worker-urls", place.upstream, "--policy", "round_robin", "--log-level", "warning"]
+        # Its default limits would turn some of 200 streams away; no other setting is touched.
+        argv += [
+            "--max-concurrent-requests",
+            "1024",
+            "--prometheus-host",
+            "127.0.0.1",
+            "--prometheus-port",
+            str(free_port()),
+        ]
+        return Command(tuple(argv))
+
+
+@dataclass(frozen=True, slots=True)
+class LiteLlm:
+    """LiteLLM's proxy, one worker (it is given one core), no database, no callbacks."""
+
+    name: str = "litellm"
+    what: str = "Python, LiteLLM proxy; no keys, no database"
+
+    def prepare(self) -> str:
+        return installed_version(environment(self.name), "litellm")
+
+    def command(self, place: Place) -> Command:
+        python = environment(self.name)
+        file = place.scratch / "litellm.yaml"
+        model = {"model": "openai/demo", "api_base": f"{place.upstream}/v1", "api_key": "stub"}
+        config = {"model_list": [{"model_name": "demo", "litellm_params": model}], "litellm_settings": {}}
+        file.write_text(yaml.safe_dump(config))
+        argv = (str(python.with_name("litellm")), "--config", str(file), "--host", "127.0.0.1")
+        env = {
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_MODE": "PRODUCTION",
+            "HOME": str(place.scratch),
+        }
+        return Command((*argv, "--port", str(place.port), "--num_workers", "1", "--telemetry", "False"), env)
+
+
+@dataclass(frozen=True, slots=True)
+class AsgiRelay:
+    """What a minimal Python relay on a ready-made client costs: the yardstick for our own transport."""
+
+    name: str = "asgi-aiohttp"
+    what: str = "Python, bare ASGI on uvicorn + aiohttp client; only relays"
+
+    def prepare(self) -> str:
+        return installed_version(environment("relay"), "aiohttp")
+
+    def command(self, place: Place) -> Command:
+        return Command((str(environment("relay")), str(RELAY), str(place.port), place.upstream))
+
+
+@dataclass(frozen=True, slots=True)
+class Spillway:
+    """Our router: key, decision, backlog, scraping and a durable SQLite ledger on."""
+
+    name: str = "spillway"
+    what: str = "Python, everything on: key, decision, backlog, durable ledger"
+    binary: Path = Path(sys.executable).with_name("spillway")
+
+    def prepare(self) -> str:
+        if not self.binary.exists():
+            raise Unavailable(f"{self.binary} is not installed; run `make install`")
+        shown = self._run("route", "--help")
+        if shown.returncode != 0:
+            raise Unavailable(f"`spillway route` does not run: {shown.stderr.strip()[-200:]}")
+        return installed_version(Path(sys.executable), "spillway")
+
+    def command(self, place: Place) -> Command:
+        file = place.scratch / "spillway.yaml"
+        file.write_text(yaml.safe_dump(_spillway_config(place)))
+        made = self._run("keys", "create", "--json", "--config", str(file))
+        if made.returncode != 0:
+            raise Unavailable(f"`spillway keys create` failed: {(made.stderr or made.stdout).strip()[-300:]}")
+        return Command((str(self.binary), "route", "--config", str(file)), {}, _secret(made.stdout))
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = [str(self.binary), *arguments]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+
+
+def _spillway_config(place: Place) -> dict[str, object]:
+    price = {"input_per_million": "0.15", "output_per_million": "0.60"}
+    cloud = {"name": "cloud", "provider": "generic", "base_url": f"{place.upstream}/v1", "api_key": "stub"}
+    return {
+        "listen": f"127.0.0.1:{place.port}",
+        "gpu": {"price_per_hour": "1.39", "count": 1},
+        "backends": [
+            {"name": "local", "provider": "vllm", "local": True, "base_url": f"{place.upstream}/v1", "model": "demo"},
+            {**cloud, "model": "demo", "price": price},
+        ],
+        "aliases": {"auto": {"chain": ["local", "cloud"]}, "demo": {"chain": ["local", "cloud"]}},
+        "keys": {"required": True},
+        "ledger": {"url": f"sqlite:///{place.scratch}/spillway.db"},
+    }
+
+
+def _secret(shown: str) -> str:
+    """The secret in what `spillway keys create --json` prints."""
+    made = json.loads(shown)
+    for name in ("key", "secret", "token"):
+        if isinstance(made.get(name), str):
+            return str(made[name])
+    raise Unavailable(f"`spillway keys create --json` shows no key, only: {', '.join(made)}")
+
+
+_ALL: tuple[System, ...] = (
+    Bare(),
+    Nginx(),
+    VllmRouter(),
+    LiteLlm(),
+    LiteLlm("litellm-1.80", "an older LiteLLM that costs less CPU"),
+    AsgiRelay(),
+    Spillway(),
+)
+SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}
