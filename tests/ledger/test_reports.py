@@ -1,0 +1,275 @@
+"""The report against a bill computed by other means from the same rows."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from spillway_router.core.attribution import GpuRental, WorkCoefficients
+from spillway_router.core.tariff import NANO, Tariff, Usage, price
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.gpu_hours import metered, started
+from spillway_router.ledger.report_tables import money, render_report, report_json
+from spillway_router.ledger.reports import CLOUD_ROWS, Report, day_range, day_report
+from spillway_router.ledger.sqlite import SqliteLedger
+
+DAY = date(2026, 11, 20)
+START, END = day_range(DAY)
+HOUR_MS = 3_600_000
+RENTAL = GpuRental(Decimal("1.39"))
+COEFFICIENTS = WorkCoefficients(prefill_ps=100_000_000, decode_ps=1_000_000_000, kv_ps=0)
+OSS = Tariff(Decimal("0.075"), Decimal("0.30"), valid_from="2026-11-20", source="groq")
+MINI = Tariff(Decimal("0.15"), Decimal("0.60"), valid_from="2026-11-20", source="openai")
+ALTERNATIVES = {"groq/gpt-oss-20b": OSS, "openai/gpt-4o-mini": MINI}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger.open(tmp_path / "spillway.db")
+    yield opened
+    opened.close()
+
+
+def report_of(ledger: SqliteLedger) -> Report:
+    return day_report(ledger, DAY, RENTAL, COEFFICIENTS, ALTERNATIVES)
+
+
+def local(request: str, seconds: int, attempt: int = 1, **rest: Any) -> Entry:
+    given = {"decision": "local", "status": "ok", "prompt_tokens": 1000, "completion_tokens": 100, **rest}
+    return Entry(
+        kind="charged",
+        request_id=request,
+        attempt_no=attempt,
+        ts=START + 5,
+        backend="local",
+        model="demo",
+        local=True,
+        gpu_us=seconds * 1_000_000,
+        **given,
+    )
+
+
+def cloud(request: str, decision: str, amount: int, attempt: int = 1, **rest: Any) -> Entry:
+    given = {"status": "ok", "prompt_tokens": 1000, "completion_tokens": 100, **rest}
+    return Entry(
+        kind="charged",
+        request_id=request,
+        attempt_no=attempt,
+        ts=START + 5,
+        backend="groq",
+        model="gpt-oss-20b",
+        decision=decision,
+        amount_nano=amount,
+        **given,
+    )
+
+
+def hours(count: float) -> tuple[Entry, ...]:
+    return metered(started("b1", RENTAL, START), START + round(count * HOUR_MS))[1]
+
+
+def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:
+    ledger.append(
+        (
+            *hours(2),  # 2.78 USD for 7200 GPU-seconds
+            local("a", 1800, document=True),
+            local("b", 900),
+            local("c", 900, status="discarded", document=True),  # draft that was escalated
+            cloud("c", "escalated", 500_000, attempt=2, document=True),
+            cloud("d", "overflow", 105_000),
+            cloud("e", "overflow", 0, status="error", prompt_tokens=0, completion_tokens=0),
+            cloud("e", "fallback", 105_000, attempt=2),
+            cloud("f", "byok", 0),
+            Entry(kind="reserved", request_id="g", attempt_no=1, ts=START + 9, backend="groq", reserved_nano=7_000),
+        )
+    )
+    report = report_of(ledger)
+    fixed, side = report.fixed, report.cloud
+    assert (fixed.billed_nano, fixed.used_nano, fixed.idle_nano) == (
+        2_780_000_000,
+        1_390_000_000,
+        1_390_000_000,
+    )
+    assert (fixed.gpu_hours, fixed.utilisation) == (2.0, 0.5)
+    assert (fixed.served.answers, fixed.rows[0].discarded) == (2, 1)
+    costs = {row.decision: (row.served.answers, row.cost_nano) for row in side.rows}
+    assert costs == {
+        "overflow": (1, 105_000),
+        "escalated": (1, 500_000),
+        "fallback": (1, 105_000),
+        "pinned": (0, 0),
+        "byok": (1, 0),
+        "other": (0, 0),
+    }
+    assert (side.unsettled, side.unsettled_nano, side.cost_nano) == (1, 7_000, 717_000)
+    assert (report.requests, report.served.answers, report.served.documents) == (6, 6, 2)
+    assert report.total_nano == 2_780_717_000
+    # 6 answers with 6,600 tokens in all; documents did 3/4 of the local work and cost 500,000 in the cloud
+    assert report.units.per_request_nano == 463_452_833
+    assert report.units.per_1k_tokens_nano == 421_320_758
+    assert report.units.per_document_nano == (2_780_000_000 * 3 // 4 + 500_000) // 2
+    # 6 x (1000 x 0.075 + 100 x 0.30) USD per million
+    oss = report.alternatives[0]
+    assert (oss.tariff_ref, oss.all_cloud_nano) == ("groq@2026-11-20", 630_000)
+    assert oss.savings_nano == 630_000 - 2_780_717_000
+    assert oss.break_even.requests_per_day == pytest.approx(24 * 1.39 / 105e-6)
+    # cloud answers would be 4 x (1000 x 0.1 ms + 100 x 1 ms) = 0.8 s of work on the GPU
+    assert report.capacity_per_day == pytest.approx(86400 * 6 / 2700.8)
+    assert report.all_local is not None
+    assert (report.all_local.gpus_needed, report.all_local.cost_nano) == (1, 2_780_000_000)
+
+
+def test_work_for_more_than_one_gpu_needs_more_in_the_all_local_case(ledger: SqliteLedger) -> None:
+    big = {"prompt_tokens": 0, "completion_tokens": 5_000_000}  # 5000 s of work here
+    ledger.append((*hours(1), cloud("a", "overflow", 1, **big)))
+    report = report_of(ledger)
+    assert report.all_local is not None
+    assert (report.all_local.gpus_needed, report.all_local.cost_nano) == (2, 2_780_000_000)
+
+
+def test_other_days_dont_count(ledger: SqliteLedger) -> None:
+    early = Entry(kind="charged", request_id="x", attempt_no=1, ts=START - 1, amount_nano=5, status="ok")
+    late = Entry(kind="charged", request_id="y", attempt_no=1, ts=END, amount_nano=5, status="ok")
+    ledger.append((early, late))
+    assert report_of(ledger).total_nano == 0
+    assert report_of(ledger).requests == 0
+
+
+def test_an_empty_day_divides_by_nothing(ledger: SqliteLedger) -> None:
+    report = report_of(ledger)
+    assert report.units.per_request_nano is None
+    assert report.all_local is None
+    assert report.alternatives[0].break_even.utilisation is None
+    assert "0 requests" in shown(report)
+
+
+statuses = st.sampled_from(["ok", "ok", "ok", "error", "aborted", "discarded", "unknown"])
+attempts = st.lists(
+    st.tuples(
+        st.booleans(),  # local
+        st.sampled_from(["overflow", "escalated", "fallback", "pinned", "byok", "cache"]),
+        statuses,
+        st.integers(0, 5000),
+        st.integers(0, 2000),
+        st.booleans(),  # document
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(attempts, st.integers(0, 24 * 60), st.integers(0, 10**6))
+def test_the_report_equals_a_bill_added_up_row_by_row(
+    made: list[tuple[bool, str, str, int, int, bool]], minutes: int, adjustment: int
+) -> None:
+    """An own bill kept while the rows are made: plain sums, no grouping, no SQL."""
+    rows: list[Entry] = list(hours(minutes / 60))
+    bill = answers = tokens_in = tokens_out = documents = work = 0
+    by_decision = dict.fromkeys(CLOUD_ROWS, 0)
+    all_cloud = Fraction(0)
+    for number, (is_local, decision, status, prompt, out, document) in enumerate(made):
+        shape: dict[str, Any] = {
+            "status": status,
+            "prompt_tokens": prompt,
+            "completion_tokens": out,
+            "document": document,
+        }
+        if is_local:
+            rows.append(local(f"r{number}", 7, **shape))
+            work += 7
+        else:
+            cost = price(Usage(prompt, out), MINI)
+            rows.append(cloud(f"r{number}", decision, cost, **shape))
+            bill += cost
+            by_decision[decision if decision in by_decision else "other"] += cost
+        if status in ("ok", "aborted"):
+            answers += 1
+            documents += document
+            tokens_in += prompt
+            tokens_out += out
+            all_cloud += Fraction(prompt) * 75 + Fraction(out) * 300
+    if made and not made[0][0]:
+        rows.append(_adjusted(rows, adjustment))
+        bill += adjustment
+        decision = made[0][1]
+        by_decision[decision if decision in by_decision else "other"] += adjustment
+
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = SqliteLedger.open(Path(folder) / "spillway.db")
+        ledger.append(rows)
+        report = report_of(ledger)
+        ledger.close()
+
+    billed = int(Fraction(139, 100) * minutes * NANO / 60)
+    assert report.fixed.billed_nano == billed
+    assert report.fixed.used_nano + report.fixed.idle_nano == billed
+    assert sum(row.used_nano for row in report.fixed.rows) == report.fixed.used_nano
+    if minutes:
+        share = min(Fraction(1), Fraction(work, minutes * 60))
+        assert abs(report.fixed.used_nano - billed * share) < 40
+    assert {row.decision: row.cost_nano for row in report.cloud.rows} == by_decision
+    assert report.total_nano == billed + bill
+    assert (report.requests, report.served.attempts) == (len(made), len(made))
+    assert (report.served.answers, report.served.documents) == (answers, documents)
+    assert (report.served.prompt_tokens, report.served.completion_tokens) == (tokens_in, tokens_out)
+    assert report.alternatives[0].all_cloud_nano == all_cloud
+
+
+def _adjusted(rows: list[Entry], nano: int) -> Entry:
+    first = next(row for row in rows if row.request_id == "r0")
+    return Entry(
+        kind="adjusted",
+        request_id="r0",
+        attempt_no=1,
+        ts=first.ts,
+        backend=first.backend,
+        model=first.model,
+        decision=first.decision,
+        status=first.status,
+        document=first.document,
+        amount_nano=nano,
+    )
+
+
+def shown(report: Report, width: int = 140) -> str:
+    console = Console(file=StringIO(), width=width, color_system=None)
+    render_report(report, console)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_both_sides_stand_side_by_side(ledger: SqliteLedger) -> None:
+    ledger.append((*hours(1), local("a", 1800), cloud("b", "overflow", 105_000)))
+    text = shown(report_of(ledger))
+    heading = next(line for line in text.splitlines() if "Fixed: rented GPU" in line)
+    assert "Per request: cloud" in heading
+    for part in ("50.0%  $0.695000", "$0.000105", "1.000 GPU-hours  $1.390000", "requests/day", "groq/gpt-oss-20b"):
+        assert part in text
+    assert max(len(line) for line in shown(report_of(ledger), width=80).splitlines()) <= 80
+
+
+def test_json_has_exact_integers_and_decimal_text(ledger: SqliteLedger) -> None:
+    ledger.append((*hours(1), cloud("b", "overflow", 105_001)))
+    data = json.loads(report_json(report_of(ledger)))
+    assert data["cloud"]["cost_nano"] == 105_001
+    assert data["cloud"]["cost_usd"] == "0.000105001"
+    assert data["fixed"]["units"]["per_request_usd"] is None
+    assert data["day"] == "2026-11-20"
+
+
+def test_money_in_tables() -> None:
+    assert money(1_499) == "$0.000001"
+    assert money(-1_500_000_000) == "-$1.500000"
+    assert money(-1) == "$0.000000"
