@@ -49,8 +49,10 @@ def ratio(result: dict[str, Any], ours: str, peer: str, scenario: str) -> float 
 
 
 def _figure(samples: dict[str, Any] | None) -> str:
-    if samples is None or samples["cpu_us_per_request"] is None:
+    if samples is None:
         return "-"
+    if samples["cpu_us_per_request"] is None:
+        return "not held*"
     return f"{samples['cpu_us_per_request']:,.0f}" + ("*" if samples["errors"] else "")
 
 

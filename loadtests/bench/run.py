@@ -6,28 +6,17 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from loadtests.bench import cpu, machine
 from loadtests.bench.install import Unavailable
-from loadtests.bench.processes import (
-    CACHE,
-    ROOT,
-    BenchError,
-    Cores,
-    free_port,
-    pinned,
-    running,
-    stub_upstream,
-    wait_until_it_answers,
-)
+from loadtests.bench.processes import ROOT, BenchError, pinned
 from loadtests.bench.scenarios import Scenario
-from loadtests.bench.systems import Place, System
+from loadtests.bench.start import started
+from loadtests.bench.systems import System
 
 SETTLE_S = 2.0
 LOAD_LIMIT_S = 180
@@ -68,11 +57,17 @@ class Samples:
             for name, count in seen.items():
                 mine[name] = mine.get(name, 0) + count
 
+    @property
+    def held(self) -> bool:
+        """Fewer than one answer in a hundred failed; else CPU per completed request says nothing."""
+        return sum(self.errors.values()) * 100 < self.requests
+
     def as_json(self) -> dict[str, Any]:
-        figures = self.cpu_us_per_request
+        figures = self.cpu_us_per_request if self.held else []
         return {
+            "held": self.held,
             "cpu_us_per_request": round(statistics.median(figures), 1) if figures else None,
-            "rounds": [round(value, 1) for value in figures],
+            "rounds": [round(value, 1) for value in self.cpu_us_per_request],
             "requests": self.requests,
             "errors": self.errors,
             "peak_concurrent": self.peak,
@@ -148,29 +143,17 @@ def measure(plan: Plan, say: Say) -> BenchResult:
 
 
 def _one_start(system: System, plan: Plan, result: SystemResult, say: Say) -> None:
-    cores = Cores.of_this_machine()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    # Under the checkout, not in the system's temporary folder: that may be memory, where a durable write is free.
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="run-") as folder:
-        scratch = Path(folder)
-        with stub_upstream(cores, scratch) as upstream_port:
-            place = Place(free_port(), upstream_port, scratch)
-            command = system.command(place)
-            log = scratch / "system.log"
-            with running(command, cores.system, log) as process:
-                wait_until_it_answers(process, place.port, command.key, log)
-                time.sleep(SETTLE_S)
-                result.idle_rss_mib.append(cpu.use(process.pid).rss_mib)
-                for scenario in plan.scenarios:
-                    samples = result.scenarios.setdefault(scenario.name, Samples())
-                    _one_load(process.pid, scenario, Load(place.port, command.key, cores.load, plan.quick), samples)
-                    figure = samples.cpu_us_per_request[-1:]
-                    shown = f"{figure[0]:,.0f} us/request" if figure else "nothing completed"
-                    say(
-                        f"  {system.name} {scenario.name}: {shown}"
-                        + (f", errors {samples.errors}" if samples.errors else "")
-                    )
-                result.loaded_rss_mib.append(cpu.use(process.pid).rss_mib)
+    with started(system) as running:
+        time.sleep(SETTLE_S)
+        result.idle_rss_mib.append(cpu.use(running.pid).rss_mib)
+        load = Load(running.port, running.key, running.cores.load, plan.quick)
+        for scenario in plan.scenarios:
+            samples = result.scenarios.setdefault(scenario.name, Samples())
+            figure = _one_load(running.pid, scenario, load, samples)
+            shown = f"{figure:,.0f} us/request" if figure else "nothing completed"
+            errors = f", errors so far {samples.errors}" if samples.errors else ""
+            say(f"  {system.name} {scenario.name}: {shown}{errors}")
+        result.loaded_rss_mib.append(cpu.use(running.pid).rss_mib)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +182,7 @@ class Load:
         return loaded
 
 
-def _one_load(pid: int, scenario: Scenario, load: Load, samples: Samples) -> None:
+def _one_load(pid: int, scenario: Scenario, load: Load, samples: Samples) -> float | None:
     load.run(scenario.name, count=min(WARM_UP, scenario.connections * 8) if not scenario.pace_ms[1] else 16)
     begun, busy, before = time.monotonic(), machine.busy_cpu_s(), cpu.use(pid)
     seen = load.run(scenario.name)
@@ -209,3 +192,4 @@ def _one_load(pid: int, scenario: Scenario, load: Load, samples: Samples) -> Non
     # Includes stub and generator: more than about one core says that somebody else was busy too.
     others = max(0.0, (machine.busy_cpu_s() - busy - used_s) / wall)
     samples.add(after.cpu_us - before.cpu_us, seen, others)
+    return (after.cpu_us - before.cpu_us) / seen["completed"] if seen["completed"] else None

@@ -1,0 +1,45 @@
+"""One system under test, started on its core in front of a stub upstream on the other, until the block ends."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.bench.processes import CACHE, Cores, free_port, running, stub_upstream, wait_until_it_answers
+from loadtests.bench.systems import Place, System
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A running system: the root of its process tree, its port, the bearer token, the stub's port."""
+
+    pid: int
+    port: int
+    key: str
+    upstream_port: int
+    cores: Cores
+
+
+@contextlib.contextmanager
+def started(system: System) -> Iterator[Started]:
+    """Starts stub and system, waits until a request comes back whole; ends both in the end.
+
+    Raises:
+        BenchError: it did not start or did not answer; the message has the end of its log.
+        Unavailable: it can't be configured here.
+    """
+    cores = Cores.of_this_machine()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Under the checkout, not in the system's temporary folder: that may be memory, where a durable write is free.
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="run-") as folder:
+        scratch = Path(folder)
+        with stub_upstream(cores, scratch) as upstream_port:
+            place = Place(free_port(), upstream_port, scratch)
+            command = system.command(place)
+            log = scratch / "system.log"
+            with running(command, cores.system, log) as process:
+                wait_until_it_answers(process, place.port, command.key, log)
+                yield Started(process.pid, place.port, command.key, upstream_port, cores)
