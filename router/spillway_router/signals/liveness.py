@@ -22,7 +22,7 @@ Pure: no I/O and no clock; `now` is seconds of any one monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -84,7 +84,7 @@ class LivenessState:
     good_looks: int = 0
     last_ok_at: float | None = None
     last_answer: Answer | None = None
-    replicas: Mapping[str, _Replica] = MappingProxyType({})
+    replicas: Mapping[str, _Replica] = field(default_factory=lambda: MappingProxyType({}))
     awaiting_since: float | None = None
     stalled: bool = False
     """Hung for want of steps, not of answers: more than an answer is needed to come back."""

@@ -37,6 +37,12 @@ class ScrapeSettings:
     """A page larger than this is refused: no engine has one, and it would be held in memory."""
 
 
+def pause_s(failures: int, settings: ScrapeSettings) -> float:
+    """Seconds from the begin of one reading to the next, after so many failures in a row: doubling, bounded."""
+    doubled = settings.interval_s * 2.0 ** min(max(0, failures - 1), 16)
+    return max(settings.interval_s, min(settings.max_backoff_s, doubled))
+
+
 def server_root(base_url: str) -> str:
     """`http://host:port/v1` -> `http://host:port`: metrics and health lie beside the API, not under it."""
     return base_url.rstrip("/").removesuffix("/v1")
@@ -72,17 +78,13 @@ class Scraper:
         if not self._url:
             self._on_sample(None, "this engine has no metrics page", self._clock())
             return
-        interval = self._settings.interval_s
         failures = 0
         while True:
             began = self._clock()
             sample, reason = await self.scrape()
             self._on_sample(sample, reason, self._clock())
             failures = failures + 1 if sample is None else 0
-            pause = interval
-            if failures:
-                pause = max(interval, min(self._settings.max_backoff_s, interval * 2 ** min(failures - 1, 16)))
-            await asyncio.sleep(max(0.0, began + pause - self._clock()))
+            await asyncio.sleep(max(0.0, began + pause_s(failures, self._settings) - self._clock()))
 
     async def scrape(self) -> tuple[EngineSample | None, str]:
         """One reading: the sample, or None and what went wrong."""

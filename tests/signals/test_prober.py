@@ -1,0 +1,185 @@
+"""The prober, with the scraper beside it, against real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from tests.signals.servers import Server, never, reply, serving
+
+from spillway_router.signals.engines import VLLM, WITHOUT_METRICS, EngineMetrics
+from spillway_router.signals.liveness import LivenessRules, Verdict
+from spillway_router.signals.prober import Prober, ProbeSettings
+from spillway_router.signals.scraper import Scraper, ScrapeSettings
+
+QUICK = ProbeSettings(interval_s=0.01, timeout_s=0.2, proof_timeout_s=0.2, proof_interval_s=0.02)
+RULES = LivenessRules(hung_after_s=0.3, suspect_after_s=0.1, stale_after_s=1.0)
+
+
+def page(running: int, generated: int) -> str:
+    return (
+        f"vllm:num_requests_running {running}\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.1\n"
+        f"vllm:generation_tokens_total {generated}\nvllm:prompt_tokens_total 1\nvllm:num_preemptions_total 0\n"
+    )
+
+
+@dataclass
+class Verdicts:
+    """Collects verdicts; `until` waits for one of a kind, ten seconds at most."""
+
+    seen: list[tuple[Verdict, float]] = field(default_factory=list)
+    _new: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, verdict: Verdict, now: float) -> None:
+        self.seen.append((verdict, now))
+        self._new.set()
+
+    async def until(self, wanted: Callable[[Verdict], bool]) -> tuple[Verdict, float]:
+        at = len(self.seen)
+        async with asyncio.timeout(10):
+            while True:
+                for verdict, now in self.seen[at:]:
+                    if wanted(verdict):
+                        return verdict, now
+                at = len(self.seen)
+                self._new.clear()
+                await self._new.wait()
+
+    async def becomes(self, condition: str) -> tuple[Verdict, float]:
+        return await self.until(lambda verdict: verdict.condition == condition)
+
+
+@asynccontextmanager
+async def probing(
+    server: Server,
+    metrics: EngineMetrics = VLLM,
+    *,
+    rules: LivenessRules = RULES,
+    settings: ProbeSettings = QUICK,
+    awaiting: Callable[[], int] = lambda: 0,
+    model: str = "",
+) -> AsyncIterator[Verdicts]:
+    verdicts = Verdicts()
+    async with httpx.AsyncClient() as client:
+        prober = Prober(
+            client, server.url, metrics, verdicts.take, awaiting=awaiting, model=model, rules=rules, settings=settings
+        )
+        scraper = Scraper(client, server.url, metrics, prober.on_sample, ScrapeSettings(interval_s=0.02))
+        tasks = [asyncio.create_task(prober.run()), asyncio.create_task(scraper.run())]
+        try:
+            yield verdicts
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            assert not [end for end in ended if isinstance(end, Exception)]
+
+
+def test_a_dead_engine_is_out_after_two_looks_that_take_less_than_two_seconds() -> None:
+    """One look may find a kept connection broken; the next finds nobody listening."""
+
+    async def main() -> None:
+        async with serving(health=reply(), metrics=reply(page(0, 0))) as server, probing(server) as verdicts:
+            await verdicts.becomes("up")
+            server.close()
+            looks = len(verdicts.seen)
+            verdict, _ = await verdicts.becomes("down")
+            assert verdict.reasons[0].startswith("refused")
+            assert [v.condition for v, _ in verdicts.seen].index("down") < looks + 2
+
+    asyncio.run(main())
+    assert 2 * ProbeSettings().interval_s < 2.0
+
+
+def test_a_stalled_engine_is_hung_though_its_health_path_says_ok_and_a_step_brings_it_back() -> None:
+    async def main() -> None:
+        async with serving(health=reply(), metrics=reply(page(2, 50))) as server, probing(server) as verdicts:
+            await verdicts.becomes("up")
+            verdict, _ = await verdicts.becomes("hung")
+            assert verdict.reasons[0].startswith("stalled: 2 requests unfinished, no step for ")
+            server.replies["/metrics"] = reply(page(2, 51))
+            await verdicts.becomes("up")
+
+    asyncio.run(main())
+
+
+def test_a_token_asked_in_doubt_keeps_a_living_engine_in() -> None:
+    """Its gauges are stale: they say that a request runs which was cancelled. The token makes it step."""
+
+    async def main() -> None:
+        async with serving(health=reply(), metrics=reply(page(1, 0))) as server:
+
+            def tokens() -> int:
+                return server.asked.count("/v1/completions")
+
+            async def answer_token(writer: asyncio.StreamWriter) -> None:
+                server.replies["/metrics"] = reply(page(1, tokens()))
+                await reply("{}")(writer)
+
+            server.replies["/v1/completions"] = answer_token
+            async with probing(server, model="m") as verdicts:
+                await verdicts.until(lambda _: tokens() >= 5)
+                assert {verdict.condition for verdict, _ in verdicts.seen} == {"up"}
+
+    asyncio.run(main())
+
+
+def test_a_hung_engine_is_asked_for_one_token_at_a_time() -> None:
+    async def main() -> None:
+        async with serving(health=reply(), metrics=reply(page(0, 9))) as server:
+            server.replies["/v1/completions"] = never
+            async with probing(server, model="m", awaiting=lambda: 3) as verdicts:
+                verdict, _ = await verdicts.becomes("hung")
+                assert verdict.reasons[0].startswith("stalled: 3 sent and none began, no step for ")
+                await verdicts.until(lambda _: server.asked.count("/v1/completions") >= 2)
+                # A health look, a scrape and one proof: never two proofs.
+                assert server.open_most <= 3
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["health", "metrics"])
+def test_a_silent_front_end(path: str) -> None:
+    """Health that never answers is a hang; a metrics page that never answers is none."""
+
+    async def main() -> None:
+        async with serving(health=reply(), metrics=reply(page(0, 0))) as server, probing(server) as verdicts:
+            await verdicts.becomes("up")
+            server.replies["/" + path] = never
+            if path == "health":
+                verdict, _ = await verdicts.becomes("hung")
+                assert "no answer" in verdict.reasons[0]
+                server.replies["/health"] = reply()
+                await verdicts.becomes("up")
+            else:
+                count = len(verdicts.seen)
+                await verdicts.until(lambda _: len(verdicts.seen) > count + 50)
+                assert {verdict.condition for verdict, _ in verdicts.seen} == {"up"}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("status", "condition"), [(200, "up"), (404, "up"), (401, "up"), (503, "starting")])
+def test_what_the_health_path_answers(status: int, condition: str) -> None:
+    async def main() -> None:
+        async with serving(health=reply("x", status), metrics=reply(page(0, 0))) as server, probing(server) as verdicts:
+            await verdicts.becomes(condition)
+
+    asyncio.run(main())
+
+
+def test_an_engine_without_metrics_is_asked_for_its_models() -> None:
+    async def main() -> None:
+        async with serving() as server:
+            server.replies["/v1/models"] = reply("{}" * 100_000, length=False)
+            async with probing(server, WITHOUT_METRICS, awaiting=lambda: 1) as verdicts:
+                await verdicts.becomes("up")
+                await verdicts.until(lambda _: len(verdicts.seen) > 40)
+                assert {verdict.condition for verdict, _ in verdicts.seen} == {"up"}
+                assert set(server.asked) == {"/v1/models"}
+
+    asyncio.run(main())

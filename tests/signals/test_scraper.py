@@ -1,0 +1,142 @@
+"""The scraper against real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.signals.servers import Reply, Server, endless, never, reply, serving
+
+from spillway_router.core.backlog import EngineLoad
+from spillway_router.signals.engines import VLLM, WITHOUT_METRICS, EngineMetrics
+from spillway_router.signals.exposition import EngineSample
+from spillway_router.signals.scraper import Scraper, ScrapeSettings, pause_s, server_root
+
+PAGE = (Path(__file__).parent / "data" / "vllm_0.32_cpu_busy.txt").read_text()
+QUICK = ScrapeSettings(interval_s=0.01, timeout_s=0.2, max_backoff_s=0.04)
+
+Reading = tuple[EngineSample | None, str, float]
+
+
+class Readings:
+    """Collects readings; `next` waits for one, five seconds at most."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Reading] = asyncio.Queue()
+
+    def take(self, sample: EngineSample | None, reason: str, now: float) -> None:
+        self._queue.put_nowait((sample, reason, now))
+
+    async def next(self) -> Reading:
+        async with asyncio.timeout(5):
+            return await self._queue.get()
+
+
+@asynccontextmanager
+async def scraping(
+    answer: Reply, settings: ScrapeSettings = QUICK, metrics: EngineMetrics = VLLM
+) -> AsyncIterator[tuple[Server, Readings]]:
+    readings = Readings()
+    async with serving(metrics=answer) as server, httpx.AsyncClient() as client:
+        task = asyncio.create_task(Scraper(client, server.url, metrics, readings.take, settings).run())
+        try:
+            yield server, readings
+        finally:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+def test_reads_again_and_again_without_overlap() -> None:
+    async def main() -> None:
+        async with scraping(reply(PAGE)) as (server, readings):
+            got = [await readings.next() for _ in range(5)]
+            assert server.open_most == 1
+        for sample, reason, _ in got:
+            assert sample is not None
+            assert sample.load == EngineLoad(waiting=0, running=8, kv_usage=0.004397215097105112)
+            assert reason == ""
+        times = [now for _, _, now in got]
+        assert times == sorted(times)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (reply("busy", 503), "metrics page answered HTTP 503"),
+        (reply("", 404), "metrics page answered HTTP 404"),
+        (never, "metrics page did not come within 0.2 s"),
+        (endless, "metrics page is larger than 1000000 bytes"),
+    ],
+)
+def test_a_page_that_cannot_be_had_is_a_reading_with_its_reason(answer: Reply, reason: str) -> None:
+    settings = ScrapeSettings(timeout_s=5.0 if answer is endless else 0.2, max_bytes=1_000_000)
+
+    async def main() -> None:
+        async with scraping(answer, settings) as (_, readings):
+            sample, why, _ = await readings.next()
+            assert (sample, why) == (None, reason)
+
+    asyncio.run(main())
+
+
+def test_a_broken_page_says_what_is_missing() -> None:
+    async def main() -> None:
+        async with scraping(reply(b"\xff\xfe\x00 garbage")) as (_, readings):
+            sample, why, _ = await readings.next()
+            assert sample is not None
+            assert (sample.load, why) == (None, "")
+            assert "vllm:num_requests_running" in sample.missing
+
+    asyncio.run(main())
+
+
+def test_pauses_double_to_their_bound() -> None:
+    settings = ScrapeSettings(interval_s=1.0, max_backoff_s=5.0)
+    assert [pause_s(failures, settings) for failures in (0, 1, 2, 3, 4, 5, 10_000)] == [1, 1, 2, 4, 5, 5, 5]
+    assert pause_s(9, ScrapeSettings(interval_s=10.0, max_backoff_s=5.0)) == 10.0
+
+
+def test_goes_on_after_failures() -> None:
+    async def main() -> None:
+        async with scraping(reply("", 500)) as (server, readings):
+            assert [(await readings.next())[0] for _ in range(4)] == [None] * 4
+            server.replies["/metrics"] = reply(PAGE)
+            while (await readings.next())[0] is None:
+                pass
+
+    asyncio.run(main())
+
+
+def test_a_dead_engine_is_a_reading_too() -> None:
+    async def main() -> None:
+        async with scraping(reply(PAGE)) as (server, readings):
+            assert (await readings.next())[0] is not None
+            server.close()
+            while (reading := await readings.next())[0] is not None:
+                pass
+            assert reading[1].startswith("metrics page could not be read: ")
+
+    asyncio.run(main())
+
+
+def test_an_engine_without_metrics_is_not_asked() -> None:
+    async def main() -> None:
+        readings = Readings()
+        async with serving() as server, httpx.AsyncClient() as client:
+            await Scraper(client, server.url, WITHOUT_METRICS, readings.take).run()
+            assert (await readings.next())[:2] == (None, "this engine has no metrics page")
+            assert server.asked == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("url", ["http://h:1/v1", "http://h:1/v1/", "http://h:1", "http://h:1/"])
+def test_metrics_lie_beside_the_api(url: str) -> None:
+    assert server_root(url) == "http://h:1"
