@@ -71,7 +71,7 @@ def arithmetic(shape: Shape, weight_bytes: int, budget: Budget) -> Memory:
     devices = f" x {budget.devices} devices" if budget.devices > 1 else ""
     rows = (
         Row("memory for vLLM", total / GIB, "GiB", f"{budget.device_bytes / GIB:.1f} GiB x {budget.share:g}{devices}"),
-        Row("weights", weight_bytes / GIB, "GiB", f"{shape.parameters / 1e9:.3g} billion parameters"),
+        Row("weights", weight_bytes / GIB, "GiB", f"{shape.parameters / 1e6:,.4g} million parameters"),
         Row("run-time overhead", overhead / GIB, "GiB", f"at {budget.batched_tokens} batched tokens{devices}"),
         Row("KV cache", max(kv, 0) / GIB, "GiB", "what is left" if budget.kv_bytes is None else "set aside for it"),
         Row(

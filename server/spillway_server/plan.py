@@ -234,7 +234,7 @@ def _memory(
         devices=limits.devices,
         batched_tokens=limits.batched_tokens,
         kv_element_bytes=element_bytes(limits.kv_dtype, dtype),
-        mean_tokens=mean_tokens,
+        mean_tokens=min(mean_tokens, limits.max_model_len),
         kv_bytes=kv_bytes,
     )
     return arithmetic(model.shape, weights, budget)

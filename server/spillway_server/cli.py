@@ -1,0 +1,153 @@
+"""The server's commands: `serve`, `plan`, `doctor`. The router's command line mounts them with `register`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from spillway_server import doctor as doctor_checks
+from spillway_server import hardware, launcher, models, present, profiles, settings
+from spillway_server.events import EngineEvent
+from spillway_server.hardware import Gpu, Hardware
+from spillway_server.memory import MEAN_TOKENS
+from spillway_server.plan import PlanOptions, make_plan
+from spillway_server.profiles import PROFILES, Profile
+from spillway_server.refusal import Refusal
+from spillway_server.serve import ServeOptions, run_server
+
+_MODEL = typer.Option(help="A directory, a hub name (owner/name), `demo`, or `auto` to choose by hardware.")
+_VLLM_ARG = typer.Option("--vllm-arg", help="An argument for vLLM, such as --vllm-arg=--max-model-len=4096; repeat.")
+_JSON = typer.Option("--json", help="Print JSON instead of tables.")
+_DEVICES = typer.Option("--gpus", min=1, max=16, help="GPUs to split the model over.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the server's commands to an application."""
+    app.command()(serve)
+    app.command()(plan)
+    app.command()(doctor)
+
+
+def serve(
+    model: Annotated[str, _MODEL] = "auto",
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless you know better.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8001,
+    uds: Annotated[str | None, typer.Option(help="Listen on this Unix socket instead.")] = None,
+    engine_python: Annotated[Path | None, typer.Option(help="The Python that has vLLM.")] = None,
+    vllm_arg: Annotated[list[str] | None, _VLLM_ARG] = None,
+    gpus: Annotated[int, _DEVICES] = 1,
+    device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
+    log: Annotated[Path, typer.Option(help="vLLM's log file.")] = Path("data/engine.log"),
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Start vLLM for this machine and keep it running; ends in order on Ctrl-C or SIGTERM."""
+    if device not in ("auto", "gpu", "cpu"):
+        raise typer.BadParameter(f"{device!r} is not one of auto, gpu, cpu", param_hint="--device")
+    options = ServeOptions(
+        model=model,
+        host=host,
+        port=port,
+        uds=uds,
+        engine_python=engine_python,
+        vllm_args=tuple(vllm_arg or ()),
+        devices=gpus,
+        device=device,
+        log_path=log,
+    )
+    refusal = asyncio.run(_serve_until_signal(options, _teller(as_json)))
+    if refusal is not None:
+        _end_refused(refusal, as_json)
+
+
+def plan(
+    gpu: Annotated[str | None, typer.Option(help=f"{', '.join([*PROFILES, 'cpu'])}; this machine if left out.")] = None,
+    model: Annotated[str, _MODEL] = "auto",
+    gpus: Annotated[int, _DEVICES] = 1,
+    vllm_arg: Annotated[list[str] | None, _VLLM_ARG] = None,
+    mean_tokens: Annotated[int, typer.Option(min=1, help="Mean request, prompt and answer, in tokens.")] = MEAN_TOKENS,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show vLLM's command line for a GPU and a model, with the memory arithmetic behind it. Starts nothing."""
+    machine = hardware.detect()
+    if gpu is None:
+        profile = profiles.of_machine(machine)
+    elif gpu.lower() == "cpu":
+        machine = Hardware((), machine.cpu_cores, machine.memory_bytes)
+        profile = profiles.of_machine(machine)
+    elif gpu.lower() in PROFILES:
+        profile = PROFILES[gpu.lower()]
+        machine = _with_gpu(machine, profile)
+    else:
+        raise typer.BadParameter(f"{gpu!r} is not one of {', '.join([*PROFILES, 'cpu'])}", param_hint="--gpu")
+    spec = models.resolve(model, machine, settings.hub_cache())
+    options = PlanOptions(devices=gpus, vllm_args=tuple(vllm_arg or ()), mean_tokens=mean_tokens)
+    made = spec if isinstance(spec, Refusal) else make_plan(profile, spec, options)
+    if isinstance(made, Refusal):
+        _end_refused(made, as_json)
+        return
+    command = (*_launcher_words(profile, made.model.location), *made.arguments)
+    if as_json:
+        _print_json(present.plan_json(made, command))
+    else:
+        Console().print(present.plan_view(made, command), soft_wrap=True)
+
+
+def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
+    """Check this machine: Python, memory, disk, GPU, driver, vLLM, demo model. Exit status 1 when something fails."""
+    engine = launcher.find_engine(None, (Path.cwd(), settings.project_root()))
+    checks = doctor_checks.examine(hardware.detect(), engine, Path.cwd())
+    failed = any(check.verdict is doctor_checks.Verdict.FAIL for check in checks)
+    if as_json:
+        _print_json({"ok": not failed, "checks": [dataclasses.asdict(check) for check in checks]})
+    else:
+        Console().print(present.doctor_view(checks))
+    if failed:
+        raise typer.Exit(1)
+
+
+async def _serve_until_signal(options: ServeOptions, tell: Callable[[EngineEvent], None]) -> Refusal | None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return await run_server(options, tell, stop)
+
+
+def _teller(as_json: bool) -> Callable[[EngineEvent], None]:
+    if as_json:
+        return lambda event: _print_json(present.event_json(event), indent=None)
+    console = Console(stderr=True)
+    return lambda event: present.show_event(console, event)
+
+
+def _with_gpu(machine: Hardware, profile: Profile) -> Hardware:
+    gpu = Gpu(profile.title, profile.memory_bytes, profile.compute_capability, "")
+    return Hardware((gpu,), machine.cpu_cores, machine.memory_bytes)
+
+
+def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
+    """The installed engine's launcher where it is of the right kind, else the official one's."""
+    engine = launcher.find_engine(None, (Path.cwd(), settings.project_root()))
+    if isinstance(engine, Refusal) or engine.is_cpu_build is not profile.is_cpu:
+        return ("vllm", "serve", location)
+    return engine.command(location)
+
+
+def _print_json(value: dict[str, Any], indent: int | None = 2) -> None:
+    print(json.dumps(value, indent=indent, default=str), flush=True)
+
+
+def _end_refused(refusal: Refusal, as_json: bool) -> None:
+    if as_json:
+        _print_json({"refused": dataclasses.asdict(refusal)})
+    else:
+        Console(stderr=True).print(present.refusal_view(refusal), soft_wrap=True)
+    raise typer.Exit(1)

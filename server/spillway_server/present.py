@@ -1,0 +1,110 @@
+"""How plans, checks and supervisor events look on a terminal, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from spillway_server import events
+from spillway_server.doctor import Check, Verdict
+from spillway_server.memory import Row
+from spillway_server.plan import Plan
+from spillway_server.refusal import Refusal
+
+_COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+_DIGITS = {"GiB": ",.2f", "KiB": ",.1f"}
+
+
+def amount(row: Row) -> str:
+    """A row's number with its unit."""
+    if row.unit == "GiB" and 0 < row.value < 0.1:
+        return f"{row.value * 1024:,.1f} MiB"
+    return f"{row.value:{_DIGITS.get(row.unit, ',.0f')}} {row.unit}"
+
+
+def plan_view(plan: Plan, command: tuple[str, ...]) -> RenderableType:
+    """The plan as a table of arithmetic, its warnings and the command line."""
+    table = Table(title=f"{plan.model.location} on {plan.profile.title}", title_justify="left")
+    table.add_column("memory")
+    table.add_column("amount", justify="right")
+    table.add_column("how")
+    for row in plan.rows:
+        table.add_row(row.label, amount(row), row.how)
+    table.add_row("longest request", f"{plan.max_model_len:,} tokens", "prompt and answer together")
+    parts: list[RenderableType] = [table]
+    parts += [f"[yellow]warning[/] {escape(warning)}" for warning in plan.warnings]
+    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in plan.env)
+    parts += ["", escape(f"{words} {shlex.join(command)}")]
+    return Group(*parts)
+
+
+def plan_json(plan: Plan, command: tuple[str, ...]) -> dict[str, Any]:
+    """The plan as plain data."""
+    return {
+        "device": {"key": plan.profile.key, "title": plan.profile.title, "memory_bytes": plan.profile.memory_bytes},
+        "model": dataclasses.asdict(plan.model),
+        "served_model": plan.served_name,
+        "command": list(command),
+        "env": dict(plan.env),
+        "memory": [dataclasses.asdict(row) for row in plan.rows],
+        "kv_tokens": plan.kv_tokens,
+        "max_model_len": plan.max_model_len,
+        "warnings": list(plan.warnings),
+    }
+
+
+def doctor_view(checks: tuple[Check, ...]) -> RenderableType:
+    """The doctor's report as a table."""
+    table = Table()
+    for heading in ("check", "", "seen", "what to do"):
+        table.add_column(heading)
+    for check in checks:
+        verdict = f"[{_COLOURS[check.verdict]}]{check.verdict}[/]"
+        table.add_row(check.name, verdict, escape(check.seen), escape(check.fix))
+    return table
+
+
+def refusal_view(refusal: Refusal) -> str:
+    """A refusal as two lines."""
+    return f"[red]{escape(refusal.reason)}[/]\n{escape(refusal.fix)}"
+
+
+def event_line(event: events.EngineEvent) -> str:
+    """One supervisor event as a line of text."""
+    match event:
+        case events.EngineStarting(attempt, argv, log_path):
+            again = f" (try {attempt})" if attempt > 1 else ""
+            return f"starting vLLM{again}, usually 30 to 90 s; its log is {log_path}\n  {shlex.join(argv)}"
+        case events.EngineProgress(phase, elapsed):
+            return f"{elapsed:5.1f} s  {phase}"
+        case events.EngineReady(base_url, model, elapsed, uds):
+            where = f"Unix socket {uds}" if uds else base_url
+            return f"{elapsed:5.1f} s  ready: {model} at {where}"
+        case events.EngineUnready(why):
+            return f"not ready: {why}"
+        case events.EngineDraining(in_flight):
+            return f"draining: {'an unknown number of' if in_flight is None else in_flight} requests in flight"
+        case events.EngineExited(_, diagnosis, _):
+            return f"{diagnosis.reason} {diagnosis.fix}"
+        case events.EngineRestarting(wait, failures):
+            return f"starting again in {wait:.1f} s (failures in a row: {failures})"
+        case events.EngineStopped():
+            return "stopped"
+        case events.EngineFailed(diagnosis, tail):
+            last = "\n".join(f"  | {line}" for line in tail[-15:])
+            return f"gave up. {diagnosis.reason} {diagnosis.fix}\n{last}"
+
+
+def event_json(event: events.EngineEvent) -> dict[str, Any]:
+    """One supervisor event as plain data, its kind in `event`."""
+    return {"event": type(event).__name__, **dataclasses.asdict(event)}
+
+
+def show_event(console: Console, event: events.EngineEvent) -> None:
+    """Print one supervisor event."""
+    console.print(escape(event_line(event)), highlight=False, soft_wrap=True)
