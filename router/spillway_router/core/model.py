@@ -213,3 +213,22 @@ class Attempt:
     charge_nano: int = 0
     confidence: float | None = None
     reasons: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """What became of a request: served by /v1/requests/{id} and given to the hooks. No text of it."""
+
+    facts: RequestFacts
+    decision: Decision
+    attempts: tuple[Attempt, ...]
+    status: int
+    code: str
+    backend: str
+    decided: str
+    reasons: tuple[str, ...]
+    wall: float
+    total_s: float
+    overhead_s: float
+    cost_nano: int
+    confidence: float | None

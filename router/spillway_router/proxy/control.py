@@ -10,14 +10,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from spillway_router.core.model import Caller, Decision, Endpoint, Refusal, RequestFacts
+from spillway_router.core.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.policy import decide
 from spillway_router.core.tariff import usd
 from spillway_router.proxy import wire
 from spillway_router.proxy.exchange import current_signals
 from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.replies import error_body, refusal_headers
-from spillway_router.proxy.services import RequestRecord, Services
+from spillway_router.proxy.services import Services
 
 READERS = frozenset({"inference", "viewer", "admin"})
 ADMINS = frozenset({"admin"})

@@ -30,6 +30,7 @@ from spillway_router.core.model import (
     Outcome,
     Refusal,
     RequestFacts,
+    RequestRecord,
     Signals,
 )
 from spillway_router.core.policy import decide, decide_escalation
@@ -49,7 +50,7 @@ from spillway_router.proxy.client import ClientGoneError, read_body, watch
 from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.relay import Relay, tail_bytes
 from spillway_router.proxy.replies import JSON, ClientReply, Headers, Receive, Send, error_event
-from spillway_router.proxy.services import Live, RequestRecord, Services
+from spillway_router.proxy.services import Live, Services
 
 MAX_ERROR_BYTES = 1024 * 1024
 INFERENCE_ROLES = frozenset({"inference", "admin"})

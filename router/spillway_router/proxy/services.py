@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from spillway_router.core.model import Attempt, Backend, Decision, RequestFacts
+from spillway_router.core.model import Backend, RequestRecord
 from spillway_router.core.policy import Policy
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.providers.base import Provider
@@ -53,25 +53,6 @@ class Live:
     limits: Limits
     created: int
     """Epoch seconds, for /v1/models."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
-    """What became of a request: served by /v1/requests/{id} and given to the hooks. No text of it."""
-
-    facts: RequestFacts
-    decision: Decision
-    attempts: tuple[Attempt, ...]
-    status: int
-    code: str
-    backend: str
-    decided: str
-    reasons: tuple[str, ...]
-    wall: float
-    total_s: float
-    overhead_s: float
-    cost_nano: int
-    confidence: float | None
 
 
 Hook = Callable[[RequestRecord], None]

@@ -37,6 +37,8 @@ class _State:
     tokens: TokenEstimator = field(default_factory=TokenEstimator)
     margin: MarginLearner = field(default_factory=MarginLearner)
     gpu_rate: float = 1.0
+    gpu_reason: str = ""
+    """Why NVML says that the GPU must not be used; empty when it may."""
     in_flight: int = 0
     snapshot: BackendSignals | None = None
     fresh_until: float = -math.inf
@@ -104,8 +106,8 @@ class Board:
         backlog = state.backlog
         is_open = breaker.is_open(state.breaker, now)
         state.snapshot = BackendSignals(
-            state.health,
-            state.health_reason,
+            "down" if state.gpu_reason else state.health,
+            state.gpu_reason or state.health_reason,
             is_open,
             state.limited_until,
             state.ttft_s,
@@ -243,12 +245,14 @@ class Board:
             state.backlog.observe_engine(load, now)
             state.snapshot = None
 
-    def engine_capacity(self, name: str, kv_tokens: int, max_sequences: int) -> None:
-        """Capacities the engine reports of itself."""
+    def engine_capacity(self, name: str, kv_tokens: int) -> None:
+        """The KV capacity that the engine reports of itself, in tokens."""
         state = self._states.get(name)
         if state is not None and state.backlog is not None:
-            state.backlog.observe_capacity(kv_tokens, max_sequences)
-            state.snapshot = None
+            known = state.backlog.rates(-math.inf)
+            if known.kv_capacity_tokens != kv_tokens:
+                state.backlog.observe_capacity(kv_tokens, known.max_sequences)
+                state.snapshot = None
 
     def gpu(self, rate: float, reasons: tuple[str, ...], healthy: bool) -> None:
         """NVML's verdict; it concerns every local backend of this machine."""
@@ -256,8 +260,7 @@ class Board:
             if state.backlog is None:
                 continue
             state.gpu_rate = min(1.0, max(0.1, rate))
-            if not healthy:
-                state.health, state.health_reason = "down", "gpu: " + ", ".join(reasons)
+            state.gpu_reason = "" if healthy else "gpu: " + ", ".join(reasons)
             state.snapshot = None
 
     def in_flight(self) -> Mapping[str, int]:

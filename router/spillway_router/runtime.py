@@ -1,0 +1,287 @@
+"""The composition root: builds everything from one configuration, owns the order of start and stop.
+
+Start: ledger -> writer -> accounts -> board -> policy and channels -> watchers -> gpu meter -> listening.
+Stop, in reverse: no new connections, requests in progress end, watchers stop, the meter writes its last row, the
+writer flushes, the ledger closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from typing import Any
+
+import uvicorn
+
+from spillway_router import config
+from spillway_router.assembly import Assembly, assemble, channels, limits
+from spillway_router.config import ConfigError, Loaded, Settings
+from spillway_router.core.attribution import GpuRental, WorkCoefficients
+from spillway_router.core.budget import BudgetAlert
+from spillway_router.core.tariff import Tariff, usd
+from spillway_router.ledger import gpu_hours
+from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.base import Ledger, LedgerError
+from spillway_router.ledger.keys import KeyStore
+from spillway_router.ledger.report_tables import report_json
+from spillway_router.ledger.reports import Report, day_report
+from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.writer import LedgerWriter, WriterHealth
+from spillway_router.providers.base import Target
+from spillway_router.providers.transport import Pool
+from spillway_router.proxy.app import App, build
+from spillway_router.proxy.auth import Auth
+from spillway_router.proxy.control import ControlHooks, build_control
+from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
+from spillway_router.proxy.services import Live, Records, Services
+from spillway_router.signals.board import Board, BoardRules
+from spillway_router.telemetry import Metrics, log_request
+from spillway_router.watchers import Watch, Watchers
+
+log = logging.getLogger("spillway")
+
+METER_S = 60.0
+DRAIN_S = 30
+FLUSH_S = 10.0
+
+
+class Runtime:
+    """A running router. Make it inside the event loop with `Runtime.open`; `close` when done."""
+
+    def __init__(self, loaded: Loaded, ledger: Ledger, version: str) -> None:
+        settings = loaded.settings
+        assembly = assembled(loaded)
+        self._loaded = loaded
+        self._ledger = ledger
+        self._assembly = assembly
+        self.writer = LedgerWriter(ledger, on_change=self._on_writer)
+        self._keys = KeyStore(ledger)
+        self._accounts = Accounts(self.writer, (), WorkCoefficients(), time.time, self._on_alert)
+        self._accounts.load(ledger, [b.line() for b in settings.budgets])
+        backends = [place.backend for place in assembly.places.values()]
+        self.board = Board(backends, BoardRules(rates=assembly.rates))
+        self._pools: dict[str, tuple[Target, Pool]] = {}
+        self.metrics = Metrics(self.board, time.monotonic, self._writer_gauges)
+        self._live = self._make_live(settings, assembly)
+        self.services = Services(
+            lambda: self._live,
+            self.board,
+            self._accounts,
+            Records(),
+            (self.metrics.on_request, log_request),
+            time.monotonic,
+            time.time,
+            _request_id,
+        )
+        self._watchers = Watchers(Watch(self.board, self.metrics, time.monotonic))
+        self._meter = gpu_hours.started(secrets.token_hex(8), _rental(settings), int(time.time() * 1000))
+        self._meter_task: asyncio.Task[None] | None = None
+        hooks = ControlHooks(self.metrics.render, self._usage, self._stored, self.reload)
+        self.app: App = build(self.services, build_control(self.services, hooks, version))
+
+    @classmethod
+    def open(cls, loaded: Loaded, version: str) -> Runtime:
+        """Build everything. Raises ConfigError or LedgerError."""
+        ledger = open_ledger(loaded.settings.ledger.url)
+        try:
+            return cls(loaded, ledger, version)
+        except BaseException:
+            ledger.close()
+            raise
+
+    def start(self) -> None:
+        """Begin to watch backends and to meter GPU time."""
+        self._watchers.start(self._assembly.places)
+        self._meter_task = asyncio.get_running_loop().create_task(self._meter_forever(), name="gpu-meter")
+        for off in self._assembly.off:
+            log.warning("%s %s", off.where, off.problem)
+
+    async def close(self) -> None:
+        """Stop in order; the last rows are written."""
+        await self._watchers.stop()
+        if self._meter_task is not None:
+            self._meter_task.cancel()
+            await asyncio.gather(self._meter_task, return_exceptions=True)
+        with contextlib.suppress(LedgerError):
+            await self.meter()
+        for _, pool in self._pools.values():
+            pool.close()
+        await self.writer.close(FLUSH_S)
+        self._ledger.close()
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again; a bad one changes nothing and its mistakes are returned."""
+        path = self._loaded.path
+        try:
+            loaded = config.read(None if path is None else str(path), self._loaded.environment)
+            assembly = assembled(loaded)
+        except ConfigError as error:
+            for mistake in error.mistakes:
+                log.warning("configuration not reloaded: %s", mistake)
+            return [str(m) for m in error.mistakes]
+        settings = loaded.settings
+        self._loaded, self._assembly = loaded, assembly
+        self.board.update([place.backend for place in assembly.places.values()])
+        self._accounts.load(self._ledger, [b.line() for b in settings.budgets])
+        self._live = self._make_live(settings, assembly)
+        self._meter = gpu_hours.repriced(self._meter, _rental(settings))
+        self._watchers.start(assembly.places)
+        log.info("configuration reloaded, policy %s", assembly.policy.version)
+        return []
+
+    async def meter(self) -> None:
+        """Write GPU time up to now."""
+        meter, entries = gpu_hours.metered(self._meter, int(time.time() * 1000))
+        if entries:
+            await self.writer.submit(entries)
+        self._meter = meter
+
+    async def _meter_forever(self) -> None:
+        while True:
+            await asyncio.sleep(METER_S)
+            try:
+                await self.meter()
+            except LedgerError as error:
+                log.warning("GPU time not written yet, will be with the next row: %s", error)
+
+    def _make_live(self, settings: Settings, assembly: Assembly) -> Live:
+        found = channels(assembly, self._pools)
+        self._pools = {name: (assembly.places[name].target, channel.pool) for name, channel in found.items()}
+        required = settings.keys.required or not settings.loopback
+        privacy = PrivacyRule(settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords))
+        auth = Auth(self._keys.verify, required)
+        return Live(assembly.policy, found, privacy, auth, limits(settings), int(time.time()))
+
+    async def _usage(self, day: str) -> Mapping[str, Any]:
+        chosen = datetime.now(UTC).date() if day == "today" else date.fromisoformat(day)
+        await self.meter()
+        report = await asyncio.to_thread(report_for, self._ledger, self._loaded, chosen)
+        found: dict[str, Any] = json.loads(report_json(report))
+        return found
+
+    def _stored(self, request_id: str) -> list[Mapping[str, Any]]:
+        return [asdict(entry) for entry in self._ledger.entries_of(request_id)]
+
+    def _writer_gauges(self) -> Mapping[str, float]:
+        health = self.writer.health
+        return {
+            "spillway_ledger_up": float(not health.degraded),
+            "spillway_ledger_queued_rows": float(health.queued_rows),
+            "spillway_ledger_lost_rows": float(self._accounts.lost_rows),
+        }
+
+    @staticmethod
+    def _on_writer(health: WriterHealth) -> None:
+        if health.degraded:
+            log.error("ledger can't write (%s): paid calls are refused, local answers go on", health.reason)
+        else:
+            log.warning("ledger writes again")
+
+    @staticmethod
+    def _on_alert(alert: BudgetAlert) -> None:
+        taken, limit = usd(alert.taken_nano), usd(alert.limit_nano)
+        log.warning("budget %s/%s passed %s: %s of %s USD", alert.scope, alert.period, alert.at, taken, limit)
+
+
+def assembled(loaded: Loaded) -> Assembly:
+    """The Assembly of a configuration. Raises ConfigError."""
+    found = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
+    if isinstance(found, tuple):
+        raise ConfigError(found)
+    return found
+
+
+def report_for(ledger: Ledger, loaded: Loaded, day: date) -> Report:
+    """The report of a UTC day against the priced backends of the configuration."""
+    places = assembled(loaded).places.values()
+    alternatives: dict[str, Tariff] = {
+        f"{p.backend.name} ({p.backend.model})": p.backend.tariff for p in places if p.backend.tariff is not None
+    }
+    return day_report(ledger, day, _rental(loaded.settings), WorkCoefficients(), alternatives)
+
+
+def _rental(settings: Settings) -> GpuRental:
+    return GpuRental(settings.gpu.price_per_hour, settings.gpu.count)
+
+
+def _request_id() -> str:
+    return "req_" + secrets.token_hex(12)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling: it raises the signal again when it has served, which would end the
+    process before the ledger is flushed and the engine stopped."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `route`."""
+        yield
+
+
+async def route(loaded: Loaded, version: str, on_listening: Callable[[str], None], beside: Sequence[Any] = ()) -> None:
+    """Serve until SIGTERM or SIGINT. `beside`: coroutines that run as long (the engine's supervisor).
+
+    Raises ConfigError, LedgerError, or OSError if the address is taken.
+    """
+    runtime = Runtime.open(loaded, version)
+    settings = loaded.settings
+    server = _Server(
+        uvicorn.Config(
+            runtime.app,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=DRAIN_S,
+            http="httptools",
+            ws="none",
+            backlog=4096,
+        )
+    )
+    listener = _listen(settings.host, settings.port)
+    loop = asyncio.get_running_loop()
+    helpers = [loop.create_task(work) for work in beside]
+    reloads: set[asyncio.Task[list[str]]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(runtime.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(ending, server.handle_exit, ending, None)
+    runtime.start()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    on_listening(f"http://{host}:{listener.getsockname()[1]}")
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+        await runtime.close()
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,128 @@
+"""Telemetry: hooks over the frozen RequestRecord, and gauges read when somebody scrapes. Nothing here decides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from spillway_router.core.model import RequestRecord
+from spillway_router.core.tariff import NANO
+from spillway_router.signals.board import Board
+from spillway_router.signals.gpu import GpuTelemetry
+
+log = logging.getLogger("spillway")
+
+_TTFT_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+_OVERHEAD_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+
+
+class Metrics:
+    """Counters of finished requests, and a collector for what is true at the moment."""
+
+    def __init__(self, board: Board, clock: Callable[[], float], health: Callable[[], Mapping[str, float]]) -> None:
+        self.registry = CollectorRegistry()
+        self.gpus = GpuTelemetry(False)
+        self.scrape_up: dict[str, bool] = {}
+        r = self.registry
+        self._requests = Counter(
+            "spillway_requests", "Requests by outcome", ["decision", "backend", "status"], registry=r
+        )
+        self._attempts = Counter("spillway_attempts", "Upstream calls", ["backend", "outcome"], registry=r)
+        self._cost = Counter("spillway_cost_usd", "Cloud charges in US dollars", ["backend"], registry=r)
+        self._tokens = Counter("spillway_tokens", "Tokens served", ["backend", "kind"], registry=r)
+        self._ttft = Histogram(
+            "spillway_ttft_seconds", "First content of streams", ["backend"], buckets=_TTFT_BUCKETS, registry=r
+        )
+        self._overhead = Histogram(
+            "spillway_overhead_seconds", "From arrival to the first call", buckets=_OVERHEAD_BUCKETS, registry=r
+        )
+        self._children: dict[tuple[str, ...], Counter] = {}
+        r.register(_Now(board, clock, health, self))
+
+    def on_request(self, record: RequestRecord) -> None:
+        """The hook."""
+        self._child(self._requests, "r", record.decided, record.backend, str(record.status)).inc()
+        self._overhead.observe(record.overhead_s)
+        for attempt in record.attempts:
+            self._child(self._attempts, "a", attempt.backend, attempt.outcome.kind).inc()
+            if attempt.charge_nano:
+                self._child(self._cost, "c", attempt.backend).inc(attempt.charge_nano / NANO)
+            usage = attempt.outcome.usage
+            if usage is not None:
+                self._child(self._tokens, "t", attempt.backend, "prompt").inc(usage.prompt_tokens)
+                self._child(self._tokens, "t", attempt.backend, "completion").inc(usage.completion_tokens)
+            if attempt.first_event_s is not None:
+                self._ttft.labels(attempt.backend).observe(attempt.first_event_s)
+
+    def _child(self, counter: Counter, *labels: str) -> Counter:
+        """`labels()` takes a lock and builds a key each time; children are kept (labels are bounded by config)."""
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = counter.labels(*labels[1:])
+        return child
+
+    def render(self) -> tuple[str, bytes]:
+        """Content type and exposition."""
+        return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self.registry)
+
+
+class _Now(Collector):
+    """Gauges of the board, the GPUs and the ledger writer, computed at the scrape."""
+
+    def __init__(
+        self, board: Board, clock: Callable[[], float], health: Callable[[], Mapping[str, float]], metrics: Metrics
+    ) -> None:
+        self._board, self._clock, self._health, self._metrics = board, clock, health, metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """The families."""
+        signals = self._board.current(self._clock())
+        up = GaugeMetricFamily("spillway_backend_up", "1 if the backend may get requests", labels=["backend"])
+        backlog = GaugeMetricFamily("spillway_backlog_tokens", "Prompt tokens not yet read", labels=["backend"])
+        in_flight = GaugeMetricFamily("spillway_in_flight", "Calls under way", labels=["backend"])
+        rate = GaugeMetricFamily("spillway_prefill_tokens_per_second", "Learned prefill rate", labels=["backend"])
+        scrape = GaugeMetricFamily("spillway_scrape_up", "1 if the engine's metrics are complete", labels=["backend"])
+        for name, known in signals.backends.items():
+            up.add_metric([name], float(known.health == "up" and not known.breaker_open))
+            if known.backlog is not None and known.rates is not None:
+                backlog.add_metric([name], known.backlog.prefill_tokens)
+                rate.add_metric([name], known.rates.prefill_tokens_per_s)
+        for name, count in self._board.in_flight().items():
+            in_flight.add_metric([name], count)
+        for name, ok in self._metrics.scrape_up.items():
+            scrape.add_metric([name], float(ok))
+        yield from (up, backlog, in_flight, rate, scrape)
+        for name, value in self._health().items():
+            yield GaugeMetricFamily(name, name.replace("_", " "), value=value)
+        yield from self._gpus()
+
+    def _gpus(self) -> Iterable[Metric]:
+        gpus = self._metrics.gpus
+        yield GaugeMetricFamily("gpu_telemetry_up", "1 if NVML answers", value=float(gpus.up))
+        series = {
+            "spillway_gpu_utilisation_ratio": ("Share of time a kernel ran", "utilisation"),
+            "spillway_gpu_memory_used_bytes": ("GPU memory in use", "memory_used_bytes"),
+            "spillway_gpu_temperature_celsius": ("GPU temperature", "temperature_c"),
+            "spillway_gpu_power_watts": ("GPU power", "power_w"),
+        }
+        for name, (text, field) in series.items():
+            family = GaugeMetricFamily(name, text, labels=["gpu"])
+            for reading in gpus.readings:
+                value = getattr(reading, field)
+                if value is not None:
+                    family.add_metric([str(reading.index)], value)
+            if family.samples:
+                yield family
+
+
+def log_request(record: RequestRecord) -> None:
+    """The hook that writes a line for requests that went wrong; those that went well are counted, not logged."""
+    if record.status < 500:
+        return
+    failed = "; ".join(f"{a.backend}: {a.outcome.kind} {a.outcome.detail}" for a in record.attempts)
+    log.warning("request %s ended with %s %s (%s)", record.facts.request_id, record.status, record.code, failed)
