@@ -1,0 +1,169 @@
+"""The judges: an answer cut at any byte is never taken for a whole one, and every kind of flaw is seen."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from tests.providers.recorded import NAMES, shape
+
+from spillway_router.core.tariff import Usage
+from spillway_router.providers.base import Judge
+from spillway_router.providers.sse import SseDecoder
+from spillway_router.providers.streams import ChatJudge, MessagesJudge, ResponsesJudge, read_usage
+
+JUDGES: dict[str, type[ChatJudge] | type[ResponsesJudge] | type[MessagesJudge]] = {
+    "chat": ChatJudge,
+    "responses": ResponsesJudge,
+    "messages": MessagesJudge,
+}
+END = {"chat": b'"finish_reason":"stop"', "responses": b"event: response.completed", "messages": b"event: message_stop"}
+
+
+def chat(*choices: dict[str, object], **extra: object) -> bytes:
+    return orjson.dumps({"object": "chat.completion.chunk", "choices": list(choices), **extra})
+
+
+def delta(content: str | None = None, finish: str | None = None, index: int = 0) -> dict[str, object]:
+    return {"index": index, "delta": {} if content is None else {"content": content}, "finish_reason": finish}
+
+
+def verdict(judge: Judge, stream: bytes) -> str | None:
+    """What a relay concludes at the end of these bytes; None means a whole answer."""
+    for event in SseDecoder().feed(stream):
+        flaw = None if event.data is None else judge.see(event.name, event.data)
+        if flaw is not None:
+            return flaw
+    return judge.complete()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cut_at_every_byte(name: str) -> None:
+    served = shape(name)
+    stream, endpoint = served.stream, served.data["endpoint"]
+    at = stream.rindex(END[endpoint])
+    blank = b"\r\n\r\n" if b"\r\n" in stream else b"\n\n"
+    whole_from = stream.index(blank, at) + len(blank)
+    for end in range(len(stream) + 1):
+        judge = JUDGES[endpoint]()
+        whole = verdict(judge, stream[:end]) is None
+        assert whole == judge.finished == (end >= whole_from), (end, stream[max(0, end - 40) : end])
+
+
+def test_every_choice_must_finish() -> None:
+    for order in ([0, 1, 2], [2, 0, 1]):
+        judge = ChatJudge(3)
+        for count, index in enumerate(order):
+            assert judge.complete() is not None
+            assert judge.see(b"", b"[DONE]") is not None
+            assert judge.see(b"", chat(delta("x", "stop", index))) is None
+            assert judge.finished == (count == 2)
+        assert judge.complete() is None
+        assert judge.see(b"", b"[DONE]") is None
+
+
+def test_one_choice_finishing_twice_is_not_two() -> None:
+    judge = ChatJudge(2)
+    for _ in range(2):
+        judge.see(b"", chat(delta("x", "stop", 0)))
+    assert judge.complete() is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"choices": [',
+        b"\xff\xfe",
+        b'{"choices": [{"delta": {"content": "\xc3"}}]}',
+        b"[]",
+        b"null",
+        b"",
+        chat({"index": 0, "delta": {}, "finish_reason": "error"}),
+        chat({"index": 0, "delta": {}, "finish_reason": "abort"}),
+        b'{"error": {"message": "boom"}}',
+        b'{"error": "boom"}',
+        b'{"message": "boom", "code": 500}',
+        b'{"object": "error", "message": "boom"}',
+        b'{"choices": [1]}',
+        chat(delta("x"), x_groq={"id": "req_1", "error": "over capacity"}),
+    ],
+)
+def test_flaws_of_a_chat_stream(data: bytes) -> None:
+    judge = ChatJudge()
+    assert judge.see(b"", data)
+    assert not judge.finished
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"delta": {"content": "x"}},
+        {"delta": {"tool_calls": [{"index": 0, "function": {"name": "f"}}]}},
+        {"delta": {"reasoning_content": "hm"}},
+        {"delta": {"reasoning": "hm"}},
+        {"delta": {"refusal": "no"}},
+        {"text": "x"},
+        {"delta": {}, "finish_reason": "length"},
+    ],
+)
+def test_what_starts_an_answer(choice: dict[str, object]) -> None:
+    judge = ChatJudge()
+    assert (
+        judge.see(b"", chat({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None})) is None
+    )
+    assert not judge.started
+    judge.see(b"", chat({"index": 0, **choice}))
+    assert judge.started
+
+
+def test_a_refusal_inside_a_200_is_load_only_before_the_answer_started() -> None:
+    early, late = ChatJudge(), ChatJudge()
+    late.see(b"", chat(delta("x")))
+    for judge in (early, late):
+        assert judge.see(b"", b'{"error": {"message": "queue full", "code": 503}}') == "queue full"
+    assert (early.overloaded, late.overloaded) == (True, False)
+
+
+def test_usage_does_not_finish_an_answer() -> None:
+    judge = ChatJudge()
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    assert judge.see(b"", orjson.dumps({"choices": [], "usage": usage})) is None
+    assert judge.usage == Usage(7, 2)
+    assert judge.complete() is not None
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        [],
+        "7",
+        {},
+        {"prompt_tokens": None},
+        {"prompt_tokens": "7"},
+        {"prompt_tokens": True},
+        {"prompt_tokens": -1},
+    ],
+)
+def test_malformed_usage_is_unknown_never_zero(found: object) -> None:
+    assert read_usage(found) is None
+
+
+def test_usage_of_every_dialect() -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2}}
+    assert read_usage({"prompt_tokens": 9, "completion_tokens": 3, **details}) == Usage(9, 3, 4, 2)
+    assert read_usage({"prompt_tokens": 9, "completion_tokens": 3, "cached_tokens": 5}) == Usage(9, 3, 5)
+    assert read_usage({"prompt_tokens": 9, "total_tokens": 9}) == Usage(9, 0)
+    messages = {"input_tokens": 2, "output_tokens": 3, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 1}
+    assert read_usage(messages) == Usage(10, 3, 7)
+    assert read_usage({"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": None}) == Usage(1, 1)
+
+
+def test_a_failed_response_and_an_incomplete_one() -> None:
+    judge = ResponsesJudge()
+    failed = {"type": "response.failed", "response": {"error": {"message": "out of luck"}}}
+    assert judge.see(b"response.failed", orjson.dumps(failed)) == "out of luck"
+    assert judge.complete() is not None
+    judge = ResponsesJudge()
+    short = {"type": "response.incomplete", "response": {"usage": {"input_tokens": 3, "output_tokens": 4}}}
+    assert judge.see(b"response.incomplete", orjson.dumps(short)) is None
+    assert (judge.complete(), judge.usage) == (None, Usage(3, 4))
