@@ -25,15 +25,16 @@ class Kill9Outcome:
     doubled: int
 
 
-def kill9_trials(path: Path, trials: int, seed: int) -> Kill9Outcome:
+def kill9_trials(path: Path, trials: int, seed: int, *, fault: bool = False) -> Kill9Outcome:
     """Kill the writer of one database `trials` times, each after a random number of acknowledged rows.
 
-    A row may be stored without its acknowledgement having come out, never the other way round.
+    A row may be stored without its acknowledgement having come out, never the other way round,
+    unless `fault` makes the child acknowledge too early.
     """
     random_ = random.Random(seed)
     acknowledged: set[str] = set()
     for trial in range(trials):
-        acknowledged |= _one(path, f"t{trial}", random_.randrange(1, 120))
+        acknowledged |= _one(path, f"t{trial}", random_.randrange(1, 120), fault)
     ledger = SqliteLedger.open(path)
     stored = Counter(row.request_id for row in ledger.entries_between(0, 2**62))
     ledger.close()
@@ -42,9 +43,10 @@ def kill9_trials(path: Path, trials: int, seed: int) -> Kill9Outcome:
     return Kill9Outcome(trials, len(acknowledged), stored.total(), lost, doubled)
 
 
-def _one(path: Path, name: str, rows: int) -> set[str]:
+def _one(path: Path, name: str, rows: int, fault: bool) -> set[str]:
     """Start a writer, kill it after it acknowledged `rows` rows; returns all ids it acknowledged."""
-    child = subprocess.Popen([sys.executable, str(CHILD), str(path), name, "0"], stdout=subprocess.PIPE)
+    command = [sys.executable, str(CHILD), str(path), name, "0", *(["early"] if fault else [])]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert child.stdout is not None
     try:
         seen = [child.stdout.readline() for _ in range(rows)]

@@ -1,6 +1,8 @@
 """Child of the kill tests: writes rows through the writer and prints each request id once its row is durable.
 
-python kill9_child.py DATABASE NAME COUNT        (COUNT 0: until killed)
+    python kill9_child.py DATABASE NAME COUNT [early]        (COUNT 0: until killed)
+
+With `early` it acknowledges before the row is durable: a seeded fault that the kill test has to find.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from spillway_router.ledger.writer import LedgerWriter
 REQUESTS_AT_ONCE = 8
 
 
-async def main(path: Path, name: str, rows: int) -> None:
+async def main(path: Path, name: str, rows: int, early: bool) -> None:
     """Several requests at once take the next number, submit its row, wait, and acknowledge."""
     ledger = SqliteLedger.open(path)
     writer = LedgerWriter(ledger)
@@ -28,9 +30,12 @@ async def main(path: Path, name: str, rows: int) -> None:
         for number in numbers:
             request_id = f"{name}-{number}"
             row = Entry(kind="charged", request_id=request_id, attempt_no=1, ts=1_790_000_000_000 + number)
-            await writer.submit((row,))
+            durable = writer.submit((row,))
+            if not early:
+                await durable
             # Unbuffered and below PIPE_BUF: the whole line is in the pipe, or nothing of it.
             os.write(1, f"{request_id}\n".encode())
+            await durable
 
     await asyncio.gather(*(request() for _ in range(REQUESTS_AT_ONCE)))
     assert await writer.close(30)
@@ -38,4 +43,4 @@ async def main(path: Path, name: str, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), "early" in sys.argv[4:]))

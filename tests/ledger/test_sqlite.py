@@ -134,6 +134,23 @@ def test_every_acknowledged_row_survives_kill_9(tmp_path: Path) -> None:
     assert (outcome.lost, outcome.doubled) == (0, 0)
 
 
+def test_the_kill_test_finds_a_writer_that_acknowledges_too_early(tmp_path: Path) -> None:
+    assert kill9_trials(tmp_path / "spillway.db", trials=5, seed=1, fault=True).lost > 0
+
+
+def test_a_full_disk_stores_nothing_and_recovers(ledger: SqliteLedger) -> None:
+    ledger._writer.pragma("max_page_count", ledger._writer.pragma("page_count") + 2)
+    big = [entry("charged", f"r{i}", reasons="x" * 1000) for i in range(200)]
+    for part in (big, big[:60]):  # several statements, and a single one
+        with pytest.raises(LedgerUnavailableError, match="full"):
+            ledger.append(part)
+    assert ledger.requests(0, T0 * 2) == 0
+    ledger._writer.pragma("max_page_count", 10**6)
+    ledger.probe()
+    assert ledger.append(big) == ()
+    assert ledger.requests(0, T0 * 2) == 200
+
+
 def test_two_processes_write_at_once(path: Path) -> None:
     count = 300
     children = [
