@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,10 @@ class Accounts:
 
     ledger_nano: int
     ledger_requests: int
+    unsettled: int
     fixed_nano: int
     used_nano: int
-    unused_nano: int
+    idle_nano: int
     bill_nano: int
     bill_requests: int
     seen: frozenset[str]
@@ -40,11 +42,13 @@ def report_text(product: Product) -> str:
 
 def read(product: Product, cloud: Cloud) -> Accounts:
     """The books of both sides. Raises AccountsError."""
+    _get(f"{product.url}/v1/usage", {})  # the router writes the GPU's time up to now, not only every minute
     try:
         report = json.loads(_run(product, "report", "--json", "--config", str(product.config)))
     except ValueError as error:
         raise AccountsError(f"`spillway report --json` printed no JSON: {error}") from error
-    bill, seen = _get(cloud, "/bill"), _get(cloud, "/seen")
+    key = {"authorization": f"Bearer {cloud.key}"}
+    bill, seen = _get(f"{cloud.root}/bill", key), _get(f"{cloud.root}/seen", key)
     try:
         return Accounts(
             **_ledger(report),
@@ -59,11 +63,12 @@ def read(product: Product, cloud: Cloud) -> Accounts:
 def _ledger(report: Any) -> dict[str, int]:
     cloud, fixed = report["cloud"], report["fixed"]
     return {
-        "ledger_nano": int(cloud["nano_usd"]),
-        "ledger_requests": int(cloud["requests"]),
+        "ledger_nano": int(cloud["cost_nano"]),
+        "ledger_requests": int(cloud["served"]["attempts"]),
+        "unsettled": int(cloud["unsettled"]),
         "fixed_nano": int(fixed["billed_nano"]),
         "used_nano": int(fixed["used_nano"]),
-        "unused_nano": int(fixed["unused_nano"]),
+        "idle_nano": int(fixed["idle_nano"]),
     }
 
 
@@ -79,10 +84,10 @@ def _run(product: Product, *arguments: str) -> str:
     return done.stdout
 
 
-def _get(cloud: Cloud, path: str) -> Any:
+def _get(url: str, headers: Mapping[str, str]) -> Any:
     try:
-        answer = httpx.get(cloud.root + path, headers={"authorization": f"Bearer {cloud.key}"}, timeout=_TIMEOUT_S)
+        answer = httpx.get(url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
         answer.raise_for_status()
         return answer.json()
     except (httpx.HTTPError, ValueError) as error:
-        raise AccountsError(f"the stand-in's {path} could not be read: {error}") from error
+        raise AccountsError(f"{url} could not be read: {error}") from error

@@ -154,7 +154,8 @@ def _privacy(run: Run) -> list[Claim]:
 
 def _accuracy(run: Run) -> list[Claim]:
     mixed = [r for r in run.of("warming", "calm", "burst") if r.answered]
-    kept = [r for r in mixed if r.decision == "local" and not r.job.private]
+    # Streams and private documents can't be escalated, so only whole answers that may leave were judged and kept.
+    kept = [r for r in mixed if r.decision == "local" and not r.job.private and not r.job.stream]
     away = [r for r in mixed if r.decision in AWAY]
     alone = run.of("check")
     right_kept, right_away, right_alone = (sum(r.right for r in part) for part in (kept, away, alone))
@@ -167,7 +168,7 @@ def _accuracy(run: Run) -> list[Claim]:
         ),
         Claim(
             "kept answers are good",
-            f"at least {_LOCAL_ACCURACY:.0%} of the answers kept local are exactly right",
+            f"at least {_LOCAL_ACCURACY:.0%} of the answers judged sure enough to stay local are exactly right",
             percent(right_kept, len(kept)),
             share(right_kept, len(kept)) >= _LOCAL_ACCURACY,
         ),
@@ -187,14 +188,16 @@ def _money(run: Run) -> list[Claim]:
             "to the nano-dollar",
             "the ledger's cloud total is the cloud's own bill",
             f"ledger {books.ledger_nano:,} n$ for {books.ledger_requests} calls, "
-            f"bill {books.bill_nano:,} n$ for {books.bill_requests}",
-            books.ledger_nano == books.bill_nano > 0 and books.ledger_requests == books.bill_requests,
+            f"bill {books.bill_nano:,} n$ for {books.bill_requests}, {books.unsettled} not settled",
+            books.ledger_nano == books.bill_nano > 0
+            and books.ledger_requests == books.bill_requests
+            and not books.unsettled,
         ),
         Claim(
             "both costs",
-            "the report shows the GPU's fixed cost, used and unused, and they add up",
-            f"billed {books.fixed_nano:,} n$ = used {books.used_nano:,} + unused {books.unused_nano:,}",
-            books.fixed_nano > 0 and books.used_nano > 0 and books.fixed_nano == books.used_nano + books.unused_nano,
+            "the report shows the GPU's fixed cost, used and idle, and they add up",
+            f"billed {books.fixed_nano:,} n$ = used {books.used_nano:,} + idle {books.idle_nano:,}",
+            books.fixed_nano > 0 and books.used_nano > 0 and books.fixed_nano == books.used_nano + books.idle_nano,
         ),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import socket
 import sys
@@ -26,6 +27,8 @@ CONFIDENCE = 0.99
 GPU_PRICE_PER_HOUR = "1.39"
 
 _ANNOUNCE_TIMEOUT_S = 30.0
+_LISTEN_TIMEOUT_S = 60.0
+_LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")
 STOP_PATIENCE_S = 30.0
 _ROOT = Path(__file__).resolve().parents[2]
 _KEY_VARIABLE = "STANDIN_API_KEY"
@@ -80,21 +83,34 @@ def cloud(folder: Path, jobs: Sequence[Job]) -> Iterator[Cloud]:
 @contextmanager
 def product(folder: Path, cloud: Cloud) -> Iterator[Product]:
     """The running product, stopped in order at the end. Raises ChildError if it can't be started."""
-    port, engine_port = free_ports(2)
+    (engine_port,) = free_ports(1)
     config = folder / "spillway.yaml"
-    config.write_text(yaml.safe_dump(settings(folder, cloud.url, port, engine_port), sort_keys=False))
+    config.write_text(yaml.safe_dump(settings(folder, cloud.url, engine_port), sort_keys=False))
     env = {_KEY_VARIABLE: cloud.key}
     child = start("spillway up", spillway("up", "--config", str(config)), folder / "spillway.log", env, _ROOT)
     try:
-        yield Product(f"http://127.0.0.1:{port}", config, env, child)
+        yield Product(_listening(child), config, env, child)
     finally:
         child.stop(STOP_PATIENCE_S)
 
 
-def settings(folder: Path, cloud_url: str, port: int, engine_port: int) -> dict[str, object]:
+def _listening(child: Child) -> str:
+    """The address that the router announces once it listens. Raises ChildError if it doesn't."""
+    deadline = time.monotonic() + _LISTEN_TIMEOUT_S
+    while True:
+        found = _LISTENS.search(child.log.read_text(encoding="utf-8", errors="replace"))
+        if found is not None:
+            return found.group(1)
+        child.check()
+        if time.monotonic() > deadline:
+            raise ChildError(f"spillway up didn't listen within {_LISTEN_TIMEOUT_S:.0f} s:\n{child.tail()}")
+        time.sleep(0.05)
+
+
+def settings(folder: Path, cloud_url: str, engine_port: int) -> dict[str, object]:
     """The config file's content: local first, a cheap cloud model to overflow to, a strong one to escalate to."""
     return {
-        "listen": f"127.0.0.1:{port}",
+        "listen": "127.0.0.1:0",
         "server": {"model": "auto"},
         "gpu": {"price_per_hour": GPU_PRICE_PER_HOUR, "count": 1},
         "backends": [

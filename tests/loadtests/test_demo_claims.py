@@ -29,7 +29,7 @@ def good() -> Run:
         *(replace(result(180 + at, "check", "pinned"), right=at % 3 == 0) for at in range(20)),
     ]
     seen = {digest(r.job.text) for r in results if r.decision in ("fallback", "overflow", "escalated")}
-    books = Accounts(5000, 55, 900, 600, 300, 5000, 55, frozenset(seen))
+    books = Accounts(5000, 55, 0, 900, 600, 300, 5000, 55, frozenset(seen))
     return Run(tuple(results), books, 2.0, 120.0, 0, ())
 
 
@@ -111,8 +111,9 @@ FAULTS: dict[str, tuple[str, Callable[[Run], Run]]] = {
     ),
     "one nano-dollar off": ("to the nano-dollar", lambda run: books(run, ledger_nano=4999)),
     "a call missing": ("to the nano-dollar", lambda run: books(run, ledger_requests=54)),
-    "used and unused don't add up": ("both costs", lambda run: books(run, unused_nano=299)),
-    "no fixed cost": ("both costs", lambda run: books(run, fixed_nano=0, used_nano=0, unused_nano=0)),
+    "a call not settled": ("to the nano-dollar", lambda run: books(run, unsettled=1)),
+    "used and idle don't add up": ("both costs", lambda run: books(run, idle_nano=299)),
+    "no fixed cost": ("both costs", lambda run: books(run, fixed_nano=0, used_nano=0, idle_nano=0)),
     "ends badly": ("stops in order", lambda run: replace(run, exit_status=-9)),
     "leaves an engine behind": ("stops in order", lambda run: replace(run, left_over=("VLLM::EngineCore",))),
     "too slow": ("quick", lambda run: replace(run, total_s=301.0)),
