@@ -49,7 +49,7 @@ from spillway_router.watchers import Watch, Watchers
 
 log = logging.getLogger("spillway")
 
-METER_S = 60.0
+METER_S = 10.0
 DRAIN_S = 30
 FLUSH_S = 10.0
 

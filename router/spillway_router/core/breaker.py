@@ -51,6 +51,8 @@ def on_send(state: Breaker, now: float) -> Breaker:
 def on_outcome(state: Breaker, kind: OutcomeKind, now: float, rule: BreakerRule) -> Breaker:
     """The state after one call ended."""
     if kind in ("failed", "timeout"):
+        if state.opened_for_s > 0 and now < state.open_until:
+            return state  # sent before it opened: the same trouble, told again
         failures = state.failures + 1
         if failures < rule.failures and state.opened_for_s == 0:
             return Breaker(failures)

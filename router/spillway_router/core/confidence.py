@@ -31,7 +31,7 @@ def _chat_logprob(item: object) -> float | None:
     if not isinstance(item, Mapping):
         return None
     value = item.get("logprob")
-    if not isinstance(value, int | float) or value <= FORCED:
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= FORCED:
         return None
     others = item.get("top_logprobs")
     if isinstance(others, list) and len(others) > 1 and all(_forced_out(o, item) for o in others):
@@ -54,7 +54,7 @@ def mean_confidence(logprobs: Iterable[float]) -> float | None:
     values = list(logprobs)
     if not values:
         return None
-    if len(values) > 1 and sum(1 for x in values if x == 0.0) > SILENT_SHARE * len(values):
+    if sum(1 for x in values if x == 0.0) > SILENT_SHARE * len(values):
         return None
     mean = math.fsum(values) / len(values)
     return math.exp(min(0.0, mean)) if math.isfinite(mean) else None

@@ -48,9 +48,10 @@ def access(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) 
 
 def privacy(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
     """2. Private content stays on local backends."""
-    if backend.local or facts.privacy.may_leave:
+    # The key's own mark counts even if whoever made the verdict forgot it: this is the last gate.
+    if backend.local or (facts.privacy.may_leave and not facts.caller.local_only):
         return None
-    why = ", ".join(facts.privacy.reasons) or "default"
+    why = ", ".join(facts.privacy.reasons) or ("key" if facts.caller.local_only else "default")
     return Removed(backend.name, "privacy", f"private content must not leave (marked by {why})")
 
 

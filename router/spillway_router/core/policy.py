@@ -98,7 +98,8 @@ def decide_escalation(facts: RequestFacts, signals: Signals, policy: Policy) -> 
 
 
 def _resolve(facts: RequestFacts, policy: Policy) -> _Resolved | Refusal:
-    name, sort = _suffix(facts.model)
+    # A configured model's own name may end like a suffix (Hugging Face's `org/model:fastest`).
+    name, sort = (facts.model, _UNSORTED) if _names(facts.model, policy) else _suffix(facts.model)
     chain: list[str] = []
     for wanted in (name, *(m for m in facts.preferences.models if m != name)):
         chain.extend(b for b in _names(wanted, policy) if b not in chain)
@@ -114,6 +115,7 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _Resolved | Refusal:
     return _Resolved(tuple(chain), sort or facts.preferences.sort, pinned)
 
 
+_UNSORTED: Sort = ""
 _SUFFIXES: Mapping[str, Sort] = MappingProxyType({"fastest": "fastest", "cheapest": "cheapest"})
 
 
@@ -121,7 +123,7 @@ def _suffix(model: str) -> tuple[str, Sort]:
     name, colon, suffix = model.rpartition(":")
     if colon and suffix in _SUFFIXES:
         return name, _SUFFIXES[suffix]
-    return model, ""
+    return model, _UNSORTED
 
 
 def _names(wanted: str, policy: Policy) -> tuple[str, ...]:
@@ -233,8 +235,9 @@ def _refusal(removed: Sequence[Removed], signals: Signals) -> Refusal:
         message = f"The budget does not allow this request. Raise the budget or lower max_tokens. {details}."
         return Refusal(402, "budget_exceeded", message)
     if "rate_limit" in reasons:
-        until = [s.limited_until for s in signals.backends.values() if s.limited_until > signals.now]
-        wait = min(60.0, max(1.0, min(until, default=signals.now) - signals.now))
+        waiting = [signals.backends[r.backend] for r in removed if r.reason == "rate_limit"]
+        until = min(known.limited_until for known in waiting)
+        wait = min(60.0, max(1.0, until - signals.now))
         return Refusal(503, "overloaded", f"Every backend asked to wait. {details}.", retry_after_s=wait)
     if reasons & {"health"}:
         message = f"No backend can answer now. {details}."

@@ -352,7 +352,8 @@ class Job:
             headers.append((b"x-spillway-backend", call.channel.backend.name.encode()))
             headers.append((b"x-spillway-model", call.channel.backend.model.encode("ascii", "replace")))
             headers.append((b"x-spillway-decision", self._decided(call).encode()))
-        headers.append((b"x-spillway-reason", ",".join(self.reasons).encode()))
+        if self.reasons:
+            headers.append((b"x-spillway-reason", ",".join(self.reasons).encode()))
         headers.append((b"x-spillway-attempts", b"%d" % len(self.calls)))
         headers.append((b"x-spillway-overhead-ms", b"%.2f" % (self._overhead_s() * 1000)))
         if self.confidence is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from spillway_router.core import breaker, failover
 from spillway_router.core.backlog import Backlog, EngineLoad, EngineRates
@@ -63,7 +62,7 @@ class BoardRules:
     """Tuning of the board."""
 
     breaker: breaker.BreakerRule = breaker.BreakerRule()
-    rates: Mapping[str, EngineRates] = MappingProxyType({})
+    rates: Mapping[str, EngineRates] = field(default_factory=dict)
     """Configured rates per local backend."""
 
 
