@@ -48,10 +48,10 @@ evidence: install  ## measure every promise with a number; ONLY=prefix limits it
 	.venv/bin/python -m tests.evidence --only "$(ONLY)"
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router dev vllm-cpu; do \
+	for name in router dev vllm-cpu vllm-gpu; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
-	for name in torch-cpu vllm-gpu; do .venv/bin/python requirements/lock.py requirements/$$name.in || exit 1; done
+	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
 
 clean:  ## remove environments, caches and build output (data/ stays)
 	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,70 @@
+"""What every test may use: one real vLLM engine on the CPU with the demo model, started once per session."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from spillway_server.events import EngineEvent, EngineReady
+from spillway_server.refusal import Refusal
+from spillway_server.serve import ServeOptions, run_server
+
+ROOT = Path(__file__).resolve().parent.parent
+ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
+START_LIMIT_S = 280.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningEngine:
+    """A real engine: `base_url` ends in /v1, `model` is the name it serves, `log_path` its log."""
+
+    base_url: str
+    model: str
+    log_path: Path
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
+    """Real vLLM with the demo model, started by our own supervisor; takes 30 to 80 s once, ends with the session."""
+    if not ENGINE_PYTHON.exists():
+        pytest.skip("the engine's environment .venv-vllm is missing: run `make install`")
+    log_path = tmp_path_factory.mktemp("engine") / "engine.log"
+    options = ServeOptions(
+        model="demo",
+        port=0,
+        engine_python=ENGINE_PYTHON,
+        device="cpu",
+        log_path=log_path,
+        cache_root=ROOT / ".cache" / "vllm",
+    )
+    ready: Future[EngineReady] = Future()
+    stopping: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    def told(event: EngineEvent) -> None:
+        if isinstance(event, EngineReady) and not ready.done():
+            ready.set_result(event)
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        stopping.set_result((asyncio.get_running_loop(), stop))
+        ended = await run_server(options, told, stop)
+        if not ready.done():
+            why = ended if isinstance(ended, Refusal) else Refusal("the engine ended before it was ready", "")
+            ready.set_exception(RuntimeError(f"{why.reason} {why.fix}"))
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="engine", daemon=True)
+    thread.start()
+    loop, stop = stopping.result(timeout=10)
+    try:
+        up = ready.result(timeout=START_LIMIT_S)
+        yield RunningEngine(up.base_url, up.served_model, log_path)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(timeout=90)
+    assert not thread.is_alive(), "the engine did not stop within 90 s"

@@ -1,0 +1,195 @@
+"""Plans for every GPU and every model of the table, and every reason to refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from spillway_server.arguments import parse, value_of
+from spillway_server.models import TABLE, ModelSpec, Shape
+from spillway_server.plan import Plan, PlanOptions, make_plan
+from spillway_server.profiles import PROFILES, Profile, cpu_profile
+from spillway_server.refusal import Refusal
+
+GIB = 1024**3
+DEMO = ModelSpec("/models/demo", "demo", "bfloat16", None, Shape(1_900_000, 3_800_000, 3, 2, 64, 1024))
+QWEN_AWQ = TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"]
+QWEN_16 = TABLE["Qwen/Qwen2.5-7B-Instruct"]
+MODELS = (
+    "Qwen/Qwen2.5-7B-Instruct-AWQ",
+    "Qwen/Qwen2.5-7B-Instruct",
+    "RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic",
+    "Qwen/Qwen2.5-1.5B-Instruct",
+    "Qwen/Qwen2.5-1.5B-Instruct-AWQ",
+    "meta-llama/Llama-3.1-8B-Instruct",
+    "RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16",
+    "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8",
+)
+# KV capacity in thousands of tokens (rounded down) by GPU, columns as MODELS; None: refused. Worked out apart from the
+# code, from (memory x share - weights - overhead) / KV bytes per token with the sizes on the models' cards.
+CAPACITY: dict[str, tuple[int | None, ...]] = {
+    "t4": (133, None, None, 352, 420, None, 57, None),
+    "a10g": (259, 90, 204, 605, 672, 33, 112, 86),
+    "l4": (518, 181, 409, 1211, 1346, 66, 224, 173),
+    "a100-40": (535, 367, 481, 1158, 1225, 154, 233, 207),
+    "a100-80": (1224, 1056, 1170, 2536, 2603, 455, 534, 509),
+    "h100": (2437, 2100, 2328, 5048, 5183, 906, 1064, 1012),
+}
+CASES = [(gpu, name) for gpu in PROFILES for name in MODELS]
+
+
+def planned(profile: Profile, model: ModelSpec, *vllm_args: str, **options: int | str) -> Plan:
+    made = make_plan(profile, model, PlanOptions(vllm_args=vllm_args, **options))
+    assert isinstance(made, Plan), made
+    return made
+
+
+def refused(profile: Profile, model: ModelSpec, *vllm_args: str) -> Refusal:
+    made = make_plan(profile, model, PlanOptions(vllm_args=vllm_args))
+    assert isinstance(made, Refusal)
+    assert made.fix, "a refusal must say what to change"
+    return made
+
+
+def flag(plan: Plan, name: str) -> str | None:
+    flags = parse(plan.arguments)
+    assert not isinstance(flags, str)
+    return value_of(flags, name)
+
+
+@pytest.mark.parametrize(("gpu", "name"), CASES)
+def test_every_gpu_with_every_model(gpu: str, name: str) -> None:
+    profile, model = PROFILES[gpu], TABLE[name]
+    made = make_plan(profile, model, PlanOptions())
+    known = CAPACITY[gpu][MODELS.index(name)]
+    if known is None:
+        assert isinstance(made, Refusal)
+        return
+    assert isinstance(made, Plan), made
+    assert made.kv_tokens is not None
+    assert made.kv_tokens // 1000 == known
+    # Invariants: what is promised fits, and the 16-bit rules of the T4 hold.
+    assert made.max_model_len <= made.kv_tokens
+    assert flag(made, "--max-model-len") == str(made.max_model_len)
+    assert flag(made, "--max-num-queued-reqs") == str(profile.queue_limit)
+    assert flag(made, "--scheduling-policy") == "priority"
+    assert flag(made, "--host") == "127.0.0.1"
+    assert (flag(made, "--dtype") == "half") is (gpu == "t4")
+    assert (flag(made, "--kv-cache-dtype") == "fp8") is (gpu in ("l4", "h100"))
+    assert flag(made, "--quantization") is None, "vLLM detects the format by itself"
+
+
+def test_rows_add_up() -> None:
+    rows = {row.label: row for row in planned(PROFILES["t4"], QWEN_AWQ).rows}
+    left = rows["memory for vLLM"].value - rows["weights"].value - rows["run-time overhead"].value
+    assert rows["KV cache"].value == pytest.approx(left)
+    assert rows["KV per token"].value == 56.0
+    assert rows["KV per token"].unit == "KiB"
+    assert all(row.unit for row in rows.values())
+
+
+def test_t4_flags() -> None:
+    assert planned(PROFILES["t4"], QWEN_AWQ).arguments == (
+        *("--host", "127.0.0.1", "--port", "8001"),
+        *("--served-model-name", "Qwen/Qwen2.5-7B-Instruct-AWQ"),
+        *("--max-model-len", "4096", "--max-num-seqs", "32", "--max-num-batched-tokens", "2048"),
+        *("--max-num-queued-reqs", "48", "--scheduling-policy", "priority"),
+        *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
+        *("--dtype", "half", "--gpu-memory-utilization", "0.90"),
+        *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    )
+
+
+def test_cpu_with_the_demo_model() -> None:
+    made = planned(cpu_profile(16 * GIB), DEMO, port=8123)
+    assert flag(made, "--enforce-eager") == ""
+    assert flag(made, "--dtype") == "float32"
+    assert flag(made, "--max-model-len") == "1024"
+    assert flag(made, "--port") == "8123"
+    assert flag(made, "--gpu-memory-utilization") is None
+    assert dict(made.env)["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert dict(made.env)["HF_HUB_OFFLINE"] == "1"
+    # 1 GiB of KV at 2 x 3 x 2 x 64 x 4 bytes a token: what vLLM itself reported is 349,440 (whole blocks of 128).
+    assert made.kv_tokens == 349_525
+
+
+def test_unix_socket_replaces_host_and_port() -> None:
+    made = planned(PROFILES["l4"], QWEN_AWQ, uds="/run/engine.sock")
+    assert flag(made, "--uds") == "/run/engine.sock"
+    assert flag(made, "--host") is None
+    assert flag(made, "--port") is None
+
+
+def test_users_arguments_win_and_count() -> None:
+    made = planned(
+        PROFILES["t4"], QWEN_AWQ, "--max-model-len=2k", "--max_num_seqs", "8", "--gpu-memory-utilization", "0.5"
+    )
+    assert made.max_model_len == 2000
+    assert made.arguments[-5:] == ("--max-model-len=2k", "--max_num_seqs", "8", "--gpu-memory-utilization", "0.5")
+    assert "--max-num-seqs" not in made.arguments
+    assert made.rows[0].value == pytest.approx(7.5)
+
+
+def test_switch_off_replaces_switch_on() -> None:
+    made = planned(cpu_profile(16 * GIB), DEMO, "--no-enforce-eager")
+    assert "--enforce-eager" not in made.arguments
+    assert made.arguments[-1] == "--no-enforce-eager"
+
+
+def test_served_name_can_be_changed() -> None:
+    made = planned(PROFILES["l4"], QWEN_AWQ, "--served-model-name", "house", "other")
+    assert made.served_name == "house"
+
+
+def test_two_devices_hold_what_one_cannot() -> None:
+    llama = TABLE["meta-llama/Llama-3.1-8B-Instruct"]
+    made = planned(PROFILES["t4"], llama, devices=2)
+    assert flag(made, "--tensor-parallel-size") == "2"
+    assert made.kv_tokens is not None
+    assert made.kv_tokens > 4096
+
+
+def test_context_is_shortened_with_a_warning() -> None:
+    # 40 GiB of weights leave little KV on an A100-80 under 0.58 of its memory.
+    big = ModelSpec("org/big", "big", "bfloat16", "w4a16", Shape(80_000_000_000, 42 * GIB, 80, 8, 128, 131_072))
+    made = planned(PROFILES["a100-80"], big, "--gpu-memory-utilization", "0.58")
+    assert made.kv_tokens is not None
+    assert made.max_model_len == made.kv_tokens // 256 * 256 < 16_384
+    assert any("shortened" in warning for warning in made.warnings)
+
+
+def test_unknown_shape_plans_without_arithmetic() -> None:
+    made = planned(PROFILES["a100-40"], ModelSpec("org/finetune", "org/finetune", "bfloat16", None, None))
+    assert made.rows == ()
+    assert made.kv_tokens is None
+    assert any("no memory arithmetic" in warning for warning in made.warnings)
+
+
+def test_other_address_is_warned_about() -> None:
+    assert any("0.0.0.0" in warning for warning in planned(PROFILES["l4"], QWEN_AWQ, host="0.0.0.0").warnings)
+
+
+@pytest.mark.parametrize(
+    ("profile", "model", "vllm_args", "reason"),
+    [
+        (PROFILES["t4"], QWEN_16, (), "GiB are missing"),
+        (PROFILES["t4"], QWEN_AWQ, ("--dtype", "bfloat16"), "no bfloat16"),
+        (PROFILES["t4"], QWEN_AWQ, ("--kv-cache-dtype=fp8",), "no fp8 KV"),
+        (PROFILES["t4"], QWEN_AWQ, ("--max-model-len", "200k"), "the KV cache holds"),
+        (PROFILES["t4"], QWEN_AWQ, ("--max-model-len", "many"), "not a number"),
+        (PROFILES["t4"], QWEN_AWQ, ("stray",), "belongs to no flag"),
+        (PROFILES["l4"], QWEN_AWQ, ("--api-key", "secret"), "--api-key"),
+        (PROFILES["l4"], QWEN_AWQ, ("--port", "1"), "--port"),
+        (PROFILES["l4"], ModelSpec("/m/x.gguf", "x", "float16", "gguf", None), (), "GGUF"),
+        (cpu_profile(16 * GIB), TABLE["RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic"], (), "CPU can't run fp8"),
+        (cpu_profile(4 * GIB), QWEN_16, (), "does not fit"),
+        (Profile("other", "NVIDIA V100", 16 * GIB, (7, 0), 4096, 32, 2048, 0.9, 48), QWEN_AWQ, (), "7.5"),
+    ],
+)
+def test_refusals(profile: Profile, model: ModelSpec, vllm_args: tuple[str, ...], reason: str) -> None:
+    assert reason in refused(profile, model, *vllm_args).reason
+
+
+def test_secret_is_not_repeated_in_the_refusal() -> None:
+    refusal = refused(PROFILES["l4"], QWEN_AWQ, "--api-key=hunter2")
+    assert "hunter2" not in refusal.reason + refusal.fix
+    assert "VLLM_API_KEY" in refusal.fix
