@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A rented GPU first, the cloud when it spills over.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 app.add_typer(keys_app, name="keys")
+prices_app = typer.Typer(no_args_is_help=True, help="Prices of the cloud models that are known.")
+app.add_typer(prices_app, name="prices")
 server_cli.register(app)
 
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="Path of spillway.yaml.")]
@@ -142,11 +144,19 @@ def _tell(event: EngineEvent) -> None:
         typer.echo(f"engine ended: {event.diagnosis.reason} {event.diagnosis.fix}", err=True)
 
 
+LiteLLMOption = Annotated[
+    Path | None, typer.Option("--from-litellm", help="Print the spillway.yaml of a LiteLLM config.yaml instead.")
+]
+
+
 @app.command()
-def check(path: ConfigOption = None, as_json: JsonOption = False) -> None:
+def check(path: ConfigOption = None, from_litellm: LiteLLMOption = None, as_json: JsonOption = False) -> None:
     """Validate configuration, keys, prices and the ledger; say every mistake and its fix."""
     from spillway_router.assembly import assemble
 
+    if from_litellm is not None:
+        _convert_litellm(from_litellm, as_json)
+        return
     loaded = _loaded(path)
     found = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
     mistakes = list(found) if isinstance(found, tuple) else []
@@ -168,6 +178,76 @@ def check(path: ConfigOption = None, as_json: JsonOption = False) -> None:
         typer.echo("no mistakes" if not mistakes else f"{len(mistakes)} to mend")
     if mistakes:
         raise typer.Exit(1)
+
+
+def _convert_litellm(source: Path, as_json: bool) -> None:
+    from spillway_router.litellm_import import LiteLLMError, convert
+
+    try:
+        made = convert(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, LiteLLMError) as error:
+        fail(f"{source}: {error}")
+    if as_json:
+        typer.echo(json.dumps({"config": made.settings, "notes": made.notes}, indent=2))
+        return
+    typer.echo(made.text, nl=False)
+    typer.echo(f"{len(made.settings['backends'])} backends converted, {len(made.notes)} notes at the top", err=True)
+
+
+@app.command()
+def chat(
+    text: Annotated[str | None, typer.Argument(help="Answer this and end; - reads standard input.")] = None,
+    path: ConfigOption = None,
+    url: Annotated[str | None, typer.Option(help="The router's address; else `listen` of the configuration.")] = None,
+    model: Annotated[str, typer.Option(help="Alias, or backend/model.")] = "auto",
+    key: Annotated[str, typer.Option(envvar="SPILLWAY_API_KEY", show_envvar=True, help="API key.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="The text must not leave this machine's engines.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of one answer.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Talk to a running router; shows who answered, why, and what it cost."""
+    from rich.console import Console
+
+    from spillway_router.chat import Asking, ChatError, converse, one_shot
+
+    listen = f"http://{_loaded(path).settings.listen}" if url is None else url.rstrip("/").removesuffix("/v1")
+    asking = Asking(listen.replace("//0.0.0.0:", "//127.0.0.1:"), model, key, private, max_tokens)
+    console = Console()
+    if text is None:
+        if as_json:
+            fail("--json answers one text: spillway chat --json 'your text'")
+        converse(asking, console, lambda: console.input("[bold]> [/]"))
+        return
+    try:
+        one_shot(asking, sys.stdin.read() if text == "-" else text, console, as_json=as_json)
+    except ChatError as error:
+        fail(str(error))
+
+
+@prices_app.command("list")
+def list_prices(
+    provider: Annotated[str | None, typer.Option(help="Only this provider.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """USD per million tokens of every model in the price list, with the day each price began."""
+    from spillway_router.providers.base import ProviderError
+    from spillway_router.providers.prices import listed
+
+    try:
+        rows = [row for row in listed(datetime.now(UTC).date()) if provider in (None, row.provider)]
+    except ProviderError as error:
+        fail(str(error))
+    if not rows:
+        fail(f"no prices for {provider!r}; without --provider all are shown")
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    typer.echo("USD per million tokens: input, output, cached input, valid from")
+    for row in rows:
+        cached = row.cached_input or "-"
+        name = f"{row.provider}  {row.model}"
+        retired = f"  retired {row.retired_on}" if row.retired_on else ""
+        typer.echo(f"{name:64} {row.input:>8} {row.output:>8} {cached:>8}  {row.valid_from}{retired}")
 
 
 @app.command()

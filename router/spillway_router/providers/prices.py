@@ -116,3 +116,46 @@ class Lookup(Mapping[str, V]):
 def newest(found: ModelRecord) -> Tariff:
     """The newest price of a record, whatever the day."""
     return found.prices[-1][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of the price list: decimal text in USD per million tokens, None where there is no such price."""
+
+    provider: str
+    model: str
+    input: str
+    output: str
+    cached_input: str | None
+    valid_from: str
+    retired_on: str | None
+
+
+def listed(today: date, path: Path = PRICES_FILE) -> list[Listed]:
+    """The prices valid on `today`, in the snapshot's order of providers and by name of model. Raises ProviderError."""
+    rows: list[Listed] = []
+    for provider in _providers(path):
+        for model, row in sorted(_models(provider, path).items()):
+            found = _record(provider, model, row)
+            price = found.tariff(today)
+            cached = price.cached_input_per_million
+            retired = None if found.retired_on is None else found.retired_on.isoformat()
+            rows.append(
+                Listed(
+                    provider,
+                    model,
+                    f"{price.input_per_million:f}",
+                    f"{price.output_per_million:f}",
+                    None if cached is None else f"{cached:f}",
+                    price.valid_from,
+                    retired,
+                )
+            )
+    return rows
+
+
+def _providers(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(orjson.loads(path.read_bytes())["providers"])
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ProviderError(f"{path} can't be read ({error!r}); write it anew with import_prices") from None
