@@ -105,7 +105,8 @@ def health(_: RequestFacts, backend: Backend, signals: BackendSignals, __: float
 def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: float) -> Removed | None:
     """6. Its upper bound fits the budgets' headroom and the request's own limit."""
     if backend.tariff is None:
-        return None
+        # An unknown price is never 0: the config's check bars such a backend, and so does this.
+        return None if backend.local else Removed(backend.name, "price", "its price is not known; give it a `price:`")
     bound = cost_bound(facts, backend)
     own = facts.hints.max_cost_nano
     if own is not None and bound > own:

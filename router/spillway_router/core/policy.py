@@ -80,7 +80,9 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     candidates = [_candidate(facts, backend, signals, slo) for backend in kept]  # 4
     ordered = _order(candidates, resolved, facts)  # 5
     ordered, moved = _overflow(ordered, pinned=resolved.pinned)  # 6
-    kind, reasons = _name(ordered[0], resolved, removed, moved, policy)  # 7
+    kind, reasons = _name(
+        ordered[0], resolved, moved, [r for r in removed if policy.backends[r.backend].local], signals
+    )  # 7
     if resolved.pinned or not facts.preferences.allow_fallbacks:
         ordered = ordered[:1]
     return Decision(kind, tuple(ordered), reasons, removed, policy.version)
@@ -163,7 +165,7 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
     known = signals.backends[backend.name]
     prompt = filters.prompt_tokens(facts, known)
     output = filters.output_tokens(facts, backend)
-    if known.backlog is None or known.rates is None:
+    if not backend.local or known.backlog is None or known.rates is None:
         bound = filters.cost_bound(facts, backend)
         return Candidate(backend, (), known.ttft_s, prompt, output, bound)
     rates = known.rates
@@ -200,25 +202,24 @@ def _overflow(ordered: list[Candidate], *, pinned: bool) -> tuple[list[Candidate
 
 
 def _name(
-    first: Candidate,
-    resolved: _Resolved,
-    removed: tuple[Removed, ...],
-    moved: tuple[str, ...],
-    policy: Policy,
+    first: Candidate, resolved: _Resolved, moved: tuple[str, ...], gone: Sequence[Removed], signals: Signals
 ) -> tuple[DecisionKind, tuple[str, ...]]:
+    """`gone`: the local backends that the filters removed."""
     if resolved.pinned:
         return "pinned", ("pinned",)
     if first.backend.local:
         return "local", moved
     if moved:
         return "overflow", moved
-    gone_local = [r for r in removed if policy.backends[r.backend].local]
-    if gone_local:
-        return "fallback", _tokens(gone_local)
+    if gone:
+        # Warming up or full is load and comes to an end by itself; anything else is a fallback.
+        busy = all(
+            r.reason == "rate_limit" or signals.backends.get(r.backend, UNKNOWN).health == "starting" for r in gone
+        )
+        return ("overflow" if busy else "fallback"), _tokens(gone)
     if resolved.sort:
         return "overflow", (resolved.sort,)
-    chain_head_local = policy.backends[resolved.chain[0]].local
-    return ("overflow" if chain_head_local else "fallback"), ("chain",)
+    return "fallback", ("chain",)
 
 
 def _tokens(removed: Sequence[Removed]) -> tuple[str, ...]:

@@ -1,0 +1,67 @@
+"""Small worlds for routing tests: two local engines and two clouds, and what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from spillway_router.core.backlog import BacklogView, EngineRates
+from spillway_router.core.model import (
+    Backend,
+    BackendSignals,
+    Caller,
+    Capability,
+    Decision,
+    Endpoint,
+    PrivacyVerdict,
+    RequestFacts,
+    Signals,
+)
+from spillway_router.core.policy import ConfidenceRule, Policy
+from spillway_router.core.tariff import Tariff
+
+NOW = 1000.0
+ALL: frozenset[Endpoint] = frozenset({"chat", "completions", "embeddings", "responses", "messages"})
+CAN: frozenset[Capability] = frozenset({"tools", "vision", "json_schema", "logprobs"})
+CHEAP = Tariff(Decimal("0.05"), Decimal("0.20"))
+DEAR = Tariff(Decimal("2.50"), Decimal("10"))
+
+LOCAL = Backend("local", "vllm", "demo", True, ALL, CAN)
+SPARE = Backend("spare", "llamacpp", "demo", True, ALL, CAN)
+GROQ = Backend("groq", "groq", "openai/gpt-oss-20b", False, frozenset({"chat"}), CAN - {"logprobs"}, CHEAP, 131_072)
+OPENAI = Backend("openai", "openai", "gpt-5.4-mini", False, ALL, CAN, DEAR, 272_000)
+POLICY = Policy(
+    "v1",
+    {b.name: b for b in (LOCAL, SPARE, GROQ, OPENAI)},
+    {"auto": ("local", "groq", "openai"), "both": ("local", "spare", "groq"), "cloud": ("groq", "openai")},
+    confidence=ConfidenceRule(0.8, ("groq", "openai")),
+)
+
+IDLE = BackendSignals(backlog=BacklogView(), rates=EngineRates())
+BUSY = replace(IDLE, backlog=BacklogView(20, 20, 60_000, 0, 80_000))
+"""60,000 tokens unread at 12,000 a second: five seconds to the first token, past any promise of two."""
+FULL = replace(IDLE, backlog=BacklogView(100, 0, 0, 100, 199_000))
+"""No queue, but the KV cache is taken."""
+CLOUD = BackendSignals(ttft_s=0.4)
+
+
+def facts(**changes: Any) -> RequestFacts:
+    """A small public chat request for `auto`."""
+    usual = RequestFacts("r1", "chat", "auto", False, 300, 100, 1, frozenset(), PrivacyVerdict(True), Caller())
+    return replace(usual, **changes)
+
+
+def signals(**changes: BackendSignals) -> Signals:
+    """Everything up and idle, but for the changes."""
+    return Signals(NOW, {"local": IDLE, "spare": IDLE, "groq": CLOUD, "openai": CLOUD} | changes)
+
+
+def names(decision: Decision) -> list[str]:
+    """The candidates in order."""
+    return [c.backend.name for c in decision.candidates]
+
+
+def why(decision: Decision) -> dict[str, str]:
+    """Removed backend -> reason token."""
+    return {r.backend: r.reason for r in decision.removed}

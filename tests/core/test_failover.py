@@ -1,0 +1,60 @@
+"""Failover: which outcomes go on to the next candidate, and a retry budget that a broken upstream can't exceed."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spillway_router.core.failover import MAX_ATTEMPTS, RetryBudget, goes_on, on_request, on_retry
+from spillway_router.core.model import Outcome, OutcomeKind
+
+KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
+NEXT = {"overloaded", "rate_limited", "unauthorized", "failed", "timeout"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_which_outcomes_go_on(kind: OutcomeKind) -> None:
+    assert goes_on(Outcome(kind), 1, 1) == (kind in NEXT)
+    assert not goes_on(Outcome(kind), 1, 0)
+
+
+def test_three_attempts_and_no_more() -> None:
+    assert MAX_ATTEMPTS == 3
+    assert [goes_on(Outcome("failed"), attempts, 9) for attempts in (1, 2, 3, 4)] == [True, True, False, False]
+
+
+def test_a_refusal_at_the_queue_cap_may_walk_the_whole_chain() -> None:
+    assert all(goes_on(Outcome("overloaded"), attempts, 1) for attempts in range(1, 20))
+    assert not goes_on(Outcome("overloaded"), 1, 0)
+
+
+def test_a_request_earns_a_fifth_of_a_retry_and_a_second_earns_ten() -> None:
+    empty = RetryBudget(tokens=0.0, at=100.0)
+    assert on_request(empty, 100.0).tokens == pytest.approx(0.2)
+    assert on_request(empty, 100.5).tokens == pytest.approx(5.2)
+    assert on_request(empty, 10**6).tokens == empty.most
+    assert on_request(empty, 50.0).tokens == pytest.approx(0.2)  # a clock that steps back earns nothing
+
+
+def test_an_empty_budget_refuses() -> None:
+    assert on_retry(RetryBudget(tokens=0.99)) is None
+    left = on_retry(RetryBudget(tokens=1.0))
+    assert left is not None
+    assert left.tokens == 0.0
+
+
+@given(st.lists(st.floats(0, 0.2), min_size=1, max_size=300))
+def test_retries_stay_within_a_fifth_of_requests_plus_ten_a_second(gaps: list[float]) -> None:
+    """However often every request wants to be tried again."""
+    state, now, retries = RetryBudget(tokens=0.0, at=0.0), 0.0, 0
+    for gap in gaps:
+        now += gap
+        state = on_request(state, now)
+        for _ in range(MAX_ATTEMPTS - 1):
+            spent = on_retry(state)
+            if spent is not None:
+                state, retries = spent, retries + 1
+    assert retries <= 0.2 * len(gaps) + 10 * now + 1e-6
