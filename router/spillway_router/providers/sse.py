@@ -47,25 +47,18 @@ class SseDecoder:
     def feed(self, chunk: bytes) -> list[Event]:
         """Whole events of the stream so far that were not handed out yet. Raises SseError past the size bound."""
         data = self._tail + chunk if self._tail else chunk
-        events = self._split(data)
-        if events and not self._begun:
-            self._begun = True
-            # A byte order mark may stand before the first event only; elsewhere it is part of a field's name.
-            first = events[0]
-            if first.raw.startswith(_BOM):
-                events[0] = replace(_parse(first.raw[len(_BOM) :]), raw=first.raw)
-        return events
-
-    def _split(self, data: bytes) -> list[Event]:
         # The common case: LF only, one or more whole events. More than two LFs in a row go the exact way, so that the
         # events don't depend on where the chunks were cut.
-        if b"\r" not in data and b"\n\n\n" not in data:
+        if self._begun and b"\r" not in data and b"\n\n\n" not in data:
             if data.endswith(b"\n\n"):
                 self._tail = b""
                 return [_parse(part + b"\n\n") for part in data[:-2].split(b"\n\n")]
             head, sep, tail = data.rpartition(b"\n\n")
             self._hold(tail if sep else data)
             return [_parse(part + b"\n\n") for part in head.split(b"\n\n")] if sep else []
+        return self._exact(data)
+
+    def _exact(self, data: bytes) -> list[Event]:
         events: list[Event] = []
         start = 0
         for match in _BLANK.finditer(data):
@@ -76,6 +69,12 @@ class SseDecoder:
             events.append(_parse(data[start : match.end()]))
             start = match.end()
         self._hold(data[start:])
+        if events and not self._begun:
+            self._begun = True
+            # A byte order mark may stand before the first event only; elsewhere it is part of a field's name.
+            first = events[0]
+            if first.raw.startswith(_BOM):
+                events[0] = replace(_parse(first.raw[len(_BOM) :]), raw=first.raw)
         return events
 
     def _hold(self, tail: bytes) -> None:
