@@ -17,11 +17,19 @@ from dataclasses import dataclass, replace
 from spillway_router.core import budget
 from spillway_router.core.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.budget import BudgetAlert, BudgetLine, BudgetRefused, BudgetState, Reservation, Spender
-from spillway_router.core.model import Backend, Decision, RequestFacts
+from spillway_router.core.model import Backend, DecisionKind, RequestFacts
 from spillway_router.core.tariff import Usage, price, usd
 from spillway_router.ledger.base import Ledger, LedgerError
 from spillway_router.ledger.entries import Entry, Status
 from spillway_router.ledger.writer import LedgerWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Under which decision, and for which reasons, an attempt is made."""
+
+    kind: DecisionKind
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class Accounts:
         return budget.headroom(self._state, Spender(backend.name, caller.key_id, caller.tier), self._wall())
 
     async def hold(
-        self, facts: RequestFacts, backend: Backend, decision: Decision, attempt_no: int, bound_nano: int
+        self, facts: RequestFacts, backend: Backend, why: Why, attempt_no: int, bound_nano: int
     ) -> Hold | HoldRefused:
         """Set the bound aside. When this returns a Hold of a paid attempt, its row is on disk."""
         entry = Entry(
@@ -109,8 +117,8 @@ class Accounts:
             local=backend.local,
             key_id=facts.caller.key_id,
             tier=facts.caller.tier,
-            decision=decision.kind,
-            reasons=",".join(decision.reasons),
+            decision=why.kind,
+            reasons=",".join(why.reasons),
         )
         if backend.tariff is None:
             return Hold(entry, 0, None)

@@ -35,7 +35,7 @@ from spillway_router.core.model import (
 )
 from spillway_router.core.policy import decide, decide_escalation
 from spillway_router.core.tariff import usd
-from spillway_router.ledger.accounts import HoldRefused
+from spillway_router.ledger.accounts import HoldRefused, Why
 from spillway_router.providers.base import Reply
 from spillway_router.providers.streams import DONE, error_text, load
 from spillway_router.providers.transport import (
@@ -131,7 +131,7 @@ class Job:
         self.calls: list[Call] = []
         self.status, self.code = 200, ""
         self.backend = ""
-        self.decided: str = decision.kind
+        self.decided = decision.kind
         self.reasons = decision.reasons
         self.confidence: float | None = None
         self.refused: Refusal | None = decision.refusal
@@ -164,7 +164,9 @@ class Job:
         s = self.s
         no = len(self.calls) + 1
         channel = self.live.channels[candidate.backend.name]
-        hold = await s.accounts.hold(self.facts, channel.backend, self.decision, no, candidate.cost_bound_nano)
+        self._rename(candidate)
+        why = Why(self.decided, self.reasons)
+        hold = await s.accounts.hold(self.facts, channel.backend, why, no, candidate.cost_bound_nano)
         if isinstance(hold, HoldRefused):
             self.reasons = (*self.reasons, hold.code)
             status, code = (402, "budget_exceeded") if hold.code == "budget" else (503, "overloaded")
@@ -250,7 +252,6 @@ class Job:
         before = self.decided, self.reasons
         for candidate in decision.candidates:
             self.decided, self.reasons = "escalated", ("confidence",)
-            self.decision = replace(self.decision, kind="escalated", reasons=("confidence",))
             call = await self._open(candidate)
             if call is None:
                 continue
@@ -258,7 +259,6 @@ class Job:
             if outcome.kind == "ok":
                 return True
         self.decided, self.reasons = before[0], (*before[1], "confidence")
-        self.decision = replace(self.decision, kind="local")
         return False
 
     async def _deliver(self, call: Call, parsed: dict[str, Any], body: bytes) -> None:
@@ -351,7 +351,7 @@ class Job:
         if call is not None:
             headers.append((b"x-spillway-backend", call.channel.backend.name.encode()))
             headers.append((b"x-spillway-model", call.channel.backend.model.encode("ascii", "replace")))
-            headers.append((b"x-spillway-decision", self._decided(call).encode()))
+            headers.append((b"x-spillway-decision", self.decided.encode()))
         if self.reasons:
             headers.append((b"x-spillway-reason", ",".join(self.reasons).encode()))
         headers.append((b"x-spillway-attempts", b"%d" % len(self.calls)))
@@ -360,20 +360,19 @@ class Job:
             headers.append((b"x-spillway-confidence", b"%.4f" % self.confidence))
         return headers
 
-    def _decided(self, call: Call) -> str:
-        """The decision's name as it came out: another candidate than the first is a fallback or an overflow."""
-        first = self.decision.candidates[0].backend if self.decision.candidates else None
-        if self.decided == "escalated" or first is None or first.name == call.channel.backend.name:
-            return self.decided
-        if call.channel.backend.local:
+    def _rename(self, candidate: Candidate) -> None:
+        """Another candidate than the first is about to be asked: the decision's name follows what happened."""
+        first = self.decision.candidates[0].backend
+        if self.decided == "escalated" or first.name == candidate.backend.name:
+            return
+        if candidate.backend.local:
             self.decided = "local"
-        else:
-            earlier = [c.record.outcome.kind for c in self.calls if c.record is not None and c is not call]
-            full = all(kind == "overloaded" for kind in earlier)
-            self.decided = "overflow" if full else "fallback"
-            token = "queue" if full else "health"
-            self.reasons = (*self.reasons, token) if token not in self.reasons else self.reasons
-        return self.decided
+            return
+        full = all(c.record is not None and c.record.outcome.kind == "overloaded" for c in self.calls)
+        self.decided = "overflow" if full else "fallback"
+        token = "queue" if full else "health"
+        if token not in self.reasons:
+            self.reasons = (*self.reasons, token)
 
     def _note_failure(self, candidate: Candidate, outcome: Outcome) -> None:
         self.refused = failure_refusal(candidate, outcome)
