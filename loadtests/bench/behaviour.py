@@ -26,7 +26,7 @@ from loadtests.bench import cpu
 from loadtests.bench.directive import Directive
 from loadtests.bench.load import Target
 from loadtests.bench.run import Load
-from loadtests.bench.scenarios import chat_body
+from loadtests.bench.scenarios import PACED200, chat_body
 from loadtests.bench.start import Started, started
 from loadtests.bench.systems import SYSTEMS
 
@@ -163,7 +163,7 @@ def held_streams(system: Started) -> dict[str, Any]:
     load = Load(system.port, system.key, system.cores.load, quick=True)
     with httpx.Client(base_url=f"http://127.0.0.1:{system.upstream_port}", timeout=LIMIT_S, trust_env=False) as stub:
         stub.post("/_stub/reset").raise_for_status()
-        seen = load.run("paced200")
+        seen = load.run(PACED200)
         peak = stub.get("/_stub/state").raise_for_status().json()["open_peak"]
     held = not seen["errors"] and seen["completed"] >= 200 and peak >= 200
     return {"held": held, "completed": seen["completed"], "errors": seen["errors"], "open_peak_upstream": peak}

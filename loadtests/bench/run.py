@@ -26,12 +26,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure. `quick`: short loads, for a look and not for a figure."""
+    """What to measure. `quick`: short loads, for a look and not for a figure.
+
+    `leave_out`: pairs of a system's and a scenario's name that are not run.
+    """
 
     systems: Sequence[System]
     scenarios: Sequence[Scenario]
     rounds: int
     quick: bool
+    leave_out: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(slots=True)
@@ -148,6 +152,8 @@ def _one_start(system: System, plan: Plan, result: SystemResult, say: Say) -> No
         result.idle_rss_mib.append(cpu.use(running.pid).rss_mib)
         load = Load(running.port, running.key, running.cores.load, plan.quick)
         for scenario in plan.scenarios:
+            if (system.name, scenario.name) in plan.leave_out:
+                continue
             samples = result.scenarios.setdefault(scenario.name, Samples())
             figure = _one_load(running.pid, scenario, load, samples)
             shown = f"{figure:,.0f} us/request" if figure else "nothing completed"
@@ -165,17 +171,18 @@ class Load:
     core: int | None
     quick: bool
 
-    def run(self, scenario: str, count: int | None = None) -> dict[str, Any]:
-        """One load in a process of its own; its result as `LoadResult`'s fields."""
-        argv = [sys.executable, "-m", "loadtests.bench.load", "--port", str(self.port), "--scenario", scenario]
+    def run(self, scenario: Scenario, count: int | None = None) -> dict[str, Any]:
+        """One load in a process of its own; its result as `LoadResult`'s fields. `count` other than the scenario's."""
+        requests = (scenario.quick() if self.quick else scenario).count if count is None else count
+        argv = [sys.executable, "-m", "loadtests.bench.load", "--port", str(self.port), "--scenario", scenario.name]
         argv += ["--key", self.key] if self.key else []
         argv += ["--quick"] if self.quick else []
-        argv += ["--count", str(count)] if count is not None else []
+        argv += ["--count", str(requests)]
         command = pinned(tuple(argv), self.core)
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_LIMIT_S, cwd=ROOT, check=False)
         except subprocess.TimeoutExpired as error:
-            raise BenchError(f"the load {scenario} did not end within {LOAD_LIMIT_S} s") from error
+            raise BenchError(f"the load {scenario.name} did not end within {LOAD_LIMIT_S} s") from error
         if done.returncode != 0:
             raise BenchError(f"the load generator failed: {done.stderr.strip()[-300:]}")
         loaded: dict[str, Any] = json.loads(done.stdout)
@@ -183,9 +190,9 @@ class Load:
 
 
 def _one_load(pid: int, scenario: Scenario, load: Load, samples: Samples) -> float | None:
-    load.run(scenario.name, count=min(WARM_UP, scenario.connections * 8) if not scenario.pace_ms[1] else 16)
+    load.run(scenario, count=min(WARM_UP, scenario.connections * 8) if not scenario.pace_ms[1] else 16)
     begun, busy, before = time.monotonic(), machine.busy_cpu_s(), cpu.use(pid)
-    seen = load.run(scenario.name)
+    seen = load.run(scenario)
     after = cpu.use(pid)
     used_s = (after.cpu_us - before.cpu_us) / 1e6
     wall = time.monotonic() - begun

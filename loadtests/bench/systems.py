@@ -197,7 +197,7 @@ class Spillway:
     def command(self, place: Place) -> Command:
         file = place.scratch / "spillway.yaml"
         file.write_text(yaml.safe_dump(_spillway_config(place)))
-        made = self._run("keys", "create", "--json", "--config", str(file))
+        made = self._run("keys", "create", "bench", "--json", "--config", str(file))
         if made.returncode != 0:
             raise Unavailable(f"`spillway keys create` failed: {(made.stderr or made.stdout).strip()[-300:]}")
         return Command((str(self.binary), "route", "--config", str(file)), {}, _secret(made.stdout))

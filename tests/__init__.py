@@ -1,0 +1,1 @@
+"""A regular package, so that no installed package named `tests` can stand in its place."""

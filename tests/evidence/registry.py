@@ -1,0 +1,42 @@
+"""Which function measures which promises. Promises that one run can measure together are one group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.evidence import measures_bench, measures_demo, measures_overflow, measures_relay
+from tests.evidence.results import Measurement
+
+Say = Callable[[str], None]
+Measure = Callable[[Say], Mapping[str, Measurement]]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Ids that `measure` measures in one go. `about`: how long it takes and what it needs."""
+
+    ids: tuple[str, ...]
+    measure: Measure
+    about: str
+
+
+GROUPS: tuple[Group, ...] = (
+    Group(measures_bench.RATIOS, measures_bench.ratios, "about 6 minutes; installs the peers on first use"),
+    Group(("bench.idle_rss",), measures_bench.idle_rss, "about 30 s"),
+    Group(("relay.disconnect_close",), measures_relay.disconnect_close, "about 1 minute"),
+    Group(("relay.slow_reader_growth",), measures_relay.slow_reader_growth, "about 1 minute"),
+    Group(("demo_model.clean_exact",), measures_demo.clean_exact, "about 2 minutes; starts the engine"),
+    Group(("demo.seconds_after_install",), measures_demo.seconds_after_install, "up to 5 minutes; runs the demo"),
+    Group(measures_overflow.IDS, measures_overflow.overflow, "about 10 s"),
+)
+
+
+def groups_for(prefix: str, groups: Sequence[Group] = GROUPS) -> list[Group]:
+    """The groups with at least one id that begins with `prefix`."""
+    return [group for group in groups if any(name.startswith(prefix) for name in group.ids)]
+
+
+def measured_ids(groups: Iterable[Group] = GROUPS) -> set[str]:
+    """All ids that some function measures."""
+    return {name for group in groups for name in group.ids}

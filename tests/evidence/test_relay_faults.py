@@ -1,0 +1,30 @@
+"""The relay's evidence with seeded faults, short: the published verdict turns to `falls short`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.evidence.measures_relay import disconnect_close, slow_reader_growth
+from tests.evidence.promises import load_promises
+from tests.evidence.results import Circumstances, judge
+from tests.loadtests.faulty_system import FaultyRelay
+
+TAKEN = Circumstances("make evidence ONLY=relay", "2026-01-01T00:00:00Z", {}, {})
+
+
+def _quiet(_line: str) -> None:
+    """Nobody watches."""
+
+
+def test_a_relay_that_keeps_its_upstream_falls_short() -> None:
+    promise = replace(load_promises()["relay.disconnect_close"], min_n=3)
+    found = disconnect_close(_quiet, FaultyRelay("keeps-upstream"), trials=3)[promise.id]
+    assert found.n == 3
+    assert not judge(promise, found, TAKEN).holds
+
+
+def test_a_relay_that_buffers_for_a_slow_reader_falls_short() -> None:
+    promise = load_promises()["relay.slow_reader_growth"]
+    found = slow_reader_growth(_quiet, FaultyRelay("buffers-all"), trials=1)[promise.id]
+    assert found.n == 1
+    assert not judge(promise, found, TAKEN).holds

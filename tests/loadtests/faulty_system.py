@@ -1,0 +1,30 @@
+"""The relay with a seeded fault, as a system the benchmark can start."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.bench.processes import Command
+from loadtests.bench.systems import Place
+
+_SCRIPT = Path(__file__).with_name("faulty_relay.py")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultyRelay:
+    """`fault` is one of those of faulty_relay.py; `none` relays well."""
+
+    fault: str
+    what: str = "a relay with a seeded fault"
+
+    @property
+    def name(self) -> str:
+        return f"relay-{self.fault}"
+
+    def prepare(self) -> str:
+        return "-"
+
+    def command(self, place: Place) -> Command:
+        return Command((sys.executable, str(_SCRIPT), str(place.port), str(place.upstream_port), self.fault))
