@@ -1,0 +1,240 @@
+"""An upstream that fails as told: at which byte, and how the connection ends.
+
+It listens on a port of the loopback that the system chooses, speaks just enough HTTP/1.1 (POST with a content-length,
+keep-alive), and writes its answers as raw bytes, so that a cut stands exactly where the test wants it.
+
+    answer = Answer.stream(events, cut=120, end="rst")      # 120 bytes of the body, then a reset
+    async with FaultUpstream() as upstream:
+        upstream.answer = answer                            # for every request from now on
+        upstream.script.append(Answer.json({...}, 429))     # or for the next one only
+
+`GET /health` says 200 and `GET /metrics` shows an idle vLLM, so that it can stand in for a local engine too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Literal
+
+End = Literal[
+    "whole",  # as HTTP wants it; the connection stays open
+    "fin",  # the connection closes without the end of the HTTP body
+    "rst",  # the connection is reset
+    "hang",  # nothing more comes, the connection stays open
+]
+
+IDLE_METRICS = b"""# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 0.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="m"} 0.0
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.0
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{engine="0",model_name="m"} 0.0
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="m"} 0.0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One scripted answer.
+
+    `cut` sends only so many bytes of the body; `piece` is the size of each write (and HTTP chunk) of it, 0: one write;
+    `chunked` frames it in HTTP chunks, else by its length; `silent` sends not even a head; `gate` is waited for before
+    the head.
+    """
+
+    body: bytes = b""
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    cut: int | None = None
+    end: End = "whole"
+    piece: int = 0
+    chunked: bool = False
+    silent: bool = False
+    gate: asyncio.Event | None = None
+
+    @classmethod
+    def stream(cls, events: bytes, *, cut: int | None = None, end: End = "whole", piece: int = 0) -> Answer:
+        """A chunked event stream."""
+        kind = (("content-type", "text/event-stream"),)
+        return cls(events, headers=kind, cut=cut, end=end, piece=piece, chunked=True)
+
+    @classmethod
+    def json(cls, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+        """A whole JSON answer."""
+        kind = (("content-type", "application/json"), *(headers or {}).items())
+        return cls(json.dumps(value).encode(), status, kind)
+
+    def after(self, gate: asyncio.Event) -> Answer:
+        """The same answer, held back until the gate opens."""
+        return replace(self, gate=gate)
+
+    def head(self) -> bytes:
+        """Status line and headers."""
+        framing = "transfer-encoding: chunked" if self.chunked else f"content-length: {len(self.body)}"
+        lines = [f"HTTP/1.1 {self.status} X", framing, *(f"{n}: {v}" for n, v in self.headers)]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    def writes(self) -> list[bytes]:
+        """The body as it goes out, cut and framed, without its end."""
+        sent = self.body if self.cut is None else self.body[: self.cut]
+        size = self.piece or len(sent) or 1
+        parts = [sent[i : i + size] for i in range(0, len(sent), size)]
+        return [b"%x\r\n%b\r\n" % (len(p), p) for p in parts] if self.chunked else parts
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One request as it arrived. `closed` is set when its connection is gone, at `closed_at` (loop seconds)."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    closed_at: float | None = None
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class FaultUpstream:
+    """See the module docstring. Use it as an async context manager."""
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.answer = answer or Answer.json({"error": {"message": "no answer was scripted"}}, 500)
+        self.script: deque[Answer] = deque()
+        self.seen: list[Arrival] = []
+        """Every POST, in the order of arrival."""
+        self.arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
+        """The same, to wait for."""
+        self.metrics = IDLE_METRICS
+        self.root = ""
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Base URL of its API."""
+        return self.root + "/v1"
+
+    async def __aenter__(self) -> FaultUpstream:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        self.root = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def arrival(self, within_s: float = 10.0) -> Arrival:
+        """The next request that nobody waited for yet. Raises TimeoutError."""
+        async with asyncio.timeout(within_s):
+            return await self.arrivals.get()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(0)  # drain() waits until the system has all of it
+        mine: list[Arrival] = []
+        try:
+            while True:
+                method, arrived = await self._read(reader)
+                if method == "GET":
+                    await self._tell(writer, arrived.path)
+                    continue
+                mine.append(arrived)
+                self.seen.append(arrived)
+                self.arrivals.put_nowait(arrived)
+                answer = self.script.popleft() if self.script else self.answer
+                if not await self._write(answer, reader, writer):
+                    return
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            for arrived in mine:
+                arrived.closed_at = asyncio.get_running_loop().time()
+                arrived.closed.set()
+
+    @staticmethod
+    async def _read(reader: asyncio.StreamReader) -> tuple[str, Arrival]:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, path, _ = head[0].split(" ")
+        headers = {n.lower(): v for n, v in (line.split(": ", 1) for line in head[1:] if line)}
+        return method, Arrival(path, headers, await reader.readexactly(int(headers.get("content-length", "0"))))
+
+    async def _tell(self, writer: asyncio.StreamWriter, path: str) -> None:
+        known = {"/health": b"", "/metrics": self.metrics, "/v1/models": b'{"data":[]}'}
+        body = known.get(path)
+        answer = Answer(body or b"", 404 if body is None else 200, (("content-type", "text/plain"),))
+        writer.write(answer.head() + answer.body)
+        await writer.drain()
+
+    @staticmethod
+    async def _write(answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Send the answer; True if the connection may carry another request."""
+        if answer.gate is not None and not await _opened(answer.gate, reader):
+            return False
+        if not answer.silent:
+            writer.write(answer.head())
+            for part in answer.writes():
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0)  # so that pieces are read one by one
+        if answer.end == "whole":
+            writer.write(b"0\r\n\r\n" if answer.chunked else b"")
+        await writer.drain()
+        if answer.end == "rst":
+            _reset(writer)
+        elif answer.end == "hang":
+            await _left(reader)
+        return answer.end == "whole"
+
+
+async def _left(reader: asyncio.StreamReader) -> None:
+    """Until the client closed its end; what it sends before its answer is read and dropped."""
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(4096):
+            pass
+
+
+async def _opened(gate: asyncio.Event, reader: asyncio.StreamReader) -> bool:
+    """Until the gate opens: True; or until the client left: False."""
+    gone, opened = asyncio.create_task(_left(reader)), asyncio.create_task(gate.wait())
+    try:
+        await asyncio.wait({gone, opened}, return_when=asyncio.FIRST_COMPLETED)
+        return not gone.done()
+    finally:
+        for task in (gone, opened):
+            task.cancel()
+        await asyncio.gather(gone, opened, return_exceptions=True)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End the connection with RST: SO_LINGER of 0 seconds, set on a second handle of the same socket."""
+    known: socket.socket = writer.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(known.fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
