@@ -335,7 +335,7 @@ class Job:
 
     def _learn_limits(self, call: Call, headers: Mapping[str, str]) -> None:
         if not call.channel.backend.local:
-            seconds = exhausted_for_s(headers)
+            seconds = exhausted_for_s(headers, self.s.wall())
             if seconds:
                 self.s.board.limited(call.channel.backend.name, seconds, self.s.clock())
 
@@ -422,6 +422,9 @@ def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:
         status = outcome.status if outcome.status in (400, 404, 409, 413, 422) else 400
         code = "request_too_large" if status == 413 else "invalid_request"
         return Refusal(status, code, f"The backend refused the request. {detail}")
+    if outcome.kind == "unserved":
+        message = f"No backend of this alias has this endpoint and model. {detail}. Ask another alias or endpoint."
+        return Refusal(404, "model_not_found", message, "model")
     if outcome.kind in ("overloaded", "rate_limited"):
         wait = outcome.retry_after_s if outcome.retry_after_s is not None else 1.0
         message = f"Every backend is at its limit. {detail}. Retry after the given time."
