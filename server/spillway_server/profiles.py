@@ -63,7 +63,7 @@ def of_machine(hardware: Hardware) -> Profile:
 
 
 def of_gpu(gpu: Gpu) -> Profile:
-    """The nearest profile from below: the same architecture's features and the largest one that isn't bigger.
+    """The nearest profile from below: one of the same compute capability, else the largest that isn't bigger.
 
     A GPU smaller than every known one gets the T4's limits.
     """
@@ -71,7 +71,9 @@ def of_gpu(gpu: Gpu) -> Profile:
     # 3% slack: the same card reports slightly different sizes under ECC and under virtualisation.
     fitting = [profile for profile in generations if profile.memory_bytes <= gpu.memory_bytes * 1.03]
     nearest = max(
-        fitting, key=lambda profile: (profile.memory_bytes, profile.compute_capability), default=PROFILES["t4"]
+        fitting,
+        key=lambda profile: (profile.compute_capability == gpu.compute_capability, profile.memory_bytes),
+        default=PROFILES["t4"],
     )
     # fp8 KV needs Ada or newer, whatever the memory size says.
     kv_dtype = "fp8" if gpu.compute_capability >= (8, 9) else "auto"

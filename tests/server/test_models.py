@@ -1,0 +1,147 @@
+"""What a model needs, read from directories as checkpoints have them, and from names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spillway_server.hardware import Gpu, Hardware
+from spillway_server.models import FP8_CLASS, T4_CLASS, TABLE, ModelSpec, Shape, choose, from_directory, resolve
+from spillway_server.refusal import Refusal
+
+BARE = Hardware((), 2, 16 * 1024**3)
+CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 32768,
+    "torch_dtype": "bfloat16",
+}
+
+
+def checkpoint(folder: Path, config: object, weights: int = 1000) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    if weights:
+        (folder / "model.safetensors").write_bytes(b"\0" * weights)
+    return folder
+
+
+def with_gpu(capability: tuple[int, int]) -> Hardware:
+    return Hardware((Gpu("card", 16 * 1024**3, capability, "580.1"),), 2, 16 * 1024**3)
+
+
+def test_a_directory_is_read(tmp_path: Path) -> None:
+    found = resolve(str(checkpoint(tmp_path / "mine", CONFIG)), BARE, tmp_path)
+    assert isinstance(found, ModelSpec)
+    assert found.shape == Shape(500, 1000, 28, 4, 128, 32768)
+    assert (found.served_name, found.dtype, found.quantisation, found.tool_parser) == (
+        "mine",
+        "bfloat16",
+        None,
+        "hermes",
+    )
+    assert found.is_local
+
+
+def test_kv_bytes_per_token_of_known_models() -> None:
+    qwen, llama = TABLE[T4_CLASS].shape, TABLE["meta-llama/Llama-3.1-8B-Instruct"].shape
+    assert qwen is not None
+    assert llama is not None
+    assert qwen.kv_bytes_per_token(2) == 56 * 1024
+    assert llama.kv_bytes_per_token(2) == 128 * 1024
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "fp8"}, "fp8"),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4, "type": "int"}}}},
+            "w4a16",
+        ),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 8, "type": "int"}}}},
+            "int8",
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"g": {"weights": {"num_bits": 8, "type": "float"}}},
+            },
+            "fp8",
+        ),
+    ],
+)
+def test_quantisation_is_recognised(tmp_path: Path, entry: dict[str, Any], name: str) -> None:
+    found = from_directory(checkpoint(tmp_path, {**CONFIG, "quantization_config": entry}), "m")
+    assert isinstance(found, ModelSpec)
+    assert found.quantisation == name
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "reason"),
+    [
+        ("{", 10, "not JSON"),
+        ("[]", 10, "not a JSON object"),
+        (CONFIG, 0, "no *.safetensors"),
+        ({"hidden_size": 8}, 10, "lacks a usable value"),
+        ({**CONFIG, "num_attention_heads": "none"}, 10, "lacks a usable value"),
+    ],
+)
+def test_broken_checkpoints_are_refused(tmp_path: Path, config: object, weights: int, reason: str) -> None:
+    found = from_directory(checkpoint(tmp_path, config, weights), "m")
+    assert isinstance(found, Refusal)
+    assert reason in found.reason
+    assert found.fix
+
+
+def test_a_downloaded_hub_model_is_read_from_the_cache(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "models--org--tuned" / "snapshots" / "abc", CONFIG)
+    found = resolve("org/tuned", BARE, tmp_path)
+    assert isinstance(found, ModelSpec)
+    assert (found.location, found.served_name) == ("org/tuned", "org/tuned")
+    assert found.shape is not None
+
+
+def test_an_unknown_hub_model_has_no_shape(tmp_path: Path) -> None:
+    found = resolve("org/other-7b-GPTQ", BARE, tmp_path)
+    assert isinstance(found, ModelSpec)
+    assert (found.shape, found.quantisation) == (None, "gptq")
+
+
+@pytest.mark.parametrize("name", ["nothing", "./not-here", "/not/here", "a/b/c"])
+def test_names_that_are_nothing(tmp_path: Path, name: str) -> None:
+    found = resolve(name, BARE, tmp_path)
+    assert isinstance(found, Refusal)
+    assert repr(name) in found.reason
+
+
+def test_gguf_is_recognised(tmp_path: Path) -> None:
+    found = resolve("models/x.gguf", BARE, tmp_path)
+    assert isinstance(found, ModelSpec)
+    assert found.quantisation == "gguf"
+
+
+def test_auto_goes_by_hardware() -> None:
+    assert choose(BARE) == "demo"
+    assert choose(with_gpu((7, 5))) == T4_CLASS
+    assert choose(with_gpu((8, 0))) == T4_CLASS
+    assert choose(with_gpu((8, 9))) == FP8_CLASS
+    assert {T4_CLASS, FP8_CLASS} <= TABLE.keys()
+
+
+def test_the_demo_model_is_complete(tmp_path: Path) -> None:
+    found = resolve("demo", BARE, tmp_path)
+    assert isinstance(found, ModelSpec)
+    assert found.served_name == "demo"
+    assert found.shape is not None
+    assert found.shape.weight_bytes <= 12_000_000
