@@ -135,7 +135,8 @@ def demo() -> ModelSpec | Refusal:
             "Get it back with `git checkout -- server/spillway_server/demo_model/weights`, "
             "or name another model with --model.",
         )
-    return found
+    # Its own shape says nothing of tool calls; the answers it gives are what this parser passes through.
+    return replace(found, tool_parser="hermes")
 
 
 def from_directory(path: Path, served_name: str) -> ModelSpec | Refusal:

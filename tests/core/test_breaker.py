@@ -13,7 +13,15 @@ from spillway_router.core.model import OutcomeKind
 
 RULE = BreakerRule(failures=3, open_s=1.0, longest_open_s=4.0)
 KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
-LOAD: tuple[OutcomeKind, ...] = ("ok", "overloaded", "rate_limited", "rejected", "unauthorized", "cancelled")
+LOAD: tuple[OutcomeKind, ...] = (
+    "ok",
+    "overloaded",
+    "rate_limited",
+    "rejected",
+    "unauthorized",
+    "unserved",
+    "cancelled",
+)
 
 
 def after(kinds: list[OutcomeKind], now: float = 0.0, state: Breaker = CLOSED) -> Breaker:

@@ -12,7 +12,7 @@ from spillway_router.core.failover import MAX_ATTEMPTS, RetryBudget, goes_on, on
 from spillway_router.core.model import Outcome, OutcomeKind
 
 KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
-NEXT = {"overloaded", "rate_limited", "unauthorized", "failed", "timeout"}
+NEXT = {"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .model import Outcome
 
 MAX_ATTEMPTS = 3
-TRY_NEXT = frozenset({"overloaded", "rate_limited", "unauthorized", "failed", "timeout"})
+TRY_NEXT = frozenset({"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ OutcomeKind = Literal[
     "rate_limited",  # 429: stay away until `retry_after_s`
     "rejected",  # the request itself is at fault (4xx): another backend would say the same
     "unauthorized",  # our credentials or credit are at fault (401, 402, 403)
+    "unserved",  # it has no such endpoint or model (404, 405): nothing is broken, another backend may have it
     "failed",  # 5xx, broken connection, malformed answer
     "timeout",  # no event within the limit
     "cancelled",  # the client left

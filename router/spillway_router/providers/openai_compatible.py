@@ -69,7 +69,9 @@ class OpenAICompatible:
             return "unauthorized"
         if status in (408, 504):
             return "timeout"
-        if 400 <= status < 500 and status not in (404, 405):
+        if status in (404, 405):
+            return "unserved"
+        if 400 <= status < 500:
             return "rejected"
         return "failed"
 

@@ -288,7 +288,7 @@ class Job:
                 text = await response.read_all(MAX_ERROR_BYTES)
                 return call.channel.provider.outcome(Reply(response.status, response.headers, text), s.wall())
             judge = call.channel.provider.judge(self.facts.endpoint, self.facts.choices)
-            relay = Relay(response, judge, limits.stall_s)
+            relay = Relay(response, judge, limits.stall_s, done_follows=self.facts.endpoint in ("chat", "completions"))
             response.expect_within(max(0.001, call.sent_at + limits.first_event_s - s.clock()))
             failed = await relay.begin()
             if failed is not None:
