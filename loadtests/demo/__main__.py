@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,17 +19,17 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.panel import Panel
 from rich.text import Text
 
 from loadtests.demo import accounts, product, show, stages
-from loadtests.demo.claims import Claim, Run, judge
+from loadtests.demo.claims import Claim, Run, Slo, judge
 from loadtests.demo.client import Result
 from loadtests.demo.load import open_client
 from loadtests.demo.processes import ChildError
 from loadtests.demo.workload import Sizes
 
 _FAST = Sizes(capacity=48, calm=24, burst=300, check=40)
+_PLAIN_WIDTH = 120
 _BROKEN = 2
 _INTERRUPTED = 130
 
@@ -41,7 +42,7 @@ def main(
     keep: Annotated[Path | None, typer.Option(help="Keep config, ledger and logs in this folder.")] = None,
 ) -> None:
     """Run server, router and a stand-in cloud on real documents, and check what was promised."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     sizes = _FAST if fast else Sizes(burst=documents)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # end in order, like Ctrl-C
     try:
@@ -79,11 +80,12 @@ def _demo(console: Console, sizes: Sizes, seed: int, folder: Path) -> tuple[Run,
         with product.product(folder, cloud) as running:
             results, pace = asyncio.run(_send_all(console, running, plan, sizes))
             books = accounts.read(running, cloud)
-            report = accounts.report_text(running)
+            report = accounts.report_text(running, console.width)
             with show.waiting(console, "stopping in order"):
                 status, left = running.child.stop(product.STOP_PATIENCE_S)
     total = time.monotonic() - started
-    run = Run(tuple(results), books, product.SLO_TTFT_MS / 1000, total, status, left)
+    slo = Slo(product.SLO_TTFT_MS / 1000, product.SLO_TPOT_MS / 1000)
+    run = Run(tuple(results), books, slo, total, status, left)
     return run, pace, report
 
 
@@ -91,7 +93,9 @@ def _show(console: Console, run: Run, claims: Sequence[Claim], report: str) -> N
     show.phases(console, run)
     show.faults(console, run.results)
     show.accuracy(console, run.of("calm", "burst"))
-    console.print(Panel(Text.from_ansi(report.rstrip()), title="spillway report", title_align="left"))
+    console.rule("spillway report", align="left")
+    console.print(Text.from_ansi(report.rstrip()), soft_wrap=True)
+    console.rule()
     show.verdict(console, claims)
     broken = [claim.name for claim in claims if not claim.holds]
     console.print(f"[red]Broken: {', '.join(broken)}[/]" if broken else "[green]All of it is true.[/]")
@@ -126,6 +130,8 @@ def _evidence(run: Run, claims: Sequence[Claim], pace: stages.Pace) -> dict[str,
             "reasons": r.reasons,
             "backend": r.backend,
             "confidence": r.confidence,
+            "tokens": r.tokens,
+            "refusals": r.refusals,
             "served_s": round(r.served_s, 4),
             "done_s": round(r.done_s, 4),
             "right": r.right,
@@ -136,7 +142,7 @@ def _evidence(run: Run, claims: Sequence[Claim], pace: stages.Pace) -> dict[str,
     return {
         "holds": all(claim.holds for claim in claims),
         "total_s": round(run.total_s, 2),
-        "slo_ttft_s": run.slo_ttft_s,
+        "slo": asdict(run.slo),
         "documents_per_s": asdict(pace),
         "claims": [asdict(claim) for claim in claims],
         "accounts": books,

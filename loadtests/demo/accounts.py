@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -35,9 +35,11 @@ class Accounts:
     seen: frozenset[str]
 
 
-def report_text(product: Product) -> str:
-    """What `spillway report` prints. Raises AccountsError if it fails."""
-    return _run(product, "report", "--config", str(product.config))
+def report_text(product: Product, columns: int) -> str:
+    """What `spillway report` prints for people, so wide. Raises AccountsError if it fails."""
+    return _run(
+        replace(product, env={**product.env, "COLUMNS": str(columns)}), "report", "--config", str(product.config)
+    )
 
 
 def read(product: Product, cloud: Cloud) -> Accounts:

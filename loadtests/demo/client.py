@@ -23,7 +23,8 @@ class Result:
     """How one document fared. Times are seconds from the moment it was due.
 
     `served_s`: for a stream until the first text, for a whole answer until its response headers (which come with all
-    of it). `fault` is empty when a complete answer arrived.
+    of it). `tokens`: completion tokens of a whole answer by its usage, 0 for streams. `fault` is empty when a complete
+    answer arrived.
     """
 
     job: Job
@@ -35,6 +36,7 @@ class Result:
     confidence: float | None
     served_s: float
     done_s: float
+    tokens: int
     refusals: int
     right: bool
     request_id: str
@@ -53,6 +55,7 @@ class _Reply:
     headers: httpx.Headers = field(default_factory=httpx.Headers)
     fault: str = ""
     text: str = ""
+    tokens: int = 0
     served_s: float = 0.0
 
 
@@ -90,6 +93,7 @@ def _result(job: Job, reply: _Reply, done_s: float, refusals: int) -> Result:
         confidence=float(shown) if shown else None,
         served_s=reply.served_s or done_s,
         done_s=done_s,
+        tokens=reply.tokens,
         refusals=refusals,
         right=not reply.fault and exact(reply.text, job.truth),
         request_id=seen.get("x-request-id", ""),
@@ -124,7 +128,7 @@ async def _exchange(client: httpx.AsyncClient, job: Job, due: float) -> _Reply:
                     await _read_stream(answer, reply, due)
                 else:
                     reply.served_s = clock() - due
-                    reply.text = _whole_text(await answer.aread())
+                    reply.text, reply.tokens = _whole(await answer.aread())
     except (httpx.HTTPError, TimeoutError, _MalformedError) as error:
         reply.fault = f"{type(error).__name__}: {error}"
     return reply
@@ -141,9 +145,10 @@ def _error_code(raw: bytes) -> str:
         return repr(raw[:80])
 
 
-def _whole_text(raw: bytes) -> str:
+def _whole(raw: bytes) -> tuple[str, int]:
     try:
-        return json.loads(raw)["choices"][0]["message"]["content"] or ""
+        body = json.loads(raw)
+        return body["choices"][0]["message"]["content"] or "", int(body["usage"]["completion_tokens"])
     except (ValueError, LookupError, TypeError) as error:
         raise _MalformedError(f"no chat completion in {raw[:80]!r}") from error
 

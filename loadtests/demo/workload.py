@@ -11,7 +11,7 @@ from spillway_server.demo_model.documents import HELD_OUT_SEEDS, canonical_json,
 
 Phase = Literal["warming", "capacity", "calm", "burst", "check"]
 
-NOISE_SHARES = (("clean", 0.60), ("light", 0.25), ("heavy", 0.15))
+NOISE_SHARES = (("clean", 0.50), ("light", 0.30), ("heavy", 0.20))
 PRIVATE_SHARE = 0.06
 STREAM_SHARE = 0.30
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from loadtests.demo.accounts import Accounts
-from loadtests.demo.claims import Run, judge, percentile
+from loadtests.demo.claims import Run, Slo, judge, percentile
 from loadtests.demo.client import Result
 from loadtests.demo.workload import Job, Phase
 from loadtests.standin.corpus import digest
@@ -15,7 +15,7 @@ from loadtests.standin.corpus import digest
 
 def result(number: int, phase: Phase, decision: str, *, private: bool = False, right: bool = True) -> Result:
     job = Job(number, phase, 0.0, f"report {number}", {}, "clean", private, stream=False)
-    return Result(job, 200, "", decision, (), "some", None, 0.4, 0.4, 0, right, f"req-{number}")
+    return Result(job, 200, "", decision, (), "some", None, 0.4, 0.4, 60, 0, right, f"req-{number}")
 
 
 def good() -> Run:
@@ -30,7 +30,7 @@ def good() -> Run:
     ]
     seen = {digest(r.job.text) for r in results if r.decision in ("fallback", "overflow", "escalated")}
     books = Accounts(5000, 55, 0, 900, 600, 300, 5000, 55, frozenset(seen))
-    return Run(tuple(results), books, 2.0, 120.0, 0, ())
+    return Run(tuple(results), books, Slo(2.0, 0.1), 120.0, 0, ())
 
 
 def broken(run: Run) -> set[str]:
@@ -61,7 +61,13 @@ def _burst(kind: str) -> Callable[[Result], bool]:
 
 
 FAULTS: dict[str, tuple[str, Callable[[Run], Run]]] = {
-    "one late": ("in time", lambda run: change(run, _burst("overflow"), lambda r: replace(r, served_s=2.01))),
+    "one late": ("in time", lambda run: change(run, _burst("overflow"), lambda r: replace(r, served_s=8.01))),
+    "one stream late": (
+        "in time",
+        lambda run: change(
+            run, _burst("overflow"), lambda r: replace(r, job=replace(r.job, stream=True), served_s=2.01)
+        ),
+    ),
     "one unanswered": ("in time", lambda run: change(run, _burst("local"), lambda r: replace(r, fault="503"))),
     "early refused": (
         "router first",

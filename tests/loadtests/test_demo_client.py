@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,8 +19,8 @@ DECIDED = "x-spillway-decision: local\r\nx-spillway-reason: queue,kv\r\nx-spillw
 
 
 def whole(text: str) -> bytes:
-    quoted = text.replace('"', '\\"')
-    body = f'{{"choices":[{{"message":{{"content":"{quoted}"}},"finish_reason":"stop"}}]}}'
+    choice = {"message": {"content": text}, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice], "usage": {"completion_tokens": 9}})
     return _http("200 OK", "application/json", body)
 
 
@@ -89,6 +90,7 @@ def test_whole_answer_is_read_with_its_decision() -> None:
         0.995,
     )
     assert 0 < got.served_s <= got.done_s
+    assert got.tokens == 9
 
 
 def test_wrong_answer_is_answered_but_not_right() -> None:
