@@ -55,9 +55,14 @@ FLUSH_S = 10.0
 
 
 class Runtime:
-    """A running router. Make it inside the event loop with `Runtime.open`; `close` when done."""
+    """A running router. Make it inside the event loop with `Runtime.open`; `close` when done.
 
-    def __init__(self, loaded: Loaded, ledger: Ledger, version: str) -> None:
+    `clock` is monotonic seconds: what breakers, rate limits and the backlog go by.
+    """
+
+    def __init__(
+        self, loaded: Loaded, ledger: Ledger, version: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         settings = loaded.settings
         assembly = assembled(loaded)
         self._loaded = loaded
@@ -70,7 +75,7 @@ class Runtime:
         backends = [place.backend for place in assembly.places.values()]
         self.board = Board(backends, BoardRules(rates=assembly.rates))
         self._pools: dict[str, tuple[Target, Pool]] = {}
-        self.metrics = Metrics(self.board, time.monotonic, self._writer_gauges)
+        self.metrics = Metrics(self.board, clock, self._writer_gauges)
         self._live = self._make_live(settings, assembly)
         self.services = Services(
             lambda: self._live,
@@ -78,11 +83,11 @@ class Runtime:
             self._accounts,
             Records(),
             (self.metrics.on_request, log_request),
-            time.monotonic,
+            clock,
             time.time,
             _request_id,
         )
-        self._watchers = Watchers(Watch(self.board, self.metrics, time.monotonic))
+        self._watchers = Watchers(Watch(self.board, self.metrics, clock))
         self._meter = gpu_hours.started(secrets.token_hex(8), _rental(settings), int(time.time() * 1000))
         self._meter_task: asyncio.Task[None] | None = None
         hooks = ControlHooks(self.metrics.render, self._usage, self._stored, self.reload)
@@ -196,7 +201,7 @@ def assembled(loaded: Loaded) -> Assembly:
     """The Assembly of a configuration. Raises ConfigError."""
     found = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
     if isinstance(found, tuple):
-        raise ConfigError(found)
+        raise ConfigError([config.located(loaded.text, mistake) for mistake in found])
     return found
 
 

@@ -44,13 +44,27 @@ class Held:
 class Relay:
     """Reads one upstream stream. Call `begin`, then `forward` if that gave no outcome."""
 
-    __slots__ = ("_decoder", "_judge", "_response", "_stall_s", "done_seen", "flaw", "held", "stalled", "steps", "tail")
+    __slots__ = (
+        "_decoder",
+        "_done_follows",
+        "_judge",
+        "_response",
+        "_stall_s",
+        "done_seen",
+        "flaw",
+        "held",
+        "stalled",
+        "steps",
+        "tail",
+    )
 
-    def __init__(self, response: Response, judge: Judge, stall_s: float) -> None:
+    def __init__(self, response: Response, judge: Judge, stall_s: float, *, done_follows: bool) -> None:
         self._response = response
         self._judge = judge
         self._decoder = SseDecoder()
         self._stall_s = stall_s
+        self._done_follows = done_follows
+        """Usage and [DONE] come after the finishing event; in the other protocols that event is the last."""
         self.held = Held([])
         self.tail = Held([])
         self.steps = 0
@@ -94,6 +108,8 @@ class Relay:
 
     async def finish(self) -> str | None:
         """Read what follows the finishing event (usage, [DONE]) into `tail`: None, or what broke it."""
+        if not self._done_follows:
+            return None
         self._response.expect_within(TAIL_S)
         while not self.done_seen:
             try:
@@ -133,8 +149,7 @@ class Relay:
             self._response.expect_within(self._stall_s)
         if self.flaw is None and judge.finished:
             self._fill_tail(events[good:])
-        if good == len(events) and sum(map(_size, events)) == len(data):
-            return data
+        # Never `data` itself: it may begin and end inside events, whatever its length.
         return b"".join(event.raw for event in events[:good])
 
     def _fill_tail(self, events: list[Event]) -> None:
@@ -167,10 +182,6 @@ class Relay:
                 return None
             into.add(event)
         return None
-
-
-def _size(event: Event) -> int:
-    return len(event.raw)
 
 
 def tail_bytes(tail: Held, *, usage_asked: bool, usage_added: bool, cost_nano: int | None, closing: bytes) -> bytes:

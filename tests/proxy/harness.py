@@ -1,0 +1,206 @@
+"""The whole router in this process behind a real socket, between real upstream sockets and a client that sees bytes.
+
+def test_it() -> None:
+    async def main(folder):
+        async with FaultUpstream(answer) as cloud, routing(config(...), folder) as router:
+            reply = await router.chat()
+    run(main)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from spillway_router import config
+from spillway_router.config import Loaded
+from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.url import open_ledger
+from spillway_router.runtime import Runtime
+from spillway_router.testing import FaultUpstream, MemoryLedger
+
+LIMIT_S = 20.0
+"""No wait in these tests is longer."""
+MESSAGES = [{"role": "user", "content": "Which eye?"}]
+PRICE = '{input_per_million: "1", output_per_million: "2"}'
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]], limit_s: float = 120.0) -> None:
+    """Run a test on the loop that the router uses; fails on leaked tasks and on errors nobody waited for."""
+    unseen: list[str] = []
+
+    async def guarded() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: unseen.append(str(context)))
+        async with asyncio.timeout(limit_s):
+            await main()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left over: {left}"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(guarded())
+    assert not unseen, unseen
+
+
+def local(upstream: FaultUpstream | str, name: str = "local") -> str:
+    """A line of `backends:` for a local vLLM."""
+    return f"{{name: {name}, provider: vllm, local: true, model: m, base_url: '{_url(upstream)}'}}"
+
+
+def cloud(upstream: FaultUpstream | str, name: str = "cloud", price: str = PRICE) -> str:
+    """A line of `backends:` for a priced cloud."""
+    url = _url(upstream)
+    return f"{{name: {name}, provider: generic, model: {name}-m, api_key: k, base_url: '{url}', price: {price}}}"
+
+
+def _url(upstream: FaultUpstream | str) -> str:
+    return upstream if isinstance(upstream, str) else upstream.url
+
+
+def settings(*backends: str, more: str = "") -> str:
+    """spillway.yaml with these backends; `auto` asks them in this order."""
+    return "backends:\n" + "".join(f"  - {line}\n" for line in backends) + more
+
+
+@dataclass(frozen=True)
+class Router:
+    """A running router and its inside."""
+
+    url: str
+    runtime: Runtime
+    ledger: Ledger
+    client: httpx.AsyncClient
+    path: Path
+
+    async def post(self, body: Any, path: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
+        """POST JSON, or bytes as they are. Headers are named with underscores."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.post(path, content=data, headers={"content-type": "application/json", **named})
+
+    async def chat(self, fields: Mapping[str, Any] | None = None, **headers: str) -> httpx.Response:
+        """A chat completion."""
+        return await self.post({"model": "auto", "messages": MESSAGES, **(fields or {})}, **headers)
+
+    def forget_failures(self) -> None:
+        """Close all breakers and fill the retry budget, as healthy traffic in between would."""
+        board = self.runtime.board
+        now = self.runtime.services.clock()
+        for name in board.current(now).backends:
+            board.health(name, "down", "reset by the test")
+            board.health(name, "up", "")
+        for _ in range(50):
+            board.arrived(now)
+
+    def rows(self, reply: httpx.Response) -> list[Entry]:
+        """Ledger rows of the request of this reply, all but reservations."""
+        return [e for e in self.ledger.entries_of(reply.headers["x-request-id"]) if e.kind != "reserved"]
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Until the condition holds, looking at every turn of the loop. Raises TimeoutError."""
+        async with asyncio.timeout(LIMIT_S):
+            while not true():
+                await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def routing(
+    text: str,
+    folder: Path | None = None,
+    clock: Callable[[], float] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Router]:
+    """A router with this configuration. Its ledger is a file in `folder`, or in memory where none is given."""
+    path = (folder or Path("nowhere")) / "spillway.yaml"
+    if folder is None:
+        loaded = Loaded(config.parse(text, environment or {}), None, text, environment or {})
+        ledger: Ledger = MemoryLedger()
+    else:
+        path.write_text(f"ledger: {{url: 'sqlite:///{folder / 'ledger.db'}'}}\n{text}")
+        loaded = config.read(str(path), environment or {})
+        ledger = open_ledger(loaded.settings.ledger.url)
+    runtime = Runtime(loaded, ledger, "test", *(() if clock is None else (clock,)))
+    runtime.start()
+    try:
+        async with serving(runtime.app) as url, httpx.AsyncClient(base_url=url, timeout=LIMIT_S) as client:
+            router = Router(url, runtime, ledger, client, path)
+            await router.until(lambda: _settled(runtime))
+            yield router
+    finally:
+        await runtime.close()
+
+
+def _settled(runtime: Runtime) -> bool:
+    """Every local engine was probed once."""
+    known = runtime.board.current(runtime.services.clock()).backends.values()
+    return all(b.health_reason != "not probed yet" for b in known)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that tells when it listens and leaves the signals alone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(app, lifespan="off", access_log=False, log_config=None, http="httptools", ws="none")
+        )
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """An ASGI application on a free port of the loopback: its URL."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = _Server(app)
+    task = asyncio.create_task(server.serve([listener]))
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await server.listening.wait()
+        yield "http://{}:{}".format(*listener.getsockname())
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(LIMIT_S):
+            await task
+        listener.close()
+
+
+def events(reply: httpx.Response) -> list[bytes]:
+    """The data of each event of a whole SSE body."""
+    assert reply.headers["content-type"].startswith("text/event-stream"), reply.text
+    blocks = reply.content.split(b"\n\n")
+    assert blocks.pop() == b"", "the stream ended inside an event"
+    lines = [line for block in blocks for line in block.split(b"\n")]
+    return [line.removeprefix(b"data: ") for line in lines if line.startswith(b"data:")]
+
+
+def error_of(reply: httpx.Response) -> dict[str, Any]:
+    """The error object of a reply, its OpenAI shape checked."""
+    body = reply.json()
+    assert set(body) == {"error"}, body
+    assert set(body["error"]) == {"message", "type", "param", "code"}, body
+    assert body["error"]["message"]
+    found: dict[str, Any] = body["error"]
+    return found

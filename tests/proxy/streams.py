@@ -1,0 +1,112 @@
+"""Short streams of each protocol, with where they begin to have content and where they are whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One answer as events. `content` is the index of the first event with content, `last` of the one that makes the
+    answer whole. Indices count events from 0."""
+
+    path: str
+    fields: Mapping[str, Any]
+    events: tuple[bytes, ...]
+    content: int
+    last: int
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.events)
+
+    def end_of(self, index: int) -> int:
+        """Bytes up to the end of that event."""
+        return sum(len(event) for event in self.events[: index + 1])
+
+    def whole_events(self, cut: int) -> int:
+        """How many events are whole within the first `cut` bytes."""
+        return sum(self.end_of(i) <= cut for i in range(len(self.events)))
+
+    def fragment(self, cut: int) -> bool:
+        """True if byte `cut` lies inside an event."""
+        return cut not in (0, *(self.end_of(i) for i in range(len(self.events))))
+
+
+def data(value: object) -> bytes:
+    """An unnamed event."""
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+def named(value: dict[str, Any]) -> bytes:
+    """An event named by its type."""
+    return b"event: " + value["type"].encode() + b"\n" + data(value)
+
+
+DONE = b"data: [DONE]\n\n"
+USAGE = data({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}})
+
+
+def delta(content: dict[str, Any], finish: str | None = None, index: int = 0) -> bytes:
+    """A chat event."""
+    choice: dict[str, Any] = {"index": index, "delta": content}
+    if finish is not None:
+        choice["finish_reason"] = finish
+    return data({"id": "c", "choices": [choice]})
+
+
+def chat(word: str) -> Stream:
+    """Role, two pieces, finish, usage, [DONE]."""
+    events = (
+        delta({"role": "assistant", "content": ""}),
+        delta({"content": word}),
+        delta({"content": "!"}),
+        delta({}, "stop"),
+        USAGE,
+        DONE,
+    )
+    return Stream("/v1/chat/completions", {"messages": [{"role": "user", "content": "?"}]}, events, 1, 3)
+
+
+def completions(word: str) -> Stream:
+    """Two pieces, the second with the finish, usage, [DONE]."""
+    events = (
+        data({"id": "c", "choices": [{"index": 0, "text": word}]}),
+        data({"id": "c", "choices": [{"index": 0, "text": "!", "finish_reason": "length"}]}),
+        USAGE,
+        DONE,
+    )
+    return Stream("/v1/completions", {"prompt": "?"}, events, 0, 1)
+
+
+def responses(word: str) -> Stream:
+    """Created, two deltas, completed."""
+    usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    events = (
+        named({"type": "response.created", "response": {"id": "r"}}),
+        named({"type": "response.output_text.delta", "delta": word}),
+        named({"type": "response.output_text.delta", "delta": "!"}),
+        named({"type": "response.completed", "response": {"id": "r", "status": "completed", "usage": usage}}),
+    )
+    return Stream("/v1/responses", {"input": "?"}, events, 1, 3)
+
+
+def messages(word: str) -> Stream:
+    """Start, block, delta, message_delta, stop."""
+    start = {"id": "m", "content": [], "usage": {"input_tokens": 3, "output_tokens": 0}}
+    text = {"type": "text_delta", "text": word}
+    events = (
+        named({"type": "message_start", "message": start}),
+        named({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        named({"type": "content_block_delta", "index": 0, "delta": text}),
+        named({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}),
+        named({"type": "message_stop"}),
+    )
+    fields = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 9}
+    return Stream("/v1/messages", fields, events, 2, 4)
+
+
+SHAPES = {"chat": chat, "completions": completions, "responses": responses, "messages": messages}

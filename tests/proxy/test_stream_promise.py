@@ -1,0 +1,341 @@
+"""The stream promise (DESIGN 4), against an upstream that breaks off at every byte and in every way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from tests.proxy import streams
+from tests.proxy.harness import MESSAGES, Router, cloud, error_of, events, local, routing, run, settings
+from tests.proxy.streams import DONE, SHAPES, USAGE, Stream, delta
+
+from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.upstream import End
+
+SHORT = "limits: {first_event_s: 0.25, stall_s: 0.25}\n"
+FIRST, SECOND = "alpha", "beta"
+
+
+def seen_whole(shape: str, word: str) -> bytes:
+    """The bytes a client gets for a whole answer: all but the usage event, which it did not ask for."""
+    return SHAPES[shape](word).body.replace(USAGE, b"")
+
+
+def assert_interrupted(reply: httpx.Response, sent: bytes) -> str:
+    """Some of what was sent, then exactly one error event, then a clean end; the error's message."""
+    assert reply.status_code == 200
+    assert reply.headers["x-spillway-backend"] == "local"
+    assert reply.content.endswith(b"\n\n")
+    good, _, error = reply.content[:-2].rpartition(b"\n\n")
+    assert sent.startswith(good + b"\n\n")
+    assert DONE not in reply.content
+    assert reply.content.count(b"upstream_interrupted") == 1
+    found = json.loads(error.removeprefix(b"data: "))["error"]
+    assert found["code"] == "upstream_interrupted"
+    message: str = found["message"]
+    return message
+
+
+async def ask(router: Router, stream: Stream, **fields: Any) -> httpx.Response:
+    return await router.post({"model": "auto", "stream": True, **stream.fields, **fields}, stream.path)
+
+
+# Cut at every byte.
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("end", ["whole", "fin", "rst"])
+def test_cut_at_every_byte(shape: str, end: End) -> None:
+    first = SHAPES[shape](FIRST)
+
+    async def main() -> None:
+        async with FaultUpstream() as broken, FaultUpstream(Answer.stream(SHAPES[shape](SECOND).body)) as good:
+            async with routing(settings(local(broken), cloud(good))) as router:
+                for cut in range(len(first.body) + 1):
+                    broken.answer = Answer.stream(first.body, cut=cut, end=end)
+                    router.forget_failures()
+                    asked = len(good.seen)
+                    reply = await ask(router, first)
+                    check_cut(shape, first, cut, end, reply, len(good.seen) - asked)
+                assert len(broken.seen) == len(first.body) + 1
+
+    run(main)
+
+
+def check_cut(shape: str, first: Stream, cut: int, end: End, reply: httpx.Response, asked_second: int) -> None:
+    arrived = first.whole_events(cut)
+    last = arrived > first.last
+    openai = shape in ("chat", "completions")
+    # A broken connection may only go unnoticed when nothing was to follow.
+    whole = last and not first.fragment(cut) if end == "whole" else arrived == len(first.events)
+    if arrived <= first.content:
+        assert asked_second == 1, cut
+        assert reply.status_code == 200
+        assert reply.content == seen_whole(shape, SECOND), cut
+        assert FIRST.encode() not in reply.content
+        assert reply.headers["x-spillway-backend"] == "cloud"
+        assert reply.headers["x-spillway-attempts"] == "2"
+        return
+    assert asked_second == 0, f"stitching at byte {cut}"
+    if whole:
+        assert reply.content == seen_whole(shape, FIRST), cut
+        assert reply.content.count(b"[DONE]") == openai
+    else:
+        assert_interrupted(reply, first.body)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_chunks_of_every_size_give_the_same_answer(shape: str) -> None:
+    stream = SHAPES[shape](FIRST)
+
+    async def main() -> None:
+        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+            for piece in [*range(1, 40), 64, 101, 211]:
+                upstream.answer = Answer.stream(stream.body, piece=piece)
+                reply = await ask(router, stream)
+                assert reply.content == seen_whole(shape, FIRST), piece
+                assert reply.content.count(DONE) == (shape in ("chat", "completions"))
+
+    run(main)
+
+
+def test_chunks_that_begin_and_end_inside_events_are_not_taken_for_whole_ones() -> None:
+    """Chunks as long as the events, but shifted: what is held back and what is handed on have the same length."""
+    word = delta({"content": "abc"})
+    body = word * 20 + delta({}, "stop") + DONE
+
+    async def main() -> None:
+        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+            for shift in range(1, len(word)):
+                # The first event is made longer by a comment, so that every later cut lies `shift` bytes into an event.
+                comment = b":" + b"x" * (len(word) - shift - 3) + b"\n\n" if shift < len(word) - 2 else b""
+                upstream.answer = Answer.stream(comment + body, piece=len(word))
+                assert (await ask(router, streams.chat(FIRST))).content == comment + body
+
+    run(main)
+
+
+def test_crlf_comments_and_event_ids_pass_through_untouched() -> None:
+    body = b": hi\r\n\r\n" + delta({"content": "a"}).replace(b"\n", b"\r\n")
+    body += b": ping\n\nid: 7\n" + delta({"content": "b"}) + delta({}, "stop") + DONE
+
+    async def main() -> None:
+        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+            for piece in (0, 1, 7):
+                upstream.answer = Answer.stream(body, piece=piece)
+                assert (await ask(router, streams.chat(FIRST))).content == body
+
+    run(main)
+
+
+# What is a failure although bytes come.
+
+BAD_ENDS: dict[str, bytes] = {
+    "no finish_reason": b"",
+    "[DONE] without finish_reason": DONE,
+    "bad JSON": b'data: {"choices": [}\n\n',
+    "JSON cut short": b'data: {"choices": [{"index": 0, "delta": {"con\n\n',
+    "not an object": b"data: [1]\n\n",
+    "bad UTF-8": b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n',
+    "lone surrogate": b'data: {"choices":[{"index":0,"delta":{"content":"\\ud800"}}]}\n\n',
+    "finish_reason error": delta({}, "error") + DONE,
+    "finish_reason abort": delta({}, "abort") + DONE,
+    "nested error": b'data: {"error": {"message": "boom", "code": 500}}\n\n' + DONE,
+    "error text": b'data: {"error": "boom"}\n\n' + DONE,
+    "flat error": b'data: {"object": "error", "message": "boom", "code": 400}\n\n' + DONE,
+    "flat error without object": b'data: {"message": "boom", "type": "server_error", "code": "x"}\n\n',
+    "named error": b'event: error\ndata: {"message": "boom"}\n\n' + DONE,
+    "choice is no object": b'data: {"choices": [7]}\n\n' + DONE,
+    "error after finish_reason": delta({}, "stop") + b'data: {"error": {"message": "boom"}}\n\n' + DONE,
+    "bad JSON after finish_reason": delta({}, "stop") + b"data: {\n\n" + DONE,
+}
+
+
+@pytest.mark.parametrize("name", BAD_ENDS)
+@pytest.mark.parametrize("piece", [0, 11])
+def test_a_bad_stream_fails_over_or_is_told(name: str, piece: int) -> None:
+    begun = delta({"role": "assistant", "content": ""})
+
+    async def main() -> None:
+        async with FaultUpstream() as broken, FaultUpstream(Answer.stream(streams.chat(SECOND).body)) as good:
+            async with routing(settings(local(broken), cloud(good))) as router:
+                body = begun + delta({"content": FIRST}) + BAD_ENDS[name]
+                # Whole pieces: content and flaw come apart, so that the content has left when the flaw is seen.
+                broken.answer = Answer.stream(body, piece=piece or len(begun + delta({"content": FIRST})))
+                assert_interrupted(await ask(router, streams.chat(FIRST)), body)
+                assert not good.seen
+
+                if "after finish" in name:
+                    return
+                broken.answer = Answer.stream(begun + BAD_ENDS[name], piece=piece)
+                reply = await ask(router, streams.chat(FIRST))
+                assert reply.content == seen_whole("chat", SECOND)
+
+    run(main)
+
+
+def test_every_choice_needs_its_finish_reason() -> None:
+    one = delta({"content": "a"}, index=0) + delta({"content": "b"}, index=1) + delta({}, "stop", 0)
+
+    async def main() -> None:
+        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+            for piece in (0, 9):
+                upstream.answer = Answer.stream(one + DONE, piece=piece)
+                if piece:
+                    assert_interrupted(await ask(router, streams.chat(FIRST), n=2), one)
+                whole = one + delta({}, "length", 1) + DONE
+                upstream.answer = Answer.stream(whole, piece=piece)
+                assert (await ask(router, streams.chat(FIRST), n=2)).content == whole
+
+    run(main)
+
+
+# Time.
+
+
+def test_a_stall_in_the_middle_is_told_and_the_upstream_closed() -> None:
+    begun = delta({"role": "assistant", "content": ""}) + delta({"content": FIRST})
+
+    async def main() -> None:
+        async with FaultUpstream() as broken, FaultUpstream() as good:
+            async with routing(settings(local(broken), cloud(good), more=SHORT)) as router:
+                broken.answer = Answer.stream(begun, end="hang")
+                message = assert_interrupted(await ask(router, streams.chat(FIRST)), begun)
+                assert "in time" in message
+                await router.until(broken.seen[0].closed.is_set)
+                assert not good.seen
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Answer(silent=True, end="hang"), id="never answers"),
+        pytest.param(Answer.stream(b"", end="hang"), id="head only"),
+        pytest.param(Answer.stream(delta({"role": "assistant"}), end="hang"), id="role only"),
+        pytest.param(Answer.stream(b": ping\n\n" * 3, end="hang"), id="comments only"),
+        pytest.param(Answer.stream(delta({"content": FIRST})[:-1], end="hang"), id="half an event"),
+        pytest.param(Answer(silent=True, end="rst"), id="reset before the head"),
+        pytest.param(Answer(silent=True, end="fin"), id="closed before the head"),
+        pytest.param(Answer(b"not HTTP at all", end="fin"), id="short body"),
+    ],
+)
+def test_nothing_useful_in_time_goes_to_the_next(answer: Answer) -> None:
+    async def main() -> None:
+        async with FaultUpstream(answer) as broken, FaultUpstream(Answer.stream(streams.chat(SECOND).body)) as good:
+            async with routing(settings(local(broken), cloud(good), more=SHORT)) as router:
+                reply = await ask(router, streams.chat(FIRST))
+                assert reply.content == seen_whole("chat", SECOND)
+                await router.until(broken.seen[0].closed.is_set)
+
+    run(main)
+
+
+def test_comments_do_not_feed_the_stall_timer() -> None:
+    begun = delta({"content": FIRST})
+
+    async def main() -> None:
+        async with FaultUpstream() as broken, routing(settings(local(broken), more=SHORT)) as router:
+            # 8 KB of comments in small pieces, all within the limit, then silence: only events count.
+            broken.answer = Answer.stream(begun + b": ping\n\n" * 1000, piece=64, end="hang")
+            assert_interrupted(await ask(router, streams.chat(FIRST)), begun + b": ping\n\n" * 1000)
+
+    run(main)
+
+
+def test_an_endless_stream_of_comments_ends() -> None:
+    """Comments for as long as the connection lives: the timer must not be moved by them."""
+
+    async def main() -> None:
+        async with FaultUpstream() as broken, routing(settings(local(broken), more=SHORT)) as router:
+            for begun in (b"", delta({"content": FIRST})):
+                broken.answer = Answer.stream(begun + b":\n\n" * 400_000, piece=30, end="hang")
+                reply = await ask(router, streams.chat(FIRST))
+                if begun:
+                    assert b"upstream_interrupted" in reply.content
+                else:
+                    assert (reply.status_code, error_of(reply)["code"]) in ((504, "upstream_timeout"),)
+                await router.until(broken.seen[-1].closed.is_set)
+                router.forget_failures()
+
+    run(main, limit_s=60)
+
+
+def test_a_missing_done_after_a_whole_answer_is_added() -> None:
+    body = streams.chat(FIRST).body
+
+    async def main() -> None:
+        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+            upstream.answer = Answer.stream(body.replace(DONE, b"").replace(USAGE, b""))
+            reply = await ask(router, streams.chat(FIRST))
+            assert events(reply)[-1] == b"[DONE]"
+            assert reply.content.count(DONE) == 1
+
+    run(main)
+
+
+# Usage.
+
+
+def test_usage_is_asked_for_and_kept_from_clients_who_did_not() -> None:
+    stream = streams.chat(FIRST)
+
+    async def main() -> None:
+        async with FaultUpstream(Answer.stream(stream.body)) as upstream:
+            async with routing(settings(cloud(upstream))) as router:
+                plain = await ask(router, stream)
+                assert upstream.seen[-1].json["stream_options"] == {"include_usage": True}
+                assert b"usage" not in plain.content
+                (row,) = router.rows(plain)
+                assert (row.prompt_tokens, row.completion_tokens, row.amount_nano) == (3, 2, 3 * 1000 + 2 * 2000)
+
+                kept = await ask(router, stream, stream_options={"include_usage": False, "x": 1})
+                assert upstream.seen[-1].json["stream_options"] == {"include_usage": True, "x": 1}
+                assert b"usage" not in kept.content
+
+                asked = await ask(router, stream, stream_options={"include_usage": True})
+                usage = json.loads(events(asked)[-2])["usage"]
+                assert usage == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.000007}
+
+                for shape in ("chat", "completions"):
+                    other = SHAPES[shape](FIRST)
+                    upstream.answer = Answer.stream(other.body)
+                    sent = {"model": "auto", "stream": True, **other.fields}
+                    costly = await router.post(sent, other.path, x_spillway_usage_cost="true")
+                    assert b"[DONE]" in costly.content
+
+    run(main)
+
+
+def test_usage_in_the_finishing_event_is_taken_out_of_it() -> None:
+    finish = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}\n\n'
+
+    async def main() -> None:
+        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+            upstream.answer = Answer.stream(delta({"content": FIRST}) + finish + DONE)
+            reply = await ask(router, streams.chat(FIRST))
+            last = json.loads(events(reply)[-2])
+            assert last["choices"][0]["finish_reason"] == "stop"
+            assert "usage" not in last
+            assert router.rows(reply)[0].prompt_tokens == 3
+
+    run(main)
+
+
+def test_a_whole_answer_carries_its_cost_when_asked() -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    body = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": usage}
+
+    async def main() -> None:
+        async with FaultUpstream(Answer.json(body)) as upstream, routing(settings(cloud(upstream))) as router:
+            plain = await router.chat()
+            assert plain.json() == body
+            assert plain.headers["x-spillway-cost-usd"] == "0.000007"
+            asked = await router.chat(x_spillway_usage_cost="true")
+            assert asked.json()["usage"] == {**usage, "cost": 0.000007}
+            assert [m["content"] for m in upstream.seen[0].json["messages"]] == [MESSAGES[0]["content"]]
+
+    run(main)
