@@ -7,6 +7,7 @@ import logging
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import version as distribution_version
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import typer
 
 from spillway_router import config
-from spillway_router.config import ConfigError, Loaded, ServerPart
+from spillway_router.config import ConfigError, Loaded, Mistake, ServerPart
 from spillway_server import cli as server_cli
 from spillway_server.events import EngineEvent, EngineExited, EngineProgress, EngineReady
 from spillway_server.refusal import Refusal as ServerRefusal
@@ -157,14 +158,17 @@ def check(path: ConfigOption = None, from_litellm: LiteLLMOption = None, as_json
     if from_litellm is not None:
         _convert_litellm(from_litellm, as_json)
         return
-    loaded = _loaded(path)
+    try:
+        loaded = config.read(path) if as_json else _loaded(path)
+    except ConfigError as error:
+        _print_checked(error.mistakes, ())
+        raise typer.Exit(1) from None
     found = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
-    mistakes = list(found) if isinstance(found, tuple) else []
-    off = [] if isinstance(found, tuple) else list(found.off)
+    mistakes = [config.located(loaded.text, m) for m in found] if isinstance(found, tuple) else []
+    off = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.off]
     _ledger(loaded).close()
     if as_json:
-        answer = {"ok": not mistakes, "mistakes": [str(m) for m in mistakes], "off": [str(m) for m in off]}
-        typer.echo(json.dumps(answer, indent=2))
+        _print_checked(mistakes, off)
     else:
         typer.echo(f"configuration: {loaded.path or 'defaults (no spillway.yaml found)'}")
         for mistake in mistakes:
@@ -178,6 +182,11 @@ def check(path: ConfigOption = None, from_litellm: LiteLLMOption = None, as_json
         typer.echo("no mistakes" if not mistakes else f"{len(mistakes)} to mend")
     if mistakes:
         raise typer.Exit(1)
+
+
+def _print_checked(mistakes: Sequence[Mistake], off: Sequence[Mistake]) -> None:
+    answer = {"ok": not mistakes, "mistakes": [asdict(m) for m in mistakes], "off": [asdict(m) for m in off]}
+    typer.echo(json.dumps(answer, indent=2))
 
 
 def _convert_litellm(source: Path, as_json: bool) -> None:

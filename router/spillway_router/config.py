@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from spillway_router.core.budget import BudgetError, BudgetLine, check_scope
 from spillway_router.core.tariff import NANO
@@ -19,6 +19,7 @@ from spillway_router.core.tariff import NANO
 DEFAULT_FILE = "spillway.yaml"
 FILE_VARIABLE = "SPILLWAY_CONFIG"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_Path = tuple[str | int, ...]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 Money = Annotated[Decimal, Field(ge=0, le=10**9)]
@@ -186,27 +187,6 @@ class Settings(_Part):
             raise ValueError("write host:port, such as 127.0.0.1:8080")
         return value
 
-    @model_validator(mode="after")
-    def _references(self) -> Settings:
-        names = [b.name for b in self.backends]
-        problems = [f"backend name {n!r} stands twice" for n in sorted({n for n in names if names.count(n) > 1})]
-        known = set(names)
-        for alias, part in self.aliases.items():
-            problems.extend(f"aliases.{alias}.chain: no backend {n!r}" for n in part.chain if n not in known)
-        problems.extend(
-            f"confidence.escalate_to: no backend {n!r}" for n in self.confidence.escalate_to if n not in known
-        )
-        for budget in self.budgets:
-            kind, _, name = budget.scope.partition(":")
-            if kind == "backend" and name not in known:
-                problems.append(f"budgets: no backend {name!r}")
-        scopes = [(b.scope, b.period) for b in self.budgets]
-        if len(set(scopes)) != len(scopes):
-            problems.append("budgets: two caps have the same scope and period; keep one")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
     @property
     def host(self) -> str:
         """Address to listen on."""
@@ -279,16 +259,62 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
     lines = _lines(node)
     filled = _fill(data, (), environment, lines, mistakes)
     try:
-        settings = Settings.model_validate(filled)
+        settings: Settings | None = Settings.model_validate(filled)
     except ValidationError as error:
         mistakes.extend(_mistake(e, lines) for e in error.errors())
-        raise ConfigError(mistakes) from None
-    if mistakes:
-        raise ConfigError(mistakes)
+        settings = None
+    # Looked for in the raw values, so that they are told together with the values of a wrong form.
+    mistakes.extend(Mistake(_dotted(path), _line(path, lines), problem) for path, problem in references(filled))
+    if mistakes or settings is None:
+        raise ConfigError(sorted(mistakes, key=lambda m: m.line))
     return settings
 
 
-_Path = tuple[str | int, ...]
+def located(text: str, mistake: Mistake) -> Mistake:
+    """A mistake about `backends.NAME` with the line where that backend stands in the file."""
+    group, _, name = mistake.where.partition(".")
+    rows = (yaml.safe_load(text) or {}).get(group) if text and not mistake.line else None
+    if group != "backends" or not isinstance(rows, list):
+        return mistake
+    lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+    found = next((i for i, row in enumerate(rows) if isinstance(row, dict) and row.get("name") == name), None)
+    return mistake if found is None else replace(mistake, line=lines.get((group, found), 0))
+
+
+def references(data: Mapping[str, Any]) -> list[tuple[_Path, str]]:
+    """Names that nothing in the file carries, and what stands twice: (where, what is wrong). Values of a wrong form
+    are passed over, they are told elsewhere."""
+    rows = [row if isinstance(row, dict) else {} for row in _items(data.get("backends", _DEFAULT_BACKENDS))]
+    names = [str(row.get("name")) for row in rows]
+    known = ", ".join(sorted(set(names)))
+    missing = f"no backend has the name {{!r}}; use one of {known}"
+    found: list[tuple[_Path, str]] = []
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            found.append((("backends", i, "name"), f"backend name {name!r} stands twice; rename one"))
+    aliases, confidence = data.get("aliases"), data.get("confidence")
+    wanted: list[tuple[_Path, object]] = []
+    for alias, part in aliases.items() if isinstance(aliases, dict) else ():
+        chain = _items(part.get("chain")) if isinstance(part, dict) else []
+        wanted.extend((("aliases", alias, "chain", i), name) for i, name in enumerate(chain))
+    tiers = _items(confidence.get("escalate_to")) if isinstance(confidence, dict) else []
+    wanted.extend((("confidence", "escalate_to", i), name) for i, name in enumerate(tiers))
+    caps = [cap if isinstance(cap, dict) else {} for cap in _items(data.get("budgets"))]
+    for i, cap in enumerate(caps):
+        scope = str(cap.get("scope"))
+        if scope.startswith("backend:"):
+            wanted.append((("budgets", i, "scope"), scope.removeprefix("backend:")))
+        if scope in [str(c.get("scope")) for c in caps[:i] if c.get("period") == cap.get("period")]:
+            found.append((("budgets", i), "two caps have the same scope and period; keep one"))
+    found.extend((path, missing.format(name)) for path, name in wanted if name not in names)
+    return found
+
+
+_DEFAULT_BACKENDS = [{"name": b.name} for b in Settings().backends]
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _lines(node: yaml.Node | None) -> dict[_Path, int]:
