@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def _chosen(text: str | None, known: dict[str, object], what: str) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Runs the benchmark; 0 when Spillway itself was measured without an error (or was not asked for)."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end what was started, like Ctrl-C
     systems = _chosen(options.systems, dict(SYSTEMS), "system")
     scenarios = _chosen(options.only, dict(SCENARIOS), "scenario")
     rounds = 1 if options.quick else max(1, options.rounds)

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import math
+import signal
 import socket
 import sys
 import time
@@ -192,6 +193,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=210, help="clients that leave (default 210)")
     parser.add_argument("--slow", type=int, default=5, help="slow readers (default 5)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end what was started, like Ctrl-C
     console = Console(stderr=True)
 
     def say(line: str) -> None:

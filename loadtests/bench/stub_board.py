@@ -32,6 +32,7 @@ class Board:
     """What the stub has seen. `open_peak`: the most answers under way at one time."""
 
     model: str
+    connections: int = 0
     requests: int = 0
     completed: int = 0
     closed_early: int = 0
@@ -47,9 +48,10 @@ class Board:
             self.changed = asyncio.Event()
 
     def counts(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in ("requests", "completed", "closed_early", "open", "open_peak")}
+        names = ("connections", "requests", "completed", "closed_early", "open", "open_peak")
+        return {name: getattr(self, name) for name in names}
 
     def reset(self) -> None:
-        self.requests = self.completed = self.closed_early = 0
+        self.connections = self.requests = self.completed = self.closed_early = 0
         self.open_peak = self.open
         self.records.clear()

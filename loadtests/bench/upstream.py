@@ -7,7 +7,7 @@ enough like vLLM (/health, /v1/models, /metrics) for routers that probe their wo
 recorded, with the time the connection was closed early on the clock all processes of a machine share
 (CLOCK_MONOTONIC), so that another process can say how long after its own close() the upstream saw one:
 
-    GET  /_stub/state              counts: requests, completed, closed_early, open, open_peak
+    GET  /_stub/state              counts: connections opened, requests, completed, closed_early, open, open_peak
     GET  /_stub/wait?tag=T&for=F   answers when request T was `received`, has `started` to be answered or was
                                    `closed` early or complete; 404 after 10 s
     POST /_stub/reset              counts back to zero, records forgotten
@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
+        self._keep_alive = True
         self._url = b""
         self._body: list[bytes] = []
         self._pending: list[bytes] = []
@@ -60,6 +61,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports don't inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
+        self._board.connections += 1
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -100,6 +102,8 @@ class Connection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
+        # Only true in here: the parser forgets the headers when this returns.
+        self._keep_alive = self._parser.should_keep_alive()
         path = self._url.partition(b"?")[0]
         if path.endswith(b"/chat/completions"):
             self._chat(b"".join(self._body))
@@ -195,7 +199,7 @@ class Connection(asyncio.Protocol):
         self._timer = None
         self._board.open -= 1
         self._board.tick()
-        if self._transport is not None and not self._parser.should_keep_alive():
+        if self._transport is not None and not self._keep_alive:
             self._close()
 
     async def _wait(self, url: str) -> None:

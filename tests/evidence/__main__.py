@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +88,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--list", action="store_true", help="show what is held, falls short, is not measured")
     parser.add_argument("--page", action="store_true", help="only write docs/evidence.md again")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end what was started, like Ctrl-C
     console = Console()
     promises = load_promises()
     if options.list:
