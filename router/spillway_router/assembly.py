@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from spillway_router.config import BackendPart, Mistake, Settings
+from spillway_router.config import BackendPart, Mistake, Settings, unset
 from spillway_router.core.backlog import EngineRates, Slo
 from spillway_router.core.model import Backend
 from spillway_router.core.policy import ConfidenceRule, Policy
@@ -61,6 +61,10 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         if entry is None:
             known = ", ".join(sorted(catalogue))
             mistakes.append(Mistake(where, 0, f"provider {part.provider!r} is not known; use one of {known}"))
+            continue
+        variable = unset(part.api_key, environment)
+        if variable:
+            off.append(Mistake(where, 0, f"is off: ${{{variable}}} is not set; export {variable}"))
             continue
         key = part.api_key or environment.get(entry.key_variable, "")
         if not key and entry.key_variable and not (part.local or entry.local):

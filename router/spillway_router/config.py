@@ -270,6 +270,11 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
     return settings
 
 
+def unset(text: str | None, environment: Mapping[str, str]) -> str:
+    """The first variable that a setting asks for and the environment lacks; "" when there is none."""
+    return next((name for name in _VARIABLE.findall(text or "") if name not in environment), "")
+
+
 def located(text: str, mistake: Mistake) -> Mistake:
     """A mistake about `backends.NAME` with the line where that backend stands in the file."""
     group, _, name = mistake.where.partition(".")
@@ -345,6 +350,8 @@ def _fill(
         return [_fill(v, (*path, i), environment, lines, mistakes) for i, v in enumerate(value)]
     if not isinstance(value, str):
         return value
+    if path[:1] == ("backends",) and path[2:] == ("api_key",) and unset(value, environment):
+        return value  # no mistake: a backend without its key is off, which `assemble` tells
     for name in _VARIABLE.findall(value):
         if name not in environment:
             mistakes.append(Mistake(_dotted(path), _line(path, lines), f"${{{name}}} is not set; export {name}"))

@@ -1,0 +1,68 @@
+"""What the end-to-end tests share: a router in front of the real engine, a router in front of a stand-in cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from loadtests.demo.product import Cloud, cloud
+from loadtests.demo.workload import Job
+from tests.e2e.running import Spillway, await_ready, running, write
+
+from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, generate
+
+if TYPE_CHECKING:
+    from tests.conftest import RunningEngine
+
+DOCUMENTS = [generate(seed) for seed in HELD_OUT_SEEDS[:8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A running router with its address and config file."""
+
+    url: str
+    config: Path
+    process: Spillway
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[Document]:
+    """Clean reports that the demo model was not trained on."""
+    return DOCUMENTS
+
+
+@pytest.fixture(scope="module")
+def front(engine: RunningEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """A router in front of the real engine, which needs no key."""
+    yield from _front(engine, tmp_path_factory.mktemp("front"), required=False)
+
+
+@pytest.fixture(scope="module")
+def locked(engine: RunningEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """A router in front of the real engine, which needs a key."""
+    yield from _front(engine, tmp_path_factory.mktemp("locked"), required=True)
+
+
+def _front(engine: RunningEngine, folder: Path, *, required: bool) -> Iterator[Front]:
+    local = {"name": "local", "provider": "vllm", "base_url": engine.base_url, "model": engine.model}
+    # The promise is wide: what is asked here must not overflow because other tests keep the machine busy.
+    slo = {"ttft_ms": 60_000, "tpot_ms": 10_000}
+    config = write(folder, {"backends": [local], "slo": slo, "keys": {"required": required}})
+    with running("route", config) as process:
+        await_ready(process.url, "local")
+        yield Front(process.url, config, process)
+
+
+@pytest.fixture(scope="module")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A stand-in cloud, a real HTTP process that knows the answers to the documents."""
+    jobs = [
+        Job(number, "calm", 0.0, document.text, document.truth, document.noise, private=False, stream=False)
+        for number, document in enumerate(DOCUMENTS)
+    ]
+    with cloud(tmp_path_factory.mktemp("cloud"), jobs) as running_cloud:
+        yield running_cloud
