@@ -142,6 +142,6 @@ def test_auto_goes_by_hardware() -> None:
 def test_the_demo_model_is_complete(tmp_path: Path) -> None:
     found = resolve("demo", BARE, tmp_path)
     assert isinstance(found, ModelSpec)
-    assert found.served_name == "demo"
+    assert (found.served_name, found.tool_parser) == ("demo", "hermes")
     assert found.shape is not None
     assert found.shape.weight_bytes <= 12_000_000
