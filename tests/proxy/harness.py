@@ -30,7 +30,7 @@ from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.url import open_ledger
 from spillway_router.runtime import Runtime
-from spillway_router.testing import FaultUpstream, MemoryLedger
+from spillway_router.testing import Answer, FaultUpstream, MemoryLedger
 
 LIMIT_S = 20.0
 """No wait in these tests is longer."""
@@ -143,6 +143,24 @@ async def routing(
             yield router
     finally:
         await runtime.close()
+
+
+@asynccontextmanager
+async def pair(
+    first: Answer | None = None,
+    second: Answer | None = None,
+    *,
+    more: str = "",
+    folder: Path | None = None,
+    clock: Callable[[], float] | None = None,
+) -> AsyncIterator[tuple[FaultUpstream, FaultUpstream, Router]]:
+    """A local engine, a cloud, and a router that asks them in this order."""
+    async with (
+        FaultUpstream(first) as engine,
+        FaultUpstream(second) as other,
+        routing(settings(local(engine), cloud(other), more=more), folder, clock) as router,
+    ):
+        yield engine, other, router
 
 
 def _settled(runtime: Runtime) -> bool:

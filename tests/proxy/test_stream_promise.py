@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.proxy import streams
-from tests.proxy.harness import MESSAGES, Router, cloud, error_of, events, local, routing, run, settings
+from tests.proxy.harness import MESSAGES, Router, cloud, error_of, events, local, pair, routing, run, settings
 from tests.proxy.streams import DONE, SHAPES, USAGE, Stream, delta
 
 from spillway_router.testing import Answer, FaultUpstream
@@ -51,15 +51,14 @@ def test_cut_at_every_byte(shape: str, end: End) -> None:
     first = SHAPES[shape](FIRST)
 
     async def main() -> None:
-        async with FaultUpstream() as broken, FaultUpstream(Answer.stream(SHAPES[shape](SECOND).body)) as good:
-            async with routing(settings(local(broken), cloud(good))) as router:
-                for cut in range(len(first.body) + 1):
-                    broken.answer = Answer.stream(first.body, cut=cut, end=end)
-                    router.forget_failures()
-                    asked = len(good.seen)
-                    reply = await ask(router, first)
-                    check_cut(shape, first, cut, end, reply, len(good.seen) - asked)
-                assert len(broken.seen) == len(first.body) + 1
+        async with pair(None, Answer.stream(SHAPES[shape](SECOND).body)) as (broken, good, router):
+            for cut in range(len(first.body) + 1):
+                broken.answer = Answer.stream(first.body, cut=cut, end=end)
+                router.forget_failures()
+                asked = len(good.seen)
+                reply = await ask(router, first)
+                check_cut(shape, first, cut, end, reply, len(good.seen) - asked)
+            assert len(broken.seen) == len(first.body) + 1
 
     run(main)
 
@@ -159,19 +158,18 @@ def test_a_bad_stream_fails_over_or_is_told(name: str, piece: int) -> None:
     begun = delta({"role": "assistant", "content": ""})
 
     async def main() -> None:
-        async with FaultUpstream() as broken, FaultUpstream(Answer.stream(streams.chat(SECOND).body)) as good:
-            async with routing(settings(local(broken), cloud(good))) as router:
-                body = begun + delta({"content": FIRST}) + BAD_ENDS[name]
-                # Whole pieces: content and flaw come apart, so that the content has left when the flaw is seen.
-                broken.answer = Answer.stream(body, piece=piece or len(begun + delta({"content": FIRST})))
-                assert_interrupted(await ask(router, streams.chat(FIRST)), body)
-                assert not good.seen
+        async with pair(None, Answer.stream(streams.chat(SECOND).body)) as (broken, good, router):
+            body = begun + delta({"content": FIRST}) + BAD_ENDS[name]
+            # Whole pieces: content and flaw come apart, so that the content has left when the flaw is seen.
+            broken.answer = Answer.stream(body, piece=piece or len(begun + delta({"content": FIRST})))
+            assert_interrupted(await ask(router, streams.chat(FIRST)), body)
+            assert not good.seen
 
-                if "after finish" in name:
-                    return
-                broken.answer = Answer.stream(begun + BAD_ENDS[name], piece=piece)
-                reply = await ask(router, streams.chat(FIRST))
-                assert reply.content == seen_whole("chat", SECOND)
+            if "after finish" in name:
+                return
+            broken.answer = Answer.stream(begun + BAD_ENDS[name], piece=piece)
+            reply = await ask(router, streams.chat(FIRST))
+            assert reply.content == seen_whole("chat", SECOND)
 
     run(main)
 
@@ -199,13 +197,12 @@ def test_a_stall_in_the_middle_is_told_and_the_upstream_closed() -> None:
     begun = delta({"role": "assistant", "content": ""}) + delta({"content": FIRST})
 
     async def main() -> None:
-        async with FaultUpstream() as broken, FaultUpstream() as good:
-            async with routing(settings(local(broken), cloud(good), more=SHORT)) as router:
-                broken.answer = Answer.stream(begun, end="hang")
-                message = assert_interrupted(await ask(router, streams.chat(FIRST)), begun)
-                assert "in time" in message
-                await router.until(broken.seen[0].closed.is_set)
-                assert not good.seen
+        async with pair(more=SHORT) as (broken, good, router):
+            broken.answer = Answer.stream(begun, end="hang")
+            message = assert_interrupted(await ask(router, streams.chat(FIRST)), begun)
+            assert "in time" in message
+            await router.until(broken.seen[0].closed.is_set)
+            assert not good.seen
 
     run(main)
 
@@ -225,11 +222,10 @@ def test_a_stall_in_the_middle_is_told_and_the_upstream_closed() -> None:
 )
 def test_nothing_useful_in_time_goes_to_the_next(answer: Answer) -> None:
     async def main() -> None:
-        async with FaultUpstream(answer) as broken, FaultUpstream(Answer.stream(streams.chat(SECOND).body)) as good:
-            async with routing(settings(local(broken), cloud(good), more=SHORT)) as router:
-                reply = await ask(router, streams.chat(FIRST))
-                assert reply.content == seen_whole("chat", SECOND)
-                await router.until(broken.seen[0].closed.is_set)
+        async with pair(answer, Answer.stream(streams.chat(SECOND).body), more=SHORT) as (broken, _, router):
+            reply = await ask(router, streams.chat(FIRST))
+            assert reply.content == seen_whole("chat", SECOND)
+            await router.until(broken.seen[0].closed.is_set)
 
     run(main)
 
@@ -284,28 +280,27 @@ def test_usage_is_asked_for_and_kept_from_clients_who_did_not() -> None:
     stream = streams.chat(FIRST)
 
     async def main() -> None:
-        async with FaultUpstream(Answer.stream(stream.body)) as upstream:
-            async with routing(settings(cloud(upstream))) as router:
-                plain = await ask(router, stream)
-                assert upstream.seen[-1].json["stream_options"] == {"include_usage": True}
-                assert b"usage" not in plain.content
-                (row,) = router.rows(plain)
-                assert (row.prompt_tokens, row.completion_tokens, row.amount_nano) == (3, 2, 3 * 1000 + 2 * 2000)
+        async with FaultUpstream(Answer.stream(stream.body)) as upstream, routing(settings(cloud(upstream))) as router:
+            plain = await ask(router, stream)
+            assert upstream.seen[-1].json["stream_options"] == {"include_usage": True}
+            assert b"usage" not in plain.content
+            (row,) = router.rows(plain)
+            assert (row.prompt_tokens, row.completion_tokens, row.amount_nano) == (3, 2, 3 * 1000 + 2 * 2000)
 
-                kept = await ask(router, stream, stream_options={"include_usage": False, "x": 1})
-                assert upstream.seen[-1].json["stream_options"] == {"include_usage": True, "x": 1}
-                assert b"usage" not in kept.content
+            kept = await ask(router, stream, stream_options={"include_usage": False, "x": 1})
+            assert upstream.seen[-1].json["stream_options"] == {"include_usage": True, "x": 1}
+            assert b"usage" not in kept.content
 
-                asked = await ask(router, stream, stream_options={"include_usage": True})
-                usage = json.loads(events(asked)[-2])["usage"]
-                assert usage == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.000007}
+            asked = await ask(router, stream, stream_options={"include_usage": True})
+            usage = json.loads(events(asked)[-2])["usage"]
+            assert usage == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.000007}
 
-                for shape in ("chat", "completions"):
-                    other = SHAPES[shape](FIRST)
-                    upstream.answer = Answer.stream(other.body)
-                    sent = {"model": "auto", "stream": True, **other.fields}
-                    costly = await router.post(sent, other.path, x_spillway_usage_cost="true")
-                    assert b"[DONE]" in costly.content
+            for shape in ("chat", "completions"):
+                other = SHAPES[shape](FIRST)
+                upstream.answer = Answer.stream(other.body)
+                sent = {"model": "auto", "stream": True, **other.fields}
+                costly = await router.post(sent, other.path, x_spillway_usage_cost="true")
+                assert b"[DONE]" in costly.content
 
     run(main)
 

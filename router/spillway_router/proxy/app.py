@@ -89,7 +89,14 @@ def _guard(inner: App, services: Services) -> App:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    """Header names in small letters -> values. One that was sent twice counts as a list, so that neither is lost."""
+    sent = scope["headers"]
+    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent}
+    if len(found) != len(sent):
+        for name in found:
+            values = [value for known, value in sent if known.decode("latin-1") == name]
+            found[name] = b", ".join(values).decode("latin-1")
+    return found
 
 
 def _bad_host(scope: Scope) -> Refusal | None:

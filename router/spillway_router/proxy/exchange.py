@@ -152,7 +152,16 @@ class Job:
             self._note_failure(candidate, outcome)
             if not failover.goes_on(outcome, len(self.calls), len(candidates) - i - 1):
                 break
-        await self._refuse(self.refused or Refusal(503, "no_backend", "No backend could be asked.", retry_after_s=5.0))
+        refusal = self.refused or Refusal(503, "no_backend", "No backend could be asked.", retry_after_s=5.0)
+        await self._refuse(self._kept_here(refusal))
+
+    def _kept_here(self, refusal: Refusal) -> Refusal:
+        """The refusal as it stands for a private request whose local backends failed: others were there, but barred."""
+        barred = any(removed.reason == "privacy" for removed in self.decision.removed)
+        if refusal.status < 500 or not barred or refusal.code == "local_only_unavailable":
+            return refusal
+        message = f"No local backend can answer this private request now. {refusal.message}"
+        return Refusal(503, "local_only_unavailable", message, retry_after_s=refusal.retry_after_s or 5.0)
 
     def _free_retry(self) -> bool:
         """An engine whose queue was full did no work: moving on is overflow, not a retry."""
@@ -202,7 +211,7 @@ class Job:
         """Logprobs are asked of a local backend when a low confidence could change anything."""
         rule = self.live.policy.confidence
         wanted = bool(rule.escalate_to) or self.facts.hints.min_confidence is not None
-        able = "logprobs" in call.channel.backend.capabilities
+        able = "logprobs" in call.channel.backend.capabilities and not self.facts.stream
         return wanted and able and call.channel.backend.local and self.facts.endpoint in ("chat", "completions")
 
     # 5. whole answers
@@ -240,6 +249,9 @@ class Job:
         return outcome
 
     def _doubtful(self) -> bool:
+        """True if the answer is to be sought one tier up; never for who pinned a backend or forbade fallbacks."""
+        if self.decision.kind == "pinned" or not self.facts.preferences.allow_fallbacks:
+            return False
         least = self.facts.hints.min_confidence
         if least is None:
             least = self.live.policy.confidence.threshold

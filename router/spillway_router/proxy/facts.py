@@ -46,12 +46,13 @@ class PrivacyRule:
 
 
 def keyword_pattern(keywords: Sequence[str]) -> re.Pattern[bytes] | None:
-    """One case-insensitive pattern over UTF-8 for all keywords, whole words where they begin or end in a letter."""
+    """One pattern over the folded UTF-8 of a JSON text that finds any keyword anywhere, inside longer words too."""
     words = [w for w in keywords if w]
     if not words:
         return None
-    alternatives = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
-    return re.compile(alternatives.casefold().encode())
+    # As JSON writes them: a quote in a keyword stands escaped in the text.
+    written = [orjson.dumps(w.casefold())[1:-1] for w in sorted(words, key=len, reverse=True)]
+    return re.compile(b"|".join(re.escape(w) for w in written))
 
 
 def read_facts(
