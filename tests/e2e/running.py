@@ -22,6 +22,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SPILLWAY = str(Path(sys.executable).parent / "spillway")
+CACHE = ROOT / ".cache" / "vllm"
 LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 90.0
@@ -117,8 +118,8 @@ def running(command: str, config: Path, env: Mapping[str, str] | None = None) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "VLLM_CACHE_ROOT": str(CACHE), **(env or {})},
+        cwd=config.parent,  # the engine's log goes to data/ there
         start_new_session=True,
     )
     found = Spillway(process)

@@ -435,10 +435,13 @@ def test_explain_and_report_after_a_paid_request(cloudy: Front, standin: Cloud, 
     assert "req_nobody" in unknown.output
     env: dict[str, str | None] = {"STANDIN_API_KEY": standin.key}
     told = answer("report", "-c", cloudy.config, "--json", env=env)
-    assert told["day"]
-    assert {"fixed", "cloud"} <= told.keys()
+    bill = httpx.get(f"{standin.root}/bill", headers={"authorization": f"Bearer {standin.key}"}, trust_env=False).json()
+    assert told["cloud"]["cost_nano"] == bill["nano_usd"], "both sides' books agree to the nano-dollar"
+    assert told["cloud"]["unsettled"] == 0
+    assert told["fixed"]["billed_nano"] == told["fixed"]["used_nano"] + told["fixed"]["idle_nano"]
+    assert told["cloud"]["cost_usd"] == usd(bill["nano_usd"])
     table = spillway("report", "-c", cloudy.config, env=env).stdout
-    assert "USD" in table
+    assert f"{bill['requests']} requests, {bill['requests']} answered" in table
     assert spillway("report", "-c", cloudy.config, "--day", "yesterday", env=env).exit_code == 1
 
 

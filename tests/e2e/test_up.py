@@ -1,0 +1,154 @@
+"""`spillway up` as a user runs it: real vLLM on the CPU, a router, a stand-in cloud; its start, its end, its death."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from loadtests.demo.product import Cloud, free_ports
+from tests.e2e.running import ROOT, Spillway, alive, await_ready, family, running, write
+
+from spillway_server.demo_model.documents import Document, exact, prompt
+
+pytestmark = pytest.mark.engine
+
+ENGINE_LIMIT_S = 280.0
+ENGINE_BEGUN = re.compile(r"^engine (\d+) s: ")
+ENGINE_READY = re.compile(r"^engine ready after (\d+) s: demo at http://127\.0\.0\.1:\d+/v1$")
+
+
+@pytest.fixture(autouse=True)
+def _engine_installed() -> None:
+    if not (ROOT / ".venv-vllm" / "bin" / "python").exists():
+        pytest.skip("the engine's environment .venv-vllm is missing: run `make install`")
+
+
+def up_config(folder: Path, standin: Cloud) -> Path:
+    (port,) = free_ports(1)
+    base = f"http://127.0.0.1:{port}/v1"
+    groq = {"name": "groq", "provider": "groq", "base_url": standin.url, "api_key": "${STANDIN_API_KEY}"}
+    settings = {
+        "server": {"model": "demo"},
+        "gpu": {"price_per_hour": "1.39"},
+        "backends": [
+            {"name": "local", "provider": "vllm", "base_url": base, "model": "demo"},
+            {**groq, "model": "openai/gpt-oss-20b"},
+        ],
+        # Wide, so that only the engine's state decides here, not how busy the machine is.
+        "slo": {"ttft_ms": 60_000, "tpot_ms": 10_000},
+    }
+    return write(folder, settings)
+
+
+def post(url: str, document: Document, **headers: str) -> httpx.Response:
+    body = {"model": "auto", "messages": prompt(document.text), "temperature": 0, "max_tokens": 300}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=120, trust_env=False)
+
+
+def content(reply: httpx.Response) -> str:
+    return str(reply.json()["choices"][0]["message"]["content"])
+
+
+def unsettled(ledger: Path) -> list[tuple[str, int]]:
+    """Attempts whose money was set aside and neither charged nor given back."""
+    query = """select request_id, attempt_no from entries group by request_id, attempt_no
+               having sum(kind = 'reserved') > 0 and sum(kind in ('charged', 'released')) = 0"""
+    with closing(sqlite3.connect(ledger)) as database:
+        assert database.execute("select count(*) from entries where kind = 'charged'").fetchone()[0] > 0
+        return list(database.execute(query))
+
+
+def events(lines: Iterator[str]) -> Iterator[Any]:
+    for line in lines:
+        if line.startswith("data: "):
+            yield line.removeprefix("data: ")
+
+
+def begun(spillway: Spillway) -> list[psutil.Process]:
+    """Wait until vLLM runs; all processes of `up`."""
+    spillway.says(ENGINE_BEGUN, ENGINE_LIMIT_S)
+    found = family(spillway.process.pid)
+    assert len(found) >= 2, "the guard and vLLM"
+    return found
+
+
+def test_it_answers_at_once_overflows_while_warming_then_stays_local_and_ends_in_order(
+    standin: Cloud, documents: list[Document], tmp_path: Path, record_property: Any
+) -> None:
+    started = time.monotonic()
+    with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
+        url = up.url
+        record_property("router_listens_s", round(time.monotonic() - started, 1))
+
+        early = post(url, documents[0])
+        assert (early.status_code, early.headers["x-spillway-backend"]) == (200, "groq"), early.text
+        assert early.headers["x-spillway-decision"] == "overflow"
+        assert float(early.headers["x-spillway-cost-usd"]) > 0
+        assert exact(content(early), documents[0].truth)
+        private = post(url, documents[1], **{"x-spillway-privacy": "local-only"})
+        assert private.status_code == 503
+        assert private.json()["error"]["code"] == "local_only_unavailable"
+        assert up.process.poll() is None
+
+        engine_s = int(up.says(ENGINE_READY, ENGINE_LIMIT_S).group(1))
+        await_ready(url, "local")
+        record_property("engine_ready_s", engine_s)
+        record_property("up_ready_s", round(time.monotonic() - started, 1))
+        late = post(url, documents[1], **{"x-spillway-privacy": "local-only"})
+        assert (late.headers["x-spillway-backend"], late.headers["x-spillway-decision"]) == ("local", "local")
+        assert float(late.headers["x-spillway-cost-usd"]) == 0
+        assert exact(content(late), documents[1].truth)
+
+        processes = family(up.process.pid)
+        finished = in_flight_over_sigterm(up, url)
+        assert finished == ("length", "[DONE]"), "the request in progress is served to its end"
+        assert up.ended() == 0, up.text
+        assert alive(processes, 1.0) == []
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/health", timeout=10, trust_env=False)
+    assert unsettled(tmp_path / "spillway.db") == []
+
+
+def in_flight_over_sigterm(up: Spillway, url: str) -> tuple[str, str]:
+    """SIGTERM between two tokens of a stream: (its finish reason, its last event)."""
+    body = {
+        "model": "local/demo",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 120,
+        "ignore_eos": True,
+        "stream": True,
+    }
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=120, trust_env=False) as reply:
+        assert reply.status_code == 200
+        coming = events(reply.iter_lines())
+        next(coming)
+        up.process.send_signal(signal.SIGTERM)
+        rest = list(coming)
+    parsed = [json.loads(event) for event in rest if event != "[DONE]"]
+    finishes = [c["finish_reason"] for event in parsed for c in event["choices"] if c["finish_reason"]]
+    assert len(finishes) == 1, rest[-3:]
+    return finishes[0], rest[-1]
+
+
+def test_sigterm_while_the_engine_starts(standin: Cloud, tmp_path: Path) -> None:
+    with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
+        processes = begun(up)
+        assert up.end(signal.SIGTERM) == 0, up.text
+        assert alive(processes, 1.0) == []
+
+
+def test_a_killed_supervisor_leaves_no_engine_behind(standin: Cloud, tmp_path: Path) -> None:
+    with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
+        processes = begun(up)
+        assert up.end(signal.SIGKILL) == -signal.SIGKILL
+        assert alive(processes, 60.0) == []
