@@ -48,7 +48,8 @@ def prepare(
         known = options if isinstance(options, dict) else {}
         changes["stream_options"] = {**known, "include_usage": True}
         usage_added = True
-    logprobs_added = want_logprobs and body.get("logprobs") in (None, False)
+    asked = body.get("logprobs")
+    logprobs_added = want_logprobs and (asked is None or asked is False)  # 0 asks for the chosen tokens' logprobs
     if logprobs_added:
         changes["logprobs"] = True if facts.endpoint == "chat" else 1
         if facts.endpoint == "chat" and isinstance(body.get("response_format"), dict):
@@ -56,7 +57,7 @@ def prepare(
     drop = channel.provider.entry.drops_fields & body.keys()
     if backend.provider != KEEPS_ROUTING_FIELDS:
         drop |= ROUTING_FIELDS & body.keys()
-    return UpstreamCall(wire.edit(raw, changes, frozenset(drop)), usage_added, usage_asked, logprobs_added)
+    return UpstreamCall(wire.edit(raw, body.keys(), changes, frozenset(drop)), usage_added, usage_asked, logprobs_added)
 
 
 def without_logprobs(body: dict[str, object]) -> bytes:

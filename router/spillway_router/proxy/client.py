@@ -20,36 +20,49 @@ class ClientGoneError(Exception):
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, within_s: float) -> bytes:
-    """The request's body. Raises BadRequestError (413 over `limit` bytes, 408 too slow) or ClientGoneError."""
+    """The request's body. Raises BadRequestError (415 not JSON, 413 above `limit`, 408 slow) or ClientGoneError."""
+    check_type(headers)
     length = headers.get("content-length")
     if length is not None:
         if "transfer-encoding" in headers:
             raise bad("Content-Length and Transfer-Encoding were both sent. Send one of them.")
         if length.isdecimal() and int(length) > limit:
             raise too_large(limit)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise too_large(limit)
-        return body
-    parts: list[bytes] = []
-    size = 0
     try:
         async with asyncio.timeout(within_s):
-            while message["type"] == "http.request":
-                part = message.get("body", b"")
-                size += len(part)
-                if size > limit:
-                    raise too_large(limit)
-                parts.append(part)
-                if not message.get("more_body"):
-                    return b"".join(parts)
-                message = await receive()
+            return await _all(receive, limit)
     except TimeoutError:
         message_text = f"The request body did not arrive within {within_s:g} s."
         raise BadRequestError(Refusal(408, "invalid_request", message_text)) from None
+
+
+async def _all(receive: Receive, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while (message := await receive())["type"] == "http.request":
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise too_large(limit)
+        parts.append(part)
+        if not message.get("more_body"):
+            return part if len(parts) == 1 else b"".join(parts)
     raise ClientGoneError
+
+
+def check_type(headers: Mapping[str, str]) -> None:
+    """Raises BadRequestError unless the body is said to be JSON.
+
+    A web page of another origin can make a browser POST text, forms or untyped bytes without asking first, also to a
+    router on loopback that needs no key; it can't do so with JSON.
+    """
+    kind = headers.get("content-type", "")
+    if kind == "application/json":
+        return
+    media = kind.partition(";")[0].strip().lower()
+    if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+        message = "Send the body as JSON, with the header 'content-type: application/json'."
+        raise BadRequestError(Refusal(415, "invalid_request", message, "content-type"))
 
 
 def too_large(limit: int) -> BadRequestError:

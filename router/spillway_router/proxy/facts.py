@@ -80,6 +80,8 @@ def read_facts(
         stream = False
     if not isinstance(stream, bool):
         raise bad("'stream' must be true or false.", "stream")
+    if not isinstance(body.get("stream_options"), dict | None):
+        raise bad("'stream_options' must be an object such as {\"include_usage\": true}.", "stream_options")
     text = orjson.dumps(body)
     return RequestFacts(
         request_id,
@@ -134,7 +136,8 @@ def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
     needs: list[Capability] = []
     if body.get("tools") or body.get("functions"):
         needs.append("tools")
-    if body.get("logprobs") not in (None, False):
+    logprobs = body.get("logprobs")
+    if logprobs is not None and logprobs is not False:
         needs.append("logprobs")
     response_format = body.get("response_format")
     if isinstance(response_format, dict) and response_format.get("type") == "json_schema":
@@ -241,6 +244,9 @@ def _preferences(body: Mapping[str, Any]) -> Preferences:
     fallbacks = provider.get("allow_fallbacks", True)
     if not isinstance(fallbacks, bool):
         raise bad("'provider.allow_fallbacks' must be true or false.", "provider.allow_fallbacks")
+    collection = provider.get("data_collection", "allow")
+    if collection not in ("allow", "deny"):
+        raise bad("'provider.data_collection' must be allow or deny.", "provider.data_collection")
     return Preferences(
         tuple(models or ()),
         _sort(provider.get("sort")),
@@ -250,15 +256,15 @@ def _preferences(body: Mapping[str, Any]) -> Preferences:
         fallbacks,
         _price(price, "prompt"),
         _price(price, "completion"),
-        provider.get("data_collection") == "deny",
+        collection == "deny",
     )
 
 
 def _sort(value: object) -> Sort:
     if value is None:
         return ""
-    known: dict[object, Sort] = {"price": "cheapest", "latency": "fastest", "throughput": "fastest"}
-    if value not in known:
+    known: dict[str, Sort] = {"price": "cheapest", "latency": "fastest", "throughput": "fastest"}
+    if not isinstance(value, str) or value not in known:
         raise bad("'provider.sort' must be price, latency or throughput.", "provider.sort")
     return known[value]
 
@@ -277,6 +283,10 @@ def _price(price: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     try:
-        return float(value)
+        limit = -1.0 if isinstance(value, bool) else float(value)  # OpenRouter takes decimal text, too
     except (TypeError, ValueError):
-        raise bad(f"'provider.max_price.{name}' must be a number.", f"provider.max_price.{name}") from None
+        limit = -1.0
+    if not limit >= 0:
+        where = f"provider.max_price.{name}"
+        raise bad(f"'{where}' must be a number of USD per million tokens, 0 or more.", where)
+    return limit

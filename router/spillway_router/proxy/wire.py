@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
@@ -98,7 +98,7 @@ def spans(body: bytes) -> dict[str, tuple[int, int, int]]:
     found: dict[str, tuple[int, int, int]] = {}
     depth = 0
     key_start = value_start = -1
-    key = ""
+    key: str | None = None
     expect_key = True
     for match in _TOKEN.finditer(body):
         char = body[match.start()]
@@ -106,15 +106,15 @@ def spans(body: bytes) -> dict[str, tuple[int, int, int]]:
             depth += 1
         elif char in _CLOSE:
             depth -= 1
-            if depth == 0 and key:
+            if depth == 0 and key is not None:
                 found[key] = (key_start, value_start, _rstrip(body, match.start()))
         elif depth == 1:
             if char == 0x3A:  # colon
                 value_start = match.end()
                 expect_key = False
-            elif char == 0x2C:  # comma
+            elif char == 0x2C and key is not None:  # comma
                 found[key] = (key_start, value_start, _rstrip(body, match.start()))
-                key, expect_key = "", True
+                key, expect_key = None, True
             elif expect_key:
                 key_start = match.start()
                 key = orjson.loads(match.group())
@@ -133,11 +133,14 @@ def _lstrip(body: bytes, start: int) -> int:
     return start
 
 
-def edit(body: bytes, changes: Mapping[str, Any], drop: frozenset[str] = frozenset()) -> bytes:
-    """The body with top-level fields set to new values, added or dropped; every other byte as it was."""
-    if not changes and not drop:
+def edit(body: bytes, keys: Collection[str], changes: Mapping[str, Any], drop: frozenset[str] = frozenset()) -> bytes:
+    """The body with top-level fields set to new values, added or dropped; every other byte as it was.
+
+    `keys` are the body's top-level keys, known from parsing it.
+    """
+    if not changes and drop.isdisjoint(keys):
         return body
-    quick = _quick_model(body, changes, drop)
+    quick = _quick(body, keys, changes) if drop.isdisjoint(keys) else None
     if quick is not None:
         return quick
     where = spans(body)
@@ -178,19 +181,18 @@ def _fix_leading_comma(out: bytearray) -> None:
         del out[i]
 
 
-def _quick_model(body: bytes, changes: Mapping[str, Any], drop: frozenset[str]) -> bytes | None:
-    """The common edits without a walk: replace `"model": "..."` where that text stands once, add new fields."""
-    if drop or not changes.keys() <= _QUICK:
+def _quick(body: bytes, keys: Collection[str], changes: Mapping[str, Any]) -> bytes | None:
+    """The common edits without a walk: add new fields, replace `"model": "..."` where that text stands once."""
+    if not keys:
         return None
     out = body
     for key, value in changes.items():
-        if key != "model":
-            if b'"' + key.encode() + b'"' in body:
-                return None
+        if key not in keys:
             close = out.rindex(b"}")
             out = b"%b,%b:%b%b" % (out[:close], orjson.dumps(key), orjson.dumps(value), out[close:])
             continue
-        if b"\\u" in body or body.count(b'"model"') != 1:
+        # The top-level key is in the text once; spelled with escapes, or with a namesake deeper down, it takes a walk.
+        if key != "model" or b"\\u" in body or body.count(b'"model"') != 1:
             return None
         match = _MODEL.search(out)
         if match is None:
@@ -200,4 +202,3 @@ def _quick_model(body: bytes, changes: Mapping[str, Any], drop: frozenset[str]) 
 
 
 _MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]*")')
-_QUICK = frozenset({"model", "stream_options", "logprobs", "top_logprobs"})

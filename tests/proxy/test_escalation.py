@@ -1,0 +1,187 @@
+"""A local answer of low confidence is asked again one tier up; logprobs that the client did not ask for stay here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.proxy.harness import Router, cloud, events, local, routing, run, serving, settings
+
+from spillway_router.testing import Answer, FakeEngine, FaultUpstream
+
+RULE = "confidence: {threshold: 0.8, escalate_to: [cloud]}\n"
+STRONG = Answer.json(
+    {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "strong"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 1},
+    }
+)
+LOW, HIGH = (-1.0, -2.0), (-0.01, -0.02)
+
+
+@asynccontextmanager
+async def setup(
+    logprobs: Sequence[float], answer: Answer = STRONG, folder: Path | None = None, rule: str = RULE
+) -> AsyncIterator[tuple[FakeEngine, FaultUpstream, Router]]:
+    engine = FakeEngine(["we", "ak"], logprobs)
+    async with (
+        serving(engine) as url,
+        FaultUpstream(answer) as strong,
+        routing(settings(local(url + "/v1"), cloud(strong), more=rule), folder) as router,
+    ):
+        yield engine, strong, router
+
+
+def said(reply: Any) -> str:
+    assert reply.status_code == 200, reply.text
+    text: str = reply.json()["choices"][0]["message"]["content"]
+    return text
+
+
+def test_a_doubtful_answer_is_escalated(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with setup(LOW, folder=tmp_path) as (engine, strong, router):
+            reply = await router.chat()
+            assert said(reply) == "strong"
+            assert reply.headers["x-spillway-decision"] == "escalated"
+            assert reply.headers["x-spillway-reason"] == "confidence"
+            assert reply.headers["x-spillway-backend"] == "cloud"
+            assert reply.headers["x-spillway-attempts"] == "2"
+            assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(math.exp(-1.5), abs=1e-4)
+            assert engine.bodies[0]["logprobs"] is True
+            assert "logprobs" not in strong.seen[0].json
+            draft, better = sorted(router.rows(reply), key=lambda row: row.attempt_no)
+            assert (draft.backend, draft.status, draft.amount_nano) == ("local", "discarded", 0)
+            assert draft.confidence == pytest.approx(math.exp(-1.5))
+            assert (better.backend, better.status, better.decision) == ("cloud", "ok", "escalated")
+            assert better.amount_nano == 9 * 1000 + 1 * 2000
+            assert draft.completion_tokens == 2  # its work is still counted
+
+    run(main)
+
+
+def test_a_sure_answer_stays_and_its_logprobs_too() -> None:
+    async def main() -> None:
+        async with setup(HIGH) as (engine, strong, router):
+            reply = await router.chat()
+            assert said(reply) == "weak"
+            assert reply.headers["x-spillway-decision"] == "local"
+            assert float(reply.headers["x-spillway-confidence"]) > 0.9
+            assert reply.json()["choices"][0]["logprobs"] is None
+            assert b'"logprob"' not in reply.content
+            assert engine.bodies[0]["logprobs"] is True
+            assert not strong.seen
+            assert [(r.status, r.decision) for r in router.rows(reply)] == [("ok", "local")]
+
+    run(main)
+
+
+def test_logprobs_that_were_asked_for_arrive() -> None:
+    async def main() -> None:
+        async with setup(HIGH) as (_, _, router):
+            reply = await router.chat({"logprobs": True})
+            assert [t["logprob"] for t in reply.json()["choices"][0]["logprobs"]["content"]] == list(HIGH)
+            refused = await router.chat({"logprobs": False})
+            assert refused.json()["choices"][0]["logprobs"] is None
+
+    run(main)
+
+
+def test_streams_carry_no_logprobs_that_nobody_asked_for() -> None:
+    async def main() -> None:
+        async with setup(LOW) as (engine, _, router):
+            reply = await router.chat({"stream": True})
+            assert events(reply)[-1] == b"[DONE]"
+            assert b'"logprob"' not in reply.content
+            assert "logprobs" not in engine.bodies[0]
+            assert reply.headers["x-spillway-decision"] == "local"
+            asked = await router.chat({"stream": True, "logprobs": True})
+            assert asked.content.count(b'"logprob":') == 2
+
+    run(main)
+
+
+FAILURES = {
+    "500": Answer.json({"error": {"message": "no"}}, 500),
+    "429": Answer.json({"error": {"message": "no"}}, 429),
+    "400": Answer.json({"error": {"message": "no"}}, 400),
+    "reset": Answer(silent=True, end="rst"),
+    "silence": Answer(silent=True, end="hang"),
+    "broken": Answer(b"{}" * 30, cut=20, end="fin"),
+    "no choices": Answer.json({"choices": []}),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_when_the_cloud_fails_the_local_draft_stands(name: str) -> None:
+    async def main() -> None:
+        rule = RULE + "limits: {answer_s: 0.3}\n"
+        async with setup(LOW, FAILURES[name], rule=rule) as (_, strong, router):
+            reply = await router.chat()
+            assert said(reply) == "weak"
+            assert reply.headers["x-spillway-decision"] == "local"
+            assert reply.headers["x-spillway-backend"] == "local"
+            assert "confidence" in reply.headers["x-spillway-reason"]
+            assert len(strong.seen) == 1
+            assert b'"logprob"' not in reply.content
+            local_row = next(r for r in router.rows(reply) if r.backend == "local")
+            assert (local_row.status, local_row.decision) == ("ok", "local")
+
+    run(main)
+
+
+@pytest.mark.parametrize(("logprobs", "escalated"), [((0.0, 0.0), False), ((0.0, -9.0), True)])
+def test_logprobs_of_only_zeros_are_no_signal(logprobs: tuple[float, ...], escalated: bool) -> None:
+    async def main() -> None:
+        async with setup(logprobs) as (_, strong, router):
+            reply = await router.chat(x_spillway_min_confidence="1")
+            assert ("x-spillway-confidence" in reply.headers) == escalated
+            assert bool(strong.seen) == escalated
+
+    run(main)
+
+
+def test_the_request_may_set_the_bar() -> None:
+    async def main() -> None:
+        async with setup(LOW) as (_, strong, router):
+            assert said(await router.chat(x_spillway_min_confidence="0.1")) == "weak"
+            assert not strong.seen
+            assert said(await router.chat(x_spillway_min_confidence="0.5")) == "strong"
+
+    run(main)
+
+
+def test_without_a_tier_above_nothing_is_asked_of_the_engine() -> None:
+    async def main() -> None:
+        async with setup(LOW, rule="") as (engine, strong, router):
+            reply = await router.chat()
+            assert said(reply) == "weak"
+            assert "logprobs" not in engine.bodies[0]
+            assert "x-spillway-confidence" not in reply.headers
+            assert not strong.seen
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        ({"model": "local/m"}, {}),
+        ({"provider": {"allow_fallbacks": False}}, {}),
+        ({}, {"x_spillway_route": "local"}),
+        ({}, {"x_spillway_max_cost_usd": "0.000001"}),
+    ],
+)
+def test_who_keeps_a_request_local_keeps_its_answer_local(fields: dict[str, Any], headers: dict[str, str]) -> None:
+    async def main() -> None:
+        async with setup(LOW) as (_, strong, router):
+            reply = await router.chat(fields, **headers)
+            assert said(reply) == "weak"
+            assert reply.headers["x-spillway-decision"] in ("local", "pinned")
+            assert not strong.seen
+
+    run(main)
