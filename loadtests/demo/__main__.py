@@ -24,7 +24,7 @@ from rich.text import Text
 from loadtests.demo import accounts, product, show, stages
 from loadtests.demo.claims import Claim, Run, Slo, judge
 from loadtests.demo.client import Result
-from loadtests.demo.load import open_client
+from loadtests.demo.load import Clients
 from loadtests.demo.processes import ChildError
 from loadtests.demo.workload import Sizes
 
@@ -104,16 +104,16 @@ def _show(console: Console, run: Run, claims: Sequence[Claim], report: str) -> N
 async def _send_all(
     console: Console, running: product.Product, plan: stages.Plan, sizes: Sizes
 ) -> tuple[list[Result], stages.Pace]:
-    async with open_client(running.url) as client:
-        await stages.router_up(console, client, running.child)
+    async with Clients(running.url) as clients:
+        await stages.router_up(console, clients, running.child)
         console.print(f"router at {running.url}")
-        results = await stages.warming(console, client, plan.warming)
-        await stages.engine_up(console, client, running.child, plan.capacity[0])
-        alone, pace = await stages.capacity(console, client, plan.capacity)
+        results = await stages.warming(console, clients, plan.warming)
+        await stages.engine_up(console, clients, running.child, plan.capacity[0])
+        alone, pace = await stages.capacity(console, clients, plan.capacity)
         results += alone
-        results += await stages.timed(console, client, "calm", plan.calm, pace.calm)
-        results += await stages.timed(console, client, "burst", plan.burst, pace.burst)
-        results += await stages.second_look(console, client, results, sizes.check)
+        results += await stages.timed(console, clients, "calm", plan.calm, pace.calm)
+        results += await stages.timed(console, clients, "burst", plan.burst, pace.burst)
+        results += await stages.second_look(console, clients, results, sizes.check)
         return results, pace
 
 
@@ -131,6 +131,7 @@ def _evidence(run: Run, claims: Sequence[Claim], pace: stages.Pace) -> dict[str,
             "backend": r.backend,
             "confidence": r.confidence,
             "tokens": r.tokens,
+            "overhead_s": r.overhead_s,
             "refusals": r.refusals,
             "served_s": round(r.served_s, 4),
             "done_s": round(r.done_s, 4),

@@ -23,8 +23,8 @@ class Result:
     """How one document fared. Times are seconds from the moment it was due.
 
     `served_s`: for a stream until the first text, for a whole answer until its response headers (which come with all
-    of it). `tokens`: completion tokens of a whole answer by its usage, 0 for streams. `fault` is empty when a complete
-    answer arrived.
+    of it). `tokens`: completion tokens of a whole answer by its usage, 0 for streams. `overhead_s`: the router's own
+    time before the first upstream call, by its header. `fault` is empty when a complete answer arrived.
     """
 
     job: Job
@@ -37,6 +37,7 @@ class Result:
     served_s: float
     done_s: float
     tokens: int
+    overhead_s: float | None
     refusals: int
     right: bool
     request_id: str
@@ -80,9 +81,16 @@ def _retry_after(headers: httpx.Headers) -> float:
         return 1.0
 
 
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
 def _result(job: Job, reply: _Reply, done_s: float, refusals: int) -> Result:
     seen = reply.headers
-    shown = seen.get("x-spillway-confidence", "")
+    overhead_ms = _number(seen.get("x-spillway-overhead-ms"))
     return Result(
         job=job,
         status=reply.status,
@@ -90,10 +98,11 @@ def _result(job: Job, reply: _Reply, done_s: float, refusals: int) -> Result:
         decision=seen.get("x-spillway-decision", ""),
         reasons=tuple(filter(None, seen.get("x-spillway-reason", "").split(","))),
         backend=seen.get("x-spillway-backend", ""),
-        confidence=float(shown) if shown else None,
+        confidence=_number(seen.get("x-spillway-confidence")),
         served_s=reply.served_s or done_s,
         done_s=done_s,
         tokens=reply.tokens,
+        overhead_s=None if overhead_ms is None else overhead_ms / 1000,
         refusals=refusals,
         right=not reply.fault and exact(reply.text, job.truth),
         request_id=seen.get("x-request-id", ""),

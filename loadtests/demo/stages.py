@@ -10,7 +10,7 @@ from rich.console import Console
 
 from loadtests.demo import show
 from loadtests.demo.client import Result, send
-from loadtests.demo.load import run_closed, run_open
+from loadtests.demo.load import Clients, run_closed, run_open
 from loadtests.demo.processes import Child, ChildError
 from loadtests.demo.product import LOCAL_MODEL
 from loadtests.demo.workload import Job, Sizes, arrive, draw, pinned
@@ -66,19 +66,19 @@ def pace(capacity: float) -> Pace:
     return Pace(capacity, calm, burst)
 
 
-async def router_up(console: Console, client: httpx.AsyncClient, child: Child) -> None:
+async def router_up(console: Console, clients: Clients, child: Child) -> None:
     """Wait until the router can answer. Raises ChildError if it ends or takes too long."""
     with show.waiting(console, "router starts"):
-        await _until(client, child, "/ready", ROUTER_TIMEOUT_S)
+        await _until(clients, child, "/ready", ROUTER_TIMEOUT_S)
 
 
-async def _until(client: httpx.AsyncClient, child: Child, path: str, timeout_s: float) -> None:
+async def _until(clients: Clients, child: Child, path: str, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s):
             while True:
                 child.check()
                 try:
-                    if (await client.get(path, timeout=5)).status_code == 200:
+                    if (await clients.next().get(path, timeout=5)).status_code == 200:
                         return
                 except httpx.HTTPError:
                     pass
@@ -87,18 +87,18 @@ async def _until(client: httpx.AsyncClient, child: Child, path: str, timeout_s: 
         raise ChildError(f"no {path} from the router within {timeout_s:.0f} s:\n{child.tail()}") from None
 
 
-async def warming(console: Console, client: httpx.AsyncClient, jobs: list[Job]) -> list[Result]:
+async def warming(console: Console, clients: Clients, jobs: list[Job]) -> list[Result]:
     """Documents that come before the engine is there."""
     with show.sending(console, "engine still warming up", len(jobs)) as watch:
-        return await run_closed(client, jobs, len(jobs), watch)
+        return await run_closed(clients, jobs, len(jobs), watch)
 
 
-async def engine_up(console: Console, client: httpx.AsyncClient, child: Child, probe: Job) -> None:
+async def engine_up(console: Console, clients: Clients, child: Child, probe: Job) -> None:
     """Wait until the local engine answers a document of its own. Raises ChildError if it takes too long."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + ENGINE_TIMEOUT_S
     with show.waiting(console, "vLLM starts on this machine"):
-        while not (result := await send(client, probe, clock())).answered:
+        while not (result := await send(clients.next(), probe, clock())).answered:
             child.check()
             if clock() > deadline:
                 raise ChildError(
@@ -107,12 +107,12 @@ async def engine_up(console: Console, client: httpx.AsyncClient, child: Child, p
             await asyncio.sleep(_POLL_S)
 
 
-async def capacity(console: Console, client: httpx.AsyncClient, jobs: list[Job]) -> tuple[list[Result], Pace]:
+async def capacity(console: Console, clients: Clients, jobs: list[Job]) -> tuple[list[Result], Pace]:
     """What the engine holds, with all documents pinned to it; the later rates follow from that."""
     clock = asyncio.get_running_loop().time
     with show.sending(console, f"engine alone, {AT_ONCE} at a time", len(jobs)) as watch:
         start = clock()
-        results = await run_closed(client, jobs, AT_ONCE, watch)
+        results = await run_closed(clients, jobs, AT_ONCE, watch)
         rate = sum(result.answered for result in results) / (clock() - start)
     found = pace(rate)
     console.print(
@@ -122,16 +122,16 @@ async def capacity(console: Console, client: httpx.AsyncClient, jobs: list[Job])
     return results, found
 
 
-async def timed(console: Console, client: httpx.AsyncClient, title: str, jobs: list[Job], per_s: float) -> list[Result]:
+async def timed(console: Console, clients: Clients, title: str, jobs: list[Job], per_s: float) -> list[Result]:
     """Documents that come as they come, `per_s` per second on average."""
     with show.sending(console, title, len(jobs)) as watch:
-        return await run_open(client, arrive(jobs, per_s, seed=len(jobs)), watch)
+        return await run_open(clients, arrive(jobs, per_s, seed=len(jobs)), watch)
 
 
-async def second_look(console: Console, client: httpx.AsyncClient, results: list[Result], most: int) -> list[Result]:
+async def second_look(console: Console, clients: Clients, results: list[Result], most: int) -> list[Result]:
     """Ask the local model alone for documents that were escalated: was it right to send them away?"""
     escalated = [result.job for result in results if result.decision == "escalated" and result.answered][:most]
     if not escalated:
         return []
     with show.sending(console, "escalated ones again, local only", len(escalated)) as watch:
-        return await run_closed(client, pinned(escalated, "check", f"local/{LOCAL_MODEL}"), AT_ONCE, watch)
+        return await run_closed(clients, pinned(escalated, "check", f"local/{LOCAL_MODEL}"), AT_ONCE, watch)

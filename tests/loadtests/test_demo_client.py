@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from loadtests.demo.client import Result, send
-from loadtests.demo.load import open_client, run_closed, run_open
+from loadtests.demo.load import Clients, run_closed, run_open
 from loadtests.demo.product import free_ports
 from loadtests.demo.workload import Job, arrive, draw
 
@@ -74,8 +74,8 @@ def ask(job: Job, *replies: bytes) -> tuple[Result, list[bytes]]:
     asked: list[bytes] = []
 
     async def run() -> Result:
-        async with serving(replies, asked) as url, open_client(url) as client:
-            return await send(client, job, asyncio.get_running_loop().time())
+        async with serving(replies, asked) as url, Clients(url) as clients:
+            return await send(clients.next(), job, asyncio.get_running_loop().time())
 
     return asyncio.run(run()), asked
 
@@ -135,8 +135,8 @@ def test_other_documents_are_not_sent_again() -> None:
 
 def test_dead_router_is_a_fault_not_a_crash() -> None:
     async def run() -> Result:
-        async with open_client(f"http://127.0.0.1:{free_ports(1)[0]}") as client:
-            return await send(client, JOB, asyncio.get_running_loop().time())
+        async with Clients(f"http://127.0.0.1:{free_ports(1)[0]}") as clients:
+            return await send(clients.next(), JOB, asyncio.get_running_loop().time())
 
     assert "ConnectError" in asyncio.run(run()).fault
 
@@ -146,9 +146,9 @@ def test_open_and_closed_load_give_every_result_in_order() -> None:
 
     async def run() -> tuple[list[Result], list[Result], dict[str, int]]:
         last: dict[str, int] = {}
-        async with serving([whole(JOB.answer)], []) as url, open_client(url) as client:
-            opened = await run_open(client, jobs, last.update)
-            closed = await run_closed(client, jobs, 4, lambda _: None)
+        async with serving([whole(JOB.answer)], []) as url, Clients(url) as clients:
+            opened = await run_open(clients, jobs, last.update)
+            closed = await run_closed(clients, jobs, 4, lambda _: None)
         return opened, closed, last
 
     opened, closed, counts = asyncio.run(run())
