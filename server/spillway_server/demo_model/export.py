@@ -128,6 +128,7 @@ def _write_hyperparameters(writer: gguf.GGUFWriter, file_type: gguf.LlamaFileTyp
     writer.add_name("Spillway demo model")
     writer.add_license("apache-2.0")
     writer.add_file_type(file_type)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(MAX_POSITIONS)
     writer.add_embedding_length(config.hidden_size)
