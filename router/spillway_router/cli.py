@@ -20,7 +20,7 @@ import typer
 from spillway_router import config
 from spillway_router.config import ConfigError, Loaded, Mistake, ServerPart
 from spillway_server import cli as server_cli
-from spillway_server.events import EngineEvent, EngineExited, EngineProgress, EngineReady
+from spillway_server.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
 from spillway_server.refusal import Refusal as ServerRefusal
 from spillway_server.serve import Prepared, ServeOptions, prepare, run_prepared
 
@@ -137,7 +137,9 @@ async def _supervise(prepared: Prepared, options: ServeOptions) -> None:
 
 
 def _tell(event: EngineEvent) -> None:
-    if isinstance(event, EngineReady):
+    if isinstance(event, EngineStarting):
+        typer.echo(f"engine starting; its log: {event.log_path}")
+    elif isinstance(event, EngineReady):
         typer.echo(f"engine ready after {event.elapsed_s:.0f} s: {event.served_model} at {event.base_url}")
     elif isinstance(event, EngineProgress):
         typer.echo(f"engine {event.elapsed_s:.0f} s: {event.phase}")

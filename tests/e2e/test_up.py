@@ -16,14 +16,15 @@ import httpx
 import psutil
 import pytest
 from loadtests.demo.product import Cloud, free_ports
-from tests.e2e.running import ROOT, Spillway, alive, await_ready, family, running, write
+from tests.e2e.running import ROOT, Spillway, alive, await_ready, eventually, family, running, write
 
 from spillway_server.demo_model.documents import Document, exact, prompt
 
 pytestmark = pytest.mark.engine
 
 ENGINE_LIMIT_S = 280.0
-ENGINE_BEGUN = re.compile(r"^engine (\d+) s: ")
+ENGINE_LAUNCHED = re.compile(r"^engine starting; its log: ")
+ENGINE_LOADS = re.compile(r"^engine \d+ s: ")
 ENGINE_READY = re.compile(r"^engine ready after (\d+) s: demo at http://127\.0\.0\.1:\d+/v1$")
 
 
@@ -74,12 +75,21 @@ def events(lines: Iterator[str]) -> Iterator[Any]:
             yield line.removeprefix("data: ")
 
 
-def begun(spillway: Spillway) -> list[psutil.Process]:
-    """Wait until vLLM runs; all processes of `up`."""
-    spillway.says(ENGINE_BEGUN, ENGINE_LIMIT_S)
-    found = family(spillway.process.pid)
-    assert len(found) >= 2, "the guard and vLLM"
-    return found
+class NotYetError(Exception):
+    """The processes are not there yet."""
+
+
+def begun(spillway: Spillway, stage: re.Pattern[str]) -> list[psutil.Process]:
+    """Wait until vLLM has come to a stage of its start; all processes of `up`."""
+    spillway.says(stage, ENGINE_LIMIT_S)
+
+    def guard_and_engine() -> list[psutil.Process]:
+        found = family(spillway.process.pid)
+        if len(found) < 2:
+            raise NotYetError
+        return found
+
+    return eventually(guard_and_engine, NotYetError)
 
 
 def test_it_answers_at_once_overflows_while_warming_then_stays_local_and_ends_in_order(
@@ -142,13 +152,13 @@ def in_flight_over_sigterm(up: Spillway, url: str) -> tuple[str, str]:
 
 def test_sigterm_while_the_engine_starts(standin: Cloud, tmp_path: Path) -> None:
     with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
-        processes = begun(up)
+        processes = begun(up, ENGINE_LAUNCHED)
         assert up.end(signal.SIGTERM) == 0, up.text
         assert alive(processes, 1.0) == []
 
 
 def test_a_killed_supervisor_leaves_no_engine_behind(standin: Cloud, tmp_path: Path) -> None:
     with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
-        processes = begun(up)
+        processes = begun(up, ENGINE_LOADS)
         assert up.end(signal.SIGKILL) == -signal.SIGKILL
         assert alive(processes, 60.0) == []
