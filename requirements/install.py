@@ -20,6 +20,10 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+# Said here, before anything that an older Python can't read.
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit("Installation stopped: this Python is too old; use 3.11 to 3.13: make PYTHON=python3.11 ...")
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
 # Asked only when plain pip can't find the CPU build of torch (no find-links configured on this machine).
@@ -144,7 +148,8 @@ def install_lock(environment: Environment, name: str) -> None:
         raise InstallError(
             f"pip can't get {pins[0]}, the CPU build of torch. Either let this machine reach {TORCH_INDEX} "
             "(or a mirror of it: make TORCH_CPU_INDEX=URL ...), or put its wheel in a folder and "
-            "name the folder in PIP_FIND_LINKS"
+            "name the folder in PIP_FIND_LINKS. A wheel at hand may be for another Python: 3.11 is what the locks "
+            "were made with (make PYTHON=python3.11 ...)"
         )
     raise InstallError(f"pip could not install {name}; its message is above. Check the network and run again")
 

@@ -243,6 +243,8 @@ class Supervisor:
         """Leave no task and no process behind, however the loop ended."""
         process = self._process
         if process is not None and process.returncode is None:
+            # Cancelled half-way: the exit that follows is our doing and not to be told as a crash.
+            self._life = Lifecycle(State.TERMINATING)
             self._signal(signal.SIGTERM)
             try:
                 await asyncio.wait_for(process.wait(), self._rules.grace)

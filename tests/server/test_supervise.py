@@ -236,6 +236,7 @@ def test_cancelling_leaves_no_process(tmp_path: Path) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert "EngineExited" not in run.kinds(), "our own doing is no crash"
         assert all(_gone(pid) for pid in [*run.pids(), int((tmp_path / "child.pid").read_text())])
 
     asyncio.run(main())
