@@ -58,6 +58,7 @@ class Plan:
     rows: tuple[Row, ...]
     kv_tokens: int | None
     max_model_len: int
+    max_num_seqs: int
     warnings: tuple[str, ...]
 
 
@@ -108,6 +109,7 @@ def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Plan 
         rows=memory.rows if memory else (),
         kv_tokens=memory.kv_tokens if memory else None,
         max_model_len=limits.max_model_len,
+        max_num_seqs=limits.max_num_seqs,
         warnings=warnings,
     )
 

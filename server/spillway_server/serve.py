@@ -68,7 +68,9 @@ def prepare(options: ServeOptions) -> Prepared | Refusal:
     model = models.resolve(options.model, machine, settings.hub_cache())
     if isinstance(model, Refusal):
         return model
-    port = options.port if options.uds or options.port else _free_port(options.host)
+    port = 0 if options.uds else _claim_port(options.host, options.port)
+    if isinstance(port, Refusal):
+        return port
     wanted = PlanOptions(options.host, port, options.uds, options.devices, options.vllm_args)
     plan = make_plan(profiles.of_machine(machine), model, wanted)
     if isinstance(plan, Refusal):
@@ -118,9 +120,20 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
-def _free_port(host: str) -> int:
-    """A port nobody listens on now; vLLM can't be told to choose one and say which."""
+def _claim_port(host: str, port: int) -> int | Refusal:
+    """The port if nobody listens on it, or for 0 one that is free now (vLLM can't choose one and say which).
+
+    Asked before the launch: an engine left over on the port would answer the readiness question in vLLM's place.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.bind((host, 0))
+        # As a server does it: connections still closing don't hold the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return Refusal(
+                f"the engine can't listen on {host} port {port}: {error.strerror or error}.",
+                "Stop the process that holds it, or choose another with --port (0 takes a free one).",
+            )
         return int(probe.getsockname()[1])

