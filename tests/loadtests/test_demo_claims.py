@@ -15,7 +15,7 @@ from loadtests.standin.corpus import digest
 
 def result(number: int, phase: Phase, decision: str, *, private: bool = False, right: bool = True) -> Result:
     job = Job(number, phase, 0.0, f"report {number}", {}, "clean", private, stream=False)
-    return Result(job, 200, "", decision, (), "some", None, 0.4, 0.4, 60, 0, right, f"req-{number}")
+    return Result(job, 200, "", decision, (), "some", None, 0.4, 0.4, 60, 0.001, 0, right, f"req-{number}")
 
 
 def good() -> Run:
