@@ -103,6 +103,23 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
+def sessions(processes: list[psutil.Process]) -> set[int]:
+    """The sessions they belong to: the engine's guard has one of its own, which everything it starts stays in."""
+    return {os.getsid(process.pid) for process in processes}
+
+
+def in_sessions(wanted: set[int]) -> list[psutil.Process]:
+    """Living processes of these sessions, also those that began after a look at the descendants."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) in wanted and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    return found
+
+
 def alive(processes: list[psutil.Process], limit_s: float) -> list[psutil.Process]:
     """Those that still live after at most `limit_s` seconds."""
     _, left = psutil.wait_procs(processes, timeout=limit_s)

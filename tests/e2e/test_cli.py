@@ -11,17 +11,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import click
 import httpx
 import jsonschema
 import pytest
 import typer
 import yaml
-from click.testing import Result
 from loadtests.demo.product import Cloud
 from tests.e2e.conftest import Front
 from tests.e2e.running import ROOT, SPILLWAY, await_ready, eventually, running, write
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from spillway_router import config
 from spillway_router.cli import app
@@ -61,7 +59,7 @@ def answer(*words: str | Path, env: dict[str, str | None] | None = None) -> Any:
     return json.loads(done.stdout)
 
 
-def _commands(group: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield words
     for name, command in getattr(group, "commands", {}).items():
         yield from _commands(command, (*words, name))
@@ -218,7 +216,12 @@ def test_documented_configurations_fit_the_schema_and_the_settings(text: str) ->
 
 def test_the_schema_refuses_what_the_settings_refuse() -> None:
     schema = answer("schema")
-    for wrong in ({"sever": {}}, {"slo": {"ttft_ms": -1}}, {"budgets": [{"scope": "all", "period": "week"}]}):
+    refused: list[dict[str, Any]] = [
+        {"sever": {}},
+        {"slo": {"ttft_ms": -1}},
+        {"budgets": [{"scope": "all", "period": "week", "limit_usd": "1"}]},
+    ]
+    for wrong in refused:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
 
@@ -324,7 +327,7 @@ def test_a_litellm_configuration_becomes_a_spillway_one(tmp_path: Path) -> None:
     assert price is not None
     assert (str(price.input_per_million), str(price.output_per_million)) == ("0.5", "1.5")
     assert settings.keys.required
-    assert [(b.scope, b.period, b.limit_usd) for b in settings.budgets] == [("all", "month", 100)]
+    assert [(b.scope, str(b.period), str(b.limit_usd)) for b in settings.budgets] == [("all", "month", "100")]
     notes = [line for line in done.stdout.splitlines() if line.startswith("#   - ")]
     for fragment in ("rpm is left out", "export TOGETHER_API_KEY", "'azure'", "wildcards", "fallback azure", "cache"):
         assert any(fragment in note for note in notes), fragment

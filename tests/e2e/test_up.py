@@ -16,7 +16,18 @@ import httpx
 import psutil
 import pytest
 from loadtests.demo.product import Cloud, free_ports
-from tests.e2e.running import ROOT, Spillway, alive, await_ready, eventually, family, running, write
+from tests.e2e.running import (
+    ROOT,
+    Spillway,
+    alive,
+    await_ready,
+    eventually,
+    family,
+    in_sessions,
+    running,
+    sessions,
+    write,
+)
 
 from spillway_server.demo_model.documents import Document, exact, prompt
 
@@ -120,10 +131,11 @@ def test_it_answers_at_once_overflows_while_warming_then_stays_local_and_ends_in
         assert exact(content(late), documents[1].truth)
 
         processes = family(up.process.pid)
+        theirs = sessions(processes)
         finished = in_flight_over_sigterm(up, url)
         assert finished == ("length", "[DONE]"), "the request in progress is served to its end"
         assert up.ended() == 0, up.text
-        assert alive(processes, 1.0) == []
+        assert alive(processes, 1.0) == in_sessions(theirs) == []
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/health", timeout=10, trust_env=False)
     assert unsettled(tmp_path / "spillway.db") == []
@@ -153,12 +165,14 @@ def in_flight_over_sigterm(up: Spillway, url: str) -> tuple[str, str]:
 def test_sigterm_while_the_engine_starts(standin: Cloud, tmp_path: Path) -> None:
     with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
         processes = begun(up, ENGINE_LAUNCHED)
+        theirs = sessions(processes)
         assert up.end(signal.SIGTERM) == 0, up.text
-        assert alive(processes, 1.0) == []
+        assert alive(processes, 1.0) == in_sessions(theirs) == []
 
 
 def test_a_killed_supervisor_leaves_no_engine_behind(standin: Cloud, tmp_path: Path) -> None:
     with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
         processes = begun(up, ENGINE_LOADS)
+        theirs = sessions(processes)
         assert up.end(signal.SIGKILL) == -signal.SIGKILL
-        assert alive(processes, 60.0) == []
+        assert alive(processes, 60.0) == in_sessions(theirs) == []
