@@ -44,7 +44,9 @@ def main(
     """Run server, router and a stand-in cloud on real documents, and check what was promised."""
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     sizes = _FAST if fast else Sizes(burst=documents)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # end in order, like Ctrl-C
+    # Both end the demo in order; a shell that starts it in the background would have SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with _folder(keep) as folder:
             run, pace, report = _demo(console, sizes, seed, folder)
