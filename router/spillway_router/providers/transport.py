@@ -67,7 +67,7 @@ class _Connection(asyncio.Protocol):
     """One socket, one answer at a time. Parser callbacks fill it; the reader empties it."""
 
     __slots__ = (
-        "_buffer", "_close_delimited", "_error", "_length_known", "_loop", "_parser", "_paused", "_size", "_timer",
+        "_buffer", "_close_delimited", "_error", "_keep", "_length_known", "_loop", "_parser", "_paused", "_size", "_timer",
         "_transport", "_waiter", "complete", "deadline", "head_done", "headers", "idle_since", "on_lost", "reused",
         "status",
     )  # fmt: skip
@@ -89,6 +89,7 @@ class _Connection(asyncio.Protocol):
         self._error: TransportError | None = None
         self._paused = False
         self._length_known = False
+        self._keep = False
         self.head_done = False
         self.complete = False
         self.status = 0
@@ -155,6 +156,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.status >= 200:
             self.complete = True
+            self._keep = bool(self._parser.should_keep_alive())  # llhttp forgets it with the message
         else:
             self.headers = {}
 
@@ -221,7 +223,7 @@ class _Connection(asyncio.Protocol):
         return self._error
 
     def reusable(self) -> bool:
-        return self.complete and self.alive and not self._buffer and bool(self._parser.should_keep_alive())
+        return self.complete and self.alive and not self._buffer and self._keep
 
     def rest(self, now: float) -> None:
         """Back to idle: forget the answer, drop the timer."""
