@@ -32,6 +32,7 @@ End = Literal[
     "hang",  # nothing more comes, the connection stays open
 ]
 
+BEAT_S = 0.005
 IDLE_METRICS = b"""# TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{engine="0",model_name="m"} 0.0
 # TYPE vllm:num_requests_waiting gauge
@@ -51,7 +52,7 @@ class Answer:
 
     `cut` sends only so many bytes of the body; `piece` is the size of each write (and HTTP chunk) of it, 0: one write;
     `chunked` frames it in HTTP chunks, else by its length; `silent` sends not even a head; `gate` is waited for before
-    the head.
+    the head; `beat` is sent after the body every 5 ms for as long as the client stays.
     """
 
     body: bytes = b""
@@ -63,6 +64,7 @@ class Answer:
     chunked: bool = False
     silent: bool = False
     gate: asyncio.Event | None = None
+    beat: bytes = b""
 
     @classmethod
     def stream(cls, events: bytes, *, cut: int | None = None, end: End = "whole", piece: int = 0) -> Answer:
@@ -80,6 +82,10 @@ class Answer:
         """The same answer, held back until the gate opens."""
         return replace(self, gate=gate)
 
+    def then(self, beat: bytes) -> Answer:
+        """The same answer, which never ends: `beat` follows its body again and again."""
+        return replace(self, beat=beat)
+
     def head(self) -> bytes:
         """Status line and headers."""
         framing = "transfer-encoding: chunked" if self.chunked else f"content-length: {len(self.body)}"
@@ -91,7 +97,11 @@ class Answer:
         sent = self.body if self.cut is None else self.body[: self.cut]
         size = self.piece or len(sent) or 1
         parts = [sent[i : i + size] for i in range(0, len(sent), size)]
-        return [b"%x\r\n%b\r\n" % (len(p), p) for p in parts] if self.chunked else parts
+        return [self.frame(part) for part in parts]
+
+    def frame(self, part: bytes) -> bytes:
+        """One write as it goes out."""
+        return b"%x\r\n%b\r\n" % (len(part), part) if self.chunked else part
 
 
 @dataclass(slots=True)
@@ -189,8 +199,7 @@ class FaultUpstream:
         known = {"/health": b"", "/metrics": self.metrics, "/v1/models": b'{"data":[]}'}
         body = known.get(path)
         answer = Answer(body or b"", 404 if body is None else 200, (("content-type", "text/plain"),))
-        writer.write(answer.head() + answer.body)
-        await writer.drain()
+        await _send(writer, answer.head() + answer.body)
 
     @staticmethod
     async def _write(answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -198,19 +207,28 @@ class FaultUpstream:
         if answer.gate is not None and not await _opened(answer.gate, reader):
             return False
         if not answer.silent:
-            writer.write(answer.head())
+            await _send(writer, answer.head())
             for part in answer.writes():
-                writer.write(part)
-                await writer.drain()
+                await _send(writer, part)
                 await asyncio.sleep(0)  # so that pieces are read one by one
-        if answer.end == "whole":
-            writer.write(b"0\r\n\r\n" if answer.chunked else b"")
-        await writer.drain()
-        if answer.end == "rst":
+            while answer.beat:
+                await _send(writer, answer.frame(answer.beat))
+                await asyncio.sleep(BEAT_S)
+        if answer.end == "whole" and answer.chunked:
+            await _send(writer, b"0\r\n\r\n")
+        elif answer.end == "rst":
             _reset(writer)
         elif answer.end == "hang":
             await _left(reader)
         return answer.end == "whole"
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Hand data to the system. Raises ConnectionError if the client left (uvloop alone would say RuntimeError)."""
+    if writer.is_closing():
+        raise ConnectionResetError
+    writer.write(data)
+    await writer.drain()
 
 
 async def _left(reader: asyncio.StreamReader) -> None:
