@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import secrets
@@ -86,6 +87,7 @@ class Runtime:
             clock,
             time.time,
             _request_id,
+            asyncio.get_running_loop(),
         )
         self._watchers = Watchers(Watch(self.board, self.metrics, clock))
         self._meter = gpu_hours.started(secrets.token_hex(8), _rental(settings), int(time.time() * 1000))
@@ -246,6 +248,7 @@ async def route(loaded: Loaded, version: str, on_listening: Callable[[str], None
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             date_header=False,
             timeout_graceful_shutdown=DRAIN_S,
             http="httptools",
@@ -267,6 +270,7 @@ async def route(loaded: Loaded, version: str, on_listening: Callable[[str], None
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, server.handle_exit, ending, None)
     runtime.start()
+    _spare_the_collector()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     on_listening(f"http://{host}:{listener.getsockname()[1]}")
     try:
@@ -277,6 +281,14 @@ async def route(loaded: Loaded, version: str, on_listening: Callable[[str], None
         await asyncio.gather(*helpers, return_exceptions=True)
         await runtime.close()
         listener.close()
+
+
+def _spare_the_collector() -> None:
+    """What was built so far stays for good: the cycle collector need not walk it again. And it runs less often, as
+    requests leave few cycles behind; it took a tenth of the router's time with the default thresholds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _listen(host: str, port: int) -> socket.socket:

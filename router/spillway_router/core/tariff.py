@@ -71,9 +71,7 @@ class Tariff:
     _unit: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        cached = (
-            self.input_per_million if self.cached_input_per_million is None else self.cached_input_per_million
-        )
+        cached = self.input_per_million if self.cached_input_per_million is None else self.cached_input_per_million
         prices = {
             "input_per_million": self.input_per_million,
             "output_per_million": self.output_per_million,
@@ -116,17 +114,13 @@ def price(usage: Usage, tariff: Tariff) -> int:
     return (2 * numerator + unit) // (2 * unit)
 
 
-def price_many(
-    uncached_tokens: int, cached_tokens: int, completion_tokens: int, requests: int, tariff: Tariff
-) -> int:
+def price_many(uncached_tokens: int, cached_tokens: int, completion_tokens: int, requests: int, tariff: Tariff) -> int:
     """Charge in nano-dollars for the summed tokens of many requests, rounded half up once at the end."""
     numerator, unit = tariff._exact(uncached_tokens, cached_tokens, completion_tokens, requests)
     return (2 * numerator + unit) // (2 * unit)
 
 
-def upper_bound(
-    prompt_bytes: int, template_tokens: int, max_output_tokens: int, n: int, tariff: Tariff
-) -> int:
+def upper_bound(prompt_bytes: int, template_tokens: int, max_output_tokens: int, n: int, tariff: Tariff) -> int:
     """Most that one attempt can cost, in nano-dollars, rounded up.
 
     Holds because a byte-level tokenizer never makes more tokens than the prompt has UTF-8 bytes;

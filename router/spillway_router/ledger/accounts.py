@@ -182,10 +182,20 @@ class Accounts:
             self._state = budget.settle(before, hold.reservation, amount)
             self._alert(before)
         known = usage or Usage(0, 0)
-        closing = replace(
-            hold.entry,
+        begun = hold.entry
+        closing = Entry(  # spelled out: dataclasses.replace costs three times as much, for every row
             kind="charged" if amount or backend.local or ended.billed else "released",
+            request_id=begun.request_id,
+            attempt_no=begun.attempt_no,
             ts=int(self._wall() * 1000),
+            backend=begun.backend,
+            provider=begun.provider,
+            model=begun.model,
+            local=begun.local,
+            key_id=begun.key_id,
+            tier=begun.tier,
+            decision=begun.decision,
+            reasons=",".join(ended.reasons) if ended.reasons else begun.reasons,
             status=ended.status if usage is not None or not amount else "unknown",
             prompt_tokens=known.prompt_tokens,
             completion_tokens=known.completion_tokens,
@@ -193,9 +203,10 @@ class Accounts:
             reasoning_tokens=known.reasoning_tokens,
             gpu_us=gpu_us,
             amount_nano=amount,
-            reserved_nano=0,
+            tariff_ref=begun.tariff_ref,
             confidence=ended.confidence,
-            reasons=",".join(ended.reasons) if ended.reasons else hold.entry.reasons,
+            task=begun.task,
+            document=begun.document,
         )
         return closing, amount
 

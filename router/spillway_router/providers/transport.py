@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -67,7 +68,7 @@ class _Connection(asyncio.Protocol):
     """One socket, one answer at a time. Parser callbacks fill it; the reader empties it."""
 
     __slots__ = (
-        "_buffer", "_close_delimited", "_error", "_keep", "_length_known", "_loop", "_parser", "_paused", "_size", "_timer",
+        "_buffer", "_error", "_keep", "_length_known", "_loop", "_parser", "_paused", "_size", "_timer",
         "_transport", "_waiter", "complete", "deadline", "head_done", "headers", "idle_since", "on_lost", "reused",
         "status",
     )  # fmt: skip
@@ -360,7 +361,7 @@ class Pool:
     def release(self, connection: _Connection) -> None:
         """Take a connection back: idle if it may be used again, else closed."""
         if connection.reusable() and len(self._idle) < self._limits.idle:
-            connection.rest(asyncio.get_running_loop().time())
+            connection.rest(time.monotonic())
             self._idle.append(connection)
         else:
             self._drop(connection)
@@ -371,7 +372,7 @@ class Pool:
             self._drop(connection)
 
     def _pick(self) -> _Connection | None:
-        oldest = asyncio.get_running_loop().time() - self._limits.keepalive_s
+        oldest = time.monotonic() - self._limits.keepalive_s
         while self._idle:
             connection = self._idle.pop()  # the youngest: old ones age out
             if connection.alive and connection.idle_since > oldest:

@@ -78,6 +78,7 @@ class Call:
         "_board",
         "_clock",
         "_durable",
+        "_loop",
         "_request_started",
         "_timer",
         "candidate",
@@ -97,14 +98,14 @@ class Call:
 
     def __init__(
         self,
-        books: tuple[Accounts, Board, Callable[[], float]],
+        books: tuple[Accounts, Board, Callable[[], float], asyncio.AbstractEventLoop],
         channel: Channel,
         candidate: Candidate,
         hold: Hold,
         trip: Trip,
         request_started: float,
     ) -> None:
-        self._accounts, self._board, self._clock = books
+        self._accounts, self._board, self._clock, self._loop = books
         self.channel = channel
         self.candidate = candidate
         self.hold = hold
@@ -126,8 +127,7 @@ class Call:
     def expect_first_token(self) -> None:
         """A non-stream call shows no first token: presume it when it was predicted (see Board.presume_first)."""
         if self.channel.backend.local:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self.candidate.ttft_s, self._presume)
+            self._timer = self._loop.call_later(self.candidate.ttft_s, self._presume)
 
     def _presume(self) -> None:
         self._board.presume_first(self.trip, self._clock())

@@ -71,20 +71,21 @@ def too_large(limit: int) -> BadRequestError:
     return BadRequestError(Refusal(413, "request_too_large", message))
 
 
-class watch:  # noqa: N801  # used like a function: `async with watch(receive) as client`
+class watch:  # noqa: N801  # used like a function: `async with watch(receive, loop) as client`
     """Cancels the surrounding task when the client leaves; `gone` tells that from other cancellations."""
 
-    __slots__ = ("_owner", "_receive", "_task", "gone")
+    __slots__ = ("_loop", "_owner", "_receive", "_task", "gone")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
         self._receive = receive
+        self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._owner: asyncio.Task[object] | None = None
         self.gone = False
 
     async def __aenter__(self) -> watch:
-        self._owner = asyncio.current_task()
-        self._task = asyncio.get_running_loop().create_task(self._wait())
+        self._owner = asyncio.current_task(self._loop)
+        self._task = self._loop.create_task(self._wait())
         return self
 
     async def _wait(self) -> None:
@@ -101,7 +102,7 @@ class watch:  # noqa: N801  # used like a function: `async with watch(receive) a
         self._owner = None
         self._task.cancel()
         if self.gone and kind is asyncio.CancelledError:
-            task = asyncio.current_task()
+            task = asyncio.current_task(self._loop)
             if task is not None and task.uncancel() == 0:
                 return True
         return False

@@ -84,7 +84,7 @@ async def serve(s: Services, endpoint: Endpoint, headers: Mapping[str, str], rec
     decision = decide(facts, signals, live.policy)  # 3
     job = Job(s, live, facts, raw, body, decision, reply, started, own)
     job.cost_asked = headers.get("x-spillway-usage-cost", "").lower() == "true"
-    async with watch(receive) as client:
+    async with watch(receive, s.loop) as client:
         try:
             await job.run()  # 4, 5, 6
         except asyncio.CancelledError:
@@ -186,7 +186,7 @@ class Job:
         if trip is None:
             self.refused = Refusal(503, "overloaded", "The local backlog is at its bound.", retry_after_s=1.0)
             return None
-        call = Call((s.accounts, s.board, s.clock), channel, candidate, hold, trip, self.started)
+        call = Call((s.accounts, s.board, s.clock, s.loop), channel, candidate, hold, trip, self.started)
         self.calls.append(call)
         return call
 
@@ -233,7 +233,7 @@ class Job:
         if flaw is not None:
             aborted = call.channel.backend.local and error_text(parsed) is None
             return Outcome("overloaded" if aborted else "failed", answer.status, flaw, billed=not aborted)
-        outcome = replace(outcome, usage=provider.usage(parsed))
+        outcome = Outcome("ok", answer.status, usage=provider.usage(parsed))
         body = answer.body
         if self._scores(call):
             call.confidence = self.confidence = confidence.answer_confidence(parsed)
