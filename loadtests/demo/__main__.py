@@ -123,6 +123,7 @@ def _evidence(run: Run, claims: Sequence[Claim], pace: stages.Pace) -> dict[str,
     rows = [
         {
             "phase": r.job.phase,
+            "due_s": round(r.job.at_s, 3),
             "noise": r.job.noise,
             "private": r.job.private,
             "stream": r.job.stream,
