@@ -16,10 +16,10 @@ TRY_NEXT = frozenset({"overloaded", "rate_limited", "unauthorized", "unserved", 
 
 @dataclass(frozen=True, slots=True)
 class RetryBudget:
-    """`tokens` attempts are left at `at` (monotonic seconds)."""
+    """`tokens` attempts are left at `at` (monotonic seconds; None: nothing happened yet)."""
 
     tokens: float = 10.0
-    at: float = 0.0
+    at: float | None = None
     share: float = 0.2
     per_s: float = 10.0
     most: float = 100.0
@@ -27,7 +27,8 @@ class RetryBudget:
 
 def on_request(state: RetryBudget, now: float) -> RetryBudget:
     """A request arrived: it earns its share of a retry, and time earns the rest."""
-    earned = state.share + state.per_s * max(0.0, now - state.at)
+    waited_s = 0.0 if state.at is None else max(0.0, now - state.at)
+    earned = state.share + state.per_s * waited_s
     return RetryBudget(min(state.most, state.tokens + earned), now, state.share, state.per_s, state.most)
 
 

@@ -58,7 +58,7 @@ def privacy(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float)
 def preferences(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
     """3. The client's `provider` field: only, ignore, max_price, data_collection."""
     wanted = facts.preferences
-    names = {backend.name, backend.provider}
+    names = {backend.name.lower(), backend.provider}
     if wanted.only and not names & wanted.only:
         return Removed(backend.name, "preference", "not in provider.only")
     if names & wanted.ignore:

@@ -112,7 +112,7 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _Resolved | Refusal:
     if facts.preferences.order:
         rank = {n: i for i, n in enumerate(facts.preferences.order)}
         last = len(rank)
-        chain.sort(key=lambda n: min(rank.get(n, last), rank.get(policy.backends[n].provider, last)))
+        chain.sort(key=lambda n: min(rank.get(n.lower(), last), rank.get(policy.backends[n].provider, last)))
     pinned = name not in policy.aliases and len(chain) == 1
     return _Resolved(tuple(chain), sort or facts.preferences.sort, pinned)
 

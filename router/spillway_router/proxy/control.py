@@ -14,7 +14,6 @@ from spillway_router.core.model import Caller, Decision, Endpoint, Refusal, Requ
 from spillway_router.core.policy import decide
 from spillway_router.core.tariff import usd
 from spillway_router.proxy import wire
-from spillway_router.proxy.exchange import current_signals
 from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.replies import error_body, refusal_headers
 from spillway_router.proxy.services import Services
@@ -167,7 +166,7 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
             facts = read_facts("dry-run", endpoint, request.headers, body, caller, live.privacy)
         except wire.BadRequestError as error:
             raise RefusedError(error.refusal) from None
-        decision = decide(facts, current_signals(s, live, facts), live.policy)
+        decision = decide(facts, s.signals(live, facts), live.policy)
         return {"facts": _facts(facts), **_decision(decision)}
 
     @api.get("/v1/usage")

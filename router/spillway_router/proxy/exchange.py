@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -31,23 +30,18 @@ from spillway_router.core.model import (
     Refusal,
     RequestFacts,
     RequestRecord,
-    Signals,
 )
 from spillway_router.core.policy import decide, decide_escalation
 from spillway_router.core.tariff import usd
 from spillway_router.ledger.accounts import HoldRefused, Why
 from spillway_router.providers.base import Reply
+from spillway_router.providers.connection import TransportError
 from spillway_router.providers.streams import DONE, error_text, load
-from spillway_router.providers.transport import (
-    ConnectError,
-    PoolFullError,
-    StallError,
-    TransportError,
-)
 from spillway_router.proxy import wire
 from spillway_router.proxy.attempt import Call, UpstreamCall, prepare, without_logprobs
 from spillway_router.proxy.client import ClientGoneError, read_body, watch
 from spillway_router.proxy.facts import read_facts
+from spillway_router.proxy.outcomes import failure_refusal, transport_outcome
 from spillway_router.proxy.relay import Relay, tail_bytes
 from spillway_router.proxy.replies import JSON, ClientReply, Headers, Receive, Send, error_event
 from spillway_router.proxy.services import Live, Services
@@ -80,7 +74,7 @@ async def serve(s: Services, endpoint: Endpoint, headers: Mapping[str, str], rec
     except ClientGoneError:
         return
     s.board.arrived(started)
-    signals = current_signals(s, live, facts)
+    signals = s.signals(live, facts)
     decision = decide(facts, signals, live.policy)  # 3
     job = Job(s, live, facts, raw, body, decision, reply, started, own)
     job.cost_asked = headers.get("x-spillway-usage-cost", "").lower() == "true"
@@ -93,21 +87,6 @@ async def serve(s: Services, endpoint: Endpoint, headers: Mapping[str, str], rec
             raise
         finally:
             job.remember()  # 7
-
-
-def current_signals(s: Services, live: Live, facts: RequestFacts) -> Signals:
-    """The board's snapshot, with the budget headroom of this caller where budgets are configured."""
-    signals = s.board.current(s.clock())
-    if not s.accounts.has_budgets:
-        return signals
-    with_budget = {
-        name: known
-        if live.policy.backends[name].tariff is None
-        else replace(known, budget_left_nano=s.accounts.headroom(facts, live.policy.backends[name]))
-        for name, known in signals.backends.items()
-        if name in live.policy.backends
-    }
-    return Signals(signals.now, with_budget)
 
 
 class Job:
@@ -259,7 +238,7 @@ class Job:
 
     async def _escalate(self) -> bool:
         """Ask the next tier up; True if the client got its answer. On failure the local draft stands."""
-        signals = current_signals(self.s, self.live, self.facts)
+        signals = self.s.signals(self.live, self.facts)
         decision = decide_escalation(self.facts, signals, self.live.policy)
         before = self.decided, self.reasons
         for candidate in decision.candidates:
@@ -415,32 +394,3 @@ class Job:
         self.s.records.add(record)
         for hook in self.s.hooks:
             hook(record)
-
-
-def transport_outcome(error: TransportError) -> Outcome:
-    """What a broken call means. Nothing was sent on a failed connect, so nothing can be billed."""
-    if isinstance(error, PoolFullError):
-        return Outcome("overloaded", detail=str(error))
-    if isinstance(error, StallError):
-        return Outcome("timeout", detail=str(error), billed=True)
-    return Outcome("failed", detail=str(error), billed=not isinstance(error, ConnectError))
-
-
-def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:
-    """The client's error when this outcome was the last word."""
-    name = candidate.backend.name
-    detail = f"{name}: {outcome.detail or outcome.kind}"
-    if outcome.kind == "rejected":
-        status = outcome.status if outcome.status in (400, 404, 409, 413, 422) else 400
-        code = "request_too_large" if status == 413 else "invalid_request"
-        return Refusal(status, code, f"The backend refused the request. {detail}")
-    if outcome.kind == "unserved":
-        message = f"No backend of this alias has this endpoint and model. {detail}. Ask another alias or endpoint."
-        return Refusal(404, "model_not_found", message, "model")
-    if outcome.kind in ("overloaded", "rate_limited"):
-        wait = outcome.retry_after_s if outcome.retry_after_s is not None else 1.0
-        message = f"Every backend is at its limit. {detail}. Retry after the given time."
-        return Refusal(503, "overloaded", message, retry_after_s=wait)
-    if outcome.kind == "timeout":
-        return Refusal(504, "upstream_timeout", f"The backend did not answer in time. {detail}")
-    return Refusal(502, "upstream_error", f"The backend failed. {detail}")

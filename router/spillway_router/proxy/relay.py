@@ -19,9 +19,10 @@ import orjson
 from spillway_router.core.model import Outcome
 from spillway_router.core.tariff import usd
 from spillway_router.providers.base import Judge
+from spillway_router.providers.connection import StallError, TransportError
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE
-from spillway_router.providers.transport import Response, StallError, TransportError
+from spillway_router.providers.transport import Response
 
 TAIL_S = 5.0
 """After the finishing event, how long usage and [DONE] may take."""

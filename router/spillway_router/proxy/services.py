@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from spillway_router.core.model import Backend, RequestRecord
+from spillway_router.core.model import Backend, RequestFacts, RequestRecord, Signals
 from spillway_router.core.policy import Policy
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.providers.base import Provider
@@ -97,3 +97,17 @@ class Services:
     new_id: Callable[[], str]
     loop: asyncio.AbstractEventLoop
     """The loop all of it runs on. Asking asyncio for it costs a system call each time (Python 3.11)."""
+
+    def signals(self, live: Live, facts: RequestFacts) -> Signals:
+        """The board's snapshot, with the budget headroom of this caller where budgets are configured."""
+        signals = self.board.current(self.clock())
+        if not self.accounts.has_budgets:
+            return signals
+        with_budget = {
+            name: known
+            if live.policy.backends[name].tariff is None
+            else replace(known, budget_left_nano=self.accounts.headroom(facts, live.policy.backends[name]))
+            for name, known in signals.backends.items()
+            if name in live.policy.backends
+        }
+        return Signals(signals.now, with_budget)

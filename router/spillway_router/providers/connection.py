@@ -1,0 +1,225 @@
+"""One upstream socket, one HTTP answer at a time: llhttp fills it, a reader empties it. Only transport.py uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+HIGH_WATER = 256 * 1024
+MAX_HEADER_BYTES = 64 * 1024
+
+
+class TransportError(Exception):
+    """An upstream call failed below HTTP."""
+
+
+class ConnectError(TransportError):
+    """No connection could be made: nothing was sent."""
+
+
+class BrokenError(TransportError):
+    """The connection or its HTTP broke before the answer was whole."""
+
+
+class StallError(TransportError):
+    """Nothing useful came within the deadline."""
+
+
+class PoolFullError(TransportError):
+    """As many connections as allowed are in use: nothing was sent."""
+
+
+class TooLargeError(TransportError):
+    """The answer is larger than allowed."""
+
+
+class Connection(asyncio.Protocol):
+    """One socket, one answer at a time. Parser callbacks fill it; the reader empties it."""
+
+    __slots__ = (
+        "_buffer", "_error", "_keep", "_length_known", "_loop", "_parser", "_paused", "_size", "_timer",
+        "_transport", "_waiter", "complete", "deadline", "head_done", "headers", "idle_since", "on_lost", "reused",
+        "status",
+    )  # fmt: skip
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
+        self._loop = loop
+        self.on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.idle_since = 0.0
+        self.reused = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._buffer: list[bytes] = []
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: TransportError | None = None
+        self._paused = False
+        self._length_known = False
+        self._keep = False
+        self.head_done = False
+        self.complete = False
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.deadline = 0.0
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports don't inherit from it
+
+    def data_received(self, data: bytes) -> None:
+        if self.complete or self._error is not None:
+            self.abort()  # bytes nobody asked for: this connection can't be trusted with a next request
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(BrokenError(f"the upstream's HTTP is malformed: {error}"))
+            self.abort()
+            return
+        if self._size > HIGH_WATER and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.complete:
+            if self.head_done and not self._length_known and exc is None:
+                self.complete = True  # a body that ends with the connection
+            else:
+                self._fail(BrokenError("the upstream closed the connection before its answer was whole"))
+        self._wake()
+        self.on_lost(self)
+
+    # llhttp's side
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.decode("latin-1").lower()
+        self._size += len(name) + len(value)
+        if self._size > MAX_HEADER_BYTES:
+            raise httptools.HttpParserCallbackError("headers too large")
+        text = value.decode("latin-1")
+        self.headers[key] = text
+        if key in ("content-length", "transfer-encoding"):
+            self._length_known = True
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        self._size = 0
+        if self.status >= 200:
+            self.head_done = True
+        if self.status in (204, 304):
+            self._length_known = True
+
+    def on_body(self, body: bytes) -> None:
+        self._buffer.append(body)
+        self._size += len(body)
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200:
+            self.complete = True
+            self._keep = bool(self._parser.should_keep_alive())  # llhttp forgets it with the message
+        else:
+            self.headers = {}
+
+    # the reader's side
+
+    @property
+    def alive(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def start(self, head: bytes, body: bytes) -> None:
+        """Send a request. The body goes in its own write so that it is not copied."""
+        if not self.alive:
+            raise ConnectError("the connection is gone")
+        assert self._transport is not None
+        if len(body) < 65536:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+
+    def expect_within(self, seconds: float) -> None:
+        """Move the deadline: the current or next wait fails with StallError `seconds` from now."""
+        self.deadline = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self.deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self.deadline, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        if self._waiter is None or self.deadline <= 0:
+            return
+        if self._loop.time() + 0.001 < self.deadline:
+            self._timer = self._loop.call_at(self.deadline, self._check_deadline)
+            return
+        self._fail(StallError("the upstream sent nothing useful in time"))
+        self._wake()
+
+    async def wait(self) -> None:
+        """Until something changed: bytes, the head, the end or an error."""
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        if self._timer is None and self.deadline > 0:
+            self._timer = self._loop.call_at(self.deadline, self._check_deadline)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def take(self) -> bytes:
+        """Body bytes that have come, b"" if none; reading goes on."""
+        if not self._buffer:
+            return b""
+        data = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
+        self._buffer.clear()
+        self._size = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    @property
+    def failed(self) -> TransportError | None:
+        return self._error
+
+    def reusable(self) -> bool:
+        return self.complete and self.alive and not self._buffer and self._keep
+
+    def rest(self, now: float) -> None:
+        """Back to idle: forget the answer, drop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._reset()
+        self.complete = True  # stray bytes while idle kill the connection
+        self.idle_since = now
+        self.reused = True
+
+    def wake_up(self) -> None:
+        self.complete = False
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _fail(self, error: TransportError) -> None:
+        if self._error is None:
+            self._error = error
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
