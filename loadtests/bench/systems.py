@@ -237,7 +237,7 @@ _ALL: tuple[System, ...] = (
     Nginx(),
     VllmRouter(),
     LiteLlm(),
-    LiteLlm("litellm-1.80", "an older LiteLLM that costs less CPU"),
+    LiteLlm("litellm-1.80", "Python, an older LiteLLM"),
     AsgiRelay(),
     Spillway(),
 )
