@@ -188,6 +188,9 @@ def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
     names = [n for n in headers if n.startswith("x-spillway-")]
     if not names and not session:
         return _NO_HINTS
+    if "x-spillway-provider-key" in headers:
+        # Ignoring it would answer on our account and send the content where it was not meant to go.
+        raise bad("Own provider keys are not served by this version. Leave x-spillway-provider-key out.")
     if len(session) > 256:
         raise bad("x-session-id must be at most 256 characters.", "x-session-id")
     route = headers.get("x-spillway-route", "auto").strip().lower()
