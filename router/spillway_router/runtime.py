@@ -86,7 +86,7 @@ class Runtime:
             (self.metrics.on_request, log_request),
             clock,
             time.time,
-            _request_id,
+            _request_ids().__next__,
             asyncio.get_running_loop(),
         )
         self._watchers = Watchers(Watch(self.board, self.metrics, clock))
@@ -220,8 +220,12 @@ def _rental(settings: Settings) -> GpuRental:
     return GpuRental(settings.gpu.price_per_hour, settings.gpu.count)
 
 
-def _request_id() -> str:
-    return "req_" + secrets.token_hex(12)
+def _request_ids() -> Iterator[str]:
+    """Unguessable request ids; random bytes are taken from the system 4 KB at a time, as each call is a system call."""
+    while True:
+        pool = secrets.token_hex(12 * 340)
+        for i in range(0, len(pool), 24):
+            yield "req_" + pool[i : i + 24]
 
 
 class _Server(uvicorn.Server):
