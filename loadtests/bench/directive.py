@@ -17,13 +17,15 @@ class Directive:
     """What the stub is to answer. Times in milliseconds, sizes in bytes.
 
     `delay_ms` passes before the first byte of the answer. `pace_ms` is spread over the `events` of a stream; 0 sends
-    them as fast as the connection takes them. `event_bytes` pads the text of each event. `tag` names the request in
-    the stub's records (empty: not recorded).
+    them as fast as the connection takes them. `step_ms` lets paced events leave only at its multiples, all streams
+    together, as the steps of a batching engine do. `event_bytes` pads the text of each event. `tag` names the
+    request in the stub's records (empty: not recorded).
     """
 
     delay_ms: int = 0
     events: int = 128
     pace_ms: int = 0
+    step_ms: int = 0
     event_bytes: int = 0
     tag: str = ""
 
@@ -31,6 +33,7 @@ class Directive:
         """The marker to put into a user message."""
         return (
             f"[[stub delay_ms={self.delay_ms} events={self.events} pace_ms={self.pace_ms} "
+            f"step_ms={self.step_ms} "
             f"event_bytes={self.event_bytes} tag={self.tag}]]"
         )
 
@@ -46,7 +49,7 @@ def parse(text: str) -> Directive:
         return Directive()
     fields = dict(part.partition("=")[::2] for part in found.group(1).split())
     tag = fields.pop("tag", "")
-    unknown = fields.keys() - {"delay_ms", "events", "pace_ms", "event_bytes"}
+    unknown = fields.keys() - {"delay_ms", "events", "pace_ms", "step_ms", "event_bytes"}
     if unknown:
         raise ValueError(f"unknown stub fields: {', '.join(sorted(unknown))}")
     return Directive(tag=tag, **{name: int(value) for name, value in fields.items()})

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import cast
 
 import httptools
@@ -248,8 +248,7 @@ def main() -> None:
     if options.quick:
         scenario = scenario.quick()
     if options.count is not None:
-        fields = asdict(scenario) | {"count": options.count}
-        scenario = Scenario(**fields)
+        scenario = replace(scenario, count=options.count)
     target = Target(port=options.port, key=options.key, model=options.model)
     result = uvloop.run(Load(scenario, target).run())
     sys.stdout.write(orjson.dumps(asdict(result)).decode() + "\n")

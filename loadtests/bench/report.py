@@ -46,7 +46,7 @@ def show(result: dict[str, Any], console: Console) -> None:
     if busy and max(busy) > STRANGERS_CORES:
         console.print(
             f"Other processes kept up to {max(busy):.1f} cores busy (1 is the benchmark's own): on a busy machine "
-            "single requests cost more, streams less, because their events arrive in heaps. Compare ratios only.",
+            "single requests cost more and streams less, whose events then arrive in heaps. Compare ratios only.",
             highlight=False,
         )
     if result["quick"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -16,7 +16,8 @@ class Scenario:
     """One load: `connections` keep-alive connections, each sending its next request when the last is answered.
 
     It ends after `count` requests or when `seconds` have passed, whichever is first; started requests are finished.
-    `pace_ms` is (shortest, longest) duration of a stream; (0, 0) is as fast as possible.
+    `pace_ms` is (shortest, longest) duration of a stream; (0, 0) is as fast as possible. With
+    `step_ms` the events of all streams leave together at its multiples, without it one by one.
     """
 
     name: str
@@ -27,19 +28,12 @@ class Scenario:
     stream: bool = False
     events: int = 128
     pace_ms: tuple[int, int] = (0, 0)
+    step_ms: int = 0
 
     def quick(self) -> Scenario:
         """The same load, short: for a first look, too short for a figure to quote."""
-        return Scenario(
-            self.name,
-            self.what,
-            self.connections,
-            max(self.connections, self.count // 8),
-            self.seconds / 3,
-            self.stream,
-            self.events,
-            self.pace_ms,
-        )
+        count = max(self.connections, self.count // 8)
+        return replace(self, count=count, seconds=self.seconds / 3)
 
 
 NS1 = Scenario("ns1", "non-stream, 1 connection", 1, 6_000, 5.0)
@@ -48,14 +42,15 @@ BURST8 = Scenario("burst8", "8 streams of 128 events, as fast as possible", 8, 1
 PACED200 = Scenario(
     "paced200", "200 streams at a time, 128 events over 2-3 s", 200, 600, 8.0, stream=True, pace_ms=(2000, 3000)
 )
-SCENARIOS = {scenario.name: scenario for scenario in (NS1, NS32, BURST8, PACED200)}
+STEPS200 = replace(PACED200, name="steps200", what="the same, events of all streams in steps of 20 ms", step_ms=20)
+SCENARIOS = {scenario.name: scenario for scenario in (NS1, NS32, BURST8, PACED200, STEPS200)}
 
 
 def body(scenario: Scenario, number: int, model: str) -> bytes:
     """The `number`-th request of a scenario: 1 KB of JSON. Durations are spread evenly over `pace_ms`."""
     shortest, longest = scenario.pace_ms
     pace = shortest + (number * 37 % 101) * (longest - shortest) // 100
-    directive = Directive(events=scenario.events, pace_ms=pace)
+    directive = Directive(events=scenario.events, pace_ms=pace, step_ms=scenario.step_ms)
     return chat_body(directive, model, stream=scenario.stream)
 
 

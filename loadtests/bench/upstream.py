@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import signal
 import sys
 import time
@@ -29,6 +30,7 @@ import orjson
 import uvloop
 
 from loadtests.bench.directive import Directive, parse
+from loadtests.bench.pacer import Pacer, Timer
 from loadtests.bench.stub_answers import STREAM_HEAD, Frames, Shape, answer, metrics
 from loadtests.bench.stub_board import MAX_RECORDS, Board, Record
 
@@ -38,7 +40,8 @@ WAIT_LIMIT_S = 10.0
 class Connection(asyncio.Protocol):
     """One keep-alive connection; one request at a time, as HTTP/1.1 proxies send them."""
 
-    def __init__(self, board: Board, frames: Frames, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, board: Board, frames: Frames, loop: asyncio.AbstractEventLoop, pacer: Pacer) -> None:
+        self._pacer = pacer
         self._board = board
         self._frames = frames
         self._loop = loop
@@ -51,10 +54,11 @@ class Connection(asyncio.Protocol):
         self._next = 0
         self._gap_s = 0.0
         self._due_s = 0.0
+        self._step_s = 0.0
         self._answering = False
         self._paused = False
         self._waiting_for_room = False
-        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | asyncio.Handle | Timer | None = None
         self._record: Record | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -160,8 +164,9 @@ class Connection(asyncio.Protocol):
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
         frames = self._frames.stream(Shape(directive.events, directive.event_bytes, usage))
         self._pending = frames
+        self._step_s = directive.step_ms / 1000
         self._gap_s = directive.pace_ms / 1000 / max(1, directive.events)
-        self._due_s = self._loop.time() + directive.delay_ms / 1000
+        self._due_s = time.monotonic() + directive.delay_ms / 1000
 
     def _start(self) -> None:
         if self._record is not None:
@@ -183,7 +188,8 @@ class Connection(asyncio.Protocol):
         elif self._gap_s:
             # Against the plan, not against now: late timers don't stretch the stream.
             self._due_s += self._gap_s
-            self._timer = self._loop.call_at(self._due_s, self._send_next)
+            due = math.ceil(self._due_s / self._step_s) * self._step_s if self._step_s else self._due_s
+            self._timer = self._pacer.call_at(due, self._send_next)
         else:
             self._timer = self._loop.call_soon(self._send_next)
 
@@ -228,8 +234,8 @@ class Connection(asyncio.Protocol):
 async def serve(port: int, model: str) -> None:
     """Listens on 127.0.0.1 until SIGTERM or SIGINT; prints the port as one JSON line."""
     loop = asyncio.get_running_loop()
-    board, frames = Board(model), Frames(model)
-    server = await loop.create_server(lambda: Connection(board, frames, loop), "127.0.0.1", port, backlog=1024)
+    board, frames, pacer = Board(model), Frames(model), Pacer(loop, time.monotonic)
+    server = await loop.create_server(lambda: Connection(board, frames, loop, pacer), "127.0.0.1", port, backlog=1024)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -237,6 +243,7 @@ async def serve(port: int, model: str) -> None:
     sys.stdout.flush()
     await stop.wait()
     server.close()
+    pacer.close()
 
 
 def main() -> None:
