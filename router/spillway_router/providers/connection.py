@@ -8,7 +8,8 @@ from typing import cast
 
 import httptools
 
-HIGH_WATER = 256 * 1024
+HIGH_WATER = 64 * 1024
+TAKE_BYTES = 32 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 
 
@@ -180,13 +181,26 @@ class Connection(asyncio.Protocol):
             self._waiter = None
 
     def take(self) -> bytes:
-        """Body bytes that have come, b"" if none; reading goes on."""
-        if not self._buffer:
-            return b""
-        data = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
-        self._buffer.clear()
-        self._size = 0
-        if self._paused and self._transport is not None:
+        """Body bytes that have come, about `TAKE_BYTES` at a time, b"" if none; reading goes on.
+
+        One read of a socket may bring hundreds of events. Their objects cost several times their bytes, so a backlog
+        is handed out in parts.
+        """
+        buffer = self._buffer
+        if len(buffer) <= 1:
+            data = buffer.pop() if buffer else b""
+        elif self._size <= TAKE_BYTES:
+            data = b"".join(buffer)
+            buffer.clear()
+        else:
+            count = size = 0
+            while size < TAKE_BYTES:
+                size += len(buffer[count])
+                count += 1
+            data = b"".join(buffer[:count])
+            del buffer[:count]
+        self._size -= len(data)
+        if self._paused and self._size <= HIGH_WATER // 2 and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
         return data

@@ -64,9 +64,6 @@ class Response:
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body. Raises TooLargeError over `limit` bytes, BrokenError or StallError."""
-        connection = self._connection
-        if connection is not None and connection.complete:
-            return connection.take()
         parts: list[bytes] = []
         size = 0
         while data := await self.read():
