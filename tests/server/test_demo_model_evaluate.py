@@ -47,9 +47,15 @@ class Oracle(BaseHTTPRequestHandler):
         """Quiet: the test's own report is enough."""
 
 
+class OracleServer(ThreadingHTTPServer):
+    """Room for all connections of the evaluation at once: the default backlog of 5 resets some on a busy machine."""
+
+    request_queue_size = 128
+
+
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Oracle)
+    server = OracleServer(("127.0.0.1", 0), Oracle)
     thread = Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
