@@ -51,8 +51,12 @@ PROFILES: dict[str, Profile] = {
 
 
 def cpu_profile(memory_bytes: int) -> Profile:
-    """The profile of a machine without a GPU: small batches, small context, half of its memory at most."""
-    return Profile(CPU, "CPU", memory_bytes, (0, 0), 2048, 16, 2048, 0.5, 48)
+    """The profile of a machine without a GPU: small batches, small context, half of its memory at most.
+
+    The queue is short (one batch waits while one runs): engine, router and whatever else share the cores, so a burst
+    slows the engine down just when its queue is longest, and no learned rate knows that in advance.
+    """
+    return Profile(CPU, "CPU", memory_bytes, (0, 0), 2048, 16, 2048, 0.5, 32)
 
 
 def of_machine(hardware: Hardware) -> Profile:
