@@ -165,23 +165,14 @@ class Relay:
             events = self._decoder.feed(data)
         except SseError as error:
             return str(error)
-        for i, event in enumerate(events):
+        for event in events:
             if event.data is not None:
                 flaw = self._judge.see(event.name, event.data)
                 if flaw is not None:
                     return flaw
                 self.steps += 1
                 self.done_seen = self.done_seen or event.data == DONE
-            if self._judge.finished and into is self.held:
-                self.tail.add(event)
-                for later in events[i + 1 :]:
-                    flaw = self._judge.see(later.name, later.data) if later.data is not None else None
-                    if flaw is not None:
-                        return flaw
-                    self.done_seen = self.done_seen or later.data == DONE
-                    self.tail.add(later)
-                return None
-            into.add(event)
+            (self.tail if self._judge.finished else into).add(event)
         return None
 
 
