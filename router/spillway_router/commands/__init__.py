@@ -1,0 +1,1 @@
+"""The sub-commands of `spillway`, one module per noun; cli.py mounts them."""

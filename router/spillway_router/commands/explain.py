@@ -1,0 +1,32 @@
+"""`spillway explain`: one request, from the ledger."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+
+
+def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """What the ledger knows of a request: decision, reasons, attempts, tokens, charges."""
+    from spillway_router.core.tariff import usd
+
+    ledger = open_ledger(load(path))
+    entries = ledger.entries_of(request_id)
+    ledger.close()
+    if not entries:
+        fail(f"no ledger rows for {request_id}")
+    if as_json:
+        typer.echo(json.dumps([asdict(e) for e in entries], indent=2))
+        return
+    for e in entries:
+        amount = usd(e.reserved_nano if e.kind == "reserved" else e.amount_nano)
+        tokens = f"{e.prompt_tokens} + {e.completion_tokens} tokens"
+        typer.echo(
+            f"attempt {e.attempt_no}  {e.kind:9} {e.backend:12} {e.decision:10} {e.status:9} {tokens}  {amount} USD"
+        )
+        if e.reasons:
+            typer.echo(f"           because: {e.reasons}")

@@ -1,0 +1,92 @@
+"""`spillway keys`: create, list, revoke."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+
+if TYPE_CHECKING:
+    from spillway_router.ledger.base import KeyPrivacy, Role
+
+keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
+
+
+@keys_app.command("create")
+def create_key(
+    name: str,
+    path: ConfigOption = None,
+    role: Annotated[str, typer.Option(help="inference, viewer or admin.")] = "inference",
+    tier: Annotated[str, typer.Option(help="Tier for policies and budgets.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Requests with this key never leave.")] = False,
+    may_route: Annotated[bool, typer.Option("--may-route", help="May use the x-spillway-route header.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a key; the secret is shown once."""
+    from spillway_router.ledger.base import LedgerError
+    from spillway_router.ledger.keys import KeySpec, KeyStore
+
+    ledger = open_ledger(load(path))
+    privacy: KeyPrivacy = "local-only" if private else "any"
+    try:
+        spec = KeySpec(name, cast("Role", role), tier, privacy, may_route)
+        made = KeyStore(ledger).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), int(time.time() * 1000))
+    except LedgerError as error:
+        fail(str(error))
+    finally:
+        ledger.close()
+    if as_json:
+        typer.echo(json.dumps({"id": made.record.id, "key": made.token, "role": role}))
+    else:
+        typer.echo(f"id   {made.record.id}\nkey  {made.token}\nKeep the key now: it is not stored and not shown again.")
+
+
+@keys_app.command("list")
+def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """All keys, without their secrets."""
+    from spillway_router.ledger.keys import KeyStore
+
+    ledger = open_ledger(load(path))
+    records = KeyStore(ledger).list()
+    ledger.close()
+    rows = [
+        {
+            "id": r.id,
+            "name": r.name,
+            "role": r.role,
+            "tier": r.tier,
+            "privacy": r.privacy,
+            "created": _when(r.created),
+            "revoked": None if r.revoked is None else _when(r.revoked),
+        }
+        for r in records
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        state = f"revoked {row['revoked']}" if row["revoked"] else "valid"
+        typer.echo(f"{row['id']}  {row['role']:9}  {row['privacy']:10}  {row['created']}  {state}  {row['name']}")
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: str, path: ConfigOption = None) -> None:
+    """Revoke a key; running routers follow within a second."""
+    from spillway_router.ledger.keys import KeyStore
+
+    ledger = open_ledger(load(path))
+    revoked = KeyStore(ledger).revoke(key_id, int(time.time() * 1000))
+    ledger.close()
+    if not revoked:
+        fail(f"no valid key has the id {key_id}; `spillway keys list` shows them")
+    typer.echo(f"revoked {key_id}")
+
+
+def _when(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,98 @@
+"""`spillway route` and `spillway up`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import typer
+
+from spillway_router.commands.base import ConfigOption, fail, load, version
+from spillway_router.config import ConfigError, Loaded, ServerPart
+from spillway_server.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
+from spillway_server.refusal import Refusal as ServerRefusal
+from spillway_server.serve import Prepared, ServeOptions, prepare, run_prepared
+
+
+def _run(loaded: Loaded, beside: tuple[Any, ...] = ()) -> None:
+    import uvloop
+
+    from spillway_router.ledger.base import LedgerError
+    from spillway_router.runtime import route as run_router
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+    def listening(url: str) -> None:
+        typer.echo(f"Spillway listens on {url}  (OpenAI base URL: {url}/v1, docs: {url}/docs)")
+        sys.stdout.flush()
+
+    try:
+        uvloop.run(run_router(loaded, version(), listening, beside))
+    except ConfigError as error:
+        fail("\n".join(str(m) for m in error.mistakes))
+    except LedgerError as error:
+        fail(f"ledger: {error}")
+    except OSError as error:
+        fail(f"can't listen on {loaded.settings.listen}: {error.strerror or error}; change `listen` or stop the other")
+
+
+def route(path: ConfigOption = None) -> None:
+    """Run the router only."""
+    _run(load(path))
+
+
+def up(path: ConfigOption = None) -> None:
+    """Run the engine and the router; the router answers first and overflows while the engine warms up."""
+    loaded = load(path)
+    place = next((b for b in loaded.settings.backends if b.provider == "vllm" and b.base_url), None)
+    if place is None:
+        fail("`up` launches the engine of a vllm backend and the configuration has none; use `spillway route`")
+    url = urlsplit(str(place.base_url))
+    server = loaded.settings.server or ServerPart()
+    options = ServeOptions(
+        model=server.model,
+        host=url.hostname or "127.0.0.1",
+        port=url.port or 8001,
+        vllm_args=server.vllm_args,
+        cache_root=Path(".cache/vllm"),
+    )
+    prepared = prepare(options)
+    if isinstance(prepared, ServerRefusal):
+        fail(f"engine: {prepared.reason} {prepared.fix}")
+    _run(_serving(loaded, place.name, prepared), (_supervise(prepared, options),))
+
+
+def _serving(loaded: Loaded, name: str, prepared: Prepared) -> Loaded:
+    """The configuration with what the plan knows of the engine it launches: its served name, its sequences."""
+    flags = dict(zip(prepared.plan.arguments, prepared.plan.arguments[1:], strict=False))
+    known = {"model": prepared.plan.served_name, "max_sequences": int(flags.get("--max-num-seqs", 256))}
+    backends = tuple(
+        b.model_copy(update={k: v for k, v in known.items() if k == "model" or getattr(b, k) is None})
+        if b.name == name
+        else b
+        for b in loaded.settings.backends
+    )
+    return replace(loaded, settings=loaded.settings.model_copy(update={"backends": backends}))
+
+
+async def _supervise(prepared: Prepared, options: ServeOptions) -> None:
+    """Run the engine beside the router. Its end is not the router's: the cloud still answers."""
+    refusal = await run_prepared(prepared, options, _tell)
+    if refusal is not None:
+        typer.echo(f"engine given up: {refusal.reason} {refusal.fix}", err=True)
+
+
+def _tell(event: EngineEvent) -> None:
+    if isinstance(event, EngineStarting):
+        typer.echo(f"engine starting; its log: {event.log_path}")
+    elif isinstance(event, EngineReady):
+        typer.echo(f"engine ready after {event.elapsed_s:.0f} s: {event.served_model} at {event.base_url}")
+    elif isinstance(event, EngineProgress):
+        typer.echo(f"engine {event.elapsed_s:.0f} s: {event.phase}")
+    elif isinstance(event, EngineExited):
+        typer.echo(f"engine ended: {event.diagnosis.reason} {event.diagnosis.fix}", err=True)
