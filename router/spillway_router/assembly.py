@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from spillway_router.config import BackendPart, Mistake, Settings, unset
+from spillway_router.config import Mistake, unset
 from spillway_router.core.backlog import EngineRates, Slo
 from spillway_router.core.model import Backend
 from spillway_router.core.policy import ConfidenceRule, Policy
@@ -25,6 +25,7 @@ from spillway_router.providers.catalogue import (
 )
 from spillway_router.providers.transport import Pool, PoolLimits
 from spillway_router.proxy.services import Channel, Limits
+from spillway_router.settings import BackendPart, Settings
 
 CLOUD_KEEPALIVE_S = 30.0
 

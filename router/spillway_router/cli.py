@@ -9,7 +9,6 @@ import json
 
 import typer
 
-from spillway_router import config
 from spillway_router.commands.chat import chat
 from spillway_router.commands.check import check
 from spillway_router.commands.explain import explain
@@ -17,6 +16,7 @@ from spillway_router.commands.keys import keys_app
 from spillway_router.commands.prices import prices_app
 from spillway_router.commands.report import report
 from spillway_router.commands.run import route, up
+from spillway_router.settings import Settings
 from spillway_server import cli as server_cli
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A rented GPU first, the cloud when it spills over.")
@@ -30,4 +30,4 @@ server_cli.register(app)
 @app.command()
 def schema() -> None:
     """Print the JSON schema of spillway.yaml, for editors."""
-    typer.echo(json.dumps(config.Settings.model_json_schema(), indent=2))
+    typer.echo(json.dumps(Settings.model_json_schema(), indent=2))

@@ -25,7 +25,7 @@ import uvicorn
 
 from spillway_router import config
 from spillway_router.assembly import Assembly, assemble, channels, limits
-from spillway_router.config import ConfigError, Loaded, Settings
+from spillway_router.config import ConfigError, Loaded
 from spillway_router.core.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.budget import BudgetAlert
 from spillway_router.core.tariff import Tariff, usd
@@ -44,6 +44,7 @@ from spillway_router.proxy.auth import Auth
 from spillway_router.proxy.control import ControlHooks, build_control
 from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
 from spillway_router.proxy.services import Live, Records, Services
+from spillway_router.settings import Settings
 from spillway_router.signals.board import Board, BoardRules
 from spillway_router.telemetry import Metrics, log_request
 from spillway_router.watchers import Watch, Watchers

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import typer
 
 from spillway_router.commands.base import ConfigOption, fail, load, version
-from spillway_router.config import ConfigError, Loaded, ServerPart
+from spillway_router.config import ConfigError, Loaded
+from spillway_router.settings import ServerPart
 from spillway_server.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
 from spillway_server.refusal import Refusal as ServerRefusal
 from spillway_server.serve import Prepared, ServeOptions, prepare, run_prepared
