@@ -85,7 +85,7 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no Python lock is taken
                 **self._environment(),
             )
         deadline = time.monotonic() + START_LIMIT_S
