@@ -28,7 +28,15 @@ def cost_bound(facts: RequestFacts, backend: Backend) -> int:
     if backend.tariff is None:
         return 0
     output = output_tokens(facts, backend)
-    return tariff.upper_bound(facts.prompt_bytes, TEMPLATE_TOKENS, output, facts.choices, backend.tariff)
+    return tariff.upper_bound(
+        facts.prompt_bytes,
+        TEMPLATE_TOKENS,
+        output,
+        facts.choices,
+        backend.tariff,
+        seconds=backend.longest_s,
+        service=facts.service,
+    )
 
 
 def prompt_tokens(facts: RequestFacts, signals: BackendSignals) -> int:
@@ -107,6 +115,9 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
     if backend.tariff is None:
         # An unknown price is never 0: the config's check bars such a backend, and so does this.
         return None if backend.local else Removed(backend.name, "price", "its price is not known; give it a `price:`")
+    if not backend.tariff.knows(facts.service):
+        detail = f"its price for service_tier {facts.service!r} is not known; leave it out, or give it a `price:` step"
+        return Removed(backend.name, "price", detail)
     bound = cost_bound(facts, backend)
     own = facts.hints.max_cost_nano
     if own is not None and bound > own:

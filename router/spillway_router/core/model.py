@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .backlog import BacklogView, EngineRates
-from .tariff import Tariff, Usage
+from .tariff import STANDARD, Tariff, Usage
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]
@@ -91,6 +91,8 @@ class RequestFacts:
     caller: Caller
     hints: Hints = Hints()
     preferences: Preferences = Preferences()
+    service: str = STANDARD
+    """The provider's service asked for (`service_tier`): flex, priority… cost differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Backend:
     """Output bound for the reservation where the request sets none."""
     collects_data: bool = False
     stops_billing_on_cancel: bool = False
+    longest_s: int = 600
+    """Longest an attempt may take, in seconds: bounds a price per second."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ NANO = 10**9
 
 STANDARD = ""
 """The service that a request gets when it asks for none."""
-_STANDARD_NAMES = frozenset({"", "auto", "default", "standard", "on_demand"})
+_STANDARD_NAMES = frozenset({"", "auto", "default", "standard", "standard_only", "on_demand"})
 _SERVICES = {"batches": "batch"}
 
 _PER_TOKEN = NANO // 10**6  # USD per million tokens -> nano-dollars per token
@@ -46,7 +46,7 @@ def service_of(name: object) -> str:
     """Our name of what a provider calls `service_tier`; all names of its usual service become STANDARD."""
     if not isinstance(name, str) or name in _STANDARD_NAMES:
         return STANDARD
-    return _SERVICES.get(name, name)
+    return _SERVICES.get(name, name[:64])
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class OpenAICompatible:
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
         """Usage of a whole answer; None where it is missing or malformed."""
-        return read_usage(body.get("usage"))
+        return read_usage(body.get("usage"), body.get("service_tier"))
 
     def flaw(self, endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:
         """What is wrong with a 200's body; None if it is an answer."""

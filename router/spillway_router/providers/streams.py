@@ -12,14 +12,17 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.tariff import TariffError, Usage
+from spillway_router.core.tariff import TariffError, Usage, service_of
 
 BAD_FINISH = frozenset({"error", "abort"})
 DONE = b"[DONE]"
 
 
-def read_usage(found: object) -> Usage | None:
-    """Usage from an OpenAI or Anthropic usage object; None where it is missing or malformed."""
+def read_usage(found: object, service: object = None) -> Usage | None:
+    """Usage from an OpenAI or Anthropic usage object; None where it is missing or malformed.
+
+    `service` is the answer's `service_tier` (OpenAI has it beside the usage, Anthropic inside).
+    """
     if not isinstance(found, Mapping):
         return None
     prompt = found.get("prompt_tokens", found.get("input_tokens"))
@@ -30,15 +33,32 @@ def read_usage(found: object) -> Usage | None:
     spent = found.get("completion_tokens_details") or found.get("output_tokens_details") or {}
     # Together has the cached tokens beside the others instead of in the details.
     cached = _count(details, "cached_tokens") or _count(found, "cached_tokens")
-    if "cache_read_input_tokens" in found:  # Anthropic counts cached and created tokens beside input_tokens
+    written = _count(details, "cache_write_tokens") or _count(details, "cache_creation_tokens")
+    if "cache_read_input_tokens" in found or "cache_creation_input_tokens" in found:
+        # Anthropic counts cached and created tokens beside input_tokens
         cached = _count(found, "cache_read_input_tokens")
-        prompt += cached + _count(found, "cache_creation_input_tokens")
+        written = _count(found, "cache_creation_input_tokens")
+        prompt += cached + written
     try:
         return Usage(
-            prompt, completion if isinstance(completion, int) else 0, cached, _count(spent, "reasoning_tokens")
+            prompt,
+            completion if isinstance(completion, int) else 0,
+            cached,
+            _count(spent, "reasoning_tokens"),
+            written,
+            _kept_long(found, details) if written else 0,
+            service_of(found.get("service_tier", service)),
         )
     except TariffError:
         return None
+
+
+def _kept_long(found: Mapping[str, Any], details: object) -> int:
+    """Tokens written to a cache for an hour: `cache_creation` tells the lifetimes apart where there are two."""
+    parts = found.get("cache_creation")
+    if parts is None and isinstance(details, Mapping):
+        parts = details.get("cache_creation_token_details")
+    return _count(parts, "ephemeral_1h_input_tokens")
 
 
 def _count(found: object, name: str) -> int:
@@ -104,7 +124,7 @@ class ChatJudge:
             if stopped is not None:
                 return stopped
         if usage is not None:
-            self.usage = read_usage(usage) or self.usage
+            self.usage = read_usage(usage, body.get("service_tier")) or self.usage
         choices = body.get("choices")
         if not isinstance(choices, list):
             # A flat error ({"message", "code"}) has no choices; only a bare usage event may lack them.
@@ -182,7 +202,8 @@ class ResponsesJudge:
         elif kind in ("response.completed", "response.incomplete"):
             self.started = self.finished = True
             response = body.get("response")
-            self.usage = read_usage(response.get("usage")) if isinstance(response, Mapping) else None
+            if isinstance(response, Mapping):
+                self.usage = read_usage(response.get("usage"), response.get("service_tier"))
         return None
 
     def complete(self) -> str | None:

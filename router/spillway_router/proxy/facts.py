@@ -19,7 +19,7 @@ from spillway_router.core.model import (
     RequestFacts,
     Sort,
 )
-from spillway_router.core.tariff import TariffError, nano_from_usd
+from spillway_router.core.tariff import TariffError, nano_from_usd, service_of
 from spillway_router.proxy.wire import bad
 
 MAX_OUTPUT_TOKENS = 1_000_000
@@ -96,6 +96,7 @@ def read_facts(
         caller,
         _hints(headers, caller),
         _preferences(body),
+        service_of(body.get("service_tier")),
     )
 
 
