@@ -154,8 +154,23 @@ def test_usage_of_every_dialect() -> None:
     assert read_usage({"prompt_tokens": 9, "completion_tokens": 3, "cached_tokens": 5}) == Usage(9, 3, 5)
     assert read_usage({"prompt_tokens": 9, "total_tokens": 9}) == Usage(9, 0)
     messages = {"input_tokens": 2, "output_tokens": 3, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 1}
-    assert read_usage(messages) == Usage(10, 3, 7)
+    assert read_usage(messages) == Usage(10, 3, 7, 0, 1)
+    kept = {"cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 4}}
+    priority = {**messages, "cache_creation_input_tokens": 5, **kept, "service_tier": "priority"}
+    assert read_usage(priority) == Usage(14, 3, 7, 0, 5, 4, "priority")
+    written = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cache_write_tokens": 6}}
+    assert read_usage(written, "default") == Usage(9, 1, 0, 0, 6)
     assert read_usage({"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": None}) == Usage(1, 1)
+
+
+def test_the_service_that_answered_is_read_beside_the_usage() -> None:
+    chat, responses = ChatJudge(), ResponsesJudge()
+    usage = {"prompt_tokens": 3, "completion_tokens": 1}
+    assert chat.see(b"", orjson.dumps({"choices": [], "usage": usage, "service_tier": "flex"})) is None
+    assert chat.usage == Usage(3, 1, service="flex")
+    whole = {"usage": {"input_tokens": 3, "output_tokens": 1}, "service_tier": "priority"}
+    assert responses.see(b"", orjson.dumps({"type": "response.completed", "response": whole})) is None
+    assert responses.usage == Usage(3, 1, service="priority")
 
 
 def test_a_failed_response_and_an_incomplete_one() -> None:
