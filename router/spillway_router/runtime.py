@@ -24,11 +24,12 @@ from typing import Any
 import uvicorn
 
 from spillway_router import config
+from spillway_router.alerts import AlertHooks, Alerts, Webhook
 from spillway_router.assembly import Assembly, assemble, channels, limits
 from spillway_router.config import ConfigError, Loaded
 from spillway_router.core.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.budget import BudgetAlert
-from spillway_router.core.tariff import Tariff, usd
+from spillway_router.core.tariff import Tariff
 from spillway_router.ledger import gpu_hours
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger, LedgerError
@@ -54,6 +55,7 @@ log = logging.getLogger("spillway")
 METER_S = 10.0
 DRAIN_S = 30
 FLUSH_S = 10.0
+ALERTS_FLUSH_S = 3.0
 
 
 class Runtime:
@@ -78,6 +80,7 @@ class Runtime:
         self.board = Board(backends, BoardRules(rates=assembly.rates))
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self.metrics = Metrics(self.board, clock, self._writer_gauges)
+        self._alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery), _webhook(settings))
         self._live = self._make_live(settings, assembly)
         self.services = Services(
             lambda: self._live,
@@ -109,6 +112,7 @@ class Runtime:
     def start(self) -> None:
         """Begin to watch backends and to meter GPU time."""
         self._watchers.start(self._assembly.places)
+        self._alerts.start()
         self._meter_task = asyncio.get_running_loop().create_task(self._meter_forever(), name="gpu-meter")
         for off in self._assembly.off:
             log.warning("%s %s", off.where, off.problem)
@@ -124,6 +128,7 @@ class Runtime:
         for _, pool in self._pools.values():
             pool.close()
         await self.writer.close(FLUSH_S)
+        await self._alerts.close(ALERTS_FLUSH_S)
         self._ledger.close()
 
     async def reload(self) -> list[str]:
@@ -141,6 +146,7 @@ class Runtime:
         self.board.update([place.backend for place in assembly.places.values()])
         self._accounts.load(self._ledger, [b.line() for b in settings.budgets])
         self._live = self._make_live(settings, assembly)
+        self._alerts.configure(_webhook(settings))
         self._meter = gpu_hours.repriced(self._meter, _rental(settings))
         self._watchers.start(assembly.places)
         log.info("configuration reloaded, policy %s", assembly.policy.version)
@@ -194,10 +200,8 @@ class Runtime:
         else:
             log.warning("ledger writes again")
 
-    @staticmethod
-    def _on_alert(alert: BudgetAlert) -> None:
-        taken, limit = usd(alert.taken_nano), usd(alert.limit_nano)
-        log.warning("budget %s/%s passed %s: %s of %s USD", alert.scope, alert.period, alert.at, taken, limit)
+    def _on_alert(self, alert: BudgetAlert) -> None:
+        self._alerts.told(alert)
 
 
 def assembled(loaded: Loaded) -> Assembly:
@@ -215,6 +219,11 @@ def report_for(ledger: Ledger, loaded: Loaded, day: date) -> Report:
         f"{p.backend.name} ({p.backend.model})": p.backend.tariff for p in places if p.backend.tariff is not None
     }
     return day_report(ledger, day, _rental(loaded.settings), WorkCoefficients(), alternatives)
+
+
+def _webhook(settings: Settings) -> Webhook | None:
+    part = settings.alerts
+    return None if part.webhook_url is None else Webhook(part.webhook_url, part.secret or "")
 
 
 def _rental(settings: Settings) -> GpuRental:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from spillway_router.core.budget import BudgetError, BudgetLine, check_scope
 from spillway_router.core.tariff import NANO
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+_HTTP_URL = TypeAdapter(AnyHttpUrl)
 
 Money = Annotated[Decimal, Field(ge=0, le=10**9)]
 
@@ -86,7 +88,7 @@ class BudgetPart(_Part):
     scope: str
     period: Literal["hour", "day", "month"]
     limit_usd: Money
-    alert_at: tuple[Annotated[Decimal, Field(gt=0, le=1)], ...] = ()
+    alert_at: tuple[Annotated[Decimal, Field(gt=0, le=1)], ...] = (Decimal("0.5"), Decimal("0.8"), Decimal(1))
 
     @field_validator("scope")
     @classmethod
@@ -100,6 +102,23 @@ class BudgetPart(_Part):
     def line(self) -> BudgetLine:
         """The budget line in nano-dollars."""
         return BudgetLine(self.scope, self.period, int(self.limit_usd * NANO), self.alert_at)
+
+
+class AlertsPart(_Part):
+    """Where budget alerts are posted besides the log and the metrics; the secret signs them."""
+
+    webhook_url: str | None = Field(None, repr=False)
+    secret: str | None = Field(None, min_length=8, repr=False)
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                _HTTP_URL.validate_python(value)
+            except ValidationError:
+                raise ValueError("write a whole address, such as https://hooks.example.com/spillway") from None
+        return value
 
 
 class PrivacyPart(_Part):
@@ -144,6 +163,7 @@ class Settings(_Part):
     slo: SloPart = SloPart()
     confidence: ConfidencePart = ConfidencePart()
     budgets: tuple[BudgetPart, ...] = ()
+    alerts: AlertsPart = AlertsPart()
     privacy: PrivacyPart = PrivacyPart()
     keys: KeysPart = KeysPart()
     ledger: LedgerPart = LedgerPart()
