@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from spillway_router.core.budget import BudgetError, BudgetLine, check_scope
 from spillway_router.core.tariff import NANO
@@ -82,13 +91,36 @@ class ConfidencePart(_Part):
     escalate_to: tuple[str, ...] = ()
 
 
+ALL_CLOUDS = "cloud"
+
+
+def _dropped(value: object) -> object:
+    if isinstance(value, str) and value != ALL_CLOUDS:
+        raise ValueError(f"write the names as a list, such as [{value}], or the word cloud for every cloud backend")
+    if value in ([], ()):
+        raise ValueError("names no backend; write a list of names, or the word cloud for every cloud backend")
+    return value
+
+
+class RungPart(_Part):
+    """From this share of the limit on, these cloud backends are not asked: a list of names, or the word cloud."""
+
+    at: Decimal = Field(gt=0, le=1)
+    drop: Annotated[tuple[str, ...] | Literal["cloud"], BeforeValidator(_dropped)]
+
+
 class BudgetPart(_Part):
-    """A cap in USD per period. Scope: all | backend:NAME | key:ID | tier:NAME."""
+    """A cap in USD per period. Scope: all | backend:NAME | key:ID | tier:NAME.
+
+    `degrade`: what is left out as it runs low. `pacing`: escalate only what is worth its price, so that it lasts.
+    """
 
     scope: str
     period: Literal["hour", "day", "month"]
     limit_usd: Money
     alert_at: tuple[Annotated[Decimal, Field(gt=0, le=1)], ...] = (Decimal("0.5"), Decimal("0.8"), Decimal(1))
+    degrade: tuple[RungPart, ...] = ()
+    pacing: bool = False
 
     @field_validator("scope")
     @classmethod
