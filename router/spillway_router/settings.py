@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -18,7 +20,7 @@ from pydantic import (
 )
 
 from spillway_router.core.budget import BudgetError, BudgetLine, check_scope
-from spillway_router.core.tariff import NANO
+from spillway_router.core.tariff import NANO, Rates, Step, Tariff, service_of
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -38,21 +40,93 @@ class ServerPart(_Part):
     vllm_args: tuple[str, ...] = ()
 
 
-class GpuPart(_Part):
-    """What the rented GPUs cost: USD per hour of one."""
+class WorkPart(_Part):
+    """GPU time per token in microseconds of one GPU at full load; what is left out comes from the GPU's data sheet.
 
+    `prefill_us` per prompt token that was not cached, `decode_us` per output token, `kv_us` per token of context that
+    one decode step reads. Measured: 1,000,000 / tokens per second of the whole engine.
+    """
+
+    prefill_us: Annotated[Decimal, Field(ge=0, le=10**6)] | None = None
+    decode_us: Annotated[Decimal, Field(ge=0, le=10**6)] | None = None
+    kv_us: Annotated[Decimal, Field(ge=0, le=10**6)] | None = None
+
+
+class GpuPart(_Part):
+    """What the rented GPUs are and cost: USD per hour of one."""
+
+    name: Literal["t4", "a10g", "l4", "a100-40", "a100-80", "h100"] | None = None
     price_per_hour: Money = Decimal(0)
     count: int = Field(1, ge=1, le=1024)
+    kind: Literal["reserved", "interruptible"] = "reserved"
+    work: WorkPart = WorkPart()
 
 
-class PricePart(_Part):
-    """USD per million tokens, as decimal text."""
+class _RatesPart(_Part):
+    """USD per million tokens, as decimal text. Left out: as what the tokens are part of."""
 
     input_per_million: Money
     output_per_million: Money
     cached_input_per_million: Money | None = None
+    cache_write_per_million: Money | None = None
+    cache_write_long_per_million: Money | None = None
+    reasoning_per_million: Money | None = None
+
+    def rates(self) -> Rates:
+        """The prices per token."""
+        return Rates(
+            self.input_per_million,
+            self.output_per_million,
+            self.cached_input_per_million,
+            self.cache_write_per_million,
+            self.cache_write_long_per_million,
+            self.reasoning_per_million,
+        )
+
+
+class StepPart(_RatesPart):
+    """Other prices for prompts above so many tokens, or for a service (`service_tier`) of the provider."""
+
+    above_tokens: int = Field(0, ge=0)
+    service: str = ""
+
+
+class PricePart(_RatesPart):
+    """What a backend costs: USD per million tokens, per request and per second, as decimal text."""
+
     per_request: Money = Decimal(0)
-    valid_from: str = "1970-01-01"
+    per_second: Money = Decimal(0)
+    steps: tuple[StepPart, ...] = ()
+    valid_from: date | None = None
+    valid_until: date | None = None
+    checked_on: date | None = None
+    retired_on: date | None = None
+
+    def tariff(self) -> Tariff:
+        """The tariff. Raises TariffError."""
+        rates = self.rates()
+        return Tariff(
+            rates.input,
+            rates.output,
+            rates.cached_input,
+            self.per_request,
+            "1970-01-01" if self.valid_from is None else self.valid_from.isoformat(),
+            "config",
+            rates.cache_write,
+            rates.cache_write_long,
+            rates.reasoning,
+            self.per_second,
+            tuple(Step(step.rates(), step.above_tokens, service_of(step.service)) for step in self.steps),
+            None if self.valid_until is None else self.valid_until.isoformat(),
+        )
+
+
+class PricesPart(_Part):
+    """Where `spillway prices import` writes (default: prices.json beside the ledger), and after how many days without
+    a look at the provider's page a price is told as stale."""
+
+    file: str | None = Field(None, min_length=1)
+    stale_after_days: int = Field(90, ge=1, le=3650)
 
 
 class BackendPart(_Part):
@@ -199,6 +273,7 @@ class Settings(_Part):
     privacy: PrivacyPart = PrivacyPart()
     keys: KeysPart = KeysPart()
     ledger: LedgerPart = LedgerPart()
+    prices: PricesPart = PricesPart()
     limits: LimitsPart = LimitsPart()
 
     @field_validator("listen")
@@ -223,6 +298,15 @@ class Settings(_Part):
     def loopback(self) -> bool:
         """True if only this machine can reach the router."""
         return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def price_file(self) -> Path:
+        """The user's own price list; it need not exist."""
+        if self.prices.file is not None:
+            return Path(self.prices.file).expanduser()
+        path = self.ledger.url.removeprefix("sqlite:///")
+        beside = Path(path).expanduser().parent if path != self.ledger.url else Path("data")
+        return beside / "prices.json"
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """Alias -> chain; `auto` defaults to all backends in the order of the file."""
