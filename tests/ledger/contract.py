@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from spillway_router.ledger.base import (
     Ledger,
     RentalRecord,
     Write,
+    WriteResult,
 )
 from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
 from spillway_router.ledger.keys import KeySpec, KeyStore
@@ -221,6 +224,26 @@ class LedgerContract:
         another = Write((entry("reserved", "r2", reserved_nano=41, key_id="k2"),), caps[:1])
         assert ledger.commit((another,)) == [CapReached(caps[0], 10)]
         assert ledger.commit((Write((entry("released", "r1"),)), another)) == [None, None]
+
+    def test_two_connections_that_race_for_the_last_dollar_dont_both_get_it(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        routers = (ledger, reopen())
+        cap = Cap("all", "day", D0, 100)
+        together = Barrier(len(routers))
+
+        def race(router: int, round_: int) -> WriteResult:
+            together.wait(30)
+            hold = entry("reserved", f"r{round_}-{router}", reserved_nano=100)
+            return routers[router].commit((Write((hold,), (cap,)),))[0]
+
+        with ThreadPoolExecutor(len(routers)) as pool:
+            for round_ in range(20):
+                results = list(pool.map(race, range(len(routers)), [round_] * len(routers)))
+                assert sorted(map(repr, results)) == sorted((repr(CapReached(cap, 100)), "None"))
+                assert ledger.balance("all", "day", D0) == Balance(0, 100)
+                ledger.append((entry("released", f"r{round_}-{results.index(None)}"),))
+        assert_chain_holds(ledger)
 
     def test_orphans_are_open_holds_of_routers_that_are_silent(self, ledger: Ledger) -> None:
         silent = 30_000

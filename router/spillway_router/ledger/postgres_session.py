@@ -72,9 +72,9 @@ def place_of(url: str) -> Place:
         raise LedgerConfigError("ledger.url names no database; write postgresql://USER:PASSWORD@HOST:5432/DATABASE")
     where = f"{given.get('host', '')}" + (f":{given['port']}" if given.get("port") else "")
     name = f"postgresql://{where}/{given['dbname']}"
-    password = given.get("password")
+    secrets = tuple(str(given[name]) for name in ("password", "sslpassword") if given.get(name))
     conninfo = make_conninfo("", **{**_NETWORK, **given})
-    return Place(conninfo, name, (str(password),) if password else ())
+    return Place(conninfo, name, secrets)
 
 
 class Session:

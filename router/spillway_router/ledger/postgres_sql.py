@@ -45,12 +45,14 @@ STORED = (
     " ON row.request_id = j->>0 AND row.attempt_no = (j->>1)::bigint AND row.kind = j->>2"
 )
 
-# Per attempt: its open hold, else whether it is closed already.
+# Per attempt: its open hold, else whether it is closed already. LIMIT keeps the planner from reading all closed rows
+# into a hash, as it does for EXISTS.
 CLOSING = """
 SELECT j->>0, (j->>1)::bigint, hold.reserved_nano, hold.ts, hold.backend, hold.key_id, hold.tier, hold.router_id,
-       hold.ts IS NULL AND EXISTS (
-           SELECT 1 FROM entries AS done WHERE done.request_id = j->>0 AND done.attempt_no = (j->>1)::bigint
-              AND done.kind IN ('charged', 'released'))
+       CASE WHEN hold.ts IS NULL THEN (
+           SELECT true FROM entries AS done WHERE done.request_id = j->>0 AND done.attempt_no = (j->>1)::bigint
+              AND done.kind IN ('charged', 'released') LIMIT 1)
+       END
   FROM jsonb_array_elements(%s::jsonb) AS j
   LEFT JOIN holds AS hold ON hold.request_id = j->>0 AND hold.attempt_no = (j->>1)::bigint
 """
