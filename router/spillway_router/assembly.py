@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,24 +11,29 @@ from datetime import date
 
 from spillway_router.config import Mistake, unset
 from spillway_router.core.backlog import EngineRates, Slo
+from spillway_router.core.ladder import Ladder, Rung, rungs_of
 from spillway_router.core.model import Backend
 from spillway_router.core.policy import ConfidenceRule, Policy
 from spillway_router.core.tariff import Tariff, TariffError
+from spillway_router.providers import prices
 from spillway_router.providers.base import CatalogueEntry, ProviderError, Target
 from spillway_router.providers.catalogue import (
     capabilities_for,
-    context_for,
     load_catalogue,
-    max_output_for,
     provider_for,
     target,
-    tariff_for,
 )
+from spillway_router.providers.price_rows import ModelRecord
+from spillway_router.providers.standing import Standing, standing
 from spillway_router.providers.transport import Pool, PoolLimits
 from spillway_router.proxy.services import Channel, Limits
-from spillway_router.settings import BackendPart, Settings
+from spillway_router.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 
 CLOUD_KEEPALIVE_S = 30.0
+_NO_PRICE = (
+    "has no known price for {!r}; add price: {{input_per_million, output_per_million}}, or take in a price list with "
+    "`spillway prices import FILE`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +47,21 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class _Offer:
+    tariff: Tariff | None
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
 class Assembly:
-    """Everything derived from Settings. `off`: backends left out, each with the reason; they are not mistakes."""
+    """Everything derived from Settings. `off`: backends left out, each with the reason; they are not mistakes.
+    `warnings`: what works but should be looked at, such as a stale price."""
 
     policy: Policy
     places: Mapping[str, Place]
     rates: Mapping[str, EngineRates]
     off: tuple[Mistake, ...]
+    warnings: tuple[Mistake, ...] = ()
 
 
 def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | tuple[Mistake, ...]:
@@ -55,13 +69,20 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     catalogue = load_catalogue()
     places: dict[str, Place] = {}
     off: list[Mistake] = []
+    warnings: list[Mistake] = []
     mistakes: list[Mistake] = []
+    try:
+        book = prices.book(settings.price_file)
+    except ProviderError as error:
+        mistakes.append(Mistake("prices.file", 0, str(error)))
+        book = prices.book()
+    ladder = _ladder(settings, catalogue)
     for part in settings.backends:
         where = f"backends.{part.name}"
         entry = catalogue.get(part.provider)
         if entry is None:
-            known = ", ".join(sorted(catalogue))
-            mistakes.append(Mistake(where, 0, f"provider {part.provider!r} is not known; use one of {known}"))
+            names = ", ".join(sorted(catalogue))
+            mistakes.append(Mistake(where, 0, f"provider {part.provider!r} is not known; use one of {names}"))
             continue
         variable = unset(part.api_key, environment)
         if variable:
@@ -73,14 +94,23 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
             continue
         try:
             reach = target(entry, part.base_url, key or None)
-            backend = _backend(part, entry, today)
+            known = book.record(part.provider, part.model)
+            offer = None if _local(part, entry) else _offer(part, known, today, settings.prices.stale_after_days)
         except (ProviderError, TariffError) as error:
             mistakes.append(Mistake(where, 0, str(error)))
             continue
-        if isinstance(backend, Mistake):
-            mistakes.append(backend)
+        if offer is None and not _local(part, entry):
+            mistakes.append(Mistake(where, 0, _NO_PRICE.format(part.model)))
             continue
+        if offer is not None:
+            warnings.extend(Mistake(where, 0, text) for text in offer.standing.warnings)
+            if offer.standing.off:
+                off.append(Mistake(where, 0, f"is off: {offer.standing.off}"))
+                continue
+        backend = _backend(part, entry, known, None if offer is None else offer.tariff, settings)
+        backend = replace(backend, rungs=rungs_of(backend.name, ladder))
         places[part.name] = Place(backend, entry, reach, part.base_url or entry.base_url)
+    mistakes.extend(_costless(settings, places))
     if mistakes:
         return tuple(mistakes)
     chains = {alias: tuple(n for n in chain if n in places) for alias, chain in settings.chains().items()}
@@ -91,42 +121,80 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         Slo(settings.slo.ttft_ms / 1000, settings.slo.tpot_ms / 1000),
         ConfidenceRule(settings.confidence.threshold, tuple(n for n in settings.confidence.escalate_to if n in places)),
     )
-    return Assembly(policy, places, _rates(settings.backends), tuple(off))
+    return Assembly(policy, places, _rates(settings.backends), tuple(off), tuple(warnings))
 
 
-def _backend(part: BackendPart, entry: CatalogueEntry, today: date) -> Backend | Mistake:
-    local = entry.local if part.local is None else part.local
-    tariff = None if local else _tariff(part, today)
-    if tariff is None and not local:
-        problem = f"has no known price for {part.model!r}; add price: {{input_per_million, output_per_million}}"
-        return Mistake(f"backends.{part.name}", 0, problem)
+def _backend(
+    part: BackendPart, entry: CatalogueEntry, known: ModelRecord | None, tariff: Tariff | None, settings: Settings
+) -> Backend:
+    most = known.max_output_tokens if known is not None else None
     return Backend(
         part.name,
         part.provider,
         part.model,
-        local,
+        _local(part, entry),
         entry.endpoints,
-        capabilities_for(entry, part.model),
+        capabilities_for(entry, known),
         tariff,
-        part.context_tokens or context_for(part.provider, part.model),
-        min(part.max_output_tokens, max_output_for(part.provider, part.model) or part.max_output_tokens),
+        part.context_tokens or (known.context_tokens if known is not None else None),
+        min(part.max_output_tokens, most or part.max_output_tokens),
         entry.collects_data,
         entry.billing_on_cancel == "stops",
+        math.ceil(settings.limits.answer_s),
     )
 
 
-def _tariff(part: BackendPart, today: date) -> Tariff | None:
-    price = part.price
-    if price is None:
-        return tariff_for(part.provider, part.model, today)
-    return Tariff(
-        price.input_per_million,
-        price.output_per_million,
-        price.cached_input_per_million,
-        price.per_request,
-        price.valid_from,
-        "config",
+def _local(part: BackendPart, entry: CatalogueEntry) -> bool:
+    return entry.local if part.local is None else part.local
+
+
+def _own_price(price: PricePart) -> ModelRecord:
+    """What the configuration says of a model, in the shape of a price list's record."""
+    tariff = price.tariff()
+    begin = price.valid_from or date.min
+    return ModelRecord(
+        ((begin, tariff),), None, None, price.retired_on, True, checked_on=price.checked_on or price.valid_from
     )
+
+
+def _offer(part: BackendPart, known: ModelRecord | None, today: date, stale_after_days: int) -> _Offer | None:
+    """The price of a paid backend and whether to rely on it; None where no price is known. `price:` goes first."""
+    if part.price is not None:
+        own = _own_price(part.price)
+        found = standing(own, today, stale_after_days)
+        if known is not None and known.retired_on is not None and part.price.retired_on is None:
+            told = (
+                f"the price list says the provider withdraws the model on {known.retired_on}; its own `price:` counts"
+            )
+            found = replace(found, warnings=(*found.warnings, told))
+        return _Offer(own.tariff(today), found)
+    return None if known is None else _Offer(known.tariff(today), standing(known, today, stale_after_days))
+
+
+def _ladder(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> Ladder:
+    """Every rung of every budget; the word `cloud` stands for all backends that are not local."""
+    clouds = frozenset(
+        part.name
+        for part in settings.backends
+        if (entry := catalogue.get(part.provider)) is not None and not _local(part, entry)
+    )
+    return tuple(
+        Rung(cap.scope, cap.period, float(rung.at), clouds if rung.drop == ALL_CLOUDS else frozenset(rung.drop))
+        for cap in settings.budgets
+        for rung in cap.degrade
+    )
+
+
+def _costless(settings: Settings, places: Mapping[str, Place]) -> list[Mistake]:
+    """Rungs that leave out a local backend, which saves no money."""
+    return [
+        Mistake(f"budgets.{i}.degrade.{j}", 0, f"{name} is local and costs no request; take it out of `drop`")
+        for i, cap in enumerate(settings.budgets)
+        for j, rung in enumerate(cap.degrade)
+        if rung.drop != ALL_CLOUDS
+        for name in rung.drop
+        if name in places and places[name].backend.local
+    ]
 
 
 def _rates(parts: Sequence[BackendPart]) -> dict[str, EngineRates]:

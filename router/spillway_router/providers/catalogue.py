@@ -22,6 +22,7 @@ from spillway_router.core.tariff import Tariff
 from spillway_router.providers import prices
 from spillway_router.providers.base import AuthStyle, Billing, CatalogueEntry, Provider, ProviderError, Target
 from spillway_router.providers.openai_compatible import OpenAICompatible
+from spillway_router.providers.price_rows import ModelRecord
 from spillway_router.providers.vllm import LocalEngine
 
 CATALOGUE_FILE = Path(__file__).with_name("catalogue.yaml")
@@ -54,36 +55,14 @@ def provider_for(entry: CatalogueEntry) -> Provider:
 
 
 def tariff_for(provider: str, model: str, today: date) -> Tariff | None:
-    """The snapshot's price of a model on `today`, None where it has none: then the config must give one.
-
-    Long prompts of some models cost more from a length on: `context_for` stops there, so that this price holds.
-    """
+    """The shipped price of a model on `today`, None where it has none. A user's own list is read with prices.book."""
     found = prices.record(provider, model)
     return None if found is None else found.tariff(today)
 
 
-def context_for(provider: str, model: str) -> int | None:
-    """Longest prompt in tokens at the model's price, None where the snapshot doesn't know it."""
-    found = prices.record(provider, model)
-    return None if found is None else found.context_tokens
-
-
-def max_output_for(provider: str, model: str) -> int | None:
-    """Most output tokens the model gives, None where the snapshot doesn't know it."""
-    found = prices.record(provider, model)
-    return None if found is None else found.max_output_tokens
-
-
-def retired_on(provider: str, model: str) -> date | None:
-    """The day the provider withdraws the model, None where none is announced."""
-    found = prices.record(provider, model)
-    return None if found is None else found.retired_on
-
-
-def capabilities_for(entry: CatalogueEntry, model: str) -> frozenset[Capability]:
-    """What the provider's API can do, less vision where the snapshot knows the model as blind."""
-    found = prices.record(entry.name, model)
-    return entry.capabilities - {"vision"} if found is not None and not found.vision else entry.capabilities
+def capabilities_for(entry: CatalogueEntry, known: ModelRecord | None) -> frozenset[Capability]:
+    """What the provider's API can do, less vision where the price list knows the model as blind."""
+    return entry.capabilities - {"vision"} if known is not None and not known.vision else entry.capabilities
 
 
 def target(entry: CatalogueEntry, base_url: str | None = None, api_key: str | None = None) -> Target:

@@ -1,96 +1,117 @@
-"""The shipped price snapshot, read when a model is asked for and not kept: a router knows a handful of models.
+"""The price lists: the one that comes with Spillway, and over it the user's own, written by `spillway prices import`.
 
-prices.json holds dated prices per provider and model (import_prices.py writes it). Reading it takes about a
-millisecond, which happens at start and on reload only.
+A list is read as a whole and its rows are checked when a model is asked for: a router knows a handful of models. That
+takes a few milliseconds, at start and on reload only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
-from spillway_router.core.tariff import Tariff, TariffError
+from spillway_router.core.tariff import Tariff
 from spillway_router.providers.base import ProviderError
+from spillway_router.providers.price_rows import ModelRecord, load_json, model_record
 
 PRICES_FILE = Path(__file__).with_name("prices.json")
 SOURCE = "snapshot"
+OWN_SOURCE = "import"
 V = TypeVar("V")
+_Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelRecord:
-    """What the snapshot knows of one model; prices are (valid from, Tariff), oldest first."""
+class PriceList:
+    """One file: provider -> model -> row, not yet checked. `checked_on` is the day of the whole list."""
 
-    prices: tuple[tuple[date, Tariff], ...]
-    context_tokens: int | None
-    """Longest prompt that its price holds for: where long prompts cost more, the length at which they begin to."""
-    max_output_tokens: int | None
-    retired_on: date | None
-    vision: bool
+    name: str
+    source: str
+    checked_on: date | None
+    licence: str
+    providers: _Rows
 
-    def tariff(self, today: date) -> Tariff:
-        """The price valid on `today`. Before the first known date the first price stands: none is older."""
-        valid = [tariff for start, tariff in self.prices if start <= today]
-        return valid[-1] if valid else self.prices[0][1]
+
+@dataclass(frozen=True, slots=True)
+class PriceBook:
+    """Several lists, later ones over earlier ones."""
+
+    lists: tuple[PriceList, ...]
+
+    def record(self, provider: str, model: str) -> ModelRecord | None:
+        """What is known of a model, None where no list has it. Raises ProviderError for a row that can't be used.
+
+        A fine-tuned OpenAI model (`ft:gpt-4.1-mini-2025-04-14:org::id`) has the record of its base (`ft:gpt-4.1-…`).
+        """
+        rows = self._rows(provider, model)
+        if not rows and model.startswith("ft:"):
+            rows = self._rows(provider, ":".join(model.split(":")[:2]))
+        if not rows:
+            return None
+        try:
+            return model_record([(found.source, found.checked_on, row) for found, row in rows])
+        except ProviderError as error:
+            where = rows[-1][0].name
+            raise ProviderError(f"{where}: the price of {provider}/{model} is not usable: {error}") from None
+
+    def models(self) -> Iterator[tuple[str, str]]:
+        """(provider, model) of every row, providers in the order of the lists, models by name."""
+        providers = dict.fromkeys(provider for found in self.lists for provider in found.providers)
+        for provider in providers:
+            names = {model for found in self.lists for model in found.providers.get(provider, {})}
+            yield from ((provider, model) for model in sorted(names))
+
+    def _rows(self, provider: str, model: str) -> list[tuple[PriceList, Mapping[str, Any]]]:
+        found = ((part, part.providers.get(provider, {}).get(model)) for part in self.lists)
+        return [(part, row) for part, row in found if row is not None]
+
+
+def read_list(path: Path, source: str) -> PriceList:
+    """A price file. Raises ProviderError that says what is wrong with it."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ProviderError(f"price list {path} can't be read: {error.strerror or error}") from None
+    try:
+        return parse_list(load_json(text), str(path), source)
+    except ProviderError as error:
+        raise ProviderError(f"price list {path}: {error}") from None
+
+
+def parse_list(data: object, name: str, source: str) -> PriceList:
+    """A price list from its JSON. Raises ProviderError where that has another shape."""
+    providers = data.get("providers") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(providers, dict):
+        raise ProviderError("it has no `providers`; a price list is {providers: {NAME: {MODEL: {prices: [...]}}}}")
+    for provider, models in providers.items():
+        if not isinstance(models, dict):
+            raise ProviderError(f"providers.{provider} must be an object: model name -> prices")
+    snapshot = data.get("snapshot")
+    try:
+        checked = None if snapshot is None else date.fromisoformat(snapshot)
+    except (TypeError, ValueError):
+        raise ProviderError(f"`snapshot` is {snapshot!r}; write the day of the prices, like 2026-11-20") from None
+    return PriceList(name, source, checked, str(data.get("licence", "")), providers)
+
+
+def book(own: Path | None = None) -> PriceBook:
+    """The shipped prices, and over them those of the user's file if there is one. Raises ProviderError."""
+    lists = [read_list(PRICES_FILE, SOURCE)]
+    if own is not None and own.exists():
+        lists.append(read_list(own, OWN_SOURCE))
+    return PriceBook(tuple(lists))
 
 
 def record(provider: str, model: str, path: Path = PRICES_FILE) -> ModelRecord | None:
-    """The snapshot's record of a model, None where it has none. Raises ProviderError for a damaged file.
-
-    A fine-tuned OpenAI model (`ft:gpt-4.1-mini-2025-04-14:org::id`) has the record of its base (`ft:gpt-4.1-…`).
-    """
-    models = _models(provider, path)
-    row = models.get(model)
-    if row is None and model.startswith("ft:"):
-        row = models.get(":".join(model.split(":")[:2]))
-    return None if row is None else _record(provider, model, row)
-
-
-def _models(provider: str, path: Path) -> Mapping[str, Any]:
-    try:
-        found: Mapping[str, Any] = orjson.loads(path.read_bytes())["providers"].get(provider, {})
-    except (OSError, orjson.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-        raise ProviderError(f"{path} can't be read ({error!r}); write it anew with import_prices") from None
-    return found
-
-
-def _record(provider: str, model: str, row: Mapping[str, Any]) -> ModelRecord:
-    try:
-        prices = tuple((date.fromisoformat(p["from"]), _tariff(p)) for p in row["prices"])
-        retired = row.get("retired_on")
-        limits = [n for key in ("context_tokens", "dearer_above_tokens") if (n := row.get(key)) is not None]
-        return ModelRecord(
-            tuple(sorted(prices, key=lambda dated: dated[0])),
-            min(limits, default=None),
-            row.get("max_output_tokens"),
-            None if retired is None else date.fromisoformat(retired),
-            bool(row.get("vision")),
-        )
-    except (KeyError, TypeError, ValueError, InvalidOperation, TariffError) as error:
-        raise ProviderError(
-            f"the price of {provider}/{model} is not usable ({error!r}); give one as `price:`"
-        ) from None
-
-
-def _tariff(price: Mapping[str, str]) -> Tariff:
-    cached = price.get("cached_input")
-    return Tariff(
-        Decimal(price["input"]),
-        Decimal(price["output"]),
-        None if cached is None else Decimal(cached),
-        valid_from=price["from"],
-        source=SOURCE,
-    )
+    """The record of a model in one list. Raises ProviderError for a damaged file."""
+    return PriceBook((read_list(path, SOURCE),)).record(provider, model)
 
 
 class Lookup(Mapping[str, V]):
-    """Model -> one value of its record, read when asked for. Iterating lists the names that have the value."""
+    """Model -> one value of its shipped record, read when asked for. Iterating lists the names that have the value."""
 
     __slots__ = ("_provider", "_take")
 
@@ -106,8 +127,10 @@ class Lookup(Mapping[str, V]):
         return value
 
     def __iter__(self) -> Iterator[str]:
-        models = _models(self._provider, PRICES_FILE)
-        return (m for m, row in models.items() if self._take(_record(self._provider, m, row)) is not None)
+        shipped = book()
+        names = (model for provider, model in shipped.models() if provider == self._provider)
+        find = partial(shipped.record, self._provider)
+        return (model for model in names if (found := find(model)) is not None and self._take(found) is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -118,44 +141,13 @@ def newest(found: ModelRecord) -> Tariff:
     return found.prices[-1][1]
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One line of the price list: decimal text in USD per million tokens, None where there is no such price."""
-
-    provider: str
-    model: str
-    input: str
-    output: str
-    cached_input: str | None
-    valid_from: str
-    retired_on: str | None
-
-
-def listed(today: date, path: Path = PRICES_FILE) -> list[Listed]:
-    """The prices valid on `today`, in the snapshot's order of providers and by name of model. Raises ProviderError."""
-    rows: list[Listed] = []
-    for provider in _providers(path):
-        for model, row in sorted(_models(provider, path).items()):
-            found = _record(provider, model, row)
-            price = found.tariff(today)
-            cached = price.cached_input_per_million
-            retired = None if found.retired_on is None else found.retired_on.isoformat()
-            rows.append(
-                Listed(
-                    provider,
-                    model,
-                    f"{price.input_per_million:f}",
-                    f"{price.output_per_million:f}",
-                    None if cached is None else f"{cached:f}",
-                    price.valid_from,
-                    retired,
-                )
-            )
-    return rows
-
-
-def _providers(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(orjson.loads(path.read_bytes())["providers"])
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise ProviderError(f"{path} can't be read ({error!r}); write it anew with import_prices") from None
+def priced(
+    found: PriceBook, today: date, providers: Sequence[str] = ()
+) -> Iterator[tuple[str, str, ModelRecord, Tariff | None]]:
+    """(provider, model, record, the price valid on `today`) of every model, or of those of `providers` only."""
+    for provider, model in found.models():
+        if providers and provider not in providers:
+            continue
+        known = found.record(provider, model)
+        if known is not None:
+            yield provider, model, known, known.tariff(today)

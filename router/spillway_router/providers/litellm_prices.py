@@ -1,0 +1,175 @@
+"""LiteLLM's model_prices_and_context_window.json as rows of a price list.
+
+LiteLLM keeps prices in USD per token as JSON numbers, read here digit by digit; times 10^6 that is exactly the price
+per million. The name of a price says what it is for:
+
+    input_cost_per_token                                     input
+    cache_creation_input_token_cost_above_1hr                written to a cache for an hour
+    output_cost_per_token_above_200k_tokens                  output of requests with a prompt above 200,000 tokens
+    input_cost_per_token_above_272k_tokens_priority          the same in the service `priority`
+
+A service counts as known only where its usual input and output prices stand in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from spillway_router.core.tariff import STANDARD, service_of
+from spillway_router.providers.base import ProviderError
+from spillway_router.providers.price_rows import RATES, dated_price
+
+LICENCE = (
+    "Prices derived from model_prices_and_context_window.json of LiteLLM, MIT License, Copyright (c) 2023 Berri AI, "
+    "https://github.com/BerriAI/litellm"
+)
+SOURCES: Mapping[str, tuple[str, str]] = {
+    "groq": ("groq", "groq/"),
+    "together": ("together_ai", "together_ai/"),
+    "openai": ("openai", ""),
+    "cerebras": ("cerebras", "cerebras/"),
+    "anthropic": ("anthropic", ""),
+    "fireworks": ("fireworks_ai", "fireworks_ai/"),
+    "openrouter": ("openrouter", "openrouter/"),
+}
+"""Our provider -> LiteLLM's provider and the prefix of its model names (together's size classes have none)."""
+_KINDS = {
+    "input_cost_per_token": "input",
+    "output_cost_per_token": "output",
+    "cache_read_input_token_cost": "cached_input",
+    "cache_creation_input_token_cost": "cache_write",
+    "output_cost_per_reasoning_token": "reasoning",
+}
+_FIELD = re.compile(rf"({'|'.join(_KINDS)})(_above_\d+hr)?(?:_above_(\d+)k_tokens)?(?:_([a-z]+))?")
+_SECONDS = ("input_cost_per_second", "output_cost_per_second")
+_ELSEWHERE = {
+    "input_cost_per_audio_token": "audio tokens have a price of their own",
+    "output_cost_per_audio_token": "audio tokens have a price of their own",
+    "tiered_pricing": "its prices are given as ranges (tiered_pricing)",
+}
+"""Prices that a Tariff doesn't tell apart: a bound made without them would not hold."""
+_Rates = dict[str, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """Rows by provider and model, and what was left out: (provider/model, why)."""
+
+    providers: Mapping[str, Mapping[str, dict[str, Any]]]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def convert_rows(raw: Mapping[str, Any], day: str) -> Converted:
+    """Every usable price of the file, each as valid from `day` (ISO)."""
+    providers: dict[str, dict[str, dict[str, Any]]] = {}
+    skipped: list[tuple[str, str]] = []
+    for provider, (theirs, prefix) in SOURCES.items():
+        models: dict[str, dict[str, Any]] = {}
+        for name, row in sorted(_rows(raw, theirs, prefix)):
+            try:
+                models[name] = _model(row, day)
+            except ProviderError as error:
+                skipped.append((f"{provider}/{name}", str(error)))
+        if models:
+            providers[provider] = models
+    return Converted(providers, tuple(skipped))
+
+
+def _rows(raw: Mapping[str, Any], theirs: str, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, row in raw.items():
+        if isinstance(row, dict) and row.get("litellm_provider") == theirs and name.startswith(prefix):
+            yield name.removeprefix(prefix), row
+
+
+def _model(row: Mapping[str, Any], day: str) -> dict[str, Any]:
+    """A row of ours. Raises ProviderError with why its price can't be used."""
+    for name, why in _ELSEWHERE.items():
+        if row.get(name):
+            raise ProviderError(f"{why}, which is not supported")
+    price = {"from": day, **_price(row)}
+    dated_price(price, "")  # raises for a price out of range
+    model: dict[str, Any] = {"prices": [price]}
+    for ours, theirs in (("context_tokens", "max_input_tokens"), ("max_output_tokens", "max_output_tokens")):
+        if isinstance(row.get(theirs), int):
+            model[ours] = row[theirs]
+    if row.get("deprecation_date"):
+        model["retired_on"] = str(row["deprecation_date"])
+    if isinstance(row.get("supports_vision"), bool):
+        model["vision"] = row["supports_vision"]
+    return model
+
+
+def _price(row: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[tuple[str, int], _Rates] = {}
+    for field, value in row.items():
+        match = _FIELD.fullmatch(field)
+        if match is None or value is None:
+            continue
+        kind, hours, above, service = match.groups()
+        name = "cache_write_long" if hours else _KINDS[kind]
+        place = (service_of(service or STANDARD), int(above or 0) * 1000)
+        found.setdefault(place, {})[name] = _per_million(field, value)
+    second = _per_second(row)
+    base = found.get((STANDARD, 0), {})
+    if second:
+        base = {"input": Decimal(0), "output": Decimal(0), **base}
+    if "input" not in base or "output" not in base:
+        raise ProviderError("no price per token")
+    request = row.get("input_cost_per_request")
+    price: dict[str, Any] = _texts(base)
+    if request:
+        price["per_request"] = _text(_number("input_cost_per_request", request))
+    if second:
+        price["per_second"] = _text(second)
+    if not any(base.values()) and not request and not second:
+        # A price of nothing at a paid API is a gap in the source, and an unknown price is never 0.
+        raise ProviderError("a price of 0")
+    steps = _steps(found, base)
+    return {**price, "steps": steps} if steps else price
+
+
+def _steps(found: Mapping[tuple[str, int], _Rates], base: _Rates) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = []
+    for (service, above), rates in sorted(found.items()):
+        usual = base if service == STANDARD else found.get((service, 0), {})
+        if (service, above) == (STANDARD, 0) or "input" not in usual or "output" not in usual:
+            continue
+        # What a step leaves out costs as the usual request of that length: rather too dear than too cheap.
+        whole = {**base, **usual, **found.get((STANDARD, above), {}), **rates} if above else {**base, **rates}
+        if "cached_input" in whole and "cached_input" not in rates:
+            whole["cached_input"] = min(whole["cached_input"], whole["input"])
+        step: dict[str, Any] = {"service": service} if service else {}
+        if above:
+            step["above_tokens"] = above
+        steps.append(step | _texts(whole))
+    return steps
+
+
+def _per_second(row: Mapping[str, Any]) -> Decimal:
+    """USD per second. Files give it for input, for output, or the same price twice."""
+    found = {_number(name, row[name]) for name in _SECONDS if row.get(name)}
+    if len(found) > 1:
+        raise ProviderError("two prices per second, of input and of output, which is not supported")
+    return next(iter(found), Decimal(0))
+
+
+def _number(field: str, value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or value < 0:
+        raise ProviderError(f"no price per token: {field} is {value!r}")
+    return Decimal(value)
+
+
+def _per_million(field: str, value: object) -> Decimal:
+    return _number(field, value).scaleb(6)
+
+
+def _texts(rates: _Rates) -> dict[str, Any]:
+    return {name: _text(rates[name]) for name in RATES if name in rates}
+
+
+def _text(value: Decimal) -> str:
+    return f"{value.normalize():f}"
