@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
@@ -43,6 +43,7 @@ from spillway_router.proxy.app import App, build
 from spillway_router.proxy.auth import Auth
 from spillway_router.proxy.control import ControlHooks, build_control
 from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
+from spillway_router.proxy.front import fronts
 from spillway_router.proxy.services import Live, Records, Services
 from spillway_router.settings import Settings
 from spillway_router.signals.board import Board, BoardRules
@@ -53,6 +54,8 @@ log = logging.getLogger("spillway")
 
 METER_S = 10.0
 DRAIN_S = 30
+KEEP_ALIVE_S = 75
+"""How long a client's connection may rest: longer than the pools of usual clients keep theirs, so that they end it."""
 FLUSH_S = 10.0
 
 
@@ -94,7 +97,8 @@ class Runtime:
         self._meter = gpu_hours.started(secrets.token_hex(8), _rental(settings), int(time.time() * 1000))
         self._meter_task: asyncio.Task[None] | None = None
         hooks = ControlHooks(self.metrics.render, self._usage, self._stored, self.reload)
-        self.app: App = build(self.services, build_control(self.services, hooks, version))
+        self.app: App = build(build_control(self.services, hooks, version))
+        self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
 
     @classmethod
     def open(cls, loaded: Loaded, version: str) -> Runtime:
@@ -167,7 +171,8 @@ class Runtime:
         required = settings.keys.required or not settings.loopback
         privacy = PrivacyRule(settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords))
         auth = Auth(self._keys.verify, required)
-        return Live(assembly.policy, found, privacy, auth, limits(settings), int(time.time()))
+        opening = b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode()
+        return Live(assembly.policy, found, privacy, auth, limits(settings), int(time.time()), opening)
 
     async def _usage(self, day: str) -> Mapping[str, Any]:
         chosen = datetime.now(UTC).date() if day == "today" else date.fromisoformat(day)
@@ -256,9 +261,10 @@ async def route(loaded: Loaded, version: str, on_listening: Callable[[str], None
             proxy_headers=False,
             date_header=False,
             timeout_graceful_shutdown=DRAIN_S,
-            http="httptools",
+            http=cast("type[asyncio.Protocol]", runtime.front),
             ws="none",
             backlog=4096,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
     listener = _listen(settings.host, settings.port)
