@@ -92,6 +92,8 @@ class Front(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.gate = gate
+        self.answering: Coming | None = None
+        """The request whose turn it is, or was last."""
         self.idle_since: float | None = None
         """When the last answer ended (loop time); None while a request is in progress."""
 
@@ -113,10 +115,10 @@ class Front(HttpToolsProtocol):
             self._bound_body(request)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        waiting = [cycle for cycle, _ in self.pipeline]
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        for cycle in (self.cycle, *waiting):
+        # With pipelined requests the newest, which uvicorn calls the cycle, is not the one whose turn it is.
+        for cycle in (self.answering, self.cycle, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, Coming):
                 self._lost(cycle)
 
@@ -212,6 +214,7 @@ class Front(HttpToolsProtocol):
 
     def _turn(self, request: Coming) -> None:
         request.turn = True
+        self.answering = request
         if isinstance(request.verdict, Refusal):
             request.refuse(request.verdict)
         elif request.whole_body:
