@@ -14,16 +14,19 @@ from spillway_router.commands.check import check
 from spillway_router.commands.explain import explain
 from spillway_router.commands.keys import keys_app
 from spillway_router.commands.prices import prices_app
-from spillway_router.commands.report import report
+from spillway_router.commands.rentals import rentals_app
+from spillway_router.commands.report import report_app
 from spillway_router.commands.run import route, up
 from spillway_router.settings import Settings
 from spillway_server import cli as server_cli
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A rented GPU first, the cloud when it spills over.")
-for command in (route, up, check, chat, report, explain):
+for command in (route, up, check, chat, explain):
     app.command()(command)
 app.add_typer(keys_app, name="keys")
 app.add_typer(prices_app, name="prices")
+app.add_typer(report_app, name="report")
+app.add_typer(rentals_app, name="rentals")
 server_cli.register(app)
 
 

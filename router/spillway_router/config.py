@@ -108,8 +108,11 @@ def unset(text: str | None, environment: Mapping[str, str]) -> str:
 
 
 def located(text: str, mistake: Mistake) -> Mistake:
-    """A mistake about `backends.NAME` with the line where that backend stands in the file."""
+    """A mistake about `backends.NAME` or `budgets.0.degrade` with the line where that stands in the file."""
     group, _, name = mistake.where.partition(".")
+    if text and group == "budgets":
+        path = tuple(int(part) if part.isdecimal() else part for part in mistake.where.split("."))
+        return replace(mistake, line=_line(path, _lines(yaml.compose(text, Loader=yaml.SafeLoader))))
     rows = (yaml.safe_load(text) or {}).get(group) if text and not mistake.line else None
     if group != "backends" or not isinstance(rows, list):
         return mistake
@@ -141,6 +144,9 @@ def references(data: Mapping[str, Any]) -> list[tuple[_Path, str]]:
         scope = str(cap.get("scope"))
         if scope.startswith("backend:"):
             wanted.append((("budgets", i, "scope"), scope.removeprefix("backend:")))
+        for j, rung in enumerate(_items(cap.get("degrade"))):
+            dropped = _items(rung.get("drop")) if isinstance(rung, dict) else []
+            wanted.extend((("budgets", i, "degrade", j, "drop", k), name) for k, name in enumerate(dropped))
         if scope in [str(c.get("scope")) for c in caps[:i] if c.get("period") == cap.get("period")]:
             found.append((("budgets", i), "two caps have the same scope and period; keep one"))
     found.extend((path, missing.format(name)) for path, name in wanted if name not in names)

@@ -1,8 +1,8 @@
 """The composition root: builds everything from one configuration, owns the order of start and stop.
 
-Start: ledger -> writer -> accounts -> board -> policy and channels -> watchers -> gpu meter -> listening.
-Stop, in reverse: no new connections, requests in progress end, watchers stop, the meter writes its last row, the
-writer flushes, the ledger closes.
+Start: ledger -> writer -> accounts -> board -> policy and channels -> watchers -> GPU time -> listening.
+Stop, in reverse: no new connections, requests in progress end, watchers stop, the rental ends and its last row is
+written, the writer flushes, the ledger closes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import secrets
 import signal
@@ -18,23 +17,20 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import uvicorn
 
 from spillway_router import config
+from spillway_router.alerts import AlertHooks, Alerts, Webhook
 from spillway_router.assembly import Assembly, assemble, channels, limits
+from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config import ConfigError, Loaded
-from spillway_router.core.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.budget import BudgetAlert
-from spillway_router.core.tariff import Tariff, usd
-from spillway_router.ledger import gpu_hours
 from spillway_router.ledger.accounts import Accounts
-from spillway_router.ledger.base import Ledger, LedgerError
+from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.keys import KeyStore
-from spillway_router.ledger.report_tables import report_json
-from spillway_router.ledger.reports import Report, day_report
 from spillway_router.ledger.url import open_ledger
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
 from spillway_router.providers.base import Target
@@ -52,11 +48,11 @@ from spillway_router.watchers import Watch, Watchers
 
 log = logging.getLogger("spillway")
 
-METER_S = 10.0
 DRAIN_S = 30
 KEEP_ALIVE_S = 75
 """How long a client's connection may rest: longer than the pools of usual clients keep theirs, so that they end it."""
 FLUSH_S = 10.0
+ALERTS_FLUSH_S = 3.0
 
 
 class Runtime:
@@ -75,12 +71,13 @@ class Runtime:
         self._assembly = assembly
         self.writer = LedgerWriter(ledger, on_change=self._on_writer)
         self._keys = KeyStore(ledger)
-        self._accounts = Accounts(self.writer, (), WorkCoefficients(), time.time, self._on_alert)
+        self._accounts = Accounts(self.writer, (), coefficients(settings), time.time, self._on_alert)
         self._accounts.load(ledger, [b.line() for b in settings.budgets])
         backends = [place.backend for place in assembly.places.values()]
         self.board = Board(backends, BoardRules(rates=assembly.rates))
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self.metrics = Metrics(self.board, clock, self._writer_gauges)
+        self._alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery), _webhook(settings))
         self._live = self._make_live(settings, assembly)
         self.services = Services(
             lambda: self._live,
@@ -94,9 +91,8 @@ class Runtime:
             asyncio.get_running_loop(),
         )
         self._watchers = Watchers(Watch(self.board, self.metrics, clock))
-        self._meter = gpu_hours.started(secrets.token_hex(8), _rental(settings), int(time.time() * 1000))
-        self._meter_task: asyncio.Task[None] | None = None
-        hooks = ControlHooks(self.metrics.render, self._usage, self._stored, self.reload)
+        self._books = Bookkeeper(ledger, loaded, assembly)
+        hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
         self.app: App = build(build_control(self.services, hooks, version))
         self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
 
@@ -111,23 +107,21 @@ class Runtime:
             raise
 
     def start(self) -> None:
-        """Begin to watch backends and to meter GPU time."""
+        """Begin to watch backends and to bill GPU time."""
         self._watchers.start(self._assembly.places)
-        self._meter_task = asyncio.get_running_loop().create_task(self._meter_forever(), name="gpu-meter")
+        self._alerts.start()
+        self._books.start()
         for off in self._assembly.off:
             log.warning("%s %s", off.where, off.problem)
 
     async def close(self) -> None:
         """Stop in order; the last rows are written."""
         await self._watchers.stop()
-        if self._meter_task is not None:
-            self._meter_task.cancel()
-            await asyncio.gather(self._meter_task, return_exceptions=True)
-        with contextlib.suppress(LedgerError):
-            await self.meter()
+        await self._books.stop()
         for _, pool in self._pools.values():
             pool.close()
         await self.writer.close(FLUSH_S)
+        await self._alerts.close(ALERTS_FLUSH_S)
         self._ledger.close()
 
     async def reload(self) -> list[str]:
@@ -145,25 +139,11 @@ class Runtime:
         self.board.update([place.backend for place in assembly.places.values()])
         self._accounts.load(self._ledger, [b.line() for b in settings.budgets])
         self._live = self._make_live(settings, assembly)
-        self._meter = gpu_hours.repriced(self._meter, _rental(settings))
+        self._alerts.configure(_webhook(settings))
+        await self._books.reload(loaded, assembly)
         self._watchers.start(assembly.places)
         log.info("configuration reloaded, policy %s", assembly.policy.version)
         return []
-
-    async def meter(self) -> None:
-        """Write GPU time up to now."""
-        meter, entries = gpu_hours.metered(self._meter, int(time.time() * 1000))
-        if entries:
-            await self.writer.submit(entries)
-        self._meter = meter
-
-    async def _meter_forever(self) -> None:
-        while True:
-            await asyncio.sleep(METER_S)
-            try:
-                await self.meter()
-            except LedgerError as error:
-                log.warning("GPU time not written yet, will be with the next row: %s", error)
 
     def _make_live(self, settings: Settings, assembly: Assembly) -> Live:
         found = channels(assembly, self._pools)
@@ -173,13 +153,6 @@ class Runtime:
         auth = Auth(self._keys.verify, required)
         opening = b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode()
         return Live(assembly.policy, found, privacy, auth, limits(settings), int(time.time()), opening)
-
-    async def _usage(self, day: str) -> Mapping[str, Any]:
-        chosen = datetime.now(UTC).date() if day == "today" else date.fromisoformat(day)
-        await self.meter()
-        report = await asyncio.to_thread(report_for, self._ledger, self._loaded, chosen)
-        found: dict[str, Any] = json.loads(report_json(report))
-        return found
 
     def _stored(self, request_id: str) -> list[Mapping[str, Any]]:
         return [asdict(entry) for entry in self._ledger.entries_of(request_id)]
@@ -199,10 +172,8 @@ class Runtime:
         else:
             log.warning("ledger writes again")
 
-    @staticmethod
-    def _on_alert(alert: BudgetAlert) -> None:
-        taken, limit = usd(alert.taken_nano), usd(alert.limit_nano)
-        log.warning("budget %s/%s passed %s: %s of %s USD", alert.scope, alert.period, alert.at, taken, limit)
+    def _on_alert(self, alert: BudgetAlert) -> None:
+        self._alerts.told(alert)
 
 
 def assembled(loaded: Loaded) -> Assembly:
@@ -213,17 +184,9 @@ def assembled(loaded: Loaded) -> Assembly:
     return found
 
 
-def report_for(ledger: Ledger, loaded: Loaded, day: date) -> Report:
-    """The report of a UTC day against the priced backends of the configuration."""
-    places = assembled(loaded).places.values()
-    alternatives: dict[str, Tariff] = {
-        f"{p.backend.name} ({p.backend.model})": p.backend.tariff for p in places if p.backend.tariff is not None
-    }
-    return day_report(ledger, day, _rental(loaded.settings), WorkCoefficients(), alternatives)
-
-
-def _rental(settings: Settings) -> GpuRental:
-    return GpuRental(settings.gpu.price_per_hour, settings.gpu.count)
+def _webhook(settings: Settings) -> Webhook | None:
+    part = settings.alerts
+    return None if part.webhook_url is None else Webhook(part.webhook_url, part.secret or "")
 
 
 def _request_ids() -> Iterator[str]:

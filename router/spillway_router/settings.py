@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from spillway_router.core.budget import BudgetError, BudgetLine, check_scope
-from spillway_router.core.tariff import NANO
+from spillway_router.core.tariff import NANO, Rates, Step, Tariff, service_of
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+_HTTP_URL = TypeAdapter(AnyHttpUrl)
 
 Money = Annotated[Decimal, Field(ge=0, le=10**9)]
 
@@ -27,21 +40,93 @@ class ServerPart(_Part):
     vllm_args: tuple[str, ...] = ()
 
 
-class GpuPart(_Part):
-    """What the rented GPUs cost: USD per hour of one."""
+class WorkPart(_Part):
+    """GPU time per token in microseconds of one GPU at full load; what is left out comes from the GPU's data sheet.
 
+    `prefill_us` per prompt token that was not cached, `decode_us` per output token, `kv_us` per token of context that
+    one decode step reads. Measured: 1,000,000 / tokens per second of the whole engine.
+    """
+
+    prefill_us: Annotated[Decimal, Field(ge=0, le=10**6)] | None = None
+    decode_us: Annotated[Decimal, Field(ge=0, le=10**6)] | None = None
+    kv_us: Annotated[Decimal, Field(ge=0, le=10**6)] | None = None
+
+
+class GpuPart(_Part):
+    """What the rented GPUs are and cost: USD per hour of one."""
+
+    name: Literal["t4", "a10g", "l4", "a100-40", "a100-80", "h100"] | None = None
     price_per_hour: Money = Decimal(0)
     count: int = Field(1, ge=1, le=1024)
+    kind: Literal["reserved", "interruptible"] = "reserved"
+    work: WorkPart = WorkPart()
 
 
-class PricePart(_Part):
-    """USD per million tokens, as decimal text."""
+class _RatesPart(_Part):
+    """USD per million tokens, as decimal text. Left out: as what the tokens are part of."""
 
     input_per_million: Money
     output_per_million: Money
     cached_input_per_million: Money | None = None
+    cache_write_per_million: Money | None = None
+    cache_write_long_per_million: Money | None = None
+    reasoning_per_million: Money | None = None
+
+    def rates(self) -> Rates:
+        """The prices per token."""
+        return Rates(
+            self.input_per_million,
+            self.output_per_million,
+            self.cached_input_per_million,
+            self.cache_write_per_million,
+            self.cache_write_long_per_million,
+            self.reasoning_per_million,
+        )
+
+
+class StepPart(_RatesPart):
+    """Other prices for prompts above so many tokens, or for a service (`service_tier`) of the provider."""
+
+    above_tokens: int = Field(0, ge=0)
+    service: str = ""
+
+
+class PricePart(_RatesPart):
+    """What a backend costs: USD per million tokens, per request and per second, as decimal text."""
+
     per_request: Money = Decimal(0)
-    valid_from: str = "1970-01-01"
+    per_second: Money = Decimal(0)
+    steps: tuple[StepPart, ...] = ()
+    valid_from: date | None = None
+    valid_until: date | None = None
+    checked_on: date | None = None
+    retired_on: date | None = None
+
+    def tariff(self) -> Tariff:
+        """The tariff. Raises TariffError."""
+        rates = self.rates()
+        return Tariff(
+            rates.input,
+            rates.output,
+            rates.cached_input,
+            self.per_request,
+            "1970-01-01" if self.valid_from is None else self.valid_from.isoformat(),
+            "config",
+            rates.cache_write,
+            rates.cache_write_long,
+            rates.reasoning,
+            self.per_second,
+            tuple(Step(step.rates(), step.above_tokens, service_of(step.service)) for step in self.steps),
+            None if self.valid_until is None else self.valid_until.isoformat(),
+        )
+
+
+class PricesPart(_Part):
+    """Where `spillway prices import` writes (default: prices.json beside the ledger), and after how many days without
+    a look at the provider's page a price is told as stale."""
+
+    file: str | None = Field(None, min_length=1)
+    stale_after_days: int = Field(90, ge=1, le=3650)
 
 
 class BackendPart(_Part):
@@ -80,13 +165,36 @@ class ConfidencePart(_Part):
     escalate_to: tuple[str, ...] = ()
 
 
+ALL_CLOUDS = "cloud"
+
+
+def _dropped(value: object) -> object:
+    if isinstance(value, str) and value != ALL_CLOUDS:
+        raise ValueError(f"write the names as a list, such as [{value}], or the word cloud for every cloud backend")
+    if value in ([], ()):
+        raise ValueError("names no backend; write a list of names, or the word cloud for every cloud backend")
+    return value
+
+
+class RungPart(_Part):
+    """From this share of the limit on, these cloud backends are not asked: a list of names, or the word cloud."""
+
+    at: Decimal = Field(gt=0, le=1)
+    drop: Annotated[tuple[str, ...] | Literal["cloud"], BeforeValidator(_dropped)]
+
+
 class BudgetPart(_Part):
-    """A cap in USD per period. Scope: all | backend:NAME | key:ID | tier:NAME."""
+    """A cap in USD per period. Scope: all | backend:NAME | key:ID | tier:NAME.
+
+    `degrade`: what is left out as it runs low. `pacing`: escalate only what is worth its price, so that it lasts.
+    """
 
     scope: str
     period: Literal["hour", "day", "month"]
     limit_usd: Money
-    alert_at: tuple[Annotated[Decimal, Field(gt=0, le=1)], ...] = ()
+    alert_at: tuple[Annotated[Decimal, Field(gt=0, le=1)], ...] = (Decimal("0.5"), Decimal("0.8"), Decimal(1))
+    degrade: tuple[RungPart, ...] = ()
+    pacing: bool = False
 
     @field_validator("scope")
     @classmethod
@@ -100,6 +208,23 @@ class BudgetPart(_Part):
     def line(self) -> BudgetLine:
         """The budget line in nano-dollars."""
         return BudgetLine(self.scope, self.period, int(self.limit_usd * NANO), self.alert_at)
+
+
+class AlertsPart(_Part):
+    """Where budget alerts are posted besides the log and the metrics; the secret signs them."""
+
+    webhook_url: str | None = Field(None, repr=False)
+    secret: str | None = Field(None, min_length=8, repr=False)
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                _HTTP_URL.validate_python(value)
+            except ValidationError:
+                raise ValueError("write a whole address, such as https://hooks.example.com/spillway") from None
+        return value
 
 
 class PrivacyPart(_Part):
@@ -145,9 +270,11 @@ class Settings(_Part):
     slo: SloPart = SloPart()
     confidence: ConfidencePart = ConfidencePart()
     budgets: tuple[BudgetPart, ...] = ()
+    alerts: AlertsPart = AlertsPart()
     privacy: PrivacyPart = PrivacyPart()
     keys: KeysPart = KeysPart()
     ledger: LedgerPart = LedgerPart()
+    prices: PricesPart = PricesPart()
     limits: LimitsPart = LimitsPart()
 
     @field_validator("listen")
@@ -172,6 +299,15 @@ class Settings(_Part):
     def loopback(self) -> bool:
         """True if only this machine can reach the router."""
         return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def price_file(self) -> Path:
+        """The user's own price list; it need not exist."""
+        if self.prices.file is not None:
+            return Path(self.prices.file).expanduser()
+        path = self.ledger.url.removeprefix("sqlite:///")
+        beside = Path(path).expanduser().parent if path != self.ledger.url else Path("data")
+        return beside / "prices.json"
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """Alias -> chain; `auto` defaults to all backends in the order of the file."""

@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from spillway_router.core.budget import BudgetAlert
 from spillway_router.core.model import RequestRecord
 from spillway_router.core.tariff import NANO
 from spillway_router.signals.board import Board
@@ -41,6 +42,12 @@ class Metrics:
         self._overhead = Histogram(
             "spillway_overhead_seconds", "From arrival to the first call", buckets=_OVERHEAD_BUCKETS, registry=r
         )
+        self._alerts = Counter(
+            "spillway_budget_alerts", "Budget thresholds passed", ["scope", "period", "at"], registry=r
+        )
+        self._deliveries = Counter(
+            "spillway_alert_deliveries", "Alert webhook: sent, retried, lost", ["result"], registry=r
+        )
         self._children: dict[tuple[str, ...], Counter] = {}
         r.register(_Now(board, clock, health, self))
 
@@ -58,6 +65,14 @@ class Metrics:
                 self._child(self._tokens, "t", attempt.backend, "completion").inc(usage.completion_tokens)
             if attempt.first_event_s is not None:
                 self._ttft.labels(attempt.backend).observe(attempt.first_event_s)
+
+    def on_alert(self, alert: BudgetAlert) -> None:
+        """A budget threshold was passed."""
+        self._alerts.labels(alert.scope, alert.period, str(alert.at)).inc()
+
+    def on_delivery(self, result: str) -> None:
+        """An alert's webhook message was sent, tried again or lost."""
+        self._deliveries.labels(result).inc()
 
     def _child(self, counter: Counter, *labels: str) -> Counter:
         """`labels()` takes a lock and builds a key each time; children are kept (labels are bounded by config)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -11,54 +12,97 @@ from hypothesis import strategies as st
 
 from spillway_router.core.tariff import (
     NANO,
+    Rates,
+    Step,
     Tariff,
     TariffError,
     Usage,
     nano_from_usd,
     price,
     price_many,
+    service_of,
     upper_bound,
     usd,
 )
 
+SERVICES = ("", "batch", "flex", "priority")
 prices = st.decimals(min_value=0, max_value=1000, places=6)
 tokens = st.integers(min_value=0, max_value=10**7)
+seconds = st.decimals(min_value=0, max_value=3600, places=3)
+maybe = st.none() | prices
+rates = st.builds(
+    Rates, input=prices, output=prices, cached_input=maybe, cache_write=maybe, cache_write_long=maybe, reasoning=maybe
+)
+steps = st.lists(
+    st.builds(
+        Step, rates=rates, above_tokens=st.sampled_from((0, 128_000, 200_000)), service=st.sampled_from(SERVICES)
+    ).filter(lambda step: step.above_tokens or step.service),
+    max_size=4,
+    unique_by=lambda step: (step.service, step.above_tokens),
+)
 tariffs = st.builds(
     Tariff,
     input_per_million=prices,
     output_per_million=prices,
-    cached_input_per_million=st.none() | prices,
+    cached_input_per_million=maybe,
     per_request=prices,
+    cache_write_per_million=maybe,
+    cache_write_long_per_million=maybe,
+    reasoning_per_million=maybe,
+    per_second=prices,
+    steps=steps.map(tuple),
+)
+plain_tariffs = st.builds(
+    Tariff, input_per_million=prices, output_per_million=prices, cached_input_per_million=maybe, per_request=prices
 )
 
 
 @st.composite
 def usages(draw: st.DrawFn) -> Usage:
-    prompt, completion = draw(tokens), draw(tokens)
+    prompt, completion = draw(tokens | st.integers(0, 250_000)), draw(tokens)
+    cached = draw(st.integers(0, prompt))
+    written = draw(st.integers(0, prompt - cached))
     return Usage(
         prompt,
         completion,
-        cached_tokens=draw(st.integers(0, prompt)),
+        cached_tokens=cached,
         reasoning_tokens=draw(st.integers(0, completion)),
+        cache_write_tokens=written,
+        cache_write_long_tokens=draw(st.integers(0, written)),
+        service=draw(st.sampled_from(SERVICES)),
     )
 
 
-def exact(usage: Usage, tariff: Tariff) -> Fraction:
+def rates_for(usage: Usage, tariff: Tariff) -> Rates:
+    """The rates that apply, found the slow way: the longest step of the service that the prompt passes."""
+    passed = [s for s in tariff.steps if s.service == usage.service and (usage.prompt_tokens > s.above_tokens)]
+    at_zero = [s for s in tariff.steps if s.service == usage.service and s.above_tokens == 0]
+    known = any(s.service == usage.service for s in tariff.steps)
+    if not known:
+        passed = [s for s in tariff.steps if not s.service and usage.prompt_tokens > s.above_tokens]
+    chosen = max(passed + at_zero, key=lambda s: s.above_tokens, default=None)
+    return tariff.rates if chosen is None else chosen.rates
+
+
+def exact(usage: Usage, tariff: Tariff, spent: Decimal = Decimal(0)) -> Fraction:
     """The formula of the module, written again with fractions."""
-    cached_price = tariff.cached_input_per_million
-    if cached_price is None:
-        cached_price = tariff.input_per_million
+    found = {name: Fraction(value) for name, value in rates_for(usage, tariff).all().items()}
+    long = usage.cache_write_long_tokens
+    short = usage.cache_write_tokens - long
     dollars = (
-        Fraction(tariff.input_per_million) * (usage.prompt_tokens - usage.cached_tokens)
-        + Fraction(cached_price) * usage.cached_tokens
-        + Fraction(tariff.output_per_million) * usage.completion_tokens
-    ) / 10**6 + Fraction(tariff.per_request)
-    return dollars * NANO
+        found["input"] * (usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens)
+        + found["cached_input"] * usage.cached_tokens
+        + found["cache_write"] * short
+        + found["cache_write_long"] * long
+        + found["output"] * (usage.completion_tokens - usage.reasoning_tokens)
+        + found["reasoning"] * usage.reasoning_tokens
+    ) / 10**6
+    return (dollars + Fraction(tariff.per_request) + Fraction(tariff.per_second) * Fraction(spent)) * NANO
 
 
-@given(usages(), tariffs)
-def test_a_price_is_the_exact_charge_rounded_half_up(usage: Usage, tariff: Tariff) -> None:
-    difference = Fraction(price(usage, tariff)) - exact(usage, tariff)
+@given(usages(), tariffs, seconds)
+def test_a_price_is_the_exact_charge_rounded_half_up(usage: Usage, tariff: Tariff, spent: Decimal) -> None:
+    difference = Fraction(price(usage, tariff, spent)) - exact(usage, tariff, spent)
     assert -Fraction(1, 2) < difference <= Fraction(1, 2)
 
 
@@ -74,14 +118,52 @@ def test_a_known_bill() -> None:
     assert price(Usage(1000, 300, cached_tokens=200, reasoning_tokens=100), mini) == 315_000
 
 
-@given(usages(), tariffs, st.integers(0, 500), st.integers(1, 8))
-def test_the_bound_holds_for_every_usage_inside_it(usage: Usage, tariff: Tariff, template: int, n: int) -> None:
-    prompt_bytes = max(0, usage.prompt_tokens - template)
-    max_output = -(-usage.completion_tokens // n)
-    assert price(usage, tariff) <= upper_bound(prompt_bytes, template, max_output, n, tariff)
+@given(usages(), tariffs, st.integers(0, 500), st.integers(1, 8), seconds, st.integers(0, 10**5), st.booleans())
+def test_the_bound_holds_for_every_usage_inside_it(
+    usage: Usage, tariff: Tariff, template: int, n: int, spent: Decimal, spare: int, downgraded: bool
+) -> None:
+    """Whatever the provider reports: less than the limits, another split, the standard service instead of ours."""
+    bound = upper_bound(
+        max(0, usage.prompt_tokens - template) + spare,
+        template,
+        -(-usage.completion_tokens // n),
+        n,
+        tariff,
+        seconds=spent + spare,
+        service=usage.service,
+    )
+    served = replace(usage, service="") if downgraded else usage
+    assert price(served, tariff, spent) <= bound
 
 
-@given(st.lists(usages(), max_size=20), tariffs)
+@given(usages(), tariffs, st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**7))
+def test_the_bound_holds_when_a_provider_reports_more_parts_than_there_are(
+    usage: Usage, tariff: Tariff, cached: int, written: int, reasoning: int
+) -> None:
+    odd = replace(
+        usage,
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        cache_write_long_tokens=cached,
+        reasoning_tokens=reasoning,
+    )
+    bound = upper_bound(odd.prompt_tokens, 0, odd.completion_tokens, 1, tariff, service=odd.service)
+    assert 0 <= price(odd, tariff) <= bound
+
+
+@given(tariffs, tokens, tokens, st.integers(0, 10**5), st.integers(0, 10**5), seconds)
+def test_a_bound_grows_with_every_limit(
+    tariff: Tariff, size: int, output: int, more: int, longer: int, spent: Decimal
+) -> None:
+    least = upper_bound(size, 0, output, 1, tariff, seconds=spent)
+    assert upper_bound(size + more, 0, output + longer, 1, tariff, seconds=spent + longer) >= least
+    assert upper_bound(size, 0, output, 2, tariff, seconds=spent) >= least
+
+
+@given(
+    st.lists(usages().map(lambda u: Usage(u.prompt_tokens, u.completion_tokens, u.cached_tokens)), max_size=20),
+    plain_tariffs,
+)
 def test_pricing_sums_differs_from_summing_prices_only_by_rounding(many: list[Usage], tariff: Tariff) -> None:
     together = price_many(
         sum(u.uncached_tokens for u in many),
@@ -93,10 +175,97 @@ def test_pricing_sums_differs_from_summing_prices_only_by_rounding(many: list[Us
     assert abs(together - sum(price(u, tariff) for u in many)) <= len(many)
 
 
-@given(usages(), tariffs, st.integers(0, 1000))
-def test_more_output_never_costs_less(usage: Usage, tariff: Tariff, more: int) -> None:
-    longer = Usage(usage.prompt_tokens, usage.completion_tokens + more, usage.cached_tokens)
-    assert price(longer, tariff) >= price(usage, tariff)
+@given(usages(), tariffs, st.integers(0, 1000), seconds, seconds)
+def test_more_output_or_time_never_costs_less(
+    usage: Usage, tariff: Tariff, more: int, spent: Decimal, longer: Decimal
+) -> None:
+    grown = replace(usage, completion_tokens=usage.completion_tokens + more)
+    assert price(grown, tariff, spent + longer) >= price(usage, tariff, spent)
+
+
+@given(usages(), plain_tariffs, st.integers(0, 1000))
+def test_more_input_never_costs_less_without_steps(usage: Usage, tariff: Tariff, more: int) -> None:
+    assert price(replace(usage, prompt_tokens=usage.prompt_tokens + more), tariff) >= price(usage, tariff)
+
+
+@given(tariffs)
+def test_nothing_used_costs_the_request_alone(tariff: Tariff) -> None:
+    assert abs(Fraction(price(Usage(0, 0), tariff)) - Fraction(tariff.per_request) * NANO) <= Fraction(1, 2)
+
+
+# known bills
+
+SONNET = Tariff(
+    Decimal(3),
+    Decimal(15),
+    cached_input_per_million=Decimal("0.30"),
+    cache_write_per_million=Decimal("3.75"),
+    cache_write_long_per_million=Decimal(6),
+    steps=(
+        Step(Rates(Decimal(6), Decimal("22.5"), Decimal("0.6"), Decimal("7.5"), Decimal(12)), 200_000),
+        Step(Rates(Decimal("1.5"), Decimal("7.5"), Decimal("0.15"), Decimal("1.875")), service="batch"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("usage", "dollars"),
+    [
+        (Usage(2125, 15, cached_tokens=2000, cache_write_tokens=100), "0.001275"),  # 75 + 600 + 375 + 225
+        (Usage(100, 0, cache_write_tokens=100, cache_write_long_tokens=40), "0.000465"),  # 60 x 3.75 + 40 x 6
+        (Usage(200_000, 1000), "0.615"),  # exactly at the border: still the lower price
+        (Usage(200_001, 1000), "1.222506"),  # above it the whole request costs more, output included
+        (Usage(1000, 100, service="batch"), "0.00225"),
+        (Usage(300_000, 0, service="batch"), "0.45"),  # no batch price for long prompts: the batch price holds
+        (Usage(1000, 100, service="scale"), "0.0045"),  # a service without a price of its own: the standard one
+    ],
+)
+def test_known_bills_with_caches_and_steps(usage: Usage, dollars: str) -> None:
+    assert price(usage, SONNET) == nano_from_usd(dollars)
+
+
+def test_a_bound_counts_the_steps_that_the_prompt_can_reach() -> None:
+    assert upper_bound(199_000, 1000, 0, 1, SONNET) == 200_000 * 6 * 1000  # an hour's cache write is dearest
+    assert upper_bound(200_000, 1000, 0, 1, SONNET) == 201_000 * 12 * 1000
+    # Asked for as batch it may still be served, and billed, as a usual request.
+    assert upper_bound(1000, 0, 100, 1, SONNET, service="batch") == upper_bound(1000, 0, 100, 1, SONNET)
+
+
+def test_reasoning_may_have_a_price_of_its_own() -> None:
+    tariff = Tariff(Decimal(1), Decimal(4), reasoning_per_million=Decimal(3))
+    assert price(Usage(0, 100, reasoning_tokens=60), tariff) == (40 * 4 + 60 * 3) * 1000
+    assert upper_bound(0, 0, 100, 1, tariff) == 400_000
+
+
+def test_time_is_billed_exactly_and_by_the_request_too() -> None:
+    speech = Tariff(Decimal(0), Decimal(0), per_request=Decimal("0.001"), per_second=Decimal("0.0000308333"))
+    assert price(Usage(0, 0), speech, Decimal("12.5")) == nano_from_usd("0.001385416")  # 385,416.25 nano-dollars
+    assert upper_bound(10**6, 64, 4096, 1, speech, seconds=600) == nano_from_usd("0.01949998")
+    assert not speech.by_tokens
+    assert not speech.free
+
+
+@pytest.mark.parametrize("name", ["auto", "default", "standard", "standard_only", "on_demand", "", None, 3])
+def test_usual_service_has_many_names(name: object) -> None:
+    assert service_of(name) == ""
+    assert service_of("batches") == "batch"
+    assert service_of("priority") == "priority"
+    assert SONNET.knows(service_of(name))
+    assert not SONNET.knows("priority")
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        ((Step(Rates(Decimal(1), Decimal(1)), 1000), Step(Rates(Decimal(2), Decimal(2)), 1000)), "above 1000 tokens"),
+        ((Step(Rates(Decimal(1), Decimal(1))),), "any length.*standard"),
+        ((Step(Rates(Decimal(1), Decimal(-1)), 5, "flex"),), "output_per_million above 5 tokens"),
+        ((Step(Rates(Decimal(1), Decimal(1)), -5),), "0 or more"),
+    ],
+)
+def test_steps_that_make_no_sense_are_refused(steps: tuple[Step, ...], says: str) -> None:
+    with pytest.raises(TariffError, match=says):
+        Tariff(Decimal(1), Decimal(1), steps=steps)
 
 
 def test_cached_tokens_beyond_the_prompt_never_make_a_price_negative() -> None:
@@ -113,8 +282,12 @@ def test_prices_that_make_no_sense_are_refused_by_name(bad: str) -> None:
 def test_a_tariff_needs_a_real_date_and_usage_real_counts() -> None:
     with pytest.raises(TariffError, match="valid_from"):
         Tariff(Decimal(1), Decimal(1), valid_from="last week")
+    with pytest.raises(TariffError, match="lies before"):
+        Tariff(Decimal(1), Decimal(1), valid_from="2026-11-20", valid_until="2026-11-19")
     with pytest.raises(TariffError, match="0 or more"):
         Usage(-1, 0)
+    with pytest.raises(TariffError, match="0 or more"):
+        Usage(1, 0, cache_write_long_tokens=-1)
     with pytest.raises(TariffError, match="n of 1"):
         upper_bound(1, 0, 1, 0, Tariff(Decimal(1), Decimal(1)))
 

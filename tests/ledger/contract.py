@@ -9,12 +9,25 @@ from typing import Any
 import pytest
 
 from spillway_router.core.budget import BudgetError
-from spillway_router.ledger.base import EntryConflictError, EntryRejectedError, Ledger
-from spillway_router.ledger.entries import Entry, Kind
+from spillway_router.ledger.base import (
+    Balance,
+    Cap,
+    CapReached,
+    EntryConflictError,
+    EntryRejectedError,
+    Ledger,
+    RentalRecord,
+    Write,
+)
+from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
 from spillway_router.ledger.keys import KeySpec, KeyStore
 
 T0 = 1_790_000_000_000
+"""2026-09-21 14:13:20 UTC."""
 HOUR = 3_600_000
+DAY = 24 * HOUR
+H0, D0, M0 = T0 // HOUR * HOUR, T0 // DAY * DAY, 1_788_220_800_000
+"""First milliseconds of the hour, day and month of T0."""
 
 
 def entry(kind: Kind, request: str, attempt: int = 1, ts: int = T0, **rest: Any) -> Entry:
@@ -45,9 +58,10 @@ class LedgerContract:
             confidence=0.875,
             task="übersetzen 翻訳 🙂",
             document=True,
+            router_id="router-1",
         )
         plain = entry("reserved", "r1", reserved_nano=7)
-        assert ledger.append((full, plain)) == ()
+        ledger.append((full, plain))
         assert reopen().entries_of("r1") == (full, plain)
 
     def test_many_rows_in_one_append(self, ledger: Ledger) -> None:
@@ -55,21 +69,55 @@ class LedgerContract:
         ledger.append(many)
         assert tuple(ledger.entries_between(T0, T0 + 517)) == many
         assert tuple(ledger.entries_between(T0 + 10, T0 + 12)) == many[10:12]
-        assert ledger.append(()) == ()
+        assert ledger.commit(()) == []
+        assert ledger.commit((Write(()),)) == [None]
 
     def test_the_same_entry_twice_is_stored_once(self, ledger: Ledger) -> None:
         one = entry("charged", "r1", amount_nano=5)
-        assert ledger.append((one,)) == ()
-        assert ledger.append((one, replace(one), entry("charged", "r2"))) == ()
+        assert ledger.commit((Write((one,)),)) == [None]
+        assert ledger.commit((Write((one, replace(one), entry("charged", "r2"))), Write((one,)))) == [None, None]
         assert ledger.entries_of("r1") == (one,)
         assert ledger.entries_of("r2") != ()
+        assert ledger.balance("all", "hour", H0) == Balance(5, 0)
 
     def test_another_entry_under_the_same_key_is_told_and_the_first_stands(self, ledger: Ledger) -> None:
         one, other = entry("charged", "r1", amount_nano=5), entry("charged", "r1", amount_nano=6)
         ledger.append((one,))
-        assert ledger.append((other, entry("charged", "r2"))) == (other,)
+        with pytest.raises(EntryConflictError, match="attempt 1 of r1"):
+            ledger.append((other,))
+        results = ledger.commit((Write((entry("charged", "r3"),)), Write((other, entry("charged", "r2")))))
+        assert results[0] is None
+        assert isinstance(results[1], EntryConflictError)
         assert ledger.entries_of("r1") == (one,)
-        assert len(ledger.entries_of("r2")) == 1
+        assert ledger.entries_of("r2") == ()
+        assert len(ledger.entries_of("r3")) == 1
+        assert ledger.balance("all", "hour", H0) == Balance(5, 0)
+
+    def test_an_attempt_is_charged_or_released_not_both(self, ledger: Ledger) -> None:
+        ledger.append([entry("reserved", f"r{i}", reserved_nano=100) for i in (1, 2)])
+        ledger.append((entry("charged", "r1", amount_nano=7), entry("released", "r2")))
+        for late in (entry("released", "r1"), entry("charged", "r2", amount_nano=3)):
+            with pytest.raises(EntryConflictError, match="already"):
+                ledger.append((late,))
+        both = Write((entry("reserved", "r4"), entry("charged", "r4", amount_nano=1), entry("released", "r4")))
+        assert isinstance(ledger.commit((both,))[0], EntryConflictError)
+        assert ledger.balance("all", "hour", H0) == Balance(7, 0)
+        assert ledger.entries_of("r4") == ()
+
+    def test_writes_of_one_commit_fail_by_themselves(self, ledger: Ledger) -> None:
+        ledger.append((entry("charged", "taken", amount_nano=1),))
+        results = ledger.commit(
+            (
+                Write((entry("reserved", "a", reserved_nano=10),)),
+                Write((entry("charged", "b"), entry("charged", "bad", amount_nano=-1))),
+                Write((entry("charged", "taken", amount_nano=2),)),
+                Write((entry("charged", "a", amount_nano=4),)),
+            )
+        )
+        assert [type(result) for result in results] == [type(None), EntryRejectedError, EntryConflictError, type(None)]
+        assert ledger.entries_of("b") == ()
+        assert ledger.balance("all", "month", M0) == Balance(5, 0)
+        assert_chain_holds(ledger)
 
     @pytest.mark.parametrize(
         "bad",
@@ -92,58 +140,132 @@ class LedgerContract:
             ledger.append((good[0], bad))
         assert ledger.requests(0, T0 * 2) == 0
 
-    def test_adjustments_may_be_negative(self, ledger: Ledger) -> None:
-        ledger.append((entry("charged", "r1", amount_nano=9), entry("adjusted", "r1", amount_nano=-4)))
-        assert ledger.balance("all", T0, T0 + 1).spent_nano == 5
+    def test_adjustments_may_be_negative_and_count_where_the_attempt_was_reserved(self, ledger: Ledger) -> None:
+        ledger.append((entry("reserved", "r1", reserved_nano=9),))
+        ledger.append((entry("charged", "r1", amount_nano=9),))
+        ledger.append((entry("adjusted", "r1", amount_nano=-4, ts=T0 + 2 * HOUR),))
+        ledger.append((entry("adjusted", "r9", amount_nano=3, ts=T0 + 2 * HOUR),))
+        assert ledger.balance("all", "hour", H0) == Balance(5, 0)
+        assert ledger.balance("all", "hour", H0 + 2 * HOUR) == Balance(3, 0)
 
     def test_a_hold_is_open_until_charged_or_released(self, ledger: Ledger) -> None:
         holds = [entry("reserved", f"r{i}", reserved_nano=10**i) for i in range(4)]
         ledger.append(holds)
         assert ledger.open_reservations(0, T0 + 1) == tuple(holds)
-        assert ledger.balance("all", 0, T0 + 1).reserved_nano == 1111
+        assert ledger.balance("all", "day", D0) == Balance(0, 1111)
         ledger.append((entry("charged", "r1", amount_nano=4, ts=T0 + 5), entry("released", "r2", ts=T0 + 5)))
         ledger.append((entry("charged", "r3", attempt=2, amount_nano=1, ts=T0 + 5),))  # another attempt
         assert ledger.open_reservations(0, T0 + 1) == (holds[0], holds[3])
-        balance = ledger.balance("all", 0, T0 + 10)
-        assert (balance.spent_nano, balance.reserved_nano) == (5, 1001)
+        assert ledger.balance("all", "day", D0) == Balance(5, 1001)
         assert ledger.open_reservations(T0 + 1, T0 + HOUR) == ()
 
-    def test_balances_by_scope_and_without_fixed_cost(self, ledger: Ledger) -> None:
+    def test_balances_by_scope_and_without_fixed_cost(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         ledger.append(
             (
                 entry("charged", "r1", amount_nano=1, backend="groq", key_id="k1", tier="free"),
                 entry("charged", "r2", amount_nano=10, backend="groq", key_id="k2", tier="paid"),
                 entry("reserved", "r3", reserved_nano=100, backend="mine", key_id="k2", tier="free"),
+                entry("reserved", "r4", reserved_nano=1000, backend="mine", key_id="", tier=""),
                 entry("gpu_hour", "gpu-b1", amount_nano=10**6),
+                entry("charged", "r5", local=True, backend="local"),
             )
         )
-        found = {
-            scope: (b.spent_nano, b.reserved_nano)
-            for scope in ("all", "backend:groq", "backend:mine", "key:k2", "tier:free", "key:' OR 1=1 --")
-            for b in [ledger.balance(scope, T0, T0 + 1)]
-        }
-        assert found == {
-            "all": (11, 100),
-            "backend:groq": (11, 0),
-            "backend:mine": (0, 100),
-            "key:k2": (10, 100),
-            "tier:free": (1, 100),
-            "key:' OR 1=1 --": (0, 0),
-        }
+        scopes = ("all", "backend:groq", "backend:mine", "key:k1", "key:k2", "tier:free", "tier:paid")
+        for period, start in (("hour", H0), ("day", D0), ("month", M0)):
+            assert [ledger.balance(scope, period, start) for scope in scopes] == [  # type: ignore[arg-type]
+                Balance(11, 1100),
+                Balance(11, 0),
+                Balance(0, 1100),
+                Balance(1, 0),
+                Balance(10, 100),
+                Balance(1, 100),
+                Balance(10, 0),
+            ]
+        assert ledger.balance("key:' OR 1=1 --", "day", D0) == Balance(0, 0)
+        assert ledger.balance("all", "day", D0 + DAY) == Balance(0, 0)
         with pytest.raises(BudgetError):
-            ledger.balance("model:x", 0, 1)
+            ledger.balance("model:x", "day", D0)
+        everything = reopen().balances()
+        assert len(everything) == 3 * len(scopes)
+        assert everything["tier:free", "month", M0] == Balance(1, 100)
 
     def test_a_charge_counts_in_the_period_of_its_hold(self, ledger: Ledger) -> None:
-        midnight = T0 + HOUR
-        ledger.append(
-            (
-                entry("reserved", "late", ts=midnight - 1, reserved_nano=9),
-                entry("charged", "late", ts=midnight + 5, amount_nano=7),
-                entry("charged", "plain", ts=midnight + 5, amount_nano=2),
-            )
-        )
-        assert ledger.balance("all", T0, midnight).spent_nano == 7
-        assert ledger.balance("all", midnight, midnight + HOUR).spent_nano == 2
+        end = H0 + HOUR
+        ledger.append((entry("reserved", "late", ts=end - 1, reserved_nano=9),))
+        ledger.append((entry("charged", "late", ts=end + 5, amount_nano=7),))
+        ledger.append((entry("charged", "plain", ts=end + 5, amount_nano=2),))
+        assert ledger.balance("all", "hour", H0) == Balance(7, 0)
+        assert ledger.balance("all", "hour", end) == Balance(2, 0)
+
+    def test_a_cap_lets_in_what_fits_in_order(self, ledger: Ledger) -> None:
+        cap = Cap("all", "day", D0, 100)
+        ledger.append((entry("charged", "r0", amount_nano=30),))
+        writes = [Write((entry("reserved", f"r{i}", reserved_nano=n),), (cap,)) for i, n in enumerate((40, 31, 30), 1)]
+        assert ledger.commit(writes) == [None, CapReached(cap, 70), None]
+        assert ledger.balance("all", "day", D0) == Balance(30, 70)
+        assert ledger.entries_of("r2") == ()
+        assert ledger.commit(writes[:1]) == [None]  # a retry of what is stored
+        free = Write((entry("reserved", "r4"),), (cap,))
+        paid = Write((entry("reserved", "r5", reserved_nano=1),), (cap,))
+        closing = Write((entry("charged", "r1", amount_nano=39),))
+        assert ledger.commit((free, paid, closing, paid)) == [None, CapReached(cap, 100), None, None]
+        assert ledger.balance("all", "day", D0) == Balance(69, 31)
+        assert_chain_holds(ledger)
+
+    def test_every_cap_counts_and_only_the_scopes_and_periods_of_the_entry_move(self, ledger: Ledger) -> None:
+        caps = (Cap("tier:free", "month", M0, 50), Cap("key:k1", "hour", H0, 10))
+        hold = entry("reserved", "r1", reserved_nano=10)
+        assert ledger.commit((Write((hold,), caps),)) == [None]
+        more = Write((entry("reserved", "r2", reserved_nano=1),), caps)
+        assert ledger.commit((more,)) == [CapReached(caps[1], 10)]
+        another = Write((entry("reserved", "r2", reserved_nano=41, key_id="k2"),), caps[:1])
+        assert ledger.commit((another,)) == [CapReached(caps[0], 10)]
+        assert ledger.commit((Write((entry("released", "r1"),)), another)) == [None, None]
+
+    def test_orphans_are_open_holds_of_routers_that_are_silent(self, ledger: Ledger) -> None:
+        silent = 30_000
+        gone = entry("reserved", "r1", reserved_nano=1, router_id="gone")
+        here = entry("reserved", "r2", reserved_nano=1, router_id="here")
+        nobody = entry("reserved", "r3", reserved_nano=1)
+        closed = entry("reserved", "r4", reserved_nano=1, router_id="gone")
+        ledger.append((gone, here, nobody, closed, entry("charged", "r4", amount_nano=1)))
+        ledger.alive("gone", T0 + 1)
+        ledger.alive("here", T0 + 1)
+        assert ledger.orphans(T0 + silent - 1, silent) == ()
+        assert ledger.orphans(T0 + silent, silent) == (nobody,)
+        ledger.alive("here", T0 + silent)
+        ledger.alive("here", T0)  # late news changes nothing
+        assert ledger.orphans(T0 + silent + 1, silent) == (gone, nobody)
+
+    def test_rows_are_chained_in_the_order_they_were_written(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        ledger.append([entry("charged", f"a{i}", local=True, confidence=i / 3) for i in range(100)])
+        ledger.commit([Write((entry("charged", f"b{i}", local=True, document=True),)) for i in range(3)])
+        again = reopen()
+        again.append((entry("reserved", "c", reserved_nano=4, confidence=1),))
+        ledger.append((entry("charged", "d", local=True, confidence=-0.0, task="übersetzen 翻訳"),))
+        again.append((entry("charged", "e", local=True),))
+        assert [row.row[1] for row in again.chain()][99:] == ["a99", "b0", "b1", "b2", "c", "d", "e"]
+        assert assert_chain_holds(ledger) == 106
+
+    def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        first = RentalRecord("rent_1", "a100-80", 2, 1_390_000_000, "reserved", T0, None, "cli")
+        second = RentalRecord("rent_2", "", 1, 0, "interruptible", T0 + 100, T0 + 200, "vast")
+        ledger.add_rental(second)
+        ledger.add_rental(first)
+        with pytest.raises(EntryConflictError):
+            ledger.add_rental(replace(first, count=1))
+        other = reopen()
+        assert other.rentals(T0, T0 + DAY) == (first, second)
+        assert other.rentals(T0 + 200, T0 + DAY) == (first,)
+        assert other.rentals(T0 - DAY, T0) == ()
+        assert other.stop_rental("rent_1", T0 + 150)
+        assert not other.stop_rental("rent_1", T0 + 160)
+        assert not other.stop_rental("rent_2", T0 + 160)
+        assert not other.stop_rental("unknown", T0)
+        assert ledger.rentals(T0 + 150, T0 + DAY) == (second,)
+        assert ledger.rentals(T0, T0 + 50) == (replace(first, stopped_ms=T0 + 150),)
 
     def test_totals_group_and_sum(self, ledger: Ledger) -> None:
         shape: dict[str, Any] = {"prompt_tokens": 10, "completion_tokens": 4, "cached_tokens": 2, "status": "ok"}
@@ -159,16 +281,38 @@ class LedgerContract:
             )
         )
         totals = ledger.totals(T0, T0 + HOUR)
+        assert {t.day for t in totals} == {"2026-09-21"}
         assert [(t.local, t.decision, t.status) for t in totals] == [
             (True, "local", "ok"),
             (False, "escalated", "error"),
             (False, "overflow", "ok"),
         ]
         local, _, overflow = totals
+        assert [(t.attempts, t.requests) for t in totals] == [(1, 1), (1, 0), (2, 2)]
         assert (local.gpu_us, local.attempts, local.kv_token_steps_x2) == (70, 1, 2 * 10 * 4 + 16)
         assert (overflow.attempts, overflow.cost_nano, overflow.prompt_tokens) == (2, 10, 21)
         assert overflow.kv_token_steps_x2 == 2 * (2 * 10 * 4 + 16)
         assert ledger.requests(T0, T0 + HOUR) == 3
+
+    def test_totals_know_day_key_tier_and_task(self, ledger: Ledger) -> None:
+        ledger.append(
+            (
+                entry("charged", "r1", status="ok", ts=D0 + DAY, key_id="k1", tier="free", task="chat"),
+                entry("charged", "r2", status="aborted", ts=D0 + DAY - 1, key_id="k1", tier="free", task="chat"),
+                entry("charged", "r3", status="ok", ts=D0 + DAY, key_id="k2", tier="free", task="chat"),
+                entry("charged", "r4", status="ok", ts=D0 + DAY, key_id="k1", tier="paid", task="chat"),
+                entry("charged", "r5", status="ok", ts=D0 + DAY, key_id="k1", tier="free", task="code"),
+                entry("charged", "r6", status="ok", ts=D0 + DAY, key_id="k1", tier="free", task="code"),
+            )
+        )
+        totals = ledger.totals(D0, D0 + 2 * DAY)
+        assert [(t.day, t.key_id, t.tier, t.task, t.requests) for t in totals] == [
+            ("2026-09-21", "k1", "free", "chat", 1),
+            ("2026-09-22", "k1", "free", "chat", 1),
+            ("2026-09-22", "k1", "free", "code", 2),
+            ("2026-09-22", "k1", "paid", "chat", 1),
+            ("2026-09-22", "k2", "free", "chat", 1),
+        ]
 
     def test_rented_time_sums(self, ledger: Ledger) -> None:
         assert ledger.rented(0, T0 * 2).billed_nano == 0
@@ -198,3 +342,17 @@ class LedgerContract:
     def test_closing_twice_is_harmless(self, ledger: Ledger) -> None:
         ledger.close()
         ledger.close()
+
+
+def assert_chain_holds(ledger: Ledger) -> int:
+    """Every link follows from the one before and its row; returns the number of rows."""
+    link = GENESIS
+    seq = count = 0
+    for linked in ledger.chain():
+        link = link_of(link, linked.row)
+        assert linked.link == link, f"row {linked.seq}"
+        assert linked.seq > seq
+        seq = linked.seq
+        count += 1
+    assert count == len([row_of(entry) for entry in ledger.entries_between(0, 2**62)])
+    return count

@@ -16,6 +16,8 @@ from spillway_router.ledger.base import (
     LedgerClosedError,
     LedgerFullError,
     LedgerUnavailableError,
+    Write,
+    WriteResult,
 )
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.sqlite import SqliteLedger
@@ -25,22 +27,22 @@ WAIT_S = 20
 
 
 class Gate(SqliteLedger):
-    """A real ledger whose disk can be stopped or fail when a test says so; it counts the appends it got."""
+    """A real ledger whose disk can be stopped or fail when a test says so; it counts the commits it got."""
 
     def prepare(self) -> None:
         self.allowed = Event()
         self.allowed.set()
         self.reached = Event()
         self.failure: Exception | None = None
-        self.appends = 0
+        self.commits = 0
 
-    def append(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         assert current_thread() is not main_thread()
-        self.appends += 1
+        self.commits += 1
         self.reached.set()
         assert self.allowed.wait(WAIT_S)
         self._fail()
-        return super().append(entries)
+        return super().commit(writes)
 
     def probe(self) -> None:
         self._fail()
@@ -94,7 +96,7 @@ def test_rows_that_wait_for_the_disk_share_one_commit_and_one_callback(ledger: G
         await asyncio.wait_for(first, WAIT_S)
         await asyncio.wait_for(rest[0], WAIT_S)
         assert all(future.done() for future in rest)
-        assert ledger.appends == 2
+        assert ledger.commits == 2
         assert await writer.close(WAIT_S)
 
     asyncio.run(scenario())

@@ -2,39 +2,98 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+from spillway_router.commands.whatif import what_if
 from spillway_router.config import ConfigError
 
+if TYPE_CHECKING:
+    from spillway_router.ledger.report_model import Report
+    from spillway_router.ledger.report_range import Asked
 
+report_app = typer.Typer(help="Fixed and per-request cost, side by side; planning with what-if.")
+report_app.command("what-if")(what_if)
+
+
+@report_app.callback(invoke_without_command=True)
 def report(
+    context: typer.Context,
     path: ConfigOption = None,
-    day: Annotated[str, typer.Option(help="UTC day as YYYY-MM-DD, or today.")] = "today",
+    day: Annotated[str, typer.Option(help="UTC day as YYYY-MM-DD, or today. The default is today.")] = "",
+    month: Annotated[str, typer.Option(help="UTC month as YYYY-MM, or this.")] = "",
+    first: Annotated[str, typer.Option("--from", help="First UTC day.")] = "",
+    last: Annotated[str, typer.Option("--to", help="Last UTC day, included; today if left out.")] = "",
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Group by day, month, backend, provider, model, key, tier, task, decision; several: a,b."),
+    ] = None,
     as_json: JsonOption = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print the groups as CSV (default: by day and decision).")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML file; - prints it.")] = None,
 ) -> None:
-    """Fixed and per-request cost of a day, side by side."""
-    from rich.console import Console
+    """Fixed and per-request cost of a day, a month or any days, side by side."""
+    from spillway_router.ledger.report_range import Asked
 
-    from spillway_router.ledger.report_tables import render_report, report_json
-    from spillway_router.runtime import report_for
+    if context.invoked_subcommand is not None:
+        return
+    if as_json + as_csv + (html is not None) > 1:
+        fail("--json, --csv and --html exclude each other")
+    groups = tuple(by or (("day", "decision") if as_csv else ()))
+    made = _made(path, Asked(day, month, first, last, groups))
+    if html is not None:
+        _write_html(made, html)
+    elif as_csv:
+        from spillway_router.ledger.report_csv import report_csv
+
+        typer.echo(report_csv(made), nl=False)
+    elif as_json:
+        from spillway_router.ledger.report_json import report_json
+
+        typer.echo(report_json(made))
+    else:
+        from rich.console import Console
+
+        from spillway_router.ledger.report_tables import render_report
+
+        render_report(made, Console())
+
+
+def _made(path: str | None, asked: Asked) -> Report:
+    from spillway_router.bookkeeping import report_for
+    from spillway_router.ledger.base import LedgerError
+    from spillway_router.ledger.report_range import RangeError
+    from spillway_router.runtime import assembled
 
     loaded = load(path)
     try:
-        chosen = datetime.now(UTC).date() if day == "today" else date.fromisoformat(day)
-    except ValueError:
-        fail(f"--day {day!r} is not a date; write it like 2026-11-20")
-    ledger = open_ledger(loaded)
-    try:
-        found = report_for(ledger, loaded, chosen)
+        assembly = assembled(loaded)
     except ConfigError as error:
         fail(str(error))
+    ledger = open_ledger(loaded)
+    try:
+        return report_for(ledger, loaded, assembly, asked)
+    except RangeError as error:
+        fail(f"--{error}")
+    except LedgerError as error:
+        fail(f"ledger: {error}")
     finally:
         ledger.close()
-    if as_json:
-        typer.echo(report_json(found))
-    else:
-        render_report(found, Console())
+
+
+def _write_html(made: Report, file: Path) -> None:
+    from spillway_router.ledger.report_html import report_html
+
+    if str(file) == "-":
+        typer.echo(report_html(made), nl=False)
+        return
+    try:
+        file.write_text(report_html(made), encoding="utf-8")
+    except OSError as error:
+        fail(f"{file} can't be written: {error.strerror or error}")
+    typer.echo(f"wrote {file}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import tariff
-from .model import Backend, BackendSignals, Removed, RequestFacts
+from . import ladder, pacing, tariff
+from .model import Backend, BackendSignals, Doubt, Removed, RequestFacts
 
 TEMPLATE_TOKENS = 64
 """Upper bound of what a chat template adds per request, for cost bounds (per message it is covered by the JSON
@@ -111,13 +111,18 @@ def health(_: RequestFacts, backend: Backend, signals: BackendSignals, __: float
 
 
 def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: float) -> Removed | None:
-    """6. Its upper bound fits the budgets' headroom and the request's own limit."""
+    """6. No rung of the degrade ladder leaves it out; its upper bound fits the budgets' headroom and the request's own
+    limit."""
     if backend.tariff is None:
         # An unknown price is never 0: the config's check bars such a backend, and so does this.
         return None if backend.local else Removed(backend.name, "price", "its price is not known; give it a `price:`")
     if not backend.tariff.knows(facts.service):
         detail = f"its price for service_tier {facts.service!r} is not known; leave it out, or give it a `price:` step"
         return Removed(backend.name, "price", detail)
+    if backend.rungs and signals.budget_used is not None:
+        rung = ladder.reached(backend.rungs, signals.budget_used)
+        if rung is not None:
+            return Removed(backend.name, "budget", ladder.sentence(rung, signals.budget_used))
     bound = cost_bound(facts, backend)
     own = facts.hints.max_cost_nano
     if own is not None and bound > own:
@@ -136,6 +141,20 @@ def rate_limit(_: RequestFacts, backend: Backend, signals: BackendSignals, now: 
         wait = signals.limited_until - now
         return Removed(backend.name, "rate_limit", f"the provider asked to wait {wait:.1f} s more")
     return None
+
+
+def pace(doubt: Doubt, backend: Backend, signals: BackendSignals) -> Removed | None:
+    """For escalations: the gain is worth its cost at the price of gain that a paced budget has now."""
+    if not signals.price_of_gain or backend.tariff is None:
+        return None
+    cost = tariff.price(doubt.usage, backend.tariff)
+    if pacing.worth(doubt.gain, cost / tariff.NANO, signals.price_of_gain):
+        return None
+    detail = (
+        f"a gain of {doubt.gain:.3g} for {tariff.usd(cost)} USD is below the {signals.price_of_gain:.4g} per USD that "
+        "the paced budget asks now"
+    )
+    return Removed(backend.name, "budget", detail)
 
 
 FILTERS: tuple[Filter, ...] = (access, privacy, preferences, capability, health, budget, rate_limit)

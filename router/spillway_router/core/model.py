@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .backlog import BacklogView, EngineRates
+from .budget import LineKey
+from .ladder import Ladder
 from .tariff import STANDARD, Tariff, Usage
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
@@ -27,6 +29,14 @@ OutcomeKind = Literal[
     "timeout",  # no event within the limit
     "cancelled",  # the client left
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What escalating a doubtful answer is expected to bring: the chance that it gets better, and the tokens to pay."""
+
+    gain: float
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,8 @@ class Backend:
     stops_billing_on_cancel: bool = False
     longest_s: int = 600
     """Longest an attempt may take, in seconds: bounds a price per second."""
+    rungs: Ladder = ()
+    """The rungs of the degrade ladder that leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +147,10 @@ class BackendSignals:
     """Factor on the prefill rate for thermal or power throttling, in (0, 1]."""
     budget_left_nano: int | None = None
     """Tightest budget headroom for this backend; None where no budget applies."""
+    budget_used: Mapping[LineKey, float] | None = None
+    """Share used of each budget line that concerns the caller; None where no degrade ladder asks."""
+    price_of_gain: float = 0.0
+    """What an escalation to it must gain per USD (core/pacing.py); 0 where no paced budget covers it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from .model import (
     Candidate,
     Decision,
     DecisionKind,
+    Doubt,
     Refusal,
     Removed,
     RequestFacts,
@@ -83,15 +84,22 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     kind, reasons = _name(
         ordered[0], resolved, moved, [r for r in removed if policy.backends[r.backend].local], signals
     )  # 7
+    if removed:
+        reasons = (*reasons, *_spared(ordered[0], resolved, removed))
     if resolved.pinned or not facts.preferences.allow_fallbacks:
         ordered = ordered[:1]
     return Decision(kind, tuple(ordered), reasons, removed, policy.version)
 
 
-def decide_escalation(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
-    """Where a low-confidence local answer goes: the same filters over `confidence.escalate_to`, in its order."""
+def decide_escalation(facts: RequestFacts, signals: Signals, policy: Policy, doubt: Doubt | None = None) -> Decision:
+    """Where a low-confidence local answer goes: the same filters over `confidence.escalate_to`, in its order, and
+    where a paced budget covers it, only if what `doubt` promises is worth its cost. No candidate: the answer stays."""
     kept, removed = _filter(facts, signals, policy, policy.confidence.escalate_to)
     kept = [backend for backend in kept if not backend.local]
+    if doubt is not None:
+        verdicts = [(backend, filters.pace(doubt, backend, signals.backends[backend.name])) for backend in kept]
+        removed = (*removed, *(verdict for _, verdict in verdicts if verdict is not None))
+        kept = [backend for backend, verdict in verdicts if verdict is None]
     if not kept:
         return Decision("local", (), ("confidence", *_tokens(removed)), removed, policy.version)
     slo = _slo(facts, policy)
@@ -220,6 +228,20 @@ def _name(
     if resolved.sort:
         return "overflow", (resolved.sort,)
     return "fallback", ("chain",)
+
+
+def _spared(first: Candidate, resolved: _Resolved, removed: Sequence[Removed]) -> tuple[str, ...]:
+    """`budget` if a budget changed the choice: a backend before the first was left out, or the first is a local one
+    that would have overflowed."""
+    out = [r.backend for r in removed if r.reason == "budget"]
+    if not out:
+        return ()
+    changed = bool(first.reasons) if first.backend.local else _before(resolved.chain, out[0], first.backend.name)
+    return ("budget",) if changed else ()
+
+
+def _before(chain: Sequence[str], one: str, other: str) -> bool:
+    return chain.index(one) < chain.index(other)
 
 
 def _tokens(removed: Sequence[Removed]) -> tuple[str, ...]:

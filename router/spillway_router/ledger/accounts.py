@@ -19,9 +19,12 @@ from spillway_router.core.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.budget import BudgetAlert, BudgetLine, BudgetRefused, BudgetState, Reservation, Spender
 from spillway_router.core.model import Backend, DecisionKind, RequestFacts
 from spillway_router.core.tariff import Usage, price, usd
-from spillway_router.ledger.base import Ledger, LedgerError
+from spillway_router.ledger.base import CapReached, Ledger, LedgerError
 from spillway_router.ledger.entries import Entry, Status
 from spillway_router.ledger.writer import LedgerWriter
+
+Durable = asyncio.Future[CapReached | None]
+"""Done when a row is on disk; raises LedgerError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,7 @@ class Accounts:
         balances = {}
         for line in lines:
             start = budget.period_start(line.period, now)
-            end = budget.period_end(line.period, start)
-            found = ledger.balance(line.scope, start * 1000, end * 1000)
+            found = ledger.balance(line.scope, line.period, start * 1000)
             balances[line.key] = budget.LineBalance(start, found.spent_nano, found.reserved_nano)
         if self._state.lines:
             self._state = budget.with_lines(self._state, lines, now, balances)
@@ -141,7 +143,7 @@ class Accounts:
             raise
         return hold
 
-    def settle(self, hold: Hold, backend: Backend, ended: Ended) -> tuple[int, asyncio.Future[None] | None]:
+    def settle(self, hold: Hold, backend: Backend, ended: Ended) -> tuple[int, Durable | None]:
         """Charge the attempt; returns nano-dollars and a future that is done when the row is on disk.
 
         Never waits, so a cleanup may call it. The future never raises here: a row that could not be stored is
@@ -157,13 +159,13 @@ class Accounts:
         return amount, durable
 
     @staticmethod
-    async def durable(row: asyncio.Future[None] | None) -> None:
+    async def durable(row: Durable | None) -> None:
         """Until the row is on disk, or known to be lost."""
         if row is not None:
             with contextlib.suppress(LedgerError):
                 await row
 
-    def _count_lost(self, row: asyncio.Future[None]) -> None:
+    def _count_lost(self, row: Durable) -> None:
         if not row.cancelled() and row.exception() is not None:
             self.lost_rows += 1
 

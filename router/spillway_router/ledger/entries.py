@@ -20,8 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from operator import attrgetter
 from typing import Any, Literal, get_args
+
+import orjson
 
 Kind = Literal["reserved", "charged", "released", "adjusted", "gpu_hour", "idle"]
 
@@ -45,7 +48,8 @@ class Entry:
     `ts` epoch milliseconds UTC; `gpu_us` integer microseconds of one GPU; `amount_nano` and `reserved_nano`
     integer nano-dollars; `reasons` the decision's reason tokens joined by commas; `tariff_ref` which price
     was used (Tariff.ref); `confidence` in [0, 1] or None where no signal; `document` True for document
-    extraction. `key_id` is the public id of a key, never its secret. No field holds prompt or answer text.
+    extraction. `key_id` is the public id of a key, never its secret. `router_id` is the process that holds a
+    reservation, so that another can close it when that one is gone. No field holds prompt or answer text.
     """
 
     kind: Kind
@@ -72,6 +76,7 @@ class Entry:
     confidence: float | None = None
     task: str = ""
     document: bool = False
+    router_id: str = ""
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -79,19 +84,46 @@ class Entry:
         return (self.request_id, self.attempt_no, self.kind)
 
 
+Row = tuple[Any, ...]
+"""An entry's values in the order of COLUMNS."""
+
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Entry))
 """Column names in the order of `row_of`."""
 
 _LOCAL = COLUMNS.index("local")
 _DOCUMENT = COLUMNS.index("document")
 
-row_of: Callable[[Entry], tuple[Any, ...]] = attrgetter(*COLUMNS)
+row_of: Callable[[Entry], Row] = attrgetter(*COLUMNS)
 """The entry as a tuple in the order of COLUMNS, in one C call: this runs for every row."""
 
 
-def entry_of(row: tuple[Any, ...]) -> Entry:
+def stored_row(row: Row) -> Row:
+    """The row as it was written, from one of a database that has no booleans."""
+    return (
+        *row[:_LOCAL],
+        bool(row[_LOCAL]),
+        *row[_LOCAL + 1 : _DOCUMENT],
+        bool(row[_DOCUMENT]),
+        *row[_DOCUMENT + 1 :],
+    )
+
+
+def entry_of(row: Row) -> Entry:
     """The entry of a stored row in the order of COLUMNS."""
-    values = dict(zip(COLUMNS, row, strict=True))
-    values["local"] = bool(row[_LOCAL])
-    values["document"] = bool(row[_DOCUMENT])
-    return Entry(**values)
+    return Entry(**dict(zip(COLUMNS, stored_row(row), strict=True)))
+
+
+# The hash chain. Each stored row has a link: SHA-256 over the link before it and the row's canonical bytes, the compact
+# JSON array of its values in the order of COLUMNS (text UTF-8, booleans true and false, no number but `confidence` a
+# float). Any program that can read JSON and hash can check it. See decisions/ on why each row has its own.
+
+GENESIS = bytes(32)
+"""What stands for the link before the first row."""
+
+
+def link_of(previous: bytes, row: Row) -> bytes:
+    """The link of a row that follows one with the link `previous`.
+
+    Raises TypeError (orjson.JSONEncodeError) if the row holds something that is no plain value or no valid text.
+    """
+    return sha256(previous + orjson.dumps(row)).digest()

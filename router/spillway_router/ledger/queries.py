@@ -1,13 +1,12 @@
-"""The ledger's questions in SQL. Only column names of entries.py are put into the text; values are always
+"""The ledger's questions in SQL. Only names of entries.py are put into the text; values are always
 bound."""
 
 from __future__ import annotations
 
-from spillway_router.core.budget import check_scope
-from spillway_router.ledger.entries import COLUMNS
+from spillway_router.ledger.entries import ANSWERED, COLUMNS
 
 _COLUMNS = ",".join(COLUMNS)
-_SCOPE_COLUMNS = {"backend": "backend", "key": "key_id", "tier": "tier"}
+_ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
 
 STORED = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? AND attempt_no = ? AND kind = ?"  # noqa: S608
 
@@ -19,43 +18,84 @@ ENTRIES_AFTER = (
     " WHERE seq > ? AND ts >= ? AND ts < ? ORDER BY seq LIMIT ?"
 )
 
-_OPEN = (
-    "NOT EXISTS (SELECT 1 FROM entries AS done WHERE done.request_id = hold.request_id"
-    " AND done.attempt_no = hold.attempt_no AND done.kind IN ('charged', 'released'))"
-)
-
 OPEN_RESERVATIONS = (
-    f"SELECT {_COLUMNS} FROM entries AS hold"  # noqa: S608
-    f" WHERE kind = 'reserved' AND ts >= ? AND ts < ? AND {_OPEN} ORDER BY seq"
+    f"SELECT {','.join('row.' + column for column in COLUMNS)} FROM holds CROSS JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = holds.request_id AND row.attempt_no = holds.attempt_no AND row.kind = 'reserved'"
+    " WHERE holds.ts >= ? AND holds.ts < ? ORDER BY row.seq"
 )
 
-# A charge is never earlier than its hold, so rows before :start can't belong to the period. Its end can't be cut the
-# same way: a call reserved just before midnight is charged after it and still belongs to the day before.
-BALANCE = f"""
-SELECT
-  (SELECT coalesce(sum(row.amount_nano), 0)
-     FROM entries AS row LEFT JOIN entries AS hold
-       ON hold.request_id = row.request_id AND hold.attempt_no = row.attempt_no AND hold.kind = 'reserved'
-    WHERE row.ts >= :start AND row.kind IN ('charged', 'adjusted') AND row.amount_nano <> 0
-      AND coalesce(hold.ts, row.ts) >= :start AND coalesce(hold.ts, row.ts) < :end AND {{scope}}),
-  (SELECT coalesce(sum(row.reserved_nano), 0)
-     FROM entries AS row
-    WHERE row.kind = 'reserved' AND row.ts >= :start AND row.ts < :end AND {{scope}}
-      AND {_OPEN.replace("hold.", "row.")})
-"""  # noqa: S608
+ORPHANS = (
+    f"SELECT {','.join('row.' + column for column in COLUMNS)} FROM holds CROSS JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = holds.request_id AND row.attempt_no = holds.attempt_no AND row.kind = 'reserved'"
+    " LEFT JOIN routers ON routers.router_id = holds.router_id"
+    " WHERE max(holds.ts, coalesce(routers.seen_ms, holds.ts)) <= ? ORDER BY row.seq"
+)
 
-TOTALS = """
-SELECT local, decision, backend, provider, model, status, document,
-       sum(kind = 'charged'), sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens),
+ALIVE = (
+    "INSERT INTO routers (router_id, seen_ms) VALUES (?, ?)"
+    " ON CONFLICT (router_id) DO UPDATE SET seen_ms = max(seen_ms, excluded.seen_ms)"
+)
+
+HEAD = "SELECT seq, link FROM entries ORDER BY seq DESC LIMIT 1"
+
+LINKED_AFTER = f"SELECT seq,{_COLUMNS},link FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
+
+BALANCE = "SELECT spent_nano, reserved_nano FROM balances WHERE scope = ? AND period = ? AND start_ms = ?"
+
+BALANCES = (
+    "SELECT scope, period, start_ms, spent_nano, reserved_nano FROM balances"
+    " WHERE spent_nano <> 0 OR reserved_nano <> 0"
+)
+
+# {wanted}: rows of (request_id, attempt_no). CROSS JOIN keeps SQLite's order of the tables: look each of them up.
+_OF_WANTED = "WITH wanted (request_id, attempt_no) AS (VALUES {wanted}) "
+
+OPEN_HOLDS = (
+    f"{_OF_WANTED}SELECT holds.* FROM wanted CROSS JOIN holds"  # noqa: S608
+    " ON holds.request_id = wanted.request_id AND holds.attempt_no = wanted.attempt_no"
+)
+
+CLOSED = (
+    f"{_OF_WANTED}SELECT row.request_id, row.attempt_no FROM wanted CROSS JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = wanted.request_id AND row.attempt_no = wanted.attempt_no"
+    " AND row.kind IN ('charged', 'released')"
+)
+
+RESERVED_TS = (
+    f"{_OF_WANTED}SELECT row.request_id, row.attempt_no, row.ts FROM wanted CROSS JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = wanted.request_id AND row.attempt_no = wanted.attempt_no AND row.kind = 'reserved'"
+)
+
+OPEN_HOLD = "INSERT INTO holds VALUES {rows}"
+
+CLOSE_HOLD = "DELETE FROM holds WHERE (request_id, attempt_no) IN (VALUES {rows})"
+
+MOVE_BALANCE = (
+    "INSERT INTO balances VALUES {rows} ON CONFLICT (scope, period, start_ms) DO UPDATE"
+    " SET spent_nano = spent_nano + excluded.spent_nano, reserved_nano = reserved_nano + excluded.reserved_nano"
+)
+
+_GROUP = "day, local, decision, backend, provider, model, status, document, key_id, tier, task"
+
+TOTALS = f"""
+SELECT date(ts / 86400000 * 86400, 'unixepoch') AS day, local, decision, backend, provider, model, status, document,
+       key_id, tier, task,
+       sum(kind = 'charged'), sum(kind = 'charged' AND status IN ({_ANSWERED})),
+       sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens),
        sum(reasoning_tokens), sum(CASE WHEN kind = 'charged'
                 THEN 2 * prompt_tokens * completion_tokens + completion_tokens * completion_tokens ELSE 0
                 END),
        sum(gpu_us), sum(amount_nano)
   FROM entries
  WHERE ts >= ? AND ts < ? AND kind IN ('charged', 'adjusted')
- GROUP BY local, decision, backend, provider, model, status, document
- ORDER BY local DESC, decision, backend, provider, model, status, document
-"""
+ GROUP BY {_GROUP}
+ ORDER BY {_GROUP.replace("local", "local DESC")}
+"""  # noqa: S608
+
+RENTALS = (
+    "SELECT id, gpu, count, price_nano_per_hour, kind, started_ms, stopped_ms, source FROM rentals"
+    " WHERE started_ms < ? AND coalesce(stopped_ms, 9223372036854775807) > ? ORDER BY started_ms, id"
+)
 
 REQUESTS = "SELECT count(DISTINCT request_id) FROM entries WHERE ts >= ? AND ts < ? AND kind = 'charged'"
 
@@ -70,13 +110,3 @@ KEYS = (
 )
 
 KEYS_REVISION = "SELECT keys_revision FROM marks"
-
-
-def scope_filter(scope: str) -> tuple[str, dict[str, str]]:
-    """SQL condition on table alias `row` and its bound values for a budget scope. Raises BudgetError if
-    unknown."""
-    check_scope(scope)
-    if scope == "all":
-        return "TRUE", {}
-    kind, _, name = scope.partition(":")
-    return f"row.{_SCOPE_COLUMNS[kind]} = :name", {"name": name}

@@ -1,286 +1,215 @@
-"""The two-sided report of a day: what the rented GPU cost, what the cloud cost, and what each would have
-cost alone.
+"""The two-sided report: what the rented GPUs cost, what the cloud cost, and what each would have cost alone.
 
-Fixed side: the gpu_hour rows of the day are billed; each local attempt used its work share of them, the
-rest is idle (Used + Unused = Billed to the nano-dollar). Cloud side: charges of the day by the reason the
-request went there, and holds that are not settled (in flight, or lost in a crash: they count at their bound
-until reconciled).
+Fixed side: the rented time of each UTC day is billed; each local attempt used its work share of it, the rest is idle
+(Used + Unused = Billed to the nano-dollar, day by day). Cloud side: charges by the reason the request went there, and
+holds that are not settled (in flight, or lost in a crash: they count at their bound until reconciled).
 
-"What if" figures take the day's answered requests with the token counts of the backend that answered.
-All-cloud: priced at an alternative's tariff without cache discounts, rounded once. All-local: their work on
-this GPU at the configured coefficients, in whole GPUs, on average over the billed hours (peaks may need
-more). A document's cost is its cloud charge plus its part of the whole fixed bill by work, idle time
-included.
+"What if" figures take the answered requests with the token counts of the backend that answered. All-cloud: priced at an
+alternative's tariff without cache discounts, rounded once. All-local: their work on this GPU at the configured
+coefficients, in whole GPUs, on average over the billed hours (peaks may need more). A document's cost is its cloud
+charge plus its part of the whole fixed bill of its day by work, idle time included.
+
+A report reads the entries of its time once (`Ledger.totals`); the forecast reads balances, one per day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
-from spillway_router.core.attribution import (
-    BreakEven,
-    FixedSplit,
-    GpuRental,
-    TrafficShape,
-    WorkCoefficients,
-    break_even,
-    split_billed,
-    work_sum_us,
+from spillway_router.core.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even, work_sum_us
+from spillway_router.core.tariff import NANO, Tariff, price_many
+from spillway_router.ledger.base import Ledger, RentalRecord, Total
+from spillway_router.ledger.entries import ANSWERED, Entry
+from spillway_router.ledger.fixed import FixedDay, Line, Rent, fixed_days, lines, rent
+from spillway_router.ledger.outlook import outlook
+from spillway_router.ledger.report_groups import Costs, group_rows, per, served_of, units_of
+from spillway_router.ledger.report_model import (
+    AllLocal,
+    Alternative,
+    CloudRow,
+    CloudSide,
+    FixedSide,
+    LocalRow,
+    Period,
+    RentalRow,
+    Report,
 )
-from spillway_router.core.tariff import Tariff, price_many
-from spillway_router.ledger.base import Ledger, Rented, Total
-from spillway_router.ledger.entries import ANSWERED
+from spillway_router.ledger.report_range import GroupKey, ReportRange
 
 CLOUD_ROWS = ("overflow", "escalated", "fallback", "pinned", "byok", "other")
+_PRICE_PLACES = Decimal("0.000001")
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """Work done by one group: attempts, those that answered a request, documents among these, tokens of
-    these."""
+class Terms:
+    """What the configuration knows of costs: the GPU's price where nothing was rented, work per token, priced models,
+    and the month's cap on all cloud spend in nano-dollars."""
 
-    attempts: int
-    answers: int
-    documents: int
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class UnitCosts:
-    """Nano-dollars per answered request, per 1,000 tokens (prompt and completion), per document; None
-    without any."""
-
-    per_request_nano: int | None
-    per_1k_tokens_nano: int | None
-    per_document_nano: int | None
+    gpu: GpuRental
+    coefficients: WorkCoefficients
+    alternatives: Mapping[str, Tariff]
+    month_budget_nano: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class LocalRow:
-    """One local model: what it served, GPU seconds of work, its share of the bill. Discarded drafts were
-    escalated."""
+class _Books:
+    """What was read for one report."""
 
-    backend: str
-    model: str
-    served: Served
-    discarded: int
-    gpu_seconds: float
-    used_nano: int
+    totals: tuple[Total, ...]
+    holds: tuple[Entry, ...]
+    rent: Rent
+    days: tuple[FixedDay, ...]
+    lines: tuple[Line, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FixedSide:
-    """The rented GPUs: price in USD per GPU-hour, GPU-hours billed, bill, its used and idle part,
-    utilisation 0-1."""
-
-    price_per_hour_usd: str
-    gpus: int
-    gpu_hours: float
-    billed_nano: int
-    used_nano: int
-    idle_nano: int
-    utilisation: float
-    overcommitted: bool
-    rows: tuple[LocalRow, ...]
-    served: Served
-    units: UnitCosts
-
-
-@dataclass(frozen=True, slots=True)
-class CloudRow:
-    """Requests that went to the cloud for one reason: what was served there and what it cost."""
-
-    decision: str
-    served: Served
-    cost_nano: int
-    per_answer_nano: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class CloudSide:
-    """Per-request cost: rows by decision, attempts not settled yet at their bound, and the sum of both."""
-
-    rows: tuple[CloudRow, ...]
-    unsettled: int
-    unsettled_nano: int
-    cost_nano: int
-    served: Served
-    units: UnitCosts
-
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """One priced model instead of everything: its cost for the day's answers, what was saved against it
-    (negative: lost), and when renting the GPU pays against it."""
-
-    name: str
-    tariff_ref: str
-    all_cloud_nano: int
-    savings_nano: int
-    break_even: BreakEven
-
-
-@dataclass(frozen=True, slots=True)
-class AllLocal:
-    """Everything on the GPU instead: GPUs needed on average, fixed cost of that many for the billed hours."""
-
-    gpus_needed: int
-    cost_nano: int
-    savings_nano: int
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The report of one UTC day (`start_ms` to `end_ms`, epoch milliseconds). `capacity_per_day`: answered
-    requests of the day's mean shape that the rented GPUs could do in 24 hours at full load."""
-
-    day: str
-    start_ms: int
-    end_ms: int
-    requests: int
-    fixed: FixedSide
-    cloud: CloudSide
-    total_nano: int
-    served: Served
-    units: UnitCosts
-    alternatives: tuple[Alternative, ...]
-    all_local: AllLocal | None
-    capacity_per_day: float | None
-
-
-def day_report(
-    ledger: Ledger,
-    day: date,
-    gpu: GpuRental,
-    coefficients: WorkCoefficients,
-    alternatives: Mapping[str, Tariff],
+def build_report(
+    ledger: Ledger, asked: ReportRange, terms: Terms, now_ms: int, by: tuple[GroupKey, ...] = ()
 ) -> Report:
-    """Build the report of a UTC day; of a day that still runs, as far as it is. Raises
-    LedgerUnavailableError."""
-    start_ms, end_ms = day_range(day)
+    """Build the report of a range; of one that still runs, as far as it is. Raises LedgerUnavailableError."""
+    start_ms, end_ms = asked.start_ms, asked.end_ms
     totals = ledger.totals(start_ms, end_ms)
-    rented = ledger.rented(start_ms, end_ms)
-    holds = ledger.open_reservations(start_ms, end_ms)
-    local = [total for total in totals if total.local]
-    split = split_billed(rented.billed_nano, rented.gpu_us, [max(0, total.gpu_us) for total in local])
-    cloud = _cloud_side(
-        [total for total in totals if not total.local], len(holds), sum(hold.reserved_nano for hold in holds)
-    )
-    total_nano = rented.billed_nano + cloud.cost_nano
-    fixed = _fixed_side(local, split, rented, gpu)
-    shape = _shape(totals, coefficients)
-    served = _served(totals)
-    document_nano = _document_nano(local, split) + sum(
-        total.cost_nano for total in totals if total.document and not total.local
-    )
+    rented = rent(ledger, start_ms, end_ms, now_ms)
+    days = fixed_days(rented.days, totals)
+    books = _Books(totals, ledger.open_reservations(start_ms, end_ms), rented, days, lines(days, totals))
+    fixed = _fixed_side(books, terms.gpu)
+    cloud = _cloud_side([total for total in totals if not total.local], books.holds)
+    total_nano = fixed.billed_nano + cloud.cost_nano
+    gpu = GpuRental(Decimal(fixed.price_per_hour_usd), fixed.gpus)
+    shape = _shape(totals, terms.coefficients)
+    alternatives = tuple(_alternative(n, tariff, gpu, shape, total_nano) for n, tariff in terms.alternatives.items())
+    cheapest = min(alternatives, key=lambda a: a.all_cloud_nano, default=None)
+    at = None if cheapest is None else terms.alternatives[cheapest.name]
+    served = served_of(totals)
+    document_nano = sum(map(_document_nano, days)) + sum(t.cost_nano for t in totals if t.document and not t.local)
     return Report(
-        day=day.isoformat(),
+        period=Period(asked.name, asked.first.isoformat(), asked.after.isoformat(), asked.days),
+        day=asked.first.isoformat() if asked.days == 1 else None,
         start_ms=start_ms,
         end_ms=end_ms,
+        made_ms=now_ms,
         requests=ledger.requests(start_ms, end_ms),
         fixed=fixed,
         cloud=cloud,
         total_nano=total_nano,
         served=served,
-        units=_units(total_nano, served, document_nano),
-        alternatives=tuple(_alternative(name, tariff, gpu, shape, total_nano) for name, tariff in alternatives.items()),
-        all_local=_all_local(rented, gpu, shape, total_nano),
-        capacity_per_day=86_400e6 * gpu.count * shape.requests / shape.work_us if shape.work_us else None,
+        units=units_of(total_nano, served, document_nano),
+        alternatives=alternatives,
+        cheapest=None if cheapest is None else cheapest.name,
+        all_local=_all_local(fixed, shape, total_nano),
+        capacity_per_day=86_400e6 * fixed.gpus * shape.requests / shape.work_us if shape.work_us else None,
+        by=by,
+        groups=group_rows(Costs(books.lines, days, books.holds, at), by) if by else (),
+        forecast=outlook(ledger, now_ms, terms.month_budget_nano),
     )
 
 
-def day_range(day: date) -> tuple[int, int]:
-    """First millisecond of the UTC day and of the next one (epoch)."""
-    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return int(midnight.timestamp() * 1000), int((midnight + timedelta(days=1)).timestamp() * 1000)
-
-
-def _served(totals: Sequence[Total]) -> Served:
-    answered = [total for total in totals if total.status in ANSWERED]
-    return Served(
-        attempts=sum(total.attempts for total in totals),
-        answers=sum(total.attempts for total in answered),
-        documents=sum(total.attempts for total in answered if total.document),
-        prompt_tokens=sum(total.prompt_tokens for total in answered),
-        completion_tokens=sum(total.completion_tokens for total in answered),
-    )
-
-
-def _units(cost_nano: int, served: Served, document_nano: int) -> UnitCosts:
-    tokens = served.prompt_tokens + served.completion_tokens
-    return UnitCosts(
-        _per(cost_nano, served.answers), _per(cost_nano * 1000, tokens), _per(document_nano, served.documents)
-    )
-
-
-def _per(nano: int, count: int) -> int | None:
-    return (2 * nano + count) // (2 * count) if count else None
-
-
-def _fixed_side(local: Sequence[Total], split: FixedSplit, rented: Rented, gpu: GpuRental) -> FixedSide:
-    models = sorted({(total.backend, total.model) for total in local})
+def _fixed_side(books: _Books, gpu: GpuRental) -> FixedSide:
+    local = [line for line in books.lines if line.total.local]
     rows = []
-    for backend, model in models:
-        mine = [
-            (total, used)
-            for total, used in zip(local, split.used_nano, strict=True)
-            if (total.backend, total.model) == (backend, model)
-        ]
-        group = [total for total, _ in mine]
+    for backend, model in sorted({(line.total.backend, line.total.model) for line in local}):
+        mine = [line for line in local if (line.total.backend, line.total.model) == (backend, model)]
+        group = [line.total for line in mine]
         rows.append(
             LocalRow(
                 backend=backend,
                 model=model,
-                served=_served(group),
+                served=served_of(group),
                 discarded=sum(total.attempts for total in group if total.status == "discarded"),
                 gpu_seconds=sum(total.gpu_us for total in group) / 1e6,
-                used_nano=sum(used for _, used in mine),
+                used_nano=sum(line.used_nano for line in mine),
             )
         )
-    served = _served(local)
+    billed = sum(day.rented.billed_nano for day in books.days)
+    rented_us = sum(day.rented.gpu_us for day in books.days)
+    # Work on time that nobody rented uses nothing of the bill.
+    worked_us = sum(min(day.work_us, day.rented.gpu_us) for day in books.days)
+    served = served_of([line.total for line in local])
+    price, gpus = _rented_at(books.rent, billed, rented_us, gpu)
     return FixedSide(
-        price_per_hour_usd=f"{gpu.price_per_hour:f}",
-        gpus=gpu.count,
-        gpu_hours=rented.gpu_us / 3.6e9,
-        billed_nano=rented.billed_nano,
-        used_nano=split.used_total_nano,
-        idle_nano=split.idle_nano,
-        utilisation=split.utilisation,
-        overcommitted=split.overcommitted and rented.gpu_us > 0,
+        price_per_hour_usd=price,
+        gpus=gpus,
+        gpu_hours=rented_us / 3.6e9,
+        billed_nano=billed,
+        used_nano=sum(day.split.used_total_nano for day in books.days),
+        idle_nano=sum(day.split.idle_nano for day in books.days),
+        utilisation=worked_us / rented_us if rented_us else 0.0,
+        overcommitted=any(day.split.overcommitted and day.rented.gpu_us > 0 for day in books.days),
+        rentals=tuple(_rental_row(record, b.nano, b.gpu_us) for record, b in books.rent.rentals if b.gpu_us),
         rows=tuple(rows),
         served=served,
-        units=_units(rented.billed_nano, served, _document_nano(local, split)),
+        units=units_of(billed, served, sum(map(_document_nano, books.days))),
     )
 
 
-def _document_nano(local: Sequence[Total], split: FixedSplit) -> int:
-    """The part of the whole fixed bill that documents bear by work, idle time spread over all work."""
-    work = sum(max(0, total.gpu_us) for total in local)
-    documents = sum(max(0, total.gpu_us) for total in local if total.document)
-    billed = split.used_total_nano + split.idle_nano
-    return (2 * billed * documents + work) // (2 * work) if work else 0
+def _rented_at(rented: Rent, billed_nano: int, gpu_us: int, gpu: GpuRental) -> tuple[str, int]:
+    """Price of one GPU-hour in USD and GPUs at once at most; the configuration's where nothing was rented."""
+    records = [record for record, part in rented.rentals if part.gpu_us]
+    if not records:
+        return f"{gpu.price_per_hour:f}", gpu.count
+    changes = sorted(
+        [(r.started_ms, 1, r.count) for r in records]
+        + [(r.stopped_ms, 0, -r.count) for r in records if r.stopped_ms is not None]
+    )
+    at_once = most = 0
+    for _, _, change in changes:
+        at_once += change
+        most = max(most, at_once)
+    prices = {record.price_nano_per_hour for record in records}
+    if len(prices) == 1:
+        return _price_text(prices.pop()), most
+    mean = Decimal(billed_nano) * 3_600_000_000 / gpu_us / NANO
+    return f"{mean.quantize(_PRICE_PLACES):f}", most
 
 
-def _cloud_side(cloud: Sequence[Total], unsettled: int, unsettled_nano: int) -> CloudSide:
+def _rental_row(record: RentalRecord, nano: int, gpu_us: int) -> RentalRow:
+    return RentalRow(
+        id=record.id,
+        gpu=record.gpu,
+        count=record.count,
+        price_per_hour_usd=_price_text(record.price_nano_per_hour),
+        kind=record.kind,
+        source=record.source,
+        started_ms=record.started_ms,
+        stopped_ms=record.stopped_ms,
+        gpu_hours=gpu_us / 3.6e9,
+        billed_nano=nano,
+    )
+
+
+def _price_text(nano: int) -> str:
+    """Nano-dollars as the price somebody wrote: without zeros behind the cents."""
+    value = Decimal(nano) / NANO
+    cents = value.quantize(Decimal("0.01"))
+    return f"{cents if cents == value else value.normalize():f}"
+
+
+def _document_nano(day: FixedDay) -> int:
+    """The part of a day's whole bill that documents bear by work, idle time spread over all work."""
+    documents = sum(max(0, total.gpu_us) for total in day.local if total.document)
+    work = day.work_us
+    return (2 * day.rented.billed_nano * documents + work) // (2 * work) if work and day.rented.gpu_us else 0
+
+
+def _cloud_side(cloud: Sequence[Total], holds: Sequence[Entry]) -> CloudSide:
     rows = []
     for label in CLOUD_ROWS:
         group = [total for total in cloud if _label(total) == label]
         cost = sum(total.cost_nano for total in group)
-        served = _served(group)
-        rows.append(CloudRow(label, served, cost, _per(cost, served.answers)))
-    served = _served(cloud)
-    settled = sum(row.cost_nano for row in rows)
+        served = served_of(group)
+        rows.append(CloudRow(label, served, cost, per(cost, served.answers)))
+    served = served_of(cloud)
+    unsettled_nano = sum(hold.reserved_nano for hold in holds)
+    cost = sum(row.cost_nano for row in rows) + unsettled_nano
     documents = sum(total.cost_nano for total in cloud if total.document)
     return CloudSide(
         rows=tuple(rows),
-        unsettled=unsettled,
+        unsettled=len(holds),
         unsettled_nano=unsettled_nano,
-        cost_nano=settled + unsettled_nano,
+        cost_nano=cost,
         served=served,
-        units=_units(settled + unsettled_nano, served, documents),
+        units=units_of(cost, served, documents),
     )
 
 
@@ -289,7 +218,7 @@ def _label(total: Total) -> str:
 
 
 def _shape(totals: Sequence[Total], coefficients: WorkCoefficients) -> TrafficShape:
-    """All answered requests of the day, with the work they are or would be on the local GPU."""
+    """All answered requests, with the work they are or would be on the local GPU."""
     answered = [total for total in totals if total.status in ANSWERED]
     cloud = [total for total in answered if not total.local]
     work = sum(max(0, total.gpu_us) for total in answered if total.local) + work_sum_us(
@@ -298,7 +227,7 @@ def _shape(totals: Sequence[Total], coefficients: WorkCoefficients) -> TrafficSh
         sum(total.kv_token_steps_x2 for total in cloud),
         coefficients,
     )
-    served = _served(answered)
+    served = served_of(answered)
     return TrafficShape(served.answers, served.prompt_tokens, served.completion_tokens, work)
 
 
@@ -307,9 +236,10 @@ def _alternative(name: str, tariff: Tariff, gpu: GpuRental, shape: TrafficShape,
     return Alternative(name, tariff.ref, cost, cost - total_nano, break_even(gpu, shape, tariff))
 
 
-def _all_local(rented: Rented, gpu: GpuRental, shape: TrafficShape, total_nano: int) -> AllLocal | None:
-    if not rented.gpu_us or not shape.requests:
+def _all_local(fixed: FixedSide, shape: TrafficShape, total_nano: int) -> AllLocal | None:
+    rented_us = round(fixed.gpu_hours * 3.6e9)
+    if not rented_us or not shape.requests:
         return None
-    needed = max(gpu.count, -(-shape.work_us * gpu.count // rented.gpu_us))
-    cost = (2 * rented.billed_nano * needed + gpu.count) // (2 * gpu.count)
+    needed = max(fixed.gpus, -(-shape.work_us * fixed.gpus // rented_us))
+    cost = (2 * fixed.billed_nano * needed + fixed.gpus) // (2 * fixed.gpus)
     return AllLocal(needed, cost, cost - total_nano)

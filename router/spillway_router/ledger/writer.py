@@ -1,7 +1,7 @@
 """Durable rows for an event loop: one thread commits what many requests submit, together.
 
-    submit()  queues the entries and gives a future      (event loop)
-    thread    takes all that is queued, appends it in one transaction, synced to disk
+    submit()  queues a write and gives a future      (event loop)
+    thread    takes all that is queued, commits it in one transaction, synced to disk
     done      one callback on the loop resolves all futures of the batch
 
 While one commit is on its way to the disk the next batch gathers, so under load a sync is shared by every
@@ -24,17 +24,20 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 
 from spillway_router.ledger.base import (
-    EntryConflictError,
-    EntryRejectedError,
+    Cap,
+    CapReached,
     Ledger,
     LedgerClosedError,
     LedgerError,
     LedgerFullError,
     LedgerUnavailableError,
+    Write,
 )
 from spillway_router.ledger.entries import Entry
 
 MAX_ROWS = 20_000
+SPARE_ROWS = 20_000
+"""Room above the bound for entries that close a hold."""
 MAX_BATCH_ROWS = 1_024
 PROBE_EVERY_S = 1.0
 
@@ -51,13 +54,8 @@ class WriterHealth:
     queued_rows: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Submission:
-    entries: tuple[Entry, ...]
-    future: asyncio.Future[None]
-
-
-_Result = LedgerError | None
+_Submission = tuple[Write, asyncio.Future[CapReached | None]]
+_Result = CapReached | LedgerError | None
 
 
 class LedgerWriter:
@@ -80,7 +78,7 @@ class LedgerWriter:
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Submission | None] = SimpleQueue()
-        self._open: set[asyncio.Future[None]] = set()
+        self._open: set[asyncio.Future[CapReached | None]] = set()
         self._queued_rows = 0
         self._stored_rows = 0
         self._failed_rows = 0
@@ -106,22 +104,25 @@ class LedgerWriter:
         """False while a reservation could not be made durable: degraded, full or closed."""
         return self._reason is None and not self._closed and self._queued_rows < self._max_rows
 
-    def submit(self, entries: tuple[Entry, ...]) -> asyncio.Future[None]:
-        """Queue entries, stored in one transaction; the future resolves when they are on disk.
+    def submit(
+        self, entries: tuple[Entry, ...], caps: tuple[Cap, ...] = (), *, closing: bool = False
+    ) -> asyncio.Future[CapReached | None]:
+        """Queue entries, stored together under these caps; the future resolves when they are on disk, or with the cap
+        that stopped them.
 
-        The future raises EntryRejectedError or LedgerUnavailableError (nothing stored) or
-        EntryConflictError (an entry with the same key and other content was there; the others are stored).
-        Raises LedgerFullError or LedgerClosedError at once if they can't be queued.
+        The future raises EntryRejectedError, EntryConflictError or LedgerUnavailableError; then nothing is stored.
+        Raises LedgerFullError or LedgerClosedError at once if they can't be queued. `closing` entries end a hold that
+        is stored: they may still be queued when others can't, as they are as many as the calls in flight at most.
         """
         if self._closed:
             raise LedgerClosedError("the ledger writer is closed")
-        if self._queued_rows + len(entries) > self._max_rows:
+        if self._queued_rows + len(entries) > self._max_rows + (SPARE_ROWS if closing else 0):
             self._failed_rows += len(entries)
             raise LedgerFullError(f"{self._queued_rows} ledger rows wait to be written, {self._max_rows} at most")
-        future: asyncio.Future[None] = self._loop.create_future()
+        future: asyncio.Future[CapReached | None] = self._loop.create_future()
         self._open.add(future)
         self._queued_rows += len(entries)
-        self._queue.put(_Submission(entries, future))
+        self._queue.put((Write(entries, caps), future))
         return future
 
     async def close(self, timeout_s: float) -> bool:
@@ -143,19 +144,19 @@ class LedgerWriter:
     # Loop side of a finished batch.
 
     def _acknowledge(self, batch: Sequence[_Submission], results: Sequence[_Result]) -> None:
-        for submission, result in zip(batch, results, strict=True):
-            rows = len(submission.entries)
+        for (write, future), result in zip(batch, results, strict=True):
+            rows = len(write.entries)
             self._queued_rows -= rows
-            future = submission.future
             self._open.discard(future)
+            if isinstance(result, LedgerError):
+                self._failed_rows += rows
+                if not future.done():  # its request may have been cancelled meanwhile
+                    future.set_exception(result)
+                continue
             if result is None:
                 self._stored_rows += rows
-                if not future.done():  # its request may have been cancelled meanwhile
-                    future.set_result(None)
-            else:
-                self._failed_rows += rows
-                if not future.done():
-                    future.set_exception(result)
+            if not future.done():
+                future.set_result(result)
         last = results[-1]
         self._turn(str(last) if isinstance(last, LedgerUnavailableError) else None)
 
@@ -190,7 +191,7 @@ class LedgerWriter:
             item = self._queue.get(timeout=timeout_s)
             while item is not None:
                 batch.append(item)
-                rows += len(item.entries)
+                rows += len(item[0].entries)
                 if rows >= MAX_BATCH_ROWS:
                     return batch, False
                 item = self._queue.get_nowait()
@@ -198,23 +199,14 @@ class LedgerWriter:
             return batch, False
         return batch, True
 
-    def _store(self, batch: Sequence[_Submission]) -> list[_Result]:
-        """Append the batch; if an entry in it is refused, each submission alone, so that it fails by
-        itself."""
-        entries = [entry for submission in batch for entry in submission.entries]
+    def _store(self, batch: Sequence[_Submission]) -> Sequence[_Result]:
         try:
-            conflicts = self._ledger.append(entries)
-        except EntryRejectedError as error:
-            if len(batch) == 1:
-                return [error]
-            return [self._store([submission])[0] for submission in batch]
+            return self._ledger.commit([write for write, _ in batch])
         except LedgerError as error:
             reason = str(error)
         except Exception as error:
             # The thread must outlive any fault: a request would wait for its row for ever.
             reason = f"writing failed: {type(error).__name__}: {error}"
-        else:
-            return [_conflict(submission, conflicts) for submission in batch]
         # One exception object each: raised in several tasks, a shared one would gather all their tracebacks.
         return [LedgerUnavailableError(reason) for _ in batch]
 
@@ -233,14 +225,3 @@ class LedgerWriter:
     def _finish(self) -> None:
         if not self._stopped.done():
             self._stopped.set_result(None)
-
-
-def _conflict(submission: _Submission, conflicts: Sequence[Entry]) -> _Result:
-    if not conflicts:
-        return None
-    # By identity: the same content submitted twice at once is stored once, and neither is a conflict.
-    mine = [entry for entry in submission.entries if any(entry is other for other in conflicts)]
-    if not mine:
-        return None
-    request_id, attempt_no, kind = mine[0].key
-    return EntryConflictError(f"{kind} of attempt {attempt_no} of {request_id} is already there with other content")

@@ -10,7 +10,7 @@ import orjson
 
 from spillway_router.core.model import Attempt, Candidate, Outcome, RequestFacts
 from spillway_router.core.tariff import Usage
-from spillway_router.ledger.accounts import Accounts, Ended, Hold
+from spillway_router.ledger.accounts import Accounts, Durable, Ended, Hold
 from spillway_router.ledger.entries import Status
 from spillway_router.proxy import wire
 from spillway_router.proxy.facts import ROUTING_FIELDS
@@ -113,7 +113,7 @@ class Call:
         self.no = hold.entry.attempt_no
         self.sent_at = trip.sent_at
         self._request_started = request_started
-        self._durable: asyncio.Future[None] | None = None
+        self._durable: Durable | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.record: Attempt | None = None
         self.first_event_at: float | None = None

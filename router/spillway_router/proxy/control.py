@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from spillway_router.core.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.policy import decide
 from spillway_router.core.tariff import usd
+from spillway_router.ledger.report_range import Asked, RangeError
 from spillway_router.proxy import wire
 from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.replies import error_body, refusal_headers
@@ -20,6 +21,7 @@ from spillway_router.proxy.services import Services
 
 READERS = frozenset({"inference", "viewer", "admin"})
 ADMINS = frozenset({"admin"})
+_USAGE_PARAMS = frozenset({"day", "month", "from", "to", "by"})
 _SHAPE: tuple[tuple[str, Endpoint], ...] = (("messages", "chat"), ("prompt", "completions"), ("input", "embeddings"))
 
 
@@ -29,8 +31,8 @@ class ControlHooks:
 
     metrics: Callable[[], tuple[str, bytes]]
     """Content type and exposition."""
-    usage: Callable[[str], Awaitable[Mapping[str, Any]]]
-    """Report of a day (ISO date or `today`) as JSON values. Raises ValueError for a bad date."""
+    usage: Callable[[Asked], Awaitable[Mapping[str, Any]]]
+    """The report that was asked for as JSON values. Raises RangeError for days or a grouping that can't be used."""
     stored: Callable[[str], list[Mapping[str, Any]]]
     """Ledger entries of a request that memory no longer holds."""
     reload: Callable[[], Awaitable[list[str]]]
@@ -170,12 +172,19 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
         return {"facts": _facts(facts), **_decision(decision)}
 
     @api.get("/v1/usage")
-    async def usage(request: Request, day: str = "today") -> Any:
+    async def usage(request: Request) -> Any:
+        """Both sides of the cost: `day` or `month` or `from` and `to` (UTC; today without), `by` one or more keys."""
         _caller(s, request, frozenset({"viewer", "admin"}))
+        asked = request.query_params
+        unknown = sorted(asked.keys() - _USAGE_PARAMS)
+        if unknown:
+            message = f"{unknown[0]} is not known here; use {', '.join(sorted(_USAGE_PARAMS))}"
+            raise RefusedError(Refusal(400, "invalid_request", message, unknown[0]))
+        day, month, first, last = (asked.get(name, "") for name in ("day", "month", "from", "to"))
         try:
-            return await hooks.usage(day)
-        except ValueError as error:
-            raise RefusedError(Refusal(400, "invalid_request", f"day: {error}", "day")) from None
+            return await hooks.usage(Asked(day, month, first, last, tuple(asked.getlist("by"))))
+        except RangeError as error:
+            raise RefusedError(Refusal(400, "invalid_request", str(error), error.param)) from None
 
 
 async def _bounded_body(request: Request, limit: int) -> bytes:

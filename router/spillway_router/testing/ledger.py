@@ -3,67 +3,120 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from threading import Lock
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
-from spillway_router.core.budget import check_scope
-from spillway_router.ledger.base import Balance, EntryConflictError, EntryRejectedError, KeyRecord, Rented, Total
-from spillway_router.ledger.entries import KINDS, Entry
+from spillway_router.core.budget import Period, check_scope
+from spillway_router.ledger.base import (
+    Balance,
+    BalanceKey,
+    EntryConflictError,
+    EntryRejectedError,
+    KeyRecord,
+    Ledger,
+    Linked,
+    RentalRecord,
+    Rented,
+    Total,
+    Write,
+    WriteResult,
+)
+from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
+from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
 
-_OF_SCOPE = {"backend": "backend", "key": "key_id", "tier": "tier"}
 _TYPES = get_type_hints(Entry)
 _TEXT = tuple(name for name, kind in _TYPES.items() if kind is str)
 _COUNTS = tuple(name for name, kind in _TYPES.items() if kind is int)
 _MOST = 2**63 - 1
 
 
-class MemoryLedger:
+class MemoryLedger(Ledger):
     """See spillway_router.ledger.base.Ledger."""
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, int, str], Entry] = {}
+        self._links: list[bytes] = []
+        self._holds: dict[HoldKey, OpenHold] = {}
+        self._reserved_ts: dict[HoldKey, int] = {}
+        self._closed: set[HoldKey] = set()
+        self._balances: dict[BalanceKey, Balance] = {}
+        self._routers: dict[str, int] = {}
         self._keys: dict[str, KeyRecord] = {}
+        self._rentals: dict[str, RentalRecord] = {}
         self._revision = 0
         self._lock = Lock()
 
-    def append(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-        """See Ledger.append."""
-        for entry in entries:
-            _check(entry)
+    def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
+        """See Ledger.commit."""
         with self._lock:
-            return tuple(entry for entry in entries if self._entries.setdefault(entry.key, entry) != entry)
+            return [self._commit(write) for write in writes]
+
+    def _commit(self, write: Write) -> WriteResult:
+        new: dict[tuple[str, int, str], Entry] = {}
+        for entry in write.entries:
+            problem = _problem(entry)
+            if problem:
+                return EntryRejectedError(f"the ledger refused an entry: {problem}")
+            known = self._entries.get(entry.key) or new.get(entry.key)
+            if known is None:
+                new[entry.key] = entry
+            elif known != entry:
+                return conflicting(entry)
+        caps = write.caps if any(entry.kind == "reserved" for entry in new.values()) else ()
+        posting = Posting(Stored(self._holds, self._reserved_ts, self._closed, self._balances))
+        result = posting.post(Write(tuple(new.values()), caps))
+        if result is None:
+            self._store(new.values(), posting)
+        return result
+
+    def _store(self, entries: Iterable[Entry], posting: Posting) -> None:
+        for entry in entries:
+            self._entries[entry.key] = entry
+            self._links.append(link_of(self._links[-1] if self._links else GENESIS, row_of(entry)))
+            attempt = (entry.request_id, entry.attempt_no)
+            if entry.kind == "reserved":
+                self._reserved_ts[attempt] = entry.ts
+            elif entry.kind in ("charged", "released"):
+                self._closed.add(attempt)
+        self._holds |= posting.opened
+        for hold in posting.closed:
+            self._holds.pop(hold, None)
+        for key, (spent, reserved) in posting.deltas.items():
+            had = self._balances.get(key, Balance(0, 0))
+            self._balances[key] = Balance(had.spent_nano + spent, had.reserved_nano + reserved)
 
     def probe(self) -> None:
         """See Ledger.probe: memory can always be written."""
 
-    def balance(self, scope: str, start_ms: int, end_ms: int) -> Balance:
+    def balance(self, scope: str, period: Period, start_ms: int) -> Balance:
         """See Ledger.balance."""
         check_scope(scope)
-        kind, _, name = scope.partition(":")
-        rows = [e for e in self._all() if kind == "all" or getattr(e, _OF_SCOPE[kind]) == name]
-        spent = sum(
-            e.amount_nano
-            for e in rows
-            if e.kind in ("charged", "adjusted") and start_ms <= self._period_of(e) < end_ms and e.ts >= start_ms
-        )
-        held = {e.key for e in self.open_reservations(start_ms, end_ms)}
-        return Balance(spent, sum(e.reserved_nano for e in rows if e.key in held))
+        return self._balances.get((scope, period, start_ms), Balance(0, 0))
 
-    def _period_of(self, entry: Entry) -> int:
-        hold = self._entries.get((entry.request_id, entry.attempt_no, "reserved"))
-        return entry.ts if hold is None else hold.ts
+    def balances(self) -> Mapping[BalanceKey, Balance]:
+        """See Ledger.balances."""
+        with self._lock:
+            return {key: found for key, found in self._balances.items() if found != Balance(0, 0)}
 
     def open_reservations(self, start_ms: int, end_ms: int) -> tuple[Entry, ...]:
         """See Ledger.open_reservations."""
-        known = {e.key for e in self._all()}
+        return tuple(e for e in self._all() if self._is_open(e) and start_ms <= e.ts < end_ms)
+
+    def _is_open(self, entry: Entry) -> bool:
+        return entry.kind == "reserved" and (entry.request_id, entry.attempt_no) in self._holds
+
+    def alive(self, router_id: str, now_ms: int) -> None:
+        """See Ledger.alive."""
+        self._routers[router_id] = max(now_ms, self._routers.get(router_id, now_ms))
+
+    def orphans(self, now_ms: int, silent_ms: int) -> tuple[Entry, ...]:
+        """See Ledger.orphans."""
+        last = now_ms - silent_ms
         return tuple(
-            e
-            for e in self._all()
-            if e.kind == "reserved"
-            and start_ms <= e.ts < end_ms
-            and not {(e.request_id, e.attempt_no, "charged"), (e.request_id, e.attempt_no, "released")} & known
+            e for e in self._all() if self._is_open(e) and max(e.ts, self._routers.get(e.router_id, e.ts)) <= last
         )
 
     def entries_of(self, request_id: str) -> tuple[Entry, ...]:
@@ -74,14 +127,20 @@ class MemoryLedger:
         """See Ledger.entries_between."""
         return iter([e for e in self._all() if start_ms <= e.ts < end_ms])
 
+    def chain(self) -> Iterator[Linked]:
+        """See Ledger.chain."""
+        pairs = zip(self._all(), list(self._links), strict=True)
+        return iter([Linked(seq, row_of(entry), link) for seq, (entry, link) in enumerate(pairs, 1)])
+
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
         """See Ledger.totals."""
-        groups: dict[tuple[bool, str, str, str, str, str, bool], list[Entry]] = defaultdict(list)
+        groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
         for e in self.entries_between(start_ms, end_ms):
             if e.kind in ("charged", "adjusted"):
-                key = (not e.local, e.decision, e.backend, e.provider, e.model, e.status, e.document)
-                groups[key].append(e)
-        return tuple(_total(rows) for _, rows in sorted(groups.items()))
+                day = datetime.fromtimestamp(e.ts / 1000, UTC).date().isoformat()
+                place = (e.backend, e.provider, e.model, e.status, e.document, e.key_id, e.tier, e.task)
+                groups[(day, not e.local, e.decision, *place)].append(e)
+        return tuple(_total(key, rows) for key, rows in sorted(groups.items()))
 
     def requests(self, start_ms: int, end_ms: int) -> int:
         """See Ledger.requests."""
@@ -91,6 +150,29 @@ class MemoryLedger:
         """See Ledger.rented."""
         rows = [e for e in self.entries_between(start_ms, end_ms) if e.kind == "gpu_hour"]
         return Rented(sum(e.amount_nano for e in rows), sum(e.gpu_us for e in rows))
+
+    def add_rental(self, record: RentalRecord) -> None:
+        """See RentalTable.add_rental."""
+        if record.id in self._rentals:
+            raise EntryConflictError(f"a rental with the id {record.id} exists; add it again")
+        self._rentals[record.id] = record
+
+    def rentals(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
+        """See RentalTable.rentals."""
+        found = [
+            record
+            for record in self._rentals.values()
+            if record.started_ms < end_ms and (record.stopped_ms is None or record.stopped_ms > start_ms)
+        ]
+        return tuple(sorted(found, key=lambda record: (record.started_ms, record.id)))
+
+    def stop_rental(self, rental_id: str, at_ms: int) -> bool:
+        """See RentalTable.stop_rental."""
+        known = self._rentals.get(rental_id)
+        if known is None or known.stopped_ms is not None:
+            return False
+        self._rentals[rental_id] = replace(known, stopped_ms=max(at_ms, known.started_ms))
+        return True
 
     def add_key(self, record: KeyRecord) -> None:
         """See KeyTable.add_key."""
@@ -124,10 +206,11 @@ class MemoryLedger:
             return list(self._entries.values())
 
 
-def _total(rows: list[Entry]) -> Total:
+def _total(key: tuple[Any, ...], rows: list[Entry]) -> Total:
     one = rows[0]
     charged = [e for e in rows if e.kind == "charged"]
     return Total(
+        day=key[0],
         local=one.local,
         decision=one.decision,
         backend=one.backend,
@@ -135,7 +218,11 @@ def _total(rows: list[Entry]) -> Total:
         model=one.model,
         status=one.status,
         document=one.document,
+        key_id=one.key_id,
+        tier=one.tier,
+        task=one.task,
         attempts=len(charged),
+        requests=sum(e.status in ANSWERED for e in charged),
         prompt_tokens=sum(e.prompt_tokens for e in rows),
         completion_tokens=sum(e.completion_tokens for e in rows),
         cached_tokens=sum(e.cached_tokens for e in rows),
@@ -146,8 +233,8 @@ def _total(rows: list[Entry]) -> Total:
     )
 
 
-def _check(entry: Entry) -> None:
-    """The rules that a database holds by its schema. Raises EntryRejectedError."""
+def _problem(entry: Entry) -> str:
+    """Which rule of a database's schema the entry breaks; empty if none."""
     problem = ""
     texts = [getattr(entry, name) for name in _TEXT]
     counts = {name: getattr(entry, name) for name in _COUNTS}
@@ -159,8 +246,7 @@ def _check(entry: Entry) -> None:
         problem = "a number does not fit 64 bits"
     elif entry.attempt_no < 0 or (entry.kind != "adjusted" and any(n < 0 for n in counts.values())):
         problem = "a number is negative"
-    if problem:
-        raise EntryRejectedError(f"the ledger refused an entry: {problem}")
+    return problem
 
 
 def _encodes(text: str) -> bool:

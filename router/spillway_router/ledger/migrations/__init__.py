@@ -14,10 +14,10 @@ class Migration(NamedTuple):
     sql: str
 
 
-def load_migrations() -> tuple[Migration, ...]:
-    """All migrations shipped with this version, lowest number first."""
+def load_migrations(package: str = __name__) -> tuple[Migration, ...]:
+    """All migrations of this kind of database (its package of SQL files), lowest number first."""
     found = []
-    for file in files(__name__).iterdir():
+    for file in files(package).iterdir():
         if file.name.endswith(".sql"):
             number, _, title = file.name.removesuffix(".sql").partition("_")
             found.append(Migration(int(number), title.replace("_", " "), file.read_text("utf-8")))

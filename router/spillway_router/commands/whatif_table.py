@@ -1,0 +1,80 @@
+"""The planning table for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spillway_router.core.tariff import usd
+from spillway_router.core.whatif import HOURS_PER_MONTH, Choice, Crossing, Plan
+
+
+def render_plan(plan: Plan, console: Console) -> None:
+    """Print the plan: per choice and volume USD per document and per month, the cheapest marked; then break-even."""
+    assumed = plan.assumptions
+    shape = f"{assumed.shape.prompt_tokens:,} prompt + {assumed.shape.output_tokens:,} output tokens a document"
+    console.print(Text(f"What if: {shape}, a month of {HOURS_PER_MONTH} h", style="bold"))
+    table = Table(title_justify="left", show_lines=True)
+    table.add_column("choice", overflow="fold")
+    for volume in plan.volumes:
+        table.add_column(f"{float(volume.per_month):,.0f}/month\n({float(volume.per_day):,.0f}/day)", justify="right")
+    for number, first in enumerate(plan.volumes[0].choices):
+        cells = (_cell(volume.choices[number]) for volume in plan.volumes)
+        table.add_row(Text(_name(first, plan)), *cells)
+    console.print(table)
+    if plan.crossings:
+        console.print(_crossings(plan.crossings))
+    for offer in plan.offers:
+        most = float(offer.documents_per_month(1, assumed.load))
+        text = f"{offer.name}: {offer.us_per_document / 1e6:.3f} s a document ({offer.basis}); "
+        text += f"planned up to {float(assumed.load):.0%} load, {most:,.0f} documents a month each."
+        console.print(Text(text, style="dim"))
+
+
+def _name(choice: Choice, plan: Plan) -> str:
+    if choice.kind == "cloud":
+        return f"cloud: {choice.name}"
+    price = next(offer.price_per_hour for offer in plan.offers if offer.name == choice.name)
+    if choice.asked is None:
+        return f"{choice.name} at ${price:f}/h, as many as needed"
+    return f"{choice.asked} x {choice.name} at ${price:f}/h, the rest overflows"
+
+
+def _cell(choice: Choice) -> Text:
+    lines = [f"${_short(choice.document_nano)}/document", f"${_cents(choice.month_nano)}/month"]
+    if choice.utilisation is not None:
+        gpus = f"{choice.gpus:,} GPU{'s' if choice.gpus > 1 else ''}"
+        lines.append(f"{gpus}, {choice.utilisation:.1%} used")
+    if choice.overflow:
+        where = f"to {choice.cloud}" if choice.cloud else "not done"
+        lines.append(f"{choice.overflow:.0%} {where}")
+    if choice.cheapest:
+        lines.append("cheapest")
+    return Text("\n".join(lines), style="bold green" if choice.cheapest else "")
+
+
+def _crossings(crossings: tuple[Crossing, ...]) -> Table:
+    table = Table(title="One GPU is cheaper from", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("GPU")
+    table.add_column("against", overflow="fold")
+    for heading in ("documents/month", "documents/day", "at utilisation"):
+        table.add_column(heading, justify="right")
+    for one in crossings:
+        if one.documents_per_month is None or one.utilisation is None:
+            words = ("never: it is free", "", "-")
+        elif one.utilisation > 1:
+            words = ("never", "", f"{one.utilisation:.0%} of capacity")
+        else:
+            per_day = one.documents_per_month * 12 / 365
+            words = (f"{one.documents_per_month:,.0f}", f"{per_day:,.0f}", f"{one.utilisation:.1%} of capacity")
+        table.add_row(one.gpu, Text(one.alternative), *words)
+    return table
+
+
+def _short(nano: int) -> str:
+    return usd((nano + 500) // 1000 * 1000)
+
+
+def _cents(nano: int) -> str:
+    return f"{(nano + 5 * 10**6) // 10**7 / 100:,.2f}"

@@ -1,0 +1,186 @@
+"""Entries into PostgreSQL: one transaction for many writes, with caps, holds, balances and the hash chain.
+
+All routers take one advisory lock for the length of their transaction. The chain needs an order of all rows anyway, and
+with it caps are exact without a lock per balance, so nothing can deadlock; what a commit costs is shared by all
+requests of a router that wait for it. Two round trips: lock and read what the writes depend on; store and commit.
+
+1. together     As if no row was there yet. Where a write would be refused, or a row's key turns out to be taken, then
+2. looked up    with the stored rows at hand: the same entry again is a retry, and fine.
+3. one by one   Where the database refuses a value, each write under a savepoint finds out whose it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Any
+
+import orjson
+import psycopg
+
+from spillway_router.ledger.base import Balance, EntryRejectedError, Write, WriteResult
+from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, Row, row_of
+from spillway_router.ledger.postgres_session import Connection
+from spillway_router.ledger.postgres_sql import (
+    BALANCES_OF,
+    BEGIN,
+    CLOSE_HOLDS,
+    CLOSING,
+    HEAD,
+    INSERT,
+    LOCK,
+    MOVE_BALANCES,
+    OPEN_HOLDS,
+    RESERVED_TS,
+    STORED,
+)
+from spillway_router.ledger.posting import (
+    OpenHold,
+    Posting,
+    Stored,
+    conflicting,
+    needs_holds,
+    needs_reserved,
+)
+
+_REFUSED = (psycopg.IntegrityError, psycopg.DataError, TypeError, ValueError, OverflowError)
+"""What the database, the driver and orjson raise for a value that can't be stored."""
+
+_CONFIDENCE = COLUMNS.index("confidence")
+_EntryKey = tuple[str, int, str]
+
+
+def commit(connection: Connection, writes: Sequence[Write]) -> list[WriteResult]:
+    """See Ledger.commit. Raises psycopg.Error."""
+    if not any(write.entries for write in writes):
+        return [None] * len(writes)
+    for look in (False, True):
+        try:
+            with connection.pipeline():
+                connection.execute(BEGIN)
+                connection.execute(LOCK)
+                results = _store(connection, writes, look)
+                connection.execute("COMMIT")
+            return results
+        except psycopg.errors.UniqueViolation:
+            connection.rollback()
+        except _REFUSED:
+            connection.rollback()
+            break
+    return _one_by_one(connection, writes)
+
+
+def _one_by_one(connection: Connection, writes: Sequence[Write]) -> list[WriteResult]:
+    results: list[WriteResult] = []
+    with connection.transaction():
+        connection.execute(LOCK)
+        for write in writes:
+            try:
+                with connection.transaction():  # a savepoint
+                    results += _store(connection, (write,), look=True)
+            except _REFUSED as error:
+                results.append(EntryRejectedError(f"the ledger refused an entry: {str(error).partition(chr(10))[0]}"))
+    return results
+
+
+def _store(connection: Connection, writes: Sequence[Write], look: bool) -> list[WriteResult]:
+    """Judge the writes in order and store those that stand. `look`: find out first which rows are there already."""
+    entries = [entry for write in writes for entry in write.entries]
+    head = connection.execute(HEAD)
+    known = _stored_rows(connection, entries) if look else {}
+    stored = _stored(connection, writes, entries)
+    posting, results, new = _judge(writes, stored, known)
+    if not look and any(result is not None for result in results):
+        posting, results, new = _judge(writes, stored, _stored_rows(connection, entries))
+    if new:
+        _insert(connection, head.fetchone() or (0, GENESIS), new)
+        _apply(connection, posting)
+    return results
+
+
+def _judge(
+    writes: Sequence[Write], stored: Stored, known: dict[_EntryKey, Row]
+) -> tuple[Posting, list[WriteResult], list[Row]]:
+    """Results of all writes, what they change, and the rows that are new. `known`: rows by key; grows."""
+    posting, results, new = Posting(stored), list[WriteResult](), list[Row]()
+    for write in writes:
+        mine: dict[_EntryKey, Row] = {}
+        fresh: list[Entry] = []
+        result: WriteResult = None
+        for entry in write.entries:
+            row, key = _exact(row_of(entry)), entry.key
+            had = known.get(key) or mine.get(key)
+            if had is None:
+                mine[key] = row
+                fresh.append(entry)
+            elif had != row:
+                result = conflicting(entry)
+                break
+        if result is None and fresh:
+            reserves = any(entry.kind == "reserved" for entry in fresh)
+            result = posting.post(Write(tuple(fresh), write.caps if reserves else ()))
+            if result is None:
+                known.update(mine)
+                new += mine.values()
+        results.append(result)
+    return posting, results, new
+
+
+def _exact(row: Row) -> Row:
+    """The row with its confidence as the database gives it back: a float, and no negative zero."""
+    confidence = row[_CONFIDENCE]
+    if confidence is None or (confidence and type(confidence) is float):
+        return row
+    return (*row[:_CONFIDENCE], confidence + 0.0, *row[_CONFIDENCE + 1 :])
+
+
+def _stored_rows(connection: Connection, entries: Iterable[Entry]) -> dict[_EntryKey, Row]:
+    keys = orjson.dumps([(entry.request_id, entry.attempt_no, entry.kind) for entry in entries])
+    kind, request_id, attempt_no = (COLUMNS.index(name) for name in ("kind", "request_id", "attempt_no"))
+    rows = connection.execute(STORED, (keys.decode(),)).fetchall()
+    return {(row[request_id], row[attempt_no], row[kind]): row for row in rows}
+
+
+def _stored(connection: Connection, writes: Sequence[Write], entries: Sequence[Entry]) -> Stored:
+    """What the writes depend on. Questions are asked together and only where there is something to ask."""
+    caps = {(cap.scope, cap.period, cap.start_ms) for write in writes for cap in write.caps}
+    asked = [
+        connection.execute(sql, (orjson.dumps(keys).decode(),)) if keys else None
+        for sql, keys in (
+            (CLOSING, needs_holds(iter(entries))),
+            (RESERVED_TS, needs_reserved(iter(entries))),
+            (BALANCES_OF, list(caps)),
+        )
+    ]
+    closing, reserved, balances = ([] if cursor is None else cursor.fetchall() for cursor in asked)
+    return Stored(
+        holds={(row[0], row[1]): OpenHold(*row[2:8]) for row in closing if row[3] is not None},
+        reserved_ts={(row[0], row[1]): row[2] for row in reserved},
+        closed=frozenset((row[0], row[1]) for row in closing if row[8]),
+        balances={(row[0], row[1], row[2]): Balance(row[3], row[4]) for row in balances},
+    )
+
+
+def _insert(connection: Connection, head: tuple[Any, ...], rows: Sequence[Row]) -> None:
+    """Store rows behind the head of the chain. The bytes that go to the database are those the links are over
+    (entries.link_of)."""
+    seq, link = head
+    parts, links = [], []
+    for row in rows:
+        part = orjson.dumps(row)
+        link = sha256(link + part).digest()
+        parts.append(part)
+        links.append(link)
+    connection.execute(INSERT, (seq, b"".join(links), (b"[%b]" % b",".join(parts)).decode()))
+
+
+def _apply(connection: Connection, posting: Posting) -> None:
+    opened = [
+        (*key, hold.reserved_nano, hold.ts, hold.backend, hold.key_id, hold.tier, hold.router_id)
+        for key, hold in posting.opened.items()
+        if key not in posting.closed
+    ]
+    closed = [key for key in posting.closed if key not in posting.opened]
+    for sql, rows in ((OPEN_HOLDS, opened), (CLOSE_HOLDS, closed), (MOVE_BALANCES, list(posting.balance_rows()))):
+        if rows:
+            connection.execute(sql, (orjson.dumps(rows).decode(),))

@@ -1,0 +1,70 @@
+"""The ledger's tables in PostgreSQL, made and brought up to date by whichever router comes first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import psycopg
+
+from spillway_router.ledger.base import LedgerConfigError
+from spillway_router.ledger.migrations import Migration
+from spillway_router.ledger.postgres_session import SCHEMA, Connection
+
+OLDEST_SERVER = 13
+_LOCK = "SELECT pg_advisory_xact_lock(7310014835120411470)"
+
+
+def migrate(connection: Connection, name: str, migrations: Sequence[Migration]) -> None:
+    """Apply what is missing, all of it or nothing; routers that start at the same time wait for each other.
+
+    Raises LedgerConfigError for a server, a database or a user that can't be used, and for a schema newer than this
+    version; psycopg.Error otherwise.
+    """
+    _check(connection, name)
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '600s'")
+        connection.execute(_LOCK)
+        _make_schema(connection, name)
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations"
+            " (number integer PRIMARY KEY, title text NOT NULL, applied bigint NOT NULL)"
+        )
+        applied = {row[0] for row in connection.execute("SELECT number FROM migrations")}
+        unknown = applied - {migration.number for migration in migrations}
+        if unknown:
+            raise LedgerConfigError(
+                f"the ledger {name} was made by a newer Spillway (migration {max(unknown)}); "
+                "install that version or set ledger.url to another database"
+            )
+        for migration in migrations:
+            if migration.number not in applied:
+                connection.execute(migration.sql.encode())
+                row = (migration.number, migration.title, time.time_ns() // 1_000_000)
+                connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", row)
+
+
+def _check(connection: Connection, name: str) -> None:
+    version = connection.info.server_version // 10_000
+    if version < OLDEST_SERVER:
+        raise LedgerConfigError(f"the ledger {name} is PostgreSQL {version}; {OLDEST_SERVER} or newer is needed")
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise LedgerConfigError(
+            f"the database of the ledger {name} has the encoding {encoding}; make one with "
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _make_schema(connection: Connection, name: str) -> None:
+    # Asked first: CREATE SCHEMA IF NOT EXISTS needs the right to create schemas even where there is nothing to do.
+    if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (SCHEMA,)).fetchone():
+        return
+    try:
+        connection.execute(f"CREATE SCHEMA {SCHEMA}")
+    except psycopg.errors.InsufficientPrivilege as error:
+        user = connection.info.user
+        raise LedgerConfigError(
+            f"the user {user} may not create the ledger's tables in {name}; let an administrator run "
+            f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {user}"
+        ) from error

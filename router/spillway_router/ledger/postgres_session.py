@@ -1,0 +1,155 @@
+"""One connection to PostgreSQL behind a lock, made when first needed and again after it broke.
+
+Every wait has an end: connecting, a statement, a lock held by another router, and the network itself (a peer that is
+gone without a word). Errors of the database become the ledger's here and nowhere else; none of them shows the
+password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+
+from spillway_router.ledger.base import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
+
+SCHEMA = "spillway"
+"""Our tables live in a schema of their own: PostgreSQL 15 and later lets few users create in `public`."""
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+_T = TypeVar("_T")
+
+# Seconds and milliseconds that libpq takes; a URL that sets one of them keeps its own.
+_NETWORK: dict[str, str | int | None] = {
+    "application_name": "spillway",
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "target_session_attrs": "read-write",
+}
+_LOCK_TIMEOUT_MS = 5_000
+_HUNG_CLIENT_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a ledger is: `conninfo` for libpq (holds the password), `name` for people (doesn't)."""
+
+    conninfo: str
+    name: str
+    secrets: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Place({self.name})"
+
+    def told(self, error: BaseException) -> str:
+        """The error's text in one line, without the password should a driver ever put it there."""
+        text = " ".join(str(error).split())
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def place_of(url: str) -> Place:
+    """Read a `postgresql://` URL. Raises LedgerConfigError saying what to change."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        # The driver's text may quote the password, and so would its traceback.
+        raise LedgerConfigError(
+            "ledger.url can't be read; write postgresql://USER:PASSWORD@HOST:5432/DATABASE with special characters of "
+            "the password percent-encoded (@ is %40, / is %2F, # is %23)"
+        ) from None
+    if not given.get("dbname"):
+        raise LedgerConfigError("ledger.url names no database; write postgresql://USER:PASSWORD@HOST:5432/DATABASE")
+    where = f"{given.get('host', '')}" + (f":{given['port']}" if given.get("port") else "")
+    name = f"postgresql://{where}/{given['dbname']}"
+    password = given.get("password")
+    conninfo = make_conninfo("", **{**_NETWORK, **given})
+    return Place(conninfo, name, (str(password),) if password else ())
+
+
+class Session:
+    """A connection for one purpose. Methods are safe to call from any thread; calls wait for each other."""
+
+    def __init__(self, place: Place, statement_timeout_ms: int, settings: Mapping[str, str] | None = None) -> None:
+        self._place = place
+        wanted = {
+            "search_path": SCHEMA,
+            "synchronous_commit": "on",
+            "statement_timeout": str(statement_timeout_ms),
+            "lock_timeout": str(_LOCK_TIMEOUT_MS),
+            "idle_in_transaction_session_timeout": str(_HUNG_CLIENT_MS),
+            **(settings or {}),
+        }
+        self._options = " ".join(f"-c {name}={value}" for name, value in wanted.items())
+        self._lock = Lock()
+        self._connection: Connection | None = None
+        self._closed = False
+
+    def run(self, work: Callable[[Connection], _T], *, repeatable: bool = True) -> _T:
+        """Do some work on the connection. `repeatable`: doing it twice is harmless, so a connection that turns out to
+        have died since its last use (a restarted server, a firewall) is replaced once without anyone noticing.
+
+        Raises EntryRejectedError if the database refused the data, LedgerUnavailableError if it can't be used now; then
+        nothing was stored, or it is unknown whether all of it was.
+        """
+        try:
+            with self._lock:
+                return self._run(work, repeatable)
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            raise EntryRejectedError(f"the ledger refused an entry: {self._place.told(error)}") from error
+        except psycopg.Error as error:
+            name, text = self._place.name, self._place.told(error)
+            raise LedgerUnavailableError(f"the ledger {name} can't be used now: {text}") from error
+
+    def close(self) -> None:
+        """Close the connection for good; harmless when called twice."""
+        with self._lock:
+            self._closed = True
+            self._drop()
+
+    def _run(self, work: Callable[[Connection], _T], repeatable: bool) -> _T:
+        reused = self._connection is not None
+        try:
+            return self._attempt(work)
+        except psycopg.OperationalError:
+            if not (reused and repeatable and self._connection is None):
+                raise
+        return self._attempt(work)
+
+    def _attempt(self, work: Callable[[Connection], _T]) -> _T:
+        connection = self._open()
+        try:
+            return work(connection)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self._drop()  # the primary became a standby: the next call looks for the new one
+            raise
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):
+                connection.rollback()
+            if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
+                self._drop()
+            raise
+
+    def _open(self) -> Connection:
+        if self._closed:
+            raise LedgerUnavailableError(f"the ledger {self._place.name} was closed")
+        if self._connection is None:
+            given = conninfo_to_dict(self._place.conninfo).get("options")
+            options = f"{given} {self._options}" if given else self._options
+            self._connection = psycopg.connect(self._place.conninfo, autocommit=True, options=options)
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

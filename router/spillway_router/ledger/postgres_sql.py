@@ -1,0 +1,190 @@
+"""The ledger's questions to PostgreSQL. Only names of entries.py are put into the text; values are always bound.
+
+Many rows travel as one JSON array of arrays: orjson writes it in a fraction of the time that a value per placeholder
+takes, the statement's text stays the same for any number of rows (so the server plans it once), and the same bytes are
+what the hash chain is computed over. Numbers keep all their digits: PostgreSQL's JSON numbers are decimals.
+"""
+
+from __future__ import annotations
+
+from spillway_router.ledger.entries import ANSWERED, COLUMNS
+
+_TYPES = {
+    "attempt_no": "bigint",
+    "ts": "bigint",
+    "local": "boolean",
+    "prompt_tokens": "bigint",
+    "completion_tokens": "bigint",
+    "cached_tokens": "bigint",
+    "reasoning_tokens": "bigint",
+    "gpu_us": "bigint",
+    "amount_nano": "bigint",
+    "reserved_nano": "bigint",
+    "confidence": "double precision",
+    "document": "boolean",
+}
+_COLUMNS = ",".join(COLUMNS)
+_ROW_COLUMNS = ",".join(f"row.{column}" for column in COLUMNS)
+_ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
+
+
+def _fields(*types: str) -> str:
+    """The elements of the JSON array `j` as columns of these types."""
+    return ",".join(f"(j->>{at})::{kind}" for at, kind in enumerate(types))
+
+
+# The commit. Its lock comes first and in a statement of its own: what the next ones see then includes all that was
+# committed before, in READ COMMITTED. The number is arbitrary and the same for all routers.
+
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+LOCK = "SELECT pg_advisory_xact_lock(7310014835120411469)"
+HEAD = "SELECT seq, link FROM entries ORDER BY seq DESC LIMIT 1"
+
+STORED = (
+    f"SELECT {_ROW_COLUMNS} FROM jsonb_array_elements(%s::jsonb) AS j JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = j->>0 AND row.attempt_no = (j->>1)::bigint AND row.kind = j->>2"
+)
+
+# Per attempt: its open hold, else whether it is closed already.
+CLOSING = """
+SELECT j->>0, (j->>1)::bigint, hold.reserved_nano, hold.ts, hold.backend, hold.key_id, hold.tier, hold.router_id,
+       hold.ts IS NULL AND EXISTS (
+           SELECT 1 FROM entries AS done WHERE done.request_id = j->>0 AND done.attempt_no = (j->>1)::bigint
+              AND done.kind IN ('charged', 'released'))
+  FROM jsonb_array_elements(%s::jsonb) AS j
+  LEFT JOIN holds AS hold ON hold.request_id = j->>0 AND hold.attempt_no = (j->>1)::bigint
+"""
+
+RESERVED_TS = """
+SELECT row.request_id, row.attempt_no, row.ts
+  FROM jsonb_array_elements(%s::jsonb) AS j JOIN entries AS row
+    ON row.request_id = j->>0 AND row.attempt_no = (j->>1)::bigint AND row.kind = 'reserved'
+"""
+
+BALANCES_OF = """
+SELECT b.scope, b.period, b.start_ms, b.spent_nano, b.reserved_nano
+  FROM jsonb_array_elements(%s::jsonb) AS j JOIN balances AS b
+    ON b.scope = j->>0 AND b.period = j->>1 AND b.start_ms = (j->>2)::bigint
+"""
+
+# Bound: seq before the first row, the links one after the other, the rows.
+INSERT = (
+    f"INSERT INTO entries (seq,{_COLUMNS},link)"  # noqa: S608
+    f" SELECT %s::bigint + n,{_fields(*(_TYPES.get(column, 'text') for column in COLUMNS))},"
+    " substring(%s::bytea FROM (n * 32 - 31)::integer FOR 32)"
+    " FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS t (j, n)"
+)
+
+OPEN_HOLDS = (
+    f"INSERT INTO holds SELECT {_fields('text', 'bigint', 'bigint', 'bigint', 'text', 'text', 'text', 'text')}"  # noqa: S608
+    " FROM jsonb_array_elements(%s::jsonb) AS j"
+)
+
+CLOSE_HOLDS = (
+    "DELETE FROM holds USING jsonb_array_elements(%s::jsonb) AS j"
+    " WHERE request_id = j->>0 AND attempt_no = (j->>1)::bigint"
+)
+
+MOVE_BALANCES = (
+    f"INSERT INTO balances AS b SELECT {_fields('text', 'text', 'bigint', 'bigint', 'bigint')}"  # noqa: S608
+    " FROM jsonb_array_elements(%s::jsonb) AS j ON CONFLICT (scope, period, start_ms) DO UPDATE"
+    " SET spent_nano = b.spent_nano + excluded.spent_nano, reserved_nano = b.reserved_nano + excluded.reserved_nano"
+)
+
+PROBE = "UPDATE marks SET probed = %s"
+
+# Reports.
+
+BALANCE = "SELECT spent_nano, reserved_nano FROM balances WHERE scope = %s AND period = %s AND start_ms = %s"
+
+BALANCES = (
+    "SELECT scope, period, start_ms, spent_nano, reserved_nano FROM balances"
+    " WHERE spent_nano <> 0 OR reserved_nano <> 0"
+)
+
+ENTRIES_OF = f"SELECT {_COLUMNS} FROM entries WHERE request_id = %s ORDER BY seq"  # noqa: S608
+
+# By seq and a limit, so that a reader of many rows never keeps a transaction open for long.
+ENTRIES_AFTER = f"SELECT seq,{_COLUMNS} FROM entries WHERE seq > %s AND ts >= %s AND ts < %s ORDER BY seq LIMIT %s"  # noqa: S608
+
+LINKED_AFTER = f"SELECT seq,{_COLUMNS},link FROM entries WHERE seq > %s ORDER BY seq LIMIT %s"  # noqa: S608
+
+_HELD = (
+    f"SELECT {_ROW_COLUMNS} FROM holds AS hold JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = hold.request_id AND row.attempt_no = hold.attempt_no AND row.kind = 'reserved'"
+)
+
+OPEN_RESERVATIONS = f"{_HELD} WHERE hold.ts >= %s AND hold.ts < %s ORDER BY row.seq"
+
+ORPHANS = (
+    f"{_HELD} LEFT JOIN routers ON routers.router_id = hold.router_id"
+    " WHERE greatest(hold.ts, routers.alive_ms) <= %s ORDER BY row.seq"
+)
+
+ALIVE = (
+    "INSERT INTO routers (router_id, alive_ms) VALUES (%s, %s)"
+    " ON CONFLICT (router_id) DO UPDATE SET alive_ms = greatest(routers.alive_ms, excluded.alive_ms)"
+)
+
+_GROUP = "day, local, decision, backend, provider, model, status, document, key_id, tier, task"
+
+# `day` is a number here and becomes a date once per group, not once per row.
+TOTALS = f"""
+SELECT ts / 86400000 AS day, local, decision, backend, provider, model, status, document, key_id, tier, task,
+       count(*) FILTER (WHERE kind = 'charged'),
+       count(*) FILTER (WHERE kind = 'charged' AND status IN ({_ANSWERED})),
+       sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), sum(reasoning_tokens),
+       coalesce(sum(2 * prompt_tokens::numeric * completion_tokens + completion_tokens::numeric * completion_tokens)
+                FILTER (WHERE kind = 'charged'), 0),
+       sum(gpu_us), sum(amount_nano)
+  FROM entries
+ WHERE ts >= %s AND ts < %s AND kind IN ('charged', 'adjusted')
+ GROUP BY {_GROUP}
+ ORDER BY {_GROUP.replace("local", "local DESC")}
+"""  # noqa: S608
+
+REQUESTS = "SELECT count(DISTINCT request_id) FROM entries WHERE ts >= %s AND ts < %s AND kind = 'charged'"
+
+RENTED = (
+    "SELECT coalesce(sum(amount_nano), 0), coalesce(sum(gpu_us), 0) FROM entries"
+    " WHERE ts >= %s AND ts < %s AND kind = 'gpu_hour'"
+)
+
+# Rentals and keys. One statement is one transaction: a key and the mark that tells of it change together.
+
+ADD_RENTAL = (
+    "INSERT INTO rentals (id, gpu, count, price_nano_per_hour, kind, started_ms, stopped_ms, source)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id"
+)
+
+STOP_RENTAL = (
+    "UPDATE rentals SET stopped_ms = greatest(%s, started_ms) WHERE id = %s AND stopped_ms IS NULL RETURNING id"
+)
+
+RENTALS = (
+    "SELECT id, gpu, count, price_nano_per_hour, kind, started_ms, stopped_ms, source FROM rentals"
+    " WHERE started_ms < %s AND (stopped_ms IS NULL OR stopped_ms > %s) ORDER BY started_ms, id"
+)
+
+_MARKED = (
+    " marked AS (UPDATE marks SET keys_revision = keys_revision + 1 WHERE EXISTS (SELECT 1 FROM changed))"
+    " SELECT id FROM changed"
+)
+
+ADD_KEY = (
+    "WITH changed AS (INSERT INTO api_keys"  # noqa: S608
+    " (id, name, role, tier, privacy, may_route, created, revoked, secret_sha256)"
+    f" VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id),{_MARKED}"
+)
+
+REVOKE_KEY = (
+    "WITH changed AS (UPDATE api_keys SET revoked = %s WHERE id = %s AND revoked IS NULL RETURNING id),"  # noqa: S608
+    f"{_MARKED}"
+)
+
+KEYS = (
+    "SELECT id, name, role, tier, privacy, may_route, created, revoked, secret_sha256"
+    " FROM api_keys ORDER BY created, id"
+)
+
+KEYS_REVISION = "SELECT keys_revision FROM marks"

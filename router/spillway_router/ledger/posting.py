@@ -1,0 +1,190 @@
+"""Posting: what entries do to holds and balances. Pure, and the same for every ledger.
+
+A ledger makes one `Posting` per transaction, gives it what is stored (open holds, balances) and takes from it what to
+store. Balances are kept for the scopes all, backend:NAME, key:ID and tier:NAME, each per hour, day and month:
+
+    reserved   + its amount on hold, in the periods of its `ts`; the attempt's hold is open
+    charged    the hold is given back in the periods it was taken in, and the amount is spent in these; without a hold
+               it is spent in the periods of its own `ts`
+    released   the hold is given back
+    adjusted   its amount (signed) is spent in the periods of the attempt's reserved entry, else of its own `ts`
+
+`gpu_hour` and `idle` rows are fixed cost and belong to no budget. A local row without price and amount can neither open
+nor close a hold: `is_plain` says so, and such a row needs nothing of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from functools import lru_cache
+
+from spillway_router.core.budget import Period, period_start
+from spillway_router.ledger.base import (
+    Balance,
+    BalanceKey,
+    CapReached,
+    EntryConflictError,
+    EntryRejectedError,
+    Write,
+    WriteResult,
+)
+from spillway_router.ledger.entries import Entry
+
+HoldKey = tuple[str, int]
+"""Request id and attempt number."""
+
+PERIODS: tuple[Period, ...] = ("hour", "day", "month")
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHold:
+    """An open reservation: nano-dollars, when it was taken (epoch ms), and whose budgets it is on."""
+
+    reserved_nano: int
+    ts: int
+    backend: str
+    key_id: str
+    tier: str
+    router_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a posting must know of the database, for all its entries: see the `needs_*` functions.
+
+    `holds` open ones; `reserved_ts` of reserved entries, open or closed, of adjusted attempts; `closed` attempts that
+    are charged or released already; `balances` of the caps, absent where zero.
+    """
+
+    holds: Mapping[HoldKey, OpenHold]
+    reserved_ts: Mapping[HoldKey, int]
+    closed: Set[HoldKey]
+    balances: Mapping[BalanceKey, Balance]
+
+
+def is_plain(entry: Entry) -> bool:
+    """True if the entry touches no hold and no balance."""
+    if entry.kind == "charged":
+        return entry.local and not entry.amount_nano and not entry.tariff_ref
+    return entry.kind in ("gpu_hour", "idle")
+
+
+class Posting:
+    """Holds and balances of one transaction. `post` writes in order; then store `deltas`, `opened` and `closed`."""
+
+    __slots__ = ("_stored", "closed", "deltas", "opened")
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        self.deltas: dict[BalanceKey, tuple[int, int]] = {}
+        """Spent and reserved nano-dollars to add to each balance."""
+        self.opened: dict[HoldKey, OpenHold] = {}
+        self.closed: set[HoldKey] = set()
+
+    def post(self, write: Write) -> WriteResult:
+        """Post a write that is not stored yet; nothing of it if it can't be."""
+        refused = self._refused(write)
+        if refused is not None:
+            return refused
+        for entry in write.entries:
+            if not is_plain(entry):
+                self._post(entry)
+        return None
+
+    def balance_rows(self) -> Iterator[tuple[str, Period, int, int, int]]:
+        """The changed balances as rows: key, spent and reserved nano-dollars to add."""
+        for key, (spent, reserved) in self.deltas.items():
+            if spent or reserved:
+                yield (*key, spent, reserved)
+
+    def _refused(self, write: Write) -> WriteResult:
+        wanted = 0
+        ending: set[HoldKey] = set()
+        for entry in write.entries:
+            key = (entry.request_id, entry.attempt_no)
+            if entry.kind == "reserved":
+                wanted += entry.reserved_nano
+                if entry.local and not entry.tariff_ref:
+                    return EntryRejectedError(f"a local attempt without a price holds no money ({entry.request_id})")
+            elif entry.kind in ("charged", "released") and not is_plain(entry):
+                if key in ending or key in self.closed or key in self._stored.closed:
+                    return already_closed(entry)
+                ending.add(key)
+        for cap in write.caps:
+            taken = self._taken((cap.scope, cap.period, cap.start_ms))
+            if taken + wanted > cap.limit_nano:
+                return CapReached(cap, taken)
+        return None
+
+    def _taken(self, key: BalanceKey) -> int:
+        stored = self._stored.balances.get(key)
+        spent, reserved = self.deltas.get(key, (0, 0))
+        return spent + reserved + (0 if stored is None else stored.spent_nano + stored.reserved_nano)
+
+    def _post(self, entry: Entry) -> None:
+        key = (entry.request_id, entry.attempt_no)
+        if entry.kind == "reserved":
+            hold = OpenHold(entry.reserved_nano, entry.ts, entry.backend, entry.key_id, entry.tier, entry.router_id)
+            self.opened[key] = hold
+            self._add(hold, hold.ts, 0, hold.reserved_nano)
+            return
+        if entry.kind == "adjusted":
+            own = self.opened.get(key)
+            ts = own.ts if own is not None else self._stored.reserved_ts.get(key, entry.ts)
+            self._add(entry, ts, entry.amount_nano, 0)
+            return
+        hold_now = self.opened.get(key) or self._stored.holds.get(key)
+        self.closed.add(key)
+        if hold_now is None:
+            self._add(entry, entry.ts, entry.amount_nano, 0)
+            return
+        self._add(hold_now, hold_now.ts, 0, -hold_now.reserved_nano)
+        self._add(entry, hold_now.ts, entry.amount_nano, 0)
+
+    def _add(self, whose: Entry | OpenHold, ts: int, spent: int, reserved: int) -> None:
+        if not spent and not reserved:
+            return
+        for key in balance_keys(whose.backend, whose.key_id, whose.tier, ts):
+            had = self.deltas.get(key, (0, 0))
+            self.deltas[key] = (had[0] + spent, had[1] + reserved)
+
+
+def already_closed(entry: Entry) -> EntryConflictError:
+    """The error for an entry whose attempt was charged or released before."""
+    return EntryConflictError(
+        f"attempt {entry.attempt_no} of {entry.request_id} is charged or released already; {entry.kind} was not stored"
+    )
+
+
+def conflicting(entry: Entry) -> EntryConflictError:
+    """The error for an entry whose key is taken by another content."""
+    return EntryConflictError(
+        f"{entry.kind} of attempt {entry.attempt_no} of {entry.request_id} is already there with other content"
+    )
+
+
+def balance_keys(backend: str, key_id: str, tier: str, ts: int) -> tuple[BalanceKey, ...]:
+    """The balances that an attempt is on: its scopes in the hour, day and month of `ts` (epoch ms)."""
+    return _balance_keys(backend, key_id, tier, ts // _HOUR_MS)
+
+
+@lru_cache(maxsize=1024)
+def _balance_keys(backend: str, key_id: str, tier: str, hour: int) -> tuple[BalanceKey, ...]:
+    scopes = ["all", f"backend:{backend}"] if backend else ["all"]
+    scopes += [f"key:{key_id}"] if key_id else []
+    scopes += [f"tier:{tier}"] if tier else []
+    seconds = hour * (_HOUR_MS // 1000)
+    starts = [(period, period_start(period, seconds) * 1000) for period in PERIODS]
+    return tuple((scope, period, start) for scope in scopes for period, start in starts)
+
+
+def needs_holds(entries: Iterable[Entry]) -> list[HoldKey]:
+    """Attempts of which `Stored.holds` and `Stored.closed` must tell: those that an entry closes."""
+    return [(e.request_id, e.attempt_no) for e in entries if e.kind in ("charged", "released") and not is_plain(e)]
+
+
+def needs_reserved(entries: Iterable[Entry]) -> list[HoldKey]:
+    """Attempts of which `Stored.reserved_ts` must tell: those that an entry adjusts."""
+    return [(e.request_id, e.attempt_no) for e in entries if e.kind == "adjusted"]

@@ -1,0 +1,59 @@
+"""The report for spreadsheets: one line per group; money as decimal text in USD, time in UTC.
+
+Columns: the keys of the grouping, then those of `COLUMNS`, always in this order. All lines sum to the report, the idle
+line included.
+"""
+
+from __future__ import annotations
+
+import csv
+from io import StringIO
+
+from spillway_router.core.tariff import usd
+from spillway_router.ledger.report_model import GroupRow, Report
+
+COLUMNS = (
+    "idle",
+    "attempts",
+    "answers",
+    "documents",
+    "prompt_tokens",
+    "completion_tokens",
+    "fixed_used_usd",
+    "fixed_idle_usd",
+    "cloud_usd",
+    "total_usd",
+    "per_request_usd",
+    "per_1k_tokens_usd",
+    "per_document_usd",
+    "all_cloud_usd",
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def report_csv(report: Report) -> str:
+    """The groups of a report as CSV text with a heading line."""
+    text = StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*report.by, *COLUMNS])
+    for row in report.groups:
+        table.writerow([*(_word(row.keys[key]) for key in report.by), *_figures(row)])
+    return text.getvalue()
+
+
+def _figures(row: GroupRow) -> tuple[str, ...]:
+    served, units = row.served, row.units
+    counts = (served.attempts, served.answers, served.documents, served.prompt_tokens, served.completion_tokens)
+    amounts = (row.used_nano, row.idle_nano, row.cloud_nano, row.total_nano)
+    maybe = (units.per_request_nano, units.per_1k_tokens_nano, units.per_document_nano, row.all_cloud_nano)
+    return (
+        "yes" if row.idle else "no",
+        *map(str, counts),
+        *map(usd, amounts),
+        *("" if nano is None else usd(nano) for nano in maybe),
+    )
+
+
+def _word(text: str) -> str:
+    """A name that no spreadsheet takes for a formula: clients choose some of them."""
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,0 +1,121 @@
+"""A report's cost by day, month, backend, provider, model, key, tier, task or decision, alone or together.
+
+Every nano-dollar of the report is in exactly one group: used GPU time and charges where they belong, idle time in its
+day or month, or, where the grouping tells more apart than days, in an idle row of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from spillway_router.core.tariff import Tariff, price_many
+from spillway_router.ledger.base import Total
+from spillway_router.ledger.entries import ANSWERED, Entry
+from spillway_router.ledger.fixed import FixedDay, Line
+from spillway_router.ledger.report_model import GroupRow, Served, UnitCosts
+from spillway_router.ledger.report_range import GroupKey, day_of
+
+_TIMES = frozenset[GroupKey](("day", "month"))
+_OF_ENTRY: dict[GroupKey, Callable[[Entry | Total], str]] = {
+    "backend": lambda row: row.backend,
+    "provider": lambda row: row.provider,
+    "model": lambda row: row.model,
+    "key": lambda row: row.key_id,
+    "tier": lambda row: row.tier,
+    "task": lambda row: row.task,
+    "decision": lambda row: row.decision,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """All of a report's costs: attempts with what they used, days with what was idle, open holds, and the tariff of the
+    cheapest alternative."""
+
+    lines: Sequence[Line]
+    days: Sequence[FixedDay]
+    holds: Sequence[Entry]
+    cheapest: Tariff | None
+
+
+@dataclass(slots=True)
+class _Gathered:
+    totals: list[Total] = field(default_factory=list)
+    used_nano: int = 0
+    idle_nano: int = 0
+    cloud_nano: int = 0
+    document_nano: int = 0
+
+
+def group_rows(costs: Costs, by: tuple[GroupKey, ...]) -> tuple[GroupRow, ...]:
+    """The groups in the order of their keys, idle rows last."""
+    groups: dict[tuple[bool, tuple[str, ...]], _Gathered] = defaultdict(_Gathered)
+    for line in costs.lines:
+        total = line.total
+        group = groups[False, tuple(_key(key, total.day, total) for key in by)]
+        group.totals.append(total)
+        group.used_nano += line.used_nano
+        group.cloud_nano += 0 if total.local else total.cost_nano
+        if total.document:
+            group.document_nano += line.used_nano + (0 if total.local else total.cost_nano)
+    for hold in costs.holds:
+        groups[False, tuple(_key(key, day_of(hold.ts), hold) for key in by)].cloud_nano += hold.reserved_nano
+    apart = not _TIMES.issuperset(by)
+    for day in costs.days:
+        if day.split.idle_nano or not apart:
+            groups[apart, tuple(_key(key, day.day, None) for key in by)].idle_nano += day.split.idle_nano
+    return tuple(_row(by, words, idle, groups[idle, words], costs.cheapest) for idle, words in sorted(groups))
+
+
+def _key(key: GroupKey, day: str, row: Entry | Total | None) -> str:
+    if key in _TIMES:
+        return day if key == "day" else day[:7]
+    return "" if row is None else _OF_ENTRY[key](row)
+
+
+def _row(
+    by: tuple[GroupKey, ...], words: tuple[str, ...], idle: bool, of: _Gathered, cheapest: Tariff | None
+) -> GroupRow:
+    served = served_of(of.totals)
+    total_nano = of.used_nano + of.idle_nano + of.cloud_nano
+    all_cloud = None
+    if cheapest is not None:
+        all_cloud = price_many(served.prompt_tokens, 0, served.completion_tokens, served.answers, cheapest)
+    return GroupRow(
+        keys=dict(zip(by, words, strict=True)),
+        idle=idle,
+        served=served,
+        used_nano=of.used_nano,
+        idle_nano=of.idle_nano,
+        cloud_nano=of.cloud_nano,
+        total_nano=total_nano,
+        units=units_of(total_nano, served, of.document_nano),
+        all_cloud_nano=all_cloud,
+    )
+
+
+def served_of(totals: Sequence[Total]) -> Served:
+    """The work of some groups of attempts."""
+    answered = [total for total in totals if total.status in ANSWERED]
+    return Served(
+        attempts=sum(total.attempts for total in totals),
+        answers=sum(total.requests for total in answered),
+        documents=sum(total.requests for total in answered if total.document),
+        prompt_tokens=sum(total.prompt_tokens for total in answered),
+        completion_tokens=sum(total.completion_tokens for total in answered),
+    )
+
+
+def units_of(cost_nano: int, served: Served, document_nano: int) -> UnitCosts:
+    """Cost per answered request, per 1,000 tokens and per document."""
+    tokens = served.prompt_tokens + served.completion_tokens
+    return UnitCosts(
+        per(cost_nano, served.answers), per(cost_nano * 1000, tokens), per(document_nano, served.documents)
+    )
+
+
+def per(nano: int, count: int) -> int | None:
+    """Nano-dollars of one, rounded half up; None where there is none."""
+    return (2 * nano + count) // (2 * count) if count else None

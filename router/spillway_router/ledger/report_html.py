@@ -1,0 +1,190 @@
+"""The report as one HTML file: no scripts, nothing loaded from elsewhere, readable on a phone, light and dark.
+
+Everything that comes from the ledger or the configuration is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from spillway_router.ledger.report_model import Report
+from spillway_router.ledger.report_words import (
+    break_even_words,
+    forecast_words,
+    group_name,
+    maybe_money,
+    moment,
+    money,
+    notes,
+    rental_name,
+    share,
+    title,
+)
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --used: #2a9d62; --idle: #d9a441; --cloud: #3a86c8; }
+body { font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 72rem; }
+h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
+.sides { display: grid; gap: 0 2rem; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child, td.word { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+tr.all td { font-weight: 600; } .note { opacity: .75; font-size: .9rem; }
+.bar { display: flex; height: .9rem; min-width: 6rem; } .bar i { display: block; min-width: 2px; }
+.used { background: var(--used); } .idle { background: var(--idle); } .cloud { background: var(--cloud); }
+.key span { margin-right: 1.2rem; } .key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .3rem; }
+"""
+
+
+def report_html(report: Report) -> str:
+    """The report as a whole HTML document."""
+    name = escape(title(report))
+    parts = [
+        f"<h1>{name}</h1>",
+        _whole(report),
+        f'<div class="sides"><section><h2>Fixed: rented GPU</h2>{_fixed(report)}</section>',
+        f"<section><h2>Per request: cloud</h2>{_cloud(report)}</section></div>",
+        f"<h2>Cost per unit</h2>{_units(report)}",
+    ]
+    if report.groups:
+        parts.append(f"<h2>By {escape(', '.join(report.by))}</h2>{_groups(report)}")
+    if report.alternatives or report.all_local is not None:
+        parts.append(f"<h2>Instead of both</h2>{_alternatives(report)}")
+    if report.forecast is not None:
+        parts.append(f"<h2>Forecast</h2><p>{escape(forecast_words(report.forecast))}</p>")
+    parts += [f'<p class="note">{escape(note)}</p>' for note in notes(report)]
+    parts.append(f'<p class="note">Made {moment(report.made_ms)}. All money in US dollars.</p>')
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name}</title><style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def _bar(used: int, idle: int, cloud: int, whole: int) -> str:
+    amounts = (("used", used), ("idle", idle), ("cloud", cloud))
+    cells = (
+        f'<i class="{name}" style="width:{100 * nano / whole:.2f}%"></i>' for name, nano in amounts if nano and whole
+    )
+    return f'<div class="bar">{"".join(cells)}</div>'
+
+
+def _whole(report: Report) -> str:
+    used, idle, cloud = report.fixed.used_nano, report.fixed.idle_nano, report.cloud.cost_nano
+    words = (("used", "GPU used", used), ("idle", "GPU idle", idle), ("cloud", "cloud", cloud))
+    key = "".join(
+        f'<span><i class="{css}"></i>{word} {money(nano)} ({share(nano, report.total_nano)})</span>'
+        for css, word, nano in words
+    )
+    return f'{_bar(used, idle, cloud, report.total_nano)}<p class="key">{key}</p>'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1, last_is_sum: bool = False) -> str:
+    """A table of cells that are HTML already; the first `words` columns are text."""
+    heading = "".join(f"<th>{cell}</th>" for cell in head)
+    lines = list(rows)
+    shown = []
+    for number, cells in enumerate(lines):
+        css = ' class="all"' if last_is_sum and number == len(lines) - 1 else ""
+        row = "".join(f'<td class="word">{c}</td>' if i < words else f"<td>{c}</td>" for i, c in enumerate(cells))
+        shown.append(f"<tr{css}>{row}</tr>")
+    top = f"<thead><tr>{heading}</tr></thead>" if head else ""
+    return f'<div class="scroll"><table>{top}<tbody>{"".join(shown)}</tbody></table></div>'
+
+
+def _fixed(report: Report) -> str:
+    fixed = report.fixed
+    rows = [("price", f"${escape(fixed.price_per_hour_usd)} per GPU-hour x {fixed.gpus}", "")]
+    rows += [
+        (escape(rental_name(rental)), f"{rental.gpu_hours:.3f} GPU-hours", money(rental.billed_nano))
+        for rental in fixed.rentals
+    ]
+    rows += [
+        ("billed", f"{fixed.gpu_hours:.3f} GPU-hours", money(fixed.billed_nano)),
+        ("used", f"{fixed.utilisation:.1%}", money(fixed.used_nano)),
+        ("idle", f"{1 - fixed.utilisation:.1%}", money(fixed.idle_nano)),
+    ]
+    rows += [
+        (
+            escape(f"{row.backend} ({row.model})"),
+            f"{row.served.answers:,} answers, {row.gpu_seconds:,.1f} GPU-s",
+            money(row.used_nano),
+        )
+        for row in fixed.rows
+    ]
+    return _table((), rows)
+
+
+def _cloud(report: Report) -> str:
+    cloud = report.cloud
+    rows = [
+        (
+            row.decision,
+            f"{row.served.answers:,}",
+            f"{row.served.prompt_tokens:,} + {row.served.completion_tokens:,}",
+            money(row.cost_nano),
+            maybe_money(row.per_answer_nano),
+        )
+        for row in cloud.rows
+        if row.served.attempts
+    ]
+    if cloud.unsettled:
+        rows.append(("unsettled", f"{cloud.unsettled:,} attempts", "", money(cloud.unsettled_nano), ""))
+    tokens = f"{cloud.served.prompt_tokens:,} + {cloud.served.completion_tokens:,}"
+    per_answer = maybe_money(cloud.units.per_request_nano)
+    rows.append(("all", f"{cloud.served.answers:,}", tokens, money(cloud.cost_nano), per_answer))
+    return _table(("why", "answers", "tokens in + out", "cost", "per answer"), rows, last_is_sum=True)
+
+
+def _units(report: Report) -> str:
+    sides = (
+        ("fixed (GPU)", report.fixed.billed_nano, report.fixed.units),
+        ("per request (cloud)", report.cloud.cost_nano, report.cloud.units),
+        ("together", report.total_nano, report.units),
+    )
+    rows = [
+        (
+            label,
+            money(total),
+            maybe_money(units.per_request_nano),
+            maybe_money(units.per_1k_tokens_nano),
+            maybe_money(units.per_document_nano),
+        )
+        for label, total, units in sides
+    ]
+    head = ("", "total", "per answered request", "per 1,000 tokens", "per document")
+    return _table(head, rows, last_is_sum=True)
+
+
+def _groups(report: Report) -> str:
+    most = max(row.total_nano for row in report.groups)
+    rows = [
+        (
+            *(escape(group_name(row, key)) for key in report.by),
+            f"{row.served.answers:,}",
+            money(row.used_nano),
+            money(row.idle_nano),
+            money(row.cloud_nano),
+            money(row.total_nano),
+            maybe_money(row.units.per_request_nano),
+            _bar(row.used_nano, row.idle_nano, row.cloud_nano, most),
+        )
+        for row in report.groups
+    ]
+    head = (*map(escape, report.by), "answers", "GPU used", "GPU idle", "cloud", "total", "per request", "")
+    return _table(head, rows, words=len(report.by))
+
+
+def _alternatives(report: Report) -> str:
+    rows = []
+    if report.all_local is not None:
+        local = report.all_local
+        label = f"the GPU ({local.gpus_needed:,} needed on average)"
+        rows.append((label, money(local.cost_nano), money(local.savings_nano), "", ""))
+    for alternative in report.alternatives:
+        volume, utilisation = break_even_words(alternative, report.served.answers)
+        costs = (money(alternative.all_cloud_nano), money(alternative.savings_nano))
+        rows.append((escape(alternative.name), *costs, volume, utilisation))
+    return _table(("everything to", "would have cost", "saved", "GPU pays from", "at utilisation"), rows)

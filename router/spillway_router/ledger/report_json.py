@@ -1,0 +1,35 @@
+"""The report for programs: JSON with exact integer nano-dollars and the same as decimal text in USD."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from spillway_router.core.tariff import usd
+from spillway_router.ledger.report_model import Report
+
+
+def report_json(report: Report) -> str:
+    """The report as JSON text: every `*_nano` (integer nano-dollars) has a `*_usd` (decimal text) beside it."""
+    return json.dumps(report_values(report), indent=2)
+
+
+def report_values(report: Report) -> dict[str, Any]:
+    """The report as JSON values."""
+    values: dict[str, Any] = with_usd(asdict(report))
+    return values
+
+
+def with_usd(value: Any) -> Any:
+    """JSON values in which every `*_nano` has its `*_usd` beside it."""
+    if isinstance(value, dict):
+        shown: dict[str, Any] = {}
+        for key, each in value.items():
+            shown[key] = with_usd(each)
+            if key.endswith("_nano"):
+                shown[key.removesuffix("_nano") + "_usd"] = None if each is None else usd(each)
+        return shown
+    if isinstance(value, (list, tuple)):
+        return [with_usd(each) for each in value]
+    return value

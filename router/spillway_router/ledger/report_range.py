@@ -1,0 +1,122 @@
+"""Which days a report is about, and how it is grouped: from what people write to UTC milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal, get_args
+
+GroupKey = Literal["day", "month", "backend", "provider", "model", "key", "tier", "task", "decision"]
+GROUP_KEYS: tuple[GroupKey, ...] = get_args(GroupKey)
+_MOST_DAYS = 3660
+
+
+class RangeError(ValueError):
+    """A day, month or grouping that can't be used; the message says how to write it. `param`: which one."""
+
+    def __init__(self, param: str, message: str) -> None:
+        self.param = param
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRange:
+    """Whole UTC days from `first` up to and without `after`; `name` for people: 2026-11-20, 2026-11, or first..last."""
+
+    first: date
+    after: date
+    name: str
+
+    @property
+    def start_ms(self) -> int:
+        """First millisecond (epoch)."""
+        return start_of(self.first)
+
+    @property
+    def end_ms(self) -> int:
+        """First millisecond after it (epoch)."""
+        return start_of(self.after)
+
+    @property
+    def days(self) -> int:
+        """Number of days."""
+        return (self.after - self.first).days
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a person wrote; empty where nothing. `first` and `last` belong together, `last` is included."""
+
+    day: str = ""
+    month: str = ""
+    first: str = ""
+    last: str = ""
+    by: tuple[str, ...] = ()
+
+
+def start_of(day: date) -> int:
+    """First millisecond of a UTC day (epoch)."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
+
+
+def day_of(ms: int) -> str:
+    """UTC day of a moment, as ISO date."""
+    return datetime.fromtimestamp(ms / 1000, UTC).date().isoformat()
+
+
+def one_day(day: date) -> ReportRange:
+    """The range of one day."""
+    return ReportRange(day, day + timedelta(days=1), day.isoformat())
+
+
+def read_range(asked: Asked, today: date) -> ReportRange:
+    """The range that was asked for; today where nothing was. Raises RangeError."""
+    given = [name for name in ("day", "month") if getattr(asked, name)]
+    if asked.first or asked.last:
+        given.append("from")
+    if len(given) > 1:
+        raise RangeError(given[-1], f"{' and '.join(given)} exclude each other; use one of day, month, from and to")
+    if asked.month:
+        first = _month(asked.month, today)
+        return ReportRange(first, (first + timedelta(days=32)).replace(day=1), f"{first:%Y-%m}")
+    if not asked.first and not asked.last:
+        return one_day(_day("day", asked.day or "today", today))
+    if not asked.first:
+        raise RangeError("from", "to needs from: the first day, such as from=2026-11-01")
+    first, last = _day("from", asked.first, today), _day("to", asked.last or "today", today)
+    if last < first:
+        raise RangeError("to", f"to ({last}) is before from ({first})")
+    if (last - first).days >= _MOST_DAYS:
+        raise RangeError("to", f"a report covers {_MOST_DAYS} days at most")
+    return ReportRange(first, last + timedelta(days=1), f"{first}..{last}" if last > first else first.isoformat())
+
+
+def read_by(by: tuple[str, ...]) -> tuple[GroupKey, ...]:
+    """Group keys from words, each one or several with commas; each key once. Raises RangeError."""
+    words = [word.strip() for text in by for word in text.split(",") if word.strip()]
+    found: list[GroupKey] = []
+    for word in words:
+        key = next((key for key in GROUP_KEYS if key == word), None)
+        if key is None:
+            raise RangeError("by", f"by {word!r} is not known; use one or more of {', '.join(GROUP_KEYS)}")
+        if key not in found:
+            found.append(key)
+    return tuple(found)
+
+
+def _day(param: str, text: str, today: date) -> date:
+    if text == "today":
+        return today
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise RangeError(param, f"{param} {text!r} is not a date; write it like 2026-11-20, or today") from None
+
+
+def _month(text: str, today: date) -> date:
+    if text == "this":
+        return today.replace(day=1)
+    try:
+        return date.fromisoformat(f"{text}-01")
+    except ValueError:
+        raise RangeError("month", f"month {text!r} is not a month; write it like 2026-11, or this") from None

@@ -1,0 +1,238 @@
+"""Entries into SQLite: one commit for many writes, with caps, holds, balances and the hash chain.
+
+Three ways, the next one when the one before can't:
+
+1. alone        Rows that move no money (local answers) go in by one statement, a transaction by itself: SQLite then
+                runs once outside the interpreter lock, where several statements would each wait for it behind a busy
+                event loop. The head of the chain is the one of our last commit: `seq` is given explicitly, so if
+                another process has written since, the first row's place is taken and nothing goes in.
+2. together     In one transaction: read what the writes depend on, judge the caps, insert all, move the balances.
+3. one by one   In one transaction, each write under a savepoint: finds out which of them is stored already,
+                conflicts, or breaks a rule of the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import apsw
+
+from spillway_router.ledger.base import (
+    Balance,
+    CapReached,
+    EntryConflictError,
+    EntryRejectedError,
+    Write,
+    WriteResult,
+)
+from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, Row, link_of, row_of, stored_row
+from spillway_router.ledger.posting import (
+    HoldKey,
+    OpenHold,
+    Posting,
+    Stored,
+    conflicting,
+    is_plain,
+    needs_holds,
+    needs_reserved,
+)
+from spillway_router.ledger.queries import (
+    BALANCE,
+    CLOSE_HOLD,
+    CLOSED,
+    HEAD,
+    MOVE_BALANCE,
+    OPEN_HOLD,
+    OPEN_HOLDS,
+    RESERVED_TS,
+    STORED,
+)
+from spillway_router.ledger.sqlite_file import REFUSED, transaction
+
+MOST_ROWS = 64
+"""Rows of one statement; with 27 columns far below SQLite's 32,766 bound values."""
+_CROWDED_COMMITS = 64
+_CONFIDENCE = COLUMNS.index("confidence")
+
+_Head = tuple[int, bytes]
+
+
+class _NotTogetherError(Exception):
+    """The writes need to be looked at one by one."""
+
+
+class EntryStore:
+    """Commits writes through one connection that nobody else uses. Not thread-safe."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._head: _Head | None = None
+        self._crowded = 0
+        """Commits for which way 1 is not tried, because another process writes too."""
+
+    def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
+        """See Ledger.commit. Raises apsw.Error."""
+        entries = [entry for write in writes for entry in write.entries]
+        plain = all(map(is_plain, entries)) and not any(write.caps for write in writes)
+        if not entries and plain:
+            return [None] * len(writes)
+        try:
+            if plain and self._alone(entries):
+                return [None] * len(writes)
+            self._head, results = self._together(writes, entries)
+        except (_NotTogetherError, *REFUSED):
+            self._head, results = self._one_by_one(writes)
+        except BaseException:
+            self._head = None
+            raise
+        return results
+
+    # 1. alone
+
+    def _alone(self, entries: Sequence[Entry]) -> bool:
+        if self._head is None or len(entries) > MOST_ROWS:
+            return False
+        if self._crowded:
+            self._crowded -= 1
+            return False
+        head, values = _chained(self._head, [row_of(entry) for entry in entries])
+        try:
+            self._connection.execute(_insert_sql(len(entries)), values)
+        except apsw.ConstraintError:
+            self._crowded = _CROWDED_COMMITS
+            return False
+        self._head = head
+        return True
+
+    # 2. together
+
+    def _together(self, writes: Sequence[Write], entries: Sequence[Entry]) -> tuple[_Head, list[WriteResult]]:
+        with transaction(self._connection):
+            posting = Posting(self._stored(writes, entries))
+            results = [posting.post(write) for write in writes]
+            for write, result in zip(writes, results, strict=True):
+                if isinstance(result, EntryConflictError) or (
+                    isinstance(result, CapReached) and any(self._is_there(entry) for entry in write.entries)
+                ):
+                    raise _NotTogetherError  # the same entry again is neither a conflict nor new spend
+            stored = [e for write, result in zip(writes, results, strict=True) if result is None for e in write.entries]
+            head = self._insert(self._read_head(), stored)
+            self._apply(posting)
+        return head, results
+
+    def _is_there(self, entry: Entry) -> bool:
+        return self._connection.execute(STORED, entry.key).fetchone() is not None
+
+    # 3. one by one
+
+    def _one_by_one(self, writes: Sequence[Write]) -> tuple[_Head, list[WriteResult]]:
+        results: list[WriteResult] = []
+        with transaction(self._connection):
+            head = self._read_head()
+            for write in writes:
+                try:
+                    with self._connection:  # a savepoint
+                        head, result = self._single(head, write)
+                except REFUSED as error:
+                    result = EntryRejectedError(f"the ledger refused an entry: {error}")
+                results.append(result)
+        return head, results
+
+    def _single(self, head: _Head, write: Write) -> tuple[_Head, WriteResult]:
+        new: dict[tuple[str, int, str], Entry] = {}
+        for entry in write.entries:
+            row = _exact(row_of(entry))
+            known = new.get(entry.key)
+            stored = self._connection.execute(STORED, entry.key).fetchone() if known is None else row_of(known)
+            if stored is None:
+                new[entry.key] = entry
+            elif stored_row(stored) != row:
+                return head, conflicting(entry)
+        entries = tuple(new.values())
+        posting = Posting(self._stored((Write(entries, write.caps),), entries))
+        result = posting.post(Write(entries, write.caps if any(e.kind == "reserved" for e in entries) else ()))
+        if result is None:
+            head = self._insert(head, entries)
+            self._apply(posting)
+        return head, result
+
+    # What the ways share
+
+    def _read_head(self) -> _Head:
+        found = self._connection.execute(HEAD).fetchone()
+        return (0, GENESIS) if found is None else (found[0], found[1] or GENESIS)
+
+    def _insert(self, head: _Head, entries: Sequence[Entry]) -> _Head:
+        rows = [row_of(entry) for entry in entries]
+        for at in range(0, len(rows), MOST_ROWS):
+            part = rows[at : at + MOST_ROWS]
+            head, values = _chained(head, part)
+            self._connection.execute(_insert_sql(len(part)), values)
+        return head
+
+    def _stored(self, writes: Sequence[Write], entries: Sequence[Entry]) -> Stored:
+        closing = needs_holds(entries)
+        holds = {(row[0], row[1]): OpenHold(*row[2:]) for row in self._of_attempts(OPEN_HOLDS, closing)}
+        unheld = [key for key in closing if key not in holds]
+        caps = {(cap.scope, cap.period, cap.start_ms) for write in writes for cap in write.caps}
+        found = {key: self._connection.execute(BALANCE, key).fetchone() for key in caps}
+        return Stored(
+            holds=holds,
+            reserved_ts={(row[0], row[1]): row[2] for row in self._of_attempts(RESERVED_TS, needs_reserved(entries))},
+            closed=frozenset((row[0], row[1]) for row in self._of_attempts(CLOSED, unheld)),
+            balances={key: Balance(*row) for key, row in found.items() if row is not None},
+        )
+
+    def _of_attempts(self, sql: str, keys: Sequence[HoldKey]) -> Iterator[tuple[Any, ...]]:
+        for at in range(0, len(keys), MOST_ROWS):
+            part = keys[at : at + MOST_ROWS]
+            yield from self._connection.execute(sql.format(wanted=_values(2, len(part))), list(chain(*part)))
+
+    def _apply(self, posting: Posting) -> None:
+        opened = [
+            (*key, h.reserved_nano, h.ts, h.backend, h.key_id, h.tier, h.router_id)
+            for key, h in posting.opened.items()
+            if key not in posting.closed
+        ]
+        closed = [key for key in posting.closed if key not in posting.opened]
+        for sql, rows in ((OPEN_HOLD, opened), (CLOSE_HOLD, closed), (MOVE_BALANCE, list(posting.balance_rows()))):
+            for at in range(0, len(rows), MOST_ROWS):
+                part = rows[at : at + MOST_ROWS]
+                self._connection.execute(sql.format(rows=_values(len(part[0]), len(part))), list(chain(*part)))
+
+
+def _exact(row: Row) -> Row:
+    """The row with its confidence as the database gives it back: a float, and no negative zero."""
+    confidence = row[_CONFIDENCE]
+    if confidence is None or (confidence and type(confidence) is float):
+        return row
+    return (*row[:_CONFIDENCE], confidence + 0.0, *row[_CONFIDENCE + 1 :])
+
+
+def _chained(head: _Head, rows: Sequence[Row]) -> tuple[_Head, list[Any]]:
+    """The values to bind for these rows, each with its seq and link, and the new head."""
+    seq, link = head
+    values: list[Any] = []
+    for plain in rows:
+        row = plain if plain[_CONFIDENCE] is None else _exact(plain)
+        seq += 1
+        link = link_of(link, row)
+        values.append(seq)
+        values += row
+        values.append(link)
+    return (seq, link), values
+
+
+@lru_cache(maxsize=MOST_ROWS)
+def _insert_sql(rows: int) -> str:
+    """INSERT of so many rows. The text holds column names and placeholders only; values are always bound."""
+    return f"INSERT INTO entries (seq,{','.join(COLUMNS)},link) VALUES {_values(len(COLUMNS) + 2, rows)}"  # noqa: S608
+
+
+@lru_cache(maxsize=8 * MOST_ROWS)
+def _values(columns: int, rows: int) -> str:
+    """Placeholders for so many rows."""
+    return ",".join([f"({','.join('?' * columns)})"] * rows)

@@ -1,0 +1,120 @@
+"""The ledger's SQLite file: made for this user only, opened in WAL with synchronous=FULL, its schema up to date.
+
+With synchronous=FULL a commit is on disk when it returns; with NORMAL acknowledged rows are lost at a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import apsw
+
+from spillway_router.ledger.base import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
+from spillway_router.ledger.migrations import Migration
+
+BUSY_TIMEOUT_MS = 5_000
+REFUSED = (apsw.ConstraintError, apsw.TooBigError, OverflowError, UnicodeEncodeError, TypeError)
+"""What the database and its bindings raise for a value that can't be stored."""
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """The one place where errors of the database become ours. Raises EntryRejectedError, LedgerUnavailableError."""
+    try:
+        yield
+    except REFUSED as error:
+        raise EntryRejectedError(f"the ledger refused an entry: {error}") from error
+    except apsw.Error as error:
+        raise LedgerUnavailableError(f"the ledger {path} can't be used now: {error}") from error
+
+
+@contextlib.contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """A write transaction, committed at the end, undone by any error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors (full disk) have rolled back already; a second error here would hide the first.
+        if connection.in_transaction:
+            with contextlib.suppress(apsw.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+def prepare_file(path: Path) -> None:
+    """Create folder and file for this user only. Raises LedgerConfigError saying what to change."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LedgerConfigError(
+            f"the ledger needs a folder it can write: {path} ({error.strerror}); make {path.parent} writable "
+            "for this user or set ledger.url to another place, such as sqlite:///data/spillway.db"
+        ) from error
+    try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+            with contextlib.suppress(PermissionError):  # another user's file that we may write
+                os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+    # SQLite makes its -wal and -shm files beside the database.
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise LedgerConfigError(f"the folder of the ledger can't be written; make {path.parent} writable")
+
+
+def connect(path: Path) -> apsw.Connection:
+    """A connection to a file that exists. Raises apsw.Error."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    _enter_wal(connection)
+    # fullfsync only matters on macOS, where a plain fsync stops at the drive's cache.
+    connection.execute(
+        "PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA foreign_keys = 1; PRAGMA trusted_schema = 0;"
+        " PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -4096"
+    )
+    return connection
+
+
+def _enter_wal(connection: apsw.Connection) -> None:
+    """Switch to WAL. SQLite doesn't wait here while another process does the same, so we do, up to the
+    timeout."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[Migration]) -> None:
+    """Apply what is missing, all of it or nothing. Raises LedgerConfigError for a schema newer than this
+    version."""
+    with transaction(connection):
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations"
+            " (number INTEGER PRIMARY KEY, title TEXT NOT NULL, applied INTEGER NOT NULL) STRICT"
+        )
+        applied = {row[0] for row in connection.execute("SELECT number FROM migrations")}
+        unknown = applied - {migration.number for migration in migrations}
+        if unknown:
+            raise LedgerConfigError(
+                f"the ledger {path} was made by a newer Spillway (migration {max(unknown)}); "
+                "install that version or set ledger.url to another file"
+            )
+        for migration in migrations:
+            if migration.number not in applied:
+                connection.execute(migration.sql)
+                connection.execute(
+                    "INSERT INTO migrations VALUES (?, ?, ?)",
+                    (migration.number, migration.title, time.time_ns() // 1_000_000),
+                )

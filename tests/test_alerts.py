@@ -1,0 +1,300 @@
+"""Alerts against a real receiver that fails, hangs or is away, and then answers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from spillway_router.alerts import AlertHooks, Alerts, DeliveryRules, Webhook, message, sentence, signature
+from spillway_router.core.budget import BudgetAlert
+from spillway_router.testing import Answer, FaultUpstream
+from tests.proxy.harness import cloud, local, routing, run, serving, settings
+
+ALERT = BudgetAlert("all", "day", 1_700_006_400, Decimal("0.8"), 50 * 10**9, 41 * 10**9)
+QUICK = DeliveryRules(attempts=4, timeout_s=0.2, first_wait_s=0.01, longest_wait_s=0.02, queue=4)
+HANGS = 0
+BROKEN = Answer.json({"error": {"message": "broken"}}, 500)
+
+
+@dataclass
+class Receiver:
+    """An ASGI receiver: answers with the statuses in order, then with 204. Status 0: it hangs."""
+
+    statuses: list[int] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    seen: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    """Answers only when it is set."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        self.seen.append(({k.decode(): v.decode() for k, v in scope["headers"]}, body))
+        if self.gate is not None:
+            await self.gate.wait()
+        status = self.statuses.pop(0) if self.statuses else 204
+        if status == HANGS:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
+        await send({"type": "http.response.start", "status": status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@dataclass
+class Told:
+    """What the hooks heard; `over` is set when a message was sent or lost."""
+
+    alerts: list[BudgetAlert] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def delivery(self, result: str) -> None:
+        self.results.append(result)
+        if result != "retried":
+            self.over.set()
+
+    @property
+    def hooks(self) -> AlertHooks:
+        return AlertHooks(self.alerts.append, self.delivery)
+
+    async def until_over(self) -> None:
+        async with asyncio.timeout(10):
+            await self.over.wait()
+
+
+@asynccontextmanager
+async def alerting(
+    url: str, secret: str = "", rules: DeliveryRules = QUICK, flush_s: float = 0.0
+) -> AsyncIterator[tuple[Alerts, Told]]:
+    told = Told()
+    alerts = Alerts(told.hooks, Webhook(url, secret), rules, wall=lambda: 1_700_000_000.9, jitter=lambda: 0.0)
+    alerts.start()
+    try:
+        yield alerts, told
+    finally:
+        await alerts.close(flush_s)
+
+
+def test_an_alert_is_posted_signed_and_readable() -> None:
+    async def main() -> None:
+        receiver = Receiver()
+        async with serving(receiver) as url, alerting(url + "/hook", "whsec-12345") as (alerts, told):
+            alerts.told(ALERT)
+            await told.until_over()
+        assert told.results == ["sent"]
+        [(headers, body)] = receiver.seen
+        assert json.loads(body) == {
+            "type": "budget_alert",
+            "text": "Spillway: budget all per day reached 80%: 41.000000 of 50.000000 USD spent or held.",
+            "scope": "all",
+            "period": "day",
+            "period_start": "2023-11-15T00:00:00+00:00",
+            "at": "0.8",
+            "limit_usd": "50.000000",
+            "taken_usd": "41.000000",
+        }
+        digest = hmac.new(b"whsec-12345", b"1700000000." + body, hashlib.sha256).hexdigest()
+        assert headers["x-spillway-signature"] == f"t=1700000000,v1={digest}"
+        assert headers["content-type"] == "application/json"
+
+    run(main)
+
+
+@pytest.mark.parametrize("failures", [[500, 503, 502], [HANGS], [429, 408], [500, HANGS, 500]])
+def test_a_receiver_that_fails_for_a_while_gets_it_in_the_end(failures: list[int]) -> None:
+    async def main() -> None:
+        receiver = Receiver(list(failures))
+        async with serving(receiver) as url, alerting(url) as (alerts, told):
+            alerts.told(ALERT)
+            await told.until_over()
+        assert told.results == [*["retried"] * len(failures), "sent"]
+        ids = {headers["x-spillway-delivery"] for headers, _ in receiver.seen}
+        assert ids == {message(ALERT).id}
+        assert len(receiver.seen) == len(failures) + 1
+        assert "x-spillway-signature" not in receiver.seen[0][0]
+
+    run(main)
+
+
+def test_a_receiver_that_is_away_gets_it_when_it_is_back() -> None:
+    async def main() -> None:
+        receiver = Receiver()
+        with socket.socket() as place:
+            place.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused, and nobody takes the port
+            patient = replace(QUICK, attempts=1000)
+            async with alerting("http://127.0.0.1:{1}".format(*place.getsockname()), rules=patient) as (alerts, told):
+                alerts.told(ALERT)
+                async with asyncio.timeout(10):
+                    while "retried" not in told.results:
+                        await asyncio.sleep(0.001)
+                place.listen()
+                place.setblocking(False)
+                loop = asyncio.get_running_loop()
+                connection, _ = await loop.sock_accept(place)
+                with connection:
+                    data = b""
+                    while b"budget_alert" not in data:
+                        data += await loop.sock_recv(connection, 65536)
+                    await loop.sock_sendall(connection, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    await told.until_over()
+        assert told.results[-1] == "sent"
+        assert receiver.seen == []
+
+    run(main)
+
+
+def test_it_gives_up_after_the_attempts_and_says_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        receiver = Receiver([500] * 9)
+        async with serving(receiver) as url, alerting(url + "/T0P-SECRET") as (alerts, told):
+            alerts.told(ALERT)
+            await told.until_over()
+            told.over.clear()
+            alerts.told(replace(ALERT, scope="key:k1"))  # the next one has its own attempts
+            await told.until_over()
+        assert told.results == [*["retried"] * 3, "lost"] * 2
+        assert len(receiver.seen) == 8
+
+    run(main)
+    assert "alert not delivered (127.0.0.1: HTTP 500, after 4 attempts): budget all per day reached 80%" in caplog.text
+    assert "T0P-SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 410])
+def test_a_refusal_for_good_is_not_repeated(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        receiver = Receiver([status], [(b"location", b"/elsewhere")])
+        async with serving(receiver) as url, alerting(url) as (alerts, told):
+            alerts.told(ALERT)
+            await told.until_over()
+        assert told.results == ["lost"]
+        assert len(receiver.seen) == 1
+
+    run(main)
+    assert f"HTTP {status}: mend alerts.webhook_url" in caplog.text
+
+
+def test_each_threshold_is_told_once_per_period(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        receiver = Receiver()
+        async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, told):
+            tomorrow = replace(ALERT, period_start=ALERT.period_start + 86_400)
+            others = [replace(ALERT, at=Decimal(1)), replace(ALERT, scope="key:k1"), tomorrow]
+            for alert in (ALERT, ALERT, *others, tomorrow):
+                alerts.told(alert)
+            assert told.alerts == [ALERT, *others]
+        assert told.results == ["sent"] * 4
+        assert len({headers["x-spillway-delivery"] for headers, _ in receiver.seen}) == 4
+
+    with caplog.at_level(logging.WARNING):
+        run(main)
+    assert caplog.text.count("reached 80%") == 3
+    assert "reached 100%: 41.000000 of 50.000000 USD spent or held. Paid calls that don't fit" in caplog.text
+
+
+def test_a_full_queue_loses_the_newest_and_never_waits(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        told = Told()
+        alerts = Alerts(told.hooks, Webhook("http://127.0.0.1:9"), QUICK)  # not started: nothing leaves the queue
+        for i in range(6):
+            alerts.told(replace(ALERT, scope=f"key:k{i}"))
+        assert told.results == ["lost", "lost"]
+        assert len(told.alerts) == 6
+        await alerts.close(0)
+
+    run(main)
+    assert "alert not delivered (4 messages wait already): budget key:k4" in caplog.text
+
+
+def test_stopping_is_bounded_and_what_is_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        receiver = Receiver([HANGS] * 9)
+        slow = replace(QUICK, timeout_s=60.0)
+        async with serving(receiver) as url:
+            async with alerting(url, rules=slow, flush_s=0.05) as (alerts, told):
+                alerts.told(ALERT)
+                alerts.told(replace(ALERT, at=Decimal(1)))
+                async with asyncio.timeout(10):
+                    while not receiver.seen:
+                        await asyncio.sleep(0.001)
+            assert told.results == ["lost", "lost"]
+
+    run(main)
+    assert caplog.text.count("the router stopped") == 2
+
+
+def test_a_reload_can_take_the_receiver_away() -> None:
+    async def main() -> None:
+        told = Told()
+        receiver = Receiver([500] * 9)
+        async with serving(receiver) as url:
+            alerts = Alerts(told.hooks, Webhook(url), QUICK)
+            alerts.told(ALERT)
+            alerts.configure(None)
+            alerts.start()
+            await told.until_over()
+            alerts.told(replace(ALERT, at=Decimal(1)))
+            await alerts.close(10)
+        assert told.results == ["lost"]
+        assert receiver.seen == []
+        assert len(told.alerts) == 2
+
+    run(main)
+
+
+def test_waits_double_up_to_a_bound_and_are_jittered() -> None:
+    rules = DeliveryRules(first_wait_s=1, longest_wait_s=8)
+    full = Alerts(Told().hooks, rules=rules, jitter=lambda: 0.0)
+    half = Alerts(Told().hooks, rules=rules, jitter=lambda: 1.0)
+    assert [full._wait_s(i) for i in range(5)] == [1, 2, 4, 8, 8]
+    assert [half._wait_s(i) for i in range(5)] == [0.5, 1, 2, 4, 4]
+
+
+def test_neither_address_nor_secret_is_shown() -> None:
+    webhook = Webhook("https://hooks.example/T0P", "s3cret")
+    assert repr(webhook) == "Webhook()"
+    assert webhook.host == "hooks.example"
+    assert signature("s", 1, b"x") != signature("s", 2, b"x")
+    assert sentence(replace(ALERT, at=Decimal("0.555"))).startswith("budget all per day reached 55.5%")
+
+
+def test_the_router_tells_a_budget_that_runs_low_without_holding_up_requests() -> None:
+    """From a request to the receiver: bytes, tariff, budget, alert, webhook, metric. The receiver takes its time."""
+    answer = Answer.json(
+        {
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 300_000, "completion_tokens": 100_000},
+        }
+    )
+
+    async def main() -> None:
+        gate = asyncio.Event()
+        receiver = Receiver(gate=gate)
+        async with serving(receiver) as hook, FaultUpstream(BROKEN) as engine, FaultUpstream(answer) as strong:
+            more = (
+                'budgets: [{scope: all, period: month, limit_usd: "1", alert_at: [0.5, 1.0]}]\n'
+                f'alerts: {{webhook_url: "{hook}/hook", secret: "12345678"}}\n'
+            )
+            async with routing(settings(local(engine), cloud(strong), more=more)) as router:
+                reply = await router.chat({"max_tokens": 100_000})
+                assert (reply.status_code, reply.headers["x-spillway-cost-usd"]) == (200, "0.500000")
+                await router.until(lambda: len(receiver.seen) == 1)
+                again = await router.chat({"max_tokens": 1})  # while the receiver has not answered
+                assert again.status_code == 200
+                metrics = (await router.client.get("/metrics")).text
+                assert 'spillway_budget_alerts_total{at="0.5",period="month",scope="all"} 1.0' in metrics
+                gate.set()
+        assert [json.loads(body)["at"] for _, body in receiver.seen] == ["0.5", "1.0"]  # at stop, what waits is sent
+
+    run(main)
