@@ -231,8 +231,14 @@ def channels(assembly: Assembly, kept: Mapping[str, tuple[Target, Pool]]) -> dic
                 tls = ssl.create_default_context()
             limits = PoolLimits() if place.backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
             pool = Pool(place.target, limits, tls)
-        found[name] = Channel(place.backend, provider_for(place.entry), pool)
+        found[name] = Channel(place.backend, provider_for(place.entry), pool, _lines(place.backend))
     return found
+
+
+def _lines(backend: Backend) -> bytes:
+    """The header lines that name a backend in answers; a model's name may hold anything, a header may not."""
+    model = "".join(c if c.isprintable() else "?" for c in backend.model).encode("ascii", "replace")
+    return b"x-spillway-backend: %b\r\nx-spillway-model: %b\r\n" % (backend.name.encode(), model)
 
 
 def limits(settings: Settings) -> Limits:
@@ -240,6 +246,7 @@ def limits(settings: Settings) -> Limits:
     part = settings.limits
     return Limits(
         body_bytes=int(part.body_mb * 1024 * 1024),
+        body_s=part.body_s,
         first_event_s=part.first_event_s,
         answer_s=part.answer_s,
         stall_s=part.stall_s,

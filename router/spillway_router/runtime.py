@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
@@ -39,6 +39,7 @@ from spillway_router.proxy.app import App, build
 from spillway_router.proxy.auth import Auth
 from spillway_router.proxy.control import ControlHooks, build_control
 from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
+from spillway_router.proxy.front import fronts
 from spillway_router.proxy.services import Live, Records, Services
 from spillway_router.settings import Settings
 from spillway_router.signals.board import Board, BoardRules
@@ -48,6 +49,8 @@ from spillway_router.watchers import Watch, Watchers
 log = logging.getLogger("spillway")
 
 DRAIN_S = 30
+KEEP_ALIVE_S = 75
+"""How long a client's connection may rest: longer than the pools of usual clients keep theirs, so that they end it."""
 FLUSH_S = 10.0
 ALERTS_FLUSH_S = 3.0
 
@@ -90,7 +93,8 @@ class Runtime:
         self._watchers = Watchers(Watch(self.board, self.metrics, clock))
         self._books = Bookkeeper(ledger, loaded, assembly)
         hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
-        self.app: App = build(self.services, build_control(self.services, hooks, version))
+        self.app: App = build(build_control(self.services, hooks, version))
+        self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
 
     @classmethod
     def open(cls, loaded: Loaded, version: str) -> Runtime:
@@ -147,7 +151,8 @@ class Runtime:
         required = settings.keys.required or not settings.loopback
         privacy = PrivacyRule(settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords))
         auth = Auth(self._keys.verify, required)
-        return Live(assembly.policy, found, privacy, auth, limits(settings), int(time.time()))
+        opening = b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode()
+        return Live(assembly.policy, found, privacy, auth, limits(settings), int(time.time()), opening)
 
     def _stored(self, request_id: str) -> list[Mapping[str, Any]]:
         return [asdict(entry) for entry in self._ledger.entries_of(request_id)]
@@ -219,9 +224,10 @@ async def route(loaded: Loaded, version: str, on_listening: Callable[[str], None
             proxy_headers=False,
             date_header=False,
             timeout_graceful_shutdown=DRAIN_S,
-            http="httptools",
+            http=cast("type[asyncio.Protocol]", runtime.front),
             ws="none",
             backlog=4096,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
     listener = _listen(settings.host, settings.port)

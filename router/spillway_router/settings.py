@@ -250,6 +250,7 @@ class LimitsPart(_Part):
     """Bounds of one request, in MB and seconds."""
 
     body_mb: float = Field(32, gt=0, le=1024)
+    body_s: float = Field(30, gt=0)
     first_event_s: float = Field(120, gt=0)
     answer_s: float = Field(600, gt=0)
     stall_s: float = Field(30, gt=0)

@@ -22,7 +22,6 @@ from typing import Any
 import httpx
 import uvicorn
 import uvloop
-from starlette.types import ASGIApp
 
 from spillway_router import config
 from spillway_router.config import Loaded
@@ -137,7 +136,10 @@ async def routing(
     runtime = Runtime(loaded, ledger, "test", *(() if clock is None else (clock,)))
     runtime.start()
     try:
-        async with serving(runtime.app) as url, httpx.AsyncClient(base_url=url, timeout=LIMIT_S) as client:
+        async with (
+            serving(runtime.app, runtime.front) as url,
+            httpx.AsyncClient(base_url=url, timeout=LIMIT_S) as client,
+        ):
             router = Router(url, runtime, ledger, client, path)
             await router.until(lambda: _settled(runtime))
             yield router
@@ -163,6 +165,10 @@ async def pair(
         yield engine, other, router
 
 
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=LIMIT_S)
+
+
 def _settled(runtime: Runtime) -> bool:
     """Every local engine was probed once."""
     known = runtime.board.current(runtime.services.clock()).backends.values()
@@ -172,10 +178,8 @@ def _settled(runtime: Runtime) -> bool:
 class _Server(uvicorn.Server):
     """uvicorn that tells when it listens and leaves the signals alone."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__(
-            uvicorn.Config(app, lifespan="off", access_log=False, log_config=None, http="httptools", ws="none")
-        )
+    def __init__(self, app: Any, front: Any) -> None:
+        super().__init__(uvicorn.Config(app, lifespan="off", access_log=False, log_config=None, http=front, ws="none"))
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -188,11 +192,11 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """An ASGI application on a free port of the loopback: its URL."""
+async def serving(app: Any, front: Any = "httptools") -> AsyncIterator[str]:
+    """An ASGI application behind a front on a free port of the loopback: its URL."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = _Server(app)
+    server = _Server(app, front)
     task = asyncio.create_task(server.serve([listener]))
     try:
         async with asyncio.timeout(LIMIT_S):

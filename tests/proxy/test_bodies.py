@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from tests.proxy.harness import LIMIT_S, MESSAGES, Router, error_of, pair, run
 
-from spillway_router.proxy.client import read_body
-from spillway_router.proxy.wire import BadRequestError
 from spillway_router.testing import Answer, FaultUpstream
 
 WHOLE = Answer.json({"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]})
@@ -207,21 +205,16 @@ def test_a_large_body_within_the_limit_arrives_unchanged() -> None:
     run(main)
 
 
-def test_a_body_that_never_comes_is_a_408() -> None:
-    async def never() -> dict[str, Any]:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def half() -> dict[str, Any]:
-        return parts.pop() if parts else await never()
-
+@pytest.mark.parametrize("sent", [b"", b"{"], ids=["nothing", "half"])
+def test_a_body_that_never_comes_is_a_408(sent: bytes) -> None:
     async def main() -> None:
-        for receive in (never, half):
-            with pytest.raises(BadRequestError) as error:
-                await read_body(receive, {"content-type": "application/json"}, 100, 0.02)
-            assert error.value.refusal.status == 408
+        async with pair(WHOLE, more="limits: {body_s: 0.05}\n") as (engine, _, router):
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+            answer = await raw(router, head + b"content-length: 100\r\n\r\n" + sent)
+            assert b" 408 " in answer.split(b"\r\n")[0]
+            assert b"within 0.05 s" in answer
+            await assert_alive(router, engine)
 
-    parts = [{"type": "http.request", "body": b"{", "more_body": True}]
     run(main)
 
 

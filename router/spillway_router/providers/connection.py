@@ -41,7 +41,7 @@ class Connection(asyncio.Protocol):
     """One socket, one answer at a time. Parser callbacks fill it; the reader empties it."""
 
     __slots__ = (
-        "_buffer", "_error", "_keep", "_length_known", "_loop", "_parser", "_paused", "_size", "_timer",
+        "_buffer", "_error", "_keep", "_length_known", "_loop", "_parser", "_paused", "_sink", "_size", "_timer",
         "_transport", "_waiter", "complete", "deadline", "head_done", "headers", "idle_since", "on_lost", "reused",
         "status",
     )  # fmt: skip
@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._buffer: list[bytes] = []
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
         self._error: TransportError | None = None
         self._paused = False
         self._length_known = False
@@ -88,7 +89,8 @@ class Connection(asyncio.Protocol):
         if self._size > HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
-        self._wake()
+        if self._sink is None or self._sunk():
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -180,6 +182,23 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
 
+    async def pump(self, sink: Callable[[bytes], bool]) -> None:
+        """Until `sink`, which gets the bytes as they come, says False, or the answer ended or broke."""
+        self._sink = sink
+        try:
+            if not self._sunk():
+                await self.wait()
+        finally:
+            self._sink = None
+
+    def _sunk(self) -> bool:
+        """Give what is there to the sink. True: its reader has something to look at."""
+        assert self._sink is not None
+        while data := self.take():
+            if not self._sink(data):
+                return True
+        return self.complete
+
     def take(self) -> bytes:
         """Body bytes that have come, about `TAKE_BYTES` at a time, b"" if none; reading goes on.
 
@@ -206,8 +225,9 @@ class Connection(asyncio.Protocol):
         return data
 
     @property
-    def failed(self) -> TransportError | None:
-        return self._error
+    def holds(self) -> bool:
+        """True if bytes wait for the reader."""
+        return bool(self._buffer)
 
     def reusable(self) -> bool:
         return self.complete and self.alive and not self._buffer and self._keep

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from spillway_router.providers.base import Reply, Target
@@ -61,6 +61,17 @@ class Response:
             if data or connection.complete:
                 return data
             await connection.wait()
+
+    async def pump(self, sink: Callable[[bytes], bool]) -> bool:
+        """Hand bytes to `sink` as they come, within the socket's own callback: no task wakes up for each chunk.
+
+        True: `sink` said False and may get more. False: the answer has ended. Raises BrokenError or StallError.
+        """
+        connection = self._connection
+        if connection is None:
+            return False
+        await connection.pump(sink)
+        return not connection.complete or connection.holds
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body. Raises TooLargeError over `limit` bytes, BrokenError or StallError."""

@@ -1,107 +1,72 @@
-"""The ASGI stack, outermost first: guard (Host, in-flight bound, last-resort error) -> inference routes -> control API.
+"""The ASGI side, for everything asked once a second or less: guard (Host, last-resort error) -> control API.
 
-Inference routes are bare ASGI because a framework would cost as much as the whole relay (decisions/0001); everything
-asked once a second or less is FastAPI's.
+Inference routes don't come here: proxy/front.py answers them before ASGI begins, unless their method or spelling is
+wrong.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from spillway_router.core.model import Endpoint, Refusal
-from spillway_router.proxy.exchange import serve
-from spillway_router.proxy.replies import ClientReply, Receive, Send
-from spillway_router.proxy.services import Services
+from spillway_router.core.model import Refusal
+from spillway_router.proxy.front import ROUTES, bad_host
+from spillway_router.proxy.replies import refusal_reply
 
 Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("spillway.proxy")
 
-ROUTES: dict[str, Endpoint] = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/v1/embeddings": "embeddings",
-    "/v1/responses": "responses",
-    "/v1/messages": "messages",
-}
-_HOST = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?$")
+_INFERENCE = frozenset(path.decode() for path in ROUTES)
 
 
-def build(services: Services, control: App) -> App:
-    """The whole application."""
-    return _guard(_inference(services, control), services)
+def build(control: App) -> App:
+    """The control API behind its guard."""
 
-
-def _inference(services: Services, control: App) -> App:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = ROUTES.get(scope["path"]) if scope["type"] == "http" else None
-        if endpoint is None:
+        if scope["type"] != "http":
             await control(scope, receive, send)
             return
-        if scope["method"] != "POST":
-            refusal = Refusal(405, "invalid_request", f"Use POST for {scope['path']}.")
-            await ClientReply(send).refuse(refusal, [(b"allow", b"POST")])
-            return
-        await serve(services, endpoint, _headers(scope), receive, send)
-
-    return app
-
-
-def _guard(inner: App, services: Services) -> App:
-    in_flight = 0
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal in_flight
-        if scope["type"] != "http":
-            await inner(scope, receive, send)
-            return
-        reply = ClientReply(send)
-        refusal = _bad_host(scope)
-        if refusal is None and in_flight >= services.live().limits.in_flight:
-            refusal = Refusal(503, "overloaded", "Too many requests in progress here.", retry_after_s=1.0)
+        refusal = bad_host(scope["headers"]) or _wrong_method(scope)
         if refusal is not None:
-            await reply.refuse(refusal, [])
+            await _refuse(send, refusal)
             return
-        in_flight += 1
         begun = False
 
-        async def noting(message: MutableMapping[str, Any]) -> None:
+        async def noting(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await inner(scope, receive, noting)
+            await control(scope, receive, noting)
         except Exception:
             log.exception("unexpected error on %s", scope["path"])
             if begun:
                 raise
             message = "An unexpected error happened in the router; its log has the details."
-            await reply.refuse(Refusal(500, "internal_error", message), [])
-        finally:
-            in_flight -= 1
+            await _refuse(send, Refusal(500, "internal_error", message))
 
     return app
 
 
-def _headers(scope: Scope) -> dict[str, str]:
-    """Header names in small letters -> values. One that was sent twice counts as a list, so that neither is lost."""
-    sent = scope["headers"]
-    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent}
-    if len(found) != len(sent):
-        for name in found:
-            values = [value for known, value in sent if known.decode("latin-1") == name]
-            found[name] = b", ".join(values).decode("latin-1")
-    return found
-
-
-def _bad_host(scope: Scope) -> Refusal | None:
-    """uvicorn lets missing, repeated and invalid Host headers through; nobody honest sends them."""
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) == 1 and _HOST.match(hosts[0].decode("latin-1")):
+def _wrong_method(scope: Scope) -> Refusal | None:
+    if scope["path"] not in _INFERENCE:
         return None
-    return Refusal(400, "invalid_request", "Send exactly one valid Host header.", "host")
+    if scope["method"] == "POST":  # spelled with escapes: the front knows it as written only
+        return Refusal(404, "not_found", f"Write the path as it is: {scope['path']}.")
+    return Refusal(405, "invalid_request", f"Use POST for {scope['path']}.")
+
+
+async def _refuse(send: Send, refusal: Refusal) -> None:
+    status, lines, body = refusal_reply(refusal, [b"allow: POST\r\n"] if refusal.status == 405 else [])
+    pairs = (line.rstrip(b"\r\n").partition(b": ") for line in lines)
+    headers = [(name, value) for name, _, value in pairs]
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

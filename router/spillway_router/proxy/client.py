@@ -1,108 +1,130 @@
-"""The client's side of the socket: read its body once, and notice when it leaves.
+"""One request as the front hands it over, and the way back to who sent it.
 
-uvicorn's `send` does nothing after a disconnect, so a relay that only sends would pay a GPU or a cloud to the end for
-nobody. `watch` waits on `receive` beside the work and cancels it when the client is gone.
+Writes go straight to the socket, head and body at once where both are there. A client that reads slowly makes
+`drain` wait; one that leaves is `disconnected`: the front then cancels the task that answers it, which closes its
+upstream, as otherwise a GPU or a cloud would be paid to the end for nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Callable
+from typing import Protocol
 
-from spillway_router.core.model import Refusal
-from spillway_router.proxy.replies import Receive
-from spillway_router.proxy.wire import BadRequestError, bad
+from spillway_router.core.model import Endpoint, Refusal
+from spillway_router.proxy.replies import SSE, STATUS_LINES, Lines, refusal_reply
 
-
-class ClientGoneError(Exception):
-    """The client left before its request was whole."""
+_CLOSE = b"connection: close\r\n"
+_LARGE = 64 * 1024
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, within_s: float) -> bytes:
-    """The request's body. Raises BadRequestError (415 not JSON, 413 above `limit`, 408 slow) or ClientGoneError."""
-    check_type(headers)
-    length = headers.get("content-length")
-    if length is not None:
-        if "transfer-encoding" in headers:
-            raise bad("Content-Length and Transfer-Encoding were both sent. Send one of them.")
-        if length.isdecimal() and int(length) > limit:
-            raise too_large(limit)
-    try:
-        async with asyncio.timeout(within_s):
-            return await _all(receive, limit)
-    except TimeoutError:
-        message_text = f"The request body did not arrive within {within_s:g} s."
-        raise BadRequestError(Refusal(408, "invalid_request", message_text)) from None
+class Flow(Protocol):
+    """The transport's back-pressure, as uvicorn keeps it."""
+
+    write_paused: bool
+
+    async def drain(self) -> None:
+        """Until the write buffer is low again, or the connection is gone."""
 
 
-async def _all(receive: Receive, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while (message := await receive())["type"] == "http.request":
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise too_large(limit)
-        parts.append(part)
-        if not message.get("more_body"):
-            return part if len(parts) == 1 else b"".join(parts)
-    raise ClientGoneError
+class _NobodyWaits:
+    """uvicorn wakes the reader of a cycle's body; nobody waits for this one."""
+
+    def set(self) -> None: ...
 
 
-def check_type(headers: Mapping[str, str]) -> None:
-    """Raises BadRequestError unless the body is said to be JSON.
+class Client:
+    """See the module docstring. Made by the front when a request's head has come.
 
-    A web page of another origin can make a browser POST text, forms or untyped bytes without asking first, also to a
-    router on loopback that needs no key; it can't do so with JSON.
+    `response_complete`, `disconnected`, `keep_alive` and `message_event` are what uvicorn's protocol asks of a cycle.
     """
-    kind = headers.get("content-type", "")
-    if kind == "application/json":
-        return
-    media = kind.partition(";")[0].strip().lower()
-    if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
-        message = "Send the body as JSON, with the header 'content-type: application/json'."
-        raise BadRequestError(Refusal(415, "invalid_request", message, "content-type"))
 
+    __slots__ = (
+        "_flow", "_on_end", "_transport", "body", "chunked", "disconnected", "endpoint", "headers", "keep_alive",
+        "own", "request_id", "response_complete", "started",
+    )  # fmt: skip
 
-def too_large(limit: int) -> BadRequestError:
-    """A 413 that names the limit."""
-    message = f"The request body is larger than {limit} bytes. Send less, or raise limits.body_mb."
-    return BadRequestError(Refusal(413, "request_too_large", message))
+    message_event = _NobodyWaits()
 
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        headers: dict[str, str],
+        transport: asyncio.Transport,
+        flow: Flow,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.headers = headers
+        self.body = b""
+        self.request_id = ""
+        self.own: tuple[bytes, ...] = ()
+        """Header lines of every answer to it."""
+        self._transport = transport
+        self._flow = flow
+        self._on_end = on_end
+        self.keep_alive = True
+        self.chunked = True
+        self.started = False
+        self.response_complete = False
+        self.disconnected = False
 
-class watch:  # noqa: N801  # used like a function: `async with watch(receive, loop) as client`
-    """Cancels the surrounding task when the client leaves; `gone` tells that from other cancellations."""
+    def whole(self, status: int, lines: Lines, body: bytes) -> None:
+        """Status, headers and body at once."""
+        if self.disconnected:
+            return
+        self.started = True
+        lines.append(b"content-length: %d\r\n\r\n" % len(body))
+        head = STATUS_LINES[status] if self.keep_alive else STATUS_LINES[status] + _CLOSE
+        if len(body) < _LARGE:
+            self._transport.write(b"".join((head, *lines, body)))
+        else:
+            self._transport.writelines((b"".join((head, *lines)), body))
+        self._end()
 
-    __slots__ = ("_loop", "_owner", "_receive", "_task", "gone")
+    def refuse(self, refusal: Refusal, lines: Lines | None = None) -> None:
+        """An error with its OpenAI shape; `lines` are what there is to say beside it."""
+        self.whole(*refusal_reply(refusal, [*self.own, *(lines or ())]))
 
-    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
-        self._receive = receive
-        self._loop = loop
-        self._task: asyncio.Task[None] | None = None
-        self._owner: asyncio.Task[object] | None = None
-        self.gone = False
+    def begin_stream(self, lines: Lines, first: bytes) -> None:
+        """The 200 of a stream, with its first bytes."""
+        if self.disconnected:
+            return
+        self.started = True
+        head = STATUS_LINES[200] if self.keep_alive else STATUS_LINES[200] + _CLOSE
+        framing = b"transfer-encoding: chunked\r\n\r\n" if self.chunked else b"\r\n"
+        self._transport.write(b"".join((head, SSE, *lines, framing, self._framed(first))))
 
-    async def __aenter__(self) -> watch:
-        self._owner = asyncio.current_task(self._loop)
-        self._task = self._loop.create_task(self._wait())
-        return self
+    def write(self, data: bytes) -> None:
+        """Part of a stream. Look at `paused` before the next."""
+        if not self.disconnected:
+            self._transport.write(self._framed(data))
 
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        if self._owner is not None:
-            self._owner.cancel()
+    @property
+    def paused(self) -> bool:
+        """True while the client reads more slowly than we write: `drain` before writing more."""
+        return self._flow.write_paused
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        assert self._task is not None
-        self._owner = None
-        self._task.cancel()
-        if self.gone and kind is asyncio.CancelledError:
-            task = asyncio.current_task(self._loop)
-            if task is not None and task.uncancel() == 0:
-                return True
-        return False
+    async def drain(self) -> None:
+        """Until the client has read enough."""
+        await self._flow.drain()
+
+    def end_stream(self, data: bytes = b"") -> None:
+        """The clean end of a stream, with its last bytes."""
+        if self.disconnected:
+            return
+        self._transport.write(self._framed(data) + b"0\r\n\r\n" if self.chunked else data)
+        self._end()
+
+    def break_off(self) -> None:
+        """An end that the client can't take for a whole answer."""
+        self._transport.abort()
+
+    def _framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if data and self.chunked else data
+
+    def _end(self) -> None:
+        self.response_complete = True
+        if not self.keep_alive:
+            self._transport.close()
+        self._on_end()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -23,9 +24,9 @@ from spillway_router.core import confidence, failover
 from spillway_router.core.limiter import exhausted_for_s
 from spillway_router.core.model import (
     Attempt,
+    Caller,
     Candidate,
     Decision,
-    Endpoint,
     Outcome,
     Refusal,
     RequestFacts,
@@ -39,81 +40,89 @@ from spillway_router.providers.connection import TransportError
 from spillway_router.providers.streams import DONE, error_text, load
 from spillway_router.proxy import wire
 from spillway_router.proxy.attempt import Call, UpstreamCall, prepare, without_logprobs
-from spillway_router.proxy.client import ClientGoneError, read_body, watch
+from spillway_router.proxy.client import Client
 from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.outcomes import failure_refusal, transport_outcome
 from spillway_router.proxy.relay import Relay, tail_bytes
-from spillway_router.proxy.replies import JSON, ClientReply, Headers, Receive, Send, error_event
+from spillway_router.proxy.replies import JSON, Lines, error_event
 from spillway_router.proxy.services import Live, Services
 
 MAX_ERROR_BYTES = 1024 * 1024
 INFERENCE_ROLES = frozenset({"inference", "admin"})
 
 
-async def serve(s: Services, endpoint: Endpoint, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
-    """Answer one inference request."""
-    started = s.clock()
-    live = s.live()
-    request_id = s.new_id()
-    reply = ClientReply(send)
-    own = [(b"x-request-id", request_id.encode()), (b"x-spillway-policy", live.policy.version.encode())]
-    caller = live.auth.caller(headers, started)  # 1
-    if not isinstance(caller, Refusal):
-        refused = live.auth.admit(caller, INFERENCE_ROLES)
-        caller = caller if refused is None else refused
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may send its body: who asks, under which configuration, since when (monotonic seconds)."""
+
+    live: Live
+    caller: Caller
+    started: float
+
+
+def admit(s: Services, headers: Mapping[str, str], in_flight: int) -> Admitted | Refusal:
+    """Step 1, on the head alone: so that nobody without a key makes the router keep a body."""
+    live, now = s.live(), s.clock()
+    if in_flight >= live.limits.in_flight:
+        return Refusal(503, "overloaded", "Too many requests in progress here.", retry_after_s=1.0)
+    caller = live.auth.caller(headers, now)
     if isinstance(caller, Refusal):
-        await reply.refuse(caller, own)
-        return
+        return caller
+    refused = live.auth.admit(caller, INFERENCE_ROLES) or wire.head_flaw(headers, live.limits.body_bytes)
+    return Admitted(live, caller, now) if refused is None else refused
+
+
+async def serve(s: Services, admitted: Admitted, client: Client) -> None:
+    """Answer one inference request whose body has come. Cancelled when its client leaves."""
+    live = admitted.live
     try:
-        raw = await read_body(receive, headers, live.limits.body_bytes, live.limits.body_s)  # 2
-        body = wire.load(raw)
-        facts = read_facts(request_id, endpoint, headers, body, caller, live.privacy)
+        body = wire.load(client.body)  # 2
+        facts = read_facts(client.request_id, client.endpoint, client.headers, body, admitted.caller, live.privacy)
     except wire.BadRequestError as error:
-        await reply.refuse(error.refusal, own)
+        client.refuse(error.refusal)
         return
-    except ClientGoneError:
-        return
-    s.board.arrived(started)
-    signals = s.signals(live, facts)
-    decision = decide(facts, signals, live.policy)  # 3
-    job = Job(s, live, facts, raw, body, decision, reply, started, own)
-    job.cost_asked = headers.get("x-spillway-usage-cost", "").lower() == "true"
-    async with watch(receive, s.loop) as client:
-        try:
-            await job.run()  # 4, 5, 6
-        except asyncio.CancelledError:
-            if client.gone:
-                job.status, job.code = 499, "client_left"
+    s.board.arrived(admitted.started)
+    decision = decide(facts, s.signals(live, facts), live.policy)  # 3
+    job = Job(s, live, client, Asked(facts, body, decision, admitted.started))
+    try:
+        await job.run()  # 4, 5, 6
+    except asyncio.CancelledError:
+        if not client.disconnected:
             raise
-        finally:
-            job.remember()  # 7
+        job.status, job.code = 499, "client_left"
+    finally:
+        job.remember()  # 7
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked, as facts and as parsed JSON, and what was decided. `started` is monotonic seconds."""
+
+    facts: RequestFacts
+    body: dict[str, Any]
+    decision: Decision
+    started: float
 
 
 class Job:
     """The state of one request between its decision and its record."""
 
-    def __init__(
-        self,
-        s: Services,
-        live: Live,
-        facts: RequestFacts,
-        raw: bytes,
-        body: dict[str, Any],
-        decision: Decision,
-        reply: ClientReply,
-        started: float,
-        own: Headers,
-    ) -> None:
-        self.s, self.live, self.facts, self.raw, self.body = s, live, facts, raw, body
-        self.decision, self.reply, self.started, self.own = decision, reply, started, own
-        self.cost_asked = False
+    __slots__ = (
+        "asked", "backend", "body", "calls", "client", "code", "confidence", "cost_asked", "decided", "decision",
+        "facts", "live", "reasons", "refused", "s", "status",
+    )  # fmt: skip
+
+    def __init__(self, s: Services, live: Live, client: Client, asked: Asked) -> None:
+        self.s, self.live, self.client, self.asked = s, live, client, asked
+        self.facts, self.body, self.decision = asked.facts, asked.body, asked.decision
+        self.cost_asked = client.headers.get("x-spillway-usage-cost", "").lower() == "true"
         self.calls: list[Call] = []
         self.status, self.code = 200, ""
         self.backend = ""
-        self.decided = decision.kind
-        self.reasons = decision.reasons
+        self.decided = self.decision.kind
+        self.reasons = self.decision.reasons
         self.confidence: float | None = None
-        self.refused: Refusal | None = decision.refusal
+        self.refused: Refusal | None = self.decision.refusal
 
     async def run(self) -> None:
         """Step 4: walk the candidates while the client has seen nothing."""
@@ -126,13 +135,13 @@ class Job:
             if call is None:
                 continue
             outcome = await self._attempt(call)
-            if outcome.kind in ("ok", "cancelled") or self.reply.started:
+            if outcome.kind in ("ok", "cancelled") or self.client.started:
                 return
             self._note_failure(candidate, outcome)
             if not failover.goes_on(outcome, len(self.calls), len(candidates) - i - 1):
                 break
         refusal = self.refused or Refusal(503, "no_backend", "No backend could be asked.", retry_after_s=5.0)
-        await self._refuse(self._kept_here(refusal))
+        self._refuse(self._kept_here(refusal))
 
     def _kept_here(self, refusal: Refusal) -> Refusal:
         """The refusal as it stands for a private request whose local backends failed: others were there, but barred."""
@@ -165,13 +174,13 @@ class Job:
         if trip is None:
             self.refused = Refusal(503, "overloaded", "The local backlog is at its bound.", retry_after_s=1.0)
             return None
-        call = Call((s.accounts, s.board, s.clock, s.loop), channel, candidate, hold, trip, self.started)
+        call = Call((s.accounts, s.board, s.clock, s.loop), channel, candidate, hold, trip, self.asked.started)
         self.calls.append(call)
         return call
 
     async def _attempt(self, call: Call) -> Outcome:
         """One upstream call. Whatever happens in it, it is closed once."""
-        upstream = prepare(self.facts, self.raw, self.body, call.channel, want_logprobs=self._scores(call))
+        upstream = prepare(self.facts, self.client.body, self.body, call.channel, want_logprobs=self._scores(call))
         pool, path = call.channel.pool, call.channel.provider.path(self.facts.endpoint)
         head = pool.head(path, len(upstream.body))
         outcome = Outcome("cancelled", billed=True, detail="the client left")
@@ -262,10 +271,9 @@ class Job:
         if self.cost_asked and isinstance(parsed.get("usage"), dict):
             parsed["usage"]["cost"] = float(usd(self._cost()))
             body = orjson.dumps(parsed)
-        headers = self._headers(call)
-        headers.append((b"x-spillway-cost-usd", usd(self._cost()).encode()))
         await call.durable()
-        await self.reply.whole(200, [JSON, *headers], body)
+        cost = b"x-spillway-cost-usd: %b\r\n" % usd(self._cost()).encode()
+        self.client.whole(200, [JSON, *self.client.own, *self._lines(call), cost], body)
 
     # 5. streams
 
@@ -286,9 +294,9 @@ class Job:
                 return failed
             call.first_event()
             self.backend = call.channel.backend.name
-            await self.reply.begin_stream(self._headers(call))
+            self.client.begin_stream([*self.client.own, *self._lines(call)], relay.opening())
             try:
-                flaw = await relay.forward(self.reply.chunk) or await relay.finish()
+                flaw = await relay.forward(self.client) or await relay.finish()
             finally:
                 call.steps = relay.steps
             if flaw is not None:
@@ -296,7 +304,7 @@ class Job:
             outcome = Outcome("ok", 200, usage=judge.usage)
             call.close(outcome)
             await call.durable()
-            await self.reply.end_stream(self._tail(relay, upstream))
+            self.client.end_stream(self._tail(relay, upstream))
             return outcome
         finally:
             response.close()
@@ -319,7 +327,7 @@ class Job:
         call.close(outcome)
         await call.durable()
         message = f"The answer broke off at {call.channel.backend.name}: {flaw}. Send the request again."
-        await self.reply.end_stream(error_event("upstream_interrupted", message))
+        self.client.end_stream(error_event("upstream_interrupted", message))
         return outcome
 
     # shared
@@ -334,22 +342,23 @@ class Job:
         return sum(call.cost_nano for call in self.calls)
 
     def _overhead_s(self) -> float:
-        """Time from the request's arrival to its first call, minus nothing the upstream did."""
-        return self.calls[0].sent_at - self.started if self.calls else self.s.clock() - self.started
+        """Time from the request's arrival to its first call."""
+        started = self.asked.started
+        return self.calls[0].sent_at - started if self.calls else self.s.clock() - started
 
-    def _headers(self, call: Call | None) -> Headers:
-        headers: Headers = [*self.own]
+    def _lines(self, call: Call | None) -> Lines:
+        """Header lines that tell what was decided and done."""
+        lines: Lines = []
         if call is not None:
-            headers.append((b"x-spillway-backend", call.channel.backend.name.encode()))
-            headers.append((b"x-spillway-model", call.channel.backend.model.encode("ascii", "replace")))
-            headers.append((b"x-spillway-decision", self.decided.encode()))
+            lines.append(call.channel.lines)
+            lines.append(b"x-spillway-decision: %b\r\n" % self.decided.encode())
         if self.reasons:
-            headers.append((b"x-spillway-reason", ",".join(self.reasons).encode()))
-        headers.append((b"x-spillway-attempts", b"%d" % len(self.calls)))
-        headers.append((b"x-spillway-overhead-ms", b"%.2f" % (self._overhead_s() * 1000)))
+            lines.append(b"x-spillway-reason: %b\r\n" % ",".join(self.reasons).encode())
+        overhead_ms = self._overhead_s() * 1000
+        lines.append(b"x-spillway-attempts: %d\r\nx-spillway-overhead-ms: %.2f\r\n" % (len(self.calls), overhead_ms))
         if self.confidence is not None:
-            headers.append((b"x-spillway-confidence", b"%.4f" % self.confidence))
-        return headers
+            lines.append(b"x-spillway-confidence: %.4f\r\n" % self.confidence)
+        return lines
 
     def _rename(self, candidate: Candidate) -> None:
         """Another candidate than the first is about to be asked: the decision's name follows what happened."""
@@ -368,9 +377,9 @@ class Job:
     def _note_failure(self, candidate: Candidate, outcome: Outcome) -> None:
         self.refused = failure_refusal(candidate, outcome)
 
-    async def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         self.status, self.code = refusal.status, refusal.code
-        await self.reply.refuse(refusal, self._headers(self.calls[-1] if self.calls else None))
+        self.client.refuse(refusal, self._lines(self.calls[-1] if self.calls else None))
 
     def remember(self) -> None:
         """Step 7."""
@@ -386,7 +395,7 @@ class Job:
             self.decided,
             self.reasons,
             self.s.wall(),
-            now - self.started,
+            now - self.asked.started,
             self._overhead_s(),
             self._cost(),
             self.confidence,

@@ -11,7 +11,6 @@ The relay reads and judges; it decides nothing about money or candidates. `Tail`
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import orjson
@@ -23,6 +22,7 @@ from spillway_router.providers.connection import StallError, TransportError
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE
 from spillway_router.providers.transport import Response
+from spillway_router.proxy.client import Client
 
 TAIL_S = 5.0
 """After the finishing event, how long usage and [DONE] may take."""
@@ -43,21 +43,12 @@ class Held:
 
 
 class Relay:
-    """Reads one upstream stream. Call `begin`, then `forward` if that gave no outcome."""
+    """Reads one upstream stream. Call `begin`, then, if that gave no outcome, `opening`, `forward` and `finish`."""
 
     __slots__ = (
-        "_decoder",
-        "_done_follows",
-        "_judge",
-        "_response",
-        "_stall_s",
-        "done_seen",
-        "flaw",
-        "held",
-        "stalled",
-        "steps",
-        "tail",
-    )
+        "_client", "_decoder", "_done_follows", "_head", "_judge", "_response", "_stall_s", "done_seen", "flaw",
+        "stalled", "steps", "tail",
+    )  # fmt: skip
 
     def __init__(self, response: Response, judge: Judge, stall_s: float, *, done_follows: bool) -> None:
         self._response = response
@@ -66,7 +57,8 @@ class Relay:
         self._stall_s = stall_s
         self._done_follows = done_follows
         """Usage and [DONE] come after the finishing event; in the other protocols that event is the last."""
-        self.held = Held([])
+        self._head: list[bytes] = []
+        self._client: Client | None = None
         self.tail = Held([])
         self.steps = 0
         """Events with data that came: at least one token each, the best count when an answer breaks off."""
@@ -76,36 +68,50 @@ class Relay:
 
     async def begin(self) -> Outcome | None:
         """Read until the answer has begun: None, or why it never did. The caller set the deadline."""
+        size = 0
         while not self._judge.started:
             data = await self._response.read()
             if not data:
                 return Outcome("failed", 200, self._judge.complete() or "the stream ended without content")
-            flaw = self._take(data, self.held)
-            if flaw is not None:
-                return Outcome("overloaded" if self._judge.overloaded else "failed", 200, flaw)
-            if self.held.size > MAX_HELD_BYTES:
+            self._head.append(self._take(data))
+            if self.flaw is not None:
+                return Outcome("overloaded" if self._judge.overloaded else "failed", 200, self.flaw)
+            size += len(data)
+            if size > MAX_HELD_BYTES:
                 return Outcome("failed", 200, f"no content within the first {MAX_HELD_BYTES} bytes")
         return None
 
-    async def forward(self, send: Callable[[bytes], Awaitable[None]]) -> str | None:
+    def opening(self) -> bytes:
+        """What was held until the answer had begun."""
+        return b"".join(self._head)
+
+    async def forward(self, client: Client) -> str | None:
         """Relay until the finishing event is held in `tail`: None, or what broke the answer."""
-        head = b"".join(event.raw for event in self.held.events)
-        self.held.events.clear()
-        if head:
-            await send(head)
+        self._client = client
         self._response.expect_within(self._stall_s)
         while self.flaw is None and not self._judge.finished:
+            if client.paused:
+                await client.drain()
             try:
-                data = await self._response.read()
+                more = await self._response.pump(self._forward)
             except TransportError as error:
                 self.stalled = isinstance(error, StallError)
                 return str(error)
-            if not data:
-                return self._judge.complete() or "the stream ended early"
-            good = self._pass(data)
-            if good:
-                await send(good)
+            if not more and not self._judge.finished:
+                return self.flaw or self._judge.complete() or "the stream ended early"
         return self.flaw
+
+    def _forward(self, data: bytes) -> bool:
+        """What came goes on to the client, within the callback of the upstream's socket. False: stop, look, wait."""
+        client = self._client
+        assert client is not None
+        before = self.steps
+        good = self._take(data)
+        if self.steps > before:
+            self._response.expect_within(self._stall_s)
+        if good:
+            client.write(good)
+        return self.flaw is None and not self._judge.finished and not client.paused
 
     async def finish(self) -> str | None:
         """Read what follows the finishing event (usage, [DONE]) into `tail`: None, or what broke it."""
@@ -121,59 +127,37 @@ class Relay:
                 return str(error)
             if not data:
                 return "the stream ended inside an event" if self._decoder.pending else None
-            flaw = self._take(data, self.tail)
-            if flaw is not None:
-                return flaw
+            self._take(data)
+            if self.flaw is not None:
+                return self.flaw
             if self.tail.size > MAX_HELD_BYTES:
                 return "too much data after the finishing event"
         return None
 
-    def _pass(self, data: bytes) -> bytes:
-        """The bytes of `data` that may go on now; sets `flaw`, or fills `tail` from the finishing event on."""
-        judge = self._judge
+    def _take(self, data: bytes) -> bytes:
+        """The bytes of whole, good events that may go on; from the finishing event on they gather in `tail`.
+
+        Never `data` itself: it may begin and end inside events, whatever its length.
+        """
         try:
             events = self._decoder.feed(data)
         except SseError as error:
             self.flaw = str(error)
             return b""
-        good = 0
+        judge, good = self._judge, []
         for event in events:
-            if event.data is not None:
-                self.flaw = judge.see(event.name, event.data)
+            seen = event.data
+            if seen is not None:
+                self.flaw = judge.see(event.name, seen)
                 if self.flaw is not None:
                     break
                 self.steps += 1
-                if judge.finished:
-                    break
-            good += 1
-        if any(event.data is not None for event in events):
-            self._response.expect_within(self._stall_s)
-        if self.flaw is None and judge.finished:
-            self._fill_tail(events[good:])
-        # Never `data` itself: it may begin and end inside events, whatever its length.
-        return b"".join(event.raw for event in events[:good])
-
-    def _fill_tail(self, events: list[Event]) -> None:
-        for i, event in enumerate(events):
-            self.tail.add(event)
-            if i and event.data is not None and self.flaw is None:
-                self.flaw = self._judge.see(event.name, event.data)
-            self.done_seen = self.done_seen or event.data == DONE
-
-    def _take(self, data: bytes, into: Held) -> str | None:
-        try:
-            events = self._decoder.feed(data)
-        except SseError as error:
-            return str(error)
-        for event in events:
-            if event.data is not None:
-                flaw = self._judge.see(event.name, event.data)
-                if flaw is not None:
-                    return flaw
-                self.steps += 1
-                self.done_seen = self.done_seen or event.data == DONE
-            (self.tail if self._judge.finished else into).add(event)
-        return None
+            if judge.finished:
+                self.tail.add(event)
+                self.done_seen = self.done_seen or seen == DONE
+            else:
+                good.append(event.raw)
+        return good[0] if len(good) == 1 else b"".join(good)
 
 
 def tail_bytes(tail: Held, *, usage_asked: bool, usage_added: bool, cost_nano: int | None, closing: bytes) -> bytes:

@@ -41,6 +41,8 @@ class Channel:
     backend: Backend
     provider: Provider
     pool: Pool
+    lines: bytes
+    """Header lines that name it in answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Live:
     limits: Limits
     created: int
     """Epoch seconds, for /v1/models."""
+    opening: bytes
+    """Header line of every answer: the policy's version."""
 
 
 Hook = Callable[[RequestRecord], None]

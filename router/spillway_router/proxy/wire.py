@@ -36,6 +36,34 @@ def bad(message: str, param: str | None = None) -> BadRequestError:
     return BadRequestError(Refusal(400, "invalid_request", message, param))
 
 
+def too_large(limit: int) -> Refusal:
+    """A 413 that names the limit."""
+    message = f"The request body is larger than {limit} bytes. Send less, or raise limits.body_mb."
+    return Refusal(413, "request_too_large", message)
+
+
+def head_flaw(headers: Mapping[str, str], limit: int) -> Refusal | None:
+    """What bars a request before its body is read: 415 not JSON, 413 above `limit` bytes, 400 two lengths.
+
+    A web page of another origin can make a browser POST text, forms or untyped bytes without asking first, also to a
+    router on loopback that needs no key; it can't do so with JSON.
+    """
+    kind = headers.get("content-type", "")
+    if kind != "application/json":
+        media = kind.partition(";")[0].strip().lower()
+        if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+            message = "Send the body as JSON, with the header 'content-type: application/json'."
+            return Refusal(415, "invalid_request", message, "content-type")
+    length = headers.get("content-length")
+    if length is not None:
+        if "transfer-encoding" in headers:
+            message = "Content-Length and Transfer-Encoding were both sent. Send one of them."
+            return Refusal(400, "invalid_request", message)
+        if length.isdecimal() and int(length) > limit:
+            return too_large(limit)
+    return None
+
+
 def load(body: bytes) -> dict[str, Any]:
     """The body as a JSON object with unique keys. Raises BadRequestError that says what to change."""
     if not body:
