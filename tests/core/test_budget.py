@@ -1,4 +1,4 @@
-"""Budgets hold for every order of reserving, settling and releasing, over every change of period."""
+"""Budgets: what a router knows of the balances follows its own holds and charges, and every change of period."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from spillway_router.core.budget import (
     BudgetError,
     BudgetLine,
-    BudgetRefused,
-    BudgetState,
     LineBalance,
-    Reservation,
     Spender,
     alerts,
+    covering,
     covers,
     headroom,
+    moved,
     opening,
     period_end,
     period_start,
-    release,
-    settle,
-    try_reserve,
-    with_lines,
+    refreshed,
+    rolled,
+    taken_at_least,
 )
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC).timestamp()
@@ -58,14 +56,13 @@ spenders = st.builds(
 class Hold:
     """What the test itself knows of a hold."""
 
-    reservation: Reservation
     spender: Spender
     amount: int
     at: float
 
 
 class Budgets(RuleBasedStateMachine):
-    """Compares the state with a plain list of everything that was reserved and settled."""
+    """Compares the state with a plain list of everything that was held and charged."""
 
     holds = Bundle("holds")
 
@@ -82,37 +79,23 @@ class Budgets(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(target=holds, spender=spenders, amount=st.integers(0, 700))
-    def reserve(self, spender: Spender, amount: int) -> Hold | None:
-        room = headroom(self.state, spender, self.now)
-        self.state, got = try_reserve(self.state, spender, amount, self.now)
-        if isinstance(got, BudgetRefused):
-            assert room is not None
-            assert amount > room
-            assert got.resets_at > self.now
-            return None
-        assert room is None or amount <= room
-        hold = Hold(got, spender, amount, self.now)
+    def hold(self, spender: Spender, amount: int) -> Hold:
+        self.state = moved(rolled(self.state, self.now), spender, self.now, reserved=amount)
+        hold = Hold(spender, amount, self.now)
         self.open.append(hold)
         return hold
 
     @rule(hold=consumes(holds), share=st.floats(0, 1))
-    def settle(self, hold: Hold | None, share: float) -> None:
-        if hold is not None:
-            actual = int(hold.amount * share)
-            self.state = settle(self.state, hold.reservation, actual)
-            assert settle(self.state, hold.reservation, actual) == self.state  # twice is once
-            self.open.remove(hold)
-            self.closed.append((hold, actual))
-
-    @rule(hold=consumes(holds))
-    def release(self, hold: Hold | None) -> None:
-        if hold is not None:
-            self.state = release(self.state, hold.reservation)
-            self.open.remove(hold)
+    def settle(self, hold: Hold, share: float) -> None:
+        actual = int(hold.amount * share)
+        self.state = moved(self.state, hold.spender, hold.at, reserved=-hold.amount, spent=actual)
+        self.open.remove(hold)
+        self.closed.append((hold, actual))
 
     @invariant()
-    def balances_are_what_was_reserved_and_spent_and_never_pass_the_limit(self) -> None:
-        for line in getattr(self, "lines", []):
+    def balances_and_headroom_are_what_was_held_and_spent(self) -> None:
+        lines = getattr(self, "lines", [])
+        for line in lines:
             balance = self.state.balances[line.key]
 
             def here(hold: Hold, line: BudgetLine = line, start: int = balance.period_start) -> bool:
@@ -120,49 +103,42 @@ class Budgets(RuleBasedStateMachine):
 
             assert balance.reserved == sum(hold.amount for hold in self.open if here(hold))
             assert balance.spent == sum(actual for hold, actual in self.closed if here(hold))
-            assert balance.taken <= line.limit_nano
+        if lines:
+            covered = [line for line in lines if covers(line.scope, ANYONE)]
+            now = rolled(self.state, self.now)
+            rooms = [line.limit_nano - now.balances[line.key].taken for line in covered]
+            assert headroom(self.state, ANYONE, self.now) == (max(0, min(rooms)) if rooms else None)
 
 
 Budgets.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestBudgets = Budgets.TestCase
 
 
-def reserve(state: BudgetState, amount: int, now: float = NOON) -> tuple[BudgetState, Reservation]:
-    state, got = try_reserve(state, ANYONE, amount, now)
-    assert isinstance(got, Reservation)
-    return state, got
-
-
-def test_a_refusal_names_the_line_its_room_and_its_end() -> None:
-    state = opening([DAY, BudgetLine("tier:free", "hour", 100)], NOON)
-    state, _ = reserve(state, 60)
-    same, refused = try_reserve(state, ANYONE, 41, NOON + 60)
-    assert same == state
-    assert refused == BudgetRefused("tier:free", "hour", 100, 60, 41, int(NOON) + 3600)
+def test_the_line_with_the_least_room_comes_first() -> None:
+    lines = [DAY, BudgetLine("tier:free", "hour", 100), BudgetLine("key:other", "hour", 1)]
+    state = moved(opening(lines, NOON), ANYONE, NOON, spent=60)
+    assert [line.scope for line in covering(state, ANYONE)] == ["tier:free", "all"]
+    assert headroom(state, ANYONE, NOON) == 40
 
 
 def test_a_hold_of_yesterday_settles_yesterday() -> None:
-    state, hold = reserve(opening([DAY], NOON), 1000)
+    state = moved(opening([DAY], NOON), ANYONE, NOON, reserved=1000)
     tomorrow = NOON + 86400
-    state, later = reserve(state, 400, tomorrow)
-    state = settle(state, hold, 900)
+    state = moved(rolled(state, tomorrow), ANYONE, tomorrow, reserved=400)
+    state = moved(state, ANYONE, NOON, reserved=-1000, spent=900)
     assert state.balances[DAY.key] == LineBalance(period_start("day", tomorrow), spent=0, reserved=400)
-    assert settle(state, later, 300).balances[DAY.key].spent == 300
 
 
 def test_a_clock_that_goes_back_opens_no_second_day() -> None:
-    state, _ = reserve(opening([DAY], NOON), 900)
-    _, refused = try_reserve(state, ANYONE, 200, NOON - 86400)
-    assert isinstance(refused, BudgetRefused)
+    state = moved(opening([DAY], NOON), ANYONE, NOON, spent=900)
+    assert headroom(state, ANYONE, NOON - 86400) == 100
 
 
 def test_a_provider_that_bills_above_the_bound_is_recorded_and_stops_the_line() -> None:
-    state, hold = reserve(opening([DAY], NOON), 1000)
-    state = settle(state, hold, 1200)
+    state = moved(opening([DAY], NOON), ANYONE, NOON, reserved=1000)
+    state = moved(state, ANYONE, NOON, reserved=-1000, spent=1200)
     assert state.balances[DAY.key].spent == 1200
     assert headroom(state, ANYONE, NOON) == 0
-    _, refused = try_reserve(state, ANYONE, 1, NOON)
-    assert isinstance(refused, BudgetRefused)
 
 
 def test_balances_of_the_ledger_count_from_the_first_second() -> None:
@@ -173,25 +149,37 @@ def test_balances_of_the_ledger_count_from_the_first_second() -> None:
     assert headroom(yesterday, ANYONE, NOON) == 1000
 
 
-def test_a_reload_keeps_spend_and_open_holds() -> None:
-    state, hold = reserve(opening([DAY], NOON), 600)
-    lower = BudgetLine("all", "day", 500)
-    fresh = BudgetLine("key:k1", "month", 50)
-    state = with_lines(state, [lower, fresh], NOON)
-    assert headroom(state, ANYONE, NOON) == 0
-    state = settle(state, hold, 100)
-    assert headroom(state, ANYONE, NOON) == 50
-    assert state.balances[lower.key].spent == 100
+def test_balances_read_again_replace_what_was_known() -> None:
+    start = period_start("day", NOON)
+    state = moved(opening([DAY], NOON), ANYONE, NOON, reserved=700)
+    state = refreshed(state, {DAY.key: LineBalance(start, 10, 20), ("all", "hour"): LineBalance(start, 1)})
+    assert state.balances == {DAY.key: LineBalance(start, 10, 20)}
+    assert refreshed(state, {DAY.key: LineBalance(start - 86400, 999)}) == state
+    # A settlement that the database told already doesn't make room twice.
+    assert moved(state, ANYONE, NOON, reserved=-700, spent=0).balances[DAY.key] == LineBalance(start, 10, 0)
 
 
-def test_alerts_tell_each_threshold_that_was_passed() -> None:
-    line = BudgetLine("all", "day", 1000, (Decimal("0.5"), Decimal("0.8"), Decimal(1)))
-    before = opening([line], NOON)
-    after, hold = reserve(before, 850)
-    assert [alert.at for alert in alerts(before, after)] == [Decimal("0.5"), Decimal("0.8")]
-    assert alerts(after, settle(after, hold, 840)) == ()
-    next_day, _ = reserve(after, 500, NOON + 86400)
-    assert [alert.at for alert in alerts(after, next_day)] == [Decimal("0.5")]
+def test_what_a_refusal_of_the_database_says_is_known_from_then_on() -> None:
+    start = period_start("day", NOON)
+    state = moved(opening([DAY], NOON), ANYONE, NOON, reserved=100)
+    state = taken_at_least(state, DAY.key, start, 990)
+    assert state.balances[DAY.key] == LineBalance(start, 890, 100)
+    assert taken_at_least(state, DAY.key, start, 500) == state
+    assert taken_at_least(state, DAY.key, start - 86400, 2000) == state
+    assert taken_at_least(state, ("key:gone", "day"), start, 2000) == state
+
+
+def test_alerts_tell_each_threshold_once_a_period() -> None:
+    line = BudgetLine("all", "day", 1000, (Decimal(1), Decimal("0.5"), Decimal("0.8")))
+    state = opening([line, BudgetLine("key:k1", "day", 0, (Decimal(1),))], NOON)
+    assert alerts(state, frozenset()) == ()
+    state = moved(state, ANYONE, NOON, reserved=850)
+    found = alerts(state, frozenset())
+    assert [(alert.at, alert.taken_nano) for alert in found] == [(Decimal("0.5"), 850), (Decimal("0.8"), 850)]
+    told = {alert.key for alert in found}
+    assert alerts(state, told) == ()
+    next_day = moved(rolled(state, NOON + 86400), ANYONE, NOON + 86400, spent=500)
+    assert [alert.at for alert in alerts(next_day, told)] == [Decimal("0.5")]
 
 
 @given(st.sampled_from(["hour", "day", "month"]), st.integers(0, 4_000_000_000))

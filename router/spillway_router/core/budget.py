@@ -1,20 +1,21 @@
-"""Budgets: caps on cloud spend per period, held by reserving the upper bound before a call leaves.
+"""Budgets: caps on cloud spend per hour, day or month, and what a router knows of them without asking the database.
 
-    try_reserve   holds the bound on every line that covers the call, or refuses and says which and why
-    settle        replaces the hold by what the call cost
-    release       gives the hold back (the call was never sent, or cost nothing)
+The database judges every hold inside the transaction that stores it (ledger/posting.py), so on every line
+`spent + reserved + bound <= limit` for any number of processes. The state here is a cached copy of the balances: it
+lets the policy leave out backends that have no headroom left, gives the wording of a refusal, and says when a threshold is
+passed. It follows this process's own holds and charges at once (`moved`) and everybody's when it is read again
+(`refreshed`), so it may be a second old; being wrong costs a look at the database, never money.
 
-On every line `reserved + spent <= limit` at all times, as long as no call costs more than its bound. If a
-provider bills more, `settle` records the truth and the line refuses everything until its period ends. A
-hold belongs to the period in which it was taken: settling it later changes nothing in the period that runs
-by then.
+If a provider bills more than the bound, the balance records the truth and the line refuses everything until its period
+ends. A hold belongs to the period in which it was taken: settling it later changes nothing in the period that runs by
+then.
 
 Pure: states are values, time is an argument (epoch seconds, UTC). If time goes back, the later period stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -81,28 +82,6 @@ class LineBalance:
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """A hold of `amount_nano` on each line in `holds` (line key, start of the period it was taken in)."""
-
-    id: int
-    amount_nano: int
-    holds: tuple[tuple[LineKey, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetRefused:
-    """The call would pass a limit: the line with the least room, in nano-dollars, and when its period ends
-    (epoch s)."""
-
-    scope: str
-    period: Period
-    limit_nano: int
-    taken_nano: int
-    requested_nano: int
-    resets_at: int
-
-
-@dataclass(frozen=True, slots=True)
 class BudgetAlert:
     """A threshold that a line has just passed: share `at` of `limit_nano` with `taken_nano` spent or held.
 
@@ -116,15 +95,22 @@ class BudgetAlert:
     limit_nano: int
     taken_nano: int
 
+    @property
+    def key(self) -> AlertKey:
+        """Its identity."""
+        return (self.scope, self.period, self.period_start, self.at)
+
+
+AlertKey = tuple[str, Period, int, Decimal]
+"""Scope, period, start of the period (epoch s), share."""
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetState:
-    """All lines with their balances and the ids of open holds. Make it with `opening`."""
+    """All lines with their balances, as far as known. Make it with `opening`."""
 
     lines: tuple[BudgetLine, ...]
     balances: Mapping[LineKey, LineBalance]
-    open_ids: frozenset[int] = frozenset()
-    next_id: int = 1
 
 
 def check_scope(scope: str) -> None:
@@ -162,29 +148,23 @@ def period_end(period: Period, start: int) -> int:
 def opening(
     lines: Iterable[BudgetLine], now: float, balances: Mapping[LineKey, LineBalance] | None = None
 ) -> BudgetState:
-    """State at start: balances from the ledger where given (holds in them stay until the period ends), else
-    zero.
+    """State at start or after a change of the configuration: balances from the ledger where given, else zero.
 
     Raises BudgetError if two lines have the same scope and period.
     """
     lines = tuple(lines)
     if len({line.key for line in lines}) != len(lines):
         raise BudgetError("two budgets have the same scope and period; keep one of them")
-    given = balances or {}
     fresh = {line.key: LineBalance(period_start(line.period, now)) for line in lines}
-    return BudgetState(lines, {key: _rolled(given.get(key, zero), zero) for key, zero in fresh.items()})
+    return refreshed(BudgetState(lines, fresh), balances or {})
 
 
-def with_lines(
-    state: BudgetState,
-    lines: Iterable[BudgetLine],
-    now: float,
-    balances: Mapping[LineKey, LineBalance] | None = None,
-) -> BudgetState:
-    """The state after a config reload: kept lines keep their balance and holds, new ones start from
-    `balances`."""
-    renewed = opening(lines, now, {**(balances or {}), **state.balances})
-    return replace(renewed, open_ids=state.open_ids, next_id=state.next_id)
+def refreshed(state: BudgetState, balances: Mapping[LineKey, LineBalance]) -> BudgetState:
+    """The state with the balances that were read from the ledger, except those of a period that is over here."""
+    known = {
+        key: _later(balances[key], balance) if key in balances else balance for key, balance in state.balances.items()
+    }
+    return replace(state, balances=known)
 
 
 def rolled(state: BudgetState, now: float) -> BudgetState:
@@ -200,81 +180,52 @@ def rolled(state: BudgetState, now: float) -> BudgetState:
 def headroom(state: BudgetState, spender: Spender, now: float) -> int | None:
     """Nano-dollars this spender may still reserve now (0 or more), None where no line covers it."""
     state = rolled(state, now)
-    rooms = [line.limit_nano - state.balances[line.key].taken for line in _covering(state, spender)]
+    rooms = [line.limit_nano - state.balances[line.key].taken for line in covering(state, spender)]
     return max(0, min(rooms)) if rooms else None
 
 
-def try_reserve(
-    state: BudgetState, spender: Spender, amount_nano: int, now: float
-) -> tuple[BudgetState, Reservation | BudgetRefused]:
-    """Hold the amount on every line that covers the spender, or on none and say why."""
-    if amount_nano < 0:
-        raise BudgetError("a reservation can't be negative")
-    state = rolled(state, now)
-    lines = _covering(state, spender)
-    for line in sorted(lines, key=lambda line: line.limit_nano - state.balances[line.key].taken):
-        taken = state.balances[line.key].taken
-        if taken + amount_nano > line.limit_nano:
-            resets_at = period_end(line.period, state.balances[line.key].period_start)
-            refused = BudgetRefused(line.scope, line.period, line.limit_nano, taken, amount_nano, resets_at)
-            return state, refused
-    holds = tuple((line.key, state.balances[line.key].period_start) for line in lines)
-    reservation = Reservation(state.next_id, amount_nano, holds)
-    balances = _moved(state, reservation, reserved=amount_nano, spent=0)
-    return replace(
-        state,
-        balances=balances,
-        open_ids=state.open_ids | {reservation.id},
-        next_id=state.next_id + 1,
-    ), reservation
+def covering(state: BudgetState, spender: Spender) -> list[BudgetLine]:
+    """The lines that cap this spender, the one with the least room first."""
+    lines = [line for line in state.lines if covers(line.scope, spender)]
+    return sorted(lines, key=lambda line: line.limit_nano - state.balances[line.key].taken)
 
 
-def settle(state: BudgetState, reservation: Reservation, actual_nano: int) -> BudgetState:
-    """Replace the hold by the actual charge. A hold that isn't open any more changes nothing (settled
-    twice)."""
-    if actual_nano < 0:
-        raise BudgetError("a charge can't be negative")
-    if reservation.id not in state.open_ids:
+def moved(state: BudgetState, spender: Spender, at: float, *, spent: int = 0, reserved: int = 0) -> BudgetState:
+    """The state after a hold or charge of an attempt that was reserved at `at`: nano-dollars to add to each line."""
+    balances = dict(state.balances)
+    for line in state.lines:
+        balance = balances[line.key]
+        if covers(line.scope, spender) and balance.period_start == period_start(line.period, at):
+            # Never below zero: a balance read in between may know of the settlement already.
+            balances[line.key] = LineBalance(
+                balance.period_start, max(0, balance.spent + spent), max(0, balance.reserved + reserved)
+            )
+    return replace(state, balances=balances)
+
+
+def taken_at_least(state: BudgetState, key: LineKey, start: int, taken: int) -> BudgetState:
+    """The state after the database said how much of a line is spent or held in the period that begins at `start`."""
+    balance = state.balances.get(key)
+    if balance is None or balance.period_start != start or balance.taken >= taken:
         return state
-    balances = _moved(state, reservation, reserved=-reservation.amount_nano, spent=actual_nano)
-    return replace(state, balances=balances, open_ids=state.open_ids - {reservation.id})
+    told = replace(balance, spent=taken - balance.reserved)
+    return replace(state, balances={**state.balances, key: told})
 
 
-def release(state: BudgetState, reservation: Reservation) -> BudgetState:
-    """Give the hold back: the call cost nothing."""
-    return settle(state, reservation, 0)
+def alerts(state: BudgetState, told: Set[AlertKey]) -> tuple[BudgetAlert, ...]:
+    """Thresholds that are reached (spent plus held) and were not told yet, in the order of lines and shares.
 
-
-def alerts(before: BudgetState, after: BudgetState) -> tuple[BudgetAlert, ...]:
-    """Thresholds that were passed between two states, in the order of lines and shares.
-
-    A threshold counts as passed when spent plus held reaches it; it can fire again in the next period, and
-    again in this one if released holds brought the line back below it.
+    Each can be told once a period; a share of a limit of 0 is never told, as nothing can be spent of it.
     """
     found = []
-    for line in after.lines:
-        was, now = before.balances.get(line.key), after.balances[line.key]
-        same_period = was is not None and was.period_start == now.period_start
-        start = was.taken if was is not None and same_period else 0
+    for line in state.lines:
+        balance = state.balances[line.key]
         for share in sorted(line.alert_at):
-            threshold = Fraction(share) * line.limit_nano
-            if start < threshold <= now.taken:
-                found.append(BudgetAlert(line.scope, line.period, now.period_start, share, line.limit_nano, now.taken))
+            alert = BudgetAlert(line.scope, line.period, balance.period_start, share, line.limit_nano, balance.taken)
+            if line.limit_nano and Fraction(share) * line.limit_nano <= balance.taken and alert.key not in told:
+                found.append(alert)
     return tuple(found)
 
 
-def _covering(state: BudgetState, spender: Spender) -> list[BudgetLine]:
-    return [line for line in state.lines if covers(line.scope, spender)]
-
-
-def _rolled(balance: LineBalance, fresh: LineBalance) -> LineBalance:
-    return balance if balance.period_start >= fresh.period_start else fresh
-
-
-def _moved(state: BudgetState, reservation: Reservation, *, reserved: int, spent: int) -> dict[LineKey, LineBalance]:
-    balances = dict(state.balances)
-    for key, start in reservation.holds:
-        balance = balances.get(key)
-        if balance is not None and balance.period_start == start:
-            balances[key] = LineBalance(start, balance.spent + spent, balance.reserved + reserved)
-    return balances
+def _later(balance: LineBalance, other: LineBalance) -> LineBalance:
+    return balance if balance.period_start >= other.period_start else other

@@ -1,8 +1,12 @@
 """Accounts: the money side of one attempt, from hold to charge.
 
-A paid attempt takes a hold of its upper bound first: in the budgets' state at once (so that concurrent requests can't
-overshoot) and then durably on disk, before a byte leaves. When the attempt ends it is settled to what it cost, or
-released if it cost nothing. A local attempt has only its charge row: 0 nano-dollars and its GPU work share.
+A paid attempt takes a hold of its upper bound first: one write, which the database stores only if every cap that covers
+the attempt has room for it, judged inside the transaction; it is on disk before a byte leaves. When the attempt ends it
+is settled to what it cost, or released if it cost nothing. A local attempt has only its charge row: 0 nano-dollars and
+its GPU work share.
+
+What ends a hold is never given up while this process lives: it may be queued when nothing else can, and what the disk
+refused is tried again (`retry`). If the process ends before, another one charges the bound (orphans.py).
 
 Free attempts don't wait for a broken disk: their rows are lost with an alarm (`lost_rows`), their answers are not.
 """
@@ -11,20 +15,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from spillway_router.core import budget
+from spillway_router.core import budget, ladder
 from spillway_router.core.attribution import WorkCoefficients, work_share_us
-from spillway_router.core.budget import BudgetAlert, BudgetLine, BudgetRefused, BudgetState, Reservation, Spender
+from spillway_router.core.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
 from spillway_router.core.model import Backend, DecisionKind, RequestFacts
 from spillway_router.core.tariff import Usage, price, usd
-from spillway_router.ledger.base import CapReached, Ledger, LedgerError
+from spillway_router.ledger.base import (
+    Cap,
+    CapReached,
+    EntryConflictError,
+    Ledger,
+    LedgerError,
+    LedgerFullError,
+    LedgerUnavailableError,
+)
 from spillway_router.ledger.entries import Entry, Status
+from spillway_router.ledger.orphans import corrected
 from spillway_router.ledger.writer import LedgerWriter
 
 Durable = asyncio.Future[CapReached | None]
 """Done when a row is on disk; raises LedgerError."""
+
+MOST_OWED = 10_000
+"""Closing entries that wait for the disk to come back; as many as calls can have been in flight when it broke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +54,19 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Money set aside for one attempt; `reserved_nano` is 0 and `reservation` None for free attempts."""
+    """An attempt that may be made: whose it is, and the money set aside for it.
 
-    entry: Entry
-    reserved_nano: int
-    reservation: Reservation | None
+    `reserved_nano` is 0 and `stored` False for attempts at a backend without a price, which need no hold.
+    """
+
+    facts: RequestFacts
+    backend: Backend
+    why: Why
+    attempt_no: int
+    ts: int
+    """Epoch milliseconds; the periods of it bear the cost."""
+    reserved_nano: int = 0
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +98,32 @@ class Accounts:
         coefficients: WorkCoefficients,
         wall: Callable[[], float],
         on_alert: Callable[[BudgetAlert], None],
+        router_id: str = "",
     ) -> None:
         self._writer = writer
         self._wall = wall
+        self._latest = 0.0
         self._coefficients = coefficients
         self._on_alert = on_alert
+        self._router_id = router_id
+        self._told: set[AlertKey] = set()
         self._state = budget.opening(lines, wall())
+        self._owed: dict[tuple[str, int, str], tuple[Entry, Hold]] = {}
         self.lost_rows = 0
 
     def load(self, ledger: Ledger, lines: Sequence[BudgetLine]) -> None:
         """Take budgets from a configuration, with what the ledger says of their current periods."""
-        now = self._wall()
-        balances = {}
-        for line in lines:
-            start = budget.period_start(line.period, now)
-            found = ledger.balance(line.scope, line.period, start * 1000)
-            balances[line.key] = budget.LineBalance(start, found.spent_nano, found.reserved_nano)
+        now = self._now()
+        self._state = budget.opening(lines, now, read_balances(ledger, lines, now))
+        self._tell()
+
+    async def refresh(self, ledger: Ledger) -> None:
+        """Read the balances again, as other processes spend too. Raises LedgerUnavailableError."""
         if self._state.lines:
-            self._state = budget.with_lines(self._state, lines, now, balances)
-        else:
-            self._state = budget.opening(lines, now, balances)
+            now = self._now()
+            found = await asyncio.to_thread(read_balances, ledger, self._state.lines, now)
+            self._state = budget.refreshed(budget.rolled(self._state, now), found)
+            self._tell()
 
     @property
     def has_budgets(self) -> bool:
@@ -100,56 +131,62 @@ class Accounts:
         return bool(self._state.lines)
 
     def headroom(self, facts: RequestFacts, backend: Backend) -> int | None:
-        """Nano-dollars this caller may still spend at this backend; None where no budget covers it."""
-        caller = facts.caller
-        return budget.headroom(self._state, Spender(backend.name, caller.key_id, caller.tier), self._wall())
+        """Nano-dollars this caller may still spend at this backend, as far as known; None where no budget covers it."""
+        return budget.headroom(self._state, _spender(facts, backend), self._now())
+
+    def used(self, facts: RequestFacts) -> Mapping[LineKey, float]:
+        """Share of each budget that is spent or held, of those that concern this caller, as far as known."""
+        return ladder.shares_used(self._state, facts.caller.key_id, facts.caller.tier, self._now())
 
     async def hold(
         self, facts: RequestFacts, backend: Backend, why: Why, attempt_no: int, bound_nano: int
     ) -> Hold | HoldRefused:
         """Set the bound aside. When this returns a Hold of a paid attempt, its row is on disk."""
-        entry = Entry(
-            kind="reserved",
-            request_id=facts.request_id,
-            attempt_no=attempt_no,
-            ts=int(self._wall() * 1000),
-            backend=backend.name,
-            provider=backend.provider,
-            model=backend.model,
-            local=backend.local,
-            key_id=facts.caller.key_id,
-            tier=facts.caller.tier,
-            decision=why.kind,
-            reasons=",".join(why.reasons),
-        )
+        now = self._now()
         if backend.tariff is None:
-            return Hold(entry, 0, None)
-        spender = Spender(backend.name, facts.caller.key_id, facts.caller.tier)
-        before = self._state
-        self._state, reservation = budget.try_reserve(before, spender, bound_nano, self._wall())
-        if isinstance(reservation, BudgetRefused):
-            return HoldRefused("budget", _refusal_text(reservation))
-        self._alert(before)
-        entry = replace(entry, reserved_nano=bound_nano, tariff_ref=backend.tariff.ref)
-        hold = Hold(entry, bound_nano, reservation)
+            return Hold(facts, backend, why, attempt_no, int(now * 1000))
+        if not self._writer.may_spend:
+            return HoldRefused("ledger", "paid calls are paused: the ledger can't promise to keep their cost")
+        hold = Hold(facts, backend, why, attempt_no, int(now * 1000), bound_nano, stored=True)
+        spender = _spender(facts, backend)
+        self._state = budget.rolled(self._state, now)
+        lines = budget.covering(self._state, spender)
+        caps = tuple(
+            Cap(line.scope, line.period, self._state.balances[line.key].period_start * 1000, line.limit_nano)
+            for line in lines
+        )
         try:
-            await self._writer.submit((entry,))
+            reached = await self._writer.submit((self._reserved(hold),), caps)
         except LedgerError as error:
-            self._state = budget.release(self._state, reservation)
             return HoldRefused("ledger", f"paid calls are paused: {error}")
         except BaseException:
             # The client left while the row was on its way: close the hold whether or not it got there.
-            self._release_soon(hold)
+            self._close(self._released(hold), hold)
             raise
+        if reached is not None:
+            start = reached.cap.start_ms // 1000
+            line = (reached.cap.scope, reached.cap.period)
+            self._state = budget.taken_at_least(self._state, line, start, reached.taken_nano)
+            return HoldRefused("budget", _refusal_text(reached, bound_nano))
+        self._move(hold, reserved=bound_nano)
         return hold
+
+    def release(self, hold: Hold) -> None:
+        """Give a hold back whose attempt was never made. Never waits; nothing to do for a free attempt."""
+        if hold.stored:
+            self._move(hold, reserved=-hold.reserved_nano)
+            self._close(self._released(hold), hold)
 
     def settle(self, hold: Hold, backend: Backend, ended: Ended) -> tuple[int, Durable | None]:
         """Charge the attempt; returns nano-dollars and a future that is done when the row is on disk.
 
-        Never waits, so a cleanup may call it. The future never raises here: a row that could not be stored is
-        counted in `lost_rows` and told by the writer's health. None: it could not even be queued.
+        Never waits, so a cleanup may call it. A row that could not be stored is counted in `lost_rows`, or kept for
+        `retry` if it ends a hold, and told by the writer's health. None: it could not even be queued.
         """
         entry, amount = self.charge(hold, backend, ended)
+        if hold.stored:
+            self._move(hold, reserved=-hold.reserved_nano, spent=amount)
+            return amount, self._close(entry, hold)
         try:
             durable = self._writer.submit((entry,))
         except LedgerError:
@@ -165,12 +202,8 @@ class Accounts:
             with contextlib.suppress(LedgerError):
                 await row
 
-    def _count_lost(self, row: Durable) -> None:
-        if not row.cancelled() and row.exception() is not None:
-            self.lost_rows += 1
-
     def charge(self, hold: Hold, backend: Backend, ended: Ended) -> tuple[Entry, int]:
-        """The closing entry of an attempt and its nano-dollars; the budgets know it from here on."""
+        """The closing entry of an attempt and its nano-dollars."""
         usage = ended.usage
         amount = gpu_us = 0
         if backend.tariff is not None and ended.billed:
@@ -179,25 +212,21 @@ class Accounts:
             gpu_us = work_share_us(
                 usage.uncached_tokens, usage.prompt_tokens, usage.completion_tokens, self._coefficients
             )
-        if hold.reservation is not None:
-            before = self._state
-            self._state = budget.settle(before, hold.reservation, amount)
-            self._alert(before)
-        known = usage or Usage(0, 0)
-        begun = hold.entry
-        closing = Entry(  # spelled out: dataclasses.replace costs three times as much, for every row
+        known = usage or _NO_USAGE
+        facts, caller = hold.facts, hold.facts.caller
+        closing = Entry(
             kind="charged" if amount or backend.local or ended.billed else "released",
-            request_id=begun.request_id,
-            attempt_no=begun.attempt_no,
+            request_id=facts.request_id,
+            attempt_no=hold.attempt_no,
             ts=int(self._wall() * 1000),
-            backend=begun.backend,
-            provider=begun.provider,
-            model=begun.model,
-            local=begun.local,
-            key_id=begun.key_id,
-            tier=begun.tier,
-            decision=begun.decision,
-            reasons=",".join(ended.reasons) if ended.reasons else begun.reasons,
+            backend=backend.name,
+            provider=backend.provider,
+            model=backend.model,
+            local=backend.local,
+            key_id=caller.key_id,
+            tier=caller.tier,
+            decision=hold.why.kind,
+            reasons=",".join(ended.reasons or hold.why.reasons),
             status=ended.status if usage is not None or not amount else "unknown",
             prompt_tokens=known.prompt_tokens,
             completion_tokens=known.completion_tokens,
@@ -205,32 +234,122 @@ class Accounts:
             reasoning_tokens=known.reasoning_tokens,
             gpu_us=gpu_us,
             amount_nano=amount,
-            tariff_ref=begun.tariff_ref,
+            tariff_ref="" if backend.tariff is None else backend.tariff.ref,
             confidence=ended.confidence,
-            task=begun.task,
-            document=begun.document,
+            router_id=self._router_id,
         )
         return closing, amount
 
-    def _release_soon(self, hold: Hold) -> None:
-        if hold.reservation is not None:
-            self._state = budget.release(self._state, hold.reservation)
-        released = replace(hold.entry, kind="released", reserved_nano=0)
+    def retry(self) -> None:
+        """Queue again what ends a hold and could not be stored so far."""
+        owed, self._owed = self._owed, {}
+        for entry, hold in owed.values():
+            self._close(entry, hold)
+
+    @property
+    def owed_rows(self) -> int:
+        """Closing entries that wait for the disk."""
+        return len(self._owed)
+
+    def _now(self) -> float:
+        """Epoch seconds that never go back, so that a hold and its caps are always of the same period."""
+        self._latest = max(self._latest, self._wall())
+        return self._latest
+
+    def _reserved(self, hold: Hold) -> Entry:
+        return self._begun("reserved", hold, hold.reserved_nano)
+
+    def _released(self, hold: Hold) -> Entry:
+        return self._begun("released", hold, 0)
+
+    def _begun(self, kind: Literal["reserved", "released"], hold: Hold, reserved_nano: int) -> Entry:
+        backend, caller = hold.backend, hold.facts.caller
+        return Entry(
+            kind=kind,
+            request_id=hold.facts.request_id,
+            attempt_no=hold.attempt_no,
+            ts=hold.ts,
+            backend=backend.name,
+            provider=backend.provider,
+            model=backend.model,
+            local=backend.local,
+            key_id=caller.key_id,
+            tier=caller.tier,
+            decision=hold.why.kind,
+            reasons=",".join(hold.why.reasons),
+            reserved_nano=reserved_nano,
+            tariff_ref="" if backend.tariff is None else backend.tariff.ref,
+            router_id=self._router_id,
+        )
+
+    def _close(self, entry: Entry, hold: Hold) -> Durable | None:
+        """Queue an entry that ends a hold; what can't be stored now is owed."""
         try:
-            self._writer.submit((released,)).add_done_callback(self._count_lost)
+            durable = self._writer.submit((entry,), closing=True)
+        except LedgerFullError:
+            self._owe(entry, hold)
+            return None
         except LedgerError:
+            self.lost_rows += 1  # closed: another process will charge the bound
+            return None
+        durable.add_done_callback(lambda row: self._closed(entry, hold, row))
+        return durable
+
+    def _closed(self, entry: Entry, hold: Hold, row: Durable) -> None:
+        error = None if row.cancelled() else row.exception()
+        if isinstance(error, LedgerUnavailableError):
+            self._owe(entry, hold)
+        elif isinstance(error, EntryConflictError):
+            # Another process took us for dead and charged the bound: bring it to the real cost. An adjustment that is
+            # there already was made from the provider's bill, and stands.
+            if entry.kind != "adjusted":
+                self._close(corrected(entry, hold.reserved_nano), hold)
+        elif error is not None:
             self.lost_rows += 1
 
-    def _alert(self, before: BudgetState) -> None:
-        if before.lines:
-            for alert in budget.alerts(before, self._state):
-                self._on_alert(alert)
+    def _owe(self, entry: Entry, hold: Hold) -> None:
+        if len(self._owed) < MOST_OWED:
+            self._owed[entry.key] = (entry, hold)
+        else:
+            self.lost_rows += 1
+
+    def _count_lost(self, row: Durable) -> None:
+        if not row.cancelled() and row.exception() is not None:
+            self.lost_rows += 1
+
+    def _move(self, hold: Hold, *, reserved: int, spent: int = 0) -> None:
+        if self._state.lines:
+            spender = _spender(hold.facts, hold.backend)
+            self._state = budget.moved(self._state, spender, hold.ts / 1000, spent=spent, reserved=reserved)
+            self._tell()
+
+    def _tell(self) -> None:
+        for alert in budget.alerts(self._state, self._told):
+            self._told.add(alert.key)
+            self._on_alert(alert)
 
 
-def _refusal_text(refused: BudgetRefused) -> str:
-    left = usd(max(0, refused.limit_nano - refused.taken_nano))
-    wanted = usd(refused.requested_nano)
+_NO_USAGE = Usage(0, 0)
+
+
+def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], now: float) -> Mapping[LineKey, LineBalance]:
+    """What the ledger says of the current period of each line. Raises LedgerUnavailableError."""
+    found = {}
+    for line in lines:
+        start = budget.period_start(line.period, now)
+        balance = ledger.balance(line.scope, line.period, start * 1000)
+        found[line.key] = LineBalance(start, balance.spent_nano, balance.reserved_nano)
+    return found
+
+
+def _spender(facts: RequestFacts, backend: Backend) -> Spender:
+    return Spender(backend.name, facts.caller.key_id, facts.caller.tier)
+
+
+def _refusal_text(reached: CapReached, bound_nano: int) -> str:
+    cap = reached.cap
+    left = usd(max(0, cap.limit_nano - reached.taken_nano))
     return (
-        f"The {refused.period} budget of {usd(refused.limit_nano)} USD for {refused.scope} has {left} USD left and "
-        f"this request could cost {wanted} USD. Lower max_tokens, or raise the budget."
+        f"The {cap.period} budget of {usd(cap.limit_nano)} USD for {cap.scope} has {left} USD left and "
+        f"this request could cost {usd(bound_nano)} USD. Lower max_tokens, or raise the budget."
     )

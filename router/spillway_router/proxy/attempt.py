@@ -110,7 +110,7 @@ class Call:
         self.candidate = candidate
         self.hold = hold
         self.trip = trip
-        self.no = hold.entry.attempt_no
+        self.no = hold.attempt_no
         self.sent_at = trip.sent_at
         self._request_started = request_started
         self._durable: Durable | None = None

@@ -172,6 +172,7 @@ class Job:
         slo = self.facts.hints.slo_ttft_s or self.live.policy.slo.ttft_s
         trip = s.board.sent(candidate, self.facts.prompt_bytes, slo, s.clock())
         if trip is None:
+            s.accounts.release(hold)
             self.refused = Refusal(503, "overloaded", "The local backlog is at its bound.", retry_after_s=1.0)
             return None
         call = Call((s.accounts, s.board, s.clock, s.loop), channel, candidate, hold, trip, self.asked.started)
