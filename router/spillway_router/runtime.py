@@ -31,6 +31,7 @@ from spillway_router.core.budget import BudgetAlert
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.keys import KeyStore
+from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.url import open_ledger
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
 from spillway_router.providers.base import Target
@@ -69,9 +70,10 @@ class Runtime:
         self._loaded = loaded
         self._ledger = ledger
         self._assembly = assembly
+        router_id = f"router-{secrets.token_hex(8)}"
         self.writer = LedgerWriter(ledger, on_change=self._on_writer)
         self._keys = KeyStore(ledger)
-        self._accounts = Accounts(self.writer, (), coefficients(settings), time.time, self._on_alert)
+        self._accounts = Accounts(self.writer, (), coefficients(settings), time.time, self._on_alert, router_id)
         self._accounts.load(ledger, [b.line() for b in settings.budgets])
         backends = [place.backend for place in assembly.places.values()]
         self.board = Board(backends, BoardRules(rates=assembly.rates))
@@ -90,6 +92,7 @@ class Runtime:
             _request_ids().__next__,
             asyncio.get_running_loop(),
         )
+        self._upkeep = Upkeep(ledger, self._accounts, router_id, time.time)
         self._watchers = Watchers(Watch(self.board, self.metrics, clock))
         self._books = Bookkeeper(ledger, loaded, assembly)
         hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
@@ -110,6 +113,7 @@ class Runtime:
         """Begin to watch backends and to bill GPU time."""
         self._watchers.start(self._assembly.places)
         self._alerts.start()
+        self._upkeep.start()
         self._books.start()
         for off in self._assembly.off:
             log.warning("%s %s", off.where, off.problem)
@@ -120,6 +124,7 @@ class Runtime:
         await self._books.stop()
         for _, pool in self._pools.values():
             pool.close()
+        await self._upkeep.stop()
         await self.writer.close(FLUSH_S)
         await self._alerts.close(ALERTS_FLUSH_S)
         self._ledger.close()
@@ -162,6 +167,7 @@ class Runtime:
         return {
             "spillway_ledger_up": float(not health.degraded),
             "spillway_ledger_queued_rows": float(health.queued_rows),
+            "spillway_ledger_owed_rows": float(self._accounts.owed_rows),
             "spillway_ledger_lost_rows": float(self._accounts.lost_rows),
         }
 
