@@ -1,107 +1,285 @@
-"""The converter from LiteLLM's price file: exact, dated, and nothing unpriced gets in."""
+"""Taking price lists in: exact, dated, history kept, and nothing unpriced gets in."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spillway_router.core.tariff import Usage, price
 from spillway_router.providers.base import ProviderError
-from spillway_router.providers.import_prices import convert
-from spillway_router.providers.prices import PRICES_FILE, record
+from spillway_router.providers.import_prices import Added, add, locked, read_source, write
+from spillway_router.providers.litellm_prices import LICENCE
+from spillway_router.providers.price_rows import load_json
+from spillway_router.providers.prices import SOURCE, PriceBook, PriceList, parse_list, record
 
 DAY = date(2026, 11, 20)
+EXCERPT = (Path(__file__).parent / "prices" / "litellm_excerpt.json").read_bytes()
+GROQ = {"litellm_provider": "groq", "mode": "chat", "input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07}
 
 
 def source(**costs: object) -> bytes:
-    row = {"litellm_provider": "groq", "mode": "chat", "input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07}
-    return orjson.dumps({"groq/m": {**row, **costs}, "deepinfra/x": {"litellm_provider": "deepinfra"}})
+    return orjson.dumps({"groq/m": {**GROQ, **costs}, "deepinfra/x": {"litellm_provider": "deepinfra"}})
 
 
-def model(content: bytes) -> dict[str, object]:
-    found: dict[str, object] = orjson.loads(content)["providers"]["groq"]["m"]
+def taken(text: bytes, day: date = DAY, before: bytes | None = None) -> Added:
+    """`text` imported over the list `before`."""
+    own = None if before is None else listed(before)
+    return add(read_source(text, day), PriceBook(() if own is None else (own,)), own, day)
+
+
+def listed(content: bytes) -> PriceList:
+    return parse_list(load_json(content), "the list", SOURCE)
+
+
+def row(content: bytes, provider: str = "groq", model: str = "m") -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads(content)["providers"][provider][model]
     return found
 
 
-@given(st.integers(1, 10**9), st.integers(4, 13))
+# LiteLLM's file
+
+
+@given(st.integers(1, 10**6), st.integers(6, 13))
 def test_any_decimal_price_survives_exactly(digits: int, places: int) -> None:
     meant = Decimal(digits).scaleb(-places)
-    content = convert(source(input_cost_per_token=float(meant)), DAY).content
-    prices = model(content)["prices"]
-    assert isinstance(prices, list)
-    assert "E" not in prices[0]["input"]
-    assert Decimal(prices[0]["input"]) == meant * 10**6
+    text = source().replace(b"1.5e-7", str(meant).encode())
+    assert str(meant).encode() in text
+    (found,) = row(taken(text).content)["prices"]
+    assert "E" not in found["input"]
+    assert Decimal(found["input"]) == meant * 10**6
 
 
-def test_what_is_kept_of_a_model() -> None:
-    more = {"cache_read_input_token_cost": 3.75e-08, "max_input_tokens": 131072, "max_output_tokens": 65536}
-    tiers = {"input_cost_per_token_above_272k_tokens": 3e-07, "output_cost_per_token_above_128k_tokens": 9e-07}
-    rest = {"deprecation_date": "2027-01-31", "supports_vision": True, "input_cost_per_token_batches": 1e-08}
-    assert model(convert(source(**more, **tiers, **rest), DAY).content) == {
-        "prices": [{"from": "2026-11-20", "input": "0.15", "output": "0.6", "cached_input": "0.0375"}],
+def test_no_price_passes_through_a_float() -> None:
+    text = source().replace(b"1.5e-7", b"1.50000000000000001e-7")
+    assert float("1.50000000000000001e-7") == 1.5e-7
+    assert row(taken(text).content)["prices"][0]["input"] == "0.150000000000000001"
+    with pytest.raises(ProviderError, match="18 decimals"):
+        read_source(source().replace(b"1.5e-7", b"1.5000000000000000001e-7"), DAY)
+
+
+def test_what_is_kept_of_real_rows() -> None:
+    content = taken(EXCERPT).content
+    assert row(content, "groq", "openai/gpt-oss-20b") == {
+        "prices": [{"from": "2026-11-20", "input": "0.075", "output": "0.3", "cached_input": "0.0375"}],
         "context_tokens": 131072,
         "max_output_tokens": 65536,
-        "dearer_above_tokens": 128000,
-        "retired_on": "2027-01-31",
-        "vision": True,
     }
+    sonnet = row(content, "anthropic", "claude-sonnet-4-5")
+    assert sonnet["prices"] == [
+        {
+            "from": "2026-11-20",
+            "input": "3",
+            "output": "15",
+            "cached_input": "0.3",
+            "cache_write": "3.75",
+            "cache_write_long": "6",
+            "steps": [
+                {
+                    "service": "batch",
+                    "input": "1.5",
+                    "output": "7.5",
+                    "cached_input": "0.15",
+                    "cache_write": "1.875",
+                    "cache_write_long": "6",
+                }
+            ],
+        }
+    ]
+    assert (sonnet["retired_on"], sonnet["vision"]) == ("2026-11-30", True)
+
+
+def test_long_prompts_and_services_become_steps() -> None:
+    (found,) = row(taken(EXCERPT).content, "anthropic", "claude-haiku-5-5")["prices"]
+    assert [(s.get("service", ""), s.get("above_tokens", 0), s["input"], s["output"]) for s in found["steps"]] == [
+        ("", 100_000, "0.5", "2.5"),
+        ("batch", 0, "0.05", "0.25"),
+        ("batch", 100_000, "0.25", "1.25"),
+    ]
+    # What the file leaves out of the last step (a long cache write) costs as in the usual service at that length.
+    assert [s["cache_write_long"] for s in found["steps"]] == ["1", "0.2", "1"]
+    # The excerpt has prices of `flex` and `priority` for long prompts only: those services are not known then.
+    (gpt,) = row(taken(EXCERPT).content, "openai", "gpt-5.6")["prices"]
+    assert {s.get("service", "") for s in gpt["steps"]} == {"", "batch"}
+    assert found == row(taken(EXCERPT).content, "anthropic", "claude-haiku-5-5")["prices"][0]
+
+
+def test_prices_by_request_and_by_second() -> None:
+    speech = {"litellm_provider": "groq", "input_cost_per_second": 3.083e-05, "output_cost_per_second": 0.0}
+    asked = {**GROQ, "input_cost_per_request": 0.005}
+    content = taken(orjson.dumps({"groq/whisper": speech, "groq/asked": asked})).content
+    (found,) = row(content, "groq", "whisper")["prices"]
+    assert (found["input"], found["output"], found["per_second"]) == ("0", "0", "0.00003083")
+    assert row(content, "groq", "asked")["prices"][0]["per_request"] == "0.005"
+    tariff = record_of(content, "whisper").tariff(DAY)
+    assert tariff is not None
+    assert price(Usage(0, 0), tariff, 60) == 1_849_800  # a minute of audio
+
+
+def record_of(content: bytes, model: str) -> Any:
+    return PriceBook((listed(content),)).record("groq", model)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "why"),
+    [
+        ({"input_cost_per_token": None}, "no price per token"),
+        ({"input_cost_per_token": "0.1"}, "no price per token"),
+        ({"input_cost_per_token": -1e-07}, "no price per token"),
+        ({"input_cost_per_token": True}, "no price per token"),
+        ({"input_cost_per_token": 0, "output_cost_per_token": 0.0}, "a price of 0"),
+        ({"input_cost_per_token": 2}, "between 0 and 1000000"),
+        ({"input_cost_per_audio_token": 1e-05}, "audio tokens"),
+        ({"tiered_pricing": [{"range": [0, 10]}]}, "ranges"),
+        ({"input_cost_per_second": 1e-05, "output_cost_per_second": 2e-05}, "two prices per second"),
+    ],
+)
+def test_a_model_without_a_usable_price_is_left_out_and_named(flaw: dict[str, object], why: str) -> None:
+    rows = {**orjson.loads(source()), "groq/bad": {**GROQ, **flaw}}
+    found = read_source(orjson.dumps(rows), DAY)
+    assert list(found.prices.providers["groq"]) == ["m"]
+    ((name, told),) = found.skipped
+    assert name == "groq/bad"
+    assert why in told
+
+
+def test_real_rows_without_a_price_are_named() -> None:
+    assert read_source(EXCERPT, DAY).skipped == (
+        ("together/togethercomputer/CodeLlama-34b-Instruct", "no price per token"),
+    )
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"a": {"litellm_provider": "deepinfra"}}', b'{"a": NaN}'])
+def test_another_file_is_refused(text: bytes) -> None:
+    with pytest.raises(ProviderError, match=r"price|JSON"):
+        read_source(text, DAY)
+
+
+# our own format
+
+
+def test_our_own_format_comes_in_with_its_days() -> None:
+    text = b"""{"providers": {"fireworks": {"m": {"retired_on": "2027-05-01", "prices": [
+        {"from": "2026-06-01", "input": "0.9", "output": 0.90},
+        {"from": "2027-01-01", "input": "1.2", "output": "1.2"}]}}}}"""
+    added = taken(text)
+    found = row(added.content, "fireworks")
+    assert [(p["from"], p["input"], p["output"]) for p in found["prices"]] == [
+        ("2026-06-01", "0.9", "0.90"),
+        ("2027-01-01", "1.2", "1.2"),
+    ]
+    assert "owner" in orjson.loads(added.content)["licence"]
+    again = taken(EXCERPT, DAY, added.content)
+    assert row(again.content, "fireworks") == found
+    assert orjson.loads(again.content)["licence"] == f"Prices given by this file's owner | {LICENCE}"
+    assert taken(EXCERPT, DAY, again.content).content == again.content
+
+
+def test_a_mistake_in_our_own_format_names_the_model() -> None:
+    with pytest.raises(ProviderError, match="fireworks/m: unknown key 'imput'"):
+        read_source(b'{"providers": {"fireworks": {"m": {"prices": [{"imput": 1}]}}}}', DAY)
+
+
+# history
 
 
 def test_history_is_kept_and_an_unchanged_price_keeps_its_date() -> None:
-    first = convert(source(), DAY).content
-    same = convert(source(), date(2026, 12, 1), first).content
-    assert model(same)["prices"] == model(first)["prices"]
-    dearer = convert(source(input_cost_per_token=2e-07), date(2027, 1, 1), same).content
-    assert [(p["from"], p["input"]) for p in model(dearer)["prices"]] == [("2026-11-20", "0.15"), ("2027-01-01", "0.2")]  # type: ignore[attr-defined]
-    again = convert(source(input_cost_per_token=3e-07), date(2027, 1, 1), dearer).content
-    assert [p["input"] for p in model(again)["prices"]] == ["0.15", "0.3"]  # type: ignore[attr-defined]
+    first = taken(source()).content
+    same = taken(source(), date(2026, 12, 1), first).content
+    assert row(same)["prices"] == row(first)["prices"]
+    assert record_of(same, "m").checked_on == date(2026, 12, 1)
+    dearer = taken(source(input_cost_per_token=2e-07), date(2027, 1, 1), same)
+    assert [(p["from"], p["input"]) for p in row(dearer.content)["prices"]] == [
+        ("2026-11-20", "0.15"),
+        ("2027-01-01", "0.2"),
+    ]
+    assert not dearer.conflicts
+    back = taken(source(), date(2027, 2, 1), dearer.content)
+    assert [p["input"] for p in row(back.content)["prices"]] == ["0.15", "0.2", "0.15"]
 
 
-@pytest.mark.parametrize("cost", [None, "0.1", -1e-07, True])
-def test_a_model_without_a_usable_price_is_left_out_and_named(cost: object) -> None:
-    rows = orjson.loads(source()) | {
-        "groq/bad": {"litellm_provider": "groq", "input_cost_per_token": cost, "output_cost_per_token": 1e-07},
-        "groq/free": {"litellm_provider": "groq", "input_cost_per_token": 0, "output_cost_per_token": 0.0},
-    }
-    imported = convert(orjson.dumps(rows), DAY)
-    assert imported.models == 1
-    assert imported.skipped == (("groq/bad", "no price per token"), ("groq/free", "a price of 0"))
+def test_another_price_for_the_same_day_is_a_conflict() -> None:
+    first = taken(source()).content
+    clash = taken(source(input_cost_per_token=3e-07), DAY, first)
+    assert clash.conflicts == ("groq/m from 2026-11-20",)
+    assert taken(source(), DAY, first).conflicts == ()
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"a": {"litellm_provider": "deepinfra"}}'])
-def test_another_file_is_refused(text: bytes) -> None:
-    with pytest.raises(ProviderError, match="price"):
-        convert(text, DAY)
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 5)), min_size=1, max_size=8, unique_by=lambda p: p[0]))
+def test_imports_in_the_order_of_their_days_price_every_day_as_told_then(told: list[tuple[int, int]]) -> None:
+    told = sorted(told)
+    content: bytes | None = None
+    for offset, cents in told:
+        day = date.fromordinal(DAY.toordinal() + offset)
+        content = taken(source(input_cost_per_token=cents / 10**8), day, content).content
+    assert content is not None
+    known = record_of(content, "m")
+    for offset, cents in told:
+        tariff = known.tariff(date.fromordinal(DAY.toordinal() + offset))
+        assert tariff.input_per_million == Decimal(cents) / 100
+
+
+def test_what_a_list_no_longer_names_stays_with_the_day_it_was_checked() -> None:
+    first = taken(EXCERPT).content
+    later = taken(source(), date(2026, 12, 24), first).content
+    assert record_of(later, "openai/gpt-oss-20b").checked_on == DAY
+    assert record_of(later, "m").checked_on == date(2026, 12, 24)
+
+
+def test_litellm_takes_a_withdrawal_back_by_leaving_it_out() -> None:
+    first = taken(source(deprecation_date="2027-01-31")).content
+    assert record_of(first, "m").retired_on == date(2027, 1, 31)
+    assert record_of(taken(source(), date(2026, 12, 1), first).content, "m").retired_on is None
+
+
+# the file
+
+
+def test_a_list_is_replaced_at_once_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "prices.json"
+    write(path, b"old")
+    write(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["prices.json"]
+    with pytest.raises(ProviderError, match="can't be written"):
+        write(tmp_path / "no" / "prices.json", b"x")
+    folder = tmp_path / "taken.json"
+    folder.mkdir()
+    with pytest.raises(ProviderError, match="can't be written"):
+        write(folder, b"x")
+    assert sorted(os.listdir(tmp_path)) == ["prices.json", "taken.json"]
+
+
+def test_two_imports_at_once_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "prices.json"
+    with locked(path), pytest.raises(ProviderError, match="another import"), locked(path):
+        pass
+    other = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # free again
+    finally:
+        os.close(other)
 
 
 def test_the_command_writes_a_file_that_can_be_read(tmp_path: Path) -> None:
     given, out = tmp_path / "litellm.json", tmp_path / "prices.json"
     given.write_bytes(source())
-    command = [
-        sys.executable,
-        "-m",
-        "spillway_router.providers.import_prices",
-        str(given),
-        "2026-11-20",
-        "--out",
-        str(out),
-    ]
+    module = "spillway_router.providers.import_prices"
+    command = [sys.executable, "-m", module, str(given), "2026-11-20", "--out", str(out)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "1 models priced" in ran.stdout
     found = record("groq", "m", out)
     assert found is not None
-    assert found.tariff(DAY).input_per_million == Decimal("0.15")
-
-
-def test_the_shipped_file_names_its_licence_and_day() -> None:
-    shipped = orjson.loads(PRICES_FILE.read_bytes())
-    assert "LiteLLM" in shipped["licence"]
-    assert "MIT" in shipped["licence"]
-    assert date.fromisoformat(shipped["snapshot"]) >= DAY
+    tariff = found.tariff(DAY)
+    assert tariff is not None
+    assert tariff.input_per_million == Decimal("0.15")
