@@ -30,20 +30,23 @@ def check(path: ConfigOption = None, from_litellm: LiteLLMOption = None, as_json
     try:
         loaded = config.read(path) if as_json else load(path)
     except ConfigError as error:
-        _print_checked(error.mistakes, ())
+        _print_checked(error.mistakes, (), ())
         raise typer.Exit(1) from None
     found = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
     mistakes = [config.located(loaded.text, m) for m in found] if isinstance(found, tuple) else []
     off = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.off]
+    warnings = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.warnings]
     open_ledger(loaded).close()
     if as_json:
-        _print_checked(mistakes, off)
+        _print_checked(mistakes, off, warnings)
     else:
         typer.echo(f"configuration: {loaded.path or 'defaults (no spillway.yaml found)'}")
         for mistake in mistakes:
             typer.echo(f"  wrong  {mistake}")
         for one in off:
             typer.echo(f"  off    {one}")
+        for warning in warnings:
+            typer.echo(f"  warn   {warning}")
         if not isinstance(found, tuple):
             for place in found.places.values():
                 kind = "local" if place.backend.local else "cloud"
@@ -53,8 +56,9 @@ def check(path: ConfigOption = None, from_litellm: LiteLLMOption = None, as_json
         raise typer.Exit(1)
 
 
-def _print_checked(mistakes: Sequence[Mistake], off: Sequence[Mistake]) -> None:
-    answer = {"ok": not mistakes, "mistakes": [asdict(m) for m in mistakes], "off": [asdict(m) for m in off]}
+def _print_checked(mistakes: Sequence[Mistake], off: Sequence[Mistake], warnings: Sequence[Mistake]) -> None:
+    told = {"mistakes": mistakes, "off": off, "warnings": warnings}
+    answer = {"ok": not mistakes} | {name: [asdict(m) for m in rows] for name, rows in told.items()}
     typer.echo(json.dumps(answer, indent=2))
 
 
