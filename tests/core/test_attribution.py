@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from decimal import Decimal
 from fractions import Fraction
 
@@ -20,9 +19,7 @@ from spillway_router.core.attribution import (
     work_share_us,
     work_sum_us,
 )
-from spillway_router.core.tariff import NANO, Tariff, TariffError
-
-HOUR_US = 3_600_000_000
+from spillway_router.core.tariff import Tariff, TariffError
 
 
 @given(
@@ -59,15 +56,6 @@ def test_work_without_rented_time_costs_nothing() -> None:
     split = split_billed(0, 0, [5])
     assert split.used_nano == (0,)
     assert split.idle_nano == 0
-
-
-@given(st.decimals(0, 100, places=4), st.integers(1, 8), st.lists(st.integers(0, HOUR_US), max_size=30))
-def test_spans_sum_to_the_bill_of_the_whole_time(price: Decimal, count: int, cuts: list[int]) -> None:
-    rental = GpuRental(price, count)
-    edges = [0, *sorted(cuts), HOUR_US]
-    spans = [rental.span_nano(a, b) for a, b in itertools.pairwise(edges)]
-    assert sum(spans) == int(Fraction(price) * count * NANO)
-    assert min(spans) >= 0
 
 
 def test_the_price_of_a_second() -> None:

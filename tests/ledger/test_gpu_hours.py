@@ -1,57 +1,106 @@
-"""Rented time on the books: no gap, no overlap, cut at midnight, exact in sum."""
+"""Rented time on the books: no gap, no overlap, cut at every quarter hour, exact in sum, the same whoever writes it."""
 
 from __future__ import annotations
 
-from decimal import Decimal
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.attribution import GpuRental
-from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.gpu_hours import metered, repriced, started
+from spillway_router.ledger.base import RentalRecord
+from spillway_router.ledger.rentals import DAY_MS, SPAN_MS, RentalBooks, Written, accrued, cost_nano, due, written
+from spillway_router.ledger.sqlite import SqliteLedger
 
-DAY_MS = 86_400_000
-BEGIN = 20_000 * DAY_MS + 80_000_000
-RENTAL = GpuRental(Decimal("1.39"), 2)
+DAY = 20_000 * DAY_MS
+HOUR = 3_600_000
 
 
-@given(st.lists(st.integers(-1000, 40_000_000), max_size=20), st.decimals(0, 50, places=3), st.integers(1, 4))
-def test_rows_cover_the_time_once_and_sum_to_its_price(steps: list[int], price: Decimal, gpus: int) -> None:
-    rental = GpuRental(price, gpus)
-    meter = started("b1", rental, BEGIN)
-    rows: list[Entry] = []
-    now = latest = BEGIN
-    for step in steps:
-        now += step
-        latest = max(latest, now)
-        meter, more = metered(meter, now)
-        rows += more
-    at = BEGIN
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger.open(tmp_path / "spillway.db")
+    yield opened
+    opened.close()
+
+
+def rental(
+    start: int, stop: int | None, nano: int = 1_390_000_000, count: int = 1, name: str = "rent_1"
+) -> RentalRecord:
+    return RentalRecord(name, "a100-80", count, nano, "reserved", start, stop, "cli")
+
+
+rentals = st.builds(
+    lambda start, length, nano, count: rental(DAY + start, DAY + start + length, nano, count),
+    st.integers(0, DAY_MS),
+    st.integers(0, 3 * DAY_MS // 10),
+    st.integers(0, 10**11),
+    st.integers(1, 8),
+)
+
+
+@given(rentals)
+def test_rows_cover_the_time_once_and_sum_to_its_price(record: RentalRecord) -> None:
+    assert record.stopped_ms is not None
+    rows = list(due(record, record.stopped_ms))
+    at = record.started_ms
     for number, row in enumerate(rows):
-        length = row.gpu_us // 1000 // gpus
-        assert (row.ts, row.attempt_no, row.request_id) == (at, number, "gpu-b1")
-        assert row.ts // DAY_MS == (row.ts + length - 1) // DAY_MS
-        at += length
-    assert at == latest
-    assert sum(row.amount_nano for row in rows) == rental.span_nano(0, (latest - BEGIN) * 1000)
+        assert (row.kind, row.request_id, row.attempt_no, row.ts) == ("gpu_hour", record.id, number, at)
+        at += row.gpu_us // 1000 // record.count
+        assert row.ts // SPAN_MS == (at - 1) // SPAN_MS, "no row crosses a quarter hour, so none a midnight"
+    assert at == record.stopped_ms
+    exact = record.price_nano_per_hour * record.count * (record.stopped_ms - record.started_ms) // HOUR
+    assert sum(row.amount_nano for row in rows) == exact
+
+
+@given(rentals, st.integers(0, 400), st.lists(st.integers(-DAY_MS, 3 * DAY_MS), max_size=6), st.integers(0, DAY_MS))
+def test_what_is_written_and_what_is_not_yet_sum_to_the_whole(
+    record: RentalRecord, on_books: int, cuts: list[int], later: int
+) -> None:
+    assert record.stopped_ms is not None
+    now = record.stopped_ms + later
+    parts = {row.attempt_no: row for row in due(record, now) if row.attempt_no < on_books}
+    last = parts.get(len(parts) - 1)
+    until = record.started_ms if last is None else last.ts + last.gpu_us // 1000 // record.count
+    known = Written(parts, len(parts), until)
+    edges = sorted({DAY - DAY_MS, DAY + 3 * DAY_MS, *((DAY + cut) // SPAN_MS * SPAN_MS for cut in cuts)})
+    found = [part for a, b in itertools.pairwise(edges) for part in accrued(record, known, a, b, now)]
+    assert sum(part.nano for part in found) == cost_nano(record, record.started_ms, record.stopped_ms)
+    assert sum(part.gpu_us for part in found) == (record.stopped_ms - record.started_ms) * 1000 * record.count
+
+
+def test_a_running_rental_has_a_row_for_every_part_that_is_over() -> None:
+    rows = list(due(rental(DAY + 60_000, None), DAY + 2 * SPAN_MS + 5))
+    assert [(row.ts - DAY, row.gpu_us // 1000) for row in rows] == [(60_000, SPAN_MS - 60_000), (SPAN_MS, SPAN_MS)]
 
 
 def test_an_hour_of_two_gpus() -> None:
-    _, rows = metered(started("b1", RENTAL, 0), 3_600_000)
-    assert [(row.kind, row.amount_nano, row.gpu_us) for row in rows] == [("gpu_hour", 2_780_000_000, 7_200_000_000)]
+    rows = list(due(rental(DAY, DAY + HOUR, count=2), DAY + HOUR))
+    assert sum(row.amount_nano for row in rows) == 2_780_000_000
+    assert sum(row.gpu_us for row in rows) == 7_200_000_000
 
 
-def test_a_meter_that_was_not_taken_gives_the_span_again_and_longer() -> None:
-    meter = started("b1", RENTAL, 0)
-    _, lost = metered(meter, 60_000)
-    _, again = metered(meter, 120_000)
-    assert lost[0].key == again[0].key
-    assert again[0].gpu_us == 2 * lost[0].gpu_us
+def test_books_catch_up_after_nobody_wrote(ledger: SqliteLedger) -> None:
+    ledger.add_rental(rental(DAY + 7, None))
+    assert RentalBooks(ledger).write_due(DAY + DAY_MS) == 96
+    books = RentalBooks(ledger)
+    assert books.write_due(DAY + DAY_MS + SPAN_MS) == 1
+    assert books.write_due(DAY + DAY_MS + SPAN_MS) == 0
+    ledger.stop_rental("rent_1", DAY + DAY_MS + SPAN_MS + 10)
+    assert books.write_due(DAY + 2 * DAY_MS) == 1
+    assert ledger.rented(0, DAY * 2).billed_nano == 1_390_000_000 * (DAY_MS + SPAN_MS + 10 - 7) // HOUR
+    (record,) = ledger.rentals(0, DAY * 2)
+    assert written(ledger, record).until_ms == DAY + DAY_MS + SPAN_MS + 10
 
 
-def test_a_new_price_counts_from_the_last_row() -> None:
-    meter, first = metered(started("b1", RENTAL, 0), 3_600_000)
-    meter, second = metered(repriced(meter, GpuRental(Decimal(10))), 7_200_000)
-    assert [row.amount_nano for row in (*first, *second)] == [2_780_000_000, 10_000_000_000]
-    assert [row.attempt_no for row in (*first, *second)] == [0, 1]
+def test_two_processes_write_the_same_rows_once(tmp_path: Path) -> None:
+    opened = [SqliteLedger.open(tmp_path / "spillway.db") for _ in range(2)]
+    opened[0].add_rental(rental(DAY, DAY + 3 * DAY_MS))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda ledger: RentalBooks(ledger).write_due(DAY * 2), opened))
+    assert len(opened[0].entries_of("rent_1")) == 3 * 96
+    assert opened[0].rented(0, DAY * 2).billed_nano == 1_390_000_000 * 72
+    for ledger in opened:
+        ledger.close()

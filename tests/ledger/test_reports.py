@@ -19,20 +19,24 @@ from rich.console import Console
 
 from spillway_router.core.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.tariff import NANO, Tariff, Usage, price
+from spillway_router.ledger.base import RentalRecord
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.gpu_hours import metered, started
-from spillway_router.ledger.report_tables import money, render_report, report_json
-from spillway_router.ledger.reports import CLOUD_ROWS, Report, day_range, day_report
+from spillway_router.ledger.report_json import report_json
+from spillway_router.ledger.report_model import Report
+from spillway_router.ledger.report_range import one_day
+from spillway_router.ledger.report_tables import render_report
+from spillway_router.ledger.report_words import money
+from spillway_router.ledger.reports import CLOUD_ROWS, Terms, build_report
 from spillway_router.ledger.sqlite import SqliteLedger
 
 DAY = date(2026, 11, 20)
-START, END = day_range(DAY)
+START, END = one_day(DAY).start_ms, one_day(DAY).end_ms
 HOUR_MS = 3_600_000
 RENTAL = GpuRental(Decimal("1.39"))
 COEFFICIENTS = WorkCoefficients(prefill_ps=100_000_000, decode_ps=1_000_000_000, kv_ps=0)
 OSS = Tariff(Decimal("0.075"), Decimal("0.30"), valid_from="2026-11-20", source="groq")
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"), valid_from="2026-11-20", source="openai")
-ALTERNATIVES = {"groq/gpt-oss-20b": OSS, "openai/gpt-4o-mini": MINI}
+TERMS = Terms(RENTAL, COEFFICIENTS, {"groq/gpt-oss-20b": OSS, "openai/gpt-4o-mini": MINI})
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
 
 
 def report_of(ledger: SqliteLedger) -> Report:
-    return day_report(ledger, DAY, RENTAL, COEFFICIENTS, ALTERNATIVES)
+    return build_report(ledger, one_day(DAY), TERMS, END)
 
 
 def local(request: str, seconds: int, attempt: int = 1, **rest: Any) -> Entry:
@@ -76,14 +80,16 @@ def cloud(request: str, decision: str, amount: int, attempt: int = 1, **rest: An
     )
 
 
-def hours(count: float) -> tuple[Entry, ...]:
-    return metered(started("b1", RENTAL, START), START + round(count * HOUR_MS))[1]
+def rent(ledger: SqliteLedger, hours: float, nano: int = 1_390_000_000) -> None:
+    """One A100 from midnight on, for so many hours."""
+    stop = START + round(hours * HOUR_MS)
+    ledger.add_rental(RentalRecord("rent_1", "a100-80", 1, nano, "reserved", START, stop, "cli"))
 
 
 def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:
+    rent(ledger, 2)  # 2.78 USD for 7200 GPU-seconds
     ledger.append(
         (
-            *hours(2),  # 2.78 USD for 7200 GPU-seconds
             local("a", 1800, document=True),
             local("b", 900),
             local("c", 900, status="discarded", document=True),  # draft that was escalated
@@ -133,7 +139,8 @@ def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:
 
 def test_work_for_more_than_one_gpu_needs_more_in_the_all_local_case(ledger: SqliteLedger) -> None:
     big = {"prompt_tokens": 0, "completion_tokens": 5_000_000}  # 5000 s of work here
-    ledger.append((*hours(1), cloud("a", "overflow", 1, **big)))
+    rent(ledger, 1)
+    ledger.append((cloud("a", "overflow", 1, **big),))
     report = report_of(ledger)
     assert report.all_local is not None
     assert (report.all_local.gpus_needed, report.all_local.cost_nano) == (2, 2_780_000_000)
@@ -175,7 +182,7 @@ def test_the_report_equals_a_bill_added_up_row_by_row(
     made: list[tuple[bool, str, str, int, int, bool]], minutes: int, adjustment: int
 ) -> None:
     """An own bill kept while the rows are made: plain sums, no grouping, no SQL."""
-    rows: list[Entry] = list(hours(minutes / 60))
+    rows: list[Entry] = []
     bill = answers = tokens_in = tokens_out = documents = work = 0
     by_decision = dict.fromkeys(CLOUD_ROWS, 0)
     all_cloud = Fraction(0)
@@ -208,6 +215,7 @@ def test_the_report_equals_a_bill_added_up_row_by_row(
 
     with tempfile.TemporaryDirectory() as folder:
         ledger = SqliteLedger.open(Path(folder) / "spillway.db")
+        rent(ledger, minutes / 60)
         ledger.append(rows)
         report = report_of(ledger)
         ledger.close()
@@ -251,7 +259,8 @@ def shown(report: Report, width: int = 140) -> str:
 
 
 def test_both_sides_stand_side_by_side(ledger: SqliteLedger) -> None:
-    ledger.append((*hours(1), local("a", 1800), cloud("b", "overflow", 105_000)))
+    rent(ledger, 1)
+    ledger.append((local("a", 1800), cloud("b", "overflow", 105_000)))
     text = shown(report_of(ledger))
     heading = next(line for line in text.splitlines() if "Fixed: rented GPU" in line)
     assert "Per request: cloud" in heading
@@ -261,7 +270,8 @@ def test_both_sides_stand_side_by_side(ledger: SqliteLedger) -> None:
 
 
 def test_json_has_exact_integers_and_decimal_text(ledger: SqliteLedger) -> None:
-    ledger.append((*hours(1), cloud("b", "overflow", 105_001)))
+    rent(ledger, 1)
+    ledger.append((cloud("b", "overflow", 105_001),))
     data = json.loads(report_json(report_of(ledger)))
     assert data["cloud"]["cost_nano"] == 105_001
     assert data["cloud"]["cost_usd"] == "0.000105001"

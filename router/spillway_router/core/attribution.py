@@ -45,17 +45,6 @@ class GpuRental:
         3600."""
         return Fraction(self.price_per_hour) * self.count * NANO / 3600
 
-    def span_nano(self, from_us: int, to_us: int) -> int:
-        """Nano-dollars for the time between two offsets (microseconds) since the rental began.
-
-        Rounded on the running total, not on the span: adjacent spans sum to the bill of the whole time
-        exactly.
-        """
-        return self._until(to_us) - self._until(from_us)
-
-    def _until(self, us: int) -> int:
-        return int(self.nano_per_second * us / MICRO)
-
 
 @dataclass(frozen=True, slots=True)
 class WorkCoefficients:

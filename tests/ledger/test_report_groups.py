@@ -1,0 +1,200 @@
+"""Every grouping and every range tells the same money: nothing lost, nothing twice, to the nano-dollar."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from io import StringIO
+from pathlib import Path
+from random import Random
+
+import pytest
+from tests.ledger.books import Bill, keep
+
+from spillway_router.core.attribution import GpuRental, WorkCoefficients
+from spillway_router.core.tariff import Tariff, nano_from_usd, usd
+from spillway_router.ledger.closing import idle_id, is_closed
+from spillway_router.ledger.report_csv import COLUMNS, report_csv
+from spillway_router.ledger.report_html import report_html
+from spillway_router.ledger.report_json import report_values
+from spillway_router.ledger.report_model import Report
+from spillway_router.ledger.report_range import (
+    GROUP_KEYS,
+    Asked,
+    GroupKey,
+    RangeError,
+    one_day,
+    read_by,
+    read_range,
+    start_of,
+)
+from spillway_router.ledger.reports import Terms, build_report
+from spillway_router.ledger.sqlite import SqliteLedger
+
+FIRST = date(2026, 11, 1)
+MINI = Tariff(Decimal("0.15"), Decimal("0.60"))
+OSS = Tariff(Decimal("0.075"), Decimal("0.30"))
+TERMS = Terms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"openai/mini": MINI, "groq/oss": OSS})
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqliteLedger, list[Bill]]]:
+    ledger = SqliteLedger.open(tmp_path_factory.mktemp("books") / "spillway.db")
+    rng = Random(7)
+    bills = [keep(rng, ledger, FIRST + timedelta(days=4 * number), f"s{number}") for number in range(40)]
+    yield ledger, bills
+    ledger.close()
+
+
+def made(ledger: SqliteLedger, bill: Bill, *by: GroupKey) -> Report:
+    return build_report(ledger, bill.range, TERMS, bill.now_ms, by)
+
+
+def test_reports_equal_the_bills_kept_beside(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+    ledger, bills = kept
+    for bill in bills:
+        report = made(ledger, bill)
+        assert report.fixed.billed_nano == bill.billed
+        assert report.fixed.used_nano + report.fixed.idle_nano == bill.billed
+        assert (report.cloud.cost_nano, report.cloud.unsettled_nano) == (bill.cloud + bill.held, bill.held)
+        assert report.total_nano == bill.billed + bill.cloud + bill.held
+        assert report.served.answers == bill.answers
+    assert sum(bill.billed > 0 for bill in bills) > 20
+    assert any(made(ledger, bill).fixed.overcommitted for bill in bills)
+
+
+@pytest.mark.parametrize("by", [*((key,) for key in GROUP_KEYS), ("day", "key"), ("month", "backend", "decision")])
+def test_groups_sum_to_the_report(by: tuple[GroupKey, ...], kept: tuple[SqliteLedger, list[Bill]]) -> None:
+    ledger, bills = kept
+    for bill in bills:
+        report = made(ledger, bill, *by)
+        groups = report.groups
+        assert sum(row.used_nano for row in groups) == report.fixed.used_nano
+        assert sum(row.idle_nano for row in groups) == report.fixed.idle_nano
+        assert sum(row.cloud_nano for row in groups) == report.cloud.cost_nano
+        assert sum(row.total_nano for row in groups) == report.total_nano
+        assert sum(row.served.answers for row in groups) == report.served.answers
+        assert len({(row.idle, *row.keys.values()) for row in groups}) == len(groups)
+        assert all(tuple(row.keys) == by for row in groups)
+
+
+def test_a_key_costs_what_its_calls_cost(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+    ledger, bills = kept
+    for bill in bills:
+        groups = {row.keys["key"]: row.cloud_nano for row in made(ledger, bill, "key").groups if not row.idle}
+        assert {key: nano for key, nano in groups.items() if nano} == {k: n for k, n in bill.by_key.items() if n}
+
+
+def test_a_range_is_the_sum_of_its_days(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+    ledger, bills = kept
+    for bill in bills:
+        whole = made(ledger, bill, "day")
+        days = [bill.range.first + timedelta(days=n) for n in range(bill.range.days)]
+        singles = [build_report(ledger, one_day(day), TERMS, bill.now_ms) for day in days]
+        for pick in (lambda r: r.fixed.used_nano, lambda r: r.fixed.idle_nano, lambda r: r.cloud.cost_nano):
+            assert sum(map(pick, singles)) == pick(whole)
+        by_day = {row.keys["day"]: (row.used_nano, row.idle_nano) for row in whole.groups}
+        for day, single in zip(days, singles, strict=True):
+            assert by_day.get(day.isoformat(), (0, 0)) == (single.fixed.used_nano, single.fixed.idle_nano)
+
+
+def test_idle_rows_of_closed_days_are_the_reports_idle_time(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+    ledger, bills = kept
+    closed = 0
+    for bill in bills:
+        for number in range(bill.range.days):
+            day = bill.range.first + timedelta(days=number)
+            if is_closed(ledger, start_of(day)):
+                (row,) = ledger.entries_of(idle_id(day.isoformat()))
+                report = build_report(ledger, one_day(day), TERMS, bill.now_ms)
+                rented_us = round(report.fixed.gpu_hours * 3.6e9)
+                assert (row.kind, row.amount_nano) == ("idle", report.fixed.idle_nano)
+                assert row.gpu_us == rented_us - round(report.fixed.utilisation * rented_us)
+                assert start_of(day) <= row.ts < start_of(day + timedelta(days=1))
+                closed += 1
+    assert closed > 5
+
+
+def test_csv_sums_to_the_report(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+    ledger, bills = kept
+    for bill in bills:
+        report = made(ledger, bill, "day", "decision")
+        rows = list(csv.DictReader(StringIO(report_csv(report))))
+        assert rows or not report.total_nano
+        for row in rows:
+            assert tuple(row) == ("day", "decision", *COLUMNS)
+        assert sum(nano_from_usd(row["total_usd"]) for row in rows) == report.total_nano
+        idle = sum(nano_from_usd(row["fixed_idle_usd"]) for row in rows if row["idle"] == "yes")
+        assert idle == report.fixed.idle_nano
+
+
+def test_json_has_every_group_with_decimal_text(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+    ledger, bills = kept
+    values = report_values(made(ledger, bills[0], "tier"))
+    for row in values["groups"]:
+        assert row["total_usd"] == usd(row["total_nano"])
+
+
+def test_the_cheapest_alternative_prices_each_group(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+    ledger, bills = kept
+    report = made(ledger, max(bills, key=lambda bill: bill.answers), "model")
+    assert report.cheapest == "groq/oss"
+    parts: Sequence[int] = [row.all_cloud_nano for row in report.groups if row.all_cloud_nano is not None]
+    whole = next(a.all_cloud_nano for a in report.alternatives if a.name == "groq/oss")
+    assert abs(sum(parts) - whole) <= len(parts), "each group is rounded by itself"
+
+
+def test_html_is_one_safe_file(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    with_names = Terms(TERMS.gpu, TERMS.coefficients, {f"{evil}&co": MINI})
+    ledger = SqliteLedger.open(tmp_path / "x.db")
+    keep(Random(3), ledger, FIRST, "h")
+    report = build_report(ledger, one_day(FIRST), with_names, start_of(FIRST) + 86_400_000, ("day", "key"))
+    ledger.close()
+    text = report_html(report)
+    assert evil not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;co" in text
+    for outside in ("http://", "https://", "<script", "<link", "<img", "@import", "url("):
+        assert outside not in text
+    for part in ('name="viewport"', "color-scheme: light dark", "Fixed: rented GPU", "Per request: cloud"):
+        assert part in text
+
+
+# what people write
+
+
+def test_ranges() -> None:
+    today = date(2026, 11, 21)
+    assert read_range(Asked(), today) == one_day(today)
+    assert read_range(Asked(day="2026-02-28"), today).after == date(2026, 3, 1)
+    month = read_range(Asked(month="2026-12"), today)
+    assert (month.first, month.after, month.days, month.name) == (date(2026, 12, 1), date(2027, 1, 1), 31, "2026-12")
+    assert read_range(Asked(month="this"), today).first == date(2026, 11, 1)
+    some = read_range(Asked(first="2026-11-01"), today)
+    assert (some.days, some.name) == (21, "2026-11-01..2026-11-21")
+    assert read_range(Asked(first="2026-11-03", last="2026-11-03"), today).name == "2026-11-03"
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        (Asked(day="20.11.2026"), "day"),
+        (Asked(month="2026"), "month"),
+        (Asked(first="2026-11-02", last="2026-11-01"), "to"),
+        (Asked(last="2026-11-01"), "from"),
+        (Asked(day="today", month="this"), "month"),
+        (Asked(first="1900-01-01"), "to"),
+    ],
+)
+def test_what_is_no_range_is_told(asked: Asked, param: str) -> None:
+    with pytest.raises(RangeError) as told:
+        read_range(asked, date(2026, 11, 21))
+    assert told.value.param == param
+
+
+def test_groupings_are_read_from_words() -> None:
+    assert read_by(("day,key", "key")) == ("day", "key")
+    with pytest.raises(RangeError, match="decision"):
+        read_by(("colour",))
