@@ -27,10 +27,10 @@ from spillway_router.alerts import AlertHooks, Alerts, Webhook
 from spillway_router.assembly import Assembly, assemble, channels, limits
 from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config import ConfigError, Loaded
-from spillway_router.core.budget import BudgetAlert
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.keys import KeyStore
+from spillway_router.ledger.pacer import Pacer, PacingRules
 from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.url import open_ledger
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
@@ -73,13 +73,14 @@ class Runtime:
         router_id = f"router-{secrets.token_hex(8)}"
         self.writer = LedgerWriter(ledger, on_change=self._on_writer)
         self._keys = KeyStore(ledger)
-        self._accounts = Accounts(self.writer, (), coefficients(settings), time.time, self._on_alert, router_id)
-        self._accounts.load(ledger, [b.line() for b in settings.budgets])
         backends = [place.backend for place in assembly.places.values()]
         self.board = Board(backends, BoardRules(rates=assembly.rates))
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self.metrics = Metrics(self.board, clock, self._writer_gauges)
         self._alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery), _webhook(settings))
+        self._accounts = Accounts(self.writer, (), coefficients(settings), time.time, self._alerts.told, router_id)
+        self._accounts.load(ledger, [b.line() for b in settings.budgets])
+        self._pacer = Pacer(ledger, _pacing(settings, assembly))
         self._live = self._make_live(settings, assembly)
         self.services = Services(
             lambda: self._live,
@@ -91,6 +92,7 @@ class Runtime:
             time.time,
             _request_ids().__next__,
             asyncio.get_running_loop(),
+            self._pacer,
         )
         self._upkeep = Upkeep(ledger, self._accounts, router_id, time.time)
         self._watchers = Watchers(Watch(self.board, self.metrics, clock))
@@ -113,6 +115,7 @@ class Runtime:
         """Begin to watch backends and to bill GPU time."""
         self._watchers.start(self._assembly.places)
         self._alerts.start()
+        self._pacer.start()
         self._upkeep.start()
         self._books.start()
         for off in self._assembly.off:
@@ -121,6 +124,7 @@ class Runtime:
     async def close(self) -> None:
         """Stop in order; the last rows are written."""
         await self._watchers.stop()
+        await self._pacer.stop()
         await self._books.stop()
         for _, pool in self._pools.values():
             pool.close()
@@ -145,6 +149,7 @@ class Runtime:
         self._accounts.load(self._ledger, [b.line() for b in settings.budgets])
         self._live = self._make_live(settings, assembly)
         self._alerts.configure(_webhook(settings))
+        self._pacer.configure(_pacing(settings, assembly))
         await self._books.reload(loaded, assembly)
         self._watchers.start(assembly.places)
         log.info("configuration reloaded, policy %s", assembly.policy.version)
@@ -178,9 +183,6 @@ class Runtime:
         else:
             log.warning("ledger writes again")
 
-    def _on_alert(self, alert: BudgetAlert) -> None:
-        self._alerts.told(alert)
-
 
 def assembled(loaded: Loaded) -> Assembly:
     """The Assembly of a configuration. Raises ConfigError."""
@@ -188,6 +190,13 @@ def assembled(loaded: Loaded) -> Assembly:
     if isinstance(found, tuple):
         raise ConfigError([config.located(loaded.text, mistake) for mistake in found])
     return found
+
+
+def _pacing(settings: Settings, assembly: Assembly) -> PacingRules:
+    lines = tuple(part.line() for part in settings.budgets if part.pacing)
+    rule = assembly.policy.confidence
+    tiers = (assembly.policy.backends[name] for name in rule.escalate_to)
+    return PacingRules(lines, tuple(tier for tier in tiers if tier.tariff is not None), rule.threshold)
 
 
 def _webhook(settings: Settings) -> Webhook | None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.scenes import BUSY, CLOUD, DEAR, GROQ, LOCAL, OPENAI, POLICY, facts, names, signals, why
 
-from spillway_router.core.budget import BudgetLine, LineKey, Spender, opening, try_reserve
+from spillway_router.core.budget import BudgetLine, LineBalance, LineKey, opening, period_start
 from spillway_router.core.ladder import Rung, reached, rungs_of, shares_used
 from spillway_router.core.model import BackendSignals, Decision, Doubt, PrivacyVerdict, Signals
 from spillway_router.core.policy import Policy, decide, decide_escalation
@@ -89,7 +89,13 @@ def test_shares_used_of_the_lines_that_concern_the_caller() -> None:
         BudgetLine("key:k1", "day", 10),
         BudgetLine("tier:free", "month", 0),
     ]
-    state, _ = try_reserve(opening(lines, NOON), Spender("groq", "k1"), 8, NOON)
+    day, hour = period_start("day", NOON), period_start("hour", NOON)
+    held = {
+        ("all", "day"): LineBalance(day, 3, 5),
+        ("backend:groq", "hour"): LineBalance(hour, 8),
+        ("key:k1", "day"): LineBalance(day, 0, 8),
+    }
+    state = opening(lines, NOON, held)  # type: ignore[arg-type]
     assert shares_used(state, "", "", NOON) == {("all", "day"): 0.08, ("backend:groq", "hour"): 0.16}
     assert shares_used(state, "k1", "free", NOON)[("key:k1", "day")] == 0.8
     assert shares_used(state, "k1", "free", NOON)[("tier:free", "month")] == 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from spillway_router.core.model import Attempt, Candidate, Outcome, RequestFacts
+from spillway_router.core.model import Attempt, Candidate, Doubt, Outcome, RequestFacts
 from spillway_router.core.tariff import Usage
 from spillway_router.ledger.accounts import Accounts, Durable, Ended, Hold
 from spillway_router.ledger.entries import Status
@@ -161,6 +161,12 @@ class Call:
             self.confidence,
             self.candidate.reasons,
         )
+
+    def doubt(self) -> Doubt:
+        """What a better answer than this draft gains, and the tokens it is expected to take: those of the draft."""
+        usage = None if self.draft is None else self.draft.usage
+        expected = usage or Usage(self.candidate.prompt_tokens, self.candidate.output_tokens)
+        return Doubt(1.0 - (self.confidence or 0.0), expected)
 
     async def durable(self) -> None:
         """Until the attempt's ledger row is on disk (or known to be lost, with an alarm)."""

@@ -230,7 +230,7 @@ class Job:
                 body = without_logprobs(parsed)
             if self._doubtful():
                 call.draft = outcome
-                if await self._escalate():
+                if await self._escalate(call):
                     return outcome
                 call.draft = None
         call.close(outcome)
@@ -246,10 +246,10 @@ class Job:
             least = self.live.policy.confidence.threshold
         return self.confidence is not None and self.confidence < least
 
-    async def _escalate(self) -> bool:
-        """Ask the next tier up; True if the client got its answer. On failure the local draft stands."""
-        signals = self.s.signals(self.live, self.facts)
-        decision = decide_escalation(self.facts, signals, self.live.policy)
+    async def _escalate(self, draft: Call) -> bool:
+        """Ask the next tier up if it is worth its cost; True if the client got its answer. Else the draft stands."""
+        signals = self.s.priced(self.live, self.facts, self.s.signals(self.live, self.facts))
+        decision = decide_escalation(self.facts, signals, self.live.policy, draft.doubt())
         before = self.decided, self.reasons
         for candidate in decision.candidates:
             self.decided, self.reasons = "escalated", ("confidence",)
@@ -259,7 +259,8 @@ class Job:
             outcome = await self._attempt(call)
             if outcome.kind == "ok":
                 return True
-        self.decided, self.reasons = before[0], (*before[1], "confidence")
+        spared = ("budget",) if not decision.candidates and "budget" in decision.reasons else ()
+        self.decided, self.reasons = before[0], (*before[1], "confidence", *spared)
         return False
 
     async def _deliver(self, call: Call, parsed: dict[str, Any], body: bytes) -> None:

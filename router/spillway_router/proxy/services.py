@@ -7,9 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from spillway_router.core.model import Backend, RequestFacts, RequestRecord, Signals
+from spillway_router.core.budget import LineKey
+from spillway_router.core.model import Backend, BackendSignals, RequestFacts, RequestRecord, Signals
 from spillway_router.core.policy import Policy
 from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.pacer import Pacer
 from spillway_router.providers.base import Provider
 from spillway_router.providers.transport import Pool
 from spillway_router.proxy.auth import Auth
@@ -101,17 +103,34 @@ class Services:
     new_id: Callable[[], str]
     loop: asyncio.AbstractEventLoop
     """The loop all of it runs on. Asking asyncio for it costs a system call each time (Python 3.11)."""
+    pacer: Pacer
 
     def signals(self, live: Live, facts: RequestFacts) -> Signals:
-        """The board's snapshot, with the budget headroom of this caller where budgets are configured."""
+        """The board's snapshot, with what this caller's budgets have left where budgets are configured."""
         signals = self.board.current(self.clock())
         if not self.accounts.has_budgets:
             return signals
-        with_budget = {
-            name: known
-            if live.policy.backends[name].tariff is None
-            else replace(known, budget_left_nano=self.accounts.headroom(facts, live.policy.backends[name]))
-            for name, known in signals.backends.items()
-            if name in live.policy.backends
-        }
+        used: Mapping[LineKey, float] | None = None
+        with_budget: dict[str, BackendSignals] = {}
+        for name, known in signals.backends.items():
+            backend = live.policy.backends.get(name)
+            if backend is None:
+                continue
+            if backend.tariff is not None:
+                if backend.rungs and used is None:
+                    used = self.accounts.used(facts)
+                known = replace(known, budget_left_nano=self.accounts.headroom(facts, backend), budget_used=used)
+            with_budget[name] = known
         return Signals(signals.now, with_budget)
+
+    def priced(self, live: Live, facts: RequestFacts, signals: Signals) -> Signals:
+        """The snapshot with what escalating must gain per USD now, where a paced budget covers it."""
+        if not self.pacer.active:
+            return signals
+        used = self.accounts.used(facts)
+        priced = {
+            name: replace(signals.backends[name], price_of_gain=self.pacer.price(name, facts.caller, used))
+            for name in live.policy.confidence.escalate_to
+            if name in signals.backends
+        }
+        return Signals(signals.now, {**signals.backends, **priced})
