@@ -106,8 +106,18 @@ BALANCES = (
 
 ENTRIES_OF = f"SELECT {_COLUMNS} FROM entries WHERE request_id = %s ORDER BY seq"  # noqa: S608
 
-# By seq and a limit, so that a reader of many rows never keeps a transaction open for long.
-ENTRIES_AFTER = f"SELECT seq,{_COLUMNS} FROM entries WHERE seq > %s AND ts >= %s AND ts < %s ORDER BY seq LIMIT %s"  # noqa: S608
+# Rows are written almost in the order of ts, so a time range is a range of seq with few others in it.
+SEQS_BETWEEN = (
+    "WITH found AS MATERIALIZED (SELECT seq FROM entries WHERE ts >= %s AND ts < %s)"
+    " SELECT min(seq), max(seq) FROM found"
+)
+
+# By seq and a limit, so that a reader of many rows never keeps a transaction open for long. `ts + 0` keeps the planner
+# from sorting the whole time range again for each part of it.
+ENTRIES_AFTER = (
+    f"SELECT seq,{_COLUMNS} FROM entries"  # noqa: S608
+    " WHERE seq > %s AND seq <= %s AND ts + 0 >= %s AND ts + 0 < %s ORDER BY seq LIMIT %s"
+)
 
 LINKED_AFTER = f"SELECT seq,{_COLUMNS},link FROM entries WHERE seq > %s ORDER BY seq LIMIT %s"  # noqa: S608
 
