@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from spillway_router.core import budget, ladder
 from spillway_router.core.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
 from spillway_router.core.model import Backend, DecisionKind, RequestFacts
-from spillway_router.core.tariff import Usage, price, usd
+from spillway_router.core.tariff import Tariff, Usage, price, usd
 from spillway_router.ledger.base import (
     Cap,
     CapReached,
@@ -86,6 +88,8 @@ class Ended:
     billed: bool = True
     confidence: float | None = None
     reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
+    """From sending to its end: what a price per second counts."""
 
 
 class Accounts:
@@ -207,7 +211,7 @@ class Accounts:
         usage = ended.usage
         amount = gpu_us = 0
         if backend.tariff is not None and ended.billed:
-            amount = hold.reserved_nano if usage is None else price(usage, backend.tariff)
+            amount = _amount(hold, backend.tariff, backend.longest_s, ended)
         elif backend.local and usage is not None:
             gpu_us = work_share_us(
                 usage.uncached_tokens, usage.prompt_tokens, usage.completion_tokens, self._coefficients
@@ -330,6 +334,17 @@ class Accounts:
 
 
 _NO_USAGE = Usage(0, 0)
+
+
+def _amount(hold: Hold, tariff: Tariff, longest_s: int, ended: Ended) -> int:
+    """Nano-dollars of a billed attempt: its bound where tokens cost something and nobody knows how many there were."""
+    if ended.usage is None and tariff.by_tokens:
+        return hold.reserved_nano
+    if not tariff.per_second:
+        return price(ended.usage or _NO_USAGE, tariff)
+    # The attempt was cut at `longest_s`; what the clock shows beyond it is our own lateness. Whole milliseconds, up.
+    milliseconds = math.ceil(min(ended.seconds, longest_s) * 1000)
+    return price(ended.usage or _NO_USAGE, tariff, Decimal(milliseconds).scaleb(-3))
 
 
 def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], now: float) -> Mapping[LineKey, LineBalance]:

@@ -137,6 +137,13 @@ class Call:
         self.first_event_at = self._clock()
         self._board.first_event(self.trip, self.first_event_at)
 
+    def seconds_left(self) -> float | None:
+        """What the reservation of a backend billed by the second still covers; None where time costs nothing."""
+        backend = self.channel.backend
+        if backend.tariff is None or not backend.tariff.per_second:
+            return None
+        return max(0.0, self.sent_at + backend.longest_s - self._clock())
+
     def close(self, outcome: Outcome, *, discarded: bool = False) -> None:
         """End the attempt: board, budgets and ledger learn it. Never waits; harmless when repeated."""
         if self.record is not None:
@@ -146,7 +153,8 @@ class Call:
             self._timer.cancel()
         self._board.ended(self.trip, outcome, now, streamed=self.streamed)
         status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error")
-        ended = Ended(status, self._usage(outcome), outcome.kind == "ok" or outcome.billed, self.confidence)
+        billed = outcome.kind == "ok" or outcome.billed
+        ended = Ended(status, self._usage(outcome), billed, self.confidence, seconds=now - self.sent_at)
         self.cost_nano, self._durable = self._accounts.settle(self.hold, self.channel.backend, ended)
         start = self._request_started
         self.record = Attempt(

@@ -298,7 +298,7 @@ class Job:
             self.backend = call.channel.backend.name
             self.client.begin_stream([*self.client.own, *self._lines(call)], relay.opening())
             try:
-                flaw = await relay.forward(self.client) or await relay.finish()
+                flaw = await relay.forward_within(self.client, call.seconds_left())
             finally:
                 call.steps = relay.steps
             if flaw is not None:

@@ -113,6 +113,17 @@ class Relay:
             client.write(good)
         return self.flaw is None and not self._judge.finished and not client.paused
 
+    async def forward_within(self, client: Client, seconds: float | None) -> str | None:
+        """Forward and finish, for at most so many seconds: None, or what broke the answer."""
+        if seconds is None:
+            return await self.forward(client) or await self.finish()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.forward(client) or await self.finish()
+        except TimeoutError:
+            self.stalled = True
+            return "it took as long as was reserved for it (limits.answer_s)"
+
     async def finish(self) -> str | None:
         """Read what follows the finishing event (usage, [DONE]) into `tail`: None, or what broke it."""
         if not self._done_follows:
