@@ -11,6 +11,7 @@ The relay reads and judges; it decides nothing about money or candidates. `Tail`
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import orjson
