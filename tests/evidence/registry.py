@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.evidence import measures_bench, measures_demo, measures_overflow, measures_pacing, measures_relay
+from tests.evidence import (
+    measures_accounting,
+    measures_bench,
+    measures_demo,
+    measures_overflow,
+    measures_pacing,
+    measures_relay,
+)
 from tests.evidence.results import Measurement
 
 Say = Callable[[str], None]
@@ -29,6 +36,7 @@ GROUPS: tuple[Group, ...] = (
     Group(("demo_model.clean_exact",), measures_demo.clean_exact, "about 2 minutes; starts the engine"),
     Group(("demo.seconds_after_install",), measures_demo.seconds_after_install, "up to 5 minutes; runs the demo"),
     Group(measures_overflow.IDS, measures_overflow.overflow, "about 10 s"),
+    Group((measures_accounting.USED_PLUS_UNUSED,), measures_accounting.used_plus_unused, "about 2 minutes"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
 )
 
