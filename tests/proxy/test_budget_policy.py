@@ -1,0 +1,173 @@
+"""A budget that runs low, seen by a client: the degrade ladder, its refusal, its dry run; pacing of escalations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.proxy.harness import MESSAGES, Router, cloud, error_of, local, routing, run, serving, settings
+
+from spillway_router.core.tariff import NANO
+from spillway_router.ledger.entries import Entry
+from spillway_router.testing import Answer, FakeEngine, FaultUpstream
+
+DAY_MS = 86_400_000
+BROKEN = Answer.json({"error": {"message": "broken"}}, 500)
+LADDER = """budgets:
+  - scope: all
+    period: month
+    limit_usd: "1"
+    degrade: [{at: 0.8, drop: [strong]}, {at: 0.95, drop: cloud}]
+"""
+DOUBTFUL = (-1.0, -2.0)  # a confidence of 0.22
+
+
+def answer(tokens: int) -> Answer:
+    """Costs `tokens` millionths of a dollar."""
+    message = {"role": "assistant", "content": "x"}
+    usage = {"prompt_tokens": tokens, "completion_tokens": 0}
+    return Answer.json({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
+
+
+@asynccontextmanager
+async def ladder(more: str = LADDER) -> AsyncIterator[tuple[Router, FaultUpstream]]:
+    """A local engine that always fails, a strong cloud and a cheap one."""
+    async with FaultUpstream(BROKEN) as engine, FaultUpstream(answer(1)) as strong, FaultUpstream(answer(1)) as cheap:
+        backends = local(engine), cloud(strong, "strong"), cloud(cheap, "cheap")
+        async with routing(settings(*backends, more=more)) as router:
+            yield router, strong
+
+
+async def spend(router: Router, strong: FaultUpstream, micro_usd: int) -> None:
+    strong.answer = answer(micro_usd)
+    reply = await router.chat({"model": "strong/strong-m", "max_tokens": 1})
+    assert reply.status_code == 200, reply.text
+
+
+def test_the_ladder_from_the_strong_cloud_to_a_clear_402() -> None:
+    async def main() -> None:
+        async with ladder() as (router, strong):
+            few = {"max_tokens": 1}
+            first = await router.chat(few)
+            assert first.headers["x-spillway-backend"] == "strong"
+            await spend(router, strong, 800_000)
+            router.forget_failures()
+            second = await router.chat(few)
+            assert (second.status_code, second.headers["x-spillway-backend"]) == (200, "cheap")
+            # What a client may still ask of the strong one by name is refused for the same reason.
+            pinned = await router.chat({"model": "strong/strong-m", **few})
+            assert (pinned.status_code, error_of(pinned)["code"]) == (402, "budget_exceeded")
+            assert "from 80% on it is not asked (degrade)" in error_of(pinned)["message"]
+
+    run(main)
+
+
+def test_local_only_ends_in_a_402_when_no_local_backend_is_up() -> None:
+    async def main() -> None:
+        async with ladder(LADDER.replace("at: 0.8, drop: [strong]", "at: 0.9, drop: [cheap]")) as (router, strong):
+            await spend(router, strong, 960_000)
+            router.runtime.board.health("local", "down", "refused")
+            reply = await router.chat({"max_tokens": 1})
+            assert (reply.status_code, error_of(reply)["code"]) == (402, "budget_exceeded")
+            assert reply.headers["x-should-retry"] == "false"
+            assert "strong: the month budget for all is 96% used; from 95% on" in error_of(reply)["message"]
+            assert "cheap: the month budget for all is 96% used; from 90% on" in error_of(reply)["message"]
+
+    run(main)
+
+
+def test_the_dry_run_shows_the_rung() -> None:
+    async def main() -> None:
+        async with ladder() as (router, strong):
+            await spend(router, strong, 850_000)
+            told = (await router.post({"model": "auto", "messages": MESSAGES}, "/v1/route/explain")).json()
+            [removed] = [r for r in told["removed"] if r["backend"] == "strong"]
+            assert removed["reason"] == "budget"
+            assert removed["detail"] == "the month budget for all is 85% used; from 80% on it is not asked (degrade)"
+            assert [
+                c["backend"]["name"] if isinstance(c["backend"], dict) else c["backend"] for c in told["candidates"]
+            ]
+
+    run(main)
+
+
+# pacing
+
+
+@asynccontextmanager
+async def paced(folder: Path, rows: list[Entry], pacing: str = "true") -> AsyncIterator[tuple[Router, FaultUpstream]]:
+    rule = (
+        "confidence: {threshold: 0.8, escalate_to: [cloud]}\n"
+        f"budgets: [{{scope: all, period: day, limit_usd: '1', pacing: {pacing}}}]\n"
+    )
+    engine = FakeEngine(["we", "ak"], DOUBTFUL)
+    async with serving(engine) as url, FaultUpstream(answer(1)) as strong:
+        async with routing(settings(local(url + "/v1"), cloud(strong), more=rule), folder) as router:
+            router.ledger.append(rows)
+        async with routing(settings(local(url + "/v1"), cloud(strong), more=rule), folder) as router:
+            await router.runtime.services.pacer.refresh()
+            yield router, strong
+
+
+def offers(number: int, tokens: int, confidence: float) -> list[Entry]:
+    """Yesterday's doubtful answers."""
+    noon = int(time.time() * 1000) // DAY_MS * DAY_MS - DAY_MS // 2
+    return [
+        Entry(
+            kind="charged",
+            request_id=f"y{i}",
+            attempt_no=1,
+            ts=noon + i,
+            backend="local",
+            local=True,
+            status="ok",
+            prompt_tokens=tokens,
+            confidence=confidence,
+        )
+        for i in range(number)
+    ]
+
+
+def spent(usd: float) -> Entry:
+    """Of today's budget."""
+    now = int(time.time() * 1000)
+    amount = int(usd * NANO)
+    return Entry(kind="charged", request_id="t", attempt_no=1, ts=now, backend="cloud", status="ok", amount_nano=amount)
+
+
+def test_an_escalation_that_is_not_worth_its_price_stays_local(tmp_path: Path) -> None:
+    """Yesterday brought gain at a millionth of a dollar each, and most of today's money is gone: only such pass."""
+
+    async def main() -> None:
+        async with paced(tmp_path, [*offers(50, 1, 0.0), spent(0.99)]) as (router, strong):
+            reply = await router.chat({"max_tokens": 10})
+            assert reply.status_code == 200
+            assert reply.headers["x-spillway-decision"] == "local"
+            assert reply.headers["x-spillway-reason"] == "confidence,budget"
+            assert float(reply.headers["x-spillway-confidence"]) < 0.3
+            assert not strong.seen
+            assert [row.decision for row in router.rows(reply)] == ["local"]
+
+    run(main)
+
+
+def test_it_is_escalated_where_gain_was_dear_yesterday(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with paced(tmp_path, offers(50, 100_000, 0.79)) as (router, strong):
+            reply = await router.chat({"max_tokens": 10})
+            assert reply.headers["x-spillway-decision"] == "escalated"
+            assert len(strong.seen) == 1
+
+    run(main)
+
+
+def test_without_pacing_the_same_rows_change_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with paced(tmp_path, [*offers(50, 1, 0.0), spent(0.99)], "false") as (router, _):
+            assert not router.runtime.services.pacer.active
+            reply = await router.chat({"max_tokens": 10})
+            assert reply.headers["x-spillway-decision"] == "escalated"
+
+    run(main)
