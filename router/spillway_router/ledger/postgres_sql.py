@@ -152,7 +152,6 @@ SELECT ts / 86400000 AS day, local, decision, backend, provider, model, status, 
   FROM entries
  WHERE ts >= %s AND ts < %s AND kind IN ('charged', 'adjusted')
  GROUP BY {_GROUP}
- ORDER BY {_GROUP.replace("local", "local DESC")}
 """  # noqa: S608
 
 REQUESTS = "SELECT count(DISTINCT request_id) FROM entries WHERE ts >= %s AND ts < %s AND kind = 'charged'"
