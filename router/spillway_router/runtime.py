@@ -95,6 +95,7 @@ class Runtime:
             self._pacer,
         )
         self._upkeep = Upkeep(ledger, self._accounts, router_id, time.time)
+        self._days = Days(self.reprice, time.time)
         self._watchers = Watchers(Watch(self.board, self.metrics, clock))
         self._books = Bookkeeper(ledger, loaded, assembly)
         hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
@@ -118,11 +119,12 @@ class Runtime:
         self._pacer.start()
         self._upkeep.start()
         self._books.start()
-        for off in self._assembly.off:
-            log.warning("%s %s", off.where, off.problem)
+        self._days.start()
+        _tell(self._assembly)
 
     async def close(self) -> None:
         """Stop in order; the last rows are written."""
+        await self._days.stop()
         await self._watchers.stop()
         await self._pacer.stop()
         await self._books.stop()
@@ -143,6 +145,19 @@ class Runtime:
             for mistake in error.mistakes:
                 log.warning("configuration not reloaded: %s", mistake)
             return [str(m) for m in error.mistakes]
+        await self._apply(loaded, assembly)
+        log.info("configuration reloaded, policy %s", assembly.policy.version)
+        return []
+
+    async def reprice(self, today: date) -> None:
+        """Take up the prices of a day, and what was withdrawn on it; the configuration stays as it is.
+
+        Raises ConfigError where the price list was damaged since; nothing changes then.
+        """
+        await self._apply(self._loaded, assembled(self._loaded, today))
+        log.info("prices of %s taken up", today)
+
+    async def _apply(self, loaded: Loaded, assembly: Assembly) -> None:
         settings = loaded.settings
         self._loaded, self._assembly = loaded, assembly
         self.board.update([place.backend for place in assembly.places.values()])
@@ -152,8 +167,7 @@ class Runtime:
         self._pacer.configure(_pacing(settings, assembly))
         await self._books.reload(loaded, assembly)
         self._watchers.start(assembly.places)
-        log.info("configuration reloaded, policy %s", assembly.policy.version)
-        return []
+        _tell(assembly)
 
     def _make_live(self, settings: Settings, assembly: Assembly) -> Live:
         found = channels(assembly, self._pools)
@@ -184,9 +198,14 @@ class Runtime:
             log.warning("ledger writes again")
 
 
-def assembled(loaded: Loaded) -> Assembly:
-    """The Assembly of a configuration. Raises ConfigError."""
-    found = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
+def _tell(assembly: Assembly) -> None:
+    for told in (*assembly.off, *assembly.warnings):
+        log.warning("%s %s", told.where, told.problem)
+
+
+def assembled(loaded: Loaded, today: date | None = None) -> Assembly:
+    """The Assembly of a configuration with the prices of a day (UTC), the present one if left out. Raises ConfigError."""
+    found = assemble(loaded.settings, loaded.environment, today or utc_day(time.time()))
     if isinstance(found, tuple):
         raise ConfigError([config.located(loaded.text, mistake) for mistake in found])
     return found
