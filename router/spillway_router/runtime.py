@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import date
 from typing import Any, cast
 
 import uvicorn
@@ -27,6 +27,7 @@ from spillway_router.alerts import AlertHooks, Alerts, Webhook
 from spillway_router.assembly import Assembly, assemble, channels, limits
 from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config import ConfigError, Loaded
+from spillway_router.days import Days, utc_day
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.keys import KeyStore
@@ -204,7 +205,7 @@ def _tell(assembly: Assembly) -> None:
 
 
 def assembled(loaded: Loaded, today: date | None = None) -> Assembly:
-    """The Assembly of a configuration with the prices of a day (UTC), the present one if left out. Raises ConfigError."""
+    """The Assembly of a configuration with the prices of a UTC day, today's if left out. Raises ConfigError."""
     found = assemble(loaded.settings, loaded.environment, today or utc_day(time.time()))
     if isinstance(found, tuple):
         raise ConfigError([config.located(loaded.text, mistake) for mistake in found])
