@@ -34,6 +34,9 @@ from spillway_router.ledger.entries import Entry
 HoldKey = tuple[str, int]
 """Request id and attempt number."""
 
+_Group = tuple[str, str, str, int]
+"""Backend, key id, tier, and the hour since the epoch: entries that move the same balances."""
+
 PERIODS: tuple[Period, ...] = ("hour", "day", "month")
 _HOUR_MS = 3_600_000
 
@@ -74,12 +77,14 @@ def is_plain(entry: Entry) -> bool:
 class Posting:
     """Holds and balances of one transaction. `post` writes in order; then store `deltas`, `opened` and `closed`."""
 
-    __slots__ = ("_stored", "closed", "deltas", "opened")
+    __slots__ = ("_groups", "_stored", "_taken", "closed", "opened")
 
     def __init__(self, stored: Stored) -> None:
         self._stored = stored
-        self.deltas: dict[BalanceKey, tuple[int, int]] = {}
-        """Spent and reserved nano-dollars to add to each balance."""
+        # Many entries move the same twelve balances, so moves are summed per group first; only what the caps ask for is
+        # kept up to date per balance.
+        self._groups: dict[_Group, _Moves] = {}
+        self._taken: dict[BalanceKey, int] = {}
         self.opened: dict[HoldKey, OpenHold] = {}
         self.closed: set[HoldKey] = set()
 
@@ -93,11 +98,20 @@ class Posting:
                 self._post(entry)
         return None
 
+    @property
+    def deltas(self) -> dict[BalanceKey, tuple[int, int]]:
+        """Spent and reserved nano-dollars to add to each balance; only those that change."""
+        found: dict[BalanceKey, tuple[int, int]] = {}
+        for group, moves in self._groups.items():
+            for key in _balance_keys(*group):
+                spent, reserved = found.get(key, (0, 0))
+                found[key] = (spent + moves.spent, reserved + moves.reserved)
+        return {key: moved for key, moved in found.items() if any(moved)}
+
     def balance_rows(self) -> Iterator[tuple[str, Period, int, int, int]]:
         """The changed balances as rows: key, spent and reserved nano-dollars to add."""
         for key, (spent, reserved) in self.deltas.items():
-            if spent or reserved:
-                yield (*key, spent, reserved)
+            yield (*key, spent, reserved)
 
     def _refused(self, write: Write) -> WriteResult:
         wanted = 0
@@ -113,15 +127,22 @@ class Posting:
                     return already_closed(entry)
                 ending.add(key)
         for cap in write.caps:
-            taken = self._taken((cap.scope, cap.period, cap.start_ms))
+            taken = self._taken_of((cap.scope, cap.period, cap.start_ms))
             if taken + wanted > cap.limit_nano:
                 return CapReached(cap, taken)
         return None
 
-    def _taken(self, key: BalanceKey) -> int:
-        stored = self._stored.balances.get(key)
-        spent, reserved = self.deltas.get(key, (0, 0))
-        return spent + reserved + (0 if stored is None else stored.spent_nano + stored.reserved_nano)
+    def _taken_of(self, key: BalanceKey) -> int:
+        taken = self._taken.get(key)
+        if taken is None:
+            stored = self._stored.balances.get(key)
+            taken = 0 if stored is None else stored.spent_nano + stored.reserved_nano
+            for group, moves in self._groups.items():
+                if key in _balance_keys(*group):
+                    moves.capped.append(key)
+                    taken += moves.spent + moves.reserved
+            self._taken[key] = taken
+        return taken
 
     def _post(self, entry: Entry) -> None:
         key = (entry.request_id, entry.attempt_no)
@@ -144,11 +165,26 @@ class Posting:
         self._add(entry, hold_now.ts, entry.amount_nano, 0)
 
     def _add(self, whose: Entry | OpenHold, ts: int, spent: int, reserved: int) -> None:
-        if not spent and not reserved:
-            return
-        for key in balance_keys(whose.backend, whose.key_id, whose.tier, ts):
-            had = self.deltas.get(key, (0, 0))
-            self.deltas[key] = (had[0] + spent, had[1] + reserved)
+        group = (whose.backend, whose.key_id, whose.tier, ts // _HOUR_MS)
+        moves = self._groups.get(group)
+        if moves is None:
+            capped = [key for key in _balance_keys(*group) if key in self._taken]
+            moves = self._groups[group] = _Moves(capped)
+        moves.spent += spent
+        moves.reserved += reserved
+        for key in moves.capped:
+            self._taken[key] += spent + reserved
+
+
+class _Moves:
+    """What a group of entries moves, and which of its balances are under a cap in this transaction."""
+
+    __slots__ = ("capped", "reserved", "spent")
+
+    def __init__(self, capped: list[BalanceKey]) -> None:
+        self.spent = 0
+        self.reserved = 0
+        self.capped = capped
 
 
 def already_closed(entry: Entry) -> EntryConflictError:

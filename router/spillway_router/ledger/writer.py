@@ -1,11 +1,13 @@
 """Durable rows for an event loop: one thread commits what many requests submit, together.
 
-    submit()  queues a write and gives a future      (event loop)
+    submit()  gathers a write and gives a future                                 (event loop)
+    hand over once per turn of the loop, all that was gathered in it is queued   (event loop)
     thread    takes all that is queued, commits it in one transaction, synced to disk
-    done      one callback on the loop resolves all futures of the batch
+    done      one callback on the loop resolves all futures of the batch         (event loop)
 
-While one commit is on its way to the disk the next batch gathers, so under load a sync is shared by every
-request that waits for it and nothing is delayed on purpose.
+While one commit is on its way to the disk the next batch gathers, so under load a sync is shared by every request that
+waits for it and nothing is delayed on purpose. Writes of one turn of the loop go together: queued one by one, the first
+of them would wake the thread and get a sync of its own, with the others behind it.
 
 Rules when it can't: above `max_rows` queued rows `submit` raises LedgerFullError at once. After a failed
 write the writer is `degraded`: futures of that batch carry the error, nothing of it is stored, and
@@ -18,8 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -38,7 +42,7 @@ from spillway_router.ledger.entries import Entry
 MAX_ROWS = 20_000
 SPARE_ROWS = 20_000
 """Room above the bound for entries that close a hold."""
-MAX_BATCH_ROWS = 1_024
+MAX_BATCH_WRITES = 1_024
 PROBE_EVERY_S = 1.0
 
 
@@ -55,6 +59,7 @@ class WriterHealth:
 
 
 _Submission = tuple[Write, asyncio.Future[CapReached | None]]
+_Batch = list[_Submission]
 _Result = CapReached | LedgerError | None
 
 
@@ -77,8 +82,10 @@ class LedgerWriter:
         self._probe_every_s = probe_every_s
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Submission | None] = SimpleQueue()
-        self._open: set[asyncio.Future[CapReached | None]] = set()
+        self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
+        self._gathered: _Batch = []
+        self._handed_over: deque[_Batch] = deque()
+        """What the thread has and did not answer yet, oldest first."""
         self._queued_rows = 0
         self._stored_rows = 0
         self._failed_rows = 0
@@ -120,10 +127,17 @@ class LedgerWriter:
             self._failed_rows += len(entries)
             raise LedgerFullError(f"{self._queued_rows} ledger rows wait to be written, {self._max_rows} at most")
         future: asyncio.Future[CapReached | None] = self._loop.create_future()
-        self._open.add(future)
         self._queued_rows += len(entries)
-        self._queue.put((Write(entries, caps), future))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append((Write(entries, caps), future))
         return future
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._handed_over.append(self._gathered)
+            self._queue.put(self._gathered)
+            self._gathered = []
 
     async def close(self, timeout_s: float) -> bool:
         """Take no more entries, write what is queued, stop the thread. False if that took longer than the
@@ -133,21 +147,23 @@ class LedgerWriter:
         """
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._queue.put(None)
         done, _ = await asyncio.wait({self._stopped}, timeout=timeout_s)
-        for future in self._open:
-            if not future.done():
-                future.set_exception(LedgerUnavailableError(f"the ledger did not finish within {timeout_s} s"))
-        self._open.clear()
+        for batch in self._handed_over:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(LedgerUnavailableError(f"the ledger did not finish within {timeout_s} s"))
         return bool(done)
 
     # Loop side of a finished batch.
 
-    def _acknowledge(self, batch: Sequence[_Submission], results: Sequence[_Result]) -> None:
+    def _acknowledge(self, batches: int, batch: _Batch, results: Sequence[_Result]) -> None:
+        for _ in range(batches):
+            self._handed_over.popleft()
         for (write, future), result in zip(batch, results, strict=True):
             rows = len(write.entries)
             self._queued_rows -= rows
-            self._open.discard(future)
             if isinstance(result, LedgerError):
                 self._failed_rows += rows
                 if not future.done():  # its request may have been cancelled meanwhile
@@ -172,34 +188,34 @@ class LedgerWriter:
         degraded = False
         closing = False
         while not closing:
-            batch, closing = self._take(self._probe_every_s if degraded else None)
-            if batch:
+            batches, closing = self._take(self._probe_every_s if degraded else None)
+            if batches:
+                batch = batches[0] if len(batches) == 1 else list(chain.from_iterable(batches))
                 results = self._store(batch)
                 degraded = isinstance(results[-1], LedgerUnavailableError)
-                self._tell(self._acknowledge, batch, results)
+                self._tell(self._acknowledge, len(batches), batch, results)
             elif not closing and self._probe():
                 degraded = False
                 self._tell(self._turn, None)
         self._tell(self._finish)
 
-    def _take(self, timeout_s: float | None) -> tuple[list[_Submission], bool]:
-        """All that is queued, up to a batch; waits for the first. Second value: True if the end was
-        reached."""
-        batch: list[_Submission] = []
-        rows = 0
+    def _take(self, timeout_s: float | None) -> tuple[list[_Batch], bool]:
+        """All that is queued, up to a bound; waits for the first. Second value: True if the end was reached."""
+        batches: list[_Batch] = []
+        writes = 0
         try:
             item = self._queue.get(timeout=timeout_s)
             while item is not None:
-                batch.append(item)
-                rows += len(item[0].entries)
-                if rows >= MAX_BATCH_ROWS:
-                    return batch, False
+                batches.append(item)
+                writes += len(item)
+                if writes >= MAX_BATCH_WRITES:
+                    return batches, False
                 item = self._queue.get_nowait()
         except Empty:
-            return batch, False
-        return batch, True
+            return batches, False
+        return batches, True
 
-    def _store(self, batch: Sequence[_Submission]) -> Sequence[_Result]:
+    def _store(self, batch: _Batch) -> Sequence[_Result]:
         try:
             return self._ledger.commit([write for write, _ in batch])
         except LedgerError as error:
