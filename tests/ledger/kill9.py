@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.url import open_ledger
 
 CHILD = Path(__file__).with_name("kill9_child.py")
 
@@ -25,8 +26,8 @@ class Kill9Outcome:
     doubled: int
 
 
-def kill9_trials(path: Path, trials: int, seed: int, *, fault: bool = False) -> Kill9Outcome:
-    """Kill the writer of one database `trials` times, each after a random number of acknowledged rows.
+def kill9_trials(place: Path | str, trials: int, seed: int, *, fault: bool = False) -> Kill9Outcome:
+    """Kill the writer of one database (file or URL) `trials` times, each after a random number of acknowledged rows.
 
     A row may be stored without its acknowledgement having come out, never the other way round,
     unless `fault` makes the child acknowledge too early.
@@ -34,8 +35,8 @@ def kill9_trials(path: Path, trials: int, seed: int, *, fault: bool = False) -> 
     random_ = random.Random(seed)
     acknowledged: set[str] = set()
     for trial in range(trials):
-        acknowledged |= _one(path, f"t{trial}", random_.randrange(1, 120), fault)
-    ledger = SqliteLedger.open(path)
+        acknowledged |= _one(place, f"t{trial}", random_.randrange(1, 120), fault)
+    ledger = open_ledger(place) if isinstance(place, str) else SqliteLedger.open(place)
     stored = Counter(row.request_id for row in ledger.entries_between(0, 2**62))
     ledger.close()
     lost = sum(1 for request_id in acknowledged if not stored[request_id])
@@ -43,9 +44,9 @@ def kill9_trials(path: Path, trials: int, seed: int, *, fault: bool = False) -> 
     return Kill9Outcome(trials, len(acknowledged), stored.total(), lost, doubled)
 
 
-def _one(path: Path, name: str, rows: int, fault: bool) -> set[str]:
+def _one(place: Path | str, name: str, rows: int, fault: bool) -> set[str]:
     """Start a writer, kill it after it acknowledged `rows` rows; returns all ids it acknowledged."""
-    command = [sys.executable, str(CHILD), str(path), name, "0", *(["early"] if fault else [])]
+    command = [sys.executable, str(CHILD), str(place), name, "0", *(["early"] if fault else [])]
     child = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert child.stdout is not None
     try:

@@ -1,6 +1,6 @@
 """Child of the kill tests: writes rows through the writer and prints each request id once its row is durable.
 
-    python kill9_child.py DATABASE NAME COUNT [early]        (COUNT 0: until killed)
+    python kill9_child.py LEDGER NAME COUNT [early]        (LEDGER: a file or URL; COUNT 0: until killed)
 
 With `early` it acknowledges before the row is durable: a seeded fault that the kill test has to find.
 """
@@ -15,14 +15,15 @@ from pathlib import Path
 
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.url import open_ledger
 from spillway_router.ledger.writer import LedgerWriter
 
 REQUESTS_AT_ONCE = 8
 
 
-async def main(path: Path, name: str, rows: int, early: bool) -> None:
+async def main(place: str, name: str, rows: int, early: bool) -> None:
     """Several requests at once take the next number, submit its row, wait, and acknowledge."""
-    ledger = SqliteLedger.open(path)
+    ledger = open_ledger(place) if "://" in place else SqliteLedger.open(Path(place))
     writer = LedgerWriter(ledger)
     numbers = iter(range(rows)) if rows else count()
 
@@ -43,4 +44,4 @@ async def main(path: Path, name: str, rows: int, early: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), "early" in sys.argv[4:]))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), "early" in sys.argv[4:]))

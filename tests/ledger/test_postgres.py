@@ -15,6 +15,7 @@ from threading import Event
 import psycopg
 import pytest
 from tests.ledger.contract import D0, H0, T0, LedgerContract, assert_chain_holds, entry
+from tests.ledger.kill9 import kill9_trials
 from tests.ledger.postgres_server import PostgresServer
 
 from spillway_router.ledger import migrations_postgres
@@ -183,6 +184,15 @@ def test_a_server_that_is_down_is_told_and_found_again(
     assert_chain_holds(ledger)
     ledger._keys_revision.look()
     assert ledger.keys_revision() == revision
+
+
+def test_every_acknowledged_row_survives_kill_9_of_its_router(postgres_url: str) -> None:
+    outcome = kill9_trials(postgres_url, trials=8, seed=1)
+    assert outcome.acknowledged > 100
+    assert (outcome.lost, outcome.doubled) == (0, 0)
+    ledger = PostgresLedger.open(postgres_url)
+    assert assert_chain_holds(ledger) == outcome.stored
+    ledger.close()
 
 
 def test_a_closed_ledger_says_so(ledger: PostgresLedger) -> None:
