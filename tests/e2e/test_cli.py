@@ -129,6 +129,36 @@ BROKEN = {
         "backends:\n  - {provider: vllm}\nkeys: {required: perhaps}\n",
         [(2, "backends.0.name", "is missing; add it"), (2, "backends.0.model", "is missing"), (3, "keys.required", "")],
     ),
+    "budgets that run low": (
+        "backends:\n"
+        "  - {name: local, provider: vllm, model: demo}\n"
+        "budgets:\n"
+        "  - scope: all\n"
+        "    period: day\n"
+        "    limit_usd: '1'\n"
+        "    degrade:\n"
+        "      - {at: 0.8, drop: [gpt]}\n"
+        "      - {at: 1.8, drop: []}\n"
+        "      - {at: 0.9, drop: gpt}\n"
+        "    pacing: sometimes\n"
+        "alerts: {webhook_url: hooks.example.com, secret: short}\n",
+        [
+            (8, "budgets.0.degrade.0.drop.0", "no backend has the name 'gpt'; use one of local"),
+            (9, "budgets.0.degrade.1.at", "less than or equal to 1"),
+            (9, "budgets.0.degrade.1.drop", "names no backend"),
+            (10, "budgets.0.degrade.2.drop", "write the names as a list, such as [gpt], or the word cloud"),
+            (11, "budgets.0.pacing", "boolean"),
+            (12, "alerts.webhook_url", "write a whole address, such as https://"),
+            (12, "alerts.secret", "at least 8 characters"),
+        ],
+    ),
+    "a rung that saves nothing": (
+        "backends:\n"
+        "  - {name: local, provider: vllm, model: demo}\n"
+        "budgets:\n"
+        "  - {scope: all, period: day, limit_usd: '1', degrade: [{at: 0.8, drop: [local]}]}\n",
+        [(4, "budgets.0.degrade.0", "local is local and costs no request; take it out of `drop`")],
+    ),
     "not YAML": ("listen: [1\nbackends: 2\n", [(2, "YAML", "check the indentation and quotes")]),
     "not a mapping": ("- listen\n", [(1, "file", "must be a mapping")]),
     "providers and prices": (
@@ -150,7 +180,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_check_finds_all_mistakes_at_once_with_line_and_fix(name: str, checked: Path) -> None:
     text, expected = BROKEN[name]
-    ledger = LEDGERED % checked.parent if name == "providers and prices" else ""
+    ledger = LEDGERED % checked.parent if name in ("providers and prices", "a rung that saves nothing") else ""
     checked.write_text(text + ledger)
     as_json, as_text = spillway("check", "-c", checked, "--json"), spillway("check", "-c", checked)
     assert as_json.exit_code == as_text.exit_code == 1
@@ -172,12 +202,12 @@ def test_check_of_a_good_file(checked: Path, tmp_path: Path) -> None:
         + LEDGERED
         % tmp_path
     )
-    off = answer("check", "-c", checked, "--json", env={"GROQ_API_KEY": None})
+    off = answer("check", "-c", checked, "--offline", "--json", env={"GROQ_API_KEY": None})
     assert (off["ok"], off["mistakes"]) == (True, [])
     assert [(m["line"], m["where"]) for m in off["off"]] == [(3, "backends.groq"), (4, "backends.mine")]
     assert "export GROQ_API_KEY" in off["off"][0]["problem"]
     assert "export SPILLWAY_TEST_UNSET" in off["off"][1]["problem"]
-    on = spillway("check", "-c", checked, env={"GROQ_API_KEY": "gsk_secret"})
+    on = spillway("check", "-c", checked, "--offline", env={"GROQ_API_KEY": "gsk_secret"})
     assert on.exit_code == 0
     assert "ready  groq: cloud, groq, openai/gpt-oss-20b" in on.stdout
     assert "gsk_secret" not in on.output
@@ -191,7 +221,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
 def test_no_configuration_is_the_default_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told = spillway("check", env={"SPILLWAY_CONFIG": None})
+    told = spillway("check", "--offline", env={"SPILLWAY_CONFIG": None})
     assert told.exit_code == 0
     assert "defaults (no spillway.yaml found)" in told.stdout
     assert "ready  local: local, vllm, demo" in told.stdout
@@ -332,7 +362,7 @@ def test_a_litellm_configuration_becomes_a_spillway_one(tmp_path: Path) -> None:
     for fragment in ("rpm is left out", "export TOGETHER_API_KEY", "'azure'", "wildcards", "fallback azure", "cache"):
         assert any(fragment in note for note in notes), fragment
     assert answer("check", "--from-litellm", source, "--json")["config"]["listen"] == "127.0.0.1:8080"
-    checked = spillway("check", "-c", made, env={"MY_GROQ": "g", "OTHER_KEY": "o"})
+    checked = spillway("check", "-c", made, "--offline", env={"MY_GROQ": "g", "OTHER_KEY": "o"})
     assert checked.exit_code == 0, checked.output
 
 

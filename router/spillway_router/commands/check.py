@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,14 +15,28 @@ from spillway_router import config
 from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
 from spillway_router.config import ConfigError, Mistake
 
+if TYPE_CHECKING:
+    from spillway_router.assembly import Assembly
+    from spillway_router.commands.reachability import Reach
+
 LiteLLMOption = Annotated[
     Path | None, typer.Option("--from-litellm", help="Print the spillway.yaml of a LiteLLM config.yaml instead.")
 ]
 
 
-def check(path: ConfigOption = None, from_litellm: LiteLLMOption = None, as_json: JsonOption = False) -> None:
-    """Validate configuration, keys, prices and the ledger; say every mistake and its fix."""
+_WORDS = {"reachable": "ready", "refused": "away", "unknown": "away", "unauthorized": "barred"}
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Don't ask the backends whether they are there.")]
+
+
+def check(
+    path: ConfigOption = None,
+    from_litellm: LiteLLMOption = None,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Validate configuration, keys, prices, the ledger and that backends can be reached; say every mistake and fix."""
     from spillway_router.assembly import assemble
+    from spillway_router.commands.reachability import ask_all
 
     if from_litellm is not None:
         _convert_litellm(from_litellm, as_json)
@@ -30,36 +44,48 @@ def check(path: ConfigOption = None, from_litellm: LiteLLMOption = None, as_json
     try:
         loaded = config.read(path) if as_json else load(path)
     except ConfigError as error:
-        _print_checked(error.mistakes, (), ())
+        _print_checked(error.mistakes, (), (), ())
         raise typer.Exit(1) from None
     found = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
     mistakes = [config.located(loaded.text, m) for m in found] if isinstance(found, tuple) else []
     off = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.off]
     warnings = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.warnings]
     open_ledger(loaded).close()
+    reached: tuple[Reach, ...] = () if offline or isinstance(found, tuple) else ask_all(found.places.values())
+    for one in reached:
+        if one.fix:
+            wrong = config.located(loaded.text, Mistake(f"backends.{one.backend}", 0, f"is {one.sentence}"))
+            (mistakes if one.verdict == "unauthorized" else warnings).append(wrong)
     if as_json:
-        _print_checked(mistakes, off, warnings)
+        _print_checked(mistakes, off, warnings, reached)
     else:
         typer.echo(f"configuration: {loaded.path or 'defaults (no spillway.yaml found)'}")
-        for mistake in mistakes:
-            typer.echo(f"  wrong  {mistake}")
-        for one in off:
-            typer.echo(f"  off    {one}")
-        for warning in warnings:
-            typer.echo(f"  warn   {warning}")
+        for word, rows in (("wrong", mistakes), ("off", off), ("warn", warnings)):
+            for row in rows:
+                typer.echo(f"  {word:<6} {row}")
         if not isinstance(found, tuple):
-            for place in found.places.values():
-                kind = "local" if place.backend.local else "cloud"
-                typer.echo(f"  ready  {place.backend.name}: {kind}, {place.backend.provider}, {place.backend.model}")
+            _print_backends(found, reached)
         typer.echo("no mistakes" if not mistakes else f"{len(mistakes)} to mend")
     if mistakes:
         raise typer.Exit(1)
 
 
-def _print_checked(mistakes: Sequence[Mistake], off: Sequence[Mistake], warnings: Sequence[Mistake]) -> None:
+def _print_backends(assembly: Assembly, reached: Sequence[Reach]) -> None:
+    asked = {one.backend: one for one in reached}
+    for name, place in assembly.places.items():
+        one = asked.get(name)
+        word = "ready" if one is None else _WORDS[one.verdict]
+        how = "" if one is None else f", {one.verdict} in {one.ms:.0f} ms ({one.detail})"
+        kind = "local" if place.backend.local else "cloud"
+        typer.echo(f"  {word:<6} {name}: {kind}, {place.backend.provider}, {place.backend.model}{how}")
+
+
+def _print_checked(
+    mistakes: Sequence[Mistake], off: Sequence[Mistake], warnings: Sequence[Mistake], reached: Sequence[Reach]
+) -> None:
     told = {"mistakes": mistakes, "off": off, "warnings": warnings}
     answer = {"ok": not mistakes} | {name: [asdict(m) for m in rows] for name, rows in told.items()}
-    typer.echo(json.dumps(answer, indent=2))
+    typer.echo(json.dumps(answer | {"backends": [asdict(one) for one in reached]}, indent=2))
 
 
 def _convert_litellm(source: Path, as_json: bool) -> None:

@@ -1,0 +1,173 @@
+"""`spillway check` asks the backends: real servers that answer, refuse, hang or are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from spillway_router import config
+from spillway_router.assembly import Assembly, Place
+from spillway_router.cli import app
+from spillway_router.commands import reachability
+from spillway_router.commands.reachability import Reach, ask_all
+from spillway_router.runtime import assembled
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers by the first part of the path: a status, or `hang`. `/ok` wants the key `good`."""
+
+    seen: list[tuple[str, str]]
+    gate: threading.Event
+
+    def do_GET(self) -> None:
+        key = self.headers.get("authorization", "")
+        self.seen.append((self.path, key))
+        part = self.path.split("/")[1]
+        if part == "hang":
+            self.gate.wait(30)
+            return
+        status = int(part) if part.isdecimal() else 200 if key in ("", "Bearer good") else 401
+        body = json.dumps({"data": [{"id": "m"}, {"id": "n"}]}).encode()
+        self.send_response(status)
+        self.send_header("location", "/elsewhere")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def server() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    gate, seen = threading.Event(), []  # type: ignore[var-annotated]
+    handler = type("Handler", (Answers,), {"seen": seen, "gate": gate})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
+        made.daemon_threads = True
+        thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{made.server_address[1]}", seen
+        finally:
+            gate.set()
+            made.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def closed() -> Iterator[str]:
+    """An address that nobody listens on, and nobody else can take."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        yield "http://127.0.0.1:{1}".format(*place.getsockname())
+
+
+def cloud(name: str, url: str, key: str = "good") -> str:
+    price = '{input_per_million: "1", output_per_million: "1"}'
+    return f"  - {{name: {name}, provider: generic, model: m, api_key: {key}, base_url: '{url}/v1', price: {price}}}\n"
+
+
+def check(folder: Path, backends: str, *more: str) -> tuple[int, dict[str, Any], str]:
+    file = folder / "spillway.yaml"
+    file.write_text(f"ledger: {{url: 'sqlite:///{folder}/x.db'}}\nbackends:\n{backends}")
+    as_json = CliRunner().invoke(app, ["check", "-c", str(file), "--json", *more])
+    as_text = CliRunner().invoke(app, ["check", "-c", str(file), *more])
+    assert as_json.exit_code == as_text.exit_code
+    return as_json.exit_code, json.loads(as_json.stdout), as_text.output
+
+
+def test_every_way_a_backend_can_be(tmp_path: Path, closed: str) -> None:
+    with server() as (url, seen):
+        backends = (
+            cloud("fine", url + "/ok")
+            + cloud("busy", url + "/429")
+            + cloud("gone", closed)
+            + cloud("ill", url + "/503")
+            + cloud("lost", url + "/404")
+            + cloud("moved", url + "/301")
+            + f"  - {{name: local, provider: vllm, model: demo, base_url: '{url}/ok/v1'}}\n"
+        )
+        code, told, text = check(tmp_path, backends)
+    assert (code, told["ok"], told["mistakes"]) == (0, True, [])
+    verdicts = {one["backend"]: one["verdict"] for one in told["backends"]}
+    assert verdicts == {
+        "fine": "reachable",
+        "busy": "reachable",
+        "gone": "refused",
+        "ill": "unknown",
+        "lost": "unknown",
+        "moved": "unknown",
+        "local": "reachable",
+    }
+    warned = {(w["where"], w["line"]): w["problem"] for w in told["warnings"]}
+    assert "start it or check base_url" in warned["backends.gone", 5]
+    assert "it may be starting" in warned["backends.ill", 6]
+    assert "check the path of base_url" in warned["backends.lost", 7]
+    assert "write the final address" in warned["backends.moved", 8]
+    assert "it serves m, n" in warned["backends.local", 9]
+    assert "it has no model 'demo': set model to one it serves" in warned["backends.local", 9]
+    assert ("/ok/v1/models", "Bearer good") in seen
+    assert not any(path == "/elsewhere" for path, _ in seen)
+    assert "ready  fine: cloud, generic, m, reachable in " in text
+    assert "away   gone: cloud, generic, m, refused in " in text
+
+
+def test_a_refused_key_is_a_mistake_with_its_fix(tmp_path: Path) -> None:
+    with server() as (url, _):
+        code, told, text = check(tmp_path, cloud("wrong", url + "/ok", "sk-bad") + cloud("barred", url + "/403"))
+    assert (code, told["ok"]) == (1, False)
+    found = {m["where"]: (m["line"], m["problem"]) for m in told["mistakes"]}
+    assert found["backends.wrong"][0] == 3
+    assert "unauthorized (HTTP 401)" in found["backends.wrong"][1]
+    assert "set api_key" in found["backends.wrong"][1]
+    assert "unauthorized (HTTP 403)" in found["backends.barred"][1]
+    assert "sk-bad" not in text + json.dumps(told)
+    assert "2 to mend" in text
+
+
+def test_offline_asks_nobody(tmp_path: Path) -> None:
+    with server() as (url, seen):
+        code, told, text = check(tmp_path, cloud("wrong", url + "/ok", "sk-bad"), "--offline")
+    assert (code, told["backends"], seen) == (0, [], [])
+    assert "ready  wrong: cloud, generic, m\n" in text
+
+
+def place(url: str) -> Place:
+    found: Assembly = assembled(
+        config.Loaded(config.parse(f"backends:\n{cloud('c', url)}", {}), None, "", {}),
+    )
+    return found.places["c"]
+
+
+def test_silence_is_bounded_and_all_are_asked_at_once() -> None:
+    with server() as (url, _):
+        reached = ask_all([place(url + "/hang")] * 8, timeout_s=0.3)
+    assert {(one.verdict, one.detail) for one in reached} == {("unknown", "no answer within 0.3 s")}
+    assert sum(one.ms for one in reached) > 8 * 250
+    assert max(one.ms for one in reached) < 5 * 300  # one after the other the last would have waited for all
+
+
+def test_what_is_not_http() -> None:
+    """It is told, not raised."""
+
+    async def main() -> list[Reach]:
+        async def nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"hello\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(nonsense, "127.0.0.1", 0) as made:
+            port = made.sockets[0].getsockname()[1]
+            return [await reachability._ask(place(f"http://127.0.0.1:{port}"), 5.0)]
+
+    [one] = asyncio.run(main())
+    assert (one.verdict, one.fix) == ("unknown", "check base_url")
