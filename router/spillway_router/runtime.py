@@ -30,6 +30,7 @@ from spillway_router.config import ConfigError, Loaded
 from spillway_router.days import Days, utc_day
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.keys import KeyStore
 from spillway_router.ledger.pacer import Pacer, PacingRules
 from spillway_router.ledger.upkeep import Upkeep
@@ -91,7 +92,7 @@ class Runtime:
             (self.metrics.on_request, log_request),
             clock,
             time.time,
-            _request_ids().__next__,
+            request_ids(time.time).__next__,
             asyncio.get_running_loop(),
             self._pacer,
         )
@@ -222,14 +223,6 @@ def _pacing(settings: Settings, assembly: Assembly) -> PacingRules:
 def _webhook(settings: Settings) -> Webhook | None:
     part = settings.alerts
     return None if part.webhook_url is None else Webhook(part.webhook_url, part.secret or "")
-
-
-def _request_ids() -> Iterator[str]:
-    """Unguessable request ids; random bytes are taken from the system 4 KB at a time, as each call is a system call."""
-    while True:
-        pool = secrets.token_hex(12 * 340)
-        for i in range(0, len(pool), 24):
-            yield "req_" + pool[i : i + 24]
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,23 @@
+"""Request ids: unguessable, and in the order of time.
+
+    req_ + 11 hex digits of the epoch milliseconds + 17 hex digits (68 bits) from the system's randomness
+
+The index of request ids is a B-tree: new ids that begin with the time land on its last pages, where random ones would
+each touch another page, and a commit writes every page that it touched: most of what a durable row would cost.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+
+_RANDOM = 17
+_POOL = 340
+
+
+def request_ids(wall: Callable[[], float]) -> Iterator[str]:
+    """New ids, for ever; `wall` is epoch seconds. Randomness is taken 3 KB at a time, as each time is a system call."""
+    while True:
+        pool = secrets.token_hex((_RANDOM * _POOL + 1) // 2)
+        for at in range(0, _RANDOM * _POOL, _RANDOM):
+            yield f"req_{int(wall() * 1000):011x}{pool[at : at + _RANDOM]}"
