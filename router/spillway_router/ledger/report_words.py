@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from spillway_router.core.tariff import usd
+from spillway_router.core.tariff import NANO, usd
 from spillway_router.ledger.report_model import Alternative, ForecastRow, GroupRow, RentalRow, Report
 
 FORECAST_METHODS = {
@@ -23,6 +23,14 @@ def money(nano: int) -> str:
 def maybe_money(nano: int | None) -> str:
     """Money, or a dash where there is nothing to divide by."""
     return "-" if nano is None else money(nano)
+
+
+def about(nano: int) -> str:
+    """Money of an estimate: whole cents from a dollar on, `$1,031.03`."""
+    if abs(nano) < NANO:
+        return money(nano)
+    cents = (abs(nano) + 5 * 10**6) // 10**7
+    return f"{'-' if nano < 0 else ''}${cents // 100:,}.{cents % 100:02}"
 
 
 def share(part: int, whole: int) -> str:
@@ -46,9 +54,10 @@ def title(report: Report) -> str:
 def group_name(row: GroupRow, key: str) -> str:
     """What stands for one key of a group: its value, or a word where it has none."""
     value = row.keys[key]
-    if value or (row.idle and key in ("day", "month")):
-        return value
-    return "(idle GPU time)" if row.idle else "(none)"
+    if not row.idle:
+        return value or "(none)"
+    first = next(name for name in row.keys if name not in ("day", "month"))
+    return "(idle GPU time)" if key == first else value
 
 
 def rental_name(row: RentalRow) -> str:
@@ -71,14 +80,15 @@ def break_even_words(alternative: Alternative, answers: int) -> tuple[str, str]:
 def forecast_words(row: ForecastRow) -> str:
     """The forecast in one sentence, with its method."""
     text = (
-        f"{row.month} by its end: {money(row.total_nano)} = GPU {money(row.fixed_nano)} (so far "
-        f"{money(row.fixed_so_far_nano)}, running rentals go on) + cloud {money(row.cloud_nano)} (so far "
-        f"{money(row.cloud_so_far_nano)}, {FORECAST_METHODS[row.method]}, {row.days_of_history} full days of history)"
+        f"Forecast: {row.month} will have cost {about(row.total_nano)}: GPU {about(row.fixed_nano)} "
+        f"({about(row.fixed_so_far_nano)} so far, running rentals go on) + cloud {about(row.cloud_nano)} "
+        f"({about(row.cloud_so_far_nano)} so far, then {FORECAST_METHODS[row.method]}, "
+        f"{row.days_of_history} full days of history)."
     )
     if row.budget_nano is None:
         return text
     part = float(Fraction(row.cloud_nano, row.budget_nano)) if row.budget_nano else 1.0
-    return f"{text}; the month's cloud budget is {money(row.budget_nano)}, of which that is {part:.0%}"
+    return f"{text} That is {part:.0%} of the month's cloud budget of {about(row.budget_nano)}."
 
 
 def notes(report: Report) -> list[str]:

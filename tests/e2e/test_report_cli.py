@@ -1,0 +1,263 @@
+"""`spillway report`, `report what-if` and `rentals` on a real ledger file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.e2e.running import eventually, running, write
+from typer.testing import CliRunner, Result
+
+from spillway_router.cli import app
+from spillway_router.ledger.base import RentalRecord
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.sqlite import SqliteLedger
+
+HOUR_MS = 3_600_000
+CONFIG = """
+gpu: {{name: a100-80, price_per_hour: "1.39"}}
+backends:
+  - {{name: local, provider: vllm, local: true, base_url: "http://127.0.0.1:9/v1", model: demo}}
+  - {{name: mine, provider: generic, base_url: "http://127.0.0.1:9/v1", api_key: k, model: m,
+     price: {{input_per_million: "0.15", output_per_million: "0.60"}}}}
+budgets: [{{scope: all, period: month, limit_usd: "50"}}]
+ledger: {{url: "sqlite:///{folder}/spillway.db"}}
+"""
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def spillway(tmp_path: Path) -> Run:
+    path = tmp_path / "spillway.yaml"
+    path.write_text(CONFIG.format(folder=tmp_path))
+
+    def invoke(*words: str) -> Result:
+        return CliRunner().invoke(app, [*words, "-c", str(path)], env={"COLUMNS": "150"})
+
+    return invoke
+
+
+def good(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def bad(result: Result) -> str:
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    return result.output
+
+
+def yesterday() -> datetime:
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> datetime:
+    """Two hours of a GPU yesterday, half of it used, and a paid call."""
+    day = yesterday()
+    at = int(day.timestamp() * 1000)
+    shape: dict[str, Any] = {"prompt_tokens": 1000, "completion_tokens": 100, "status": "ok", "document": True}
+    place = {"backend": "local", "provider": "vllm", "model": "demo", "decision": "local", "key_id": "=1+1"}
+    ledger = SqliteLedger.open(tmp_path / "spillway.db")
+    ledger.add_rental(RentalRecord("rent_a", "a100-80", 1, 1_390_000_000, "reserved", at, at + 2 * HOUR_MS, "cli"))
+    paid = {"backend": "mine", "provider": "generic", "model": "m", "decision": "overflow", "amount_nano": 210_000}
+    ledger.append(
+        (
+            Entry(
+                kind="charged", request_id="a", attempt_no=1, ts=at, local=True, gpu_us=3600 * 10**6, **place, **shape
+            ),
+            Entry(kind="charged", request_id="b", attempt_no=1, ts=at, tariff_ref="t@1", **paid, **shape),
+        )
+    )
+    ledger.close()
+    return day
+
+
+def test_the_report_of_a_day_in_every_form(spillway: Run, kept: datetime, tmp_path: Path) -> None:
+    day = f"{kept:%Y-%m-%d}"
+    table = good(spillway("report", "--day", day, "--by", "decision"))
+    for part in (
+        "Fixed: rented GPU",
+        "Per request: cloud",
+        "50.0%  $1.390000",
+        "$0.000210",
+        "By decision",
+        "Forecast:",
+    ):
+        assert part in table
+    told = json.loads(good(spillway("report", "--day", day, "--by", "key", "--json")))
+    assert (told["day"], told["period"]["days"], told["by"]) == (day, 1, ["key"])
+    assert (told["fixed"]["used_nano"], told["fixed"]["idle_nano"]) == (1_390_000_000, 1_390_000_000)
+    assert sum(row["total_nano"] for row in told["groups"]) == told["total_nano"] == 2_780_210_000
+    rows = list(csv.DictReader(StringIO(good(spillway("report", "--day", day, "--by", "key", "--csv")))))
+    assert {row["key"] for row in rows} == {"", "'=1+1"}, "no spreadsheet takes a key for a formula"
+    file = tmp_path / "report.html"
+    assert str(file) in good(spillway("report", "--day", day, "--html", str(file)))
+    text = file.read_text(encoding="utf-8")
+    printed = good(spillway("report", "--day", day, "--html", "-"))
+    assert printed.startswith("<!doctype html>")
+    assert printed.count("<tr") == text.count("<tr") > 8
+    balanced(text)
+
+
+def balanced(text: str) -> None:
+    """Every element of the page is closed where it should be."""
+    stack: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag not in ("meta",):
+                stack.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert stack.pop() == tag
+
+    Reader().feed(text)
+    assert stack == []
+
+
+def test_months_ranges_and_mistakes(spillway: Run, kept: datetime) -> None:
+    month = f"{kept:%Y-%m}"
+    told = json.loads(good(spillway("report", "--month", month, "--json")))
+    assert told["day"] is None
+    assert told["period"]["name"] == month
+    assert told["total_nano"] >= 2_780_210_000
+    since = json.loads(good(spillway("report", "--from", f"{kept:%Y-%m-%d}", "--by", "day,decision", "--json")))
+    assert since["period"]["days"] == 2
+    assert "--day" in bad(spillway("report", "--day", "soon"))
+    assert "exclude" in bad(spillway("report", "--day", "today", "--month", "this"))
+    assert "--by" in bad(spillway("report", "--by", "colour"))
+    assert "exclude" in bad(spillway("report", "--json", "--csv"))
+
+
+# rentals
+
+
+def test_a_rental_from_start_to_stop(spillway: Run) -> None:
+    began = yesterday() - timedelta(days=1)
+    made = json.loads(good(spillway("rentals", "start", "--count", "2", "--at", began.isoformat(), "--json")))
+    assert (made["gpu"], made["count"], made["price_per_hour_usd"], made["kind"]) == (
+        "a100-80",
+        2,
+        "1.390000",
+        "reserved",
+    )
+    told = json.loads(good(spillway("report", "--day", f"{yesterday():%Y-%m-%d}", "--json")))
+    assert told["fixed"]["billed_nano"] == 2 * 24 * 1_390_000_000
+    assert (told["fixed"]["gpus"], told["fixed"]["price_per_hour_usd"]) == (2, "1.39")
+    assert "runs" in good(spillway("rentals", "list"))
+    noon = (yesterday() + timedelta(hours=12)).isoformat()
+    assert made["id"] in good(spillway("rentals", "stop", made["id"], "--at", noon))
+    (row,) = json.loads(good(spillway("rentals", "list", "--json")))
+    assert row["cost_nano"] == 2 * 36 * 1_390_000_000
+    again = json.loads(good(spillway("report", "--day", f"{yesterday():%Y-%m-%d}", "--json")))
+    assert again["fixed"]["billed_nano"] == 2 * 12 * 1_390_000_000
+    assert "no running rental" in bad(spillway("rentals", "stop", made["id"]))
+
+
+def test_what_a_rental_cant_be_is_told(spillway: Run) -> None:
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert "future" in bad(spillway("rentals", "start", "--at", tomorrow))
+    assert "2026-11-20T14:00Z" in bad(spillway("rentals", "start", "--at", "noon"))
+    assert "above 0" in bad(spillway("rentals", "start", "--price", "0"))
+    assert "not an amount" in bad(spillway("rentals", "start", "--price", "cheap"))
+    assert "interruptible" in bad(spillway("rentals", "start", "--kind", "spot"))
+    assert "--source" in bad(spillway("rentals", "start", "--source", "elsewhere"))
+    assert "--all" in bad(spillway("rentals", "stop"))
+
+
+def test_what_is_on_the_books_stays(spillway: Run, tmp_path: Path) -> None:
+    made = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
+    late = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
+    good(spillway("rentals", "stop", late["id"]))  # writes what is due, of the other one too
+    assert "on the books" in bad(spillway("rentals", "stop", made["id"], "--at", yesterday().isoformat()))
+
+
+# what-if
+
+
+def test_the_planning_table(spillway: Run) -> None:
+    words = ("report", "what-if", "--gpu", "a100", "--price", "1.39", "--gpu", "t4=0.35", "--gpu", "l4=0.50")
+    more = ("--volume", "10000/day", "--volume", "1k/month", "--volume", "90M/month", "--count", "1")
+    told = json.loads(good(spillway(*words, *more, "--json")))
+    assert [gpu["name"] for gpu in told["gpus"]] == ["a100-80", "t4", "l4"]
+    assert all("optimistic" in gpu["basis"] for gpu in told["gpus"])
+    by_volume = {round(v["per_month"]): v["choices"] for v in told["volumes"]}
+    assert set(by_volume) == {304167, 1000, 90_000_000}
+    for choices in by_volume.values():
+        assert [(c["kind"] == "cloud") for c in choices].count(True) == 1, "the configuration's one priced backend"
+        cheapest = [c for c in choices if c["cheapest"]]
+        assert cheapest[0]["month_nano"] == min(c["month_nano"] for c in choices)
+    (auto, one, *_) = by_volume[90_000_000]
+    assert (auto["asked"], one["asked"], one["kind"], one["cloud"]) == (None, 1, "gpu+overflow", "mine (m)")
+    assert auto["gpus"] > 1
+    table = good(spillway(*words, *more))
+    for part in ("10,000/day", "/document", "/month", "cheapest", "One GPU is cheaper from", "as many as needed"):
+        assert part in table
+
+
+def test_planning_from_the_configuration_and_with_measured_rates(spillway: Run) -> None:
+    told = json.loads(good(spillway("report", "what-if", "--json")))
+    assert [(g["name"], g["price_per_hour_usd"]) for g in told["gpus"]] == [("a100-80", "1.39")]
+    assert [v["per_month"] for v in told["volumes"]] == [1000, 10_000, 100_000]
+    measured = ("--tokens-per-s", "1000", "--prompt-tokens", "900", "--output-tokens", "100", "--load", "1")
+    told = json.loads(good(spillway("report", "what-if", *measured, "--json")))
+    assert told["gpus"][0]["seconds_per_document"] == 1
+    assert told["gpus"][0]["documents_per_month"] == 730 * 3600
+    against = ("--against", "groq/openai/gpt-oss-20b", "--against", "openai/gpt-4o-mini")
+    told = json.loads(good(spillway("report", "what-if", *against, "--json")))
+    assert {c["alternative"] for c in told["crossings"]} == {"groq/openai/gpt-oss-20b", "openai/gpt-4o-mini"}
+
+
+def test_what_cant_be_planned_is_told(spillway: Run) -> None:
+    assert "a100-80" in bad(spillway("report", "what-if", "--gpu", "tpu"))
+    assert "need a price" in bad(spillway("report", "what-if", "--gpu", "t4", "--gpu", "l4", "--price", "1"))
+    assert "10000/day" in bad(spillway("report", "what-if", "--volume", "many"))
+    assert "prices list" in bad(spillway("report", "what-if", "--against", "groq/nothing"))
+    assert "load" in bad(spillway("report", "what-if", "--load", "2"))
+
+
+# beside a running router
+
+
+def test_a_router_bills_its_own_time_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+    settings = {
+        "gpu": {"price_per_hour": "3600"},
+        "backends": [{"name": "local", "provider": "vllm", "model": "demo", "base_url": "http://127.0.0.1:9/v1"}],
+    }
+    path = write(tmp_path, settings)
+
+    def rentals() -> Any:
+        return json.loads(good(CliRunner().invoke(app, ["rentals", "list", "--json", "-c", str(path)])))
+
+    def open_rental() -> Any:
+        found = rentals()
+        if not found:
+            raise LookupError("the router has not begun to bill")
+        return found
+
+    begun = time.time()
+    with running("route", path) as process:
+        (first,) = eventually(open_rental, LookupError)
+        assert (first["source"], first["stopped"]) == ("router", None)
+        usage = httpx.get(f"{process.url}/v1/usage?by=day", timeout=10, trust_env=False).json()
+        assert usage["fixed"]["billed_nano"] == usage["fixed"]["idle_nano"]
+        assert usage["groups"][0]["keys"]["day"] == usage["day"]
+        process.process.kill()
+        process.process.wait(timeout=30)
+    with running("route", path) as process:
+        assert httpx.get(f"{process.url}/health", timeout=10, trust_env=False).status_code == 200
+        assert process.end() == 0
+    (only,) = rentals()
+    assert (only["id"], only["stopped"] is None) == (first["id"], False)
+    assert 0 < only["cost_nano"] / 1e9 <= time.time() - begun, "a dollar a second, over the crash"
