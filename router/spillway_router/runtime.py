@@ -27,6 +27,7 @@ from spillway_router.alerts import AlertHooks, Alerts, Webhook
 from spillway_router.assembly import Assembly, assemble, channels, limits
 from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config import ConfigError, Loaded
+from spillway_router.core.tariff import NANO
 from spillway_router.days import Days, utc_day
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger
@@ -46,7 +47,7 @@ from spillway_router.proxy.front import fronts
 from spillway_router.proxy.services import Live, Records, Services
 from spillway_router.settings import Settings
 from spillway_router.signals.board import Board, BoardRules
-from spillway_router.telemetry import Metrics, log_request
+from spillway_router.telemetry import BudgetGauge, Metrics, log_request
 from spillway_router.watchers import Watch, Watchers
 
 log = logging.getLogger("spillway")
@@ -83,6 +84,7 @@ class Runtime:
         self._accounts = Accounts(self.writer, (), coefficients(settings), time.time, self._alerts.told, router_id)
         self._accounts.load(ledger, [b.line() for b in settings.budgets])
         self._pacer = Pacer(ledger, _pacing(settings, assembly))
+        self.metrics.budgets = self._budget_gauges
         self._live = self._make_live(settings, assembly)
         self.services = Services(
             lambda: self._live,
@@ -182,6 +184,19 @@ class Runtime:
 
     def _stored(self, request_id: str) -> list[Mapping[str, Any]]:
         return [asdict(entry) for entry in self._ledger.entries_of(request_id)]
+
+    def _budget_gauges(self) -> list[BudgetGauge]:
+        return [
+            BudgetGauge(
+                line.scope,
+                line.period,
+                line.limit_nano / NANO,
+                balance.spent / NANO,
+                balance.reserved / NANO,
+                self._pacer.price_of(line.key, balance.taken / line.limit_nano if line.limit_nano else 1.0),
+            )
+            for line, balance in self._accounts.standing()
+        ]
 
     def _writer_gauges(self) -> Mapping[str, float]:
         health = self.writer.health

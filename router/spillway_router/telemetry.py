@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -22,6 +23,18 @@ _TTFT_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _OVERHEAD_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
+@dataclass(frozen=True, slots=True)
+class BudgetGauge:
+    """One budget as it stands: US dollars, and the gain per USD that pacing asks, where it does."""
+
+    scope: str
+    period: str
+    limit_usd: float
+    spent_usd: float
+    held_usd: float
+    price_of_gain: float | None = None
+
+
 class Metrics:
     """Counters of finished requests, and a collector for what is true at the moment."""
 
@@ -29,6 +42,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.gpus = GpuTelemetry(False)
         self.scrape_up: dict[str, bool] = {}
+        self.budgets: Callable[[], Iterable[BudgetGauge]] = tuple
         r = self.registry
         self._requests = Counter(
             "spillway_requests", "Requests by outcome", ["decision", "backend", "status"], registry=r
@@ -114,7 +128,25 @@ class _Now(Collector):
         yield from (up, backlog, in_flight, rate, scrape)
         for name, value in self._health().items():
             yield GaugeMetricFamily(name, name.replace("_", " "), value=value)
+        yield from self._budgets()
         yield from self._gpus()
+
+    def _budgets(self) -> Iterable[Metric]:
+        labels = ["scope", "period"]
+        limit = GaugeMetricFamily("spillway_budget_limit_usd", "Cap of the period in US dollars", labels=labels)
+        spent = GaugeMetricFamily("spillway_budget_spent_usd", "Spent in the period in US dollars", labels=labels)
+        held = GaugeMetricFamily("spillway_budget_held_usd", "Held for calls under way in US dollars", labels=labels)
+        price = GaugeMetricFamily(
+            "spillway_pacing_gain_per_usd", "Gain that an escalation must bring per US dollar", labels=labels
+        )
+        for line in self._metrics.budgets():
+            names = [line.scope, line.period]
+            limit.add_metric(names, line.limit_usd)
+            spent.add_metric(names, line.spent_usd)
+            held.add_metric(names, line.held_usd)
+            if line.price_of_gain is not None:
+                price.add_metric(names, line.price_of_gain)
+        yield from (family for family in (limit, spent, held, price) if family.samples)
 
     def _gpus(self) -> Iterable[Metric]:
         gpus = self._metrics.gpus

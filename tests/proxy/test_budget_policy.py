@@ -159,6 +159,13 @@ def test_it_is_escalated_where_gain_was_dear_yesterday(tmp_path: Path) -> None:
             reply = await router.chat({"max_tokens": 10})
             assert reply.headers["x-spillway-decision"] == "escalated"
             assert len(strong.seen) == 1
+            metrics = (await router.client.get("/metrics")).text
+            shown = {line.split("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if "{" in line}
+            assert 'spillway_budget_limit_usd{period="day",scope="all"} 1.0' in metrics
+            assert shown["spillway_budget_spent_usd"] == 1e-06
+            assert shown["spillway_budget_held_usd"] == 0
+            # A gain of .21 for a tenth of a dollar, times e^-15 at the most while nothing is spent.
+            assert 2.1 * 3e-7 < shown["spillway_pacing_gain_per_usd"] <= 2.11
 
     run(main)
 

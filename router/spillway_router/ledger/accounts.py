@@ -138,6 +138,11 @@ class Accounts:
         """Nano-dollars this caller may still spend at this backend, as far as known; None where no budget covers it."""
         return budget.headroom(self._state, _spender(facts, backend), self._now())
 
+    def standing(self) -> tuple[tuple[BudgetLine, LineBalance], ...]:
+        """Every budget with its balance in the present period, as far as known."""
+        state = budget.rolled(self._state, self._now())
+        return tuple((line, state.balances[line.key]) for line in state.lines)
+
     def used(self, facts: RequestFacts) -> Mapping[LineKey, float]:
         """Share of each budget that is spent or held, of those that concern this caller, as far as known."""
         return ladder.shares_used(self._state, facts.caller.key_id, facts.caller.tier, self._now())

@@ -137,6 +137,12 @@ class Pacer:
                 highest = max(highest, price_now(plan, used.get(line.key, 0.0), _elapsed(line, now)))
         return highest
 
+    def price_of(self, line: LineKey, used_share: float) -> float | None:
+        """Gain per USD that one budget asks now; None where it is not paced or not planned for yet."""
+        plan = self._plans.get(line)
+        paced = next((known for known in self._rules.lines if known.key == line), None)
+        return None if plan is None or paced is None else price_now(plan, used_share, _elapsed(paced, self._wall()))
+
     async def refresh(self) -> None:
         """Plan again if an hour began. Raises LedgerError."""
         hour = int(self._wall() // HOUR_S)
