@@ -111,6 +111,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         backend = replace(backend, rungs=rungs_of(backend.name, ladder))
         places[part.name] = Place(backend, entry, reach, part.base_url or entry.base_url)
     mistakes.extend(_costless(settings, places))
+    warnings.extend(_paceless(settings))
     if mistakes:
         return tuple(mistakes)
     chains = {alias: tuple(n for n in chain if n in places) for alias, chain in settings.chains().items()}
@@ -183,6 +184,14 @@ def _ladder(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> Ladd
         for cap in settings.budgets
         for rung in cap.degrade
     )
+
+
+def _paceless(settings: Settings) -> list[Mistake]:
+    """Paced budgets where nothing is escalated: there is nothing to pace."""
+    if settings.confidence.escalate_to:
+        return []
+    problem = "paces escalations, but confidence.escalate_to names no backend; add one, or take out pacing"
+    return [Mistake(f"budgets.{i}.pacing", 0, problem) for i, cap in enumerate(settings.budgets) if cap.pacing]
 
 
 def _costless(settings: Settings, places: Mapping[str, Place]) -> list[Mistake]:

@@ -142,6 +142,14 @@ def test_offline_asks_nobody(tmp_path: Path) -> None:
     assert "ready  wrong: cloud, generic, m\n" in text
 
 
+def test_pacing_without_a_tier_to_escalate_to_is_a_warning(tmp_path: Path) -> None:
+    paced = "budgets:\n  - {scope: all, period: day, limit_usd: '1', pacing: true}\n"
+    local = "  - {name: local, provider: vllm, model: demo}\n"
+    code, told, _ = check(tmp_path, local + paced, "--offline")
+    assert (code, [(w["where"], w["line"]) for w in told["warnings"]]) == (0, [("budgets.0.pacing", 5)])
+    assert "confidence.escalate_to" in told["warnings"][0]["problem"]
+
+
 def place(url: str) -> Place:
     found: Assembly = assembled(
         config.Loaded(config.parse(f"backends:\n{cloud('c', url)}", {}), None, "", {}),
