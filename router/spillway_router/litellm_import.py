@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 import yaml
 
 from spillway_router.providers import prices
-from spillway_router.providers.base import CatalogueEntry
+from spillway_router.providers.base import CatalogueEntry, ProviderError
 from spillway_router.providers.catalogue import load_catalogue
+from spillway_router.providers.litellm_prices import is_price, price_of
+from spillway_router.providers.price_rows import RATES
 
 PROVIDERS: Mapping[str, str] = {
     "groq": "groq",
@@ -41,11 +43,6 @@ PROVIDERS: Mapping[str, str] = {
 _ENVIRONMENT = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
 _PERIODS = {"1h": "hour", "1d": "day", "24h": "day", "30d": "month", "1mo": "month"}
 _READ = frozenset({"model", "api_key", "api_base", "base_url", "max_tokens", "order"})
-_PRICED = {
-    "input_cost_per_token": "input_per_million",
-    "output_cost_per_token": "output_per_million",
-    "cache_read_input_token_cost": "cached_input_per_million",
-}
 _LEARNED = frozenset({"rpm", "tpm", "max_parallel_requests"})
 
 
@@ -191,23 +188,40 @@ def _price(made: _Import, shown: str, provider: str, model: str, row: Mapping[st
     """`price:` in USD per million tokens, exactly what the file says per token."""
     if made.catalogue[provider].local:
         return {}
-    price: dict[str, str] = {}
-    for theirs, ours in _PRICED.items():
-        if row.get(theirs) is None:
+    found: dict[str, Decimal] = {}
+    for theirs, value in row.items():
+        if not is_price(str(theirs)) or value is None:
             continue
         try:
-            price[ours] = f"{(Decimal(str(row[theirs])) * 10**6).normalize():f}"
+            found[theirs] = Decimal(str(value))  # as it stands in the file: YAML has read it, as number or text
         except InvalidOperation:
             made.note(f"{shown}: {theirs} is no number")
-    if "input_per_million" in price and "output_per_million" in price:
-        return {"price": price}
+    try:
+        return {"price": _named(price_of(found))} if found else _unpriced(made, shown, provider, model)
+    except ProviderError as error:
+        if "no price per token" not in str(error):
+            made.note(f"{shown}: its price was not copied: {error}")
+        return _unpriced(made, shown, provider, model)
+
+
+def _unpriced(made: _Import, shown: str, provider: str, model: str) -> dict[str, Any]:
     if prices.record(provider, model) is None:
         made.note(f"{shown}: has no known price; add price: {{input_per_million: ..., output_per_million: ...}}")
     return {}
 
 
+def _named(price: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a price list in the names of the configuration."""
+    named = {f"{name}_per_million" if name in RATES else name: value for name, value in price.items()}
+    if "steps" in price:
+        named["steps"] = [_named(step) for step in price["steps"]]
+    return named
+
+
 def _note_rest(made: _Import, shown: str, params: Mapping[str, Any]) -> None:
-    for key in sorted(params.keys() - _READ - _PRICED.keys()):
+    for key in sorted(params.keys() - _READ):
+        if is_price(key):
+            continue
         if key in _LEARNED:
             made.note(f"{shown}: {key} is left out: the provider's own x-ratelimit-* headers are followed")
         else:

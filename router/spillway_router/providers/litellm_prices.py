@@ -46,6 +46,7 @@ _KINDS = {
 }
 _FIELD = re.compile(rf"({'|'.join(_KINDS)})(_above_\d+hr)?(?:_above_(\d+)k_tokens)?(?:_([a-z]+))?")
 _SECONDS = ("input_cost_per_second", "output_cost_per_second")
+_REQUEST = "input_cost_per_request"
 _ELSEWHERE = {
     "input_cost_per_audio_token": "audio tokens have a price of their own",
     "output_cost_per_audio_token": "audio tokens have a price of their own",
@@ -90,7 +91,7 @@ def _model(row: Mapping[str, Any], day: str) -> dict[str, Any]:
     for name, why in _ELSEWHERE.items():
         if row.get(name):
             raise ProviderError(f"{why}, which is not supported")
-    price = {"from": day, **_price(row)}
+    price = {"from": day, **price_of(row)}
     dated_price(price, "")  # raises for a price out of range
     model: dict[str, Any] = {"prices": [price]}
     for ours, theirs in (("context_tokens", "max_input_tokens"), ("max_output_tokens", "max_output_tokens")):
@@ -103,7 +104,16 @@ def _model(row: Mapping[str, Any], day: str) -> dict[str, Any]:
     return model
 
 
-def _price(row: Mapping[str, Any]) -> dict[str, Any]:
+def is_price(field: str) -> bool:
+    """True for the name of a price that `price_of` reads."""
+    return field in _SECONDS or field == _REQUEST or _FIELD.fullmatch(field) is not None
+
+
+def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The price of a model in our own names, its days apart, from LiteLLM's fields as int or Decimal.
+
+    Raises ProviderError where the row doesn't tell what a token costs.
+    """
     found: dict[tuple[str, int], _Rates] = {}
     for field, value in row.items():
         match = _FIELD.fullmatch(field)
@@ -119,10 +129,10 @@ def _price(row: Mapping[str, Any]) -> dict[str, Any]:
         base = {"input": Decimal(0), "output": Decimal(0), **base}
     if "input" not in base or "output" not in base:
         raise ProviderError("no price per token")
-    request = row.get("input_cost_per_request")
+    request = row.get(_REQUEST)
     price: dict[str, Any] = _texts(base)
     if request:
-        price["per_request"] = _text(_number("input_cost_per_request", request))
+        price["per_request"] = _text(_number(_REQUEST, request))
     if second:
         price["per_second"] = _text(second)
     if not any(base.values()) and not request and not second:
@@ -138,15 +148,23 @@ def _steps(found: Mapping[tuple[str, int], _Rates], base: _Rates) -> list[dict[s
         usual = base if service == STANDARD else found.get((service, 0), {})
         if (service, above) == (STANDARD, 0) or "input" not in usual or "output" not in usual:
             continue
-        # What a step leaves out costs as the usual request of that length: rather too dear than too cheap.
         whole = {**base, **usual, **found.get((STANDARD, above), {}), **rates} if above else {**base, **rates}
-        if "cached_input" in whole and "cached_input" not in rates:
-            whole["cached_input"] = min(whole["cached_input"], whole["input"])
+        _fill(whole, rates, long=above > 0)
         step: dict[str, Any] = {"service": service} if service else {}
         if above:
             step["above_tokens"] = above
         steps.append(step | _texts(whole))
     return steps
+
+
+def _fill(whole: _Rates, stated: _Rates, *, long: bool) -> None:
+    """Prices that a step leaves out came from the usual request: put them on the side of too dear, never too cheap."""
+    if "cached_input" in whole and "cached_input" not in stated:
+        # In another service of the same length the usual hit is a sound price; of long prompts nobody knows.
+        whole["cached_input"] = whole["input"] if long else min(whole["cached_input"], whole["input"])
+    for kind, part_of in (("cache_write", "input"), ("cache_write_long", "cache_write")):
+        if kind in whole and kind not in stated:
+            whole[kind] = max(whole[kind], whole.get(part_of, whole["input"]))
 
 
 def _per_second(row: Mapping[str, Any]) -> Decimal:

@@ -1,0 +1,258 @@
+"""`spillway prices` and what `check` says of prices, on real rows of LiteLLM's file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.running import ROOT
+from typer.testing import CliRunner, Result
+
+from spillway_router import config
+from spillway_router.cli import app
+from spillway_router.core.tariff import nano_from_usd
+from spillway_router.litellm_import import convert
+
+EXCERPT = ROOT / "tests" / "providers" / "prices" / "litellm_excerpt.json"
+
+
+def spillway(*words: str | Path, env: dict[str, str | None] | None = None) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env=env)
+
+
+def answer(*words: str | Path, env: dict[str, str | None] | None = None) -> Any:
+    done = spillway(*words, "--json", env=env)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration whose ledger, and so whose price list, lies in a folder of the test."""
+    path = tmp_path / "spillway.yaml"
+    path.write_text(
+        f"ledger: {{url: 'sqlite:///{tmp_path / 'data' / 'ledger.db'}'}}\n"
+        "backends:\n"
+        "  - {name: groq, provider: groq, model: openai/gpt-oss-20b, api_key: k}\n"
+        "  - {name: kept, provider: fireworks, model: m, api_key: k,\n"
+        "     price: {input_per_million: '1', output_per_million: '1', checked_on: 2026-01-31}}\n"
+        "  - {name: gone, provider: groq, model: llama-guard-3-8b, api_key: k}\n"
+        "  - {name: ended, provider: generic, base_url: 'http://h/v1', model: m, api_key: k,\n"
+        "     price: {input_per_million: '1', output_per_million: '1', valid_until: 2026-02-28}}\n"
+    )
+    return path
+
+
+def changed(source: Path, *edits: tuple[str, str]) -> Path:
+    text = EXCERPT.read_text()
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    source.write_text(text)
+    return source
+
+
+def test_the_list_of_a_day(file: Path) -> None:
+    shown = spillway("prices", "list", "-c", file, "--provider", "anthropic", "--on", "2026-11-21").stdout
+    lines = shown.splitlines()
+    assert lines[0] == "Prices on 2026-11-21 in USD per million tokens"
+    assert lines[1].split() == ["input", "output", "cached", "write", "write", "1h", "reasoning"]
+    at = next(i for i, line in enumerate(lines) if line.startswith("anthropic  claude-haiku-5-5 "))
+    assert lines[at].split()[2:8] == ["0.1", "0.5", "0.01", "0.125", "0.2", "-"]
+    assert lines[at].endswith("from 2026-11-20, checked 1 days ago")
+    assert lines[at + 1].split() == ["prompts", "above", "100,000", "tokens", "0.5", "2.5", "0.05", "0.625", "1", "-"]
+    assert lines[at + 2].split()[:3] == ["batch,", "any", "prompt"]
+    assert "MIT License" in lines[-1]
+    later = spillway("prices", "list", "-c", file, "--provider", "anthropic", "--on", "2027-11-20").stdout
+    assert "(stale)" in later
+    assert "prices are stale: checked more than 90 days ago" in later
+    assert "withdrew the model on" in later
+    (row,) = [r for r in answer("prices", "list", "-c", file, "--on", "2026-11-21") if r["model"] == "claude-haiku-5-5"]
+    assert (row["unit"], row["cache_write_long"], row["usable"]) == ("USD per million tokens", "0.2", True)
+    assert row["steps"][0]["above_tokens"] == 100_000
+    wrong = spillway("prices", "list", "-c", file, "--on", "yesterday")
+    assert wrong.exit_code == 1
+    assert "write it like 2026-11-20" in wrong.output
+
+
+def test_diff_names_each_price_with_unit_and_percent(file: Path, tmp_path: Path) -> None:
+    old = '"input_cost_per_token": 7.5e-08,\n    "litellm_provider": "groq"'
+    source = changed(
+        tmp_path / "new.json", (old, old.replace("7.5e-08", "9e-08")), ("groq/qwen/qwen3.8-27b", "groq/qwen/qwen4")
+    )
+    found = answer("prices", "diff", source, "-c", file, "--provider", "groq", "--on", "2026-11-21")["changes"]
+    told = {(c["kind"], c["model"], c["price"]): (c["old"], c["new"], c["unit"], c["percent"]) for c in found}
+    unit = "USD per million tokens"
+    assert told["changed", "openai/gpt-oss-20b", "input"] == ("0.075", "0.09", unit, "+20.0")
+    assert told["added", "qwen/qwen4", "output"] == (None, "4", unit, None)
+    assert told["removed", "qwen/qwen3.8-27b", "input"] == ("0.8", None, unit, None)
+    shown = spillway("prices", "diff", source, "-c", file).stdout
+    assert "input: 0.075 -> 0.09 USD per million tokens  +20.0 %" in shown
+    assert "left out together/togethercomputer/CodeLlama-34b-Instruct: no price per token" in shown
+
+
+def test_import_shows_first_and_then_keeps_history(file: Path, tmp_path: Path) -> None:
+    own = tmp_path / "data" / "prices.json"
+    source = changed(tmp_path / "new.json", ('"output_cost_per_token": 3e-07', '"output_cost_per_token": 6e-06'))
+    words = ("prices", "import", source, "-c", file, "--as-of", "2026-12-01")
+    dry = spillway(*words, "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    assert "output: 0.3 -> 6 USD per million tokens  +1900.0 %  <- more than tenfold: is the unit right?" in dry.stdout
+    assert "nothing written" in dry.stdout
+    assert not own.exists()
+    done = answer(*words)
+    assert (done["file"], done["written"], done["models"]) == (str(own), True, 12)
+    assert "MIT License" in json.loads(own.read_text())["licence"]
+    assert os.listdir(own.parent) == ["prices.json"]
+
+    def output_on(day: str) -> str:
+        rows = answer("prices", "list", "-c", file, "--provider", "groq", "--on", day)
+        return next(str(r["output"]) for r in rows if r["model"] == "openai/gpt-oss-20b")
+
+    assert [output_on(day) for day in ("2026-11-25", "2026-12-01", "2027-01-01")] == ["0.3", "6", "6"]
+    before = own.read_bytes()
+    clash = spillway("prices", "import", EXCERPT, "-c", file, "--as-of", "2026-12-01")
+    assert clash.exit_code == 1
+    assert "groq/openai/gpt-oss-20b from 2026-12-01" in clash.output
+    assert "--replace" in clash.output
+    assert own.read_bytes() == before
+    assert spillway("prices", "import", EXCERPT, "-c", file, "--as-of", "2026-12-01", "--replace").exit_code == 0
+    assert output_on("2027-01-01") == "0.3"
+    assert spillway("prices", "import", source, "-c", file, "--as-of", "2026-12-24").exit_code == 0
+    assert [output_on(day) for day in ("2026-12-23", "2026-12-24")] == ["0.3", "6"]
+
+
+def test_an_imported_price_prices_a_backend(file: Path, tmp_path: Path) -> None:
+    source = tmp_path / "own.json"
+    source.write_text(
+        '{"providers": {"openrouter": {"some/model": {"prices": ['
+        '{"from": "2026-01-01", "input": 0.25, "output": "2"}]}}}}'
+    )
+    file.write_text(file.read_text() + "  - {name: router, provider: openrouter, model: some/model, api_key: k}\n")
+    missing = spillway("check", "-c", file)
+    assert missing.exit_code == 1
+    assert "backends.router: has no known price for 'some/model'" in missing.output
+    assert "spillway prices import FILE" in missing.output
+    assert spillway("prices", "import", source, "-c", file).exit_code == 0
+    found = _assembled(file)
+    tariff = found.places["router"].backend.tariff
+    assert tariff is not None
+    assert (str(tariff.input_per_million), tariff.ref) == ("0.25", "import@2026-01-01")
+
+
+def _assembled(file: Path) -> Any:
+    from datetime import date
+
+    from spillway_router.assembly import Assembly, assemble
+
+    loaded = config.read(str(file), {})
+    found = assemble(loaded.settings, loaded.environment, date(2026, 11, 21))
+    assert isinstance(found, Assembly), found
+    return found
+
+
+def test_what_is_withdrawn_or_ended_is_off_and_what_is_stale_warned_of(file: Path) -> None:
+    found = _assembled(file)
+    assert set(found.places) == {"groq", "kept"}
+    off = {mistake.where: mistake.problem for mistake in found.off}
+    assert "withdrew the model on 2025-06-06" in off["backends.gone"]
+    assert "ended on 2026-02-28" in off["backends.ended"]
+    (warning,) = found.warnings
+    assert warning.where == "backends.kept"
+    assert "checked 294 days ago (2026-01-31)" in warning.problem
+
+
+def test_a_price_of_ones_own_outweighs_the_list(file: Path) -> None:
+    file.write_text(
+        file.read_text().replace(
+            "model: llama-guard-3-8b, api_key: k}",
+            "model: llama-guard-3-8b, api_key: k, price: {input_per_million: '1', output_per_million: '1'}}",
+        )
+    )
+    found = _assembled(file)
+    assert "gone" in found.places
+    assert any("2025-06-06" in w.problem and w.where == "backends.gone" for w in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "not valid JSON"),
+        ('{"gpt-4o": {}}', "no price found"),
+        ('{"providers": {"groq": {"m": {"prices": []}}}}', "groq/m: it has no prices"),
+        (
+            '{"providers": {"groq": {"m": {"prices": [{"from": "2026-11-20", "input": "1"}]}}}}',
+            "an unknown price is never 0",
+        ),
+    ],
+)
+def test_a_file_that_is_no_price_list_is_told(content: str, says: str, file: Path, tmp_path: Path) -> None:
+    source = tmp_path / "bad.json"
+    source.write_text(content)
+    for command in ("diff", "import"):
+        done = spillway("prices", command, source, "-c", file)
+        assert done.exit_code == 1
+        assert str(source) in done.output
+        assert says in done.output
+    assert not (tmp_path / "data").exists()
+    assert "can't be read" in spillway("prices", "diff", tmp_path / "nowhere.json", "-c", file).output
+
+
+def test_a_damaged_list_of_ones_own_is_a_mistake_not_a_missing_price(file: Path, tmp_path: Path) -> None:
+    own = tmp_path / "data" / "prices.json"
+    own.parent.mkdir()
+    own.write_text("[]")
+    done = spillway("check", "-c", file)
+    assert done.exit_code == 1
+    assert "prices.file" in done.output
+    assert str(own) in done.output
+
+
+def test_steps_of_a_configuration_reach_the_tariff() -> None:
+    text = """
+backends:
+  - {name: c, provider: generic, base_url: "http://h/v1", model: m, api_key: k, price: {
+     input_per_million: "3", output_per_million: "15", cache_write_long_per_million: "6", per_second: "0.0001",
+     steps: [{above_tokens: 200000, input_per_million: "6", output_per_million: "22.5"}], valid_from: 2026-11-20}}
+"""
+    part = config.parse(text, {}).backends[0].price
+    assert part is not None
+    tariff = part.tariff()
+    assert (tariff.ref, tariff.steps[0].above_tokens) == ("config@2026-11-20", 200_000)
+    assert tariff.rates.all()["cache_write_long"] * 10**9 == nano_from_usd("6")
+    with pytest.raises(config.ConfigError, match=r"line 4.*price\.inputs_per_million: unknown setting"):
+        config.parse(text.replace("     input_per", "     inputs_per"), {})
+
+
+def test_prices_of_a_litellm_configuration_are_carried_over() -> None:
+    made = convert(
+        """
+model_list:
+  - model_name: big
+    litellm_params: {model: openai/big, api_base: "https://h/v1", api_key: os.environ/BIG,
+      input_cost_per_token: 3e-6, output_cost_per_token: 0.000015, cache_creation_input_token_cost: 3.75e-06,
+      input_cost_per_token_above_200k_tokens: 6e-06, output_cost_per_token_above_200k_tokens: 2.25e-05}
+  - model_name: timed
+    litellm_params: {model: openai/timed, api_base: "https://h/v1", api_key: os.environ/BIG,
+      input_cost_per_second: 0.0001}
+"""
+    )
+    big, timed = (backend["price"] for backend in made.settings["backends"])
+    assert big == {
+        "input_per_million": "3",
+        "output_per_million": "15",
+        "cache_write_per_million": "3.75",
+        "steps": [
+            {
+                "above_tokens": 200000,
+                "input_per_million": "6",
+                "output_per_million": "22.5",
+                "cache_write_per_million": "6",
+            }
+        ],
+    }
+    assert timed == {"input_per_million": "0", "output_per_million": "0", "per_second": "0.0001"}
+    assert config.parse(made.text, {"BIG": "k"}).backends[0].price is not None
