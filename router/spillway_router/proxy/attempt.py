@@ -190,5 +190,8 @@ class Call:
             return Usage(self.candidate.prompt_tokens, self.steps) if outcome.billed else None
         if outcome.billed and backend.stops_billing_on_cancel and self.streamed:
             prompt = self.trip.prompt_bytes
-            return Usage(prompt, self.steps + IN_FLIGHT_TOKENS)
+            # Whether the prompt was written to a cache only a usage event tells: the dearest reading counts.
+            output = self.steps + IN_FLIGHT_TOKENS
+            service = self.hold.facts.service
+            return Usage(prompt, output, cache_write_tokens=prompt, cache_write_long_tokens=prompt, service=service)
         return None
