@@ -1,14 +1,14 @@
 """The ledger in one SQLite file, through apsw (its own current SQLite, not the one of Python).
 
-Three connections, each behind its own lock: one writes (sqlite_entries.py), one answers reports, one looks at the keys,
-so that a long report holds up neither a commit nor the check of a key.
+Connections each behind their own lock: one writes (sqlite_entries.py), one reads rows and balances, one looks at the
+keys, two sum up many rows (sqlite_scans.py), so that a long report holds up neither a commit nor the check of a key.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from threading import Lock
@@ -46,28 +46,36 @@ from spillway_router.ledger.queries import (
     ORPHANS,
     RENTALS,
     RENTED,
-    REQUESTS,
-    TOTALS,
 )
 from spillway_router.ledger.sqlite_entries import EntryStore
 from spillway_router.ledger.sqlite_file import connect, migrate, prepare_file, transaction, translated
+from spillway_router.ledger.sqlite_scans import Scans
 
 _READ_CHUNK = 2_000
-_TOTAL = tuple(f.name for f in fields(Total))
 _KEY = tuple(f.name for f in fields(KeyRecord))
 _rental_row = attrgetter(*(f.name for f in fields(RentalRecord)))
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Connections that only read: rows and balances, keys, and long scans."""
+
+    rows: apsw.Connection
+    keys: apsw.Connection
+    scans: tuple[apsw.Connection, apsw.Connection]
 
 
 class SqliteLedger(Ledger):
     """A `Ledger` in a SQLite file. Open with `SqliteLedger.open`."""
 
-    def __init__(self, path: Path, writer: apsw.Connection, reader: apsw.Connection, keys: apsw.Connection) -> None:
+    def __init__(self, path: Path, writer: apsw.Connection, readers: Readers) -> None:
         self.path = path
         self._writer = writer
         self._entries = EntryStore(writer)
         self._write_lock = Lock()
-        self._reader = (reader, Lock())
-        self._key_reader = (keys, Lock())
+        self._reader = (readers.rows, Lock())
+        self._key_reader = (readers.keys, Lock())
+        self._scans = Scans(path, readers.scans)
 
     @classmethod
     def open(cls, path: Path, migrations: Sequence[Migration] | None = None) -> SqliteLedger:
@@ -80,10 +88,10 @@ class SqliteLedger(Ledger):
         try:
             writer = connect(path)
             migrate(writer, path, load_migrations() if migrations is None else migrations)
-            reader, keys = connect(path), connect(path)
+            readers = Readers(connect(path), connect(path), (connect(path), connect(path)))
         except apsw.Error as error:
             raise LedgerUnavailableError(f"the ledger {path} can't be opened: {error}") from error
-        return cls(path, writer, reader, keys)
+        return cls(path, writer, readers)
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         """See Ledger.commit."""
@@ -141,12 +149,11 @@ class SqliteLedger(Ledger):
 
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
         """See Ledger.totals."""
-        rows = [dict(zip(_TOTAL, row, strict=True)) for row in self._read(TOTALS, (start_ms, end_ms))]
-        return tuple(Total(**{**row, "local": bool(row["local"]), "document": bool(row["document"])}) for row in rows)
+        return self._scans.totals(start_ms, end_ms)
 
     def requests(self, start_ms: int, end_ms: int) -> int:
         """See Ledger.requests."""
-        return int(self._read(REQUESTS, (start_ms, end_ms))[0][0])
+        return self._scans.requests(start_ms, end_ms)
 
     def rented(self, start_ms: int, end_ms: int) -> Rented:
         """See Ledger.rented."""
@@ -212,6 +219,7 @@ class SqliteLedger(Ledger):
 
     def close(self) -> None:
         """See Ledger.close."""
+        self._scans.close()
         # The writer last: the last connection to go moves the WAL into the database.
         for connection, lock in (self._reader, self._key_reader, (self._writer, self._write_lock)):
             with lock:

@@ -1,0 +1,94 @@
+"""Sums over very many rows of the SQLite ledger, on connections of their own.
+
+A report that reads a million rows takes a second or more of a core. On its own connections it keeps nobody waiting who
+reads balances or looks up a request, and two of them share a long range, each on its own thread: SQLite lets go of the
+interpreter while it works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import apsw
+
+from spillway_router.ledger.base import Total
+from spillway_router.ledger.queries import REQUESTS, TOTALS
+from spillway_router.ledger.sqlite_file import translated
+
+ROWS_TO_SHARE = 100_000
+"""From about so many rows on, two threads are worth their start."""
+_FIELDS = tuple(f.name for f in fields(Total))
+_KEYS = _FIELDS.index("attempts")
+_LOCAL, _DOCUMENT = _FIELDS.index("local"), _FIELDS.index("document")
+_ENDS = (
+    "SELECT seq, ts FROM entries WHERE ts >= ? AND ts < ? ORDER BY ts LIMIT 1",
+    "SELECT seq, ts FROM entries WHERE ts >= ? AND ts < ? ORDER BY ts DESC LIMIT 1",
+)
+
+
+Pair = tuple[apsw.Connection, apsw.Connection]
+
+
+class Scans:
+    """Two read connections; methods may be called from any thread and wait for each other."""
+
+    def __init__(self, path: Path, connections: Pair, rows_to_share: int = ROWS_TO_SHARE) -> None:
+        self._path = path
+        self._rows_to_share = rows_to_share
+        self._connections = connections
+        self._lock = Lock()
+
+    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
+        """See Ledger.totals."""
+        with self._lock, translated(self._path):
+            middle = self._middle(start_ms, end_ms)
+            if middle is None:
+                return tuple(_total(row) for row in self._read(0, TOTALS, (start_ms, end_ms)))
+            with ThreadPoolExecutor(1, "ledger-scan") as other:
+                late = other.submit(self._read, 1, TOTALS, (middle, end_ms))
+                early = self._read(0, TOTALS, (start_ms, middle))
+                return _merged((*early, *late.result()))
+
+    def requests(self, start_ms: int, end_ms: int) -> int:
+        """See Ledger.requests."""
+        with self._lock, translated(self._path):
+            return int(self._read(0, REQUESTS, (start_ms, end_ms))[0][0])
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+
+    def _middle(self, start_ms: int, end_ms: int) -> int | None:
+        """The moment at which two threads part a range; None if it is short."""
+        ends = [self._read(0, sql, (start_ms, end_ms)) for sql in _ENDS]
+        if not all(ends):
+            return None
+        (first, since), (last, until) = (rows[0] for rows in ends)
+        return (since + until) // 2 + 1 if abs(last - first) >= self._rows_to_share else None
+
+    def _read(self, connection: int, sql: str, bound: Sequence[int]) -> list[tuple[Any, ...]]:
+        return list(self._connections[connection].execute(sql, bound))
+
+
+def _merged(rows: Iterable[tuple[Any, ...]]) -> tuple[Total, ...]:
+    """Rows of two ranges as one: the groups of the day they were parted on are in both."""
+    sums: dict[tuple[Any, ...], tuple[int, ...]] = {}
+    for row in rows:
+        key, values = row[:_KEYS], row[_KEYS:]
+        known = sums.get(key)
+        sums[key] = values if known is None else tuple(a + b for a, b in zip(known, values, strict=True))
+    in_order = sorted(sums, key=lambda key: (*key[:_LOCAL], -key[_LOCAL], *key[_LOCAL + 1 :]))
+    return tuple(_total((*key, *sums[key])) for key in in_order)
+
+
+def _total(row: tuple[Any, ...]) -> Total:
+    values = dict(zip(_FIELDS, row, strict=True))
+    values["local"], values["document"] = bool(row[_LOCAL]), bool(row[_DOCUMENT])
+    return Total(**values)
