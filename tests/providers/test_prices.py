@@ -135,6 +135,8 @@ def test_a_missing_file_of_the_user_is_no_mistake(tmp_path: Path) -> None:
         (b"{}", "no `providers`"),
         (b"[]", "no `providers`"),
         (b'{"providers": {"groq": []}}', r"providers\.groq"),
+        (b'{"providers": {}, "unit": "EUR per million tokens"}', "unit is 'EUR per million tokens'.*must be in USD"),
+        (b'{"providers": {"groq": {"m": {}, "m": {"vision": true}}}}', "'m' stands twice"),
         (b'{"providers": {}, "snapshot": "yesterday"}', "snapshot.*2026-11-20"),
         (one(), "no prices"),
         (one({"input": "1", "output": "1"}), "no `from`"),

@@ -161,6 +161,23 @@ def test_a_stream_billed_by_the_second_ends_with_its_reservation(tmp_path: Path)
     run(main)
 
 
+def test_a_broken_stream_is_charged_as_the_dearest_reading_of_it(tmp_path: Path) -> None:
+    """No usage came, so nobody knows whether the prompt was written to a cache: the charge holds either way."""
+
+    async def main() -> None:
+        broken = Answer.stream(delta({"content": "So"}), end="rst")
+        async with FaultUpstream(broken) as far:
+            line = f"{{name: far, provider: openai, model: m, api_key: k, base_url: '{far.url}', price: {SONNET}}}"
+            async with routing(settings(line), tmp_path) as router:
+                reply = await router.chat({"stream": True, "max_tokens": 500})
+                assert b"upstream_interrupted" in reply.content
+                reserved, charged = spent(router, reply.headers["x-request-id"])
+                written = charged.prompt_tokens * 6_000 + charged.completion_tokens * 15_000
+                assert charged.amount_nano == written <= reserved.reserved_nano
+
+    run(main)
+
+
 # days
 
 

@@ -26,7 +26,7 @@ import orjson
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.litellm_prices import LICENCE, convert_rows
 from spillway_router.providers.price_rows import dated_price, load_json, model_record
-from spillway_router.providers.prices import PRICES_FILE, SOURCE, PriceBook, PriceList, parse_list, read_list
+from spillway_router.providers.prices import PRICES_FILE, SOURCE, UNIT, PriceBook, PriceList, parse_list, read_list
 
 MAX_BYTES = 64 * 1024 * 1024
 _HAND = "Prices given by this file's owner"
@@ -156,7 +156,7 @@ def render(prices: PriceList) -> bytes:
     """The file of a list, one line per model, so that a change of price is one line in a diff."""
     snapshot = None if prices.checked_on is None else prices.checked_on.isoformat()
     head = orjson.dumps(
-        {"licence": prices.licence, "snapshot": snapshot, "unit": "USD per million tokens"},
+        {"licence": prices.licence, "snapshot": snapshot, "unit": UNIT},
         option=orjson.OPT_INDENT_2,
     )
     blocks = []

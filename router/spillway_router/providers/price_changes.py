@@ -9,9 +9,8 @@ from decimal import Decimal
 from typing import Literal
 
 from spillway_router.core.tariff import Rates, Step, Tariff
-from spillway_router.providers.prices import PriceBook, priced
+from spillway_router.providers.prices import UNIT, PriceBook, priced
 
-PER_MILLION = "USD per million tokens"
 PER_REQUEST = "USD per request"
 PER_SECOND = "USD per second"
 _NAMES = {
@@ -43,9 +42,9 @@ class Change:
 
 def named_prices(tariff: Tariff) -> Mapping[str, tuple[Decimal, str]]:
     """Name -> (price, unit) of everything that a tariff states."""
-    found = {name: (value, PER_MILLION) for name, value in _stated(tariff.rates)}
+    found = {name: (value, UNIT) for name, value in _stated(tariff.rates)}
     for step in tariff.steps:
-        found |= {f"{name}{step_name(step)}": (value, PER_MILLION) for name, value in _stated(step.rates)}
+        found |= {f"{name}{step_name(step)}": (value, UNIT) for name, value in _stated(step.rates)}
     if tariff.per_request:
         found["per request"] = (tariff.per_request, PER_REQUEST)
     if tariff.per_second:

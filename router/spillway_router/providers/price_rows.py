@@ -62,9 +62,19 @@ class ModelRecord:
 def load_json(text: bytes) -> Any:
     """JSON with its numbers as int and Decimal, never as float. Raises ProviderError."""
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=_no_number)
+        return json.loads(text, parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise ProviderError(f"not valid JSON: {error}; give the file as it was published") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a name that stands twice with different values has none of them."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next((name for name, value in pairs if made[name] != value), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} stands twice with different values; keep one")
+    return made
 
 
 def _no_number(name: str) -> NoReturn:

@@ -18,6 +18,7 @@ from spillway_router.providers.base import ProviderError
 from spillway_router.providers.price_rows import ModelRecord, load_json, model_record
 
 PRICES_FILE = Path(__file__).with_name("prices.json")
+UNIT = "USD per million tokens"
 SOURCE = "snapshot"
 OWN_SOURCE = "import"
 V = TypeVar("V")
@@ -89,6 +90,8 @@ def parse_list(data: object, name: str, source: str) -> PriceList:
     for provider, models in providers.items():
         if not isinstance(models, dict):
             raise ProviderError(f"providers.{provider} must be an object: model name -> prices")
+    if data.get("unit", UNIT) != UNIT:
+        raise ProviderError(f"its unit is {data['unit']!r}; prices must be in {UNIT}, so convert them first")
     snapshot = data.get("snapshot")
     try:
         checked = None if snapshot is None else date.fromisoformat(snapshot)
