@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from spillway_router.config import Mistake, unset
+from spillway_router.config import ConfigError, Loaded, Mistake, located, unset
 from spillway_router.core.backlog import EngineRates, Slo
 from spillway_router.core.ladder import Ladder, Rung, rungs_of
 from spillway_router.core.model import Backend
@@ -62,6 +62,14 @@ class Assembly:
     rates: Mapping[str, EngineRates]
     off: tuple[Mistake, ...]
     warnings: tuple[Mistake, ...] = ()
+
+
+def assembled(loaded: Loaded, today: date) -> Assembly:
+    """The Assembly of a configuration with the prices of a UTC day. Raises ConfigError with every mistake."""
+    found = assemble(loaded.settings, loaded.environment, today)
+    if isinstance(found, tuple):
+        raise ConfigError([located(loaded.text, mistake) for mistake in found])
+    return found
 
 
 def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | tuple[Mistake, ...]:

@@ -24,7 +24,7 @@ import uvicorn
 
 from spillway_router import config
 from spillway_router.alerts import AlertHooks, Alerts, Webhook
-from spillway_router.assembly import Assembly, assemble, channels, limits
+from spillway_router.assembly import Assembly, assembled, channels, limits
 from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config import ConfigError, Loaded
 from spillway_router.core.tariff import NANO
@@ -69,7 +69,7 @@ class Runtime:
         self, loaded: Loaded, ledger: Ledger, version: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         settings = loaded.settings
-        assembly = assembled(loaded)
+        assembly = assembled(loaded, utc_day(time.time()))
         self._loaded = loaded
         self._ledger = ledger
         self._assembly = assembly
@@ -144,7 +144,7 @@ class Runtime:
         path = self._loaded.path
         try:
             loaded = config.read(None if path is None else str(path), self._loaded.environment)
-            assembly = assembled(loaded)
+            assembly = assembled(loaded, utc_day(time.time()))
         except ConfigError as error:
             for mistake in error.mistakes:
                 log.warning("configuration not reloaded: %s", mistake)
@@ -218,14 +218,6 @@ class Runtime:
 def _tell(assembly: Assembly) -> None:
     for told in (*assembly.off, *assembly.warnings):
         log.warning("%s %s", told.where, told.problem)
-
-
-def assembled(loaded: Loaded, today: date | None = None) -> Assembly:
-    """The Assembly of a configuration with the prices of a UTC day, today's if left out. Raises ConfigError."""
-    found = assemble(loaded.settings, loaded.environment, today or utc_day(time.time()))
-    if isinstance(found, tuple):
-        raise ConfigError([config.located(loaded.text, mistake) for mistake in found])
-    return found
 
 
 def _pacing(settings: Settings, assembly: Assembly) -> PacingRules:

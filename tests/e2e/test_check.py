@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ import pytest
 from typer.testing import CliRunner
 
 from spillway_router import config
-from spillway_router.assembly import Assembly, Place
+from spillway_router.assembly import Assembly, Place, assembled
 from spillway_router.cli import app
 from spillway_router.commands import reachability
 from spillway_router.commands.reachability import Reach, ask_all
-from spillway_router.runtime import assembled
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -153,6 +153,7 @@ def test_pacing_without_a_tier_to_escalate_to_is_a_warning(tmp_path: Path) -> No
 def place(url: str) -> Place:
     found: Assembly = assembled(
         config.Loaded(config.parse(f"backends:\n{cloud('c', url)}", {}), None, "", {}),
+        datetime.now(UTC).date(),
     )
     return found.places["c"]
 

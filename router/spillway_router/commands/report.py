@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,14 +66,14 @@ def report(
 
 
 def _made(path: str | None, asked: Asked) -> Report:
+    from spillway_router.assembly import assembled
     from spillway_router.bookkeeping import report_for
     from spillway_router.ledger.base import LedgerError
     from spillway_router.ledger.report_range import RangeError
-    from spillway_router.runtime import assembled
 
     loaded = load(path)
     try:
-        assembly = assembled(loaded)
+        assembly = assembled(loaded, datetime.now(UTC).date())
     except ConfigError as error:
         fail(str(error))
     ledger = open_ledger(loaded)

@@ -129,14 +129,14 @@ def _offer(name: str, price: Decimal, shape: Shape, tokens_per_s: float | None) 
 
 
 def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
+    from spillway_router.assembly import assembled
     from spillway_router.providers import prices
     from spillway_router.providers.base import ProviderError
-    from spillway_router.runtime import assembled
 
     today = datetime.now(UTC).date()
     if not names:
         try:
-            backends = [place.backend for place in assembled(loaded).places.values()]
+            backends = [place.backend for place in assembled(loaded, today).places.values()]
         except ConfigError as error:
             fail(str(error))
         found = {f"{b.name} ({b.model})": b.tariff for b in backends if b.tariff is not None}
