@@ -1,10 +1,16 @@
-"""Durable rows per second and CPU per row of the ledger writer, at 1, 8, 32 and 128 requests that wait for
-their row.
+"""Durable rows per second and CPU per row of the ledger, at 1, 8, 32 and 128 requests that wait for their rows.
 
     python loadtests/bench_ledger.py [--rows 40000] [--dir FOLDER] [--json]
 
-CPU is of the whole process: event loop, futures, writer thread and SQLite, from making the entry to the
-resolved future. Rows per second depend on how long the disk takes to sync, which is measured beside it.
+Two kinds of requests, both through the router's own accounts and writer, each waiting until its row is on disk:
+
+    local   one row: the charge of a local answer, 0 USD and its GPU work share
+    paid    two rows: a hold under two caps, judged by the database, then the charge that replaces it; both move the
+            balances of four scopes in three periods
+
+Every row is in the hash chain. CPU is of the whole process: event loop, futures, writer thread, SQLite and the kernel's
+work for it, from making the entry to the resumed request. Rows per second depend on how long the disk takes to sync,
+which is measured beside it.
 """
 
 from __future__ import annotations
@@ -15,23 +21,43 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from pathlib import Path
+from typing import Literal, get_args
 
 import uvloop
 
-from spillway_router.ledger.entries import Entry
+from spillway_router.core.attribution import WorkCoefficients
+from spillway_router.core.budget import BudgetLine
+from spillway_router.core.model import Backend, Caller, PrivacyVerdict, RequestFacts
+from spillway_router.core.tariff import Tariff, Usage
+from spillway_router.ledger.accounts import Accounts, Ended, Hold, Why
+from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.sqlite import SqliteLedger
 from spillway_router.ledger.writer import LedgerWriter
 
 WAITING = (1, 8, 32, 128)
+Kind = Literal["local", "paid"]
+ROWS_OF: dict[Kind, int] = {"local": 1, "paid": 2}
+
+CALLER = Caller(key_id="0123456789ab", tier="free")
+FACTS = RequestFacts("", "chat", "auto", True, 4620, 400, 1, frozenset(), PrivacyVerdict(True), CALLER)
+LOCAL = Backend("local", "vllm", "demo", True, frozenset({"chat"}), frozenset())
+PRICE = Tariff(Decimal("0.075"), Decimal("0.30"), source="catalogue", valid_from="2026-11-20")
+CLOUD = Backend("groq", "groq", "openai/gpt-oss-20b", False, frozenset({"chat"}), frozenset(), PRICE)
+CAPS = (BudgetLine("all", "day", 10**15), BudgetLine("tier:free", "month", 10**15))
+ENDED = Ended("ok", Usage(1155, 211), confidence=0.9375)
+BOUND_NANO = 500_000
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One measurement: requests that wait at once, rows stored, rows/s, CPU us per row, median of one wait
-    in ms."""
+    """One measurement: requests that wait at once, rows stored, rows/s, CPU us per row, median milliseconds that a
+    request waits for its rows."""
 
+    kind: Kind
     waiting: int
     rows: int
     rows_per_s: float
@@ -39,52 +65,42 @@ class Result:
     wait_ms_p50: float
 
 
-def entry(number: int) -> Entry:
-    """A charged row with everything a cloud answer fills in."""
-    return Entry(
-        kind="charged",
-        request_id=f"req-{os.getpid():08x}{number:024x}",
-        attempt_no=1,
-        ts=1_790_000_000_000 + number,
-        backend="groq",
-        provider="groq",
-        model="openai/gpt-oss-20b",
-        key_id="0123456789ab",
-        tier="free",
-        decision="overflow",
-        reasons="queue,slo",
-        status="ok",
-        prompt_tokens=1155,
-        completion_tokens=211,
-        amount_nano=149_925,
-        tariff_ref="catalogue@2026-11-20",
-        task="chat",
-    )
-
-
-async def measure(path: Path, waiting: int, rows: int) -> Result:
-    """`waiting` tasks submit one row after the other, each waiting until it is durable."""
+async def measure(path: Path, kind: Kind, waiting: int, rows: int) -> Result:
+    """`waiting` tasks make one request after the other, each waiting until its rows are durable."""
     ledger = SqliteLedger.open(path)
     writer = LedgerWriter(ledger)
+    accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, "router-0123456789abcdef")
+    accounts.load(ledger, CAPS)
+    new_id = request_ids(time.time).__next__
+    backend, why = (LOCAL, Why("local", ())) if kind == "local" else (CLOUD, Why("overflow", ("queue", "slo")))
     waits: list[float] = []
 
-    async def request(first: int, count: int) -> None:
-        for number in range(first, first + count):
+    def facts(count: int) -> Iterator[RequestFacts]:
+        return iter([replace(FACTS, request_id=new_id()) for _ in range(count)])
+
+    async def request(asked: Iterator[RequestFacts]) -> None:
+        for one in asked:
             began = time.perf_counter()
-            await writer.submit((entry(number),))
+            hold = await accounts.hold(one, backend, why, 1, BOUND_NANO)
+            assert isinstance(hold, Hold)
+            _, durable = accounts.settle(hold, backend, ENDED)
+            assert durable is not None
+            await durable
             waits.append(time.perf_counter() - began)
 
-    each = rows // waiting
-    await asyncio.gather(*(request(10**9 + i, 20) for i in range(0, waiting * 20, 20)))  # warm statements
+    warm = facts(10 * waiting)
+    await asyncio.gather(*(request(warm) for _ in range(waiting)))
     waits.clear()
+    count = max(waiting, rows // ROWS_OF[kind])
+    asked = facts(count)
     cpu, wall = time.process_time(), time.perf_counter()
-    await asyncio.gather(*(request(i * each, each) for i in range(waiting)))
+    await asyncio.gather(*(request(asked) for _ in range(waiting)))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     assert await writer.close(10)
-    stored = each * waiting
+    stored = count * ROWS_OF[kind]
     ledger.close()
     waits.sort()
-    return Result(waiting, stored, stored / wall, 1e6 * cpu / stored, 1e3 * waits[len(waits) // 2])
+    return Result(kind, waiting, stored, stored / wall, 1e6 * cpu / stored, 1e3 * waits[len(waits) // 2])
 
 
 def sync_ms(folder: Path, times: int = 50) -> float:
@@ -100,15 +116,10 @@ def sync_ms(folder: Path, times: int = 50) -> float:
     return 1e3 * sorted(took)[times // 2]
 
 
-def run(folder: Path, rows: int, waiting: tuple[int, ...] = WAITING) -> list[Result]:
-    """One fresh database per measurement. Few requests at once are slow on a real disk, so they write fewer
-    rows."""
-    results = []
-    for count in waiting:
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            share = min(rows, 1_000 * count)
-            results.append(uvloop.run(measure(Path(place) / "ledger.db", count, share)))
-    return results
+def run(folder: Path, rows: int, kind: Kind, waiting: int) -> Result:
+    """One measurement on a fresh database."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        return uvloop.run(measure(Path(place) / "ledger.db", kind, waiting, rows))
 
 
 def main() -> None:
@@ -119,14 +130,22 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     sync = sync_ms(options.dir)
-    results = run(options.dir, options.rows)
+    # Few requests at once are slow on a real disk, so they write fewer rows.
+    results = [
+        run(options.dir, min(options.rows, 1_000 * waiting), kind, waiting)
+        for kind in get_args(Kind)
+        for waiting in WAITING
+    ]
     if options.json:
         print(json.dumps({"sync_ms": sync, "results": [asdict(result) for result in results]}))
         return
     print(f"one sync of the disk: {sync:.2f} ms")
-    print(f"{'waiting':>8} {'rows':>8} {'rows/s':>10} {'CPU us/row':>11} {'wait p50 ms':>12}")
+    print(f"{'kind':>6} {'waiting':>8} {'rows':>8} {'rows/s':>10} {'CPU us/row':>11} {'wait p50 ms':>12}")
     for r in results:
-        print(f"{r.waiting:>8} {r.rows:>8} {r.rows_per_s:>10.0f} {r.cpu_us_per_row:>11.1f} {r.wait_ms_p50:>12.2f}")
+        print(
+            f"{r.kind:>6} {r.waiting:>8} {r.rows:>8} {r.rows_per_s:>10.0f} {r.cpu_us_per_row:>11.1f} "
+            f"{r.wait_ms_p50:>12.2f}"
+        )
 
 
 if __name__ == "__main__":

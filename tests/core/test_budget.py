@@ -14,7 +14,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from spillway_router.core.budget import (
     BudgetError,
     BudgetLine,
+    BudgetState,
     LineBalance,
+    LineKey,
     Spender,
     alerts,
     covering,
@@ -52,6 +54,10 @@ spenders = st.builds(
 )
 
 
+def keys(state: BudgetState, spender: Spender) -> list[LineKey]:
+    return [line.key for line in covering(state.lines, spender)]
+
+
 @dataclass(frozen=True)
 class Hold:
     """What the test itself knows of a hold."""
@@ -80,7 +86,7 @@ class Budgets(RuleBasedStateMachine):
 
     @rule(target=holds, spender=spenders, amount=st.integers(0, 700))
     def hold(self, spender: Spender, amount: int) -> Hold:
-        self.state = moved(rolled(self.state, self.now), spender, self.now, reserved=amount)
+        self.state = moved(rolled(self.state, self.now), keys(self.state, spender), self.now, reserved=amount)
         hold = Hold(spender, amount, self.now)
         self.open.append(hold)
         return hold
@@ -88,7 +94,7 @@ class Budgets(RuleBasedStateMachine):
     @rule(hold=consumes(holds), share=st.floats(0, 1))
     def settle(self, hold: Hold, share: float) -> None:
         actual = int(hold.amount * share)
-        self.state = moved(self.state, hold.spender, hold.at, reserved=-hold.amount, spent=actual)
+        self.state = moved(self.state, keys(self.state, hold.spender), hold.at, reserved=-hold.amount, spent=actual)
         self.open.remove(hold)
         self.closed.append((hold, actual))
 
@@ -114,29 +120,29 @@ Budgets.TestCase.settings = settings(max_examples=60, stateful_step_count=40, de
 TestBudgets = Budgets.TestCase
 
 
-def test_the_line_with_the_least_room_comes_first() -> None:
+def test_headroom_is_that_of_the_line_with_the_least_room() -> None:
     lines = [DAY, BudgetLine("tier:free", "hour", 100), BudgetLine("key:other", "hour", 1)]
-    state = moved(opening(lines, NOON), ANYONE, NOON, spent=60)
-    assert [line.scope for line in covering(state, ANYONE)] == ["tier:free", "all"]
-    assert headroom(state, ANYONE, NOON) == 40
+    state = opening(lines, NOON)
+    assert [line.scope for line in covering(lines, ANYONE)] == ["all", "tier:free"]
+    assert headroom(moved(state, keys(state, ANYONE), NOON, spent=60), ANYONE, NOON) == 40
 
 
 def test_a_hold_of_yesterday_settles_yesterday() -> None:
-    state = moved(opening([DAY], NOON), ANYONE, NOON, reserved=1000)
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved=1000)
     tomorrow = NOON + 86400
-    state = moved(rolled(state, tomorrow), ANYONE, tomorrow, reserved=400)
-    state = moved(state, ANYONE, NOON, reserved=-1000, spent=900)
+    state = moved(rolled(state, tomorrow), [DAY.key], tomorrow, reserved=400)
+    state = moved(state, [DAY.key], NOON, reserved=-1000, spent=900)
     assert state.balances[DAY.key] == LineBalance(period_start("day", tomorrow), spent=0, reserved=400)
 
 
 def test_a_clock_that_goes_back_opens_no_second_day() -> None:
-    state = moved(opening([DAY], NOON), ANYONE, NOON, spent=900)
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, spent=900)
     assert headroom(state, ANYONE, NOON - 86400) == 100
 
 
 def test_a_provider_that_bills_above_the_bound_is_recorded_and_stops_the_line() -> None:
-    state = moved(opening([DAY], NOON), ANYONE, NOON, reserved=1000)
-    state = moved(state, ANYONE, NOON, reserved=-1000, spent=1200)
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved=1000)
+    state = moved(state, [DAY.key], NOON, reserved=-1000, spent=1200)
     assert state.balances[DAY.key].spent == 1200
     assert headroom(state, ANYONE, NOON) == 0
 
@@ -151,17 +157,17 @@ def test_balances_of_the_ledger_count_from_the_first_second() -> None:
 
 def test_balances_read_again_replace_what_was_known() -> None:
     start = period_start("day", NOON)
-    state = moved(opening([DAY], NOON), ANYONE, NOON, reserved=700)
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved=700)
     state = refreshed(state, {DAY.key: LineBalance(start, 10, 20), ("all", "hour"): LineBalance(start, 1)})
     assert state.balances == {DAY.key: LineBalance(start, 10, 20)}
     assert refreshed(state, {DAY.key: LineBalance(start - 86400, 999)}) == state
     # A settlement that the database told already doesn't make room twice.
-    assert moved(state, ANYONE, NOON, reserved=-700, spent=0).balances[DAY.key] == LineBalance(start, 10, 0)
+    assert moved(state, [DAY.key], NOON, reserved=-700, spent=0).balances[DAY.key] == LineBalance(start, 10, 0)
 
 
 def test_what_a_refusal_of_the_database_says_is_known_from_then_on() -> None:
     start = period_start("day", NOON)
-    state = moved(opening([DAY], NOON), ANYONE, NOON, reserved=100)
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved=100)
     state = taken_at_least(state, DAY.key, start, 990)
     assert state.balances[DAY.key] == LineBalance(start, 890, 100)
     assert taken_at_least(state, DAY.key, start, 500) == state
@@ -173,12 +179,12 @@ def test_alerts_tell_each_threshold_once_a_period() -> None:
     line = BudgetLine("all", "day", 1000, (Decimal(1), Decimal("0.5"), Decimal("0.8")))
     state = opening([line, BudgetLine("key:k1", "day", 0, (Decimal(1),))], NOON)
     assert alerts(state, frozenset()) == ()
-    state = moved(state, ANYONE, NOON, reserved=850)
+    state = moved(state, [DAY.key], NOON, reserved=850)
     found = alerts(state, frozenset())
     assert [(alert.at, alert.taken_nano) for alert in found] == [(Decimal("0.5"), 850), (Decimal("0.8"), 850)]
     told = {alert.key for alert in found}
     assert alerts(state, told) == ()
-    next_day = moved(rolled(state, NOON + 86400), ANYONE, NOON + 86400, spent=500)
+    next_day = moved(rolled(state, NOON + 86400), [DAY.key], NOON + 86400, spent=500)
     assert [alert.at for alert in alerts(next_day, told)] == [Decimal("0.5")]
 
 

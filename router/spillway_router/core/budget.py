@@ -2,9 +2,9 @@
 
 The database judges every hold inside the transaction that stores it (ledger/posting.py), so on every line
 `spent + reserved + bound <= limit` for any number of processes. The state here is a cached copy of the balances: it
-lets the policy leave out backends that have no headroom left, gives the wording of a refusal, and says when a threshold is
-passed. It follows this process's own holds and charges at once (`moved`) and everybody's when it is read again
-(`refreshed`), so it may be a second old; being wrong costs a look at the database, never money.
+lets the policy leave out backends that have no headroom left, and says when a threshold is passed. It follows this
+process's own holds and charges at once (`moved`) and everybody's when it is read again (`refreshed`), so it may be a
+second old; being wrong costs a look at the database, never money.
 
 If a provider bills more than the bound, the balance records the truth and the line refuses everything until its period
 ends. A hold belongs to the period in which it was taken: settling it later changes nothing in the period that runs by
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal, get_args
 
 Period = Literal["hour", "day", "month"]
@@ -125,15 +126,21 @@ def covers(scope: str, spender: Spender) -> bool:
     kind, _, name = scope.partition(":")
     if kind == "all":
         return True
-    return name == {"backend": spender.backend, "key": spender.key_id, "tier": spender.tier}[kind]
+    return name == (spender.backend if kind == "backend" else spender.key_id if kind == "key" else spender.tier)
 
 
 def period_start(period: Period, now: float) -> int:
     """First second (epoch, UTC) of the hour, day or month that `now` is in."""
+    return _start_of_hour(period, int(now // 3600))
+
+
+@lru_cache(maxsize=256)
+def _start_of_hour(period: Period, hour: int) -> int:
+    """All periods begin with an hour, so the hour since the epoch says which one it is."""
     seconds = _SECONDS.get(period)
     if seconds is not None:
-        return int(now // seconds) * seconds
-    day = datetime.fromtimestamp(now, UTC)
+        return hour * 3600 // seconds * seconds
+    day = datetime.fromtimestamp(hour * 3600, UTC)
     return int(datetime(day.year, day.month, 1, tzinfo=UTC).timestamp())
 
 
@@ -180,27 +187,27 @@ def rolled(state: BudgetState, now: float) -> BudgetState:
 def headroom(state: BudgetState, spender: Spender, now: float) -> int | None:
     """Nano-dollars this spender may still reserve now (0 or more), None where no line covers it."""
     state = rolled(state, now)
-    rooms = [line.limit_nano - state.balances[line.key].taken for line in covering(state, spender)]
+    rooms = [line.limit_nano - state.balances[line.key].taken for line in covering(state.lines, spender)]
     return max(0, min(rooms)) if rooms else None
 
 
-def covering(state: BudgetState, spender: Spender) -> list[BudgetLine]:
-    """The lines that cap this spender, the one with the least room first."""
-    lines = [line for line in state.lines if covers(line.scope, spender)]
-    return sorted(lines, key=lambda line: line.limit_nano - state.balances[line.key].taken)
+def covering(lines: Iterable[BudgetLine], spender: Spender) -> tuple[BudgetLine, ...]:
+    """The lines that cap this spender."""
+    return tuple(line for line in lines if covers(line.scope, spender))
 
 
-def moved(state: BudgetState, spender: Spender, at: float, *, spent: int = 0, reserved: int = 0) -> BudgetState:
-    """The state after a hold or charge of an attempt that was reserved at `at`: nano-dollars to add to each line."""
+def moved(state: BudgetState, keys: Iterable[LineKey], at: float, *, spent: int = 0, reserved: int = 0) -> BudgetState:
+    """The state after a hold or charge of an attempt that was reserved at `at`: nano-dollars to add to the lines that
+    cover it."""
     balances = dict(state.balances)
-    for line in state.lines:
-        balance = balances[line.key]
-        if covers(line.scope, spender) and balance.period_start == period_start(line.period, at):
+    for key in keys:
+        balance = balances.get(key)
+        if balance is not None and balance.period_start == period_start(key[1], at):
             # Never below zero: a balance read in between may know of the settlement already.
-            balances[line.key] = LineBalance(
+            balances[key] = LineBalance(
                 balance.period_start, max(0, balance.spent + spent), max(0, balance.reserved + reserved)
             )
-    return replace(state, balances=balances)
+    return BudgetState(state.lines, balances)
 
 
 def taken_at_least(state: BudgetState, key: LineKey, start: int, taken: int) -> BudgetState:

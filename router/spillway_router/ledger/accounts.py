@@ -42,6 +42,7 @@ from spillway_router.ledger.writer import LedgerWriter
 Durable = asyncio.Future[CapReached | None]
 """Done when a row is on disk; raises LedgerError."""
 
+MOST_COVERS = 10_000
 MOST_OWED = 10_000
 """Closing entries that wait for the disk to come back; as many as calls can have been in flight when it broke."""
 
@@ -80,6 +81,14 @@ class HoldRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class _Cover:
+    """The budgets that cover a spender: their lines, and these as caps in their current periods."""
+
+    keys: tuple[LineKey, ...]
+    caps: tuple[Cap, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """How an attempt ended, for its charge. `usage` None: not known, and a paid attempt is charged its bound."""
 
@@ -112,6 +121,9 @@ class Accounts:
         self._router_id = router_id
         self._told: set[AlertKey] = set()
         self._state = budget.opening(lines, wall())
+        self._hour = 0
+        self._covers: dict[tuple[str, str, str], _Cover] = {}
+        """By backend, key and tier; good for one hour, as every period ends with an hour."""
         self._owed: dict[tuple[str, int, str], tuple[Entry, Hold]] = {}
         self.lost_rows = 0
 
@@ -119,6 +131,7 @@ class Accounts:
         """Take budgets from a configuration, with what the ledger says of their current periods."""
         now = self._now()
         self._state = budget.opening(lines, now, read_balances(ledger, lines, now))
+        self._covers.clear()
         self._tell()
 
     async def refresh(self, ledger: Ledger) -> None:
@@ -157,15 +170,8 @@ class Accounts:
         if not self._writer.may_spend:
             return HoldRefused("ledger", "paid calls are paused: the ledger can't promise to keep their cost")
         hold = Hold(facts, backend, why, attempt_no, int(now * 1000), bound_nano, stored=True)
-        spender = _spender(facts, backend)
-        self._state = budget.rolled(self._state, now)
-        lines = budget.covering(self._state, spender)
-        caps = tuple(
-            Cap(line.scope, line.period, self._state.balances[line.key].period_start * 1000, line.limit_nano)
-            for line in lines
-        )
         try:
-            reached = await self._writer.submit((self._reserved(hold),), caps)
+            reached = await self._writer.submit((self._reserved(hold),), self._cover(hold, now).caps)
         except LedgerError as error:
             return HoldRefused("ledger", f"paid calls are paused: {error}")
         except BaseException:
@@ -197,12 +203,10 @@ class Accounts:
             self._move(hold, reserved=-hold.reserved_nano, spent=amount)
             return amount, self._close(entry, hold)
         try:
-            durable = self._writer.submit((entry,))
+            return amount, self._writer.submit((entry,), on_failure=self._count_lost)
         except LedgerError:
             self.lost_rows += 1
             return amount, None
-        durable.add_done_callback(self._count_lost)
-        return amount, durable
 
     @staticmethod
     async def durable(row: Durable | None) -> None:
@@ -294,18 +298,16 @@ class Accounts:
     def _close(self, entry: Entry, hold: Hold) -> Durable | None:
         """Queue an entry that ends a hold; what can't be stored now is owed."""
         try:
-            durable = self._writer.submit((entry,), closing=True)
+            return self._writer.submit(
+                (entry,), closing=True, on_failure=lambda error: self._not_closed(entry, hold, error)
+            )
         except LedgerFullError:
             self._owe(entry, hold)
-            return None
         except LedgerError:
-            self.lost_rows += 1  # closed: another process will charge the bound
-            return None
-        durable.add_done_callback(lambda row: self._closed(entry, hold, row))
-        return durable
+            self.lost_rows += 1  # the writer is closed: another process will charge the bound
+        return None
 
-    def _closed(self, entry: Entry, hold: Hold, row: Durable) -> None:
-        error = None if row.cancelled() else row.exception()
+    def _not_closed(self, entry: Entry, hold: Hold, error: LedgerError) -> None:
         if isinstance(error, LedgerUnavailableError):
             self._owe(entry, hold)
         elif isinstance(error, EntryConflictError):
@@ -313,7 +315,7 @@ class Accounts:
             # there already was made from the provider's bill, and stands.
             if entry.kind != "adjusted":
                 self._close(corrected(entry, hold.reserved_nano), hold)
-        elif error is not None:
+        else:
             self.lost_rows += 1
 
     def _owe(self, entry: Entry, hold: Hold) -> None:
@@ -322,20 +324,35 @@ class Accounts:
         else:
             self.lost_rows += 1
 
-    def _count_lost(self, row: Durable) -> None:
-        if not row.cancelled() and row.exception() is not None:
-            self.lost_rows += 1
+    def _count_lost(self, _error: LedgerError) -> None:
+        self.lost_rows += 1
+
+    def _cover(self, hold: Hold, now: float) -> _Cover:
+        hour = int(now // 3600)
+        if hour != self._hour or len(self._covers) > MOST_COVERS:
+            self._hour = hour
+            self._covers.clear()
+            self._state = budget.rolled(self._state, now)
+        caller = hold.facts.caller
+        who = (hold.backend.name, caller.key_id, caller.tier)
+        cover = self._covers.get(who)
+        if cover is None:
+            lines = budget.covering(self._state.lines, Spender(*who))
+            caps = (Cap(x.scope, x.period, budget.period_start(x.period, now) * 1000, x.limit_nano) for x in lines)
+            cover = self._covers[who] = _Cover(tuple(line.key for line in lines), tuple(caps))
+        return cover
 
     def _move(self, hold: Hold, *, reserved: int, spent: int = 0) -> None:
-        if self._state.lines:
-            spender = _spender(hold.facts, hold.backend)
-            self._state = budget.moved(self._state, spender, hold.ts / 1000, spent=spent, reserved=reserved)
+        keys = self._cover(hold, self._now()).keys
+        if keys:
+            self._state = budget.moved(self._state, keys, hold.ts / 1000, spent=spent, reserved=reserved)
             self._tell()
 
     def _tell(self) -> None:
-        for alert in budget.alerts(self._state, self._told):
-            self._told.add(alert.key)
-            self._on_alert(alert)
+        if any(line.alert_at for line in self._state.lines):
+            for alert in budget.alerts(self._state, self._told):
+                self._told.add(alert.key)
+                self._on_alert(alert)
 
 
 _NO_USAGE = Usage(0, 0)

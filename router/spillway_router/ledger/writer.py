@@ -58,7 +58,8 @@ class WriterHealth:
     queued_rows: int = 0
 
 
-_Submission = tuple[Write, asyncio.Future[CapReached | None]]
+OnFailure = Callable[[LedgerError], None]
+_Submission = tuple[Write, asyncio.Future[CapReached | None], OnFailure | None]
 _Batch = list[_Submission]
 _Result = CapReached | LedgerError | None
 
@@ -112,7 +113,12 @@ class LedgerWriter:
         return self._reason is None and not self._closed and self._queued_rows < self._max_rows
 
     def submit(
-        self, entries: tuple[Entry, ...], caps: tuple[Cap, ...] = (), *, closing: bool = False
+        self,
+        entries: tuple[Entry, ...],
+        caps: tuple[Cap, ...] = (),
+        *,
+        closing: bool = False,
+        on_failure: OnFailure | None = None,
     ) -> asyncio.Future[CapReached | None]:
         """Queue entries, stored together under these caps; the future resolves when they are on disk, or with the cap
         that stopped them.
@@ -120,6 +126,8 @@ class LedgerWriter:
         The future raises EntryRejectedError, EntryConflictError or LedgerUnavailableError; then nothing is stored.
         Raises LedgerFullError or LedgerClosedError at once if they can't be queued. `closing` entries end a hold that
         is stored: they may still be queued when others can't, as they are as many as the calls in flight at most.
+        `on_failure` is called on the loop with the error, whether or not somebody still waits for the future; it costs
+        nothing where all goes well, unlike a callback of the future.
         """
         if self._closed:
             raise LedgerClosedError("the ledger writer is closed")
@@ -130,7 +138,7 @@ class LedgerWriter:
         self._queued_rows += len(entries)
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered.append((Write(entries, caps), future))
+        self._gathered.append((Write(entries, caps), future, on_failure))
         return future
 
     def _hand_over(self) -> None:
@@ -151,7 +159,7 @@ class LedgerWriter:
             self._queue.put(None)
         done, _ = await asyncio.wait({self._stopped}, timeout=timeout_s)
         for batch in self._handed_over:
-            for _, future in batch:
+            for _, future, _ in batch:
                 if not future.done():
                     future.set_exception(LedgerUnavailableError(f"the ledger did not finish within {timeout_s} s"))
         return bool(done)
@@ -161,13 +169,17 @@ class LedgerWriter:
     def _acknowledge(self, batches: int, batch: _Batch, results: Sequence[_Result]) -> None:
         for _ in range(batches):
             self._handed_over.popleft()
-        for (write, future), result in zip(batch, results, strict=True):
+        for (write, future, on_failure), result in zip(batch, results, strict=True):
             rows = len(write.entries)
             self._queued_rows -= rows
             if isinstance(result, LedgerError):
                 self._failed_rows += rows
                 if not future.done():  # its request may have been cancelled meanwhile
                     future.set_exception(result)
+                    if on_failure is not None:
+                        future.exception()  # it is taken care of, even if nobody waits
+                if on_failure is not None:
+                    on_failure(result)
                 continue
             if result is None:
                 self._stored_rows += rows
@@ -217,7 +229,7 @@ class LedgerWriter:
 
     def _store(self, batch: _Batch) -> Sequence[_Result]:
         try:
-            return self._ledger.commit([write for write, _ in batch])
+            return self._ledger.commit([write for write, _, _ in batch])
         except LedgerError as error:
             reason = str(error)
         except Exception as error:
