@@ -12,19 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.tariff import Usage, price
+from spillway_router.core.tariff import Tariff, Usage, price
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.catalogue import (
     capabilities_for,
     load_catalogue,
     provider_for,
     target,
-    tariff_for,
 )
 from spillway_router.providers.prices import record
 
 CATALOGUE = load_catalogue()
 TODAY = date(2026, 11, 20)
+
+
+def tariff_for(provider: str, model: str, today: date) -> Tariff | None:
+    """The shipped price of a model on a day."""
+    found = record(provider, model)
+    return None if found is None else found.tariff(today)
 
 
 def test_the_promised_providers_are_there() -> None:
@@ -192,11 +197,11 @@ def test_a_mistake_in_an_entry_is_told(tmp_path: Path, change: str, fix: str) ->
 def test_the_prices_are_not_kept_in_memory() -> None:
     """Looking up a price leaves nothing of the file behind: a router knows a handful of models."""
     code = (
-        "import tracemalloc, datetime\n"
-        "from spillway_router.providers.catalogue import load_catalogue, tariff_for\n"
-        "catalogue = load_catalogue(); tariff_for('groq', 'openai/gpt-oss-20b', datetime.date(2026, 11, 20))\n"
+        "import tracemalloc\n"
+        "from spillway_router.providers import prices\n"
+        "prices.book().record('groq', 'openai/gpt-oss-20b')\n"
         "tracemalloc.start(); before = tracemalloc.get_traced_memory()[0]\n"
-        "kept = [tariff_for('openai', 'gpt-5.4', datetime.date(2026, 11, 20)) for _ in range(5)]\n"
+        "kept = [prices.book().record('openai', 'gpt-5.4') for _ in range(5)]\n"
         "assert all(kept); print(tracemalloc.get_traced_memory()[0] - before)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

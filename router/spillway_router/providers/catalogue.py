@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -52,12 +51,6 @@ def load_catalogue(path: Path = CATALOGUE_FILE) -> Mapping[str, CatalogueEntry]:
 def provider_for(entry: CatalogueEntry) -> Provider:
     """The adapter that speaks the entry's protocol."""
     return ADAPTERS[entry.adapter](entry)
-
-
-def tariff_for(provider: str, model: str, today: date) -> Tariff | None:
-    """The shipped price of a model on `today`, None where it has none. A user's own list is read with prices.book."""
-    found = prices.record(provider, model)
-    return None if found is None else found.tariff(today)
 
 
 def capabilities_for(entry: CatalogueEntry, known: ModelRecord | None) -> frozenset[Capability]:
