@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from copy import deepcopy
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -290,6 +292,12 @@ def test_a_tariff_needs_a_real_date_and_usage_real_counts() -> None:
         Usage(1, 0, cache_write_long_tokens=-1)
     with pytest.raises(TariffError, match="n of 1"):
         upper_bound(1, 0, 1, 0, Tariff(Decimal(1), Decimal(1)))
+
+
+@given(tariffs)
+def test_a_tariff_is_a_plain_value(tariff: Tariff) -> None:
+    assert pickle.loads(pickle.dumps(tariff)) == tariff == deepcopy(tariff)
+    assert hash(replace(tariff)) == hash(tariff)
 
 
 def test_free_means_that_nothing_can_cost() -> None:

@@ -165,6 +165,21 @@ def test_what_is_withdrawn_or_ended_is_off_and_what_is_stale_warned_of(file: Pat
     assert "checked 294 days ago (2026-01-31)" in warning.problem
 
 
+def test_check_tells_a_stale_price_and_finds_no_mistake(file: Path, tmp_path: Path) -> None:
+    stale = (
+        "  - {name: old, provider: generic, base_url: 'http://127.0.0.1:9/v1', model: m, api_key: k,\n"
+        "     price: {input_per_million: '1', output_per_million: '1', checked_on: 2020-01-31}}\n"
+    )
+    ledger = f"ledger: {{url: 'sqlite:///{tmp_path / 'ledger.db'}'}}\n"
+    file.write_text(f"{ledger}prices: {{stale_after_days: 30}}\nbackends:\n{stale}")
+    shown = spillway("check", "-c", file, "--offline")
+    assert shown.exit_code == 0, shown.output
+    assert "  warn   line 4, backends.old: its price was checked" in shown.stdout
+    assert "prices.stale_after_days = 30" in shown.stdout
+    (told,) = answer("check", "-c", file, "--offline")["warnings"]
+    assert (told["where"], told["line"]) == ("backends.old", 4)
+
+
 def test_a_price_of_ones_own_outweighs_the_list(file: Path) -> None:
     file.write_text(
         file.read_text().replace(

@@ -185,7 +185,9 @@ def listing(*prices: dict[str, str], **more: str) -> bytes:
     return orjson.dumps({"providers": {"generic": {"cloud-m": {"prices": list(prices), **more}}}})
 
 
-def test_a_new_day_takes_up_its_price_and_a_withdrawal_turns_off(tmp_path: Path) -> None:
+def test_a_new_day_takes_up_its_price_and_a_withdrawal_turns_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     today = date.today()
     tomorrow, later = today + timedelta(1), today + timedelta(2)
     old = {"from": (today - timedelta(9)).isoformat(), "input": "1", "output": "1"}
@@ -195,6 +197,7 @@ def test_a_new_day_takes_up_its_price_and_a_withdrawal_turns_off(tmp_path: Path)
         done = chat({"prompt_tokens": 1000, "completion_tokens": 0})
         (tmp_path / "prices.json").write_bytes(listing(old, new, retired_on=later.isoformat()))
         async with FaultUpstream(done) as far, FaultUpstream(done) as near, _listed(far, near, tmp_path) as router:
+            assert f"is withdrawn on {later}, in 2 days" in caplog.text
             first = await router.chat()
             assert spent(router, first.headers["x-request-id"])[1].amount_nano == 1_000_000
             await router.runtime.reprice(tomorrow)

@@ -21,7 +21,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal, InvalidOperation
-from types import MappingProxyType
 
 NANO = 10**9
 """Nano-dollars in one US dollar."""
@@ -173,7 +172,7 @@ class Tariff:
         row = _row(self.rates, unit)
         for slot, made in (
             ("_base", row),
-            ("_ladders", MappingProxyType(_ladders(row, self.steps, unit))),
+            ("_ladders", _ladders(row, self.steps, unit)),
             ("_request", _units(self.per_request, unit)),
             ("_second", _units(self.per_second, unit)),
             ("_unit", unit),
