@@ -16,6 +16,8 @@ from tests.ledger.books import Bill, keep
 from spillway_router.core.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.tariff import Tariff, nano_from_usd, usd
 from spillway_router.ledger.closing import idle_id, is_closed
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.keys import KeySpec, KeyStore
 from spillway_router.ledger.report_csv import COLUMNS, report_csv
 from spillway_router.ledger.report_html import report_html
 from spillway_router.ledger.report_json import report_values
@@ -30,6 +32,7 @@ from spillway_router.ledger.report_range import (
     read_range,
     start_of,
 )
+from spillway_router.ledger.report_words import group_name
 from spillway_router.ledger.reports import Terms, build_report
 from spillway_router.ledger.sqlite import SqliteLedger
 
@@ -144,6 +147,20 @@ def test_the_cheapest_alternative_prices_each_group(kept: tuple[SqliteLedger, li
     parts: Sequence[int] = [row.all_cloud_nano for row in report.groups if row.all_cloud_nano is not None]
     whole = next(a.all_cloud_nano for a in report.alternatives if a.name == "groq/oss")
     assert abs(sum(parts) - whole) <= len(parts), "each group is rounded by itself"
+
+
+def test_api_keys_are_shown_by_name(tmp_path: Path) -> None:
+    ledger = SqliteLedger.open(tmp_path / "x.db")
+    made = KeyStore(ledger).create(KeySpec("ann"), b"ann123", bytes(32), 1)
+    ts = start_of(FIRST)
+    paid = Entry(
+        kind="charged", request_id="r", attempt_no=1, ts=ts, key_id=made.record.id, amount_nano=5, tariff_ref="t"
+    )
+    ledger.append((paid,))
+    (row,) = build_report(ledger, one_day(FIRST), TERMS, ts + 1, ("key",)).groups
+    ledger.close()
+    assert (row.keys, row.labels) == ({"key": made.record.id}, {"key": "ann"})
+    assert group_name(row, "key") == f"ann ({made.record.id})"
 
 
 def test_html_is_one_safe_file(tmp_path: Path) -> None:

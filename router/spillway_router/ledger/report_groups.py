@@ -7,7 +7,7 @@ day or month, or, where the grouping tells more apart than days, in an idle row 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from spillway_router.core.tariff import Tariff, price_many
@@ -31,13 +31,14 @@ _OF_ENTRY: dict[GroupKey, Callable[[Entry | Total], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """All of a report's costs: attempts with what they used, days with what was idle, open holds, and the tariff of the
-    cheapest alternative."""
+    """All of a report's costs: attempts with what they used, days with what was idle, open holds; the tariff of the
+    cheapest alternative, and the names of API keys by their ids."""
 
     lines: Sequence[Line]
     days: Sequence[FixedDay]
     holds: Sequence[Entry]
     cheapest: Tariff | None
+    key_names: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -66,7 +67,9 @@ def group_rows(costs: Costs, by: tuple[GroupKey, ...]) -> tuple[GroupRow, ...]:
     for day in costs.days:
         if day.split.idle_nano or not apart:
             groups[apart, tuple(_key(key, day.day, None) for key in by)].idle_nano += day.split.idle_nano
-    return tuple(_row(by, words, idle, groups[idle, words], costs.cheapest) for idle, words in sorted(groups))
+    return tuple(
+        _row(dict(zip(by, words, strict=True)), idle, groups[idle, words], costs) for idle, words in sorted(groups)
+    )
 
 
 def _key(key: GroupKey, day: str, row: Entry | Total | None) -> str:
@@ -75,16 +78,16 @@ def _key(key: GroupKey, day: str, row: Entry | Total | None) -> str:
     return "" if row is None else _OF_ENTRY[key](row)
 
 
-def _row(
-    by: tuple[GroupKey, ...], words: tuple[str, ...], idle: bool, of: _Gathered, cheapest: Tariff | None
-) -> GroupRow:
+def _row(keys: Mapping[str, str], idle: bool, of: _Gathered, costs: Costs) -> GroupRow:
     served = served_of(of.totals)
     total_nano = of.used_nano + of.idle_nano + of.cloud_nano
     all_cloud = None
-    if cheapest is not None:
-        all_cloud = price_many(served.prompt_tokens, 0, served.completion_tokens, served.answers, cheapest)
+    if costs.cheapest is not None:
+        all_cloud = price_many(served.prompt_tokens, 0, served.completion_tokens, served.answers, costs.cheapest)
+    name = costs.key_names.get(keys.get("key", ""))
     return GroupRow(
-        keys=dict(zip(by, words, strict=True)),
+        keys=keys,
+        labels={} if name is None else {"key": name},
         idle=idle,
         served=served,
         used_nano=of.used_nano,

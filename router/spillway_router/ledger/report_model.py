@@ -126,12 +126,14 @@ class AllLocal:
 class GroupRow:
     """One group of the grouping asked for: its keys by name, and its cost. All groups sum to the report.
 
+    `labels`: for people, what stands beside a key that says little by itself (the name of an API key).
     `used_nano` is its share of the GPUs, `idle_nano` unused GPU time (in the groups of days and months; else one row of
     its own, `idle` True, holds all of it), `cloud_nano` with what isn't settled. `all_cloud_nano`: its answers at the
     alternative that is cheapest for the whole report.
     """
 
     keys: Mapping[str, str]
+    labels: Mapping[str, str]
     idle: bool
     served: Served
     used_nano: int

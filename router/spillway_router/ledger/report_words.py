@@ -55,7 +55,8 @@ def group_name(row: GroupRow, key: str) -> str:
     """What stands for one key of a group: its value, or a word where it has none."""
     value = row.keys[key]
     if not row.idle:
-        return value or "(none)"
+        label = row.labels.get(key)
+        return (value or "(none)") if label is None else f"{label} ({value})"
     first = next(name for name in row.keys if name not in ("day", "month"))
     return "(idle GPU time)" if key == first else value
 

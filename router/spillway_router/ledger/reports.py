@@ -100,9 +100,14 @@ def build_report(
         all_local=_all_local(fixed, shape, total_nano),
         capacity_per_day=86_400e6 * fixed.gpus * shape.requests / shape.work_us if shape.work_us else None,
         by=by,
-        groups=group_rows(Costs(books.lines, days, books.holds, at), by) if by else (),
+        groups=group_rows(Costs(books.lines, days, books.holds, at, _key_names(ledger, by)), by) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
     )
+
+
+def _key_names(ledger: Ledger, by: tuple[GroupKey, ...]) -> dict[str, str]:
+    records = ledger.keys() if "key" in by else ()
+    return {record.id: record.name for record in records}
 
 
 def _fixed_side(books: _Books, gpu: GpuRental) -> FixedSide:

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from datetime import date, timedelta
+from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import apsw
+import orjson
 
 from spillway_router.ledger.base import Total
 from spillway_router.ledger.queries import REQUESTS, TOTALS
@@ -23,8 +26,8 @@ from spillway_router.ledger.sqlite_file import translated
 ROWS_TO_SHARE = 100_000
 """From about so many rows on, two threads are worth their start."""
 _FIELDS = tuple(f.name for f in fields(Total))
-_KEYS = _FIELDS.index("attempts")
-_LOCAL, _DOCUMENT = _FIELDS.index("local"), _FIELDS.index("document")
+_group = attrgetter(*_FIELDS[: _FIELDS.index("attempts")])
+_EPOCH = date(1970, 1, 1)
 _ENDS = (
     "SELECT seq, ts FROM entries WHERE ts >= ? AND ts < ? ORDER BY ts LIMIT 1",
     "SELECT seq, ts FROM entries WHERE ts >= ? AND ts < ? ORDER BY ts DESC LIMIT 1",
@@ -48,11 +51,11 @@ class Scans:
         with self._lock, translated(self._path):
             middle = self._middle(start_ms, end_ms)
             if middle is None:
-                return tuple(_total(row) for row in self._read(0, TOTALS, (start_ms, end_ms)))
+                return _merged(self._read(0, TOTALS, (start_ms, end_ms)))
             with ThreadPoolExecutor(1, "ledger-scan") as other:
                 late = other.submit(self._read, 1, TOTALS, (middle, end_ms))
                 early = self._read(0, TOTALS, (start_ms, middle))
-                return _merged((*early, *late.result()))
+                return _merged(early + late.result())
 
     def requests(self, start_ms: int, end_ms: int) -> int:
         """See Ledger.requests."""
@@ -78,17 +81,22 @@ class Scans:
 
 
 def _merged(rows: Iterable[tuple[Any, ...]]) -> tuple[Total, ...]:
-    """Rows of two ranges as one: the groups of the day they were parted on are in both."""
-    sums: dict[tuple[Any, ...], tuple[int, ...]] = {}
-    for row in rows:
-        key, values = row[:_KEYS], row[_KEYS:]
+    """The groups of one range or two: those of the day on which two were parted are in both."""
+    sums: dict[str, tuple[int, ...]] = {}
+    for key, *values in rows:
         known = sums.get(key)
-        sums[key] = values if known is None else tuple(a + b for a, b in zip(known, values, strict=True))
-    in_order = sorted(sums, key=lambda key: (*key[:_LOCAL], -key[_LOCAL], *key[_LOCAL + 1 :]))
-    return tuple(_total((*key, *sums[key])) for key in in_order)
+        sums[key] = tuple(values) if known is None else tuple(a + b for a, b in zip(known, values, strict=True))
+    found = [_total(orjson.loads(key), values) for key, values in sums.items()]
+    return tuple(sorted(found, key=_order))
 
 
-def _total(row: tuple[Any, ...]) -> Total:
-    values = dict(zip(_FIELDS, row, strict=True))
-    values["local"], values["document"] = bool(row[_LOCAL]), bool(row[_DOCUMENT])
-    return Total(**values)
+def _total(group: list[Any], values: tuple[int, ...]) -> Total:
+    named = dict(zip(_FIELDS, (*group, *values), strict=True))
+    named["day"] = (_EPOCH + timedelta(days=group[0])).isoformat()
+    named["local"], named["document"] = bool(named["local"]), bool(named["document"])
+    return Total(**named)
+
+
+def _order(total: Total) -> tuple[Any, ...]:
+    day, local, *rest = _group(total)
+    return (day, not local, *rest)
