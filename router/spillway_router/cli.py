@@ -13,6 +13,7 @@ from spillway_router.commands.chat import chat
 from spillway_router.commands.check import check
 from spillway_router.commands.explain import explain
 from spillway_router.commands.keys import keys_app
+from spillway_router.commands.ledger import ledger_app
 from spillway_router.commands.prices import prices_app
 from spillway_router.commands.rentals import rentals_app
 from spillway_router.commands.report import report_app
@@ -24,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="A rented GPU
 for command in (route, up, check, chat, explain):
     app.command()(command)
 app.add_typer(keys_app, name="keys")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(prices_app, name="prices")
 app.add_typer(report_app, name="report")
 app.add_typer(rentals_app, name="rentals")

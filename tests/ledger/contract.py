@@ -271,6 +271,9 @@ class LedgerContract:
         again.append((entry("charged", "e", local=True),))
         assert [row.row[1] for row in again.chain()][99:] == ["a99", "b0", "b1", "b2", "c", "d", "e"]
         assert assert_chain_holds(ledger) == 106
+        third = list(ledger.chain())[2]
+        assert next(ledger.chain(third.seq)).row[1] == "a3"
+        assert list(ledger.chain(list(ledger.chain())[-1].seq)) == []
 
     def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         first = RentalRecord("rent_1", "a100-80", 2, 1_390_000_000, "reserved", T0, None, "cli")

@@ -258,8 +258,8 @@ class Ledger(KeyTable, RentalTable, Protocol):
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
         """Entries with `ts` in [start, end) in the order they were written, read in bounded chunks."""
 
-    def chain(self) -> Iterator[Linked]:
-        """All rows with their links in the order they were written, read in bounded chunks."""
+    def chain(self, after_seq: int = 0) -> Iterator[Linked]:
+        """Rows after that one with their links, in the order they were written, read in bounded chunks."""
 
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
         """Sums per group of the charged and adjusted rows with `ts` in [start, end), in the order of the group keys,

@@ -146,9 +146,9 @@ class PostgresLedger(Ledger):
             for row in rows:
                 yield entry_of(row[1:])
 
-    def chain(self) -> Iterator[Linked]:
+    def chain(self, after_seq: int = 0) -> Iterator[Linked]:
         """See Ledger.chain."""
-        seq = 0
+        seq = after_seq
         while rows := self._read(LINKED_AFTER, (seq, _READ_CHUNK)):
             seq = rows[-1][0]
             for row in rows:

@@ -127,10 +127,11 @@ class MemoryLedger(Ledger):
         """See Ledger.entries_between."""
         return iter([e for e in self._all() if start_ms <= e.ts < end_ms])
 
-    def chain(self) -> Iterator[Linked]:
+    def chain(self, after_seq: int = 0) -> Iterator[Linked]:
         """See Ledger.chain."""
         pairs = zip(self._all(), list(self._links), strict=True)
-        return iter([Linked(seq, row_of(entry), link) for seq, (entry, link) in enumerate(pairs, 1)])
+        rows = [Linked(seq, row_of(entry), link) for seq, (entry, link) in enumerate(pairs, 1)]
+        return iter(rows[after_seq:])
 
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
         """See Ledger.totals."""

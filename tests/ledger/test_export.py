@@ -1,0 +1,150 @@
+"""Exports: FOCUS rows sum to the bill on both sides; JSON lines give every entry back; bills reconcile."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.ledger.contract import D0, DAY, T0, entry
+
+from spillway_router.ledger.base import RentalRecord
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.export import FOCUS_COLUMNS, export_focus, export_jsonl
+from spillway_router.ledger.orphans import unknown_charge
+from spillway_router.ledger.reconcile import Bill, BillError, read_bills, reconcile, unknown_charges
+from spillway_router.testing import MemoryLedger
+
+FIRST = date(2026, 9, 21)
+NOW = D0 + 10 * DAY
+
+
+def rows_of(ledger: MemoryLedger, days: int = 1) -> list[dict[str, str]]:
+    out = io.StringIO()
+    after = datetime.fromtimestamp((D0 + days * DAY) / 1000, UTC).date()
+    count = export_focus(ledger, FIRST, after, NOW, out)
+    found = list(csv.DictReader(io.StringIO(out.getvalue())))
+    assert len(found) == count
+    return found
+
+
+def total(rows: Sequence[dict[str, str]], column: str, **where: str) -> Decimal:
+    return sum((Decimal(row[column]) for row in rows if all(row[k] == v for k, v in where.items())), Decimal(0))
+
+
+def local(number: int, gpu_us: int, ts: int = T0) -> Entry:
+    return entry("charged", f"l{number}", ts=ts, local=True, backend="local", status="ok", gpu_us=gpu_us)
+
+
+def test_rented_time_is_bought_used_and_unused() -> None:
+    ledger = MemoryLedger()
+    ledger.append(
+        (
+            entry("gpu_hour", "rent_1", amount_nano=1_390_000_001, gpu_us=3_600_000_000, ts=T0),
+            local(1, 900_000_000),
+            local(2, 300_000_000),
+            entry("charged", "c1", amount_nano=149_925, status="ok", prompt_tokens=1155, completion_tokens=211),
+            entry("charged", "free", status="ok"),
+            entry("reserved", "open", reserved_nano=5),
+        )
+    )
+    found = rows_of(ledger)
+    assert tuple(found[0]) == FOCUS_COLUMNS
+    assert [row["ChargeCategory"] for row in found] == ["Purchase", "Usage", "Usage", "Usage", "Usage", "Usage"]
+    purchase, used = found[0], found[1]
+    assert (purchase["BilledCost"], purchase["EffectiveCost"]) == ("1.390000001", "0.000000")
+    assert purchase["PricingQuantity"] == "1.000000000"
+    assert (used["BilledCost"], used["EffectiveCost"][:6]) == ("0.000000", "0.3475")
+    assert used["CommitmentDiscountStatus"] == "Used"
+    assert used["CommitmentDiscountId"] == purchase["CommitmentDiscountId"]
+    assert total(found, "EffectiveCost", CommitmentDiscountStatus="Unused") == Decimal("0.926666667")
+    assert total(found, "BilledCost") == total(found, "EffectiveCost") == Decimal("1.390149926")
+    assert [row["x_RequestId"] for row in found if row["ProviderName"] == "groq"] == ["c1", "free"]
+    assert used["ChargePeriodStart"] == "2026-09-21T14:13:20Z"
+    assert used["BillingPeriodEnd"] == "2026-10-01T00:00:00Z"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 10**10)), max_size=12),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 10**10), st.integers(0, 10**10)), max_size=4),
+)
+def test_both_columns_have_the_same_sum_to_the_nano_dollar(
+    work: list[tuple[int, int]], rent: list[tuple[int, int, int]]
+) -> None:
+    ledger = MemoryLedger()
+    for number, (day, gpu_us) in enumerate(work):
+        ledger.append((local(number, gpu_us, D0 + day * DAY + number),))
+    for number, (day, gpu_us, nano) in enumerate(rent):
+        ledger.append((entry("gpu_hour", f"g{number}", ts=D0 + day * DAY, gpu_us=gpu_us, amount_nano=nano),))
+    found = rows_of(ledger, 3)
+    billed = sum(nano for *_, nano in rent)
+    assert total(found, "BilledCost") * 10**9 == billed
+    assert total(found, "EffectiveCost") * 10**9 == billed
+    assert sum(row["CommitmentDiscountStatus"] == "Used" for row in found) == len(work)
+
+
+def test_a_running_rental_is_bought_up_to_now() -> None:
+    ledger = MemoryLedger()
+    ledger.add_rental(RentalRecord("rent_1", "a100-80", 2, 1_000_000_000, "reserved", D0, None, "cli"))
+    (purchase, unused) = rows_of(ledger)
+    assert (purchase["BilledCost"], purchase["ResourceId"], purchase["SkuId"]) == ("48.000000", "rent_1", "a100-80")
+    assert unused["EffectiveCost"] == "48.000000"
+
+
+def test_json_lines_give_every_entry_back() -> None:
+    ledger = MemoryLedger()
+    entries = (
+        local(1, 5),
+        entry("adjusted", "l1", amount_nano=-4, task="übersetzen"),
+        entry("gpu_hour", "g", ts=T0 + 1),
+    )
+    ledger.append(entries)
+    ledger.append((entry("charged", "later", ts=T0 + DAY),))
+    out = io.StringIO()
+    assert export_jsonl(ledger, D0, D0 + DAY, out) == 3
+    assert tuple(Entry(**json.loads(line)) for line in out.getvalue().splitlines()) == entries
+
+
+def test_a_bill_brings_unknown_charges_to_their_cost_once() -> None:
+    ledger = MemoryLedger()
+    holds = [entry("reserved", f"r{i}", reserved_nano=100_000) for i in range(3)]
+    ledger.append(holds)
+    ledger.append([unknown_charge(hold) for hold in holds])
+    ledger.append((entry("charged", "known", amount_nano=5, status="ok"),))
+    assert [e.request_id for e in unknown_charges(ledger, 0, 2**62)] == ["r0", "r1", "r2"]
+    bills = read_bills("request_id,attempt_no,cost_usd\nr0,1,0.00007\nr1,1,0\nr9,1,1\nknown,1,1\n")
+    done = reconcile(ledger, bills, T0 + DAY)
+    assert [(one.outcome, one.difference_nano) for one in done] == [
+        ("adjusted", -30_000),
+        ("adjusted", -100_000),
+        ("not found", 0),
+        ("not unknown", 0),
+    ]
+    assert ledger.balance("all", "day", D0).spent_nano == 170_005
+    again = reconcile(ledger, [*bills[:2], Bill("r1", 1, 7)], T0 + 2 * DAY)
+    assert [one.outcome for one in again] == ["already", "already", "adjusted otherwise"]
+    assert [e.request_id for e in unknown_charges(ledger, 0, 2**62)] == ["r2"]
+
+
+def test_bills_are_read_from_json_lines_and_mistakes_named() -> None:
+    text = '{"request_id": "a", "cost_usd": 0.000000001}\n\n{"request_id": "b", "attempt_no": 2, "cost_nano": 5}\n'
+    assert read_bills(text) == (Bill("a", 1, 1), Bill("b", 2, 5))
+    for bad, says in (
+        ("", "no bills"),
+        ("request_id,attempt_no,cost_usd\n", "no bills"),
+        ("request_id,attempt_no,cost_usd\n,1,1\n", "line 2 has no request_id"),
+        ("request_id,attempt_no,cost_usd\na,1,x\n", "line 2"),
+        ("request_id,attempt_no,cost_usd\na,1,-1\n", "negative"),
+        ('{"request_id": "a"}', "line 1"),
+        ('{"request_id": "a", "cost_nano": 1}\n[1]', "line 2 is no JSON object"),
+        ("{oops", "line 1 is no JSON"),
+    ):
+        with pytest.raises(BillError, match=says):
+            read_bills(bad)

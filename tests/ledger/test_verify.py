@@ -1,0 +1,145 @@
+"""`verify` finds every kind of damage, and nothing in an honest ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from tests.ledger.contract import D0, T0, entry
+
+from spillway_router.ledger.entries import COLUMNS, GENESIS, link_of, row_of
+from spillway_router.ledger.migrations import load_migrations
+from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.verify import Verified, verify
+from spillway_router.testing import MemoryLedger
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spillway.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[SqliteLedger]:
+    opened = SqliteLedger.open(path)
+    fill(opened)
+    yield opened
+    opened.close()
+
+
+def fill(ledger: SqliteLedger | MemoryLedger) -> None:
+    """Some of everything."""
+    ledger.append([entry("charged", f"l{i}", local=True, backend="local", status="ok", gpu_us=5) for i in range(5)])
+    ledger.append([entry("reserved", f"r{i}", reserved_nano=100) for i in range(5)])
+    ledger.append((entry("charged", "r0", amount_nano=70, status="ok"), entry("released", "r1")))
+    ledger.append((entry("charged", "r2", amount_nano=100, status="unknown"),))
+    ledger.append((entry("adjusted", "r2", amount_nano=-60, status="unknown"),))
+    ledger.append((entry("charged", "r3", amount_nano=5, status="discarded"),))
+    ledger.append((entry("charged", "r3", attempt=2, amount_nano=5, status="ok"),))
+    ledger.append((entry("gpu_hour", "rent_1", amount_nano=1000), entry("idle", "idle-day", amount_nano=900)))
+
+
+def tamper(path: Path, *sql: str) -> None:
+    """Change the file behind the ledger's back, without the triggers that forbid it."""
+    connection = apsw.Connection(str(path))
+    for trigger in ("entries_are_never_changed", "entries_are_never_deleted"):
+        connection.execute(f"DROP TRIGGER {trigger}")
+    for statement in sql:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_an_honest_ledger_holds(ledger: SqliteLedger) -> None:
+    found = verify(ledger)
+    assert found == Verified(18, 18, list(ledger.chain())[-1].link.hex(), (), 0)
+    assert found.holds
+    memory = MemoryLedger()
+    fill(memory)
+    assert verify(memory) == found
+
+
+def test_a_noted_head_shows_that_rows_were_cut_off(ledger: SqliteLedger, path: Path) -> None:
+    early = verify(ledger).head
+    ledger.append((entry("charged", "later", local=True),))
+    assert verify(ledger, early).holds
+    late = verify(ledger).head
+    tamper(path, "DELETE FROM entries WHERE request_id = 'later'")
+    assert verify(ledger).holds
+    assert [fault.rule for fault in verify(ledger, late).faults] == ["chain"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "rule", "seq"),
+    [
+        ("UPDATE entries SET completion_tokens = 9 WHERE seq = 3", "chain", 3),
+        ("UPDATE entries SET local = 0 WHERE seq = 2", "chain", 2),
+        ("UPDATE entries SET link = zeroblob(32) WHERE seq = 4", "chain", 4),
+        ("DELETE FROM entries WHERE seq = 5", "chain", 6),
+        ("UPDATE entries SET seq = 100 WHERE seq = 1", "chain", 2),
+        ("UPDATE entries SET link = x'' WHERE seq = 7", "chain", 7),
+        ("UPDATE entries SET prompt_tokens = -1 WHERE seq = 1", "amounts", 1),
+        ("UPDATE entries SET amount_nano = 71 WHERE request_id = 'r0' AND kind = 'charged'", "balances", 0),
+        ("UPDATE entries SET status = 'ok' WHERE request_id = 'r3' AND kind = 'charged'", "answers", 0),
+        ("UPDATE balances SET spent_nano = spent_nano - 1 WHERE scope = 'tier:free' AND period = 'day'", "balances", 0),
+        ("DELETE FROM balances WHERE scope = 'all' AND period = 'hour'", "balances", 0),
+        ("DELETE FROM holds", "open holds", 0),
+        ("UPDATE entries SET amount_nano = 1001 WHERE kind = 'idle'", "idle time", 0),
+        (
+            "UPDATE entries SET attempt_no = 1, kind = 'charged' WHERE request_id = 'r1' AND kind = 'released'",
+            "chain",
+            12,
+        ),
+        ("UPDATE entries SET request_id = 'r0' WHERE request_id = 'r1' AND kind = 'released'", "closing", 12),
+    ],
+)
+def test_damage_is_found_and_the_first_bad_row_named(
+    ledger: SqliteLedger, path: Path, sql: str, rule: str, seq: int
+) -> None:
+    tamper(path, sql)
+    found = verify(ledger)
+    assert not found.holds
+    assert (rule, seq) in [(fault.rule, fault.seq) for fault in found.faults]
+
+
+def test_rows_of_a_database_from_before_the_chain_may_only_come_first(path: Path) -> None:
+    SqliteLedger.open(path, load_migrations()[:1]).close()
+    old = apsw.Connection(str(path))
+    names = [name for name in COLUMNS if name != "router_id"]
+    for each in (
+        entry("reserved", "open", reserved_nano=40),
+        entry("reserved", "done", reserved_nano=40),
+        entry("charged", "done", amount_nano=30, ts=D0 + 86_400_000),
+        entry("charged", "plain", amount_nano=3),
+    ):
+        marks = ",".join("?" * len(names))
+        old.execute(f"INSERT INTO entries ({','.join(names)}) VALUES ({marks})", row_of(each)[:-1])
+    old.close()
+    ledger = SqliteLedger.open(path)
+    assert verify(ledger).holds
+    assert ledger.balance("backend:groq", "day", D0).spent_nano == 33
+    new = entry("charged", "open", amount_nano=40)
+    ledger.append((new,))
+    found = verify(ledger)
+    assert (found.rows, found.linked, found.head, found.holds) == (5, 1, link_of(GENESIS, row_of(new)).hex(), True)
+    ledger.close()
+
+
+def test_writing_meanwhile_is_no_fault(ledger: SqliteLedger) -> None:
+    class Busy(SqliteLedger):
+        """Writes a row whenever somebody reads the balances, some times."""
+
+        writes = 0
+
+        def open_reservations(self, start_ms: int, end_ms: int):  # type: ignore[no-untyped-def]
+            if self.writes < 3:
+                self.writes += 1
+                self.append((entry("reserved", f"busy{self.writes}", reserved_nano=7, ts=T0),))
+            return super().open_reservations(start_ms, end_ms)
+
+    busy = Busy.open(ledger.path)
+    found = verify(busy)
+    busy.close()
+    assert found.holds
+    assert found.rows == 21
