@@ -12,6 +12,7 @@ from tests.evidence import (
     measures_overflow,
     measures_pacing,
     measures_relay,
+    measures_report,
 )
 from tests.evidence.results import Measurement
 
@@ -37,6 +38,7 @@ GROUPS: tuple[Group, ...] = (
     Group(("demo.seconds_after_install",), measures_demo.seconds_after_install, "up to 5 minutes; runs the demo"),
     Group(measures_overflow.IDS, measures_overflow.overflow, "about 10 s"),
     Group((measures_accounting.USED_PLUS_UNUSED,), measures_accounting.used_plus_unused, "about 2 minutes"),
+    Group((measures_report.MILLION_ROWS,), measures_report.million_rows, "about 2 minutes"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
 )
 

@@ -1,14 +1,19 @@
-"""The measurement of Used + Unused = Billed: short here, and it notices a nano-dollar that is lost."""
+"""The measurements of reports: short here, and they notice a nano-dollar or a row that is lost."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.report_model import Report
 from spillway_router.ledger.report_range import GroupKey, ReportRange
 from spillway_router.ledger.reports import Terms, build_report
+from tests.evidence import measures_report
 from tests.evidence.measures_accounting import USED_PLUS_UNUSED, used_plus_unused
+from tests.evidence.measures_report import MILLION_ROWS, million_rows
 
 
 def silent(line: str) -> None:
@@ -31,3 +36,18 @@ def test_a_lost_nano_dollar_is_found() -> None:
 
     assert used_plus_unused(silent, books=60, build=faulty)[USED_PLUS_UNUSED].value == 3
 
+
+def test_a_report_over_many_rows_is_timed() -> None:
+    found = million_rows(silent, rows=3000)[MILLION_ROWS]
+    assert found.n == 3000
+    assert 0 < (found.value or 0) < 60
+    assert set(found.details) == {"day", "month"}
+
+
+def test_a_report_that_lacks_rows_has_no_time(tmp_path: Path) -> None:
+    """The fault: the ledger holds fewer rows than were promised to be summed up."""
+    measures_report._fill(tmp_path / "spillway.db", 2000, 1)
+    config = tmp_path / "spillway.yaml"
+    config.write_text(measures_report._CONFIG.format(file=tmp_path / "spillway.db"), encoding="utf-8")
+    with pytest.raises(ValueError, match="2000 requests"):
+        measures_report._run(config, measures_report.CASES[0], 3000)
