@@ -44,7 +44,6 @@ def report_text(product: Product, columns: int) -> str:
 
 def read(product: Product, cloud: Cloud) -> Accounts:
     """The books of both sides. Raises AccountsError."""
-    _get(f"{product.url}/v1/usage", {})  # the router writes the GPU's time up to now, not only every minute
     try:
         report = json.loads(_run(product, "report", "--json", "--config", str(product.config)))
     except ValueError as error:
