@@ -6,21 +6,18 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
 from spillway_router.core.budget import BudgetAlert
 from spillway_router.core.model import RequestRecord
-from spillway_router.core.tariff import NANO
 from spillway_router.signals.board import Board
 from spillway_router.signals.gpu import GpuTelemetry
+from spillway_router.tally import Tally
 
 log = logging.getLogger("spillway")
-
-_TTFT_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
-_OVERHEAD_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +41,17 @@ class Metrics:
         self.scrape_up: dict[str, bool] = {}
         self.budgets: Callable[[], Iterable[BudgetGauge]] = tuple
         r = self.registry
-        self._requests = Counter(
-            "spillway_requests", "Requests by outcome", ["decision", "backend", "status"], registry=r
-        )
-        self._attempts = Counter("spillway_attempts", "Upstream calls", ["backend", "outcome"], registry=r)
-        self._cost = Counter("spillway_cost_usd", "Cloud charges in US dollars", ["backend"], registry=r)
-        self._tokens = Counter("spillway_tokens", "Tokens served", ["backend", "kind"], registry=r)
-        self._ttft = Histogram(
-            "spillway_ttft_seconds", "First content of streams", ["backend"], buckets=_TTFT_BUCKETS, registry=r
-        )
-        self._overhead = Histogram(
-            "spillway_overhead_seconds", "From arrival to the first call", buckets=_OVERHEAD_BUCKETS, registry=r
-        )
         self._alerts = Counter(
             "spillway_budget_alerts", "Budget thresholds passed", ["scope", "period", "at"], registry=r
         )
         self._deliveries = Counter(
             "spillway_alert_deliveries", "Alert webhook: sent, retried, lost", ["result"], registry=r
         )
-        self._children: dict[tuple[str, ...], Counter] = {}
-        r.register(_Now(board, clock, health, self))
-
-    def on_request(self, record: RequestRecord) -> None:
+        self._tally = Tally()
+        self.on_request = self._tally.on_request
         """The hook."""
-        self._child(self._requests, "r", record.decided, record.backend, str(record.status)).inc()
-        self._overhead.observe(record.overhead_s)
-        for attempt in record.attempts:
-            self._child(self._attempts, "a", attempt.backend, attempt.outcome.kind).inc()
-            if attempt.charge_nano:
-                self._child(self._cost, "c", attempt.backend).inc(attempt.charge_nano / NANO)
-            usage = attempt.outcome.usage
-            if usage is not None:
-                self._child(self._tokens, "t", attempt.backend, "prompt").inc(usage.prompt_tokens)
-                self._child(self._tokens, "t", attempt.backend, "completion").inc(usage.completion_tokens)
-            if attempt.first_event_s is not None:
-                self._ttft.labels(attempt.backend).observe(attempt.first_event_s)
+        r.register(self._tally)
+        r.register(_Now(board, clock, health, self))
 
     def on_alert(self, alert: BudgetAlert) -> None:
         """A budget threshold was passed."""
@@ -87,13 +60,6 @@ class Metrics:
     def on_delivery(self, result: str) -> None:
         """An alert's webhook message was sent, tried again or lost."""
         self._deliveries.labels(result).inc()
-
-    def _child(self, counter: Counter, *labels: str) -> Counter:
-        """`labels()` takes a lock and builds a key each time; children are kept (labels are bounded by config)."""
-        child = self._children.get(labels)
-        if child is None:
-            child = self._children[labels] = counter.labels(*labels[1:])
-        return child
 
     def render(self) -> tuple[str, bytes]:
         """Content type and exposition."""

@@ -207,7 +207,8 @@ class Backlog:
     )  # fmt: skip
 
     def __init__(self, rates: EngineRates, tuning: BacklogTuning | None = None) -> None:
-        self._initial = self._rates = rates
+        self._initial = rates
+        self._rates: EngineRates | None = rates
         self._tuning = tuning or BacklogTuning()
         self._prefill_tokens_per_s = rates.prefill_tokens_per_s
         self._tickets: dict[int, _Ticket] = {}
@@ -288,8 +289,8 @@ class Backlog:
     def rates(self, now: float) -> EngineRates:
         """The rates believed at `now`; the configured ones for an idle engine without a recent sample."""
         if self._tickets:
-            return self._rates
-        rates, initial, oldest = self._rates, self._initial, now - self._tuning.relearn_after_s
+            return self._believed()
+        rates, initial, oldest = self._believed(), self._initial, now - self._tuning.relearn_after_s
         if self._prefill_sample_at < oldest and rates.prefill_tokens_per_s < initial.prefill_tokens_per_s:
             rates = replace(rates, prefill_tokens_per_s=initial.prefill_tokens_per_s)
         if self._tpot_sample_at < oldest and self._tpot_scale > 1:
@@ -320,7 +321,7 @@ class Backlog:
             return
         total = max(0, round(load.waiting + load.running) - peak_in_flight)
         waiting = min(total, max(0, round(load.waiting) - peak_waiting))
-        kv = max(0, round(load.kv_usage * self._rates.kv_capacity_tokens) - peak_kv)
+        kv = max(0, round(load.kv_usage * self._initial.kv_capacity_tokens) - peak_kv)
         self._foreign = BacklogView(total, waiting, round(waiting * self._prompt_mean), total - waiting, kv)
         self._foreign_at = now
 
@@ -328,13 +329,13 @@ class Backlog:
         """Takes a rate measured elsewhere (engine counters, a simulator's iterations), in tokens/s."""
         if not 0 < tokens_per_s < math.inf:
             return
-        rate = self._rates.prefill_tokens_per_s
+        rate = self._prefill_tokens_per_s
         self._set_prefill_rate(rate + self._sample_weight() * (tokens_per_s - rate), now)
 
     def observe_capacity(self, kv_capacity_tokens: int, max_sequences: int) -> None:
         """Takes capacities the engine reports of itself once it is up; they replace the configured ones."""
         self._initial = replace(self._initial, kv_capacity_tokens=kv_capacity_tokens, max_sequences=max_sequences)
-        self._believe()
+        self._rates = None
 
     def _decode_step_s(self) -> float:
         rates = self._initial
@@ -349,7 +350,7 @@ class Backlog:
     def _learn_prefill(self, work: int, ttft: float, now: float) -> None:
         if work <= 0 or ttft <= 0:
             return
-        believed = 1 / self._rates.prefill_tokens_per_s
+        believed = 1 / self._prefill_tokens_per_s
         # Long work by count, by belief or by outcome. The belief's own threshold is half the outcome's, so that an
         # engine found slow goes on being sampled until the belief is right.
         long_s = self._tuning.long_sample_s
@@ -363,7 +364,7 @@ class Backlog:
     def _set_prefill_rate(self, tokens_per_s: float, now: float) -> None:
         self._prefill_tokens_per_s = tokens_per_s
         self._prefill_sample_at = now
-        self._believe()
+        self._rates = None
 
     def _learn_tpot(self, entry: _Ticket, observed_s: float, now: float) -> None:
         if observed_s <= 0 or entry.expected_tpot_s <= 0:
@@ -371,9 +372,12 @@ class Backlog:
         ratio = min(20.0, max(0.05, observed_s / entry.expected_tpot_s))
         self._tpot_sample_at = now
         self._tpot_scale += self._tuning.ewma_weight * (ratio - self._tpot_scale)
-        self._believe()
+        self._rates = None
 
-    def _believe(self) -> None:
+    def _believed(self) -> EngineRates:
+        """The rates learned so far, made when somebody asks: several samples may come in between."""
+        if self._rates is not None:
+            return self._rates
         initial, scale = self._initial, self._tpot_scale
         self._rates = EngineRates(
             self._prefill_tokens_per_s,
@@ -382,3 +386,4 @@ class Backlog:
             initial.kv_capacity_tokens,
             initial.max_sequences,
         )
+        return self._rates

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import ladder, pacing, tariff
-from .model import Backend, BackendSignals, Doubt, Removed, RequestFacts
+from .model import NO_PREFERENCES, Backend, BackendSignals, Doubt, Removed, RequestFacts
 
 TEMPLATE_TOKENS = 64
 """Upper bound of what a chat template adds per request, for cost bounds (per message it is covered by the JSON
@@ -47,6 +47,8 @@ def prompt_tokens(facts: RequestFacts, signals: BackendSignals) -> int:
 def access(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
     """1. The key, its tier and the route hint may use it."""
     route = facts.hints.route
+    if route == "auto":
+        return None
     if route == "local" and not backend.local:
         return Removed(backend.name, "route", "the request asks for local only (x-spillway-route)")
     if route == "cloud" and backend.local:
@@ -66,6 +68,8 @@ def privacy(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float)
 def preferences(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
     """3. The client's `provider` field: only, ignore, max_price, data_collection."""
     wanted = facts.preferences
+    if wanted is NO_PREFERENCES:
+        return None
     names = {backend.name.lower(), backend.provider}
     if wanted.only and not names & wanted.only:
         return Removed(backend.name, "preference", "not in provider.only")
@@ -89,8 +93,8 @@ def capability(facts: RequestFacts, backend: Backend, signals: BackendSignals, _
     """4. It has the endpoint, the features and the context length."""
     if facts.endpoint not in backend.endpoints:
         return Removed(backend.name, "endpoint", f"does not serve {facts.endpoint}")
-    missing = facts.needs - backend.capabilities
-    if missing:
+    if not facts.needs <= backend.capabilities:
+        missing = facts.needs - backend.capabilities
         return Removed(backend.name, "capability", f"has no {', '.join(sorted(missing))}")
     limit = backend.context_tokens
     if limit is not None:
@@ -123,12 +127,13 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
         rung = ladder.reached(backend.rungs, signals.budget_used)
         if rung is not None:
             return Removed(backend.name, "budget", ladder.sentence(rung, signals.budget_used))
+    own, left = facts.hints.max_cost_nano, signals.budget_left_nano
+    if own is None and left is None:
+        return None
     bound = cost_bound(facts, backend)
-    own = facts.hints.max_cost_nano
     if own is not None and bound > own:
         detail = f"could cost {tariff.usd(bound)} USD, over x-spillway-max-cost-usd"
         return Removed(backend.name, "budget", detail)
-    left = signals.budget_left_nano
     if left is not None and bound > left:
         detail = f"could cost {tariff.usd(bound)} USD, the budget has {tariff.usd(max(0, left))} USD left"
         return Removed(backend.name, "budget", detail)

@@ -76,6 +76,10 @@ class Preferences:
     no_data_collection: bool = False
 
 
+NO_PREFERENCES = Preferences()
+"""Of nearly every request: rules may compare by identity."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrivacyVerdict:
     """May the content leave for the cloud? Reasons name the rules that said no; rules can only restrict."""
@@ -100,7 +104,7 @@ class RequestFacts:
     privacy: PrivacyVerdict
     caller: Caller
     hints: Hints = Hints()
-    preferences: Preferences = Preferences()
+    preferences: Preferences = NO_PREFERENCES
     service: str = STANDARD
     """The provider's service asked for (`service_tier`): flex, priority… cost differently."""
 

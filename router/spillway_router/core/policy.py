@@ -25,6 +25,7 @@ from types import MappingProxyType
 from . import filters
 from .backlog import Slo, overflow_reasons, predict
 from .model import (
+    NO_PREFERENCES,
     Backend,
     BackendSignals,
     Candidate,
@@ -81,9 +82,8 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     candidates = [_candidate(facts, backend, signals, slo) for backend in kept]  # 4
     ordered = _order(candidates, resolved, facts)  # 5
     ordered, moved = _overflow(ordered, pinned=resolved.pinned)  # 6
-    kind, reasons = _name(
-        ordered[0], resolved, moved, [r for r in removed if policy.backends[r.backend].local], signals
-    )  # 7
+    gone = [r for r in removed if policy.backends[r.backend].local] if removed else ()
+    kind, reasons = _name(ordered[0], resolved, moved, gone, signals)  # 7
     if removed:
         reasons = (*reasons, *_spared(ordered[0], resolved, removed))
     if resolved.pinned or not facts.preferences.allow_fallbacks:
@@ -108,6 +108,9 @@ def decide_escalation(facts: RequestFacts, signals: Signals, policy: Policy, dou
 
 
 def _resolve(facts: RequestFacts, policy: Policy) -> _Resolved | Refusal:
+    chosen = policy.aliases.get(facts.model)
+    if chosen is not None and facts.preferences is NO_PREFERENCES:
+        return _Resolved(chosen)  # nearly every request
     # A configured model's own name may end like a suffix (Hugging Face's `org/model:fastest`).
     name, sort = (facts.model, _UNSORTED) if _names(facts.model, policy) else _suffix(facts.model)
     chain: list[str] = []
@@ -151,11 +154,12 @@ def _filter(
 ) -> tuple[list[Backend], tuple[Removed, ...]]:
     kept: list[Backend] = []
     removed: list[Removed] = []
+    now = signals.now
     for name in chain:
         backend = policy.backends[name]
         known = signals.backends.get(name, UNKNOWN)
         for rule in filters.FILTERS:
-            verdict = rule(facts, backend, known, signals.now)
+            verdict = rule(facts, backend, known, now)
             if verdict is not None:
                 removed.append(verdict)
                 break
@@ -191,9 +195,10 @@ def _order(candidates: list[Candidate], resolved: _Resolved, facts: RequestFacts
     if resolved.sort:
         scorer = SCORERS[resolved.sort]
         return sorted(candidates, key=lambda c: (-scorer(c), c.cost_bound_nano))
-    locals_ = sorted((c for c in candidates if c.backend.local), key=lambda c: (bool(c.reasons), c.ttft_s))
+    locals_ = [c for c in candidates if c.backend.local]
     if len(locals_) < 2 or facts.preferences.order:
         return candidates
+    locals_.sort(key=lambda c: (bool(c.reasons), c.ttft_s))
     # The chain's local places are filled by the locals in order of predicted time to first token.
     refill = iter(locals_)
     return [next(refill) if c.backend.local else c for c in candidates]

@@ -292,6 +292,8 @@ def upper_bound(
 def usd(nano: int) -> str:
     """Nano-dollars as a plain decimal string of USD: no exponent, 6 decimals, up to 9 where they aren't
     zero."""
+    if not nano:
+        return "0.000000"  # every local answer's
     whole, fraction = divmod(abs(nano), NANO)
     digits = f"{fraction:0{_NANO_DECIMALS}d}"
     shown = digits[:_SHOWN_DECIMALS] + digits[_SHOWN_DECIMALS:].rstrip("0")

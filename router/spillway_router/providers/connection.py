@@ -53,10 +53,10 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
         self.reused = False
+        self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
     def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._buffer: list[bytes] = []
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -233,10 +233,7 @@ class Connection(asyncio.Protocol):
         return self.complete and self.alive and not self._buffer and self._keep
 
     def rest(self, now: float) -> None:
-        """Back to idle: forget the answer, drop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Back to idle: forget the answer. The timer stays, as the next answer's deadline is nearly always later."""
         self._reset()
         self.complete = True  # stray bytes while idle kill the connection
         self.idle_since = now

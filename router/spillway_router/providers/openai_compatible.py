@@ -21,6 +21,7 @@ from spillway_router.providers.streams import (
     read_usage,
 )
 
+OK = Outcome("ok", 200)
 CODES: Mapping[str, OutcomeKind] = MappingProxyType(
     {
         "insufficient_quota": "unauthorized",  # OpenAI: 429, but waiting doesn't bring credit
@@ -52,7 +53,7 @@ class OpenAICompatible:
         """What an HTTP status and its body mean."""
         status = reply.status
         if 200 <= status < 300:
-            return Outcome("ok", status)
+            return OK if status == 200 else Outcome("ok", status)
         code, detail = _error(reply.body)
         kind = self.kind(status)
         if kind != "overloaded":

@@ -23,14 +23,14 @@ def read_usage(found: object, service: object = None) -> Usage | None:
 
     `service` is the answer's `service_tier` (OpenAI has it beside the usage, Anthropic inside).
     """
-    if not isinstance(found, Mapping):
+    if type(found) is not dict:  # what orjson makes; an isinstance with Mapping costs ten times as much
         return None
     prompt = found.get("prompt_tokens", found.get("input_tokens"))
-    if not isinstance(prompt, int) or isinstance(prompt, bool):
+    if type(prompt) is not int:  # True is an int to isinstance
         return None
     completion = found.get("completion_tokens", found.get("output_tokens", 0))
-    details = found.get("prompt_tokens_details") or found.get("input_tokens_details") or {}
-    spent = found.get("completion_tokens_details") or found.get("output_tokens_details") or {}
+    details = found.get("prompt_tokens_details") or found.get("input_tokens_details")
+    spent = found.get("completion_tokens_details") or found.get("output_tokens_details")
     # Together has the cached tokens beside the others instead of in the details.
     cached = _count(details, "cached_tokens") or _count(found, "cached_tokens")
     written = _count(details, "cache_write_tokens") or _count(details, "cache_creation_tokens")
@@ -42,7 +42,7 @@ def read_usage(found: object, service: object = None) -> Usage | None:
     try:
         return Usage(
             prompt,
-            completion if isinstance(completion, int) else 0,
+            completion if type(completion) is int else 0,
             cached,
             _count(spent, "reasoning_tokens"),
             written,
@@ -56,14 +56,14 @@ def read_usage(found: object, service: object = None) -> Usage | None:
 def _kept_long(found: Mapping[str, Any], details: object) -> int:
     """Tokens written to a cache for an hour: `cache_creation` tells the lifetimes apart where there are two."""
     parts = found.get("cache_creation")
-    if parts is None and isinstance(details, Mapping):
+    if parts is None and type(details) is dict:
         parts = details.get("cache_creation_token_details")
     return _count(parts, "ephemeral_1h_input_tokens")
 
 
 def _count(found: object, name: str) -> int:
-    value = found.get(name) if isinstance(found, Mapping) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+    value = found.get(name) if type(found) is dict else None
+    return value if type(value) is int and value >= 0 else 0
 
 
 def error_text(body: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,9 +77,7 @@ class Call:
         "_board",
         "_clock",
         "_durable",
-        "_loop",
         "_request_started",
-        "_timer",
         "candidate",
         "channel",
         "confidence",
@@ -98,14 +95,14 @@ class Call:
 
     def __init__(
         self,
-        books: tuple[Accounts, Board, Callable[[], float], asyncio.AbstractEventLoop],
+        books: tuple[Accounts, Board, Callable[[], float]],
         channel: Channel,
         candidate: Candidate,
         hold: Hold,
         trip: Trip,
         request_started: float,
     ) -> None:
-        self._accounts, self._board, self._clock, self._loop = books
+        self._accounts, self._board, self._clock = books
         self.channel = channel
         self.candidate = candidate
         self.hold = hold
@@ -114,7 +111,6 @@ class Call:
         self.sent_at = trip.sent_at
         self._request_started = request_started
         self._durable: Durable | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self.record: Attempt | None = None
         self.first_event_at: float | None = None
         self.confidence: float | None = None
@@ -127,10 +123,7 @@ class Call:
     def expect_first_token(self) -> None:
         """A non-stream call shows no first token: presume it when it was predicted (see Board.presume_first)."""
         if self.channel.backend.local:
-            self._timer = self._loop.call_later(self.candidate.ttft_s, self._presume)
-
-    def _presume(self) -> None:
-        self._board.presume_first(self.trip, self._clock())
+            self._board.presume_first(self.trip)
 
     def first_event(self) -> None:
         """The first content of a stream came."""
@@ -149,8 +142,6 @@ class Call:
         if self.record is not None:
             return
         now = self._clock()
-        if self._timer is not None:
-            self._timer.cancel()
         self._board.ended(self.trip, outcome, now, streamed=self.streamed)
         status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error")
         billed = outcome.kind == "ok" or outcome.billed

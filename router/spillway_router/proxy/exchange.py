@@ -48,6 +48,7 @@ from spillway_router.proxy.replies import JSON, Lines, error_event
 from spillway_router.proxy.services import Live, Services
 
 MAX_ERROR_BYTES = 1024 * 1024
+CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
 INFERENCE_ROLES = frozenset({"inference", "admin"})
 
 
@@ -175,7 +176,7 @@ class Job:
             s.accounts.release(hold)
             self.refused = Refusal(503, "overloaded", "The local backlog is at its bound.", retry_after_s=1.0)
             return None
-        call = Call((s.accounts, s.board, s.clock, s.loop), channel, candidate, hold, trip, self.asked.started)
+        call = Call((s.accounts, s.board, s.clock), channel, candidate, hold, trip, self.asked.started)
         self.calls.append(call)
         return call
 
@@ -184,7 +185,7 @@ class Job:
         upstream = prepare(self.facts, self.client.body, self.body, call.channel, want_logprobs=self._scores(call))
         pool, path = call.channel.pool, call.channel.provider.path(self.facts.endpoint)
         head = pool.head(path, len(upstream.body))
-        outcome = Outcome("cancelled", billed=True, detail="the client left")
+        outcome = CLIENT_LEFT
         try:
             if self.facts.stream:
                 outcome = await self._stream(call, head, upstream)

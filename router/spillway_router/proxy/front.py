@@ -226,7 +226,6 @@ class Front(HttpToolsProtocol):
         if isinstance(request.verdict, Refusal):
             return
         task = request.task = self.loop.create_task(serve(self.gate.services, request.verdict, request))
-        self.tasks.add(task)
         task.add_done_callback(partial(self._over, request))
 
     def _refuse(self, request: Coming, refusal: Refusal) -> None:
@@ -238,7 +237,6 @@ class Front(HttpToolsProtocol):
             request.refuse(refusal)
 
     def _over(self, request: Coming, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
         self._leave(request)
         error = None if task.cancelled() else task.exception()
         if error is not None:

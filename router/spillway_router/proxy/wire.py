@@ -82,14 +82,11 @@ def load(body: bytes) -> dict[str, Any]:
 def _plainly_unique(body: bytes, keys: int) -> bool:
     """True if counting proves that no key was lost in parsing, so that none stands twice.
 
-    Every key token ends in a quote and a colon, so the body has at least as many of those as keys: equal counts
-    leave no room for a duplicate. White space before a colon, or text that looks like a key, only makes the proof
-    fail; then the exact and slow check decides.
+    Without white space every key token ends in a quote and a colon, so there are at least as many of those as keys:
+    equal counts leave no room for a duplicate. Text that looks like a key only makes the proof fail; then the exact
+    and slow check decides.
     """
-    return body.count(b'":') == keys and not any(gap in body for gap in _GAPS)
-
-
-_GAPS = (b" :", b"\t:", b"\n:", b"\r:")
+    return body.translate(None, b" \t\r\n").count(b'":') == keys
 
 
 def _measure(parsed: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from spillway_router.core import breaker, failover
 from spillway_router.core.backlog import Backlog, EngineLoad, EngineRates
@@ -54,6 +55,8 @@ class Trip:
     prompt_bytes: int
     slo_ttft_s: float
     first_event_at: float | None = None
+    presumed_at: float = math.inf
+    """When the first token of a whole answer is presumed to have come."""
     open: bool = True
 
 
@@ -74,6 +77,8 @@ class Board:
         self._states: dict[str, _State] = {}
         self._retry = failover.RetryBudget()
         self._next_ticket = 1
+        self._due: list[tuple[float, int, Trip]] = []
+        """Non-stream calls by when their first token is presumed to have come: a heap."""
         self.update(backends)
 
     def update(self, backends: Iterable[Backend]) -> None:
@@ -96,6 +101,9 @@ class Board:
 
     def current(self, now: float) -> Signals:
         """The snapshot at `now` (monotonic seconds)."""
+        while self._due and self._due[0][0] <= now:
+            due, _, trip = heappop(self._due)
+            self._presume_first(trip, due)
         found = {name: self._view(state, now) for name, state in self._states.items()}
         return Signals(now, found)
 
@@ -171,6 +179,8 @@ class Board:
         """The call ended, well or not. Harmless when repeated."""
         if not trip.open:
             return
+        if trip.presumed_at <= now:
+            self._presume_first(trip, trip.presumed_at)
         trip.open = False
         state = self._states.get(trip.backend)
         if state is None:
@@ -196,13 +206,17 @@ class Board:
             state.limited_until = max(state.limited_until, now + min(60.0, outcome.retry_after_s))
         state.breaker = breaker.on_outcome(state.breaker, outcome.kind, now, self._rules.breaker)
 
-    def presume_first(self, trip: Trip, now: float) -> None:
-        """The predicted time to first token of a non-stream call is over: count its prompt as read.
+    def presume_first(self, trip: Trip) -> None:
+        """From its predicted time to first token on, count the prompt of a non-stream call as read.
 
         Nobody sees the first token of a non-stream answer. Without the guess its prompt would count as unread
         until the last token. If the engine was slower than believed, the whole answer's time still tells: it
         shows as time per token.
         """
+        trip.presumed_at = trip.sent_at + trip.predicted_ttft_s
+        heappush(self._due, (trip.presumed_at, trip.ticket, trip))
+
+    def _presume_first(self, trip: Trip, now: float) -> None:
         state = self._states.get(trip.backend)
         if state is not None and state.backlog is not None and trip.open and trip.first_event_at is None:
             trip.first_event_at = now

@@ -1,0 +1,95 @@
+"""Counts of finished requests: dictionaries on the hot path, Prometheus families when somebody scrapes.
+
+A counter object of the client library takes a lock and a call for every increment; a request has six of them, which
+cost more than deciding where it goes. All of this runs on the event loop, so a dictionary will do.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from spillway_router.core.model import RequestRecord
+from spillway_router.core.tariff import NANO
+
+_TTFT_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_OVERHEAD_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+
+
+class Histogram:
+    """Counts per bucket (upper bounds in seconds; the last one is infinite) and the sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one value; a bound belongs to its bucket."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts as Prometheus wants them."""
+        names = [*map(str, self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
+
+
+class Tally(Collector):
+    """Everything counted of finished requests. Not safe across threads."""
+
+    def __init__(self) -> None:
+        self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
+        self._attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._cost_nano: defaultdict[str, int] = defaultdict(int)
+        self._prompt_tokens: defaultdict[str, int] = defaultdict(int)
+        self._completion_tokens: defaultdict[str, int] = defaultdict(int)
+        self._ttft: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_TTFT_S))
+        self._overhead = Histogram(_OVERHEAD_S)
+
+    def on_request(self, record: RequestRecord) -> None:
+        """The hook."""
+        self._requests[record.decided, record.backend, record.status] += 1
+        self._overhead.observe(record.overhead_s)
+        for attempt in record.attempts:
+            name, outcome = attempt.backend, attempt.outcome
+            self._attempts[name, outcome.kind] += 1
+            if attempt.charge_nano:
+                self._cost_nano[name] += attempt.charge_nano
+            usage = outcome.usage
+            if usage is not None:
+                self._prompt_tokens[name] += usage.prompt_tokens
+                self._completion_tokens[name] += usage.completion_tokens
+            if attempt.first_event_s is not None:
+                self._ttft[name].observe(attempt.first_event_s)
+
+    def collect(self) -> Iterable[Metric]:
+        """The families."""
+        requests = CounterMetricFamily(
+            "spillway_requests", "Requests by outcome", labels=["decision", "backend", "status"]
+        )
+        for (decided, backend, status), count in self._requests.items():
+            requests.add_metric([decided, backend, str(status)], count)
+        attempts = CounterMetricFamily("spillway_attempts", "Upstream calls", labels=["backend", "outcome"])
+        for (backend, kind), count in self._attempts.items():
+            attempts.add_metric([backend, kind], count)
+        cost = CounterMetricFamily("spillway_cost_usd", "Cloud charges in US dollars", labels=["backend"])
+        for backend, nano in self._cost_nano.items():
+            cost.add_metric([backend], nano / NANO)
+        tokens = CounterMetricFamily("spillway_tokens", "Tokens served", labels=["backend", "kind"])
+        for kind, counts in (("prompt", self._prompt_tokens), ("completion", self._completion_tokens)):
+            for backend, count in counts.items():
+                tokens.add_metric([backend, kind], count)
+        ttft = HistogramMetricFamily("spillway_ttft_seconds", "First content of streams", labels=["backend"])
+        for backend, seen in self._ttft.items():
+            ttft.add_metric([backend], seen.buckets(), seen.total)
+        overhead = HistogramMetricFamily("spillway_overhead_seconds", "From arrival to the first call")
+        overhead.add_metric([], self._overhead.buckets(), self._overhead.total)
+        return (requests, attempts, cost, tokens, ttft, overhead)
