@@ -1,47 +1,61 @@
-"""Child of the kill tests: writes rows through the writer and prints each request id once its row is durable.
+"""Child of the kill tests: several requests at once write rows through the writer; each row is told once it is durable.
 
-    python kill9_child.py LEDGER NAME COUNT [early]        (LEDGER: a file or URL; COUNT 0: until killed)
-
-With `early` it acknowledges before the row is durable: a seeded fault that the kill test has to find.
+Half of the requests are local (one charge), half are paid (a hold under a cap, then its charge). With `early` a row is
+told before it is durable: a seeded fault that the kill test has to find.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from itertools import count
-from pathlib import Path
+from multiprocessing.connection import Connection
 
+from spillway_router.ledger.base import Cap
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.sqlite import SqliteLedger
 from spillway_router.ledger.url import open_ledger
 from spillway_router.ledger.writer import LedgerWriter
 
 REQUESTS_AT_ONCE = 8
+T0 = 1_790_000_000_000
+CAP = Cap("all", "month", 1_788_220_800_000, 10**15)
 
 
-async def main(place: str, name: str, rows: int, early: bool) -> None:
-    """Several requests at once take the next number, submit its row, wait, and acknowledge."""
-    ledger = open_ledger(place) if "://" in place else SqliteLedger.open(Path(place))
+def write(url: str, name: str, requests: int, told: Connection, early: bool = False) -> None:
+    """Write the rows of so many requests (0: until killed) to the ledger of this URL, and send `request_id kind` of each
+    durable row."""
+    asyncio.run(_write(url, name, requests, told.fileno(), early))
+
+
+async def _write(url: str, name: str, requests: int, told: int, early: bool) -> None:
+    ledger = open_ledger(url)
     writer = LedgerWriter(ledger)
-    numbers = iter(range(rows)) if rows else count()
+    numbers = iter(range(requests)) if requests else count()
+
+    async def store(row: Entry, *caps: Cap) -> None:
+        durable = writer.submit((row,), caps)
+        if not early:
+            assert await durable is None
+        # Below PIPE_BUF: the whole line is in the pipe, or nothing of it.
+        os.write(told, f"{row.request_id} {row.kind}\n".encode())
+        await durable
 
     async def request() -> None:
         for number in numbers:
-            request_id = f"{name}-{number}"
-            row = Entry(kind="charged", request_id=request_id, attempt_no=1, ts=1_790_000_000_000 + number)
-            durable = writer.submit((row,))
-            if not early:
-                await durable
-            # Unbuffered and below PIPE_BUF: the whole line is in the pipe, or nothing of it.
-            os.write(1, f"{request_id}\n".encode())
-            await durable
+            request_id, ts = f"{name}-{number}", T0 + number
+            if number % 2:
+                await store(
+                    Entry(
+                        kind="reserved", request_id=request_id, attempt_no=1, ts=ts, reserved_nano=100, router_id=name
+                    ),
+                    CAP,
+                )
+            local = not number % 2
+            amount = 0 if local else 70
+            await store(
+                Entry(kind="charged", request_id=request_id, attempt_no=1, ts=ts, local=local, amount_nano=amount)
+            )
 
     await asyncio.gather(*(request() for _ in range(REQUESTS_AT_ONCE)))
     assert await writer.close(30)
     ledger.close()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), "early" in sys.argv[4:]))

@@ -72,6 +72,12 @@ def prepare_file(path: Path) -> None:
 def connect(path: Path) -> apsw.Connection:
     """A connection to a file that exists. Raises apsw.Error."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    configure(connection)
+    return connection
+
+
+def configure(connection: apsw.Connection) -> None:
+    """WAL, synced commits, and what else every connection has. Raises apsw.Error."""
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     _enter_wal(connection)
     # fullfsync only matters on macOS, where a plain fsync stops at the drive's cache.
@@ -79,7 +85,6 @@ def connect(path: Path) -> apsw.Connection:
         "PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA foreign_keys = 1; PRAGMA trusted_schema = 0;"
         " PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -4096"
     )
-    return connection
 
 
 def _enter_wal(connection: apsw.Connection) -> None:

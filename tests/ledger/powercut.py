@@ -1,0 +1,190 @@
+"""Power cuts: a disk that forgets what was written and not synced, under the ledger's own way of committing.
+
+A shim between SQLite and the real files (apsw.VFS) writes through, and remembers for each file what every write since
+its last sync replaced. At a random write, sync or truncation the power goes: nothing more reaches the disk, and of the
+writes that were not synced all are undone, or a random part of them, as a disk may store them in any order. Then the
+database is opened as always, and every row whose commit had returned must be there.
+
+SQLite's WAL needs shared memory, which such a shim can't give, unless one connection has the file to itself: so the
+ledger's `EntryStore` commits through one connection in exclusive locking mode, with the same settings otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import apsw
+from tests.ledger.contract import T0, entry
+
+from spillway_router.ledger.base import Write
+from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.sqlite_entries import EntryStore
+from spillway_router.ledger.sqlite_file import configure
+from spillway_router.ledger.verify import verify
+
+VFS = "powercut"
+MOST_OPERATIONS = 3_000
+"""A cut comes within so many writes and syncs: with about ten pages a commit, some checkpoints of the WAL are in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowercutOutcome:
+    """Rows acknowledged over all cuts, how many of them were missing or doubled, and what `verify` says.
+
+    `writes_undone` shows that the disk did forget something."""
+
+    cuts: int
+    acknowledged: int
+    lost: int
+    doubled: int
+    faults: int
+    writes_undone: int
+
+
+@dataclass(slots=True)
+class _Change:
+    """One write or truncation: where, what it replaced, what it wrote, and the file's length before."""
+
+    offset: int
+    old: bytes
+    new: bytes | None
+    length: int
+
+
+@dataclass(slots=True)
+class Disk:
+    """What is not synced, per file, and how many operations are left until the power goes."""
+
+    left: int
+    random_: random.Random
+    changes: dict[str, list[_Change]] = field(default_factory=dict)
+
+    def step(self) -> None:
+        """One operation. Raises apsw.IOError when the power is gone."""
+        self.left -= 1
+        if self.left < 0:
+            raise apsw.IOError("the power is gone")
+
+    def undo(self) -> int:
+        """Make the files what the disk kept; returns how many writes it forgot."""
+        kept_share = self.random_.choice([0.0, 0.5, 0.9])
+        undone = 0
+        for name, changes in self.changes.items():
+            with open(name, "r+b") as file:
+                for change in reversed(changes):
+                    file.seek(change.offset)
+                    file.write(change.old)
+                    file.truncate(change.length)
+                for change in changes:
+                    if self.random_.random() >= kept_share:
+                        undone += 1
+                    elif change.new is None:
+                        file.truncate(change.offset)
+                    else:
+                        file.seek(change.offset)
+                        file.write(change.new)
+        return undone
+
+
+class PowercutVFS(apsw.VFS):
+    """The shim. Register by making it; `unregister` when done."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        super().__init__(VFS, "")
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        # A file without a name is SQLite's scratch paper: gone with the process anyway.
+        return apsw.VFSFile("", name, flags) if name is None else _File(self._disk, name, flags)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
+        self._disk.step()
+        super().xDelete(filename, syncdir)
+
+
+class _File(apsw.VFSFile):
+    def __init__(self, disk: Disk, name: str | apsw.URIFilename, flags: list[int]) -> None:
+        self._disk = disk
+        self._name = name.filename() if isinstance(name, apsw.URIFilename) else name
+        super().__init__("", name, flags)
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        self._disk.step()
+        self._remember(offset, len(data), bytes(data))
+        super().xWrite(data, offset)
+
+    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+        self._disk.step()
+        self._remember(newsize, max(0, self.xFileSize() - newsize), None)
+        super().xTruncate(newsize)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        self._disk.step()
+        self._disk.changes.pop(self._name, None)
+
+    def _remember(self, offset: int, length: int, new: bytes | None) -> None:
+        size = self.xFileSize()
+        there = max(0, min(length, size - offset))
+        old = super().xRead(there, offset) if there else b""
+        self._disk.changes.setdefault(self._name, []).append(_Change(offset, old, new, size))
+
+
+def powercut_trials(path: Path, cuts: int, seed: int, *, synchronous: str = "FULL") -> PowercutOutcome:
+    """Cut the power of one database so often. `synchronous` NORMAL is a seeded fault: it loses acknowledged rows."""
+    random_ = random.Random(seed)
+    SqliteLedger.open(path).close()
+    acknowledged: set[str] = set()
+    undone = 0
+    for cut in range(cuts):
+        disk = Disk(random_.randrange(1, MOST_OPERATIONS), random_)
+        acknowledged |= _until_the_cut(path, disk, f"c{cut}", synchronous)
+        undone += disk.undo()
+        SqliteLedger.open(path).close()  # recovers, as the next start would
+    ledger = SqliteLedger.open(path)
+    stored = Counter(row.request_id + row.kind for row in ledger.entries_between(0, 2**62))
+    faults = verify(ledger).fault_count
+    ledger.close()
+    lost = sum(1 for row in acknowledged if not stored[row])
+    return PowercutOutcome(cuts, len(acknowledged), lost, sum(n > 1 for n in stored.values()), faults, undone)
+
+
+def _until_the_cut(path: Path, disk: Disk, name: str, synchronous: str) -> set[str]:
+    vfs = PowercutVFS(disk)
+    told: set[str] = set()
+    connection = None
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=VFS)
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        configure(connection)
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        store = EntryStore(connection)
+        for batch in range(MOST_OPERATIONS):
+            writes = _writes(f"{name}-{batch}", disk.random_)
+            store.commit(writes)
+            told |= {row.request_id + row.kind for write in writes for row in write.entries}
+    except apsw.Error:
+        if disk.left >= 0:
+            raise
+    finally:
+        if connection is not None:
+            with contextlib.suppress(apsw.Error):
+                connection.close()
+        vfs.unregister()
+    return told
+
+
+def _writes(name: str, random_: random.Random) -> list[Write]:
+    """A commit of some requests: local answers, and paid calls with their hold."""
+    writes = []
+    for number in range(random_.randrange(1, 24)):
+        request_id = f"{name}-{number}"
+        if number % 3:
+            writes.append(Write((entry("charged", request_id, ts=T0 + number, local=True),)))
+        else:
+            writes.append(Write((entry("reserved", request_id, reserved_nano=9),)))
+            writes.append(Write((entry("charged", request_id, amount_nano=random_.randrange(9)),)))
+    return writes
