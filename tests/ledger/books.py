@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from random import Random
 from typing import Any, get_args
 
-from spillway_router.ledger.base import Ledger, RentalRecord
+from spillway_router.ledger.base import Ledger, RentalRecord, Write
 from spillway_router.ledger.closing import DayCloser
 from spillway_router.ledger.entries import Entry, Status
 from spillway_router.ledger.rentals import DAY_MS, SPAN_MS, RentalBooks
@@ -43,8 +43,7 @@ def keep(rng: Random, ledger: Ledger, first: date, name: str) -> Bill:
     if rng.random() < 0.2:
         _unexplained(rng, ledger, bill, name)
     rows = [row for number in range(rng.randint(0, 25)) for row in _request(rng, bill, f"req_{name}_{number}")]
-    for row in rows:
-        ledger.append((row,))
+    assert not any(ledger.commit([Write((row,)) for row in rows])), "every row is stored"
     if rng.random() < 0.5:
         RentalBooks(ledger).write_due(bill.range.start_ms + rng.randint(0, days * DAY_MS))
     if rng.random() < 0.3:

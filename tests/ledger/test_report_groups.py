@@ -15,9 +15,11 @@ from tests.ledger.books import Bill, keep
 
 from spillway_router.core.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.tariff import Tariff, nano_from_usd, usd
+from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.closing import idle_id, is_closed
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.keys import KeySpec, KeyStore
+from spillway_router.ledger.postgres import PostgresLedger
 from spillway_router.ledger.report_csv import COLUMNS, report_csv
 from spillway_router.ledger.report_html import report_html
 from spillway_router.ledger.report_json import report_values
@@ -35,27 +37,36 @@ from spillway_router.ledger.report_range import (
 from spillway_router.ledger.report_words import group_name
 from spillway_router.ledger.reports import Terms, build_report
 from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.testing import MemoryLedger
 
 FIRST = date(2026, 11, 1)
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"))
 OSS = Tariff(Decimal("0.075"), Decimal("0.30"))
 TERMS = Terms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"openai/mini": MINI, "groq/oss": OSS})
 
+Kept = tuple[Ledger, list[Bill]]
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqliteLedger, list[Bill]]]:
-    ledger = SqliteLedger.open(tmp_path_factory.mktemp("books") / "spillway.db")
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "memory"])
+def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    ledger: Ledger
+    if request.param == "memory":
+        ledger = MemoryLedger()
+    elif request.param == "sqlite":
+        ledger = SqliteLedger.open(tmp_path_factory.mktemp("books") / "spillway.db")
+    else:
+        ledger = PostgresLedger.open(request.getfixturevalue("postgres").new_database())
     rng = Random(7)
     bills = [keep(rng, ledger, FIRST + timedelta(days=4 * number), f"s{number}") for number in range(40)]
     yield ledger, bills
     ledger.close()
 
 
-def made(ledger: SqliteLedger, bill: Bill, *by: GroupKey) -> Report:
+def made(ledger: Ledger, bill: Bill, *by: GroupKey) -> Report:
     return build_report(ledger, bill.range, TERMS, bill.now_ms, by)
 
 
-def test_reports_equal_the_bills_kept_beside(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+def test_reports_equal_the_bills_kept_beside(kept: Kept) -> None:
     ledger, bills = kept
     for bill in bills:
         report = made(ledger, bill)
@@ -69,7 +80,7 @@ def test_reports_equal_the_bills_kept_beside(kept: tuple[SqliteLedger, list[Bill
 
 
 @pytest.mark.parametrize("by", [*((key,) for key in GROUP_KEYS), ("day", "key"), ("month", "backend", "decision")])
-def test_groups_sum_to_the_report(by: tuple[GroupKey, ...], kept: tuple[SqliteLedger, list[Bill]]) -> None:
+def test_groups_sum_to_the_report(by: tuple[GroupKey, ...], kept: Kept) -> None:
     ledger, bills = kept
     for bill in bills:
         report = made(ledger, bill, *by)
@@ -83,14 +94,14 @@ def test_groups_sum_to_the_report(by: tuple[GroupKey, ...], kept: tuple[SqliteLe
         assert all(tuple(row.keys) == by for row in groups)
 
 
-def test_a_key_costs_what_its_calls_cost(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+def test_a_key_costs_what_its_calls_cost(kept: Kept) -> None:
     ledger, bills = kept
     for bill in bills:
         groups = {row.keys["key"]: row.cloud_nano for row in made(ledger, bill, "key").groups if not row.idle}
         assert {key: nano for key, nano in groups.items() if nano} == {k: n for k, n in bill.by_key.items() if n}
 
 
-def test_a_range_is_the_sum_of_its_days(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+def test_a_range_is_the_sum_of_its_days(kept: Kept) -> None:
     ledger, bills = kept
     for bill in bills:
         whole = made(ledger, bill, "day")
@@ -103,7 +114,7 @@ def test_a_range_is_the_sum_of_its_days(kept: tuple[SqliteLedger, list[Bill]]) -
             assert by_day.get(day.isoformat(), (0, 0)) == (single.fixed.used_nano, single.fixed.idle_nano)
 
 
-def test_idle_rows_of_closed_days_are_the_reports_idle_time(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+def test_idle_rows_of_closed_days_are_the_reports_idle_time(kept: Kept) -> None:
     ledger, bills = kept
     closed = 0
     for bill in bills:
@@ -120,7 +131,7 @@ def test_idle_rows_of_closed_days_are_the_reports_idle_time(kept: tuple[SqliteLe
     assert closed > 5
 
 
-def test_csv_sums_to_the_report(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+def test_csv_sums_to_the_report(kept: Kept) -> None:
     ledger, bills = kept
     for bill in bills:
         report = made(ledger, bill, "day", "decision")
@@ -133,14 +144,14 @@ def test_csv_sums_to_the_report(kept: tuple[SqliteLedger, list[Bill]]) -> None:
         assert idle == report.fixed.idle_nano
 
 
-def test_json_has_every_group_with_decimal_text(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+def test_json_has_every_group_with_decimal_text(kept: Kept) -> None:
     ledger, bills = kept
     values = report_values(made(ledger, bills[0], "tier"))
     for row in values["groups"]:
         assert row["total_usd"] == usd(row["total_nano"])
 
 
-def test_the_cheapest_alternative_prices_each_group(kept: tuple[SqliteLedger, list[Bill]]) -> None:
+def test_the_cheapest_alternative_prices_each_group(kept: Kept) -> None:
     ledger, bills = kept
     report = made(ledger, max(bills, key=lambda bill: bill.answers), "model")
     assert report.cheapest == "groq/oss"
