@@ -65,9 +65,8 @@ class Result:
     wait_ms_p50: float
 
 
-async def measure(path: Path, kind: Kind, waiting: int, rows: int) -> Result:
+async def measure(ledger: SqliteLedger, kind: Kind, waiting: int, rows: int) -> Result:
     """`waiting` tasks make one request after the other, each waiting until its rows are durable."""
-    ledger = SqliteLedger.open(path)
     writer = LedgerWriter(ledger)
     accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, "router-0123456789abcdef")
     accounts.load(ledger, CAPS)
@@ -98,7 +97,6 @@ async def measure(path: Path, kind: Kind, waiting: int, rows: int) -> Result:
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     assert await writer.close(10)
     stored = count * ROWS_OF[kind]
-    ledger.close()
     waits.sort()
     return Result(kind, waiting, stored, stored / wall, 1e6 * cpu / stored, 1e3 * waits[len(waits) // 2])
 
@@ -116,10 +114,14 @@ def sync_ms(folder: Path, times: int = 50) -> float:
     return 1e3 * sorted(took)[times // 2]
 
 
-def run(folder: Path, rows: int, kind: Kind, waiting: int) -> Result:
+def run(folder: Path, rows: int, kind: Kind, waiting: int, ledger: type[SqliteLedger] = SqliteLedger) -> Result:
     """One measurement on a fresh database."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        return uvloop.run(measure(Path(place) / "ledger.db", kind, waiting, rows))
+        opened = ledger.open(Path(place) / "ledger.db")
+        try:
+            return uvloop.run(measure(opened, kind, waiting, rows))
+        finally:
+            opened.close()
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from tests.evidence import (
     measures_accounting,
     measures_bench,
     measures_demo,
+    measures_ledger,
     measures_overflow,
     measures_pacing,
     measures_relay,
@@ -39,6 +40,9 @@ GROUPS: tuple[Group, ...] = (
     Group(measures_overflow.IDS, measures_overflow.overflow, "about 10 s"),
     Group((measures_accounting.USED_PLUS_UNUSED,), measures_accounting.used_plus_unused, "about 2 minutes"),
     Group((measures_report.MILLION_ROWS,), measures_report.million_rows, "about 2 minutes"),
+    Group(("ledger.kill9_lost_or_doubled",), measures_ledger.kill9, "about 1 minute"),
+    Group(("ledger.powercut_lost",), measures_ledger.powercut, "about 20 s"),
+    Group(measures_ledger.SPEED, measures_ledger.speed, "about 40 s; wants a quiet machine"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
 )
 

@@ -1,0 +1,115 @@
+"""The ledger: what survives kill -9 and power cuts, and what a durable row costs."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+import apsw
+from loadtests.bench_ledger import Kind, Result, run, sync_ms
+
+from spillway_router.ledger.sqlite import SqliteLedger
+from tests.evidence.results import Measurement
+from tests.ledger.kill9 import kill9_trials
+from tests.ledger.powercut import powercut_trials
+
+KILLS = 1000
+CUTS = 200
+SEED = 20261120
+WAITING = 32
+ROWS = 32_000
+REPEATS = 5
+SPEED = ("ledger.durable_rows_per_s", "ledger.cpu_per_row")
+_VERSIONS = {"sqlite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()}
+_MEMORY_DISK = Path("/dev/shm")
+
+Say = Callable[[str], None]
+
+
+def kill9(say: Say, trials: int = KILLS, *, fault: bool = False) -> dict[str, Measurement]:
+    """Rows that were acknowledged and are gone, or are there twice, after so many kill -9 of the writer.
+
+    What `verify` finds wrong afterwards (chain, balances, open holds) and what reservations stay open once the orphans
+    are closed counts as well. `fault` acknowledges too early.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found = kill9_trials(Path(folder) / "ledger.db", trials, SEED, fault=fault, say=say)
+    value = found.lost + found.doubled + found.faults + found.leaked
+    return {"ledger.kill9_lost_or_doubled": Measurement(value, trials, asdict(found), _VERSIONS)}
+
+
+def powercut(say: Say, cuts: int = CUTS, *, synchronous: str = "FULL") -> dict[str, Measurement]:
+    """Acknowledged rows that are gone after so many power cuts in which unsynced writes are dropped.
+
+    Rows that are there twice and what `verify` finds wrong count as well. The same harness with synchronous=NORMAL is
+    in the details: it must lose rows, or it could not find a loss.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found = powercut_trials(Path(folder) / "ledger.db", cuts, SEED, synchronous=synchronous)
+        say(f"  synchronous={synchronous}: {found.acknowledged} rows acknowledged, {found.lost} lost")
+        normal = powercut_trials(Path(folder) / "normal.db", max(5, cuts // 8), SEED, synchronous="NORMAL")
+        say(f"  synchronous=NORMAL: {normal.acknowledged} rows acknowledged, {normal.lost} lost (must be more than 0)")
+    details = {"synchronous": synchronous, **asdict(found), "with_normal": asdict(normal)}
+    if not normal.lost:
+        return {
+            "ledger.powercut_lost": Measurement(None, 0, {"reason": "the harness finds no loss at NORMAL", **details})
+        }
+    value = found.lost + found.doubled + found.faults
+    return {"ledger.powercut_lost": Measurement(value, cuts, details, _VERSIONS)}
+
+
+def speed(
+    say: Say, rows: int = ROWS, repeats: int = REPEATS, ledger: type[SqliteLedger] = SqliteLedger
+) -> dict[str, Measurement]:
+    """Durable rows per second and CPU per row at 32 requests that wait, on the disk of the temporary folder.
+
+    Median of some runs of the dearer kind of row (paid: holds under caps, balances); the other kind, and the same in
+    memory, are in the details, as the disk decides what a second can hold.
+    """
+    gc.collect()
+    with tempfile.TemporaryDirectory() as folder:
+        sync = sync_ms(Path(folder))
+        say(f"  one sync of this disk: {sync:.2f} ms")
+        disk = {kind: _runs(ledger, Path(folder), kind, rows, repeats) for kind in get_args(Kind)}
+        _tell(say, "disk", disk)
+    details = {
+        "sync_ms": round(sync, 3),
+        "disk": {kind: _summary(results) for kind, results in disk.items()},
+    }
+    if _MEMORY_DISK.is_dir():
+        with tempfile.TemporaryDirectory(dir=_MEMORY_DISK) as folder:
+            memory = {kind: _runs(ledger, Path(folder), kind, rows, repeats) for kind in get_args(Kind)}
+        _tell(say, "memory", memory)
+        details["memory"] = {kind: _summary(results) for kind, results in memory.items()}
+    slowest = min(statistics.median(r.rows_per_s for r in results) for results in disk.values())
+    dearest = max(statistics.median(r.cpu_us_per_row for r in results) for results in disk.values())
+    count = sum(r.rows for results in disk.values() for r in results)
+    return {
+        SPEED[0]: Measurement(round(slowest), count, details, _VERSIONS),
+        SPEED[1]: Measurement(round(dearest, 1), count, details, _VERSIONS),
+    }
+
+
+def _runs(ledger: type[SqliteLedger], folder: Path, kind: Kind, rows: int, repeats: int) -> list[Result]:
+    return [run(folder, rows, kind, WAITING, ledger) for _ in range(repeats)]
+
+
+def _tell(say: Say, where: str, found: dict[Kind, list[Result]]) -> None:
+    for kind, results in found.items():
+        summary = _summary(results)
+        say(f"  {where}, {kind}: {summary['rows_per_s']} rows/s, {summary['cpu_us_per_row']} us of CPU per row")
+
+
+def _summary(results: Iterable[Result]) -> dict[str, float]:
+    results = list(results)
+    return {
+        "rows_per_s": round(statistics.median(r.rows_per_s for r in results)),
+        "cpu_us_per_row": round(statistics.median(r.cpu_us_per_row for r in results), 1),
+        "wait_ms_p50": round(statistics.median(r.wait_ms_p50 for r in results), 2),
+        "rows": sum(r.rows for r in results),
+    }
