@@ -219,6 +219,15 @@ def test_planning_from_the_configuration_and_with_measured_rates(spillway: Run) 
     assert {c["alternative"] for c in told["crossings"]} == {"groq/openai/gpt-oss-20b", "openai/gpt-4o-mini"}
 
 
+def test_one_gpu_at_two_prices(spillway: Run) -> None:
+    told = json.loads(good(spillway("report", "what-if", "--gpu", "a100=1.39", "--gpu", "a100=0.64", "--json")))
+    rented = [c for c in told["volumes"][0]["choices"] if c["kind"] != "cloud"]
+    assert [(c["name"], c["month_usd"]) for c in rented] == [
+        ("a100-80@1.39", "1014.700000"),
+        ("a100-80@0.64", "467.200000"),
+    ]
+
+
 def test_what_cant_be_planned_is_told(spillway: Run) -> None:
     assert "a100-80" in bad(spillway("report", "what-if", "--gpu", "tpu"))
     assert "need a price" in bad(spillway("report", "what-if", "--gpu", "t4", "--gpu", "l4", "--price", "1"))

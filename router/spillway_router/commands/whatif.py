@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -61,7 +61,7 @@ def what_if(
         shape = Shape(prompt_tokens, output_tokens)
         volumes = tuple(_per_month(text) for text in volume or VOLUMES)
         assumptions = Assumptions(shape, volumes, Fraction(str(at_load)), tuple(sorted(set(count or ()))))
-        offers = [_offer(name, amount, shape, tokens_per_s) for name, amount in _gpus(loaded, gpu, price)]
+        offers = _told_apart([_offer(n, amount, shape, tokens_per_s) for n, amount in _gpus(loaded, gpu, price)])
         made = plan(assumptions, offers, _alternatives(loaded, against))
     except TariffError as error:
         fail(str(error))
@@ -126,6 +126,12 @@ def _offer(name: str, price: Decimal, shape: Shape, tokens_per_s: float | None) 
     if sheet.name != "a100-80":
         basis += "; scaled from the A100 by data sheet"
     return Offer(sheet.name, price, us, basis)
+
+
+def _told_apart(offers: list[Offer]) -> list[Offer]:
+    """One GPU at two prices has two names."""
+    names = [offer.name for offer in offers]
+    return [o if names.count(o.name) == 1 else replace(o, name=f"{o.name}@{o.price_per_hour:f}") for o in offers]
 
 
 def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
