@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from spillway_router.core.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.policy import decide
 from spillway_router.core.tariff import usd
-from spillway_router.ledger.report_range import Asked, RangeError
+from spillway_router.ledger.base import LedgerError
+from spillway_router.ledger.report_range import GROUP_KEYS, Asked, RangeError
 from spillway_router.proxy import wire
 from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.replies import error_body, refusal_headers
@@ -172,19 +173,26 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
         return {"facts": _facts(facts), **_decision(decision)}
 
     @api.get("/v1/usage")
-    async def usage(request: Request) -> Any:
-        """Both sides of the cost: `day` or `month` or `from` and `to` (UTC; today without), `by` one or more keys."""
+    async def usage(
+        request: Request,
+        day: Annotated[str, Query(description="UTC day, such as 2026-11-20, or today (the default)")] = "",
+        month: Annotated[str, Query(description="UTC month, such as 2026-11, or this")] = "",
+        first: Annotated[str, Query(alias="from", description="first UTC day")] = "",
+        last: Annotated[str, Query(alias="to", description="last UTC day, included; today if left out")] = "",
+        by: Annotated[list[str], Query(description=f"{', '.join(GROUP_KEYS)}; several: a,b")] = [],  # noqa: B006
+    ) -> Any:
+        """Both sides of the cost of some days, and by what was asked for."""
         _caller(s, request, frozenset({"viewer", "admin"}))
-        asked = request.query_params
-        unknown = sorted(asked.keys() - _USAGE_PARAMS)
+        unknown = sorted(request.query_params.keys() - _USAGE_PARAMS)
         if unknown:
             message = f"{unknown[0]} is not known here; use {', '.join(sorted(_USAGE_PARAMS))}"
             raise RefusedError(Refusal(400, "invalid_request", message, unknown[0]))
-        day, month, first, last = (asked.get(name, "") for name in ("day", "month", "from", "to"))
         try:
-            return await hooks.usage(Asked(day, month, first, last, tuple(asked.getlist("by"))))
+            return await hooks.usage(Asked(day, month, first, last, tuple(by)))
         except RangeError as error:
             raise RefusedError(Refusal(400, "invalid_request", str(error), error.param)) from None
+        except LedgerError as error:
+            raise RefusedError(Refusal(503, "overloaded", f"No report now: {error}", retry_after_s=5)) from None
 
 
 async def _bounded_body(request: Request, limit: int) -> bytes:
