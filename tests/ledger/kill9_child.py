@@ -22,7 +22,7 @@ CAP = Cap("all", "month", 1_788_220_800_000, 10**15)
 
 
 def write(url: str, name: str, requests: int, told: Connection, early: bool = False) -> None:
-    """Write the rows of so many requests (0: until killed) to this ledger; send `request_id kind` of each durable row."""
+    """Write the rows of so many requests (0: until killed); send `request_id kind` of each row that is durable."""
     asyncio.run(_write(url, name, requests, told.fileno(), early))
 
 

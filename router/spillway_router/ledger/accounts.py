@@ -121,6 +121,7 @@ class Accounts:
         self._router_id = router_id
         self._told: set[AlertKey] = set()
         self._state = budget.opening(lines, wall())
+        self._alerting = any(line.alert_at for line in lines)
         self._hour = 0
         self._covers: dict[tuple[str, str, str], _Cover] = {}
         """By backend, key and tier; good for one hour, as every period ends with an hour."""
@@ -132,6 +133,7 @@ class Accounts:
         now = self._now()
         self._state = budget.opening(lines, now, read_balances(ledger, lines, now))
         self._covers.clear()
+        self._alerting = any(line.alert_at for line in self._state.lines)
         self._tell()
 
     async def refresh(self, ledger: Ledger) -> None:
@@ -343,13 +345,12 @@ class Accounts:
         return cover
 
     def _move(self, hold: Hold, *, reserved: int, spent: int = 0) -> None:
-        keys = self._cover(hold, self._now()).keys
-        if keys:
+        if self._state.lines and (keys := self._cover(hold, self._now()).keys):
             self._state = budget.moved(self._state, keys, hold.ts / 1000, spent=spent, reserved=reserved)
             self._tell()
 
     def _tell(self) -> None:
-        if any(line.alert_at for line in self._state.lines):
+        if self._alerting:
             for alert in budget.alerts(self._state, self._told):
                 self._told.add(alert.key)
                 self._on_alert(alert)

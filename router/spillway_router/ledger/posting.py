@@ -15,7 +15,7 @@ nor close a hold: `is_plain` says so, and such a row needs nothing of this.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +23,7 @@ from spillway_router.core.budget import Period, period_start
 from spillway_router.ledger.base import (
     Balance,
     BalanceKey,
+    Cap,
     CapReached,
     EntryConflictError,
     EntryRejectedError,
@@ -90,12 +91,12 @@ class Posting:
 
     def post(self, write: Write) -> WriteResult:
         """Post a write that is not stored yet; nothing of it if it can't be."""
-        refused = self._refused(write)
+        moving = [entry for entry in write.entries if not is_plain(entry)]
+        refused = self._refused(moving, write.caps)
         if refused is not None:
             return refused
-        for entry in write.entries:
-            if not is_plain(entry):
-                self._post(entry)
+        for entry in moving:
+            self._post(entry)
         return None
 
     @property
@@ -113,20 +114,22 @@ class Posting:
         for key, (spent, reserved) in self.deltas.items():
             yield (*key, spent, reserved)
 
-    def _refused(self, write: Write) -> WriteResult:
+    def _refused(self, moving: Sequence[Entry], caps: Sequence[Cap]) -> WriteResult:
         wanted = 0
         ending: set[HoldKey] = set()
-        for entry in write.entries:
-            key = (entry.request_id, entry.attempt_no)
-            if entry.kind == "reserved":
+        for entry in moving:
+            kind = entry.kind
+            if kind == "reserved":
                 wanted += entry.reserved_nano
                 if entry.local and not entry.tariff_ref:
                     return EntryRejectedError(f"a local attempt without a price holds no money ({entry.request_id})")
-            elif entry.kind in ("charged", "released") and not is_plain(entry):
-                if key in ending or key in self.closed or key in self._stored.closed:
+            elif kind != "adjusted":
+                key = (entry.request_id, entry.attempt_no)
+                if key in self.closed or key in self._stored.closed or key in ending:
                     return already_closed(entry)
-                ending.add(key)
-        for cap in write.caps:
+                if len(moving) > 1:
+                    ending.add(key)
+        for cap in caps:
             taken = self._taken_of((cap.scope, cap.period, cap.start_ms))
             if taken + wanted > cap.limit_nano:
                 return CapReached(cap, taken)
