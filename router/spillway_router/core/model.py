@@ -107,6 +107,10 @@ class RequestFacts:
     preferences: Preferences = NO_PREFERENCES
     service: str = STANDARD
     """The provider's service asked for (`service_tier`): flex, priority… cost differently."""
+    task: str = ""
+    """What kind of work it is, for reports and calibration; "" where nobody said."""
+    document: bool = False
+    """One step of a document's extraction: reports count it, and what it costs, per document."""
 
 
 @dataclass(frozen=True, slots=True)

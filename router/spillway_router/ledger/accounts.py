@@ -251,6 +251,8 @@ class Accounts:
             amount_nano=amount,
             tariff_ref="" if backend.tariff is None else backend.tariff.ref,
             confidence=ended.confidence,
+            task=facts.task,
+            document=facts.document,
             router_id=self._router_id,
         )
         return closing, amount
@@ -294,6 +296,8 @@ class Accounts:
             reasons=",".join(hold.why.reasons),
             reserved_nano=reserved_nano,
             tariff_ref="" if backend.tariff is None else backend.tariff.ref,
+            task=hold.facts.task,
+            document=hold.facts.document,
             router_id=self._router_id,
         )
 
