@@ -76,13 +76,13 @@ class Call:
         "_accounts",
         "_board",
         "_clock",
+        "_draft",
         "_durable",
         "_request_started",
         "candidate",
         "channel",
         "confidence",
         "cost_nano",
-        "draft",
         "first_event_at",
         "hold",
         "no",
@@ -115,8 +115,8 @@ class Call:
         self.first_event_at: float | None = None
         self.confidence: float | None = None
         self.cost_nano = 0
-        self.draft: Outcome | None = None
-        """Set while a better answer is sought: a whole local answer that may still be discarded or used."""
+        self._draft: tuple[Outcome, Callable[[], None]] | None = None
+        """Set while a better answer is sought: how it would end, and what stops its upstream."""
         self.steps = 0
         self.streamed = False
 
@@ -161,11 +161,26 @@ class Call:
             self.candidate.reasons,
         )
 
-    def doubt(self) -> Doubt:
+    def doubt(self, outcome: Outcome) -> Doubt:
         """What a better answer than this draft gains, and the tokens it is expected to take: those of the draft."""
-        usage = None if self.draft is None else self.draft.usage
-        expected = usage or Usage(self.candidate.prompt_tokens, self.candidate.output_tokens)
+        expected = outcome.usage or Usage(self.candidate.prompt_tokens, self.candidate.output_tokens)
         return Doubt(1.0 - (self.confidence or 0.0), expected)
+
+    def wait_as_draft(self, outcome: Outcome, stop: Callable[[], None]) -> None:
+        """A better answer is sought: this one is discarded when that one begins, unless it is told to `stand`."""
+        self._draft = (outcome, stop)
+
+    def stand(self) -> None:
+        """No better answer was found: this draft is the answer."""
+        self._draft = None
+
+    def discard(self) -> None:
+        """Another answer goes to the client. Only a draft has anything to end here."""
+        if self._draft is not None:
+            outcome, stop = self._draft
+            self._draft = None
+            stop()
+            self.close(outcome, discarded=True)
 
     async def durable(self) -> None:
         """Until the attempt's ledger row is on disk (or known to be lost, with an alarm)."""

@@ -34,6 +34,7 @@ from spillway_router.proxy.stream import StreamAnswer
 from spillway_router.proxy.whole import WholeAnswer
 
 CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
+NOT_SENT = Outcome("cancelled", detail="it was not sent")
 INFERENCE_ROLES = frozenset({"inference", "admin"})
 
 
@@ -115,24 +116,28 @@ class Answer(Protocol):
 
 async def attempt(job: Job, call: Call) -> Outcome:
     """Steps 5 and 6 of one upstream call. Whatever happens in it, it is closed once."""
-    scored = scores(job, call)
-    upstream = prepare(job.facts, job.client.body, job.body, call.channel, want_logprobs=scored)
-    pool, path = call.channel.pool, call.channel.provider.path(job.facts.endpoint)
-    head = pool.head(path, len(upstream.body))
-    answer: Answer = (
-        StreamAnswer(job, call, upstream) if job.facts.stream else WholeAnswer(job, call, upstream, scored=scored)
-    )
-    outcome = CLIENT_LEFT
+    answer: Answer | None = None
+    outcome = NOT_SENT
     try:
-        outcome = await answer.fetch(head)
-        if outcome.kind == "ok":
-            if scored and doubtful(job, call) and await escalate(job, call, answer, outcome):
+        scored = scores(job, call)
+        upstream = prepare(job.facts, job.client.body, job.body, call.channel, want_logprobs=scored)
+        head = call.channel.pool.head(call.channel.provider.path(job.facts.endpoint), len(upstream.body))
+        answer = (
+            StreamAnswer(job, call, upstream) if job.facts.stream else WholeAnswer(job, call, upstream, scored=scored)
+        )
+        outcome = CLIENT_LEFT
+        found = await answer.fetch(head)
+        if found.kind == "ok":
+            if scored and doubtful(job, call) and await escalate(job, call, answer, found):
+                outcome = found
                 return outcome
-            outcome = await answer.deliver()
+            found = await answer.deliver()
+        outcome = found
     except TransportError as error:
         outcome = transport_outcome(error)
     finally:
-        answer.close()
+        if answer is not None:
+            answer.close()
         call.close(outcome)
     return outcome
 

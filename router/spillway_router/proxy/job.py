@@ -1,0 +1,184 @@
+"""The state of one request between its decision and its record: its attempts, its names, its cost, its headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spillway_router.core.limiter import exhausted_for_s
+from spillway_router.core.model import Attempt, Candidate, Decision, Outcome, Refusal, RequestFacts, RequestRecord
+from spillway_router.ledger.accounts import HoldRefused, Why
+from spillway_router.proxy.attempt import Call
+from spillway_router.proxy.client import Client
+from spillway_router.proxy.outcomes import failure_refusal
+from spillway_router.proxy.replies import Lines
+from spillway_router.proxy.services import Live, Services
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was asked, as facts and as parsed JSON, and what was decided. `started` is monotonic seconds."""
+
+    facts: RequestFacts
+    body: dict[str, Any]
+    decision: Decision
+    started: float
+
+
+class Job:
+    """See the module docstring."""
+
+    __slots__ = (
+        "asked", "backend", "body", "calls", "client", "code", "confidence", "cost_asked", "decided", "decision",
+        "facts", "live", "reasons", "refused", "s", "status",
+    )  # fmt: skip
+
+    def __init__(self, s: Services, live: Live, client: Client, asked: Question) -> None:
+        self.s, self.live, self.client, self.asked = s, live, client, asked
+        self.facts, self.body, self.decision = asked.facts, asked.body, asked.decision
+        self.cost_asked = client.headers.get("x-spillway-usage-cost", "").lower() == "true"
+        self.calls: list[Call] = []
+        self.status, self.code = 200, ""
+        self.backend = ""
+        self.decided: str = self.decision.kind
+        self.reasons = self.decision.reasons
+        self.confidence: float | None = None
+        self.refused: Refusal | None = self.decision.refusal
+
+    # attempts
+
+    async def open(self, candidate: Candidate) -> Call | None:
+        """Set the money aside (durably, for a paid backend) and count the work; None: ask the next candidate."""
+        s = self.s
+        no = len(self.calls) + 1
+        channel = self.live.channels[candidate.backend.name]
+        self._rename(candidate)
+        why = Why(self.decided, self.reasons)  # type: ignore[arg-type]  # one of DecisionKind
+        hold = await s.accounts.hold(self.facts, channel.backend, why, no, candidate.cost_bound_nano)
+        if isinstance(hold, HoldRefused):
+            self.reasons = (*self.reasons, hold.code)
+            status, code = (402, "budget_exceeded") if hold.code == "budget" else (503, "overloaded")
+            self.refused = Refusal(status, code, hold.message, retry_after_s=None if status == 402 else 5.0)
+            return None
+        slo = self.facts.hints.slo_ttft_s or self.live.policy.slo.ttft_s
+        trip = s.board.sent(candidate, self.facts.prompt_bytes, slo, s.clock())
+        if trip is None:
+            s.accounts.release(hold)
+            self.refused = Refusal(503, "overloaded", "The local backlog is at its bound.", retry_after_s=1.0)
+            return None
+        call = Call((s.accounts, s.board, s.clock), channel, candidate, hold, trip, self.asked.started)
+        self.calls.append(call)
+        return call
+
+    def may_go_on(self) -> bool:
+        """Another attempt is a retry, which the retry budget must cover; an engine whose queue was full did no work,
+        so that moving on from it is overflow and free."""
+        if not self.calls:
+            return True
+        last = self.calls[-1].record
+        if last is not None and last.outcome.kind == "overloaded":
+            return True
+        return self.s.board.may_retry()
+
+    def learn_limits(self, call: Call, headers: Mapping[str, str]) -> None:
+        """What a provider's headers say of its rate limits."""
+        if not call.channel.backend.local:
+            seconds = exhausted_for_s(headers, self.s.wall())
+            if seconds:
+                self.s.board.limited(call.channel.backend.name, seconds, self.s.clock())
+
+    def commit(self, call: Call) -> None:
+        """This call's answer goes to the client: drafts of others end here, their upstreams close."""
+        self.backend = call.channel.backend.name
+        for other in self.calls:
+            if other is not call:
+                other.discard()
+
+    async def durable(self) -> None:
+        """Until the rows of all attempts are on disk."""
+        for call in self.calls:
+            await call.durable()
+
+    # names and sums
+
+    def cost(self) -> int:
+        """Nano-dollars of all attempts so far."""
+        return sum(call.cost_nano for call in self.calls)
+
+    def overhead_s(self) -> float:
+        """Time from the request's arrival to its first call."""
+        started = self.asked.started
+        return self.calls[0].sent_at - started if self.calls else self.s.clock() - started
+
+    def lines(self, call: Call | None) -> Lines:
+        """Header lines that tell what was decided and done."""
+        lines: Lines = []
+        if call is not None:
+            lines.append(call.channel.lines)
+            lines.append(b"x-spillway-decision: %b\r\n" % self.decided.encode())
+        if self.reasons:
+            lines.append(b"x-spillway-reason: %b\r\n" % ",".join(self.reasons).encode())
+        overhead_ms = self.overhead_s() * 1000
+        lines.append(b"x-spillway-attempts: %d\r\nx-spillway-overhead-ms: %.2f\r\n" % (len(self.calls), overhead_ms))
+        if self.confidence is not None:
+            lines.append(b"x-spillway-confidence: %.4f\r\n" % self.confidence)
+        return lines
+
+    def _rename(self, candidate: Candidate) -> None:
+        """Another candidate than the first is about to be asked: the decision's name follows what happened."""
+        first = self.decision.candidates[0].backend
+        if self.decided == "escalated" or first.name == candidate.backend.name:
+            return
+        if candidate.backend.local:
+            self.decided = "local"
+            return
+        full = all(c.record is not None and c.record.outcome.kind == "overloaded" for c in self.calls)
+        self.decided = "overflow" if full else "fallback"
+        token = "queue" if full else "health"
+        if token not in self.reasons:
+            self.reasons = (*self.reasons, token)
+
+    # ends
+
+    def note_failure(self, candidate: Candidate, outcome: Outcome) -> None:
+        """What the client is told if this was the last word."""
+        self.refused = failure_refusal(candidate, outcome)
+
+    def refuse(self) -> None:
+        """The last refusal goes to the client."""
+        refusal = self.refused or Refusal(503, "no_backend", "No backend could be asked.", retry_after_s=5.0)
+        refusal = self._kept_here(refusal)
+        self.status, self.code = refusal.status, refusal.code
+        self.client.refuse(refusal, self.lines(self.calls[-1] if self.calls else None))
+
+    def _kept_here(self, refusal: Refusal) -> Refusal:
+        """The refusal as it stands for a private request whose local backends failed: others were there, but barred."""
+        barred = any(removed.reason == "privacy" for removed in self.decision.removed)
+        if refusal.status < 500 or not barred or refusal.code == "local_only_unavailable":
+            return refusal
+        message = f"No local backend can answer this private request now. {refusal.message}"
+        return Refusal(503, "local_only_unavailable", message, retry_after_s=refusal.retry_after_s or 5.0)
+
+    def remember(self) -> None:
+        """The record for /v1/requests/{id}, and the hooks."""
+        now = self.s.clock()
+        attempts: tuple[Attempt, ...] = tuple(c.record for c in self.calls if c.record is not None)
+        record = RequestRecord(
+            self.facts,
+            self.decision,
+            attempts,
+            self.status,
+            self.code,
+            self.backend,
+            self.decided,
+            self.reasons,
+            self.s.wall(),
+            now - self.asked.started,
+            self.overhead_s(),
+            self.cost(),
+            self.confidence,
+        )
+        self.s.records.add(record)
+        for hook in self.s.hooks:
+            hook(record)

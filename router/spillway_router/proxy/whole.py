@@ -1,0 +1,69 @@
+"""A whole answer: fetched, judged, delivered once its row is on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from spillway_router.core import confidence
+from spillway_router.core.model import Outcome
+from spillway_router.core.tariff import usd
+from spillway_router.providers.streams import error_text, load
+from spillway_router.proxy.attempt import Call, UpstreamCall, without_logprobs
+from spillway_router.proxy.job import Job
+from spillway_router.proxy.replies import JSON
+
+
+class WholeAnswer:
+    """See `Answer` in exchange.py."""
+
+    __slots__ = ("_body", "_call", "_job", "_outcome", "_parsed", "_upstream", "scored")
+
+    def __init__(self, job: Job, call: Call, upstream: UpstreamCall, *, scored: bool) -> None:
+        self._job, self._call, self._upstream = job, call, upstream
+        self.scored = scored
+        self._parsed: dict[str, Any] = {}
+        self._body = b""
+        self._outcome = Outcome("ok")
+
+    async def fetch(self, head: bytes) -> Outcome:
+        """Ask, and look at the whole of it."""
+        job, call = self._job, self._call
+        provider, limits = call.channel.provider, job.live.limits
+        call.expect_first_token()
+        answer = await call.channel.pool.call(head, self._upstream.body, limits.answer_s, limits.answer_bytes)
+        outcome = provider.outcome(answer, job.s.wall())
+        job.learn_limits(call, answer.headers)
+        if outcome.kind != "ok":
+            return outcome
+        parsed = load(answer.body)
+        if isinstance(parsed, str):
+            return Outcome("failed", answer.status, parsed, billed=True)
+        flaw = provider.flaw(job.facts.endpoint, parsed)
+        if flaw is not None:
+            aborted = call.channel.backend.local and error_text(parsed) is None
+            return Outcome("overloaded" if aborted else "failed", answer.status, flaw, billed=not aborted)
+        self._parsed, self._body = parsed, answer.body
+        self._outcome = Outcome("ok", answer.status, usage=provider.usage(parsed))
+        if self.scored:
+            call.confidence = job.confidence = confidence.answer_confidence(parsed)
+            if self._upstream.logprobs_added:
+                self._body = without_logprobs(parsed)
+        return self._outcome
+
+    async def deliver(self) -> Outcome:
+        """Send it once every row of the request is on disk."""
+        job, parsed, body = self._job, self._parsed, self._body
+        self._call.close(self._outcome)
+        job.commit(self._call)
+        if job.cost_asked and isinstance(parsed.get("usage"), dict):
+            parsed["usage"]["cost"] = float(usd(job.cost()))
+            body = orjson.dumps(parsed)
+        await job.durable()
+        cost = b"x-spillway-cost-usd: %b\r\n" % usd(job.cost()).encode()
+        job.client.whole(200, [JSON, *job.client.own, *job.lines(self._call), cost], body)
+        return self._outcome
+
+    def close(self) -> None:
+        """Nothing is left open."""
