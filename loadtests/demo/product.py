@@ -22,6 +22,10 @@ from loadtests.standin.corpus import save
 LOCAL_MODEL = "demo"
 CHEAP, STRONG = "cloud", "strong"
 SLO_TTFT_MS = 2000
+"""What the demo promises its clients and judges them by."""
+AIM_TTFT_MS = 1500
+"""What the router is told. Client, stand-in, router and engine share the machine's few cores here, so an engine slows
+down just while its queue is longest, which no router can know beforehand; the difference is the allowance for it."""
 SLO_TPOT_MS = 100
 CONFIDENCE = 0.996
 GPU_PRICE_PER_HOUR = "1.39"
@@ -125,7 +129,7 @@ def settings(folder: Path, cloud_url: str, engine_port: int) -> dict[str, object
             _groq(STRONG, cloud_url, "openai/gpt-oss-120b"),
         ],
         "aliases": {"auto": {"chain": ["local", CHEAP]}},
-        "slo": {"ttft_ms": SLO_TTFT_MS, "tpot_ms": SLO_TPOT_MS},
+        "slo": {"ttft_ms": AIM_TTFT_MS, "tpot_ms": SLO_TPOT_MS},
         "confidence": {"threshold": CONFIDENCE, "escalate_to": [STRONG]},
         "ledger": {"url": f"sqlite:///{folder / 'spillway.db'}"},
     }
