@@ -73,6 +73,10 @@ ENVIRONMENTS = {
 }
 
 
+SETUPTOOLS_PTH = "2638ce9e2500e572a5e0de7faed6661eb569d1b696fcba07b0dd223da5f5d224"
+"""SHA-256 of setuptools' own distutils-precedence.pth, which every environment with setuptools has."""
+
+
 class InstallError(Exception):
     """The installation can't go on; the message says what to change."""
 
@@ -127,6 +131,19 @@ def run_pip(environment: Environment, arguments: list[str], total: int) -> int:
     return pip.returncode
 
 
+def check_startup_files(directory: Path) -> None:
+    """Refuse an environment in which a `.pth` file runs code: Python would run it at every start, imported or not. A
+    stolen release of a well-known package once hid its code there.
+
+    Raises `InstallError` that names the file.
+    """
+    for file in sorted(directory.glob("lib/python*/site-packages/*.pth")):
+        text = file.read_bytes()
+        runs = any(line.startswith((b"import ", b"import\t")) for line in text.splitlines())
+        if runs and hashlib.sha256(text).hexdigest() != SETUPTOOLS_PTH:
+            raise InstallError(f"{file} would run code at every start of Python. Look at it before anything else runs")
+
+
 def install_lock(environment: Environment, name: str) -> None:
     """Install one lock, every file checked against its hash.
 
@@ -177,6 +194,7 @@ def install(kind: str) -> None:
         origin.write_text(maker, encoding="utf-8")
     for name in environment.locks:
         install_lock(environment, name)
+        check_startup_files(environment.directory)
     if environment.with_project and run_pip(environment, ["--no-build-isolation", "-e", str(ROOT)], 1) != 0:
         raise InstallError("the project itself could not be installed; pip's message is above")
     print("  proving that it works", flush=True)

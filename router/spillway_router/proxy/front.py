@@ -1,7 +1,7 @@
 """The front: uvicorn's HTTP protocol, with the inference routes answered in place.
 
 uvicorn serves the control API through ASGI as ever. A request to an inference route does without ASGI, whose tasks,
-messages and events per request cost as much as the rest of the router (decisions/0006): its body is gathered here,
+messages and events per request cost as much as the rest of the router (decisions/0007): its body is gathered here,
 one task answers it, and a lost connection cancels that task.
 
     head   Host, number of requests in progress, key, content type and length are checked before a byte of the body

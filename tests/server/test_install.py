@@ -1,0 +1,51 @@
+"""What the installer refuses before the first program of an environment has run."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FILE = Path(__file__).resolve().parents[2] / "requirements" / "install.py"
+
+
+@pytest.fixture(scope="module")
+def installer() -> ModuleType:
+    """requirements/install.py, which is a program and no package."""
+    spec = importlib.util.spec_from_file_location("install", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["install"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("/somewhere/on/the/path\n", False),
+        ("# import os\n", False),
+        ("import os; os.system('true')\n", True),
+        ("/somewhere\nimport\tos\n", True),
+    ],
+)
+def test_a_pth_file_that_runs_code_is_refused(installer: ModuleType, tmp_path: Path, text: str, refused: bool) -> None:
+    packages = tmp_path / "lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "innocent.pth").write_text(text)
+    if not refused:
+        installer.check_startup_files(tmp_path)
+        return
+    with pytest.raises(installer.InstallError, match=r"innocent\.pth would run code"):
+        installer.check_startup_files(tmp_path)
+
+
+def test_the_environments_here_run_no_code_at_start(installer: ModuleType) -> None:
+    found = sorted(FILE.parent.parent.glob(".venv*"))
+    assert found
+    for directory in found:
+        installer.check_startup_files(directory)
