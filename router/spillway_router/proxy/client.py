@@ -8,8 +8,8 @@ upstream, as otherwise a GPU or a cloud would be paid to the end for nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from spillway_router.core.model import Endpoint, Refusal
 from spillway_router.proxy.replies import SSE, STATUS_LINES, Lines, refusal_reply
@@ -45,6 +45,8 @@ class Client:
     )  # fmt: skip
 
     message_event = _NobodyWaits()
+    attempts_before = 0
+    """Attempts of the same request that an exchange before this one made (inside.py)."""
 
     def __init__(
         self,
@@ -81,6 +83,10 @@ class Client:
         else:
             self._transport.writelines((b"".join((head, *lines)), body))
         self._end()
+
+    def discards(self, _answer: Mapping[str, Any]) -> bool:
+        """True if a whole answer won't be used, which its row then says. Only a caller inside knows that (inside.py)."""
+        return False
 
     def refuse(self, refusal: Refusal, lines: Lines | None = None) -> None:
         """An error with its OpenAI shape; `lines` are what there is to say beside it."""

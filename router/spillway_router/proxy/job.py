@@ -51,7 +51,7 @@ class Job:
     async def open(self, candidate: Candidate) -> Call | None:
         """Set the money aside (durably, for a paid backend) and count the work; None: ask the next candidate."""
         s = self.s
-        no = len(self.calls) + 1
+        no = self.client.attempts_before + len(self.calls) + 1
         channel = self.live.channels[candidate.backend.name]
         self._rename(candidate)
         why = Why(self.decided, self.reasons)  # type: ignore[arg-type]  # one of DecisionKind
