@@ -159,10 +159,20 @@ class SloPart(_Part):
 
 
 class ConfidencePart(_Part):
-    """Local answers below the threshold go to the first of `escalate_to`. Empty: no escalation."""
+    """Local answers below the threshold go to the first of `escalate_to`. Empty: no escalation.
+
+    `calibration`: a file of `spillway calibrate`; its certified threshold counts unless `threshold` is set.
+    `hold_tokens`: how many tokens of a stream are held back before it is committed; auto: as many as the TTFT promise
+    leaves time for. `audit_share`: share of local answers that the strongest of `escalate_to` answers again.
+    `top_logprobs`: alternatives per token asked of the engine; a calibration's own number goes first.
+    """
 
     threshold: float = Field(0.8, ge=0, le=1)
     escalate_to: tuple[str, ...] = ()
+    calibration: Path | None = None
+    hold_tokens: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = "auto"
+    audit_share: float = Field(0.0, ge=0, le=1)
+    top_logprobs: int = Field(2, ge=2, le=5)
 
 
 ALL_CLOUDS = "cloud"

@@ -1,0 +1,269 @@
+"""A calibration: from an answer's scores to the probability that it is right, and the threshold it was certified at.
+
+Made by `spillway calibrate`, a small versioned JSON file; applied here in plain Python, no numpy. A file holds for one
+model, quantisation, chat template and task only, since scores mean something else under any other.
+
+    probability = curve(model(scores))
+
+The model is a logistic regression or a sum of small decision trees over the scores; the curve is a monotone
+piecewise-linear map (isotonic regression on held-out answers). `stages` are the same for the first k tokens of a
+stream, `value` for the value of a single field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FORMAT = "spillway-calibration/1"
+ANY = "*"
+
+
+class CalibrationError(Exception):
+    """A calibration file can't be used; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a calibration holds for. `model`: served name or fingerprint of the weights; `template`: hash of the chat
+    template; `task`: as `Asked.task`. A part that is "*" holds for all."""
+
+    model: str
+    quantisation: str
+    template: str
+    task: str
+
+    def covers(self, other: Key) -> bool:
+        """Whether a calibration with this key holds for `other`."""
+        pairs = (
+            (self.model, other.model),
+            (self.quantisation, other.quantisation),
+            (self.template, other.template),
+            (self.task, other.task),
+        )
+        return all(mine in (ANY, theirs) for mine, theirs in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """P(wrong | kept local) <= alpha with probability >= 1 - delta, for answers like the `n` labelled ones.
+
+    `threshold` in [0, 1]: answers at or above it are kept; None: no threshold could be certified. `coverage`: share of
+    the labelled answers at or above it; `errors` of those were wrong. `revoked`: set by hand once it no longer holds.
+    """
+
+    threshold: float | None
+    alpha: float
+    delta: float
+    n: int
+    coverage: float
+    errors: int
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One decision tree as parallel arrays: at node i go `left` if scores[feature] <= cut, else `right`; a leaf has
+    feature -1 and counts `value`."""
+
+    feature: tuple[int, ...]
+    cut: tuple[float, ...]
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    value: tuple[float, ...]
+
+    def output(self, row: Sequence[float]) -> float:
+        """The leaf's value for one row of scores."""
+        node = 0
+        while (feature := self.feature[node]) >= 0:
+            node = self.left[node] if row[feature] <= self.cut[node] else self.right[node]
+        return self.value[node]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Monotone piecewise-linear map; flat outside its first and last point."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def at(self, value: float) -> float:
+        """The curve's height at `value`, in [0, 1]."""
+        after = bisect_right(self.x, value)
+        if after == 0:
+            return self.y[0]
+        if after == len(self.x):
+            return self.y[-1]
+        x0, x1 = self.x[after - 1], self.x[after]
+        share = (value - x0) / (x1 - x0) if x1 > x0 else 1.0
+        return self.y[after - 1] + share * (self.y[after] - self.y[after - 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A model over named scores and its curve. `tokens`: how many tokens of a stream it needs; 0: the whole answer.
+
+    A score that the answer lacks counts as `fill`, the middle of the labelled answers.
+    """
+
+    features: tuple[str, ...]
+    fill: tuple[float, ...]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    bias: float
+    trees: tuple[Tree, ...]
+    curve: Curve
+    tokens: int = 0
+
+    def probability(self, scores: Mapping[str, float]) -> float:
+        """P(right) in [0, 1] of an answer with these scores."""
+        row = [scores.get(name, fill) for name, fill in zip(self.features, self.fill, strict=True)]
+        raw = self.bias
+        if self.weights:
+            terms = zip(row, self.centre, self.scale, self.weights, strict=True)
+            raw += math.fsum((x - centre) / scale * weight for x, centre, scale, weight in terms)
+        for tree in self.trees:
+            raw += tree.output(row)
+        return self.curve.at(raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """See the top of this file. `value`: P(right) of one field from its own scores, None where not fitted."""
+
+    key: Key
+    answer: Stage
+    stages: tuple[Stage, ...]
+    value: Stage | None
+    certificate: Certificate
+    made: Mapping[str, Any]
+
+    @property
+    def threshold(self) -> float | None:
+        """The certified threshold; None where none could be certified or the certificate is revoked."""
+        return None if self.certificate.revoked else self.certificate.threshold
+
+    def applies(self, key: Key) -> bool:
+        """Whether it holds for this model, quantisation, template and task."""
+        return self.key.covers(key)
+
+    def holds_for_task(self, task: str) -> bool:
+        """Whether it holds for answers of this task."""
+        return self.key.task in (ANY, task)
+
+    def stage_after(self, tokens: int) -> Stage | None:
+        """The stage for a stream of which `tokens` tokens came: the one that uses most of them; None before any."""
+        found = None
+        for stage in self.stages:
+            if stage.tokens <= tokens:
+                found = stage
+        return found
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Calibration:
+        """Reads a calibration file's text. Raises CalibrationError that says what to change."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CalibrationError(f"it is no JSON ({error}); make it with `spillway calibrate`") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise CalibrationError(f"its format is {found!r}, not {FORMAT!r}; make it again with `spillway calibrate`")
+        try:
+            return _calibration(data)
+        except KeyError as error:
+            raise CalibrationError(f"it lacks {error}; make it again with `spillway calibrate`") from error
+        except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+            raise CalibrationError(f"{error}; make it again with `spillway calibrate`") from error
+
+
+def _calibration(data: Mapping[str, Any]) -> Calibration:
+    key = data["key"]
+    stages = tuple(sorted((_stage(s, f"stages[{i}]") for i, s in enumerate(data["stages"])), key=lambda s: s.tokens))
+    return Calibration(
+        Key(str(key["model"]), str(key["quantisation"]), str(key["template"]), str(key["task"])),
+        _stage(data["answer"], "answer"),
+        stages,
+        _stage(data["value"], "value") if data.get("value") is not None else None,
+        _certificate(data["certificate"]),
+        dict(data.get("made", {})),
+    )
+
+
+def _certificate(data: Mapping[str, Any]) -> Certificate:
+    threshold = None if data["threshold"] is None else _share(data["threshold"], "certificate.threshold")
+    return Certificate(
+        threshold,
+        _share(data["alpha"], "certificate.alpha"),
+        _share(data["delta"], "certificate.delta"),
+        int(data["n"]),
+        _share(data["coverage"], "certificate.coverage"),
+        int(data["errors"]),
+        bool(data.get("revoked", False)),
+    )
+
+
+def _stage(data: Mapping[str, Any], where: str) -> Stage:
+    names = tuple(str(name) for name in data["features"])
+    stage = Stage(
+        names,
+        _numbers(data["fill"], f"{where}.fill"),
+        _numbers(data.get("centre", ()), f"{where}.centre"),
+        _numbers(data.get("scale", ()), f"{where}.scale"),
+        _numbers(data.get("weights", ()), f"{where}.weights"),
+        _number(data["bias"], f"{where}.bias"),
+        tuple(_tree(tree, len(names), f"{where}.trees[{i}]") for i, tree in enumerate(data.get("trees", ()))),
+        _curve(data["curve"], f"{where}.curve"),
+        int(data.get("tokens", 0)),
+    )
+    for name, column in (("fill", stage.fill), ("weights", stage.weights)):
+        if len(column) != len(names) and not (name == "weights" and not column):
+            raise ValueError(f"{where}.{name} has {len(column)} numbers for {len(names)} features")
+    if not len(stage.weights) == len(stage.centre) == len(stage.scale):
+        raise ValueError(f"{where}.weights, .centre and .scale differ in length")
+    if not all(stage.scale):
+        raise ValueError(f"{where}.scale holds 0")
+    return stage
+
+
+def _tree(data: Mapping[str, Any], features: int, where: str) -> Tree:
+    feature = tuple(int(x) for x in data["feature"])
+    nodes = len(feature)
+    left, right = tuple(int(x) for x in data["left"]), tuple(int(x) for x in data["right"])
+    tree = Tree(feature, _numbers(data["cut"], where), left, right, _numbers(data["value"], where))
+    if not nodes or {len(tree.cut), len(left), len(right), len(tree.value)} != {nodes}:
+        raise ValueError(f"{where}: its arrays differ in length or are empty")
+    for node, column in enumerate(feature):
+        # Children stand behind their parent, so that a walk always ends.
+        if column >= 0 and not (column < features and node < left[node] < nodes and node < right[node] < nodes):
+            raise ValueError(f"{where}: node {node} points nowhere")
+    return tree
+
+
+def _curve(data: Mapping[str, Any], where: str) -> Curve:
+    x, y = _numbers(data["x"], where), tuple(_share(v, where) for v in data["y"])
+    if not x or len(x) != len(y) or list(x) != sorted(x) or list(y) != sorted(y):
+        raise ValueError(f"{where} must rise and have as many x as y")
+    return Curve(x, y)
+
+
+def _numbers(values: Any, where: str) -> tuple[float, ...]:
+    return tuple(_number(value, where) for value in values)
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{where} holds {value!r}, which is no finite number")
+    return float(value)
+
+
+def _share(value: Any, where: str) -> float:
+    number = _number(value, where)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{where} is {number}, which is not between 0 and 1")
+    return number

@@ -1,0 +1,201 @@
+"""What can be said against an answer without asking a model: flaws by name, as data.
+
+empty           no answer at all
+json            a schema was asked for, but the answer is no JSON
+schema          JSON, but not as the schema asks
+not_in_source   a number of a JSON answer stands nowhere in the prompt
+rule            a rule of the configuration is broken
+
+The schema check knows the keywords that structured output uses (type, properties, required, additionalProperties,
+enum, const, items, anyOf, oneOf, allOf, bounds and lengths, local $ref) and passes what it doesn't know. It is our own
+because it runs on the event loop, on schemas that clients send: the jsonschema library needs milliseconds to prepare
+a schema, and follows `pattern`, which a client could make exponential. The engine's grammar holds patterns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spillway_router.core.values import Value
+
+FATAL = frozenset({"empty", "json", "schema", "rule"})
+"""Flaws with which an answer is wrong whatever its tokens say."""
+DEEPEST = 64
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A user's rule for one field, by JSON pointer: a regular expression that the whole value must match, bounds of a
+    number, or that it must stand in the source. A null or absent value breaks no rule."""
+
+    pointer: str
+    pattern: str | None = None
+    least: float | None = None
+    most: float | None = None
+    in_source: bool = False
+
+
+def fits(value: Any, schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) -> bool:
+    """Whether a parsed JSON value is as `schema` asks. `root`: where local references point; default `schema`."""
+    if schema is True or not isinstance(schema, Mapping) or depth > DEEPEST:
+        return schema is not False
+    root = schema if root is None else root
+    if "$ref" in schema:
+        target = _target(schema["$ref"], root)
+        if target is not None and not fits(value, target, root, depth + 1):
+            return False
+    return (
+        _fits_kind(value, schema.get("type"))
+        and _fits_constants(value, schema)
+        and _fits_bounds(value, schema)
+        and _fits_branches(value, schema, root, depth)
+        and (not isinstance(value, dict) or _fits_members(value, schema, root, depth))
+        and (not isinstance(value, list) or _fits_items(value, schema, root, depth))
+    )
+
+
+def _target(reference: Any, root: Mapping[str, Any]) -> Any:
+    """What a local reference (`#/$defs/name`) points to; None where it leads elsewhere or nowhere."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found: Any = root
+    for part in reference[1:].split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(found, Mapping) or name not in found:
+            return None
+        found = found[name]
+    return found
+
+
+def _fits_kind(value: Any, kind: Any) -> bool:
+    kinds = [kind] if isinstance(kind, str) else kind
+    return not isinstance(kinds, list) or any(_is(value, name) for name in kinds)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind == "integer":
+        return not isinstance(value, bool) and isinstance(value, int | float) and value == value // 1
+    if kind == "number" and isinstance(value, bool):
+        return False
+    return kind not in _KINDS or isinstance(value, _KINDS[kind])
+
+
+def _fits_constants(value: Any, schema: Mapping[str, Any]) -> bool:
+    if "const" in schema and not _same(value, schema["const"]):
+        return False
+    allowed = schema.get("enum")
+    return not isinstance(allowed, list) or any(_same(value, one) for one in allowed)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+def _fits_bounds(value: Any, schema: Mapping[str, Any]) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (
+            value >= _bound(schema, "minimum", value)
+            and value <= _bound(schema, "maximum", value)
+            and not value <= _bound(schema, "exclusiveMinimum", value - 1)
+            and not value >= _bound(schema, "exclusiveMaximum", value + 1)
+        )
+    if isinstance(value, str | list | dict):
+        unit = "Length" if isinstance(value, str) else "Items" if isinstance(value, list) else "Properties"
+        size = len(value)
+        return _bound(schema, f"min{unit}", size) <= size <= _bound(schema, f"max{unit}", size)
+    return True
+
+
+def _bound(schema: Mapping[str, Any], name: str, absent: float) -> float:
+    found = schema.get(name)
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else absent
+
+
+def _fits_branches(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
+    some, one, every = schema.get("anyOf"), schema.get("oneOf"), schema.get("allOf")
+    if isinstance(some, list) and not any(fits(value, s, root, depth + 1) for s in some):
+        return False
+    if isinstance(one, list) and sum(fits(value, s, root, depth + 1) for s in one) != 1:
+        return False
+    return not isinstance(every, list) or all(fits(value, s, root, depth + 1) for s in every)
+
+
+def _fits_members(value: dict[str, Any], schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
+    required = schema.get("required")
+    if isinstance(required, list) and not all(name in value for name in required):
+        return False
+    properties = schema.get("properties")
+    known: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
+    rest = schema.get("additionalProperties", True) if "patternProperties" not in schema else True
+    return all(fits(member, known.get(name, rest), root, depth + 1) for name, member in value.items())
+
+
+def _fits_items(value: list[Any], schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
+    if "prefixItems" in schema or "items" not in schema:
+        return True
+    return all(fits(item, schema["items"], root, depth + 1) for item in value)
+
+
+class Source:
+    """A prompt's text, ready to be asked whether a value stands in it."""
+
+    __slots__ = ("_numbers", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = " ".join(text.split()).casefold()
+        self._numbers: frozenset[str] | None = None
+
+    def holds(self, value: str | float | int | bool | None) -> bool | None:
+        """Whether a number or a text stands there; None for what needn't (null, true, false, an empty text).
+
+        A number stands there in any writing: 23.40 as 23,4 as well.
+        """
+        if value is None or isinstance(value, bool) or value == "":
+            return None
+        if isinstance(value, str):
+            return " ".join(value.split()).casefold() in self._text
+        if self._numbers is None:
+            found = re.findall(r"\d+(?:[.,]\d+)*", self._text)
+            self._numbers = frozenset(_plain(number.replace(",", ".")) for number in found)
+        return _plain(repr(abs(value))) in self._numbers
+
+
+def _plain(number: str) -> str:
+    """23.40 and 23.4 alike; 007 and 7 too."""
+    whole, _, part = number.partition(".")
+    part = part.rstrip("0")
+    whole = whole.lstrip("0") or "0"
+    return f"{whole}.{part}" if part else whole
+
+
+def broken_rules(rules: Sequence[Rule], values: Sequence[Value], source: Source) -> list[str]:
+    """Pointers of the values that break a rule."""
+    by_pointer = {value.pointer: value.value for value in values}
+    return [rule.pointer for rule in rules if not _keeps(rule, by_pointer.get(rule.pointer), source)]
+
+
+def _keeps(rule: Rule, value: str | float | int | bool | None, source: Source) -> bool:
+    if value is None:
+        return True
+    if rule.pattern is not None and re.fullmatch(rule.pattern, str(value)) is None:
+        return False
+    if rule.least is not None or rule.most is not None:
+        if isinstance(value, bool | str):
+            return False
+        if value < (rule.least if rule.least is not None else value):
+            return False
+        if value > (rule.most if rule.most is not None else value):
+            return False
+    return not rule.in_source or source.holds(value) is not False

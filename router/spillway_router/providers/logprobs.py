@@ -1,0 +1,84 @@
+"""Tokens with their log-probabilities, out of OpenAI-shaped choices: chat and completions, whole and stream deltas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spillway_router.core.confidence import Token
+from spillway_router.core.scores import FORCED
+
+_NOT_A_NUMBER = float("nan")
+
+
+def tokens_of_choice(choice: Mapping[str, Any]) -> tuple[Token, ...]:
+    """The tokens of one choice or one stream delta's choice; () where the engine sent none.
+
+    An unreadable log-probability becomes NaN, which scoring takes for "no signal".
+    """
+    found = choice.get("logprobs")
+    if not isinstance(found, Mapping):
+        return ()
+    content = found.get("content")
+    if isinstance(content, list):
+        return tuple(_chat_token(item) for item in content)
+    values = found.get("token_logprobs")
+    return _flat_tokens(found, values) if isinstance(values, list) else ()
+
+
+def answer_text(choice: Mapping[str, Any]) -> str:
+    """The answer as the client sees it: content, text, or the arguments of its tool calls, one a line."""
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        text = choice.get("text")
+        return text if isinstance(text, str) else ""
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        return "\n".join(_arguments(call) for call in calls)
+    content = message.get("content")
+    return content if isinstance(content, str) else ""
+
+
+def _arguments(call: object) -> str:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    found = function.get("arguments") if isinstance(function, Mapping) else None
+    return found if isinstance(found, str) else ""
+
+
+def _chat_token(item: object) -> Token:
+    if not isinstance(item, Mapping):
+        return Token("", _NOT_A_NUMBER)
+    text = item.get("token")
+    others = item.get("top_logprobs")
+    chosen = _number(item.get("logprob"))
+    top: tuple[float, ...] = ()
+    if isinstance(others, list) and others:
+        known = [_number(o.get("logprob")) if isinstance(o, Mapping) else FORCED for o in others]
+        if chosen not in known:
+            known.append(chosen)  # a sampled token beyond the best ones
+        top = tuple(sorted((x for x in known if x == x), reverse=True))
+    return Token(text if isinstance(text, str) else "", chosen, top)
+
+
+def _flat_tokens(found: Mapping[str, Any], values: list[Any]) -> tuple[Token, ...]:
+    """The completions shape. The first token of an echoed prompt has no log-probability: it is left out."""
+    texts, tops = found.get("tokens"), found.get("top_logprobs")
+    tokens = []
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        text = texts[i] if isinstance(texts, list) and i < len(texts) else ""
+        others = tops[i] if isinstance(tops, list) and i < len(tops) else None
+        chosen = _number(value)
+        known = [_number(x) for x in others.values()] if isinstance(others, Mapping) else []
+        if known and chosen not in known:
+            known.append(chosen)
+        top = tuple(sorted((x for x in known if x == x), reverse=True))
+        tokens.append(Token(text if isinstance(text, str) else "", chosen, top))
+    return tuple(tokens)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _NOT_A_NUMBER
+    return float(value)
