@@ -1,6 +1,6 @@
 """Install one of the project's environments from its lock, and say what is happening.
 
-Usage:  python3 requirements/install.py dev|router|engine-cpu|engine-gpu
+Usage:  python3 requirements/install.py dev|router|engine-cpu|engine-gpu|loadtest
 
 Runs on the system's Python with the standard library only. A stamp inside the environment holds the hash of what was
 installed, so a second run returns at once; a changed lock installs again; a change of Python or of engine kind starts
@@ -55,6 +55,13 @@ ENVIRONMENTS = {
         True,
         "import spillway_router, spillway_server",
         "router alone, about 20 MB to fetch; usually 10 to 30 s",
+    ),
+    "loadtest": Environment(
+        ROOT / ".venv-loadtest",
+        ("loadtest.lock",),
+        False,
+        "import locust",
+        "locust, about 25 MB to fetch; usually 10 to 30 s",
     ),
     "engine-cpu": Environment(
         ROOT / ".venv-vllm",
