@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from spillway_router.core.extraction import Judged
 from spillway_router.core.model import Endpoint, Refusal
 from spillway_router.proxy.replies import SSE, STATUS_LINES, Lines, refusal_reply
 
@@ -84,9 +85,9 @@ class Client:
             self._transport.writelines((b"".join((head, *lines)), body))
         self._end()
 
-    def discards(self, _answer: Mapping[str, Any]) -> bool:
-        """True if a whole answer won't be used, which its row then says. Only a caller inside knows that (inside.py)."""
-        return False
+    def judged(self, _answer: Mapping[str, Any]) -> Judged | None:
+        """What the caller thinks of a whole answer, for its row; only one inside the router does (inside.py)."""
+        return None
 
     def refuse(self, refusal: Refusal, lines: Lines | None = None) -> None:
         """An error with its OpenAI shape; `lines` are what there is to say beside it."""

@@ -72,7 +72,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
     return JSONResponse(error_body(error.status_code, code, message), error.status_code)
 
 
-def _caller(s: Services, request: Request, roles: frozenset[str]) -> Caller:
+def caller_of(s: Services, request: Request, roles: frozenset[str]) -> Caller:
+    """Who asks, if one of the roles. Raises RefusedError."""
     auth = s.live().auth
     caller = auth.caller(request.headers, s.clock())
     refused = caller if isinstance(caller, Refusal) else auth.admit(caller, roles)
@@ -107,7 +108,7 @@ def _add_probes(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
 
     @api.post("/admin/reload")
     async def reload(request: Request) -> Response:
-        _caller(s, request, ADMINS)
+        caller_of(s, request, ADMINS)
         mistakes = await hooks.reload()
         if mistakes:
             message = "The running configuration stays. " + " | ".join(mistakes)
@@ -133,12 +134,12 @@ def _add_models(api: FastAPI, s: Services) -> None:
 
     @api.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
-        _caller(s, request, READERS)
+        caller_of(s, request, READERS)
         return {"object": "list", "data": models()}
 
     @api.get("/v1/models/{model_id:path}")
     async def get_model(model_id: str, request: Request) -> dict[str, Any]:
-        _caller(s, request, READERS)
+        caller_of(s, request, READERS)
         for model in models():
             if model["id"] == model_id:
                 return model
@@ -149,7 +150,7 @@ def _add_models(api: FastAPI, s: Services) -> None:
 def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
     @api.get("/v1/requests/{request_id}")
     async def get_request(request_id: str, request: Request) -> Any:
-        caller = _caller(s, request, READERS)
+        caller = caller_of(s, request, READERS)
         record = s.records.get(request_id)
         if record is not None and _may_see(caller, record.facts.caller.key_id):
             return describe(record)
@@ -161,10 +162,10 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
 
     @api.post("/v1/route/explain")
     async def explain(request: Request) -> Any:
-        caller = _caller(s, request, READERS)
+        caller = caller_of(s, request, READERS)
         live = s.live()
         try:
-            body = wire.load(await _bounded_body(request, live.limits.body_bytes))
+            body = wire.load(await bounded_body(request, live.limits.body_bytes))
             endpoint: Endpoint = next((e for field, e in _SHAPE if field in body), "chat")
             facts = read_facts("dry-run", endpoint, request.headers, body, caller, live.privacy)
         except wire.BadRequestError as error:
@@ -182,7 +183,7 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
         by: Annotated[list[str], Query(description=f"{', '.join(GROUP_KEYS)}; several: a,b")] = [],  # noqa: B006
     ) -> Any:
         """Both sides of the cost of some days, and by what was asked for."""
-        _caller(s, request, frozenset({"viewer", "admin"}))
+        caller_of(s, request, frozenset({"viewer", "admin"}))
         unknown = sorted(request.query_params.keys() - _USAGE_PARAMS)
         if unknown:
             message = f"{unknown[0]} is not known here; use {', '.join(sorted(_USAGE_PARAMS))}"
@@ -195,7 +196,8 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
             raise RefusedError(Refusal(503, "overloaded", f"No report now: {error}", retry_after_s=5)) from None
 
 
-async def _bounded_body(request: Request, limit: int) -> bytes:
+async def bounded_body(request: Request, limit: int) -> bytes:
+    """The body, of at most `limit` bytes. Raises RefusedError."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():

@@ -55,7 +55,10 @@ class WholeAnswer:
     async def deliver(self) -> Outcome:
         """Send it once every row of the request is on disk."""
         job, parsed, body = self._job, self._parsed, self._body
-        self._call.close(self._outcome, discarded=job.client.discards(parsed))
+        judged = job.client.judged(parsed)
+        if judged is not None:
+            self._call.confidence = job.confidence = judged.confidence
+        self._call.close(self._outcome, discarded=judged is not None and not judged.wanted)
         job.commit(self._call)
         if job.cost_asked and isinstance(parsed.get("usage"), dict):
             parsed["usage"]["cost"] = float(usd(job.cost()))
