@@ -47,6 +47,31 @@ def create_key(
         typer.echo(f"id   {made.record.id}\nkey  {made.token}\nKeep the key now: it is not stored and not shown again.")
 
 
+@keys_app.command("accept")
+def accept_key(
+    entry: Annotated[
+        str, typer.Argument(help="ID:SHA256 of a key that was made elsewhere, as `spillway deploy` does.")
+    ],
+    path: ConfigOption = None,
+    role: Annotated[str, typer.Option(help="inference, viewer or admin.")] = "admin",
+) -> None:
+    """Take in a key of which only the hash is known here. Again is no error."""
+    from spillway_router.ledger.base import LedgerError
+    from spillway_router.ledger.keys import KeySpec, KeyStore, accepted
+
+    key_id, _, digest = entry.partition(":")
+    ledger = open_ledger(load(path))
+    try:
+        record = accepted(KeySpec("deploy", cast("Role", role)), key_id, digest, int(time.time() * 1000))
+        if record.id not in {known.id for known in KeyStore(ledger).list()}:
+            ledger.add_key(record)
+    except LedgerError as error:
+        fail(str(error))
+    finally:
+        ledger.close()
+    typer.echo(f"id   {record.id}")
+
+
 @keys_app.command("list")
 def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """All keys, without their secrets."""

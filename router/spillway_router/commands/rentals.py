@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 rentals_app = typer.Typer(no_args_is_help=True, help="GPU rentals: start, stop, list.")
 
-SOURCES = ("cli", "runpod", "vast", "aws")
+SOURCES = ("cli", "runpod", "vast", "aws", "kubernetes")
 _KINDS = ("reserved", "interruptible")
 AtOption = Annotated[str, typer.Option("--at", help="When, as ISO time (UTC if it names no zone); now if left out.")]
 
@@ -33,7 +34,7 @@ def start_rental(
     count: Annotated[int | None, typer.Option(min=1, max=1024, help="How many; gpu.count.")] = None,
     price: Annotated[str, typer.Option(help="USD per hour of one; gpu.price_per_hour of the configuration.")] = "",
     kind: Annotated[str, typer.Option(help="reserved or interruptible; gpu.kind of the configuration.")] = "",
-    source: Annotated[str, typer.Option(help="Where it is rented: cli, runpod, vast or aws.")] = "cli",
+    source: Annotated[str, typer.Option(help="Where it is rented: cli, runpod, vast, aws or kubernetes.")] = "cli",
     at: AtOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -44,7 +45,7 @@ def start_rental(
         fail(f"--source {source!r} is not known; use one of {', '.join(SOURCES)}")
     ledger = open_ledger(loaded)
     try:
-        record = _declare(ledger, terms, source, _moment(at))
+        record = declare(ledger, terms, source, _moment(at))
     finally:
         ledger.close()
     if as_json:
@@ -61,8 +62,6 @@ def stop_rental(
     at: AtOption = "",
 ) -> None:
     """GPUs are no longer rented."""
-    from spillway_router.ledger.rentals import RentalBooks, written
-
     if bool(rental_id) == everything:
         fail("name one rental, or --all; `spillway rentals list` shows them")
     now_ms = _now_ms()
@@ -74,14 +73,7 @@ def stop_rental(
         ]
         if not running:
             fail(f"no running rental {rental_id}; `spillway rentals list` shows them".replace("  ", " "))
-        for record in running:
-            least = max(record.started_ms, written(ledger, record).until_ms)
-            if at_ms < least:
-                fail(f"{record.id} is on the books until {_when(least)} already; stop it then or later")
-        for record in running:
-            ledger.stop_rental(record.id, at_ms)
-            typer.echo(f"stopped {record.id} at {_when(at_ms)}")
-        RentalBooks(ledger).write_due(now_ms)
+        end(ledger, running, at_ms, now_ms)
     finally:
         ledger.close()
 
@@ -126,7 +118,8 @@ def _terms(loaded: Loaded, gpu: str, count: int | None, price: str, kind: str) -
     return RentalTerms(gpu or part.name or "", count or part.count, int(amount * NANO), terms)
 
 
-def _declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> RentalRecord:
+def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> RentalRecord:
+    """Put the start of a rental on the books, and end those that routers opened by themselves."""
     from spillway_router.bookkeeping import new_rental_id
     from spillway_router.ledger.base import RentalRecord
     from spillway_router.ledger.closing import is_closed
@@ -145,6 +138,20 @@ def _declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Ren
     ledger.add_rental(record)
     supersede(ledger, ledger.rentals(0, _now_ms() + 1))
     return record
+
+
+def end(ledger: Ledger, running: Sequence[RentalRecord], at_ms: int, now_ms: int) -> None:
+    """Put the end of rentals on the books; a moment before what is billed already ends the command."""
+    from spillway_router.ledger.rentals import RentalBooks, written
+
+    for record in running:
+        least = max(record.started_ms, written(ledger, record).until_ms)
+        if at_ms < least:
+            fail(f"{record.id} is on the books until {_when(least)} already; stop it then or later")
+    for record in running:
+        ledger.stop_rental(record.id, at_ms)
+        typer.echo(f"stopped {record.id} at {_when(at_ms)}")
+    RentalBooks(ledger).write_due(now_ms)
 
 
 def _row(record: RentalRecord, cost_nano: int | None) -> dict[str, Any]:

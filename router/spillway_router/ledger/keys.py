@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from spillway_router.ledger.base import KeyPrivacy, KeyRecord, KeyTable, LedgerError, Role
@@ -151,3 +151,16 @@ def mint(spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int) -> NewKey:
         secret_sha256=hashlib.sha256(private.encode()).digest(),
     )
     return NewKey(f"{PREFIX}{public}-{private}", record)
+
+
+def accepted(spec: KeySpec, key_id: str, secret_sha256: str, now_ms: int) -> KeyRecord:
+    """The record of a key that was minted elsewhere, by its public id and the hash of its secret, both in hex. Raises
+    KeySpecError."""
+    try:
+        public, digest = bytes.fromhex(key_id), bytes.fromhex(secret_sha256)
+    except ValueError as error:
+        raise KeySpecError("write a key as ID:SHA256, both in hexadecimal digits") from error
+    if len(public) != ID_BYTES or len(digest) != hashlib.sha256().digest_size:
+        raise KeySpecError(f"a key's id has {2 * ID_BYTES} hexadecimal digits, the SHA-256 of its secret 64")
+    made = mint(spec, public, bytes(SECRET_BYTES), now_ms).record
+    return replace(made, secret_sha256=digest)

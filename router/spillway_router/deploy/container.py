@@ -1,0 +1,58 @@
+"""What the container is told: its spillway.yaml and its environment. Secrets are names here, never values."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from spillway_router.deploy.order import PORT, Order
+
+CONFIG_VARIABLE = "SPILLWAY_YAML"
+"""The whole spillway.yaml as text: most GPU markets can't mount a file. The image's start script writes it down."""
+ENCODED_VARIABLE = "SPILLWAY_YAML_BASE64"
+"""The same in base64, for the ways in that don't carry line ends and quotes."""
+ACCESS_VARIABLE = "SPILLWAY_ACCEPT_KEY"
+"""`ID:SHA256` of the first API key; the start script puts it into the ledger."""
+
+
+def settings_text(order: Order, data: str = "/data") -> str:
+    """The machine's spillway.yaml: the user's own, or one for this order. `data` is a directory that outlives it."""
+    if order.yaml:
+        return order.yaml
+    more = ["--tensor-parallel-size", str(order.count)] if order.count > 1 else []
+    server: dict[str, Any] = {"model": order.model, "vllm_args": more}
+    backends: list[dict[str, Any]] = [
+        {"name": "local", "provider": "vllm", "base_url": "http://127.0.0.1:8001/v1", "model": order.model}
+    ]
+    backends += [{"name": provider, "provider": provider, "model": model} for provider, model in order.clouds]
+    settings = {
+        "listen": f"0.0.0.0:{PORT}",
+        "server": server,
+        "gpu": {
+            "name": order.gpu,
+            "price_per_hour": str(order.price_per_hour),
+            "count": order.count,
+            "kind": order.kind,
+        },
+        "backends": backends,
+        "ledger": {"url": f"sqlite:///{data}/spillway.db"},
+    }
+    return yaml.safe_dump(settings, sort_keys=False)
+
+
+def environment(order: Order, data: str = "/data", models: str = "/models", encoded: bool = False) -> dict[str, str]:
+    """The container's variables, without any secret. `encoded`: the configuration in base64."""
+    text = settings_text(order, data)
+    config = {ENCODED_VARIABLE: base64.b64encode(text.encode()).decode()} if encoded else {CONFIG_VARIABLE: text}
+    found = {**config, "HF_HOME": models}
+    if order.access is not None:
+        found[ACCESS_VARIABLE] = f"{order.access.id}:{order.access.sha256}"
+    return found
+
+
+def with_references(variables: Mapping[str, str], secrets: tuple[str, ...], form: str) -> dict[str, str]:
+    """The variables with one more per secret, written as the target's reference: `form` with {name} in it."""
+    return {**variables, **{name: form.replace("{name}", name) for name in secrets}}

@@ -1,0 +1,66 @@
+"""A plan as text: price per hour and month first, then what the machine is told, then every step as it would be."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from decimal import Decimal
+from typing import Any
+
+from spillway_router.deploy.container import settings_text
+from spillway_router.deploy.order import HOURS_PER_MONTH, Command, Order, Plan, Request, Step
+
+
+def price_lines(order: Order) -> tuple[str, ...]:
+    """What it costs, in US dollars."""
+    bound = "at most " if order.interruptible else ""
+    one = f"{order.count} x {order.gpu} at {_usd(order.price_per_hour)}"
+    return (
+        f"price   {bound}{_usd(order.per_hour)} per hour  ({one})",
+        f"        {bound}{_usd(order.per_month)} per month ({HOURS_PER_MONTH} hours)",
+        "        GPU time only: disks, volumes and traffic are billed by the provider on top",
+    )
+
+
+def plan_text(plan: Plan, order: Order, creates: bool) -> str:
+    """Everything that a dry run prints. Same order, same text."""
+    lines: list[str] = []
+    if creates:
+        lines += [*price_lines(order), f"model   {order.model}", f"image   {order.image}", ""]
+        lines += ["spillway.yaml on the machine", *_indent(settings_text(order)), ""]
+    for number, step in enumerate(plan.steps, 1):
+        lines += [f"step {number}  {step.why}", *_step(step)]
+    lines += ["", *(f"note    {note}" for note in plan.notes)] if plan.notes else []
+    return "\n".join(lines)
+
+
+def plan_json(plan: Plan, order: Order, creates: bool) -> dict[str, Any]:
+    """The same as data; money as decimal text."""
+    cost = {"per_hour_usd": f"{order.per_hour:f}", "per_month_usd": f"{order.per_month:f}"} if creates else {}
+    return {
+        **cost,
+        "target": plan.target,
+        "steps": [_step_json(step) for step in plan.steps],
+        "notes": list(plan.notes),
+    }
+
+
+def _step(step: Step) -> list[str]:
+    if isinstance(step, Request):
+        body = _indent(json.dumps(step.body, indent=2)) if step.body else []
+        return [f"    {step.method} {step.path}", *body]
+    return [f"    {shlex.join(step.argv)}", *(_indent(step.standard_input) if step.standard_input else [])]
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    if isinstance(step, Command):
+        return {"why": step.why, "argv": list(step.argv), "stdin": step.standard_input}
+    return {"why": step.why, "method": step.method, "path": step.path, "body": step.body}
+
+
+def _indent(text: str) -> list[str]:
+    return [f"    {line}" for line in text.splitlines()]
+
+
+def _usd(amount: Decimal) -> str:
+    return f"${amount:,.2f}" if amount == round(amount, 2) else f"${amount.normalize():f}"

@@ -1,0 +1,238 @@
+"""RunPod's REST API v2: the part that Spillway uses, typed. Written from its OpenAPI document (runpod/schema.json holds
+the excerpt, with source and date).
+
+Unknown fields of an answer are passed over (the API is in beta and grows); a request carries only fields of the schema,
+as the API refuses others with a 422.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spillway_router.deploy.order import DeployError
+
+BASE_URL = "https://api.runpod.io"
+TIMEOUT_S = 60.0
+Action = Literal["start", "stop", "restart", "terminate"]
+Answer = TypeVar("Answer", bound=BaseModel)
+Status = Literal["PROVISIONING", "STARTING", "RUNNING", "EXITED", "ERROR", "TERMINATED"]
+
+
+class _Body(BaseModel):
+    """A request's body. Field names are the API's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def json_body(self) -> dict[str, Any]:
+        """As JSON, without what was left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class Gpu(_Body):
+    """A GPU type and how many of it."""
+
+    id: str
+    count: int = Field(1, ge=1)
+
+
+class NetworkMount(_Body):
+    """An existing network volume and where it appears."""
+
+    volumeId: str  # noqa: N815 - the API's name
+    path: str
+
+
+class Mounts(_Body):
+    """At most one network volume today."""
+
+    network: tuple[NetworkMount, ...] = Field(max_length=1)
+
+
+class _Container(_Body):
+    name: str = Field(min_length=1)
+    image: str = Field(min_length=1)
+    args: str | None = None
+    disk: int = Field(ge=1)
+    ports: tuple[str, ...]
+    env: Mapping[str, str]
+    registry: str | None = None
+
+
+class CreatePod(_Container):
+    """Body of POST /v2/pods. `disk` in GB, wiped at every restart."""
+
+    gpu: Gpu
+    cloud: Literal["SECURE", "COMMUNITY"] = "SECURE"
+    mounts: Mounts | None = None
+    dataCenterIds: tuple[str, ...] | None = None  # noqa: N815 - the API's name
+
+
+class Workers(_Body):
+    """How many workers a serverless endpoint keeps and may have."""
+
+    min: int = Field(0, ge=0)
+    max: int = Field(3, ge=0)
+
+
+class Scaling(_Body):
+    """When workers are added; `idleTimeout` in seconds."""
+
+    type: Literal["QUEUE_DELAY", "REQUEST_COUNT"]
+    value: float = Field(ge=0.5)
+    idleTimeout: int = Field(300, ge=0)  # noqa: N815 - the API's name
+
+
+class CreateEndpoint(_Container):
+    """Body of POST /v2/serverless."""
+
+    gpu: Mapping[str, Any]
+    workers: Workers
+    scaling: Scaling
+    networkVolumes: tuple[str, ...] | None = None  # noqa: N815 - the API's name
+    dataCenterIds: tuple[str, ...] | None = None  # noqa: N815 - the API's name
+
+
+class Pod(BaseModel):
+    """A pod as the API tells it. `cost` in US dollars per hour, 0 while it is stopped."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    name: str
+    status: Status
+    actions: tuple[Action, ...]
+    image: str
+    cost: float
+    createdAt: str  # noqa: N815 - the API's name
+    startedAt: str | None = None  # noqa: N815 - the API's name
+
+    @property
+    def url(self) -> str:
+        """Where RunPod's proxy answers for it."""
+        return f"https://{self.id}-8080.proxy.runpod.net"
+
+
+class Volume(BaseModel):
+    """A network volume; `size` in GB."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: str
+    name: str
+    size: int
+    dataCenter: str  # noqa: N815 - the API's name
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a pod's log; `at` as the API writes the time."""
+
+    at: str
+    source: str
+    text: str
+
+
+class RunPodClient:
+    """Calls the API. All methods raise DeployError with what RunPod said and what to do; the key is in no message."""
+
+    def __init__(self, api_key: str, base_url: str = BASE_URL, timeout_s: float = TIMEOUT_S) -> None:
+        self._http = httpx.Client(
+            base_url=base_url,
+            timeout=timeout_s,
+            headers={"authorization": f"Bearer {api_key}"},
+            follow_redirects=False,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """One call; the answer's JSON, None where it has no body."""
+        try:
+            reply = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise DeployError(
+                f"RunPod can't be reached ({type(error).__name__}); nothing is known of {path}"
+            ) from error
+        _check(reply)
+        try:
+            return reply.json() if reply.content else None
+        except ValueError as error:
+            raise DeployError(f"RunPod answered {path} with something that is no JSON") from error
+
+    def create_pod(self, body: CreatePod) -> Pod:
+        """Rent a pod; it is PROVISIONING at first."""
+        return _read(Pod, self.call("POST", "/v2/pods", body.json_body()))
+
+    def pod(self, pod_id: str) -> Pod:
+        """One pod."""
+        return _read(Pod, self.call("GET", f"/v2/pods/{pod_id}"))
+
+    def pods(self) -> tuple[Pod, ...]:
+        """All pods of the account."""
+        answer = self.call("GET", "/v2/pods")
+        return tuple(_read(Pod, row) for row in (answer.get("pods", ()) if isinstance(answer, dict) else ()))
+
+    def act(self, pod_id: str, action: Action) -> Pod | None:
+        """Start, stop, restart or terminate; None after `terminate`. A pod that is in no state for it is an error."""
+        answer = self.call("POST", f"/v2/pods/{pod_id}/action", {"action": action})
+        return None if answer is None else _read(Pod, answer)
+
+    def create_volume(self, name: str, size_gb: int, data_center: str) -> Volume:
+        """Make a network volume of 10 to 4096 GB."""
+        body = {"name": name, "size": size_gb, "dataCenter": data_center}
+        return _read(Volume, self.call("POST", "/v2/network-volumes", body))
+
+    def logs(self, pod_id: str, tail: int = 100, source: str = "container") -> Iterator[LogLine]:
+        """The last lines, then new ones as they come, until the server or the caller ends it."""
+        parameters: dict[str, str | int] = {"tail": tail, "source": source}
+        try:
+            with self._http.stream("GET", f"/v2/pods/{pod_id}/logs", params=parameters) as reply:
+                if reply.status_code != httpx.codes.OK:
+                    reply.read()
+                _check(reply)
+                for line in reply.iter_lines():
+                    if line.startswith("data:"):
+                        row = json.loads(line.removeprefix("data:"))
+                        yield LogLine(str(row.get("ts", "")), str(row.get("source", "")), str(row.get("line", "")))
+        except httpx.ReadTimeout:
+            return
+        except (httpx.HTTPError, ValueError) as error:
+            raise DeployError(f"the log of {pod_id} broke off: {type(error).__name__}") from error
+
+
+def _read(model: type[Answer], value: Any) -> Answer:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        where = ", ".join(".".join(map(str, e["loc"])) for e in error.errors()[:5])
+        raise DeployError(f"RunPod's answer is not what its schema says ({where}); has the API changed?") from error
+
+
+_ADVICE = {
+    401: "check RUNPOD_API_KEY",
+    403: "the key may not do this; make one with write access to pods",
+    404: "no such pod of this account; `spillway deploy runpod --status` lists them",
+    409: "the pod is in no state for it; ask for its --status",
+    422: "a field is not as the API wants it",
+    429: "too many calls; wait a minute",
+}
+
+
+def _check(reply: httpx.Response) -> None:
+    if reply.is_success:
+        return
+    try:
+        problem = reply.json()
+        said = "; ".join([str(problem.get("detail", "")), *map(str, problem.get("errors", []))])
+    except (ValueError, AttributeError):
+        said = ""
+    advice = _ADVICE.get(reply.status_code, "try again later")
+    raise DeployError(f"RunPod answered {reply.status_code}: {said or reply.reason_phrase}; {advice}")
