@@ -24,6 +24,7 @@ from spillway_router.ledger.base import (
 )
 from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
 from spillway_router.ledger.keys import KeySpec, KeyStore
+from spillway_router.ledger.reviews import ReviewDecision, ReviewFilter, ReviewRecord
 
 T0 = 1_790_000_000_000
 """2026-09-21 14:13:20 UTC."""
@@ -274,6 +275,48 @@ class LedgerContract:
         third = list(ledger.chain())[2]
         assert next(ledger.chain(third.seq)).row[1] == "a3"
         assert list(ledger.chain(list(ledger.chain())[-1].seq)) == []
+
+    def test_reviews_are_kept_decided_once_and_forgotten(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        full = ReviewRecord(
+            "rev_1", "req_1", T0, "biometry", "k1", True, "local", "local", "demo", 0.5, "0.5 < 0.9", "{}", "[翻訳]"
+        )
+        ledger.reviews.add(full)
+        with pytest.raises(EntryConflictError, match="rev_1"):
+            ledger.reviews.add(replace(full, why="other"))
+        table = reopen().reviews
+        assert table.get("rev_1") == full
+        assert table.get("rev_2") is None
+        done = ReviewDecision("corrected", '{"AL":23.4}', '{"right":false}', T0 + 5, "k2")
+        assert not table.decide("rev_2", done)
+        assert table.decide("rev_1", done)
+        assert not table.decide("rev_1", replace(done, state="accepted"))
+        closed = replace(
+            full, state="corrected", outcome='{"AL":23.4}', label='{"right":false}', decided_ms=T0 + 5, decided_by="k2"
+        )
+        assert ledger.reviews.get("rev_1") == closed
+        assert ledger.reviews.forget(T0 + 5) == 0
+        assert ledger.reviews.forget(T0 + 6) == 1
+        assert ledger.reviews.forget(T0 + 6) == 0
+        assert table.get("rev_1") == replace(closed, content=None, outcome=None)
+
+    def test_reviews_are_listed_newest_first_in_pages(self, ledger: Ledger) -> None:
+        many = [ReviewRecord(f"rev_{i}", f"req_{i}", T0 + i // 2, "ab"[i % 2], content="text") for i in range(7)]
+        for record in many:
+            ledger.reviews.add(record)
+        ledger.reviews.decide("rev_4", ReviewDecision("dismissed", None, None, T0, ""))
+        listed = [replace(record, content=None) for record in reversed(many)]
+        whole = ledger.reviews.list(ReviewFilter())
+        assert [record.id for record in whole] == [record.id for record in listed]
+        assert whole[0] == listed[0]
+        first = ledger.reviews.list(ReviewFilter(limit=3))
+        rest = ledger.reviews.list(ReviewFilter(before=(first[-1].created_ms, first[-1].id)))
+        assert (*first, *rest) == whole
+        assert [r.id for r in ledger.reviews.list(ReviewFilter(state="open", schema_name="a"))] == [
+            "rev_6", "rev_2", "rev_0",
+        ]  # fmt: skip
+        assert [r.id for r in ledger.reviews.list(ReviewFilter(since_ms=T0 + 3))] == ["rev_6"]
+        assert ledger.reviews.list(ReviewFilter(state="accepted")) == ()
+        assert (ledger.reviews.count("open"), ledger.reviews.count("dismissed")) == (6, 1)
 
     def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         first = RentalRecord("rent_1", "a100-80", 2, 1_390_000_000, "reserved", T0, None, "cli")

@@ -1,4 +1,4 @@
-"""What an extraction asks of the router's exchange and gets back, as values: the words that documents/ and proxy/ share.
+"""What an extraction asks of the exchange and gets back, as values: the words that documents/ and proxy/ share.
 
 A document is one request. Its steps that ask a model go through the exchange one after the other, as chat does: same
 filters, holds and charges, numbered attempts of one request id.
@@ -43,7 +43,6 @@ class StepReply:
     answer: Mapping[str, Any] | None
     code: str
     message: str
-    retry_after_s: float | None
     backend: str
     model: str
     reasons: tuple[str, ...]

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from spillway_router.core.budget import Period
 from spillway_router.ledger.entries import Entry, Row
+
+if TYPE_CHECKING:
+    from spillway_router.ledger.reviews import ReviewTable
 
 
 class LedgerError(Exception):
@@ -213,6 +216,10 @@ class RentalTable(Protocol):
 
 class Ledger(KeyTable, RentalTable, Protocol):
     """Append-only entries on disk; every balance is a projection of them."""
+
+    @property
+    def reviews(self) -> ReviewTable:
+        """Documents that wait for a person."""
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         """Store the writes in one transaction, in order; one result each, durable where it is None.

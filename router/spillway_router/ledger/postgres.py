@@ -58,6 +58,7 @@ from spillway_router.ledger.postgres_sql import (
     TOTALS,
 )
 from spillway_router.ledger.postgres_watch import RevisionWatch
+from spillway_router.ledger.reviews import SqlReviews
 
 WRITE_TIMEOUT_MS = 10_000
 REPORT_TIMEOUT_MS = 60_000
@@ -83,6 +84,9 @@ class PostgresLedger(Ledger):
         self._reader = Session(place, REPORT_TIMEOUT_MS, _FOR_SUMS)
         self._desk = Session(place, DESK_TIMEOUT_MS)
         self._keys_revision = RevisionWatch(lambda: int(self._at_desk(KEYS_REVISION)[0][0]))
+        self._reviews = SqlReviews(
+            lambda sql, bound, write: self._at_desk(sql.replace("?", "%s"), bound, repeatable=not write)
+        )
 
     @classmethod
     def open(cls, url: str, migrations: Sequence[Migration] | None = None) -> PostgresLedger:
@@ -201,6 +205,11 @@ class PostgresLedger(Ledger):
         """See KeyTable.keys_revision. Changes of other processes show within a second; only the first call waits for
         the database."""
         return self._keys_revision.value()
+
+    @property
+    def reviews(self) -> SqlReviews:
+        """See Ledger.reviews."""
+        return self._reviews
 
     def close(self) -> None:
         """See Ledger.close."""

@@ -47,6 +47,7 @@ from spillway_router.ledger.queries import (
     RENTALS,
     RENTED,
 )
+from spillway_router.ledger.reviews import SqlReviews
 from spillway_router.ledger.sqlite_entries import EntryStore
 from spillway_router.ledger.sqlite_file import connect, migrate, prepare_file, transaction, translated
 from spillway_router.ledger.sqlite_scans import Scans
@@ -76,6 +77,7 @@ class SqliteLedger(Ledger):
         self._reader = (readers.rows, Lock())
         self._key_reader = (readers.keys, Lock())
         self._scans = Scans(path, readers.scans)
+        self._reviews = SqlReviews(self._review)
 
     @classmethod
     def open(cls, path: Path, migrations: Sequence[Migration] | None = None) -> SqliteLedger:
@@ -216,6 +218,17 @@ class SqliteLedger(Ledger):
     def keys_revision(self) -> int:
         """See KeyTable.keys_revision."""
         return int(self._rows(self._key_reader, KEYS_REVISION, ())[0][0])
+
+    @property
+    def reviews(self) -> SqlReviews:
+        """See Ledger.reviews."""
+        return self._reviews
+
+    def _review(self, sql: str, bound: Sequence[Any], write: bool) -> list[tuple[Any, ...]]:
+        if not write:
+            return self._read(sql, bound)
+        with self._write_lock, translated(self.path), transaction(self._writer):
+            return list(self._writer.execute(sql, bound))
 
     def close(self) -> None:
         """See Ledger.close."""

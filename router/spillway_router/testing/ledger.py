@@ -26,6 +26,7 @@ from spillway_router.ledger.base import (
 )
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
+from spillway_router.ledger.reviews import MemoryReviews
 
 _TYPES = get_type_hints(Entry)
 _TEXT = tuple(name for name, kind in _TYPES.items() if kind is str)
@@ -47,6 +48,7 @@ class MemoryLedger(Ledger):
         self._keys: dict[str, KeyRecord] = {}
         self._rentals: dict[str, RentalRecord] = {}
         self._revision = 0
+        self._reviews = MemoryReviews()
         self._lock = Lock()
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
@@ -198,6 +200,11 @@ class MemoryLedger(Ledger):
     def keys_revision(self) -> int:
         """See KeyTable.keys_revision."""
         return self._revision
+
+    @property
+    def reviews(self) -> MemoryReviews:
+        """See Ledger.reviews."""
+        return self._reviews
 
     def close(self) -> None:
         """See Ledger.close: there is nothing to close, and what was stored can still be read."""

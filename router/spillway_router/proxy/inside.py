@@ -1,0 +1,251 @@
+"""A request that the router itself asks: a document's steps go through the same exchange as chat, without HTTP.
+
+The steps are attempts of one request: one id, numbers that go on, one record at the end, each attempt with its own hold
+and its own row. The exchange answers to an `InsideClient`, which keeps the reply instead of writing it to a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import orjson
+
+from spillway_router.core.extraction import Judge, Judged, StepAsked, StepReply
+from spillway_router.core.model import (
+    Attempt,
+    Backend,
+    Decision,
+    Doubt,
+    Outcome,
+    PrivacyVerdict,
+    Refusal,
+    RequestFacts,
+    RequestRecord,
+)
+from spillway_router.core.policy import ConfidenceRule, Policy, decide, decide_escalation
+from spillway_router.core.tariff import Usage
+from spillway_router.ledger.accounts import Ended, HoldRefused, Why
+from spillway_router.proxy.client import Client
+from spillway_router.proxy.exchange import Admitted, run
+from spillway_router.proxy.facts import read_facts
+from spillway_router.proxy.job import Job, Question
+from spillway_router.proxy.replies import Lines
+from spillway_router.proxy.services import Live, Records, Services
+
+_CHAIN = "documents"
+"""The name of the chain that a step brings along."""
+_NEEDS = (("response_format", "json_schema"), ("logprobs", "logprobs"))
+
+
+class InsideClient(Client):
+    """Keeps the reply. Never streams, never leaves by itself: who asked is cancelled instead."""
+
+    __slots__ = ("_judge", "attempts_before", "reply", "status")
+
+    def __init__(self, request_id: str, headers: dict[str, str], body: bytes, judge: Judge) -> None:
+        super().__init__("chat", headers, cast("Any", None), cast("Any", None), lambda: None)
+        self.request_id = request_id
+        self.body = body
+        self._judge = judge
+        self.attempts_before = 0
+        self.status = 0
+        self.reply = b""
+
+    def judged(self, answer: Mapping[str, Any]) -> Judged:
+        """See Client.judged."""
+        return self._judge(answer)
+
+    def whole(self, status: int, _lines: Lines, body: bytes) -> None:
+        """See Client.whole."""
+        self.started = self.response_complete = True
+        self.status, self.reply = status, body
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What the steps so far did."""
+
+    decision: Decision
+    attempts: tuple[Attempt, ...] = ()
+    cost_nano: int = 0
+    decided: str = "local"
+    reasons: tuple[str, ...] = ()
+    backend: str = ""
+    confidence: float | None = None
+
+
+class InsideExchange:
+    """A `DocumentExchange`. Make it with `InsideExchange.open`."""
+
+    def __init__(self, s: Services, admitted: Admitted, headers: Mapping[str, str], facts: RequestFacts) -> None:
+        self._s, self._admitted = s, admitted
+        self._headers = dict(headers)
+        self._facts = facts
+        self._sums = _Sums(Decision("local", (), (), (), admitted.live.policy.version))
+
+    @classmethod
+    def open(
+        cls, s: Services, admitted: Admitted, headers: Mapping[str, str], body: Mapping[str, Any], task: str
+    ) -> InsideExchange:
+        """`body`: all of the document's content, as a chat body; privacy is judged on it. Raises BadRequestError."""
+        live = admitted.live
+        facts = read_facts(s.new_id(), "chat", headers, body, admitted.caller, live.privacy)
+        s.board.arrived(admitted.started)
+        return cls(s, admitted, headers, replace(facts, task=task, document=True))
+
+    @property
+    def request_id(self) -> str:
+        """See DocumentExchange."""
+        return self._facts.request_id
+
+    @property
+    def privacy(self) -> PrivacyVerdict:
+        """See DocumentExchange."""
+        verdict = self._facts.privacy
+        if verdict.may_leave and self._facts.caller.local_only:
+            return PrivacyVerdict(False, ("key",))
+        return verdict
+
+    async def ask(self, asked: StepAsked, judge: Judge) -> StepReply:
+        """See DocumentExchange. Cancelled when who asks is gone: then the attempt under way ends as aborted."""
+        live = self._live(asked)
+        body = self._body(asked, live.policy)
+        raw = orjson.dumps(body)
+        client = InsideClient(self.request_id, self._headers, raw, judge)
+        client.attempts_before = len(self._sums.attempts)
+        facts = self._step_facts(asked, body)
+        decision = self._decide(asked, facts, live)
+        own = Records(1)
+        quiet = replace(self._s, records=own, hooks=())
+        job = Job(quiet, live, client, Question(facts, body, decision, self._admitted.started))
+        try:
+            await run(job)
+        finally:
+            job.remember()
+            record = own.get(self.request_id)
+            assert record is not None
+            self._add(record)
+        return _reply(record, client)
+
+    async def note(self, backend: str, model: str, confidence: float | None) -> None:
+        """See DocumentExchange."""
+        s, sums = self._s, self._sums
+        no = len(sums.attempts) + 1
+        place = Backend(backend, backend, model, True, frozenset(), frozenset())
+        now = s.clock() - self._admitted.started
+        hold = await s.accounts.hold(self._facts, place, Why("local", (backend,)), no, 0)
+        assert not isinstance(hold, HoldRefused), "an attempt without a price needs no hold"
+        _, row = s.accounts.settle(hold, place, Ended("ok", Usage(0, 0), confidence=confidence))
+        await s.accounts.durable(row)
+        attempt = Attempt(no, backend, model, now, now, Outcome("ok"), confidence=confidence, reasons=(backend,))
+        sums.attempts = (*sums.attempts, attempt)
+        sums.decided, sums.reasons, sums.backend, sums.confidence = "local", (backend,), backend, confidence
+
+    def close(self, status: int, code: str = "") -> None:
+        """See DocumentExchange."""
+        sums, s = self._sums, self._s
+        started = self._admitted.started
+        total = s.clock() - started
+        first = sums.attempts[0].started_s if sums.attempts else total
+        record = RequestRecord(
+            self._facts,
+            sums.decision,
+            sums.attempts,
+            status,
+            code,
+            sums.backend,
+            sums.decided,
+            sums.reasons,
+            s.wall(),
+            total,
+            first,
+            sums.cost_nano,
+            sums.confidence,
+        )
+        s.records.add(record)
+        for hook in s.hooks:
+            hook(record)
+
+    def _names(self, asked: StepAsked, policy: Policy) -> tuple[str, ...]:
+        """The backends of a step's side, in the order in which they are asked."""
+        model = str(asked.body.get("model", "auto"))
+        chain = asked.chain or policy.aliases.get(model, tuple(policy.backends))
+        return tuple(name for name in chain if policy.backends[name].local == (asked.side == "local"))
+
+    def _live(self, asked: StepAsked) -> Live:
+        """The configuration under which a step runs: its own chain, and no escalation but the steps themselves."""
+        live = self._admitted.live
+        names = self._names(asked, live.policy)
+        aliases = {**live.policy.aliases, _CHAIN: names} if asked.chain else live.policy.aliases
+        rule = ConfidenceRule(escalate_to=names if asked.side == "cloud" else ())
+        return replace(live, policy=replace(live.policy, aliases=aliases, confidence=rule))
+
+    def _body(self, asked: StepAsked, policy: Policy) -> dict[str, Any]:
+        """The step's body. What no backend of its side can do is left out; confidence is asked of clouds only where all
+        of them can tell it, as no better one may be passed over for that."""
+        body = dict(asked.body)
+        able = [policy.backends[name].capabilities for name in self._names(asked, policy)]
+        for field, capability in _NEEDS:
+            enough = all if (asked.side, capability) == ("cloud", "logprobs") else any
+            if field in body and not enough(capability in known for known in able):
+                del body[field]
+        if "logprobs" not in body:
+            body.pop("top_logprobs", None)
+        if asked.chain:
+            body["model"] = _CHAIN
+        return body
+
+    def _step_facts(self, asked: StepAsked, body: Mapping[str, Any]) -> RequestFacts:
+        """Facts of a step's body, private if the whole document is."""
+        live, whole = self._admitted.live, self._facts
+        facts = read_facts(self.request_id, "chat", self._headers, body, self._admitted.caller, live.privacy)
+        wanted = whole.hints.route
+        route = asked.side if wanted == "auto" else wanted
+        hints = replace(facts.hints, route=route, min_confidence=None)
+        privacy = facts.privacy if self.privacy.may_leave else self.privacy
+        return replace(facts, task=whole.task, document=True, hints=hints, privacy=privacy)
+
+    def _decide(self, asked: StepAsked, facts: RequestFacts, live: Live) -> Decision:
+        """As for chat: by the filters, and where a draft is there to be better than, by the pace of the budget too."""
+        version = live.policy.version
+        if facts.hints.route != asked.side:
+            told = f"The request asks for {facts.hints.route} only (x-spillway-route)."
+            return Decision("local", (), ("route",), (), version, Refusal(400, "invalid_request", told))
+        signals = self._s.signals(live, facts)
+        plain = decide(facts, signals, live.policy)
+        if asked.gain is None or not plain.candidates:
+            return plain
+        first = plain.candidates[0]
+        doubt = Doubt(asked.gain, Usage(first.prompt_tokens, first.output_tokens))
+        paced = decide_escalation(facts, self._s.priced(live, facts, signals), live.policy, doubt)
+        if paced.candidates:
+            return paced
+        told = "; ".join(f"{removed.backend}: {removed.detail}" for removed in paced.removed)
+        return replace(paced, refusal=Refusal(402, "budget_exceeded", f"Not worth its cost now. {told}."))
+
+    def _add(self, record: RequestRecord) -> None:
+        sums = self._sums
+        sums.attempts = (*sums.attempts, *record.attempts)
+        sums.cost_nano += record.cost_nano
+        sums.decided, sums.reasons, sums.backend = record.decided, record.reasons, record.backend
+        sums.confidence, sums.decision = record.confidence, record.decision
+
+
+def _reply(record: RequestRecord, client: InsideClient) -> StepReply:
+    told = orjson.loads(client.reply) if client.reply else {}
+    good = client.status == 200
+    error = {} if good else told.get("error", {})
+    last = record.attempts[-1] if record.attempts else None
+    return StepReply(
+        told if good else None,
+        record.code,
+        str(error.get("message", "")),
+        record.backend if good else "" if last is None else last.backend,
+        "" if last is None else last.model,
+        record.reasons,
+        record.decision.removed,
+        record.attempts,
+        record.cost_nano,
+    )
