@@ -247,6 +247,7 @@ def channels(assembly: Assembly, kept: Mapping[str, tuple[Target, Pool]]) -> dic
             if place.target.scheme == "https" and tls is None:
                 tls = ssl.create_default_context()
             limits = PoolLimits() if place.backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
+            limits = replace(limits, resend=place.backend.tariff is None)
             pool = Pool(place.target, limits, tls)
         found[name] = Channel(place.backend, provider_for(place.entry), pool, _lines(place.backend))
     return found

@@ -226,6 +226,8 @@ class Outcome:
     retry_after_s: float | None = None
     usage: Usage | None = None
     billed: bool = False
+    unanswered: bool = False
+    """The kept connection was closed before a byte came back: nobody knows whether the call was worked on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,10 @@ class BrokenError(TransportError):
     """The connection or its HTTP broke before the answer was whole."""
 
 
+class UnansweredError(BrokenError):
+    """A kept connection broke before a byte of the answer: it may have been closed before the call came."""
+
+
 class StallError(TransportError):
     """Nothing useful came within the deadline."""
 

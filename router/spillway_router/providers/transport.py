@@ -7,7 +7,8 @@ Why not a library: decisions/0002 has the figures. What it promises:
 - Memory is bounded: reading pauses while more than `HIGH_WATER` bytes wait for the reader.
 - Every wait has a deadline that the caller moves (`Response.expect_within`), kept by one timer per connection.
 - An answer cut short is an error, never a short answer: a chunked or sized body that ends early raises BrokenError.
-- A kept connection that the server closed under our feet, before a byte of answer, is replaced once.
+- A kept connection that the server closed under our feet, before a byte of answer, is replaced once. Not where calls
+  are paid (`PoolLimits.resend`): the server may have worked on the call, so that sending again costs again.
 
 Redirects, cookies, compression and proxies are left out on purpose: none of them belongs between a router and its
 engines.
@@ -22,17 +23,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from spillway_router.providers.base import Reply, Target
-from spillway_router.providers.connection import BrokenError, ConnectError, Connection, PoolFullError, TooLargeError
+from spillway_router.providers.connection import (
+    BrokenError,
+    ConnectError,
+    Connection,
+    PoolFullError,
+    TooLargeError,
+    UnansweredError,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """Bounds of one pool; seconds and counts. `keepalive_s` stays below the server's own (vLLM: 5 s)."""
+    """Bounds of one pool; seconds and counts. `keepalive_s` stays below the server's own (vLLM: 5 s).
+
+    `resend`: a call that broke on a kept connection before a byte of answer is sent again without a word; else
+    UnansweredError.
+    """
 
     connections: int = 2048
     idle: int = 256
     keepalive_s: float = 4.0
     connect_s: float = 5.0
+    resend: bool = True
 
 
 class Response:
@@ -129,12 +142,13 @@ class Pool:
                 connection.expect_within(head_within_s)
                 while not connection.head_done:
                     await connection.wait()
-            except BrokenError:
+            except BrokenError as error:
                 self._drop(connection)
-                if reused and connection.status == 0:
-                    self._clear_idle()  # its siblings are as old: ask on a fresh one, once
-                    continue
-                raise
+                if not reused or connection.status:
+                    raise
+                self._clear_idle()  # its siblings are as old: ask on a fresh one, once
+                if not self._limits.resend:
+                    raise UnansweredError(str(error)) from error
             except BaseException:
                 self._drop(connection)
                 raise

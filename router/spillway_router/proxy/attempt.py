@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from spillway_router.core.filters import TEMPLATE_TOKENS
 from spillway_router.core.model import Attempt, Candidate, Doubt, Outcome, RequestFacts
-from spillway_router.core.tariff import Usage
+from spillway_router.core.tariff import Usage, price
 from spillway_router.ledger.accounts import Accounts, Durable, Ended, Hold
 from spillway_router.ledger.entries import Status
 from spillway_router.proxy import wire
@@ -16,8 +17,10 @@ from spillway_router.proxy.facts import ROUTING_FIELDS
 from spillway_router.proxy.services import Channel
 from spillway_router.signals.board import Board, Trip
 
-IN_FLIGHT_TOKENS = 16
+IN_FLIGHT_TOKENS = 64
 """Tokens a provider may have produced beyond those that arrived, when a stream breaks off."""
+MOST_TOKENS_PER_S = 1000
+"""Faster than providers produce the tokens of one choice: what it may have thought before its first word."""
 KEEPS_ROUTING_FIELDS = "openrouter"
 _STATUS: dict[str, Status] = {"ok": "ok", "cancelled": "aborted"}
 
@@ -33,9 +36,10 @@ class UpstreamCall:
 
 
 def prepare(
-    facts: RequestFacts, raw: bytes, body: dict[str, object], channel: Channel, *, want_logprobs: bool
+    facts: RequestFacts, raw: bytes, body: dict[str, object], channel: Channel, top_logprobs: int = 0
 ) -> UpstreamCall:
-    """The client's bytes with only those fields changed that a rule must change: model, usage, logprobs."""
+    """The client's bytes with only those fields changed that a rule must change: model, usage, and, to be scored,
+    logprobs with `top_logprobs` alternatives per token (0: not scored)."""
     changes: dict[str, object] = {}
     backend = channel.backend
     if body.get("model") != backend.model:
@@ -48,11 +52,12 @@ def prepare(
         changes["stream_options"] = {**known, "include_usage": True}
         usage_added = True
     asked = body.get("logprobs")
-    logprobs_added = want_logprobs and (asked is None or asked is False)  # 0 asks for the chosen tokens' logprobs
+    # 0 asks for the chosen tokens' logprobs. Alternatives tell how close a choice was, and what a grammar forced.
+    logprobs_added = bool(top_logprobs) and (asked is None or asked is False)
     if logprobs_added:
-        changes["logprobs"] = True if facts.endpoint == "chat" else 1
-        if facts.endpoint == "chat" and isinstance(body.get("response_format"), dict):
-            changes["top_logprobs"] = 2  # to tell tokens that the grammar forced
+        changes["logprobs"] = True if facts.endpoint == "chat" else top_logprobs
+        if facts.endpoint == "chat":
+            changes["top_logprobs"] = top_logprobs
     drop = channel.provider.entry.drops_fields & body.keys()
     if backend.provider != KEEPS_ROUTING_FIELDS:
         drop |= ROUTING_FIELDS & body.keys()
@@ -67,6 +72,16 @@ def without_logprobs(body: dict[str, object]) -> bytes:
             if isinstance(choice, dict) and "logprobs" in choice:
                 choice["logprobs"] = None
     return orjson.dumps(body)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What came of a stream that was begun: events with data, the most bytes of text that can be in them, and the usage
+    if the answer was whole."""
+
+    events: int
+    text_bytes: int
+    usage: Usage | None = None
 
 
 class Call:
@@ -87,8 +102,8 @@ class Call:
         "hold",
         "no",
         "record",
+        "seen",
         "sent_at",
-        "steps",
         "streamed",
         "trip",
     )
@@ -117,8 +132,15 @@ class Call:
         self.cost_nano = 0
         self._draft: tuple[Outcome, Callable[[], None]] | None = None
         """Set while a better answer is sought: how it would end, and what stops its upstream."""
-        self.steps = 0
+        self.seen: Seen | None = None
+        """What came of a stream."""
         self.streamed = False
+
+    def label(self) -> bytes:
+        """Header line that names a paid call to the provider, so that its bill or its log can be told from ours."""
+        if not self.hold.stored:
+            return b""
+        return f"x-client-request-id: {self.hold.facts.request_id}.{self.no}\r\n".encode("ascii")
 
     def expect_first_token(self) -> None:
         """A non-stream call shows no first token: presume it when it was predicted (see Board.presume_first)."""
@@ -180,6 +202,8 @@ class Call:
             outcome, stop = self._draft
             self._draft = None
             stop()
+            if outcome.usage is None:  # cut off: it is charged for what came of it
+                outcome = Outcome("cancelled", outcome.status, "a better answer was found", billed=True)
             self.close(outcome, discarded=True)
 
     async def durable(self) -> None:
@@ -187,17 +211,30 @@ class Call:
         await self._accounts.durable(self._durable)
 
     def _usage(self, outcome: Outcome) -> Usage | None:
-        """Usage to charge. A broken paid stream without a usage event: what arrived plus what may be under way,
-        if the provider stops billing on cancel; else None, which charges the whole bound."""
+        """Usage to charge. A broken paid stream without a usage event: the most that may have come about, if the
+        provider stops billing on cancel; else None, which charges the whole bound."""
         if outcome.usage is not None or outcome.kind == "ok":
             return outcome.usage
+        seen = self.seen
+        if seen is not None and seen.usage is not None:
+            return seen.usage  # the answer was whole, only its way to the client was not
         backend = self.channel.backend
         if backend.local:
-            return Usage(self.candidate.prompt_tokens, self.steps) if outcome.billed else None
-        if outcome.billed and backend.stops_billing_on_cancel and self.streamed:
-            prompt = self.trip.prompt_bytes
-            # Whether the prompt was written to a cache only a usage event tells: the dearest reading counts.
-            output = self.steps + IN_FLIGHT_TOKENS
+            return Usage(self.candidate.prompt_tokens, 0 if seen is None else seen.events) if outcome.billed else None
+        if outcome.billed and backend.stops_billing_on_cancel and seen is not None:
+            prompt = self.trip.prompt_bytes + TEMPLATE_TOKENS
             service = self.hold.facts.service
-            return Usage(prompt, output, cache_write_tokens=prompt, cache_write_long_tokens=prompt, service=service)
+            # Whether the prompt was written to a cache only a usage event tells: the dearest reading counts. So does
+            # that of the output: every token has a byte or more, and while nothing came some were made unseen.
+            usage = Usage(prompt, self._most_output(seen), 0, 0, prompt, prompt, service)
+            return usage if self._within_bound(usage) else None
         return None
+
+    def _most_output(self, seen: Seen) -> int:
+        silent_s = 0.0 if self.first_event_at is None else self.first_event_at - self.sent_at
+        choices = self.hold.facts.choices
+        return seen.text_bytes + choices * (IN_FLIGHT_TOKENS + int(silent_s * MOST_TOKENS_PER_S))
+
+    def _within_bound(self, usage: Usage) -> bool:
+        tariff = self.channel.backend.tariff
+        return tariff is None or price(usage, tariff) <= self.hold.reserved_nano

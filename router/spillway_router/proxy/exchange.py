@@ -20,15 +20,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from spillway_router.core import failover
-from spillway_router.core.model import Caller, Outcome, Refusal
+from spillway_router.core.model import Caller, Candidate, Outcome, Refusal
 from spillway_router.core.policy import decide, decide_escalation
 from spillway_router.providers.connection import TransportError
 from spillway_router.proxy import wire
 from spillway_router.proxy.attempt import Call, prepare
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.facts import read_facts
+from spillway_router.proxy.held import HeldStream
 from spillway_router.proxy.job import Job, Question
 from spillway_router.proxy.outcomes import transport_outcome
+from spillway_router.proxy.scoring import scores
 from spillway_router.proxy.services import Live, Services
 from spillway_router.proxy.stream import StreamAnswer
 from spillway_router.proxy.whole import WholeAnswer
@@ -88,16 +90,27 @@ async def run(job: Job) -> None:
         if not job.may_go_on():
             job.refused = Refusal(503, "overloaded", "The retry budget is used up.", retry_after_s=1.0)
             break
-        call = await job.open(candidate)
-        if call is None:
+        outcome = await ask(job, candidate)
+        if outcome is None:
             continue
-        outcome = await attempt(job, call)
         if outcome.kind in ("ok", "cancelled") or job.client.started:
             return
         job.note_failure(candidate, outcome)
         if not failover.goes_on(outcome, len(job.calls), len(candidates) - i - 1):
             break
     job.refuse()
+
+
+async def ask(job: Job, candidate: Candidate) -> Outcome | None:
+    """One candidate; None: it could not be opened. A paid call whose kept connection turned out to be closed may have
+    been worked on, so it is sent again as an attempt with a hold of its own."""
+    call = await job.open(candidate)
+    if call is None:
+        return None
+    outcome = await attempt(job, call)
+    if outcome.unanswered and (again := await job.open(candidate)) is not None:
+        outcome = await attempt(job, again)
+    return outcome
 
 
 class Answer(Protocol):
@@ -119,16 +132,19 @@ async def attempt(job: Job, call: Call) -> Outcome:
     answer: Answer | None = None
     outcome = NOT_SENT
     try:
-        scored = scores(job, call)
-        upstream = prepare(job.facts, job.client.body, job.body, call.channel, want_logprobs=scored)
-        head = call.channel.pool.head(call.channel.provider.path(job.facts.endpoint), len(upstream.body))
-        answer = (
-            StreamAnswer(job, call, upstream) if job.facts.stream else WholeAnswer(job, call, upstream, scored=scored)
-        )
+        scored = scores(job.live.policy.confidence, job.facts, call.channel.backend)
+        top_logprobs = job.live.scoring.top_logprobs if scored else 0
+        upstream = prepare(job.facts, job.client.body, job.body, call.channel, top_logprobs)
+        path = call.channel.provider.path(job.facts.endpoint)
+        head = call.channel.pool.head(path, len(upstream.body), call.label())
+        if not job.facts.stream:
+            answer = WholeAnswer(job, call, upstream, scored=scored)
+        else:
+            answer = HeldStream(job, call, upstream) if scored else StreamAnswer(job, call, upstream)
         outcome = CLIENT_LEFT
         found = await answer.fetch(head)
         if found.kind == "ok":
-            if scored and doubtful(job, call) and await escalate(job, call, answer, found):
+            if scored and job.doubts(call.confidence) and await escalate(job, call, answer, found):
                 outcome = found
                 return outcome
             found = await answer.deliver()
@@ -142,24 +158,6 @@ async def attempt(job: Job, call: Call) -> Outcome:
     return outcome
 
 
-def scores(job: Job, call: Call) -> bool:
-    """Logprobs are asked of a local backend when a low confidence could change anything."""
-    rule = job.live.policy.confidence
-    wanted = bool(rule.escalate_to) or job.facts.hints.min_confidence is not None
-    able = "logprobs" in call.channel.backend.capabilities and not job.facts.stream
-    return wanted and able and call.channel.backend.local and job.facts.endpoint in ("chat", "completions")
-
-
-def doubtful(job: Job, call: Call) -> bool:
-    """True if the answer is to be sought one tier up; never for who pinned a backend or forbade fallbacks."""
-    if job.decision.kind == "pinned" or not job.facts.preferences.allow_fallbacks:
-        return False
-    least = job.facts.hints.min_confidence
-    if least is None:
-        least = job.live.policy.confidence.threshold
-    return call.confidence is not None and call.confidence < least
-
-
 async def escalate(job: Job, draft: Call, answer: Answer, outcome: Outcome) -> bool:
     """Ask the next tier up if it is worth its cost; True if the client got its answer. Else the draft stands."""
     signals = job.s.priced(job.live, job.facts, job.s.signals(job.live, job.facts))
@@ -168,11 +166,8 @@ async def escalate(job: Job, draft: Call, answer: Answer, outcome: Outcome) -> b
     draft.wait_as_draft(outcome, answer.close)
     for candidate in decision.candidates:
         job.decided, job.reasons = "escalated", ("confidence",)
-        call = await job.open(candidate)
-        if call is None:
-            continue
-        ended = await attempt(job, call)
-        if ended.kind == "ok" or job.client.started:
+        ended = await ask(job, candidate)
+        if ended is not None and (ended.kind == "ok" or job.client.started):
             return True
     draft.stand()
     spared = ("budget",) if not decision.candidates and "budget" in decision.reasons else ()

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from spillway_router.core.model import Candidate, Outcome, Refusal
-from spillway_router.providers.connection import ConnectError, PoolFullError, StallError, TransportError
+from spillway_router.providers.connection import (
+    ConnectError,
+    PoolFullError,
+    StallError,
+    TransportError,
+    UnansweredError,
+)
 
 
 def transport_outcome(error: TransportError) -> Outcome:
@@ -12,7 +18,8 @@ def transport_outcome(error: TransportError) -> Outcome:
         return Outcome("overloaded", detail=str(error))
     if isinstance(error, StallError):
         return Outcome("timeout", detail=str(error), billed=True)
-    return Outcome("failed", detail=str(error), billed=not isinstance(error, ConnectError))
+    unanswered = isinstance(error, UnansweredError)
+    return Outcome("failed", detail=str(error), billed=not isinstance(error, ConnectError), unanswered=unanswered)
 
 
 def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:

@@ -12,22 +12,27 @@ The relay reads and judges; it decides nothing about money or candidates. `Tail`
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
-from spillway_router.core.model import Outcome
-from spillway_router.core.tariff import usd
+from spillway_router.core.model import Outcome, OutcomeKind
+from spillway_router.core.tariff import Usage, usd
 from spillway_router.providers.base import Judge
 from spillway_router.providers.connection import StallError, TransportError
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE
 from spillway_router.providers.transport import Response
+from spillway_router.proxy.attempt import Seen
 from spillway_router.proxy.client import Client
 
 TAIL_S = 5.0
 """After the finishing event, how long usage and [DONE] may take."""
 MAX_HELD_BYTES = 1024 * 1024
+MAX_HELD_ANSWER_BYTES = 8 * 1024 * 1024
+"""Of an answer that is held back to be judged; a longer one is let go unjudged."""
 
 
 @dataclass(slots=True)
@@ -47,8 +52,8 @@ class Relay:
     """Reads one upstream stream. Call `begin`, then, if that gave no outcome, `opening`, `forward` and `finish`."""
 
     __slots__ = (
-        "_client", "_decoder", "_done_follows", "_head", "_judge", "_response", "_stall_s", "done_seen", "flaw",
-        "stalled", "steps", "tail",
+        "_bytes", "_client", "_decoder", "_done_follows", "_head", "_judge", "_least", "_response", "_stall_s",
+        "_told", "_whole", "done_seen", "flaw", "stalled", "steps", "strip", "tail",
     )  # fmt: skip
 
     def __init__(self, response: Response, judge: Judge, stall_s: float, *, done_follows: bool) -> None:
@@ -63,23 +68,61 @@ class Relay:
         self.tail = Held([])
         self.steps = 0
         """Events with data that came: at least one token each, the best count when an answer breaks off."""
+        self._bytes = 0
+        self._least = MAX_HELD_BYTES
+        """Bytes of the smallest event with data: about what an event has besides its text."""
+        self._told = False
+        """The upstream said itself that it failed."""
         self.done_seen = False
         self.flaw: str | None = None
         self.stalled = False
+        self.strip: Callable[[Event], Event] | None = None
+        """What takes out of an event that was judged what the client did not ask for."""
+        self._whole = False
+        """What follows the finishing event was read."""
+
+    def seen(self, usage: Usage | None) -> Seen | None:
+        """What came of the answer, with its usage if it was whole; None where more of it may be on its way than one
+        can tell: the client reads slowly, or nothing came for long."""
+        held_back = self._client is not None and self._client.paused
+        if usage is None and (held_back or self.stalled):
+            return None
+        return Seen(self.steps, max(0, self._bytes - self.steps * (self._least - 1)), usage)
 
     async def begin(self) -> Outcome | None:
-        """Read until the answer has begun: None, or why it never did. The caller set the deadline."""
+        """Read until the answer has begun: None, or why it never did. The caller set the deadline.
+
+        A provider that says that it failed doesn't bill; one whose answer just ends or makes no sense may.
+        """
+        return await self._until(lambda: self._judge.started, "no content within the first")
+
+    async def hold(self, enough: Callable[[], bool]) -> Outcome | None:
+        """Read on, the client seeing nothing, until `enough`, until the answer is whole or more can't be held: None,
+        or why the answer broke."""
+        self._response.expect_within(self._stall_s)
+        return await self._until(enough, "")
+
+    async def _until(self, enough: Callable[[], bool], too_much: str) -> Outcome | None:
+        """Gather what comes in `opening`. More bytes than may be held are a failure where `too_much` says so."""
+        most = MAX_HELD_BYTES if too_much else MAX_HELD_ANSWER_BYTES
         size = 0
-        while not self._judge.started:
+        while not self._judge.finished and not enough():
+            before = self.steps
             data = await self._response.read()
             if not data:
-                return Outcome("failed", 200, self._judge.complete() or "the stream ended without content")
+                flaw = self._judge.complete() or "the stream ended without content"
+                return Outcome("failed", 200, flaw, usage=self._judge.usage, billed=True)
             self._head.append(self._take(data))
             if self.flaw is not None:
-                return Outcome("overloaded" if self._judge.overloaded else "failed", 200, self.flaw)
+                kind: OutcomeKind = "overloaded" if self._judge.overloaded else "failed"
+                return Outcome(kind, 200, self.flaw, billed=not self._told and kind == "failed")
             size += len(data)
-            if size > MAX_HELD_BYTES:
-                return Outcome("failed", 200, f"no content within the first {MAX_HELD_BYTES} bytes")
+            if size > most:
+                if not too_much:
+                    break
+                return Outcome("failed", 200, f"{too_much} {most} bytes", billed=True)
+            if not too_much and self.steps > before:
+                self._response.expect_within(self._stall_s)
         return None
 
     def opening(self) -> bytes:
@@ -127,8 +170,9 @@ class Relay:
 
     async def finish(self) -> str | None:
         """Read what follows the finishing event (usage, [DONE]) into `tail`: None, or what broke it."""
-        if not self._done_follows:
+        if not self._done_follows or self._whole:
             return None
+        self._whole = True
         self._response.expect_within(TAIL_S)
         while not self.done_seen:
             try:
@@ -156,14 +200,21 @@ class Relay:
         except SseError as error:
             self.flaw = str(error)
             return b""
-        judge, good = self._judge, []
+        judge, strip, good = self._judge, self.strip, []
         for event in events:
             seen = event.data
             if seen is not None:
                 self.flaw = judge.see(event.name, seen)
                 if self.flaw is not None:
+                    self._told = b"error" in seen or event.name == b"error"
                     break
+                size = len(seen)
                 self.steps += 1
+                self._bytes += size
+                if size < self._least and seen != DONE:
+                    self._least = size
+                if strip is not None:
+                    event = strip(event)
             if judge.finished:
                 self.tail.add(event)
                 self.done_seen = self.done_seen or seen == DONE
@@ -172,38 +223,71 @@ class Relay:
         return good[0] if len(good) == 1 else b"".join(good)
 
 
-def tail_bytes(tail: Held, *, usage_asked: bool, usage_added: bool, cost_nano: int | None, closing: bytes) -> bytes:
-    """The held end of a stream as the client gets it.
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What our own side says at a stream's end: a member for the usage event, and the event to send if none carries
+    it (empty: then it is not said)."""
 
-    A usage event that only we asked for is left out; one that the client asked for carries `usage.cost` in USD.
-    `closing` ([DONE] of the OpenAI streams) is added if the upstream left it out.
+    member: Mapping[str, Any]
+    event: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the held end of a stream goes out.
+
+    A usage event that only we asked for is left out; one that the client asked for carries `usage.cost` in USD where
+    `cost_nano` is there, and the extension. `closing` ([DONE] of the OpenAI streams) is added if the upstream left it
+    out.
     """
+
+    usage_asked: bool
+    usage_added: bool
+    cost_nano: int | None
+    closing: bytes
+    extension: Extension | None = None
+
+
+def tail_bytes(tail: Held, ending: Ending) -> bytes:
+    """The held end of a stream as the client gets it."""
     parts: list[bytes] = []
-    done = False
+    done = told = False
     for event in tail.events:
-        done = done or event.data == DONE
         raw = event.raw
-        if event.data is not None and b'"usage"' in event.data and event.data != DONE:
-            raw = _with_usage(event, usage_asked=usage_asked, usage_added=usage_added, cost_nano=cost_nano)
+        if event.data == DONE:
+            done = True
+            if ending.extension is not None and not told:
+                parts.append(ending.extension.event)
+        elif event.data is not None and b'"usage"' in event.data:
+            raw, carries = _with_usage(event, ending)
+            told = told or carries
         parts.append(raw)
     if not done:
-        parts.append(closing)
+        if ending.extension is not None and not told:
+            parts.append(ending.extension.event)
+        parts.append(ending.closing)
     return b"".join(parts)
 
 
-def _with_usage(event: Event, *, usage_asked: bool, usage_added: bool, cost_nano: int | None) -> bytes:
+def _with_usage(event: Event, ending: Ending) -> tuple[bytes, bool]:
+    """The event as the client gets it, and if it carries the extension."""
     assert event.data is not None
     body = orjson.loads(event.data)
     usage = body.get("usage")
     if not isinstance(usage, dict):
-        return event.raw
-    if usage_added and not usage_asked:
+        return event.raw, False
+    carries = False
+    if ending.usage_added and not ending.usage_asked:
         if not body.get("choices"):
-            return b""
+            return b"", False
         del body["usage"]
-    elif cost_nano is not None:
-        usage["cost"] = float(usd(cost_nano))
+    elif ending.cost_nano is not None or ending.extension is not None:
+        if ending.cost_nano is not None:
+            usage["cost"] = float(usd(ending.cost_nano))
+        if ending.extension is not None:
+            body["spillway"] = ending.extension.member
+            carries = True
     else:
-        return event.raw
+        return event.raw, False
     name = b"event: " + event.name + b"\n" if event.name else b""
-    return name + b"data: " + orjson.dumps(body) + b"\n\n"
+    return name + b"data: " + orjson.dumps(body) + b"\n\n", carries

@@ -8,7 +8,7 @@ from spillway_router.providers.streams import DONE
 from spillway_router.providers.transport import Response
 from spillway_router.proxy.attempt import Call, UpstreamCall
 from spillway_router.proxy.job import Job
-from spillway_router.proxy.relay import Relay, tail_bytes
+from spillway_router.proxy.relay import Ending, Extension, Relay, tail_bytes
 from spillway_router.proxy.replies import error_event
 
 MAX_ERROR_BYTES = 1024 * 1024
@@ -38,9 +38,8 @@ class StreamAnswer:
         if response.status != 200:
             text = await response.read_all(MAX_ERROR_BYTES)
             return call.channel.provider.outcome(Reply(response.status, response.headers, text), s.wall())
-        self._judge = call.channel.provider.judge(facts.endpoint, facts.choices)
         done_follows = facts.endpoint in ("chat", "completions")
-        relay = self._relay = self._relaying(response, self._judge, limits.stall_s, done_follows=done_follows)
+        relay = self._relay = self._relaying(response, limits.stall_s, done_follows=done_follows)
         response.expect_within(max(0.001, call.sent_at + limits.first_event_s - s.clock()))
         failed = await relay.begin()
         if failed is not None:
@@ -48,8 +47,10 @@ class StreamAnswer:
         call.first_event()
         return BEGUN
 
-    def _relaying(self, response: Response, judge: Judge, stall_s: float, *, done_follows: bool) -> Relay:
-        return Relay(response, judge, stall_s, done_follows=done_follows)
+    def _relaying(self, response: Response, stall_s: float, *, done_follows: bool) -> Relay:
+        facts = self._job.facts
+        self._judge = self._call.channel.provider.judge(facts.endpoint, facts.choices)
+        return Relay(response, self._judge, stall_s, done_follows=done_follows)
 
     async def deliver(self) -> Outcome:
         """Commit to it: the 200, what was held, and the rest as it comes."""
@@ -59,7 +60,7 @@ class StreamAnswer:
         try:
             flaw = await relay.forward_within(job.client, call.seconds_left())
         finally:
-            call.steps = relay.steps
+            call.seen = relay.seen(self._judge.usage if self._judge.finished else None)
         if flaw is not None:
             return await self._interrupted(flaw)
         outcome = Outcome("ok", 200, usage=self._judge.usage)
@@ -77,13 +78,18 @@ class StreamAnswer:
         job, upstream = self._job, self._upstream
         openai = job.facts.endpoint in ("chat", "completions")
         wants_cost = upstream.usage_asked or job.cost_asked
-        return tail_bytes(
-            self._relay.tail,
-            usage_asked=upstream.usage_asked,
-            usage_added=upstream.usage_added,
-            cost_nano=job.cost() if wants_cost else None,
-            closing=b"data: " + DONE + b"\n\n" if openai else b"",
+        ending = Ending(
+            upstream.usage_asked,
+            upstream.usage_added,
+            job.cost() if wants_cost else None,
+            b"data: " + DONE + b"\n\n" if openai else b"",
+            self._extension(),
         )
+        return tail_bytes(self._relay.tail, ending)
+
+    def _extension(self) -> Extension | None:
+        """What headers could not tell: where they went out before it was known which backend answers."""
+        return self._job.late_word() if self._job.client.waiting else None
 
     async def _interrupted(self, flaw: str) -> Outcome:
         """After the first byte there is no way back: one error event, a clean end."""
