@@ -36,7 +36,7 @@ from spillway_router.ledger.base import (
     LedgerUnavailableError,
 )
 from spillway_router.ledger.entries import Entry, Status
-from spillway_router.ledger.orphans import corrected
+from spillway_router.ledger.orphans import corrected, unknown_charge
 from spillway_router.ledger.writer import LedgerWriter
 
 Durable = asyncio.Future[CapReached | None]
@@ -150,7 +150,7 @@ class Accounts:
         return bool(self._state.lines)
 
     def headroom(self, facts: RequestFacts, backend: Backend) -> int | None:
-        """Nano-dollars this caller may still spend at this backend, as far as known; None where no budget covers it."""
+        """Nano-dollars this caller may still spend at this backend, as far as known; None without a budget."""
         return budget.headroom(self._state, _spender(facts, backend), self._now())
 
     def standing(self) -> tuple[tuple[BudgetLine, LineBalance], ...]:
@@ -175,9 +175,10 @@ class Accounts:
         try:
             reached = await self._writer.submit((self._reserved(hold),), self._cover(hold, now).caps)
         except LedgerError as error:
+            if isinstance(error, LedgerUnavailableError):
+                self._close(self._released(hold), hold)  # it may be on disk: a commit whose answer was lost
             return HoldRefused("ledger", f"paid calls are paused: {error}")
-        except BaseException:
-            # The client left while the row was on its way: close the hold whether or not it got there.
+        except BaseException:  # the client left while the row was on its way: close the hold, got there or not
             self._close(self._released(hold), hold)
             raise
         if reached is not None:
@@ -317,10 +318,12 @@ class Accounts:
         if isinstance(error, LedgerUnavailableError):
             self._owe(entry, hold)
         elif isinstance(error, EntryConflictError):
-            # Another process took us for dead and charged the bound: bring it to the real cost. An adjustment that is
-            # there already was made from the provider's bill, and stands.
+            # Another process took us for dead and charged the bound. An adjustment of that stands: it is from the bill.
             if entry.kind != "adjusted":
                 self._close(corrected(entry, hold.reserved_nano), hold)
+        elif entry.kind == "charged" and entry.status != "unknown":
+            # A cost beyond all numbers, out of a provider's nonsense: the hold ends at its bound.
+            self._close(unknown_charge(self._reserved(hold)), hold)
         else:
             self.lost_rows += 1
 

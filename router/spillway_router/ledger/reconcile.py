@@ -1,8 +1,11 @@
-"""Reconciling: what a provider's bill says of calls whose end nobody saw.
+"""Reconciling: what a provider's bill says of calls whose cost the ledger can only estimate.
 
-Such calls are charged at their bound with status `unknown`. A file of real costs, as CSV with a header or as JSON
-lines, brings each to what it cost by an `adjusted` row: `request_id`, `attempt_no`, and `cost_usd` (decimal text) or
-`cost_nano` (integer nano-dollars). The same file twice changes nothing.
+Calls whose end nobody saw are charged at their bound with status `unknown`; an answer that broke off costs the most it
+can; a call that failed counts as free unless the provider bills it. A file of real costs, as CSV with a header or as
+JSON lines, brings each to what it cost by an `adjusted` row: `request_id`, `attempt_no` (providers get both as
+`x-client-request-id: REQUEST_ID.ATTEMPT_NO`), and `cost_usd` (decimal text) or `cost_nano` (integer nano-dollars). Only
+answers that came with their usage are left alone: a bill that says otherwise of those is told, not followed. The same
+file twice changes nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from spillway_router.core.tariff import TariffError, nano_from_usd
-from spillway_router.ledger.base import Ledger, LedgerError, Write
+from spillway_router.ledger.base import Ledger, Write
 from spillway_router.ledger.entries import Entry
 
 Outcome = Literal["adjusted", "already", "not found", "not unknown", "adjusted otherwise"]
+_AT_ONCE = 256
+_MEASURED = ("ok", "discarded")
+"""Statuses whose charge comes from a usage report, unless there was none and the charge is `unknown`."""
 
 
 class BillError(ValueError):
@@ -54,7 +60,16 @@ def read_bills(text: str) -> tuple[Bill, ...]:
 
 def reconcile(ledger: Ledger, bills: Sequence[Bill], now_ms: int) -> tuple[Reconciled, ...]:
     """Adjust the unknown charges to their bills. Raises LedgerUnavailableError; what was done till then stays."""
-    return tuple(_reconcile(ledger, bill, now_ms) for bill in bills)
+    # A call that is named twice is looked at twice, so both can't be in one commit.
+    done: list[Reconciled] = []
+    pending: dict[tuple[str, int], Bill] = {}
+    for bill in bills:
+        key = (bill.request_id, bill.attempt_no)
+        if key in pending or len(pending) >= _AT_ONCE:
+            done += _reconcile(ledger, tuple(pending.values()), now_ms)
+            pending.clear()
+        pending[key] = bill
+    return (*done, *_reconcile(ledger, tuple(pending.values()), now_ms))
 
 
 def unknown_charges(ledger: Ledger, start_ms: int, end_ms: int) -> Iterator[Entry]:
@@ -66,21 +81,33 @@ def unknown_charges(ledger: Ledger, start_ms: int, end_ms: int) -> Iterator[Entr
                 yield entry
 
 
-def _reconcile(ledger: Ledger, bill: Bill, now_ms: int) -> Reconciled:
+def _reconcile(ledger: Ledger, bills: Sequence[Bill], now_ms: int) -> list[Reconciled]:
+    looked = [_look(ledger, bill, now_ms) for bill in bills]
+    results = iter(ledger.commit([Write((entry,)) for _, entry in looked if entry is not None]))
+    return [
+        # A conflict: adjusted by another, in this moment.
+        found if entry is None or next(results) is None else Reconciled(found.bill, "adjusted otherwise")
+        for found, entry in looked
+    ]
+
+
+def _look(ledger: Ledger, bill: Bill, now_ms: int) -> tuple[Reconciled, Entry | None]:
+    """What is to become of a bill, and the row that does it."""
     rows = {e.kind: e for e in ledger.entries_of(bill.request_id) if e.attempt_no == bill.attempt_no}
-    charged, adjusted = rows.get("charged"), rows.get("adjusted")
-    if charged is None:
-        return Reconciled(bill, "not found")
-    if charged.status != "unknown":
-        return Reconciled(bill, "not unknown")
-    difference = bill.cost_nano - charged.amount_nano
+    closing, adjusted = rows.get("charged") or rows.get("released"), rows.get("adjusted")
+    if closing is None:
+        return Reconciled(bill, "not found"), None
+    difference = bill.cost_nano - closing.amount_nano
     if adjusted is not None:
-        return Reconciled(bill, "already" if adjusted.amount_nano == difference else "adjusted otherwise")
-    entry = replace(charged, kind="adjusted", ts=now_ms, amount_nano=difference)
-    result = ledger.commit((Write((entry,)),))[0]
-    if isinstance(result, LedgerError):
-        return Reconciled(bill, "adjusted otherwise")  # by another, in this moment
-    return Reconciled(bill, "adjusted", difference)
+        return Reconciled(bill, "already" if adjusted.amount_nano == difference else "adjusted otherwise"), None
+    if not difference and closing.status != "unknown":
+        return Reconciled(bill, "already"), None
+    if closing.status in _MEASURED:
+        return Reconciled(bill, "not unknown"), None
+    # Its counts are differences too, and of tokens the bill says nothing.
+    counts = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "reasoning_tokens": 0, "gpu_us": 0}
+    entry = replace(closing, kind="adjusted", ts=now_ms, amount_nano=difference, reserved_nano=0, **counts)
+    return Reconciled(bill, "adjusted", difference), entry
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
