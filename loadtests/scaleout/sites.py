@@ -1,0 +1,191 @@
+"""The processes of a trial: engines that can be ended in order or killed, routers that share a ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loadtests.demo.processes import Child, ChildError, start
+from loadtests.demo.product import Cloud, spillway
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
+VLLM_START_S = 280.0
+START_S = 60.0
+STOP_S = 75.0
+"""Longer than the supervisor waits for running requests and for vLLM's own end together."""
+_LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One engine: its API base and the process that answers to signals."""
+
+    name: str
+    base_url: str
+    model: str
+    child: Child
+
+    def drain(self) -> None:
+        """Ask it to end in order, as an orchestrator does: SIGTERM."""
+        self.child.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, its children too."""
+        os.killpg(self.child.process.pid, signal.SIGKILL)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.child.process.poll() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """One router: its address and its config file."""
+
+    url: str
+    config: Path
+    child: Child
+
+
+Starter = Callable[[str, Path], "Started"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An engine on its way up, and how to wait for it."""
+
+    child: Child
+    address: Callable[[], tuple[str, str]]
+
+
+def vllm(name: str, folder: Path) -> Started:
+    """Real vLLM with the demo model under `spillway serve`; small limits, since two share a machine's cores.
+
+    `--shutdown-timeout`: vLLM finishes what runs when it is asked to end, instead of aborting it.
+    """
+    options = ["--max-num-seqs=16", "--max-model-len=1024", "--shutdown-timeout=15"]
+    command = spillway("serve", "--model", "demo", "--port", "0", "--device", "cpu", "--json")
+    command += ["--engine-python", str(ENGINE_PYTHON), "--log", str(folder / f"{name}-engine.log")]
+    command += [f"--vllm-arg={option}" for option in options]
+    log = folder / f"{name}.log"
+    env = {"VLLM_CACHE_ROOT": str(ROOT / ".cache" / "vllm"), "PYTHONUNBUFFERED": "1"}
+    child = start(name, command, log, env, ROOT)
+
+    def ready() -> tuple[str, str]:
+        told = _await(child, VLLM_START_S, lambda text: _event(text, "base_url"))
+        return str(told["base_url"]), str(told["served_model"])
+
+    return Started(child, ready)
+
+
+def fake(*extra: str) -> Starter:
+    """The fake engine with these options."""
+
+    def begin(name: str, folder: Path) -> Started:
+        command = [sys.executable, "-m", "loadtests.fake_engine", *extra]
+        child = start(name, command, folder / f"{name}.log", {}, ROOT)
+        return Started(child, lambda: (str(_await(child, START_S, lambda text: _event(text, "url"))["url"]), "demo"))
+
+    return begin
+
+
+@contextmanager
+def engines(starter: Starter, folder: Path, names: tuple[str, ...] = ("left", "right")) -> Iterator[list[Engine]]:
+    """Running engines, started side by side, ended afterwards. Raises ChildError when one doesn't come up."""
+    with ExitStack() as stack:
+        started = []
+        for name in names:
+            one = starter(name, folder)
+            stack.callback(one.child.stop, STOP_S)
+            started.append((name, one))
+        found = []
+        for name, one in started:
+            base_url, model = one.address()
+            found.append(Engine(name, base_url, model, one.child))
+        yield found
+
+
+@contextmanager
+def routers(settings: Mapping[str, Any], cloud: Cloud, folder: Path, count: int = 2) -> Iterator[list[Router]]:
+    """Routers from one configuration, each on a port of its own. Raises ChildError when one doesn't come up."""
+    with ExitStack() as stack:
+        found = []
+        for number in range(count):
+            place = folder / f"router{number}"
+            place.mkdir()
+            config = place / "spillway.yaml"
+            config.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", **settings}, sort_keys=False))
+            env = {"STANDIN_API_KEY": cloud.key, "PYTHONUNBUFFERED": "1"}
+            child = start(f"router {number}", spillway("route", "-c", str(config)), place / "router.log", env, place)
+            stack.callback(child.stop, STOP_S)
+            found.append((config, child))
+        yield [Router(str(_await(child, START_S, _listening)["url"]), config, child) for config, child in found]
+
+
+def settings(local: list[Engine], cloud: Cloud, ledger_url: str, cap_usd: str) -> dict[str, Any]:
+    """What both routers are told: all engines, a capped cloud under a name of its own, the shared ledger."""
+    backends: list[dict[str, Any]] = [
+        {"name": engine.name, "provider": "vllm", "local": True, "base_url": engine.base_url, "model": engine.model}
+        for engine in local
+    ]
+    backends.append(
+        {
+            "name": "cloud",
+            "provider": "groq",
+            "base_url": cloud.url,
+            "api_key": "${STANDIN_API_KEY}",
+            "model": "openai/gpt-oss-20b",
+        }
+    )
+    return {
+        "gpu": {"price_per_hour": "1.39", "count": len(local)},
+        "backends": backends,
+        "aliases": {"auto": {"chain": [engine.name for engine in local]}, "paid": {"chain": ["cloud"]}},
+        # Wide: what is asked here is whether requests are lost, not how fast a busy machine answers.
+        "slo": {"ttft_ms": 60_000, "tpot_ms": 10_000},
+        "confidence": {"threshold": 0.0, "escalate_to": []},
+        "budgets": [{"scope": "backend:cloud", "period": "month", "limit_usd": cap_usd}],
+        "ledger": {"url": ledger_url},
+    }
+
+
+def _listening(text: str) -> dict[str, Any] | None:
+    found = _LISTENS.search(text)
+    return None if found is None else {"url": found.group(1)}
+
+
+def _event(text: str, field: str) -> dict[str, Any] | None:
+    """The last JSON line that has this field."""
+    for line in reversed(text.splitlines()):
+        if line.startswith("{") and f'"{field}"' in line:
+            try:
+                found: dict[str, Any] = json.loads(line)
+            except ValueError:
+                return None  # not all of it is there yet
+            return found
+    return None
+
+
+def _await(child: Child, limit_s: float, look: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
+    deadline = time.monotonic() + limit_s
+    while True:
+        found = look(child.log.read_text(encoding="utf-8", errors="replace"))
+        if found is not None:
+            return found
+        child.check()
+        if time.monotonic() > deadline:
+            raise ChildError(f"{child.name} was not ready within {limit_s:.0f} s:\n{child.tail()}")
+        time.sleep(0.1)
