@@ -8,8 +8,9 @@ what to do (a till without a plan answers with the defaults):
     answer   tokens as told, at most as many as the text has bytes and `max_tokens` (times `n`) allows; `step` tokens
              per event; `pause` seconds before the answer and between events; "usage": false leaves the usage out
     busy     429, not billed                     broken   500, not billed
-    gateway  502 after the work, billed          drop     the connection closes after the work, billed
-    garbage  200 that is no JSON, billed         cut      the stream ends after half of it, which is billed
+    gateway  502 after the work, billed          late     504 after the work, billed
+    drop     the connection closes after the     garbage  200 that is no JSON, billed
+             work, billed                        cut      the stream ends after half of it, which is billed
     refused  200 with an error event first, not billed
 
 Whoever hangs up is billed by the till's `on_cancel`. `PUT /tills` adds tills, `GET /bill?from=N` are the bill's lines.
@@ -29,8 +30,8 @@ from loadtests.tills.bill import Bill, Price, Till, Tokens
 
 ENGINE = "engine"
 _UNSURE = {"content": [{"token": "x", "logprob": -2.0, "bytes": None, "top_logprobs": []}] * 2}
-_BILLED_FAILURES = ("gateway", "drop", "garbage")
-_ERRORS = {"busy": 429, "broken": 500, "gateway": 502}
+_BILLED_FAILURES = ("gateway", "late", "drop", "garbage")
+_ERRORS = {"busy": 429, "broken": 500, "gateway": 502, "late": 504}
 _METRICS = b"""# TYPE vllm:num_requests_running gauge
 vllm:num_requests_running{engine="0",model_name="m"} 0.0
 # TYPE vllm:num_requests_waiting gauge

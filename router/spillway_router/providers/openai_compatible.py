@@ -30,6 +30,9 @@ CODES: Mapping[str, OutcomeKind] = MappingProxyType(
 )
 """Error codes that say more than the status they come with."""
 
+WORKED_ON = frozenset({504, 524})
+"""Statuses of a gateway that gave up waiting for the provider, which may have worked on the call and bill it."""
+
 
 class OpenAICompatible:
     """See `Provider`."""
@@ -58,7 +61,7 @@ class OpenAICompatible:
         kind = self.kind(status)
         if kind != "overloaded":
             kind = CODES.get(code, kind)
-        return Outcome(kind, status, detail, wait_s(reply.headers, wall))
+        return Outcome(kind, status, detail, wait_s(reply.headers, wall), billed=status in WORKED_ON)
 
     def kind(self, status: int) -> OutcomeKind:
         """Outcome kind of an error status."""

@@ -1,0 +1,85 @@
+"""What was taken of every cap at every moment, from the ledger's rows in their order alone; and what the bill says.
+
+Written apart from the ledger's own code (posting.py, verify.py), so that a mistake there is found here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from spillway_router.ledger.entries import Entry
+
+CapKey = tuple[str, str, str]
+"""Scope, period, and the period's beginning as a prefix of the ISO time: 2026-11-20T13, 2026-11-20 or 2026-11."""
+
+_PREFIX = {"hour": 13, "day": 10, "month": 7}
+
+
+def cap_keys(entry: Entry) -> Iterable[CapKey]:
+    """Every cap that can cover an attempt, in the periods of its hold."""
+    iso = datetime.fromtimestamp(entry.ts / 1000, UTC).isoformat()
+    for scope in ("all", f"backend:{entry.backend}", f"key:{entry.key_id}", f"tier:{entry.tier}"):
+        for period, length in _PREFIX.items():
+            yield scope, period, iso[:length]
+
+
+@dataclass(slots=True)
+class Watch:
+    """Follows the rows. `taken` of each cap now; `over` the most nano-dollars by which a limit was passed so far."""
+
+    limits: dict[tuple[str, str], int] = field(default_factory=dict)
+    taken: defaultdict[CapKey, int] = field(default_factory=lambda: defaultdict(int))
+    billed: defaultdict[CapKey, int] = field(default_factory=lambda: defaultdict(int))
+    holds: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    open: set[tuple[str, int]] = field(default_factory=set)
+    over: int = 0
+    over_bill: int = 0
+    above_bound: int = 0
+    without_hold: int = 0
+    peak: float = 0.0
+    """Largest share of a limit that was ever taken."""
+
+    def row(self, entry: Entry) -> None:
+        """The next row of the ledger."""
+        key = (entry.request_id, entry.attempt_no)
+        if entry.kind == "reserved":
+            self.holds[key] = entry
+            self.open.add(key)
+            self._move(entry, entry.reserved_nano)
+            return
+        hold = self.holds.get(key, entry)
+        freed = hold.reserved_nano if key in self.open and entry.kind in ("charged", "released") else 0
+        if freed or key in self.open:
+            self.open.discard(key)
+            self.above_bound += entry.amount_nano > freed
+        self._move(hold, entry.amount_nano - freed)
+
+    def bill(self, lines: Iterable[tuple[str, str, int]]) -> None:
+        """Lines of the provider's bill; the rows of their calls came before."""
+        for _, call, nano in lines:
+            request_id, _, attempt = call.rpartition(".")
+            hold = self.holds.get((request_id, int(attempt or 0)))
+            if hold is None:
+                self.without_hold += 1
+                continue
+            for cap in cap_keys(hold):
+                self.billed[cap] += nano
+                limit = self.limits.get(cap[:2])
+                if limit is not None:
+                    self.over_bill = max(self.over_bill, self.billed[cap] - limit)
+
+    def _move(self, hold: Entry, nano: int) -> None:
+        for cap in cap_keys(hold):
+            self.taken[cap] += nano
+            limit = self.limits.get(cap[:2])
+            if limit is not None and nano > 0:
+                self.over = max(self.over, self.taken[cap] - limit)
+                self.peak = max(self.peak, self.taken[cap] / limit if limit else 1.0)
+
+    def now(self, scope: str, period: str) -> int:
+        """What is taken of a scope in its latest period."""
+        found: Mapping[str, int] = {p[2]: nano for p, nano in self.taken.items() if p[:2] == (scope, period)}
+        return found[max(found)] if found else 0

@@ -1,0 +1,44 @@
+"""A router whose ledger takes every hold whatever the caps say: a seeded fault that the overshoot trial has to find."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from tests.proxy.harness import serving
+
+from spillway_router import config
+from spillway_router.ledger.base import Write, WriteResult
+from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.runtime import Runtime
+from spillway_router.testing import MemoryLedger
+
+
+class Generous(SqliteLedger):
+    """Holds without caps, and balances that nobody sees before he spends."""
+
+    def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
+        return super().commit([Write(write.entries) for write in writes])
+
+    balance = MemoryLedger().balance
+
+
+async def _main(path: str) -> None:
+    import os
+    from pathlib import Path
+
+    loaded = config.read(path, dict(os.environ))
+    ledger = Generous.open(Path(loaded.settings.ledger.url.removeprefix("sqlite:///")))
+    runtime = Runtime(loaded, ledger, "faulty")
+    runtime.start()
+    try:
+        async with serving(runtime.app, runtime.front) as url:
+            print(f"listens on {url}", flush=True)
+            await asyncio.Event().wait()
+    finally:
+        await runtime.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1]))

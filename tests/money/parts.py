@@ -1,0 +1,139 @@
+"""What the money trials are made of: the tills' process, router processes, and clients that leave when they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import yaml
+from tests.e2e.running import ROOT, SPILLWAY, STOP_LIMIT_S, Spillway
+
+LIMIT_S = 120.0
+"""No wait is longer."""
+_ID = re.compile(rb"x-request-id: (\S+)\r\n", re.IGNORECASE)
+
+
+class Money:
+    """The tills' process, seen from outside."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx.Client(timeout=LIMIT_S, trust_env=False)
+
+    def add(self, tills: Mapping[str, Mapping[str, Any]]) -> None:
+        """Open these tills."""
+        self._http.put(f"{self.url}/tills", content=json.dumps(tills)).raise_for_status()
+
+    def bill(self, since: int = 0) -> list[tuple[str, str, int]]:
+        """The bill's lines from that one on: till, the caller's id of the call, nano-dollars."""
+        lines: list[list[Any]] = self._http.get(f"{self.url}/bill?from={since}").raise_for_status().json()
+        return [(str(till), str(call), int(nano)) for till, call, nano in lines]
+
+
+@contextmanager
+def tills() -> Iterator[Money]:
+    """A process of tills, ended afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadtests.tills"], stdout=subprocess.PIPE, text=True, cwd=ROOT, stdin=subprocess.DEVNULL
+    )
+    try:
+        assert process.stdout is not None
+        yield Money(process.stdout.readline().strip())
+    finally:
+        process.terminate()
+        process.wait(STOP_LIMIT_S)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def start_router(config: Path, *, ignores_caps: bool = False) -> Spillway:
+    """`spillway route`, or the one with the seeded fault. End it with `stop_router`."""
+    fault = [sys.executable, "-m", "tests.money.faulty_router", str(config)]
+    process = subprocess.Popen(
+        fault if ignores_caps else [SPILLWAY, "route", "-c", str(config)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        cwd=ROOT,
+    )
+    found = Spillway(process)
+    found.listen()
+    return found
+
+
+def stop_router(router: Spillway, *, kill: bool = False) -> None:
+    """SIGTERM, or SIGKILL."""
+    if router.process.poll() is None:
+        router.process.kill() if kill else router.process.terminate()
+    router.ended()
+    assert router.process.stdout is not None
+    router.process.stdout.close()
+
+
+def write_config(path: Path, settings: Mapping[str, Any]) -> None:
+    """A router's configuration."""
+    path.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", **settings}, sort_keys=False), encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request. `leave_s`: the client hangs up that long after sending; None: it stays to the end."""
+
+    path: str
+    body: Mapping[str, Any]
+    token: str = ""
+    leave_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the client saw: status (0: no answer), the request's id if it came, and whether it stayed to the end."""
+
+    status: int
+    request_id: str
+    stayed: bool
+
+
+async def ask(url: str, asked: Ask) -> Told:
+    """Send a request on a connection of its own."""
+    place = urlsplit(url)
+    body = json.dumps(asked.body).encode()
+    key = f"authorization: Bearer {asked.token}\r\n" if asked.token else ""
+    head = (
+        f"POST {asked.path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        f"{key}content-length: {len(body)}\r\n\r\n"
+    )
+    got = bytearray()
+    writer = None
+    try:
+        async with asyncio.timeout(LIMIT_S if asked.leave_s is None else asked.leave_s):
+            reader, writer = await asyncio.open_connection(place.hostname, place.port)
+            writer.write(head.encode() + body)
+            while data := await reader.read(65536):
+                got += data
+        return _told(bytes(got), stayed=True)
+    except (TimeoutError, OSError):
+        return _told(bytes(got), stayed=False)
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+
+
+def _told(got: bytes, *, stayed: bool) -> Told:
+    head = got.partition(b"\r\n\r\n")[0] + b"\r\n"
+    found = _ID.search(head)
+    status = int(got[9:12]) if got.startswith(b"HTTP/1.1 ") and len(got) > 12 else 0
+    return Told(status, found.group(1).decode() if found else "", stayed and status > 0)
