@@ -3,8 +3,8 @@
 A router that crashes between a hold and its settlement leaves an open reservation. Nobody knows whether the provider
 got the call, and at most the bound was spent. So once a router has been silent for `SILENT_MS`, any other (or the next
 one after its start) writes a charge of the bound with status `unknown`. All who try write the very same row, so a race
-stores it once. `corrected` is the other end: a router that was taken for dead and settles late adjusts that charge to the real
-cost.
+stores it once. `corrected` is the other end: a router that was taken for dead and settles late adjusts that charge to
+the real cost.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from spillway_router.core.budget import Period, period_start
 from spillway_router.ledger.base import (
@@ -42,8 +43,7 @@ PERIODS: tuple[Period, ...] = ("hour", "day", "month")
 _HOUR_MS = 3_600_000
 
 
-@dataclass(frozen=True, slots=True)
-class OpenHold:
+class OpenHold(NamedTuple):
     """An open reservation: nano-dollars, when it was taken (epoch ms), and whose budgets it is on."""
 
     reserved_nano: int

@@ -105,8 +105,18 @@ def _look(ledger: Ledger, bill: Bill, now_ms: int) -> tuple[Reconciled, Entry | 
     if closing.status in _MEASURED:
         return Reconciled(bill, "not unknown"), None
     # Its counts are differences too, and of tokens the bill says nothing.
-    counts = {"prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "reasoning_tokens": 0, "gpu_us": 0}
-    entry = replace(closing, kind="adjusted", ts=now_ms, amount_nano=difference, reserved_nano=0, **counts)
+    entry = replace(
+        closing,
+        kind="adjusted",
+        ts=now_ms,
+        amount_nano=difference,
+        reserved_nano=0,
+        prompt_tokens=0,
+        completion_tokens=0,
+        cached_tokens=0,
+        reasoning_tokens=0,
+        gpu_us=0,
+    )
     return Reconciled(bill, "adjusted", difference), entry
 
 

@@ -192,11 +192,7 @@ class EntryStore:
             yield from self._connection.execute(sql.format(wanted=_values(2, len(part))), list(chain(*part)))
 
     def _apply(self, posting: Posting) -> None:
-        opened = [
-            (*key, h.reserved_nano, h.ts, h.backend, h.key_id, h.tier, h.router_id)
-            for key, h in posting.opened.items()
-            if key not in posting.closed
-        ]
+        opened = [(*key, *hold) for key, hold in posting.opened.items() if key not in posting.closed]
         closed = [key for key in posting.closed if key not in posting.opened]
         for sql, rows in ((OPEN_HOLD, opened), (CLOSE_HOLD, closed), (MOVE_BALANCE, list(posting.balance_rows()))):
             for at in range(0, len(rows), MOST_ROWS):
