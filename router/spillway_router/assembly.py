@@ -11,6 +11,7 @@ from datetime import date
 
 from spillway_router.config import ConfigError, Loaded, Mistake, located, unset
 from spillway_router.core.backlog import EngineRates, Slo
+from spillway_router.core.calibration import Calibration, CalibrationError
 from spillway_router.core.ladder import Ladder, Rung, rungs_of
 from spillway_router.core.model import Backend
 from spillway_router.core.policy import ConfidenceRule, Policy
@@ -26,7 +27,7 @@ from spillway_router.providers.catalogue import (
 from spillway_router.providers.price_rows import ModelRecord
 from spillway_router.providers.standing import Standing, standing
 from spillway_router.providers.transport import Pool, PoolLimits
-from spillway_router.proxy.services import Channel, Limits
+from spillway_router.proxy.services import Channel, Limits, Scoring
 from spillway_router.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 
 CLOUD_KEEPALIVE_S = 30.0
@@ -62,6 +63,7 @@ class Assembly:
     rates: Mapping[str, EngineRates]
     off: tuple[Mistake, ...]
     warnings: tuple[Mistake, ...] = ()
+    scoring: Scoring = Scoring()
 
 
 def assembled(loaded: Loaded, today: date) -> Assembly:
@@ -118,6 +120,10 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         backend = _backend(part, entry, known, None if offer is None else offer.tariff, settings)
         backend = replace(backend, rungs=rungs_of(backend.name, ladder))
         places[part.name] = Place(backend, entry, reach, part.base_url or entry.base_url)
+    scoring = _scoring(settings)
+    if isinstance(scoring, Mistake):
+        mistakes.append(scoring)
+        scoring = Scoring()
     mistakes.extend(_costless(settings, places))
     warnings.extend(_paceless(settings))
     if mistakes:
@@ -128,9 +134,35 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         {name: place.backend for name, place in places.items()},
         {alias: chain for alias, chain in chains.items() if chain},
         Slo(settings.slo.ttft_ms / 1000, settings.slo.tpot_ms / 1000),
-        ConfidenceRule(settings.confidence.threshold, tuple(n for n in settings.confidence.escalate_to if n in places)),
+        ConfidenceRule(
+            _threshold(settings, scoring.calibration),
+            tuple(n for n in settings.confidence.escalate_to if n in places),
+        ),
     )
-    return Assembly(policy, places, _rates(settings.backends), tuple(off), tuple(warnings))
+    return Assembly(policy, places, _rates(settings.backends), tuple(off), tuple(warnings), scoring)
+
+
+def _scoring(settings: Settings) -> Scoring | Mistake:
+    """How local answers are scored, with the calibration file read."""
+    part = settings.confidence
+    calibration = None
+    if part.calibration is not None:
+        try:
+            calibration = Calibration.from_json(part.calibration.expanduser().read_bytes())
+        except OSError as error:
+            told = f"{part.calibration} can't be read ({error.strerror}); make it with `spillway calibrate`"
+            return Mistake("confidence.calibration", 0, told)
+        except CalibrationError as error:
+            return Mistake("confidence.calibration", 0, f"{part.calibration} can't be used: {error}")
+    tokens = None if part.hold_tokens == "auto" else part.hold_tokens
+    return Scoring(calibration, tokens, part.top_logprobs, part.audit_share)
+
+
+def _threshold(settings: Settings, calibration: Calibration | None) -> float:
+    """The user's own threshold, else the certified one, else the default."""
+    part = settings.confidence
+    certified = None if calibration is None or "threshold" in part.model_fields_set else calibration.threshold
+    return part.threshold if certified is None else certified
 
 
 def _backend(

@@ -180,7 +180,8 @@ class Runtime:
         privacy = PrivacyRule(settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords))
         auth = Auth(self._keys.verify, required)
         opening = b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode()
-        return Live(assembly.policy, found, privacy, auth, limits(settings), int(time.time()), opening)
+        created = int(time.time())
+        return Live(assembly.policy, found, privacy, auth, limits(settings), created, opening, assembly.scoring)
 
     def _stored(self, request_id: str) -> list[Mapping[str, Any]]:
         return [asdict(entry) for entry in self._ledger.entries_of(request_id)]

@@ -106,12 +106,12 @@ class ChatJudge:
         self.overloaded = False
         self.usage: Usage | None = None
 
-    def see(self, name: bytes, data: bytes) -> str | None:
-        """None, or what is wrong with this event."""
+    def see(self, name: bytes, data: bytes, parsed: dict[str, Any] | None = None) -> str | None:
+        """None, or what is wrong with this event. `parsed`: its JSON where the caller has it already."""
         if data == DONE:
             self._done = True
             return None if self.finished else "[DONE] came without a finish_reason on every choice"
-        body = load(data)
+        body = load(data) if parsed is None else parsed
         if isinstance(body, str):
             return body
         error = error_text(body)

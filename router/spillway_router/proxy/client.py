@@ -13,10 +13,12 @@ from typing import Any, Protocol
 
 from spillway_router.core.extraction import Judged
 from spillway_router.core.model import Endpoint, Refusal
-from spillway_router.proxy.replies import SSE, STATUS_LINES, Lines, refusal_reply
+from spillway_router.proxy.replies import SSE, STATUS_LINES, Lines, error_event, refusal_reply
 
 _CLOSE = b"connection: close\r\n"
 _LARGE = 64 * 1024
+WAITING = b": waiting\n\n"
+"""A comment: event streams carry it, their readers pass over it."""
 
 
 class Flow(Protocol):
@@ -42,7 +44,7 @@ class Client:
 
     __slots__ = (
         "_flow", "_on_end", "_transport", "body", "chunked", "disconnected", "endpoint", "headers", "keep_alive",
-        "own", "request_id", "response_complete", "started",
+        "own", "request_id", "response_complete", "started", "waiting",
     )  # fmt: skip
 
     message_event = _NobodyWaits()
@@ -69,6 +71,9 @@ class Client:
         self.keep_alive = True
         self.chunked = True
         self.started = False
+        """Bytes of an answer have gone out: there is no way back."""
+        self.waiting = False
+        """The 200 of a stream and comments have gone out, but nothing of any answer."""
         self.response_complete = False
         self.disconnected = False
 
@@ -91,6 +96,9 @@ class Client:
 
     def refuse(self, refusal: Refusal, lines: Lines | None = None) -> None:
         """An error with its OpenAI shape; `lines` are what there is to say beside it."""
+        if self.waiting:
+            self.end_stream(error_event("upstream_interrupted", refusal.message))
+            return
         self.whole(*refusal_reply(refusal, [*self.own, *(lines or ())]))
 
     def begin_stream(self, lines: Lines, first: bytes) -> None:
@@ -98,6 +106,24 @@ class Client:
         if self.disconnected:
             return
         self.started = True
+        if self.waiting:
+            self._transport.write(self._framed(first))
+        else:
+            self._begin(lines, first)
+
+    def wait_visibly(self, lines: Lines) -> bool:
+        """The 200 of a stream and a comment, then only comments: so that nobody on the way takes the connection for
+        dead. False once there is nothing more to wait for."""
+        if self.disconnected or self.started or self.response_complete:
+            return False
+        if not self.waiting:
+            self.waiting = True
+            self._begin(lines, WAITING)
+        elif not self.paused:
+            self._transport.write(self._framed(WAITING))
+        return True
+
+    def _begin(self, lines: Lines, first: bytes) -> None:
         head = STATUS_LINES[200] if self.keep_alive else STATUS_LINES[200] + _CLOSE
         framing = b"transfer-encoding: chunked\r\n\r\n" if self.chunked else b"\r\n"
         self._transport.write(b"".join((head, SSE, *lines, framing, self._framed(first))))

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
+from spillway_router.core.calibration import ANY, Calibration
 from spillway_router.core.limiter import exhausted_for_s
 from spillway_router.core.model import Attempt, Candidate, Decision, Outcome, Refusal, RequestFacts, RequestRecord
 from spillway_router.ledger.accounts import HoldRefused, Why
 from spillway_router.proxy.attempt import Call
 from spillway_router.proxy.client import Client
+from spillway_router.proxy.heartbeat import Heartbeat
 from spillway_router.proxy.outcomes import failure_refusal
+from spillway_router.proxy.relay import Extension
 from spillway_router.proxy.replies import Lines
 from spillway_router.proxy.services import Live, Services
 
@@ -31,7 +36,7 @@ class Job:
 
     __slots__ = (
         "asked", "backend", "body", "calls", "client", "code", "confidence", "cost_asked", "decided", "decision",
-        "facts", "live", "reasons", "refused", "s", "status",
+        "facts", "heartbeat", "live", "reasons", "refused", "s", "status",
     )  # fmt: skip
 
     def __init__(self, s: Services, live: Live, client: Client, asked: Question) -> None:
@@ -45,6 +50,7 @@ class Job:
         self.reasons = self.decision.reasons
         self.confidence: float | None = None
         self.refused: Refusal | None = self.decision.refusal
+        self.heartbeat: Heartbeat | None = None
 
     # attempts
 
@@ -91,6 +97,7 @@ class Job:
     def commit(self, call: Call) -> None:
         """This call's answer goes to the client: drafts of others end here, their upstreams close."""
         self.backend = call.channel.backend.name
+        self.let_wait(None)
         for other in self.calls:
             if other is not call:
                 other.discard()
@@ -99,6 +106,38 @@ class Job:
         """Until the rows of all attempts are on disk."""
         for call in self.calls:
             await call.durable()
+
+    def let_wait(self, heartbeat: Heartbeat | None) -> None:
+        """The client waits for what is held back, its connection kept alive; or (None) no longer."""
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
+        self.heartbeat = heartbeat
+
+    # confidence
+
+    def calibration(self, call: Call) -> Calibration | None:
+        """The calibration, if it was made for this backend's model."""
+        known = self.live.scoring.calibration
+        return known if known is not None and known.key.model in (ANY, call.channel.backend.model) else None
+
+    def least_confidence(self) -> float:
+        """Below it an answer is to be sought one tier up."""
+        asked = self.facts.hints.min_confidence
+        return self.live.policy.confidence.threshold if asked is None else asked
+
+    def escalates(self) -> bool:
+        """False if no confidence could send this request one tier up: who pinned a backend, forbade fallbacks or asks
+        for local only, and private content. The filters decide again when it comes to it; this spares a stream the
+        wait that could not help it."""
+        facts = self.facts
+        open_to_it = facts.privacy.may_leave and facts.preferences.allow_fallbacks and facts.hints.route != "local"
+        return open_to_it and bool(self.live.policy.confidence.escalate_to) and self.decision.kind != "pinned"
+
+    def doubts(self, confidence: float | None) -> bool:
+        """True if an answer of this confidence is to be sought one tier up. No signal is no doubt."""
+        if self.decision.kind == "pinned" or not self.facts.preferences.allow_fallbacks:
+            return False
+        return confidence is not None and confidence < self.least_confidence()
 
     # names and sums
 
@@ -124,6 +163,21 @@ class Job:
         if self.confidence is not None:
             lines.append(b"x-spillway-confidence: %.4f\r\n" % self.confidence)
         return lines
+
+    def told(self) -> dict[str, Any]:
+        """What the headers of a whole answer tell, as JSON values."""
+        model = self.live.channels[self.backend].backend.model if self.backend else ""
+        told: dict[str, Any] = {"decision": self.decided, "reasons": self.reasons, "backend": self.backend}
+        told["model"] = model
+        if self.confidence is not None:
+            told["confidence"] = round(self.confidence, 4)
+        return told
+
+    def late_word(self, frame: Mapping[str, Any] | None = None) -> Extension:
+        """The same at the end of a stream; `frame`: what names the answer in each of its events."""
+        member = self.told()
+        event = {**(frame or {"object": "chat.completion.chunk"}), "choices": [], "spillway": member}
+        return Extension(member, b"data: " + orjson.dumps(event) + b"\n\n")
 
     def _rename(self, candidate: Candidate) -> None:
         """Another candidate than the first is about to be asked: the decision's name follows what happened."""
@@ -162,6 +216,7 @@ class Job:
 
     def remember(self) -> None:
         """The record for /v1/requests/{id}, and the hooks."""
+        self.let_wait(None)
         now = self.s.clock()
         attempts: tuple[Attempt, ...] = tuple(c.record for c in self.calls if c.record is not None)
         record = RequestRecord(

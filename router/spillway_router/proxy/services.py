@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from spillway_router.core.budget import LineKey
+from spillway_router.core.calibration import Calibration
 from spillway_router.core.model import Backend, BackendSignals, RequestFacts, RequestRecord, Signals
 from spillway_router.core.policy import Policy
 from spillway_router.ledger.accounts import Accounts
@@ -48,6 +49,18 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
+class Scoring:
+    """How local answers are scored. `hold_tokens`: of a stream, before it is let go; None: as many as the promised time
+    to first token leaves room for. `top_logprobs`: alternatives per token asked of the engine. `audit_share`: share of
+    local answers that a stronger model answers again."""
+
+    calibration: Calibration | None = None
+    hold_tokens: int | None = None
+    top_logprobs: int = 2
+    audit_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """Everything that a configuration reload replaces at once."""
 
@@ -60,6 +73,7 @@ class Live:
     """Epoch seconds, for /v1/models."""
     opening: bytes
     """Header line of every answer: the policy's version."""
+    scoring: Scoring = Scoring()
 
 
 Hook = Callable[[RequestRecord], None]

@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core import confidence
 from spillway_router.core.model import Outcome
 from spillway_router.core.tariff import usd
 from spillway_router.providers.streams import error_text, load
 from spillway_router.proxy.attempt import Call, UpstreamCall, without_logprobs
 from spillway_router.proxy.job import Job
 from spillway_router.proxy.replies import JSON
+from spillway_router.proxy.scoring import answer_verdict
 
 
 class WholeAnswer:
@@ -47,7 +47,8 @@ class WholeAnswer:
         self._parsed, self._body = parsed, answer.body
         self._outcome = Outcome("ok", answer.status, usage=provider.usage(parsed))
         if self.scored:
-            call.confidence = job.confidence = confidence.answer_confidence(parsed)
+            verdict = answer_verdict(parsed, job.body, job.facts.task, job.calibration(call))
+            call.confidence = job.confidence = None if verdict is None else verdict.confidence
             if self._upstream.logprobs_added:
                 self._body = without_logprobs(parsed)
         return self._outcome
