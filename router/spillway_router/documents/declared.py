@@ -13,9 +13,9 @@
     order: [[K1, K2]]                   # the first is never above the second
     examples: [{text: ..., values: {...}}]   # its own tests: `make test` and `spillway check` run them
 
-Every pattern is one or more whole lines; a run of spaces in it stands for any white space within a line. `{value}` is the
-field's value or a mark for "no value" (`blanks`), `{any}` any number or such a mark. Patterns are RE2's: matching takes
-time linear in the text for whatever pattern, so a text that someone crafted can't hold up the router.
+Every pattern is one or more whole lines; a run of spaces in it stands for any white space within a line. `{value}` is
+the field's value or a mark for "no value" (`blanks`), `{any}` any number or such a mark. Patterns are RE2's: matching
+takes time linear in the text for whatever pattern, so a text that someone crafted can't hold up the router.
 """
 
 from __future__ import annotations
@@ -223,8 +223,8 @@ class _Compiler:
             told = error.args[0] if error.args else error
             text = told.decode(errors="replace") if isinstance(told, bytes) else told
             raise ParserError(
-                f"{self._where}: {field}: the pattern {pattern!r} can't be used: {text} (RE2 syntax: no look-around, no "
-                "back-references)"
+                f"{self._where}: {field}: the pattern {pattern!r} can't be used: {text} (RE2 syntax: no look-around, "
+                "no back-references)"
             ) from None
 
 
