@@ -52,7 +52,8 @@ class Answer:
 
     `cut` sends only so many bytes of the body; `piece` is the size of each write (and HTTP chunk) of it, 0: one write;
     `chunked` frames it in HTTP chunks, else by its length; `silent` sends not even a head; `gate` is waited for before
-    the head; `beat` is sent after the body every 5 ms for as long as the client stays.
+    the head; `beat` is sent after the body every 5 ms for as long as the client stays; `pause` sends so many bytes of
+    the body in one write and the rest when its event is set.
     """
 
     body: bytes = b""
@@ -65,6 +66,7 @@ class Answer:
     silent: bool = False
     gate: asyncio.Event | None = None
     beat: bytes = b""
+    pause: tuple[int, asyncio.Event] | None = None
 
     @classmethod
     def stream(cls, events: bytes, *, cut: int | None = None, end: End = "whole", piece: int = 0) -> Answer:
@@ -86,6 +88,10 @@ class Answer:
         """The same answer, which never ends: `beat` follows its body again and again."""
         return replace(self, beat=beat)
 
+    def pausing(self, at: int, gate: asyncio.Event) -> Answer:
+        """The same answer, held back after `at` bytes of its body until the gate opens."""
+        return replace(self, pause=(at, gate))
+
     def head(self) -> bytes:
         """Status line and headers."""
         framing = "transfer-encoding: chunked" if self.chunked else f"content-length: {len(self.body)}"
@@ -96,6 +102,9 @@ class Answer:
         """The body as it goes out, cut and framed, without its end."""
         sent = self.body if self.cut is None else self.body[: self.cut]
         size = self.piece or len(sent) or 1
+        if self.pause is not None:
+            at = self.pause[0]
+            return [self.frame(part) for part in (sent[:at], sent[at:])]
         parts = [sent[i : i + size] for i in range(0, len(sent), size)]
         return [self.frame(part) for part in parts]
 
@@ -208,7 +217,9 @@ class FaultUpstream:
             return False
         if not answer.silent:
             await _send(writer, answer.head())
-            for part in answer.writes():
+            for i, part in enumerate(answer.writes()):
+                if i and answer.pause is not None and not await _opened(answer.pause[1], reader):
+                    return False
                 await _send(writer, part)
                 await asyncio.sleep(0)  # so that pieces are read one by one
             while answer.beat:
