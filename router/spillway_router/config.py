@@ -139,6 +139,9 @@ def references(data: Mapping[str, Any]) -> list[tuple[_Path, str]]:
         wanted.extend((("aliases", alias, "chain", i), name) for i, name in enumerate(chain))
     tiers = _items(confidence.get("escalate_to")) if isinstance(confidence, dict) else []
     wanted.extend((("confidence", "escalate_to", i), name) for i, name in enumerate(tiers))
+    documents = data.get("documents")
+    asked = _items(documents.get("external")) if isinstance(documents, dict) else []
+    wanted.extend((("documents", "external", i), name) for i, name in enumerate(asked))
     caps = [cap if isinstance(cap, dict) else {} for cap in _items(data.get("budgets"))]
     for i, cap in enumerate(caps):
         scope = str(cap.get("scope"))

@@ -29,6 +29,9 @@ from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config import ConfigError, Loaded
 from spillway_router.core.tariff import NANO
 from spillway_router.days import Days, utc_day
+from spillway_router.document_rules import document_rules, queue_rules
+from spillway_router.documents.reviews import ReviewQueue
+from spillway_router.documents.routes import add_document_routes
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.ids import request_ids
@@ -42,6 +45,7 @@ from spillway_router.providers.transport import Pool
 from spillway_router.proxy.app import App, build
 from spillway_router.proxy.auth import Auth
 from spillway_router.proxy.control import ControlHooks, build_control
+from spillway_router.proxy.desk import Desk
 from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
 from spillway_router.proxy.front import fronts
 from spillway_router.proxy.services import Live, Records, Services
@@ -86,6 +90,7 @@ class Runtime:
         self._pacer = Pacer(ledger, _pacing(settings, assembly))
         self.metrics.budgets = self._budget_gauges
         self._live = self._make_live(settings, assembly)
+        self._documents = document_rules(settings, assembly.policy, assembly.scoring.calibration)
         self.services = Services(
             lambda: self._live,
             self.board,
@@ -103,7 +108,15 @@ class Runtime:
         self._watchers = Watchers(Watch(self.board, self.metrics, clock))
         self._books = Bookkeeper(ledger, loaded, assembly)
         hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
-        self.app: App = build(build_control(self.services, hooks, version))
+        self.reviews = ReviewQueue(
+            ledger.reviews,
+            lambda: queue_rules(self._loaded.settings.documents),
+            time.time,
+            request_ids(time.time, "rev_").__next__,
+        )
+        control = build_control(self.services, hooks, version)
+        add_document_routes(control, Desk(self.services), lambda: self._documents, self.reviews)
+        self.app: App = build(control)
         self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
 
     @classmethod
@@ -124,10 +137,12 @@ class Runtime:
         self._upkeep.start()
         self._books.start()
         self._days.start()
+        self.reviews.start()
         _tell(self._assembly)
 
     async def close(self) -> None:
         """Stop in order; the last rows are written."""
+        await self.reviews.stop()
         await self._days.stop()
         await self._watchers.stop()
         await self._pacer.stop()
@@ -145,11 +160,11 @@ class Runtime:
         try:
             loaded = config.read(None if path is None else str(path), self._loaded.environment)
             assembly = assembled(loaded, utc_day(time.time()))
+            await self._apply(loaded, assembly)
         except ConfigError as error:
             for mistake in error.mistakes:
                 log.warning("configuration not reloaded: %s", mistake)
             return [str(m) for m in error.mistakes]
-        await self._apply(loaded, assembly)
         log.info("configuration reloaded, policy %s", assembly.policy.version)
         return []
 
@@ -163,10 +178,12 @@ class Runtime:
 
     async def _apply(self, loaded: Loaded, assembly: Assembly) -> None:
         settings = loaded.settings
+        documents = document_rules(settings, assembly.policy, assembly.scoring.calibration)
         self._loaded, self._assembly = loaded, assembly
         self.board.update([place.backend for place in assembly.places.values()])
         self._accounts.load(self._ledger, [b.line() for b in settings.budgets])
         self._live = self._make_live(settings, assembly)
+        self._documents = documents
         self._alerts.configure(_webhook(settings))
         self._pacer.configure(_pacing(settings, assembly))
         await self._books.reload(loaded, assembly)

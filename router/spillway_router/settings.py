@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AnyHttpUrl,
@@ -237,6 +237,45 @@ class AlertsPart(_Part):
         return value
 
 
+class ThresholdsPart(_Part):
+    """Least confidence with which each step of a document's extraction answers."""
+
+    local: float = Field(0.9, ge=0, le=1)
+    parser: float = Field(0.8, ge=0, le=1)
+    external: float = Field(0.8, ge=0, le=1)
+
+
+class SchemaPart(_Part):
+    """What is to be read out of documents: the JSON schema of an object, and what stands before the text for local
+    models that were trained on it (left out: they are shown the schema)."""
+
+    json_schema: dict[str, Any] = Field(alias="schema")
+    prompt: str = ""
+
+
+class DocumentsPart(_Part):
+    """Reading values out of documents: local model, parsers, external model, review.
+
+    `external`: cloud backends in the order they are asked; left out: those of `confidence.escalate_to`, else of the
+    request's model. `external_trust`: how sure to be of a value from a model that sends no log-probabilities, if it
+    stands in the document. `parsers`: a folder of your own parsers. `reviews`: keep documents that no step was sure of
+    for a person, with their text, until `keep_days` after the decision; above `most_open` new ones are not kept.
+    """
+
+    thresholds: ThresholdsPart = ThresholdsPart()
+    external: tuple[str, ...] = ()
+    external_trust: float = Field(0.9, ge=0, le=1)
+    parsers: Path | None = None
+    schemas: Mapping[str, SchemaPart] = {}
+    default_schema: str = "biometry"
+    max_chars: int = Field(200_000, ge=1, le=10_000_000)
+    max_output_tokens: int = Field(512, ge=1, le=100_000)
+    most_at_once: int = Field(64, ge=1)
+    reviews: bool = True
+    keep_days: float = Field(30, ge=0, le=36_500)
+    most_open: int = Field(10_000, ge=1)
+
+
 class PrivacyPart(_Part):
     """Default mark of a request, and words that make it private."""
 
@@ -281,6 +320,7 @@ class Settings(_Part):
     confidence: ConfidencePart = ConfidencePart()
     budgets: tuple[BudgetPart, ...] = ()
     alerts: AlertsPart = AlertsPart()
+    documents: DocumentsPart = DocumentsPart()
     privacy: PrivacyPart = PrivacyPart()
     keys: KeysPart = KeysPart()
     ledger: LedgerPart = LedgerPart()

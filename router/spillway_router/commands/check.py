@@ -37,6 +37,7 @@ def check(
     """Validate configuration, keys, prices, the ledger and that backends can be reached; say every mistake and fix."""
     from spillway_router.assembly import assemble
     from spillway_router.commands.reachability import ask_all
+    from spillway_router.document_rules import document_mistakes
 
     if from_litellm is not None:
         _convert_litellm(from_litellm, as_json)
@@ -48,6 +49,7 @@ def check(
         raise typer.Exit(1) from None
     found = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
     mistakes = [config.located(loaded.text, m) for m in found] if isinstance(found, tuple) else []
+    mistakes.extend(document_mistakes(loaded.settings))
     off = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.off]
     warnings = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.warnings]
     open_ledger(loaded).close()

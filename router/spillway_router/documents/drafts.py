@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spillway_router.core.calibration import Calibration
+from spillway_router.core.calibration import ANY, Calibration
 from spillway_router.core.confidence import Asked, judge
 from spillway_router.core.validators import FATAL, Source, fits
 from spillway_router.core.values import is_required, required_pointers
@@ -71,7 +71,9 @@ def of_model(answer: Mapping[str, Any], step: str, reading: Reading, earlier: Se
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     text, tokens = _bare(answer_text(choice)), tokens_of_choice(choice)
     asked = Asked(schema=reading.schema.json_schema, source=reading.text, task=reading.schema.name)
-    verdict = judge(tokens, text, asked, reading.calibration)
+    known = reading.calibration
+    made_for_it = known is not None and known.key.model in (ANY, answer.get("model"))
+    verdict = judge(tokens, text, asked, known if made_for_it else None)
     values = _object(text)
     if values is None:
         return Draft(step, "", "", None, {}, 0.0, verdict.calibrated, verdict.flaws or ("json",), verdict.scores)

@@ -1,0 +1,62 @@
+"""From Settings to what documents are read by: schemas, parsers, thresholds, the queue's rules."""
+
+from __future__ import annotations
+
+from spillway_router.config import ConfigError, Mistake
+from spillway_router.core.calibration import Calibration
+from spillway_router.core.policy import Policy
+from spillway_router.documents.cascade import CascadeRules, Thresholds
+from spillway_router.documents.declared import ParserError, load_parsers
+from spillway_router.documents.reviews import QueueRules
+from spillway_router.documents.routes import DocumentRules
+from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
+from spillway_router.settings import DocumentsPart, Settings
+
+
+def document_mistakes(settings: Settings) -> tuple[Mistake, ...]:
+    """What is wrong with the parsers and schemas that a configuration names."""
+    part = settings.documents
+    mistakes: list[Mistake] = []
+    try:
+        load_parsers(part.parsers)
+    except ParserError as error:
+        mistakes.append(Mistake("documents.parsers", 0, str(error)))
+    for name, schema in part.schemas.items():
+        try:
+            chosen(schema.json_schema, {})
+        except SchemaError as error:
+            mistakes.append(Mistake(f"documents.schemas.{name}", 0, str(error)))
+    known = {*shipped_schemas(), *part.schemas}
+    if part.default_schema not in known:
+        problem = f"no schema has the name {part.default_schema!r}; use one of {', '.join(sorted(known))}"
+        mistakes.append(Mistake("documents.default_schema", 0, problem))
+    return tuple(mistakes)
+
+
+def document_rules(settings: Settings, policy: Policy, calibration: Calibration | None) -> DocumentRules:
+    """What documents are read by. Raises ConfigError with every mistake."""
+    mistakes = document_mistakes(settings)
+    if mistakes:
+        raise ConfigError(mistakes)
+    part = settings.documents
+    own = {name: Schema(name, schema.json_schema, schema.prompt) for name, schema in part.schemas.items()}
+    cascade = CascadeRules(
+        Thresholds(part.thresholds.local, part.thresholds.parser, part.thresholds.external),
+        _external(part, policy),
+        part.external_trust,
+        load_parsers(part.parsers),
+        part.max_output_tokens,
+        calibration,
+    )
+    schemas = {**shipped_schemas(), **own}
+    return DocumentRules(cascade, schemas, part.default_schema, part.max_chars, part.most_at_once)
+
+
+def queue_rules(part: DocumentsPart) -> QueueRules:
+    """What the review queue keeps."""
+    return QueueRules(part.reviews, part.most_open, part.keep_days)
+
+
+def _external(part: DocumentsPart, policy: Policy) -> tuple[str, ...]:
+    """The backends that are there, of those that the configuration names: one whose key is missing is off."""
+    return tuple(name for name in part.external or policy.confidence.escalate_to if name in policy.backends)
