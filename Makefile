@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test check format bench evidence lock clean install install-dev install-engine
+.PHONY: help up demo test check format bench loadtest evidence lock clean install install-dev install-engine install-convert
 
 # The first Python from 3.11 to 3.13 that can make environments; 3.11 first, torch's CPU hash is recorded for it.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
@@ -17,6 +17,8 @@ ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 export TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 ONLY ?=
+SCENARIO ?=
+COMPARE ?=
 
 help:  ## list the targets
 	@echo "Spillway: a GPU of your own first, the cloud when it spills over."; echo
@@ -44,11 +46,14 @@ format: install-dev  ## let ruff fix and format
 bench: install  ## CPU time per request and per stream beside other proxies
 	.venv/bin/python -m loadtests.bench
 
+loadtest: install-dev install-loadtest  ## locust on the product with a fake engine, HTML report; SCENARIO="steady burst", COMPARE="vllm=URL"
+	.venv/bin/python -m loadtests.swarm $(SCENARIO) $(foreach other,$(COMPARE),--compare $(other))
+
 evidence: install  ## measure every promise with a number; ONLY=prefix limits it
 	.venv/bin/python -m tests.evidence --only "$(ONLY)"
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router dev vllm-cpu vllm-gpu; do \
+	for name in router dev loadtest vllm-cpu vllm-gpu; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
@@ -63,6 +68,14 @@ install-dev:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py dev
 
+install-loadtest:
+	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
+	@$(PYTHON) requirements/install.py loadtest
+
 install-engine:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py engine-$(ENGINE)
+
+install-convert:  ## the environment of `spillway convert` (llm-compressor); also made on first use
+	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
+	@$(PYTHON) requirements/install.py convert

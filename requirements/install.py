@@ -77,6 +77,13 @@ ENVIRONMENTS = {
         "import torch, transformers, vllm; assert torch.cuda.is_available(), 'torch sees no CUDA device'",
         "vLLM for NVIDIA GPUs, about 4 GB to fetch, 10 GB on disk; usually 3 to 10 min",
     ),
+    "convert": Environment(
+        ROOT / ".venv-convert",
+        ("torch-cpu.lock", "convert.lock"),
+        False,
+        "import torch, transformers, llmcompressor, gguf",
+        "llm-compressor for `spillway convert`, about 0.5 GB to fetch, 1.5 GB on disk; usually 2 to 5 min",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The server's commands: `serve`, `plan`, `doctor`. The router's command line mounts them with `register`."""
+"""The server's commands: `serve`, `plan`, `doctor`, `convert`. The router's command line mounts them with `register`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from spillway_server import doctor as doctor_checks
 from spillway_server import hardware, launcher, models, present, profiles, settings
+from spillway_server.convert.command import convert
 from spillway_server.events import EngineEvent
 from spillway_server.hardware import Gpu, Hardware
 from spillway_server.memory import MEAN_TOKENS
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(plan)
     app.command()(doctor)
+    app.command()(convert)
 
 
 def serve(

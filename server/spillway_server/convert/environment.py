@@ -1,0 +1,162 @@
+"""Other Pythons: the one with llm-compressor (.venv-convert), installed on demand, and the one with llama.cpp."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spillway_server.refusal import Refusal
+
+CONVERT_VENV, LLAMA_VENV = ".venv-convert", ".venv-llama"
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+INSTALL_LIMIT_S = 1800.0
+# A 7B model on a few cores takes tens of minutes per step; this only ends what hangs.
+JOB_LIMIT_S = 6 * 3600.0
+_REFUSED = 3
+_PROBE = "import importlib.util as u, sys; sys.exit(not all(u.find_spec(n) for n in {names!r}))"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A Python that runs jobs, and how many seconds one may take."""
+
+    python: Path
+    limit_s: float = JOB_LIMIT_S
+
+    def run(self, job: dict[str, Any], progress: Callable[[float, str], None]) -> dict[str, Any] | Refusal:
+        """Run one job of `spillway_server.convert.worker`; its refusal, or why it crashed."""
+        command = ("-m", "spillway_server.convert.worker")
+        return _job(self.python, command, job, progress, self.limit_s)
+
+
+def llama_judge(python: Path, job: dict[str, Any], limit_s: float = JOB_LIMIT_S) -> dict[str, Any] | Refusal:
+    """Let llama.cpp judge a GGUF file (see worker/llama.py)."""
+    script = str(Path(__file__).with_name("worker") / "llama.py")
+    return _job(python, (script,), job, lambda _share, _what: None, limit_s)
+
+
+def find_worker(explicit: Path | None, folders: tuple[Path, ...], install: bool, say: Callable[[str], None]) -> Any:
+    """The Worker: the Python the user names, else .venv-convert in `folders`, installed when allowed; or a Refusal."""
+    wanted = ("torch", "transformers", "llmcompressor", "gguf")
+    if explicit is not None:
+        if _has(explicit, wanted):
+            return Worker(explicit)
+        return Refusal(f"{explicit} lacks one of {', '.join(wanted)}.", "Install requirements/convert.lock there.")
+    for folder in folders:
+        python = folder / CONVERT_VENV / "bin" / "python"
+        if python.exists() and _has(python, wanted):
+            return Worker(python)
+    installer = next(
+        (f / "requirements" / "install.py" for f in folders if (f / "requirements/install.py").exists()), None
+    )
+    if installer is None or not install:
+        return Refusal(
+            "the environment for conversions, .venv-convert, is not installed.",
+            "Run `make install-convert` in the checkout (0.5 GB to fetch), or name a Python with --convert-python.",
+        )
+    say("installing .venv-convert, once (about 0.5 GB to fetch; usually 2 to 5 min)")
+    try:
+        done = subprocess.run([sys.executable, str(installer), "convert"], timeout=INSTALL_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Refusal(f"installing .venv-convert took over {INSTALL_LIMIT_S / 60:.0f} min.", "Check the network.")
+    python = installer.parents[1] / CONVERT_VENV / "bin" / "python"
+    if done.returncode or not python.exists():
+        return Refusal(".venv-convert could not be installed; pip's message is above.", "Run `make install-convert`.")
+    return Worker(python)
+
+
+def find_llama(explicit: Path | None, folders: tuple[Path, ...]) -> Path | None:
+    """A Python with llama-cpp-python, or None."""
+    named = [explicit] if explicit else [folder / LLAMA_VENV / "bin" / "python" for folder in folders]
+    return next((python for python in named if python.exists() and _has(python, ("llama_cpp",))), None)
+
+
+def _has(python: Path, names: tuple[str, ...]) -> bool:
+    try:
+        done = subprocess.run([str(python), "-c", _PROBE.format(names=names)], timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _job(
+    python: Path,
+    command: tuple[str, ...],
+    job: dict[str, Any],
+    progress: Callable[[float, str], None],
+    limit_s: float,
+) -> dict[str, Any] | Refusal:
+    """One process: job and result as files, progress on standard output, the rest kept for its last words."""
+    with tempfile.TemporaryDirectory(prefix="spillway-convert-") as folder:
+        asked, made, errors = Path(folder, "job.json"), Path(folder, "result.json"), Path(folder, "errors.log")
+        asked.write_text(json.dumps(job), encoding="utf-8")
+        with errors.open("w") as log:
+            process = subprocess.Popen(
+                [str(python), *command, str(asked), str(made)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=folder,
+                env=_environment(),
+            )
+        status, late = _watch(process, progress, limit_s)
+        if late:
+            return Refusal(
+                f"a step took over {limit_s / 60:.0f} min and was ended.", "Run again: it goes on from there."
+            )
+        if made.exists() and status in (0, _REFUSED):
+            found: dict[str, Any] = json.loads(made.read_text(encoding="utf-8"))
+            return found if status == 0 else Refusal(**found["refused"])
+        return _crashed(status, errors.read_text(errors="replace"))
+
+
+def _watch(process: subprocess.Popen[str], progress: Callable[[float, str], None], limit_s: float) -> tuple[int, bool]:
+    """Pass progress on until the process ends or its time is up; never leaves it running."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(limit_s, end)
+    timer.start()
+    try:
+        with process:
+            for line in process.stdout or ():
+                try:
+                    told = json.loads(line)
+                    progress(float(told["progress"]), str(told["what"]))
+                except (ValueError, KeyError, TypeError):
+                    continue
+            return process.wait(), late.is_set()
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            process.kill()
+
+
+def _environment() -> dict[str, str]:
+    from spillway_server.settings import engine_environment
+
+    # Nothing is fetched: every file that a job needs is on this disk.
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**engine_environment(()), **offline, "PYTHONPATH": str(PACKAGE_ROOT)}
+
+
+def _crashed(status: int, words: str) -> Refusal:
+    tail = " ".join(words.strip().splitlines()[-3:])[-500:]
+    if status in (-9, 137):
+        return Refusal(
+            f"a step was killed (signal 9), most likely for memory. {tail}", "It needs about 3x the weights."
+        )
+    return Refusal(
+        f"a step ended with status {status}: {tail}", "If the file is whole, report this with the model's name."
+    )

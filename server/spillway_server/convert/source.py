@@ -1,0 +1,116 @@
+"""What the user named: a GGUF file, an Ollama modelfile, manifest or blob, or a checkpoint directory."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from spillway_server.refusal import Refusal
+
+MAGIC = b"GGUF"
+_LAYERS = {"model": "application/vnd.ollama.image.model", "template": "application/vnd.ollama.image.template"}
+_PARAMETERS = "application/vnd.ollama.image.params"
+# `TEMPLATE """..."""`, `TEMPLATE "..."` or the rest of the line; the same for the other instructions.
+_INSTRUCTION = re.compile(
+    r'^[ \t]*(FROM|TEMPLATE|PARAMETER|ADAPTER)[ \t]+("""(.*?)"""|"([^"\n]*)"|([^\n]*))', re.I | re.M | re.S
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model to convert. `path` is a GGUF file or a checkpoint directory; `template` is Ollama's (Go syntax), where
+    there is one; `stops` are words that end an answer."""
+
+    path: Path
+    name: str
+    is_gguf: bool
+    template: str | None = None
+    stops: tuple[str, ...] = ()
+
+
+def find(named: Path) -> Source | Refusal:
+    """Find out what `named` is; reads a few bytes or a small file."""
+    if named.is_dir():
+        if (named / "config.json").exists() and any(named.glob("*.safetensors")):
+            return Source(named.absolute(), named.absolute().name, False)
+        if (named / "Modelfile").exists():
+            return find(named / "Modelfile")
+        return Refusal(
+            f"{named} holds neither config.json with *.safetensors nor a Modelfile.",
+            "Name a GGUF file, an Ollama modelfile, or a Hugging Face checkpoint directory.",
+        )
+    try:
+        with named.open("rb") as file:
+            head = file.read(4)
+        if head == MAGIC:
+            return Source(named.absolute(), named.stem, True)
+        if named.stat().st_size > 1_000_000:
+            return Refusal(f"{named} is not a GGUF file (it begins with {head!r}).", "Fetch the file again.")
+        text = named.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Refusal(
+            f"there is no file {named}.", "Name a GGUF file, an Ollama modelfile, or a checkpoint directory."
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        return Refusal(f"{named} can't be read: {error}.", "Name a GGUF file or an Ollama modelfile.")
+    return _manifest(named, text) if text.lstrip().startswith("{") else _modelfile(named, text)
+
+
+def _modelfile(file: Path, text: str) -> Source | Refusal:
+    found: dict[str, list[str]] = {}
+    for match in _INSTRUCTION.finditer(_without_comments(text)):
+        value = next(part for part in match.group(3, 4, 5) if part is not None)
+        found.setdefault(match[1].upper(), []).append(value if match[3] is not None else value.strip())
+    if not found.get("FROM"):
+        return Refusal(f"{file} is neither GGUF nor an Ollama modelfile: it has no FROM.", "Name another file.")
+    if found.get("ADAPTER"):
+        return Refusal(
+            f"{file} puts an adapter on top of its model.", "Convert the base, then serve the adapter with --lora."
+        )
+    base = Path(found["FROM"][-1]).expanduser()
+    base = base if base.is_absolute() else file.parent / base
+    if not base.is_file():
+        return Refusal(
+            f"{file} is made FROM {found['FROM'][-1]}, which is no file here.",
+            "Let Ollama write out the blob's path: `ollama show --modelfile NAME > Modelfile`.",
+        )
+    below = find(base)
+    if isinstance(below, Refusal):
+        return below
+    parameters = [p.split(None, 1) for p in found.get("PARAMETER", [])]
+    stops = [p[1].strip().strip('"') for p in parameters if len(p) == 2 and p[0].lower() == "stop"]
+    template = found["TEMPLATE"][-1] if found.get("TEMPLATE") else below.template
+    name = file.parent.name if file.name == "Modelfile" else file.stem
+    return Source(below.path, name, below.is_gguf, template, tuple(stops))
+
+
+def _without_comments(text: str) -> str:
+    # Only lines before a template can be comments: a template may hold lines that begin with #.
+    return re.sub(r"\A(?:[ \t]*#[^\n]*\n|[ \t]*\n)+", "", text)
+
+
+def _manifest(file: Path, text: str) -> Source | Refusal:
+    """Ollama's manifests/REGISTRY/LIBRARY/NAME/TAG; its blobs lie in the `blobs` folder beside `manifests`."""
+    try:
+        layers = {str(layer["mediaType"]): str(layer["digest"]) for layer in json.loads(text)["layers"]}
+    except (ValueError, KeyError, TypeError):
+        return Refusal(f"{file} is JSON but no Ollama manifest.", "Name a GGUF file or an Ollama modelfile.")
+    blobs = next((p.parent / "blobs" for p in file.absolute().parents if p.name == "manifests"), None)
+    if blobs is None or _LAYERS["model"] not in layers:
+        return Refusal(f"{file} lies in no Ollama `manifests` folder or names no model.", "Name the blob itself.")
+
+    def blob(kind: str) -> Path | None:
+        return blobs / layers[kind].replace(":", "-") if kind in layers else None
+
+    model = blob(_LAYERS["model"])
+    if model is None or not model.exists():
+        return Refusal(f"the model's blob {model} is missing.", "Pull the model again with Ollama.")
+    template, parameters = blob(_LAYERS["template"]), blob(_PARAMETERS)
+    try:
+        stops = json.loads(parameters.read_text(encoding="utf-8")).get("stop", []) if parameters else []
+        words = template.read_text(encoding="utf-8") if template else None
+    except (OSError, ValueError, AttributeError) as error:
+        return Refusal(f"a blob of {file} can't be read: {error}.", "Pull the model again with Ollama.")
+    return Source(model, f"{file.parent.name}-{file.name}", True, words, tuple(str(s) for s in stops))

@@ -1,0 +1,166 @@
+"""What a GGUF file says of itself: architecture, sizes, quantisation, vocabulary, template. Read by the gguf package.
+
+GGUF keys are those of the format's specification (ggml-org/ggml, docs/gguf.md): `general.*`, `ARCH.*`, `tokenizer.*`.
+"""
+
+from __future__ import annotations
+
+import collections
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+
+from spillway_server.convert.worker.report import JobError
+
+MODEL_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+_CHECKPOINT = "Fetch the checkpoint that the GGUF was made from and convert its directory instead."
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """An open GGUF file: its reader (tensors are mapped, not loaded) and its architecture's name."""
+
+    reader: gguf.GGUFReader
+    architecture: str
+
+    def value(self, key: str, otherwise: Any = None) -> Any:
+        """A metadata value; `{arch}` in the key stands for the architecture."""
+        field = self.reader.get_field(key.replace("{arch}", self.architecture))
+        return otherwise if field is None else field.contents()
+
+    def number(self, key: str) -> Any:
+        """A metadata value that must be there. Raises JobError."""
+        found = self.value(key)
+        if found is None:
+            name = key.replace("{arch}", self.architecture)
+            raise JobError(f"the GGUF file has no {name}.", _CHECKPOINT)
+        return found
+
+
+def open_gguf(path: Path) -> Header:
+    """Open a GGUF file. Raises JobError when it is broken, split, or of an architecture that can't be rebuilt."""
+    try:
+        reader = gguf.GGUFReader(path)
+    except (ValueError, OSError, IndexError, KeyError, OverflowError) as error:
+        raise JobError(
+            f"{path} can't be read as GGUF: {error}.", "Fetch the file again and compare its size and digest."
+        ) from error
+    field = reader.get_field("general.architecture")
+    architecture = "" if field is None else str(field.contents())
+    if architecture not in MODEL_CLASSES:
+        raise JobError(
+            f"{path.name} is of architecture {architecture or 'unknown'!r}; "
+            f"{', '.join(MODEL_CLASSES)} (Mistral counts as llama) can be converted from GGUF.",
+            _CHECKPOINT,
+        )
+    header = Header(reader, architecture)
+    if (header.value("split.count") or 1) > 1:
+        raise JobError(f"{path.name} is one part of a split GGUF.", "Merge the parts first: llama-gguf-split --merge.")
+    _check_extent(header, path)
+    return header
+
+
+def _check_extent(header: Header, path: Path) -> None:
+    """A cut-off download still has a whole header: the last tensor's end tells."""
+    size = path.stat().st_size
+    for tensor in header.reader.tensors:
+        if tensor.data_offset + tensor.n_bytes > size:
+            raise JobError(
+                f"{path.name} ends inside tensor {tensor.name}: it holds {size} bytes, fewer than it announces.",
+                "Fetch the file again.",
+            )
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """The file's description as plain data; sizes in parameters and tokens. Raises JobError."""
+    header = open_gguf(path)
+    kinds = collections.Counter(
+        {kind: sum(int(t.n_elements) for t in header.reader.tensors if t.tensor_type.name == kind)
+         for kind in {t.tensor_type.name for t in header.reader.tensors}}
+    )  # fmt: skip
+    return {
+        "architecture": header.architecture,
+        "name": header.value("general.name"),
+        "parameters": sum(kinds.values()),
+        "vocabulary": len(header.number("tokenizer.ggml.tokens")),
+        "hidden_size": header.number("{arch}.embedding_length"),
+        "quantisation": kinds.most_common(1)[0][0],
+        "tensor_types": dict(kinds),
+        "context_tokens": header.number("{arch}.context_length"),
+        "tokenizer": header.value("tokenizer.ggml.model"),
+        "pre_tokenizer": header.value("tokenizer.ggml.pre"),
+        "chat_template": header.value("tokenizer.chat_template"),
+    }
+
+
+def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
+    """config.json for the file's architecture; `names` are its tensors. Raises JobError."""
+    heads = int(header.number("{arch}.attention.head_count"))
+    hidden = int(header.number("{arch}.embedding_length"))
+    head_dim = int(header.value("{arch}.attention.key_length") or hidden // heads)
+    config: dict[str, Any] = {
+        "architectures": [MODEL_CLASSES[header.architecture]],
+        "model_type": header.architecture,
+        "vocab_size": len(header.number("tokenizer.ggml.tokens")),
+        "hidden_size": hidden,
+        "intermediate_size": int(header.number("{arch}.feed_forward_length")),
+        "num_hidden_layers": int(header.number("{arch}.block_count")),
+        "num_attention_heads": heads,
+        "num_key_value_heads": int(header.value("{arch}.attention.head_count_kv") or heads),
+        "head_dim": head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": int(header.number("{arch}.context_length")),
+        "rms_norm_eps": float(header.number("{arch}.attention.layer_norm_rms_epsilon")),
+        "rope_theta": float(header.value("{arch}.rope.freq_base") or 10_000.0),
+        "rope_scaling": _rope_scaling(header, head_dim),
+        "tie_word_embeddings": "output.weight" not in names,
+        "torch_dtype": dtype,
+        "bos_token_id": header.value("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": header.value("tokenizer.ggml.eos_token_id"),
+        "pad_token_id": header.value("tokenizer.ggml.padding_token_id"),
+        "use_cache": True,
+    }
+    if header.architecture != "qwen2":
+        config["attention_bias"] = "blk.0.attn_q.bias" in names
+    if header.architecture == "llama":
+        config["mlp_bias"] = False
+    return config
+
+
+def _rope_scaling(header: Header, head_dim: int) -> dict[str, Any] | None:
+    kind = header.value("{arch}.rope.scaling.type") or "none"
+    if kind in ("linear", "yarn"):
+        scaling = {"rope_type": kind, "factor": float(header.number("{arch}.rope.scaling.factor"))}
+        original = header.value("{arch}.rope.scaling.original_context_length")
+        return scaling | ({"original_max_position_embeddings": int(original)} if original else {})
+    if kind != "none":
+        raise JobError(f"the GGUF file scales positions by {kind!r}, which can't be rebuilt.", _CHECKPOINT)
+    factors = next((t for t in header.reader.tensors if t.name == "rope_freqs.weight"), None)
+    if factors is None:
+        return None
+    return llama3_scaling([float(f) for f in factors.data], float(header.number("{arch}.rope.freq_base")), head_dim)
+
+
+def llama3_scaling(factors: list[float], base: float, head_dim: int) -> dict[str, Any]:
+    """Llama 3.1's scaling from the divisors that GGUF stores per frequency; they must be the ones that it gives.
+
+    Formula: transformers, modeling_rope_utils `llama3`; wave lengths beyond 8192 tokens are divided by the whole
+    factor, those below 8192/4 by 1, between them smoothly. Raises JobError for any other list of factors.
+    """
+    import math
+
+    original, low, high, most = 8192, 1.0, 4.0, max(factors)
+    for index, given in enumerate(factors):
+        wave = 2 * math.pi * base ** (2 * index / head_dim)
+        smooth = min(max((original / wave - low) / (high - low), 0.0), 1.0)
+        if abs(1 / ((1 - smooth) / most + smooth) - given) > 0.01 * given:
+            raise JobError("the GGUF file's rope_freqs are not those of Llama 3.1, 3.2 or 3.3.", _CHECKPOINT)
+    return {
+        "rope_type": "llama3",
+        "factor": round(most, 6),
+        "low_freq_factor": low,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": original,
+    }

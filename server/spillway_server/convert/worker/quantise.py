@@ -1,0 +1,120 @@
+"""16 bit -> W4A16 in the compressed-tensors format, by llm-compressor: data-free rounding, GPTQ or AWQ."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from spillway_server.convert.worker.report import JobError, tell
+
+_COPIED: tuple[str, ...] = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+_COPIED += ("special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
+
+
+def quantise(
+    source: Path, target: Path, method: str, group: int | None, samples: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Write a W4A16 checkpoint; embeddings and the output matrix stay in 16 bit. Answers the recipe as data.
+
+    `group` None: the largest that fits. GPTQ and AWQ want calibration `samples`. Raises JobError.
+    """
+    import torch
+    from llmcompressor import oneshot
+    from transformers import AutoModelForCausalLM
+
+    tell(0.05, "loading the checkpoint")
+    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
+    size = fitting_group({name: m.in_features for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)},
+                         group)  # fmt: skip
+    _check_kernel(model)
+    tell(0.2, f"{method}, {'one scale per row' if size is None else f'groups of {size}'}")
+    extra: dict[str, Any] = {}
+    if method != "rtn":
+        extra = {"dataset": _dataset(source, samples), "num_calibration_samples": len(samples), "max_seq_length": 2048}
+    oneshot(model=model, recipe=[_modifier(method, size)], **extra)
+    tell(0.8, "writing")
+    target.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(target, save_compressed=True)
+    for name in _COPIED:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+    return {"method": method, "bits": 4, "group_size": size, "kept_in_16_bit": ["embeddings", "lm_head"],
+            "calibration_samples": len(samples) if method != "rtn" else 0}  # fmt: skip
+
+
+def fitting_group(widths: dict[str, int], wanted: int | None) -> int | None:
+    """Weights per scale: what was asked for if it divides every row, else the largest of 128, 64, 32 that does.
+
+    None: one scale per row (nothing divides them all). Raises JobError for a wanted size that doesn't fit.
+    """
+    rows = {width for name, width in widths.items() if "lm_head" not in name}
+    if wanted:
+        misfit = sorted(width for width in rows if width % wanted)
+        if misfit:
+            raise JobError(
+                f"groups of {wanted} don't fit rows of {misfit[0]} weights.", "Leave --group-size out: it is chosen."
+            )
+        return wanted
+    return next((size for size in (128, 64, 32) if all(width % size == 0 for width in rows)), None)
+
+
+def _check_kernel(model: Any) -> None:
+    """vLLM's 4-bit kernels want rows and columns in multiples of 32 (CPU) or 64 (Marlin); say so before the work."""
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and "lm_head" not in name:
+            odd = [width for width in (module.in_features, module.out_features) if width % 32]
+            if odd:
+                raise JobError(
+                    f"{name} is {module.out_features} x {module.in_features}; 4-bit kernels want multiples of 32.",
+                    "Convert with --precision 16bit.",
+                )
+
+
+def _modifier(method: str, size: int | None) -> Any:
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    grouped: dict[str, Any] = {"strategy": "channel"} if size is None else {"strategy": "group", "group_size": size}
+    weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, **grouped)
+    common: dict[str, Any] = {
+        "config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)},
+        "ignore": ["lm_head"],
+    }
+    if method == "rtn":
+        from llmcompressor.modifiers.quantization import QuantizationModifier
+
+        return QuantizationModifier(**common)
+    if method == "gptq":
+        from llmcompressor.modifiers.gptq import GPTQModifier
+
+        return GPTQModifier(**common, dampening_frac=0.01)
+    if method == "awq":
+        from llmcompressor.modifiers.awq import AWQModifier
+
+        return AWQModifier(**common)
+    raise JobError(f"{method!r} is no method.", "Choose rtn, gptq or awq.")
+
+
+def _dataset(source: Path, samples: list[dict[str, Any]]) -> Any:
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    if not samples:
+        raise JobError("GPTQ and AWQ need calibration samples.", "Pass --calibration FILE.jsonl, or --method rtn.")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    rows = [tokenizer(as_text(tokenizer, sample), add_special_tokens=False)["input_ids"][:2048] for sample in samples]
+    return Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
+
+
+def as_text(tokenizer: Any, sample: dict[str, Any]) -> str:
+    """The whole text of a sample: prompt through the chat template, and its answer."""
+    return prompt_text(tokenizer, sample) + str(sample.get("answer") or "")
+
+
+def prompt_text(tokenizer: Any, sample: dict[str, Any]) -> str:
+    """What the model sees before it answers."""
+    if "messages" in sample:
+        return str(tokenizer.apply_chat_template(sample["messages"], tokenize=False, add_generation_prompt=True))
+    return str(sample.get("prompt", ""))

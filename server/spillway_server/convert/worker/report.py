@@ -1,0 +1,19 @@
+"""What a job tells its caller: progress lines on standard output, one refusal as an exception."""
+
+from __future__ import annotations
+
+import json
+
+
+class JobError(Exception):
+    """The job can't be done: `reason` says why, `fix` what to change. Both are whole sentences."""
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(f"{reason} {fix}")
+        self.reason = reason
+        self.fix = fix
+
+
+def tell(share: float, what: str) -> None:
+    """One line of progress: the share done, 0 to 1, and what is being done."""
+    print(json.dumps({"progress": round(share, 4), "what": what}), flush=True)

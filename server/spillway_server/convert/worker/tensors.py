@@ -1,0 +1,175 @@
+"""GGUF tensors to a Hugging Face checkpoint: names, order of rows, dequantised values, in shards that can be resumed.
+
+llama.cpp stores q and k of the llama architecture with rotated pairs side by side; checkpoints keep them half a head
+apart, so their rows are put back. Qwen's are stored as they are. Values: gguf.quants (the reference in Python).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from spillway_server.convert.worker.header import Header
+from spillway_server.convert.worker.report import JobError, tell
+
+SHARD_BYTES = 2 * 10**9
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_WHOLE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_PARTS = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+# Kept in config.json instead: see header.llama3_scaling.
+_SKIPPED = {"rope_freqs.weight"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One safetensors file and the GGUF tensors that go into it."""
+
+    name: str
+    tensors: tuple[Any, ...]
+
+
+def checkpoint_name(name: str) -> str:
+    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`. Raises JobError for unknown tensors."""
+    if name in _WHOLE:
+        return _WHOLE[name]
+    words = name.split(".")
+    if len(words) == 4 and words[0] == "blk" and words[2] in _PARTS:
+        return f"model.layers.{words[1]}.{_PARTS[words[2]]}.{words[3]}"
+    raise JobError(
+        f"the GGUF file has a tensor that this architecture doesn't know: {name} (a mixture of experts?).",
+        "Fetch the checkpoint that the GGUF was made from and convert its directory instead.",
+    )
+
+
+def natural_dtype(header: Header) -> str:
+    """What the matrices are kept in: the file's own 16 or 32 bit type, float16 for quantised ones."""
+    sizes: dict[str, int] = {}
+    for tensor in header.reader.tensors:
+        if len(tensor.shape) > 1:
+            sizes[tensor.tensor_type.name] = sizes.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
+    most = max(sizes, key=lambda name: sizes[name])
+    return {"F32": "float32", "BF16": "bfloat16"}.get(most, "float16")
+
+
+def check_complete(header: Header) -> None:
+    """Every layer must have every matrix. Raises JobError that names what is missing."""
+    names = {tensor.name for tensor in header.reader.tensors}
+    layers = int(header.number("{arch}.block_count"))
+    parts = [part for part in _PARTS if not part.endswith(("q_norm", "k_norm")) or header.architecture == "qwen3"]
+    wanted = {f"blk.{layer}.{part}.weight" for layer in range(layers) for part in parts}
+    missing = sorted((wanted | {"token_embd.weight", "output_norm.weight"}) - names)
+    if missing:
+        raise JobError(
+            f"the GGUF file lacks {len(missing)} tensors, the first is {missing[0]}.", "Fetch the file again."
+        )
+
+
+def dequantised(tensor: Any, header: Header) -> np.ndarray[Any, Any]:
+    """The tensor's values as float32, rows in a checkpoint's order. Raises JobError for a type gguf can't decode."""
+    try:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    except (NotImplementedError, ValueError) as error:
+        raise JobError(
+            f"{tensor.name} is stored as {tensor.tensor_type.name}, which can't be decoded: {error}.",
+            "Use a GGUF of another quantisation, such as Q8_0, Q4_K_M or F16.",
+        ) from error
+    heads = {"attn_q": "head_count", "attn_k": "head_count_kv"}.get(tensor.name.split(".")[-2])
+    if header.architecture != "llama" or heads is None:
+        return values.astype(np.float32, copy=False)
+    return halves(values.astype(np.float32, copy=False), int(header.number("{arch}.attention." + heads)))
+
+
+def halves(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """Rows (heads x head size) with rotated pairs side by side -> half a head apart; also for a bias of one axis."""
+    shape = values.shape
+    pairs = values.reshape(heads, shape[0] // heads // 2, 2, *shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(shape))
+
+
+def shards(header: Header, bytes_each: int, limit: int = SHARD_BYTES) -> list[Shard]:
+    """Tensors in file order, cut into files of at most `limit` bytes (one tensor may be larger)."""
+    groups: list[list[Any]] = [[]]
+    held = 0
+    for tensor in header.reader.tensors:
+        if tensor.name in _SKIPPED:
+            continue
+        size = int(tensor.n_elements) * bytes_each
+        if groups[-1] and held + size > limit:
+            groups.append([])
+            held = 0
+        groups[-1].append(tensor)
+        held += size
+    total = len(groups)
+    if total == 1:
+        return [Shard("model.safetensors", tuple(groups[0]))]
+    return [Shard(f"model-{i:05}-of-{total:05}.safetensors", tuple(group)) for i, group in enumerate(groups, 1)]
+
+
+def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_BYTES) -> None:
+    """Write all shards and their index; a shard of an interrupted run with the recorded digest is kept.
+
+    Raises JobError when a value doesn't fit the type.
+    """
+    kind = DTYPES[dtype]
+    planned = shards(header, kind.itemsize, limit)
+    done_file = folder / "shards.done.json"
+    done: dict[str, str] = json.loads(done_file.read_text()) if done_file.exists() else {}
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(planned):
+        weight_map |= {checkpoint_name(tensor.name): shard.name for tensor in shard.tensors}
+        target = folder / shard.name
+        if target.exists() and done.get(shard.name) == sha256(target):
+            continue
+        tell(number / len(planned), f"shard {number + 1} of {len(planned)}")
+        tensors = {checkpoint_name(t.name): _narrowed(t, header, dtype) for t in shard.tensors}
+        partial = target.with_suffix(".partial")
+        save_file(tensors, partial, metadata={"format": "pt"})
+        partial.replace(target)
+        done[shard.name] = sha256(target)
+        done_file.write_text(json.dumps(done))
+    if len(planned) > 1:
+        size = sum((folder / shard.name).stat().st_size for shard in planned)
+        index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+    done_file.unlink(missing_ok=True)
+
+
+def _narrowed(tensor: Any, header: Header, dtype: str) -> torch.Tensor:
+    values = torch.from_numpy(dequantised(tensor, header))
+    narrow = values.to(DTYPES[dtype])
+    if not bool(torch.isfinite(narrow).all()):
+        raise JobError(
+            f"{tensor.name} holds values that {dtype} can't (largest {float(values.abs().max()):.3g}).",
+            "Pass --dtype bfloat16; if that fails too, the file is damaged.",
+        )
+    return narrow.contiguous()
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
