@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +38,7 @@ from spillway_router.core.model import (
     RequestFacts,
     Signals,
 )
-from spillway_router.core.policy import UNKNOWN, Policy, decide, decide_escalation
+from spillway_router.core.policy import UNKNOWN, Policy, decide, decide_escalation, decide_own_key
 from spillway_router.core.tariff import upper_bound
 
 PRIVATE = PrivacyVerdict(False, ("header",))
@@ -377,3 +378,27 @@ def test_local_backends_are_told_from_clouds_by_their_flag_alone() -> None:
     policy = Policy("v2", {"far": lookalike}, {"auto": ("far",)})
     decision = decide(facts(privacy=PRIVATE), Signals(NOW, {"far": IDLE}), policy)
     assert why(decision) == {"far": "privacy"}
+
+
+def test_an_own_key_goes_to_its_place_whatever_is_busy_or_spent() -> None:
+    own = replace(GROQ, name="own-groq", tariff=None)
+    decision = decide_own_key(facts(model="openai/gpt-oss-20b"), own, signals(local=BUSY), "v1")
+    assert (decision.kind, decision.reasons, names(decision)) == ("byok", ("byok",), ["own-groq"])
+    assert decision.candidates[0].cost_bound_nano == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "reason"),
+    [
+        ({"privacy": PrivacyVerdict(False, ("header",))}, 503, "privacy"),
+        ({"caller": Caller(local_only=True)}, 503, "privacy"),
+        ({"hints": Hints(route="local")}, 400, "route"),
+        ({"endpoint": "embeddings"}, 400, "endpoint"),
+    ],
+)
+def test_an_own_key_lifts_no_restriction(changes: dict[str, Any], status: int, reason: str) -> None:
+    own = replace(GROQ, name="own-groq", tariff=None)
+    decision = decide_own_key(facts(**changes), own, signals(), "v1")
+    assert not decision.candidates
+    assert decision.refusal is not None
+    assert (decision.refusal.status, decision.reasons) == (status, (reason,))

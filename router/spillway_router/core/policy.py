@@ -91,6 +91,20 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     return Decision(kind, tuple(ordered), reasons, removed, policy.version)
 
 
+def decide_own_key(facts: RequestFacts, backend: Backend, signals: Signals, version: str) -> Decision:
+    """For a caller who brings a provider and a key: that one place or a refusal. It costs us nothing, so neither budget
+    nor health nor load matter; who may use it, privacy and what the place can do matter as ever."""
+    for rule in (filters.access, filters.privacy, filters.preferences, filters.capability):
+        verdict = rule(facts, backend, BackendSignals(), signals.now)
+        if verdict is not None:
+            return Decision("byok", (), (verdict.reason,), (verdict,), version, _refusal((verdict,), signals))
+    prompt = filters.prompt_tokens(facts, BackendSignals())
+    output = filters.output_tokens(facts, backend)
+    return Decision(
+        "byok", (Candidate(backend, (), BackendSignals().ttft_s, prompt, output, 0),), ("byok",), (), version
+    )
+
+
 def decide_escalation(facts: RequestFacts, signals: Signals, policy: Policy, doubt: Doubt | None = None) -> Decision:
     """Where a low-confidence local answer goes: the same filters over `confidence.escalate_to`, in its order, and
     where a paced budget covers it, only if what `doubt` promises is worth its cost. No candidate: the answer stays."""

@@ -1,0 +1,72 @@
+"""Calls with a caller's own key at a provider of the catalogue: the key travels with one call and is kept nowhere.
+
+Where a call goes is the catalogue's to say, never the request's: else a request could send content, or make this
+machine connect, wherever it likes. Connections are shared by all callers of a provider, as the key is a header of each
+call.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from spillway_router.core.model import Backend
+from spillway_router.providers.base import CatalogueEntry, Provider, ProviderError
+from spillway_router.providers.catalogue import provider_for, target
+from spillway_router.providers.transport import Pool, PoolLimits
+
+KEEPALIVE_S = 30.0
+MAX_OUTPUT_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeyReach:
+    """How to make one such call. `credentials` are whole header lines: never log them."""
+
+    backend: Backend
+    provider: Provider
+    pool: Pool
+    credentials: bytes = field(repr=False)
+
+
+class OwnKeys:
+    """The providers that may be reached with a caller's key, their pools made when first asked for."""
+
+    def __init__(self, catalogue: Mapping[str, CatalogueEntry]) -> None:
+        self._entries = {name: e for name, e in catalogue.items() if not e.local and e.base_url and e.auth != "none"}
+        self._pools: dict[str, Pool] = {}
+
+    def reach(self, name: str, model: str, key: str) -> OwnKeyReach:
+        """Raises ProviderError, which never repeats the key, for an unknown provider or an unusable key."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise ProviderError(f"provider {name[:64]!r} is not one of {', '.join(sorted(self._entries))}")
+        if not key:
+            raise ProviderError("the key is empty; send it as x-spillway-provider-key")
+        place = target(entry, None, key)
+        count = len(place.headers) - len(entry.extra_headers)  # the credentials stand first
+        pool = self._pools.get(name)
+        if pool is None:
+            tls = ssl.create_default_context() if place.scheme == "https" else None
+            bare = replace(place, headers=place.headers[count:])
+            pool = self._pools[name] = Pool(bare, PoolLimits(keepalive_s=KEEPALIVE_S), tls)
+        backend = Backend(
+            f"own-{name}",
+            name,
+            model,
+            local=False,
+            endpoints=entry.endpoints,
+            capabilities=entry.capabilities,
+            tariff=None,
+            context_tokens=None,
+            max_output_tokens=MAX_OUTPUT_TOKENS,
+            collects_data=entry.collects_data,
+        )
+        lines = b"".join(b"%b: %b\r\n" % header for header in place.headers[:count])
+        return OwnKeyReach(backend, provider_for(entry), pool, lines)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for pool in self._pools.values():
+            pool.close()
