@@ -36,7 +36,7 @@ from spillway_router.core.scores import (
 from spillway_router.core.validators import FATAL, Rule, Source, broken_rules, fits
 from spillway_router.core.values import Value, is_required, json_start, required_pointers, scalars, tokens_by_value
 
-__all__ = ["Asked", "Calibration", "PrefixScore", "Token", "Verdict", "judge"]
+__all__ = ["Asked", "Calibration", "PrefixScore", "Token", "Verdict", "judge", "value_scores"]
 
 THINK_END = "</think>"
 
@@ -101,6 +101,16 @@ def judge(tokens: Sequence[Token], text: str, asked: Asked, calibration: Calibra
         fields = {pointer: _field_confidence(s, stage) for pointer, s in own.items() if s}
     confidence, calibrated = _confidence(scores, flaws, asked, calibration)
     return Verdict(confidence, calibrated, scores, fields, flaws)
+
+
+def value_scores(tokens: Sequence[Token], text: str, asked: Asked) -> dict[str, dict[str, float]]:
+    """JSON pointer -> scores of that value; {} where the answer is no JSON. What a value's calibration is fitted on."""
+    _, answer = _without_reasoning(tokens, text)
+    parsed = _read_json(answer, text, asked)
+    if parsed is None:
+        return {}
+    source = Source(asked.source)
+    return {v.pointer: _value_scores(v, t, source, asked) for v, t in zip(parsed.values, parsed.owned, strict=True)}
 
 
 def _confidence(

@@ -1,0 +1,135 @@
+"""Labelled answers -> a calibration file: split, fit, certify, write.
+
+Groups are split once: FIT_SHARE of them fit the models and their curves, the rest certify the threshold and judge the
+result. The certificate is sound because its answers played no part in the fit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from spillway_router.calibration.certify import Certified, certify, labels_needed
+from spillway_router.calibration.fit import CANDIDATES, FitError, Fitted, confidences, fit, table
+from spillway_router.calibration.labelled import Labelled, in_share
+from spillway_router.core.calibration import FORMAT, Calibration, Key, Stage
+
+FIT_SHARE = 0.6
+SALT = "fit"
+PREFIX_CANDIDATES: Mapping[str, tuple[Any, ...]] = {"logistic": CANDIDATES["logistic"][1:2]}
+QUANTILES = 101
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """P(wrong | kept) <= alpha with probability >= 1 - delta."""
+
+    alpha: float
+    delta: float
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The file's content, and what the report is drawn from: the certifying answers with their confidences."""
+
+    data: dict[str, Any]
+    fitted: Fitted
+    certified: Certified
+    held: Sequence[Labelled]
+    confidences: Sequence[float]
+
+    @property
+    def text(self) -> str:
+        """The file's text."""
+        return json.dumps(self.data, separators=(",", ":")) + "\n"
+
+    @property
+    def calibration(self) -> Calibration:
+        """The file as the router reads it."""
+        return Calibration.from_json(self.text)
+
+
+def build(rows: Sequence[Labelled], key: Key, promise: Promise, made: Mapping[str, Any]) -> Built:
+    """Fits and certifies. Raises FitError where the labelled answers don't allow it."""
+    fitting = [row for row in rows if in_share(row.group, FIT_SHARE, SALT)]
+    held = [row for row in rows if not in_share(row.group, FIT_SHARE, SALT)]
+    fitted = fit(table([(row.scores, row.right, row.group) for row in fitting]))
+    found = confidences(fitted.stage, [row.scores for row in held])
+    if not held:
+        raise FitError("every answer is of one group: give rows of different documents different `group` names")
+    certified = certify(found, [row.right for row in held], promise.alpha, promise.delta)
+    certificate = {
+        "threshold": certified.threshold,
+        "alpha": promise.alpha,
+        "delta": promise.delta,
+        "n": certified.n,
+        "coverage": round(certified.coverage, 6),
+        "errors": certified.errors,
+        "labels_needed_at_least": labels_needed(promise.alpha, promise.delta),
+    }
+    value = _value_stage(fitting)
+    data = {
+        "format": FORMAT,
+        "key": asdict(key),
+        "certificate": certificate,
+        "answer": stage_json(fitted.stage),
+        "stages": [stage_json(stage) for stage in _prefix_stages(fitting)],
+        "value": None if value is None else stage_json(value),
+        "reference": [round(float(q), 6) for q in np.quantile(found, np.linspace(0, 1, QUANTILES))],
+        "made": {**made, "fitted_on": len(fitting), "certified_on": len(held), "model": fitted.chosen},
+    }
+    return Built(data, fitted, certified, held, found)
+
+
+def _prefix_stages(rows: Sequence[Labelled]) -> list[Stage]:
+    """A stage for every prefix length that enough rows have."""
+    stages = []
+    for k in sorted({k for row in rows for k in row.prefixes}):
+        known = [(row.prefixes[k], row.right, row.group) for row in rows if k in row.prefixes]
+        try:
+            stages.append(fit(table(known), k, PREFIX_CANDIDATES).stage)
+        except FitError:
+            continue
+    return stages
+
+
+def _value_stage(rows: Sequence[Labelled]) -> Stage | None:
+    known = [(scores, good, row.group) for row in rows for scores, good in row.values]
+    try:
+        return fit(table(known), 0, PREFIX_CANDIDATES).stage
+    except FitError:
+        return None
+
+
+def stage_json(stage: Stage) -> dict[str, Any]:
+    """A stage as JSON: numbers to eight digits, empty parts left out."""
+    data: dict[str, Any] = {"features": list(stage.features), "fill": _short(stage.fill), "bias": _round(stage.bias)}
+    if stage.weights:
+        data.update(centre=_short(stage.centre), scale=_short(stage.scale), weights=_short(stage.weights))
+    if stage.trees:
+        data["trees"] = [
+            {
+                "feature": list(tree.feature),
+                "cut": _short(tree.cut),
+                "left": list(tree.left),
+                "right": list(tree.right),
+                "value": _short(tree.value),
+            }
+            for tree in stage.trees
+        ]
+    if stage.tokens:
+        data["tokens"] = stage.tokens
+    data["curve"] = {"x": list(stage.curve.x), "y": list(stage.curve.y)}
+    return data
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    return [_round(value) for value in values]
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.8g}")

@@ -1,0 +1,100 @@
+"""Certifies a threshold by Learn-then-Test (Angelopoulos, Bates, Candès, Jordan, Lei 2021), in plain Python.
+
+For a threshold t, n_t answers are kept and e_t of them are wrong. H_t: P(wrong | kept) > alpha. Its p-value is
+BinomCDF(e_t; n_t, alpha): how likely so few wrong ones would be. Thresholds are tried from strict to loose, so a start
+that fails ends its sequence (fixed-sequence testing: no correction within it); five starts at 10, 25, 40, 60 and 80%
+coverage share delta. All thresholds passed hold together with probability >= 1 - delta; the loosest of them is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+STARTS = (0.10, 0.25, 0.40, 0.60, 0.80)
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """`threshold` in [0, 1] (None: none certified), answers at or above it: `kept` of `n`, `errors` of them wrong."""
+
+    threshold: float | None
+    n: int
+    kept: int
+    errors: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the answers kept."""
+        return self.kept / self.n if self.n else 0.0
+
+
+def binomial_cdf(errors: int, n: int, p: float) -> float:
+    """P(X <= errors), X binomial with n trials of probability p, 0 < p < 1.
+
+    Summed from the largest term down, which ends once the terms stop to count: tens of terms for thousands of trials.
+    """
+    if errors >= n:
+        return 1.0
+    if errors < 0:
+        return 0.0
+    if errors > n * p:  # the upper tail is the short one
+        return max(0.0, 1.0 - binomial_cdf(n - errors - 1, n, 1.0 - p))
+    log = math.lgamma(n + 1) - math.lgamma(errors + 1) - math.lgamma(n - errors + 1)
+    term = math.exp(log + errors * math.log(p) + (n - errors) * math.log1p(-p))
+    total, odds = 0.0, (1.0 - p) / p
+    for k in range(errors, -1, -1):
+        total += term
+        term *= odds * k / (n - k + 1)
+        if term < total * 1e-15:
+            break
+    return min(1.0, total)
+
+
+def certify(confidences: Sequence[float], right: Sequence[bool], alpha: float, delta: float) -> Certified:
+    """The loosest certified threshold on these labelled answers. Ties are kept or left together.
+
+    Raises ValueError for an alpha or a delta that is not strictly between 0 and 1.
+    """
+    if not (0.0 < alpha < 1.0 and 0.0 < delta < 1.0):
+        raise ValueError(f"alpha ({alpha}) and delta ({delta}) must lie strictly between 0 and 1")
+    ordered = sorted(zip(confidences, right, strict=True), key=lambda pair: -pair[0])
+    steps = _steps(ordered)
+    best: tuple[float, int, int] | None = None
+    for start in STARTS:
+        for threshold, kept, errors in steps:
+            if kept < start * len(ordered):
+                continue
+            if binomial_cdf(errors, kept, alpha) > delta / len(STARTS):
+                break
+            if best is None or kept > best[1]:
+                best = (threshold, kept, errors)
+    if best is None:
+        return Certified(None, len(ordered), 0, 0)
+    return Certified(best[0], len(ordered), best[1], best[2])
+
+
+def naive(confidences: Sequence[float], right: Sequence[bool], alpha: float) -> Certified:
+    """What people do without a test: the loosest threshold whose error rate on the labelled answers is <= alpha."""
+    ordered = sorted(zip(confidences, right, strict=True), key=lambda pair: -pair[0])
+    found = [step for step in _steps(ordered) if step[2] <= alpha * step[1]]
+    if not found:
+        return Certified(None, len(ordered), 0, 0)
+    return Certified(found[-1][0], len(ordered), found[-1][1], found[-1][2])
+
+
+def _steps(ordered: Sequence[tuple[float, bool]]) -> list[tuple[float, int, int]]:
+    """(threshold, kept, errors) at every distinct confidence, strict to loose."""
+    steps: list[tuple[float, int, int]] = []
+    errors = 0
+    for index, (confidence, good) in enumerate(ordered):
+        errors += not good
+        if index + 1 == len(ordered) or ordered[index + 1][0] != confidence:
+            steps.append((confidence, index + 1, errors))
+    return steps
+
+
+def labels_needed(alpha: float, delta: float) -> int:
+    """Fewest kept answers, none of them wrong, with which a single threshold is certified: (1 - alpha)^n <= delta."""
+    return math.ceil(math.log(delta) / math.log1p(-alpha))
