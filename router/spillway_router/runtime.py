@@ -40,7 +40,9 @@ from spillway_router.ledger.pacer import Pacer, PacingRules
 from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.url import open_ledger
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
-from spillway_router.providers.base import Target
+from spillway_router.providers.base import CatalogueEntry, Target
+from spillway_router.providers.catalogue import load_catalogue
+from spillway_router.providers.own_key import OwnKeys
 from spillway_router.providers.transport import Pool
 from spillway_router.proxy.app import App, build
 from spillway_router.proxy.auth import Auth
@@ -66,11 +68,17 @@ ALERTS_FLUSH_S = 3.0
 class Runtime:
     """A running router. Make it inside the event loop with `Runtime.open`; `close` when done.
 
-    `clock` is monotonic seconds: what breakers, rate limits and the backlog go by.
+    `clock` is monotonic seconds: what breakers, rate limits and the backlog go by. `catalogue` says where callers may
+    go with keys of their own (None: the shipped one).
     """
 
     def __init__(
-        self, loaded: Loaded, ledger: Ledger, version: str, clock: Callable[[], float] = time.monotonic
+        self,
+        loaded: Loaded,
+        ledger: Ledger,
+        version: str,
+        clock: Callable[[], float] = time.monotonic,
+        catalogue: Mapping[str, CatalogueEntry] | None = None,
     ) -> None:
         settings = loaded.settings
         assembly = assembled(loaded, utc_day(time.time()))
@@ -88,6 +96,7 @@ class Runtime:
         self._accounts = Accounts(self.writer, (), coefficients(settings), time.time, self._alerts.told, router_id)
         self._accounts.load(ledger, [b.line() for b in settings.budgets])
         self._pacer = Pacer(ledger, _pacing(settings, assembly))
+        self._own_keys = OwnKeys(load_catalogue() if catalogue is None else catalogue)
         self.metrics.budgets = self._budget_gauges
         self._live = self._make_live(settings, assembly)
         self._documents = document_rules(settings, assembly.policy, assembly.scoring.calibration)
@@ -102,6 +111,7 @@ class Runtime:
             request_ids(time.time).__next__,
             asyncio.get_running_loop(),
             self._pacer,
+            self._own_keys,
         )
         self._upkeep = Upkeep(ledger, self._accounts, router_id, time.time)
         self._days = Days(self.reprice, time.time)
@@ -149,6 +159,7 @@ class Runtime:
         await self._books.stop()
         for _, pool in self._pools.values():
             pool.close()
+        self._own_keys.close()
         await self._upkeep.stop()
         await self.writer.close(FLUSH_S)
         await self._alerts.close(ALERTS_FLUSH_S)

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from spillway_router.config import Loaded
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.url import open_ledger
+from spillway_router.providers.base import CatalogueEntry
 from spillway_router.runtime import Runtime
 from spillway_router.testing import Answer, FaultUpstream, MemoryLedger
 
@@ -123,6 +125,7 @@ async def routing(
     folder: Path | None = None,
     clock: Callable[[], float] | None = None,
     environment: Mapping[str, str] | None = None,
+    catalogue: Mapping[str, CatalogueEntry] | None = None,
 ) -> AsyncIterator[Router]:
     """A router with this configuration. Its ledger is a file in `folder`, or in memory where none is given."""
     path = (folder or Path("nowhere")) / "spillway.yaml"
@@ -133,7 +136,7 @@ async def routing(
         path.write_text(f"ledger: {{url: 'sqlite:///{folder / 'ledger.db'}'}}\n{text}")
         loaded = config.read(str(path), environment or {})
         ledger = open_ledger(loaded.settings.ledger.url)
-    runtime = Runtime(loaded, ledger, "test", *(() if clock is None else (clock,)))
+    runtime = Runtime(loaded, ledger, "test", clock or time.monotonic, catalogue)
     runtime.start()
     try:
         async with (

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from spillway_router.core import failover
 from spillway_router.core.model import Caller, Candidate, Outcome, Refusal
-from spillway_router.core.policy import decide, decide_escalation
+from spillway_router.core.policy import decide, decide_escalation, decide_own_key
 from spillway_router.providers.connection import TransportError
 from spillway_router.proxy import wire
 from spillway_router.proxy.attempt import Call, prepare
@@ -30,6 +30,7 @@ from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.held import HeldStream
 from spillway_router.proxy.job import Job, Question
 from spillway_router.proxy.outcomes import transport_outcome
+from spillway_router.proxy.own_key import own_key_channel, redacted
 from spillway_router.proxy.scoring import scores
 from spillway_router.proxy.services import Live, Services
 from spillway_router.proxy.stream import StreamAnswer
@@ -71,8 +72,16 @@ async def serve(s: Services, admitted: Admitted, client: Client) -> None:
         client.refuse(error.refusal)
         return
     s.board.arrived(admitted.started)
-    decision = decide(facts, s.signals(live, facts), live.policy)  # 3
-    job = Job(s, live, client, Question(facts, body, decision, admitted.started))
+    own = None
+    if "x-spillway-provider" in client.headers:
+        own = own_key_channel(s.own_keys, client.headers, facts, live.policy.aliases)
+        if isinstance(own, Refusal):
+            client.refuse(own)
+            return
+        decision = decide_own_key(facts, own.backend, s.signals(live, facts), live.policy.version)
+    else:
+        decision = decide(facts, s.signals(live, facts), live.policy)  # 3
+    job = Job(s, live, client, Question(facts, body, decision, admitted.started, own))
     try:
         await run(job)  # 4, 5, 6
     except asyncio.CancelledError:
@@ -136,18 +145,18 @@ async def attempt(job: Job, call: Call) -> Outcome:
         top_logprobs = job.live.scoring.top_logprobs if scored else 0
         upstream = prepare(job.facts, job.client.body, job.body, call.channel, top_logprobs)
         path = call.channel.provider.path(job.facts.endpoint)
-        head = call.channel.pool.head(path, len(upstream.body), call.label())
+        head = call.channel.pool.head(path, len(upstream.body), call.label() + call.channel.credentials)
         if not job.facts.stream:
             answer = WholeAnswer(job, call, upstream, scored=scored)
         else:
             answer = HeldStream(job, call, upstream) if scored else StreamAnswer(job, call, upstream)
         outcome = CLIENT_LEFT
-        found = await answer.fetch(head)
+        found = redacted(await answer.fetch(head), call.channel)
         if found.kind == "ok":
             if scored and job.doubts(call.confidence) and await escalate(job, call, answer, found):
                 outcome = found
                 return outcome
-            found = await answer.deliver()
+            found = redacted(await answer.deliver(), call.channel)
         outcome = found
     except TransportError as error:
         outcome = transport_outcome(error)

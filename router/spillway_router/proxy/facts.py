@@ -190,9 +190,9 @@ def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
     if "x-spillway-" not in "\n".join(headers) and "x-session-id" not in headers:
         return _NO_HINTS
     session = headers.get("x-session-id", "")
-    if "x-spillway-provider-key" in headers:
-        # Ignoring it would answer on our account and send the content where it was not meant to go.
-        raise bad("Own provider keys are not served by this version. Leave x-spillway-provider-key out.")
+    if ("x-spillway-provider" in headers) != ("x-spillway-provider-key" in headers):
+        # Ignoring one would answer on our account, or send the content where it was not meant to go.
+        raise bad("Send x-spillway-provider and x-spillway-provider-key together.", "x-spillway-provider")
     if len(session) > 256:
         raise bad("x-session-id must be at most 256 characters.", "x-session-id")
     route = headers.get("x-spillway-route", "auto").strip().lower()

@@ -18,7 +18,7 @@ from spillway_router.proxy.heartbeat import Heartbeat
 from spillway_router.proxy.outcomes import failure_refusal
 from spillway_router.proxy.relay import Extension
 from spillway_router.proxy.replies import Lines
-from spillway_router.proxy.services import Live, Services
+from spillway_router.proxy.services import Channel, Live, Services
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Question:
     body: dict[str, Any]
     decision: Decision
     started: float
+    own: Channel | None = None
+    """Where a caller's own key leads."""
 
 
 class Job:
@@ -58,7 +60,7 @@ class Job:
         """Set the money aside (durably, for a paid backend) and count the work; None: ask the next candidate."""
         s = self.s
         no = self.client.attempts_before + len(self.calls) + 1
-        channel = self.live.channels[candidate.backend.name]
+        channel = self.asked.own or self.live.channels[candidate.backend.name]
         self._rename(candidate)
         why = Why(self.decided, self.reasons)  # type: ignore[arg-type]  # one of DecisionKind
         hold = await s.accounts.hold(self.facts, channel.backend, why, no, candidate.cost_bound_nano)

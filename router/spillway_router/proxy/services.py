@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from spillway_router.core.budget import LineKey
 from spillway_router.core.calibration import Calibration
@@ -14,6 +14,7 @@ from spillway_router.core.policy import Policy
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.pacer import Pacer
 from spillway_router.providers.base import Provider
+from spillway_router.providers.own_key import OwnKeys
 from spillway_router.providers.transport import Pool
 from spillway_router.proxy.auth import Auth
 from spillway_router.proxy.facts import PrivacyRule
@@ -46,6 +47,8 @@ class Channel:
     pool: Pool
     lines: bytes
     """Header lines that name it in answers."""
+    credentials: bytes = field(default=b"", repr=False)
+    """Header lines with a caller's own key, for this call alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class Services:
     loop: asyncio.AbstractEventLoop
     """The loop all of it runs on. Asking asyncio for it costs a system call each time (Python 3.11)."""
     pacer: Pacer
+    own_keys: OwnKeys
 
     def signals(self, live: Live, facts: RequestFacts) -> Signals:
         """The board's snapshot, with what this caller's budgets have left where budgets are configured."""

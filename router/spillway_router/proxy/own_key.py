@@ -1,0 +1,36 @@
+"""A caller's own provider and key: one channel for one request, and its key taken out of whatever comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import replace
+
+from spillway_router.core.model import Outcome, Refusal, RequestFacts
+from spillway_router.providers.base import ProviderError
+from spillway_router.providers.own_key import OwnKeys
+from spillway_router.proxy.services import Channel
+
+
+def own_key_channel(
+    keys: OwnKeys, headers: Mapping[str, str], facts: RequestFacts, aliases: Container[str]
+) -> Channel | Refusal:
+    """The channel that `x-spillway-provider` and `x-spillway-provider-key` ask for; a refusal says what to change."""
+    if facts.model in aliases:
+        message = "With a key of your own, `model` must be the provider's name of a model, not an alias."
+        return Refusal(400, "invalid_request", message, "model")
+    name = headers["x-spillway-provider"].strip().lower()
+    try:
+        reach = keys.reach(name, facts.model, headers["x-spillway-provider-key"].strip())
+    except ProviderError as error:
+        return Refusal(400, "invalid_request", f"x-spillway-provider: {error}.", "x-spillway-provider")
+    model = "".join(c if c.isprintable() else "?" for c in facts.model).encode("ascii", "replace")
+    lines = b"x-spillway-backend: %b\r\nx-spillway-model: %b\r\n" % (reach.backend.name.encode(), model)
+    return Channel(reach.backend, reach.provider, reach.pool, lines, reach.credentials)
+
+
+def redacted(outcome: Outcome, channel: Channel) -> Outcome:
+    """The outcome without the caller's key: providers repeat keys in their errors, and outcomes reach logs."""
+    if not channel.credentials:
+        return outcome
+    key = channel.credentials.decode("latin-1").partition(": ")[2].strip().removeprefix("Bearer ")
+    return replace(outcome, detail=outcome.detail.replace(key, "***"))
