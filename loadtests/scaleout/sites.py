@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -25,6 +25,7 @@ VLLM_START_S = 280.0
 START_S = 60.0
 STOP_S = 75.0
 """Longer than the supervisor waits for running requests and for vLLM's own end together."""
+Found = TypeVar("Found")
 _LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")
 
 
@@ -85,7 +86,7 @@ def vllm(name: str, folder: Path) -> Started:
     child = start(name, command, log, env, ROOT)
 
     def ready() -> tuple[str, str]:
-        told = _await(child, VLLM_START_S, lambda text: _event(text, "base_url"))
+        told = wait(child, VLLM_START_S, lambda: _event(child, "base_url"))
         return str(told["base_url"]), str(told["served_model"])
 
     return Started(child, ready)
@@ -95,9 +96,8 @@ def fake(*extra: str) -> Starter:
     """The fake engine with these options."""
 
     def begin(name: str, folder: Path) -> Started:
-        command = [sys.executable, "-m", "loadtests.fake_engine", *extra]
-        child = start(name, command, folder / f"{name}.log", {}, ROOT)
-        return Started(child, lambda: (str(_await(child, START_S, lambda text: _event(text, "url"))["url"]), "demo"))
+        child = start(name, python("loadtests.fake_engine", *extra), folder / f"{name}.log", {}, ROOT)
+        return Started(child, lambda: (str(wait(child, START_S, lambda: _event(child, "url"))["url"]), "demo"))
 
     return begin
 
@@ -132,7 +132,7 @@ def routers(settings: Mapping[str, Any], cloud: Cloud, folder: Path, count: int 
             child = start(f"router {number}", spillway("route", "-c", str(config)), place / "router.log", env, place)
             stack.callback(child.stop, STOP_S)
             found.append((config, child))
-        yield [Router(str(_await(child, START_S, _listening)["url"]), config, child) for config, child in found]
+        yield [Router(listening(child), config, child) for config, child in found]
 
 
 def settings(local: list[Engine], cloud: Cloud, ledger_url: str, cap_usd: str) -> dict[str, Any]:
@@ -162,14 +162,36 @@ def settings(local: list[Engine], cloud: Cloud, ledger_url: str, cap_usd: str) -
     }
 
 
-def _listening(text: str) -> dict[str, Any] | None:
-    found = _LISTENS.search(text)
-    return None if found is None else {"url": found.group(1)}
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this project."""
+    return [sys.executable, "-m", module, *arguments]
 
 
-def _event(text: str, field: str) -> dict[str, Any] | None:
-    """The last JSON line that has this field."""
-    for line in reversed(text.splitlines()):
+def listening(child: Child) -> str:
+    """The address that a router announces. Raises ChildError if it doesn't."""
+    return wait(child, START_S, lambda: _LISTENS.search(_said(child))).group(1)
+
+
+def wait(child: Child, limit_s: float, look: Callable[[], Found | None]) -> Found:
+    """The first thing found. Raises ChildError when the process ends or `limit_s` is over before."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        found = look()
+        if found is not None:
+            return found
+        child.check()
+        if time.monotonic() > deadline:
+            raise ChildError(f"{child.name} was not ready within {limit_s:.0f} s:\n{child.tail()}")
+        time.sleep(0.1)
+
+
+def _said(child: Child) -> str:
+    return child.log.read_text(encoding="utf-8", errors="replace")
+
+
+def _event(child: Child, field: str) -> dict[str, Any] | None:
+    """The last whole JSON line of its log that has this field."""
+    for line in reversed(_said(child).splitlines()):
         if line.startswith("{") and f'"{field}"' in line:
             try:
                 found: dict[str, Any] = json.loads(line)
@@ -177,15 +199,3 @@ def _event(text: str, field: str) -> dict[str, Any] | None:
                 return None  # not all of it is there yet
             return found
     return None
-
-
-def _await(child: Child, limit_s: float, look: Callable[[str], dict[str, Any] | None]) -> dict[str, Any]:
-    deadline = time.monotonic() + limit_s
-    while True:
-        found = look(child.log.read_text(encoding="utf-8", errors="replace"))
-        if found is not None:
-            return found
-        child.check()
-        if time.monotonic() > deadline:
-            raise ChildError(f"{child.name} was not ready within {limit_s:.0f} s:\n{child.tail()}")
-        time.sleep(0.1)

@@ -1,0 +1,68 @@
+"""locust file: users that wait for their answer before they ask again, as many as the plan's shape says.
+
+    .venv-loadtest/bin/locust -f loadtests/swarm/closed_loop.py --headless --host URL --plan FILE --samples FILE
+
+Each user asks every PACE_S seconds while the server keeps up, so rate x PACE_S users offer the shape's rate. A slow
+server slows them down: that is what closed-loop figures leave out, and why open_loop.py is the default.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from locust import LoadTestShape, User, constant_pacing, events, task
+
+from loadtests.swarm import samples
+from loadtests.swarm.player import Player, load
+from loadtests.swarm.shapes import Shape
+
+PACE_S = 5.0
+_run: dict[str, Any] = {}
+
+
+@events.init_command_line_parser.add_listener
+def _arguments(parser: Any) -> None:
+    parser.add_argument("--plan", required=True, help="plan file of loadtests.swarm")
+    parser.add_argument("--samples", required=True, help="where to write one JSON line per request")
+
+
+@events.test_start.add_listener
+def _begin(environment: Any, **_: Any) -> None:
+    corners, asks = load(environment.parsed_options.plan)
+    _run.update(shape=Shape(tuple(corners)), asks=itertools.cycle(asks), start=time.monotonic())
+    _run["player"] = Player(environment.host, environment)
+
+
+@events.test_stop.add_listener
+def _end(environment: Any, **_: Any) -> None:
+    samples.write(Path(environment.parsed_options.samples), _run["player"].samples)
+
+
+class Client(User):  # type: ignore[misc]
+    """One user: the next request of the plan, its answer, a pause up to the pace."""
+
+    wait_time = constant_pacing(PACE_S)
+
+    @task
+    def ask(self) -> None:
+        """One request."""
+        _run["player"].send(next(_run["asks"]), _run["start"], time.monotonic())
+
+
+class PlannedShape(LoadTestShape):  # type: ignore[misc]
+    """Users over time, from the plan."""
+
+    def tick(self) -> tuple[int, float] | None:
+        """(users, users started per second), or None at the end."""
+        shape = _run.get("shape")
+        moment = self.get_run_time()
+        if shape is None:
+            return 1, 1.0
+        if moment >= shape.seconds:
+            return None
+        users = max(1, math.ceil(shape.rate(moment) * PACE_S))
+        return users, float(users)

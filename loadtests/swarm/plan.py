@@ -1,0 +1,166 @@
+"""Requests that a run will send: moments, bodies, keys, and the answers that both fakes know. Seeded.
+
+A plan is a JSON-lines file: first a header with the shape, then one line per request, in the order of their moments.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from loadtests.simulator import trace
+from loadtests.swarm.shapes import Shape, arrivals
+from spillway_server.demo_model.documents import HELD_OUT_SEEDS, INSTRUCTION, canonical_json, generate, json_schema
+
+CHAT, EXTRACT = "/v1/chat/completions", "/v1/documents/extract"
+_WORDS = ("report", "value", "lens", "axial", "length", "clinic", "visit", "eyes", "note", "plan", "signal", "error")
+_DOCUMENT_SEEDS = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. `at_s`: when it is due. `key`: name of the key to send. The body has no model yet, so that one plan
+    serves every policy."""
+
+    at_s: float
+    name: str
+    path: str
+    body: dict[str, Any]
+    stream: bool = False
+    key: str = "load"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run: its shape, its requests in order of their moments, and (message, answer) pairs for the fakes."""
+
+    shape: Shape
+    asks: tuple[Ask, ...]
+    answers: tuple[tuple[str, str], ...]
+
+
+Maker = Callable[[float], tuple[Ask, tuple[str, str] | None]]
+
+
+class Chats:
+    """Chat requests, streamed, with lengths drawn from the conversation trace."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(f"chats/{seed}")
+        self._lengths = [(r.prompt_tokens, r.output_tokens) for r in trace.load("conv", limit=4000)]
+        self._numbers = count(seed * 100_000)
+
+    def __call__(self, at_s: float, lengths: tuple[int, int] | None = None) -> tuple[Ask, tuple[str, str]]:
+        """One chat, of these prompt and output tokens if they are given."""
+        prompt, output = lengths or self._rng.choice(self._lengths)
+        text = words(next(self._numbers), prompt)
+        body = {
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": output,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        return Ask(at_s, "chat", CHAT, body, stream=True), (text, sentence(output))
+
+
+class Documents:
+    """Biometry reports that ask for JSON by schema, whole answers; through the document endpoint with `extract`."""
+
+    def __init__(self, seed: int, *, extract: bool = False) -> None:
+        self._numbers = count(_DOCUMENT_SEEDS + seed * 10_000)
+        self._extract = extract
+
+    def __call__(self, at_s: float) -> tuple[Ask, tuple[str, str]]:
+        """One document."""
+        found = generate(HELD_OUT_SEEDS[next(self._numbers)])
+        known = (found.text, canonical_json(found.truth))
+        schema = {"type": "json_schema", "json_schema": {"name": "biometry", "schema": json_schema()}}
+        if self._extract:
+            return Ask(at_s, "extract", EXTRACT, {"text": found.text, "parser": "none", "review": False}), known
+        messages = [{"role": "user", "content": INSTRUCTION + found.text}]
+        body = {"messages": messages, "max_tokens": 200, "temperature": 0, "response_format": schema}
+        return Ask(at_s, "document", CHAT, body), known
+
+
+class Embeddings:
+    """Embeddings of four short texts."""
+
+    def __init__(self, seed: int) -> None:
+        self._numbers = count(seed * 100_000 + 50_000)
+
+    def __call__(self, at_s: float) -> tuple[Ask, None]:
+        """One request."""
+        return Ask(
+            at_s, "embedding", "/v1/embeddings", {"input": [words(next(self._numbers), 40) for _ in range(4)]}
+        ), None
+
+
+class Mixed:
+    """Several makers by share, under several keys."""
+
+    def __init__(self, makers: Sequence[tuple[Maker, float]], keys: Sequence[str], seed: int) -> None:
+        self._makers = [maker for maker, _ in makers]
+        self._shares = [share for _, share in makers]
+        self._keys = keys
+        self._rng = random.Random(f"mixed/{seed}")
+
+    def __call__(self, at_s: float) -> tuple[Ask, tuple[str, str] | None]:
+        """One request of one of the makers."""
+        ask, known = self._rng.choices(self._makers, self._shares)[0](at_s)
+        return Ask(ask.at_s, ask.name, ask.path, ask.body, ask.stream, self._rng.choice(self._keys)), known
+
+
+def by_shape(shape: Shape, make: Maker, seed: int) -> Plan:
+    """Requests at the moments of a Poisson process."""
+    return _plan(shape, (make(moment) for moment in arrivals(shape, seed)))
+
+
+def by_trace(name: str, speed: float, seconds: float, seed: int) -> Plan:
+    """The beginning of a trace, its time compressed by `speed`: its own moments, prompt and output lengths."""
+    rows = [row for row in trace.load(name, speed, limit=4000) if row.arrival_s < seconds]
+    chats = Chats(seed)
+    made = [chats(row.arrival_s, (row.prompt_tokens, max(1, row.output_tokens))) for row in rows]
+    return _plan(Shape(((0.0, len(rows) / seconds), (seconds, len(rows) / seconds))), made)
+
+
+def _plan(shape: Shape, made: Iterable[tuple[Ask, tuple[str, str] | None]]) -> Plan:
+    pairs = list(made)
+    return Plan(shape, tuple(ask for ask, _ in pairs), tuple(known for _, known in pairs if known is not None))
+
+
+def words(number: int, tokens: int) -> str:
+    """A text of so many tokens (at least 4, as the fakes count) that begins like no other: no prefix cache helps."""
+    rng = random.Random(f"words/{number}")
+    lead = f"{number:09d} "
+    return lead + " ".join(rng.choices(_WORDS, k=max(1, tokens - 3)))
+
+
+def sentence(tokens: int) -> str:
+    """An answer of so many tokens."""
+    return "".join(" " + _WORDS[i % len(_WORDS)] for i in range(tokens))
+
+
+def write(path: Path, plan: Plan, model: str, keys: dict[str, str]) -> None:
+    """The plan for one system: its model name in every body, the secrets of its keys in every header."""
+    lines = [json.dumps({"corners": plan.shape.corners})]
+    for ask in plan.asks:
+        headers = dict(ask.headers)
+        if secret := keys.get(ask.key):
+            headers["authorization"] = f"Bearer {secret}"
+        lines.append(json.dumps({**asdict(ask), "body": {"model": model, **ask.body}, "headers": headers}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.chmod(0o600)  # it holds keys
+
+
+def lengths(plan: Plan) -> Iterator[tuple[float, int, int]]:
+    """Moment, prompt and output tokens of each chat, for the simulator."""
+    for ask in plan.asks:
+        if ask.name == "chat":
+            yield ask.at_s, len(str(ask.body["messages"][0]["content"]).split()) + 2, int(ask.body["max_tokens"])

@@ -1,0 +1,135 @@
+"""What is kept of each request, and figures over them. Standard library only: written in locust's environment."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One request. Seconds count from the moment it was due (closed loop: from when it was sent).
+
+    `due_s` is that moment since the start of the run, `lag_s` how much later the generator really sent it. `ttft_s`:
+    the first content of a stream, the whole answer otherwise. `itl_s`: mean pause between two events of a stream;
+    `tpot_s`: (last - first content) / (output tokens - 1). `fault` is empty for a whole answer.
+    """
+
+    name: str
+    due_s: float
+    lag_s: float
+    ttft_s: float
+    done_s: float
+    itl_s: float
+    tpot_s: float
+    output_tokens: int
+    prompt_tokens: int
+    status: int
+    fault: str
+    backend: str
+    decision: str
+    reason: str
+    cost_usd: float
+    stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The latency promise that samples are judged by, in seconds."""
+
+    ttft_s: float
+    tpot_s: float
+
+    def kept(self, sample: Sample) -> bool:
+        """Whether a request got its answer in time. A stream: its first token and its pace. A whole answer: all of it
+        by when a stream at the promised pace would have ended."""
+        if sample.fault:
+            return False
+        if sample.stream:
+            return sample.ttft_s <= self.ttft_s and sample.tpot_s <= self.tpot_s
+        return sample.done_s <= self.ttft_s + self.tpot_s * max(0, sample.output_tokens - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One run in numbers. Seconds, tokens/s, USD, shares 0 to 1; percentiles over requests that were answered.
+
+    TTFT and TPOT are those of streams. `gpu_usd` is the rented GPU's price for the run's time, used or idle.
+    """
+
+    requests: int
+    failed: int
+    seconds: float
+    offered_per_s: float
+    ttft_p50_s: float
+    ttft_p95_s: float
+    ttft_p99_s: float
+    tpot_p50_s: float
+    tpot_p95_s: float
+    itl_p95_s: float
+    done_p50_s: float
+    done_p95_s: float
+    output_tokens_per_s: float
+    cloud_share: float
+    slo_share: float
+    cloud_usd: float
+    gpu_usd: float
+    usd_per_1000: float
+    lag_p99_s: float
+    decisions: dict[str, int]
+    reasons: dict[str, int]
+    faults: dict[str, int]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value at this share of the sorted values (nearest rank); 0 for none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def figures(samples: Sequence[Sample], promise: Promise, gpu_usd_per_hour: float) -> Figures:
+    """The numbers of one run."""
+    good = [s for s in samples if not s.fault]
+    streams = [s for s in good if s.stream]
+    seconds = max((s.due_s + s.done_s for s in samples), default=0.0)
+    span = max((s.due_s for s in samples), default=0.0)
+    cloud = sum(s.cost_usd for s in samples)
+    gpu = gpu_usd_per_hour * seconds / 3600
+    n = len(samples)
+    return Figures(
+        requests=n,
+        failed=n - len(good),
+        seconds=round(seconds, 2),
+        offered_per_s=round(n / span, 3) if span else 0.0,
+        ttft_p50_s=round(percentile([s.ttft_s for s in streams], 0.50), 4),
+        ttft_p95_s=round(percentile([s.ttft_s for s in streams], 0.95), 4),
+        ttft_p99_s=round(percentile([s.ttft_s for s in streams], 0.99), 4),
+        tpot_p50_s=round(percentile([s.tpot_s for s in streams], 0.50), 5),
+        tpot_p95_s=round(percentile([s.tpot_s for s in streams], 0.95), 5),
+        itl_p95_s=round(percentile([s.itl_s for s in streams], 0.95), 5),
+        done_p50_s=round(percentile([s.done_s for s in good], 0.50), 4),
+        done_p95_s=round(percentile([s.done_s for s in good], 0.95), 4),
+        output_tokens_per_s=round(sum(s.output_tokens for s in good) / seconds, 1) if seconds else 0.0,
+        cloud_share=round(sum(s.backend == "cloud" for s in good) / len(good), 4) if good else 0.0,
+        slo_share=round(sum(map(promise.kept, samples)) / n, 4) if n else 0.0,
+        cloud_usd=round(cloud, 9),
+        gpu_usd=round(gpu, 9),
+        usd_per_1000=round(1000 * (cloud + gpu) / n, 6) if n else 0.0,
+        lag_p99_s=round(percentile([s.lag_s for s in samples], 0.99), 4),
+        decisions=dict(Counter(s.decision for s in good if s.decision)),
+        reasons=dict(Counter(word for s in good for word in s.reason.split(",") if word)),
+        faults=dict(Counter(s.fault[:120] for s in samples if s.fault)),
+    )
+
+
+def write(path: Path, samples: Iterable[Sample]) -> None:
+    """One JSON object per line."""
+    path.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples), encoding="utf-8")
+
+
+def read(path: Path) -> list[Sample]:
+    """Samples of a file that `write` made. Raises ValueError or TypeError for another file."""
+    return [Sample(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

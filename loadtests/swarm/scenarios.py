@@ -1,0 +1,117 @@
+"""What is run under which name. Loads are shares of the engine's capacity, simulated from its service curve."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+from loadtests.simulator import trace
+from loadtests.simulator.policies import AlwaysLocal
+from loadtests.simulator.simulate import simulate
+from loadtests.simulator.trace import Request
+from loadtests.swarm import plan, shapes
+from loadtests.swarm.plan import Chats, Documents, Embeddings, Mixed, Plan
+from loadtests.swarm.samples import Promise
+
+PROMISE = Promise(ttft_s=2.0, tpot_s=0.1)
+SCALE = 2.0
+"""The engine is half as fast as the A100 of the service curve: a laptop has to keep up with it."""
+MULTIPLES = (0.5, 1.0, 2.0, 4.0)
+KEYS = ("clinic", "research", "billing")
+_PROBES = 1500
+_LATE_SHARE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large a run is: seconds of load, capacity of the engine in chats/s, seed, whether documents may be sent to
+    the extraction endpoint."""
+
+    seconds: float
+    capacity: float
+    seed: int = 1
+    extract: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A named run: what it shows, and its plan for a size."""
+
+    about: str
+    make: Callable[[Scale], Plan]
+
+
+def _documents(scale: Scale) -> Plan:
+    makers = [(Documents(scale.seed), 0.7), (Documents(scale.seed + 1, extract=True), 0.3)]
+    kinds = makers if scale.extract else makers[:1]
+    shape = shapes.burst(2 * scale.capacity, 6 * scale.capacity, scale.seconds)
+    return plan.by_shape(shape, Mixed(kinds, ("load",), scale.seed), scale.seed)
+
+
+def _mixed(scale: Scale) -> Plan:
+    makers = [(Chats(scale.seed), 0.6), (Documents(scale.seed + 2), 0.25), (Embeddings(scale.seed), 0.15)]
+    shape = shapes.steady(1.5 * scale.capacity, scale.seconds)
+    return plan.by_shape(shape, Mixed(makers, KEYS, scale.seed), scale.seed)
+
+
+def _chats(shape: Callable[[float, float], shapes.Shape]) -> Callable[[Scale], Plan]:
+    return lambda scale: plan.by_shape(shape(scale.capacity, scale.seconds), Chats(scale.seed), scale.seed)
+
+
+def _embeddings(scale: Scale) -> Plan:
+    return plan.by_shape(shapes.steady(4 * scale.capacity, scale.seconds), Embeddings(scale.seed), scale.seed)
+
+
+SCENARIOS = MappingProxyType(
+    {
+        "steady": Scenario("chats at 0.8 x capacity", _chats(lambda c, s: shapes.steady(0.8 * c, s))),
+        "ramp": Scenario("chats from 0.2 x to 3 x capacity", _chats(lambda c, s: shapes.ramp(0.2 * c, 3 * c, s))),
+        "burst": Scenario("chats at 0.5 x, a burst of 4 x", _chats(lambda c, s: shapes.burst(0.5 * c, 4 * c, s))),
+        "documents": Scenario("documents with a JSON schema, in a burst", _documents),
+        "trace": Scenario(
+            "the Azure conversation trace at 1.5 x capacity",
+            lambda scale: plan.by_trace("conv", 1.5 * scale.capacity / trace_rate(), scale.seconds, scale.seed),
+        ),
+        "mixed": Scenario("chats, documents and embeddings under three keys", _mixed),
+        "embeddings": Scenario("embeddings only", _embeddings),
+        "soak": Scenario("chats at 0.8 x capacity for long", _chats(lambda c, s: shapes.steady(0.8 * c, 20 * s))),
+    }
+)
+EVERY_DAY = ("steady", "ramp", "burst", "documents", "trace", "mixed")
+"""The six that the evidence is about, and that run when none is named."""
+
+
+@cache
+def trace_rate() -> float:
+    """Requests per second of the conversation trace."""
+    requests = trace.load("conv", limit=4000)
+    return len(requests) / requests[-1].arrival_s
+
+
+@cache
+def capacity(promise: Promise = PROMISE, scale: float = SCALE) -> float:
+    """Chats per second (lengths of the conversation trace) that the engine alone holds with at most 1% late.
+
+    By bisection through the simulator: Poisson arrivals, TTFT against the promise, times in the engine's own seconds.
+    """
+    low, high = 0.05, 64.0
+    while high / low > 1.02:
+        middle = math.sqrt(low * high)
+        late = simulate(_poisson(middle * scale), AlwaysLocal()).missed(promise.ttft_s / scale)
+        low, high = (middle, high) if late <= _LATE_SHARE * _PROBES else (low, middle)
+    return low
+
+
+def _poisson(rate: float) -> Sequence[Request]:
+    rng = random.Random("capacity")
+    rows = trace.load("conv", limit=4000)
+    moment, found = 0.0, []
+    for number in range(_PROBES):
+        moment += rng.expovariate(rate)
+        row = rng.choice(rows)
+        found.append(Request(number, moment, row.prompt_tokens, max(1, row.output_tokens)))
+    return found

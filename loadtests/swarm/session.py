@@ -1,0 +1,241 @@
+"""Runs scenarios and the sweep against a running product, one after the other, and judges each run.
+
+A run is green when locust ended well, every planned request was sent and answered whole, streams were counted by usage,
+and the generator itself kept its schedule. Latency promises are reported, not judged: they depend on the machine.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from loadtests.demo.processes import ChildError
+from loadtests.scaleout.sites import ROOT
+from loadtests.simulator.engine import EngineModel
+from loadtests.simulator.simulate import simulate
+from loadtests.simulator.table import CONTENDERS
+from loadtests.simulator.trace import Request
+from loadtests.swarm import plan, samples, scenarios
+from loadtests.swarm.plan import Chats, Plan
+from loadtests.swarm.samples import Figures, Promise, Sample
+from loadtests.swarm.scenarios import MULTIPLES, PROMISE, SCALE, SCENARIOS, Scale
+from loadtests.swarm.shapes import steady
+from loadtests.swarm.site import GPU_USD_PER_HOUR, Site, site
+
+LOCUST = ROOT / ".venv-loadtest" / "bin" / "locust"
+POLICIES = {"Spillway (auto)": "auto", "always local": "local/demo", "always cloud": "cloud/openai/gpt-oss-20b"}
+RULES = ("nvml-90", "gauges-50ms", "gauges-5s", "cap-32", "aimd", "backlog-router")
+"""Rules of the simulator that stand beside them."""
+MOST_LAG_S = 1.0
+"""How late a generator may be at its 99th percentile before its figures say more of it than of the server."""
+_PATIENCE_S = 300.0
+Loop = Literal["open", "closed"]
+Say = Callable[[str], None]
+
+
+class NoLocustError(Exception):
+    """locust's environment is missing; the message says how to install it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`seconds` of load per run; `compare`: other systems as (name, base URL); `engine`: options of the fake engine."""
+
+    names: tuple[str, ...] = scenarios.EVERY_DAY
+    seconds: float = 20.0
+    seed: int = 1
+    loop: Loop = "open"
+    sweep: bool = True
+    compare: tuple[tuple[str, str], ...] = ()
+    promise: Promise = PROMISE
+    engine: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: what was planned, what came back, the verdict. `wrong` is empty for a green run."""
+
+    name: str
+    about: str
+    planned: int
+    figures: Figures
+    samples: tuple[Sample, ...]
+    wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run of the sweep: a policy or another system at a multiple of the engine's capacity."""
+
+    system: str
+    multiple: float
+    figures: Figures
+    simulated: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """Everything that was found. `capacity` in chats/s."""
+
+    capacity: float
+    settings: Settings
+    runs: list[Run] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+
+
+def run(settings: Settings, say: Say) -> Session:
+    """Run it all. Raises ChildError when the product doesn't come up, NoLocustError without locust."""
+    if not LOCUST.exists():
+        raise NoLocustError("locust is not installed: run `make loadtest`, or python3 requirements/install.py loadtest")
+    capacity = scenarios.capacity(settings.promise)
+    session = Session(capacity, settings)
+    say(f"the engine holds {capacity:.2f} chats/s within the promise (simulated); 1 x is that much")
+    size = Scale(settings.seconds, capacity, settings.seed)
+    sweeps = {m: _chats(m * capacity, settings) for m in MULTIPLES} if settings.sweep else {}
+    with tempfile.TemporaryDirectory(prefix="spillway-load-") as place:
+        folder = Path(place)
+        # The answers of both kinds of documents are the same, so both fakes know them before the router says which
+        # endpoints it has.
+        plans = [SCENARIOS[name].make(_with_extract(size)) for name in settings.names]
+        everything = [*plans, *(SCENARIOS[name].make(size) for name in settings.names), *sweeps.values()]
+        options = ("--scale", str(SCALE), *settings.engine)
+        with site(folder, everything, settings.promise, options) as up:
+            size = _with_extract(size) if up.extracts else size
+            for name in settings.names:
+                session.runs.append(_scenario(name, SCENARIOS[name].make(size), up, settings, folder))
+                _tell(session.runs[-1], say)
+            for multiple, made in sweeps.items():
+                session.points += _point(multiple, made, up, settings, folder, say)
+    return session
+
+
+def _with_extract(size: Scale) -> Scale:
+    return Scale(size.seconds, size.capacity, size.seed, extract=True)
+
+
+def _chats(rate: float, settings: Settings) -> Plan:
+    return plan.by_shape(steady(rate, settings.seconds), Chats(settings.seed + 50), settings.seed + 50)
+
+
+def _scenario(name: str, made: Plan, up: Site, settings: Settings, folder: Path) -> Run:
+    model = "local/demo" if name == "embeddings" else "auto"
+    found, status = _play(made, up.url, model, up.keys, settings.loop, folder)
+    figures = samples.figures(found, settings.promise, float(GPU_USD_PER_HOUR))
+    wrong = judge(made, found, figures, status, settings.loop)
+    return Run(name, SCENARIOS[name].about, len(made.asks), figures, tuple(found), wrong)
+
+
+def judge(made: Plan, found: Sequence[Sample], figures: Figures, status: int, loop: Loop) -> tuple[str, ...]:
+    """What is wrong with a run; empty: it is green."""
+    wrong = []
+    if status != 0:
+        wrong.append(f"locust ended with status {status}")
+    if not found:
+        wrong.append("nothing was sent")
+    if loop == "open" and len(found) != len(made.asks):
+        wrong.append(f"{len(found)} of {len(made.asks)} requests have a result")
+    if figures.failed:
+        wrong.append(f"{figures.failed} requests failed: {next(iter(figures.faults))}")
+    uncounted = sum(not s.fault and s.stream and s.output_tokens == 0 for s in found)
+    if uncounted:
+        wrong.append(f"{uncounted} streams came without usage")
+    if loop == "open" and figures.lag_p99_s > MOST_LAG_S:
+        wrong.append(
+            f"the generator was {figures.lag_p99_s:.2f} s late: this machine is too slow or too busy for this load"
+        )
+    return tuple(wrong)
+
+
+def _play(made: Plan, url: str, model: str, keys: dict[str, str], loop: Loop, folder: Path) -> tuple[list[Sample], int]:
+    """One plan through locust: samples and exit status."""
+    planned, kept = folder / "plan.jsonl", folder / "samples.jsonl"
+    plan.write(planned, made, model, keys)
+    kept.unlink(missing_ok=True)
+    command = [str(LOCUST), "-f", str(ROOT / "loadtests" / "swarm" / f"{loop}_loop.py"), "--headless", "--host", url]
+    command += ["--plan", str(planned), "--samples", str(kept), "--only-summary", "--skip-log-setup"]
+    log = folder / "locust.log"
+    with log.open("wb") as out:
+        try:
+            ended = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(folder)},
+                timeout=made.shape.seconds + _PATIENCE_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ChildError(f"locust did not end within {made.shape.seconds + _PATIENCE_S:.0f} s") from None
+    if not kept.exists():
+        raise ChildError(f"locust wrote no samples (status {ended.returncode}):\n{log.read_text()[-1500:]}")
+    return samples.read(kept), ended.returncode
+
+
+def _point(multiple: float, made: Plan, up: Site, settings: Settings, folder: Path, say: Say) -> list[Point]:
+    """All systems at one load, with the same requests at the same moments; then the rules of the simulator."""
+    systems = [(name, up.url, model, up.keys) for name, model in POLICIES.items()]
+    systems += [(name, up.engine_url if url == "engine" else url, "", {}) for name, url in settings.compare]
+    points = []
+    for name, url, model, keys in systems:
+        asked = model or first_model(url)
+        found, _ = _play(made, url, asked, keys, "open", folder)
+        figures = samples.figures(found, settings.promise, 0.0 if name == "always cloud" else float(GPU_USD_PER_HOUR))
+        points.append(Point(name, multiple, figures))
+        say(
+            f"  {multiple:g} x, {name}: {figures.requests} requests, {figures.failed} failed, first token p50 "
+            f"{figures.ttft_p50_s:.2f} s, p99 {figures.ttft_p99_s:.2f} s, in time {figures.slo_share:.1%}, "
+            f"cloud {figures.cloud_share:.1%}, {figures.usd_per_1000:.3f} USD per 1000"
+        )
+    return points + simulated(multiple, made, settings.promise)
+
+
+def first_model(url: str) -> str:
+    """The first model that a server offers. Raises ChildError."""
+    root = url.rstrip("/").removesuffix("/v1")
+    try:
+        listed = httpx.get(f"{root}/v1/models", timeout=30, trust_env=False).raise_for_status().json()
+        return str(listed["data"][0]["id"])
+    except (httpx.HTTPError, LookupError, ValueError) as error:
+        raise ChildError(
+            f"{url} lists no model ({error}); --compare takes NAME=URL of an OpenAI-compatible server"
+        ) from None
+
+
+def simulated(multiple: float, made: Plan, promise: Promise) -> list[Point]:
+    """What other overflow rules would make of these arrivals, through the simulator (no machine, no noise)."""
+    requests = [
+        Request(number, at / SCALE, prompt, output) for number, (at, prompt, output) in enumerate(plan.lengths(made))
+    ]
+    found = []
+    for name in RULES:
+        contender, model = CONTENDERS[name], EngineModel()
+        result = simulate(requests, contender.make(promise.ttft_s / SCALE, model), model, contender.timing)
+        late = result.missed(promise.ttft_s / SCALE)
+        share = 1 - late / len(requests) if requests else 0.0
+        cloud = result.cloud / max(1, len(requests))
+        figures = replace(samples.figures([], promise, 0.0), requests=len(requests), cloud_share=cloud, slo_share=share)
+        found.append(Point(contender.label, multiple, figures, simulated=True))
+    return found
+
+
+def _tell(done: Run, say: Say) -> None:
+    f = done.figures
+    verdict = "green" if not done.wrong else "RED: " + "; ".join(done.wrong)
+    say(
+        f"  {done.name}: {f.requests} requests, first token p50 {f.ttft_p50_s:.2f} s p99 {f.ttft_p99_s:.2f} s, "
+        f"in time {f.slo_share:.1%}, cloud {f.cloud_share:.1%}, {f.usd_per_1000:.3f} USD per 1000: {verdict}"
+    )
+
+
+def stamp() -> str:
+    """The moment now, UTC, for file names and titles."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,136 @@
+"""What the load is put on: fake engine, stand-in cloud and the real router, as processes with a config file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from loadtests.demo.processes import Child, ChildError, start
+from loadtests.demo.product import spillway
+from loadtests.scaleout import sites
+from loadtests.standin.corpus import save
+from loadtests.swarm.plan import EXTRACT, Plan
+from loadtests.swarm.samples import Promise
+from loadtests.swarm.scenarios import KEYS
+
+GPU_USD_PER_HOUR = "1.39"
+_STANDIN_KEY = "gsk_loadtest_not_a_secret_of_anyone"
+_COMMAND_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running product: the router's address, that of the bare engine, and key secrets by name."""
+
+    url: str
+    engine_url: str
+    keys: dict[str, str]
+    children: tuple[Child, ...]
+
+    @property
+    def extracts(self) -> bool:
+        """Whether the router has the endpoint for documents."""
+        headers = {"authorization": f"Bearer {self.keys['load']}"}
+        answer = httpx.post(self.url + EXTRACT, json={}, headers=headers, timeout=30, trust_env=False)
+        return answer.status_code not in (404, 405, 501)
+
+
+@contextmanager
+def site(folder: Path, plans: Sequence[Plan], promise: Promise, engine: Sequence[str] = ()) -> Iterator[Site]:
+    """Everything up, for plans whose answers both fakes know; `engine`: further options of the fake engine.
+
+    Raises ChildError when something doesn't come up.
+    """
+    corpus = folder / "corpus.jsonl"
+    save(corpus, dict(pair for plan in plans for pair in plan.answers).items())
+    options = ("--corpus", str(corpus), *engine)
+    with sites.engines(sites.fake(*options), folder, ("local",)) as (local,), _cloud(folder, corpus) as (cloud, url):
+        settings = _settings(folder, local.base_url, url, promise)
+        keys = _make_keys(folder, settings)
+        config = folder / "spillway.yaml"
+        child = start(
+            "router",
+            spillway("route", "-c", str(config)),
+            folder / "router.log",
+            {"STANDIN_API_KEY": _STANDIN_KEY},
+            folder,
+        )
+        try:
+            address = sites.listening(child)
+            _await_local(address, keys["load"], child)
+            yield Site(address, local.base_url, keys, (local.child, cloud, child))
+        finally:
+            child.stop(sites.STOP_S)
+
+
+@contextmanager
+def _cloud(folder: Path, corpus: Path) -> Iterator[tuple[Child, str]]:
+    announced = folder / "cloud.json"
+    command = sites.python("loadtests.standin", "--corpus", str(corpus), "--announce", str(announced))
+    # Its own rate limits are not what is measured here.
+    command += ["--tokens-per-minute", "1000000000", "--requests-per-day", "1000000000"]
+    child = start("stand-in cloud", command, folder / "cloud.log", {"STANDIN_API_KEY": _STANDIN_KEY}, sites.ROOT)
+    try:
+        sites.wait(child, sites.START_S, lambda: announced.exists() or None)
+        yield child, str(json.loads(announced.read_text())["url"])
+    finally:
+        child.stop(5.0)
+
+
+def _settings(folder: Path, engine_url: str, cloud_url: str, promise: Promise) -> dict[str, Any]:
+    cloud = {"name": "cloud", "provider": "groq", "base_url": cloud_url, "api_key": "${STANDIN_API_KEY}"}
+    return {
+        "listen": "127.0.0.1:0",
+        "gpu": {"price_per_hour": GPU_USD_PER_HOUR},
+        "backends": [
+            {"name": "local", "provider": "vllm", "local": True, "base_url": engine_url, "model": "demo"},
+            {**cloud, "model": "openai/gpt-oss-20b"},
+        ],
+        "aliases": {"auto": {"chain": ["local", "cloud"]}},
+        "slo": {"ttft_ms": 1000 * promise.ttft_s, "tpot_ms": 1000 * promise.tpot_s},
+        # Load is what is tested; an escalation would send requests away for another reason.
+        "confidence": {"threshold": 0.0, "escalate_to": []},
+        "keys": {"required": True},
+        "ledger": {"url": f"sqlite:///{folder / 'spillway.db'}"},
+    }
+
+
+def _make_keys(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
+    """Keys by name, made with the product's own command, which needs the config file first."""
+    config = folder / "spillway.yaml"
+    config.write_text(yaml.safe_dump(settings, sort_keys=False))
+    found = {}
+    for name in ("load", *KEYS):
+        command = spillway("keys", "create", name, "-c", str(config), "--json")
+        made = subprocess.run(
+            command,
+            env={"STANDIN_API_KEY": _STANDIN_KEY, "PATH": "/usr/bin:/bin"},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_S,
+            check=False,
+        )
+        if made.returncode != 0:
+            raise ChildError(f"no key could be made: {made.stderr[-400:]}")
+        found[name] = str(json.loads(made.stdout)["key"])
+    return found
+
+
+def _await_local(url: str, key: str, child: Child) -> None:
+    """Until the router takes the engine for healthy: the load is about a running product, not about its start."""
+
+    def up() -> bool | None:
+        headers = {"authorization": f"Bearer {key}"}
+        answer = httpx.get(f"{url}/ready", headers=headers, timeout=10, trust_env=False)
+        return answer.json()["backends"]["local"]["health"] == "up" or None
+
+    sites.wait(child, sites.START_S, up)

@@ -1,0 +1,48 @@
+"""Scaling out by configuration: two real engines, two routers, one ledger, one engine drained under load."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from loadtests.demo.processes import ChildError
+from loadtests.scaleout import sites
+from loadtests.scaleout.trial import Shape, Trial, run
+
+from tests.evidence.results import Measurement, not_measured
+from tests.ledger.postgres_server import ServerMissingError, postgres_server
+
+LOST = "scaleout.lost_requests"
+
+
+def lost_requests(
+    say: Callable[[str], None], starter: sites.Starter = sites.vllm, shape: Shape | None = None
+) -> dict[str, Measurement]:
+    """Requests without a whole answer, while one of two engines is asked to end under load.
+
+    A cap that did not hold over both routers, or a request that the other router can't tell of, is told as a failure.
+    """
+    if starter is sites.vllm and not sites.ENGINE_PYTHON.exists():
+        return {LOST: not_measured("the engine's environment .venv-vllm is missing: run `make install`")}
+    try:
+        with tempfile.TemporaryDirectory(prefix="spillway-scaleout-") as folder, postgres_server() as server:
+            trial = run(starter, server.new_database(), Path(folder), shape or Shape(), say)
+    except (ChildError, ServerMissingError) as error:
+        return {LOST: not_measured(str(error)[-600:])}
+    details = {**dataclasses.asdict(trial), "budget_held": trial.budget_held}
+    if reason := _broken(trial):
+        return {LOST: Measurement(None, 0, {"reason": reason, **details})}
+    return {LOST: Measurement(float(trial.lost), trial.requests, details)}
+
+
+def _broken(trial: Trial) -> str:
+    """Why a count of lost requests would not speak for the whole promise; empty: it does."""
+    if not trial.budget_held:
+        return f"{trial.paid_usd} USD were spent under a cap of {trial.cap_usd} USD"
+    if trial.found < trial.looked_up:
+        return f"{trial.looked_up - trial.found} requests are unknown to the router that did not serve them"
+    if len(trial.served["before"]) < 2:
+        return f"only {', '.join(trial.served['before'])} served before one engine ended"
+    return ""
