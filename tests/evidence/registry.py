@@ -10,10 +10,12 @@ from tests.evidence import (
     measures_bench,
     measures_demo,
     measures_ledger,
+    measures_loadtest,
     measures_overflow,
     measures_pacing,
     measures_relay,
     measures_report,
+    measures_scaleout,
 )
 from tests.evidence.results import Measurement
 
@@ -43,6 +45,8 @@ GROUPS: tuple[Group, ...] = (
     Group(("ledger.kill9_lost_or_doubled",), measures_ledger.kill9, "about 1 minute"),
     Group(("ledger.powercut_lost",), measures_ledger.powercut, "about 20 s"),
     Group(measures_ledger.SPEED, measures_ledger.speed, "about 40 s; wants a quiet machine"),
+    Group((measures_loadtest.RUNS_GREEN,), measures_loadtest.runs_green, "about 4 minutes; needs locust: `make loadtest`"),
+    Group((measures_scaleout.LOST,), measures_scaleout.lost_requests, "about 5 minutes; starts two engines"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
 )
 
