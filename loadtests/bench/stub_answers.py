@@ -19,13 +19,22 @@ _JSON = b"application/json"
 _PROMPT_TOKENS = 250
 
 
-def _chunk_body(model: str, delta: dict[str, str], finish: str | None) -> dict[str, Any]:
+def _scores(text: str, number: int, alternatives: int) -> dict[str, Any]:
+    """Log-probabilities of one token as vLLM writes them, with so many alternatives."""
+    chosen = -0.001 * (1 + number % 97)
+    ranks = [{"token": text, "logprob": chosen - rank * 4.3, "bytes": [*text.encode()]} for rank in range(alternatives)]
+    return {"content": [{"token": text, "logprob": chosen, "bytes": [*text.encode()], "top_logprobs": ranks}]}
+
+
+def _chunk_body(
+    model: str, delta: dict[str, str], finish: str | None, scores: dict[str, Any] | None = None
+) -> dict[str, Any]:
     return {
         "id": "chatcmpl-stub",
         "object": "chat.completion.chunk",
         "created": 1_790_000_000,
         "model": model,
-        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}],
+        "choices": [{"index": 0, "delta": delta, "logprobs": scores, "finish_reason": finish}],
     }
 
 
@@ -47,11 +56,13 @@ def _usage(completion_tokens: int) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What makes two streams byte for byte the same, so that their frames are built once."""
+    """What makes two streams byte for byte the same, so that their frames are built once. `alternatives`: per token,
+    with its log-probability; None where none were asked for."""
 
     events: int
     event_bytes: int
     include_usage: bool
+    alternatives: int | None = None
 
 
 class Frames:
@@ -85,10 +96,10 @@ class Frames:
         if known is not None:
             return known
         frames = [_event(_chunk_body(self._model, {"role": "assistant", "content": ""}, None))]
-        frames += [
-            _event(_chunk_body(self._model, {"content": event_text(number, shape.event_bytes)}, None))
-            for number in range(shape.events)
-        ]
+        texts = [event_text(number, shape.event_bytes) for number in range(shape.events)]
+        for number, text in enumerate(texts):
+            scores = None if shape.alternatives is None else _scores(text, number, shape.alternatives)
+            frames.append(_event(_chunk_body(self._model, {"content": text}, None, scores)))
         frames.append(_event(_chunk_body(self._model, {}, "stop")))
         if shape.include_usage:
             usage = _chunk_body(self._model, {}, None) | {"choices": [], "usage": _usage(shape.events)}

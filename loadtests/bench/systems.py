@@ -185,6 +185,8 @@ class Spillway:
     name: str = "spillway"
     what: str = "Python, everything on: key, decision, backlog, durable ledger"
     binary: Path = Path(sys.executable).with_name("spillway")
+    confident: bool = False
+    """Scores every stream of the local engine, which is sure enough of all of them."""
 
     def prepare(self) -> str:
         if not self.binary.exists():
@@ -196,7 +198,10 @@ class Spillway:
 
     def command(self, place: Place) -> Command:
         file = place.scratch / "spillway.yaml"
-        file.write_text(yaml.safe_dump(_spillway_config(place)))
+        config = _spillway_config(place)
+        if self.confident:
+            config["confidence"] = {"threshold": 0.1, "escalate_to": ["cloud"]}
+        file.write_text(yaml.safe_dump(config))
         made = self._run("keys", "create", "bench", "--json", "--config", str(file))
         if made.returncode != 0:
             raise Unavailable(f"`spillway keys create` failed: {(made.stderr or made.stdout).strip()[-300:]}")
@@ -240,5 +245,6 @@ _ALL: tuple[System, ...] = (
     LiteLlm("litellm-1.80", "Python, an older LiteLLM"),
     AsgiRelay(),
     Spillway(),
+    Spillway("spillway-confident", "the same, streams scored and their first tokens held", confident=True),
 )
 SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}

@@ -162,7 +162,8 @@ class Connection(asyncio.Protocol):
             self._pending = [self._frames.whole]
             return
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        frames = self._frames.stream(Shape(directive.events, directive.event_bytes, usage))
+        alternatives = int(body.get("top_logprobs") or 0) if body.get("logprobs") else None
+        frames = self._frames.stream(Shape(directive.events, directive.event_bytes, usage, alternatives))
         self._pending = frames
         self._step_s = directive.step_ms / 1000
         self._gap_s = directive.pace_ms / 1000 / max(1, directive.events)

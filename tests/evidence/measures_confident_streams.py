@@ -1,0 +1,93 @@
+"""What scoring a stream costs: CPU per streamed event with confidence on and off, in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import uvloop
+from loadtests.bench.report import ratio
+from loadtests.bench.run import Plan, measure
+from loadtests.bench.scenarios import BURST8, PACED200, Scenario
+from loadtests.bench.systems import SYSTEMS, System
+
+from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.upstream import BEAT_S
+from tests.evidence.results import Measurement, not_measured
+from tests.proxy.harness import MESSAGES, Router, cloud, local, routing, settings
+from tests.proxy.streams import data, delta
+
+OVERHEAD = "bench.confidence_stream_overhead"
+ROUNDS = 3
+HELD = (1, 4, 16, 64)
+TRIALS = 20
+OFF, ON = "spillway", "spillway-confident"
+
+
+def overhead(
+    say: Callable[[str], None],
+    systems: Sequence[System] = (SYSTEMS[OFF], SYSTEMS[ON]),
+    scenarios: Sequence[Scenario] = (PACED200, BURST8),
+    rounds: int = ROUNDS,
+) -> dict[str, Measurement]:
+    """CPU per event of the first scenario, on / off; the others in the details. `n`: scored streams."""
+    run = measure(Plan(systems, scenarios, rounds, quick=False), say).as_json()
+    off, on = (system.name for system in systems)
+    missing = {name: reason for name, reason in run["skipped"].items() if name in (off, on)}
+    if missing:
+        return {OVERHEAD: not_measured(str(missing))}
+    found = {scenario.name: ratio(run, on, off, scenario.name) for scenario in scenarios}
+    value = found[scenarios[0].name]
+    details = {
+        "ratio": {name: round(known, 3) for name, known in found.items() if known is not None},
+        "cpu_us_per_event": {s.name: {name: _per_event(run, name, s) for name in (off, on)} for s in scenarios},
+        "decisions": {name: run["systems"][name]["scenarios"][scenarios[0].name]["decisions"] for name in (off, on)},
+    }
+    if value is None:
+        return {OVERHEAD: Measurement(None, 0, {"reason": "streams failed", **details})}
+    details["added_ttft_by_held_tokens"] = added_ttft()
+    streams = run["systems"][on]["scenarios"][scenarios[0].name]["requests"]
+    return {OVERHEAD: Measurement(round(value, 3), streams, details)}
+
+
+def _per_event(run: Mapping[str, Any], name: str, scenario: Scenario) -> float | None:
+    used = run["systems"][name]["scenarios"][scenario.name]["cpu_us_per_request"]
+    return None if used is None else round(used / scenario.events, 2)
+
+
+def added_ttft(held: Sequence[int] = HELD, trials: int = TRIALS) -> dict[str, dict[str, float]]:
+    """Median milliseconds that holding k tokens adds to the time to the first of them, at BEAT_S s per token."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_added_ttft(held, trials))
+
+
+async def _added_ttft(held: Sequence[int], trials: int) -> dict[str, dict[str, float]]:
+    score = {"token": "w", "logprob": -0.01, "top_logprobs": []}
+    choice = {"index": 0, "delta": {"content": "w"}, "logprobs": {"content": [score]}, "finish_reason": None}
+    says = Answer.stream(delta({"role": "assistant", "content": ""})).then(data({"id": "c", "choices": [choice]}))
+    found: dict[str, dict[str, float]] = {}
+    base = 0.0
+    async with FaultUpstream(says) as engine, FaultUpstream() as other:
+        for k in (0, *held):
+            rule = f"confidence: {{threshold: 0.5, escalate_to: [cloud], hold_tokens: {k}}}\n" if k else ""
+            async with routing(settings(local(engine), cloud(other), more=rule)) as router:
+                times = [await _first_content_s(router) for _ in range(trials)]
+            median = statistics.median(times) * 1000
+            if k:
+                found[str(k)] = {"ttft_ms": round(median, 2), "added_ms": round(median - base, 2)}
+            else:
+                base = median
+    return {"off": {"ttft_ms": round(base, 2), "ms_per_token": BEAT_S * 1000}, **found}
+
+
+async def _first_content_s(router: Router) -> float:
+    body = {"model": "auto", "messages": MESSAGES, "stream": True}
+    begun = time.perf_counter()
+    async with router.client.stream("POST", "/v1/chat/completions", json=body) as reply:
+        async for part in reply.aiter_bytes():
+            if b'"content":"w"' in part:
+                break
+        return time.perf_counter() - begun

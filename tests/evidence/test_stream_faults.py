@@ -1,0 +1,81 @@
+"""The evidence of held streams, short, and with seeded faults: the published verdict turns to `falls short`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from loadtests.bench.processes import Command
+from loadtests.bench.scenarios import BURST8
+from loadtests.bench.systems import SYSTEMS, Place
+
+from tests.evidence.measures_confident_streams import OFF, OVERHEAD, added_ttft, overhead
+from tests.evidence.measures_mixed import MIXED, mixed_streams, through_the_router
+from tests.evidence.promises import load_promises
+from tests.evidence.results import Circumstances, judge
+from tests.proxy.harness import Router
+
+TAKEN = Circumstances("make evidence ONLY=confidence.mixed", "2026-01-01T00:00:00Z", {}, {})
+SHORT = replace(BURST8, count=24, events=32)
+
+
+def _quiet(_line: str) -> None:
+    """Nobody watches."""
+
+
+async def stitching(router: Router, fields: dict[str, Any]) -> bytes:
+    """A router that mends an answer that broke off with that of another model."""
+    first = await through_the_router(router, {**fields, "model": "local/m"})
+    return (
+        first if first.endswith(b"[DONE]\n\n") else first + await through_the_router(router, {"model": "cloud/cloud-m"})
+    )
+
+
+def test_no_stream_is_mixed() -> None:
+    promise = replace(load_promises()[MIXED], min_n=200)
+    found = mixed_streams(_quiet, 200)[MIXED]
+    assert judge(promise, found, TAKEN).holds, found.details
+    whose = {kind.split(",")[0] for kind in found.details["replies"]}
+    assert {"weak", "strong"} <= whose
+    assert any("interrupted" in kind for kind in found.details["replies"])
+
+
+def test_a_router_that_stitches_falls_short() -> None:
+    promise = replace(load_promises()[MIXED], min_n=100)
+    found = mixed_streams(_quiet, 100, stitching)[MIXED]
+    assert found.value is not None
+    assert found.value > 0
+    assert not judge(promise, found, TAKEN).holds
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """The bench's minimal relay for the cheap side, so that ours on the other side looks dear."""
+
+    name: str
+    what: str = "seeded fault"
+
+    def prepare(self) -> str:
+        return "-"
+
+    def command(self, place: Place) -> Command:
+        return SYSTEMS["bare"].command(place)
+
+
+def test_scoring_that_costs_too_much_falls_short() -> None:
+    """Confidence on, against a relay that does nothing at all."""
+    promise = load_promises()[OVERHEAD]
+    found = overhead(_quiet, (Slow("bare"), SYSTEMS["spillway-confident"]), (SHORT,), rounds=1)[OVERHEAD]
+    assert found.n > 0, found.details
+    assert not judge(promise, found, TAKEN).holds, found.value
+
+
+def test_both_sides_of_the_overhead_are_measured() -> None:
+    found = overhead(_quiet, (SYSTEMS[OFF], SYSTEMS["spillway-confident"]), (SHORT,), rounds=1)[OVERHEAD]
+    assert found.n > 0, found.details
+    assert found.value is not None
+
+
+def test_holding_more_tokens_costs_more_time_to_the_first() -> None:
+    found = added_ttft((1, 16), trials=3)
+    assert found["16"]["added_ms"] > found["1"]["added_ms"]
