@@ -100,6 +100,6 @@ def _pick(answer: Any, save: Save, why: str) -> str:
         try:
             answer = answer[key]
         except (KeyError, IndexError, TypeError) as error:
-            hint = "nothing was found; ask for less, or pay more" if save.name == "offer" else "has the API changed?"
+            hint = "ask for less, or pay more" if save.name == "offer" else "it may run and cost: look in the console"
             raise DeployError(f"no {save.name} in the answer to `{why}`: {hint}") from error
     return str(answer)

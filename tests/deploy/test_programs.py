@@ -1,0 +1,132 @@
+"""Vast.ai, AWS and Kubernetes through their programs: stand-ins on the PATH that write down what they were given."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.deploy.commands import MODEL, TARGETS, Done, spillway
+
+_STANDIN = """#!{python}
+import json, os, sys
+with open({log!r}, "a") as log:
+    key = os.environ.get("VAST_API_KEY", "")
+    log.write(json.dumps([sys.argv, "" if sys.stdin.isatty() else sys.stdin.read(), key]) + "\\n")
+answers = json.loads({answers!r})
+print(json.dumps(answers.get(sys.argv[1] if len(sys.argv) < 3 else " ".join(sys.argv[1:3]), {{}})))
+sys.exit({status})
+"""
+
+
+def program(folder: Path, name: str, answers: dict[str, object], status: int = 0) -> None:
+    """A stand-in for `name` that answers by its first two words."""
+    (folder / "bin").mkdir(exist_ok=True)
+    file = folder / "bin" / name
+    log = str(folder / "asked.jsonl")
+    file.write_text(_STANDIN.format(python=sys.executable, log=log, answers=json.dumps(answers), status=status))
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+def asked(folder: Path) -> list[tuple[list[str], str, str]]:
+    """What the stand-ins were given: words, standard input, key."""
+    lines = (folder / "asked.jsonl").read_text().splitlines()
+    return [(row[0][1:], row[1], row[2]) for row in map(json.loads, lines)]
+
+
+def deploy(folder: Path, target: str, *more: str, order: bool = True) -> Done:
+    """The usual order for real, against the stand-ins."""
+    words = ("--model", MODEL, "--image", "reg.example/spillway-gpu:0.1.0", *TARGETS[target]) if order else ()
+    env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "VAST_API_KEY": "vast-secret"}
+    return spillway(folder, "deploy", target, *words, "--yes", *more, env=env)
+
+
+def rentals(folder: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(spillway(folder, "rentals", "list", "--json").out)
+    return found
+
+
+def test_vast_takes_the_cheapest_offer(tmp_path: Path) -> None:
+    program(
+        tmp_path, "vastai", {"search offers": [{"id": 77, "dph_total": 0.71}], "create instance": {"new_contract": 4}}
+    )
+    made = deploy(tmp_path, "vast")
+    assert made.status == 0, made.err
+    (search, _, key), (create, _, _) = asked(tmp_path)
+    assert key == "vast-secret"
+    assert "dph_total<=0.80" in search[2]
+    assert search[search.index("--type") + 1] == "bid"
+    assert create[:3] == ["create", "instance", "77"]
+    assert create[create.index("--bid_price") + 1] == "0.80"
+    assert create[-3:] == ["--args", "spillway", "up"]
+    assert "vast-secret" not in json.dumps([search, create]) + made.out
+    assert [(r["source"], r["kind"], r["stopped"]) for r in rentals(tmp_path)] == [("vast", "interruptible", None)]
+    assert deploy(tmp_path, "vast", "--destroy", order=False).status == 0
+    assert asked(tmp_path)[-1][0] == ["destroy", "instance", "4", "--yes"]
+    assert rentals(tmp_path)[0]["stopped"] is not None
+
+
+def test_vast_without_an_offer_rents_nothing(tmp_path: Path) -> None:
+    program(tmp_path, "vastai", {"search offers": []})
+    made = deploy(tmp_path, "vast")
+    assert made.status == 1
+    assert "pay more" in made.err
+    assert len(asked(tmp_path)) == 1
+    assert rentals(tmp_path) == []
+
+
+def test_helm_gets_its_values_by_standard_input(tmp_path: Path) -> None:
+    program(tmp_path, "helm", {})
+    made = deploy(tmp_path, "kubernetes", "--place", "llm")
+    assert made.status == 0, made.err
+    ((words, values, _),) = asked(tmp_path)
+    assert words[:3] == ["upgrade", "--install", "spillway"]
+    assert Path(words[3], "Chart.yaml").is_file()
+    given = yaml.safe_load(values)
+    assert given["image"] == {"repository": "reg.example/spillway-gpu", "tag": "0.1.0"}
+    assert given["providerKeys"] == {"existingSecret": "spillway-provider-keys"}
+    assert yaml.safe_load(given["config"])["gpu"]["name"] == "l4"
+    chart = yaml.safe_load(Path(words[3], "values.yaml").read_text())
+    assert set(given) <= set(chart), "values that the chart doesn't have"
+    assert deploy(tmp_path, "kubernetes", "--destroy", order=False).status == 0
+    assert asked(tmp_path)[-1][0] == ["uninstall", "spillway", "--namespace", "llm", "--wait"]
+
+
+def test_aws_deploys_the_stack(tmp_path: Path) -> None:
+    program(tmp_path, "aws", {"cloudformation describe-stacks": {"Stacks": [{"StackName": "spillway"}]}})
+    made = deploy(tmp_path, "aws", "--place", "eu-central-1")
+    assert made.status == 0, made.err
+    words = asked(tmp_path)[0][0]
+    given = dict(word.split("=", 1) for word in words[words.index("--parameter-overrides") + 1 :])
+    template = _parameters(Path(words[words.index("--template-file") + 1]))
+    assert set(given) <= set(template)
+    assert {name for name, part in template.items() if "Default" not in part} <= set(given)
+    assert given["InstanceType"] == "g4dn.xlarge"
+    assert deploy(tmp_path, "aws", "--destroy", order=False).status == 0
+    assert [row[0][1] for row in asked(tmp_path)[2:]] == ["delete-stack", "wait"]
+    assert asked(tmp_path)[-1][0][-2:] == ["--region", "eu-central-1"]
+
+
+def _parameters(template: Path) -> dict[str, dict[str, object]]:
+    class Loader(yaml.SafeLoader):
+        """CloudFormation's short functions as None."""
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    found: dict[str, dict[str, object]] = yaml.load(template.read_text(), Loader=Loader)["Parameters"]
+    return found
+
+
+@pytest.mark.parametrize(("target", "name"), [("vast", "vastai"), ("aws", "aws"), ("kubernetes", "helm")])
+def test_a_program_that_fails_or_lacks_is_told(tmp_path: Path, target: str, name: str) -> None:
+    words = ("--model", MODEL, "--image", "r/i:1", *TARGETS[target], "--yes")
+    lacking = spillway(tmp_path, "deploy", target, *words, env={"PATH": "/nonexistent", "VAST_API_KEY": "x"})
+    assert f"the program {name} is not installed" in lacking.err
+    program(tmp_path, name, {}, status=3)
+    failed = deploy(tmp_path, target)
+    assert failed.status == 1
+    assert "ended with status 3" in failed.err
+    assert rentals(tmp_path) == []
