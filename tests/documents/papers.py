@@ -1,0 +1,54 @@
+"""Documents and the answers of models to them, for tests."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from spillway_router.testing import Answer
+from spillway_server.demo_model.documents import Document, canonical_json, generate
+
+CLEAN: Document = generate(10_000_000, "clean", "iolmaster_en")
+"""A parser knows its layout."""
+STRANGE: Document = generate(10_000_000, "clean", "letter_en")
+"""No parser knows its layout."""
+
+
+def answer(text: str, confidence: float | None = None, model: str = "m", status: int = 200) -> Answer:
+    """A chat completion with this content. `confidence`: the probability of its least sure value; None: no
+    log-probabilities."""
+    choice: dict[str, Any] = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": "stop",
+        "logprobs": None if confidence is None else {"content": tokens(text, confidence)},
+    }
+    usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
+    return Answer.json(
+        {"id": "c", "object": "chat.completion", "model": model, "choices": [choice], "usage": usage}, status
+    )
+
+
+def tokens(text: str, confidence: float) -> list[dict[str, Any]]:
+    """Tokens of a JSON text, one per character but numerals whole: the first numeral has this probability, the rest is
+    nearly sure."""
+    found: list[dict[str, Any]] = []
+    doubted = False
+    for part in re.findall(r"\d+\.\d+|.", text, re.DOTALL):
+        sure = not (len(part) > 1 and not doubted)
+        doubted = doubted or not sure
+        logprob = -0.001 if sure else math.log(confidence)
+        others = [{"token": part, "logprob": logprob}, {"token": "?", "logprob": math.log1p(-math.exp(logprob))}]
+        found.append({"token": part, "logprob": logprob, "top_logprobs": others})
+    return found
+
+
+def truth(document: Document) -> str:
+    """The right answer."""
+    return canonical_json(document.truth)
+
+
+def wrong(document: Document) -> str:
+    """An answer with a number that doesn't stand in the document."""
+    return canonical_json({**document.truth, "AL": 29.99})

@@ -1,0 +1,176 @@
+"""Parsers on the generator's documents, whose truth is known, and on texts made to hold them up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from spillway_router.documents.declared import Parser, ParserError, load_parsers, read_parser, shipped_parsers
+from spillway_router.documents.parsers import LEFT_OUT, applies, best, parse
+from spillway_router.documents.schemas import shipped_schemas
+from spillway_server.demo_model.documents import HELD_OUT_SEEDS, generate, json_schema
+from spillway_server.demo_model.layouts import LAYOUTS
+
+PARSERS = {parser.name: parser for parser in shipped_parsers()}
+DOCUMENTS = 150
+THRESHOLD = 0.8
+SMALL = """
+name: scale
+schema: weight
+applies_to: ['Scale .*']
+fields:
+  kg: {patterns: ['Weight: {value} kg'], unit: kg, decimal: any, digits: 1, range: [0, 300]}
+  low: {patterns: ['Low: {value} kg'], digits: 1, required: false}
+order: [[low, kg]]
+other_lines: ['Thank you']
+last_line: 'Thank you'
+examples: [{text: "Scale 1\\nWeight: 71.5 kg\\nThank you", values: {kg: 71.5, low: null}}]
+"""
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_parser_reads_its_own_examples(name: str) -> None:
+    parser = PARSERS[name]
+    assert len(parser.examples) >= 2
+    for example in parser.examples:
+        found = best(shipped_parsers(), example.text)
+        assert found is not None
+        assert (found.parser, found.values) == (name, dict(example.values))
+        assert found.confidence >= 0.9
+        for field in found.fields.values():
+            assert field.value is None or field.span is not None
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_clean_documents_of_a_layout_come_out_exactly(name: str) -> None:
+    for seed in HELD_OUT_SEEDS[:DOCUMENTS]:
+        document = generate(seed, "clean", name)
+        found = best(shipped_parsers(), document.text)
+        assert found is not None
+        assert found.values == document.truth, document.text
+        assert found.confidence >= 0.9, found.why
+
+
+def test_what_is_accepted_of_damaged_documents_is_mostly_right(capsys: pytest.CaptureFixture[str]) -> None:
+    """Per layout and noise: exact matches, accepted at 0.8, and right among these; unknown layouts are left alone."""
+    accepted: Counter[str] = Counter()
+    right: Counter[str] = Counter()
+    lines = ["layout         noise      exact  accepted  right of accepted"]
+    for noise in ("clean", "light", "heavy", "truncated"):
+        for name in PARSERS:
+            exact = taken = good = 0
+            for seed in HELD_OUT_SEEDS[:DOCUMENTS]:
+                document = generate(seed, noise, name)
+                found = best(shipped_parsers(), document.text)
+                same = found is not None and found.values == document.truth
+                sure = found is not None and found.confidence >= THRESHOLD
+                exact, taken, good = exact + same, taken + sure, good + (same and sure)
+            lines.append(f"{name:14} {noise:9} {exact / DOCUMENTS:6.3f} {taken / DOCUMENTS:9.3f}  {good} of {taken}")
+            accepted[noise] += taken
+            right[noise] += good
+    for seed in HELD_OUT_SEEDS[:DOCUMENTS]:
+        document = generate(seed, "unseen")
+        if document.layout not in PARSERS:
+            assert best(shipped_parsers(), document.text) is None
+    with capsys.disabled():
+        print("", *lines, sep="\n")
+    assert right["clean"] == accepted["clean"] == DOCUMENTS * len(PARSERS)
+    assert right["truncated"] == accepted["truncated"] > 0
+    assert right["light"] >= 0.88 * accepted["light"] > 0
+    assert accepted["heavy"] <= 0.02 * DOCUMENTS * len(PARSERS)
+
+
+def test_layouts_without_a_parser_are_nobodys() -> None:
+    for name in LAYOUTS.keys() - PARSERS.keys():
+        assert not any(applies(parser, generate(10_000_003, "clean", name).text) for parser in PARSERS.values())
+
+
+def test_the_schema_is_the_one_that_the_demo_model_was_trained_for() -> None:
+    schema = shipped_schemas()["biometry"]
+    assert schema.json_schema == json_schema()
+    assert list(schema.json_schema["properties"]) == list(json_schema()["properties"])  # type: ignore[arg-type]
+
+
+def small() -> Parser:
+    return read_parser(SMALL, "scale.yaml")
+
+
+def test_a_value_outside_its_range_is_doubted() -> None:
+    found = parse(small(), "Scale 1\nWeight: 371.5 kg\nThank you")
+    assert found.values["kg"] == 371.5
+    assert found.confidence == pytest.approx(0.3)
+    assert found.why == ("kg: 371.5 is outside 0 to 300 kg",)
+
+
+def test_two_different_values_are_a_conflict_and_the_same_twice_is_none() -> None:
+    assert parse(small(), "Scale 1\nWeight: 71.5 kg\nWeight: 71,5 kg\nThank you").confidence > 0.9
+    found = parse(small(), "Scale 1\nWeight: 71.5 kg\nWeight: 71.6 kg\nThank you")
+    assert found.confidence == pytest.approx(0.2)
+    assert found.why == ("kg: two different values",)
+
+
+def test_values_in_the_wrong_order_are_doubted() -> None:
+    found = parse(small(), "Scale 1\nWeight: 71.5 kg\nLow: 80.0 kg\nThank you")
+    assert found.confidence == pytest.approx(0.3)
+    assert "kg: in the wrong order with low" in found.why
+
+
+def test_what_is_missing_on_a_whole_page_was_left_out_and_on_a_damaged_one_is_unknown() -> None:
+    whole = parse(small(), "Scale 1\nThank you")
+    assert (whole.fields["kg"].value, whole.fields["kg"].confidence) == (None, LEFT_OUT)
+    cut = parse(small(), "Scale 1\nWeight: 71.5 k")
+    assert cut.confidence < 0.25
+    assert cut.unknown_lines == 1
+    assert "the last line of the layout is missing" in cut.why
+
+
+def test_a_mark_of_no_value_is_a_value() -> None:
+    found = parse(small(), "Scale 1\r\n  Weight:   --- kg  \r\nThank you\r\n")
+    assert found.values == {"kg": None, "low": None}
+    assert found.fields["kg"].span is not None
+    assert found.confidence > 0.9
+
+
+@pytest.mark.timeout(60)
+def test_a_crafted_text_takes_linear_time() -> None:
+    """The classic pattern of exponential time, which RE2 doesn't know; a back-tracking matcher would never end."""
+    parser = read_parser(SMALL.replace("Weight: {value} kg", "(?:(?:a+)+)+{value} kg"), "evil.yaml")
+    found = parse(parser, "Scale 1\n" + "a" * 50_000 + "!")
+    assert found.values["kg"] is None
+
+
+BAD = {
+    "not valid YAML": "fields: [",
+    "Field required": "name: x",
+    "missing )": SMALL.replace("Scale .*", "Scale ("),
+    "no look-around": SMALL.replace("Scale .*", "(?=Scale)"),
+    "add it to macros": SMALL.replace("Weight:", "{nonsense}"),
+    "needs {value}": SMALL.replace("Weight: {value}", "Weight: {any}"),
+    "is no field": SMALL.replace("[[low, kg]]", "[[low, gram]]"),
+    "range is [least, most]": SMALL.replace("[0, 300]", "[300, 0]"),
+    "Extra inputs": SMALL + "colour: red\n",
+    "larger than 64 KiB": SMALL + "#" * 70_000,
+}
+
+
+@pytest.mark.parametrize("told", BAD)
+def test_a_wrong_file_is_told_with_its_name_and_reason(told: str) -> None:
+    with pytest.raises(ParserError) as raised:
+        read_parser(BAD[told], "mine.yaml")
+    assert str(raised.value).startswith("mine.yaml: ")
+    assert told in str(raised.value)
+
+
+def test_own_parsers_stand_beside_the_shipped_ones_or_in_their_place(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(SMALL)
+    (tmp_path / "b.yaml").write_text(SMALL.replace("name: scale", "name: argos_en"))
+    names = [parser.name for parser in load_parsers(tmp_path)]
+    assert sorted(names) == sorted({*PARSERS, "scale"})
+    assert {p.schema for p in load_parsers(tmp_path) if p.name == "argos_en"} == {"weight"}
+    (tmp_path / "c.yaml").write_text(SMALL)
+    with pytest.raises(ParserError, match="two parsers have the name scale"):
+        load_parsers(tmp_path)
+    with pytest.raises(ParserError, match="holds no"):
+        load_parsers(tmp_path / "nowhere")
