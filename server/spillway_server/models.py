@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spillway_server.convert import blessing
 from spillway_server.hardware import Hardware
 from spillway_server.refusal import Refusal
 
@@ -42,7 +43,8 @@ class ModelSpec:
 
     `location` is what vLLM is given (a directory or a hub name); `served_name` is what clients call it; `dtype` is
     the checkpoint's own; `quantisation` is None, awq, gptq, w4a16, int8, fp8, gguf or whatever the checkpoint names;
-    `shape` is None for a hub model that is neither in the table nor on this disk.
+    `shape` is None for a hub model that is neither in the table nor on this disk; `caution` is what to say of a
+    converted model that its quality gate did not bless.
     """
 
     location: str
@@ -51,6 +53,7 @@ class ModelSpec:
     quantisation: str | None
     shape: Shape | None
     tool_parser: str | None = None
+    caution: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -161,7 +164,10 @@ def from_directory(path: Path, served_name: str) -> ModelSpec | Refusal:
             "Use a causal language model's checkpoint (num_hidden_layers, hidden_size, num_attention_heads).",
         )
     family = " ".join([served_name, *config.get("architectures", []), str(config.get("model_type", ""))])
-    return ModelSpec(str(path), served_name, _dtype(config), _quantisation(config), shape, _tool_parser(family))
+    caution = blessing.warning(path)
+    return ModelSpec(
+        str(path), served_name, _dtype(config), _quantisation(config), shape, _tool_parser(family), caution
+    )
 
 
 def _shape(config: dict[str, Any], weights: int, dtype: str) -> Shape:

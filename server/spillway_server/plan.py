@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from spillway_server import arguments
+from spillway_server import adapters, arguments
+from spillway_server.adapters import Adapter
 from spillway_server.arguments import Flag
 from spillway_server.memory import MEAN_TOKENS, Budget, Memory, Row, arithmetic, element_bytes
 from spillway_server.models import DTYPE_BYTES, GIB, T4_CLASS, ModelSpec
@@ -33,7 +34,8 @@ _BFLOAT = {"bfloat16", "bf16"}
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
     """What the user may choose: address (a port, or a Unix socket's path), devices, arguments for vLLM, mean request
-    length in tokens for the arithmetic."""
+    length in tokens for the arithmetic, LoRA adapters beside the model, whether it embeds instead of generating, and
+    whether the engine has the GGUF plugin."""
 
     host: str = "127.0.0.1"
     port: int = 8001
@@ -41,6 +43,9 @@ class PlanOptions:
     devices: int = 1
     vllm_args: tuple[str, ...] = ()
     mean_tokens: int = MEAN_TOKENS
+    adapters: tuple[Adapter, ...] = ()
+    embedding: bool = False
+    gguf_plugin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Plan 
     limits = _limits(profile, model, options, wanted)
     if isinstance(limits, Refusal):
         return limits
-    refusal = _refuse_flags(wanted) or _refuse_model(profile, model) or _refuse_types(profile, limits)
+    refusal = _refuse_flags(wanted) or _refuse_model(profile, model, options) or _refuse_types(profile, limits)
     if refusal:
         return refusal
     warnings = _warnings(profile, model, options)
@@ -151,12 +156,15 @@ def _refuse_flags(wanted: tuple[Flag, ...]) -> Refusal | None:
     return None
 
 
-def _refuse_model(profile: Profile, model: ModelSpec) -> Refusal | None:
+def _refuse_model(profile: Profile, model: ModelSpec, options: PlanOptions) -> Refusal | None:
     capability = profile.compute_capability
-    if model.quantisation == "gguf":
+    if options.embedding and options.adapters:
+        return Refusal("adapters can't be served by an embedding engine.", "Leave --lora or --embed out.")
+    if model.quantisation == "gguf" and (profile.is_cpu or not options.gguf_plugin):
         return Refusal(
             f"{model.location} is a GGUF file, which vLLM no longer reads by itself.",
-            "Convert it with `spillway convert`, or serve the checkpoint it was made from.",
+            "Convert it with `spillway convert`, serve the checkpoint it was made from, or on a GPU install "
+            "vllm-gguf-plugin beside vLLM.",
         )
     if profile.is_cpu and model.quantisation not in _CPU_FORMATS:
         return Refusal(
@@ -184,10 +192,15 @@ def _refuse_types(profile: Profile, limits: _Limits) -> Refusal | None:
 
 
 def _warnings(profile: Profile, model: ModelSpec, options: PlanOptions) -> tuple[str, ...]:
-    found = []
+    found = [model.caution] if model.caution else []
     if profile.compute_capability == (7, 5) and model.shape and model.shape.head_dim != 128:
         found.append(
             f"head size {model.shape.head_dim}: on the T4 only models with head size 128 are known to run well."
+        )
+    if model.quantisation == "gguf":
+        found.append(
+            "vllm-gguf-plugin is much slower than W4A16 (`spillway convert`), and wants the base model's tokenizer: "
+            "--vllm-arg=--tokenizer=OWNER/NAME."
         )
     if model.quantisation == "fp8" and not profile.is_cpu and profile.compute_capability < (8, 9):
         found.append("fp8 weights run without fp8 arithmetic here: a W4A16 or INT8 checkpoint is faster.")
@@ -292,8 +305,12 @@ def _flags(profile: Profile, model: ModelSpec, options: PlanOptions, limits: _Li
         flags.append(Flag("--kv-cache-dtype", (limits.kv_dtype,)))
     if limits.devices > 1:
         flags.append(Flag("--tensor-parallel-size", (str(limits.devices),)))
-    if model.tool_parser:
+    if options.embedding:
+        # Pooling instead of decoding; a model without a pooling head of its own embeds by its last token.
+        flags += [Flag("--runner", ("pooling",)), Flag("--convert", ("embed",))]
+    elif model.tool_parser:
         flags += [Flag("--enable-auto-tool-choice"), Flag("--tool-call-parser", (model.tool_parser,))]
+    flags += [Flag(name, values) for name, values in adapters.argv(options.adapters)]
     return tuple(flags)
 
 

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spillway_server import hardware, models, profiles, settings
+from spillway_server import adapters, firstuse, hardware, models, profiles, settings
 from spillway_server.engine_client import Address
 from spillway_server.events import EngineEvent
 from spillway_server.launcher import Engine, find_engine
 from spillway_server.lifecycle import Rules
+from spillway_server.models import ModelSpec
 from spillway_server.plan import Plan, PlanOptions, make_plan
 from spillway_server.refusal import Refusal
 from spillway_server.supervise import Intervals, Launch, Supervisor
@@ -25,7 +26,8 @@ from spillway_server.supervise import Intervals, Launch, Supervisor
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """What to serve and where. `port` 0 takes a free one; `uds` replaces host and port; `cache_root` is where vLLM
-    keeps compiled code (None: its own default); `device` is auto, gpu or cpu."""
+    keeps compiled code (None: its own default); `device` is auto, gpu or cpu; `loras` are adapters as NAME=DIRECTORY;
+    `embedding` serves /v1/embeddings instead of answers; `converted` is where GGUF files go that were converted."""
 
     model: str = "auto"
     host: str = "127.0.0.1"
@@ -37,6 +39,9 @@ class ServeOptions:
     device: str = "auto"
     log_path: Path = Path("data/engine.log")
     cache_root: Path | None = None
+    loras: tuple[str, ...] = ()
+    embedding: bool = False
+    converted: Path = Path("data/models")
     rules: Rules = field(default_factory=Rules)
     intervals: Intervals = field(default_factory=Intervals)
 
@@ -50,8 +55,11 @@ class Prepared:
     launch: Launch
 
 
-def prepare(options: ServeOptions) -> Prepared | Refusal:
-    """Decide how to serve, or say why it can't be done. Asks NVML and up to a few Pythons; takes about a second."""
+def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: None) -> Prepared | Refusal:
+    """Decide how to serve, or say why it can't be done. Asks NVML and up to a few Pythons; takes about a second.
+
+    A GGUF file that the engine can't read is converted first, minutes for a large one; `say` hears of it.
+    """
     engine = find_engine(options.engine_python, (Path.cwd(), settings.project_root()))
     if isinstance(engine, Refusal):
         return engine
@@ -66,15 +74,31 @@ def prepare(options: ServeOptions) -> Prepared | Refusal:
             "Install the CPU engine: make install ENGINE=cpu.",
         )
     model = models.resolve(options.model, machine, settings.hub_cache())
+    if isinstance(model, ModelSpec) and model.quantisation == "gguf" and not (machine.gpus and engine.gguf_plugin):
+        model = firstuse.converted(Path(model.location), options.converted, say)
     if isinstance(model, Refusal):
         return model
+    beside = adapters.read(options.loras, model.served_name)
+    if isinstance(beside, Refusal):
+        return beside
     port = 0 if options.uds else _claim_port(options.host, options.port)
     if isinstance(port, Refusal):
         return port
-    wanted = PlanOptions(options.host, port, options.uds, options.devices, options.vllm_args)
+    wanted = PlanOptions(
+        host=options.host,
+        port=port,
+        uds=options.uds,
+        devices=options.devices,
+        vllm_args=options.vllm_args,
+        adapters=beside,
+        embedding=options.embedding,
+        gguf_plugin=engine.gguf_plugin,
+    )
     plan = make_plan(profiles.of_machine(machine), model, wanted)
     if isinstance(plan, Refusal):
         return plan
+    for warning in plan.warnings:
+        say(f"warning: {warning}")
     cache = (("VLLM_CACHE_ROOT", str(options.cache_root.absolute())),) if options.cache_root else ()
     host = f"[{options.host}]" if ":" in options.host else options.host
     launch = Launch(
@@ -85,6 +109,7 @@ def prepare(options: ServeOptions) -> Prepared | Refusal:
             plan.served_name,
             options.uds,
             settings.engine_api_key(),
+            options.embedding,
         ),
         log_path=options.log_path,
     )
@@ -92,13 +117,16 @@ def prepare(options: ServeOptions) -> Prepared | Refusal:
 
 
 async def run_server(
-    options: ServeOptions, on_event: Callable[[EngineEvent], None], stop: asyncio.Event | None = None
+    options: ServeOptions,
+    on_event: Callable[[EngineEvent], None],
+    stop: asyncio.Event | None = None,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Refusal | None:
     """Serve until `stop` is set. Answers None after an orderly end, else why it couldn't start or was given up.
 
     Cancelling also ends the engine, before the cancellation goes on.
     """
-    prepared = await asyncio.to_thread(prepare, options)
+    prepared = await asyncio.to_thread(prepare, options, say)
     if isinstance(prepared, Refusal):
         return prepared
     return await run_prepared(prepared, options, on_event, stop)

@@ -112,7 +112,8 @@ def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
         "head_dim": head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": int(header.number("{arch}.context_length")),
-        "rms_norm_eps": float(header.number("{arch}.attention.layer_norm_rms_epsilon")),
+        # GGUF keeps it as float32: 1e-05 comes back as 9.999999747e-06.
+        "rms_norm_eps": float(f"{header.number('{arch}.attention.layer_norm_rms_epsilon'):.6g}"),
         "rope_theta": float(header.value("{arch}.rope.freq_base") or 10_000.0),
         "rope_scaling": _rope_scaling(header, head_dim),
         "tie_word_embeddings": "output.weight" not in names,

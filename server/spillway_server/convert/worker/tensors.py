@@ -91,16 +91,17 @@ def check_complete(header: Header) -> None:
 def dequantised(tensor: Any, header: Header) -> np.ndarray[Any, Any]:
     """The tensor's values as float32, rows in a checkpoint's order. Raises JobError for a type gguf can't decode."""
     try:
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        decoded = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     except (NotImplementedError, ValueError) as error:
         raise JobError(
             f"{tensor.name} is stored as {tensor.tensor_type.name}, which can't be decoded: {error}.",
             "Use a GGUF of another quantisation, such as Q8_0, Q4_K_M or F16.",
         ) from error
+    values: np.ndarray[Any, Any] = decoded.astype(np.float32, copy=False)
     heads = {"attn_q": "head_count", "attn_k": "head_count_kv"}.get(tensor.name.split(".")[-2])
     if header.architecture != "llama" or heads is None:
-        return values.astype(np.float32, copy=False)
-    return halves(values.astype(np.float32, copy=False), int(header.number("{arch}.attention." + heads)))
+        return values
+    return halves(values, int(header.number("{arch}.attention." + heads)))
 
 
 def halves(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:

@@ -1,0 +1,150 @@
+"""The demo model's GGUF, converted and served by real vLLM on the CPU, against the weights it was made from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from loadtests.bench.processes import ROOT, Command, free_port, running
+
+from spillway_server.convert import gate
+from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, exact, generate, prompt
+from tests.evidence.results import Measurement, not_measured
+
+AGREEMENT, DROP = "convert.greedy_agreement", "convert.w4a16_accuracy_drop"
+IDS = (AGREEMENT, DROP)
+GGUF = ROOT / "server/spillway_server/demo_model/weights/gguf/spillway-demo-F16.gguf"
+# The noisy ones have near ties between digits: there a difference between two sets of weights shows first.
+CLEAN, LIGHT = 500, 100
+ANSWER_TOKENS = 120
+ENGINE_LIMIT_S, CONVERT_LIMIT_S = 300, 1500
+SPILLWAY = Path(sys.executable).with_name("spillway")
+
+
+class FailedError(Exception):
+    """A conversion or an engine failed; the message holds its last words."""
+
+
+def documents(clean: int, light: int) -> list[Document]:
+    """Held-out documents, clean ones first."""
+    return [generate(seed) for seed in HELD_OUT_SEEDS[:clean]] + [generate(s, "light") for s in HELD_OUT_SEEDS[:light]]
+
+
+def converted(out: Path, *words: str, gguf: Path = GGUF, samples: int = 60) -> dict[str, object]:
+    """`spillway convert` as a user runs it; what it wrote into spillway.json. Raises FailedError."""
+    command = [str(SPILLWAY), "convert", str(gguf), "--out", str(out), "--gate", "demo", *words]
+    command += ["--gate-samples", str(samples)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CONVERT_LIMIT_S, check=False)
+    file = out / "spillway.json"
+    if not file.exists():
+        raise FailedError(f"the conversion ended with status {done.returncode}: {(done.stdout + done.stderr)[-400:]}")
+    found: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+@contextmanager
+def serving(model: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """`spillway serve` on the CPU until the block ends: base URL and served name. Raises FailedError."""
+    log, port = folder / "serve.log", free_port()
+    argv = (str(SPILLWAY), "serve", "--model", model, "--device", "cpu", "--port", str(port))
+    with running(Command((*argv, "--log", str(folder / "engine.log"))), None, log) as process:
+        base = f"http://127.0.0.1:{port}/v1"
+        yield base, _ready(process, base, log)
+
+
+def _ready(process: subprocess.Popen[bytes], base: str, log: Path) -> str:
+    deadline = time.monotonic() + ENGINE_LIMIT_S
+    with httpx.Client(timeout=20, trust_env=False) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                name = str(client.get(f"{base}/models").raise_for_status().json()["data"][0]["id"])
+                body = {"model": name, "prompt": "1", "max_tokens": 1}
+                client.post(f"{base}/completions", json=body).raise_for_status()
+            except httpx.HTTPError:
+                time.sleep(0.5)
+            else:
+                return name
+    raise FailedError(f"the engine was not ready: {log.read_text(errors='replace')[-400:]}")
+
+
+def answers(base: str, model: str, asked: Sequence[Document]) -> tuple[str, ...]:
+    """Greedy answers in order, without a grammar. Raises FailedError."""
+
+    def ask(document: Document) -> str:
+        body = {"model": model, "messages": prompt(document.text), "temperature": 0, "max_tokens": ANSWER_TOKENS}
+        reply = client.post(f"{base}/chat/completions", json=body).raise_for_status().json()
+        return str(reply["choices"][0]["message"]["content"] or "")
+
+    with httpx.Client(timeout=120, trust_env=False) as client, ThreadPoolExecutor(16) as pool:
+        try:
+            return tuple(pool.map(ask, asked))
+        except httpx.HTTPError as error:
+            raise FailedError(f"the engine at {base} failed: {error!r}") from error
+
+
+def right(given: Sequence[str], asked: Sequence[Document]) -> int:
+    """How many answers are exactly right."""
+    return sum(exact(answer, document.truth) for answer, document in zip(given, asked, strict=True))
+
+
+def conversion(
+    say: Callable[[str], None],
+    *,
+    clean: int = CLEAN,
+    light: int = LIGHT,
+    spoil: Callable[[Path], None] = lambda _folder: None,
+) -> dict[str, Measurement]:
+    """Both promises with three engines one after the other; `spoil` may damage a converted folder (a seeded fault)."""
+    asked = documents(clean, light)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        try:
+            found: dict[str, tuple[str, ...]] = {}
+            verdicts = {}
+            for name, precision in (("unpacked", "16bit"), ("w4a16", "w4a16")):
+                say(f"  converting to {precision}")
+                verdicts[name] = converted(folder / name, "--precision", precision)
+                spoil(folder / name)
+            for name, model in (("original", "demo"), *((name, str(folder / name)) for name in verdicts)):
+                say(f"  {name}: starting the engine, {len(asked)} documents")
+                with serving(model, folder) as (base, served):
+                    found[name] = answers(base, served, asked)
+        except (FailedError, subprocess.TimeoutExpired) as error:
+            failed = not_measured(str(error))
+            return {AGREEMENT: failed, DROP: failed}
+        shutil.rmtree(folder, ignore_errors=True)
+    return _measurements(found, verdicts, asked, clean)
+
+
+def _measurements(
+    found: dict[str, tuple[str, ...]], verdicts: dict[str, dict[str, object]], asked: list[Document], clean: int
+) -> dict[str, Measurement]:
+    shares = {name: right(given[:clean], asked[:clean]) / clean for name, given in found.items()}
+    same = gate.agreement(found["original"], found["unpacked"])
+    agreement = {
+        "clean_documents": clean,
+        "lightly_noised_documents": len(asked) - clean,
+        "clean_exact": {name: round(share, 4) for name, share in shares.items()},
+        "gate": verdicts["unpacked"]["figures"],
+    }
+    drop = {
+        "clean_exact_original": round(shares["original"], 4),
+        "clean_exact_w4a16": round(shares["w4a16"], 4),
+        "same_answers_as_original": round(gate.agreement(found["original"], found["w4a16"]), 4),
+        "recipe": verdicts["w4a16"]["recipe"],
+        "gate": verdicts["w4a16"]["figures"],
+        "blessed": verdicts["w4a16"]["blessed"],
+    }
+    return {
+        AGREEMENT: Measurement(round(same, 4), len(asked), agreement),
+        DROP: Measurement(round(shares["original"] - shares["w4a16"], 4), clean, drop),
+    }
