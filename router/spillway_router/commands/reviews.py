@@ -1,0 +1,184 @@
+"""`spillway reviews`: documents that wait for a person, from the ledger's database."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spillway_router.ledger.reviews import ReviewTable
+
+reviews_app = typer.Typer(no_args_is_help=True, help="Documents that no step was sure of: list, show, decide, learn.")
+IdArgument = Annotated[str, typer.Argument(help="The review's id, rev_...")]
+
+
+@reviews_app.command("list")
+def list_reviews(
+    path: ConfigOption = None,
+    state: Annotated[str, typer.Option(help="open, accepted, corrected, dismissed, or all.")] = "open",
+    schema: Annotated[str, typer.Option(help="Only of this schema.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Most reviews to list.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """The newest reviews."""
+    from spillway_router.documents.reviews import summary
+    from spillway_router.ledger.reviews import ReviewFilter
+
+    if state not in ("open", "accepted", "corrected", "dismissed", "all"):
+        fail("--state must be open, accepted, corrected, dismissed or all")
+    with _table(path) as table:
+        found = table.list(ReviewFilter("" if state == "all" else state, schema, limit=limit))
+    if as_json:
+        typer.echo(json.dumps([summary(record) for record in found], indent=2))
+        return
+    for r in found:
+        sure = "     " if r.confidence is None else f"{r.confidence:.3f}"
+        typer.echo(f"{r.id}  {r.state:9}  {_when(r.created_ms)}  {r.schema_name:12} {r.step:8} {sure}  {r.why}")
+    if not found:
+        typer.echo("no reviews", err=True)
+
+
+@reviews_app.command("show")
+def show_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """One review: the document with its values marked, and how sure each is."""
+    from spillway_router.documents.reviews import shown
+
+    with _table(path) as table:
+        record = table.get(review_id)
+    if record is None:
+        fail(f"no review has the id {review_id}; `spillway reviews list --state all` shows them")
+    found = shown(record)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _print(found)
+
+
+@reviews_app.command("accept")
+def accept_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The values are right as they were read."""
+    _decide(review_id, "accept", None, path, as_json)
+
+
+@reviews_app.command("correct")
+def correct_review(
+    review_id: IdArgument,
+    values: Annotated[
+        list[str], typer.Argument(help="FIELD=VALUE, the value as JSON or as text: AL=23.4 eye=OD K1=null")
+    ],
+    path: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """These fields have other values; the rest is right as it was read."""
+    changes: dict[str, Any] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            fail(f"{text!r} is no FIELD=VALUE")
+        changes[name] = _value(value)
+    _decide(review_id, "correct", changes, path, as_json)
+
+
+@reviews_app.command("dismiss")
+def dismiss_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Nothing can be read there; no label is made of it."""
+    _decide(review_id, "dismiss", None, path, as_json)
+
+
+@reviews_app.command("labels")
+def export_labels(
+    path: ConfigOption = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
+) -> None:
+    """Accepted and corrected answers with their scores as JSON lines, for `spillway calibrate`. No content in them."""
+    from spillway_router.documents.reviews import labels
+
+    count = 0
+    try:
+        with _table(path) as table, nullcontext(sys.stdout) if output is None else output.open("w") as out:
+            for label in labels(table):
+                out.write(json.dumps(label) + "\n")
+                count += 1
+    except OSError as error:
+        fail(f"can't write {output}: {error.strerror or error}; choose another --output")
+    typer.echo(f"{count} labels", err=True)
+
+
+@contextmanager
+def _table(path: str | None) -> Iterator[ReviewTable]:
+    from spillway_router.ledger.base import LedgerError
+
+    ledger = open_ledger(load(path))
+    try:
+        yield ledger.reviews
+    except LedgerError as error:
+        fail(f"ledger: {error}")
+    finally:
+        ledger.close()
+
+
+def _decide(review_id: str, action: str, changes: dict[str, Any] | None, path: str | None, as_json: bool) -> None:
+    from spillway_router.documents.reviews import ReviewError, decision_of, shown
+
+    with _table(path) as table:
+        record = table.get(review_id)
+        if record is None:
+            fail(f"no review has the id {review_id}; `spillway reviews list --state all` shows them")
+        try:
+            decision = decision_of(record, action, changes, int(time.time() * 1000), "cli")
+        except ReviewError as error:
+            fail(str(error))
+        if not table.decide(review_id, decision):
+            fail("somebody decided this review meanwhile")
+        after = table.get(review_id)
+    assert after is not None
+    if as_json:
+        typer.echo(json.dumps(shown(after), indent=2, ensure_ascii=False))
+    else:
+        typer.echo(f"{review_id} {after.state}")
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _when(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    typer.echo(
+        f"{found['id']}  {found['state']}  {_when(found['created_ms'])}  {found['schema']}  {found['request_id']}"
+    )
+    typer.echo(f"why: {found['why']}")
+    if found["document"] is None:
+        typer.echo("the document was removed (documents.keep_days)")
+        return
+    text = Text()
+    for segment in found["highlighted"]:
+        text.append(segment["text"], "bold reverse" if segment["field"] else "")
+        if segment["field"]:
+            text.append(f"[{segment['field'][1:]}]", "dim")
+    Console().print(text)
+    for pointer, field in found["fields"].items():
+        sure = "" if field["confidence"] is None else f"{field['confidence']:.3f}"
+        typer.echo(f"  {pointer[1:]:12} {json.dumps(field['value'], ensure_ascii=False):>14}  {sure:5}  {field['why']}")
+    if found["values"] != found["drafted"]:
+        typer.echo(f"decided: {json.dumps(found['values'], ensure_ascii=False)}")
