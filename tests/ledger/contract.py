@@ -23,6 +23,7 @@ from spillway_router.ledger.base import (
     WriteResult,
 )
 from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
+from spillway_router.ledger.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.keys import KeySpec, KeyStore
 from spillway_router.ledger.reviews import ReviewDecision, ReviewFilter, ReviewRecord
 
@@ -317,6 +318,23 @@ class LedgerContract:
         assert [r.id for r in ledger.reviews.list(ReviewFilter(since_ms=T0 + 3))] == ["rev_6"]
         assert ledger.reviews.list(ReviewFilter(state="accepted")) == ()
         assert (ledger.reviews.count("open"), ledger.reviews.count("dismissed")) == (6, 1)
+
+    def test_feedback_is_kept_and_summed(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        rated = FeedbackRecord("req_1", T0, "k1", "local", "demo", 2, "翻訳 is wrong")
+        ledger.feedback.put(rated)
+        table = reopen().feedback
+        assert table.get("req_1") == rated
+        assert table.get("req_2") is None
+        table.put(FeedbackRecord("req_1", T0 + 1, "k1", "local", "demo", better_id="req_9"))
+        assert ledger.feedback.get("req_1") == replace(rated, ts=T0 + 1, better_id="req_9")
+        table.put(FeedbackRecord("req_1", T0 + 2, "k1", "local", "demo", 5))
+        assert ledger.feedback.get("req_1") == replace(rated, ts=T0 + 2, rating=5, better_id="req_9")
+        for i, rating in enumerate((1, 4, 5, None)):
+            better = "" if rating else "req_8"
+            table.put(FeedbackRecord(f"req_2{i}", T0 + 3, "", "groq", "m", rating, better_id=better))
+        assert table.opinions(T0, T0 + 4) == (Opinion("groq", "m", 3, 2, 10, 1), Opinion("local", "demo", 1, 1, 5, 1))
+        assert table.opinions(T0, T0 + 3) == (Opinion("local", "demo", 1, 1, 5, 1),)
+        assert table.opinions(T0 + 4, T0 + 5) == ()
 
     def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         first = RentalRecord("rent_1", "a100-80", 2, 1_390_000_000, "reserved", T0, None, "cli")

@@ -14,6 +14,7 @@ from spillway_router.core.budget import Period
 from spillway_router.ledger.entries import Entry, Row
 
 if TYPE_CHECKING:
+    from spillway_router.ledger.feedback import FeedbackTable
     from spillway_router.ledger.reviews import ReviewTable
 
 
@@ -220,6 +221,10 @@ class Ledger(KeyTable, RentalTable, Protocol):
     @property
     def reviews(self) -> ReviewTable:
         """Documents that wait for a person."""
+
+    @property
+    def feedback(self) -> FeedbackTable:
+        """What people thought of answers."""
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         """Store the writes in one transaction, in order; one result each, durable where it is None.

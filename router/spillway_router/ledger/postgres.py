@@ -32,6 +32,7 @@ from spillway_router.ledger.base import (
     WriteResult,
 )
 from spillway_router.ledger.entries import Entry, entry_of
+from spillway_router.ledger.feedback import SqlFeedback
 from spillway_router.ledger.migrations import Migration, load_migrations
 from spillway_router.ledger.postgres_schema import migrate
 from spillway_router.ledger.postgres_session import Connection, Place, Session, place_of
@@ -84,9 +85,11 @@ class PostgresLedger(Ledger):
         self._reader = Session(place, REPORT_TIMEOUT_MS, _FOR_SUMS)
         self._desk = Session(place, DESK_TIMEOUT_MS)
         self._keys_revision = RevisionWatch(lambda: int(self._at_desk(KEYS_REVISION)[0][0]))
-        self._reviews = SqlReviews(
-            lambda sql, bound, write: self._at_desk(sql.replace("?", "%s"), bound, repeatable=not write)
-        )
+
+        def execute(sql: str, bound: Sequence[Any], write: bool) -> list[tuple[Any, ...]]:
+            return self._at_desk(sql.replace("?", "%s"), bound, repeatable=not write)
+
+        self._reviews, self._feedback = SqlReviews(execute), SqlFeedback(execute)
 
     @classmethod
     def open(cls, url: str, migrations: Sequence[Migration] | None = None) -> PostgresLedger:
@@ -210,6 +213,11 @@ class PostgresLedger(Ledger):
     def reviews(self) -> SqlReviews:
         """See Ledger.reviews."""
         return self._reviews
+
+    @property
+    def feedback(self) -> SqlFeedback:
+        """See Ledger.feedback."""
+        return self._feedback
 
     def close(self) -> None:
         """See Ledger.close."""

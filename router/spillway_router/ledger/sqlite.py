@@ -32,6 +32,7 @@ from spillway_router.ledger.base import (
     WriteResult,
 )
 from spillway_router.ledger.entries import Entry, entry_of, stored_row
+from spillway_router.ledger.feedback import SqlFeedback
 from spillway_router.ledger.migrations import Migration, load_migrations
 from spillway_router.ledger.queries import (
     ALIVE,
@@ -77,7 +78,7 @@ class SqliteLedger(Ledger):
         self._reader = (readers.rows, Lock())
         self._key_reader = (readers.keys, Lock())
         self._scans = Scans(path, readers.scans)
-        self._reviews = SqlReviews(self._review)
+        self._reviews, self._feedback = SqlReviews(self._at_desk), SqlFeedback(self._at_desk)
 
     @classmethod
     def open(cls, path: Path, migrations: Sequence[Migration] | None = None) -> SqliteLedger:
@@ -224,7 +225,12 @@ class SqliteLedger(Ledger):
         """See Ledger.reviews."""
         return self._reviews
 
-    def _review(self, sql: str, bound: Sequence[Any], write: bool) -> list[tuple[Any, ...]]:
+    @property
+    def feedback(self) -> SqlFeedback:
+        """See Ledger.feedback."""
+        return self._feedback
+
+    def _at_desk(self, sql: str, bound: Sequence[Any], write: bool) -> list[tuple[Any, ...]]:
         if not write:
             return self._read(sql, bound)
         with self._write_lock, translated(self.path), transaction(self._writer):

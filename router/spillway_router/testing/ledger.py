@@ -25,6 +25,7 @@ from spillway_router.ledger.base import (
     WriteResult,
 )
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
+from spillway_router.ledger.feedback import MemoryFeedback
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
 from spillway_router.ledger.reviews import MemoryReviews
 
@@ -48,7 +49,7 @@ class MemoryLedger(Ledger):
         self._keys: dict[str, KeyRecord] = {}
         self._rentals: dict[str, RentalRecord] = {}
         self._revision = 0
-        self._reviews = MemoryReviews()
+        self._reviews, self._feedback = MemoryReviews(), MemoryFeedback()
         self._lock = Lock()
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
@@ -205,6 +206,11 @@ class MemoryLedger(Ledger):
     def reviews(self) -> MemoryReviews:
         """See Ledger.reviews."""
         return self._reviews
+
+    @property
+    def feedback(self) -> MemoryFeedback:
+        """See Ledger.feedback."""
+        return self._feedback
 
     def close(self) -> None:
         """See Ledger.close: there is nothing to close, and what was stored can still be read."""
