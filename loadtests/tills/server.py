@@ -98,10 +98,10 @@ class Tills:
         _, to, _, endpoint = path.split("/", 3)
         till = self.tills.get(to)
         text = body["messages"][-1]["content"] if endpoint == "chat/completions" else body.get("prompt", body.get("input"))
-        plan = {"do": "answer", **json.loads(text).get(to, {})}
+        plan = {"do": "answer", **_plans(text).get(to, {})}
         most = 1000 if till is None else till.most_out
         asked = body.get("max_completion_tokens") or body.get("max_tokens") or most
-        prompt = min(plan.get("prompt", 20), len(text.encode()))
+        prompt = min(plan.get("prompt", 20), len(str(text).encode()))
         out = 0 if endpoint == "embeddings" else min(plan.get("out", 5), asked, most) * body.get("n", 1)
         return Call(
             to,
@@ -169,6 +169,15 @@ class Tills:
             if call.do == "cut" and not cancelled:
                 nano = call.till.price.nano(call.tokens.first(out))
             self.bill.charge(call.to, call.caller_id, nano)
+
+
+def _plans(text: object) -> dict[str, Any]:
+    """What the text tells the tills; others' texts tell them nothing."""
+    try:
+        found = json.loads(str(text))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 _STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

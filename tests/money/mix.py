@@ -52,12 +52,20 @@ def random_place(rng: random.Random, name: str, url: str, provider: str = "") ->
     return Place(name, till, backend)
 
 
-def random_ask(rng: random.Random, places: Sequence[str], model: str, *, failures: float, aborts: float) -> Ask:
+def random_ask(
+    rng: random.Random,
+    places: Sequence[str],
+    model: str,
+    *,
+    failures: float,
+    aborts: float,
+    kinds: Sequence[str] = FAILURES,
+) -> Ask:
     """A request of any kind that tells each till what to do; some fail, some clients leave."""
     kind = rng.choices(("chat", "completions", "embeddings"), (6, 1, 1))[0]
     stream = kind != "embeddings" and rng.random() < 0.5
     leaves = rng.random() < aborts
-    plans = {name: _plan(rng, failures, slow=leaves) for name in places}
+    plans = {name: _plan(rng, failures, kinds, slow=leaves) for name in places}
     text = json.dumps({**plans, "filler": "x" * rng.randrange(200)})
     body: dict[str, Any] = {"model": model}
     if kind == "chat":
@@ -71,13 +79,13 @@ def random_ask(rng: random.Random, places: Sequence[str], model: str, *, failure
     return Ask(_PATHS[kind], body, leave_s=rng.uniform(0.0, 0.12) if leaves else None)
 
 
-def _plan(rng: random.Random, failures: float, *, slow: bool) -> Mapping[str, Any]:
+def _plan(rng: random.Random, failures: float, kinds: Sequence[str], *, slow: bool) -> Mapping[str, Any]:
     prompt, out = rng.randrange(1, 400), rng.randrange(1, MOST_OUT + 1)
     plan: dict[str, Any] = {"prompt": prompt, "out": out, "step": rng.choice((1, 3, 8, 64))}
     plan["cached"] = rng.randrange(prompt) if rng.random() < 0.3 else 0
     plan["reasoning"] = rng.randrange(out) if rng.random() < 0.3 else 0
     if rng.random() < failures:
-        plan["do"] = rng.choice(FAILURES)
+        plan["do"] = rng.choice(kinds)
     if rng.random() < 0.05:
         plan["usage"] = False
     if slow:

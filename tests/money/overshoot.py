@@ -13,7 +13,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Overshoot:
     open_holds: int = 0
     spent_nano: int = 0
     billed_nano: int = 0
+    calls_per_concurrency: dict[int, int] = field(default_factory=dict)
     peak_share: float = 0.0
     """Largest share of a cap that was ever taken; close to 1, or the caps did not bite."""
 
@@ -110,6 +111,7 @@ class _Trial:
         self._follow(found)
         found.seeds += 1
         found.requests += count
+        found.calls_per_concurrency[at_once] = found.calls_per_concurrency.get(at_once, 0) + count
         refused = statuses.count(402)
         found.refused += refused
         found.seeds_with_refusals += refused > 0
@@ -152,13 +154,11 @@ class _Trial:
         gate = asyncio.Semaphore(at_once)
 
         async def one(number: int, asked: Ask) -> int:
+            named = Ask(asked.path, asked.body, token, asked.leave_s)
             async with gate:
-                named = Ask(asked.path, asked.body, token, asked.leave_s)
-                told = await ask(self._urls[number % 2], named)
-                if told.status == 401:  # the routers look for new keys once a second
-                    await asyncio.sleep(0.1)
-                    return await one(number, asked)
-                return told.status
+                while (told := await ask(self._urls[number % 2], named)).status == 401:
+                    await asyncio.sleep(0.1)  # the routers look for new keys once a second
+            return told.status
 
         # The first goes alone, so that all others find the key known.
         first = [await one(number, asks[number]) for number in (0, 1)]

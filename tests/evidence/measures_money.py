@@ -1,0 +1,115 @@
+"""Money end to end: caps under two routers, the ledger against the provider's own bill, holds after crashes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from tests.evidence.results import Measurement
+from tests.ledger.postgres_server import postgres_server
+from tests.money.bill import BillTrial, bill_trial, checked
+from tests.money.overshoot import Overshoot, overshoot_trials
+from tests.money.shards import side_by_side
+
+SEEDS = 200
+REQUESTS = 50_000
+KILLS = 24
+SHARDS = 4
+_VERSIONS = {"sqlite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seeds:
+    where: str
+    seeds: Sequence[int]
+    fault: bool
+
+
+def overshoot(say: Say, seeds: int = SEEDS, processes: int = SHARDS, *, fault: bool = False) -> dict[str, Measurement]:
+    """Most nano-dollars by which any cap was passed, held and spent in the ledger or billed by the provider.
+
+    Every seed runs at one concurrency (1, 8, 64, 256 in turn) on two router processes, on SQLite and on PostgreSQL.
+    `fault` takes holds without looking at the caps (SQLite only).
+    """
+    shards = max(1, processes // 2)
+    parts = [range(seeds)[shard::shards] for shard in range(shards)]
+    jobs = [_Seeds(where, part, fault) for part in parts for where in (("sqlite",) if fault else ("sqlite", "postgres"))]
+    found = side_by_side(_overshoot, jobs, processes) if processes > 1 else [_overshoot(job) for job in jobs]
+    details: dict[str, Any] = {}
+    for where in ("sqlite", "postgres"):
+        mine = [one for job, one in zip(jobs, found, strict=True) if job.where == where]
+        if mine:
+            details[where] = _summed(mine)
+            say(f"  {where}: {details[where]}")
+    reasons = [f"{where}: no cap was ever reached" for where, one in details.items() if not one["seeds_with_refusals"]]
+    if reasons:
+        return {"budget.overshoot": Measurement(None, 0, {"reason": "; ".join(reasons), **details})}
+    worst = max(one.worst_nano for one in found)
+    return {"budget.overshoot": Measurement(worst, seeds, details, _VERSIONS)}
+
+
+def _overshoot(job: _Seeds) -> Overshoot:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if job.where == "sqlite":
+            return overshoot_trials(f"sqlite:///{folder / 'ledger.db'}", folder, job.seeds, _quiet, fault=job.fault)
+        with postgres_server() as server:
+            return overshoot_trials(server.new_database(), folder, job.seeds, _quiet)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bill:
+    requests: int
+    kills: int
+    seed: int
+    forget: int
+
+
+def independent_bill(
+    say: Say, requests: int = REQUESTS, kills: int = KILLS, shards: int = SHARDS, *, forget: int = 0
+) -> dict[str, Measurement]:
+    """Sum over all attempts of what the ledger and the bill differ by, after the bill was reconciled.
+
+    In so many shards, each a router, a ledger and a provider. Attempts whose cost the ledger measured itself must
+    agree before. What `verify` finds and holds left open count as well. `forget`: lines left out of the bill.
+    """
+    jobs = [_Bill(requests // shards, kills // shards, seed, forget) for seed in range(shards)]
+    found = side_by_side(_bill, jobs, shards) if shards > 1 else [_bill(job) for job in jobs]
+    details = _summed(found)
+    say(f"  {details}")
+    value = sum(one.difference_nano + one.measured_difference_nano + one.faults + one.leaked for one in found)
+    return {"ledger.independent_bill_difference": Measurement(value, requests, details, _VERSIONS)}
+
+
+def _bill(job: _Bill) -> BillTrial:
+    with tempfile.TemporaryDirectory() as name:
+        found = bill_trial(Path(name), job.requests, job.kills, job.seed, _quiet, forget=job.forget)
+        checked(Path(name), found)
+    return found
+
+
+def _quiet(_line: str) -> None:
+    """Several at once would only garble each other."""
+
+
+def _summed(found: Iterable[Any]) -> dict[str, Any]:
+    """Counts of several trials together; of what is a share or a worst case the largest."""
+    total: dict[str, Any] = {}
+    for one in found:
+        for name, value in asdict(one).items():
+            if isinstance(value, dict):
+                into = total.setdefault(name, {})
+                for key, count in value.items():
+                    into[str(key)] = into.get(str(key), 0) + count
+            elif name.startswith(("over_", "peak_")):
+                total[name] = max(total.get(name, 0), value)
+            else:
+                total[name] = total.get(name, 0) + value
+    return total

@@ -1,0 +1,214 @@
+"""Mixed requests through a router that is killed again and again: does the ledger equal the provider's own bill?
+
+Streams, whole answers, embeddings; four paid backends that fail in all ways, billed or not, and stop or go on billing
+when a client leaves; a local engine whose unsure answers are escalated. Every so often the router is killed with
+SIGKILL in the middle of everything and another one starts on its ledger.
+
+What a router knows exactly must be exact at once. What it can't know (a client that left, a call whose router died) is
+charged at its bound and then brought to the bill by `spillway ledger reconcile`. In the end every single attempt must
+cost in the ledger what it costs on the bill, to the nano-dollar.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.running import ROOT, SPILLWAY, Spillway
+from tests.money.mix import FAILURES, random_ask, random_place
+from tests.money.parts import Ask, Money, ask, start_router, stop_router, tills, write_config
+
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.orphans import SILENT_MS, close_orphans
+from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.verify import verify
+
+AT_ONCE = 48
+PLACES = {"a": "openai", "b": "generic", "c": "openai", "d": "generic"}
+_KEY = tuple[str, int]
+
+
+@dataclass(slots=True)
+class BillTrial:
+    """`difference_nano`: sum over all attempts of what the ledger and the bill differ by, either way."""
+
+    requests: int = 0
+    statuses: dict[int, int] = field(default_factory=dict)
+    left_early: int = 0
+    kills: int = 0
+    orphans: int = 0
+    attempts: int = 0
+    billed_calls: int = 0
+    bill_nano: int = 0
+    ledger_nano_before: int = 0
+    ledger_nano: int = 0
+    difference_nano: int = 0
+    measured: int = 0
+    """Attempts whose cost the ledger knew by itself, and what these differ by."""
+    measured_difference_nano: int = 0
+    reconciled: int = 0
+    below_bill_before: dict[str, int] = field(default_factory=dict)
+    """Attempts that cost less in the ledger than on the bill before it was reconciled, by the row that closed them:
+    `released` are failures that the provider billed all the same (a 502 after the work)."""
+    faults: int = 0
+    leaked: int = 0
+
+
+def bill_trial(
+    folder: Path, requests: int, kills: int, seed: int, say: Callable[[str], None], *, forget: int = 0
+) -> BillTrial:
+    """Run it. `forget`: leave that many lines of the bill out when reconciling (a seeded fault)."""
+    rng, found = random.Random(seed), BillTrial(requests=requests, kills=kills)
+    config = folder / "spillway.yaml"
+    with tills() as money:
+        places = [random_place(rng, name, money.url, provider) for name, provider in PLACES.items()]
+        money.add({place.name: place.till for place in places})
+        write_config(config, _settings(folder, money.url, [dict(place.backend) for place in places]))
+        asks = [_ask(rng) for _ in range(requests)]
+        started = time.monotonic()
+        for part in range(kills + 1):
+            lives = None if part == kills else int(len(asks) / (kills + 1 - part) * rng.uniform(0.7, 1.3)) + 1
+            router = start_router(config)
+            try:
+                asks = asyncio.run(_send(router, asks, found, lives))
+            finally:
+                stop_router(router, kill=part < kills)
+            found.orphans += _orphans(config, folder)
+            sent = sum(found.statuses.values())
+            say(f"  {sent} requests, {part + 1} routers, {sent / (time.monotonic() - started):.0f}/s")
+        _compare(config, folder, _settled_bill(money), found, forget)
+    return found
+
+
+def _settings(folder: Path, url: str, backends: list[dict[str, Any]]) -> Mapping[str, Any]:
+    engine = {"name": "engine", "provider": "vllm", "local": True, "base_url": f"{url}/engine/v1", "model": "m"}
+    return {
+        "ledger": {"url": f"sqlite:///{folder / 'ledger.db'}"},
+        "backends": [engine, *backends],
+        "aliases": {
+            "paid": {"chain": ["a", "b", "c"]},
+            "other": {"chain": ["d", "c", "b"]},
+            "unsure": {"chain": ["engine", "d"]},
+        },
+        "confidence": {"threshold": 0.8, "escalate_to": ["a", "d"]},
+        "budgets": [{"scope": "all", "period": "month", "limit_usd": "100000"}],
+        "limits": {"answer_s": 60},
+    }
+
+
+def _ask(rng: random.Random) -> Ask:
+    model = rng.choices(("paid", "other", "unsure"), (5, 3, 2))[0]
+    return random_ask(rng, list(PLACES), model, failures=0.12, aborts=0.12, kinds=(*FAILURES, "gateway"))
+
+
+async def _send(router: Spillway, asks: list[Ask], found: BillTrial, lives: int | None) -> list[Ask]:
+    """Send these, some at once, until the router is killed after so many answers; returns what was not sent."""
+    url, gate = router.url, asyncio.Semaphore(AT_ONCE)
+    left: list[Ask] = []
+    done = 0
+
+    async def one(asked: Ask) -> None:
+        nonlocal done
+        async with gate:
+            if done == lives:
+                left.append(asked)
+                return
+            told = await ask(url, asked)
+        found.statuses[told.status] = found.statuses.get(told.status, 0) + 1
+        found.left_early += not told.stayed
+        if done != lives:
+            done += 1
+            if done == lives:
+                router.process.kill()
+
+    await asyncio.gather(*map(one, asks))
+    return left
+
+
+def _orphans(config: Path, folder: Path) -> int:
+    """What another router's upkeep does once the dead one was silent for long enough."""
+    ledger = open_ledger(f"sqlite:///{folder / 'ledger.db'}")
+    try:
+        return len(close_orphans(ledger, int(time.time() * 1000) + SILENT_MS + 1))
+    finally:
+        ledger.close()
+
+
+def _settled_bill(money: Money) -> list[tuple[str, str, int]]:
+    """The bill once it grows no more: calls whose router died go on at the provider for a moment."""
+    lines, before = money.bill(), -1
+    while len(lines) != before:
+        before = len(lines)
+        time.sleep(1.0)
+        lines += money.bill(len(lines))
+    return lines
+
+
+def _compare(config: Path, folder: Path, lines: list[tuple[str, str, int]], found: BillTrial, forget: int) -> None:
+    bill: dict[_KEY, int] = {}
+    for _, call, nano in lines:
+        request_id, _, attempt = call.rpartition(".")
+        key = (request_id, int(attempt or 0))
+        bill[key] = bill.get(key, 0) + nano
+    found.billed_calls, found.bill_nano = len(lines), sum(bill.values())
+    costs, closing = _costs(folder)
+    found.attempts, found.ledger_nano_before = len(closing), sum(costs.values())
+    for key, row in closing.items():
+        if row.status == "ok":
+            found.measured += 1
+            found.measured_difference_nano += abs(costs[key] - bill.get(key, 0))
+        if costs[key] < bill.get(key, 0):
+            found.below_bill_before[row.kind] = found.below_bill_before.get(row.kind, 0) + 1
+    open_ends = {key: 0 for key, row in closing.items() if row.status not in ("ok", "discarded") and not row.local}
+    wanted = list({**open_ends, **bill}.items())
+    found.reconciled = _reconcile(config, folder, wanted[forget:])
+    costs, closing = _costs(folder)
+    found.ledger_nano = sum(costs.values())
+    found.difference_nano = sum(abs(costs.get(key, 0) - bill.get(key, 0)) for key in costs.keys() | bill.keys())
+
+
+def _costs(folder: Path) -> tuple[dict[_KEY, int], dict[_KEY, Entry]]:
+    """Of every attempt: nano-dollars of all its rows, and the row that closed it."""
+    costs: dict[_KEY, int] = {}
+    closing: dict[_KEY, Entry] = {}
+    ledger = open_ledger(f"sqlite:///{folder / 'ledger.db'}")
+    try:
+        for entry in ledger.entries_between(0, 2**62):
+            key = (entry.request_id, entry.attempt_no)
+            if entry.kind in ("charged", "released", "adjusted"):
+                costs[key] = costs.get(key, 0) + entry.amount_nano
+            if entry.kind in ("charged", "released"):
+                closing[key] = entry
+    finally:
+        ledger.close()
+    return costs, closing
+
+
+def _reconcile(config: Path, folder: Path, bill: Iterable[tuple[_KEY, int]]) -> int:
+    """`spillway ledger reconcile` with the provider's bill; returns how many charges it changed."""
+    file = folder / "bill.csv"
+    with file.open("w", encoding="utf-8", newline="") as out:
+        table = csv.writer(out)
+        table.writerow(("request_id", "attempt_no", "cost_nano"))
+        table.writerows((*key, nano) for key, nano in bill)
+    command = [SPILLWAY, "ledger", "reconcile", str(file), "-c", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    return next((int(line.split()[0]) for line in done.stdout.splitlines() if line.endswith("  adjusted")), 0)
+
+
+def checked(folder: Path, found: BillTrial) -> None:
+    """What `verify` finds wrong in the end, and holds that are still open."""
+    ledger = open_ledger(f"sqlite:///{folder / 'ledger.db'}")
+    try:
+        found.faults = verify(ledger).fault_count
+        found.leaked = len(ledger.open_reservations(0, 2**62))
+    finally:
+        ledger.close()
