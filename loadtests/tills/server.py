@@ -97,7 +97,9 @@ class Tills:
     def _call(self, path: str, caller_id: str, body: dict[str, Any]) -> Call:
         _, to, _, endpoint = path.split("/", 3)
         till = self.tills.get(to)
-        text = body["messages"][-1]["content"] if endpoint == "chat/completions" else body.get("prompt", body.get("input"))
+        text = (
+            body["messages"][-1]["content"] if endpoint == "chat/completions" else body.get("prompt", body.get("input"))
+        )
         plan = {"do": "answer", **_plans(text).get(to, {})}
         most = 1000 if till is None else till.most_out
         asked = body.get("max_completion_tokens") or body.get("max_tokens") or most
@@ -188,7 +190,11 @@ def _left(reader: asyncio.StreamReader) -> bool:
 
 
 def _whole(status: int, body: bytes) -> bytes:
-    return b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+    return b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        status,
+        len(body),
+        body,
+    )
 
 
 def _chunk(data: bytes) -> bytes:

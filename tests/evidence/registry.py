@@ -51,8 +51,11 @@ GROUPS: tuple[Group, ...] = (
     Group(("ledger.powercut_lost",), measures_ledger.powercut, "about 20 s"),
     Group(measures_ledger.SPEED, measures_ledger.speed, "about 40 s; wants a quiet machine"),
     Group(("budget.overshoot",), measures_money.overshoot, "about 5 minutes; starts PostgreSQL"),
-    Group(("ledger.independent_bill_difference",), measures_money.independent_bill, "about 10 minutes"),
-    Group((measures_loadtest.RUNS_GREEN,), measures_loadtest.runs_green, "about 4 minutes; needs locust: `make loadtest`"),
+    Group(("budget.leaked_reservations",), measures_money.leaked, "about 3 minutes; starts PostgreSQL"),
+    Group(("ledger.independent_bill_difference",), measures_money.independent_bill, "about 3 minutes"),
+    Group(
+        (measures_loadtest.RUNS_GREEN,), measures_loadtest.runs_green, "about 4 minutes; needs locust: `make loadtest`"
+    ),
     Group((measures_scaleout.LOST,), measures_scaleout.lost_requests, "about 5 minutes; starts two engines"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),

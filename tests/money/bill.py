@@ -21,14 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.running import ROOT, SPILLWAY, Spillway
-from tests.money.mix import FAILURES, random_ask, random_place
-from tests.money.parts import Ask, Money, ask, start_router, stop_router, tills, write_config
-
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans
 from spillway_router.ledger.url import open_ledger
 from spillway_router.ledger.verify import verify
+from tests.e2e.running import ROOT, SPILLWAY, Spillway
+from tests.money.mix import FAILURES, random_ask, random_place
+from tests.money.parts import Ask, Money, ask, start_router, stop_router, tills, write_config
 
 AT_ONCE = 48
 PLACES = {"a": "openai", "b": "generic", "c": "openai", "d": "generic"}
@@ -105,7 +104,7 @@ def _settings(folder: Path, url: str, backends: list[dict[str, Any]]) -> Mapping
 
 def _ask(rng: random.Random) -> Ask:
     model = rng.choices(("paid", "other", "unsure"), (5, 3, 2))[0]
-    return random_ask(rng, list(PLACES), model, failures=0.12, aborts=0.12, kinds=(*FAILURES, "gateway"))
+    return random_ask(rng, list(PLACES), model, failures=0.05, aborts=0.12, kinds=(*FAILURES, "gateway"))
 
 
 async def _send(router: Spillway, asks: list[Ask], found: BillTrial, lives: int | None) -> list[Ask]:

@@ -6,13 +6,12 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from tests.proxy.harness import serving
-
 from spillway_router import config
 from spillway_router.ledger.base import Write, WriteResult
 from spillway_router.ledger.sqlite import SqliteLedger
 from spillway_router.runtime import Runtime
 from spillway_router.testing import MemoryLedger
+from tests.proxy.harness import serving
 
 
 class Generous(SqliteLedger):

@@ -30,7 +30,9 @@ class Place:
 def random_place(rng: random.Random, name: str, url: str, provider: str = "") -> Place:
     """A backend with random prices. One in three has a price per request."""
     provider = provider or rng.choice(list(_PROVIDERS))
-    prices = {part: f"{rng.randrange(1, 20_000_000) / 10**6:.6f}" for part in ("input", "output", "cached", "reasoning")}
+    prices = {
+        part: f"{rng.randrange(1, 20_000_000) / 10**6:.6f}" for part in ("input", "output", "cached", "reasoning")
+    }
     per_request = f"{rng.randrange(10**6) / 10**9:.9f}" if rng.random() < 0.3 else "0"
     till = {"price": {**prices, "request": per_request}, "on_cancel": _PROVIDERS[provider], "most_out": MOST_OUT}
     price = {

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.money.caps import Watch
-from tests.money.mix import Place, random_ask, random_place
-from tests.money.parts import LIMIT_S, Ask, Money, ask, start_router, stop_router, tills, write_config
 
 from spillway_router.core.tariff import usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import entry_of
 from spillway_router.ledger.keys import KeySpec, KeyStore
 from spillway_router.ledger.url import open_ledger
+from tests.money.caps import Watch
+from tests.money.mix import Place, random_ask, random_place
+from tests.money.parts import LIMIT_S, Ask, Money, ask, start_router, stop_router, tills, write_config
 
 AT_ONCE = (1, 8, 64, 256)
 REQUESTS = {1: 12, 8: 32, 64: 96, 256: 288}

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import yaml
+
 from tests.e2e.running import ROOT, SPILLWAY, STOP_LIMIT_S, Spillway
 
 LIMIT_S = 120.0

@@ -1,0 +1,74 @@
+"""Child of the leak trials: the money side of a router, paid calls at once in every stage, until it is killed.
+
+Each stage is told before it begins: holding, sent, streaming, settling. `settled` comes with its cost once it is on disk.
+With `deaf` nobody but this process closes its holds: it says that it lives, far into the future. A seeded fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from itertools import count
+from multiprocessing.connection import Connection
+
+from spillway_router.core.attribution import WorkCoefficients
+from spillway_router.core.budget import BudgetLine
+from spillway_router.core.tariff import Usage
+from spillway_router.ledger.accounts import Accounts, Ended, Hold, Why
+from spillway_router.ledger.orphans import SILENT_MS
+from spillway_router.ledger.upkeep import Upkeep
+from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.writer import LedgerWriter
+from tests.core.scenes import GROQ, facts
+
+AT_ONCE = 6
+BOUND = 100_000
+WHY = Why("overflow", ("queue",))
+
+
+def spend(url: str, name: str, seed: int, told: Connection, deaf: bool = False) -> None:
+    """Hold, send and settle calls on the ledger of this URL until killed; tell each stage as a line."""
+    asyncio.run(_spend(url, name, random.Random(seed), told.fileno(), deaf))
+
+
+async def _spend(url: str, name: str, rng: random.Random, told: int, deaf: bool) -> None:
+    ledger = open_ledger(url)
+    writer = LedgerWriter(ledger)
+    accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, name)
+    accounts.load(ledger, [BudgetLine("all", "month", 10**15)])
+    upkeep = Upkeep(ledger, accounts, name, time.time)
+    upkeep.start()
+    if deaf:
+        ledger.alive(name, int(time.time() * 1000) + 1000 * SILENT_MS)
+    numbers = count()
+
+    def tell(stage: str, request: str, nano: int = 0) -> None:
+        os.write(told, f"{stage} {request} {nano}\n".encode())
+
+    async def call(request: str) -> None:
+        tell("holding", request)
+        hold = await accounts.hold(facts(request_id=request), GROQ, WHY, 1, BOUND)
+        assert isinstance(hold, Hold), hold
+        tell("sent", request)
+        await asyncio.sleep(rng.expovariate(2000))
+        tell("streaming", request)
+        await asyncio.sleep(rng.expovariate(1000))
+        tell("settling", request)
+        how = rng.random()
+        if how < 0.2:
+            ended = Ended("error", None, billed=False)
+        elif how < 0.3:
+            ended = Ended("aborted", None, billed=True)
+        else:
+            ended = Ended("ok", Usage(rng.randrange(1000), rng.randrange(100)))
+        amount, durable = accounts.settle(hold, GROQ, ended)
+        if durable is not None and await durable is None:
+            tell("settled", request, amount)
+
+    async def calls() -> None:
+        while True:
+            await call(f"{name}-{next(numbers)}")
+
+    await asyncio.gather(*(calls() for _ in range(AT_ONCE)))

@@ -1,0 +1,134 @@
+"""Crashes: a router's money side is killed with SIGKILL in any stage of its calls; is any of the money held for ever?
+
+After each crash two other routers do their upkeep at once, at a time at which the dead one has been silent for long
+enough (their clock is an argument, nobody waits). Then no reservation may be open, no attempt closed twice, what was
+acknowledged as settled must cost what was told, and nothing may cost more than its bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from spillway_router.core.attribution import WorkCoefficients
+from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.orphans import SILENT_MS
+from spillway_router.ledger.upkeep import Upkeep
+from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.verify import verify
+from spillway_router.ledger.writer import LedgerWriter
+from tests.money import crash_child
+
+WAIT_S = 60
+
+
+@dataclass(slots=True)
+class Leaks:
+    """What went wrong in so many crashes; `stages` counts what the calls that died were doing."""
+
+    crashes: int = 0
+    calls: int = 0
+    orphans: int = 0
+    stages: dict[str, int] = field(default_factory=dict)
+    leaked: int = 0
+    closed_twice: int = 0
+    wrong_cost: int = 0
+    faults: int = 0
+
+
+def leak_trials(url: str, crashes: int, seed: int, say: Callable[[str], None], *, deaf: bool = False) -> Leaks:
+    """Kill so many on the ledger of this URL, each after a random number of stages."""
+    rng, found = random.Random(seed), Leaks()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([crash_child.__name__])
+    survivors = [open_ledger(url) for _ in range(2)]
+    log = logging.getLogger("spillway")
+    level = log.level
+    log.setLevel(logging.ERROR)  # every crash would say what it left
+    try:
+        for crash in range(crashes):
+            name = f"t{seed}-{crash}"
+            lines = _killed(context, url, name, rng, deaf)
+            before = survivors[0].open_reservations(0, 2**62)
+            found.orphans += len(before)
+            _upkeep(survivors)
+            found.leaked += len(survivors[0].open_reservations(0, 2**62))
+            _check(survivors[0], lines, found)
+            found.crashes += 1
+            if crash % 100 == 99:
+                say(f"  {crash + 1} crashes, {found.orphans} calls orphaned, {found.leaked} leaked")
+        found.faults = verify(survivors[0]).fault_count
+    finally:
+        log.setLevel(level)
+        for ledger in survivors:
+            ledger.close()
+    return found
+
+
+def _killed(
+    context: multiprocessing.context.ForkServerContext, url: str, name: str, rng: random.Random, deaf: bool
+) -> list[list[str]]:
+    """Start a child, kill it after a random number of stages; returns what it told."""
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=crash_child.spend, args=(url, name, rng.randrange(2**30), sending, deaf))
+    child.start()
+    sending.close()
+    lines = os.fdopen(os.dup(receiving.fileno()), "rb")
+    try:
+        seen = [lines.readline() for _ in range(rng.randrange(1, 80))]
+        time.sleep(rng.random() * 0.003)  # not always right after it told something
+        child.kill()
+        seen += lines.readlines()
+    finally:
+        child.kill()
+        child.join(WAIT_S)
+        lines.close()
+        receiving.close()
+    return [line.decode().split() for line in seen if line.endswith(b"\n")]
+
+
+def _upkeep(survivors: list[Ledger]) -> None:
+    """One round of upkeep of each survivor, at the same time."""
+    later = time.time() + SILENT_MS / 1000 + 1
+
+    async def tend(ledger: Ledger, name: str) -> None:
+        writer = LedgerWriter(ledger)
+        accounts = Accounts(writer, (), WorkCoefficients(), lambda: later, lambda _alert: None, name)
+        await Upkeep(ledger, accounts, name, lambda: later).tend()
+        await writer.close(WAIT_S)
+
+    threads = [
+        threading.Thread(target=asyncio.run, args=(tend(ledger, f"survivor{n}"),)) for n, ledger in enumerate(survivors)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+
+
+def _check(ledger: Ledger, lines: list[list[str]], found: Leaks) -> None:
+    last: dict[str, tuple[str, int]] = {}
+    for stage, request, nano in lines:
+        last[request] = (stage, int(nano))
+    found.calls += len(last)
+    for request, (stage, nano) in last.items():
+        rows = ledger.entries_of(request)
+        kinds = Counter(row.kind for row in rows)
+        closings = kinds["charged"] + kinds["released"]
+        cost = sum(row.amount_nano for row in rows)
+        found.closed_twice += closings > 1
+        found.leaked += kinds["reserved"] > closings
+        if stage == "settled":
+            found.wrong_cost += cost != nano
+        else:
+            found.stages[stage] = found.stages.get(stage, 0) + 1
+            found.wrong_cost += not 0 <= cost <= crash_child.BOUND
