@@ -1,0 +1,113 @@
+"""`python -m loadtests.gpu_profile`: measure an engine on this machine and keep the result, or show what follows.
+
+measure   start `spillway serve` (or take --base-url), measure, write loadtests/gpu_profiles/<hardware>-<model>.json
+settings  print the part of spillway.yaml that follows from a result file
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from loadtests.bench import machine
+from loadtests.demo.processes import ChildError
+from loadtests.gpu_profile import engine, result
+from loadtests.gpu_profile.engine import Target
+from loadtests.gpu_profile.fit import FitError, Rates, rates
+from loadtests.gpu_profile.probe import TIMEOUT_S, Grid, Probed, ProbeError, Prober
+from spillway_server import hardware as hardware_of
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, add_completion=False)
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Option(help="What `spillway serve` shall serve.")] = "auto",
+    base_url: Annotated[str, typer.Option(help="An engine that runs already, such as http://127.0.0.1:8001/v1.")] = "",
+    flags: Annotated[
+        list[str] | None,
+        typer.Option(help="A set of vLLM flags, space-separated; repeat to measure several profiles."),
+    ] = None,
+    hardware: Annotated[str, typer.Option(help="Name of the hardware; the GPU's own, or the processor's.")] = "",
+    device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
+    concurrency: Annotated[str, typer.Option(help="Requests at once, comma-separated.")] = "1,2,4,8,16,32,64",
+    context: Annotated[int, typer.Option(help="Longest context to measure, tokens.", min=256)] = 4096,
+    output: Annotated[int, typer.Option(help="Output tokens per request.", min=32)] = 96,
+    prompts: Annotated[int, typer.Option(help="Long prompts sent together for the prefill rate.", min=1)] = 8,
+    folder: Annotated[Path, typer.Option(help="Where result files are kept.")] = result.FOLDER,
+) -> None:
+    """Measure throughput, TTFT and TPOT against concurrency, fit the rates, write the result file."""
+    console = Console(highlight=False)
+    loads = tuple(int(part) for part in concurrency.split(","))
+    grid = Grid(loads, context, output, prompts)
+    name = hardware or this_hardware()
+    try:
+        for words in flags or [""]:
+            place: AbstractContextManager[Target]
+            place = (
+                nullcontext(engine.running(base_url, words.split()))
+                if base_url
+                else engine.served(model, words.split(), device)
+            )
+            with place as target:
+                console.print(Text(f"{target.model} on {name}: {' '.join(target.flags) or 'flags not known'}"))
+                probed, found = examine(target, grid, lambda line: console.print(Text(line)))
+            path = result.path_of(name, target.model, folder)
+            versions = {"engine": target.version, "spillway": importlib.metadata.version("spillway")}
+            moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            run = result.run_of(target.flags, probed, found, moment, machine.describe(), versions)
+            result.add(path, name, target.model, run)
+            console.print(Text(f"written to {path}\n{result.settings_of(result.load(path))}"))
+    except (ChildError, ProbeError, FitError, result.ResultError, httpx.HTTPError) as error:
+        console.print(Text(f"Not measured: {error}", style="red"))
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def settings(
+    file: Annotated[Path, typer.Argument(help="A result file.")],
+    run: Annotated[int, typer.Option(help="Which run of the file; -1 is the newest.")] = -1,
+) -> None:
+    """Print the part of spillway.yaml that follows from a result file."""
+    try:
+        typer.echo(result.settings_of(result.load(file), run), nl=False)
+    except (result.ResultError, OSError, IndexError) as error:
+        typer.echo(f"No settings: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def examine(target: Target, grid: Grid, say: Callable[[str], None]) -> tuple[Probed, Rates]:
+    """Measure one engine. Raises ProbeError, FitError."""
+    grid = replace(grid, context=min(grid.context, target.context or grid.context))
+    probed = asyncio.run(_probe(target, grid, say))
+    return probed, rates(probed.prefill_tokens_per_s, probed.decodes)
+
+
+async def _probe(target: Target, grid: Grid, say: Callable[[str], None]) -> Probed:
+    limits = httpx.Limits(max_connections=max(*grid.concurrency, grid.prefill_prompts))
+    async with httpx.AsyncClient(base_url=target.base_url, timeout=TIMEOUT_S, limits=limits, trust_env=False) as client:
+        return await Prober(client, target.model, grid).run(say)
+
+
+def this_hardware() -> str:
+    """The name of this machine's hardware: its GPUs, or its processor and cores."""
+    gpus: Sequence[hardware_of.Gpu] = hardware_of.detect().gpus
+    if gpus:
+        return gpus[0].name if len(gpus) == 1 else f"{len(gpus)}x {gpus[0].name}"
+    told = machine.describe()
+    return f"cpu {told['cpu']} {told['cores']} cores"
+
+
+if __name__ == "__main__":
+    app()
