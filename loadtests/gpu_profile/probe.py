@@ -195,5 +195,6 @@ def _line(row: LoadRow) -> str:
     step = "no steady window" if row.step_s is None else f"step {1000 * row.step_s:.2f} ms"
     return (
         f"{row.sequences:4d} at once, {row.prompt_tokens:.0f} prompt tokens: {row.output_tokens_per_s:,.0f} output "
-        f"tokens/s, first token p50 {1000 * row.ttft_p50_s:.0f} ms, per token p50 {1000 * row.tpot_p50_s:.2f} ms, {step}"
+        f"tokens/s, first token p50 {1000 * row.ttft_p50_s:.0f} ms, per token p50 {1000 * row.tpot_p50_s:.2f} ms, "
+        f"{step}"
     )
