@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.documents.papers import STRANGE, answer, truth, wrong
 from tests.documents.test_extract import ask, setup
 from tests.proxy.harness import Router, error_of, run
 
+from spillway_router.calibration.labelled import read
 from spillway_router.documents.reviews import DAY_MS, QueueRules, ReviewQueue, labels, shown
 from spillway_router.ledger.reviews import ReviewDecision, ReviewRecord
 from spillway_router.testing import MemoryLedger
@@ -65,8 +68,11 @@ def test_accepting_makes_a_label_that_says_right(tmp_path: Path) -> None:
             (label,) = labels(router.ledger.reviews)
             assert (label["task"], label["model"], label["right"]) == ("biometry", "m", True)
             assert label["scores"]["value_min"] < 0
-            assert set(label["fields"].values()) == {True}
+            assert set(label["values"].values()) == {True}
             assert str(STRANGE.truth["id"]) not in str(label)
+            (known,) = read([json.dumps(label)])
+            assert (known.right, known.group) == (True, found["id"])
+            assert known.scores["value_min"] == pytest.approx(label["scores"]["value_min"])
             again = await router.post({"action": "dismiss"}, f"/v1/reviews/{found['review_id']}")
             assert (again.status_code, error_of(again)["code"]) == (409, "conflict")
 
@@ -84,7 +90,7 @@ def test_correcting_makes_a_label_that_says_what_was_wrong(tmp_path: Path) -> No
             assert float(STRANGE.text[start:end]) == STRANGE.truth["AL"]
             (label,) = labels(router.ledger.reviews)
             assert not label["right"]
-            assert [field for field, good in label["fields"].items() if not good] == ["/AL"]
+            assert [field for field, good in label["values"].items() if not good] == ["/AL"]
 
     run(main)
 

@@ -8,12 +8,13 @@ places, the first that no other value has taken is shown, and `sure` is False.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 Scalar = str | float | int | bool | None
+Span = tuple[int, int]
 _NUMBER = re.compile(r"(?<![\d.,])[-+]?\d+(?:[.,]\d+)?(?![\d])")
 _DEEPEST = 64
 
@@ -48,8 +49,10 @@ def pointers(value: Any, pointer: str = "", depth: int = 0) -> Iterator[tuple[st
 
 def places(text: str, values: Mapping[str, Scalar]) -> dict[str, Place]:
     """JSON pointer -> place, for the values that stand in the text. Null, true and false stand nowhere."""
-    numbers = [(Decimal(m.group().replace(",", ".")), m.span()) for m in _NUMBER.finditer(text)]
-    taken: set[tuple[int, int]] = set()
+    numbers: dict[Decimal, list[Span]] = {}
+    for match in _NUMBER.finditer(text):
+        numbers.setdefault(Decimal(match.group().replace(",", ".")), []).append(match.span())
+    taken: set[Span] = set()
     found: dict[str, Place] = {}
     for pointer, value in values.items():
         spans = _spans(text, numbers, value)
@@ -60,14 +63,13 @@ def places(text: str, values: Mapping[str, Scalar]) -> dict[str, Place]:
     return found
 
 
-def _spans(text: str, numbers: Sequence[tuple[Decimal, tuple[int, int]]], value: Scalar) -> list[tuple[int, int]]:
+def _spans(text: str, numbers: Mapping[Decimal, list[Span]], value: Scalar) -> list[Span]:
     if value is None or isinstance(value, bool) or value == "":
         return []
     if isinstance(value, str):
         words = r"\s+".join(re.escape(word) for word in value.split())
         return [m.span() for m in re.finditer(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE)] if words else []
-    wanted = Decimal(repr(value))
-    return [span for number, span in numbers if number == wanted]
+    return numbers.get(Decimal(repr(value)), [])
 
 
 def segments(text: str, found: Mapping[str, Place]) -> list[Segment]:

@@ -8,8 +8,8 @@ Confidence of a field:
     .20   two different values, or not there on a page with unknown lines or without its last line
 
 Confidence of the document: least of its required fields, times .97 for each line that no pattern explains. Damage that
-shows beside the values may also have struck inside them, where a wrong digit can't be seen: of lightly damaged documents
-that were accepted at .8, about one in sixteen is wrong (tests/documents/test_parsers.py prints it per layout).
+shows beside the values may also have struck inside them, where a wrong digit can't be seen: of lightly damaged
+documents that were accepted at .8, about one in thirteen is wrong (tests/documents/test_parsers.py prints it).
 """
 
 from __future__ import annotations

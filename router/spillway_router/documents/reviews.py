@@ -191,13 +191,14 @@ def labels(table: ReviewTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
                 label = orjson.loads(record.label)
                 yield {
                     "id": record.id,
+                    "group": record.request_id,
                     "task": record.schema_name,
                     "model": record.model,
                     "backend": record.backend,
                     "scores": kept["scores"],
                     "confidence": record.confidence,
                     "right": label["right"],
-                    "fields": label["fields"],
+                    "values": label["fields"],
                     "source": "review",
                     "ts_ms": record.decided_ms,
                 }
@@ -214,6 +215,14 @@ class QueueRules:
     keep_days: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Where a document waits: its review's id, or None and why it doesn't."""
+
+    id: str | None
+    why: str = ""
+
+
 class ReviewQueue:
     """The queue for the event loop: its table is asked in threads. `wall` is epoch seconds."""
 
@@ -227,14 +236,20 @@ class ReviewQueue:
         self._table, self._rules, self._wall, self._new_id = table, rules, wall, new_id
         self._task: asyncio.Task[None] | None = None
 
-    async def put(self, waiting: Waiting) -> str | None:
-        """Store a document; its review's id, or None if reviews are off or the queue is full. Raises LedgerError."""
+    async def put(self, waiting: Waiting) -> Queued:
+        """Store a document. Never raises: what was read, and perhaps paid, must reach who asked for it."""
         rules = self._rules()
-        if not rules.on or await asyncio.to_thread(self._table.count, "open") >= rules.most_open:
-            return None
+        if not rules.on:
+            return Queued(None, "reviews are off (documents.reviews)")
         record = record_of(waiting, self._new_id(), self._now_ms())
-        await asyncio.to_thread(self._table.add, record)
-        return record.id
+        try:
+            if await asyncio.to_thread(self._table.count, "open") >= rules.most_open:
+                return Queued(None, f"{rules.most_open} reviews are open (documents.most_open)")
+            await asyncio.to_thread(self._table.add, record)
+        except LedgerError as error:
+            log.warning("a document could not be queued for review: %s", error)
+            return Queued(None, "the review could not be stored; send the document again later")
+        return Queued(record.id)
 
     async def list(self, wanted: ReviewFilter) -> tuple[ReviewRecord, ...]:
         """See ReviewTable.list."""

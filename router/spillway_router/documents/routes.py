@@ -14,7 +14,7 @@ from spillway_router.core.extraction import DocumentExchange
 from spillway_router.core.model import Caller, Refusal
 from spillway_router.core.tariff import usd
 from spillway_router.documents.cascade import CascadeRules, Extraction, Order, extract
-from spillway_router.documents.reviews import ReviewError, ReviewQueue, Waiting, shown, summary
+from spillway_router.documents.reviews import Queued, ReviewError, ReviewQueue, Waiting, shown, summary
 from spillway_router.documents.schemas import Schema, SchemaError, chosen
 from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.reviews import MOST_AT_ONCE, ReviewFilter, ReviewRecord
@@ -179,23 +179,23 @@ async def _answer(desk: _Desk, exchange: DocumentExchange, order: Order, caller:
     status, code = 499, "client_left"
     try:
         found = await extract(exchange, order, desk.rules().cascade)
-        review_id = None
+        queued = Queued(None, "the request asks for no review")
         if found.status == "unsure" and review:
             waiting = Waiting(exchange.request_id, caller.key_id, not exchange.privacy.may_leave, order, found)
-            review_id = await desk.kept(desk.queue.put(waiting))
+            queued = await desk.queue.put(waiting)
         status, code = 200, ""
     except Exception:
-        status, code = 503, "internal_error"
+        status, code = 500, "internal_error"
         raise
     finally:
         exchange.close(status, code)
-    return _reply(exchange, order, found, review_id)
+    return _reply(exchange, order, found, queued)
 
 
-def _reply(exchange: DocumentExchange, order: Order, found: Extraction, review_id: str | None) -> Response:
+def _reply(exchange: DocumentExchange, order: Order, found: Extraction, queued: Queued) -> Response:
     draft, cost = found.draft, usd(found.cost_nano)
     answered = found.status == "answered"
-    state = "answered" if answered else "unsure" if review_id is None else "review"
+    state = "answered" if answered else "unsure" if queued.id is None else "review"
     body = {
         "id": exchange.request_id,
         "object": "document.extraction",
@@ -230,7 +230,8 @@ def _reply(exchange: DocumentExchange, order: Order, found: Extraction, review_i
         ],
         "private": not exchange.privacy.may_leave,
         "privacy_reasons": exchange.privacy.reasons,
-        "review_id": review_id,
+        "review_id": queued.id,
+        "review_why": "" if answered else queued.why,
         "cost_usd": cost,
     }
     headers = {"x-request-id": exchange.request_id, "x-spillway-cost-usd": cost}
