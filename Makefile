@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test check format bench loadtest evidence lock clean install install-dev install-engine install-convert
+.PHONY: help up demo test check format bench loadtest evidence lock clean install install-dev install-engine install-loadtest install-convert
 
 # The first Python from 3.11 to 3.13 that can make environments; 3.11 first, torch's CPU hash is recorded for it.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
@@ -46,7 +46,7 @@ format: install-dev  ## let ruff fix and format
 bench: install  ## CPU time per request and per stream beside other proxies
 	.venv/bin/python -m loadtests.bench
 
-loadtest: install-dev install-loadtest  ## locust on the product with a fake engine, HTML report; SCENARIO="steady burst", COMPARE="vllm=URL"
+loadtest: install-dev install-loadtest  ## locust on the product with a fake engine, HTML report; SCENARIO=NAMES COMPARE=NAME=URL
 	.venv/bin/python -m loadtests.swarm $(SCENARIO) $(foreach other,$(COMPARE),--compare $(other))
 
 evidence: install  ## measure every promise with a number; ONLY=prefix limits it
