@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-from loadtests.confidence.dataset import ANSWERS, FIRST, packed
 from rich.progress import track
 
+from loadtests.confidence.dataset import ANSWERS, FIRST, packed
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, NOISES, generate, prompt
 from spillway_server.demo_model.evaluate import MAX_ANSWER_TOKENS, served_model
 
@@ -38,7 +38,10 @@ def collect(base_url: str, documents: int) -> Iterator[str]:
     jobs = [(FIRST + number, noise) for number in range(documents) for noise in NOISES]
     # The engine closes idle connections after 5 s.
     limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=3.0)
-    with httpx.Client(base_url=base_url, timeout=120.0, limits=limits) as client, ThreadPoolExecutor(CONNECTIONS) as pool:
+    with (
+        httpx.Client(base_url=base_url, timeout=120.0, limits=limits) as client,
+        ThreadPoolExecutor(CONNECTIONS) as pool,
+    ):
         yield from pool.map(lambda job: _ask(client, model, *job), jobs)
 
 

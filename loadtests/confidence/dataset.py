@@ -20,7 +20,6 @@ from typing import Any, TextIO
 
 from spillway_router.calibration.labelled import Labelled, from_tokens, in_share
 from spillway_router.core.confidence import Asked, Token
-
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, NOISES, Document, exact, generate, numeral, prompt
 
 ANSWERS = Path(__file__).with_name("answers.jsonl.gz")

@@ -9,6 +9,7 @@ import json
 
 import typer
 
+from spillway_router.commands.calibrate import calibrate
 from spillway_router.commands.chat import chat
 from spillway_router.commands.check import check
 from spillway_router.commands.deploy import deploy
@@ -26,7 +27,7 @@ from spillway_router.settings import Settings
 from spillway_server import cli as server_cli
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A rented GPU first, the cloud when it spills over.")
-for command in (route, up, check, chat, explain, extract, deploy):
+for command in (route, up, check, chat, explain, extract, deploy, calibrate):
     app.command()(command)
 app.add_typer(keys_app, name="keys")
 app.add_typer(ledger_app, name="ledger")

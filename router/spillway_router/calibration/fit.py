@@ -33,7 +33,7 @@ OUTER, INNER = 5, 3
 FEWEST = 60
 """Labelled rows below which nothing is fitted."""
 RISE = 5e-4
-"""How much a curve rises over a flat stretch, at most: ties broken in the model's order, invisible in the calibration."""
+"""How much a curve rises beyond its last and below its first stretch: ties break in the model's order."""
 
 
 class FitError(Exception):
@@ -114,7 +114,9 @@ def fit(data: Table, tokens: int = 0, candidates: Mapping[str, tuple[Any, ...]] 
     stage = _exported(model, data.names, middles, curve, tokens)
     best, single = _best_single(x, data, folds)
     probabilities = {name: _crossed(raw, data.y, folds) for name, raw in outputs.items()}
-    probabilities["neighbours"] = _held_out(x, data, folds, lambda fx, fy, tx: NEIGHBOURS.fit(fx, fy).predict_proba(tx)[:, 1])
+    probabilities["neighbours"] = _held_out(
+        x, data, folds, lambda fx, fy, tx: NEIGHBOURS.fit(fx, fy).predict_proba(tx)[:, 1]
+    )
     probabilities["best single"] = single
     return Fitted(stage, chosen, probabilities, best)
 
@@ -214,7 +216,7 @@ def _trees(model: GradientBoostingClassifier) -> tuple[tuple[Tree, ...], float]:
         trees.append(
             Tree(
                 tuple(int(f) for f in np.where(leaf, -1, t.feature)),
-                # scikit-learn compares float32 scores: the cut is moved to the float64 that decides alike nearly always.
+                # scikit-learn compares scores rounded to float32; ours are float64, which differs at a cut only.
                 tuple(float(c) for c in np.where(leaf, 0.0, t.threshold)),
                 tuple(int(i) for i in np.where(leaf, 0, t.children_left)),
                 tuple(int(i) for i in np.where(leaf, 0, t.children_right)),

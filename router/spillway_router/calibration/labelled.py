@@ -52,7 +52,9 @@ def read(lines: Iterable[str]) -> Iterator[Labelled]:
         try:
             found = _row(json.loads(line), number)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise LabelError(f"line {number}: {type(error).__name__} {error}; see `spillway calibrate --help`") from error
+            raise LabelError(
+                f"line {number}: {type(error).__name__} {error}; see `spillway calibrate --help`"
+            ) from error
         if found is not None:
             yield found
 
@@ -67,7 +69,9 @@ def _row(data: Mapping[str, Any], number: int) -> Labelled | None:
         scores = _finite(data["scores"])
         prefixes = {int(k): _finite(found) for k, found in (data.get("prefixes") or {}).items()}
         return Labelled(scores, right, group, prefixes, ()) if scores else None
-    tokens = [Token(str(t[0]), float(t[1]), tuple(float(x) for x in (t[2] if len(t) > 2 else ()))) for t in data["tokens"]]
+    tokens = [
+        Token(str(t[0]), float(t[1]), tuple(float(x) for x in (t[2] if len(t) > 2 else ()))) for t in data["tokens"]
+    ]
     asked = Asked(data.get("schema"), data.get("source", ""), data.get("task", ""), bool(data.get("tools", False)))
     return from_tokens(tokens, str(data["text"]), asked, right, group, labels)
 

@@ -1,4 +1,4 @@
-"""How good a confidence is, on answers that nothing was fitted on: AUROC, AURC, ECE, Brier, with bootstrap intervals."""
+"""How good a confidence is on answers that nothing was fitted on: AUROC, AURC, ECE, Brier; bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def resamples(groups: Sequence[str], repeats: int = REPEATS, seed: int = 0) -> l
     return [np.concatenate([rows[g] for g in rng.integers(0, len(rows), len(rows))]) for _ in range(repeats)]
 
 
-def interval(measure: Callable[[NDArray[np.int64]], float], everything: int, draws: Sequence[NDArray[np.int64]]) -> Figure:
+def interval(
+    measure: Callable[[NDArray[np.int64]], float], everything: int, draws: Sequence[NDArray[np.int64]]
+) -> Figure:
     """A measure over all rows with the 2.5% and 97.5% quantiles over the bootstrap samples."""
     found = np.array([measure(rows) for rows in draws])
     low, high = np.quantile(found, [0.025, 0.975])
@@ -85,7 +87,7 @@ def summary(
     n = len(right)
     found: dict[str, dict[str, list[float]]] = {}
     for name, score in scores.items():
-        measures = {"auroc": auroc, "aurc": aurc}
+        measures: dict[str, Callable[[Floats, Floats], float]] = {"auroc": auroc, "aurc": aurc}
         if name in probabilities:
             measures |= {"ece": ece, "brier": brier}
         found[name] = {

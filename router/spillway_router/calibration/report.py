@@ -15,7 +15,7 @@ from spillway_router.calibration.build import Built
 from spillway_router.calibration.measures import Floats, auroc, brier, ece, reliability
 
 mpl.use("Agg")
-from matplotlib.figure import Figure as Drawing  # noqa: E402 - the backend is chosen first
+from matplotlib.figure import Figure as Drawing
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c2733}"
@@ -93,7 +93,10 @@ def _cost_quality(built: Built, p: Floats, right: Floats) -> Drawing:
     drawing, axes = _axes(
         "Cost and quality, if every escalated answer were right", "share of requests paid for", "share of answers right"
     )
-    for score, name, colour in ((p, "calibrated confidence", "#1663c7"), (_single(built), "best single score", "#c76a16")):
+    for score, name, colour in (
+        (p, "calibrated confidence", "#1663c7"),
+        (_single(built), "best single score", "#c76a16"),
+    ):
         coverage, risk = _curve(score, right)
         axes.plot(1.0 - coverage, 1.0 - coverage * risk, color=colour, label=name)
     axes.plot([0, 1], [right.mean(), 1.0], color="#8a97a5", linestyle="--", label="escalating by chance")

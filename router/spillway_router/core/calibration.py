@@ -134,7 +134,8 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """See the top of this file. `value`: P(right) of one field from its own scores, None where not fitted."""
+    """See the top of this file. `value`: P(right) of one field from its own scores, None where not fitted.
+    `reference`: rising quantiles of the certified answers' confidences, for core/drift.py; () where not known."""
 
     key: Key
     answer: Stage
@@ -142,6 +143,7 @@ class Calibration:
     value: Stage | None
     certificate: Certificate
     made: Mapping[str, Any]
+    reference: tuple[float, ...] = ()
 
     @property
     def threshold(self) -> float | None:
@@ -192,7 +194,15 @@ def _calibration(data: Mapping[str, Any]) -> Calibration:
         _stage(data["value"], "value") if data.get("value") is not None else None,
         _certificate(data["certificate"]),
         dict(data.get("made", {})),
+        _reference(data.get("reference", ())),
     )
+
+
+def _reference(data: Sequence[Any]) -> tuple[float, ...]:
+    quantiles = tuple(_share(value, "reference") for value in data)
+    if len(quantiles) == 1 or list(quantiles) != sorted(quantiles):
+        raise ValueError("reference must rise and hold two quantiles or more, or none")
+    return quantiles
 
 
 def _certificate(data: Mapping[str, Any]) -> Certificate:

@@ -1,43 +1,55 @@
-"""Keeps a certified threshold honest while the traffic changes. A reducer: (state, answer, audit) -> state.
+"""Keeps a certified threshold honest while the traffic changes. A reducer: (state, audit) -> state.
 
-A share p_a of the local answers is audited against a stronger model. With L = 1 for a kept answer that was wrong, else
-0, every local answer moves the threshold (online conformal control with importance-weighted, partial feedback; Gibbs
-and Candès 2021, Angelopoulos et al. 2023):
+A share p_a of the answers kept local is audited against a stronger model. With L = 1 for a wrong one, else 0, and alpha
+the promised P(wrong | kept), every audit moves theta (online conformal control with importance-weighted, partial
+feedback; Gibbs and Candès 2021, Angelopoulos et al. 2023):
 
-    theta <- clip(theta + eta * (1[audited] / p_a) * (L - alpha), 0, 1)
+    theta <- clip(theta + (eta / p_a) * (L - alpha), certified theta, MOST)
 
-An answer that was escalated is not wrong (L = 0) and needs no audit to know it, but it moves theta only when drawn for
-an audit: all answers must count alike, or theta sinks as it escalates more. Whoever escalated an answer has its better
-answer already, so that the audit of an escalated one costs nothing.
+theta is the share of the certified answers that would be escalated, not a confidence: confidences crowd near 1, where
+one step would jump over all of them. `threshold` maps it back through the calibration's reference quantiles. It never
+loosens below the certified threshold, which was earned on labels; audits can only tighten.
 
-The certificate is revoked, with an alert, when the audits speak against it: the binomial probability of at least the
-wrong ones seen in the last WINDOW audits, if P(wrong and kept) were alpha, falls below REVOKE_AT. A revoked
-certificate stays revoked until new labels certify a threshold; theta goes on, so that the risk stays near alpha.
+At CLOSED_AT and beyond nothing is kept. Then there is nothing to audit either, but an escalated answer has its better
+answer already, so those surest ones that would be kept at CLOSED_AT are probes: they move theta by eta * (L - alpha),
+free of charge, until it is safe to open again. So the risk of what is kept returns to alpha even where no threshold
+attains it: by keeping nothing.
+
+Revoked: the last WINDOW audits speak against the certificate with binomial probability below REVOKE_AT. Raise an alert;
+nothing is kept until a new calibration is certified.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 ETA = 0.03
+CLOSED_AT = 0.97
+MOST = 1.1
 WINDOW = 400
 REVOKE_AT = 0.001
+NOTHING = 2.0
+"""A threshold above every confidence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`alpha`: promised P(wrong, kept local). `share`: p_a, share of answers drawn for an audit, in (0, 1]. `eta`:
-    step per unit of excess risk, on the scale of the confidence."""
+    """`alpha`: promised P(wrong | kept local), in (0, 1). `share`: p_a, share of kept answers that are audited, in
+    (0, 1]. `start`: the certified theta. `eta`: the step."""
 
     alpha: float
     share: float
+    start: float
     eta: float = ETA
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """`theta`: the threshold in use. `losses`: the last WINDOW audits as 1 and 0. `audits`: how many there were."""
+    """`theta` in [start, MOST], `audits` of kept answers so far and how many were `wrong`, the last WINDOW of them as
+    `losses` of 1 and 0, newest last."""
 
     theta: float
     audits: int = 0
@@ -45,26 +57,51 @@ class Drift:
     losses: tuple[int, ...] = ()
     revoked: bool = False
 
+    @property
+    def closed(self) -> bool:
+        """Nothing is kept."""
+        return self.revoked or self.theta >= CLOSED_AT
 
-def observe(state: Drift, audited_wrong: bool | None, terms: Terms) -> Drift:
-    """The state after one answer that the local model was asked for.
 
-    `audited_wrong`: None where it wasn't drawn for an audit; else whether a wrong answer was kept local (False for an
-    escalated one).
-    """
-    if audited_wrong is None:
-        return state
-    loss = int(audited_wrong)
-    step = terms.eta * (loss - terms.alpha) / terms.share
+def theta_of(threshold: float, reference: Sequence[float]) -> float:
+    """The share of the certified answers below a threshold. `reference`: rising quantiles of their confidences."""
+    return bisect_left(reference, threshold) / (len(reference) - 1)
+
+
+def begin(threshold: float, reference: Sequence[float]) -> Drift:
+    """The state of a fresh certificate."""
+    return Drift(theta_of(threshold, reference))
+
+
+def threshold(state: Drift, terms: Terms, certified: float, reference: Sequence[float]) -> float:
+    """The confidence from which on an answer is kept; NOTHING where none is."""
+    if state.closed:
+        return NOTHING
+    return certified if state.theta <= terms.start else max(certified, _quantile(reference, state.theta))
+
+
+def is_probe(state: Drift, confidence: float, reference: Sequence[float]) -> bool:
+    """Whether an escalated answer, compared with its better one, is to be observed with `kept=False`."""
+    return state.theta >= CLOSED_AT and confidence >= _quantile(reference, CLOSED_AT)
+
+
+def observe(state: Drift, wrong: bool, terms: Terms, *, kept: bool = True) -> Drift:
+    """The state after one comparison: of an audited answer that was kept, or (`kept=False`) of a probe."""
+    loss = int(wrong)
+    step = terms.eta * (loss - terms.alpha) / (terms.share if kept else 1.0)
+    theta = min(MOST, max(terms.start, state.theta + step))
+    if not kept:
+        return replace(state, theta=theta)
     losses = (*state.losses[-(WINDOW - 1) :], loss)
-    return replace(
-        state,
-        theta=min(1.0, max(0.0, state.theta + step)),
-        audits=state.audits + 1,
-        wrong=state.wrong + loss,
-        losses=losses,
-        revoked=state.revoked or at_least(sum(losses), len(losses), terms.alpha) < REVOKE_AT,
-    )
+    revoked = state.revoked or at_least(sum(losses), len(losses), terms.alpha) < REVOKE_AT
+    return Drift(theta, state.audits + 1, state.wrong + loss, losses, revoked)
+
+
+def _quantile(reference: Sequence[float], share: float) -> float:
+    place = min(1.0, max(0.0, share)) * (len(reference) - 1)
+    low = int(place)
+    high = min(low + 1, len(reference) - 1)
+    return reference[low] + (reference[high] - reference[low]) * (place - low)
 
 
 def at_least(wrong: int, n: int, p: float) -> float:

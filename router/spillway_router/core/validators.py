@@ -151,11 +151,12 @@ def _fits_items(value: list[Any], schema: Mapping[str, Any], root: Mapping[str, 
 class Source:
     """A prompt's text, ready to be asked whether a value stands in it."""
 
-    __slots__ = ("_numbers", "_text")
+    __slots__ = ("_given", "_numbers", "_text")
 
     def __init__(self, text: str) -> None:
-        self._text = " ".join(text.split()).casefold()
-        self._numbers: frozenset[str] | None = None
+        self._given = text  # made ready when first asked: most answers have no values to look for
+        self._text: str | None = None
+        self._numbers: frozenset[str] = frozenset()
 
     def holds(self, value: str | float | int | bool | None) -> bool | None:
         """Whether a number or a text stands there; None for what needn't (null, true, false, an empty text).
@@ -164,11 +165,11 @@ class Source:
         """
         if value is None or isinstance(value, bool) or value == "":
             return None
+        if self._text is None:
+            self._text = " ".join(self._given.split()).casefold()
+            self._numbers = frozenset(_plain(n.replace(",", ".")) for n in re.findall(r"\d+(?:[.,]\d+)*", self._text))
         if isinstance(value, str):
             return " ".join(value.split()).casefold() in self._text
-        if self._numbers is None:
-            found = re.findall(r"\d+(?:[.,]\d+)*", self._text)
-            self._numbers = frozenset(_plain(number.replace(",", ".")) for number in found)
         return _plain(repr(abs(value))) in self._numbers
 
 

@@ -47,8 +47,8 @@ def asked_of(body: Mapping[str, Any], *, task: str = "", tools: bool = False) ->
         schema = wanted["json_schema"].get("schema")
     document = is_document(body)
     kind = task or ("json" if document or tools else "chat")
-    # Only documents are compared with their source, which is what their values should stand in.
-    source = _text_of(body) if document and not tools else ""
+    # Only JSON answers are compared with their source, asked for or not; a call's arguments need not stand there.
+    source = "" if tools else _text_of(body)
     return Asked(schema if isinstance(schema, dict) else None, source, kind, tools)
 
 

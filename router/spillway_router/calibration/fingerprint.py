@@ -1,0 +1,60 @@
+"""What identifies a model's files: a calibration holds for the weights and the chat template it was made with.
+
+Hashing many gigabytes takes minutes, so the weights' mark is a hash over each file's size and 64 KiB from sixteen
+places spread over it: any training changes nearly every byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+PLACES = 16
+PIECE = 64 * 1024
+WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+
+
+class FingerprintError(Exception):
+    """The folder holds no model; the message says what is missing."""
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """`weights` and `template`: the first 16 hex digits of a SHA-256 each; template "*" where there is none.
+
+    Raises FingerprintError if the folder can't be read or holds no weights.
+    """
+    digest = hashlib.sha256()
+    try:
+        files = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+        if not files:
+            raise FingerprintError(f"{folder} holds no weights ({', '.join(WEIGHTS)}): name the model's own folder")
+        for path in files:
+            digest.update(_pieces(path))
+        return {"weights": digest.hexdigest()[:16], "template": _template(folder)}
+    except OSError as error:
+        raise FingerprintError(f"{folder} can't be read: {error.strerror}") from error
+
+
+def _pieces(path: Path) -> bytes:
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{path.name} {size}".encode())
+    with path.open("rb") as file:
+        for place in range(PLACES):
+            file.seek(max(0, size - PIECE) * place // (PLACES - 1))
+            digest.update(file.read(PIECE))
+    return digest.digest()
+
+
+def _template(folder: Path) -> str:
+    """From chat_template.jinja, else the tokenizer's configuration."""
+    own, configuration = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    text = ""
+    if own.exists():
+        text = own.read_text(encoding="utf-8")
+    elif configuration.exists():
+        try:
+            text = str(json.loads(configuration.read_text(encoding="utf-8")).get("chat_template") or "")
+        except ValueError as error:
+            raise FingerprintError(f"{configuration} is no JSON: {error}") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else "*"

@@ -1,0 +1,120 @@
+"""`spillway calibrate`: labelled answers -> a calibration file with a certified threshold, and its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spillway_router.commands.base import JsonOption, fail
+
+if TYPE_CHECKING:
+    from spillway_router.calibration.build import Built
+    from spillway_router.calibration.labelled import Labelled
+
+NEEDS = "calibrating needs scikit-learn and matplotlib: pip install 'spillway[calibrate]' ({error})"
+
+LabelledArgument = Annotated[
+    list[Path], typer.Argument(help="JSON lines: scores or tokens of an answer, and whether it was right.")
+]
+
+
+def calibrate(
+    labelled: LabelledArgument,
+    out: Annotated[Path, typer.Option(help="The calibration file to write.")] = Path("calibration.json"),
+    model: Annotated[str, typer.Option(help="Served model name that it holds for; * for any.")] = "*",
+    weights: Annotated[
+        Path | None, typer.Option(help="The model's folder: its fingerprint goes into the file.")
+    ] = None,
+    quantisation: Annotated[str, typer.Option(help="Such as awq or bfloat16.")] = "*",
+    task: Annotated[str, typer.Option(help="chat, json, code or a document schema's name; * for any.")] = "*",
+    alpha: Annotated[
+        float, typer.Option(min=0.0001, max=0.9999, help="Share of kept answers that may be wrong.")
+    ] = 0.05,
+    delta: Annotated[float, typer.Option(min=0.0001, max=0.9999, help="Probability that the promise is missed.")] = 0.1,
+    report: Annotated[Path | None, typer.Option(help="Folder for the drawings and the HTML page.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit confidence on labelled answers and certify a threshold: at most ALPHA of the kept answers wrong.
+
+    One JSON object a line. {"right": true, "scores": {"mean": -0.01, ...}}, or {"right": true, "text": "...", "tokens":
+    [["token", logprob, [best alternatives]], ...], "source": "...", "schema": {...}}. Optional: "group" (rows that
+    belong together, such as one document), "values" ({"/field": true}). 60% of the groups fit, the rest certify.
+    """
+    try:
+        from spillway_router.calibration.build import Promise, build
+        from spillway_router.calibration.fit import FitError
+    except ImportError as error:
+        fail(NEEDS.format(error=error))
+    from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
+    from spillway_router.core.calibration import ANY, Key
+
+    rows = _read(labelled)
+    try:
+        marks = fingerprint(weights) if weights is not None else {}
+        key = Key(model, quantisation, marks.get("template", ANY), task)
+        made = {"on": datetime.now(UTC).date().isoformat(), "labelled": len(rows), **marks}
+        built = build(rows, key, Promise(alpha, delta), made)
+    except (FitError, FingerprintError) as error:
+        fail(str(error))
+    out.write_text(built.text, encoding="utf-8")
+    drawings = _report(built, report, out.stem)
+    _tell(built, out, drawings, as_json)
+
+
+def _read(paths: Sequence[Path]) -> list[Labelled]:
+    from spillway_router.calibration.labelled import LabelError, read
+
+    rows: list[Labelled] = []
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8") as lines:
+                rows.extend(read(lines))
+        except OSError as error:
+            fail(f"{path} can't be read: {error.strerror}")
+        except (LabelError, UnicodeDecodeError) as error:
+            fail(f"{path}: {error}")
+    return rows
+
+
+def _report(built: Built, folder: Path | None, stem: str) -> list[Path]:
+    if folder is None:
+        return []
+    from spillway_router.calibration.report import write
+
+    return write(built, folder, stem)
+
+
+def _tell(built: Built, out: Path, drawings: Sequence[Path], as_json: bool) -> None:
+    certificate = built.data["certificate"]
+    told: dict[str, Any] = {
+        "file": str(out),
+        "model": built.fitted.chosen,
+        "best_single": built.fitted.best_single,
+        "certificate": certificate,
+        "report": [str(path) for path in drawings],
+    }
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+        return
+    typer.echo(f"{out}: fitted on {built.data['made']['fitted_on']} answers ({built.fitted.chosen})")
+    alpha, delta = certificate["alpha"], certificate["delta"]
+    n, threshold = certificate["n"], certificate["threshold"]
+    if threshold is None:
+        fewest = certificate["labels_needed_at_least"]
+        typer.echo(
+            f"No threshold could be certified on {n} answers: at most {alpha:.1%} wrong needs more labels (at the very "
+            f"least {fewest} kept ones without a mistake) or a larger --alpha."
+        )
+    else:
+        typer.echo(
+            f"Certified on {n} answers: at a confidence of {threshold:.4f} or more, {certificate['coverage']:.1%} are "
+            f"kept, and at most {alpha:.1%} of those are wrong with probability {1 - delta:.0%}."
+        )
+    for path in drawings:
+        typer.echo(f"  {path}")
+    typer.echo(f"Put it into spillway.yaml:  confidence: {{calibration: {out}}}")
