@@ -1,8 +1,9 @@
-"""`python -m loadtests.tills`: run the tills on a free port of 127.0.0.1 until a signal; the first line is their URL."""
+"""`python -m loadtests.tills`: run the tills on a free port of the loopback until a signal; line 1 is their URL."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from loadtests.tills.server import Tills
 
@@ -16,7 +17,5 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_main())
-    except KeyboardInterrupt:
-        pass

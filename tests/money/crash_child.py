@@ -1,6 +1,6 @@
 """Child of the leak trials: the money side of a router, paid calls at once in every stage, until it is killed.
 
-Each stage is told before it begins: holding, sent, streaming, settling. `settled` comes with its cost once it is on disk.
+Each stage is told before it begins: holding, sent, streaming, settling. Then `settled` with its cost, once on disk.
 With `deaf` nobody but this process closes its holds: it says that it lives, far into the future. A seeded fault.
 """
 

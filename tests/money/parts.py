@@ -1,4 +1,4 @@
-"""What the money trials are made of: the tills' process, router processes, and clients that leave when they are told."""
+"""What the money trials are made of: the tills' process, routers, and clients that leave when told."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class Money:
         self.url = url
         self._http = httpx.Client(timeout=LIMIT_S, trust_env=False)
 
+    def close(self) -> None:
+        """End the connection."""
+        self._http.close()
+
     def add(self, tills: Mapping[str, Mapping[str, Any]]) -> None:
         """Open these tills."""
         self._http.put(f"{self.url}/tills", content=json.dumps(tills)).raise_for_status()
@@ -50,7 +54,11 @@ def tills() -> Iterator[Money]:
     )
     try:
         assert process.stdout is not None
-        yield Money(process.stdout.readline().strip())
+        money = Money(process.stdout.readline().strip())
+        try:
+            yield money
+        finally:
+            money.close()
     finally:
         process.terminate()
         process.wait(STOP_LIMIT_S)
@@ -131,6 +139,7 @@ async def ask(url: str, asked: Ask) -> Told:
     finally:
         if writer is not None:
             writer.transport.abort()
+            await asyncio.sleep(0)  # the socket closes in the loop's next turn
 
 
 def _told(got: bytes, *, stayed: bool) -> Told:
