@@ -33,11 +33,14 @@ class Account:
     url: str = ""
 
 
-class _Schema:
+class Schema:
+    """The excerpt of RunPod's OpenAPI document."""
+
     def __init__(self) -> None:
         self.document = json.loads(SCHEMA.read_text(encoding="utf-8"))
 
     def errors(self, name: str, value: Any) -> list[str]:
+        """What of a value breaks the schema of this name."""
         schema = {"$ref": f"#/components/schemas/{name}", "components": self.document["components"]}
         return [f"{e.json_path}: {e.message}" for e in Draft202012Validator(schema).iter_errors(value)]
 
@@ -58,7 +61,7 @@ def _body_schema(operation: dict[str, Any]) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     account: Account
-    schema: _Schema
+    schema: Schema
 
     def log_message(self, *words: object) -> None:
         """Quiet."""
@@ -156,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
 def runpod_server() -> Iterator[Account]:
     """The server on a free port of loopback; `account.url` is its base URL."""
     account = Account()
-    handler = type("Handler", (_Handler,), {"account": account, "schema": _Schema()})
+    handler = type("Handler", (_Handler,), {"account": account, "schema": Schema()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     account.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

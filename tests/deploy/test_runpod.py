@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.deploy.commands import MODEL, ROOT, spillway
-from tests.deploy.runpod_server import KEY, Account, _Schema, runpod_server
+from tests.deploy.runpod_server import KEY, Account, Schema, runpod_server
 
 from spillway_router.deploy.order import DeployError
 from spillway_router.deploy.runpod_api import RunPodClient
@@ -122,7 +122,7 @@ def test_unknown_fields_are_refused_by_the_schema(account: Account) -> None:
 
 
 def test_templates_keep_to_the_schema() -> None:
-    schema = _Schema()
+    schema = Schema()
     for name, of in (("template.json", "CreateTemplateRequest"), ("serverless.json", "CreateEndpointRequest")):
         body = json.loads((ROOT / "runpod" / name).read_text(encoding="utf-8"))
         assert schema.errors(of, body) == []
