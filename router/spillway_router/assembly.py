@@ -168,7 +168,11 @@ def _threshold(settings: Settings, calibration: Calibration | None) -> float:
 def _backend(
     part: BackendPart, entry: CatalogueEntry, known: ModelRecord | None, tariff: Tariff | None, settings: Settings
 ) -> Backend:
-    most = known.max_output_tokens if known is not None else None
+    most = part.max_output_tokens
+    if known is not None and known.max_output_tokens is not None:
+        # Of a paid model the reservation must cover what it can say, unless the configuration knows better.
+        paid = tariff is not None and "max_output_tokens" not in part.model_fields_set
+        most = known.max_output_tokens if paid else min(most, known.max_output_tokens)
     return Backend(
         part.name,
         part.provider,
@@ -178,7 +182,7 @@ def _backend(
         capabilities_for(entry, known),
         tariff,
         part.context_tokens or (known.context_tokens if known is not None else None),
-        min(part.max_output_tokens, most or part.max_output_tokens),
+        most,
         entry.collects_data,
         entry.billing_on_cancel == "stops",
         math.ceil(settings.limits.answer_s),

@@ -133,8 +133,9 @@ def test_a_failing_backend_is_replaced(status: int) -> None:
             assert text_of(reply) == "beta"
             assert reply.headers["x-spillway-decision"] == "fallback"
             rows = router.rows(reply)
-            assert [(r.backend, r.amount_nano > 0) for r in rows] == [("a", False), ("b", True)]
-            assert [(r.kind, r.attempt_no) for r in rows] == [("released", 1), ("charged", 2)]
+            waited = status == 504  # a gateway that gave up: the provider may have worked on it
+            assert [(r.backend, r.amount_nano > 0) for r in rows] == [("a", waited), ("b", True)]
+            assert [(r.kind, r.attempt_no) for r in rows] == [("charged" if waited else "released", 1), ("charged", 2)]
 
     run(main)
 

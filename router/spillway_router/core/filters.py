@@ -28,11 +28,14 @@ def cost_bound(facts: RequestFacts, backend: Backend) -> int:
     if backend.tariff is None:
         return 0
     output = output_tokens(facts, backend)
+    unseen, most = facts.unseen_tokens, backend.context_tokens
+    if unseen and most is not None:
+        unseen = min(unseen, max(0, most - facts.prompt_bytes))
     return tariff.upper_bound(
-        facts.prompt_bytes,
+        facts.prompt_bytes + unseen,
         TEMPLATE_TOKENS,
         output,
-        facts.choices,
+        max(facts.choices, facts.billed_choices),
         backend.tariff,
         seconds=backend.longest_s,
         service=facts.service,

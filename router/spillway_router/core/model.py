@@ -111,6 +111,10 @@ class RequestFacts:
     """What kind of work it is, for reports and calibration; "" where nobody said."""
     document: bool = False
     """One step of a document's extraction: reports count it, and what it costs, per document."""
+    unseen_tokens: int = 0
+    """Most input tokens that `prompt_bytes` doesn't show: of images, and of what the provider keeps from before."""
+    billed_choices: int = 0
+    """Choices that are billed where they are more than `choices` (`best_of`)."""
 
 
 @dataclass(frozen=True, slots=True)

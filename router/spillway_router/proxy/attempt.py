@@ -163,6 +163,8 @@ class Call:
         """End the attempt: board, budgets and ledger learn it. Never waits; harmless when repeated."""
         if self.record is not None:
             return
+        if self._draft is not None and outcome.kind == "cancelled":
+            outcome, discarded = self._draft[0], True  # the client left while a better answer was sought
         now = self._clock()
         self._board.ended(self.trip, outcome, now, streamed=self.streamed)
         status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error")

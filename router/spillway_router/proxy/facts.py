@@ -25,7 +25,21 @@ from spillway_router.proxy.wire import bad
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128
+IMAGE_TOKENS = 50_000
+"""Above what any provider counts for one image, however few bytes show it."""
+KEPT_TOKENS = 1_000_000
+"""As much as a provider may add of what it keeps: earlier turns, stored prompts."""
 _OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_BOUND_FIELDS: Mapping[Endpoint, tuple[str, ...]] = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
+    "embeddings": (),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+}
+"""What bounds an answer where. Others are passed on, but no provider keeps to them."""
+_KEPT_FIELDS = ("previous_response_id", "conversation", "prompt")
+"""Of /v1/responses: input that the provider has already."""
 _REQUIRED: Mapping[Endpoint, str] = {
     "chat": "messages",
     "completions": "prompt",
@@ -84,20 +98,23 @@ def read_facts(
     if not isinstance(body.get("stream_options"), dict | None):
         raise bad("'stream_options' must be an object such as {\"include_usage\": true}.", "stream_options")
     text = orjson.dumps(body)
+    choices, needs = _choices(endpoint, body), _needs(body, content)
     return RequestFacts(
         request_id,
         endpoint,
         model,
         stream,
         len(text),
-        _max_tokens(body),
-        _choices(body),
-        _needs(body, content),
+        _max_tokens(endpoint, body),
+        choices,
+        needs,
         _privacy(headers, body, caller, rule, text),
         caller,
         _hints(headers, caller),
         _preferences(body),
         service_of(body.get("service_tier")),
+        unseen_tokens=_unseen(endpoint, body, content, needs),
+        billed_choices=_best_of(body, choices) if endpoint == "completions" else choices,
     )
 
 
@@ -114,24 +131,62 @@ def _check_messages(content: object) -> None:
             raise bad(f"'messages[{i}].content' must be a string or an array.", f"messages[{i}].content")
 
 
-def _max_tokens(body: Mapping[str, Any]) -> int | None:
+def _max_tokens(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
+    """The largest bound given: which of two a provider keeps to, nobody knows."""
+    found: int | None = None
     for name in _OUTPUT_FIELDS:
         value = body.get(name)
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_OUTPUT_TOKENS:
             raise bad(f"'{name}' must be a whole number from 1 to {MAX_OUTPUT_TOKENS}.", name)
-        return value
-    return None
+        if name in _BOUND_FIELDS[endpoint]:
+            found = value if found is None else max(found, value)
+    return found
 
 
-def _choices(body: Mapping[str, Any]) -> int:
-    value = body.get("n")
+def _choices(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
+    """`n`, for each of the prompts where several are asked at once."""
+    return _count(body, "n") * (_prompts(body) if endpoint == "completions" else 1)
+
+
+def _best_of(body: Mapping[str, Any], choices: int) -> int:
+    return max(choices, _count(body, "best_of") * _prompts(body))
+
+
+def _count(body: Mapping[str, Any], name: str) -> int:
+    value = body.get(name)
     if value is None:
         return 1
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_CHOICES:
-        raise bad(f"'n' must be a whole number from 1 to {MAX_CHOICES}.", "n")
+        raise bad(f"'{name}' must be a whole number from 1 to {MAX_CHOICES}.", name)
     return value
+
+
+def _prompts(body: Mapping[str, Any]) -> int:
+    """A prompt may be a text, its tokens, or a list of either."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        return len(prompt)
+    return 1
+
+
+def _unseen(endpoint: Endpoint, body: Mapping[str, Any], content: object, needs: frozenset[Capability]) -> int:
+    unseen = IMAGE_TOKENS * _images(content) if "vision" in needs else 0
+    if endpoint == "responses" and any(body.get(name) for name in _KEPT_FIELDS):
+        unseen += KEPT_TOKENS
+    return unseen
+
+
+def _images(content: object) -> int:
+    """Images anywhere in the messages, in the results of tools too."""
+    if isinstance(content, list):
+        return sum(map(_images, content))
+    if isinstance(content, dict):
+        kind = content.get("type")
+        own = kind in _IMAGE_KINDS if isinstance(kind, str) else False
+        return own + _images(content.get("content"))
+    return 0
 
 
 def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
@@ -152,11 +207,12 @@ def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
 _NO_NEEDS: frozenset[Capability] = frozenset()
 
 
+_IMAGE_KINDS = ("image_url", "input_image", "image")
+
+
 def _has_image(message: object) -> bool:
     parts = message.get("content") if isinstance(message, dict) else None
-    return isinstance(parts, list) and any(
-        isinstance(p, dict) and p.get("type") in ("image_url", "input_image", "image") for p in parts
-    )
+    return isinstance(parts, list) and any(isinstance(p, dict) and p.get("type") in _IMAGE_KINDS for p in parts)
 
 
 def _privacy(

@@ -38,7 +38,7 @@ class Job:
 
     __slots__ = (
         "asked", "backend", "body", "calls", "client", "code", "confidence", "cost_asked", "decided", "decision",
-        "facts", "heartbeat", "live", "reasons", "refused", "s", "status",
+        "facts", "heartbeat", "live", "reasons", "refused", "s", "status", "unused",
     )  # fmt: skip
 
     def __init__(self, s: Services, live: Live, client: Client, asked: Question) -> None:
@@ -46,6 +46,8 @@ class Job:
         self.facts, self.body, self.decision = asked.facts, asked.body, asked.decision
         self.cost_asked = client.headers.get("x-spillway-usage-cost", "").lower() == "true"
         self.calls: list[Call] = []
+        self.unused = 0
+        """Attempt numbers whose holds may be in the ledger although no call was made."""
         self.status, self.code = 200, ""
         self.backend = ""
         self.decided: str = self.decision.kind
@@ -59,12 +61,13 @@ class Job:
     async def open(self, candidate: Candidate) -> Call | None:
         """Set the money aside (durably, for a paid backend) and count the work; None: ask the next candidate."""
         s = self.s
-        no = self.client.attempts_before + len(self.calls) + 1
+        no = self.client.attempts_before + len(self.calls) + self.unused + 1
         channel = self.asked.own or self.live.channels[candidate.backend.name]
         self._rename(candidate)
         why = Why(self.decided, self.reasons)  # type: ignore[arg-type]  # one of DecisionKind
         hold = await s.accounts.hold(self.facts, channel.backend, why, no, candidate.cost_bound_nano)
         if isinstance(hold, HoldRefused):
+            self.unused += hold.code == "ledger"  # its number may be on disk
             self.reasons = (*self.reasons, hold.code)
             status, code = (402, "budget_exceeded") if hold.code == "budget" else (503, "overloaded")
             self.refused = Refusal(status, code, hold.message, retry_after_s=None if status == 402 else 5.0)
@@ -72,6 +75,7 @@ class Job:
         slo = self.facts.hints.slo_ttft_s or self.live.policy.slo.ttft_s
         trip = s.board.sent(candidate, self.facts.prompt_bytes, slo, s.clock())
         if trip is None:
+            self.unused += hold.stored
             s.accounts.release(hold)
             self.refused = Refusal(503, "overloaded", "The local backlog is at its bound.", retry_after_s=1.0)
             return None
