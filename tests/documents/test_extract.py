@@ -254,6 +254,8 @@ def test_min_confidence_stands_for_all_thresholds() -> None:
         async with setup(answer(truth(CLEAN), 0.6), answer(truth(CLEAN))) as (_, other, router):
             found = await ask(router, CLEAN.text, {"min_confidence": 0.5})
             assert (found["step"], found["steps"][0]["threshold"]) == ("local", 0.5)
+            found = await ask(router, CLEAN.text, x_spillway_min_confidence="0.5")
+            assert (found["step"], found["steps"][0]["threshold"]) == ("local", 0.5)
             found = await ask(router, CLEAN.text, {"min_confidence": 1})
             assert found["status"] == "review"
             assert [step["threshold"] for step in found["steps"]] == [1, 1, 1]
@@ -328,6 +330,10 @@ def test_what_is_wrong_with_a_request_is_told() -> None:
             assert plain.status_code == 415
             twice = await router.post(b'{"text": "a", "text": "b"}', PATH)
             assert twice.status_code == 400
+            hint = await router.post({"text": "a"}, PATH, x_spillway_min_confidence="2")
+            assert hint.status_code == 400
+            own = await router.post({"text": "a"}, PATH, x_spillway_provider="groq", x_spillway_provider_key="k")
+            assert (own.status_code, "Own provider keys" in error_of(own)["message"]) == (400, True)
             assert not engine.seen
 
     run(main)

@@ -65,6 +65,10 @@ class DocumentExchange(Protocol):
     def privacy(self) -> PrivacyVerdict:
         """Whether the document may leave."""
 
+    @property
+    def least_confidence(self) -> float | None:
+        """The least confidence that a header asks for (x-spillway-min-confidence), None where it is silent."""
+
     async def ask(self, asked: StepAsked, judge: Judge) -> StepReply:
         """One step. `judge` is called with a whole answer before its row is written."""
 

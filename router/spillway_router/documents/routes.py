@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from fastapi import FastAPI, Request
@@ -168,6 +168,8 @@ def _add_extract(api: FastAPI, desk: _Desk) -> None:
             **({"metadata": body["metadata"]} if "metadata" in body else {}),
         }
         exchange = desk.door.open(request, caller, content, order.schema.name)
+        if order.min_confidence is None:
+            order = replace(order, min_confidence=exchange.least_confidence)
         desk.in_progress += 1
         try:
             return await _unless_gone(request, _answer(desk, exchange, order, caller, review))

@@ -33,6 +33,7 @@ from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.job import Job, Question
 from spillway_router.proxy.replies import Lines
 from spillway_router.proxy.services import Live, Records, Services
+from spillway_router.proxy.wire import bad
 
 _CHAIN = "documents"
 """The name of the chain that a step brings along."""
@@ -91,6 +92,9 @@ class InsideExchange:
     ) -> InsideExchange:
         """`body`: all of the document's content, as a chat body; privacy is judged on it. Raises BadRequestError."""
         live = admitted.live
+        if "x-spillway-provider" in headers or "x-spillway-provider-key" in headers:
+            # Ignoring it would read the document on our account, and where it was not meant to go.
+            raise bad("Own provider keys are not used for documents. Leave x-spillway-provider out.")
         facts = read_facts(s.new_id(), "chat", headers, body, admitted.caller, live.privacy)
         s.board.arrived(admitted.started)
         return cls(s, admitted, headers, replace(facts, task=task, document=True))
@@ -107,6 +111,11 @@ class InsideExchange:
         if verdict.may_leave and self._facts.caller.local_only:
             return PrivacyVerdict(False, ("key",))
         return verdict
+
+    @property
+    def least_confidence(self) -> float | None:
+        """See DocumentExchange."""
+        return self._facts.hints.min_confidence
 
     async def ask(self, asked: StepAsked, judge: Judge) -> StepReply:
         """See DocumentExchange. Cancelled when who asks is gone: then the attempt under way ends as aborted."""
