@@ -84,7 +84,9 @@ def answers(base: str, model: str, asked: Sequence[Document]) -> tuple[str, ...]
         reply = client.post(f"{base}/chat/completions", json=body).raise_for_status().json()
         return str(reply["choices"][0]["message"]["content"] or "")
 
-    with httpx.Client(timeout=120, trust_env=False) as client, ThreadPoolExecutor(16) as pool:
+    # A connection each: vLLM closes idle ones after 5 s, which on a busy machine hits requests under way.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(timeout=120, trust_env=False, limits=limits) as client, ThreadPoolExecutor(16) as pool:
         try:
             return tuple(pool.map(ask, asked))
         except httpx.HTTPError as error:

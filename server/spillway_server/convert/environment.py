@@ -148,6 +148,8 @@ def _environment() -> dict[str, str]:
 
     # Nothing is fetched: every file that a job needs is on this disk.
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Threads that wait for each other sleep: on a busy machine spinning takes the core from the one they wait for.
+    offline |= {"OMP_WAIT_POLICY": "PASSIVE"}
     return {**engine_environment(()), **offline, "PYTHONPATH": str(PACKAGE_ROOT)}
 
 

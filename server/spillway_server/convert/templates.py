@@ -1,7 +1,7 @@
 """Ollama's TEMPLATE (Go text/template) as a Jinja chat template, where it is one of the known shapes.
 
-A shape is the template's skeleton: what it prints in order, with control words (if, range, else, end) taken out,
-variables as ¤Name¤ and blanks squeezed. Two templates with the same skeleton print the same turns. Anything else
+A shape is the template's skeleton: what it prints in order, with control words (if, range, else, end) taken out and
+variables as ¤Name¤; blanks don't count. Two templates with the same skeleton print the same turns. Anything else
 (tools, reasoning) is refused rather than guessed.
 """
 
@@ -111,8 +111,11 @@ def recognise(template: str) -> str | None:
     bones = skeleton(template)
     if bones is None:
         return None
-    exact = {" ".join(known.split()).replace("> <", "><"): name for known, name in _SKELETONS.items()}
-    return exact.get(bones.replace("> <", "><"))
+    return next((name for known, name in _SKELETONS.items() if _pressed(known) == _pressed(bones)), None)
+
+
+def _pressed(text: str) -> str:
+    return "".join(text.split())
 
 
 def choose(given: str | None, ollama: str | None, own: str | None) -> tuple[str, str] | Refusal:

@@ -11,6 +11,7 @@ from typing import Any
 
 from spillway_server.convert.worker.quantise import prompt_text
 from spillway_server.convert.worker.report import tell
+from spillway_server.convert.worker.threads import fit_threads
 
 
 def judge(folder: Path, samples: list[dict[str, Any]], answer_tokens: int) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def judge(folder: Path, samples: list[dict[str, Any]], answer_tokens: int) -> di
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.eval()
+    fit_threads(model)
     answers, prompts, loss, tokens = [], [], 0.0, 0
     with torch.inference_mode():
         for number, sample in enumerate(samples):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spillway_server.convert.worker.report import JobError, tell
+from spillway_server.convert.worker.threads import fit_threads
 
 _COPIED: tuple[str, ...] = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 _COPIED += ("special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
@@ -28,6 +29,7 @@ def quantise(
     size = fitting_group({name: m.in_features for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)},
                          group)  # fmt: skip
     _check_kernel(model)
+    fit_threads(model)
     tell(0.2, f"{method}, {'one scale per row' if size is None else f'groups of {size}'}")
     extra: dict[str, Any] = {}
     if method != "rtn":

@@ -1,0 +1,235 @@
+"""Whole conversions of the demo model's GGUF in the real environment, and faults that the gate has to see.
+
+Needs .venv-convert (`make install-convert`, 0.5 GB): `make test` doesn't install it and skips these without it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import ROOT
+
+from spillway_server.convert import samples, source
+from spillway_server.convert.environment import Worker, find_llama
+from spillway_server.convert.gate import Bounds
+from spillway_server.convert.pipeline import Conversion, Converted, Wish
+from spillway_server.convert.steps import StepDone, StepEvent
+from spillway_server.demo_model.documents import HELD_OUT_SEEDS
+from spillway_server.models import DEMO_WEIGHTS, ModelSpec, from_directory
+from spillway_server.refusal import Refusal
+
+CONVERT_PYTHON = ROOT / ".venv-convert" / "bin" / "python"
+pytestmark = pytest.mark.skipif(
+    not CONVERT_PYTHON.exists(),
+    reason="the environment .venv-convert is missing: run `make install-convert`",
+)
+F16 = DEMO_WEIGHTS / "gguf" / "spillway-demo-F16.gguf"
+WORKER = Worker(CONVERT_PYTHON, limit_s=240)
+FEW = 6
+
+
+def nothing(_share: float, _what: str) -> None:
+    return
+
+
+def convert(
+    gguf: Path, out: Path, told: list[StepEvent] | None = None, llama: bool = True, **wishes: Any
+) -> Converted | Refusal:
+    found = source.find(gguf)
+    assert not isinstance(found, Refusal), found
+    wish = Wish(
+        out=out,
+        samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])),
+        bounds=Bounds(least_samples=FEW),
+        **{"precision": "16bit", **wishes},
+    )
+    judge = find_llama(None, (ROOT,)) if llama else None
+    return Conversion(found, wish, WORKER, judge, (told if told is not None else []).append).run()
+
+
+def done(made: Converted | Refusal) -> Converted:
+    assert isinstance(made, Converted), made
+    return made
+
+
+def tensors(folder: Path) -> dict[str, Any]:
+    """Names, types and shapes of a safetensors file, from its header."""
+    data = (folder / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return {name: entry for name, entry in json.loads(data[8 : 8 + length]).items() if name != "__metadata__"}
+
+
+def test_f16_comes_back_as_the_checkpoint_that_it_was_made_from(tmp_path: Path) -> None:
+    made = done(convert(F16, tmp_path / "out"))
+    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.figures["samples"] == FEW
+    original, again = tensors(DEMO_WEIGHTS), tensors(made.folder)
+    assert {n: e["shape"] for n, e in again.items()} == {n: e["shape"] for n, e in original.items()}
+    assert {entry["dtype"] for entry in again.values()} == {"F16"}
+    kept, config = (json.loads((f / "config.json").read_text()) for f in (DEMO_WEIGHTS, made.folder))
+    assert {**config, "torch_dtype": "bfloat16", "pad_token_id": 509} == kept
+    mine, theirs = (json.loads((f / "tokenizer.json").read_text())["model"] for f in (made.folder, DEMO_WEIGHTS))
+    special = {word: number for word, number in mine["vocab"].items() if number >= 509}
+    assert special == {"<|endoftext|>": 509, "<|im_start|>": 510, "<|im_end|>": 511}
+    assert {**theirs["vocab"], **special} == mine["vocab"]
+    assert mine["merges"] == theirs["merges"]
+    assert not (tmp_path / "out.work").exists()
+
+
+def test_w4a16_in_groups_that_fit(tmp_path: Path) -> None:
+    told: list[StepEvent] = []
+    made = done(convert(F16, tmp_path / "out", told, precision="w4a16", llama=False))
+    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.recipe["group_size"] == 128
+    spec = from_directory(made.folder, "m")
+    assert isinstance(spec, ModelSpec)
+    assert (spec.quantisation, spec.caution) == ("w4a16", None)
+    assert [event.step for event in told if isinstance(event, StepDone)] == [
+        "inspect",
+        "unpack",
+        "quantise",
+        "judge-reference",
+        "judge-result",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_quantised_files(tmp_path: Path, kind: str) -> None:
+    gguf = requantised(tmp_path, kind)
+    made = done(convert(gguf, tmp_path / "out"))
+    assert made.verdict.source["quantisation"] == kind
+    assert made.verdict.blessed, made.verdict.reasons
+    if made.verdict.figures["llama_cpp"]:
+        assert made.verdict.figures["agreement_with_llama_cpp"] >= 0.9
+
+
+def requantised(folder: Path, kind: str) -> Path:
+    gguf = folder / f"{kind}.gguf"
+    made = WORKER.run({"job": "requantise", "gguf": str(F16), "target": str(gguf), "kind": kind}, nothing)
+    assert made == {}, made
+    return gguf
+
+
+def test_an_interrupted_conversion_goes_on(tmp_path: Path) -> None:
+    """The step after the unpacking fails for want of a template; the second run doesn't unpack again."""
+    first = convert(F16, tmp_path / "out", precision="w4a16", group_size=100, llama=False)
+    assert isinstance(first, Refusal)
+    assert "groups of 100" in first.reason
+    assert not (tmp_path / "out").exists()
+    told: list[StepEvent] = []
+    done(convert(F16, tmp_path / "out", told, precision="w4a16", group_size=64, llama=False))
+    resumed = {event.step: event.resumed for event in told if isinstance(event, StepDone)}
+    assert resumed["inspect"]
+    assert resumed["unpack"]
+    assert not resumed["quantise"]
+
+
+def test_shards_are_whole_files_with_an_index(tmp_path: Path) -> None:
+    made = done(convert(F16, tmp_path / "out", shard_bytes=1_000_000, llama=False))
+    assert made.verdict.blessed, made.verdict.reasons
+    index = json.loads((made.folder / "model.safetensors.index.json").read_text())
+    files = set(index["weight_map"].values())
+    assert len(files) > 1
+    assert files == {file.name for file in made.folder.glob("*.safetensors")}
+    assert set(index["weight_map"]) == set(tensors(DEMO_WEIGHTS))
+
+
+def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_blessed(tmp_path: Path) -> None:
+    """What an unpacking without putting the rows of q and k back makes: the gate must see it through llama.cpp."""
+    if find_llama(None, (ROOT,)) is None:
+        pytest.skip("llama.cpp (.venv-llama) is not installed: nothing else can tell the GGUF's own answers")
+    broken = tmp_path / "worker"
+    shutil.copytree(ROOT / "server" / "spillway_server", broken / "spillway_server")
+    code = broken / "spillway_server/convert/worker/tensors.py"
+    code.write_text(code.read_text().replace("pairs.swapaxes(1, 2).reshape(shape)", "pairs.reshape(shape)"))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={broken} exec {CONVERT_PYTHON} "$@"\n')
+    python.chmod(0o755)
+    found = source.find(F16)
+    assert isinstance(found, source.Source)
+    wish = Wish(tmp_path / "out", "16bit", samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])))
+    made = done(Conversion(found, wish, Worker(python, 240), find_llama(None, (ROOT,)), lambda _event: None).run())
+    assert not made.verdict.blessed
+    assert any("llama.cpp's" in reason for reason in made.verdict.reasons)
+    spec = from_directory(made.folder, "m")
+    assert isinstance(spec, ModelSpec)
+    assert "did not pass" in str(spec.caution)
+
+
+def test_seeded_fault_damaged_weights_are_not_blessed(tmp_path: Path) -> None:
+    """Scales that were doubled while quantising: the result differs from its reference."""
+    found = source.find(DEMO_WEIGHTS)
+    assert isinstance(found, source.Source)
+    wish = Wish(
+        tmp_path / "out", "w4a16", group_size=128, samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])), keep_work=True,
+        bounds=Bounds(least_samples=FEW),
+    )  # fmt: skip
+    spoiling = Spoiling(CONVERT_PYTHON, 240)
+    made = done(Conversion(found, wish, spoiling, None, lambda _event: None).run())
+    assert not made.verdict.blessed
+    assert any("perplexity is" in reason for reason in made.verdict.reasons)
+
+
+class Spoiling(Worker):
+    """A worker whose quantisation loses the scales: every second one is doubled."""
+
+    def run(self, job: dict[str, Any], progress: Any) -> dict[str, Any] | Refusal:
+        made = Worker.run(self, job, progress)
+        if job["job"] == "quantise":
+            file = Path(job["folder"]) / "model.safetensors"
+            script = (
+                "import sys; from safetensors.torch import load_file, save_file\n"
+                "t = load_file(sys.argv[1])\n"
+                "[v[::2].mul_(2) for n, v in t.items() if n.endswith('weight_scale')]\n"
+                "save_file(t, sys.argv[1], metadata={'format': 'pt'})"
+            )
+            subprocess.run([str(CONVERT_PYTHON), "-c", script, str(file)], check=True, timeout=60)
+        return made
+
+
+def test_an_unsupported_architecture_is_named(tmp_path: Path) -> None:
+    gguf = tmp_path / "other.gguf"
+    data = F16.read_bytes()
+    # The key's value is a string with its length in front: the same length keeps the file whole.
+    gguf.write_bytes(data.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0mamba", 1))
+    refused = convert(gguf, tmp_path / "out")
+    assert isinstance(refused, Refusal)
+    assert "'mamba'" in refused.reason
+    assert "llama, qwen2, qwen3" in refused.reason
+
+
+@pytest.mark.parametrize(("keep", "part"), [(2_000_000, "ends inside tensor"), (3000, "can't be read as GGUF")])
+def test_a_cut_off_download_is_refused(tmp_path: Path, keep: int, part: str) -> None:
+    gguf = tmp_path / "cut.gguf"
+    gguf.write_bytes(F16.read_bytes()[:keep])
+    refused = convert(gguf, tmp_path / "out")
+    assert isinstance(refused, Refusal)
+    assert part in refused.reason or "can't be read as GGUF" in refused.reason
+
+
+def test_an_unknown_pre_tokenizer_is_refused_with_what_to_pass(tmp_path: Path) -> None:
+    gguf = tmp_path / "odd.gguf"
+    gguf.write_bytes(F16.read_bytes().replace(b"\x05\0\0\0\0\0\0\0qwen2", b"\x05\0\0\0\0\0\0\0qwen9", 1))
+    refused = convert(gguf, tmp_path / "out")
+    assert isinstance(refused, Refusal)
+    assert "'qwen9'" in refused.reason
+    assert "--tokenizer" in refused.fix
+    made = done(convert(gguf, tmp_path / "out", tokenizer=DEMO_WEIGHTS, llama=False))
+    assert made.verdict.blessed, made.verdict.reasons
+
+
+def test_calibration_is_asked_for_and_a_strangers_folder_is_left_alone(tmp_path: Path) -> None:
+    refused = convert(F16, tmp_path / "out", precision="w4a16", method="gptq")
+    assert isinstance(refused, Refusal)
+    assert "--calibration" in refused.fix
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    refused = convert(F16, tmp_path / "mine")
+    assert isinstance(refused, Refusal)
+    assert (tmp_path / "mine" / "thesis.txt").exists()

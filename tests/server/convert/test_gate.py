@@ -1,0 +1,136 @@
+"""The gate's verdicts: each bound alone can refuse the blessing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from spillway_server.convert import blessing, samples
+from spillway_server.convert.gate import Bounds, Judged, Verdict, agreement, decide, right
+from spillway_server.models import ModelSpec, from_directory
+from spillway_server.plan import Plan, PlanOptions, make_plan
+from spillway_server.profiles import cpu_profile
+from spillway_server.refusal import Refusal
+
+KNOWN = tuple(str(number) for number in range(100))
+GOOD = Judged(1.5, KNOWN)
+BOUNDS = Bounds()
+
+
+def judged(wrong: int = 0, perplexity: float | None = 1.5) -> Judged:
+    return Judged(perplexity, ("no",) * wrong + KNOWN[wrong:])
+
+
+def verdict(candidate: Judged = GOOD, llama: Judged | None = GOOD, bounds: Bounds = BOUNDS) -> Verdict:
+    return decide(KNOWN, GOOD, candidate, llama, bounds)
+
+
+def test_a_good_model_is_blessed_with_all_figures() -> None:
+    made = verdict()
+    assert made.blessed
+    assert made.reasons == ()
+    assert made.figures == {
+        "samples": 100,
+        "reference_perplexity": 1.5,
+        "perplexity": 1.5,
+        "agreement_with_reference": 1.0,
+        "llama_cpp": True,
+        "perplexity_ratio": 1.0,
+        "reference_accuracy": 1.0,
+        "accuracy": 1.0,
+        "accuracy_samples": 100,
+        "agreement_with_llama_cpp": 1.0,
+        "llama_cpp_perplexity": 1.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (verdict(judged(3)), "3.0%"),
+        (verdict(judged(0, 1.66)), "1.107 times"),
+        (verdict(judged(0, math.nan)), "nan times"),
+        (verdict(judged(0, None)), "no perplexity"),
+        (verdict(llama=judged(11)), "89.0% of the greedy answers"),
+        (verdict(llama=judged(0, 1.6)), "away from llama.cpp's"),
+        (verdict(bounds=Bounds(least_samples=101)), "only 100 samples"),
+    ],
+)
+def test_each_bound_alone_refuses(made: Verdict, reason: str) -> None:
+    assert not made.blessed
+    assert len(made.reasons) == 1
+    if "%" not in reason or "greedy" in reason:
+        assert reason in made.reasons[0]
+
+
+def test_the_bounds_themselves_are_allowed() -> None:
+    assert verdict(judged(2)).blessed
+    assert verdict(llama=judged(10)).blessed
+    assert verdict(llama=None).blessed
+
+
+def test_answers_are_compared_as_json_or_as_text() -> None:
+    assert right('{"a": 1, "b": 2.0}', '{"b":2,"a":1}')
+    assert right(" Paris\n", "Paris")
+    assert not right('{"a":1}', '{"a":2}')
+    assert not right("", "1")
+    assert agreement(("a", "b"), ("a ", "c")) == 0.5
+    assert agreement((), ()) == 0.0
+
+
+def checkpoint(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(
+        '{"num_attention_heads": 4, "hidden_size": 256, "num_hidden_layers": 3, "torch_dtype": "float16"}'
+    )
+    (folder / "model.safetensors").write_bytes(b"\0" * 1000)
+    return folder
+
+
+def caution(folder: Path) -> str | None:
+    """What a plan for this folder warns of."""
+    spec = from_directory(folder, "m")
+    assert isinstance(spec, ModelSpec)
+    plan = make_plan(cpu_profile(8 * 1024**3), spec, PlanOptions())
+    assert isinstance(plan, Plan), plan
+    return plan.warnings[0] if plan.warnings else None
+
+
+def test_serve_warns_of_a_model_that_was_not_blessed(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "m")
+    assert caution(folder) is None, "a foreign checkpoint says nothing"
+    sizes = blessing.weight_sizes(folder)
+    blessing.write(folder, blessing.Blessing(True, (), {}, {}, {}, sizes))
+    assert caution(folder) is None
+    blessing.write(folder, blessing.Blessing(False, ("9.0% lost.",), {}, {}, {}, sizes))
+    assert "9.0% lost" in str(caution(folder))
+    blessing.write(folder, blessing.Blessing(True, (), {}, {}, {}, {"model.safetensors": 999}))
+    assert "not those that passed" in str(caution(folder)), "weights changed after the gate"
+    (folder / blessing.FILE).write_text("{")
+    assert "can't be read" in str(caution(folder))
+
+
+def test_samples(tmp_path: Path) -> None:
+    general = samples.read(None, 1000)
+    assert not isinstance(general, Refusal)
+    assert len(general) >= Bounds().least_samples
+    assert all(sample["answer"] for sample in general)
+    gate, learnt = samples.demo(range(10_000_000, 10_000_005)), samples.demo_calibration(5)
+    assert not [sample for sample in gate if sample in learnt], "the gate never asks what was calibrated on"
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "a", "answer": "b"}\n\n{"messages": [{"role": "user", "content": "x"}]}\n')
+    assert len(samples.read(str(file), 10)) == 2
+    assert len(samples.read(str(file), 1)) == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["x", "[]", "{}", '{"messages": []}', '{"messages": [1]}', '{"prompt": "a", "answer": 1}']
+)
+def test_bad_samples_are_refused_with_their_line(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "a"}\n' + line + "\n")
+    refused = samples.read(str(file), 10)
+    assert isinstance(refused, Refusal)
+    assert "line 2" in refused.reason
