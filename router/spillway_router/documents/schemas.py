@@ -13,6 +13,7 @@ import yaml
 
 MAX_SCHEMA_BYTES = 64 * 1024
 UNNAMED = "document"
+_DEEPEST = 64
 _ASK = (
     "Read the document below and answer with one JSON object as this JSON schema asks, and nothing else. Take every "
     "value as it stands in the document, numbers with a decimal point; null where the document holds no value."
@@ -43,7 +44,25 @@ class Schema:
     def response_format(self) -> dict[str, Any]:
         """The field of a chat body that makes an engine keep to the schema."""
         name = "".join(c if c.isalnum() or c in "_-" else "_" for c in self.name)[:64]
-        return {"type": "json_schema", "json_schema": {"name": name, "schema": self.json_schema, "strict": True}}
+        wanted = {"name": name, "schema": self.json_schema, "strict": _strict(self.json_schema)}
+        return {"type": "json_schema", "json_schema": wanted}
+
+
+def _strict(schema: Any, depth: int = 0) -> bool:
+    """Whether every object in it names all its fields and requires them: OpenAI refuses `strict` for any other."""
+    if depth > _DEEPEST:
+        return False
+    if isinstance(schema, list):
+        return all(_strict(inner, depth + 1) for inner in schema)
+    if not isinstance(schema, Mapping):
+        return True
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping):
+        required = schema.get("required")
+        whole = isinstance(required, list) and set(map(str, required)) == set(properties)
+        if not whole or schema.get("additionalProperties") is not False:
+            return False
+    return all(_strict(inner, depth + 1) for inner in schema.values())
 
 
 @lru_cache(maxsize=1)

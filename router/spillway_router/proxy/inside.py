@@ -37,6 +37,8 @@ from spillway_router.proxy.wire import bad
 
 _CHAIN = "documents"
 """The name of the chain that a step brings along."""
+_NEW_BOUND = frozenset({"openai", "groq", "cerebras"})
+"""Providers that know max_completion_tokens; OpenAI's newer models refuse max_tokens, which the others ask for."""
 _NEEDS = (("response_format", "json_schema"), ("logprobs", "logprobs"))
 
 
@@ -195,13 +197,16 @@ class InsideExchange:
         """The step's body. What no backend of its side can do is left out; confidence is asked of clouds only where all
         of them can tell it, as no better one may be passed over for that."""
         body = dict(asked.body)
-        able = [policy.backends[name].capabilities for name in self._names(asked, policy)]
+        backends = [policy.backends[name] for name in self._names(asked, policy)]
+        able = [backend.capabilities for backend in backends]
         for field, capability in _NEEDS:
             enough = all if (asked.side, capability) == ("cloud", "logprobs") else any
             if field in body and not enough(capability in known for known in able):
                 del body[field]
         if "logprobs" not in body:
             body.pop("top_logprobs", None)
+        if backends and all(backend.provider in _NEW_BOUND for backend in backends) and "max_tokens" in body:
+            body["max_completion_tokens"] = body.pop("max_tokens")
         if asked.chain:
             body["model"] = _CHAIN
         return body

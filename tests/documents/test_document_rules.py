@@ -1,0 +1,100 @@
+"""What a configuration says of documents: mistakes told with their fix, taken up by a reload or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.documents.papers import STRANGE, answer, truth
+from tests.documents.test_extract import ask, setup
+from tests.documents.test_parsers import SMALL
+from tests.proxy.harness import error_of, run
+from typer.testing import CliRunner
+
+from spillway_router import config
+from spillway_router.cli import app
+from spillway_router.config import ConfigError
+from spillway_router.core.policy import ConfidenceRule, Policy
+from spillway_router.document_rules import document_mistakes, document_rules
+from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
+
+PLAIN = "backends: [{name: local, provider: vllm, model: m, base_url: 'http://127.0.0.1:9/v1'}]\n"
+
+
+def test_a_backend_that_is_not_there_is_told_with_its_line() -> None:
+    with pytest.raises(ConfigError) as raised:
+        config.parse(PLAIN + "documents: {external: [nobody]}\n", {})
+    assert "line 2, documents.external.0: no backend has the name 'nobody'" in str(raised.value)
+
+
+def test_every_mistake_about_parsers_and_schemas_is_told_at_once(tmp_path: Path) -> None:
+    text = (
+        f"documents:\n  parsers: {tmp_path}\n  default_schema: nothing\n"
+        "  schemas: {list: {schema: {type: array}}, good: {schema: {type: object, properties: {a: {}}}}}\n"
+    )
+    told = {mistake.where: mistake.problem for mistake in document_mistakes(config.parse(text, {}))}
+    assert set(told) == {"documents.parsers", "documents.schemas.list", "documents.default_schema"}
+    assert "holds no .yaml file" in told["documents.parsers"]
+    assert "use one of biometry, good, list" in told["documents.default_schema"]
+
+
+def test_check_tells_them(tmp_path: Path) -> None:
+    (tmp_path / "spillway.yaml").write_text(
+        f"{PLAIN}ledger: {{url: 'sqlite:///{tmp_path}/l.db'}}\ndocuments: {{parsers: {tmp_path}/none}}\n"
+    )
+    found = CliRunner().invoke(app, ["check", "--offline", "--json", "-c", str(tmp_path / "spillway.yaml")])
+    assert found.exit_code == 1
+    assert [mistake["where"] for mistake in json.loads(found.stdout)["mistakes"]] == ["documents.parsers"]
+
+
+def test_a_reload_takes_new_parsers_up_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    own = SMALL.replace("schema: weight", "schema: biometry").replace("name: scale", "name: letters")
+    (folder / "a.yaml").write_text(own)
+
+    async def main() -> None:
+        async with setup(answer("none"), folder=tmp_path, more=f"documents: {{parsers: {folder}}}\n") as (_, _, router):
+            assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 200
+            (folder / "a.yaml").write_text("name: [")
+            reply = await router.post({}, "/admin/reload")
+            assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_config")
+            assert "a.yaml" in error_of(reply)["message"]
+            assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 200
+            (folder / "a.yaml").write_text(own.replace("name: letters", "name: letters2"))
+            assert (await router.post({}, "/admin/reload")).status_code == 200
+            assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 400
+
+    run(main)
+
+
+def test_external_backends_come_from_documents_then_from_escalation() -> None:
+    policy = Policy("v", {}, {}, confidence=ConfidenceRule(escalate_to=("b",)))
+    settings = config.parse(PLAIN, {})
+    assert document_rules(settings, policy, None).cascade.external == ()  # b is off: its key is missing
+    assert document_rules(settings, policy, None).most_at_once == 64
+
+
+def test_the_clouds_of_escalation_are_the_external_ones() -> None:
+    async def main() -> None:
+        rule = "confidence: {escalate_to: [cloud]}\n"
+        async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), rule) as (_, other, router):
+            found = await ask(router, STRANGE.text)
+            assert (found["step"], len(other.seen)) == ("external", 1)
+            chat = await router.chat()
+            assert chat.headers["x-spillway-decision"] in ("local", "escalated")
+
+    run(main)
+
+
+def test_schemas_are_named_or_sent() -> None:
+    shape = {"type": "object", "properties": {"a": {"type": "string"}}}
+    assert chosen("biometry", shipped_schemas()).prompt == "Biometry report to JSON:\n"
+    assert chosen({**shape, "title": "mine"}, {}) == Schema("mine", {**shape, "title": "mine"})
+    assert chosen(shape, {}).name == "document"
+    assert shipped_schemas()["biometry"].response_format()["json_schema"]["strict"] is True
+    assert chosen(shape, {}).response_format()["json_schema"]["strict"] is False
+    assert chosen({**shape, "title": "a b/c"}, {}).response_format()["json_schema"]["name"] == "a_b_c"
+    with pytest.raises(SchemaError, match="larger than 64 KiB"):
+        chosen({**shape, "description": "x" * 70_000}, {})
