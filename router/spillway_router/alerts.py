@@ -121,6 +121,23 @@ class Alerts:
         except asyncio.QueueFull:
             self._lost(message(alert), f"{self._rules.queue} messages wait already")
 
+    def certificate_revoked(self, losses: int, audits: int) -> None:
+        """Audits speak against the confidence threshold: told once by whoever saw it."""
+        text = (
+            f"{losses} of the last {audits} audited local answers were wrong, which the certified threshold rules out. "
+            "It is moved by audits from now on; label new answers and run `spillway calibrate`."
+        )
+        log.warning("%s", text)
+        if self._webhook is None:
+            return
+        values = {"type": "certificate_revoked", "text": f"Spillway: {text}", "wrong": losses, "audits": audits}
+        identity = hashlib.sha256(f"certificate|{self._wall()}".encode()).hexdigest()[:32]
+        revoked = _Message(identity, json.dumps(values).encode(), text)
+        try:
+            self._queue.put_nowait(revoked)
+        except asyncio.QueueFull:
+            self._lost(revoked, f"{self._rules.queue} messages wait already")
+
     def start(self) -> None:
         """Begin to deliver."""
         self._worker = asyncio.get_running_loop().create_task(self._deliver_forever(), name="alerts")

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import random
 import secrets
 import signal
 import socket
@@ -45,11 +46,14 @@ from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.own_key import OwnKeys
 from spillway_router.providers.transport import Pool
 from spillway_router.proxy.app import App, build
+from spillway_router.proxy.audits import Audits
 from spillway_router.proxy.auth import Auth
 from spillway_router.proxy.control import ControlHooks, build_control
 from spillway_router.proxy.desk import Desk
 from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
+from spillway_router.proxy.feedback import add_feedback_routes
 from spillway_router.proxy.front import fronts
+from spillway_router.proxy.memory import Memory, Retained
 from spillway_router.proxy.services import Live, Records, Services
 from spillway_router.settings import Settings
 from spillway_router.signals.board import Board, BoardRules
@@ -112,6 +116,9 @@ class Runtime:
             asyncio.get_running_loop(),
             self._pacer,
             self._own_keys,
+            ledger.feedback,
+            Memory(retained=Retained(lambda: self._loaded.settings.retention.minutes)),
+            Audits(random.random, lambda d: self._alerts.certificate_revoked(sum(d.losses), len(d.losses))),
         )
         self._upkeep = Upkeep(ledger, self._accounts, router_id, time.time)
         self._days = Days(self.reprice, time.time)
@@ -125,7 +132,9 @@ class Runtime:
             request_ids(time.time, "rev_").__next__,
         )
         control = build_control(self.services, hooks, version)
-        add_document_routes(control, Desk(self.services), lambda: self._documents, self.reviews)
+        desk = Desk(self.services)
+        add_feedback_routes(control, desk, self.services)
+        add_document_routes(control, desk, lambda: self._documents, self.reviews)
         self.app: App = build(control)
         self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
 
@@ -144,6 +153,7 @@ class Runtime:
         self._watchers.start(self._assembly.places)
         self._alerts.start()
         self._pacer.start()
+        self.services.audits.start(self.services)
         self._upkeep.start()
         self._books.start()
         self._days.start()
@@ -155,6 +165,7 @@ class Runtime:
         await self.reviews.stop()
         await self._days.stop()
         await self._watchers.stop()
+        await self.services.audits.stop()
         await self._pacer.stop()
         await self._books.stop()
         for _, pool in self._pools.values():

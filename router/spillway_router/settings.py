@@ -34,10 +34,12 @@ class _Part(BaseModel):
 
 
 class ServerPart(_Part):
-    """The engine that `serve` and `up` launch."""
+    """The engine that `serve` and `up` launch. `loras`: adapters served beside the model, name -> directory; a backend
+    reaches one by naming it as its `model`."""
 
     model: str = "auto"
     vllm_args: tuple[str, ...] = ()
+    loras: Mapping[str, str] = {}
 
 
 class WorkPart(_Part):
@@ -173,6 +175,13 @@ class ConfidencePart(_Part):
     hold_tokens: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = "auto"
     audit_share: float = Field(0.0, ge=0, le=1)
     top_logprobs: int = Field(2, ge=2, le=5)
+
+
+class RetentionPart(_Part):
+    """How many minutes requests that are not private are kept in memory, for `retry` of POST /v1/feedback and for
+    repeated idempotency keys (at most 64 MiB of them); 0: not at all."""
+
+    minutes: float = Field(0.0, ge=0, le=1440)
 
 
 ALL_CLOUDS = "cloud"
@@ -326,6 +335,7 @@ class Settings(_Part):
     ledger: LedgerPart = LedgerPart()
     prices: PricesPart = PricesPart()
     limits: LimitsPart = LimitsPart()
+    retention: RetentionPart = RetentionPart()
 
     @field_validator("listen")
     @classmethod

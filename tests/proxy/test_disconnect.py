@@ -107,7 +107,7 @@ def test_leaving_during_an_escalation_ends_both_attempts(tmp_path: Path) -> None
             assert record.code == "client_left"
             await router.until(lambda: len(router.ledger.entries_of(record.facts.request_id)) == 3)
             ends = {e.backend: e.status for e in router.ledger.entries_of(record.facts.request_id) if e.status}
-            assert ends == {"local": "aborted", "cloud": "unknown"}
+            assert ends == {"local": "discarded", "cloud": "unknown"}
 
     run(main)
 

@@ -13,7 +13,7 @@ from .tariff import STANDARD, Tariff, Usage
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]
-DecisionKind = Literal["local", "overflow", "escalated", "fallback", "pinned", "byok", "cache"]
+DecisionKind = Literal["local", "overflow", "escalated", "fallback", "pinned", "byok", "cache", "audit"]
 Health = Literal["up", "starting", "down"]
 Sort = Literal["", "fastest", "cheapest"]
 Route = Literal["auto", "local", "cloud"]

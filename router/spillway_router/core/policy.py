@@ -121,6 +121,38 @@ def decide_escalation(facts: RequestFacts, signals: Signals, policy: Policy, dou
     return Decision("escalated", candidates, ("confidence",), removed, policy.version)
 
 
+def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: str) -> Decision:
+    """Where a better answer than that of the backend `above` comes from: the tiers behind it in
+    `confidence.escalate_to` (all of them if it is none), or where there are none, in the chain of the model's name."""
+    resolved = _resolve(facts, policy)
+    if isinstance(resolved, Refusal):
+        return Decision("escalated", (), (), (), policy.version, resolved)
+    tiers = policy.confidence.escalate_to
+    if above in tiers or not tiers:
+        order = tiers or resolved.chain
+        tiers = order[order.index(above) + 1 :] if above in order else order
+    kept, removed = _filter(facts, signals, policy, tuple(name for name in tiers if name != above))
+    if not kept:
+        message = f"There is no tier above {above}. Add one to confidence.escalate_to, or ask another model by name."
+        refusal = _refusal(removed, signals) if removed else Refusal(400, "invalid_request", message)
+        return Decision("escalated", (), ("feedback", *_tokens(removed)), removed, policy.version, refusal)
+    slo = _slo(facts, policy)
+    candidates = tuple(_candidate(facts, backend, signals, slo) for backend in kept)
+    return Decision("escalated", candidates, ("feedback",), removed, policy.version)
+
+
+def prefer(decision: Decision, backend: str) -> Decision:
+    """The decision with this local candidate before the other local ones, where nothing speaks against it: it holds the
+    prefix of the session."""
+    local = [c for c in decision.candidates if c.backend.local]
+    wanted = next((c for c in local if c.backend.name == backend and not c.reasons), None)
+    if wanted is None or wanted is local[0] or decision.kind != "local":
+        return decision
+    refill = iter([wanted, *(c for c in local if c is not wanted)])
+    ordered = tuple(next(refill) if c.backend.local else c for c in decision.candidates)
+    return replace(decision, candidates=ordered)
+
+
 def _resolve(facts: RequestFacts, policy: Policy) -> _Resolved | Refusal:
     chosen = policy.aliases.get(facts.model)
     if chosen is not None and facts.preferences is NO_PREFERENCES:

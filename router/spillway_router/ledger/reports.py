@@ -38,7 +38,7 @@ from spillway_router.ledger.report_model import (
 )
 from spillway_router.ledger.report_range import GroupKey, ReportRange
 
-CLOUD_ROWS = ("overflow", "escalated", "fallback", "pinned", "byok", "other")
+CLOUD_ROWS = ("overflow", "escalated", "fallback", "pinned", "byok", "audit", "other")
 _PRICE_PLACES = Decimal("0.000001")
 
 

@@ -192,6 +192,8 @@ class Call:
 
     def wait_as_draft(self, outcome: Outcome, stop: Callable[[], None]) -> None:
         """A better answer is sought: this one is discarded when that one begins, unless it is told to `stand`."""
+        if outcome.usage is None:  # a stream that will be cut off: it is charged for what came of it
+            outcome = Outcome("cancelled", outcome.status, "a better answer was sought", billed=True)
         self._draft = (outcome, stop)
 
     def stand(self) -> None:
@@ -204,8 +206,6 @@ class Call:
             outcome, stop = self._draft
             self._draft = None
             stop()
-            if outcome.usage is None:  # cut off: it is charged for what came of it
-                outcome = Outcome("cancelled", outcome.status, "a better answer was found", billed=True)
             self.close(outcome, discarded=True)
 
     async def durable(self) -> None:

@@ -44,7 +44,7 @@ class Client:
 
     __slots__ = (
         "_flow", "_on_end", "_transport", "body", "chunked", "disconnected", "endpoint", "headers", "keep_alive",
-        "own", "request_id", "response_complete", "started", "waiting",
+        "kept", "own", "request_id", "response_complete", "started", "waiting",
     )  # fmt: skip
 
     message_event = _NobodyWaits()
@@ -70,6 +70,8 @@ class Client:
         self._on_end = on_end
         self.keep_alive = True
         self.chunked = True
+        self.kept: list[tuple[int, tuple[bytes, ...], bytes]] | None = None
+        """Where a whole answer is kept too, for its idempotency key (once.py)."""
         self.started = False
         """Bytes of an answer have gone out: there is no way back."""
         self.waiting = False
@@ -82,6 +84,8 @@ class Client:
         if self.disconnected:
             return
         self.started = True
+        if self.kept is not None:
+            self.kept.append((status, tuple(lines), body))
         lines.append(b"content-length: %d\r\n\r\n" % len(body))
         head = STATUS_LINES[status] if self.keep_alive else STATUS_LINES[status] + _CLOSE
         if len(body) < _LARGE:

@@ -16,23 +16,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from spillway_router.core import failover
-from spillway_router.core.model import Caller, Candidate, Outcome, Refusal
-from spillway_router.core.policy import decide, decide_escalation, decide_own_key
+from spillway_router.core.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
+from spillway_router.core.policy import decide, decide_escalation, decide_own_key, prefer
 from spillway_router.providers.connection import TransportError
-from spillway_router.proxy import wire
+from spillway_router.proxy import once, wire
+from spillway_router.proxy.again import BETTER, decide_again, note_better
 from spillway_router.proxy.attempt import Call, prepare
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.held import HeldStream
 from spillway_router.proxy.job import Job, Question
+from spillway_router.proxy.memory import Owner
 from spillway_router.proxy.outcomes import transport_outcome
 from spillway_router.proxy.own_key import own_key_channel, redacted
 from spillway_router.proxy.scoring import scores
-from spillway_router.proxy.services import Live, Services
+from spillway_router.proxy.services import Channel, Live, Services
 from spillway_router.proxy.stream import StreamAnswer
 from spillway_router.proxy.whole import WholeAnswer
 
@@ -64,6 +66,14 @@ def admit(s: Services, headers: Mapping[str, str], in_flight: int) -> Admitted |
 
 async def serve(s: Services, admitted: Admitted, client: Client) -> None:
     """Answer one inference request whose body has come. Cancelled when its client leaves."""
+    if once.HEADER in client.headers:
+        await once.once(s, admitted.caller.key_id, client, lambda: answer(s, admitted, client))
+    else:
+        await answer(s, admitted, client)
+
+
+async def answer(s: Services, admitted: Admitted, client: Client) -> None:
+    """Steps 2 to 7, for a request that is not answered already."""
     live = admitted.live
     try:
         body = wire.load(client.body)  # 2
@@ -72,15 +82,16 @@ async def serve(s: Services, admitted: Admitted, client: Client) -> None:
         client.refuse(error.refusal)
         return
     s.board.arrived(admitted.started)
-    own = None
-    if "x-spillway-provider" in client.headers:
-        own = own_key_channel(s.own_keys, client.headers, facts, live.policy.aliases)
-        if isinstance(own, Refusal):
-            client.refuse(own)
-            return
-        decision = decide_own_key(facts, own.backend, s.signals(live, facts), live.policy.version)
-    else:
-        decision = decide(facts, s.signals(live, facts), live.policy)  # 3
+    session = (admitted.caller.key_id, facts.hints.session_id) if facts.hints.session_id else None
+    if session is not None:
+        facts = replace(facts, privacy=s.memory.sessions.verdict(session, facts.privacy, admitted.started))
+    found = decided(s, admitted, client, facts, session)  # 3
+    if isinstance(found, Refusal):
+        client.refuse(found)
+        return
+    decision, own = found
+    if s.memory.retained.on and facts.privacy.may_leave and own is None:
+        s.memory.keep(facts, client.headers, client.body, admitted.started)
     job = Job(s, live, client, Question(facts, body, decision, admitted.started, own))
     try:
         await run(job)  # 4, 5, 6
@@ -90,6 +101,28 @@ async def serve(s: Services, admitted: Admitted, client: Client) -> None:
         job.status, job.code = 499, "client_left"
     finally:
         job.remember()  # 7
+    if job.status == 200 and session is not None and job.answered_locally():
+        s.memory.sessions.answered(session, job.backend, admitted.started)
+    if job.status == 200 and BETTER in client.headers:
+        await note_better(s, facts, client.headers[BETTER])
+
+
+def decided(
+    s: Services, admitted: Admitted, client: Client, facts: RequestFacts, session: Owner | None
+) -> tuple[Decision, Channel | None] | Refusal:
+    """Step 3: the decision, and the place that the caller brought along. Nearly every request takes the last way."""
+    live, headers = admitted.live, client.headers
+    if "x-spillway-provider" in headers:
+        own = own_key_channel(s.own_keys, headers, facts, live.policy.aliases)
+        if isinstance(own, Refusal):
+            return own
+        return decide_own_key(facts, own.backend, s.signals(live, facts), live.policy.version), own
+    if BETTER in headers:
+        return decide_again(s, live, facts, headers[BETTER]), None
+    decision = decide(facts, s.signals(live, facts), live.policy)
+    if session is not None:
+        decision = prefer(decision, s.memory.sessions.backend(session, admitted.started))
+    return decision, None
 
 
 async def run(job: Job) -> None:
@@ -138,7 +171,7 @@ class Answer(Protocol):
 
 async def attempt(job: Job, call: Call) -> Outcome:
     """Steps 5 and 6 of one upstream call. Whatever happens in it, it is closed once."""
-    answer: Answer | None = None
+    reply: Answer | None = None
     outcome = NOT_SENT
     try:
         scored = scores(job.live.policy.confidence, job.facts, call.channel.backend)
@@ -147,22 +180,22 @@ async def attempt(job: Job, call: Call) -> Outcome:
         path = call.channel.provider.path(job.facts.endpoint)
         head = call.channel.pool.head(path, len(upstream.body), call.label() + call.channel.credentials)
         if not job.facts.stream:
-            answer = WholeAnswer(job, call, upstream, scored=scored)
+            reply = WholeAnswer(job, call, upstream, scored=scored)
         else:
-            answer = HeldStream(job, call, upstream) if scored else StreamAnswer(job, call, upstream)
+            reply = HeldStream(job, call, upstream) if scored else StreamAnswer(job, call, upstream)
         outcome = CLIENT_LEFT
-        found = redacted(await answer.fetch(head), call.channel)
+        found = redacted(await reply.fetch(head), call.channel)
         if found.kind == "ok":
-            if scored and job.doubts(call.confidence) and await escalate(job, call, answer, found):
+            if scored and job.doubts(call.confidence) and await escalate(job, call, reply, found):
                 outcome = found
                 return outcome
-            found = redacted(await answer.deliver(), call.channel)
+            found = redacted(await reply.deliver(), call.channel)
         outcome = found
     except TransportError as error:
         outcome = transport_outcome(error)
     finally:
-        if answer is not None:
-            answer.close()
+        if reply is not None:
+            reply.close()
         call.close(outcome)
     return outcome
 

@@ -92,8 +92,13 @@ class HeldStream(StreamAnswer):
 
     async def deliver(self) -> Outcome:
         """Commit to it: what was held, and the rest as it comes."""
-        self._heard.let_go()
-        return await super().deliver()
+        job, heard = self._job, self._heard
+        audited = job.audited()
+        heard.let_go(keep_text=audited)
+        outcome = await super().deliver()
+        if outcome.kind == "ok" and audited:
+            job.audit(heard.text())
+        return outcome
 
     def close(self) -> None:
         """Stop it. Of a draft that was dropped, what came is what it is charged for."""

@@ -13,6 +13,7 @@ from spillway_router.core.limiter import exhausted_for_s
 from spillway_router.core.model import Attempt, Candidate, Decision, Outcome, Refusal, RequestFacts, RequestRecord
 from spillway_router.ledger.accounts import HoldRefused, Why
 from spillway_router.proxy.attempt import Call
+from spillway_router.proxy.case import Case
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.heartbeat import Heartbeat
 from spillway_router.proxy.outcomes import failure_refusal
@@ -38,7 +39,7 @@ class Job:
 
     __slots__ = (
         "asked", "backend", "body", "calls", "client", "code", "confidence", "cost_asked", "decided", "decision",
-        "facts", "heartbeat", "live", "reasons", "refused", "s", "status", "unused",
+        "facts", "heartbeat", "live", "probe", "reasons", "refused", "s", "status", "unused",
     )  # fmt: skip
 
     def __init__(self, s: Services, live: Live, client: Client, asked: Question) -> None:
@@ -55,6 +56,8 @@ class Job:
         self.confidence: float | None = None
         self.refused: Refusal | None = self.decision.refusal
         self.heartbeat: Heartbeat | None = None
+        self.probe: str | None = None
+        """A draft's text, to be compared with the better answer."""
 
     # attempts
 
@@ -108,6 +111,11 @@ class Job:
             if other is not call:
                 other.discard()
 
+    def answered_locally(self) -> bool:
+        """True if the client's answer came from a local backend."""
+        channel = self.live.channels.get(self.backend)
+        return channel is not None and channel.backend.local
+
     async def durable(self) -> None:
         """Until the rows of all attempts are on disk."""
         for call in self.calls:
@@ -129,7 +137,16 @@ class Job:
     def least_confidence(self) -> float:
         """Below it an answer is to be sought one tier up."""
         asked = self.facts.hints.min_confidence
-        return self.live.policy.confidence.threshold if asked is None else asked
+        return self.s.audits.threshold(self.live) if asked is None else asked
+
+    def audited(self) -> bool:
+        """Draw whether the local answer that goes to the client now is audited."""
+        return self.escalates() and self.s.audits.drawn(self.live)
+
+    def audit(self, text: str) -> None:
+        """Audit this local answer, which the client got."""
+        no = self.client.attempts_before + len(self.calls) + self.unused + 1
+        self.s.audits.offer(Case(self.facts, self.client.body, self.body, text, no))
 
     def escalates(self) -> bool:
         """False if no confidence could send this request one tier up: who pinned a backend, forbade fallbacks or asks

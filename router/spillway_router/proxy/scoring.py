@@ -199,8 +199,15 @@ class ScoredJudge(ChatJudge):
             ]
         )
 
-    def let_go(self) -> None:
-        """The stream goes on to the client: forget tokens and text."""
-        self._keep = False
+    def text(self) -> str:
+        """The first choice's answer, if its text was kept."""
+        first = next(iter(self._choices_heard.values()), None)
+        return "" if first is None else first.text()
+
+    def let_go(self, *, keep_text: bool) -> None:
+        """The stream goes on to the client: forget tokens, and the text unless somebody wants it in the end."""
+        self._keep = keep_text
         for heard in self._choices_heard.values():
-            heard.tokens, heard.parts, heard.calls = [], [], {}
+            heard.tokens = []
+            if not keep_text:
+                heard.parts, heard.calls = [], {}

@@ -6,19 +6,25 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from spillway_router.core.budget import LineKey
 from spillway_router.core.calibration import Calibration
 from spillway_router.core.model import Backend, BackendSignals, RequestFacts, RequestRecord, Signals
 from spillway_router.core.policy import Policy
 from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.feedback import FeedbackTable
 from spillway_router.ledger.pacer import Pacer
 from spillway_router.providers.base import Provider
 from spillway_router.providers.own_key import OwnKeys
 from spillway_router.providers.transport import Pool
 from spillway_router.proxy.auth import Auth
 from spillway_router.proxy.facts import PrivacyRule
+from spillway_router.proxy.memory import Memory
 from spillway_router.signals.board import Board
+
+if TYPE_CHECKING:
+    from spillway_router.proxy.audits import Audits
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,9 @@ class Services:
     """The loop all of it runs on. Asking asyncio for it costs a system call each time (Python 3.11)."""
     pacer: Pacer
     own_keys: OwnKeys
+    feedback: FeedbackTable
+    memory: Memory
+    audits: Audits
 
     def signals(self, live: Live, facts: RequestFacts) -> Signals:
         """The board's snapshot, with what this caller's budgets have left where budgets are configured."""

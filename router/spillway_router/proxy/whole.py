@@ -8,6 +8,7 @@ import orjson
 
 from spillway_router.core.model import Outcome
 from spillway_router.core.tariff import usd
+from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import error_text, load
 from spillway_router.proxy.attempt import Call, UpstreamCall, without_logprobs
 from spillway_router.proxy.job import Job
@@ -49,6 +50,8 @@ class WholeAnswer:
         if self.scored:
             verdict = answer_verdict(parsed, job.body, job.facts.task, job.calibration(call))
             call.confidence = job.confidence = None if verdict is None else verdict.confidence
+            if job.s.audits.probes(job.live, call.confidence):
+                job.probe = answer_text(parsed["choices"][0])
             if self._upstream.logprobs_added:
                 self._body = without_logprobs(parsed)
         return self._outcome
@@ -67,6 +70,10 @@ class WholeAnswer:
         await job.durable()
         cost = b"x-spillway-cost-usd: %b\r\n" % usd(job.cost()).encode()
         job.client.whole(200, [JSON, *job.client.own, *job.lines(self._call), cost], body)
+        if job.probe is not None and not self.scored:
+            job.s.audits.probed(job.live, job.probe, answer_text(parsed["choices"][0]))
+        elif self.scored and job.audited():
+            job.audit(answer_text(parsed["choices"][0]))
         return self._outcome
 
     def close(self) -> None:

@@ -1,0 +1,132 @@
+"""`POST /v1/feedback`: what a person thinks of an answer, and the better answer if one is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import orjson
+from fastapi import FastAPI, Request
+
+from spillway_router.core.model import Caller, Refusal, RequestRecord
+from spillway_router.ledger.base import LedgerError
+from spillway_router.ledger.feedback import MOST_REASON, FeedbackRecord
+from spillway_router.proxy import wire
+from spillway_router.proxy.again import BETTER
+from spillway_router.proxy.client import Client
+from spillway_router.proxy.control import RefusedError
+from spillway_router.proxy.desk import Desk
+from spillway_router.proxy.exchange import INFERENCE_ROLES, Admitted, serve
+from spillway_router.proxy.memory import RetainedRequest
+from spillway_router.proxy.replies import Lines
+from spillway_router.proxy.services import Services
+
+WORDS = {"up": 5, "good": 5, "down": 1, "bad": 1}
+_FIELDS = frozenset({"request_id", "rating", "reason", "retry"})
+
+
+class _Reply(Client):
+    """Keeps a whole answer instead of sending it."""
+
+    __slots__ = ("content", "status")
+
+    def __init__(self, retained: RetainedRequest, body: bytes, request_id: str, better_than: str) -> None:
+        headers = {**retained.headers, BETTER: better_than}
+        super().__init__(retained.endpoint, headers, cast("Any", None), cast("Any", None), lambda: None)
+        self.body, self.request_id = body, request_id
+        self.status, self.content = 500, b""
+
+    def whole(self, status: int, _lines: Lines, body: bytes) -> None:
+        """See Client.whole."""
+        self.started = self.response_complete = True
+        self.status, self.content = status, body
+
+
+def add_feedback_routes(api: FastAPI, desk: Desk, s: Services) -> None:
+    """`POST /v1/feedback`."""
+
+    @api.post("/v1/feedback")
+    async def feedback(request: Request) -> dict[str, Any]:
+        """`{"request_id", "rating": 1 to 5 or "up" or "down", "reason"?: text, "retry"?: true}`: keeps the rating; with
+        `retry` the request is answered again one tier up, for which `retention` must be on."""
+        caller = desk.caller(request, INFERENCE_ROLES)
+        body = await desk.body(request)
+        record, model = _known(s, caller, body)
+        rating, reason = _rating(body), _reason(body)
+        ts = int(s.wall() * 1000)
+        key_id = record.facts.caller.key_id
+        kept = FeedbackRecord(record.facts.request_id, ts, key_id, record.backend, model, rating, reason)
+        try:
+            await asyncio.to_thread(s.feedback.put, kept)
+        except LedgerError as error:
+            raise RefusedError(Refusal(503, "overloaded", f"Not kept: {error}", retry_after_s=5)) from None
+        said: dict[str, Any] = {"request_id": kept.request_id, "recorded": True}
+        if _flag(body):
+            said["better"] = await _better(s, caller, record)
+        return said
+
+
+async def _better(s: Services, caller: Caller, record: RequestRecord) -> dict[str, Any]:
+    retained = s.memory.retained.get(record.facts.request_id, s.clock())
+    if retained is None:
+        told = "The request is not kept"
+        told += " any more." if s.memory.retained.on else ": `retention` is off, or it was private."
+        told += f" Send its body again with the header {BETTER}: {record.facts.request_id}."
+        raise RefusedError(Refusal(409, "not_retained", told, "retry"))
+    parsed = wire.load(retained.body)
+    raw = wire.edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
+    client = _Reply(retained, raw, s.new_id(), record.facts.request_id)
+    await serve(s, Admitted(s.live(), caller, s.clock()), client)
+    content = orjson.loads(client.content)
+    if client.status != 200:
+        e = content["error"]
+        raise RefusedError(Refusal(client.status, e["code"], e["message"], e["param"]))
+    found = s.records.get(client.request_id)
+    told_of = {} if found is None else {"backend": found.backend, "decision": found.decided, "reasons": found.reasons}
+    return {"request_id": client.request_id, **told_of, "answer": content}
+
+
+def _known(s: Services, caller: Caller, body: dict[str, Any]) -> tuple[RequestRecord, str]:
+    unknown = sorted(body.keys() - _FIELDS)
+    if unknown:
+        raise _bad(f"{unknown[0]!r} is not known here; use {', '.join(sorted(_FIELDS))}.", unknown[0])
+    request_id = body.get("request_id")
+    if not isinstance(request_id, str) or not request_id:
+        raise _bad("'request_id' must be the x-request-id of the answer.", "request_id")
+    record = s.records.get(request_id)
+    if record is None or (caller.role != "admin" and record.facts.caller.key_id != caller.key_id):
+        told = f"No request {request_id[:80]} is known. Memory holds the last 1000."
+        raise RefusedError(Refusal(404, "request_not_found", told, "request_id"))
+    if not record.backend:
+        raise _bad("This request got no answer that could be rated.", "request_id")
+    backend = s.live().policy.backends.get(record.backend)
+    return record, "" if backend is None else backend.model
+
+
+def _rating(body: dict[str, Any]) -> int | None:
+    value = body.get("rating")
+    if value is None and _flag(body):
+        return None
+    if isinstance(value, str):
+        value = WORDS.get(value.lower())
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 5:
+        raise _bad("'rating' must be a whole number from 1 to 5, or up or down.", "rating")
+    return value
+
+
+def _reason(body: dict[str, Any]) -> str:
+    value = body.get("reason") or ""
+    if not isinstance(value, str) or len(value) > MOST_REASON:
+        raise _bad(f"'reason' must be text of at most {MOST_REASON} characters.", "reason")
+    return value
+
+
+def _flag(body: dict[str, Any]) -> bool:
+    value = body.get("retry", False)
+    if not isinstance(value, bool):
+        raise _bad("'retry' must be true or false.", "retry")
+    return value
+
+
+def _bad(message: str, param: str) -> RefusedError:
+    return RefusedError(Refusal(400, "invalid_request", message, param))
