@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
 
-from tests.proxy.harness import MESSAGES, cloud, local, routing, run, settings
+from tests.proxy.harness import MESSAGES, cloud, local, routing, run, serving, settings
 
-from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.ledger.verify import verify
+from spillway_router.testing import Answer, FakeEngine, FaultUpstream
 
 FEW = {"max_tokens": 50}
 WHOLE = Answer.json(
@@ -123,6 +125,27 @@ def test_a_client_that_leaves_at_the_very_end_pays_what_was_used(tmp_path: Path)
             await router.until(lambda: len(router.ledger.entries_of(request_id)) == 2)
             charged = router.ledger.entries_of(request_id)[-1]
             assert (charged.status, charged.amount_nano) == ("aborted", 20_000)
+
+    run(main)
+
+
+def test_a_client_that_leaves_during_an_escalation_leaves_a_discarded_draft(tmp_path: Path) -> None:
+    async def main() -> None:
+        rule = "confidence: {threshold: 0.8, escalate_to: [cloud]}\n"
+        engine, gate = FakeEngine(["we", "ak"], (-1.0, -2.0)), asyncio.Event()
+        async with (
+            serving(engine) as url,
+            FaultUpstream(WHOLE.after(gate)) as strong,
+            routing(settings(local(url + "/v1"), cloud(strong), more=rule), tmp_path) as router,
+        ):
+            leaving = asyncio.create_task(router.chat(FEW))
+            name = (await strong.arrival()).headers["x-client-request-id"].partition(".")[0]
+            leaving.cancel()
+            await router.until(lambda: len(router.ledger.entries_of(name)) == 3)
+            closing = {e.attempt_no: e for e in router.ledger.entries_of(name) if e.kind == "charged"}
+            assert (closing[1].backend, closing[1].status, closing[1].completion_tokens) == ("local", "discarded", 2)
+            assert (closing[2].backend, closing[2].status) == ("cloud", "unknown")
+            assert verify(router.ledger).holds
 
     run(main)
 
