@@ -14,6 +14,7 @@ from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 from tests.proxy.harness import LIMIT_S, Router, cloud, error_of, local, routing, run, settings
 
 from spillway_router.ledger.keys import KeySpec, KeyStore
+from spillway_router.ledger.verify import verify
 from spillway_router.testing import Answer, FaultUpstream
 
 COST, FREE = "0.000200", "0.000000"
@@ -146,6 +147,7 @@ def test_when_nobody_is_sure_a_person_is_asked(tmp_path: Path) -> None:
             kept = router.ledger.reviews.get(found["review_id"])
             assert kept is not None
             assert (kept.request_id, kept.private, kept.step, kept.model) == (found["id"], False, "local", "m")
+            assert verify(router.ledger, "").holds
             again = await ask(router, STRANGE.text, {"review": False})
             assert (again["status"], again["review_id"]) == ("unsure", None)
             assert router.ledger.reviews.count("open") == 1
