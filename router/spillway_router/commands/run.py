@@ -60,9 +60,10 @@ def up(path: ConfigOption = None) -> None:
         host=url.hostname or "127.0.0.1",
         port=url.port or 8001,
         vllm_args=server.vllm_args,
+        loras=tuple(f"{name}={folder}" for name, folder in server.loras.items()),
         cache_root=Path(".cache/vllm"),
     )
-    prepared = prepare(options)
+    prepared = prepare(options, typer.echo)
     if isinstance(prepared, ServerRefusal):
         fail(f"engine: {prepared.reason} {prepared.fix}")
     _run(_serving(loaded, place.name, prepared), (_supervise(prepared, options),))
