@@ -198,6 +198,20 @@ def test_a_private_document_never_leaves_and_its_reply_says_so(mark: str) -> Non
     run(main)
 
 
+def test_a_session_that_was_private_once_keeps_its_documents_here() -> None:
+    async def main() -> None:
+        async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
+            await ask(router, STRANGE.text, x_session_id="s1", x_spillway_privacy="local-only")
+            found = await ask(router, STRANGE.text, x_session_id="s1")
+            assert (found["private"], found["privacy_reasons"]) == (True, ["session"])
+            assert not other.seen
+            chat = await router.chat(x_session_id="s1")
+            assert chat.headers["x-spillway-backend"] == "local"
+            assert (await ask(router, STRANGE.text, x_session_id="s2"))["step"] == "external"
+
+    run(main)
+
+
 def test_a_private_key_keeps_its_documents_here() -> None:
     async def main() -> None:
         async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):

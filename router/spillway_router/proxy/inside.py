@@ -98,6 +98,9 @@ class InsideExchange:
             # Ignoring it would read the document on our account, and where it was not meant to go.
             raise bad("Own provider keys are not used for documents. Leave x-spillway-provider out.")
         facts = read_facts(s.new_id(), "chat", headers, body, admitted.caller, live.privacy)
+        if facts.hints.session_id:
+            session = (admitted.caller.key_id, facts.hints.session_id)
+            facts = replace(facts, privacy=s.memory.sessions.verdict(session, facts.privacy, admitted.started))
         s.board.arrived(admitted.started)
         return cls(s, admitted, headers, replace(facts, task=task, document=True))
 
