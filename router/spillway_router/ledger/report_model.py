@@ -171,6 +171,20 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedbackRow:
+    """What people thought of one model's answers: how many were rated, the share of those rated 4 or 5 of 5, the mean
+    rating, how often a better answer was asked for and the share of all its answers that this is; None without any."""
+
+    backend: str
+    model: str
+    ratings: int
+    satisfied_share: float | None
+    mean_rating: float | None
+    better_asked: int
+    better_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The two-sided report of some UTC days, `start_ms` to `end_ms`, made at `made_ms`. `day` is the ISO date of a
     report of one day, else None. `capacity_per_day`: answered requests of the mean shape that the GPUs could do in 24
@@ -194,3 +208,4 @@ class Report:
     by: tuple[str, ...]
     groups: tuple[GroupRow, ...]
     forecast: ForecastRow | None
+    feedback: tuple[FeedbackRow, ...] = ()

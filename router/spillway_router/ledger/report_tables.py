@@ -41,10 +41,25 @@ def render_report(report: Report, console: Console) -> None:
         console.print(_groups_table(report))
     if report.alternatives or report.all_local is not None:
         console.print(_alternatives_table(report))
+    if report.feedback:
+        console.print(_feedback_table(report))
     if report.forecast is not None:
         console.print(Text(forecast_words(report.forecast)))
     for note in notes(report):
         console.print(Text(note, style="dim"))
+
+
+def _feedback_table(report: Report) -> Table:
+    table = Table(title="What people thought of the answers", title_justify="left")
+    for name, justify in (("model", "left"), ("ratings", "right"), ("mean of 5", "right"), ("satisfied", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # the words that rich takes
+    table.add_column("better asked", justify="right")
+    for row in report.feedback:
+        mean = "-" if row.mean_rating is None else f"{row.mean_rating:.1f}"
+        satisfied = "-" if row.satisfied_share is None else f"{row.satisfied_share:.0%}"
+        better = str(row.better_asked) + ("" if row.better_share is None else f" ({row.better_share:.1%})")
+        table.add_row(f"{row.backend}/{row.model}", str(row.ratings), mean, satisfied, better)
+    return table
 
 
 def bar(used: int, idle: int, cloud: int, whole: int, width: int) -> Text:

@@ -22,6 +22,7 @@ from spillway_router.core.attribution import GpuRental, TrafficShape, WorkCoeffi
 from spillway_router.core.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.base import Ledger, RentalRecord, Total
 from spillway_router.ledger.entries import ANSWERED, Entry
+from spillway_router.ledger.feedback import Opinion
 from spillway_router.ledger.fixed import FixedDay, Line, Rent, fixed_days, lines, rent
 from spillway_router.ledger.outlook import outlook
 from spillway_router.ledger.report_groups import Costs, group_rows, per, served_of, units_of
@@ -30,6 +31,7 @@ from spillway_router.ledger.report_model import (
     Alternative,
     CloudRow,
     CloudSide,
+    FeedbackRow,
     FixedSide,
     LocalRow,
     Period,
@@ -102,6 +104,21 @@ def build_report(
         by=by,
         groups=group_rows(Costs(books.lines, days, books.holds, at, _key_names(ledger, by)), by) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
+        feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
+    )
+
+
+def _feedback_row(opinion: Opinion, totals: Sequence[Total]) -> FeedbackRow:
+    mine = [t for t in totals if (t.backend, t.model) == (opinion.backend, opinion.model)]
+    answers = sum(t.requests for t in mine if t.status in ANSWERED)
+    return FeedbackRow(
+        opinion.backend,
+        opinion.model,
+        opinion.ratings,
+        opinion.satisfied / opinion.ratings if opinion.ratings else None,
+        opinion.rating_sum / opinion.ratings if opinion.ratings else None,
+        opinion.better_asked,
+        opinion.better_asked / answers if answers else None,
     )
 
 

@@ -37,7 +37,7 @@ MOST_WAITING = 64
 MOST_WAITING_BYTES = 16 * 1024 * 1024
 ALPHA = 0.05
 """P(wrong | kept local) that the threshold is moved towards where no certificate promises another."""
-SCALE = (0.0, 1.0)
+SCALE = tuple(step / 1000 for step in range(1001))
 """Reference quantiles where a calibration brings none: theta is then the threshold itself."""
 
 
@@ -90,7 +90,7 @@ class Audits:
         if not live.scoring.audit_share or confidence is None:
             return False
         self.threshold(live)
-        return drift.is_probe(self._drift, confidence, _reference(live))
+        return drift.is_probe(self._drift, confidence, _terms(live), _reference(live))
 
     def probed(self, live: Live, draft: str, better: str) -> None:
         """A probe and its better answer."""
