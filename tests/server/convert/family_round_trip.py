@@ -1,0 +1,86 @@
+"""Run by .venv-convert's Python: tiny random models of every family -> GGUF -> checkpoint; prints the largest
+difference of their logits as JSON. Tensor names come from the gguf package's own map, not from ours."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import gguf
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from spillway_server.convert.worker import __main__ as worker
+
+ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
+LAYERS, WORDS = 2, 300
+
+
+def random_model(family: str, tied: bool) -> torch.nn.Module:
+    config = AutoConfig.for_model(
+        family, hidden_size=64, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, vocab_size=WORDS, max_position_embeddings=256, rope_theta=50_000.0,
+        tie_word_embeddings=tied,
+    )  # fmt: skip
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    for parameter in model.parameters():
+        # Biases and norms start as constants, which would hide a mix-up.
+        torch.nn.init.normal_(parameter, mean=0.05, std=0.3)
+    return model
+
+
+def write(model: torch.nn.Module, family: str, path: Path) -> None:
+    writer = gguf.GGUFWriter(path, family)
+    writer.add_context_length(256)
+    writer.add_embedding_length(64)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(96)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_key_length(16)
+    writer.add_rope_freq_base(50_000.0)
+    writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(["w", "0", "w0", *(f"x{number}" for number in range(3, WORDS))])
+    writer.add_token_types([1] * WORDS)
+    writer.add_token_merges(["w 0"])
+    writer.add_eos_token_id(0)
+    names = gguf.get_tensor_name_map(ARCHITECTURES[family], LAYERS)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue
+        values = tensor.numpy()
+        heads = 4 if "q_proj" in name else 2
+        if family == "llama" and ("q_proj" in name or "k_proj" in name):
+            # llama.cpp's convert_hf_to_gguf: halves of a head become pairs.
+            values = values.reshape(heads, 2, 8, 64).swapaxes(1, 2).reshape(values.shape)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def difference(family: str, tied: bool, folder: Path) -> float:
+    model = random_model(family, tied)
+    path, out = folder / f"{family}-{tied}.gguf", folder / f"{family}-{tied}"
+    write(model, family, path)
+    job = {"gguf": str(path), "tokenizer": None, "folder": str(out), "dtype": "float32", "template": "x"}
+    worker._inspect(job)
+    worker._unpack({**job, "stops": [], "shard_bytes": None})
+    again = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    asked = torch.arange(40).reshape(1, 40) * 7 % WORDS
+    with torch.inference_mode():
+        return float((model(asked).logits - again(asked).logits).abs().max())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place = Path(sys.argv[1])
+    found = {
+        f"{family} tied={tied}": difference(family, tied, place) for family in ARCHITECTURES for tied in (True, False)
+    }
+    print(json.dumps(found))

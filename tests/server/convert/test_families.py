@@ -1,0 +1,58 @@
+"""Every family that can be unpacked: a random model through GGUF and back gives the same logits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.conftest import ROOT
+
+CONVERT_PYTHON = ROOT / ".venv-convert" / "bin" / "python"
+pytestmark = pytest.mark.skipif(
+    not CONVERT_PYTHON.exists(), reason="the environment .venv-convert is missing: run `make install-convert`"
+)
+
+
+def test_logits_survive_the_way_through_gguf(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("family_round_trip.py")
+    done = subprocess.run(
+        [str(CONVERT_PYTHON), str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={"PYTHONPATH": str(ROOT / "server"), "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+    assert done.returncode == 0, done.stderr[-800:]
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert len(found) == 6
+    assert max(found.values()) < 1e-4, found
+
+
+def test_llama_3s_frequencies_are_recognised_and_others_refused(tmp_path: Path) -> None:
+    script = (
+        "import math\n"
+        "from spillway_server.convert.worker.header import llama3_scaling\n"
+        "from spillway_server.convert.worker.report import JobError\n"
+        "def divisors(factor):\n"
+        "    made = []\n"
+        "    for i in range(64):\n"
+        "        wave = 2 * math.pi * 500000.0 ** (2 * i / 128)\n"
+        "        if wave < 2048: made.append(1.0)\n"
+        "        elif wave > 8192: made.append(factor)\n"
+        "        else:\n"
+        "            smooth = (8192 / wave - 1) / 3\n"
+        "            made.append(1 / ((1 - smooth) / factor + smooth))\n"
+        "    return made\n"
+        "assert llama3_scaling(divisors(8.0), 500000.0, 128)['factor'] == 8.0\n"
+        "assert llama3_scaling(divisors(32.0), 500000.0, 128)['factor'] == 32.0\n"
+        "try: llama3_scaling([1.0] * 32 + [4.0] * 32, 500000.0, 128)\n"
+        "except JobError as error: print('refused', error.reason)\n"
+    )
+    done = subprocess.run(
+        [str(CONVERT_PYTHON), "-c", script], capture_output=True, text=True, timeout=120, check=False,
+        env={"PYTHONPATH": str(ROOT / "server")},
+    )  # fmt: skip
+    assert done.stdout.startswith("refused"), done.stderr
