@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tests.evidence import (
     measures_accounting,
     measures_bench,
+    measures_confidence,
     measures_confident_streams,
     measures_convert,
     measures_demo,
@@ -38,6 +39,7 @@ class Group:
 
 
 GROUPS: tuple[Group, ...] = (
+    Group(measures_confidence.IDS, measures_confidence.confidence, "about 2 minutes; no engine"),
     Group(measures_bench.RATIOS, measures_bench.ratios, "about 6 minutes; installs the peers on first use"),
     Group(("bench.idle_rss",), measures_bench.idle_rss, "about 30 s"),
     Group(("relay.disconnect_close",), measures_relay.disconnect_close, "about 1 minute"),

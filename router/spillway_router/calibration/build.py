@@ -1,20 +1,22 @@
 """Labelled answers -> a calibration file: split, fit, certify, write.
 
-Groups are split once: FIT_SHARE of them fit the models and their curves, the rest certify the threshold and judge the
-result. The certificate is sound because its answers played no part in the fit.
+Groups are split once: FIT_SHARE of them fit the models, the rest certify the threshold. The certificate is sound as its
+answers played no part in the fit, which alone decides their order. The curve over that order is drawn through the
+held-out outputs of both parts: a rising curve changes no answer's place, so the certificate stands, and more labels make
+it steadier. What the report says of the calibration is judged on the second part by the first part's curve.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from spillway_router.calibration.certify import Certified, certify, labels_needed
-from spillway_router.calibration.fit import CANDIDATES, FitError, Fitted, confidences, fit, table
+from spillway_router.calibration.fit import CANDIDATES, FitError, Fitted, confidences, fit, isotonic, table
 from spillway_router.calibration.labelled import Labelled, in_share
 from spillway_router.core.calibration import FORMAT, Calibration, Key, Stage
 
@@ -34,7 +36,8 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The file's content, and what the report is drawn from: the certifying answers with their confidences."""
+    """The file's content, and what the report is drawn from: the certifying answers, and the confidences that a curve
+    made without them gives them."""
 
     data: dict[str, Any]
     fitted: Fitted
@@ -58,9 +61,11 @@ def build(rows: Sequence[Labelled], key: Key, promise: Promise, made: Mapping[st
     fitting = [row for row in rows if in_share(row.group, FIT_SHARE, SALT)]
     held = [row for row in rows if not in_share(row.group, FIT_SHARE, SALT)]
     fitted = fit(table([(row.scores, row.right, row.group) for row in fitting]))
-    found = confidences(fitted.stage, [row.scores for row in held])
     if not held:
         raise FitError("every answer is of one group: give rows of different documents different `group` names")
+    judged = confidences(fitted.stage, [row.scores for row in held])
+    stage = _steadied(fitted, held)
+    found = confidences(stage, [row.scores for row in held])
     certified = certify(found, [row.right for row in held], promise.alpha, promise.delta)
     certificate = {
         "threshold": certified.threshold,
@@ -76,13 +81,21 @@ def build(rows: Sequence[Labelled], key: Key, promise: Promise, made: Mapping[st
         "format": FORMAT,
         "key": asdict(key),
         "certificate": certificate,
-        "answer": stage_json(fitted.stage),
+        "answer": stage_json(stage),
         "stages": [stage_json(stage) for stage in _prefix_stages(fitting)],
         "value": None if value is None else stage_json(value),
         "reference": [round(float(q), 6) for q in np.quantile(found, np.linspace(0, 1, QUANTILES))],
         "made": {**made, "fitted_on": len(fitting), "certified_on": len(held), "model": fitted.chosen},
     }
-    return Built(data, fitted, certified, held, found)
+    return Built(data, fitted, certified, held, judged)
+
+
+def _steadied(fitted: Fitted, held: Sequence[Labelled]) -> Stage:
+    """The fitted model under a curve drawn through the held-out outputs of both parts."""
+    raw = np.array([fitted.stage.raw(row.scores) for row in held])
+    right = np.array([float(row.right) for row in held])
+    curve = isotonic(np.concatenate([fitted.raw, raw]), np.concatenate([fitted.labels, right]))
+    return replace(fitted.stage, curve=curve)
 
 
 def _prefix_stages(rows: Sequence[Labelled]) -> list[Stage]:

@@ -64,12 +64,11 @@ def certify(confidences: Sequence[float], right: Sequence[bool], alpha: float, d
     best: tuple[float, int, int] | None = None
     for start in STARTS:
         for threshold, kept, errors in steps:
-            if kept < start * len(ordered):
-                continue
+            if kept < start * len(ordered) or (best is not None and kept <= best[1]):
+                continue  # before this start, or passed by an earlier one
             if binomial_cdf(errors, kept, alpha) > delta / len(STARTS):
                 break
-            if best is None or kept > best[1]:
-                best = (threshold, kept, errors)
+            best = (threshold, kept, errors)
     if best is None:
         return Certified(None, len(ordered), 0, 0)
     return Certified(best[0], len(ordered), best[1], best[2])

@@ -52,12 +52,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A stage and how its making went: out-of-fold probabilities of every candidate and baseline, by name."""
+    """A stage and how its making went: held-out outputs of the chosen candidate (`raw`), out-of-fold probabilities of
+    every candidate and baseline, by name, and the rows' labels, 1.0 = right."""
 
     stage: Stage
     chosen: str
     out_of_fold: Mapping[str, Floats]
     best_single: str
+    labels: Floats
+    raw: Floats
 
 
 def table(rows: Sequence[tuple[Mapping[str, float], bool, str]], names: Sequence[str] | None = None) -> Table:
@@ -118,7 +121,7 @@ def fit(data: Table, tokens: int = 0, candidates: Mapping[str, tuple[Any, ...]] 
         x, data, folds, lambda fx, fy, tx: NEIGHBOURS.fit(fx, fy).predict_proba(tx)[:, 1]
     )
     probabilities["best single"] = single
-    return Fitted(stage, chosen, probabilities, best)
+    return Fitted(stage, chosen, probabilities, best, data.y, outputs[chosen])
 
 
 def _nested(x: Floats, data: Table, folds: Sequence[Any], options: tuple[Any, ...]) -> Floats:
@@ -192,8 +195,10 @@ def isotonic(raw: Floats, y: Floats) -> Curve:
         xs, ys = [lowest, *xs], [max(0.0, ys[0] - RISE), *ys]
     if highest > xs[-1]:
         xs, ys = [*xs, highest], [*ys, min(1.0, ys[-1] + RISE)]
-    rising = np.maximum.accumulate(np.round(ys, 6))
-    return Curve(tuple(float(f"{x:.8g}") for x in xs), tuple(float(level) for level in rising))
+    # A hair of slope where softening left none: answers that the model tells apart stay apart, so that a threshold
+    # certified on them means the same answers under any curve.
+    rising = np.maximum.accumulate(ys) * (1.0 - 1e-6) + np.linspace(0.0, 1e-6, len(ys))
+    return Curve(tuple(float(x) for x in xs), tuple(round(float(level), 10) for level in rising))
 
 
 def _exported(model: Any, names: tuple[str, ...], middles: Floats, curve: Curve, tokens: int) -> Stage:

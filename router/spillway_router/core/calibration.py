@@ -122,6 +122,10 @@ class Stage:
 
     def probability(self, scores: Mapping[str, float]) -> float:
         """P(right) in [0, 1] of an answer with these scores."""
+        return self.curve.at(self.raw(scores))
+
+    def raw(self, scores: Mapping[str, float]) -> float:
+        """The model's output before the curve, in log-odds."""
         row = [scores.get(name, fill) for name, fill in zip(self.features, self.fill, strict=True)]
         raw = self.bias
         if self.weights:
@@ -129,7 +133,7 @@ class Stage:
             raw += math.fsum((x - centre) / scale * weight for x, centre, scale, weight in terms)
         for tree in self.trees:
             raw += tree.output(row)
-        return self.curve.at(raw)
+        return raw
 
 
 @dataclass(frozen=True, slots=True)

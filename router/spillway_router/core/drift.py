@@ -10,10 +10,12 @@ theta is the share of the certified answers that would be escalated, not a confi
 one step would jump over all of them. `threshold` maps it back through the calibration's reference quantiles. It never
 loosens below the certified threshold, which was earned on labels; audits can only tighten.
 
-At CLOSED_AT and beyond nothing is kept. Then there is nothing to audit either, but an escalated answer has its better
-answer already, so those surest ones that would be kept at CLOSED_AT are probes: they move theta by eta * (L - alpha),
-free of charge, until it is safe to open again. So the risk of what is kept returns to alpha even where no threshold
-attains it: by keeping nothing.
+An escalated answer has its better answer already. So those that a theta looser by BAND would keep (but no looser than
+the certified one) are probes: they move theta by eta * (L - alpha), free of charge, and open again what one unlucky
+audit closed. theta so settles where the answers down to BAND below the threshold meet alpha, on the safe side.
+
+At CLOSED_AT and beyond nothing is kept and only probes count. So the risk of what is kept returns to alpha even where
+no threshold attains it: by keeping nothing.
 
 Revoked: the last WINDOW audits speak against the certificate with binomial probability below REVOKE_AT. Raise an alert;
 nothing is kept until a new calibration is certified.
@@ -28,6 +30,7 @@ from dataclasses import dataclass, replace
 
 ETA = 0.03
 CLOSED_AT = 0.97
+BAND = 0.3
 MOST = 1.1
 WINDOW = 400
 REVOKE_AT = 0.001
@@ -80,9 +83,9 @@ def threshold(state: Drift, terms: Terms, certified: float, reference: Sequence[
     return certified if state.theta <= terms.start else max(certified, _quantile(reference, state.theta))
 
 
-def is_probe(state: Drift, confidence: float, reference: Sequence[float]) -> bool:
+def is_probe(state: Drift, confidence: float, terms: Terms, reference: Sequence[float]) -> bool:
     """Whether an escalated answer, compared with its better one, is to be observed with `kept=False`."""
-    return state.theta >= CLOSED_AT and confidence >= _quantile(reference, CLOSED_AT)
+    return state.theta > terms.start and confidence >= _quantile(reference, max(terms.start, state.theta - BAND))
 
 
 def observe(state: Drift, wrong: bool, terms: Terms, *, kept: bool = True) -> Drift:

@@ -1,0 +1,67 @@
+"""The experiment that all figures of confidence come from: fit on one part of the documents, judge on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from loadtests.confidence.dataset import Answer, answers, asked, labelled, legible
+from loadtests.confidence.trials import Floats, Pool
+from spillway_router.calibration.build import Built, Promise, build
+from spillway_router.calibration.labelled import Labelled
+from spillway_router.core.calibration import Calibration, Key
+from spillway_router.core.confidence import Token, judge
+
+ALPHA, DELTA = 0.05, 0.1
+SHARPENED = 0.4
+"""A drift of the engine: log-probabilities this many times as large, as from a sharper softmax. Overconfident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What was built on the fitting part, and the held-out answers: scores, labels, pool, whether a strong reader gets
+    them right, and the same answers from an engine that has become overconfident."""
+
+    built: Built
+    calibration: Calibration
+    rows: Sequence[Labelled]
+    pool: Pool
+    strong: Floats
+    sharpened: Pool
+
+    def score(self, name: str) -> Floats:
+        """One score of every held-out answer."""
+        return np.array([row.scores[name] for row in self.rows])
+
+
+def held(limit: int | None = None) -> Held:
+    """The experiment on the first `limit` answers (default: all)."""
+    given = list(islice(answers(), limit))
+    fitting = [labelled(answer) for answer in given if not answer.held_out]
+    kept = [answer for answer in given if answer.held_out]
+    rows = [labelled(answer) for answer in kept]
+    built = build(fitting, Key("demo", "*", "*", "*"), Promise(ALPHA, DELTA), {})
+    calibration = built.calibration
+    confidence = np.array([calibration.answer.probability(row.scores) for row in rows])
+    right = np.array([float(row.right) for row in rows])
+    pool = Pool(confidence, right, tuple(row.group for row in rows), tuple(answer.noise for answer in kept))
+    strong = np.array([float(legible(answer.document)) for answer in kept])
+    return Held(built, calibration, rows, pool, strong, _sharpened(kept, calibration, pool))
+
+
+def _sharpened(kept: Sequence[Answer], calibration: Calibration, pool: Pool) -> Pool:
+    """The held-out answers as an overconfident engine would report them."""
+    found = []
+    for answer in kept:
+        tokens = [_sharper(token) for token in answer.tokens]
+        verdict = judge(tokens, answer.text, asked(answer.document), calibration)
+        found.append(verdict.confidence or 0.0)
+    return replace(pool, confidence=np.array(found))
+
+
+def _sharper(token: Token) -> Token:
+    top = tuple(value * (SHARPENED if place == 0 else 1.0 / SHARPENED) for place, value in enumerate(token.top))
+    return Token(token.text, token.logprob * SHARPENED, top)

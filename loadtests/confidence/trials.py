@@ -1,0 +1,163 @@
+"""Trials on held-out answers: certificates over resplits, escalation's cost at equal accuracy, drift.
+
+A `Pool` is what a trial needs to know: for every answer its confidence, whether it was right, its document and kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spillway_router.calibration.certify import Certified
+from spillway_router.core import drift
+
+Floats = NDArray[np.float64]
+BEFORE, AFTER, LOOKED_AT = 1000, 2000, 1000
+"""Requests before a drift, given to the controller after it, and then looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Answers, one place each: confidence in [0, 1], 1.0 where right, document, kind of damage."""
+
+    confidence: Floats
+    right: Floats
+    groups: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+
+# certificates
+
+
+def halves(groups: Sequence[str], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers of a random half of the documents and of the other half."""
+    names, index = np.unique(np.array(groups), return_inverse=True)
+    first = rng.random(len(names)) < 0.5
+    rows = np.arange(len(index))
+    return rows[first[index]], rows[~first[index]]
+
+
+def violation(found: Certified, pool: Pool, other: NDArray[np.int64], alpha: float) -> tuple[bool, float]:
+    """Whether more than alpha of what this threshold keeps of the other half is wrong, and the share it keeps."""
+    if found.threshold is None:
+        return False, 0.0
+    kept = pool.confidence[other] >= found.threshold
+    if not kept.any():
+        return False, 0.0
+    return bool(1.0 - pool.right[other][kept].mean() > alpha), float(kept.mean())
+
+
+# cost
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """`kept`: share of answers not paid for; `gain`: accuracy minus that of always escalating."""
+
+    kept: float
+    gain: float
+
+
+def loosest_equal(score: Floats, right: Floats, strong: Floats) -> float:
+    """The loosest threshold at which keeping loses no accuracy against the strong model; inf where none."""
+    order = np.argsort(-score, kind="stable")
+    gained = np.cumsum((right - strong)[order])
+    ends = np.append(np.diff(score[order]) != 0, True)  # ties are kept or left together
+    good = np.flatnonzero((gained >= 0) & ends)
+    return float(score[order][good[-1]]) if len(good) else float("inf")
+
+
+def saving(score: Floats, right: Floats, strong: Floats, threshold: float) -> Saving:
+    """What a threshold saves, and what it does to the accuracy."""
+    kept = score >= threshold
+    return Saving(float(kept.mean()), float(np.mean(np.where(kept, right, strong)) - strong.mean()))
+
+
+# drift
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A certified threshold with its reference quantiles, and the controller's terms; `moves` False: it stays put."""
+
+    certified: float
+    reference: tuple[float, ...]
+    terms: drift.Terms
+    moves: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """Over runs. `expected`: mean of a run's share of wrong answers among those kept, 0 where it kept none. `pooled`:
+    wrong ones of all runs over kept ones of all runs. `of_all`: wrong and kept, of all requests. `kept`: share kept.
+    `revoked`: share of runs in which the certificate was revoked."""
+
+    expected: float
+    pooled: float
+    of_all: float
+    kept: float
+    revoked: float
+
+
+def draw(pool: Pool, mix: Mapping[str, float], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Row numbers of `count` answers drawn with the kinds in the proportions of `mix`."""
+    kinds = np.array(pool.kinds)
+    weight = np.zeros(len(kinds))
+    for kind, share in mix.items():
+        rows = kinds == kind
+        weight[rows] = share / rows.sum()
+    return rng.choice(len(kinds), count, p=weight / weight.sum())
+
+
+def drifting(
+    before: tuple[Pool, Mapping[str, float]],
+    after: tuple[Pool, Mapping[str, float]],
+    control: Control,
+    runs: int,
+    seed: int,
+) -> Risk:
+    """Requests of one mixture, then of another, through the controller, audited at random; many runs."""
+    rng = np.random.default_rng(seed)
+    tallies = [_run(before, after, control, rng) for _ in range(runs)]
+    wrong, kept = (np.array([tally[i] for tally in tallies], dtype=np.float64) for i in (0, 1))
+    return Risk(
+        float(np.mean(wrong / np.maximum(1.0, kept))),
+        float(wrong.sum() / max(1.0, kept.sum())),
+        float(wrong.mean() / LOOKED_AT),
+        float(kept.mean() / LOOKED_AT),
+        float(np.mean([tally[2] for tally in tallies])),
+    )
+
+
+def _run(
+    before: tuple[Pool, Mapping[str, float]],
+    after: tuple[Pool, Mapping[str, float]],
+    control: Control,
+    rng: np.random.Generator,
+) -> tuple[int, int, bool]:
+    """(wrong among kept, kept) of the last LOOKED_AT requests, and whether the certificate was revoked."""
+    state = drift.begin(control.certified, control.reference)
+    level = control.certified
+    wrong = kept = 0
+    for (pool, mix), count in ((before, BEFORE), (after, AFTER + LOOKED_AT)):
+        rows = draw(pool, mix, count, rng)
+        audits = rng.random(count) < control.terms.share
+        for number, (confidence, right) in enumerate(zip(pool.confidence[rows], pool.right[rows], strict=True)):
+            bad = right == 0.0
+            keeps = confidence >= level
+            if keeps and pool is after[0] and mix is after[1] and number >= AFTER:
+                kept += 1
+                wrong += int(bad)
+            if not control.moves:
+                continue
+            if keeps and audits[number]:
+                state = drift.observe(state, bool(bad), control.terms)
+            elif not keeps and drift.is_probe(state, float(confidence), control.terms, control.reference):
+                state = drift.observe(state, bool(bad), control.terms, kept=False)
+            else:
+                continue
+            level = drift.threshold(state, control.terms, control.certified, control.reference)
+    return wrong, kept, state.revoked

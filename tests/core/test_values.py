@@ -1,0 +1,123 @@
+"""Values of JSON answers: their places, their tokens, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spillway_router.core.scores import Token
+from spillway_router.core.validators import Rule, Source, broken_rules, fits
+from spillway_router.core.values import Value, is_required, required_pointers, scalars, tokens_by_value
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-999, 999) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def leaves(value: Any, pointer: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        items = [(key.replace("~", "~0").replace("/", "~1"), member) for key, member in value.items()]
+    elif isinstance(value, list):
+        items = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return [(pointer, value)]
+    return [leaf for key, member in items for leaf in leaves(member, f"{pointer}/{key}")]
+
+
+@given(JSON, st.sampled_from([None, 2]), st.booleans())
+def test_every_scalar_of_any_json_is_found_where_it_stands(value: Any, indent: int | None, plain: bool) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=plain)
+    found, end = scalars(text, 0)
+    assert end == len(text)
+    assert [(v.pointer, v.value) for v in found] == leaves(value)
+    assert all(json.loads(text[v.start : v.end]) == v.value for v in found)
+
+
+@given(JSON, st.lists(st.integers(1, 7), min_size=1, max_size=8))
+def test_tokens_of_a_value_are_those_that_reach_into_it(value: Any, cuts: list[int]) -> None:
+    text = json.dumps(value)
+    tokens, at, turn = [], 0, 0
+    while at < len(text):
+        size = cuts[turn % len(cuts)]
+        tokens.append(Token(text[at : at + size], -0.1 - turn))
+        at, turn = at + size, turn + 1
+    found, _ = scalars(text, 0)
+    starts = [sum(len(t.text) for t in tokens[:i]) for i in range(len(tokens))]
+    for one, owned in zip(found, tokens_by_value(found, tokens), strict=True):
+        wanted = [t for t, b in zip(tokens, starts, strict=True) if b < one.end and b + len(t.text) > one.start]
+        assert owned == wanted
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a"', '{"a":}', '{"a":1', "[1,", "[1 2]", '{"a":1 "b":2}', "{a:1}", "nope"]
+)
+def test_broken_json_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        scalars(text, 0)
+
+
+def test_a_deep_answer_is_an_error() -> None:
+    with pytest.raises(ValueError, match="deeper"):
+        scalars("[" * 100 + "]" * 100, 0)
+
+
+def test_required_fields_hold_what_is_below_them() -> None:
+    required = required_pointers({"required": ["a/b", "c"]})
+    assert is_required("/a~1b", required)
+    assert is_required("/c/0/d", required)
+    assert not is_required("/e", required)
+    assert is_required("/e", required_pointers(None))
+
+
+SCHEMAS: list[dict[str, Any]] = [
+    {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False},
+    {"anyOf": [{"type": "number", "minimum": 2, "exclusiveMaximum": 9}, {"type": "null"}]},
+    {"type": "array", "items": {"$ref": "#/$defs/x"}, "minItems": 1, "$defs": {"x": {"enum": [1, "a", None, True]}}},
+    {"oneOf": [{"type": "string", "maxLength": 2}, {"const": "abc"}, {"type": "boolean"}]},
+    {"allOf": [{"type": ["object", "array"]}, {"not": {}}], "maxProperties": 2} | {"allOf": [{"type": "object"}]},
+    {"type": "object", "additionalProperties": {"type": "string", "minLength": 1}},
+]
+VALUES: list[Any] = [
+    *({}, {"a": 1}, {"a": 1.0}, {"a": True}, {"a": "x"}, {"a": ""}, {"b": 1}, {"a": 1, "b": 2}, {"a": None}),
+    *(None, True, 1, 2, 8.5, 9, "a", "ab", "abc", [], [1], [True], ["a", None], [2], {"a": "x", "b": "y", "c": "z"}),
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_the_schema_check_agrees_with_the_reference(schema: dict[str, Any]) -> None:
+    reference = jsonschema.Draft202012Validator(schema)
+    assert [fits(value, schema) for value in VALUES] == [reference.is_valid(value) for value in VALUES]
+
+
+def test_a_schema_that_points_at_itself_ends() -> None:
+    assert fits({"a": 1}, {"$ref": "#"})
+    assert not fits(1, False)
+
+
+def test_a_value_stands_in_the_source_in_any_writing() -> None:
+    source = Source("Achslänge: 23,40 mm  ID  P12345\nAuge: rechts (OD)")
+    assert source.holds(23.4) is True
+    assert source.holds(23.41) is False
+    assert source.holds("p12345") is True
+    assert source.holds("rechts (OD)") is True
+    assert source.holds(None) is None
+    assert source.holds(True) is None
+
+
+def test_rules_name_the_values_that_break_them() -> None:
+    values = [Value("/AL", 40.0, 0, 0), Value("/id", "X1", 0, 0), Value("/K1", None, 0, 0), Value("/q", "9", 0, 0)]
+    rules = [
+        Rule("/AL", least=20.0, most=33.0),
+        Rule("/id", pattern=r"[A-Z]\d"),
+        Rule("/K1", least=1.0),
+        Rule("/gone", in_source=True),
+        Rule("/q", in_source=True),
+    ]
+    assert broken_rules(rules, values, Source("nothing")) == ["/AL", "/q"]
