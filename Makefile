@@ -53,7 +53,7 @@ evidence: install  ## measure every promise with a number; ONLY=prefix limits it
 	.venv/bin/python -m tests.evidence --only "$(ONLY)"
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router dev loadtest vllm-cpu vllm-gpu; do \
+	for name in router dev loadtest vllm-cpu vllm-gpu convert; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
