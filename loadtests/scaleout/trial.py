@@ -20,6 +20,7 @@ from typing import Literal
 
 import httpx
 
+from loadtests.demo.processes import ChildError
 from loadtests.demo.product import cloud
 from loadtests.demo.workload import Job
 from loadtests.scaleout import sites
@@ -135,7 +136,7 @@ async def _under_load(first: Engine, urls: Sequence[str], shape: Shape) -> tuple
             if first.ended:
                 gone_at, after = clock(), len(done)
             elif clock() - asked_at > GONE_S:
-                raise sites.ChildError(f"{first.name} did not end within {GONE_S:.0f} s:\n{first.child.tail()}")
+                raise ChildError(f"{first.name} did not end within {GONE_S:.0f} s:\n{first.child.tail()}")
             return False
         # A third of the requests must come after it: the other engine alone serves them.
         return len(done) >= max(shape.requests, after + shape.requests // 3)
@@ -157,7 +158,7 @@ async def _until_up(url: str, backends: Sequence[str]) -> None:
             if all(state["backends"][name]["health"] == "up" for name in backends):
                 return
             if asyncio.get_running_loop().time() > deadline:
-                raise sites.ChildError(f"not ready within {READY_S:.0f} s: {json.dumps(state)}")
+                raise ChildError(f"not ready within {READY_S:.0f} s: {json.dumps(state)}")
             await asyncio.sleep(0.1)
 
 

@@ -32,7 +32,7 @@ def main(
     closed: Annotated[
         bool, typer.Option("--closed", help="Users that wait for answers, instead of a schedule.")
     ] = False,
-    sweep: Annotated[bool, typer.Option(help="Every policy at 0.5, 1, 2 and 4 times the capacity.")] = True,
+    sweep: Annotated[bool, typer.Option(help="Every policy at 1, 2 and 4 times the capacity.")] = True,
     compare: Annotated[
         list[str] | None,
         typer.Option(help="NAME=URL of another server in the sweep; URL `engine`: the fake engine without a router."),

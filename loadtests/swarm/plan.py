@@ -122,11 +122,16 @@ def by_shape(shape: Shape, make: Maker, seed: int) -> Plan:
     return _plan(shape, (make(moment) for moment in arrivals(shape, seed)))
 
 
-def by_trace(name: str, speed: float, seconds: float, seed: int) -> Plan:
-    """The beginning of a trace, its time compressed by `speed`: its own moments, prompt and output lengths."""
-    rows = [row for row in trace.load(name, speed, limit=4000) if row.arrival_s < seconds]
+def by_trace(name: str, speed: float, seconds: float, seed: int, begin_s: float = 120.0) -> Plan:
+    """A piece of a trace, its time compressed by `speed`: its own moments, prompt and output lengths.
+
+    `begin_s`: where the piece begins, in seconds of the trace. The conversation trace starts slowly; after two minutes
+    it has its usual rate.
+    """
+    coming = ((row, (row.arrival_s - begin_s) / speed) for row in trace.load(name, limit=4000))
+    rows = [(row, at) for row, at in coming if 0 <= at < seconds]
     chats = Chats(seed)
-    made = [chats(row.arrival_s, (row.prompt_tokens, max(1, row.output_tokens))) for row in rows]
+    made = [chats(at, (row.prompt_tokens, max(1, row.output_tokens))) for row, at in rows]
     return _plan(Shape(((0.0, len(rows) / seconds), (seconds, len(rows) / seconds))), made)
 
 

@@ -21,7 +21,8 @@ text-align:right}td:first-child,th:first-child{text-align:left}.green{color:#1a7
 figure{display:inline-block;margin:.4rem}h2{margin-top:2rem}.note{color:#57606a;font-size:13px}
 """
 _COLUMNS = (
-    "requests", "failed", "offered /s", "first token p50 s", "p95 s", "p99 s", "per token p50 ms", "p95 ms",
+    "requests", "failed", "offered /s", "first token p50 s", "p95 s", "p99 s",
+    "whole answer p50 s", "p95 s", "per token p50 ms", "p95 ms",
     "between events p95 ms", "output tokens/s", "cloud", "in time", "USD per 1000", "sent late p99 ms",
 )  # fmt: skip
 
@@ -121,7 +122,8 @@ def _table(rows: Sequence[tuple[str, Figures, Sequence[str]]]) -> str:
     for name, f, wrong in rows:
         cells = (
             f.requests, f.failed, f"{f.offered_per_s:.2f}", f"{f.ttft_p50_s:.3f}", f"{f.ttft_p95_s:.3f}",
-            f"{f.ttft_p99_s:.3f}", f"{1000 * f.tpot_p50_s:.1f}", f"{1000 * f.tpot_p95_s:.1f}",
+            f"{f.ttft_p99_s:.3f}", f"{f.done_p50_s:.2f}", f"{f.done_p95_s:.2f}",
+            f"{1000 * f.tpot_p50_s:.1f}", f"{1000 * f.tpot_p95_s:.1f}",
             f"{1000 * f.itl_p95_s:.1f}", f"{f.output_tokens_per_s:.0f}", f"{f.cloud_share:.1%}", f"{f.slo_share:.1%}",
             f"{f.usd_per_1000:.3f}", f"{1000 * f.lag_p99_s:.0f}",
         )  # fmt: skip

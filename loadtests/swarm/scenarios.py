@@ -20,7 +20,7 @@ from loadtests.swarm.samples import Promise
 PROMISE = Promise(ttft_s=2.0, tpot_s=0.1)
 SCALE = 2.0
 """The engine is half as fast as the A100 of the service curve: a laptop has to keep up with it."""
-MULTIPLES = (0.5, 1.0, 2.0, 4.0)
+MULTIPLES = (1.0, 2.0, 4.0)
 KEYS = ("clinic", "research", "billing")
 _PROBES = 1500
 _LATE_SHARE = 0.01

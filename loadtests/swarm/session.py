@@ -232,6 +232,7 @@ def _tell(done: Run, say: Say) -> None:
     verdict = "green" if not done.wrong else "RED: " + "; ".join(done.wrong)
     say(
         f"  {done.name}: {f.requests} requests, first token p50 {f.ttft_p50_s:.2f} s p99 {f.ttft_p99_s:.2f} s, "
+        f"whole answer p50 {f.done_p50_s:.2f} s p95 {f.done_p95_s:.2f} s, "
         f"in time {f.slo_share:.1%}, cloud {f.cloud_share:.1%}, {f.usd_per_1000:.3f} USD per 1000: {verdict}"
     )
 
