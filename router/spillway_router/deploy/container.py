@@ -43,11 +43,16 @@ def settings_text(order: Order, data: str = "/data") -> str:
     return yaml.safe_dump(settings, sort_keys=False)
 
 
-def environment(order: Order, data: str = "/data", models: str = "/models", encoded: bool = False) -> dict[str, str]:
-    """The container's variables, without any secret. `encoded`: the configuration in base64."""
-    text = settings_text(order, data)
+def environment(order: Order, root: str = "", encoded: bool = False) -> dict[str, str]:
+    """The container's variables, without any secret. `root`: a mounted volume for ledger, models and compiled kernels,
+    instead of the image's own volumes. `encoded`: the configuration in base64."""
+    text = settings_text(order, f"{root}/data")
     config = {ENCODED_VARIABLE: base64.b64encode(text.encode()).decode()} if encoded else {CONFIG_VARIABLE: text}
-    found = {**config, "HF_HOME": models}
+    found = {**config, "HF_HOME": f"{root}/models"}
+    if root:
+        caches = {"VLLM_CACHE_ROOT": "vllm", "TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+        found |= {name: f"{root}/cache/{folder}" for name, folder in caches.items()}
+        found["SPILLWAY_WRITES"] = f"/data {root}/data {root}/models {root}/cache"
     if order.access is not None:
         found[ACCESS_VARIABLE] = f"{order.access.id}:{order.access.sha256}"
     return found

@@ -35,7 +35,7 @@ class RunPod:
                 "RunPod's REST v2 rents no interruptible pods; leave --interruptible out, or use vast or aws"
             )
         root = VOLUME if order.volume else ""
-        variables = environment(order, f"{root}/data", f"{root}/models")
+        variables = environment(order, root)
         body = CreatePod(
             name=order.name,
             image=order.image,
@@ -53,7 +53,7 @@ class RunPod:
     def _serverless(self, order: Order) -> Plan:
         root = SERVERLESS_VOLUME if order.volume else ""
         variables = {
-            **environment(order, f"{root}/data", f"{root}/models"),
+            **environment(order, root),
             "PORT": str(PORT),
             "PORT_HEALTH": str(PORT),
         }

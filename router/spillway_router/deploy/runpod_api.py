@@ -219,7 +219,7 @@ def _read(model: type[Answer], value: Any) -> Answer:
 _ADVICE = {
     401: "check RUNPOD_API_KEY",
     403: "the key may not do this; make one with write access to pods",
-    404: "no such pod of this account; `spillway deploy runpod --status` lists them",
+    404: "nothing of this account has that id; `spillway pod list` shows the pods",
     409: "the pod is in no state for it; ask for its --status",
     422: "a field is not as the API wants it",
     429: "too many calls; wait a minute",
