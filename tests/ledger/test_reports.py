@@ -117,6 +117,7 @@ def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:
         "fallback": (1, 105_000),
         "pinned": (0, 0),
         "byok": (1, 0),
+        "audit": (0, 0),
         "other": (0, 0),
     }
     assert (side.unsettled, side.unsettled_nano, side.cost_nano) == (1, 7_000, 717_000)

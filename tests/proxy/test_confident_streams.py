@@ -17,6 +17,7 @@ from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, events, local,
 from tests.proxy.streams import DONE, data, delta
 from tests.proxy.test_disconnect import asking
 
+from spillway_router.proxy.held import tokens_to_hold
 from spillway_router.testing import Answer, FaultUpstream
 
 RULE = "confidence: {threshold: 0.8, escalate_to: [cloud], hold_tokens: 2}\n"
@@ -337,6 +338,24 @@ def test_what_can_not_be_escalated_is_not_held_back(fields: dict[str, Any], head
             assert not strong.seen
 
     run(main)
+
+
+def test_with_nothing_to_hold_the_first_token_goes_out_at_once() -> None:
+    async def main() -> None:
+        more = "confidence: {threshold: 0.8, escalate_to: [cloud], hold_tokens: 0}\n"
+        body = weak([UNSURE] * 4)
+        async with setup(Answer.stream(body), more=more) as (engine, strong, router):
+            reply = await let_go(router, engine, body, {})
+            assert text_of(reply) == "w0 w1 w2 w3 "
+            assert json.loads(events(reply)[-2])["spillway"]["confidence"] < 0.1
+            assert not strong.seen
+
+    run(main)
+
+
+@pytest.mark.parametrize(("slack_s", "step_s", "tokens"), [(-1, 0.1, 1), (0.35, 0.1, 4), (9, 0.1, 64), (0.01, 0.1, 1)])
+def test_as_many_tokens_are_held_as_the_promise_leaves_time_for(slack_s: float, step_s: float, tokens: int) -> None:
+    assert tokens_to_hold(slack_s, step_s) == tokens
 
 
 def test_past_the_promised_time_the_client_is_kept_waiting_visibly() -> None:

@@ -1,4 +1,4 @@
-"""A streamed local answer that is held back until it is known to be sure enough (decisions/0011).
+"""A streamed local answer that is held back until it is known to be sure enough (decisions/0012).
 
     begin    as every stream: until the first content; a failure is an Outcome and the next candidate may be asked
     hold     the first k tokens are read and scored while the client sees nothing; JSON documents and tool calls are
@@ -56,10 +56,12 @@ class HeldStream(StreamAnswer):
         found = await super().fetch(head)
         if found.kind != "ok":
             return found
-        if job.escalates():
+        if job.escalates() and job.live.scoring.hold_tokens != 0:
             failed = await self._hold()
             if failed is not None:
                 return failed
+        if job.live.scoring.hold_tokens == 0:
+            return found  # not to be held, so there is nothing to decide; its confidence is told at its end
         if heard.finished:
             flaw = await self._relay.finish()
             if flaw is not None:
