@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from spillway_router.config import ConfigError, Mistake
 from spillway_router.core.calibration import Calibration
 from spillway_router.core.policy import Policy
 from spillway_router.documents.cascade import CascadeRules, Thresholds
-from spillway_router.documents.declared import ParserError, load_parsers
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.routes import DocumentRules
 from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
 from spillway_router.settings import DocumentsPart, Settings
+
+if TYPE_CHECKING:
+    from spillway_router.documents.declared import Parser
 
 
 def document_mistakes(settings: Settings) -> tuple[Mistake, ...]:
     """What is wrong with the parsers and schemas that a configuration names."""
     part = settings.documents
     mistakes: list[Mistake] = []
-    try:
-        load_parsers(part.parsers)
-    except ParserError as error:
-        mistakes.append(Mistake("documents.parsers", 0, str(error)))
+    if part.parsers is not None:
+        from spillway_router.documents.declared import ParserError, load_parsers
+
+        try:
+            load_parsers(part.parsers)
+        except ParserError as error:
+            mistakes.append(Mistake("documents.parsers", 0, str(error)))
     for name, schema in part.schemas.items():
         try:
             chosen(schema.json_schema, {})
@@ -44,12 +53,28 @@ def document_rules(settings: Settings, policy: Policy, calibration: Calibration 
         Thresholds(part.thresholds.local, part.thresholds.parser, part.thresholds.external),
         _external(part, policy),
         part.external_trust,
-        load_parsers(part.parsers),
+        _parsers(part.parsers),
         part.max_output_tokens,
         calibration,
     )
     schemas = {**shipped_schemas(), **own}
     return DocumentRules(cascade, schemas, part.default_schema, part.max_chars, part.most_at_once)
+
+
+def _parsers(folder: Path | None) -> Callable[[], tuple[Parser, ...]]:
+    """The shipped parsers when they are first needed; with a folder of one's own all of them, read now."""
+
+    def shipped() -> tuple[Parser, ...]:
+        from spillway_router.documents.declared import shipped_parsers
+
+        return shipped_parsers()
+
+    if folder is None:
+        return shipped
+    from spillway_router.documents.declared import load_parsers
+
+    found = load_parsers(folder)
+    return lambda: found
 
 
 def queue_rules(part: DocumentsPart) -> QueueRules:

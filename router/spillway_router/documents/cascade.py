@@ -14,16 +14,18 @@ without cost for a parser or the queue; drafts that were not used are `discarded
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from spillway_router.core.calibration import Calibration
 from spillway_router.core.extraction import DocumentExchange, Judged, StepAsked, StepReply
-from spillway_router.documents.declared import Parser
 from spillway_router.documents.drafts import Draft, Reading, of_model, of_parser
 from spillway_router.documents.parsers import Parsed, best, parse
 from spillway_router.documents.schemas import Schema
+
+if TYPE_CHECKING:
+    from spillway_router.documents.declared import Parser
 
 TOP_LOGPROBS = 5
 Status = Literal["answered", "unsure"]
@@ -41,12 +43,13 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class CascadeRules:
-    """`external`: names of cloud backends in order; empty: those of the request's model. `trust`: see drafts.py."""
+    """`external`: names of cloud backends in order; empty: those of the request's model. `trust`: see drafts.py.
+    `parsers` is called when the first document comes: most routers never need them, nor RE2."""
 
     thresholds: Thresholds = Thresholds()
     external: tuple[str, ...] = ()
     trust: float = 0.9
-    parsers: tuple[Parser, ...] = ()
+    parsers: Callable[[], tuple[Parser, ...]] = tuple
     max_output_tokens: int = 512
     calibration: Calibration | None = None
 
@@ -123,7 +126,7 @@ class _Run:
         if order.parser == "none":
             self.told.append(StepTold("parser", "skipped", why="the request asks for no parser"))
             return None
-        fitting = [p for p in self._rules.parsers if p.schema == order.schema.name]
+        fitting = [p for p in self._rules.parsers() if p.schema == order.schema.name]
         named = next((p for p in fitting if p.name == order.parser), None)
         # In a thread: linear in the text, but the text may be long.
         read: Parsed | None

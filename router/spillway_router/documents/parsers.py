@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spillway_router.documents.declared import FieldRule, Parser
+if TYPE_CHECKING:
+    from spillway_router.documents.declared import FieldRule, Parser
 
 SURE, LEFT_OUT, DOUBTFUL, UNKNOWN = 0.99, 0.95, 0.30, 0.20
 PER_UNKNOWN_LINE = 0.97

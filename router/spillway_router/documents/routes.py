@@ -104,8 +104,10 @@ class _Desk:
 
     def _parser(self, body: Mapping[str, Any], rules: DocumentRules) -> str:
         name = body.get("parser", "auto")
-        known = sorted(parser.name for parser in rules.cascade.parsers)
-        if not isinstance(name, str) or name not in ("auto", "none", *known):
+        if name in ("auto", "none"):
+            return str(name)
+        known = sorted(parser.name for parser in rules.cascade.parsers())
+        if not isinstance(name, str) or name not in known:
             raise self.bad(f"'parser' must be auto, none, or one of {', '.join(known)}.", "parser")
         return name
 
