@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,8 @@ def test_steps_and_start_in_a_clean_root() -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=850, check=False)
     if done.returncode and "Operation not permitted" in done.stderr:
         pytest.skip("this machine lets nobody make namespaces or mounts")
+    if done.returncode and re.search("NewConnectionError|ConnectTimeout|Name or service not known", done.stderr):
+        pytest.skip("the package index can't be reached from here: the router's packages can't be installed anew")
     assert done.returncode == 0, done.stderr[-4000:]
     report = json.loads(done.stdout)
     skipped = [row["step"].split()[1] for row in report["steps"] if row["skipped"]]
