@@ -60,6 +60,14 @@ def _configuration(target: str, plan: dict[str, list[dict[str, object]]]) -> str
     return base64.b64decode(encoded).decode()
 
 
+def test_shell_access_on_vast_starts_the_supervisor_by_onstart(tmp_path: Path) -> None:
+    (create,) = json.loads(dry_run(tmp_path, "vast", "--set", "ssh=1", "--json").out)["steps"][1:]
+    words = create["argv"]
+    assert "--args" not in words
+    assert words[words.index("--onstart-cmd") + 1] == "/opt/spillway/bin/spillway-onstart"
+    assert words[words.index("--bid_price") + 1] == "0.80"
+
+
 WRONG = [
     (("runpod", "--gpu", "t4", "--price", "1"), "runpod has no t4"),
     (("runpod", "--gpu", "a100-80"), "say what one GPU costs"),
