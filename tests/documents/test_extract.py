@@ -328,6 +328,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "schema kind": ({"text": "a", "schema": 5}, "schema"),
     "schema shape": ({"text": "a", "schema": {"type": "array"}}, "schema"),
     "parser": ({"text": "a", "parser": "nonsense"}, "parser"),
+    "other parser": (
+        {"text": "a", "parser": "argos_en", "schema": {"type": "object", "properties": {"a": {}}}},
+        "parser",
+    ),
     "confidence": ({"text": "a", "min_confidence": 2}, "min_confidence"),
     "model": ({"text": "a", "model": 5}, "model"),
     "review": ({"text": "a", "review": "yes"}, "review"),

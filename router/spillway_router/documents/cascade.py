@@ -126,14 +126,8 @@ class _Run:
         if order.parser == "none":
             self.told.append(StepTold("parser", "skipped", why="the request asks for no parser"))
             return None
-        fitting = [p for p in self._rules.parsers() if p.schema == order.schema.name]
-        named = next((p for p in fitting if p.name == order.parser), None)
-        # In a thread: linear in the text, but the text may be long.
-        read: Parsed | None
-        if named is not None:
-            read = await asyncio.to_thread(parse, named, order.text)
-        else:
-            read = await asyncio.to_thread(lambda: best(fitting, order.text))
+        # In a thread: parsers are loaded with the first document, and a text may be long.
+        read = await asyncio.to_thread(self._parsed)
         if read is None:
             self.told.append(StepTold("parser", "skipped", why="no parser knows this layout"))
             return None
@@ -144,6 +138,12 @@ class _Run:
         if good:
             await self._exchange.note("parsers", draft.model, draft.confidence)
         return draft if good else None
+
+    def _parsed(self) -> Parsed | None:
+        order = self._order
+        fitting = [p for p in self._rules.parsers() if p.schema == order.schema.name]
+        named = next((p for p in fitting if p.name == order.parser), None)
+        return best(fitting, order.text) if named is None else parse(named, order.text)
 
     async def external(self) -> Draft | None:
         """Step 3."""

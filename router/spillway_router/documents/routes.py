@@ -100,15 +100,16 @@ class _Desk:
             schema = chosen(body.get("schema", rules.default_schema), rules.schemas)
         except SchemaError as error:
             raise self.bad(f"{error}.", "schema") from None
-        return Order(text, schema, messages, self._parser(body, rules), self._least(body), self._model(body))
+        return Order(text, schema, messages, self._parser(body, rules, schema), self._least(body), self._model(body))
 
-    def _parser(self, body: Mapping[str, Any], rules: DocumentRules) -> str:
+    def _parser(self, body: Mapping[str, Any], rules: DocumentRules, schema: Schema) -> str:
         name = body.get("parser", "auto")
         if name in ("auto", "none"):
             return str(name)
-        known = sorted(parser.name for parser in rules.cascade.parsers())
+        known = sorted(parser.name for parser in rules.cascade.parsers() if parser.schema == schema.name)
         if not isinstance(name, str) or name not in known:
-            raise self.bad(f"'parser' must be auto, none, or one of {', '.join(known)}.", "parser")
+            names = ", ".join(("auto", "none", *known))
+            raise self.bad(f"'parser' must be one of {names} for the schema {schema.name}.", "parser")
         return name
 
     def _least(self, body: Mapping[str, Any]) -> float | None:
