@@ -11,7 +11,7 @@ from datetime import date
 
 from spillway_router.config import ConfigError, Loaded, Mistake, located, unset
 from spillway_router.core.backlog import EngineRates, Slo
-from spillway_router.core.calibration import Calibration, CalibrationError
+from spillway_router.core.calibration import ANY, Calibration, CalibrationError
 from spillway_router.core.ladder import Ladder, Rung, rungs_of
 from spillway_router.core.model import Backend
 from spillway_router.core.policy import ConfidenceRule, Policy
@@ -31,6 +31,8 @@ from spillway_router.proxy.services import Channel, Limits, Scoring
 from spillway_router.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 
 CLOUD_KEEPALIVE_S = 30.0
+MOST_LOGPROBS = 20
+"""Alternatives per token that vLLM gives at most."""
 _NO_PRICE = (
     "has no known price for {!r}; add price: {{input_per_million, output_per_million}}, or take in a price list with "
     "`spillway prices import FILE`"
@@ -120,10 +122,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         backend = _backend(part, entry, known, None if offer is None else offer.tariff, settings)
         backend = replace(backend, rungs=rungs_of(backend.name, ladder))
         places[part.name] = Place(backend, entry, reach, part.base_url or entry.base_url)
-    scoring = _scoring(settings)
-    if isinstance(scoring, Mistake):
-        mistakes.append(scoring)
-        scoring = Scoring()
+    scoring = _scoring(settings, places, mistakes, warnings)
     mistakes.extend(_costless(settings, places))
     warnings.extend(_paceless(settings))
     if mistakes:
@@ -142,20 +141,29 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     return Assembly(policy, places, _rates(settings.backends), tuple(off), tuple(warnings), scoring)
 
 
-def _scoring(settings: Settings) -> Scoring | Mistake:
-    """How local answers are scored, with the calibration file read."""
-    part = settings.confidence
+def _scoring(
+    settings: Settings, places: Mapping[str, Place], mistakes: list[Mistake], warnings: list[Mistake]
+) -> Scoring:
+    """How local answers are scored, with the calibration file read; what is wrong with it is added to the lists."""
+    part, where = settings.confidence, "confidence.calibration"
     calibration = None
     if part.calibration is not None:
         try:
             calibration = Calibration.from_json(part.calibration.expanduser().read_bytes())
         except OSError as error:
             told = f"{part.calibration} can't be read ({error.strerror}); make it with `spillway calibrate`"
-            return Mistake("confidence.calibration", 0, told)
+            mistakes.append(Mistake(where, 0, told))
         except CalibrationError as error:
-            return Mistake("confidence.calibration", 0, f"{part.calibration} can't be used: {error}")
+            mistakes.append(Mistake(where, 0, f"{part.calibration} can't be used: {error}"))
+    served = {place.backend.model for place in places.values() if place.backend.local}
+    if calibration is not None and calibration.key.model not in (ANY, *served):
+        told = f"was made for the model {calibration.key.model!r}, which no local backend serves; it is not used"
+        warnings.append(Mistake(where, 0, told))
+        calibration = None
     tokens = None if part.hold_tokens == "auto" else part.hold_tokens
-    return Scoring(calibration, tokens, part.top_logprobs, part.audit_share)
+    made_with = None if calibration is None else calibration.made.get("top_logprobs")
+    alternatives = made_with if isinstance(made_with, int) and 2 <= made_with <= MOST_LOGPROBS else part.top_logprobs
+    return Scoring(calibration, tokens, alternatives, part.audit_share)
 
 
 def _threshold(settings: Settings, calibration: Calibration | None) -> float:
