@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import ROOT
 
+LLAMA_PYTHON = ROOT / ".venv-llama" / "bin" / "python"
 CONVERT_PYTHON = ROOT / ".venv-convert" / "bin" / "python"
 pytestmark = pytest.mark.skipif(
     not CONVERT_PYTHON.exists(), reason="the environment .venv-convert is missing: run `make install-convert`"
@@ -56,3 +57,37 @@ def test_llama_3s_frequencies_are_recognised_and_others_refused(tmp_path: Path) 
         env={"PYTHONPATH": str(ROOT / "server")},
     )  # fmt: skip
     assert done.stdout.startswith("refused"), done.stderr
+
+
+_LLAMA_IDS = (
+    "import json, sys; from llama_cpp import Llama; m = Llama(sys.argv[1], vocab_only=True, verbose=False); "
+    "print(json.dumps([m.tokenize(t.encode(), add_bos=False, special=False) for t in json.load(sys.stdin)]))"
+)
+
+
+def test_sentencepiece_is_rebuilt_as_llama_cpp_reads_it(tmp_path: Path) -> None:
+    if not LLAMA_PYTHON.exists():
+        pytest.skip("llama.cpp (.venv-llama) is not installed: nothing else reads the file independently")
+    texts = ["the cat", "that hat, over there.", "two  blanks", "café ☃", "the\nother", "x", "ththethethat"]
+    script, place = Path(__file__).with_name("vocabulary_round_trip.py"), tmp_path / "vocabulary.gguf"
+    commands = (
+        [str(CONVERT_PYTHON), str(script), str(place)],
+        [str(LLAMA_PYTHON), "-c", _LLAMA_IDS, str(place)],
+    )
+    said = []
+    for command in commands:
+        done = subprocess.run(
+            command,
+            input=json.dumps(texts),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={"PYTHONPATH": str(ROOT / "server")},
+        )
+        assert done.returncode == 0, done.stderr[-800:]
+        said.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    ours, theirs = said
+    assert ours["ids"] == theirs
+    assert ours["texts"] == texts
+    assert ours["with_start"] == 1
