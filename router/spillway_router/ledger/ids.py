@@ -16,7 +16,8 @@ _POOL = 340
 
 
 def request_ids(wall: Callable[[], float], prefix: str = "req_") -> Iterator[str]:
-    """New ids, for ever; `wall` is epoch seconds. Reviews have ids alike, which begin with rev_. Randomness is taken 3 KB at a time, as each time is a system call."""
+    """New ids, for ever; `wall` is epoch seconds; reviews have such ids too, with rev_. Randomness is taken 3 KB at a
+    time, as each time is a system call."""
     while True:
         pool = secrets.token_hex((_RANDOM * _POOL + 1) // 2)
         for at in range(0, _RANDOM * _POOL, _RANDOM):

@@ -24,8 +24,8 @@ MOST_AT_ONCE = 500
 class ReviewRecord:
     """One review. Times are epoch milliseconds; `content`, `scores`, `outcome` and `label` JSON texts or None.
 
-    `step` made the best values so far (local, parser, external, or none), `backend` and `model` name it, `confidence` in
-    [0, 1] or None is how sure it was, `why` says why that was not enough. `decided_by` is the public id of a key.
+    `step` made the best values so far (local, parser, external, or none), `backend` and `model` name it, `confidence`
+    in [0, 1] or None is how sure it was, `why` says why that was not enough. `decided_by` is the public id of a key.
     """
 
     id: str
