@@ -21,7 +21,7 @@ SEEDS = 200
 REQUESTS = 60_000
 KILLS = 24
 CRASHES = 1000
-ROUTER_CRASHES = 40
+ROUTER_CRASHES = 10
 SHARDS = 4
 _VERSIONS = {"sqlite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()}
 
