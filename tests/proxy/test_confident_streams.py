@@ -103,7 +103,7 @@ def test_a_doubtful_stream_is_escalated_before_its_first_byte(tmp_path: Path) ->
             assert draft.confidence == pytest.approx(math.exp(UNSURE))
             assert (better.backend, better.status, better.decision) == ("cloud", "ok", "escalated")
             assert better.amount_nano == 3 * 1000 + 4 * 2000
-            assert router.ledger.open_reservations(0, 2**62) == ()
+            await router.until(lambda: router.ledger.open_reservations(0, 2**62) == ())
 
     run(main)
 
@@ -225,7 +225,7 @@ def test_when_the_cloud_fails_the_held_stream_stands(name: str, tmp_path: Path) 
             rows = {r.backend: r for r in router.rows(reply)}
             assert (rows["local"].status, rows["local"].completion_tokens) == ("ok", 4)
             assert rows["cloud"].status in ("error", "unknown", "")
-            assert router.ledger.open_reservations(0, 2**62) == ()
+            await router.until(lambda: router.ledger.open_reservations(0, 2**62) == ())
 
     run(main)
 
@@ -291,7 +291,7 @@ def test_who_leaves_while_the_better_answer_is_sought_ends_both(tmp_path: Path) 
             rows = {r.backend: r for r in router.ledger.entries_of(record.facts.request_id) if r.kind != "reserved"}
             assert (rows["local"].status, rows["local"].completion_tokens) == ("discarded", 3)
             assert rows["cloud"].kind in ("charged", "released")
-            assert router.ledger.open_reservations(0, 2**62) == ()
+            await router.until(lambda: router.ledger.open_reservations(0, 2**62) == ())
 
     run(main)
 

@@ -106,6 +106,21 @@ def test_a_retained_request_is_answered_again_one_tier_up(tmp_path: Path) -> Non
     run(main)
 
 
+def test_who_leaves_before_the_better_answer_stops_it() -> None:
+    async def main() -> None:
+        async with pair(WEAK, Answer(silent=True, end="hang"), more=KEPT) as (_, strong, router):
+            request_id = (await router.chat()).headers["x-request-id"]
+            leaving = asyncio.create_task(rate(router, request_id=request_id, rating=1, retry=True))
+            arrived = await strong.arrival()
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            await asyncio.wait_for(arrived.closed.wait(), 5)
+            await router.until(lambda: router.runtime.services.records.recent(1)[0].status == 499)
+            await router.until(lambda: router.ledger.open_reservations(0, 2**62) == ())
+
+    run(main)
+
+
 def test_nothing_private_is_kept_or_answered_by_a_cloud() -> None:
     async def main() -> None:
         async with pair(WEAK, STRONG, more=KEPT) as (_, strong, router):
@@ -263,7 +278,7 @@ def test_audits_are_paid_compared_and_thrown_away(tmp_path: Path) -> None:
             await audits.settled()
             assert (audits.state.drift.audits, audits.state.drift.wrong) == (2, 1)
             assert audits.threshold(router.runtime.services.live()) > 0.5
-            assert router.ledger.open_reservations(0, 2**62) == ()
+            await router.until(lambda: router.ledger.open_reservations(0, 2**62) == ())
 
     run(main)
 

@@ -62,11 +62,11 @@ def add_feedback_routes(api: FastAPI, desk: Desk, s: Services) -> None:
             raise RefusedError(Refusal(503, "overloaded", f"Not kept: {error}", retry_after_s=5)) from None
         said: dict[str, Any] = {"request_id": kept.request_id, "recorded": True}
         if _flag(body):
-            said["better"] = await _better(s, caller, record)
+            said["better"] = await _better(s, caller, record, request)
         return said
 
 
-async def _better(s: Services, caller: Caller, record: RequestRecord) -> dict[str, Any]:
+async def _better(s: Services, caller: Caller, record: RequestRecord, request: Request) -> dict[str, Any]:
     retained = s.memory.retained.get(record.facts.request_id, s.clock())
     if retained is None:
         told = "The request is not kept"
@@ -76,7 +76,7 @@ async def _better(s: Services, caller: Caller, record: RequestRecord) -> dict[st
     parsed = wire.load(retained.body)
     raw = wire.edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
     client = _Reply(retained, raw, s.new_id(), record.facts.request_id)
-    await serve(s, Admitted(s.live(), caller, s.clock()), client)
+    await _served(s, Admitted(s.live(), caller, s.clock()), client, request)
     content = orjson.loads(client.content)
     if client.status != 200:
         e = content["error"]
@@ -84,6 +84,28 @@ async def _better(s: Services, caller: Caller, record: RequestRecord) -> dict[st
     found = s.records.get(client.request_id)
     told_of = {} if found is None else {"backend": found.backend, "decision": found.decided, "reasons": found.reasons}
     return {"request_id": client.request_id, **told_of, "answer": content}
+
+
+async def _served(s: Services, admitted: Admitted, client: _Reply, request: Request) -> None:
+    """Answer, but for nobody: who leaves stops the upstream."""
+    answering = asyncio.create_task(serve(s, admitted, client))
+    leaving = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            client.disconnected = True
+            answering.cancel()
+        await answering
+    finally:
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    if client.disconnected:
+        raise RefusedError(Refusal(499, "client_left", "The client left."))
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _known(s: Services, caller: Caller, body: dict[str, Any]) -> tuple[RequestRecord, str]:

@@ -140,8 +140,8 @@ class Job:
         return self.s.audits.threshold(self.live) if asked is None else asked
 
     def audited(self) -> bool:
-        """Draw whether the local answer that goes to the client now is audited; not one that was kept under a bar of its
-        own, as audits keep watch over the configured one."""
+        """Draw whether the local answer that goes to the client now is audited; not one that was kept under a bar of
+        its own, as audits keep watch over the configured one."""
         return self.facts.hints.min_confidence is None and self.escalates() and self.s.audits.drawn(self.live)
 
     def audit(self, text: str) -> None:
