@@ -1,0 +1,148 @@
+"""From labelled lines to a calibration file that the router applies as scikit-learn would."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spillway_router.calibration.build import Promise, build
+from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
+from spillway_router.calibration.fit import FitError, boosted, fit, isotonic, logistic, table
+from spillway_router.calibration.labelled import LabelError, Labelled, in_share, read
+from spillway_router.calibration.measures import auroc, ece
+from spillway_router.core.calibration import Calibration, Key
+
+SPILLWAY = Path(sys.executable).with_name("spillway")
+
+
+def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Two scores that each tell a part, and one of noise."""
+    rng = random.Random(seed)
+    made = []
+    for number in range(count):
+        a, b = rng.gauss(0, 1), rng.gauss(0, 1)
+        right = rng.random() < 1 / (1 + 2.718281828 ** (-3 * (a + b) - 1))
+        made.append({"right": right, "group": str(number), "scores": {"a": a, "b": b, "noise": rng.random()}})
+    return made
+
+
+def labelled(count: int, seed: int = 0) -> list[Labelled]:
+    return list(read(json.dumps(row) for row in rows(count, seed)))
+
+
+@pytest.mark.parametrize("option", [logistic(1.0), boosted(2, 20)])
+def test_the_exported_stage_says_what_scikit_learn_says(option: Any) -> None:
+    data = table([(row.scores, row.right, row.group) for row in labelled(300)])
+    stage = fit(data, 0, {"only": (option,)}).stage
+    reference = option.fit(data.x, data.y).decision_function(data.x)
+    ours = [stage.raw(dict(zip(data.names, x, strict=True))) for x in data.x]
+    assert np.allclose(ours, reference, atol=1e-6)
+
+
+def test_combining_beats_the_best_single_score_and_is_calibrated() -> None:
+    built = build(labelled(1500), Key("m", "*", "*", "json"), Promise(0.1, 0.1), {})
+    fresh = labelled(2000, 1)
+    p = np.array([built.calibration.answer.probability(row.scores) for row in fresh])
+    right = np.array([float(row.right) for row in fresh])
+    assert auroc(p, right) > auroc(np.array([row.scores["a"] for row in fresh]), right) + 0.05
+    assert ece(p, right) < 0.05
+    kept = p >= (built.calibration.threshold or 2.0)
+    assert kept.mean() > 0.2
+    assert 1 - right[kept].mean() < 0.1
+
+
+def test_the_file_is_the_same_for_any_order_of_the_lines() -> None:
+    given = labelled(400)
+    key, promise = Key("m", "*", "*", "*"), Promise(0.1, 0.1)
+    one = build(given, key, promise, {})
+    assert Calibration.from_json(one.text).certificate == one.calibration.certificate
+    assert {row.group for row in one.held} == {row.group for row in build(given[::-1], key, promise, {}).held}
+
+
+def test_a_curve_rises_strictly_and_never_claims_certainty() -> None:
+    raw = np.linspace(-3, 3, 200)
+    curve = isotonic(raw, (raw > 0).astype(float))
+    heights = [curve.at(float(x)) for x in raw]
+    assert all(b >= a for a, b in itertools.pairwise(heights))
+    assert 0.0 < heights[0] < 0.02
+    assert 0.98 < heights[-1] < 1.0
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "line 1"),
+        ('{"scores": {}}', "right"),
+        ('{"right": 1, "scores": {}}', "not true or false"),
+        ('{"right": true}', "tokens"),
+        ('{"right": true, "text": "x", "tokens": [["x"]]}', "IndexError"),
+    ],
+)
+def test_a_bad_line_is_named(line: str, told: str) -> None:
+    with pytest.raises(LabelError, match=told):
+        list(read([line]))
+
+
+def test_tokens_become_scores_prefixes_and_value_scores() -> None:
+    tokens = [['{"a":', -0.1, [-0.1, -3.0]], ["12", -0.7, [-0.7, -0.8]], ["}", -0.01, [-0.01, -5.0]]]
+    line = {"right": True, "text": '{"a":12}', "source": "a is 12", "tokens": tokens, "values": {"/a": True}}
+    (row,) = read([json.dumps(line)])
+    assert row.scores["value_min"] == pytest.approx(-0.7)
+    assert row.scores["in_source"] == 1.0
+    assert row.prefixes[1]["sum"] == pytest.approx(-0.1)
+    assert row.prefixes[64]["sum"] == pytest.approx(-0.81)
+    assert row.values[0][1] is True
+    silent = {**line, "tokens": [["x", 0.0, []]] * 30}
+    assert list(read([json.dumps(silent), "", json.dumps({**line, "tokens": []})])) == []
+
+
+def test_too_few_labels_are_refused() -> None:
+    with pytest.raises(FitError, match="at least 60"):
+        table([({"a": 1.0}, True, "x")] * 30)
+    with pytest.raises(FitError, match="5 wrong"):
+        table([({"a": 1.0}, True, "x")] * 100)
+
+
+def test_groups_are_split_in_the_share_asked_for() -> None:
+    share = sum(in_share(str(i), 0.6, "s") for i in range(5000)) / 5000
+    assert abs(share - 0.6) < 0.03
+
+
+def test_a_fingerprint_sees_weights_and_template(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(range(256)) * 1000)
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "a"}')
+    first = fingerprint(tmp_path)
+    assert first == fingerprint(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "b"}')
+    second = fingerprint(tmp_path)
+    assert second["weights"] == first["weights"]
+    assert second["template"] != first["template"]
+    (tmp_path / "model.safetensors").write_bytes(bytes(range(255, -1, -1)) * 1000)
+    assert fingerprint(tmp_path)["weights"] != first["weights"]
+    with pytest.raises(FingerprintError, match="no weights"):
+        fingerprint(tmp_path / "none")
+
+
+def test_the_command_writes_file_and_report(tmp_path: Path) -> None:
+    lines, out = tmp_path / "labelled.jsonl", tmp_path / "calibration.json"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows(400)))
+    command = [str(SPILLWAY), "calibrate", str(lines), "--out", str(out), "--alpha", "0.2", "--report", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Certified on" in done.stdout
+    assert Calibration.from_json(out.read_bytes()).threshold is not None
+    page = (tmp_path / "calibration.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert (tmp_path / "calibration-reliability.png").read_bytes().startswith(b"\x89PNG")
+    lines.write_text('{"right": true}\n')
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert refused.returncode == 1
+    assert "line 1" in refused.stderr
