@@ -147,8 +147,9 @@ class ScoredJudge(ChatJudge):
                 heard = self._choices_heard[index] = _Heard(PrefixScore(), [], [], {})
                 self.frame = {k: body[k] for k in ("id", "object", "created", "model") if k in body}
             found = tokens_of_choice(choice)
+            add = heard.prefix.add
             for token in found:
-                heard.prefix.add(token)
+                add(token)
             if self._keep:
                 heard.tokens.extend(found)
                 self._note_text(choice, heard)
