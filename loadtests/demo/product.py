@@ -18,6 +18,7 @@ import yaml
 from loadtests.demo.processes import Child, ChildError, start
 from loadtests.demo.workload import Job
 from loadtests.standin.corpus import save
+from spillway_server import demo_model
 
 LOCAL_MODEL = "demo"
 CHEAP, STRONG = "cloud", "strong"
@@ -27,7 +28,8 @@ AIM_TTFT_MS = 1500
 """What the router is told. Client, stand-in, router and engine share the machine's few cores here, so an engine slows
 down just while its queue is longest, which no router can know beforehand; the difference is the allowance for it."""
 SLO_TPOT_MS = 100
-CONFIDENCE = 0.996
+CALIBRATION = Path(demo_model.__file__).with_name("calibration.json")
+"""Made by `spillway calibrate` on other documents than the demo's: its certified threshold counts."""
 GPU_PRICE_PER_HOUR = "1.39"
 
 _ANNOUNCE_TIMEOUT_S = 30.0
@@ -130,7 +132,7 @@ def settings(folder: Path, cloud_url: str, engine_port: int) -> dict[str, object
         ],
         "aliases": {"auto": {"chain": ["local", CHEAP]}},
         "slo": {"ttft_ms": AIM_TTFT_MS, "tpot_ms": SLO_TPOT_MS},
-        "confidence": {"threshold": CONFIDENCE, "escalate_to": [STRONG]},
+        "confidence": {"calibration": str(CALIBRATION), "escalate_to": [STRONG]},
         "ledger": {"url": f"sqlite:///{folder / 'spillway.db'}"},
     }
 

@@ -88,11 +88,20 @@ def quality(found: Held, repeats: int, confidences: Floats | None = None) -> dic
     errors = {
         "interval": error.rounded(),
         "brier": round(brier(p, pool.right), 4),
+        "floor": _floor(p),
         "by_kind": _by_kind(pool, p),
         "note": "calibrated over the mixture; within one kind of damage the error is larger, as by_kind shows",
     }
     n = len(p)
     return {GAIN: Measurement(round(gain.low, 5), n, gained), ECE: Measurement(round(error.value, 5), n, errors)}
+
+
+def _floor(p: Floats) -> list[float]:
+    """[mean, 97.5% quantile] of the error that perfectly calibrated confidences would show: sampling alone, were the
+    answers independent; the five kinds of one document are not, so the true floor is higher."""
+    rng = np.random.default_rng(0)
+    found = [ece(p, (rng.random(len(p)) < p).astype(np.float64)) for _ in range(200)]
+    return [round(float(np.mean(found)), 4), round(float(np.quantile(found, 0.975)), 4)]
 
 
 def _baselines(found: Held) -> dict[str, dict[str, float]]:
