@@ -127,8 +127,13 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     warnings.extend(_paceless(settings))
     if mistakes:
         return tuple(mistakes)
+    policy = _policy(settings, places, scoring)
+    return Assembly(policy, places, _rates(settings.backends), tuple(off), tuple(warnings), scoring)
+
+
+def _policy(settings: Settings, places: Mapping[str, Place], scoring: Scoring) -> Policy:
     chains = {alias: tuple(n for n in chain if n in places) for alias, chain in settings.chains().items()}
-    policy = Policy(
+    return Policy(
         _version(settings),
         {name: place.backend for name, place in places.items()},
         {alias: chain for alias, chain in chains.items() if chain},
@@ -138,7 +143,6 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
             tuple(n for n in settings.confidence.escalate_to if n in places),
         ),
     )
-    return Assembly(policy, places, _rates(settings.backends), tuple(off), tuple(warnings), scoring)
 
 
 def _scoring(
