@@ -2,8 +2,8 @@
 
 Groups are split once: FIT_SHARE of them fit the models, the rest certify the threshold. The certificate is sound as its
 answers played no part in the fit, which alone decides their order. The curve over that order is drawn through the
-held-out outputs of both parts: a rising curve changes no answer's place, so the certificate stands, and more labels make
-it steadier. What the report says of the calibration is judged on the second part by the first part's curve.
+held-out outputs of both parts: a rising curve changes no answer's place, so the certificate stands, and more labels
+make it steadier. What the report says of the calibration is judged on the second part by the first part's curve.
 """
 
 from __future__ import annotations
