@@ -100,11 +100,12 @@ def run(asked: Asked, tell: Tell, say: Any) -> Converted | Refusal:
     template = _template(wish.template)
     judged = samples.read(asked.gate, asked.gate_samples)
     learnt = _calibration(asked.calibration)
+    if isinstance(template, Refusal):
+        return template
     if isinstance(judged, Refusal):
         return judged
-    for part in (template, learnt):
-        if isinstance(part, Refusal):
-            return part
+    if isinstance(learnt, Refusal):
+        return learnt
     folders = (Path.cwd(), settings.project_root())
     worker = environment.find_worker(asked.convert_python, folders, asked.install, say)
     if isinstance(worker, Refusal):
@@ -114,7 +115,7 @@ def run(asked: Asked, tell: Tell, say: Any) -> Converted | Refusal:
     return Conversion(found, wish, worker, llama, tell).run()
 
 
-def _template(given: str | None) -> Any:
+def _template(given: str | None) -> str | Refusal | None:
     if given is None or not Path(given).suffix:
         return given
     try:
@@ -123,7 +124,7 @@ def _template(given: str | None) -> Any:
         return Refusal(f"the chat template {given} can't be read: {error}.", "Name a Jinja file.")
 
 
-def _calibration(named: str | None) -> Any:
+def _calibration(named: str | None) -> list[dict[str, Any]] | Refusal:
     if named is None:
         return []
     return samples.demo_calibration(256) if named == "demo" else samples.read(named, 512)

@@ -42,7 +42,9 @@ def llama_judge(python: Path, job: dict[str, Any], limit_s: float = JOB_LIMIT_S)
     return _job(python, (script,), job, lambda _share, _what: None, limit_s)
 
 
-def find_worker(explicit: Path | None, folders: tuple[Path, ...], install: bool, say: Callable[[str], None]) -> Any:
+def find_worker(
+    explicit: Path | None, folders: tuple[Path, ...], install: bool, say: Callable[[str], None]
+) -> Worker | Refusal:
     """The Worker: the Python the user names, else .venv-convert in `folders`, installed when allowed; or a Refusal."""
     wanted = ("torch", "transformers", "llmcompressor", "gguf")
     if explicit is not None:

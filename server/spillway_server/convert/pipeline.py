@@ -132,7 +132,7 @@ class Conversion:
         done = self._ledger.run(step, lambda progress: self._worker.run(job, progress))
         return done if isinstance(done, Refusal) else (facts, folder)
 
-    def _quantised(self, reference: Path, folder: Path) -> Any:
+    def _quantised(self, reference: Path, folder: Path) -> dict[str, Any] | Refusal:
         wish = self._wish
         job: dict[str, Any] = {"job": "quantise", "source": str(reference), "folder": str(folder)}
         job |= {"method": wish.method, "group_size": wish.group_size, "calibration": list(wish.calibration)}
@@ -145,7 +145,7 @@ class Conversion:
 
         return self._ledger.run(Step("quantise", inputs, folder, size * 6 // 10), work)
 
-    def _judged(self, name: str, folder: Path) -> Any:
+    def _judged(self, name: str, folder: Path) -> dict[str, Any] | Refusal:
         job: dict[str, Any] = {"job": "judge", "folder": str(folder), "samples": list(self._wish.samples)}
         job |= {"answer_tokens": self._wish.answer_tokens}
         inputs = {**contents(folder), "samples": job["samples"], "answer_tokens": job["answer_tokens"]}

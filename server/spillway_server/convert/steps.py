@@ -89,8 +89,10 @@ class Ledger:
         self._tell = tell
         self._free = free
 
-    def run(self, step: Step, work: Callable[[Callable[[float, str], None]], dict[str, Any] | Refusal]) -> Any:
-        """The step's result, from its marker or by doing it now; a `Refusal` when it can't be done."""
+    def run(
+        self, step: Step, work: Callable[[Callable[[float, str], None]], dict[str, Any] | Refusal]
+    ) -> dict[str, Any] | Refusal:
+        """The step's result, from its marker or by doing it now; a refusal when it can't be done."""
         began = time.monotonic()
         known = self._finished(step)
         if known is not None:

@@ -26,6 +26,10 @@ def quantise(
 
     tell(0.05, "loading the checkpoint")
     model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
+    stored = model.dtype
+    if method == "awq":
+        # Its grid search overflows in float16 on the CPU.
+        model = model.float()
     size = fitting_group({name: m.in_features for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)},
                          group)  # fmt: skip
     _check_kernel(model)
@@ -34,7 +38,8 @@ def quantise(
     extra: dict[str, Any] = {}
     if method != "rtn":
         extra = {"dataset": _dataset(source, samples), "num_calibration_samples": len(samples), "max_seq_length": 2048}
-    oneshot(model=model, recipe=[_modifier(method, size)], **extra)
+    oneshot(model=model, recipe=_modifiers(method, size), **extra)
+    model = model.to(stored)
     tell(0.8, "writing")
     target.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(target, save_compressed=True)
@@ -75,7 +80,7 @@ def _check_kernel(model: Any) -> None:
                 )
 
 
-def _modifier(method: str, size: int | None) -> Any:
+def _modifiers(method: str, size: int | None) -> list[Any]:
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
     grouped: dict[str, Any] = {"strategy": "channel"} if size is None else {"strategy": "group", "group_size": size}
@@ -87,16 +92,28 @@ def _modifier(method: str, size: int | None) -> Any:
     if method == "rtn":
         from llmcompressor.modifiers.quantization import QuantizationModifier
 
-        return QuantizationModifier(**common)
+        return [QuantizationModifier(**common)]
     if method == "gptq":
         from llmcompressor.modifiers.gptq import GPTQModifier
 
-        return GPTQModifier(**common, dampening_frac=0.01)
+        return [GPTQModifier(**common, dampening_frac=0.01)]
     if method == "awq":
-        from llmcompressor.modifiers.awq import AWQModifier
+        from llmcompressor.modifiers.quantization import QuantizationModifier
+        from llmcompressor.modifiers.transform import AWQModifier
 
-        return AWQModifier(**common)
+        _spare_pinning()
+        return [AWQModifier(), QuantizationModifier(**common)]
     raise JobError(f"{method!r} is no method.", "Choose rtn, gptq or awq.")
+
+
+def _spare_pinning() -> None:
+    """llm-compressor 0.14 pins the memory of AWQ's samples for a GPU and fails where there is none: then there is
+    nothing to pin for."""
+    import torch
+    from llmcompressor.pipelines.cache import IntermediatesCache
+
+    if not torch.accelerator.is_available():
+        IntermediatesCache.pin_memory = lambda *_args, **_kwargs: None
 
 
 def _dataset(source: Path, samples: list[dict[str, Any]]) -> Any:

@@ -1,0 +1,16 @@
+"""How many threads a job's arithmetic takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SMALL = 50_000_000
+
+
+def fit_threads(model: Any) -> None:
+    """One thread for a small model: its matrices are too small to share, and threads that wait for each other on a
+    busy machine cost ten times what they save."""
+    import torch
+
+    if sum(parameter.numel() for parameter in model.parameters()) < _SMALL:
+        torch.set_num_threads(1)
