@@ -175,7 +175,7 @@ class Prober:
                     if "error" in event:
                         raise ProbeError(f"the engine broke off: {event['error']}")
                     usage = event.get("usage") or usage
-                    if any(choice["delta"].get("content") for choice in event["choices"]):
+                    if any(map(_is_token, event["choices"])):
                         events.append(time.perf_counter() - begun)
         except httpx.HTTPError as error:
             raise ProbeError(f"the engine did not answer: {error!r}") from error
@@ -189,6 +189,12 @@ class Prober:
         rng = random.Random(f"profile/{self._grid.seed}/{number}")
         count = max(1, int(tokens * self._words_per_token) - 4)
         return f"{rng.randrange(10**8):08d} " + " ".join(rng.choices(_WORDS, k=count))
+
+
+def _is_token(choice: dict[str, Any]) -> bool:
+    """Whether an event stands for a token. One whose text isn't complete yet comes with empty content: it counts too;
+    the event that opens a stream has a role."""
+    return "content" in choice["delta"] and "role" not in choice["delta"]
 
 
 def _line(row: LoadRow) -> str:
