@@ -1,6 +1,6 @@
 """The quality gate: a converted model against the GGUF that it came from. Pure: figures in, verdict out.
 
-1. enough samples, else nothing is said;
+1. enough samples, of the kind of work that the GGUF itself does, else nothing is said;
 2. perplexity of the known answers, candidate over reference, at most `most_ratio`;
 3. share of known answers right, reference minus candidate, at most `most_drop`;
 4. where llama.cpp judged the GGUF: its perplexity within `most_apart` of the unpacked weights', and at least
@@ -16,9 +16,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a model must hold: samples, perplexity ratio, accuracy drop (share), agreement (share of answers)."""
+    """What a model must hold: samples, perplexity of the GGUF itself (beyond it the samples are not of its kind, and
+    nothing that is compared on them means anything), perplexity ratio, accuracy drop (share), agreement (share of answers)."""
 
     least_samples: int = 20
+    most_perplexity: float = 100.0
     most_ratio: float = 1.10
     most_drop: float = 0.02
     most_apart: float = 0.05
@@ -83,6 +85,11 @@ def _perplexity(
     if reference.perplexity is None or candidate.perplexity is None:
         reasons.append("no sample has a known answer, so there is no perplexity.")
         return
+    if not reference.perplexity <= bounds.most_perplexity:
+        reasons.append(
+            f"the GGUF itself has perplexity {reference.perplexity:.4g} on the samples: they are not its kind of work, "
+            "give its own with --gate."
+        )
     ratio = candidate.perplexity / reference.perplexity
     figures["perplexity_ratio"] = ratio
     # Written so that a NaN falls short.

@@ -56,6 +56,7 @@ def test_a_good_model_is_blessed_with_all_figures() -> None:
         (verdict(llama=judged(11)), "89.0% of the greedy answers"),
         (verdict(llama=judged(0, 1.6)), "away from llama.cpp's"),
         (verdict(bounds=Bounds(least_samples=101)), "only 100 samples"),
+        (verdict(bounds=Bounds(most_perplexity=1.4)), "not its kind of work"),
     ],
 )
 def test_each_bound_alone_refuses(made: Verdict, reason: str) -> None:
