@@ -16,8 +16,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a model must hold: samples, perplexity of the GGUF itself, perplexity ratio, accuracy drop (share), agreement
-    (share of answers). Beyond `most_perplexity` the samples are not the model's kind of work, and compare nothing."""
+    """What a model must hold: samples, perplexity of the GGUF itself, perplexity ratio, accuracy drop, agreement
+    (shares). Beyond `most_perplexity` the samples are not the model's kind of work, and compare nothing."""
 
     least_samples: int = 20
     most_perplexity: float = 100.0
