@@ -18,7 +18,7 @@ from loadtests.demo.product import spillway
 from loadtests.scaleout.sites import ROOT, STOP_S, wait
 
 _START_S = 1800.0
-_ADDRESS = ("--host", "--port", "--uds")
+_NOT_FLAGS = ("--model", "--host", "--port", "--uds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _flags(argv: Sequence[str]) -> list[str]:
         begun = begun or word.startswith("--")
         if skip and not word.startswith("--"):
             continue
-        skip = word in _ADDRESS
+        skip = word in _NOT_FLAGS
         if begun and not skip:
             found.append(word)
     return found
