@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spillway_router.calibration.build import Promise, build
+from spillway_router.calibration.build import Promise, build, stage_json
+from spillway_router.calibration.curves import KNOTS, bagged, isotonic
 from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
-from spillway_router.calibration.fit import FitError, boosted, fit, isotonic, logistic, table
+from spillway_router.calibration.fit import AVERAGE, FitError, averaged, boosted, fit, logistic, table
 from spillway_router.calibration.labelled import LabelError, Labelled, in_share, read
 from spillway_router.calibration.measures import auroc, ece
-from spillway_router.core.calibration import Calibration, Key
+from spillway_router.core.calibration import Calibration, Curve, Key
 
 SPILLWAY = Path(sys.executable).with_name("spillway")
 
@@ -45,6 +46,22 @@ def test_the_exported_stage_says_what_scikit_learn_says(option: Any) -> None:
     reference = option.fit(data.x, data.y).decision_function(data.x)
     ours = [stage.raw(dict(zip(data.names, x, strict=True))) for x in data.x]
     assert np.allclose(ours, reference, atol=1e-6)
+
+
+def test_an_average_is_the_mean_of_both_log_odds() -> None:
+    data = table([(row.scores, row.right, row.group) for row in labelled(600)])
+    options = (logistic(1.0), boosted(2, 20))
+    found = fit(data, 0, {"logistic": options[:1], "trees": options[1:]})
+    assert set(found.out_of_fold) == {"logistic", "trees", AVERAGE, "neighbours", "best single"}
+    parts = [fit(data, 0, {"only": (option,)}).stage for option in options]
+    both = averaged(parts)
+    rows_of_scores = [dict(zip(data.names, x, strict=True)) for x in data.x[:50]]
+    assert [both.raw(row) for row in rows_of_scores] == pytest.approx(
+        [(parts[0].raw(row) + parts[1].raw(row)) / 2 for row in rows_of_scores]
+    )
+    file = build(labelled(600), Key("m", "*", "*", "*"), Promise(0.1, 0.1), {}).data
+    again = Calibration.from_json(json.dumps({**file, "answer": stage_json(both)})).answer
+    assert again.raw(rows_of_scores[0]) == pytest.approx(both.raw(rows_of_scores[0]), abs=1e-5)
 
 
 def test_combining_beats_the_best_single_score_and_is_calibrated() -> None:
@@ -74,6 +91,21 @@ def test_a_curve_rises_strictly_and_never_claims_certainty() -> None:
     assert all(b >= a for a, b in itertools.pairwise(heights))
     assert 0.0 < heights[0] < 0.02
     assert 0.98 < heights[-1] < 1.0
+
+
+def test_a_bagged_curve_is_short_rises_and_lies_nearer_to_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    raw, grid = rng.normal(0, 2, 600), np.linspace(-3, 3, 61)
+    y = (rng.random(600) < 1 / (1 + np.exp(-raw))).astype(float)
+    smooth, steps = bagged(raw, y, np.arange(600)), isotonic(raw, y)
+    assert len(smooth.x) == KNOTS
+    assert all(b > a for a, b in itertools.pairwise(smooth.y))
+    assert smooth == bagged(raw, y, np.arange(600))
+
+    def off(curve: Curve) -> float:
+        return float(np.mean([(curve.at(float(x)) - 1 / (1 + np.exp(-x))) ** 2 for x in grid]))
+
+    assert off(smooth) < off(steps)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from spillway_router.calibration.certify import Certified, certify, labels_needed
-from spillway_router.calibration.fit import CANDIDATES, FitError, Fitted, confidences, fit, isotonic, table
+from spillway_router.calibration.curves import bagged
+from spillway_router.calibration.fit import CANDIDATES, FitError, Fitted, confidences, fit, table
 from spillway_router.calibration.labelled import Labelled, in_share
 from spillway_router.core.calibration import FORMAT, Calibration, Key, Stage
 
@@ -94,7 +95,10 @@ def _steadied(fitted: Fitted, held: Sequence[Labelled]) -> Stage:
     """The fitted model under a curve drawn through the held-out outputs of both parts."""
     raw = np.array([fitted.stage.raw(row.scores) for row in held])
     right = np.array([float(row.right) for row in held])
-    curve = isotonic(np.concatenate([fitted.raw, raw]), np.concatenate([fitted.labels, right]))
+    # No group is on both sides, so the second part's numbers start behind the first one's.
+    _, groups = np.unique(np.array([row.group for row in held]), return_inverse=True)
+    together = np.concatenate([fitted.groups, groups + int(fitted.groups.max()) + 1])
+    curve = bagged(np.concatenate([fitted.raw, raw]), np.concatenate([fitted.labels, right]), together)
     return replace(fitted.stage, curve=curve)
 
 

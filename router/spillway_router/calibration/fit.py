@@ -1,24 +1,22 @@
 """Fits scores -> P(right) and puts it into the shape that the router applies (core/calibration.py: Stage).
 
-Candidates: logistic regression over all scores, and a small gradient boosting of shallow trees. Their settings are
-chosen by an inner cross-validation within every outer fold, and the candidate by the outer folds' log-loss (nested:
-no answer judges a setting that it helped to choose). The baselines, always reported and never hidden: k nearest
-neighbours, and the single score with the best AUROC. The curve is an isotonic regression on the outer folds' held-out
-outputs; the model itself is then fitted on all rows.
+Candidates: logistic regression over all scores, a small gradient boosting of shallow trees, and the mean of both
+log-odds. Settings are chosen by an inner cross-validation within every outer fold, and the candidate by the outer
+folds' log-loss under its curve (nested: no answer judges a setting that it helped to choose). The baselines, always
+reported and never hidden: k nearest neighbours, and the single score with the best AUROC. The curve is drawn through
+the outer folds' held-out outputs (calibration/curves.py); the model itself is then fitted on all rows.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.ensemble import GradientBoostingClassifier
-from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold
@@ -26,14 +24,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from spillway_router.calibration.curves import bagged
 from spillway_router.core.calibration import Calibration, Curve, Stage, Tree
 
 Floats = NDArray[np.float64]
 OUTER, INNER = 5, 3
 FEWEST = 60
 """Labelled rows below which nothing is fitted."""
-RISE = 5e-4
-"""How much a curve rises beyond its last and below its first stretch: ties break in the model's order."""
+AVERAGE = "average"
 
 
 class FitError(Exception):
@@ -53,13 +51,14 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A stage and how its making went: held-out outputs of the chosen candidate (`raw`), out-of-fold probabilities of
-    every candidate and baseline, by name, and the rows' labels, 1.0 = right."""
+    every candidate and baseline, by name, and the rows' labels (1.0 = right) and groups."""
 
     stage: Stage
     chosen: str
     out_of_fold: Mapping[str, Floats]
     best_single: str
     labels: Floats
+    groups: NDArray[np.int64]
     raw: Floats
 
 
@@ -111,17 +110,25 @@ def fit(data: Table, tokens: int = 0, candidates: Mapping[str, tuple[Any, ...]] 
     x, middles = filled(data)
     folds = list(GroupKFold(OUTER).split(x, data.y, data.groups))
     outputs = {name: _nested(x, data, folds, options) for name, options in candidates.items()}
-    chosen = min(outputs, key=lambda name: log_loss(data.y, _sigmoid(outputs[name])))
-    model = clone(_best_option(x, data.y, data.groups, candidates[chosen])).fit(x, data.y)
-    curve = isotonic(outputs[chosen], data.y)
-    stage = _exported(model, data.names, middles, curve, tokens)
+    if len(outputs) > 1:
+        outputs[AVERAGE] = np.mean(list(outputs.values()), axis=0)
+    probabilities = {name: _crossed(raw, data, folds) for name, raw in outputs.items()}
+    chosen = min(outputs, key=lambda name: log_loss(data.y, probabilities[name]))
+    curve = bagged(outputs[chosen], data.y, data.groups)
+    parts = [
+        _exported(
+            clone(_best_option(x, data.y, data.groups, options)).fit(x, data.y), data.names, middles, curve, tokens
+        )
+        for name, options in candidates.items()
+        if chosen in (name, AVERAGE)
+    ]
+    stage = averaged(parts)
     best, single = _best_single(x, data, folds)
-    probabilities = {name: _crossed(raw, data.y, folds) for name, raw in outputs.items()}
     probabilities["neighbours"] = _held_out(
         x, data, folds, lambda fx, fy, tx: NEIGHBOURS.fit(fx, fy).predict_proba(tx)[:, 1]
     )
     probabilities["best single"] = single
-    return Fitted(stage, chosen, probabilities, best, data.y, outputs[chosen])
+    return Fitted(stage, chosen, probabilities, best, data.y, data.groups, outputs[chosen])
 
 
 def _nested(x: Floats, data: Table, folds: Sequence[Any], options: tuple[Any, ...]) -> Floats:
@@ -159,11 +166,11 @@ def _held_out(x: Floats, data: Table, folds: Sequence[Any], one: Callable[[Float
     return held
 
 
-def _crossed(raw: Floats, y: Floats, folds: Sequence[Any]) -> Floats:
+def _crossed(raw: Floats, data: Table, folds: Sequence[Any]) -> Floats:
     """Probabilities of held-out outputs, each fold's curve fitted on the other folds."""
-    held = np.zeros(len(y))
+    held = np.zeros(len(data.y))
     for fit_rows, test_rows in folds:
-        curve = isotonic(raw[fit_rows], y[fit_rows])
+        curve = bagged(raw[fit_rows], data.y[fit_rows], data.groups[fit_rows])
         held[test_rows] = [curve.at(float(value)) for value in raw[test_rows]]
     return held
 
@@ -172,33 +179,23 @@ def _best_single(x: Floats, data: Table, folds: Sequence[Any]) -> tuple[str, Flo
     """Name of the single score with the best AUROC, and its calibrated held-out probabilities."""
     aurocs = [roc_auc_score(data.y, x[:, column]) for column in range(x.shape[1])]
     best = int(np.argmax(aurocs))
-    return data.names[best], _crossed(x[:, best], data.y, folds)
+    return data.names[best], _crossed(x[:, best], data, folds)
 
 
-def isotonic(raw: Floats, y: Floats) -> Curve:
-    """A rising piecewise-linear curve: isotonic regression, drawn through the middles of its flat stretches (centred
-    isotonic regression, Oron and Flournoy 2017) so that the model's order survives; ends softened as if half an answer
-    of each kind more had been seen there, since no finite sample shows a probability of 0 or 1."""
-    order = np.argsort(raw, kind="stable")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        level = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(raw[order], y[order])
-    xs: list[float] = []
-    ys: list[float] = []
-    starts = np.flatnonzero(np.diff(level, prepend=-1.0))
-    for begin, end in zip(starts, [*starts[1:], len(level)], strict=True):
-        size = end - begin
-        xs.append(float(np.mean(raw[order][begin:end])))
-        ys.append(float((np.sum(y[order][begin:end]) + 0.5) / (size + 1.0)))
-    lowest, highest = float(raw[order[0]]), float(raw[order[-1]])
-    if lowest < xs[0]:
-        xs, ys = [lowest, *xs], [max(0.0, ys[0] - RISE), *ys]
-    if highest > xs[-1]:
-        xs, ys = [*xs, highest], [*ys, min(1.0, ys[-1] + RISE)]
-    # A hair of slope where softening left none: answers that the model tells apart stay apart, so that a threshold
-    # certified on them means the same answers under any curve.
-    rising = np.maximum.accumulate(ys) * (1.0 - 1e-6) + np.linspace(0.0, 1e-6, len(ys))
-    return Curve(tuple(float(x) for x in xs), tuple(round(float(level), 10) for level in rising))
+def averaged(parts: Sequence[Stage]) -> Stage:
+    """One stage whose log-odds are the mean of these stages' log-odds; one of them at most has weights. Its other parts
+    are the first stage's."""
+    share = 1.0 / len(parts)
+    line = next((part for part in parts if part.weights), parts[0])
+    trees = [replace(tree, value=tuple(v * share for v in tree.value)) for part in parts for tree in part.trees]
+    return replace(
+        parts[0],
+        centre=line.centre,
+        scale=line.scale,
+        weights=tuple(weight * share for weight in line.weights),
+        bias=sum(part.bias for part in parts) * share,
+        trees=tuple(trees),
+    )
 
 
 def _exported(model: Any, names: tuple[str, ...], middles: Floats, curve: Curve, tokens: int) -> Stage:
@@ -231,13 +228,18 @@ def _trees(model: GradientBoostingClassifier) -> tuple[tuple[Tree, ...], float]:
     return tuple(trees), float(np.log(prior / (1.0 - prior)))
 
 
-def _sigmoid(raw: Floats) -> Floats:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(raw, -40.0, 40.0))), dtype=np.float64)
-
-
 def confidences(stage: Stage, rows: Sequence[Mapping[str, float]]) -> list[float]:
     """What the router will say of these rows: the exported stage applied in plain Python."""
     return [stage.probability(scores) for scores in rows]
 
 
-__all__ = ["Calibration", "FitError", "Fitted", "Table", "confidences", "fit", "isotonic", "table"]
+__all__ = [
+    "Calibration",
+    "FitError",
+    "Fitted",
+    "Table",
+    "averaged",
+    "confidences",
+    "fit",
+    "table",
+]

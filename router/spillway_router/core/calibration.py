@@ -5,8 +5,8 @@ model, quantisation, chat template and task only, since scores mean something el
 
     probability = curve(model(scores))
 
-The model is a logistic regression or a sum of small decision trees over the scores; the curve is a monotone
-piecewise-linear map (isotonic regression on held-out answers). `stages` are the same for the first k tokens of a
+The model is a logistic regression, a sum of small decision trees over the scores, or both; the curve is a monotone
+piecewise-linear map (isotonic regressions on held-out answers). `stages` are the same for the first k tokens of a
 stream, `value` for the value of a single field.
 """
 

@@ -1,0 +1,66 @@
+"""Curves from a model's log-odds to P(right): isotonic regression, and its mean over resampled documents."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+
+from spillway_router.core.calibration import Curve
+
+Floats = NDArray[np.float64]
+RISE = 5e-4
+"""How much a curve rises beyond its last and below its first stretch: ties break in the model's order."""
+BAGS, KNOTS = 30, 33
+"""Resamples that a curve is the mean of, and points it is written with."""
+
+
+def bagged(raw: Floats, y: Floats, groups: NDArray[np.int64]) -> Curve:
+    """The mean of the isotonic curves of BAGS bootstrap samples of groups, written at KNOTS quantiles of `raw`.
+
+    One isotonic regression follows its own sample's jumps; their mean (bagging, Breiman 1996) is smoother, and still
+    rises. On the demo model's labelled answers it has the lowest cross-validated log-loss of six curves.
+    """
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    rng = np.random.default_rng(0)
+    knots = np.unique(np.quantile(raw, np.linspace(0.0, 1.0, KNOTS)))
+    total = np.zeros(len(knots))
+    for _ in range(BAGS):
+        rows = np.concatenate([members[number] for number in rng.integers(0, len(members), len(members))])
+        curve = isotonic(raw[rows], y[rows])
+        total += np.interp(knots, curve.x, curve.y)
+    return Curve(tuple(float(x) for x in knots), _rising(total / BAGS))
+
+
+def isotonic(raw: Floats, y: Floats) -> Curve:
+    """A rising piecewise-linear curve: isotonic regression, drawn through the middles of its flat stretches (centred
+    isotonic regression, Oron and Flournoy 2017) so that the model's order survives; ends softened as if half an answer
+    of each kind more had been seen there, since no finite sample shows a probability of 0 or 1."""
+    order = np.argsort(raw, kind="stable")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        level = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(raw[order], y[order])
+    ordered, outcomes = raw[order], y[order]
+    xs: list[float] = []
+    ys: list[float] = []
+    starts = np.flatnonzero(np.diff(level, prepend=-1.0))
+    for begin, end in zip(starts, [*starts[1:], len(level)], strict=True):
+        size = end - begin
+        xs.append(float(np.mean(ordered[begin:end])))
+        ys.append(float((np.sum(outcomes[begin:end]) + 0.5) / (size + 1.0)))
+    lowest, highest = float(ordered[0]), float(ordered[-1])
+    if lowest < xs[0]:
+        xs, ys = [lowest, *xs], [max(0.0, ys[0] - RISE), *ys]
+    if highest > xs[-1]:
+        xs, ys = [*xs, highest], [*ys, min(1.0, ys[-1] + RISE)]
+    return Curve(tuple(xs), _rising(np.array(ys)))
+
+
+def _rising(heights: Floats) -> tuple[float, ...]:
+    """A hair of slope where there is none: answers that the model tells apart stay apart, so that a threshold certified
+    on them means the same answers under any curve."""
+    rising = np.maximum.accumulate(heights) * (1.0 - 1e-6) + np.linspace(0.0, 1e-6, len(heights))
+    return tuple(round(float(level), 10) for level in rising)
