@@ -63,6 +63,7 @@ from spillway_router.watchers import Watch, Watchers
 log = logging.getLogger("spillway")
 
 DRAIN_S = 30
+BACKLOG = 4096
 KEEP_ALIVE_S = 75
 """How long a client's connection may rest: longer than the pools of usual clients keep theirs, so that they end it."""
 FLUSH_S = 10.0
@@ -301,7 +302,7 @@ async def route(loaded: Loaded, version: str, on_listening: Callable[[str], None
             timeout_graceful_shutdown=DRAIN_S,
             http=cast("type[asyncio.Protocol]", runtime.front),
             ws="none",
-            backlog=4096,
+            backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
@@ -346,6 +347,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)  # from here on nobody is refused, though the first answer takes a moment yet
     except OSError:
         listener.close()
         raise
