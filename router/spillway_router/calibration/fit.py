@@ -117,7 +117,7 @@ def fit(data: Table, tokens: int = 0, candidates: Mapping[str, tuple[Any, ...]] 
     curve = bagged(outputs[chosen], data.y, data.groups)
     parts = [
         _exported(
-            clone(_best_option(x, data.y, data.groups, options)).fit(x, data.y), data.names, middles, curve, tokens
+            clone(best_option(x, data.y, data.groups, options)).fit(x, data.y), data.names, middles, curve, tokens
         )
         for name, options in candidates.items()
         if chosen in (name, AVERAGE)
@@ -135,7 +135,7 @@ def _nested(x: Floats, data: Table, folds: Sequence[Any], options: tuple[Any, ..
     """Held-out log-odds of every row, each fold's setting chosen inside it."""
 
     def outputs(fx: Floats, fy: Floats, tx: Floats, fit_rows: Any) -> Floats:
-        best = clone(_best_option(fx, fy, data.groups[fit_rows], options)).fit(fx, fy)
+        best = clone(best_option(fx, fy, data.groups[fit_rows], options)).fit(fx, fy)
         return np.asarray(best.decision_function(tx), dtype=np.float64)
 
     held = np.zeros(len(data.y))
@@ -144,7 +144,7 @@ def _nested(x: Floats, data: Table, folds: Sequence[Any], options: tuple[Any, ..
     return held
 
 
-def _best_option(x: Floats, y: Floats, groups: NDArray[np.int64], options: tuple[Any, ...]) -> Any:
+def best_option(x: Floats, y: Floats, groups: NDArray[np.int64], options: tuple[Any, ...]) -> Any:
     if len(options) == 1:
         return options[0]
     folds = list(GroupKFold(INNER).split(x, y, groups))

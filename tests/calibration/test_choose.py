@@ -1,0 +1,44 @@
+"""The choice of model and curve, short: it reads the fitting part only, and judges no row by a fold that saw it."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from loadtests.confidence.choose import CURVES, folds, losses, probabilities, standard_error
+from loadtests.confidence.dataset import answers, labelled
+
+from spillway_router.calibration.fit import AVERAGE, CANDIDATES, Table, table
+
+
+@pytest.fixture(scope="module")
+def data() -> Table:
+    rows = [labelled(answer) for answer in islice((a for a in answers() if not a.held_out), 600)]
+    return table([(row.scores, row.right, row.group) for row in rows])
+
+
+def test_no_document_is_judged_by_a_fold_that_saw_it(data: Table) -> None:
+    judged = []
+    for fold in folds(data, 0):
+        assert not set(data.groups[fold.judged]) & set(data.groups[fold.curve])
+        assert set(fold.outputs) == {*CANDIDATES, AVERAGE}
+        judged.extend(fold.judged)
+    assert sorted(judged) == list(range(len(data.y)))
+
+
+def test_every_model_under_every_curve_beats_the_share_of_right_answers(data: Table) -> None:
+    found = probabilities(data, 0)
+    assert len(found) == (len(CANDIDATES) + 1) * len(CURVES)
+    alone = losses(np.full(len(data.y), data.y.mean()), data.y).mean()
+    for key, p in found.items():
+        assert 0.0 <= p.min() <= p.max() <= 1.0, key
+        assert losses(p, data.y).mean() < 0.75 * alone, key
+
+
+def test_rows_of_one_document_count_together() -> None:
+    rng = np.random.default_rng(0)
+    once, groups = rng.normal(0, 1, 400), np.arange(400)
+    alone = standard_error(once, groups)
+    assert alone == pytest.approx(0.05, rel=0.1)
+    assert standard_error(np.repeat(once, 5), np.repeat(groups, 5)) == pytest.approx(alone)
