@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import httpx
@@ -11,6 +12,7 @@ from spillway_server.liveness import Load, read_load
 # The first token after a start can wait for kernels to be compiled.
 _FIRST_TOKEN_S = 120.0
 _METRICS_S = 5.0
+_ANY_JSON = {"type": "json_schema", "json_schema": {"name": "any", "schema": {"type": "object"}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class EngineClient:
         headers = {"authorization": f"Bearer {address.api_key}"} if address.api_key else {}
         self._model = address.served_model
         self._embedding = address.embedding
+        self._warm = False
         self._http = httpx.AsyncClient(
             base_url=address.root_url,
             headers=headers,
@@ -58,9 +61,17 @@ class EngineClient:
         timeout = httpx.Timeout(_FIRST_TOKEN_S, connect=2.0)
         try:
             answer = await self._http.post("/v1/completions", json=body, timeout=timeout)
-            return answer.status_code == 200 and bool(answer.json()["choices"][0]["finish_reason"] == "length")
+            if answer.status_code != 200 or answer.json()["choices"][0]["finish_reason"] != "length":
+                return False
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
             return False
+        if not self._warm:
+            # The first answer bound to a schema loads the grammar compiler. On a slow machine that takes seconds, in
+            # which the engine makes no step, as if it hung. An engine that can't do it is ready all the same.
+            self._warm = True
+            with contextlib.suppress(httpx.HTTPError):
+                await self._http.post("/v1/completions", json={**body, "response_format": _ANY_JSON}, timeout=timeout)
+        return True
 
     async def _embeds(self) -> bool:
         timeout = httpx.Timeout(_FIRST_TOKEN_S, connect=2.0)
