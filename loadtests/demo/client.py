@@ -58,6 +58,8 @@ class _Reply:
     text: str = ""
     tokens: int = 0
     served_s: float = 0.0
+    said: dict[str, Any] = field(default_factory=dict)
+    """The `spillway` member at a stream's end: who answered, where the status line left before that was known."""
 
 
 async def send(client: httpx.AsyncClient, job: Job, due: float) -> Result:
@@ -95,9 +97,9 @@ def _result(job: Job, reply: _Reply, done_s: float, refusals: int) -> Result:
         job=job,
         status=reply.status,
         fault=reply.fault,
-        decision=seen.get("x-spillway-decision", ""),
+        decision=seen.get("x-spillway-decision") or str(reply.said.get("decision", "")),
         reasons=tuple(filter(None, seen.get("x-spillway-reason", "").split(","))),
-        backend=seen.get("x-spillway-backend", ""),
+        backend=seen.get("x-spillway-backend") or str(reply.said.get("backend", "")),
         confidence=_number(seen.get("x-spillway-confidence")),
         served_s=reply.served_s or done_s,
         done_s=done_s,
@@ -175,6 +177,7 @@ async def _read_stream(answer: httpx.Response, reply: _Reply, due: float) -> Non
             event = json.loads(line[6:])
             if "error" in event:
                 raise _MalformedError(f"stream broke off: {event['error'].get('code')}")
+            reply.said = event.get("spillway") or reply.said
             for choice in event["choices"]:
                 text = choice["delta"].get("content") or ""
                 if text and not reply.served_s:
