@@ -16,6 +16,7 @@ from spillway_router.core.ladder import Ladder, Rung, rungs_of
 from spillway_router.core.model import Backend
 from spillway_router.core.policy import ConfidenceRule, Policy
 from spillway_router.core.tariff import Tariff, TariffError
+from spillway_router.core.validators import Rule
 from spillway_router.providers import prices
 from spillway_router.providers.base import CatalogueEntry, ProviderError, Target
 from spillway_router.providers.catalogue import (
@@ -167,7 +168,8 @@ def _scoring(
     tokens = None if part.hold_tokens == "auto" else part.hold_tokens
     made_with = None if calibration is None else calibration.made.get("top_logprobs")
     alternatives = made_with if isinstance(made_with, int) and 2 <= made_with <= MOST_LOGPROBS else part.top_logprobs
-    return Scoring(calibration, tokens, alternatives, part.audit_share)
+    rules = tuple(Rule(r.field, r.pattern, r.min, r.max, r.in_source) for r in part.rules)
+    return Scoring(calibration, tokens, alternatives, part.audit_share, rules)
 
 
 def _threshold(settings: Settings, calibration: Calibration | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -160,13 +161,34 @@ class SloPart(_Part):
     tpot_ms: float = Field(100, gt=0)
 
 
+class RulePart(_Part):
+    """What a value of a JSON answer must keep to: a pattern for all of it, bounds of a number, or that it stands in the
+    request. `field`: a JSON pointer. A value that is null or absent breaks no rule."""
+
+    field: str = Field(pattern=r"^(/[^/]*)+$")
+    pattern: str | None = None
+    min: float | None = None
+    max: float | None = None
+    in_source: bool = False
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from None
+        return value
+
+
 class ConfidencePart(_Part):
     """Local answers below the threshold go to the first of `escalate_to`. Empty: no escalation.
 
     `calibration`: a file of `spillway calibrate`; its certified threshold counts unless `threshold` is set.
     `hold_tokens`: how many tokens of a stream are held back before it is committed; auto: as many as the TTFT promise
     leaves time for. `audit_share`: share of local answers that the strongest of `escalate_to` answers again.
-    `top_logprobs`: alternatives per token asked of the engine; a calibration's own number goes first.
+    `top_logprobs`: alternatives per token asked of the engine; a calibration's own number goes first. `rules`: a JSON
+    answer with a value that breaks one is not sure, whatever its log-probabilities.
     """
 
     threshold: float = Field(0.8, ge=0, le=1)
@@ -175,6 +197,7 @@ class ConfidencePart(_Part):
     hold_tokens: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = "auto"
     audit_share: float = Field(0.0, ge=0, le=1)
     top_logprobs: int = Field(2, ge=2, le=5)
+    rules: tuple[RulePart, ...] = ()
 
 
 class RetentionPart(_Part):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.proxy.harness import Router, cloud, local, routing, run, serving, settings
 
+from spillway_router.config import ConfigError, parse
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream
 
 RULE = "confidence: {threshold: 0.8, escalate_to: [cloud]}\n"
@@ -62,6 +63,37 @@ def test_a_doubtful_answer_is_escalated(tmp_path: Path) -> None:
             assert draft.completion_tokens == 2  # its work is still counted
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ("max: 40", False),
+        ("max: 120", True),
+        ("min: 15, pattern: '[0-9]{2}'", True),
+        ("pattern: '[0-9]{3}'", False),
+        ("in_source: true", False),
+    ],
+)
+def test_a_value_that_breaks_a_rule_of_the_user_is_not_sure(rule: str, kept: bool) -> None:
+    more = f"confidence: {{threshold: 0.8, escalate_to: [cloud], rules: [{{field: /AL, {rule}}}]}}\n"
+
+    async def main() -> None:
+        engine = FakeEngine(['{"AL": ', "99}"], HIGH)
+        async with (
+            serving(engine) as url,
+            FaultUpstream(STRONG) as strong,
+            routing(settings(local(url + "/v1"), cloud(strong), more=more)) as router,
+        ):
+            reply = await router.chat({"response_format": {"type": "json_object"}})
+            assert (said(reply) == '{"AL": 99}') is kept
+
+    run(main)
+
+
+def test_a_rule_that_is_no_regular_expression_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="is no regular expression"):
+        parse("confidence: {rules: [{field: /AL, pattern: '['}]}", {})
 
 
 def test_a_sure_answer_stays_and_its_logprobs_too() -> None:

@@ -66,7 +66,7 @@ class HeldStream(StreamAnswer):
             flaw = await self._relay.finish()
             if flaw is not None:
                 return Outcome("failed", 200, flaw, billed=True)
-            verdict = heard.verdict(job.body, job.facts.task, job.calibration(call))
+            verdict = heard.verdict(job.body, job.yardstick(call))
             call.confidence = None if verdict is None else verdict.confidence
             self._judged_whole = True
         else:

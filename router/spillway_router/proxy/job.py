@@ -19,6 +19,7 @@ from spillway_router.proxy.heartbeat import Heartbeat
 from spillway_router.proxy.outcomes import failure_refusal
 from spillway_router.proxy.relay import Extension
 from spillway_router.proxy.replies import Lines
+from spillway_router.proxy.scoring import Yardstick
 from spillway_router.proxy.services import Channel, Live, Services
 
 
@@ -133,6 +134,10 @@ class Job:
         """The calibration, if it was made for this backend's model."""
         known = self.live.scoring.calibration
         return known if known is not None and known.key.model in (ANY, call.channel.backend.model) else None
+
+    def yardstick(self, call: Call) -> Yardstick:
+        """What a whole answer of this call is measured by."""
+        return Yardstick(self.facts.task, self.calibration(call), self.live.scoring.rules)
 
     def least_confidence(self) -> float:
         """Below it an answer is to be sought one tier up."""

@@ -18,6 +18,7 @@ from spillway_router.core.calibration import Calibration
 from spillway_router.core.confidence import Asked, PrefixScore, Token, Verdict, judge
 from spillway_router.core.model import Backend, RequestFacts
 from spillway_router.core.policy import ConfidenceRule
+from spillway_router.core.validators import Rule
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 from spillway_router.providers.sse import Event
 from spillway_router.providers.streams import DONE, ChatJudge, load
@@ -39,17 +40,26 @@ def is_document(body: Mapping[str, Any]) -> bool:
     return isinstance(wanted, dict) and wanted.get("type") in DOCUMENT_FORMATS
 
 
-def asked_of(body: Mapping[str, Any], *, task: str = "", tools: bool = False) -> Asked:
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """What an answer is measured by: the calibration for its model and task, and the user's rules for its values."""
+
+    task: str
+    calibration: Calibration | None
+    rules: tuple[Rule, ...] = ()
+
+
+def asked_of(body: Mapping[str, Any], yardstick: Yardstick, *, tools: bool = False) -> Asked:
     """What scoring may know of a request; `tools`: the answer is tool calls."""
     wanted = body.get("response_format")
     schema = None
     if isinstance(wanted, dict) and isinstance(wanted.get("json_schema"), dict):
         schema = wanted["json_schema"].get("schema")
     document = is_document(body)
-    kind = task or ("json" if document or tools else "chat")
+    kind = yardstick.task or ("json" if document or tools else "chat")
     # Only JSON answers are compared with their source, asked for or not; a call's arguments need not stand there.
     source = "" if tools else _text_of(body)
-    return Asked(schema if isinstance(schema, dict) else None, source, kind, tools)
+    return Asked(schema if isinstance(schema, dict) else None, source, kind, tools, yardstick.rules)
 
 
 def _text_of(body: Mapping[str, Any]) -> str:
@@ -68,16 +78,14 @@ def _text_of(body: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def answer_verdict(
-    answer: Mapping[str, Any], body: Mapping[str, Any], task: str, calibration: Calibration | None
-) -> Verdict | None:
+def answer_verdict(answer: Mapping[str, Any], body: Mapping[str, Any], yardstick: Yardstick) -> Verdict | None:
     """The verdict on a whole answer: that of its least sure choice; None if it has no choices."""
     verdicts = []
     for choice in answer.get("choices") or ():
         message = choice.get("message")
         tools = isinstance(message, dict) and bool(message.get("tool_calls"))
-        asked = asked_of(body, task=task, tools=tools)
-        verdicts.append(judge(tokens_of_choice(choice), answer_text(choice), asked, calibration))
+        asked = asked_of(body, yardstick, tools=tools)
+        verdicts.append(judge(tokens_of_choice(choice), answer_text(choice), asked, yardstick.calibration))
     return least_sure(verdicts)
 
 
@@ -191,11 +199,11 @@ class ScoredJudge(ChatJudge):
         known = [c for c in found if c is not None]
         return min(known) if known and len(known) == len(found) else None
 
-    def verdict(self, body: Mapping[str, Any], task: str, calibration: Calibration | None) -> Verdict | None:
+    def verdict(self, body: Mapping[str, Any], yardstick: Yardstick) -> Verdict | None:
         """On the whole answer, which must have been held back to its end."""
         return least_sure(
             [
-                judge(h.tokens, h.text(), asked_of(body, task=task, tools=bool(h.calls)), calibration)
+                judge(h.tokens, h.text(), asked_of(body, yardstick, tools=bool(h.calls)), yardstick.calibration)
                 for h in self._choices_heard.values()
             ]
         )

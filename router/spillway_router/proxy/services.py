@@ -12,6 +12,7 @@ from spillway_router.core.budget import LineKey
 from spillway_router.core.calibration import Calibration
 from spillway_router.core.model import Backend, BackendSignals, RequestFacts, RequestRecord, Signals
 from spillway_router.core.policy import Policy
+from spillway_router.core.validators import Rule
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.feedback import FeedbackTable
 from spillway_router.ledger.pacer import Pacer
@@ -61,12 +62,13 @@ class Channel:
 class Scoring:
     """How local answers are scored. `hold_tokens`: of a stream, before it is let go; None: as many as the promised time
     to first token leaves room for. `top_logprobs`: alternatives per token asked of the engine. `audit_share`: share of
-    local answers that a stronger model answers again."""
+    local answers that a stronger model answers again. `rules`: an answer whose values break one counts as not sure."""
 
     calibration: Calibration | None = None
     hold_tokens: int | None = None
     top_logprobs: int = 2
     audit_share: float = 0.0
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class WholeAnswer:
         self._parsed, self._body = parsed, answer.body
         self._outcome = Outcome("ok", answer.status, usage=provider.usage(parsed))
         if self.scored:
-            verdict = answer_verdict(parsed, job.body, job.facts.task, job.calibration(call))
+            verdict = answer_verdict(parsed, job.body, job.yardstick(call))
             call.confidence = job.confidence = None if verdict is None else verdict.confidence
             if job.s.audits.probes(job.live, call.confidence):
                 job.probe = answer_text(parsed["choices"][0])
