@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from spillway_server import doctor as doctor_checks
-from spillway_server import hardware, launcher, models, present, profiles, settings
+from spillway_server import hardware, launcher, models, plan_table, present, profiles, settings
 from spillway_server.convert.command import convert
 from spillway_server.events import EngineEvent
 from spillway_server.hardware import Gpu, Hardware
@@ -81,8 +81,12 @@ def plan(
     vllm_arg: Annotated[list[str] | None, _VLLM_ARG] = None,
     mean_tokens: Annotated[int, typer.Option(min=1, help="Mean request, prompt and answer, in tokens.")] = MEAN_TOKENS,
     as_json: Annotated[bool, _JSON] = False,
+    table: Annotated[bool, typer.Option("--table", help="What fits where: the usual GPUs and models.")] = False,
 ) -> None:
     """Show vLLM's command line for a GPU and a model, with the memory arithmetic behind it. Starts nothing."""
+    if table:
+        typer.echo(plan_table.markdown(), nl=False)
+        return
     machine = hardware.detect()
     if gpu is None:
         profile = profiles.of_machine(machine)

@@ -1,0 +1,44 @@
+"""What fits where: one line per GPU and model, from the same plans that `serve` runs. Arithmetic, nothing measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spillway_server.models import TABLE
+from spillway_server.plan import Plan, PlanOptions, make_plan
+from spillway_server.profiles import PROFILES
+from spillway_server.refusal import Refusal
+
+GPUS = ("t4", "l4", "a100-40", "a100-80", "h100")
+MODELS = (
+    "Qwen/Qwen2.5-7B-Instruct-AWQ",
+    "Qwen/Qwen2.5-7B-Instruct",
+    "RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16",
+)
+_GIB = 1024**3
+_HEAD = "| GPU | model | weights, GiB | KV capacity, tokens | requests that fit | longest request, tokens | flags |"
+
+
+def markdown(gpus: Sequence[str] = GPUS, models: Sequence[str] = MODELS) -> str:
+    """The table. Names as in `profiles.PROFILES` and `models.TABLE`. KeyError for others."""
+    lines = [_HEAD, "|" + "---|" * _HEAD.count(" | ") + "---|"]
+    lines.extend(_line(gpu, model) for gpu in gpus for model in models)
+    return "\n".join(lines) + "\n"
+
+
+def _line(gpu: str, model: str) -> str:
+    options = PlanOptions()
+    made = make_plan(PROFILES[gpu], TABLE[model], options)
+    if isinstance(made, Refusal):
+        return f"| {gpu} | {model} | does not fit: {made.reason} {made.fix} | | | | |"
+    return _fitting(gpu, made, options.mean_tokens)
+
+
+def _fitting(gpu: str, made: Plan, mean_tokens: int) -> str:
+    shape, kv = made.model.shape, made.kv_tokens or 0
+    weights = "" if shape is None else f"{shape.weight_bytes / _GIB:.1f}"
+    flags = " ".join(made.arguments[made.arguments.index("--max-model-len") :])
+    return (
+        f"| {gpu} | {made.served_name} | {weights} | {kv:,} | {min(made.max_num_seqs, kv // mean_tokens)} of "
+        f"{mean_tokens} tokens | {made.max_model_len:,} | `{flags}` |"
+    )
