@@ -28,6 +28,7 @@ from spillway_router.providers.catalogue import (
 from spillway_router.providers.price_rows import ModelRecord
 from spillway_router.providers.standing import Standing, standing
 from spillway_router.providers.transport import Pool, PoolLimits
+from spillway_router.proxy.replies import naming_lines
 from spillway_router.proxy.services import Channel, Limits, Scoring
 from spillway_router.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 
@@ -299,14 +300,8 @@ def channels(assembly: Assembly, kept: Mapping[str, tuple[Target, Pool]]) -> dic
             limits = PoolLimits() if place.backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
             limits = replace(limits, resend=place.backend.tariff is None)
             pool = Pool(place.target, limits, tls)
-        found[name] = Channel(place.backend, provider_for(place.entry), pool, _lines(place.backend))
+        found[name] = Channel(place.backend, provider_for(place.entry), pool, naming_lines(place.backend))
     return found
-
-
-def _lines(backend: Backend) -> bytes:
-    """The header lines that name a backend in answers; a model's name may hold anything, a header may not."""
-    model = "".join(c if c.isprintable() else "?" for c in backend.model).encode("ascii", "replace")
-    return b"x-spillway-backend: %b\r\nx-spillway-model: %b\r\n" % (backend.name.encode(), model)
 
 
 def limits(settings: Settings) -> Limits:

@@ -22,6 +22,7 @@ from datetime import date
 from typing import Any, cast
 
 import uvicorn
+from fastapi import FastAPI
 
 from spillway_router import config
 from spillway_router.alerts import AlertHooks, Alerts, Webhook
@@ -125,19 +126,23 @@ class Runtime:
         self._days = Days(self.reprice, time.time)
         self._watchers = Watchers(Watch(self.board, self.metrics, clock))
         self._books = Bookkeeper(ledger, loaded, assembly)
-        hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
         self.reviews = ReviewQueue(
             ledger.reviews,
             lambda: queue_rules(self._loaded.settings.documents),
             time.time,
             request_ids(time.time, "rev_").__next__,
         )
+        self.app: App = build(self._control(version))
+        self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
+
+    def _control(self, version: str) -> FastAPI:
+        """The control API with the routes of feedback and documents."""
+        hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
         control = build_control(self.services, hooks, version)
         desk = Desk(self.services)
         add_feedback_routes(control, desk, self.services)
         add_document_routes(control, desk, lambda: self._documents, self.reviews)
-        self.app: App = build(control)
-        self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
+        return control
 
     @classmethod
     def open(cls, loaded: Loaded, version: str) -> Runtime:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import psycopg
 
 from spillway_router.ledger.base import LedgerConfigError
-from spillway_router.ledger.migrations import Migration
+from spillway_router.ledger.migrations import Migration, missing
 from spillway_router.ledger.postgres_session import SCHEMA, Connection
 
 OLDEST_SERVER = 13
@@ -31,17 +31,10 @@ def migrate(connection: Connection, name: str, migrations: Sequence[Migration]) 
             " (number integer PRIMARY KEY, title text NOT NULL, applied bigint NOT NULL)"
         )
         applied = {row[0] for row in connection.execute("SELECT number FROM migrations")}
-        unknown = applied - {migration.number for migration in migrations}
-        if unknown:
-            raise LedgerConfigError(
-                f"the ledger {name} was made by a newer Spillway (migration {max(unknown)}); "
-                "install that version or set ledger.url to another database"
-            )
-        for migration in migrations:
-            if migration.number not in applied:
-                connection.execute(migration.sql.encode())
-                row = (migration.number, migration.title, time.time_ns() // 1_000_000)
-                connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", row)
+        for migration in missing(migrations, applied, name, "database"):
+            connection.execute(migration.sql.encode())
+            row = (migration.number, migration.title, time.time_ns() // 1_000_000)
+            connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", row)
 
 
 def _check(connection: Connection, name: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 
 from spillway_router.ledger.base import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
-from spillway_router.ledger.migrations import Migration
+from spillway_router.ledger.migrations import Migration, missing
 
 BUSY_TIMEOUT_MS = 5_000
 REFUSED = (apsw.ConstraintError, apsw.TooBigError, OverflowError, UnicodeEncodeError, TypeError)
@@ -110,16 +110,7 @@ def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[Migrat
             " (number INTEGER PRIMARY KEY, title TEXT NOT NULL, applied INTEGER NOT NULL) STRICT"
         )
         applied = {row[0] for row in connection.execute("SELECT number FROM migrations")}
-        unknown = applied - {migration.number for migration in migrations}
-        if unknown:
-            raise LedgerConfigError(
-                f"the ledger {path} was made by a newer Spillway (migration {max(unknown)}); "
-                "install that version or set ledger.url to another file"
-            )
-        for migration in migrations:
-            if migration.number not in applied:
-                connection.execute(migration.sql)
-                connection.execute(
-                    "INSERT INTO migrations VALUES (?, ?, ?)",
-                    (migration.number, migration.title, time.time_ns() // 1_000_000),
-                )
+        for migration in missing(migrations, applied, str(path), "file"):
+            connection.execute(migration.sql)
+            row = (migration.number, migration.title, time.time_ns() // 1_000_000)
+            connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", row)

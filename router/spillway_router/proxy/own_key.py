@@ -8,6 +8,7 @@ from dataclasses import replace
 from spillway_router.core.model import Outcome, Refusal, RequestFacts
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.own_key import OwnKeys
+from spillway_router.proxy.replies import naming_lines
 from spillway_router.proxy.services import Channel
 
 
@@ -23,9 +24,7 @@ def own_key_channel(
         reach = keys.reach(name, facts.model, headers["x-spillway-provider-key"].strip())
     except ProviderError as error:
         return Refusal(400, "invalid_request", f"x-spillway-provider: {error}.", "x-spillway-provider")
-    model = "".join(c if c.isprintable() else "?" for c in facts.model).encode("ascii", "replace")
-    lines = b"x-spillway-backend: %b\r\nx-spillway-model: %b\r\n" % (reach.backend.name.encode(), model)
-    return Channel(reach.backend, reach.provider, reach.pool, lines, reach.credentials)
+    return Channel(reach.backend, reach.provider, reach.pool, naming_lines(reach.backend), reach.credentials)
 
 
 def redacted(outcome: Outcome, channel: Channel) -> Outcome:

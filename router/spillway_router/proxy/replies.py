@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.model import Refusal
+from spillway_router.core.model import Backend, Refusal
 
 Lines = list[bytes]
 """Header lines, each with its CRLF."""
@@ -41,6 +41,12 @@ def error_body(status: int, code: str, message: str, param: str | None = None) -
 def error_event(code: str, message: str) -> bytes:
     """An error inside a stream that has begun: the nested shape is the one that every SDK raises on."""
     return b"data: " + orjson.dumps(error_body(502, code, message)) + b"\n\n"
+
+
+def naming_lines(backend: Backend) -> bytes:
+    """The header lines that name a backend in answers; a model's name may hold anything, a header may not."""
+    model = "".join(c if c.isprintable() else "?" for c in backend.model).encode("ascii", "replace")
+    return b"x-spillway-backend: %b\r\nx-spillway-model: %b\r\n" % (backend.name.encode(), model)
 
 
 def refusal_headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from importlib.resources import files
 from typing import NamedTuple
+
+from spillway_router.ledger.base import LedgerConfigError
 
 
 class Migration(NamedTuple):
@@ -22,3 +25,17 @@ def load_migrations(package: str = __name__) -> tuple[Migration, ...]:
             number, _, title = file.name.removesuffix(".sql").partition("_")
             found.append(Migration(int(number), title.replace("_", " "), file.read_text("utf-8")))
     return tuple(sorted(found))
+
+
+def missing(migrations: Sequence[Migration], applied: Set[int], ledger: str, elsewhere: str) -> list[Migration]:
+    """Those that `ledger` still lacks, in their order.
+
+    Raises LedgerConfigError for a schema newer than this version; `elsewhere` is what else ledger.url could name.
+    """
+    unknown = applied - {migration.number for migration in migrations}
+    if unknown:
+        raise LedgerConfigError(
+            f"the ledger {ledger} was made by a newer Spillway (migration {max(unknown)}); "
+            f"install that version or set ledger.url to another {elsewhere}"
+        )
+    return [migration for migration in migrations if migration.number not in applied]
