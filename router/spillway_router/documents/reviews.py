@@ -8,7 +8,6 @@ the draft's scores as a label, which holds no content; `labels` gives them for `
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from spillway_router.ledger.reviews import (
     ReviewState,
     ReviewTable,
 )
+from spillway_router.tasks import end
 
 log = logging.getLogger("spillway")
 
@@ -279,11 +279,8 @@ class ReviewQueue:
 
     async def stop(self) -> None:
         """End it; harmless when repeated."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        await end(task)
 
     async def _sweep(self) -> None:
         while True:

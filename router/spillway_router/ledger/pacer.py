@@ -11,7 +11,6 @@ A cap per hour takes the same hour of yesterday, a cap per month repeats yesterd
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import threading
@@ -26,6 +25,7 @@ from spillway_router.core.pacing import UNIFORM, Offer, Plan, Spend, plan_for, p
 from spillway_router.core.tariff import NANO, Usage, price
 from spillway_router.ledger.base import Ledger, LedgerError
 from spillway_router.ledger.entries import Entry
+from spillway_router.tasks import end
 
 log = logging.getLogger("spillway.ledger")
 
@@ -121,11 +121,8 @@ class Pacer:
     async def stop(self) -> None:
         """Stop; a read under way ends with its piece."""
         self._stopping.set()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        await end(task)
 
     def price(self, backend: str, caller: Caller, used: Mapping[LineKey, float]) -> float:
         """Gain per USD that an escalation there must bring now; 0 where no paced budget covers it. `used`: shares of

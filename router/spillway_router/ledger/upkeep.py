@@ -7,7 +7,6 @@ few seconds it says that it lives, and closes the reservations of routers that d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger, LedgerError
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.orphans import BEAT_S, close_orphans
+from spillway_router.tasks import end
 
 log = logging.getLogger("spillway")
 
@@ -39,11 +39,8 @@ class Upkeep:
 
     async def stop(self) -> None:
         """End; harmless when repeated. What ends a hold is queued once more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        await end(task)
         self._accounts.retry()
 
     async def tend(self) -> None:

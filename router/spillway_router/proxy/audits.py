@@ -12,7 +12,6 @@ better answer already: the surest of those are compared for free, until it is sa
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from spillway_router.proxy.attempt import Call, prepare
 from spillway_router.proxy.case import Case
 from spillway_router.proxy.outcomes import transport_outcome
 from spillway_router.proxy.services import Live, Services
+from spillway_router.tasks import end
 
 log = logging.getLogger("spillway.audits")
 
@@ -114,11 +114,8 @@ class Audits:
 
     async def stop(self) -> None:
         """Stop; the audit under way ends as one that was broken off, those that wait are forgotten."""
-        if self._worker is not None:
-            self._worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._worker
-            self._worker = None
+        task, self._worker = self._worker, None
+        await end(task)
 
     async def settled(self) -> None:
         """Until nothing waits (for tests)."""

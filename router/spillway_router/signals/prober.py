@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from spillway_router.tasks import end
+
 from .engines import EngineMetrics
 from .exposition import EngineSample
 from .liveness import Answer, LivenessRules, LivenessState, Observation, Verdict, observe
@@ -141,10 +143,7 @@ class Prober:
 
     async def _stop_proof(self) -> None:
         task, self._proof = self._proof, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await end(task)
 
 
 def _is_small(content_length: str) -> bool:
