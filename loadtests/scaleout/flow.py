@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,35 @@ def document(number: int) -> tuple[list[dict[str, str]], dict[str, object]]:
     return prompt(found.text), found.truth
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back: the answer's text, or why there is no whole one; status 0 if there was none; headers."""
+
+    text: str
+    fault: str
+    status: int
+    headers: httpx.Headers
+
+    @property
+    def backend(self) -> str:
+        """Who answered, by the router's word."""
+        return str(self.headers.get("x-spillway-backend", ""))
+
+
+async def exchange(client: httpx.AsyncClient, body: Mapping[str, Any], headers: Mapping[str, str]) -> Reply:
+    """Send one chat request and follow it to its end."""
+    text, fault, status, told = "", "", 0, httpx.Headers()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+                status, told = answer.status_code, answer.headers
+                raw = (await answer.aread()).decode("utf-8", "replace")
+        text, fault = _judge(status, raw, stream=bool(body.get("stream")))
+    except (httpx.HTTPError, TimeoutError) as error:
+        fault = f"{type(error).__name__}: {error}"
+    return Reply(text, fault, status, told)
+
+
 async def ask(client: httpx.AsyncClient, router: int, number: int, model: str) -> Fate:
     """Send one document, every other one as a stream."""
     messages, truth = document(number)
@@ -46,24 +75,16 @@ async def ask(client: httpx.AsyncClient, router: int, number: int, model: str) -
     body: dict[str, Any] = {"model": model, "messages": messages, "temperature": 0, "max_tokens": most}
     if number % 2:
         body["stream"] = True
-    text, fault, status, headers = "", "", 0, httpx.Headers()
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-                status, headers = answer.status_code, answer.headers
-                raw = (await answer.aread()).decode("utf-8", "replace")
-        text, fault = _judge(status, raw, stream="stream" in body)
-    except (httpx.HTTPError, TimeoutError) as error:
-        fault = f"{type(error).__name__}: {error}"
+    reply = await exchange(client, body, {})
     return Fate(
         number=number,
         router=router,
-        fault=fault,
-        backend=headers.get("x-spillway-backend", ""),
-        request_id=headers.get("x-request-id", ""),
-        status=status,
-        cost_usd=float(headers.get("x-spillway-cost-usd", 0)),
-        right=not fault and exact(text, truth),
+        fault=reply.fault,
+        backend=reply.backend,
+        request_id=reply.headers.get("x-request-id", ""),
+        status=reply.status,
+        cost_usd=float(reply.headers.get("x-spillway-cost-usd", 0)),
+        right=not reply.fault and exact(reply.text, truth),
         moment=asyncio.get_running_loop().time(),
     )
 

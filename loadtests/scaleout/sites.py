@@ -75,9 +75,10 @@ class Started:
 def vllm(name: str, folder: Path) -> Started:
     """Real vLLM with the demo model under `spillway serve`; small limits, since two share a machine's cores.
 
-    `--shutdown-timeout`: vLLM finishes what runs when it is asked to end, instead of aborting it.
+    `--shutdown-timeout`: vLLM finishes what runs when it is asked to end, instead of aborting it. `--block-size`: the
+    prefix cache holds whole blocks, and the CPU's own size of 128 tokens is longer than most turns here.
     """
-    options = ["--max-num-seqs=16", "--max-model-len=1024", "--shutdown-timeout=15"]
+    options = ["--max-num-seqs=16", "--max-model-len=1024", "--shutdown-timeout=15", "--block-size=32"]
     command = spillway("serve", "--model", "demo", "--port", "0", "--device", "cpu", "--json")
     command += ["--engine-python", str(ENGINE_PYTHON), "--log", str(folder / f"{name}-engine.log")]
     command += [f"--vllm-arg={option}" for option in options]

@@ -1,9 +1,11 @@
 """One trial of scaling out.
 
-1. Two engines come up, two routers share a ledger in PostgreSQL, clients keep both routers busy.
-2. After a third of the requests one engine is ended under the load; the load goes on until it is gone and the rest is
-   served by the other.
-3. Any router can tell of any request, and a cap on the cloud holds for both together, to the nano-dollar.
+1. Two engines come up, two routers share a ledger in PostgreSQL.
+2. Conversations are held: with `x-session-id`, without it, and with it through the routers in turns. Each plan's turns
+   by engine, and what the engines' prefix caches counted meanwhile.
+3. Clients keep both routers busy. After a third of the requests one engine is ended under the load; the load goes on
+   until it is gone and the rest is served by the other. Conversations go on beside it: before, during and after.
+4. Any router can tell of any request, and a cap on the cloud holds for both together, to the nano-dollar.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -23,8 +25,10 @@ import httpx
 from loadtests.demo.processes import ChildError
 from loadtests.demo.product import cloud
 from loadtests.demo.workload import Job
-from loadtests.scaleout import sites
+from loadtests.scaleout import affinity, sites
+from loadtests.scaleout.affinity import Held, Moved, Turn
 from loadtests.scaleout.flow import Fate, document, flow
+from loadtests.scaleout.sessions import Plan, counted, hold
 from loadtests.scaleout.sites import Engine, Router, Starter
 from spillway_router.core.budget import period_start
 from spillway_router.core.tariff import NANO
@@ -36,20 +40,36 @@ CAP_USD = "0.0003"
 """A few paid documents; each router alone would spend it."""
 PAID = 60
 LOOKED_UP = 20
+PLANS = {
+    "with_session_id": Plan(0, 0),
+    "without_session_id": Plan(0, 0, first=100_000, with_id=False),
+    "through_both_routers_in_turns": Plan(0, 0, first=200_000, alternate=True),
+}
+TURNS_OF = {"before": 3, "during": 2, "after": 2}
+"""Turns of a conversation in each phase of an engine's end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much is asked, and how one engine ends: in order, or killed (a seeded fault: its streams break off)."""
+    """How much is asked, and how one engine ends: in order, or killed (a seeded fault: its streams break off).
+
+    `sessions` conversations of `turns` turns per plan; half as many go on while the engine ends. `prefix_cache`: the
+    engines have one and count its hits (the fake engine doesn't). `session_ids`: False leaves `x-session-id` out where
+    it should be said (a seeded fault)."""
 
     requests: int = 500
     at_once: int = 12
     end: Literal["drain", "kill"] = "drain"
+    sessions: int = 24
+    turns: int = 5
+    prefix_cache: bool = True
+    session_ids: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was found. `served` counts answers by engine before and after the end of the first engine."""
+    """What was found. `served` counts answers by engine before and after the end of the first engine; `requests` and
+    `lost` count conversations' turns, too; `held` has a row per plan of PLANS."""
 
     requests: int
     lost: int
@@ -64,6 +84,15 @@ class Trial:
     paid_refused: dict[str, int]
     paid_usd: str
     cap_usd: str
+    held: dict[str, Held]
+    moved: Moved
+    prefix_cache: bool
+
+    @property
+    def affinity_faults(self) -> list[str]:
+        """Why prefix affinity is not shown; empty when it is."""
+        kept, without = self.held["with_session_id"], self.held["without_session_id"]
+        return affinity.faults(kept, without, prefix_cache=self.prefix_cache) + affinity.drain_faults(self.moved)
 
     @property
     def budget_held(self) -> bool:
@@ -95,53 +124,91 @@ async def _trial(
     urls = [router.url for router in routers]
     for url in urls:
         await _until_up(url, [engine.name for engine in engines])
-    fates, end_at = await _under_load(engines[0], urls, shape)
-    lost = [fate for fate in fates if fate.fault]
-    say(f"  {len(fates)} requests, {len(lost)} lost; {engines[0].name} ended under load")
+    held = {name: await _held(engines, urls, plan, shape, say, name) for name, plan in PLANS.items()}
+    fates, turns, end_at = await _under_load(engines[0], urls, shape)
+    lost = [fate.fault for fate in fates if fate.fault] + [turn.fault for turn in turns if turn.fault]
+    requests = len(fates) + len(turns) + sum(one.turns for one in held.values())
+    gone = affinity.moved(turns, engines[0].name)
+    say(f"  {len(fates) + len(turns)} requests while {engines[0].name} ended, {len(lost)} lost; {gone}")
     found = await _look_up(urls, [fate for fate in fates if not fate.fault][-LOOKED_UP:])
     paid = await flow(urls, shape.at_once, "paid", lambda done: len(done) >= PAID - shape.at_once)
     say(f"  paid: {sum(not fate.fault for fate in paid)} answered, {sum(fate.status == 402 for fate in paid)} refused")
     stray = [fate.fault for fate in paid if fate.fault and fate.status != 402]
     return Trial(
-        requests=len(fates),
-        lost=len(lost),
-        faults=tuple([fate.fault for fate in lost] + stray)[:10],
+        requests=requests,
+        lost=len(lost) + sum(one.lost for one in held.values()),
+        faults=tuple(lost + stray)[:10],
         right=sum(fate.right for fate in fates),
         served=_served(fates, end_at),
         by_router=dict(Counter(str(fate.router) for fate in fates)),
         after_the_end=sum(fate.moment > end_at for fate in fates),
-        looked_up=min(LOOKED_UP, len(fates) - len(lost)),
+        looked_up=min(LOOKED_UP, sum(not fate.fault for fate in fates)),
         found=found,
         paid_answers=sum(not fate.fault for fate in paid),
         paid_refused=dict(Counter(str(fate.router) for fate in paid if fate.status == 402)),
         paid_usd=str(await asyncio.to_thread(_spent_usd, ledger_url)),
         cap_usd=CAP_USD,
+        held=held,
+        moved=gone,
+        prefix_cache=shape.prefix_cache,
     )
 
 
-async def _under_load(first: Engine, urls: Sequence[str], shape: Shape) -> tuple[list[Fate], float]:
-    """The requests, and the moment (of the loop's clock) when the first engine was gone."""
+async def _held(
+    engines: Sequence[Engine], urls: Sequence[str], plan: Plan, shape: Shape, say: Callable[[str], None], name: str
+) -> Held:
+    """The conversations of one plan, and what the prefix caches counted meanwhile."""
+    bases = [engine.base_url for engine in engines]
+    wanted = replace(plan, sessions=shape.sessions, turns=shape.turns, with_id=plan.with_id and shape.session_ids)
+    before = await counted(bases)
+    turns = await hold(urls, "auto", wanted, shape.at_once)
+    found = affinity.held(turns, (await counted(bases)).since(before).share)
+    say(f"  conversations {name}: {found.kept} of {found.followed} turns stayed, {found.cached_share:.1%} cached")
+    return found
+
+
+async def _under_load(first: Engine, urls: Sequence[str], shape: Shape) -> tuple[list[Fate], list[Turn], float]:
+    """The requests, the conversations' turns, and the moment (of the loop's clock) when the first engine was gone."""
     clock = asyncio.get_running_loop().time
+    phases = {name: asyncio.Event() for name in TURNS_OF}
+    phases["before"].set()
+    phase_of = [name for name, count in TURNS_OF.items() for _ in range(count)]
+    sessions = max(2, shape.sessions // 2)
+    plan = Plan(sessions, len(phase_of), first=300_000, with_id=shape.session_ids)
+    begun = 0
+
+    async def reached(turn: int) -> str:
+        nonlocal begun
+        begun += phase_of[turn] == "before"
+        await phases[phase_of[turn]].wait()
+        return phase_of[turn]
+
     asked_at = gone_at = 0.0
     after = 0
 
     def enough(done: Sequence[Fate]) -> bool:
         nonlocal asked_at, gone_at, after
         if not asked_at:
-            if len(done) >= shape.requests // 3:
+            # Every conversation has had its first turns by then.
+            if len(done) >= shape.requests // 3 and begun >= sessions * TURNS_OF["before"]:
                 asked_at = clock()
                 first.drain() if shape.end == "drain" else first.kill()
+                phases["during"].set()
             return False
         if not gone_at:
             if first.ended:
                 gone_at, after = clock(), len(done)
+                phases["after"].set()
             elif clock() - asked_at > GONE_S:
                 raise ChildError(f"{first.name} did not end within {GONE_S:.0f} s:\n{first.child.tail()}")
             return False
         # A third of the requests must come after it: the other engine alone serves them.
         return len(done) >= max(shape.requests, after + shape.requests // 3)
 
-    return await flow(urls, shape.at_once, "auto", enough), gone_at
+    async with asyncio.TaskGroup() as group:
+        talk = group.create_task(hold(urls, "auto", plan, sessions, reached))
+        fates = await flow(urls, shape.at_once, "auto", enough)
+    return fates, talk.result(), gone_at
 
 
 def _served(fates: Sequence[Fate], end_at: float) -> dict[str, dict[str, int]]:

@@ -22,7 +22,8 @@ def lost_requests(
 ) -> dict[str, Measurement]:
     """Requests without a whole answer, while one of two engines is asked to end under load.
 
-    A cap that did not hold over both routers, or a request that the other router can't tell of, is told as a failure.
+    A cap that did not hold over both routers, a request that the other router can't tell of, or conversations that did
+    not stay with their prefix (or did not leave the engine that ended) are told as a failure.
     """
     if starter is sites.vllm and not sites.ENGINE_PYTHON.exists():
         return {LOST: not_measured("the engine's environment .venv-vllm is missing: run `make install`")}
@@ -32,6 +33,8 @@ def lost_requests(
     except (ChildError, ServerMissingError) as error:
         return {LOST: not_measured(str(error)[-600:])}
     details = {**dataclasses.asdict(trial), "budget_held": trial.budget_held}
+    for name, one in trial.held.items():
+        details["held"][name]["kept_share"] = round(one.kept_share, 4)
     if reason := _broken(trial):
         return {LOST: Measurement(None, 0, {"reason": reason, **details})}
     return {LOST: Measurement(float(trial.lost), trial.requests, details)}
@@ -45,4 +48,4 @@ def _broken(trial: Trial) -> str:
         return f"{trial.looked_up - trial.found} requests are unknown to the router that did not serve them"
     if len(trial.served["before"]) < 2:
         return f"only {', '.join(trial.served['before'])} served before one engine ended"
-    return ""
+    return "; ".join(trial.affinity_faults)

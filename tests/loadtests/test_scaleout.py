@@ -1,12 +1,14 @@
 """Two engines, two routers, one ledger: nothing is lost when one engine is drained, and a kill is seen as a loss.
 
-Short, with the fake engine; tests/evidence/measures_scaleout.py does the same with real vLLM.
+Short, with the fake engine; tests/evidence/measures_scaleout.py does the same with real vLLM, whose prefix caches it
+reads. The judging of conversations is shown on made-up turns.
 """
 
 from __future__ import annotations
 
 import pytest
-from loadtests.scaleout import sites
+from loadtests.scaleout import affinity, sites
+from loadtests.scaleout.affinity import Held, Moved, Turn
 from loadtests.scaleout.trial import Shape
 from tests.evidence.measures_scaleout import LOST, lost_requests
 from tests.ledger.postgres_server import ServerMissingError, find_binaries
@@ -15,7 +17,7 @@ SLOW = sites.fake("--scale", "2")
 """Answers of about a second, so that a killed engine has streams under way."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _postgres() -> None:
     try:
         find_binaries()
@@ -23,8 +25,64 @@ def _postgres() -> None:
         pytest.skip(str(error))
 
 
+def said(backends: str, session: int = 1, phases: str = "") -> list[Turn]:
+    """Turns of one conversation: L or R answered, a small letter broke off; phases b, d, a."""
+    names = {"b": "before", "d": "during", "a": "after", " ": ""}
+    return [
+        Turn(session, number, 0, names[phase], {"L": "left", "R": "right"}[who.upper()], "" if who.isupper() else "x")
+        for number, (who, phase) in enumerate(zip(backends, phases or " " * len(backends), strict=True))
+    ]
+
+
+def test_conversations_that_stay_are_told_from_those_that_dont() -> None:
+    kept = affinity.held([*said("LLLL", 1), *said("RRRR", 2)][::-1], 0.6)
+    assert (kept.followed, kept.kept, kept.kept_share, kept.lost) == (6, 6, 1.0, 0)
+    assert kept.engines == ("left", "right")
+    spread = affinity.held([*said("LRLL", 1), *said("RRrR", 2)], 0.4)
+    assert (spread.followed, spread.kept, spread.lost) == (6, 4, 1)
+    assert affinity.faults(kept, spread, prefix_cache=True) == []
+    assert "2 of 6 turns left" in affinity.faults(spread, spread, prefix_cache=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (Held(8, 0, 6, 5, ("left", "right"), 0.6), "1 of 6 turns left a healthy engine"),
+        (Held(8, 0, 6, 6, ("left",), 0.6), "on left only"),
+        (
+            Held(8, 0, 6, 6, ("left", "right"), 0.4),
+            "40.0% of prompt tokens came from prefix caches, no more than the 50",
+        ),
+    ],
+)
+def test_what_shows_no_affinity_is_told(kept: Held, message: str) -> None:
+    found = affinity.faults(kept, Held(8, 0, 6, 3, ("left", "right"), 0.5), prefix_cache=True)
+    assert len(found) == 1
+    assert message in found[0]
+
+
+def test_conversations_move_on_when_their_engine_ends_and_only_those() -> None:
+    turns = [*said("LLLRR", 1, "bbdda"), *said("RRRRR", 2, "bbdda"), *said("LLLLR", 3, "bbdda")]
+    assert affinity.moved(turns, "left") == Moved(2, 2, 1, 0, 0)
+    assert affinity.drain_faults(affinity.moved(turns, "left")) == []
+    wrong = [*said("LLlLL", 1, "bbdda"), *said("RRRLR", 2, "bbdda")]
+    found = affinity.moved(wrong, "left")
+    assert found == Moved(1, 0, 1, 1, 1)
+    told = affinity.drain_faults(found)
+    assert told == [
+        "1 conversations of the engine that ended found no other",
+        "1 conversations left the engine that went on",
+    ]
+    assert affinity.drain_faults(affinity.moved(said("RRRRR", 2, "bbdda"), "left")) == [
+        "no conversation was on the engine that ended"
+    ]
+
+
+@pytest.mark.usefixtures("_postgres")
 def test_a_drained_engine_loses_nothing_and_both_routers_share_requests_and_budget() -> None:
-    found = lost_requests(lambda _line: None, SLOW, Shape(requests=90, at_once=12))[LOST]
+    found = lost_requests(lambda _line: None, SLOW, Shape(requests=90, at_once=12, sessions=8, prefix_cache=False))[
+        LOST
+    ]
     assert found.value == 0, found.details
     assert found.n >= 90
     served = found.details["served"]
@@ -32,11 +90,25 @@ def test_a_drained_engine_loses_nothing_and_both_routers_share_requests_and_budg
     assert set(served["after"]) == {"right"}
     assert set(found.details["by_router"]) == {"0", "1"}
     assert found.details["budget_held"]
+    assert found.details["held"]["with_session_id"]["kept_share"] == 1.0
+    assert found.details["moved"]["moved"] == found.details["moved"]["there"] > 0
 
 
+@pytest.mark.usefixtures("_postgres")
 def test_a_killed_engine_loses_streams() -> None:
     """Seeded fault: SIGKILL instead of SIGTERM."""
-    found = lost_requests(lambda _line: None, SLOW, Shape(requests=60, at_once=24, end="kill"))[LOST]
+    found = lost_requests(
+        lambda _line: None, SLOW, Shape(requests=60, at_once=24, end="kill", sessions=4, turns=2, prefix_cache=False)
+    )[LOST]
     assert found.value is not None, found.details
     assert found.value > 0
     assert "broken off: upstream_interrupted" in found.details["faults"]
+
+
+@pytest.mark.usefixtures("_postgres")
+def test_conversations_without_an_id_show_no_affinity() -> None:
+    """Seeded fault: no `x-session-id` where it should be said."""
+    shape = Shape(requests=12, at_once=12, sessions=12, turns=4, prefix_cache=False, session_ids=False)
+    found = lost_requests(lambda _line: None, SLOW, shape)[LOST]
+    assert found.value is None
+    assert "turns left a healthy engine that had their prefix" in found.details["reason"]

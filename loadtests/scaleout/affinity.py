@@ -1,0 +1,118 @@
+"""Did conversations stay where their prefix is, and leave an engine that ended? Pure: turns in, figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation: which, through which router, in which phase, who answered, `fault` "" for a whole
+    answer."""
+
+    session: int
+    number: int
+    router: int
+    phase: str
+    backend: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Conversations of one plan: turns asked, lost, those that had a turn before them, and how many of these the same
+    engine answered as the one before; engines that answered; share of prompt tokens found in prefix caches."""
+
+    turns: int
+    lost: int
+    followed: int
+    kept: int
+    engines: tuple[str, ...]
+    cached_share: float
+
+    @property
+    def kept_share(self) -> float:
+        """Share of following turns that stayed, 0 to 1."""
+        return self.kept / self.followed if self.followed else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Conversations while an engine ends: how many it had before, how many of them the others answered afterwards,
+    how many were elsewhere before, and how many of those left their engine although it was well."""
+
+    there: int
+    moved: int
+    elsewhere: int
+    strayed: int
+    lost: int
+
+
+def held(turns: Sequence[Turn], cached_share: float) -> Held:
+    """What became of these conversations."""
+    pairs = [pair for one in by_session(turns) for pair in pairwise(one)]
+    return Held(
+        turns=len(turns),
+        lost=sum(bool(turn.fault) for turn in turns),
+        followed=len(pairs),
+        kept=sum(before.backend == after.backend != "" for before, after in pairs),
+        engines=tuple(sorted({turn.backend for turn in turns if turn.backend})),
+        cached_share=round(cached_share, 4),
+    )
+
+
+def moved(turns: Sequence[Turn], ended: str) -> Moved:
+    """What became of conversations over the phases `before`, `during` and `after` the end of one engine."""
+    homes = {one[0].session: _last(one, "before") for one in by_session(turns)}
+    there = {session for session, home in homes.items() if home == ended}
+    left = {
+        session
+        for session in there
+        if all(turn.backend not in ("", ended) for turn in turns if turn.session == session and turn.phase == "after")
+    }
+    strayed = {turn.session for turn in turns if turn.session not in there and turn.backend != homes[turn.session]}
+    return Moved(len(there), len(left), len(homes) - len(there), len(strayed), sum(bool(t.fault) for t in turns))
+
+
+def faults(kept: Held, without: Held, *, prefix_cache: bool) -> list[str]:
+    """Why affinity is not shown: `kept` said `x-session-id`, `without` did not; empty when it is."""
+    found = []
+    if kept.kept < kept.followed:
+        found.append(
+            f"{kept.followed - kept.kept} of {kept.followed} turns left a healthy engine that had their prefix"
+        )
+    if len(kept.engines) < 2:
+        found.append(f"conversations were on {', '.join(kept.engines) or 'no engine'} only: that shows no affinity")
+    if prefix_cache and kept.cached_share <= without.cached_share:
+        found.append(
+            f"{kept.cached_share:.1%} of prompt tokens came from prefix caches, no more than the "
+            f"{without.cached_share:.1%} without x-session-id"
+        )
+    return found
+
+
+def drain_faults(found: Moved) -> list[str]:
+    """Why moving on at the end of an engine is not shown; empty when it is."""
+    told = []
+    if not found.there:
+        told.append("no conversation was on the engine that ended")
+    if found.moved < found.there:
+        told.append(f"{found.there - found.moved} conversations of the engine that ended found no other")
+    if found.strayed:
+        told.append(f"{found.strayed} conversations left the engine that went on")
+    return told
+
+
+def by_session(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """The turns of each conversation, in order."""
+    found: dict[int, list[Turn]] = {}
+    for turn in sorted(turns, key=lambda turn: (turn.session, turn.number)):
+        found.setdefault(turn.session, []).append(turn)
+    return list(found.values())
+
+
+def _last(turns: Sequence[Turn], phase: str) -> str:
+    """Who answered the last turn of a phase."""
+    return next((turn.backend for turn in reversed(turns) if turn.phase == phase), "")
