@@ -13,11 +13,12 @@ remainder method.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
 from spillway_router.core.tariff import NANO, Tariff, TariffError, price_many
+
+from .frozen import dataclass
 
 MICRO = 10**6
 _PS_PER_US = 10**6

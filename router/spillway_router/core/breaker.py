@@ -7,8 +7,9 @@ an overloaded engine and a rate limit are load, not illness, and a rejected requ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from .frozen import dataclass
 from .model import OutcomeKind
 
 

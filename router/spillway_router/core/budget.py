@@ -16,12 +16,14 @@ Pure: states are values, time is an argument (epoch seconds, UTC). If time goes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Literal, get_args
+
+from .frozen import dataclass
 
 Period = Literal["hour", "day", "month"]
 LineKey = tuple[str, Period]

@@ -16,8 +16,9 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from .frozen import dataclass
 
 FORMAT = "spillway-calibration/1"
 ANY = "*"

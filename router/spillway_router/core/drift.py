@@ -26,7 +26,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from .frozen import dataclass
 
 ETA = 0.03
 CLOSED_AT = 0.97

@@ -6,8 +6,7 @@ Retries and failovers after the first attempt draw tokens from one bucket: 20% o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from .frozen import dataclass
 from .model import Outcome
 
 MAX_ATTEMPTS = 3

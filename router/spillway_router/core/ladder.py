@@ -10,9 +10,9 @@ Pure: the shares come from a budget state, rungs from the configuration.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from .budget import BudgetState, LineKey, Period, Spender, covers, rolled
+from .frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

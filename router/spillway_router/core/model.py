@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from .backlog import BacklogView, EngineRates
 from .budget import LineKey
+from .frozen import dataclass
 from .ladder import Ladder
 from .tariff import STANDARD, Tariff, Usage
 

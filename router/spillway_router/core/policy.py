@@ -19,11 +19,12 @@ Pure: the same inputs give the same Decision, which is what replay relies on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from . import filters
 from .backlog import Slo, overflow_reasons, predict
+from .frozen import dataclass
 from .model import (
     NO_PREFERENCES,
     Backend,

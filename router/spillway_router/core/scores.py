@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from .frozen import dataclass
 
 FORCED = -9999.0
 """What engines report for tokens that a grammar masked; nothing at or below it is a log-probability."""

@@ -18,9 +18,11 @@ otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from decimal import Decimal, InvalidOperation
+
+from .frozen import dataclass
 
 NANO = 10**9
 """Nano-dollars in one US dollar."""

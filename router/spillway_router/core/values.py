@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from spillway_router.core.scores import Token
+
+from .frozen import dataclass
 
 DEEPEST = 32
 _SPACE = re.compile(r"[ \t\r\n]*")

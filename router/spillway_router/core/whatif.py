@@ -14,13 +14,15 @@ Money is integer nano-dollars, rounded half up at the end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
 from spillway_router.core.attribution import BreakEven, GpuRental, TrafficShape, break_even
 from spillway_router.core.tariff import NANO, Tariff, TariffError, Usage, price
+
+from .frozen import dataclass
 
 HOURS_PER_MONTH = 730
 DAYS_PER_MONTH = Fraction(365, 12)

@@ -17,13 +17,13 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
 from spillway_router.core import budget, ladder
 from spillway_router.core.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend, DecisionKind, RequestFacts
 from spillway_router.core.tariff import Tariff, Usage, price, usd
 from spillway_router.ledger.base import (

@@ -19,12 +19,14 @@ Kinds and what they mean for balances:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from hashlib import sha256
 from operator import attrgetter
 from typing import Any, Literal, get_args
 
 import orjson
+
+from spillway_router.core.frozen import dataclass
 
 Kind = Literal["reserved", "charged", "released", "adjusted", "gpu_hour", "idle"]
 

@@ -18,11 +18,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import TextIO
 
 from spillway_router.core.attribution import split_billed
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.tariff import usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry

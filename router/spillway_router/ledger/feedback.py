@@ -7,10 +7,12 @@ Beside them stands who answered, and at most the reason that was given with the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from operator import attrgetter
 from threading import Lock
 from typing import Any, Protocol
+
+from spillway_router.core.frozen import dataclass
 
 MOST_REASON = 500
 """Characters of a reason."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_args
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import KeyPrivacy, KeyRecord, KeyTable, LedgerError, Role
 
 PREFIX = "sk-spill-"

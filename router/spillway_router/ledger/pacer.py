@@ -16,10 +16,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from spillway_router.core.budget import BudgetLine, LineKey, Spender, covers, period_end, period_start
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend, Caller
 from spillway_router.core.pacing import UNIFORM, Offer, Plan, Spend, plan_for, price_now, repeated, threshold_price
 from spillway_router.core.tariff import NANO, Usage, price

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
 
 SCHEMA = "spillway"

@@ -16,11 +16,11 @@ nor close a hold: `is_plain` says so, and such a row needs nothing of this.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 from spillway_router.core.budget import Period, period_start
+from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import (
     Balance,
     BalanceKey,

@@ -13,9 +13,10 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.tariff import TariffError, nano_from_usd
 from spillway_router.ledger.base import Ledger, Write
 from spillway_router.ledger.entries import Entry

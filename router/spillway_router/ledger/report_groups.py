@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.tariff import Tariff, price_many
 from spillway_router.ledger.base import Total
 from spillway_router.ledger.entries import ANSWERED, Entry

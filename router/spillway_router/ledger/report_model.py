@@ -6,10 +6,10 @@ These names are those of `spillway report --json` and `GET /v1/usage`, so they a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from spillway_router.core.attribution import BreakEven
 from spillway_router.core.forecast import Method
+from spillway_router.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

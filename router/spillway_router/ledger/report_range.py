@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, get_args
+
+from spillway_router.core.frozen import dataclass
 
 GroupKey = Literal["day", "month", "backend", "provider", "model", "key", "tier", "task", "decision"]
 GROUP_KEYS: tuple[GroupKey, ...] = get_args(GroupKey)

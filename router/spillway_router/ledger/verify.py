@@ -18,8 +18,9 @@ outside, and give it at a later look, which says whether the chain still goes th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import Balance, BalanceKey, Ledger, Linked
 from spillway_router.ledger.entries import ANSWERED, GENESIS, Entry, entry_of, link_of
 from spillway_router.ledger.posting import HoldKey, balance_keys

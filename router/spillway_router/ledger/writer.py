@@ -22,11 +22,11 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Thread
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import (
     Cap,
     CapReached,

@@ -7,9 +7,9 @@ A provider is a wire protocol plus its auth and habits. Almost all speak the Ope
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Capability, Endpoint, Outcome
 from spillway_router.core.tariff import Tariff, Usage
 

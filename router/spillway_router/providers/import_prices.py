@@ -16,13 +16,14 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.litellm_prices import LICENCE, convert_rows
 from spillway_router.providers.price_rows import dated_price, load_json, model_record

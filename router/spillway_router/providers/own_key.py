@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend
 from spillway_router.providers.base import CatalogueEntry, Provider, ProviderError
 from spillway_router.providers.catalogue import provider_for, target

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Literal
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.tariff import Rates, Step, Tariff
 from spillway_router.providers.prices import UNIT, PriceBook, priced
 

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.tariff import STANDARD, Rates, Step, Tariff, TariffError
 from spillway_router.providers.base import ProviderError
 

@@ -7,12 +7,12 @@ takes a few milliseconds, at start and on reload only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.tariff import Tariff
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.price_rows import ModelRecord, load_json, model_record

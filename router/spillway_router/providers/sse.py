@@ -9,7 +9,9 @@ end has not come is not handed out; `pending` tells if there is one, which at th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from spillway_router.core.frozen import dataclass
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")

@@ -20,8 +20,8 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.providers.base import Reply, Target
 from spillway_router.providers.connection import (
     BrokenError,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import orjson
 
 from spillway_router.core.filters import TEMPLATE_TOKENS
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Attempt, Candidate, Doubt, Outcome, RequestFacts
 from spillway_router.core.tariff import Usage, price
 from spillway_router.ledger.accounts import Accounts, Durable, Ended, Hold

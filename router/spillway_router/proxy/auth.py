@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Caller, Refusal
 from spillway_router.ledger.base import KeyRecord
 

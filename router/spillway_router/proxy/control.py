@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.policy import decide
 from spillway_router.core.tariff import usd

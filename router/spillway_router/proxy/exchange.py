@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from spillway_router.core import failover
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
 from spillway_router.core.policy import decide, decide_escalation, decide_own_key, prefer
 from spillway_router.providers.connection import TransportError

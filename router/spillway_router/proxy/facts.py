@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import (
     NO_PREFERENCES,
     Caller,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from spillway_router.core.calibration import ANY, Calibration
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.limiter import exhausted_for_s
 from spillway_router.core.model import Attempt, Candidate, Decision, Outcome, Refusal, RequestFacts, RequestRecord
 from spillway_router.ledger.accounts import HoldRefused, Why

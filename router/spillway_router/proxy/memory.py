@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Endpoint, PrivacyVerdict, Refusal, RequestFacts
 
 SESSION_S = 3600.0

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Outcome, OutcomeKind
 from spillway_router.core.tariff import Usage, usd
 from spillway_router.providers.base import Judge

@@ -9,13 +9,13 @@ score of each choice stays: no memory per token.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from spillway_router.core.calibration import Calibration
 from spillway_router.core.confidence import Asked, PrefixScore, Token, Verdict, judge
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend, RequestFacts
 from spillway_router.core.policy import ConfidenceRule
 from spillway_router.core.validators import Rule

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from spillway_router.core.budget import LineKey
 from spillway_router.core.calibration import Calibration
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend, BackendSignals, RequestFacts, RequestRecord, Signals
 from spillway_router.core.policy import Policy
 from spillway_router.core.validators import Rule

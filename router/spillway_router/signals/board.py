@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from heapq import heappop, heappush
 
 from spillway_router.core import breaker, failover
 from spillway_router.core.backlog import Backlog, EngineLoad, EngineRates
 from spillway_router.core.estimators import EWMA_WEIGHT, MarginLearner, TokenEstimator
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend, BackendSignals, Candidate, Health, Outcome, Signals
 
 CLOUD_TTFT_S = 0.5

@@ -17,8 +17,9 @@ What was checked, and where:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from spillway_router.core.frozen import dataclass
 
 Names = tuple[str, ...]
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from spillway_router.core.backlog import EngineLoad
+from spillway_router.core.frozen import dataclass
 
 from .engines import EngineMetrics, Names
 

@@ -7,7 +7,7 @@ by about the ratio of the clocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from spillway_router.core.frozen import dataclass
 
 MIN_RATE_FACTOR = 0.1
 

@@ -22,9 +22,11 @@ Pure: no I/O and no clock; `now` is seconds of any one monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Literal
+
+from spillway_router.core.frozen import dataclass
 
 from .exposition import EngineSample
 

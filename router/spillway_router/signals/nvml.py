@@ -16,8 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
+
+from spillway_router.core.frozen import dataclass
 
 from .gpu import GpuReading, GpuTelemetry, throttle_tokens
 

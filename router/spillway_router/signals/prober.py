@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import httpx
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.tasks import end
 
 from .engines import EngineMetrics

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import httpx
+
+from spillway_router.core.frozen import dataclass
 
 from .engines import EngineMetrics
 from .exposition import EngineSample, ExpositionReader
