@@ -121,17 +121,19 @@ class Alerts:
         except asyncio.QueueFull:
             self._lost(message(alert), f"{self._rules.queue} messages wait already")
 
-    def certificate_revoked(self, losses: int, audits: int) -> None:
-        """Audits speak against the confidence threshold: told once by whoever saw it."""
+    def certificate_revoked(self, kind: str, losses: int, audits: int) -> None:
+        """Audits speak against the confidence threshold of a kind of answers (chat, document): told once by whoever saw
+        it."""
         text = (
-            f"{losses} of the last {audits} audited local answers were wrong, which the certified threshold rules out. "
-            "It is moved by audits from now on; label new answers and run `spillway calibrate`."
+            f"{losses} of the last {audits} audited local answers ({kind}) were wrong, which the threshold rules out. "
+            "None is kept until it changes: label new answers, run `spillway calibrate`, and load the new calibration."
         )
         log.warning("%s", text)
         if self._webhook is None:
             return
-        values = {"type": "certificate_revoked", "text": f"Spillway: {text}", "wrong": losses, "audits": audits}
-        identity = hashlib.sha256(f"certificate|{self._wall()}".encode()).hexdigest()[:32]
+        said = {"type": "certificate_revoked", "text": f"Spillway: {text}"}
+        values = {**said, "kind": kind, "wrong": losses, "audits": audits}
+        identity = hashlib.sha256(f"certificate|{kind}|{self._wall()}".encode()).hexdigest()[:32]
         revoked = _Message(identity, json.dumps(values).encode(), text)
         try:
             self._queue.put_nowait(revoked)

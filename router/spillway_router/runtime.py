@@ -29,6 +29,7 @@ from spillway_router.alerts import AlertHooks, Alerts, Webhook
 from spillway_router.assembly import Assembly, assembled, channels, limits
 from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config import ConfigError, Loaded
+from spillway_router.core.drift import Drift
 from spillway_router.core.tariff import NANO
 from spillway_router.days import Days, utc_day
 from spillway_router.document_rules import document_rules, queue_rules
@@ -54,6 +55,7 @@ from spillway_router.proxy.desk import Desk
 from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
 from spillway_router.proxy.feedback import add_feedback_routes
 from spillway_router.proxy.front import fronts
+from spillway_router.proxy.gates import Kind
 from spillway_router.proxy.memory import Memory, Retained
 from spillway_router.proxy.services import Live, Records, Services
 from spillway_router.settings import Settings
@@ -120,7 +122,7 @@ class Runtime:
             self._own_keys,
             ledger.feedback,
             Memory(retained=Retained(lambda: self._loaded.settings.retention.minutes)),
-            Audits(random.random, lambda d: self._alerts.certificate_revoked(sum(d.losses), len(d.losses))),
+            Audits(random.random, self._on_revoked, ledger.labels.put),
         )
         self._upkeep = Upkeep(ledger, self._accounts, router_id, time.time)
         self._days = Days(self.reprice, time.time)
@@ -252,6 +254,9 @@ class Runtime:
             "spillway_ledger_owed_rows": float(self._accounts.owed_rows),
             "spillway_ledger_lost_rows": float(self._accounts.lost_rows),
         }
+
+    def _on_revoked(self, kind: Kind, found: Drift) -> None:
+        self._alerts.certificate_revoked(kind, sum(found.losses), len(found.losses))
 
     @staticmethod
     def _on_writer(health: WriterHealth) -> None:

@@ -15,7 +15,8 @@ from tests.documents.test_extract import ask, setup
 from tests.proxy.harness import Router, error_of, run
 
 from spillway_router.calibration.labelled import read
-from spillway_router.documents.reviews import DAY_MS, QueueRules, ReviewQueue, labels, shown
+from spillway_router.documents.labels import of_reviews
+from spillway_router.documents.reviews import DAY_MS, QueueRules, ReviewQueue, shown
 from spillway_router.ledger.reviews import ReviewDecision, ReviewRecord
 from spillway_router.testing import MemoryLedger
 
@@ -65,7 +66,7 @@ def test_accepting_makes_a_label_that_says_right(tmp_path: Path) -> None:
         async with waiting(truth(STRANGE), tmp_path) as (router, found):
             review = await decide(router, found["review_id"], {"action": "accept"})
             assert (review["state"], review["values"]) == ("accepted", STRANGE.truth)
-            (label,) = labels(router.ledger.reviews)
+            (label,) = of_reviews(router.ledger.reviews)
             assert (label["task"], label["model"], label["right"]) == ("biometry", "m", True)
             assert label["scores"]["value_min"] < 0
             assert set(label["values"].values()) == {True}
@@ -88,7 +89,7 @@ def test_correcting_makes_a_label_that_says_what_was_wrong(tmp_path: Path) -> No
             assert review["drafted"]["AL"] == 29.99
             start, end = review["fields"]["/AL"]["span"]
             assert float(STRANGE.text[start:end]) == STRANGE.truth["AL"]
-            (label,) = labels(router.ledger.reviews)
+            (label,) = of_reviews(router.ledger.reviews)
             assert not label["right"]
             assert [field for field, good in label["values"].items() if not good] == ["/AL"]
 
@@ -130,7 +131,7 @@ def test_a_document_that_nobody_could_read_needs_all_values_or_is_dismissed() ->
             assert some.status_code == 400
             review = await decide(router, found["review_id"], {"action": "correct", "values": STRANGE.truth})
             assert review["values"] == STRANGE.truth
-            assert list(labels(router.ledger.reviews)) == []
+            assert list(of_reviews(router.ledger.reviews)) == []
             other = await ask(router, STRANGE.text)
             assert (await decide(router, other["review_id"], {"action": "dismiss"}))["state"] == "dismissed"
 
@@ -172,7 +173,7 @@ def test_the_text_is_forgotten_some_days_after_the_decision_and_the_label_stays(
             assert STRANGE.text not in str(kept)
             review = (await router.client.get(f"/v1/reviews/{found['review_id']}")).json()
             assert (review["document"], review["values"]) == (None, None)
-            assert [label["right"] for label in labels(table)] == [False]
+            assert [label["right"] for label in of_reviews(table)] == [False]
 
     run(main)
 
@@ -189,8 +190,8 @@ def test_labels_come_over_many_pages_and_leave_parsers_out() -> None:
         step = "parser" if i % 3 == 0 else "local"
         table.add(ReviewRecord(f"rev_{i:04}", "r", i, "biometry", step=step, scores='{"scores": {}}', content="{}"))
         table.decide(f"rev_{i:04}", ReviewDecision("accepted", "{}", '{"right": true, "fields": {}}', i, ""))
-    assert sum(1 for _ in labels(table)) == 802
-    assert sum(1 for _ in labels(table, since_ms=1200)) == 2
+    assert sum(1 for _ in of_reviews(table)) == 802
+    assert sum(1 for _ in of_reviews(table, since_ms=1200)) == 2
 
 
 def test_a_forgotten_review_is_shown_without_its_document() -> None:

@@ -25,7 +25,8 @@ from spillway_router.ledger.base import (
 from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
 from spillway_router.ledger.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.keys import KeySpec, KeyStore
-from spillway_router.ledger.reviews import ReviewDecision, ReviewFilter, ReviewRecord
+from spillway_router.ledger.labels import LabelRecord
+from spillway_router.ledger.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
 
 T0 = 1_790_000_000_000
 """2026-09-21 14:13:20 UTC."""
@@ -318,6 +319,22 @@ class LedgerContract:
         assert [r.id for r in ledger.reviews.list(ReviewFilter(since_ms=T0 + 3))] == ["rev_6"]
         assert ledger.reviews.list(ReviewFilter(state="accepted")) == ()
         assert (ledger.reviews.count("open"), ledger.reviews.count("dismissed")) == (6, 1)
+        assert ledger.reviews.waiting() == OpenReviews(6, T0)
+
+    def test_labels_are_kept_and_read_in_portions(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        assert ledger.reviews.waiting() == OpenReviews(0, None)
+        first = LabelRecord(
+            "req_1", T0, "biometry", "local", "demo", "groq", 0.93, True, '{"min":-0.1}', '{"/AL":true}'
+        )
+        ledger.labels.put(first)
+        table = reopen().labels
+        assert list(table.all()) == [first]
+        table.put(replace(first, right=False, confidence=None))
+        assert list(ledger.labels.all()) == [replace(first, right=False, confidence=None)]
+        for i in range(1100):
+            table.put(replace(first, request_id=f"req_2{i:04}", ts=T0 + 1 + i // 3))
+        assert [label.request_id for label in table.all(T0 + 1)] == [f"req_2{i:04}" for i in range(1100)]
+        assert list(table.all(T0 + 400)) == []
 
     def test_feedback_is_kept_and_summed(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         rated = FeedbackRecord("req_1", T0, "k1", "local", "demo", 2, "翻訳 is wrong")

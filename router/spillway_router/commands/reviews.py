@@ -17,6 +17,7 @@ from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from spillway_router.ledger.base import Ledger
     from spillway_router.ledger.reviews import ReviewTable
 
 reviews_app = typer.Typer(no_args_is_help=True, help="Documents that no step was sure of: list, show, decide, learn.")
@@ -101,13 +102,13 @@ def export_labels(
     path: ConfigOption = None,
     output: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
 ) -> None:
-    """Accepted and corrected answers with their scores as JSON lines, for `spillway calibrate`. No content in them."""
-    from spillway_router.documents.reviews import labels
+    """Accepted, corrected and audited answers with their scores as JSON lines, for `spillway calibrate`. No content."""
+    from spillway_router.documents.labels import labels
 
     count = 0
     try:
-        with _table(path) as table, nullcontext(sys.stdout) if output is None else output.open("w") as out:
-            for label in labels(table):
+        with _ledger(path) as ledger, nullcontext(sys.stdout) if output is None else output.open("w") as out:
+            for label in labels(ledger):
                 out.write(json.dumps(label) + "\n")
                 count += 1
     except OSError as error:
@@ -117,11 +118,17 @@ def export_labels(
 
 @contextmanager
 def _table(path: str | None) -> Iterator[ReviewTable]:
+    with _ledger(path) as ledger:
+        yield ledger.reviews
+
+
+@contextmanager
+def _ledger(path: str | None) -> Iterator[Ledger]:
     from spillway_router.ledger.base import LedgerError
 
     ledger = open_ledger(load(path))
     try:
-        yield ledger.reviews
+        yield ledger
     except LedgerError as error:
         fail(f"ledger: {error}")
     finally:

@@ -22,7 +22,7 @@ def agree(one: str, other: str) -> bool:
     """True if the two answers say the same."""
     first, second = _document(one), _document(other)
     if first is not None and second is not None:
-        return _same(first, second)
+        return same(first, second)
     if first is not None or second is not None:
         return False
     return words_in_common(one, other) >= SAME_WORDS
@@ -50,11 +50,12 @@ def _document(text: str) -> Any:
         return None
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
+    """True if two JSON values are equal: numbers by value, text but for white space at its ends."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, str) and isinstance(other, str):
         return one.strip() == other.strip()
     if isinstance(one, bool) or isinstance(other, bool):

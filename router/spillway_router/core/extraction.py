@@ -7,9 +7,9 @@ filters, holds and charges, numbered attempts of one request id.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from .frozen import dataclass
 from .model import Attempt, PrivacyVerdict, Removed
 
 
@@ -54,6 +54,38 @@ class StepReply:
 Judge = Callable[[Mapping[str, Any]], Judged]
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a better answer says of a draft: right as a whole, and per field by JSON pointer. No value of either."""
+
+    right: bool
+    fields: Mapping[str, bool]
+
+
+Compare = Callable[[Mapping[str, Any]], Compared | None]
+"""A better model's whole answer -> what it says of the draft; None where it can't be read, or is not sure itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRead:
+    """What the local step read, for audits to learn from.
+
+    `bar`: the configured threshold under which it stood. `kept`: it was the document's answer. `known`: what the
+    external step of the same document said of it, None where that wasn't asked. `asked` and `compare`: how a better
+    model would be asked, and what its answer would say.
+    """
+
+    backend: str
+    model: str
+    confidence: float
+    scores: Mapping[str, float]
+    bar: float
+    kept: bool
+    known: Compared | None
+    asked: StepAsked
+    compare: Compare
+
+
 class DocumentExchange(Protocol):
     """One document's way through the exchange. Made by the proxy for whoever asks inside the router."""
 
@@ -68,6 +100,12 @@ class DocumentExchange(Protocol):
     @property
     def least_confidence(self) -> float | None:
         """The least confidence that a header asks for (x-spillway-min-confidence), None where it is silent."""
+
+    def bar(self, configured: float) -> float:
+        """The least confidence with which a local model answers: the configured one, as audits moved it since."""
+
+    def watch(self, read: LocalRead) -> None:
+        """The local model read something, and the document has its answer: perhaps an audit. Never waits."""
 
     async def ask(self, asked: StepAsked, judge: Judge) -> StepReply:
         """One step. `judge` is called with a whole answer before its row is written."""

@@ -9,6 +9,9 @@ answers. Read `extract` from top to bottom.
 A request's `min_confidence` stands for all three thresholds. The values in the reply are those of the step that
 answered, else of the surest. One row of the ledger is `ok` per document: that of the step that answered, or a row
 without cost for a parser or the queue; drafts that were not used are `discarded`.
+
+Audits may raise the local threshold, and hear of the local reading once the document has its answer (proxy/audits.py),
+unless the request brought a `min_confidence` of its own.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from spillway_router.core.calibration import Calibration
-from spillway_router.core.extraction import DocumentExchange, Judged, StepAsked, StepReply
-from spillway_router.documents.drafts import Draft, Reading, of_model, of_parser
+from spillway_router.core.extraction import Compared, DocumentExchange, Judged, LocalRead, StepAsked, StepReply
+from spillway_router.documents.drafts import Draft, Reading, compared, of_model, of_parser
 from spillway_router.documents.parsers import Parsed, best, parse
 from spillway_router.documents.schemas import Schema
 
@@ -99,6 +102,7 @@ async def extract(exchange: DocumentExchange, order: Order, rules: CascadeRules)
     run = _Run(exchange, order, rules)
     found = await run.local() or await run.parser() or await run.external()
     if found is not None:
+        run.watched(found)
         return Extraction("answered", found, tuple(run.told))
     surest = max(run.drafts, key=lambda draft: draft.confidence or 0.0, default=None)
     await exchange.note("review", order.schema.name, None if surest is None else surest.confidence)
@@ -114,11 +118,27 @@ class _Run:
         self.told: list[StepTold] = []
         self.drafts: list[Draft] = []
 
+    def watched(self, found: Draft) -> None:
+        """Tell audits of the local reading."""
+        read = next((draft for draft in self.drafts if draft.step == "local"), None)
+        if read is None or read.confidence is None or not read.scores or self._order.min_confidence is not None:
+            return
+        asked = self._asked_outside()
+        known = compared(read, found) if found.step == "external" else None
+        bar = self._rules.thresholds.local
+
+        def compare(answer: Mapping[str, Any]) -> Compared | None:
+            better = of_model(answer, "external", self._reading)
+            return compared(read, better) if better.at_least(self._rules.thresholds.external) else None
+
+        self._exchange.watch(
+            LocalRead(read.backend, read.model, read.confidence, read.scores, bar, found is read, known, asked, compare)
+        )
+
     async def local(self) -> Draft | None:
         """Step 1."""
-        order = self._order
         body = self._body(local=True) | {"temperature": 0}
-        return await self._model("local", StepAsked("local", body), self._threshold("local"), order.model)
+        return await self._model("local", StepAsked("local", body), self._threshold("local"))
 
     async def parser(self) -> Draft | None:
         """Step 2."""
@@ -154,11 +174,13 @@ class _Run:
             return None
         surest = max((d.confidence or 0.0 for d in self.drafts), default=None)
         gain = None if surest is None else 1.0 - surest
-        asked = StepAsked("cloud", self._body(local=False), self._rules.external, gain)
-        return await self._model("external", asked, self._threshold("external"), self._order.model)
+        asked = replace(self._asked_outside(), gain=gain)
+        return await self._model("external", asked, self._threshold("external"))
 
-    async def _model(self, step: str, asked: StepAsked, threshold: float, model: str) -> Draft | None:
-        asked = replace(asked, body={"model": model, **asked.body})
+    def _asked_outside(self) -> StepAsked:
+        return StepAsked("cloud", self._body(local=False), self._rules.external)
+
+    async def _model(self, step: str, asked: StepAsked, threshold: float) -> Draft | None:
         made: list[Draft] = []
 
         def judge(answer: Mapping[str, Any]) -> Judged:
@@ -186,12 +208,16 @@ class _Run:
 
     def _threshold(self, step: Literal["local", "parser", "external"]) -> float:
         least = self._order.min_confidence
-        return getattr(self._rules.thresholds, step) if least is None else least
+        if least is not None:
+            return least
+        configured: float = getattr(self._rules.thresholds, step)
+        return self._exchange.bar(configured) if step == "local" else configured
 
     def _body(self, *, local: bool) -> dict[str, Any]:
         order = self._order
         messages = order.schema.messages(order.text, local=local) if order.messages is None else order.messages
         return {
+            "model": order.model,
             "messages": messages,
             "max_tokens": self._rules.max_output_tokens,
             "response_format": order.schema.response_format(),

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from spillway_router.core.agreement import same
 from spillway_router.core.calibration import ANY, Calibration
 from spillway_router.core.confidence import Asked, judge
+from spillway_router.core.extraction import Compared
 from spillway_router.core.validators import FATAL, Source, fits
 from spillway_router.core.values import is_required, required_pointers
 from spillway_router.documents.highlight import Place, places, pointers
@@ -122,6 +124,20 @@ def _trusted(
         why = _ABSENT if absent else ""
         fields[pointer] = Read(value, round(confidence, 6), where.get(pointer), why)
     return fields
+
+
+def compared(draft: Draft, better: Draft) -> Compared:
+    """What a better reading says of a draft. A field that only one of them has counts as wrong."""
+    was = {pointer: read.value for pointer, read in draft.fields.items()}
+    now = {pointer: read.value for pointer, read in better.fields.items()}
+    return agreement(was, now)
+
+
+def agreement(was: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
+    """Values by JSON pointer, as read and as they are: which were right. Texts may differ in white space at their ends,
+    as in core/agreement.py."""
+    fields = {pointer: pointer in was and same(was[pointer], value) for pointer, value in now.items()}
+    return Compared(all(fields.values()) and was.keys() == now.keys(), fields)
 
 
 def of_parser(parsed: Parsed, reading: Reading) -> Draft:

@@ -2,25 +2,26 @@
 
 The document's text is stored here and nowhere else in Spillway, only while reviews are on, and only until some days
 after the decision (`documents.keep_days`). What a decision says of the draft (right or wrong, per field) is kept with
-the draft's scores as a label, which holds no content; `labels` gives them for `spillway calibrate`.
+the draft's scores as a label, which holds no content; labels.py gives them to
+`spillway calibrate`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
 
 from spillway_router.core.validators import fits
 from spillway_router.documents.cascade import Extraction, Order
+from spillway_router.documents.drafts import agreement
 from spillway_router.documents.highlight import Place, places, pointers, segments
 from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.reviews import (
-    MOST_AT_ONCE,
     ReviewDecision,
     ReviewFilter,
     ReviewRecord,
@@ -119,9 +120,7 @@ def decision_of(record: ReviewRecord, action: str, changes: object, now_ms: int,
 
 def _label(drafted: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:
     """Whether the draft was right, as a whole and per field; no value of it."""
-    was, now = dict(pointers(drafted)), dict(pointers(final))
-    fields = {pointer: pointer in was and was[pointer] == now[pointer] for pointer in now}
-    return {"right": all(fields.values()) and was.keys() == now.keys(), "fields": fields}
+    return asdict(agreement(dict(pointers(drafted)), dict(pointers(final))))
 
 
 def summary(record: ReviewRecord) -> dict[str, Any]:
@@ -178,31 +177,6 @@ def shown(record: ReviewRecord) -> dict[str, Any]:
         "document": text,
         "highlighted": [asdict(segment) for segment in segments(text, found)],
     }
-
-
-def labels(table: ReviewTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
-    """Labelled answers of decided reviews, oldest last: what `spillway calibrate` learns from. Only drafts of models
-    have scores; a parser's are left out."""
-    wanted = ReviewFilter(since_ms=since_ms, limit=MOST_AT_ONCE)
-    while page := table.list(wanted):
-        for record in page:
-            if record.label is not None and record.step in ("local", "external"):
-                kept = orjson.loads(record.scores)
-                label = orjson.loads(record.label)
-                yield {
-                    "id": record.id,
-                    "group": record.request_id,
-                    "task": record.schema_name,
-                    "model": record.model,
-                    "backend": record.backend,
-                    "scores": kept["scores"],
-                    "confidence": record.confidence,
-                    "right": label["right"],
-                    "values": label["fields"],
-                    "source": "review",
-                    "ts_ms": record.decided_ms,
-                }
-        wanted = replace(wanted, before=(page[-1].created_ms, page[-1].id))
 
 
 @dataclass(frozen=True, slots=True)

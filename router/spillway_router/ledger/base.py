@@ -7,14 +7,15 @@ writes to writer.py, which commits many requests' rows together on its own threa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from spillway_router.core.budget import Period
+from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.entries import Entry, Row
 
 if TYPE_CHECKING:
     from spillway_router.ledger.feedback import FeedbackTable
+    from spillway_router.ledger.labels import LabelTable
     from spillway_router.ledger.reviews import ReviewTable
 
 
@@ -225,6 +226,10 @@ class Ledger(KeyTable, RentalTable, Protocol):
     @property
     def feedback(self) -> FeedbackTable:
         """What people thought of answers."""
+
+    @property
+    def labels(self) -> LabelTable:
+        """What audits found of local answers."""
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         """Store the writes in one transaction, in order; one result each, durable where it is None.

@@ -33,6 +33,7 @@ from spillway_router.ledger.base import (
 )
 from spillway_router.ledger.entries import Entry, entry_of
 from spillway_router.ledger.feedback import SqlFeedback
+from spillway_router.ledger.labels import SqlLabels
 from spillway_router.ledger.migrations import Migration, load_migrations
 from spillway_router.ledger.postgres_schema import migrate
 from spillway_router.ledger.postgres_session import Connection, Place, Session, place_of
@@ -90,6 +91,7 @@ class PostgresLedger(Ledger):
             return self._at_desk(sql.replace("?", "%s"), bound, repeatable=not write)
 
         self._reviews, self._feedback = SqlReviews(execute), SqlFeedback(execute)
+        self._labels = SqlLabels(execute)
 
     @classmethod
     def open(cls, url: str, migrations: Sequence[Migration] | None = None) -> PostgresLedger:
@@ -218,6 +220,11 @@ class PostgresLedger(Ledger):
     def feedback(self) -> SqlFeedback:
         """See Ledger.feedback."""
         return self._feedback
+
+    @property
+    def labels(self) -> SqlLabels:
+        """See Ledger.labels."""
+        return self._labels
 
     def close(self) -> None:
         """See Ledger.close."""

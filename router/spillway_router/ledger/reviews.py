@@ -8,11 +8,12 @@ decided on) are emptied some days after the decision, by `forget`; what is left 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from operator import attrgetter
 from threading import Lock
 from typing import Any, Literal, Protocol
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import EntryConflictError
 
 ReviewState = Literal["open", "accepted", "corrected", "dismissed"]
@@ -70,6 +71,14 @@ class ReviewDecision:
     decided_by: str
 
 
+@dataclass(frozen=True, slots=True)
+class OpenReviews:
+    """Open reviews: how many, and when the oldest was made (epoch milliseconds), None where there is none."""
+
+    count: int
+    oldest_ms: int | None
+
+
 class ReviewTable(Protocol):
     """Reviews in the ledger's database. Methods are synchronous, durable when they return, safe from any thread, and
     raise LedgerUnavailableError."""
@@ -85,6 +94,9 @@ class ReviewTable(Protocol):
 
     def count(self, state: ReviewState) -> int:
         """How many are in this state."""
+
+    def waiting(self) -> OpenReviews:
+        """How many reviews are open, and since when."""
 
     def decide(self, review_id: str, decision: ReviewDecision) -> bool:
         """Close an open review; False if there is no such review that is open."""
@@ -103,6 +115,7 @@ _ADD = (
 )
 _GET = f"SELECT {_COLUMNS} FROM reviews WHERE id = ?"  # noqa: S608
 _COUNT = "SELECT count(*) FROM reviews WHERE state = ?"
+_WAITING = "SELECT count(*), min(created_ms) FROM reviews WHERE state = 'open'"
 _DECIDE = (
     "UPDATE reviews SET state = ?, outcome = ?, label = ?, decided_ms = ?, decided_by = ?"
     " WHERE id = ? AND state = 'open' RETURNING id"
@@ -153,6 +166,10 @@ class SqlReviews(ReviewTable):
         """See ReviewTable.count."""
         return int(self._execute(_COUNT, (state,), False)[0][0])
 
+    def waiting(self) -> OpenReviews:
+        """See ReviewTable.waiting."""
+        return OpenReviews(*self._execute(_WAITING, (), False)[0])
+
     def decide(self, review_id: str, decision: ReviewDecision) -> bool:
         """See ReviewTable.decide."""
         d = decision
@@ -197,6 +214,11 @@ class MemoryReviews(ReviewTable):
     def count(self, state: ReviewState) -> int:
         """See ReviewTable.count."""
         return sum(r.state == state for r in self._records.values())
+
+    def waiting(self) -> OpenReviews:
+        """See ReviewTable.waiting."""
+        made = [r.created_ms for r in self._records.values() if r.state == "open"]
+        return OpenReviews(len(made), min(made, default=None))
 
     def decide(self, review_id: str, decision: ReviewDecision) -> bool:
         """See ReviewTable.decide."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from threading import Lock
@@ -17,6 +17,7 @@ from typing import Any
 import apsw
 
 from spillway_router.core.budget import Period, check_scope
+from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import (
     Balance,
     BalanceKey,
@@ -33,6 +34,7 @@ from spillway_router.ledger.base import (
 )
 from spillway_router.ledger.entries import Entry, entry_of, stored_row
 from spillway_router.ledger.feedback import SqlFeedback
+from spillway_router.ledger.labels import SqlLabels
 from spillway_router.ledger.migrations import Migration, load_migrations
 from spillway_router.ledger.queries import (
     ALIVE,
@@ -79,6 +81,7 @@ class SqliteLedger(Ledger):
         self._key_reader = (readers.keys, Lock())
         self._scans = Scans(path, readers.scans)
         self._reviews, self._feedback = SqlReviews(self._at_desk), SqlFeedback(self._at_desk)
+        self._labels = SqlLabels(self._at_desk)
 
     @classmethod
     def open(cls, path: Path, migrations: Sequence[Migration] | None = None) -> SqliteLedger:
@@ -229,6 +232,11 @@ class SqliteLedger(Ledger):
     def feedback(self) -> SqlFeedback:
         """See Ledger.feedback."""
         return self._feedback
+
+    @property
+    def labels(self) -> SqlLabels:
+        """See Ledger.labels."""
+        return self._labels
 
     def _at_desk(self, sql: str, bound: Sequence[Any], write: bool) -> list[tuple[Any, ...]]:
         if not write:

@@ -2,31 +2,42 @@
 
 What was drawn waits in a bounded queue (full: the draw is dropped and counted) for one worker, behind the client's back
 and after its answer. The stronger model is paid from the budget as an attempt of its own, with the decision `audit`;
-its answer is compared (core/agreement.py), thrown away, and moves the threshold (core/drift.py). Nothing private,
-nothing pinned and nothing that asks for local only is ever audited, as the same filters decide as for an escalation.
+its answer is compared (core/agreement.py; documents compare field by field), thrown away, and moves the threshold
+(gates.py). Nothing private, nothing pinned and nothing that asks for local only is ever audited, as the same filters
+decide as for an escalation. What a document's audit found is kept as a label, for `spillway calibrate`.
 
 Where audits closed the gate, nothing is kept and so nothing can be drawn. Whole answers that were escalated have their
-better answer already: the surest of those are compared for free, until it is safe to open the gate again.
+better answer already: the surest of those are compared for free, until it is safe to open the gate again. Of documents
+that a parser answered instead, the same share is audited as of those kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import orjson
 
 from spillway_router.core import drift
 from spillway_router.core.agreement import agree
+from spillway_router.core.extraction import Compared, LocalRead
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Candidate, Outcome
 from spillway_router.core.policy import decide_escalation
 from spillway_router.ledger.accounts import HoldRefused, Why
+from spillway_router.ledger.base import LedgerError
+from spillway_router.ledger.labels import LabelRecord
 from spillway_router.providers.connection import TransportError
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import load
 from spillway_router.proxy import wire
 from spillway_router.proxy.attempt import Call, prepare
-from spillway_router.proxy.case import Case
+from spillway_router.proxy.case import Case, DocumentCase
+from spillway_router.proxy.gates import Gate, GateState, Kind
 from spillway_router.proxy.outcomes import transport_outcome
 from spillway_router.proxy.services import Live, Services
 from spillway_router.tasks import end
@@ -35,66 +46,120 @@ log = logging.getLogger("spillway.audits")
 
 MOST_WAITING = 64
 MOST_WAITING_BYTES = 16 * 1024 * 1024
-ALPHA = 0.05
-"""P(wrong | kept local) that the threshold is moved towards where no certificate promises another."""
-SCALE = tuple(step / 1000 for step in range(1001))
-"""Reference quantiles where a calibration brings none: theta is then the threshold itself."""
+
+Result = Literal[
+    "agreed",
+    "disagreed",
+    "unclear",  # the better answer could not be read, or its model was not sure either
+    "failed",  # it was asked and brought no answer, or the ledger could not take its hold
+    "budget",  # a budget does not allow it now
+    "barred",  # no stronger model may be asked now: health, rate limits, what the request allows
+    "dropped",  # too much waited already
+]
+_NO_VERDICT: tuple[Result, ...] = ("unclear", "failed", "budget", "barred")
 
 
 @dataclass(frozen=True, slots=True)
 class AuditState:
-    """What audits found so far: the controller, how many draws were dropped because too much waited, and how many could
-    not be asked."""
+    """What audits of chat found so far: the controller, how many draws were dropped because too much waited, and how
+    many brought no verdict."""
 
     drift: drift.Drift
     dropped: int
     unasked: int
 
 
+@dataclass(frozen=True, slots=True)
+class AuditCounts:
+    """Since the start, for metrics: calls that were made, how audits ended, and what probes (free of charge) said."""
+
+    asked: Mapping[Kind, int]
+    ended: Mapping[tuple[Kind, Result], int]
+    probes: Mapping[tuple[Kind, Result], int]
+
+
 class Audits:
     """See the module docstring. `draw` gives numbers in [0, 1); `on_revoked` is told once, when audits speak against
-    the threshold in use. `start` inside the event loop, `stop` when done."""
+    a threshold in use; `keep` stores a label durably, in a thread. `start` inside the event loop, `stop` when done."""
 
-    def __init__(self, draw: Callable[[], float], on_revoked: Callable[[drift.Drift], None]) -> None:
+    def __init__(
+        self,
+        draw: Callable[[], float],
+        on_revoked: Callable[[Kind, drift.Drift], None],
+        keep: Callable[[LabelRecord], None],
+    ) -> None:
         self._draw = draw
-        self._on_revoked = on_revoked
+        self._keep = keep
         self._services: Services | None = None
         self._waiting: asyncio.Queue[Case] = asyncio.Queue(MOST_WAITING)
         self._bytes = 0
-        self._started_from: float | None = None
-        self._drift = drift.Drift(0.0)
-        self._dropped = self._unasked = 0
+        self._chat = Gate("chat", lambda d: on_revoked("chat", d))
+        self._documents = Gate("document", lambda d: on_revoked("document", d))
+        self._asked: Counter[Kind] = Counter()
+        self._ended: Counter[tuple[Kind, Result]] = Counter()
+        self._probes: Counter[tuple[Kind, Result]] = Counter()
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> AuditState:
-        """What audits found so far."""
-        return AuditState(self._drift, self._dropped, self._unasked)
+        """What audits of chat found so far."""
+        unasked = sum(self._ended["chat", result] for result in _NO_VERDICT)
+        return AuditState(self._chat.drift, self._ended["chat", "dropped"], unasked)
+
+    @property
+    def counts(self) -> AuditCounts:
+        """Of both kinds."""
+        return AuditCounts(dict(self._asked), dict(self._ended), dict(self._probes))
+
+    def gates(self, live: Live) -> tuple[GateState, ...]:
+        """The gates that have seen an answer, as they stand."""
+        found = (gate.state(live) for gate in (self._chat, self._documents))
+        return tuple(state for state in found if state is not None)
+
+    # chat
 
     def threshold(self, live: Live) -> float:
         """The threshold in use: the configured one, moved by what audits found of it."""
-        own = live.policy.confidence.threshold
-        if not live.scoring.audit_share:
-            return own
-        if self._started_from != own:
-            self._started_from, self._drift = own, drift.begin(own, _reference(live))
-        return drift.threshold(self._drift, _terms(live), own, _reference(live))
+        return self._chat.threshold(live, live.policy.confidence.threshold)
 
     def drawn(self, live: Live) -> bool:
         """True if a local answer that is kept is to be audited."""
-        share = live.scoring.audit_share
-        return share > 0 and bool(live.policy.confidence.escalate_to) and self._draw() < share
+        return bool(live.policy.confidence.escalate_to) and self._draws(live)
 
     def probes(self, live: Live, confidence: float | None) -> bool:
         """True if an answer of this confidence, which is escalated, is to be compared with its better one."""
-        if not live.scoring.audit_share or confidence is None:
-            return False
-        self.threshold(live)
-        return drift.is_probe(self._drift, confidence, _terms(live), _reference(live))
+        return self._chat.is_probe(live, live.policy.confidence.threshold, confidence)
 
     def probed(self, live: Live, draft: str, better: str) -> None:
         """A probe and its better answer."""
-        self._observe(live, wrong=not agree(draft, better), kept=False)
+        right = agree(draft, better)
+        self._probes["chat", "agreed" if right else "disagreed"] += 1
+        self._chat.observe(live, live.policy.confidence.threshold, wrong=not right, kept=False)
+
+    # documents
+
+    def bar(self, live: Live, configured: float) -> float:
+        """The least confidence of a document's local answer: the configured one, moved by what audits found of it."""
+        return self._documents.threshold(live, configured)
+
+    def wants(self, live: Live, read: LocalRead) -> bool:
+        """A document has its answer: True if its local reading is to be audited. Where the external model read it
+        anyway, that is its audit, for free."""
+        if read.kept:
+            return self._draws(live)
+        if not self._documents.is_probe(live, read.bar, read.confidence):
+            return False
+        if read.known is None:
+            return self._draws(live)
+        self._probes["document", "agreed" if read.known.right else "disagreed"] += 1
+        self._documents.observe(live, read.bar, wrong=not read.known.right, kept=False)
+        return False
+
+    # both
+
+    def _draws(self, live: Live) -> bool:
+        share = live.scoring.audit_share
+        return share > 0 and self._draw() < share
 
     def offer(self, case: Case) -> None:
         """Audit an answer that the client got. Never waits."""
@@ -102,7 +167,7 @@ class Audits:
             return
         size = len(case.raw) + len(case.answer)
         if self._waiting.full() or self._bytes + size > MOST_WAITING_BYTES:
-            self._dropped += 1
+            self._ended[_kind(case), "dropped"] += 1
             return
         self._bytes += size
         self._waiting.put_nowait(case)
@@ -110,7 +175,7 @@ class Audits:
     def start(self, services: Services) -> None:
         """Begin to audit."""
         self._services = services
-        self._worker = asyncio.get_running_loop().create_task(self._forever(), name="audits")
+        self._worker = asyncio.get_running_loop().create_task(self._forever(services), name="audits")
 
     async def stop(self) -> None:
         """Stop; the audit under way ends as one that was broken off, those that wait are forgotten."""
@@ -121,45 +186,64 @@ class Audits:
         """Until nothing waits (for tests)."""
         await self._waiting.join()
 
-    async def _forever(self) -> None:
+    async def _forever(self, s: Services) -> None:
         while True:
             case = await self._waiting.get()
             self._bytes -= len(case.raw) + len(case.answer)
+            result: Result = "failed"
             try:
-                await self._audit(case)
+                result = await self._audit(s, case)
             except Exception:
                 log.exception("an audit failed unexpectedly")
             finally:
+                self._ended[_kind(case), result] += 1
                 self._waiting.task_done()
 
-    async def _audit(self, case: Case) -> None:
-        s = self._services
-        assert s is not None
+    async def _audit(self, s: Services, case: Case) -> Result:
         live = s.live()
         facts = replace(case.facts, stream=False)
-        decision = decide_escalation(facts, s.signals(live, facts), live.policy)
+        policy = live.policy
+        if case.document is not None:
+            judges = tuple(name for name in case.document.judges if name in policy.backends)
+            policy = replace(policy, confidence=replace(policy.confidence, escalate_to=judges))
+        decision = decide_escalation(facts, s.signals(live, facts), policy)
         if not decision.candidates:
-            self._unasked += 1
-            return
-        better = await self._ask(s, live, replace(case, facts=facts), decision.candidates[0])
-        if better is None:
-            self._unasked += 1
-            return
-        self._observe(live, wrong=not agree(case.answer, better))
+            return "budget" if "budget" in decision.reasons else "barred"
+        judge = decision.candidates[0]
+        better = await self._ask(s, live, replace(case, facts=facts), judge)
+        if isinstance(better, str):
+            return better
+        found = _compared(case, better)
+        if found is None:
+            return "unclear"
+        await self._learn(s, live, case, found, judge.backend.name)
+        return "agreed" if found.right else "disagreed"
 
-    async def _ask(self, s: Services, live: Live, case: Case, candidate: Candidate) -> str | None:
-        """The stronger model's answer; None if there is none."""
+    async def _learn(self, s: Services, live: Live, case: Case, found: Compared, judge: str) -> None:
+        document = case.document
+        if document is None:
+            self._chat.observe(live, live.policy.confidence.threshold, wrong=not found.right, kept=True)
+            return
+        self._documents.observe(live, document.bar, wrong=not found.right, kept=document.kept)
+        try:
+            await asyncio.to_thread(self._keep, _label(case, document, found, judge, int(s.wall() * 1000)))
+        except LedgerError as error:
+            log.warning("the label of an audit was not kept: %s", error)
+
+    async def _ask(self, s: Services, live: Live, case: Case, candidate: Candidate) -> Mapping[str, Any] | Result:
+        """The stronger model's whole answer, or why there is none."""
         channel = live.channels[candidate.backend.name]
         why = Why("audit", ("audit",))
         hold = await s.accounts.hold(case.facts, channel.backend, why, case.attempt_no, candidate.cost_bound_nano)
         if isinstance(hold, HoldRefused):
-            return None
+            return "budget" if hold.code == "budget" else "failed"
         trip = s.board.sent(candidate, case.facts.prompt_bytes, live.policy.slo.ttft_s, s.clock())
         if trip is None:
             s.accounts.release(hold)
-            return None
+            return "barred"
         call = Call((s.accounts, s.board, s.clock), channel, candidate, hold, trip, s.clock())
         outcome = Outcome("cancelled", billed=True, detail="the router stopped")
+        self._asked[_kind(case)] += 1
         try:
             raw = wire.edit(case.raw, case.body.keys(), {"stream": False}, frozenset({"stream_options"}))
             body = {**case.body, "stream": False}
@@ -169,37 +253,41 @@ class Audits:
             reply = await channel.pool.call(head, upstream.body, live.limits.answer_s, live.limits.answer_bytes)
             outcome = channel.provider.outcome(reply, s.wall())
             if outcome.kind != "ok":
-                return None
+                return "failed"
             parsed = load(reply.body)
             flaw = parsed if isinstance(parsed, str) else channel.provider.flaw(case.facts.endpoint, parsed)
             if isinstance(parsed, str) or flaw is not None:
                 outcome = Outcome("failed", reply.status, str(flaw), billed=True)
-                return None
+                return "failed"
             outcome = Outcome("ok", reply.status, usage=channel.provider.usage(parsed))
-            return answer_text(parsed["choices"][0])
+            return parsed
         except TransportError as error:
             outcome = transport_outcome(error)
-            return None
+            return "failed"
         finally:
             call.close(outcome, discarded=outcome.kind == "ok")
 
-    def _observe(self, live: Live, *, wrong: bool, kept: bool = True) -> None:
-        if not live.scoring.audit_share:
-            return
-        self.threshold(live)
-        before = self._drift
-        self._drift = drift.observe(before, wrong, _terms(live), kept=kept)
-        if self._drift.revoked and not before.revoked:
-            self._on_revoked(self._drift)
+
+def _kind(case: Case) -> Kind:
+    return "chat" if case.document is None else "document"
 
 
-def _terms(live: Live) -> drift.Terms:
-    calibration = live.scoring.calibration
-    alpha = ALPHA if calibration is None else calibration.certificate.alpha
-    start = drift.theta_of(live.policy.confidence.threshold, _reference(live))
-    return drift.Terms(alpha, live.scoring.audit_share, start)
+def _compared(case: Case, better: Mapping[str, Any]) -> Compared | None:
+    if case.document is not None:
+        return case.document.compare(better)
+    return Compared(agree(case.answer, answer_text(better["choices"][0])), {})
 
 
-def _reference(live: Live) -> tuple[float, ...]:
-    calibration = live.scoring.calibration
-    return SCALE if calibration is None or len(calibration.reference) < 2 else calibration.reference
+def _label(case: Case, document: DocumentCase, found: Compared, judge: str, ts: int) -> LabelRecord:
+    return LabelRecord(
+        case.facts.request_id,
+        ts,
+        case.facts.task,
+        document.backend,
+        document.model,
+        judge,
+        document.confidence,
+        found.right,
+        orjson.dumps(dict(document.scores)).decode(),
+        orjson.dumps(dict(found.fields)).decode(),
+    )

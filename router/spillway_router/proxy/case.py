@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
+from spillway_router.core.extraction import Compare
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import RequestFacts
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentCase:
+    """What is different where the answer is a document's: the configured threshold it stood under, whether it was kept
+    (else it is a probe), which backends may judge it, how, and what its label needs."""
+
+    bar: float
+    kept: bool
+    judges: tuple[str, ...]
+    compare: Compare
+    backend: str
+    model: str
+    confidence: float
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """What was asked (the client's bytes and their JSON), and the text it got."""
+    """What is asked of the stronger model (bytes and their JSON), and the text that the local one gave."""
 
     facts: RequestFacts
     raw: bytes
@@ -18,3 +35,4 @@ class Case:
     answer: str
     attempt_no: int
     """That of the audit's own attempt."""
+    document: DocumentCase | None = None

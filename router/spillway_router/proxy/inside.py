@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import orjson
 
-from spillway_router.core.extraction import Judge, Judged, StepAsked, StepReply
+from spillway_router.core.extraction import Judge, Judged, LocalRead, StepAsked, StepReply
 from spillway_router.core.model import (
     Attempt,
     Backend,
@@ -27,6 +27,7 @@ from spillway_router.core.model import (
 from spillway_router.core.policy import ConfidenceRule, Policy, decide, decide_escalation
 from spillway_router.core.tariff import Usage
 from spillway_router.ledger.accounts import Ended, HoldRefused, Why
+from spillway_router.proxy.case import Case, DocumentCase
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.exchange import Admitted, run
 from spillway_router.proxy.facts import read_facts
@@ -72,6 +73,8 @@ class _Sums:
 
     decision: Decision
     attempts: tuple[Attempt, ...] = ()
+    unused: int = 0
+    """Attempt numbers whose holds may be in the ledger although no call was made."""
     cost_nano: int = 0
     decided: str = "local"
     reasons: tuple[str, ...] = ()
@@ -122,13 +125,32 @@ class InsideExchange:
         """See DocumentExchange."""
         return self._facts.hints.min_confidence
 
+    def bar(self, configured: float) -> float:
+        """See DocumentExchange."""
+        return self._s.audits.bar(self._admitted.live, configured)
+
+    def watch(self, read: LocalRead) -> None:
+        """See DocumentExchange."""
+        live, hints = self._admitted.live, self._facts.hints
+        if not self.privacy.may_leave or hints.route == "local" or self._sums.decision.kind == "pinned":
+            return
+        judges = self._names(read.asked, live.policy)
+        if not judges or not self._s.audits.wants(live, read):
+            return
+        body = self._body(read.asked, live.policy)
+        facts = self._step_facts(read.asked, body)
+        what = DocumentCase(
+            read.bar, read.kept, judges, read.compare, read.backend, read.model, read.confidence, read.scores
+        )
+        self._s.audits.offer(Case(facts, orjson.dumps(body), body, "", self._next_no(), what))
+
     async def ask(self, asked: StepAsked, judge: Judge) -> StepReply:
         """See DocumentExchange. Cancelled when who asks is gone: then the attempt under way ends as aborted."""
         live = self._live(asked)
         body = self._body(asked, live.policy)
         raw = orjson.dumps(body)
         client = InsideClient(self.request_id, self._headers, raw, judge)
-        client.attempts_before = len(self._sums.attempts)
+        client.attempts_before = self._next_no() - 1
         facts = self._step_facts(asked, body)
         decision = self._decide(asked, facts, live)
         own = Records(1)
@@ -138,6 +160,7 @@ class InsideExchange:
             await run(job)
         finally:
             job.remember()
+            self._sums.unused += job.unused
             record = own.get(self.request_id)
             assert record is not None
             self._add(record)
@@ -146,7 +169,7 @@ class InsideExchange:
     async def note(self, backend: str, model: str, confidence: float | None) -> None:
         """See DocumentExchange."""
         s, sums = self._s, self._sums
-        no = len(sums.attempts) + 1
+        no = self._next_no()
         place = Backend(backend, backend, model, True, frozenset(), frozenset())
         now = s.clock() - self._admitted.started
         hold = await s.accounts.hold(self._facts, place, Why("local", (backend,)), no, 0)
@@ -181,6 +204,9 @@ class InsideExchange:
         s.records.add(record)
         for hook in s.hooks:
             hook(record)
+
+    def _next_no(self) -> int:
+        return len(self._sums.attempts) + self._sums.unused + 1
 
     def _names(self, asked: StepAsked, policy: Policy) -> tuple[str, ...]:
         """The backends of a step's side, in the order in which they are asked."""

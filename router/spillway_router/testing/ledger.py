@@ -26,6 +26,7 @@ from spillway_router.ledger.base import (
 )
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
 from spillway_router.ledger.feedback import MemoryFeedback
+from spillway_router.ledger.labels import MemoryLabels
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
 from spillway_router.ledger.reviews import MemoryReviews
 
@@ -50,6 +51,7 @@ class MemoryLedger(Ledger):
         self._rentals: dict[str, RentalRecord] = {}
         self._revision = 0
         self._reviews, self._feedback = MemoryReviews(), MemoryFeedback()
+        self._labels = MemoryLabels()
         self._lock = Lock()
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
@@ -211,6 +213,11 @@ class MemoryLedger(Ledger):
     def feedback(self) -> MemoryFeedback:
         """See Ledger.feedback."""
         return self._feedback
+
+    @property
+    def labels(self) -> MemoryLabels:
+        """See Ledger.labels."""
+        return self._labels
 
     def close(self) -> None:
         """See Ledger.close: there is nothing to close, and what was stored can still be read."""

@@ -1,0 +1,63 @@
+"""Labelled answers for `spillway calibrate`: what people decided in reviews, and what audits found. No content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.labels import LabelTable
+from spillway_router.ledger.reviews import MOST_AT_ONCE, ReviewFilter, ReviewTable
+
+
+def labels(ledger: Ledger, since_ms: int = 0) -> Iterator[dict[str, Any]]:
+    """Those of reviews, then those of audits, in the shape that calibration/labelled.py reads.
+
+    People see what was not kept, audits what was: a fit wants both, a certificate for what is kept those of audits.
+    """
+    yield from of_reviews(ledger.reviews, since_ms)
+    yield from of_audits(ledger.labels, since_ms)
+
+
+def of_reviews(table: ReviewTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
+    """Decided reviews, newest first. Only drafts of models have scores; a parser's are left out."""
+    wanted = ReviewFilter(since_ms=since_ms, limit=MOST_AT_ONCE)
+    while page := table.list(wanted):
+        for record in page:
+            if record.label is not None and record.step in ("local", "external"):
+                label = orjson.loads(record.label)
+                yield {
+                    "id": record.id,
+                    "group": record.request_id,
+                    "task": record.schema_name,
+                    "model": record.model,
+                    "backend": record.backend,
+                    "scores": orjson.loads(record.scores)["scores"],
+                    "confidence": record.confidence,
+                    "right": label["right"],
+                    "values": label["fields"],
+                    "source": "review",
+                    "ts_ms": record.decided_ms,
+                }
+        wanted = replace(wanted, before=(page[-1].created_ms, page[-1].id))
+
+
+def of_audits(table: LabelTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
+    """Audited answers, oldest first."""
+    for record in table.all(since_ms):
+        yield {
+            "id": record.request_id,
+            "group": record.request_id,
+            "task": record.task,
+            "model": record.model,
+            "backend": record.backend,
+            "scores": orjson.loads(record.scores),
+            "confidence": record.confidence,
+            "right": record.right,
+            "values": orjson.loads(record.fields),
+            "source": "audit",
+            "ts_ms": record.ts,
+        }
