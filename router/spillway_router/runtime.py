@@ -55,9 +55,10 @@ from spillway_router.proxy.desk import Desk
 from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
 from spillway_router.proxy.feedback import add_feedback_routes
 from spillway_router.proxy.front import fronts
-from spillway_router.proxy.gates import Kind
+from spillway_router.proxy.gates import KINDS, Kind
 from spillway_router.proxy.memory import Memory, Retained
 from spillway_router.proxy.services import Live, Records, Services
+from spillway_router.quality import AuditGauge, GateGauge, Quality, ReviewGauge
 from spillway_router.settings import Settings
 from spillway_router.signals.board import Board, BoardRules
 from spillway_router.telemetry import BudgetGauge, Metrics, log_request
@@ -134,6 +135,7 @@ class Runtime:
             time.time,
             request_ids(time.time, "rev_").__next__,
         )
+        self.metrics.add(Quality(self._audit_gauges, self._gate_gauges, self._review_gauge))
         self.app: App = build(self._control(version))
         self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
 
@@ -245,6 +247,26 @@ class Runtime:
             )
             for line, balance in self._accounts.standing()
         ]
+
+    def _audit_gauges(self) -> list[AuditGauge]:
+        counts = self.services.audits.counts
+        return [
+            AuditGauge(
+                kind,
+                counts.asked.get(kind, 0),
+                {result: n for (k, result), n in counts.ended.items() if k == kind},
+                {result: n for (k, result), n in counts.probes.items() if k == kind},
+            )
+            for kind in KINDS
+        ]
+
+    def _gate_gauges(self) -> list[GateGauge]:
+        states = self.services.audits.gates(self._live)
+        return [GateGauge(g.kind, g.configured, g.threshold, g.drift.revoked) for g in states]
+
+    def _review_gauge(self) -> ReviewGauge | None:
+        known = self.reviews.standing()
+        return None if known is None else ReviewGauge(*known)
 
     def _writer_gauges(self) -> Mapping[str, float]:
         health = self.writer.health

@@ -53,11 +53,14 @@ class Tally(Collector):
         self._completion_tokens: defaultdict[str, int] = defaultdict(int)
         self._ttft: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_TTFT_S))
         self._overhead = Histogram(_OVERHEAD_S)
+        self._documents: defaultdict[str, int] = defaultdict(int)
 
     def on_request(self, record: RequestRecord) -> None:
         """The hook."""
         self._requests[record.decided, record.backend, record.status] += 1
         self._overhead.observe(record.overhead_s)
+        if record.facts.document:
+            self._documents[_step(record)] += 1
         for attempt in record.attempts:
             name, outcome = attempt.backend, attempt.outcome
             self._attempts[name, outcome.kind] += 1
@@ -92,4 +95,15 @@ class Tally(Collector):
             ttft.add_metric([backend], seen.buckets(), seen.total)
         overhead = HistogramMetricFamily("spillway_overhead_seconds", "From arrival to the first call")
         overhead.add_metric([], self._overhead.buckets(), self._overhead.total)
-        return (requests, attempts, cost, tokens, ttft, overhead)
+        documents = CounterMetricFamily("spillway_documents", "Documents by the step that answered", labels=["step"])
+        for step, count in self._documents.items():
+            documents.add_metric([step], count)
+        return (requests, attempts, cost, tokens, ttft, overhead, documents)
+
+
+def _step(record: RequestRecord) -> str:
+    """Which step of a document's extraction answered: local, parser, external, review (nobody was sure), failed."""
+    if record.status != 200:
+        return "failed"
+    own = {"parsers": "parser", "review": "review"}.get(record.backend)
+    return own or ("local" if record.decided == "local" else "external")

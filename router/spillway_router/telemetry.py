@@ -53,6 +53,10 @@ class Metrics:
         r.register(self._tally)
         r.register(_Now(board, clock, health, self))
 
+    def add(self, collector: Collector) -> None:
+        """More families, collected with the others."""
+        self.registry.register(collector)
+
     def on_alert(self, alert: BudgetAlert) -> None:
         """A budget threshold was passed."""
         self._alerts.labels(alert.scope, alert.period, str(alert.at)).inc()

@@ -17,7 +17,7 @@ from spillway_router.config import parse
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose"
-SOURCES = (ROOT / "router/spillway_router/telemetry.py", ROOT / "router/spillway_router/tally.py")
+SOURCES = tuple(ROOT / "router/spillway_router" / f"{name}.py" for name in ("telemetry", "tally", "quality", "runtime"))
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)")
 
 
@@ -26,10 +26,15 @@ def compose() -> dict[str, Any]:
     return found
 
 
+def series() -> set[str]:
+    """Names of the router's families."""
+    text = "".join(file.read_text(encoding="utf-8") for file in SOURCES)
+    return set(re.findall(r'"((?:spillway|gpu)_[a-z_]+)"', text))
+
+
 def known_metrics() -> set[str]:
     """Names in the exposition, with the suffixes that Prometheus adds."""
-    text = "".join(file.read_text(encoding="utf-8") for file in SOURCES)
-    names = set(re.findall(r'"((?:spillway|gpu)_[a-z_]+)"', text))
+    names = series()
     return names | {f"{name}_total" for name in names} | {f"{name}_bucket" for name in names}
 
 
@@ -44,6 +49,11 @@ def test_only_metrics_that_exist_are_asked_for(file: str) -> None:
     asked = set(re.findall(r"\b(?:spillway|gpu)_(?:[a-z]+_)*[a-z]+\b", text)) - {"spillway_overflow_per_second"}
     assert asked
     assert asked <= known_metrics(), asked - known_metrics()
+
+
+def test_every_series_is_documented_and_no_other() -> None:
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", page, re.M)) == series()
 
 
 def test_the_dashboard_is_whole() -> None:

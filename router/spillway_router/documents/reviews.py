@@ -22,6 +22,7 @@ from spillway_router.documents.drafts import agreement
 from spillway_router.documents.highlight import Place, places, pointers, segments
 from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.reviews import (
+    OpenReviews,
     ReviewDecision,
     ReviewFilter,
     ReviewRecord,
@@ -34,6 +35,8 @@ log = logging.getLogger("spillway")
 
 DAY_MS = 86_400_000
 SWEEP_S = 3600.0
+COUNT_S = 15.0
+"""Between two counts of what waits, for metrics: other routers and the command line decide reviews too."""
 ACTIONS: Mapping[str, ReviewState] = {"accept": "accepted", "correct": "corrected", "dismiss": "dismissed"}
 
 
@@ -208,7 +211,8 @@ class ReviewQueue:
         new_id: Callable[[], str],
     ) -> None:
         self._table, self._rules, self._wall, self._new_id = table, rules, wall, new_id
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._standing: OpenReviews | None = None
 
     async def put(self, waiting: Waiting) -> Queued:
         """Store a document. Never raises: what was read, and perhaps paid, must reach who asked for it."""
@@ -217,13 +221,30 @@ class ReviewQueue:
             return Queued(None, "reviews are off (documents.reviews)")
         record = record_of(waiting, self._new_id(), self._now_ms())
         try:
-            if await asyncio.to_thread(self._table.count, "open") >= rules.most_open:
+            if (await asyncio.to_thread(self._table.waiting)).count >= rules.most_open:
                 return Queued(None, f"{rules.most_open} reviews are open (documents.most_open)")
             await asyncio.to_thread(self._table.add, record)
         except LedgerError as error:
             log.warning("a document could not be queued for review: %s", error)
             return Queued(None, "the review could not be stored; send the document again later")
         return Queued(record.id)
+
+    def standing(self) -> tuple[int, float] | None:
+        """How many reviews were open at the last count, and the age of the oldest in seconds (0 where none is); None
+        where that is not known."""
+        known = self._standing
+        if known is None:
+            return None
+        oldest = known.oldest_ms
+        return known.count, 0.0 if oldest is None else max(0.0, self._wall() - oldest / 1000)
+
+    async def count(self) -> None:
+        """Count what waits. Where the table can't be read, it is not known."""
+        try:
+            self._standing = await asyncio.to_thread(self._table.waiting)
+        except LedgerError as error:
+            self._standing = None
+            log.warning("open reviews could not be counted: %s", error)
 
     async def list(self, wanted: ReviewFilter) -> tuple[ReviewRecord, ...]:
         """See ReviewTable.list."""
@@ -248,13 +269,18 @@ class ReviewQueue:
         return await asyncio.to_thread(self._table.forget, before)
 
     def start(self) -> None:
-        """Begin to forget, once an hour."""
-        self._task = asyncio.get_running_loop().create_task(self._sweep(), name="reviews")
+        """Begin to forget, once an hour, and to count."""
+        loop = asyncio.get_running_loop()
+        self._tasks = (
+            loop.create_task(self._sweep(), name="reviews"),
+            loop.create_task(self._keep_count(), name="reviews, count"),
+        )
 
     async def stop(self) -> None:
         """End it; harmless when repeated."""
-        task, self._task = self._task, None
-        await end(task)
+        tasks, self._tasks = self._tasks, ()
+        for task in tasks:
+            await end(task)
 
     async def _sweep(self) -> None:
         while True:
@@ -265,6 +291,11 @@ class ReviewQueue:
             except LedgerError as error:
                 log.warning("old reviews could not be emptied: %s", error)
             await asyncio.sleep(SWEEP_S)
+
+    async def _keep_count(self) -> None:
+        while True:
+            await self.count()
+            await asyncio.sleep(COUNT_S)
 
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)

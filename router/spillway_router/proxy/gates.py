@@ -15,6 +15,7 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.proxy.services import Live
 
 Kind = Literal["chat", "document"]
+KINDS: tuple[Kind, ...] = ("chat", "document")
 
 ALPHA = 0.05
 """P(wrong | kept local) that the threshold is moved towards where no certificate promises another."""
