@@ -1,7 +1,8 @@
 """Asks a running engine for the answers of the dataset and stores them.
 
     spillway serve --port 8001
-    python -m loadtests.confidence.collect --base-url http://127.0.0.1:8001/v1 --documents 1708 --out answers.jsonl.gz
+    python -m loadtests.confidence.collect --base-url http://127.0.0.1:8001/v1
+    python -m loadtests.confidence.collect --base-url http://127.0.0.1:8001/v1 --fresh
 
 About 8 answers/s beside other work on two CPU cores, 60 on quiet ones.
 """
@@ -12,12 +13,11 @@ import argparse
 import gzip
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 from rich.progress import track
 
-from loadtests.confidence.dataset import ANSWERS, FIRST, packed
+from loadtests.confidence.dataset import ANSWERS, DOCUMENTS, FIRST, FRESH, packed
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, NOISES, generate, prompt
 from spillway_server.demo_model.evaluate import MAX_ANSWER_TOKENS, served_model
 
@@ -29,13 +29,13 @@ class CollectError(Exception):
     """The engine could not be asked; the message says what went wrong."""
 
 
-def collect(base_url: str, documents: int) -> Iterator[str]:
-    """Packed answers of the first `documents` documents in every kind of damage, in their order.
+def collect(base_url: str, first: int, documents: int) -> Iterator[str]:
+    """Packed answers of `documents` documents from number `first` on in every kind of damage, in their order.
 
     Raises CollectError when the engine fails ATTEMPTS times at one document, or sends no log-probabilities.
     """
     model = served_model(base_url)
-    jobs = [(FIRST + number, noise) for number in range(documents) for noise in NOISES]
+    jobs = [(first + number, noise) for number in range(documents) for noise in NOISES]
     # The engine closes idle connections after 5 s.
     limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=3.0)
     with (
@@ -69,13 +69,13 @@ def _ask(client: httpx.Client, model: str, number: int, noise: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Stores the demo model's answers with their log-probabilities.")
     parser.add_argument("--base-url", required=True, help="for example http://127.0.0.1:8001/v1")
-    parser.add_argument("--documents", type=int, default=1708)
-    parser.add_argument("--out", type=Path, default=ANSWERS)
+    parser.add_argument("--fresh", action="store_true", help="the documents that are for judging alone")
     given = parser.parse_args()
-    lines = collect(given.base_url, given.documents)
+    first, file = (FIRST + DOCUMENTS, FRESH) if given.fresh else (FIRST, ANSWERS)
+    lines = collect(given.base_url, first, DOCUMENTS)
     # mtime 0: the same answers give the same file.
-    with gzip.GzipFile(given.out, "wb", 9, mtime=0) as out:
-        for line in track(lines, description="answers", total=given.documents * len(NOISES)):
+    with gzip.GzipFile(file, "wb", 9, mtime=0) as out:
+        for line in track(lines, description="answers", total=DOCUMENTS * len(NOISES)):
             out.write(line.encode() + b"\n")
 
 

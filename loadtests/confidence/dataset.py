@@ -3,6 +3,8 @@
     python -m loadtests.confidence.dataset --part fit > labelled.jsonl
     spillway calibrate labelled.jsonl --out calibration.json
 
+The fresh answers came later, for judging alone: nothing was ever fitted or chosen on them.
+
 Split by document before anything is fitted: all five kinds of one document stay on the same side, so that no patient's
 numbers are seen in both.
 """
@@ -23,8 +25,11 @@ from spillway_router.core.confidence import Asked, Token
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, NOISES, Document, exact, generate, numeral, prompt
 
 ANSWERS = Path(__file__).with_name("answers.jsonl.gz")
+FRESH = Path(__file__).with_name("fresh_answers.jsonl.gz")
 FIRST = 100_000
 """Number of the first held-out document; the demo, the tests and the model's own table use documents below it."""
+DOCUMENTS = 1708
+"""Documents of each file; those of the fresh ones follow."""
 FIT_SHARE = 0.6
 _LOOK_ALIKE = str.maketrans("OlSBZ,", "01582.")
 
