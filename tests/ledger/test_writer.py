@@ -21,7 +21,7 @@ from spillway_router.ledger.base import (
 )
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.sqlite import SqliteLedger
-from spillway_router.ledger.writer import LedgerWriter, WriterHealth
+from spillway_router.ledger.writer import FULL_WRITES, LedgerWriter, WriterHealth
 
 WAIT_S = 20
 
@@ -101,6 +101,48 @@ def test_rows_that_wait_for_the_disk_share_one_commit_and_one_callback(ledger: G
 
     asyncio.run(scenario())
     assert ledger.requests(0, 2**62) == 101
+
+
+def test_rows_that_follow_closely_wait_for_those_still_in_flight(ledger: Gate) -> None:
+    async def scenario() -> None:
+        writer = LedgerWriter(ledger, pace_s=3600)
+        writer.in_flight = 2
+        await asyncio.wait_for(writer.submit((row(0),)), WAIT_S)  # nothing went before it
+        early = writer.submit((row(1),))
+        await asyncio.wait_for(asyncio.to_thread(ledger.probe), WAIT_S)  # turns of the loop go by
+        assert not early.done()
+        writer.in_flight = 0
+        last = writer.submit((row(2),))
+        await asyncio.wait_for(asyncio.gather(early, last), WAIT_S)
+        assert ledger.commits == 2
+        assert await writer.close(WAIT_S)
+
+    asyncio.run(scenario())
+
+
+def test_a_hold_takes_waiting_rows_along_and_the_pace_ends_every_wait(ledger: Gate) -> None:
+    async def scenario() -> None:
+        writer = LedgerWriter(ledger, pace_s=3600)
+        writer.in_flight = 5
+        await asyncio.wait_for(writer.submit((row(0),)), WAIT_S)
+        waiting = writer.submit((row(1),))
+        await asyncio.wait_for(writer.submit((entry("reserved", "r2", reserved_nano=1),), urgent=True), WAIT_S)
+        assert waiting.done()
+        assert ledger.commits == 2
+        full = [writer.submit((row(number),)) for number in range(10, 10 + FULL_WRITES)]
+        await asyncio.wait_for(asyncio.gather(*full), WAIT_S)
+        assert ledger.commits == 3
+        behind = writer.submit((row(3),))
+        assert await writer.close(WAIT_S)
+        assert behind.done()
+
+        paced = LedgerWriter(ledger, pace_s=0.02)
+        paced.in_flight = 5
+        for number in range(4, 7):
+            await asyncio.wait_for(paced.submit((row(number),)), WAIT_S)
+        assert await paced.close(WAIT_S)
+
+    asyncio.run(scenario())
 
 
 def test_a_full_queue_refuses_at_once_and_stops_spending(ledger: Gate) -> None:

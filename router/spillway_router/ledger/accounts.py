@@ -14,7 +14,6 @@ Free attempts don't wait for a broken disk: their rows are lost with an alarm (`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -168,12 +167,13 @@ class Accounts:
         """Set the bound aside. When this returns a Hold of a paid attempt, its row is on disk."""
         now = self._now()
         if backend.tariff is None:
+            self._writer.in_flight += 1
             return Hold(facts, backend, why, attempt_no, int(now * 1000))
         if not self._writer.may_spend:
             return HoldRefused("ledger", "paid calls are paused: the ledger can't promise to keep their cost")
         hold = Hold(facts, backend, why, attempt_no, int(now * 1000), bound_nano, stored=True)
         try:
-            reached = await self._writer.submit((self._reserved(hold),), self._cover(hold, now).caps)
+            reached = await self._writer.submit((self._reserved(hold),), self._cover(hold, now).caps, urgent=True)
         except LedgerError as error:
             if isinstance(error, LedgerUnavailableError):
                 self._close(self._released(hold), hold)  # it may be on disk: a commit whose answer was lost
@@ -187,10 +187,12 @@ class Accounts:
             self._state = budget.taken_at_least(self._state, line, start, reached.taken_nano)
             return HoldRefused("budget", _refusal_text(reached, bound_nano))
         self._move(hold, reserved=bound_nano)
+        self._writer.in_flight += 1
         return hold
 
     def release(self, hold: Hold) -> None:
         """Give a hold back whose attempt was never made. Never waits; nothing to do for a free attempt."""
+        self._writer.in_flight -= 1
         if hold.stored:
             self._move(hold, reserved=-hold.reserved_nano)
             self._close(self._released(hold), hold)
@@ -202,6 +204,7 @@ class Accounts:
         `retry` if it ends a hold, and told by the writer's health. None: it could not even be queued.
         """
         entry, amount = self.charge(hold, backend, ended)
+        self._writer.in_flight -= 1
         if hold.stored:
             self._move(hold, reserved=-hold.reserved_nano, spent=amount)
             return amount, self._close(entry, hold)
@@ -215,8 +218,10 @@ class Accounts:
     async def durable(row: Durable | None) -> None:
         """Until the row is on disk, or known to be lost."""
         if row is not None:
-            with contextlib.suppress(LedgerError):
+            try:  # not contextlib.suppress: every request comes here
                 await row
+            except LedgerError:
+                return
 
     def charge(self, hold: Hold, backend: Backend, ended: Ended) -> tuple[Entry, int]:
         """The closing entry of an attempt and its nano-dollars."""

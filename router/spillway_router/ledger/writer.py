@@ -6,8 +6,13 @@
     done      one callback on the loop resolves all futures of the batch         (event loop)
 
 While one commit is on its way to the disk the next batch gathers, so under load a sync is shared by every request that
-waits for it and nothing is delayed on purpose. Writes of one turn of the loop go together: queued one by one, the first
-of them would wake the thread and get a sync of its own, with the others behind it.
+waits for it. Writes of one turn of the loop go together: queued one by one, the first of them would wake the thread and
+get a sync of its own, with the others behind it.
+
+A commit costs as much as twenty rows, so when requests follow each other closely a batch waits for company: until
+`PACE_S` after the batch before it, while attempts that may end soon are `in_flight`. It goes at once if the last batch
+is that long ago, if nobody is left who could join it, if it fills a statement, or if a write of it is `urgent`: a hold,
+whose call has yet to leave. One request at a time therefore never waits for this, and neither does the first of many.
 
 Rules when it can't: above `max_rows` queued rows `submit` raises LedgerFullError at once. After a failed
 write the writer is `degraded`: futures of that batch carry the error, nothing of it is stored, and
@@ -43,6 +48,10 @@ MAX_ROWS = 20_000
 SPARE_ROWS = 20_000
 """Room above the bound for entries that close a hold."""
 MAX_BATCH_WRITES = 1_024
+PACE_S = 0.005
+"""Least time between two batches that might as well be one: 200 syncs per second, which any disk can do."""
+FULL_WRITES = 64
+"""A batch of so many writes waits for no more: what one statement of the SQLite ledger stores."""
 PROBE_EVERY_S = 1.0
 
 
@@ -76,15 +85,23 @@ class LedgerWriter:
         *,
         max_rows: int = MAX_ROWS,
         probe_every_s: float = PROBE_EVERY_S,
+        pace_s: float = PACE_S,
         on_change: Callable[[WriterHealth], None] | None = None,
     ) -> None:
         self._ledger = ledger
         self._max_rows = max_rows
         self._probe_every_s = probe_every_s
+        self._pace_s = pace_s
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
         self._gathered: _Batch = []
+        self._leaving = False
+        """The gathered batch is handed over at the end of this turn of the loop."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._handed_at = -pace_s
+        self.in_flight = 0
+        """Attempts that have begun and have not ended: whose rows may still come. Whoever makes them counts."""
         self._handed_over: deque[_Batch] = deque()
         """What the thread has and did not answer yet, oldest first."""
         self._queued_rows = 0
@@ -118,6 +135,7 @@ class LedgerWriter:
         caps: tuple[Cap, ...] = (),
         *,
         closing: bool = False,
+        urgent: bool = False,
         on_failure: OnFailure | None = None,
     ) -> asyncio.Future[CapReached | None]:
         """Queue entries, stored together under these caps; the future resolves when they are on disk, or with the cap
@@ -126,6 +144,7 @@ class LedgerWriter:
         The future raises EntryRejectedError, EntryConflictError or LedgerUnavailableError; then nothing is stored.
         Raises LedgerFullError or LedgerClosedError at once if they can't be queued. `closing` entries end a hold that
         is stored: they may still be queued when others can't, as they are as many as the calls in flight at most.
+        `urgent` entries take their batch to the disk without waiting for more.
         `on_failure` is called on the loop with the error, whether or not somebody still waits for the future; it costs
         nothing where all goes well, unlike a callback of the future.
         """
@@ -136,13 +155,30 @@ class LedgerWriter:
             raise LedgerFullError(f"{self._queued_rows} ledger rows wait to be written, {self._max_rows} at most")
         future: asyncio.Future[CapReached | None] = self._loop.create_future()
         self._queued_rows += len(entries)
-        if not self._gathered:
-            self._loop.call_soon(self._hand_over)
         self._gathered.append((Write(entries, caps), future, on_failure))
+        if not self._leaving:
+            self._arrange(urgent)
         return future
 
+    def _arrange(self, urgent: bool) -> None:
+        """Let the gathered batch leave with this turn of the loop, or see to it that it leaves later."""
+        if not urgent and self.in_flight > 0 and len(self._gathered) < FULL_WRITES:
+            if self._timer is not None:
+                return
+            wait_s = self._handed_at + self._pace_s - self._loop.time()
+            if wait_s > 0:
+                self._timer = self._loop.call_later(wait_s, self._hand_over)
+                return
+        self._leaving = True
+        self._loop.call_soon(self._hand_over)
+
     def _hand_over(self) -> None:
+        self._leaving = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._gathered:
+            self._handed_at = self._loop.time()
             self._handed_over.append(self._gathered)
             self._queue.put(self._gathered)
             self._gathered = []
@@ -169,24 +205,30 @@ class LedgerWriter:
     def _acknowledge(self, batches: int, batch: _Batch, results: Sequence[_Result]) -> None:
         for _ in range(batches):
             self._handed_over.popleft()
+        rows = stored = 0
         for (write, future, on_failure), result in zip(batch, results, strict=True):
-            rows = len(write.entries)
-            self._queued_rows -= rows
+            rows += len(write.entries)
             if isinstance(result, LedgerError):
-                self._failed_rows += rows
-                if not future.done():  # its request may have been cancelled meanwhile
-                    future.set_exception(result)
-                    if on_failure is not None:
-                        future.exception()  # it is taken care of, even if nobody waits
-                if on_failure is not None:
-                    on_failure(result)
+                self._failed_rows += len(write.entries)
+                self._refuse(future, result, on_failure)
                 continue
             if result is None:
-                self._stored_rows += rows
-            if not future.done():
+                stored += len(write.entries)
+            if not future.done():  # its request may have been cancelled meanwhile
                 future.set_result(result)
+        self._queued_rows -= rows
+        self._stored_rows += stored
         last = results[-1]
         self._turn(str(last) if isinstance(last, LedgerUnavailableError) else None)
+
+    @staticmethod
+    def _refuse(future: asyncio.Future[CapReached | None], error: LedgerError, on_failure: OnFailure | None) -> None:
+        if not future.done():
+            future.set_exception(error)
+            if on_failure is not None:
+                future.exception()  # it is taken care of, even if nobody waits
+        if on_failure is not None:
+            on_failure(error)
 
     def _turn(self, reason: str | None) -> None:
         flipped = (reason is None) != (self._reason is None)
