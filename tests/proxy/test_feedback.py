@@ -54,13 +54,64 @@ def test_a_rating_is_kept_and_shown_per_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "stars"),
+    [
+        *(({"rating": n}, n) for n in range(1, 6)),
+        ({"rating": "Up"}, 5),
+        ({"rating": "bad"}, 1),
+        ({"rating": True}, 5),
+        ({"rating": False}, 1),
+        ({"score": -1, "scale": "thumbs"}, 1),
+        ({"score": 0, "scale": "thumbs"}, 3),
+        ({"score": 1, "scale": "thumbs"}, 5),
+        ({"score": 1.0, "scale": "thumbs"}, 5),
+        ({"score": 0, "scale": "binary"}, 1),
+        ({"score": 1, "scale": "binary"}, 5),
+        ({"score": 4, "scale": "stars"}, 4),
+    ],
+)
+def test_what_clients_mean_by_a_rating(fields: dict[str, Any], stars: int) -> None:
+    async def main() -> None:
+        async with pair(WEAK, STRONG, more=RULE) as (_, _, router):
+            request_id = (await router.chat()).headers["x-request-id"]
+            reply = await rate(router, request_id=request_id, **fields)
+            assert reply.status_code == 200, reply.text
+            kept = router.ledger.feedback.get(request_id)
+            assert kept is not None
+            assert kept.rating == stars
+
+    run(main)
+
+
+def test_a_refused_thumb_is_told_how_to_send_it() -> None:
+    async def main() -> None:
+        async with pair(WEAK, STRONG, more=RULE) as (_, _, router):
+            request_id = (await router.chat()).headers["x-request-id"]
+            message = error_of(await rate(router, request_id=request_id, rating=-1))["message"]
+            assert '"scale": "thumbs"' in message
+            assert router.ledger.feedback.get(request_id) is None
+
+    run(main)
+
+
+@pytest.mark.parametrize(
     ("fields", "status", "param"),
     [
         ({"rating": 1}, 400, "request_id"),
         ({"request_id": "req_unknown", "rating": 1}, 404, "request_id"),
         ({"request_id": "ID"}, 400, "rating"),
         ({"request_id": "ID", "rating": 0}, 400, "rating"),
-        ({"request_id": "ID", "rating": True}, 400, "rating"),
+        ({"request_id": "ID", "rating": -1}, 400, "rating"),
+        ({"request_id": "ID", "rating": 3.5}, 400, "rating"),
+        ({"request_id": "ID", "rating": {"score": 1}}, 400, "rating"),
+        ({"request_id": "ID", "score": 1}, 400, "scale"),
+        ({"request_id": "ID", "score": 1, "scale": "percent"}, 400, "scale"),
+        ({"request_id": "ID", "score": 1, "scale": ["thumbs"]}, 400, "scale"),
+        ({"request_id": "ID", "score": 2, "scale": "thumbs"}, 400, "score"),
+        ({"request_id": "ID", "score": True, "scale": "thumbs"}, 400, "score"),
+        ({"request_id": "ID", "score": -1, "scale": "binary"}, 400, "score"),
+        ({"request_id": "ID", "rating": 1, "score": 1, "scale": "thumbs"}, 400, "score"),
+        ({"request_id": "ID", "rating": 1, "scale": "thumbs"}, 400, "scale"),
         ({"request_id": "ID", "rating": "meh"}, 400, "rating"),
         ({"request_id": "ID", "rating": 3, "reason": "x" * 501}, 400, "reason"),
         ({"request_id": "ID", "rating": 3, "retry": "yes"}, 400, "retry"),

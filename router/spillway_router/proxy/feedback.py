@@ -18,11 +18,11 @@ from spillway_router.proxy.control import RefusedError
 from spillway_router.proxy.desk import Desk
 from spillway_router.proxy.exchange import INFERENCE_ROLES, Admitted, serve
 from spillway_router.proxy.memory import RetainedRequest
+from spillway_router.proxy.rating import FIELDS, RatingError, stars
 from spillway_router.proxy.replies import Lines
 from spillway_router.proxy.services import Services
 
-WORDS = {"up": 5, "good": 5, "down": 1, "bad": 1}
-_FIELDS = frozenset({"request_id", "rating", "reason", "retry"})
+_FIELDS = FIELDS | {"request_id", "reason", "retry"}
 
 
 class _Reply(Client):
@@ -47,8 +47,9 @@ def add_feedback_routes(api: FastAPI, desk: Desk, s: Services) -> None:
 
     @api.post("/v1/feedback")
     async def feedback(request: Request) -> dict[str, Any]:
-        """`{"request_id", "rating": 1 to 5 or "up" or "down", "reason"?: text, "retry"?: true}`: keeps the rating; with
-        `retry` the request is answered again one tier up, for which `retention` must be on."""
+        """`{"request_id", "rating": 1 to 5, "up", "down", true or false, "reason"?: text, "retry"?: true}`: keeps the
+        rating; with `retry` the request is answered again one tier up, for which `retention` must be on. Instead of
+        `rating`: `"score": -1, 0 or 1, "scale": "thumbs"` (or 0 and 1 on `binary`, 1 to 5 on `stars`)."""
         caller = desk.caller(request, INFERENCE_ROLES)
         body = await desk.body(request)
         record, model = _known(s, caller, body)
@@ -126,14 +127,13 @@ def _known(s: Services, caller: Caller, body: dict[str, Any]) -> tuple[RequestRe
 
 
 def _rating(body: dict[str, Any]) -> int | None:
-    value = body.get("rating")
-    if value is None and _flag(body):
-        return None
-    if isinstance(value, str):
-        value = WORDS.get(value.lower())
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 5:
-        raise _bad("'rating' must be a whole number from 1 to 5, or up or down.", "rating")
-    return value
+    try:
+        rating = stars(body)
+    except RatingError as error:
+        raise _bad(str(error), error.param) from None
+    if rating is None and not _flag(body):
+        raise _bad("Send a 'rating': 1 to 5, up, down, true or false; or `retry: true`.", "rating")
+    return rating
 
 
 def _reason(body: dict[str, Any]) -> str:
