@@ -148,7 +148,7 @@ class BacklogRule:
     The defaults are the reference rule. `from_iterations`: R_p from the engine's iterations with more than
     1024 tokens, as the reference table has it; otherwise from TTFTs, all that a router sees. `true_output`:
     KV demand counts each request's real output length; otherwise the running mean. `length_error`
-    multiplies the prompt lengths the rule believes.
+    multiplies the prompt lengths the rule believes. `sees_pace`: the predicted time per token counts, too.
     """
 
     margin: float = 0.85
@@ -156,14 +156,15 @@ class BacklogRule:
     true_output: bool = True
     learn_margin: bool = False
     length_error: float = 1.0
+    sees_pace: bool = True
 
 
 class BacklogPolicy(AlwaysLocal):
     """The router's rule, through the router's functions."""
 
-    def __init__(self, slo_s: float, engine: EngineModel, rule: BacklogRule | None = None) -> None:
+    def __init__(self, slo: Slo, engine: EngineModel, rule: BacklogRule | None = None) -> None:
         self._rule = rule or BacklogRule()
-        self._slo = Slo(ttft_s=slo_s, tpot_s=math.inf)
+        self._slo = slo if self._rule.sees_pace else replace(slo, tpot_s=math.inf)
         self._margin = MarginLearner(start=self._rule.margin) if self._rule.learn_margin else None
         self._predictions: dict[int, Prediction] = {}
         rates = EngineRates(kv_capacity_tokens=engine.kv_capacity_tokens, max_sequences=engine.sequences)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from spillway_router.core.backlog import Slo
+
 from .engine import Engine, EngineModel
 from .policies import Policy
 from .trace import Request
@@ -26,17 +28,27 @@ class Timing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a trace. `ttft_s` holds the local requests' times to the first token, in order of arrival."""
+    """What became of a trace. `ttft_s` holds the local requests' times to the first token, in order of arrival;
+    `tpot_s` beside it the time per token after that one (0 for an answer of one token)."""
 
     requests: int
     cloud: int
     ttft_s: tuple[float, ...]
+    tpot_s: tuple[float, ...]
     busy_s: float
     end_s: float
 
     def missed(self, slo_s: float) -> int:
         """Local requests whose first token came later than `slo_s`."""
         return sum(ttft > slo_s for ttft in self.ttft_s)
+
+    def missed_pace(self, slo_s: float) -> int:
+        """Local requests whose tokens came more than `slo_s` apart on average."""
+        return sum(tpot > slo_s for tpot in self.tpot_s)
+
+    def missed_either(self, slo: Slo) -> int:
+        """Local requests whose first token or whose pace broke the promise."""
+        return sum(t > slo.ttft_s or p > slo.tpot_s for t, p in zip(self.ttft_s, self.tpot_s, strict=True))
 
 
 class _Run:
@@ -49,6 +61,7 @@ class _Run:
         self.next_poll = policy.poll_s
         self.busy_before_s = 0.0
         self.ttft: dict[int, float] = {}
+        self.tpot: dict[int, float] = {}
 
     def next_arrival(self) -> float:
         if self.next_request == len(self.requests):
@@ -84,6 +97,8 @@ class _Run:
             self.ttft[request.number] = end - request.arrival_s
             self.policy.first_token(request, end)
         for request in done.finished:
+            steps = max(1, request.output_tokens - 1)
+            self.tpot[request.number] = (end - request.arrival_s - self.ttft[request.number]) / steps
             self.policy.finished(request, end)
         if self.timing is Timing.ITERATION:
             self.decide_until(end, began=math.inf)
@@ -108,5 +123,6 @@ def simulate(
             now = max(now, arrival)
             continue
         now = run.iterate(now)
-    ttft = tuple(run.ttft[r.number] for r in requests if r.number in run.ttft)
-    return Result(len(requests), len(requests) - len(ttft), ttft, run.engine.busy_s, now)
+    local = [r.number for r in requests if r.number in run.ttft]
+    ttft, tpot = tuple(map(run.ttft.__getitem__, local)), tuple(map(run.tpot.__getitem__, local))
+    return Result(len(requests), len(requests) - len(local), ttft, tpot, run.engine.busy_s, now)

@@ -28,6 +28,7 @@ from loadtests.swarm.samples import Figures, Promise, Sample
 from loadtests.swarm.scenarios import MULTIPLES, PROMISE, SCALE, SCENARIOS, Scale
 from loadtests.swarm.shapes import steady
 from loadtests.swarm.site import GPU_USD_PER_HOUR, Site, site
+from spillway_router.core.backlog import Slo
 
 LOCUST = ROOT / ".venv-loadtest" / "bin" / "locust"
 POLICIES = {"Spillway (auto)": "auto", "always local": "local/demo", "always cloud": "cloud/openai/gpt-oss-20b"}
@@ -218,8 +219,9 @@ def simulated(multiple: float, made: Plan, promise: Promise) -> list[Point]:
     found = []
     for name in RULES:
         contender, model = CONTENDERS[name], EngineModel()
-        result = simulate(requests, contender.make(promise.ttft_s / SCALE, model), model, contender.timing)
-        late = result.missed(promise.ttft_s / SCALE)
+        slo = Slo(promise.ttft_s / SCALE, promise.tpot_s / SCALE)
+        result = simulate(requests, contender.make(slo, model), model, contender.timing)
+        late = result.missed_either(slo)
         share = 1 - late / len(requests) if requests else 0.0
         cloud = result.cloud / max(1, len(requests))
         figures = replace(samples.figures([], promise, 0.0), requests=len(requests), cloud_share=cloud, slo_share=share)

@@ -39,8 +39,15 @@ VIEWS = st.builds(
     prefill_tokens=st.integers(0, 10**6),
     decoding=st.integers(0, 2000),
     kv_tokens=st.integers(0, 10**7),
+    recent_prefill_tokens=st.floats(0, 10**6),
+    window_s=st.floats(0.1, 100),
 )
 SLO = Slo(ttft_s=1.0, tpot_s=0.1)
+
+
+def counts(view: BacklogView) -> BacklogView:
+    """The view without what it remembers of the last seconds."""
+    return replace(view, recent_prefill_tokens=0.0, window_s=2.0)
 
 
 class Account(RuleBasedStateMachine):
@@ -51,6 +58,7 @@ class Account(RuleBasedStateMachine):
         self.backlog = Backlog(EngineRates(), BacklogTuning(max_tickets=8))
         self.open: dict[int, tuple[int, int, bool]] = {}
         self.now = 0.0
+        self.taken = 0
 
     @rule(ticket=st.integers(0, 15), prompt=TOKENS, output=TOKENS, wait=st.floats(0, 10))
     def admit(self, ticket: int, prompt: int, output: int, wait: float) -> None:
@@ -63,6 +71,7 @@ class Account(RuleBasedStateMachine):
         assert counted == (len(self.open) < 8)
         if counted:
             self.open[ticket] = (prompt, output, False)
+            self.taken += prompt
 
     @rule(ticket=st.integers(0, 15), wait=st.floats(0, 10))
     def first_token(self, ticket: int, wait: float) -> None:
@@ -85,12 +94,12 @@ class Account(RuleBasedStateMachine):
     def finish_all(self) -> None:
         for ticket in list(self.open):
             self.finish(ticket, 0.0, None)
-        assert self.backlog.view(self.now) == BacklogView()
+        assert counts(self.backlog.view(self.now)) == BacklogView()
 
     @invariant()
     def account_matches_truth(self) -> None:
         waiting = [p for p, _, had_one in self.open.values() if not had_one]
-        assert self.backlog.view(self.now) == BacklogView(
+        assert counts(self.backlog.view(self.now)) == BacklogView(
             in_flight=len(self.open),
             waiting_first_token=len(waiting),
             prefill_tokens=sum(waiting),
@@ -103,6 +112,12 @@ class Account(RuleBasedStateMachine):
         rates = self.backlog.rates(self.now)
         assert 0 < rates.prefill_tokens_per_s < math.inf
         assert 0 < rates.step_time_s < math.inf
+
+    @invariant()
+    def recent_prompts_are_between_none_and_all(self) -> None:
+        view = self.backlog.view(self.now)
+        assert 0 <= view.recent_prefill_tokens <= self.taken
+        assert view.window_s >= 2
 
 
 TestAccount = Account.TestCase
@@ -119,6 +134,7 @@ def test_more_work_never_predicts_less(view: BacklogView, rates: EngineRates, pr
         predict(view, rates, prompt, out + more),
         predict(replace(view, prefill_tokens=view.prefill_tokens + more), rates, prompt, out),
         predict(replace(view, kv_tokens=view.kv_tokens + more), rates, prompt, out),
+        predict(replace(view, recent_prefill_tokens=view.recent_prefill_tokens + more), rates, prompt, out),
         predict(replace(view, in_flight=view.in_flight + more), rates, prompt, out),
         predict(view, replace(rates, prefill_tokens_per_s=rates.prefill_tokens_per_s / (1 + more)), prompt, out),
     ]
@@ -145,13 +161,16 @@ def test_the_formula_by_hand() -> None:
     rates = EngineRates(10_000, 0.01, 0.001, 100_000, 4)
     view = BacklogView(in_flight=2, waiting_first_token=1, prefill_tokens=4000, decoding=1, kv_tokens=8000)
     prediction = predict(view, rates, 1000, 200)
-    assert prediction.ttft_s == pytest.approx(0.51)
+    pace = 0.013 / (1 - 1000 / 20_000)
+    assert prediction.tpot_s == pytest.approx(pace)
+    assert prediction.ttft_s == pytest.approx(0.5 + pace)
     assert prediction.alone_ttft_s == pytest.approx(0.11)
-    assert prediction.tpot_s == pytest.approx(0.013)
     assert prediction.kv_share == pytest.approx(0.092)
-    # Two requests too many for four slots: each slot frees every 200 tokens x 14 ms.
+    # Over the last 2 s 4000 tokens came in, and 1000 now: of every second the reading takes a quarter.
+    assert predict(replace(view, recent_prefill_tokens=4000), rates, 1000, 200).tpot_s == pytest.approx(0.013 / 0.75)
+    # Two requests too many for four slots: each slot frees every 200 tokens x 14 ms, and a twentieth for the reading.
     full = predict(replace(view, in_flight=5), rates, 1000, 200)
-    assert full.ttft_s == pytest.approx(0.51 + 2 * 200 * 0.014 / 4)
+    assert full.ttft_s == pytest.approx(0.5 + 0.014 / 0.95 * (1 + 2 * 200 / 4))
 
 
 @pytest.mark.parametrize(
@@ -251,6 +270,68 @@ def test_time_per_token_follows_whole_answers() -> None:
     assert backlog.expected_output(max_tokens=7) == 7
 
 
+PACE = EngineRates(10_000, 0.01, 0.0)
+
+
+def test_prompts_taken_in_lately_stretch_the_time_per_token_and_are_forgotten() -> None:
+    backlog = Backlog(PACE)
+    backlog.admit(1, 1000, 100, 0.0)
+    quiet = predict(backlog.view(0.0), backlog.rates(0.0), 0, 100).tpot_s
+    for ticket in range(2, 17):
+        backlog.admit(ticket, 1000, 100, 0.0)
+    view = backlog.view(0.0)
+    assert view.recent_prefill_tokens == 16_000
+    assert view.window_s == pytest.approx(2.4, rel=0.03), "24 prompts of about 1000 tokens at 10,000 tokens/s"
+    busy = predict(view, backlog.rates(0.0), 0, 100).tpot_s
+    assert busy == pytest.approx(0.01 / (1 - 1.6 / view.window_s))
+    assert busy > 2.5 * quiet
+    later = backlog.view(view.window_s)
+    assert later.recent_prefill_tokens == pytest.approx(16_000 / math.e)
+    assert predict(backlog.view(60.0), backlog.rates(60.0), 0, 100).tpot_s == pytest.approx(0.01, rel=1e-6)
+
+
+def test_a_prompt_alone_at_the_engine_slows_nobody() -> None:
+    idle = Backlog(PACE)
+    alone = predict(idle.view(0.0), idle.rates(0.0), 50_000, 100)
+    assert alone.tpot_s == pytest.approx(0.01)
+    idle.admit(1, 100, 100, 0.0)
+    beside = predict(idle.view(0.0), idle.rates(0.0), 50_000, 100)
+    assert overflow_reasons(beside, Slo(100.0, 0.05), 0.85) == ("slo",)
+
+
+def test_more_work_than_the_window_holds_still_gives_a_finite_pace() -> None:
+    flooded = BacklogView(in_flight=50, recent_prefill_tokens=1e9)
+    assert predict(flooded, PACE, 1000, 100).tpot_s == pytest.approx(1.0)
+
+
+def test_the_reading_of_other_prompts_is_not_taken_for_slow_steps() -> None:
+    """Each answer of 100 tokens at 10 ms is held up by four prompts of 1000 tokens: 0.4 s at 10,000 tokens/s."""
+    backlog = Backlog(PACE, BacklogTuning(prior_samples=10_000, ewma_weight=0.001))
+    steps = Backlog(PACE)
+    for number in range(100):
+        start, first = 10.0 * number, 5 * number
+        for each in (backlog, steps):
+            each.admit(first, 1000, 100, start)
+            each.first_token(first, start + 0.1)
+        for other in range(1, 5):
+            backlog.admit(first + other, 1000, 10, start + 0.1 * other)
+            backlog.first_token(first + other, start + 0.1 + 0.1 * other)
+            backlog.finish(first + other, start + 0.1 + 0.1 * other, None)
+        for each in (backlog, steps):
+            each.finish(first, start + 0.1 + 99 * 0.01 + 0.4, 100)
+    assert backlog.rates(1000.0).step_time_s == pytest.approx(0.01, rel=0.02)
+    # The same answers with nobody beside them were slow of their own.
+    assert steps.rates(1000.0).step_time_s == pytest.approx(0.014, rel=0.02)
+
+
+def test_load_from_elsewhere_counts_for_the_pace_while_it_waits() -> None:
+    backlog = Backlog(PACE)
+    backlog.observe_engine(EngineLoad(waiting=10, running=3, kv_usage=0.1), 0.0)
+    view = backlog.view(0.0)
+    assert view.recent_prefill_tokens == view.prefill_tokens == 10 * 1024
+    assert predict(view, PACE, 0, 100).tpot_s == pytest.approx(0.01 / (1 - 1.024 / view.window_s))
+
+
 def test_a_gloomy_belief_is_tried_again_by_one_request_on_an_idle_engine() -> None:
     backlog = Backlog(EngineRates(12_000))
     now = serve(backlog, 40, 4000, 200.0)
@@ -283,12 +364,13 @@ def test_load_from_elsewhere_is_only_what_exceeds_our_own_count() -> None:
     own = backlog.view(0.0)
     backlog.observe_engine(EngineLoad(waiting=4, running=0, kv_usage=0.01), 0.0)
     assert backlog.view(0.0) == own
+    assert own.recent_prefill_tokens == 4 * 1024
     backlog.observe_engine(EngineLoad(waiting=6, running=3, kv_usage=0.5), 1.0)
     seen = backlog.view(1.0)
     assert (seen.in_flight, seen.waiting_first_token, seen.decoding) == (9, 6, 3)
     assert seen.prefill_tokens == 6 * 1024
     assert seen.kv_tokens == 50_000
-    assert backlog.view(6.1) == own, "a sample older than five seconds is dropped"
+    assert counts(backlog.view(6.1)) == counts(own), "a sample older than five seconds is dropped"
 
 
 def test_gauges_that_lag_do_not_bring_ended_requests_back() -> None:
@@ -298,7 +380,7 @@ def test_gauges_that_lag_do_not_bring_ended_requests_back() -> None:
     for ticket in range(5):
         backlog.finish(ticket, 0.5, 1)
     backlog.observe_engine(EngineLoad(waiting=0, running=5, kv_usage=0.0), 0.5)
-    assert backlog.view(0.5) == BacklogView()
+    assert counts(backlog.view(0.5)) == BacklogView()
     backlog.observe_engine(EngineLoad(waiting=0, running=5, kv_usage=0.0), 1.5)
     assert backlog.view(1.5).decoding == 5, "still there a scrape later: somebody else's"
 
@@ -309,7 +391,7 @@ def test_a_scrape_without_figures_drops_the_last_one(load: EngineLoad | None) ->
     backlog.observe_engine(EngineLoad(5, 5, 0.5), 0.0)
     assert backlog.view(0.0).in_flight == 10
     backlog.observe_engine(load, 0.1)
-    assert backlog.view(0.1) == BacklogView()
+    assert counts(backlog.view(0.1)) == BacklogView()
 
 
 def test_rates_measured_elsewhere_and_reported_capacity() -> None:

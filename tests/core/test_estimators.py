@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spillway_router.core.estimators import MarginLearner, OutputLength, TokenEstimator
+from spillway_router.core.estimators import (
+    MarginLearner,
+    OutputLength,
+    PrefillRate,
+    RecentWork,
+    StepScale,
+    TokenEstimator,
+)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
@@ -90,3 +98,47 @@ def test_output_length_follows_the_mean_and_the_request() -> None:
     assert lengths.expect() in (20, 21)
     lengths.observe(-3)
     assert lengths.expect() in (20, 21)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 20), st.floats(0.5, 30)), max_size=50))
+def test_recent_work_is_the_sum_of_what_each_part_has_left(parts: list[tuple[int, float, float]]) -> None:
+    recent = RecentWork()
+    now = 0.0
+    left: list[float] = []
+    for tokens, wait, window in parts:
+        now += wait
+        recent.add(tokens, now, window)
+        left = [old * math.exp(-wait / window) for old in left] + [tokens]
+        assert recent.tokens(now, window) == pytest.approx(sum(left), abs=1e-6)
+    assert recent.tokens(now - 1, 2.0) == recent.tokens(now, 2.0), "a clock that steps back brings nothing back"
+    assert recent.tokens(now + 1e6, 2.0) == 0
+
+
+def test_step_scale_follows_the_steps_and_not_the_reading() -> None:
+    learner = StepScale(0.05)
+    for number in range(200):
+        assert learner.learn(expected_s=1.0, took_s=5.0, reading_s=3.0, now=float(number))
+    assert learner.scale == pytest.approx(2.0, rel=0.01)
+    assert learner.sampled_at == 199.0
+
+
+def test_reading_never_explains_an_answer_away_and_one_stall_moves_little() -> None:
+    learner = StepScale(0.05)
+    learner.learn(expected_s=1.0, took_s=5.0, reading_s=50.0, now=0.0)
+    assert learner.scale == pytest.approx(1.0), "a fifth of its time is left: one second, as expected"
+    learner.learn(expected_s=1.0, took_s=1e9, reading_s=0.0, now=0.0)
+    assert learner.scale == pytest.approx(1.0 + 0.05 * 19)
+    assert not learner.learn(expected_s=0.0, took_s=1.0, reading_s=0.0, now=9.0)
+    assert not learner.learn(expected_s=1.0, took_s=0.0, reading_s=0.0, now=9.0)
+    assert learner.sampled_at == 0.0
+
+
+def test_prefill_rate_takes_long_work_and_leaves_short_work_alone() -> None:
+    rate = PrefillRate(10_000, weight=0.05, prior_samples=1, min_sample_tokens=1024, long_sample_s=0.25)
+    assert not rate.learn(100, 0.02, 0.0)
+    assert not rate.learn(0, 1.0, 0.0)
+    assert rate.sampled_at == -math.inf
+    assert rate.learn(2000, 0.4, 1.0), "enough tokens"
+    assert rate.learn(100, 0.3, 2.0), "took long"
+    assert (rate.tokens_per_s < 10_000, rate.sampled_at) == (True, 2.0)

@@ -16,6 +16,9 @@ from loadtests.simulator.simulate import Timing, simulate
 from loadtests.simulator.table import CONTENDERS, REFERENCE_LOADS, Load, overflow_table
 from loadtests.simulator.trace import Request, load
 
+from spillway_router.core.backlog import Slo
+
+PROMISE = Slo(ttft_s=1.0, tpot_s=math.inf)
 SMALL = EngineModel(batched_tokens=64, sequences=4, kv_capacity_tokens=2000)
 JOBS = st.lists(
     st.tuples(st.floats(0, 2), st.integers(1, 400), st.integers(1, 60)),
@@ -67,6 +70,7 @@ def test_tokens_are_conserved_and_service_is_first_come_first_served(
         steps = request.output_tokens - 1
         decoding = recorder.ended[request.number] - request.arrival_s - ttft
         assert decoding >= steps * (0.0098 + SMALL.overhead_s) - 1e-9
+        assert result.tpot_s[request.number] == pytest.approx(decoding / max(1, steps))
     assert result.busy_s <= result.end_s + 1e-9
 
 
@@ -142,6 +146,23 @@ def test_whole_traces_agree_with_the_reference_and_hold_the_bounds() -> None:
                 assert cell.miss_percent == pytest.approx(cell.reference.miss_percent, abs=0.1)
 
 
+def test_reading_prompts_between_tokens_is_seen_and_kept_within_the_promise_per_token() -> None:
+    """Conversations at twice the trace's rate, 50 ms per token: what is late is late by others' prompts."""
+    load_ = Load("conv", 2.0, 6000)
+    table = overflow_table(["backlog-router-ttft", "backlog-router"], [load_], tpot_slo_s=0.05)
+    blind, seeing = table
+    assert blind.pace_miss_percent > 80
+    assert seeing.pace_miss_percent < 2
+    assert seeing.miss_percent < 0.1
+    assert seeing.cloud_percent < blind.cloud_percent + 3
+
+
+def test_a_promise_per_token_costs_little_where_the_engine_is_not_full() -> None:
+    blind, seeing = overflow_table(["backlog-router-ttft", "backlog-router"], [Load("conv")], tpot_slo_s=0.05)
+    assert seeing.cloud_percent < 5
+    assert seeing.pace_miss_percent < 1 < 10 < blind.pace_miss_percent
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -153,8 +174,8 @@ def test_whole_traces_agree_with_the_reference_and_hold_the_bounds() -> None:
 def test_a_seeded_fault_moves_the_figures(fault: BacklogRule) -> None:
     requests = load("code", limit=2000)
     model = EngineModel()
-    sound = simulate(requests, BacklogPolicy(1.0, model), model)
-    broken = simulate(requests, BacklogPolicy(1.0, model, fault), model)
+    sound = simulate(requests, BacklogPolicy(PROMISE, model), model)
+    broken = simulate(requests, BacklogPolicy(PROMISE, model, fault), model)
     assert sound.missed(1.0) == 0
     assert broken.missed(1.0) / len(broken.ttft_s) > 0.2
     assert broken.cloud < sound.cloud
@@ -164,7 +185,7 @@ def test_ttfts_alone_make_up_for_lengths_believed_too_short() -> None:
     requests = load("code", limit=2000)
     model = EngineModel()
     rule = BacklogRule(from_iterations=False, true_output=False, length_error=0.7)
-    result = simulate(requests, BacklogPolicy(1.0, model, rule), model)
+    result = simulate(requests, BacklogPolicy(PROMISE, model, rule), model)
     assert result.missed(1.0) / len(result.ttft_s) < 0.01
 
 

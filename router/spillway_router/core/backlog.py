@@ -4,16 +4,22 @@ Theory. An engine with continuous batching serves prefill (reading prompts) firs
 rate that hardly depends on who asks: R_p tokens per second. So the time to the first token (TTFT) of a new
 request is the work ahead of it over that rate:
 
-    TTFT = (prompt tokens not yet prefilled + this prompt) / R_p + one engine step + wait for a free sequence
+    TTFT = (prompt tokens not yet prefilled + this prompt) / R_p + one step of now + wait for a free sequence
 
 A request counts as "not yet prefilled" until its first token was seen. Half-read prompts are counted whole:
 too much, the safe side, and R_p is learned with the same count, so the two errors cancel. The wait for a
 free sequence is zero until the engine holds `max_sequences`; from there departures set the pace (Little's
 law): n requests too many leave after n x (output tokens x time per token) / max_sequences.
 
-Time per output token (TPOT) is one decode step, which grows with the sequences that share it:
+Time per output token (TPOT) is one decode step, which grows with the sequences that share it, stretched by the
+prompts that are read in between. With chunked prefill a step that reads a chunk of somebody's prompt gives every
+running answer one token all the same, and lasts as long as the chunk (on an A100 150 ms instead of 12 ms):
 
-    TPOT = step_time + step_time_per_sequence x min(sequences, max_sequences)
+    TPOT = (step_time + step_time_per_sequence x min(sequences, max_sequences)) / (1 - share)
+    share = prompt tokens taken in lately, this one included / (window x R_p)
+
+since the answers move on in what the reading leaves of each second. The window is short, 2 s or two dozen mean
+prompts: an average over whole answers breaks the promise for half of them. A prompt alone delays nobody.
 
 KV memory is taken by prompt plus output for as long as the request runs: share = tokens wanted / capacity.
 
@@ -28,7 +34,8 @@ What is learned, and why it errs on the safe side:
   token, the mean that predicts time without bias, and in which a prefix-cache hit (almost no seconds)
   cannot do much harm. Network and step time stay in the sample and make the engine look slower, never
   faster. Only samples with enough work count; work that left the queue unserved is taken off.
-- Time per token from whole answers, as a scale on the configured step time.
+- Time per token from whole answers, as a scale on the configured step time, less the reading of other prompts
+  meanwhile (tokens / R_p): the prediction adds that of the moment.
 - A belief that has become too gloomy would send everything away and never be corrected. So an idle engine
   without a sample for `relearn_after_s` shows its configured rates again, to one request: the next sees the
   learned rates.
@@ -40,13 +47,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
-from .estimators import EWMA_WEIGHT, OutputLength
+from .estimators import EWMA_WEIGHT, OutputLength, PrefillRate, RecentWork, StepScale
+from .frozen import dataclass
 
 KV_SHARE_LIMIT = 0.9
 """Share of the KV capacity above which a request overflows; vLLM starts to preempt near 1."""
+MOST_PREFILL_SHARE = 0.99
+"""However much was taken in, a decode step gets a hundredth of the engine: predictions stay finite."""
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -103,6 +113,9 @@ class BacklogView:
     decoding: int = 0
     kv_tokens: int = 0
     """KV tokens the requests in flight will hold at their end: prompt plus expected output."""
+    recent_prefill_tokens: float = 0.0
+    """Prompt tokens taken in lately, read or not: a sum that forgets with the time constant `window_s`."""
+    window_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +154,22 @@ class BacklogTuning:
     stale_after_s: float = 5.0
     relearn_after_s: float = 30.0
     max_tickets: int = 16_384
+    window_s: float = 2.0
+    """Seconds over which the prompts taken in are averaged for the time per token..."""
+    window_prompts: float = 24.0
+    """...unless so many prompts of mean length take longer: on a slow engine each of them is a large share."""
 
 
 def predict(view: BacklogView, rates: EngineRates, prompt_tokens: int, expected_output_tokens: int) -> Prediction:
     """What a request of `prompt_tokens` (not in the prefix cache) would see if it were admitted now."""
     step = rates.step_time_s
     sequences = min(view.in_flight + 1, rates.max_sequences)
-    tpot = step + rates.step_time_s_per_sequence * sequences
+    # A prompt with nobody beside it is read before its own answer begins.
+    lately = view.recent_prefill_tokens + (prompt_tokens if view.in_flight else 0)
+    share = min(MOST_PREFILL_SHARE, lately / (view.window_s * rates.prefill_tokens_per_s))
+    tpot = (step + rates.step_time_s_per_sequence * sequences) / (1 - share)
     alone = prompt_tokens / rates.prefill_tokens_per_s + step
-    ttft = alone + view.prefill_tokens / rates.prefill_tokens_per_s
+    ttft = (view.prefill_tokens + prompt_tokens) / rates.prefill_tokens_per_s + tpot
     too_many = view.in_flight + 1 - rates.max_sequences
     if too_many > 0:
         ttft += too_many * expected_output_tokens * tpot / rates.max_sequences
@@ -178,6 +198,7 @@ class _Ticket:
         "expected_tpot_s",
         "first_token_at",
         "kv",
+        "prefilled_before",
         "prompt",
         "work",
     )
@@ -190,6 +211,7 @@ class _Ticket:
         self.admitted_at = now
         self.first_token_at: float | None = None
         self.expected_tpot_s = 0.0
+        self.prefilled_before = 0
 
 
 class Backlog:
@@ -202,26 +224,31 @@ class Backlog:
 
     __slots__ = (
         "_abandoned", "_decoding", "_foreign", "_foreign_at", "_initial", "_kv", "_output", "_peak_in_flight",
-        "_peak_kv", "_peak_waiting", "_prefill", "_prefill_sample_at", "_prefill_tokens_per_s", "_prompt_mean",
-        "_rate_samples", "_rates", "_tickets", "_tpot_sample_at", "_tpot_scale", "_tuning",
+        "_peak_kv", "_peak_waiting", "_prefill", "_prefill_rate", "_prefilled", "_prompt_mean", "_rates", "_recent",
+        "_step_scale", "_tickets", "_tuning",
     )  # fmt: skip
 
     def __init__(self, rates: EngineRates, tuning: BacklogTuning | None = None) -> None:
         self._initial = rates
         self._rates: EngineRates | None = rates
         self._tuning = tuning or BacklogTuning()
-        self._prefill_tokens_per_s = rates.prefill_tokens_per_s
+        self._prefill_rate = PrefillRate(
+            rates.prefill_tokens_per_s,
+            weight=self._tuning.ewma_weight,
+            prior_samples=self._tuning.prior_samples,
+            min_sample_tokens=self._tuning.min_sample_tokens,
+            long_sample_s=self._tuning.long_sample_s,
+        )
         self._tickets: dict[int, _Ticket] = {}
         self._prefill = self._decoding = self._kv = 0
-        self._abandoned = 0
+        self._abandoned = self._prefilled = 0
+        self._recent = RecentWork()
         self._foreign = BacklogView()
         self._foreign_at = -math.inf
         self._peak_in_flight = self._peak_waiting = self._peak_kv = 0
         self._prompt_mean = 1024.0
         self._output = OutputLength()
-        self._rate_samples = 0
-        self._tpot_scale = 1.0
-        self._prefill_sample_at = self._tpot_sample_at = -math.inf
+        self._step_scale = StepScale(self._tuning.ewma_weight)
 
     def admit(self, ticket: int, prompt_tokens: int, expected_output_tokens: int, now: float) -> bool:
         """Counts a request that is about to be sent. False: full, not counted. ValueError: bad input."""
@@ -233,6 +260,7 @@ class Backlog:
         kv = prompt_tokens + expected_output_tokens
         self._kv += kv
         self._tickets[ticket] = _Ticket(prompt_tokens, kv, self._prefill, self._abandoned, now)
+        self._recent.add(prompt_tokens, now, self._window_s())
         self._prompt_mean += EWMA_WEIGHT * (prompt_tokens - self._prompt_mean)
         in_flight = len(self._tickets)
         self._peak_in_flight = max(self._peak_in_flight, in_flight)
@@ -248,11 +276,14 @@ class Backlog:
         entry.first_token_at = now
         self._prefill -= entry.prompt
         self._decoding += 1
+        self._prefilled += entry.prompt
+        entry.prefilled_before = self._prefilled
         entry.expected_tpot_s = self._decode_step_s()
         ttft = max(0.0, now - entry.admitted_at)
         # Work abandoned since admission was never done. Some of it came later than this request: the
         # difference makes the engine look slower, the safe side.
-        self._learn_prefill(entry.work - (self._abandoned - entry.abandoned_before), ttft, now)
+        if self._prefill_rate.learn(entry.work - (self._abandoned - entry.abandoned_before), ttft, now):
+            self._rates = None
         return ttft
 
     def finish(self, ticket: int, now: float, output_tokens: int | None) -> None:
@@ -267,7 +298,11 @@ class Backlog:
         else:
             self._decoding -= 1
             if output_tokens is not None and output_tokens > 1:
-                self._learn_tpot(entry, (now - entry.first_token_at) / (output_tokens - 1), now)
+                # A prompt half read at either end is counted where its reading ends.
+                reading_s = (self._prefilled - entry.prefilled_before) / self._prefill_rate.tokens_per_s
+                expected_s = (output_tokens - 1) * entry.expected_tpot_s
+                if self._step_scale.learn(expected_s, now - entry.first_token_at, reading_s, now):
+                    self._rates = None
         if output_tokens is not None:
             self._output.observe(output_tokens)
 
@@ -275,8 +310,9 @@ class Backlog:
         """The work in flight at `now`, load from elsewhere included while its sample is fresh."""
         in_flight = len(self._tickets)
         waiting = in_flight - self._decoding
+        recent = self._recent.tokens(now, window := self._window_s())
         if now - self._foreign_at > self._tuning.stale_after_s:
-            return BacklogView(in_flight, waiting, self._prefill, self._decoding, self._kv)
+            return BacklogView(in_flight, waiting, self._prefill, self._decoding, self._kv, recent, window)
         other = self._foreign
         return BacklogView(
             in_flight + other.in_flight,
@@ -284,6 +320,8 @@ class Backlog:
             self._prefill + other.prefill_tokens,
             self._decoding + other.decoding,
             self._kv + other.kv_tokens,
+            recent + other.prefill_tokens,
+            window,
         )
 
     def rates(self, now: float) -> EngineRates:
@@ -291,9 +329,9 @@ class Backlog:
         if self._tickets:
             return self._believed()
         rates, initial, oldest = self._believed(), self._initial, now - self._tuning.relearn_after_s
-        if self._prefill_sample_at < oldest and rates.prefill_tokens_per_s < initial.prefill_tokens_per_s:
+        if self._prefill_rate.sampled_at < oldest and rates.prefill_tokens_per_s < initial.prefill_tokens_per_s:
             rates = replace(rates, prefill_tokens_per_s=initial.prefill_tokens_per_s)
-        if self._tpot_sample_at < oldest and self._tpot_scale > 1:
+        if self._step_scale.sampled_at < oldest and self._step_scale.scale > 1:
             rates = replace(
                 rates,
                 step_time_s=initial.step_time_s,
@@ -329,8 +367,8 @@ class Backlog:
         """Takes a rate measured elsewhere (engine counters, a simulator's iterations), in tokens/s."""
         if not 0 < tokens_per_s < math.inf:
             return
-        rate = self._prefill_tokens_per_s
-        self._set_prefill_rate(rate + self._sample_weight() * (tokens_per_s - rate), now)
+        self._prefill_rate.take(tokens_per_s, now)
+        self._rates = None
 
     def observe_capacity(self, kv_capacity_tokens: int, max_sequences: int) -> None:
         """Takes capacities the engine reports of itself once it is up; they replace the configured ones."""
@@ -342,45 +380,17 @@ class Backlog:
         sequences = min(self._decoding, rates.max_sequences)
         return rates.step_time_s + rates.step_time_s_per_sequence * sequences
 
-    def _sample_weight(self) -> float:
-        """1/(prior + n) until that falls to the EWMA's weight: a plain mean first, then a moving one."""
-        self._rate_samples += 1
-        return max(self._tuning.ewma_weight, 1 / (self._tuning.prior_samples + self._rate_samples))
-
-    def _learn_prefill(self, work: int, ttft: float, now: float) -> None:
-        if work <= 0 or ttft <= 0:
-            return
-        believed = 1 / self._prefill_tokens_per_s
-        # Long work by count, by belief or by outcome. The belief's own threshold is half the outcome's, so that an
-        # engine found slow goes on being sampled until the belief is right.
-        long_s = self._tuning.long_sample_s
-        if work < self._tuning.min_sample_tokens and work * believed < long_s / 2 and ttft < long_s:
-            return
-        # One stalled or cached request moves the belief by a bounded step only.
-        seconds_per_token = min(4 * believed, max(believed / 4, ttft / work))
-        believed += self._sample_weight() * (seconds_per_token - believed)
-        self._set_prefill_rate(1 / believed, now)
-
-    def _set_prefill_rate(self, tokens_per_s: float, now: float) -> None:
-        self._prefill_tokens_per_s = tokens_per_s
-        self._prefill_sample_at = now
-        self._rates = None
-
-    def _learn_tpot(self, entry: _Ticket, observed_s: float, now: float) -> None:
-        if observed_s <= 0 or entry.expected_tpot_s <= 0:
-            return
-        ratio = min(20.0, max(0.05, observed_s / entry.expected_tpot_s))
-        self._tpot_sample_at = now
-        self._tpot_scale += self._tuning.ewma_weight * (ratio - self._tpot_scale)
-        self._rates = None
+    def _window_s(self) -> float:
+        tuning = self._tuning
+        return max(tuning.window_s, tuning.window_prompts * self._prompt_mean / self._prefill_rate.tokens_per_s)
 
     def _believed(self) -> EngineRates:
         """The rates learned so far, made when somebody asks: several samples may come in between."""
         if self._rates is not None:
             return self._rates
-        initial, scale = self._initial, self._tpot_scale
+        initial, scale = self._initial, self._step_scale.scale
         self._rates = EngineRates(
-            self._prefill_tokens_per_s,
+            self._prefill_rate.tokens_per_s,
             initial.step_time_s * scale,
             initial.step_time_s_per_sequence * scale,
             initial.kv_capacity_tokens,

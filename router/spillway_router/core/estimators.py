@@ -1,6 +1,6 @@
-"""What the backlog learns from finished work: output lengths, tokens per byte, how far predictions miss.
+"""What the backlog learns from finished work: lengths, speeds, tokens per byte, how far predictions miss.
 
-Each class is a small bounded state with no clock and no I/O: a few floats, O(1) per call. All three err on
+Each class is a small bounded state with no clock and no I/O: a few floats, O(1) per call. All of them err on
 the side of too much work: in the simulator an over-estimate of every prompt's length by 30% holds the
 promise, an under-estimate by 30% breaks it.
 """
@@ -32,6 +32,94 @@ class OutputLength:
         """Expected output tokens, never above the request's own `max_tokens` (None: no cap)."""
         mean = math.ceil(self._mean)
         return mean if max_tokens is None else max(0, min(mean, max_tokens))
+
+
+class PrefillRate:
+    """Prompt tokens an engine reads per second, averaged as seconds per token: the mean without bias for times.
+
+    `prior_samples`: how many samples the start is worth. A sample counts if its work is at least `min_sample_tokens`,
+    or if it took long: `long_sample_s`, or half of that by the present belief.
+    """
+
+    __slots__ = ("_long_s", "_min_tokens", "_prior", "_samples", "_weight", "sampled_at", "tokens_per_s")
+
+    def __init__(
+        self, start: float, *, weight: float, prior_samples: int, min_sample_tokens: int, long_sample_s: float
+    ) -> None:
+        self.tokens_per_s = start
+        self.sampled_at = -math.inf
+        self._weight, self._prior = weight, prior_samples
+        self._min_tokens, self._long_s = min_sample_tokens, long_sample_s
+        self._samples = 0
+
+    def learn(self, work: int, ttft_s: float, now: float) -> bool:
+        """Takes a time to first token and the tokens ahead of it, its own included; False: they say too little."""
+        if work <= 0 or ttft_s <= 0:
+            return False
+        believed = 1 / self.tokens_per_s
+        # Long work by count, by belief or by outcome. The belief's own threshold is half the outcome's, so that an
+        # engine found slow goes on being sampled until the belief is right.
+        if work < self._min_tokens and work * believed < self._long_s / 2 and ttft_s < self._long_s:
+            return False
+        # One stalled or cached request moves the belief by a bounded step only.
+        seconds_per_token = min(4 * believed, max(believed / 4, ttft_s / work))
+        self.tokens_per_s = 1 / (believed + self._sample_weight() * (seconds_per_token - believed))
+        self.sampled_at = now
+        return True
+
+    def take(self, tokens_per_s: float, now: float) -> None:
+        """Takes a rate measured elsewhere, in tokens/s above 0."""
+        self.tokens_per_s += self._sample_weight() * (tokens_per_s - self.tokens_per_s)
+        self.sampled_at = now
+
+    def _sample_weight(self) -> float:
+        """1/(prior + n) until that falls to the EWMA's weight: a plain mean first, then a moving one."""
+        self._samples += 1
+        return max(self._weight, 1 / (self._prior + self._samples))
+
+
+class StepScale:
+    """How many times longer an engine's decode steps are than configured, learned from whole answers."""
+
+    __slots__ = ("_weight", "sampled_at", "scale")
+
+    LEAST_SHARE = 0.2
+    """Of an answer's time, at least this was its own steps: a prefill rate believed too slow can't explain it away."""
+
+    def __init__(self, weight: float) -> None:
+        self.scale = 1.0
+        self.sampled_at = -math.inf
+        self._weight = weight
+
+    def learn(self, expected_s: float, took_s: float, reading_s: float, now: float) -> bool:
+        """Takes an answer's time from its first token to its last, expected and real, and how much of it went into
+        reading other prompts, all in seconds; False: it says nothing."""
+        if took_s <= 0 or expected_s <= 0:
+            return False
+        ratio = max(self.LEAST_SHARE * took_s, took_s - reading_s) / expected_s
+        # One stalled answer moves the belief by a bounded step only.
+        self.scale += self._weight * (min(20.0, max(0.05, ratio)) - self.scale)
+        self.sampled_at = now
+        return True
+
+
+class RecentWork:
+    """Tokens taken in lately: a sum that forgets exponentially. `window_s` is the time constant of each call."""
+
+    __slots__ = ("_at", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = 0.0
+        self._at = 0.0
+
+    def add(self, tokens: int, now: float, window_s: float) -> None:
+        """Takes in `tokens` at `now`."""
+        self._tokens = self.tokens(now, window_s) + tokens
+        self._at = now
+
+    def tokens(self, now: float, window_s: float) -> float:
+        """What is left of them at `now`; a moment before the last one counts as that one."""
+        return self._tokens * math.exp(min(0.0, self._at - now) / window_s) if self._tokens else 0.0
 
 
 class TokenEstimator:
