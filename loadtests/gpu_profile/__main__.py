@@ -1,6 +1,7 @@
 """`python -m loadtests.gpu_profile`: measure an engine on this machine and keep the result, or show what follows.
 
-measure   start `spillway serve` (or take --base-url), measure, write loadtests/gpu_profiles/<hardware>-<model>.json
+measure   start `spillway serve` (or take --base-url), measure, print the part of spillway.yaml that follows; --save
+          keeps the result in server/spillway_server/measured/, where `spillway plan`, `serve` and `up` find it
 settings  print the part of spillway.yaml that follows from a result file
 """
 
@@ -9,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,10 +25,14 @@ from loadtests.bench import machine
 from loadtests.demo.processes import ChildError
 from loadtests.gpu_profile import engine, result
 from loadtests.gpu_profile.engine import Target
-from loadtests.gpu_profile.fit import FitError, Rates, rates
+from loadtests.gpu_profile.fit import FitError, rates
 from loadtests.gpu_profile.probe import TIMEOUT_S, Grid, Probed, ProbeError, Prober
 from spillway_server import hardware as hardware_of
+from spillway_server import measurements, models, profiles
+from spillway_server import settings as settings_of_server
+from spillway_server.measurements import Rates, Subject
 
+_KINDS = (*profiles.PROFILES, profiles.CPU, "other")
 app = typer.Typer(no_args_is_help=True, help=__doc__, add_completion=False)
 
 
@@ -39,19 +44,24 @@ def measure(
         list[str] | None,
         typer.Option(help="A set of vLLM flags, space-separated; repeat to measure several profiles."),
     ] = None,
-    hardware: Annotated[str, typer.Option(help="Name of the hardware; the GPU's own, or the processor's.")] = "",
+    hardware: Annotated[str, typer.Option(help="Name of the engine's hardware, where it is not this machine's.")] = "",
+    kind: Annotated[str, typer.Option(help=f"With --hardware: {', '.join(_KINDS)}.")] = "other",
+    gpus: Annotated[int, typer.Option(help="GPUs that the engine is split over.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
     concurrency: Annotated[str, typer.Option(help="Requests at once, comma-separated.")] = "1,2,4,8,16,32,64",
     context: Annotated[int, typer.Option(help="Longest context to measure, tokens.", min=256)] = 4096,
     output: Annotated[int, typer.Option(help="Output tokens per request.", min=32)] = 96,
     prompts: Annotated[int, typer.Option(help="Long prompts sent together for the prefill rate.", min=1)] = 8,
-    folder: Annotated[Path, typer.Option(help="Where result files are kept.")] = result.FOLDER,
+    save: Annotated[bool, typer.Option("--save", help="Keep the result file.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where result files are kept.")] = measurements.FOLDER,
 ) -> None:
-    """Measure throughput, TTFT and TPOT against concurrency, fit the rates, write the result file."""
+    """Measure throughput, TTFT and TPOT against concurrency, fit the rates, and keep them with --save."""
+    if kind not in _KINDS:
+        raise typer.BadParameter(f"{kind!r} is not one of {', '.join(_KINDS)}", param_hint="--kind")
     console = Console(highlight=False)
     loads = tuple(int(part) for part in concurrency.split(","))
     grid = Grid(loads, context, output, prompts)
-    name = hardware or this_hardware()
+    place_name, place_kind = (hardware, kind) if hardware else this_place(device, gpus)
     try:
         for words in flags or [""]:
             place: AbstractContextManager[Target]
@@ -61,15 +71,18 @@ def measure(
                 else engine.served(model, words.split(), device)
             )
             with place as target:
-                console.print(Text(f"{target.model} on {name}: {' '.join(target.flags) or 'flags not known'}"))
+                subject = Subject(place_name, place_kind, gpus, target.model, quantisation_of(target.model))
+                console.print(Text(f"{target.model} on {place_name}: {' '.join(target.flags) or 'flags not known'}"))
                 probed, found = examine(target, grid, lambda line: console.print(Text(line)))
-            path = result.path_of(name, target.model, folder)
             versions = {"engine": target.version, "spillway": importlib.metadata.version("spillway")}
             moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             run = result.run_of(target.flags, probed, found, moment, machine.describe(), versions)
-            result.add(path, name, target.model, run)
-            console.print(Text(f"written to {path}\n{result.settings_of(result.load(path))}"))
-    except (ChildError, ProbeError, FitError, result.ResultError, httpx.HTTPError) as error:
+            console.print(Text(result.settings_of({"format": 2, **asdict(subject), "runs": [run]})))
+            if save:
+                path = measurements.path_of(subject, folder)
+                result.add(path, subject, run)
+                console.print(Text(f"written to {path}"))
+    except (ChildError, ProbeError, FitError, measurements.ResultError, httpx.HTTPError) as error:
         console.print(Text(f"Not measured: {error}", style="red"))
         raise typer.Exit(1) from error
 
@@ -81,8 +94,8 @@ def settings(
 ) -> None:
     """Print the part of spillway.yaml that follows from a result file."""
     try:
-        typer.echo(result.settings_of(result.load(file), run), nl=False)
-    except (result.ResultError, OSError, IndexError) as error:
+        typer.echo(result.settings_of(measurements.load(file), run), nl=False)
+    except (measurements.ResultError, OSError, IndexError) as error:
         typer.echo(f"No settings: {error}", err=True)
         raise typer.Exit(1) from error
 
@@ -100,13 +113,17 @@ async def _probe(target: Target, grid: Grid, say: Callable[[str], None]) -> Prob
         return await Prober(client, target.model, grid).run(say)
 
 
-def this_hardware() -> str:
-    """The name of this machine's hardware: its GPUs, or its processor and cores."""
-    gpus: Sequence[hardware_of.Gpu] = hardware_of.detect().gpus
-    if gpus:
-        return gpus[0].name if len(gpus) == 1 else f"{len(gpus)}x {gpus[0].name}"
-    told = machine.describe()
-    return f"cpu {told['cpu']} {told['cores']} cores"
+def this_place(device: str, gpus: int) -> tuple[str, str]:
+    """The name of this machine's hardware and its kind: so many of its GPUs, or its processor."""
+    here = hardware_of.detect()
+    here = here.without_gpus() if device == "cpu" else replace(here, gpus=here.gpus[:gpus])
+    return here.title, profiles.of_machine(here).key
+
+
+def quantisation_of(model: str) -> str | None:
+    """How a served model's weights are stored, as far as its name or its files tell."""
+    spec = models.resolve(model, hardware_of.detect(), settings_of_server.hub_cache())
+    return spec.quantisation if isinstance(spec, models.ModelSpec) else None
 
 
 if __name__ == "__main__":

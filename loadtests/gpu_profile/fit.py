@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from spillway_server.measurements import Rates
+
 
 class FitError(ValueError):
     """The timings don't give the rates; the message says which measurement is missing or what is odd."""
@@ -30,20 +32,6 @@ class Decode:
     sequences: int
     kv_tokens: float
     step_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What an engine can do. Tokens/s; seconds; microseconds of the whole engine per token."""
-
-    prefill_tokens_per_s: float
-    step_time_s: float
-    step_time_s_per_sequence: float
-    kv_s_per_token: float
-    best_sequences: int
-    prefill_us: float
-    decode_us: float
-    kv_us: float
 
 
 def rates(prefill_tokens_per_s: float, decodes: Sequence[Decode]) -> Rates:

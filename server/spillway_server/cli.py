@@ -7,14 +7,16 @@ import dataclasses
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 
 from spillway_server import doctor as doctor_checks
-from spillway_server import hardware, launcher, models, plan_table, present, profiles, settings
+from spillway_server import hardware, launcher, measurements, models, plan_table, present, profiles, settings
 from spillway_server.convert.command import convert
 from spillway_server.events import EngineEvent
 from spillway_server.hardware import Gpu, Hardware
@@ -23,11 +25,14 @@ from spillway_server.plan import PlanOptions, make_plan
 from spillway_server.profiles import PROFILES, Profile
 from spillway_server.refusal import Refusal
 from spillway_server.serve import ServeOptions, run_server
+from spillway_server.speed import Speed, speed_of
+from spillway_server.speed import settings as settings_part
 
 _MODEL = typer.Option(help="A directory, a hub name (owner/name), `demo`, or `auto` to choose by hardware.")
 _VLLM_ARG = typer.Option("--vllm-arg", help="An argument for vLLM, such as --vllm-arg=--max-model-len=4096; repeat.")
 _LORA = typer.Option("--lora", help="A LoRA adapter as NAME=DIRECTORY, served under its name; repeat.")
 _JSON = typer.Option("--json", help="Print JSON instead of tables.")
+_SETTINGS = typer.Option("--settings", metavar="BACKEND", help="Print the part of spillway.yaml that follows from it.")
 _DEVICES = typer.Option("--gpus", min=1, max=16, help="GPUs to split the model over.")
 
 
@@ -82,8 +87,10 @@ def plan(
     mean_tokens: Annotated[int, typer.Option(min=1, help="Mean request, prompt and answer, in tokens.")] = MEAN_TOKENS,
     as_json: Annotated[bool, _JSON] = False,
     table: Annotated[bool, typer.Option("--table", help="What fits where: the usual GPUs and models.")] = False,
+    as_settings: Annotated[str, _SETTINGS] = "",
 ) -> None:
-    """Show vLLM's command line for a GPU and a model, with the memory arithmetic behind it. Starts nothing."""
+    """Show vLLM's command line for a GPU and a model, the memory arithmetic behind it, and how fast it is: as measured,
+    else estimated. Starts nothing."""
     if table:
         typer.echo(plan_table.markdown(), nl=False)
         return
@@ -91,7 +98,7 @@ def plan(
     if gpu is None:
         profile = profiles.of_machine(machine)
     elif gpu.lower() == "cpu":
-        machine = Hardware((), machine.cpu_cores, machine.memory_bytes)
+        machine = machine.without_gpus()
         profile = profiles.of_machine(machine)
     elif gpu.lower() in PROFILES:
         profile = PROFILES[gpu.lower()]
@@ -105,10 +112,13 @@ def plan(
         _end_refused(made, as_json)
         return
     command = (*_launcher_words(profile, made.model.location), *made.arguments)
-    if as_json:
-        _print_json(present.plan_json(made, command))
+    speed = speed_of(made, machine, measurements.shipped(), gpus)
+    if as_settings:
+        _print_settings(speed, as_settings, made.max_num_seqs)
+    elif as_json:
+        _print_json(present.plan_json(made, command, speed))
     else:
-        Console().print(present.plan_view(made, command), soft_wrap=True)
+        Console().print(present.plan_view(made, command, speed), soft_wrap=True)
 
 
 def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
@@ -150,7 +160,7 @@ def _sayer(as_json: bool) -> Callable[[str], None]:
 
 def _with_gpu(machine: Hardware, profile: Profile) -> Hardware:
     gpu = Gpu(profile.title, profile.memory_bytes, profile.compute_capability, "")
-    return Hardware((gpu,), machine.cpu_cores, machine.memory_bytes)
+    return replace(machine, gpus=(gpu,))
 
 
 def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
@@ -159,6 +169,16 @@ def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
     if isinstance(engine, Refusal) or engine.is_cpu_build is not profile.is_cpu:
         return ("vllm", "serve", location)
     return engine.command(location)
+
+
+def _print_settings(speed: Speed | None, backend: str, max_sequences: int) -> None:
+    if speed is None:
+        nothing = "nothing like it was measured, and there is no data sheet to estimate from."
+        _end_refused(Refusal(nothing, "Measure it: python -m loadtests.gpu_profile measure --save."), False)
+        return
+    typer.echo(
+        f"# {speed.basis}\n{yaml.safe_dump(settings_part(speed, backend, max_sequences), sort_keys=False)}", nl=False
+    )
 
 
 def _print_json(value: dict[str, Any], indent: int | None = 2) -> None:

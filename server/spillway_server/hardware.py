@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import platform
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +23,31 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """The machine: its GPUs (none is normal), usable cores, memory in bytes, and why GPUs are missing if they are."""
+    """The machine: its GPUs (none is normal), usable cores, memory in bytes, why GPUs are missing if they are, and the
+    processor's name."""
 
     gpus: tuple[Gpu, ...]
     cpu_cores: int
     memory_bytes: int
     gpu_note: str = ""
+    cpu_name: str = ""
+
+    @property
+    def title(self) -> str:
+        """What a figure was measured on: the GPUs, or processor and cores."""
+        if not self.gpus:
+            return f"cpu {self.cpu_name} {self.cpu_cores} cores"
+        return self.gpus[0].name if len(self.gpus) == 1 else f"{len(self.gpus)}x {self.gpus[0].name}"
+
+    def without_gpus(self) -> Hardware:
+        """The same machine, its GPUs left alone."""
+        return replace(self, gpus=())
 
 
 def detect() -> Hardware:
     """Look at this machine. Never raises: a broken or absent NVML gives no GPUs and a note that says why."""
     gpus, note = _gpus()
-    return Hardware(gpus, len(os.sched_getaffinity(0)), _memory_bytes(CGROUP_LIMIT), note)
+    return Hardware(gpus, len(os.sched_getaffinity(0)), _memory_bytes(CGROUP_LIMIT), note, _processor(CPU_INFO))
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], str]:
@@ -77,3 +92,13 @@ def _memory_bytes(limit: Path) -> int:
     except OSError:
         return physical
     return min(physical, int(text)) if text.isdigit() else physical
+
+
+def _processor(info: Path) -> str:
+    """The processor's name as Linux tells it, else its architecture."""
+    try:
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,13 +1,17 @@
-"""What fits where: one line per GPU and model, from the same plans that `serve` runs. Arithmetic, nothing measured."""
+"""What fits where: one line per GPU and model, from the same plans that `serve` runs. Arithmetic; where an engine was
+measured on that GPU, its speed is the measured one and says so."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spillway_server.hardware import Gpu, Hardware
+from spillway_server.measurements import shipped
 from spillway_server.models import TABLE
 from spillway_server.plan import Plan, PlanOptions, make_plan
 from spillway_server.profiles import PROFILES
 from spillway_server.refusal import Refusal
+from spillway_server.speed import speed_of
 
 GPUS = ("t4", "l4", "a100-40", "a100-80", "h100")
 MODELS = (
@@ -16,7 +20,10 @@ MODELS = (
     "RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16",
 )
 _GIB = 1024**3
-_HEAD = "| GPU | model | weights, GiB | KV capacity, tokens | requests that fit | longest request, tokens | flags |"
+_HEAD = (
+    "| GPU | model | weights, GiB | KV capacity, tokens | requests that fit | longest request, tokens "
+    "| prompts, tokens/s | output, tokens/s | speed is | flags |"
+)
 
 
 def markdown(gpus: Sequence[str] = GPUS, models: Sequence[str] = MODELS) -> str:
@@ -30,7 +37,7 @@ def _line(gpu: str, model: str) -> str:
     options = PlanOptions()
     made = make_plan(PROFILES[gpu], TABLE[model], options)
     if isinstance(made, Refusal):
-        return f"| {gpu} | {model} | does not fit: {made.reason} {made.fix} | | | | |"
+        return f"| {gpu} | {model} | does not fit: {made.reason} {made.fix} | | | | | | | |"
     return _fitting(gpu, made, options.mean_tokens)
 
 
@@ -40,5 +47,18 @@ def _fitting(gpu: str, made: Plan, mean_tokens: int) -> str:
     flags = " ".join(made.arguments[made.arguments.index("--max-model-len") :])
     return (
         f"| {gpu} | {made.served_name} | {weights} | {kv:,} | {min(made.max_num_seqs, kv // mean_tokens)} of "
-        f"{mean_tokens} tokens | {made.max_model_len:,} | `{flags}` |"
+        f"{mean_tokens} tokens | {made.max_model_len:,} | {_speed(gpu, made)} | `{flags}` |"
+    )
+
+
+def _speed(gpu: str, made: Plan) -> str:
+    profile = PROFILES[gpu]
+    there = Hardware((Gpu(profile.title, profile.memory_bytes, profile.compute_capability, ""),), 1, 0)
+    found = speed_of(made, there, shipped())
+    if found is None:
+        return "| | not known"
+    rates = found.rates
+    return (
+        f"{rates.prefill_tokens_per_s:,.0f} | {1e6 / rates.decode_us:,.0f} at {rates.best_sequences} at once | "
+        f"{found.origin}"
     )

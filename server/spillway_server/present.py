@@ -15,6 +15,7 @@ from spillway_server.doctor import Check, Verdict
 from spillway_server.memory import Row
 from spillway_server.plan import Plan
 from spillway_server.refusal import Refusal
+from spillway_server.speed import Speed
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 _DIGITS = {"GiB": ",.2f", "KiB": ",.1f"}
@@ -27,8 +28,8 @@ def amount(row: Row) -> str:
     return f"{row.value:{_DIGITS.get(row.unit, ',.0f')}} {row.unit}"
 
 
-def plan_view(plan: Plan, command: tuple[str, ...]) -> RenderableType:
-    """The plan as a table of arithmetic, its warnings and the command line."""
+def plan_view(plan: Plan, command: tuple[str, ...], speed: Speed | None = None) -> RenderableType:
+    """The plan as a table of arithmetic, its speed, its warnings and the command line."""
     table = Table(title=f"{plan.model.location} on {plan.profile.title}", title_justify="left")
     table.add_column("memory")
     table.add_column("amount", justify="right")
@@ -36,15 +37,27 @@ def plan_view(plan: Plan, command: tuple[str, ...]) -> RenderableType:
     for row in plan.rows:
         table.add_row(row.label, amount(row), row.how)
     table.add_row("longest request", f"{plan.max_model_len:,} tokens", "prompt and answer together")
-    parts: list[RenderableType] = [table]
+    parts: list[RenderableType] = [table, speed_view(speed)]
     parts += [f"[yellow]warning[/] {escape(warning)}" for warning in plan.warnings]
     words = " ".join(f"{name}={shlex.quote(value)}" for name, value in plan.env)
     parts += ["", escape(f"{words} {shlex.join(command)}")]
     return Group(*parts)
 
 
-def plan_json(plan: Plan, command: tuple[str, ...]) -> dict[str, Any]:
-    """The plan as plain data."""
+def speed_view(speed: Speed | None) -> RenderableType:
+    """How fast, and how that is known."""
+    if speed is None:
+        return "speed: not known, nothing like it was measured; `python -m loadtests.gpu_profile measure --save` does."
+    table = Table(title=f"speed, {speed.basis}", title_justify="left")
+    for heading in ("speed", "amount", "how"):
+        table.add_column(heading, justify="right" if heading == "amount" else "left")
+    for row in speed.rows():
+        table.add_row(row.label, f"{row.value:,.4g} {row.unit}" if row.value < 1000 else amount(row), row.how)
+    return table
+
+
+def plan_json(plan: Plan, command: tuple[str, ...], speed: Speed | None = None) -> dict[str, Any]:
+    """The plan as plain data; `speed` is null where nothing is known."""
     return {
         "device": {"key": plan.profile.key, "title": plan.profile.title, "memory_bytes": plan.profile.memory_bytes},
         "model": dataclasses.asdict(plan.model),
@@ -55,6 +68,7 @@ def plan_json(plan: Plan, command: tuple[str, ...]) -> dict[str, Any]:
         "kv_tokens": plan.kv_tokens,
         "max_model_len": plan.max_model_len,
         "warnings": list(plan.warnings),
+        "speed": None if speed is None else {**dataclasses.asdict(speed), "work_us": speed.work_us()},
     }
 
 

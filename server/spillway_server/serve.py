@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spillway_server import adapters, firstuse, hardware, models, profiles, settings
+from spillway_server import adapters, firstuse, hardware, measurements, models, profiles, settings
 from spillway_server.engine_client import Address
 from spillway_server.events import EngineEvent
 from spillway_server.launcher import Engine, find_engine
@@ -20,6 +20,7 @@ from spillway_server.lifecycle import Rules
 from spillway_server.models import ModelSpec
 from spillway_server.plan import Plan, PlanOptions, make_plan
 from spillway_server.refusal import Refusal
+from spillway_server.speed import Speed, speed_of
 from spillway_server.supervise import Intervals, Launch, Supervisor
 
 
@@ -48,11 +49,12 @@ class ServeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything decided: the plan, the engine found, what will be launched."""
+    """Everything decided: the plan, the engine found, what will be launched, how fast it is as far as that is known."""
 
     plan: Plan
     engine: Engine
     launch: Launch
+    speed: Speed | None = None
 
 
 def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: None) -> Prepared | Refusal:
@@ -67,7 +69,7 @@ def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: No
     if options.device == "gpu" and not machine.gpus:
         return Refusal(f"no GPU was found: {machine.gpu_note}.", "Leave --device out to use the CPU.")
     if options.device == "cpu" or engine.is_cpu_build:
-        machine = hardware.Hardware((), machine.cpu_cores, machine.memory_bytes, machine.gpu_note)
+        machine = machine.without_gpus()
     elif not machine.gpus:
         return Refusal(
             f"vLLM in {engine.python} is the GPU build and no GPU was found: {machine.gpu_note}.",
@@ -99,6 +101,9 @@ def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: No
         return plan
     for warning in plan.warnings:
         say(f"warning: {warning}")
+    speed = speed_of(plan, machine, measurements.shipped(), options.devices)
+    if speed is not None:
+        say(f"speed: {speed.basis}; reads {speed.rates.prefill_tokens_per_s:,.0f} prompt tokens/s")
     cache = (("VLLM_CACHE_ROOT", str(options.cache_root.absolute())),) if options.cache_root else ()
     host = f"[{options.host}]" if ":" in options.host else options.host
     launch = Launch(
@@ -113,7 +118,7 @@ def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: No
         ),
         log_path=options.log_path,
     )
-    return Prepared(plan, engine, launch)
+    return Prepared(plan, engine, launch, speed)
 
 
 async def run_server(

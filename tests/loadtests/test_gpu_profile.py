@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from loadtests.gpu_profile import engine, result
-from loadtests.gpu_profile.__main__ import app, examine
+from loadtests.gpu_profile.__main__ import app, examine, this_place
 from loadtests.gpu_profile.fit import Decode, FitError, rates, steady_step
 from loadtests.gpu_profile.probe import Grid
 from loadtests.scaleout import sites
 from loadtests.simulator.engine import EngineModel
 from typer.testing import CliRunner
 
-from spillway_router.settings import Settings
+from spillway_server import hardware, measurements
+from spillway_server.measurements import ResultError, Subject
 
 STEP, PER_SEQUENCE, KV = 0.0097, 0.00003, 8.7e-8
 
@@ -78,24 +80,32 @@ def test_the_fake_engines_curve_is_recovered() -> None:
 
 
 def run(flags: list[str], decode_us: float = 178.1) -> dict[str, Any]:
-    found = {"prefill_tokens_per_s": 13500.0, "best_sequences": 64, "prefill_us": 74.1, "decode_us": decode_us}
-    return {"date": "2026-01-01", "flags": flags, "rates": {**found, "kv_us": 0.087}}
+    found = rates(13_500.0, decodes())
+    versions = {"engine": "0.32.0"}
+    return {
+        "date": "2026-01-01",
+        "flags": flags,
+        "versions": versions,
+        "rates": {**asdict(found), "decode_us": decode_us},
+    }
 
 
-def test_settings_follow_from_a_file_and_the_router_takes_them(tmp_path: Path) -> None:
-    path = result.path_of("NVIDIA A100-SXM4 80GB", "org/Model 8B", tmp_path)
+def test_settings_follow_from_a_file_and_runs_of_the_same_flags_replace_each_other(tmp_path: Path) -> None:
+    subject = Subject("NVIDIA A100-SXM4-80GB", "a100-80", 1, "org/Model 8B", None)
+    path = measurements.path_of(subject, tmp_path)
     assert path.name == "nvidia-a100-sxm4-80gb-org-model-8b.json"
-    result.add(path, "NVIDIA A100", "m", run(["--max-num-seqs", "64"]))
-    result.add(path, "NVIDIA A100", "m", run([]))
-    result.add(path, "NVIDIA A100", "m", run([], decode_us=200.5))  # the same flags again: replaced
+    result.add(path, subject, run([]))
+    result.add(path, subject, run(["--max-num-seqs", "48"]))
+    result.add(path, subject, run(["--max-num-seqs", "48"], decode_us=200.5))
     assert len(json.loads(path.read_text())["runs"]) == 2
     shown = CliRunner().invoke(app, ["settings", str(path)])
     assert shown.exit_code == 0
-    taken = Settings.model_validate(yaml.safe_load(shown.stdout))
-    assert str(taken.gpu.work.decode_us) == "200.5"
-    assert (taken.backends[0].prefill_tokens_per_s, taken.backends[0].max_sequences) == (13500.0, 64)
-    with pytest.raises(result.ResultError, match="holds NVIDIA A100"):
-        result.add(path, "L4", "m", run([]))
+    assert shown.stdout.startswith("# measured on NVIDIA A100-SXM4-80GB with org/Model 8B, 2026-01-01")
+    part = yaml.safe_load(shown.stdout)
+    assert part["gpu"]["work"]["decode_us"] == "200.5"
+    assert part["backends"] == [{"name": "local", "prefill_tokens_per_s": 13500.0, "max_sequences": 48}]
+    with pytest.raises(ResultError, match="holds NVIDIA A100"):
+        result.add(path, replace(subject, device="l4"), run([]))
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -106,9 +116,20 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     assert "no result file" in shown.stderr
 
 
-def test_published_results_name_their_hardware_and_give_settings() -> None:
-    for path in result.FOLDER.glob("*.json"):
-        found = result.load(path)
-        assert path == result.path_of(found["hardware"], found["model"])
-        assert all(one["machine"] and one["versions"] and one["loads"] for one in found["runs"])
-        Settings.model_validate(yaml.safe_load(result.settings_of(found)))
+def test_saved_results_are_found_by_hardware_model_and_quantisation(tmp_path: Path) -> None:
+    starter = sites.fake("--scale", "2")
+    with tempfile.TemporaryDirectory() as place, sites.engines(starter, Path(place), ("one",)) as (fake,):
+        words = ["measure", "--base-url", fake.base_url, "--hardware", "NVIDIA L4", "--kind", "l4", "--save"]
+        small = ["--concurrency", "1,4", "--context", "1200", "--output", "64", "--prompts", "2"]
+        done = CliRunner().invoke(app, [*words, *small, "--folder", str(tmp_path), "--flags", "--dtype half"])
+    assert done.exit_code == 0, done.output
+    (found,) = measurements.shipped(tmp_path)
+    assert found.subject == Subject("NVIDIA L4", "l4", 1, "demo", None)
+    assert found.flags == ("--dtype", "half")
+    assert measurements.path_of(found.subject, tmp_path).exists()
+
+
+def test_this_machine_is_named_as_the_plan_names_it() -> None:
+    name, kind = this_place("cpu", 1)
+    assert (name, kind) == (hardware.detect().without_gpus().title, "cpu")
+    assert "cores" in name

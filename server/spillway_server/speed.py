@@ -1,0 +1,126 @@
+"""How fast a planned engine is: as it was measured on such hardware, else estimated from data sheets.
+
+Estimates scale one base: the A100 with an 8B model in 16 bit that this project's overflow rules were simulated with
+(step of 9.8 ms for one sequence and 11.4 ms for 64; 2048 prompt tokens in 150 ms; 128 KiB of KV cache per token read at
+1.5 TB/s). Prefill and what each sequence adds go with dense FP16 FLOPS and parameters; the step with memory bandwidth
+and the weights' bytes; KV reads with bandwidth and the cache's bytes per token. Nothing of an estimate was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from spillway_server import arguments
+from spillway_server.hardware import Hardware
+from spillway_server.measurements import Rates, Run, Subject, best
+from spillway_server.memory import Row, element_bytes
+from spillway_server.plan import Plan
+from spillway_server.profiles import CPU
+
+MEASURED, ESTIMATED = "measured", "estimated"
+SHEETS = MappingProxyType(
+    {
+        "t4": (65, 320),
+        "a10g": (70, 600),
+        "l4": (121, 300),
+        "a100-40": (312, 1555),
+        "a100-80": (312, 2039),
+        "h100": (989, 3350),
+    }
+)
+"""NVIDIA's data sheets: dense FP16 tensor TFLOPS, memory bandwidth in GB/s."""
+_BASE_TFLOPS, _BASE_BANDWIDTH = SHEETS["a100-80"]
+_BASE_PARAMETERS = 8_030_261_248
+_BASE_STEP_S, _BASE_SEQUENCES = 0.0098, 64
+_BASE_SEQUENCE_S = (0.0114 - 0.0098) / 64
+_BASE_PREFILL = 2048 / 0.150
+_BASE_KV_BYTES, _BASE_KV_S = 128 * 1024, 128 * 1024 / 1.5e12
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """An engine's rates, and how they are known: `origin` is measured or estimated, `basis` says on what. `devices`
+    work on each of its steps: GPU time is so many times the engine's."""
+
+    origin: str
+    basis: str
+    rates: Rates
+    devices: int = 1
+
+    def work_us(self) -> dict[str, float]:
+        """b_p, b_d and b_kv in microseconds of one GPU per token, under the names of `gpu.work`."""
+        rates = self.rates
+        each = {"prefill_us": rates.prefill_us, "decode_us": rates.decode_us, "kv_us": rates.kv_us}
+        return {name: round(self.devices * value, 6) for name, value in each.items()}
+
+    def rows(self) -> tuple[Row, ...]:
+        """What to show of it."""
+        rates, work = self.rates, self.work_us()
+        at_best = f"at {rates.best_sequences} sequences at once"
+        return (
+            Row("reading prompts", rates.prefill_tokens_per_s, "tokens/s", "batches full"),
+            Row("one decode step", 1000 * rates.step_time_s, "ms", "a lone sequence, short context"),
+            Row("each further sequence", 1e6 * rates.step_time_s_per_sequence, "µs", "per step"),
+            Row("writing", 1e6 / rates.decode_us if rates.decode_us else 0.0, "tokens/s", f"{at_best}, short context"),
+            Row("b_p", work["prefill_us"], "µs", "GPU time per prompt token"),
+            Row("b_d", work["decode_us"], "µs", "GPU time per output token"),
+            Row("b_kv", work["kv_us"], "µs", "GPU time per token of context that a step reads"),
+        )
+
+
+def subject_of(plan: Plan, machine: Hardware, devices: int) -> Subject:
+    """What a plan would be measured as. The model goes by what vLLM is given where that is a hub name."""
+    model = plan.model.served_name if plan.model.is_local else plan.model.location
+    key = plan.profile.key
+    return Subject(machine.title, key, devices, model, plan.model.quantisation)
+
+
+def speed_of(plan: Plan, machine: Hardware, runs: tuple[Run, ...], devices: int = 1) -> Speed | None:
+    """Measured on such hardware, else estimated; None where neither is possible (an unmeasured CPU, an unknown
+    model)."""
+    wanted = subject_of(plan, machine, devices)
+    found = best(runs, wanted, plan.arguments)
+    if found is None:
+        return estimate(plan, devices)
+    run, differing = found
+    flags = f"other {', '.join(differing)}" if differing else "the same flags"
+    basis = f"measured on {run.subject.hardware}, {run.date[:10]}, vLLM {run.engine_version}, {flags}"
+    return Speed(MEASURED, basis, run.rates, devices)
+
+
+def estimate(plan: Plan, devices: int = 1) -> Speed | None:
+    """Scaled from the base (see the module's docstring); several devices count as one of their sum."""
+    shape, sheet = plan.model.shape, SHEETS.get(plan.profile.key)
+    if shape is None or sheet is None or plan.profile.key == CPU:
+        return None
+    compute = _BASE_TFLOPS / (sheet[0] * devices) * shape.parameters / _BASE_PARAMETERS
+    bandwidth = _BASE_BANDWIDTH / (sheet[1] * devices)
+    flags = arguments.parse(plan.arguments)
+    cache = "auto" if isinstance(flags, str) else arguments.value_of(flags, "--kv-cache-dtype") or "auto"
+    per_token = shape.kv_bytes_per_token(element_bytes(cache, "float16"))
+    step = _BASE_STEP_S * bandwidth * shape.weight_bytes / (2 * _BASE_PARAMETERS)
+    each = _BASE_SEQUENCE_S * compute
+    sequences = min(_BASE_SEQUENCES, plan.max_num_seqs)
+    kv = _BASE_KV_S * bandwidth * per_token / _BASE_KV_BYTES
+    rates = Rates(
+        prefill_tokens_per_s=round(_BASE_PREFILL / compute, 1),
+        step_time_s=round(step, 7),
+        step_time_s_per_sequence=round(each, 8),
+        kv_s_per_token=kv,
+        best_sequences=sequences,
+        prefill_us=round(1e6 * compute / _BASE_PREFILL, 3),
+        decode_us=round(1e6 * (step / sequences + each), 3),
+        kv_us=round(1e6 * kv, 5),
+    )
+    return Speed(
+        ESTIMATED, "estimated from data sheets and a simulated A100; nothing of it was measured", rates, devices
+    )
+
+
+def settings(speed: Speed, backend: str, max_sequences: int) -> dict[str, object]:
+    """The part of spillway.yaml that follows: where the cost report takes b_p, b_d and b_kv from (`gpu.work`), and
+    where the overflow rule starts before it has learned (the backend's rates)."""
+    work = {name: f"{value:f}".rstrip("0").rstrip(".") for name, value in speed.work_us().items()}
+    known = {"prefill_tokens_per_s": speed.rates.prefill_tokens_per_s, "max_sequences": max_sequences}
+    return {"gpu": {"work": work}, "backends": [{"name": backend, **known}]}
