@@ -33,7 +33,8 @@ from spillway_router.core.attribution import WorkCoefficients
 from spillway_router.core.budget import BudgetLine
 from spillway_router.core.model import Backend, Caller, PrivacyVerdict, RequestFacts
 from spillway_router.core.tariff import Tariff, Usage
-from spillway_router.ledger.accounts import Accounts, Ended, Hold, Why
+from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.holds import Ended, Hold, Why
 from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.sqlite import SqliteLedger
 from spillway_router.ledger.writer import LedgerWriter

@@ -17,7 +17,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import date
 from typing import Any, cast
 
@@ -233,7 +232,7 @@ class Runtime:
         return Live(assembly.policy, found, privacy, auth, limits(settings), created, opening, assembly.scoring)
 
     def _stored(self, request_id: str) -> list[Mapping[str, Any]]:
-        return [asdict(entry) for entry in self._ledger.entries_of(request_id)]
+        return [entry._asdict() for entry in self._ledger.entries_of(request_id)]
 
     def _budget_gauges(self) -> list[BudgetGauge]:
         return [

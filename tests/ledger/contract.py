@@ -81,7 +81,7 @@ class LedgerContract:
     def test_the_same_entry_twice_is_stored_once(self, ledger: Ledger) -> None:
         one = entry("charged", "r1", amount_nano=5)
         assert ledger.commit((Write((one,)),)) == [None]
-        assert ledger.commit((Write((one, replace(one), entry("charged", "r2"))), Write((one,)))) == [None, None]
+        assert ledger.commit((Write((one, one._replace(), entry("charged", "r2"))), Write((one,)))) == [None, None]
         assert ledger.entries_of("r1") == (one,)
         assert ledger.entries_of("r2") != ()
         assert ledger.balance("all", "hour", H0) == Balance(5, 0)

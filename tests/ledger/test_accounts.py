@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from tests.core.scenes import GROQ, LOCAL, facts
 
-from spillway_router.core.attribution import WorkCoefficients
+from spillway_router.core.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.budget import BudgetAlert, BudgetLine
 from spillway_router.core.model import Caller
 from spillway_router.core.tariff import Usage
-from spillway_router.ledger.accounts import Accounts, Ended, Hold, HoldRefused, Why
+from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Balance, LedgerUnavailableError, Write, WriteResult
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Why
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans, unknown_charge
 from spillway_router.ledger.sqlite import SqliteLedger
 from spillway_router.ledger.upkeep import Upkeep
@@ -144,7 +145,7 @@ def test_a_local_attempt_has_one_row_and_no_hold(ledger: Disk) -> None:
 
 def test_the_database_has_the_last_word_though_the_state_here_is_stale(ledger: Disk) -> None:
     async def scenario(desk: Desk) -> None:
-        other = unknown_charge(replace(entry_of_groq("else"), reserved_nano=900))
+        other = unknown_charge(entry_of_groq("else")._replace(reserved_nano=900))
         ledger.append((other,))  # another process; nothing here knows of it
         assert desk.accounts.headroom(facts(), GROQ) == 1000
         refused = await desk.hold("r1", 101)
@@ -245,7 +246,7 @@ def test_alerts_are_told_once_whoever_spent(ledger: Disk) -> None:
         desk.accounts.release(hold)
         await desk.held("r2", 600)
         assert len(desk.told) == 1
-        ledger.append((unknown_charge(replace(entry_of_groq("else"), reserved_nano=400)),))
+        ledger.append((unknown_charge(entry_of_groq("else")._replace(reserved_nano=400)),))
         await desk.upkeep.tend()
         assert [alert.at for alert in desk.told] == [Decimal("0.5"), Decimal(1)]
         desk.now[0] += 86_400
@@ -296,3 +297,40 @@ def test_a_router_that_was_taken_for_dead_corrects_the_charge(ledger: Disk) -> N
 
 def entry_of_groq(request_id: str) -> Entry:
     return Entry(kind="reserved", request_id=request_id, attempt_no=1, ts=int(NOON * 1000), backend="groq")
+
+
+def test_a_closing_row_has_every_value_in_its_place(ledger: Disk) -> None:
+    """The row is made by position."""
+
+    async def scenario(desk: Desk) -> None:
+        asked = facts(request_id="req_1", caller=Caller(key_id="k1", tier="gold"), task="code", document=True)
+        hold = await desk.accounts.hold(asked, LOCAL, Why("fallback", ("queue", "slo")), 3, 0)
+        assert isinstance(hold, Hold)
+        await desk.settle(hold, Ended("aborted", Usage(11, 7, 5, 2), confidence=0.5))
+        (row,) = ledger.entries_of("req_1")
+        assert row == Entry(
+            kind="charged",
+            request_id="req_1",
+            attempt_no=3,
+            ts=int(NOON * 1000),
+            backend=LOCAL.name,
+            provider=LOCAL.provider,
+            model=LOCAL.model,
+            local=True,
+            key_id="k1",
+            tier="gold",
+            decision="fallback",
+            reasons="queue,slo",
+            status="aborted",
+            prompt_tokens=11,
+            completion_tokens=7,
+            cached_tokens=5,
+            reasoning_tokens=2,
+            gpu_us=work_share_us(6, 11, 7, WorkCoefficients()),
+            confidence=0.5,
+            task="code",
+            document=True,
+            router_id="me",
+        )
+
+    at_a_desk(ledger, scenario)

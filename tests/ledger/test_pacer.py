@@ -51,7 +51,7 @@ def answered(at: float, confidence: float | None, tokens: int = 10, **changes: o
         prompt_tokens=tokens,
         confidence=confidence,
     )
-    return replace(entry, **changes)  # type: ignore[arg-type]
+    return entry._replace(**changes)  # type: ignore[arg-type]
 
 
 def paid(at: float, usd: float, decision: str = "overflow", **changes: object) -> Entry:
@@ -108,7 +108,7 @@ def test_only_doubtful_answers_count(ledger: Ledger) -> None:
 
 
 def test_a_line_sees_its_own_callers_and_its_own_backend(ledger: Ledger) -> None:
-    rows = [replace(e, key_id="k1" if i % 2 else "k2", tier="free") for i, e in enumerate(yesterday())]
+    rows = [e._replace(key_id="k1" if i % 2 else "k2", tier="free") for i, e in enumerate(yesterday())]
     ledger.append([*rows, paid(TODAY - 60, 0.05, key_id="k1")])
     history = read_history(ledger, TODAY - DAY_S, TODAY, 0.995)
     for scope, price in (("all", 80), ("tier:free", 75), ("tier:paid", 0), ("key:k1", 60), ("backend:openai", 80)):
@@ -120,7 +120,7 @@ def test_a_line_sees_its_own_callers_and_its_own_backend(ledger: Ledger) -> None
 
 
 def test_a_price_applies_only_where_a_paced_budget_covers_the_call(ledger: Ledger) -> None:
-    ledger.append([replace(e, key_id="k1") for e in yesterday()])
+    ledger.append([e._replace(key_id="k1") for e in yesterday()])
     lines = line(usd=0.255, scope="key:k1"), line(usd=0.505, scope="backend:openai")
     made = refreshed(ledger, rules(*lines), now=TODAY)
     nobody, mine = Caller(), Caller(key_id="k1")
@@ -156,7 +156,7 @@ def test_a_month_repeats_yesterday_every_day(ledger: Ledger) -> None:
 
 
 def test_on_a_first_day_the_hours_so_far_stand_in(ledger: Ledger) -> None:
-    ledger.append([replace(e, ts=e.ts + DAY_S * 1000) for e in yesterday()])
+    ledger.append([e._replace(ts=e.ts + DAY_S * 1000) for e in yesterday()])
     made = refreshed(ledger, rules(line(usd=0.505)))  # by noon: 50 offers, half of the budget
     price = threshold_price([pacer.Offer(0, (i + 1) / 100, 0.01) for i in range(50)], 0.2525)
     assert made.price("openai", Caller(), {("all", "day"): 0.5}) == pytest.approx(price)

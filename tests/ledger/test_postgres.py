@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -90,7 +89,7 @@ def test_writes_on_different_scopes_in_opposite_order_dont_block_each_other(post
         for number in range(40):
             holds = [entry("reserved", f"{name}{key}{number}", key_id=key, reserved_nano=2) for key in keys]
             assert with_keys.commit([Write((hold,)) for hold in holds]) == [None, None]
-            done = [replace(hold, kind="charged", reserved_nano=0, amount_nano=1) for hold in holds]
+            done = [hold._replace(kind="charged", reserved_nano=0, amount_nano=1) for hold in holds]
             assert with_keys.commit([Write((charge,)) for charge in done]) == [None, None]
         with_keys.close()
 

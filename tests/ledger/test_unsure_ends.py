@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from tests.ledger.test_accounts import CHEAP, DAY_MS, NOON, Desk, Disk, at_a_des
 
 from spillway_router.core.budget import BudgetLine
 from spillway_router.core.tariff import Usage
-from spillway_router.ledger.accounts import Ended, Hold, HoldRefused
 from spillway_router.ledger.base import Balance, LedgerUnavailableError, Write, WriteResult
+from spillway_router.ledger.holds import Ended, Hold, HoldRefused
 from spillway_router.ledger.reconcile import Bill, reconcile
 from spillway_router.testing import MemoryLedger
 
@@ -123,10 +122,10 @@ def test_a_bill_settles_estimates_and_failures_that_were_billed() -> None:
     ledger = MemoryLedger()
     hold = entry("reserved", "broke", reserved_nano=100)
     ledger.append(
-        (hold, replace(hold, kind="charged", status="aborted", amount_nano=90, prompt_tokens=7, reserved_nano=0))
+        (hold, hold._replace(kind="charged", status="aborted", amount_nano=90, prompt_tokens=7, reserved_nano=0))
     )
     hold = entry("reserved", "failed", reserved_nano=100)
-    ledger.append((hold, replace(hold, kind="released", status="error", reserved_nano=0)))
+    ledger.append((hold, hold._replace(kind="released", status="error", reserved_nano=0)))
     ledger.append((entry("charged", "whole", amount_nano=5, status="ok"),))
     bills = [Bill("broke", 1, 40), Bill("failed", 1, 30), Bill("whole", 1, 5), Bill("whole", 1, 5)]
     done = reconcile(ledger, bills, T0)

@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from spillway_router.core.attribution import WorkCoefficients
 from spillway_router.core.budget import BudgetLine
 from spillway_router.core.tariff import Usage
-from spillway_router.ledger.accounts import Accounts, Ended, Hold, Why
+from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.holds import Ended, Hold, Why
 from spillway_router.ledger.orphans import SILENT_MS
 from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.url import open_ledger

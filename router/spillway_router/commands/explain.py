@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import typer
 
@@ -20,7 +19,7 @@ def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = Fa
     if not entries:
         fail(f"no ledger rows for {request_id}")
     if as_json:
-        typer.echo(json.dumps([asdict(e) for e in entries], indent=2))
+        typer.echo(json.dumps([e._asdict() for e in entries], indent=2))
         return
     for e in entries:
         amount = usd(e.reserved_nano if e.kind == "reserved" else e.amount_nano)

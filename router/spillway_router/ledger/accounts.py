@@ -14,17 +14,14 @@ Free attempts don't wait for a broken disk: their rows are lost with an alarm (`
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
-from typing import Literal
 
 from spillway_router.core import budget, ladder
-from spillway_router.core.attribution import WorkCoefficients, work_share_us
+from spillway_router.core.attribution import WorkCoefficients
 from spillway_router.core.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Backend, DecisionKind, RequestFacts
-from spillway_router.core.tariff import Tariff, Usage, price, usd
+from spillway_router.core.model import Backend, RequestFacts
+from spillway_router.core.tariff import usd
 from spillway_router.ledger.base import (
     Cap,
     CapReached,
@@ -34,7 +31,8 @@ from spillway_router.ledger.base import (
     LedgerFullError,
     LedgerUnavailableError,
 )
-from spillway_router.ledger.entries import Entry, Status
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Rows, Why
 from spillway_router.ledger.orphans import corrected, unknown_charge
 from spillway_router.ledger.writer import LedgerWriter
 
@@ -47,57 +45,11 @@ MOST_OWED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
-    """Under which decision, and for which reasons, an attempt is made."""
-
-    kind: DecisionKind
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """An attempt that may be made: whose it is, and the money set aside for it.
-
-    `reserved_nano` is 0 and `stored` False for attempts at a backend without a price, which need no hold.
-    """
-
-    facts: RequestFacts
-    backend: Backend
-    why: Why
-    attempt_no: int
-    ts: int
-    """Epoch milliseconds; the periods of it bear the cost."""
-    reserved_nano: int = 0
-    stored: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HoldRefused:
-    """No hold: the budget says no (`code` budget) or the ledger can't promise durability (`code` ledger)."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Cover:
     """The budgets that cover a spender: their lines, and these as caps in their current periods."""
 
     keys: tuple[LineKey, ...]
     caps: tuple[Cap, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an attempt ended, for its charge. `usage` None: not known, and a paid attempt is charged its bound."""
-
-    status: Status
-    usage: Usage | None = None
-    billed: bool = True
-    confidence: float | None = None
-    reasons: tuple[str, ...] = ()
-    seconds: float = 0.0
-    """From sending to its end: what a price per second counts."""
 
 
 class Accounts:
@@ -115,9 +67,8 @@ class Accounts:
         self._writer = writer
         self._wall = wall
         self._latest = 0.0
-        self._coefficients = coefficients
         self._on_alert = on_alert
-        self._router_id = router_id
+        self._rows = Rows(router_id, coefficients, wall)
         self._told: set[AlertKey] = set()
         self._state = budget.opening(lines, wall())
         self._alerting = any(line.alert_at for line in lines)
@@ -173,13 +124,13 @@ class Accounts:
             return HoldRefused("ledger", "paid calls are paused: the ledger can't promise to keep their cost")
         hold = Hold(facts, backend, why, attempt_no, int(now * 1000), bound_nano, stored=True)
         try:
-            reached = await self._writer.submit((self._reserved(hold),), self._cover(hold, now).caps, urgent=True)
+            reached = await self._writer.submit((self._rows.reserved(hold),), self._cover(hold, now).caps, urgent=True)
         except LedgerError as error:
             if isinstance(error, LedgerUnavailableError):
-                self._close(self._released(hold), hold)  # it may be on disk: a commit whose answer was lost
+                self._close(self._rows.released(hold), hold)  # it may be on disk: a commit whose answer was lost
             return HoldRefused("ledger", f"paid calls are paused: {error}")
         except BaseException:  # the client left while the row was on its way: close the hold, got there or not
-            self._close(self._released(hold), hold)
+            self._close(self._rows.released(hold), hold)
             raise
         if reached is not None:
             start = reached.cap.start_ms // 1000
@@ -195,7 +146,7 @@ class Accounts:
         self._writer.in_flight -= 1
         if hold.stored:
             self._move(hold, reserved=-hold.reserved_nano)
-            self._close(self._released(hold), hold)
+            self._close(self._rows.released(hold), hold)
 
     def settle(self, hold: Hold, backend: Backend, ended: Ended) -> tuple[int, Durable | None]:
         """Charge the attempt; returns nano-dollars and a future that is done when the row is on disk.
@@ -203,7 +154,8 @@ class Accounts:
         Never waits, so a cleanup may call it. A row that could not be stored is counted in `lost_rows`, or kept for
         `retry` if it ends a hold, and told by the writer's health. None: it could not even be queued.
         """
-        entry, amount = self.charge(hold, backend, ended)
+        entry = self._rows.closing(hold, backend, ended)
+        amount = entry.amount_nano
         self._writer.in_flight -= 1
         if hold.stored:
             self._move(hold, reserved=-hold.reserved_nano, spent=amount)
@@ -223,46 +175,6 @@ class Accounts:
             except LedgerError:
                 return
 
-    def charge(self, hold: Hold, backend: Backend, ended: Ended) -> tuple[Entry, int]:
-        """The closing entry of an attempt and its nano-dollars."""
-        usage = ended.usage
-        amount = gpu_us = 0
-        if backend.tariff is not None and ended.billed:
-            amount = _amount(hold, backend.tariff, backend.longest_s, ended)
-        elif backend.local and usage is not None:
-            gpu_us = work_share_us(
-                usage.uncached_tokens, usage.prompt_tokens, usage.completion_tokens, self._coefficients
-            )
-        known = usage or _NO_USAGE
-        facts, caller = hold.facts, hold.facts.caller
-        closing = Entry(
-            kind="charged" if amount or backend.local or ended.billed else "released",
-            request_id=facts.request_id,
-            attempt_no=hold.attempt_no,
-            ts=int(self._wall() * 1000),
-            backend=backend.name,
-            provider=backend.provider,
-            model=backend.model,
-            local=backend.local,
-            key_id=caller.key_id,
-            tier=caller.tier,
-            decision=hold.why.kind,
-            reasons=",".join(ended.reasons or hold.why.reasons),
-            status=ended.status if usage is not None or not amount else "unknown",
-            prompt_tokens=known.prompt_tokens,
-            completion_tokens=known.completion_tokens,
-            cached_tokens=known.cached_tokens,
-            reasoning_tokens=known.reasoning_tokens,
-            gpu_us=gpu_us,
-            amount_nano=amount,
-            tariff_ref="" if backend.tariff is None else backend.tariff.ref,
-            confidence=ended.confidence,
-            task=facts.task,
-            document=facts.document,
-            router_id=self._router_id,
-        )
-        return closing, amount
-
     def retry(self) -> None:
         """Queue again what ends a hold and could not be stored so far."""
         owed, self._owed = self._owed, {}
@@ -278,34 +190,6 @@ class Accounts:
         """Epoch seconds that never go back, so that a hold and its caps are always of the same period."""
         self._latest = max(self._latest, self._wall())
         return self._latest
-
-    def _reserved(self, hold: Hold) -> Entry:
-        return self._begun("reserved", hold, hold.reserved_nano)
-
-    def _released(self, hold: Hold) -> Entry:
-        return self._begun("released", hold, 0)
-
-    def _begun(self, kind: Literal["reserved", "released"], hold: Hold, reserved_nano: int) -> Entry:
-        backend, caller = hold.backend, hold.facts.caller
-        return Entry(
-            kind=kind,
-            request_id=hold.facts.request_id,
-            attempt_no=hold.attempt_no,
-            ts=hold.ts,
-            backend=backend.name,
-            provider=backend.provider,
-            model=backend.model,
-            local=backend.local,
-            key_id=caller.key_id,
-            tier=caller.tier,
-            decision=hold.why.kind,
-            reasons=",".join(hold.why.reasons),
-            reserved_nano=reserved_nano,
-            tariff_ref="" if backend.tariff is None else backend.tariff.ref,
-            task=hold.facts.task,
-            document=hold.facts.document,
-            router_id=self._router_id,
-        )
 
     def _close(self, entry: Entry, hold: Hold) -> Durable | None:
         """Queue an entry that ends a hold; what can't be stored now is owed."""
@@ -328,7 +212,7 @@ class Accounts:
                 self._close(corrected(entry, hold.reserved_nano), hold)
         elif entry.kind == "charged" and entry.status != "unknown":
             # A cost beyond all numbers, out of a provider's nonsense: the hold ends at its bound.
-            self._close(unknown_charge(self._reserved(hold)), hold)
+            self._close(unknown_charge(self._rows.reserved(hold)), hold)
         else:
             self.lost_rows += 1
 
@@ -366,20 +250,6 @@ class Accounts:
             for alert in budget.alerts(self._state, self._told):
                 self._told.add(alert.key)
                 self._on_alert(alert)
-
-
-_NO_USAGE = Usage(0, 0)
-
-
-def _amount(hold: Hold, tariff: Tariff, longest_s: int, ended: Ended) -> int:
-    """Nano-dollars of a billed attempt: its bound where tokens cost something and nobody knows how many there were."""
-    if ended.usage is None and tariff.by_tokens:
-        return hold.reserved_nano
-    if not tariff.per_second:
-        return price(ended.usage or _NO_USAGE, tariff)
-    # The attempt was cut at `longest_s`; what the clock shows beyond it is our own lateness. Whole milliseconds, up.
-    milliseconds = math.ceil(min(ended.seconds, longest_s) * 1000)
-    return price(ended.usage or _NO_USAGE, tariff, Decimal(milliseconds).scaleb(-3))
 
 
 def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], now: float) -> Mapping[LineKey, LineBalance]:

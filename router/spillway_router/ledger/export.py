@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import TextIO
 
@@ -98,7 +97,7 @@ def export_jsonl(ledger: Ledger, start_ms: int, end_ms: int, out: TextIO) -> int
     """Write the entries of [start, end) as JSON lines, oldest first; returns how many."""
     count = 0
     for entry in ledger.entries_between(start_ms, end_ms):
-        out.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+        out.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
         count += 1
     return count
 

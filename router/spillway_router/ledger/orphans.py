@@ -9,8 +9,6 @@ the real cost.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from spillway_router.ledger.base import Ledger, Write
 from spillway_router.ledger.entries import Entry
 
@@ -21,7 +19,7 @@ SILENT_MS = 30_000
 
 def unknown_charge(hold: Entry) -> Entry:
     """The charge of an orphaned reservation: its bound, dated like the hold, the same whoever writes it."""
-    return replace(hold, kind="charged", status="unknown", amount_nano=hold.reserved_nano, reserved_nano=0)
+    return hold._replace(kind="charged", status="unknown", amount_nano=hold.reserved_nano, reserved_nano=0)
 
 
 def close_orphans(ledger: Ledger, now_ms: int, silent_ms: int = SILENT_MS) -> tuple[Entry, ...]:
@@ -36,4 +34,4 @@ def close_orphans(ledger: Ledger, now_ms: int, silent_ms: int = SILENT_MS) -> tu
 
 def corrected(closing: Entry, bound_nano: int) -> Entry:
     """The adjustment that brings an `unknown` charge of the bound to what `closing` (charged or released) says."""
-    return replace(closing, kind="adjusted", status="unknown", amount_nano=closing.amount_nano - bound_nano)
+    return closing._replace(kind="adjusted", status="unknown", amount_nano=closing.amount_nano - bound_nano)

@@ -46,7 +46,6 @@ from spillway_router.ledger.posting import (
 _REFUSED = (psycopg.IntegrityError, psycopg.DataError, TypeError, ValueError, OverflowError)
 """What the database, the driver and orjson raise for a value that can't be stored."""
 
-_CONFIDENCE = COLUMNS.index("confidence")
 _EntryKey = tuple[str, int, str]
 
 
@@ -108,7 +107,7 @@ def _judge(
         fresh: list[Entry] = []
         result: WriteResult = None
         for entry in write.entries:
-            row, key = _exact(row_of(entry)), entry.key
+            row, key = row_of(entry), entry.key
             had = known.get(key) or mine.get(key)
             if had is None:
                 mine[key] = row
@@ -124,14 +123,6 @@ def _judge(
                 new += mine.values()
         results.append(result)
     return posting, results, new
-
-
-def _exact(row: Row) -> Row:
-    """The row with its confidence as the database gives it back: a float, and no negative zero."""
-    confidence = row[_CONFIDENCE]
-    if confidence is None or (confidence and type(confidence) is float):
-        return row
-    return (*row[:_CONFIDENCE], confidence + 0.0, *row[_CONFIDENCE + 1 :])
 
 
 def _stored_rows(connection: Connection, entries: Iterable[Entry]) -> dict[_EntryKey, Row]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from spillway_router.core.frozen import dataclass
@@ -106,8 +105,7 @@ def _look(ledger: Ledger, bill: Bill, now_ms: int) -> tuple[Reconciled, Entry | 
     if closing.status in _MEASURED:
         return Reconciled(bill, "not unknown"), None
     # Its counts are differences too, and of tokens the bill says nothing.
-    entry = replace(
-        closing,
+    entry = closing._replace(
         kind="adjusted",
         ts=now_ms,
         amount_nano=difference,

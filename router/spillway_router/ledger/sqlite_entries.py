@@ -28,7 +28,7 @@ from spillway_router.ledger.base import (
     Write,
     WriteResult,
 )
-from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, Row, link_of, row_of, stored_row
+from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, link_of, row_of, stored_row
 from spillway_router.ledger.posting import (
     HoldKey,
     OpenHold,
@@ -55,7 +55,6 @@ from spillway_router.ledger.sqlite_file import REFUSED, transaction
 MOST_ROWS = 64
 """Rows of one statement; with 27 columns far below SQLite's 32,766 bound values."""
 _CROWDED_COMMITS = 64
-_CONFIDENCE = COLUMNS.index("confidence")
 
 _Head = tuple[int, bytes]
 
@@ -98,7 +97,7 @@ class EntryStore:
         if self._crowded:
             self._crowded -= 1
             return False
-        head, values = _chained(self._head, [row_of(entry) for entry in entries])
+        head, values = _chained(self._head, entries)
         try:
             self._connection.execute(_insert_sql(len(entries)), values)
         except apsw.ConstraintError:
@@ -144,7 +143,7 @@ class EntryStore:
     def _single(self, head: _Head, write: Write) -> tuple[_Head, WriteResult]:
         new: dict[tuple[str, int, str], Entry] = {}
         for entry in write.entries:
-            row = _exact(row_of(entry))
+            row = row_of(entry)
             known = new.get(entry.key)
             stored = self._connection.execute(STORED, entry.key).fetchone() if known is None else row_of(known)
             if stored is None:
@@ -166,9 +165,8 @@ class EntryStore:
         return (0, GENESIS) if found is None else (found[0], found[1] or GENESIS)
 
     def _insert(self, head: _Head, entries: Sequence[Entry]) -> _Head:
-        rows = [row_of(entry) for entry in entries]
-        for at in range(0, len(rows), MOST_ROWS):
-            part = rows[at : at + MOST_ROWS]
+        for at in range(0, len(entries), MOST_ROWS):
+            part = entries[at : at + MOST_ROWS]
             head, values = _chained(head, part)
             self._connection.execute(_insert_sql(len(part)), values)
         return head
@@ -200,20 +198,12 @@ class EntryStore:
                 self._connection.execute(sql.format(rows=_values(len(part[0]), len(part))), list(chain(*part)))
 
 
-def _exact(row: Row) -> Row:
-    """The row with its confidence as the database gives it back: a float, and no negative zero."""
-    confidence = row[_CONFIDENCE]
-    if confidence is None or (confidence and type(confidence) is float):
-        return row
-    return (*row[:_CONFIDENCE], confidence + 0.0, *row[_CONFIDENCE + 1 :])
-
-
-def _chained(head: _Head, rows: Sequence[Row]) -> tuple[_Head, list[Any]]:
-    """The values to bind for these rows, each with its seq and link, and the new head."""
+def _chained(head: _Head, entries: Sequence[Entry]) -> tuple[_Head, list[Any]]:
+    """The values to bind for these entries, each with its seq and link, and the new head."""
     seq, link = head
     values: list[Any] = []
-    for plain in rows:
-        row = plain if plain[_CONFIDENCE] is None else _exact(plain)
+    for entry in entries:
+        row = row_of(entry)
         seq += 1
         link = link_of(link, row)
         values.append(seq)

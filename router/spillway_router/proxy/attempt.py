@@ -10,8 +10,9 @@ from spillway_router.core.filters import TEMPLATE_TOKENS
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Attempt, Candidate, Doubt, Outcome, RequestFacts
 from spillway_router.core.tariff import Usage, price
-from spillway_router.ledger.accounts import Accounts, Durable, Ended, Hold
+from spillway_router.ledger.accounts import Accounts, Durable
 from spillway_router.ledger.entries import Status
+from spillway_router.ledger.holds import Ended, Hold
 from spillway_router.proxy import wire
 from spillway_router.proxy.facts import ROUTING_FIELDS
 from spillway_router.proxy.services import Channel

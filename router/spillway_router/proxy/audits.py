@@ -28,8 +28,8 @@ from spillway_router.core.extraction import Compared, LocalRead
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Candidate, Outcome
 from spillway_router.core.policy import decide_escalation
-from spillway_router.ledger.accounts import HoldRefused, Why
 from spillway_router.ledger.base import LedgerError
+from spillway_router.ledger.holds import HoldRefused, Why
 from spillway_router.ledger.labels import LabelRecord
 from spillway_router.providers.connection import TransportError
 from spillway_router.providers.logprobs import answer_text

@@ -26,7 +26,7 @@ from spillway_router.core.model import (
 )
 from spillway_router.core.policy import ConfidenceRule, Policy, decide, decide_escalation
 from spillway_router.core.tariff import Usage
-from spillway_router.ledger.accounts import Ended, HoldRefused, Why
+from spillway_router.ledger.holds import Ended, HoldRefused, Why
 from spillway_router.proxy.case import Case, DocumentCase
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.exchange import Admitted, run

@@ -11,7 +11,7 @@ from spillway_router.core.calibration import ANY, Calibration
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.limiter import exhausted_for_s
 from spillway_router.core.model import Attempt, Candidate, Decision, Outcome, Refusal, RequestFacts, RequestRecord
-from spillway_router.ledger.accounts import HoldRefused, Why
+from spillway_router.ledger.holds import HoldRefused, Why
 from spillway_router.proxy.attempt import Call
 from spillway_router.proxy.case import Case
 from spillway_router.proxy.client import Client
