@@ -10,8 +10,8 @@ from spillway_router.config import ConfigError, Mistake
 from spillway_router.core.calibration import Calibration
 from spillway_router.core.policy import Policy
 from spillway_router.documents.cascade import CascadeRules, Thresholds
+from spillway_router.documents.desk import DocumentRules
 from spillway_router.documents.reviews import QueueRules
-from spillway_router.documents.routes import DocumentRules
 from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
 from spillway_router.settings import DocumentsPart, Settings
 

@@ -9,7 +9,12 @@ in which they were ready:
 
 A line goes out whole, at once. After a kill, a half-written last line is cut off and lines that have a result are not
 asked again; those with an error are. `sha256` is that of the input line: where it differs, the output was made from
-another input, and nothing is touched. A document that was on its way at a kill is asked again, and paid again.
+another input, and nothing is touched.
+
+Every line has an idempotency key of its own, made from both files' names, its number and its text. What was on its way
+at a kill the router reads to its end; asked again it gives the same reply, and nothing is paid twice. It keeps such a
+reply for a day, in its memory: a router that was killed too reads, and pays, those lines again. Private lines cost
+nothing, and are read again.
 """
 
 from __future__ import annotations
@@ -18,11 +23,11 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import httpx
 
@@ -31,6 +36,7 @@ MOST_TRIES = 6
 LONGEST_WAIT_S = 60.0
 RETRIED = frozenset({429, 503})
 SHORT_DIGEST = 16
+KEY_DIGITS = 40
 
 
 class BatchError(Exception):
@@ -54,6 +60,11 @@ class Line:
 
     number: int
     text: str
+
+    def key(self, source: Path, target: Path) -> str:
+        """Its idempotency key: the same for every run from this input to this output."""
+        told = f"{source.resolve()}\n{target.resolve()}\n{self.number}\n{self.text}"
+        return f"batch-{hashlib.sha256(told.encode()).hexdigest()[:KEY_DIGITS]}"
 
     @property
     def sha256(self) -> str:
@@ -89,7 +100,8 @@ async def extract_batch(source: Path, target: Path, place: Place, on_row: Callab
     tally.before = len(done)
     try:
         with target.open("ab", buffering=0) as out:
-            async for row in _results((line for line in read_lines(source) if line.number not in done), place):
+            lines = (line for line in read_lines(source) if line.number not in done)
+            async for row in _results(lines, place, lambda line: line.key(source, target)):
                 _write(out, row)
                 tally.add(row)
                 on_row(tally)
@@ -157,7 +169,7 @@ def _write(out: IO[bytes], row: Mapping[str, Any]) -> None:
         data = data[out.write(data) :]
 
 
-async def _results(lines: Iterable[Line], place: Place) -> AsyncIterator[dict[str, Any]]:
+async def _results(lines: Iterable[Line], place: Place, key_of: Callable[[Line], str]) -> AsyncIterator[dict[str, Any]]:
     """Output lines as they are ready, `most_at_once` under way: the next input line is read when one is done."""
     async with asking(place) as ask:
         waiting = iter(lines)
@@ -165,7 +177,7 @@ async def _results(lines: Iterable[Line], place: Place) -> AsyncIterator[dict[st
         try:
             while True:
                 while len(running) < place.most_at_once and (line := next(waiting, None)) is not None:
-                    running.add(asyncio.ensure_future(_one(ask, line)))
+                    running.add(asyncio.ensure_future(_one(ask, line, key_of(line))))
                 if not running:
                     return
                 finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -177,10 +189,14 @@ async def _results(lines: Iterable[Line], place: Place) -> AsyncIterator[dict[st
             await asyncio.gather(*running, return_exceptions=True)
 
 
-Ask = Callable[[Mapping[str, Any]], Any]
+class Ask(Protocol):
+    """Asks a router to read one document: (status, reply or error)."""
+
+    def __call__(self, body: Mapping[str, Any], key: str = "") -> Awaitable[tuple[int, Any]]:
+        """`key`: an idempotency key; "": none."""
 
 
-async def _one(ask: Ask, line: Line) -> dict[str, Any]:
+async def _one(ask: Ask, line: Line, key: str) -> dict[str, Any]:
     row: dict[str, Any] = {"line": line.number, "id": None, "sha256": line.sha256}
     try:
         body = json.loads(line.text)
@@ -189,7 +205,7 @@ async def _one(ask: Ask, line: Line) -> dict[str, Any]:
     if not isinstance(body, dict):
         return row | {"error": {"code": "invalid_json", "message": "this line is no JSON object"}}
     row["id"] = body.pop("id", None)
-    status, told = await ask(body)
+    status, told = await ask(body, key)
     return row | ({"result": told} if status == 200 else {"error": told})
 
 
@@ -204,10 +220,10 @@ async def asking(place: Place) -> AsyncIterator[Ask]:
         base_url=place.url, headers=headers, limits=limits, timeout=httpx.Timeout(place.timeout_s, connect=10.0)
     ) as client:
 
-        async def ask(body: Mapping[str, Any]) -> tuple[int, Any]:
+        async def ask(body: Mapping[str, Any], key: str = "") -> tuple[int, Any]:
             for left in reversed(range(MOST_TRIES)):
                 try:
-                    reply = await client.post(PATH, json=body)
+                    reply = await client.post(PATH, json=body, headers={"idempotency-key": key} if key else None)
                 except httpx.HTTPError as error:
                     return 0, {"code": "unreachable", "message": f"{place.url}: {type(error).__name__} {error}".strip()}
                 if reply.status_code not in RETRIED or not left:

@@ -23,7 +23,6 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from spillway_router import config
 from spillway_router.alerts import AlertHooks, Alerts, Webhook
 from spillway_router.assembly import Assembly, assembled, channels, limits
 from spillway_router.bookkeeping import Bookkeeper, coefficients
@@ -32,6 +31,8 @@ from spillway_router.core.drift import Drift
 from spillway_router.core.tariff import NANO
 from spillway_router.days import Days, utc_day
 from spillway_router.document_rules import document_rules, queue_rules
+from spillway_router.documents.desk import Desk as DocumentDesk
+from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
 from spillway_router.ledger.accounts import Accounts
@@ -107,7 +108,7 @@ class Runtime:
         self._own_keys = OwnKeys(load_catalogue() if catalogue is None else catalogue)
         self.metrics.budgets = self._budget_gauges
         self._live = self._make_live(settings, assembly)
-        self._documents = document_rules(settings, assembly.policy, assembly.scoring.calibration)
+        self._documents = document_rules(settings, assembly.policy, assembly.scoring.for_documents)
         self.services = Services(
             lambda: self._live,
             self.board,
@@ -134,6 +135,7 @@ class Runtime:
             time.time,
             request_ids(time.time, "rev_").__next__,
         )
+        self._repeats = Repeats(clock)
         self.metrics.add(Quality(self._audit_gauges, self._gate_gauges, self._review_gauge))
         self.app: App = build(self._control(version))
         self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
@@ -144,7 +146,8 @@ class Runtime:
         control = build_control(self.services, hooks, version)
         desk = Desk(self.services)
         add_feedback_routes(control, desk, self.services)
-        add_document_routes(control, desk, lambda: self._documents, self.reviews)
+        documents = DocumentDesk(desk, lambda: self._documents, self.reviews, self._repeats)
+        add_document_routes(control, documents)
         return control
 
     @classmethod
@@ -171,6 +174,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Stop in order; the last rows are written."""
+        await self._repeats.stop()
         await self.reviews.stop()
         await self._days.stop()
         await self._watchers.stop()
@@ -187,9 +191,8 @@ class Runtime:
 
     async def reload(self) -> list[str]:
         """Read the configuration again; a bad one changes nothing and its mistakes are returned."""
-        path = self._loaded.path
         try:
-            loaded = config.read(None if path is None else str(path), self._loaded.environment)
+            loaded = self._loaded.again()
             assembly = assembled(loaded, utc_day(time.time()))
             await self._apply(loaded, assembly)
         except ConfigError as error:
@@ -209,7 +212,7 @@ class Runtime:
 
     async def _apply(self, loaded: Loaded, assembly: Assembly) -> None:
         settings = loaded.settings
-        documents = document_rules(settings, assembly.policy, assembly.scoring.calibration)
+        documents = document_rules(settings, assembly.policy, assembly.scoring.for_documents)
         self._loaded, self._assembly = loaded, assembly
         self.board.update([place.backend for place in assembly.places.values()])
         self._accounts.load(self._ledger, [b.line() for b in settings.budgets])

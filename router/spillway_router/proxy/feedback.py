@@ -21,6 +21,7 @@ from spillway_router.proxy.memory import RetainedRequest
 from spillway_router.proxy.rating import FIELDS, RatingError, stars
 from spillway_router.proxy.replies import Lines
 from spillway_router.proxy.services import Services
+from spillway_router.tasks import unless_gone
 
 _FIELDS = FIELDS | {"request_id", "reason", "retry"}
 
@@ -32,7 +33,7 @@ class _Reply(Client):
 
     def __init__(self, retained: RetainedRequest, body: bytes, request_id: str, better_than: str) -> None:
         headers = {**retained.headers, BETTER: better_than}
-        super().__init__(retained.endpoint, headers, cast("Any", None), cast("Any", None), lambda: None)
+        super().__init__(retained.endpoint, headers, *(cast("Any", None),) * 3, lambda: None)
         self.body, self.request_id = body, request_id
         self.status, self.content = 500, b""
 
@@ -89,24 +90,13 @@ async def _better(s: Services, caller: Caller, record: RequestRecord, request: R
 
 async def _served(s: Services, admitted: Admitted, client: _Reply, request: Request) -> None:
     """Answer, but for nobody: who leaves stops the upstream."""
-    answering = asyncio.create_task(serve(s, admitted, client))
-    leaving = asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            client.disconnected = True
-            answering.cancel()
-        await answering
-    finally:
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
+
+    def leave() -> None:
+        client.disconnected = True
+
+    await unless_gone(request.receive, serve(s, admitted, client), leave)
     if client.disconnected:
         raise RefusedError(Refusal(499, "client_left", "The client left."))
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _known(s: Services, caller: Caller, body: dict[str, Any]) -> tuple[RequestRecord, str]:

@@ -7,9 +7,9 @@
     "score": 0, 1       with   "scale": "binary"        1 and 5
     "score": 1 to 5     with   "scale": "stars"         stars
 
-A bare 1 is one star of five, and the best of a pair of thumbs. Who sends it can't be told apart, and guessing wrong turns
-praise into complaint. So a bare number is stars, -1 and 0 among them are refused although they could only be thumbs (who
-sends those sends 1 too, and would be misread), and thumbs say that they are some.
+A bare 1 is one star of five, and the best of a pair of thumbs. Who sends it can't be told apart, and guessing wrong
+turns praise into complaint. So a bare number is stars. A bare -1 or 0 is refused although it could only be a thumb: who
+sends those sends 1 too, and would be misread. Thumbs say that they are some.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def _rated(rating: object) -> int:
     if isinstance(rating, int) and rating in SCALES["stars"]:
         return rating
     if isinstance(rating, int) and rating in (-1, 0):
-        told = f"A 'rating' of {rating} is no number of stars, and 1 would be the fewest of them. Send thumbs as {_THUMBS}."
-        raise RatingError(told, "rating")
+        told = f"A 'rating' of {rating} is no number of stars, and 1 would be the fewest of them."
+        raise RatingError(f"{told} Send thumbs as {_THUMBS}.", "rating")
     told = f"'rating' must be a whole number from 1 to 5 (stars), up, down, true or false. Thumbs: {_THUMBS}."
     raise RatingError(told, "rating")
 

@@ -1,0 +1,85 @@
+"""A batch that is killed and goes on pays for no document twice: router, SQLite, and the bill of a stand-in cloud."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+from loadtests.demo.product import Cloud, cloud
+from loadtests.demo.workload import Job
+from tests.documents.papers import answer
+from tests.documents.test_extract_command import command, rows
+from tests.proxy.harness import LIMIT_S, local, routing, run, settings
+
+from spillway_router.testing import FaultUpstream
+from spillway_server.demo_model.documents import generate
+
+COUNT, BEFORE, AT_ONCE = 12, 4, 3
+PAPERS = [generate(10_000_000 + i, "clean", "letter_en") for i in range(COUNT)]
+"""No parser knows their layout: each is paid."""
+
+
+def bill(standin: Cloud) -> dict[str, Any]:
+    reply = httpx.get(f"{standin.root}/bill", headers={"authorization": f"Bearer {standin.key}"}, trust_env=False)
+    found: dict[str, Any] = reply.raise_for_status().json()
+    return found
+
+
+async def killed(arguments: tuple[str, ...], target: Path, engine: FaultUpstream) -> None:
+    """Run a batch until BEFORE lines are written and AT_ONCE more are on their way, and kill it."""
+    made = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from spillway_router.cli import app; app()", *arguments,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    async with asyncio.timeout(3 * LIMIT_S):
+        while len(engine.seen) < BEFORE + AT_ONCE or len(target.read_bytes().splitlines()) < BEFORE:
+            await asyncio.sleep(0.02)
+    made.kill()
+    await made.wait()
+
+
+def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    chats = [[{"role": "user", "content": f"Biometry report to JSON:\n{paper.text}"}] for paper in PAPERS]
+    source.write_text("".join(json.dumps({"id": i, "messages": chat}) + "\n" for i, chat in enumerate(chats)))
+    jobs = [Job(i, "calm", 0.0, p.text, p.truth, p.noise, private=False, stream=False) for i, p in enumerate(PAPERS)]
+
+    async def main() -> None:
+        gate = asyncio.Event()
+        strong = (
+            f"{{name: strong, provider: groq, model: openai/gpt-oss-120b, base_url: '{standin.url}', "
+            f"api_key: {standin.key}}}"
+        )
+        async with FaultUpstream(answer("none").after(gate)) as engine:
+            engine.script.extend([answer("none")] * BEFORE)
+            async with routing(settings(local(engine), strong), tmp_path) as router:
+                arguments = (
+                    "extract", "--batch", str(source), "--out", str(target), "--url", router.url,
+                    "--concurrency", str(AT_ONCE),
+                )  # fmt: skip
+                await killed(arguments, target, engine)
+                assert bill(standin)["requests"] == BEFORE
+                gate.set()
+                # Nobody waits for them any more, but they are read to their end, and paid once.
+                async with asyncio.timeout(LIMIT_S):
+                    while bill(standin)["requests"] < BEFORE + AT_ONCE:
+                        await asyncio.sleep(0.02)
+                status, out, err = await command(*arguments, "--json")
+                assert status == 0, err
+                assert json.loads(out)["results"] == COUNT - BEFORE
+                found = {row["line"]: row["result"] for row in rows(target)}
+                assert [found[i + 1]["values"] for i in range(COUNT)] == [paper.truth for paper in PAPERS]
+                owed = bill(standin)
+                assert owed["requests"] == COUNT
+                assert len({line["sha256"] for line in owed["lines"]}) == COUNT
+                charges = [e for one in found.values() for e in router.ledger.entries_of(one["id"])]
+                assert sum(e.amount_nano for e in charges if e.kind == "charged") == owed["nano_usd"]
+                assert router.ledger.open_reservations(0, 2**62) == ()
+                assert len(engine.seen) == COUNT
+
+    with cloud(tmp_path, jobs) as standin:
+        run(main)
