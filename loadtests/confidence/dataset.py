@@ -36,12 +36,14 @@ _LOOK_ALIKE = str.maketrans("OlSBZ,", "01582.")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said of one document. `tokens`: text, log-probability, and the best two alternatives."""
+    """What the model said of one document. `tokens`: text, log-probability, and the best two alternatives. `fresh`: of
+    the documents that are for judging alone."""
 
     seed: int
     noise: str
     text: str
     tokens: tuple[Token, ...]
+    fresh: bool = False
 
     @property
     def document(self) -> Document:
@@ -51,15 +53,15 @@ class Answer:
     @property
     def held_out(self) -> bool:
         """Whether it belongs to the part that nothing was fitted on."""
-        return not in_share(str(self.seed), FIT_SHARE, "confidence")
+        return self.fresh or not in_share(str(self.seed), FIT_SHARE, "confidence")
 
 
 def answers(path: Path = ANSWERS) -> Iterator[Answer]:
-    """The answers of the file, in the order of their documents."""
+    """The answers of a file, in the order of their documents."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            yield Answer(HELD_OUT_SEEDS[row["s"]], NOISES[row["n"]], row["t"], _tokens(row))
+            yield Answer(HELD_OUT_SEEDS[row["s"]], NOISES[row["n"]], row["t"], _tokens(row), path == FRESH)
 
 
 def _tokens(row: dict[str, Any]) -> tuple[Token, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
-from loadtests.confidence.dataset import Answer, answers, asked, labelled, legible
+from loadtests.confidence.dataset import FRESH, Answer, answers, asked, labelled, legible
 from loadtests.confidence.trials import Floats, Pool
 from spillway_router.calibration.build import Built, Promise, build
 from spillway_router.calibration.labelled import Labelled
@@ -23,13 +24,14 @@ SHARPENED = 0.4
 @dataclass(frozen=True, slots=True)
 class Held:
     """What was built on the fitting part, and the held-out answers: scores, labels, pool, whether a strong reader gets
-    them right, and the same answers from an engine that has become overconfident."""
+    them right, which are fresh (dataset.py), and the same answers from an engine that has become overconfident."""
 
     built: Built
     calibration: Calibration
     rows: Sequence[Labelled]
     pool: Pool
     strong: Floats
+    fresh: NDArray[np.bool_]
     sharpened: Pool
 
     def score(self, name: str) -> Floats:
@@ -39,7 +41,7 @@ class Held:
 
 def held(limit: int | None = None) -> Held:
     """The experiment on the first `limit` answers (default: all)."""
-    given = list(islice(answers(), limit))
+    given = list(islice(chain(answers(), answers(FRESH)), limit))
     fitting = [labelled(answer) for answer in given if not answer.held_out]
     kept = [answer for answer in given if answer.held_out]
     rows = [labelled(answer) for answer in kept]
@@ -49,7 +51,8 @@ def held(limit: int | None = None) -> Held:
     right = np.array([float(row.right) for row in rows])
     pool = Pool(confidence, right, tuple(row.group for row in rows), tuple(answer.noise for answer in kept))
     strong = np.array([float(legible(answer.document)) for answer in kept])
-    return Held(built, calibration, rows, pool, strong, _sharpened(kept, calibration, pool))
+    fresh = np.array([answer.fresh for answer in kept])
+    return Held(built, calibration, rows, pool, strong, fresh, _sharpened(kept, calibration, pool))
 
 
 def _sharpened(kept: Sequence[Answer], calibration: Calibration, pool: Pool) -> Pool:

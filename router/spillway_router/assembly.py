@@ -11,12 +11,10 @@ from datetime import date
 
 from spillway_router.config import ConfigError, Loaded, Mistake, located, unset
 from spillway_router.core.backlog import EngineRates, Slo
-from spillway_router.core.calibration import ANY, Calibration, CalibrationError
 from spillway_router.core.ladder import Ladder, Rung, rungs_of
 from spillway_router.core.model import Backend
 from spillway_router.core.policy import ConfidenceRule, Policy
 from spillway_router.core.tariff import Tariff, TariffError
-from spillway_router.core.validators import Rule
 from spillway_router.providers import prices
 from spillway_router.providers.base import CatalogueEntry, ProviderError, Target
 from spillway_router.providers.catalogue import (
@@ -30,11 +28,10 @@ from spillway_router.providers.standing import Standing, standing
 from spillway_router.providers.transport import Pool, PoolLimits
 from spillway_router.proxy.replies import naming_lines
 from spillway_router.proxy.services import Channel, Limits, Scoring
+from spillway_router.scoring_rules import fingerprinted, scoring_rules, threshold
 from spillway_router.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 
 CLOUD_KEEPALIVE_S = 30.0
-MOST_LOGPROBS = 20
-"""Alternatives per token that vLLM gives at most."""
 _NO_PRICE = (
     "has no known price for {!r}; add price: {{input_per_million, output_per_million}}, or take in a price list with "
     "`spillway prices import FILE`"
@@ -124,7 +121,8 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         backend = _backend(part, entry, known, None if offer is None else offer.tariff, settings)
         backend = replace(backend, rungs=rungs_of(backend.name, ladder))
         places[part.name] = Place(backend, entry, reach, part.base_url or entry.base_url)
-    scoring = _scoring(settings, places, mistakes, warnings)
+    nearby = {name: place.backend for name, place in places.items() if place.backend.local}
+    scoring = scoring_rules(settings.confidence, fingerprinted(settings.backends, nearby), mistakes, warnings)
     mistakes.extend(_costless(settings, places))
     warnings.extend(_paceless(settings))
     if mistakes:
@@ -141,43 +139,10 @@ def _policy(settings: Settings, places: Mapping[str, Place], scoring: Scoring) -
         {alias: chain for alias, chain in chains.items() if chain},
         Slo(settings.slo.ttft_ms / 1000, settings.slo.tpot_ms / 1000),
         ConfidenceRule(
-            _threshold(settings, scoring.calibration),
+            threshold(settings.confidence, scoring.calibration),
             tuple(n for n in settings.confidence.escalate_to if n in places),
         ),
     )
-
-
-def _scoring(
-    settings: Settings, places: Mapping[str, Place], mistakes: list[Mistake], warnings: list[Mistake]
-) -> Scoring:
-    """How local answers are scored, with the calibration file read; what is wrong with it is added to the lists."""
-    part, where = settings.confidence, "confidence.calibration"
-    calibration = None
-    if part.calibration is not None:
-        try:
-            calibration = Calibration.from_json(part.calibration.expanduser().read_bytes())
-        except OSError as error:
-            told = f"{part.calibration} can't be read ({error.strerror}); make it with `spillway calibrate`"
-            mistakes.append(Mistake(where, 0, told))
-        except CalibrationError as error:
-            mistakes.append(Mistake(where, 0, f"{part.calibration} can't be used: {error}"))
-    served = {place.backend.model for place in places.values() if place.backend.local}
-    if calibration is not None and calibration.key.model not in (ANY, *served):
-        told = f"was made for the model {calibration.key.model!r}, which no local backend serves; it is not used"
-        warnings.append(Mistake(where, 0, told))
-        calibration = None
-    tokens = None if part.hold_tokens == "auto" else part.hold_tokens
-    made_with = None if calibration is None else calibration.made.get("top_logprobs")
-    alternatives = made_with if isinstance(made_with, int) and 2 <= made_with <= MOST_LOGPROBS else part.top_logprobs
-    rules = tuple(Rule(r.field, r.pattern, r.min, r.max, r.in_source) for r in part.rules)
-    return Scoring(calibration, tokens, alternatives, part.audit_share, rules)
-
-
-def _threshold(settings: Settings, calibration: Calibration | None) -> float:
-    """The user's own threshold, else the certified one, else the default."""
-    part = settings.confidence
-    certified = None if calibration is None or "threshold" in part.model_fields_set else calibration.threshold
-    return part.threshold if certified is None else certified
 
 
 def _backend(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,23 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings with what they were read from: the file (None: defaults) and the environment."""
+    """Settings with what they were read from: the file (None: defaults) and the environment. `serving` puts in what
+    is known of the engine that was launched beside the router, after each reading."""
 
     settings: Settings
     path: Path | None
     text: str
     environment: Mapping[str, str]
+    serving: Callable[[Settings], Settings] | None = None
+
+    def served_by(self, serving: Callable[[Settings], Settings]) -> Loaded:
+        """The same with what is known of a launched engine, now and when it is read again."""
+        return replace(self, settings=serving(self.settings), serving=serving)
+
+    def again(self) -> Loaded:
+        """Read anew from the same place. Raises ConfigError."""
+        found = read(None if self.path is None else str(self.path), self.environment)
+        return found if self.serving is None else found.served_by(self.serving)
 
 
 def find(path: str | None, environment: Mapping[str, str] | None = None) -> Path | None:

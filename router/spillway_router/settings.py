@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -11,9 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AnyHttpUrl,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -22,16 +19,14 @@ from pydantic import (
 
 from spillway_router.core.budget import BudgetError, BudgetLine, check_scope
 from spillway_router.core.tariff import NANO, Rates, Step, Tariff, service_of
+from spillway_router.settings_confidence import ConfidencePart, FingerprintPart
+from spillway_router.settings_part import Part as _Part
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 _HTTP_URL = TypeAdapter(AnyHttpUrl)
 
 Money = Annotated[Decimal, Field(ge=0, le=10**9)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerPart(_Part):
@@ -146,6 +141,7 @@ class BackendPart(_Part):
     max_output_tokens: int = Field(4096, ge=1)
     prefill_tokens_per_s: float | None = Field(None, gt=0)
     max_sequences: int | None = Field(None, ge=1)
+    fingerprint: FingerprintPart | None = None
 
 
 class AliasPart(_Part):
@@ -159,45 +155,6 @@ class SloPart(_Part):
 
     ttft_ms: float = Field(2000, gt=0)
     tpot_ms: float = Field(100, gt=0)
-
-
-class RulePart(_Part):
-    """What a value of a JSON answer must keep to: a pattern for all of it, bounds of a number, or that it stands in the
-    request. `field`: a JSON pointer. A value that is null or absent breaks no rule."""
-
-    field: str = Field(pattern=r"^(/[^/]*)+$")
-    pattern: str | None = None
-    min: float | None = None
-    max: float | None = None
-    in_source: bool = False
-
-    @field_validator("pattern")
-    @classmethod
-    def _pattern(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from None
-        return value
-
-
-class ConfidencePart(_Part):
-    """Local answers below the threshold go to the first of `escalate_to`. Empty: no escalation.
-
-    `calibration`: a file of `spillway calibrate`; its certified threshold counts unless `threshold` is set.
-    `hold_tokens`: how many tokens of a stream are held back before it is committed; auto: as many as the TTFT promise
-    leaves time for. `audit_share`: share of local answers that the strongest of `escalate_to` answers again.
-    `top_logprobs`: alternatives per token asked of the engine; a calibration's own number goes first. `rules`: a JSON
-    answer with a value that breaks one is not sure, whatever its log-probabilities.
-    """
-
-    threshold: float = Field(0.8, ge=0, le=1)
-    escalate_to: tuple[str, ...] = ()
-    calibration: Path | None = None
-    hold_tokens: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = "auto"
-    audit_share: float = Field(0.0, ge=0, le=1)
-    top_logprobs: int = Field(2, ge=2, le=5)
-    rules: tuple[RulePart, ...] = ()
 
 
 class RetentionPart(_Part):

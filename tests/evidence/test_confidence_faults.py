@@ -17,7 +17,7 @@ from tests.evidence.results import Circumstances, Measurement, judge
 
 TAKEN = Circumstances("make evidence ONLY=confidence", "2026-01-01T00:00:00Z", {}, {})
 ANSWERS = 1500
-"""The first 300 documents in all five kinds; the full run takes 1,708."""
+"""The first 300 documents in all five kinds; the full run takes 3,416."""
 
 
 @pytest.fixture(scope="module")

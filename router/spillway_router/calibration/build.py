@@ -9,6 +9,7 @@ make it steadier. What the report says of the calibration is judged on the secon
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -86,9 +87,30 @@ def build(rows: Sequence[Labelled], key: Key, promise: Promise, made: Mapping[st
         "stages": [stage_json(stage) for stage in _prefix_stages(fitting)],
         "value": None if value is None else stage_json(value),
         "reference": [round(float(q), 6) for q in np.quantile(found, np.linspace(0, 1, QUANTILES))],
-        "made": {**made, "fitted_on": len(fitting), "certified_on": len(held), "model": fitted.chosen},
+        "made": {
+            **made,
+            **_alternatives(rows),
+            "fitted_on": len(fitting),
+            "certified_on": len(held),
+            "model": fitted.chosen,
+        },
     }
     return Built(data, fitted, certified, held, judged)
+
+
+def _alternatives(rows: Sequence[Labelled]) -> dict[str, int]:
+    """How many alternatives per token the labelled scores were made of: the router then asks for as many.
+
+    Raises FitError where answers differ in it: their scores of alternatives mean different things.
+    """
+    known = Counter(row.alternatives for row in rows if row.alternatives)
+    if not known:
+        return {}
+    (most, count), total = known.most_common(1)[0], known.total()
+    if count < total - total // 20:
+        told = ", ".join(f"{n} with {k}" for k, n in sorted(known.items()))
+        raise FitError(f"the answers have different numbers of alternatives per token ({told}): calibrate them apart")
+    return {"top_logprobs": most}
 
 
 def _steadied(fitted: Fitted, held: Sequence[Labelled]) -> Stage:

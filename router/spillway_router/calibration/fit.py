@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from spillway_router.calibration.curves import bagged
 from spillway_router.core.calibration import Calibration, Curve, Stage, Tree
+from spillway_router.core.self_check import QUESTIONS
 
 Floats = NDArray[np.float64]
 OUTER, INNER = 5, 3
@@ -63,7 +64,8 @@ class Fitted:
 
 
 def table(rows: Sequence[tuple[Mapping[str, float], bool, str]], names: Sequence[str] | None = None) -> Table:
-    """Scores, labels and groups as arrays. Without `names`: all scores that at least half of the rows have.
+    """Scores, labels and groups as arrays. Without `names`: all scores that at least half of the rows have, and those
+    of a second look, which few answers need, from FEWEST rows on.
 
     Raises FitError where there are too few rows, or only right or only wrong ones.
     """
@@ -76,7 +78,8 @@ def table(rows: Sequence[tuple[Mapping[str, float], bool, str]], names: Sequence
         for scores, _, _ in rows:
             for name in scores:
                 count[name] = count.get(name, 0) + 1
-        names = sorted(name for name, held in count.items() if 2 * held >= len(rows))
+        fewest = {name: FEWEST if name in QUESTIONS else len(rows) / 2 for name in count}
+        names = sorted(name for name, held in count.items() if held >= fewest[name])
     x = np.array([[scores.get(name, np.nan) for name in names] for scores, _, _ in rows], dtype=np.float64)
     _, groups = np.unique(np.array([group for _, _, group in rows]), return_inverse=True)
     return Table(tuple(names), x, np.array([float(good) for _, good, _ in rows]), groups.astype(np.int64))

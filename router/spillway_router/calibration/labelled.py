@@ -7,7 +7,8 @@
 
 Optional in both: `group` (rows of one document, customer or day: never split between fitting and certifying; default:
 every row its own), `values` ({pointer: right?}, labels of single fields), `prefixes` ({"16": {scores}}; made from the
-tokens where they are given).
+tokens where they are given), `self_check` ({"p_true": 0.9} or {"stated": 0.8}: what the engine said of its own answer,
+as the request's record tells it; only where the router asked, or the certificate is one for another traffic).
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spillway_router.core.confidence import Asked, PrefixScore, Token, judge, value_scores
+from spillway_router.core.self_check import QUESTIONS
 
 PREFIXES = (1, 4, 16, 64)
 BUCKETS = 2**32
@@ -32,13 +34,14 @@ class LabelError(Exception):
 @dataclass(frozen=True, slots=True)
 class Labelled:
     """One answer: its scores, whether it was right, and scores of its first k tokens and of its values, the latter
-    with a label each."""
+    with a label each. `alternatives`: per token, that the scores were made of; 0 where it isn't known."""
 
     scores: Mapping[str, float]
     right: bool
     group: str
     prefixes: Mapping[int, Mapping[str, float]]
     values: tuple[tuple[Mapping[str, float], bool], ...]
+    alternatives: int = 0
 
 
 def read(lines: Iterable[str]) -> Iterator[Labelled]:
@@ -68,12 +71,22 @@ def _row(data: Mapping[str, Any], number: int) -> Labelled | None:
     if "scores" in data:
         scores = _finite(data["scores"])
         prefixes = {int(k): _finite(found) for k, found in (data.get("prefixes") or {}).items()}
-        return Labelled(scores, right, group, prefixes, ()) if scores else None
+        return Labelled({**scores, **asked_scores(data)}, right, group, prefixes, ()) if scores else None
     tokens = [
         Token(str(t[0]), float(t[1]), tuple(float(x) for x in (t[2] if len(t) > 2 else ()))) for t in data["tokens"]
     ]
     asked = Asked(data.get("schema"), data.get("source", ""), data.get("task", ""), bool(data.get("tools", False)))
-    return from_tokens(tokens, str(data["text"]), asked, right, group, labels)
+    found = from_tokens(tokens, str(data["text"]), asked, right, group, labels)
+    return None if found is None else replace(found, scores={**found.scores, **asked_scores(data)})
+
+
+def asked_scores(data: Mapping[str, Any]) -> dict[str, float]:
+    """Scores of a second look (core/self_check.py). Raises ValueError for others, and beyond [0, 1]."""
+    found = _finite(data.get("self_check") or {})
+    for name, score in found.items():
+        if name not in QUESTIONS or not 0.0 <= score <= 1.0:
+            raise ValueError(f"self_check holds {name} {score:g}; it takes {' or '.join(QUESTIONS)} from 0 to 1")
+    return found
 
 
 def from_tokens(
@@ -85,7 +98,8 @@ def from_tokens(
         return None
     own = value_scores(tokens, text, asked) if labels else {}
     values = tuple((own[pointer], good) for pointer, good in labels.items() if own.get(pointer))
-    return Labelled(verdict.scores, right, group, prefix_scores(tokens), values)
+    alternatives = min(len(token.top) for token in tokens)
+    return Labelled(verdict.scores, right, group, prefix_scores(tokens), values, alternatives)
 
 
 def prefix_scores(tokens: Iterable[Token]) -> dict[int, dict[str, float]]:

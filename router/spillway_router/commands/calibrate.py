@@ -28,7 +28,8 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="The calibration file to write.")] = Path("calibration.json"),
     model: Annotated[str, typer.Option(help="Served model name that it holds for; * for any.")] = "*",
     weights: Annotated[
-        Path | None, typer.Option(help="The model's folder: its fingerprint goes into the file.")
+        Path | None,
+        typer.Option(help="The model's folder: marks of its weights and chat template go into the file."),
     ] = None,
     quantisation: Annotated[str, typer.Option(help="Such as awq or bfloat16.")] = "*",
     task: Annotated[str, typer.Option(help="chat, json, code or a document schema's name; * for any.")] = "*",
@@ -43,7 +44,8 @@ def calibrate(
 
     One JSON object a line. {"right": true, "scores": {"mean": -0.01, ...}}, or {"right": true, "text": "...", "tokens":
     [["token", logprob, [best alternatives]], ...], "source": "...", "schema": {...}}. Optional: "group" (rows that
-    belong together, such as one document), "values" ({"/field": true}). 60% of the groups fit, the rest certify.
+    belong together, such as one document), "values" ({"/field": true}), "self_check" ({"p_true": 0.9}, where a second
+    look was taken). 60% of the groups fit, the rest certify.
     """
     try:
         from spillway_router.calibration.build import Promise, build
@@ -56,8 +58,8 @@ def calibrate(
     rows = _read(labelled)
     try:
         marks = fingerprint(weights) if weights is not None else {}
-        key = Key(model, quantisation, marks.get("template", ANY), task)
-        made = {"on": datetime.now(UTC).date().isoformat(), "labelled": len(rows), **marks}
+        key = Key(model, quantisation, marks.get("template", ANY), task, marks.get("weights", ANY))
+        made = {"on": datetime.now(UTC).date().isoformat(), "labelled": len(rows)}
         built = build(rows, key, Promise(alpha, delta), made)
     except (FitError, FingerprintError) as error:
         fail(str(error))

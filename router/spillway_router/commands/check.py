@@ -18,6 +18,7 @@ from spillway_router.config import ConfigError, Mistake
 if TYPE_CHECKING:
     from spillway_router.assembly import Assembly
     from spillway_router.commands.reachability import Reach
+    from spillway_router.settings import Settings
 
 LiteLLMOption = Annotated[
     Path | None, typer.Option("--from-litellm", help="Print the spillway.yaml of a LiteLLM config.yaml instead.")
@@ -52,6 +53,8 @@ def check(
     mistakes.extend(document_mistakes(loaded.settings))
     off = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.off]
     warnings = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.warnings]
+    if not isinstance(found, tuple):
+        warnings.extend(config.located(loaded.text, m) for m in _unverified(loaded.settings, found))
     open_ledger(loaded).close()
     reached: tuple[Reach, ...] = () if offline or isinstance(found, tuple) else ask_all(found.places.values())
     for one in reached:
@@ -70,6 +73,13 @@ def check(
         typer.echo("no mistakes" if not mistakes else f"{len(mistakes)} to mend")
     if mistakes:
         raise typer.Exit(1)
+
+
+def _unverified(settings: Settings, assembly: Assembly) -> tuple[Mistake, ...]:
+    from spillway_router.scoring_rules import fingerprinted, unverified
+
+    nearby = {name: place.backend for name, place in assembly.places.items() if place.backend.local}
+    return unverified(assembly.scoring, fingerprinted(settings.backends, nearby))
 
 
 def _print_backends(assembly: Assembly, reached: Sequence[Reach]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,11 +13,14 @@ from urllib.parse import urlsplit
 import typer
 
 from spillway_router.commands.base import ConfigOption, fail, load, version
+from spillway_router.commands.served import fingerprint_of
 from spillway_router.config import ConfigError, Loaded
-from spillway_router.settings import ServerPart
+from spillway_router.settings import ServerPart, Settings
+from spillway_router.settings_confidence import FingerprintPart
 from spillway_server.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
 from spillway_server.refusal import Refusal as ServerRefusal
 from spillway_server.serve import Prepared, ServeOptions, prepare, run_prepared
+from spillway_server.speed import MEASURED
 
 
 def _run(loaded: Loaded, beside: tuple[Any, ...] = ()) -> None:
@@ -66,20 +70,30 @@ def up(path: ConfigOption = None) -> None:
     prepared = prepare(options, typer.echo)
     if isinstance(prepared, ServerRefusal):
         fail(f"engine: {prepared.reason} {prepared.fix}")
-    _run(_serving(loaded, place.name, prepared), (_supervise(prepared, options),))
+    served = loaded.served_by(partial(_serving, place.name, prepared, fingerprint_of(prepared.plan.model)))
+    _run(served, (_supervise(prepared, options),))
 
 
-def _serving(loaded: Loaded, name: str, prepared: Prepared) -> Loaded:
-    """The configuration with what the plan knows of the engine it launches: its served name, its sequences."""
+def _serving(name: str, prepared: Prepared, fingerprint: FingerprintPart, settings: Settings) -> Settings:
+    """The settings with what the plan knows of the engine it launches: served name, fingerprint, sequences, and where
+    it was measured on such hardware, its prefill rate and the work of a token. What the user wrote stays."""
     flags = dict(zip(prepared.plan.arguments, prepared.plan.arguments[1:], strict=False))
-    known = {"model": prepared.plan.served_name, "max_sequences": int(flags.get("--max-num-seqs", 256))}
+    sure = {"model": prepared.plan.served_name, "fingerprint": fingerprint}
+    known: dict[str, Any] = dict(sure)
+    known["max_sequences"] = int(flags.get("--max-num-seqs", 256))
+    gpu, speed = settings.gpu, prepared.speed
+    if speed is not None and speed.origin == MEASURED:
+        known["prefill_tokens_per_s"] = speed.rates.prefill_tokens_per_s
+        measured = {name: Decimal(str(value)) for name, value in speed.work_us().items()}
+        missing = {name: value for name, value in measured.items() if getattr(gpu.work, name) is None}
+        gpu = gpu.model_copy(update={"work": gpu.work.model_copy(update=missing)})
     backends = tuple(
-        b.model_copy(update={k: v for k, v in known.items() if k == "model" or getattr(b, k) is None})
+        b.model_copy(update={k: v for k, v in known.items() if k in sure or getattr(b, k) is None})
         if b.name == name
         else b
-        for b in loaded.settings.backends
+        for b in settings.backends
     )
-    return replace(loaded, settings=loaded.settings.model_copy(update={"backends": backends}))
+    return settings.model_copy(update={"backends": backends, "gpu": gpu})
 
 
 async def _supervise(prepared: Prepared, options: ServeOptions) -> None:

@@ -30,13 +30,15 @@ class CalibrationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a calibration holds for. `model`: served name or fingerprint of the weights; `template`: hash of the chat
-    template; `task`: as `Asked.task`. A part that is "*" holds for all."""
+    """What a calibration holds for. `model`: served name; `quantisation`: such as awq or bfloat16; `template` and
+    `weights`: marks of the chat template and of the weights (calibration/fingerprint.py); `task`: as `Asked.task`. A
+    part that is "*" holds for all."""
 
     model: str
     quantisation: str
     template: str
     task: str
+    weights: str = ANY
 
     def covers(self, other: Key) -> bool:
         """Whether a calibration with this key holds for `other`."""
@@ -45,8 +47,40 @@ class Key:
             (self.quantisation, other.quantisation),
             (self.template, other.template),
             (self.task, other.task),
+            (self.weights, other.weights),
         )
         return all(mine in (ANY, theirs) for mine, theirs in pairs)
+
+    def compared(self, served: Fingerprint) -> Compared:
+        """This key beside what a backend serves."""
+        pairs = (
+            ("weights", self.weights, served.weights),
+            ("template", self.template, served.template),
+            ("quantisation", self.quantisation, served.quantisation),
+        )
+        held = [pair for pair in pairs if pair[1] != ANY]
+        return Compared(
+            tuple(f"{part} {theirs}, not {mine}" for part, mine, theirs in held if theirs not in (ANY, mine)),
+            tuple(part for part, _, theirs in held if theirs == ANY),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a backend serves, as far as somebody told; "*" where nobody did. Parts as in `Key`."""
+
+    weights: str = ANY
+    template: str = ANY
+    quantisation: str = ANY
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A calibration's key beside a backend's fingerprint. `differs`: sentences, one for each part that is another;
+    `unverified`: parts that the calibration holds for and nobody told of the backend."""
+
+    differs: tuple[str, ...]
+    unverified: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +193,16 @@ class Calibration:
         """Whether it holds for this model, quantisation, template and task."""
         return self.key.covers(key)
 
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives per token its scores were made of; None where the file doesn't say."""
+        found = self.made.get("top_logprobs")
+        return found if isinstance(found, int) and not isinstance(found, bool) and found >= 2 else None
+
+    def knows(self, score: str) -> bool:
+        """Whether a score of this name can change an answer's probability."""
+        return score in self.answer.features
+
     def holds_for_task(self, task: str) -> bool:
         """Whether it holds for answers of this task."""
         return self.key.task in (ANY, task)
@@ -190,15 +234,16 @@ class Calibration:
 
 
 def _calibration(data: Mapping[str, Any]) -> Calibration:
-    key = data["key"]
+    key, made = data["key"], dict(data.get("made", {}))
+    weights = str(key.get("weights") or made.get("weights") or ANY)  # older files have it in `made` alone
     stages = tuple(sorted((_stage(s, f"stages[{i}]") for i, s in enumerate(data["stages"])), key=lambda s: s.tokens))
     return Calibration(
-        Key(str(key["model"]), str(key["quantisation"]), str(key["template"]), str(key["task"])),
+        Key(str(key["model"]), str(key["quantisation"]), str(key["template"]), str(key["task"]), weights),
         _stage(data["answer"], "answer"),
         stages,
         _stage(data["value"], "value") if data.get("value") is not None else None,
         _certificate(data["certificate"]),
-        dict(data.get("made", {})),
+        made,
         _reference(data.get("reference", ())),
     )
 

@@ -18,7 +18,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from spillway_router.core.calibration import Calibration, Stage
@@ -31,11 +31,14 @@ from spillway_router.core.scores import (
     margin,
     signal_flaw,
     token_scores,
+    with_alternatives,
 )
 from spillway_router.core.validators import FATAL, Rule, Source, broken_rules, fits
 from spillway_router.core.values import Value, is_required, json_start, required_pointers, scalars, tokens_by_value
 
-__all__ = ["Asked", "Calibration", "PrefixScore", "Token", "Verdict", "judge", "value_scores"]
+from .frozen import dataclass
+
+__all__ = ["Asked", "Calibration", "PrefixScore", "Token", "Verdict", "also_scored", "judge", "value_scores"]
 
 THINK_END = "</think>"
 
@@ -82,6 +85,8 @@ class _Json:
 def judge(tokens: Sequence[Token], text: str, asked: Asked, calibration: Calibration | None) -> Verdict:
     """The verdict on one whole answer. `tokens`: all that the engine generated, reasoning included; `text`: the
     answer as the client sees it (for tool calls, their arguments). O(len(tokens))."""
+    if calibration is not None and calibration.alternatives is not None:
+        tokens = with_alternatives(tokens, calibration.alternatives)
     thoughts, answer = _without_reasoning(tokens, text)
     free = informative(answer)
     silent = signal_flaw(free) is not None
@@ -98,8 +103,15 @@ def judge(tokens: Sequence[Token], text: str, asked: Asked, calibration: Calibra
         scores.update(_document_scores(own, parsed, asked))
         stage = calibration.value if calibration is not None and calibration.holds_for_task(asked.task) else None
         fields = {pointer: _field_confidence(s, stage) for pointer, s in own.items() if s}
-    confidence, calibrated = _confidence(scores, flaws, asked, calibration)
+    confidence, calibrated = _confidence(scores, flaws, asked.task, calibration)
     return Verdict(confidence, calibrated, scores, fields, flaws)
+
+
+def also_scored(verdict: Verdict, name: str, score: float, task: str, calibration: Calibration | None) -> Verdict:
+    """The verdict with one more score, which came later: it counts where the calibration knows it."""
+    scores = {**verdict.scores, name: score}
+    confidence, calibrated = _confidence(scores, verdict.flaws, task, calibration)
+    return replace(verdict, scores=scores, confidence=confidence, calibrated=calibrated)
 
 
 def value_scores(tokens: Sequence[Token], text: str, asked: Asked) -> dict[str, dict[str, float]]:
@@ -113,9 +125,9 @@ def value_scores(tokens: Sequence[Token], text: str, asked: Asked) -> dict[str, 
 
 
 def _confidence(
-    scores: Mapping[str, float], flaws: tuple[str, ...], asked: Asked, calibration: Calibration | None
+    scores: Mapping[str, float], flaws: tuple[str, ...], task: str, calibration: Calibration | None
 ) -> tuple[float | None, bool]:
-    usable = calibration is not None and calibration.holds_for_task(asked.task)
+    usable = calibration is not None and calibration.holds_for_task(task)
     if not FATAL.isdisjoint(flaws):
         return 0.0, usable
     if not scores:

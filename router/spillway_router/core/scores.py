@@ -52,6 +52,22 @@ class Token:
         return self.logprob <= FORCED or (len(self.top) > 1 and self.top[1] <= FORCED)
 
 
+def with_alternatives(tokens: Sequence[Token], count: int) -> Sequence[Token]:
+    """The tokens as if `count` alternatives had been asked for; the same object where there are no more.
+
+    Scores of alternatives mean something else for another number, and a client may ask for more than we do.
+    """
+    if all(len(token.top) <= count for token in tokens):
+        return tokens
+    return [_fewer(token, count) for token in tokens]
+
+
+def _fewer(token: Token, count: int) -> Token:
+    best = token.top[:count]
+    # An engine tells a sampled token beyond the best ones as well.
+    return Token(token.text, token.logprob, best if token.logprob in best else (*best, token.logprob))
+
+
 def informative(tokens: Sequence[Token]) -> list[Token]:
     """The tokens at which the model had a choice."""
     return [token for token in tokens if not token.forced]

@@ -39,6 +39,19 @@ def answer_text(choice: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
+def first_alternatives(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """The first token of a chat choice with the alternatives to it: text and log-probability each, no text twice.
+    () where the engine sent none; an unreadable log-probability becomes NaN."""
+    found = choice.get("logprobs")
+    content = found.get("content") if isinstance(found, Mapping) else None
+    first = content[0] if isinstance(content, list) and content else None
+    if not isinstance(first, Mapping):
+        return ()
+    others = first.get("top_logprobs")
+    rows = [first, *(others if isinstance(others, list) else ())]
+    return tuple({str(r.get("token")): _number(r.get("logprob")) for r in rows if isinstance(r, Mapping)}.items())
+
+
 def _arguments(call: object) -> str:
     function = call.get("function") if isinstance(call, Mapping) else None
     found = function.get("arguments") if isinstance(function, Mapping) else None

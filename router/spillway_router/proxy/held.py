@@ -20,6 +20,7 @@ from spillway_router.proxy.heartbeat import Heartbeat
 from spillway_router.proxy.job import Job
 from spillway_router.proxy.relay import Extension, Relay
 from spillway_router.proxy.scoring import ScoredJudge, is_document
+from spillway_router.proxy.self_check import second_look
 from spillway_router.proxy.stream import StreamAnswer
 
 MOST_HELD_TOKENS = 64
@@ -67,6 +68,8 @@ class HeldStream(StreamAnswer):
             if flaw is not None:
                 return Outcome("failed", 200, flaw, billed=True)
             verdict = heard.verdict(job.body, job.yardstick(call))
+            if job.live.scoring.self_check is not None:
+                verdict = await second_look(job, call, verdict, heard.text(), Outcome("ok", 200, usage=heard.usage))
             call.confidence = None if verdict is None else verdict.confidence
             self._judged_whole = True
         else:

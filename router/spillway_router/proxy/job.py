@@ -132,8 +132,10 @@ class Job:
 
     def calibration(self, call: Call) -> Calibration | None:
         """The calibration, if it was made for this backend's model."""
-        known = self.live.scoring.calibration
-        return known if known is not None and known.key.model in (ANY, call.channel.backend.model) else None
+        known, backend = self.live.scoring.calibration, call.channel.backend
+        if known is None or backend.name in self.live.scoring.barred:
+            return None
+        return known if known.key.model in (ANY, backend.model) else None
 
     def yardstick(self, call: Call) -> Yardstick:
         """What a whole answer of this call is measured by."""

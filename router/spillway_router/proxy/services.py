@@ -13,6 +13,7 @@ from spillway_router.core.calibration import Calibration
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend, BackendSignals, RequestFacts, RequestRecord, Signals
 from spillway_router.core.policy import Policy
+from spillway_router.core.self_check import SelfCheck
 from spillway_router.core.validators import Rule
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.feedback import FeedbackTable
@@ -70,6 +71,15 @@ class Scoring:
     top_logprobs: int = 2
     audit_share: float = 0.0
     rules: tuple[Rule, ...] = ()
+    self_check: SelfCheck | None = None
+    """A second look at answers near the threshold."""
+    barred: frozenset[str] = frozenset()
+    """Backends that serve something else than what the calibration was made for."""
+
+    @property
+    def for_documents(self) -> Calibration | None:
+        """A document's draft doesn't say which backend it is of: where one is barred, none is judged by it."""
+        return None if self.barred else self.calibration
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from spillway_router.proxy.attempt import Call, UpstreamCall, without_logprobs
 from spillway_router.proxy.job import Job
 from spillway_router.proxy.replies import JSON
 from spillway_router.proxy.scoring import answer_verdict
+from spillway_router.proxy.self_check import second_look
 
 
 class WholeAnswer:
@@ -49,6 +50,9 @@ class WholeAnswer:
         self._outcome = Outcome("ok", answer.status, usage=provider.usage(parsed))
         if self.scored:
             verdict = answer_verdict(parsed, job.body, job.yardstick(call))
+            if job.live.scoring.self_check is not None:
+                text = answer_text(parsed["choices"][0])
+                verdict = await second_look(job, call, verdict, text, self._outcome)
             call.confidence = job.confidence = None if verdict is None else verdict.confidence
             if job.s.audits.probes(job.live, call.confidence):
                 job.probe = answer_text(parsed["choices"][0])
