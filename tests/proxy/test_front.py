@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from tests.proxy.harness import LIMIT_S, MESSAGES, Router, pair, run
-from tests.proxy.streams import delta
+from tests.proxy.streams import chat, delta
 
 from spillway_router.testing import Answer
 
@@ -69,6 +69,21 @@ def test_pipelined_requests_are_answered_in_their_order() -> None:
                 True
             ] * 3
             assert b"last" in found[4][1]
+
+    run(main)
+
+
+def test_answers_of_every_kind_keep_their_order_on_one_connection() -> None:
+    async def main() -> None:
+        async with pair(saying("small")) as (engine, _, router), talking(router) as (reader, writer):
+            stream = Answer.stream(chat("streamed").body)
+            engine.script.extend([saying("small"), saying("large" * 20_000), stream, saying("last")])
+            writer.write(post() + post() + post(fields={"stream": True}) + post(more=b"connection: close\r\n"))
+            async with asyncio.timeout(LIMIT_S):
+                found = await reader.read()
+            places = [found.index(text) for text in (b"small", b"largelarge", b"streamed", b"last")]
+            assert places == sorted(places)
+            assert found.count(b"HTTP/1.1 200") == 4
 
     run(main)
 

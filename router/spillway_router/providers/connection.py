@@ -8,6 +8,8 @@ from typing import cast
 
 import httptools
 
+from spillway_router.providers.outbox import Outbox
+
 HIGH_WATER = 64 * 1024
 TAKE_BYTES = 32 * 1024
 MAX_HEADER_BYTES = 64 * 1024
@@ -45,13 +47,14 @@ class Connection(asyncio.Protocol):
     """One socket, one answer at a time. Parser callbacks fill it; the reader empties it."""
 
     __slots__ = (
-        "_buffer", "_error", "_keep", "_length_known", "_loop", "_parser", "_paused", "_sink", "_size", "_timer",
-        "_transport", "_waiter", "complete", "deadline", "head_done", "headers", "idle_since", "on_lost", "reused",
-        "status",
+        "_buffer", "_error", "_keep", "_length_known", "_loop", "_outbox", "_parser", "_paused", "_sink", "_size",
+        "_timer", "_transport", "_waiter", "complete", "deadline", "head_done", "headers", "idle_since", "on_lost",
+        "reused", "status",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox, on_lost: Callable[[Connection], None]) -> None:
         self._loop = loop
+        self._outbox = outbox
         self.on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -152,7 +155,7 @@ class Connection(asyncio.Protocol):
             raise ConnectError("the connection is gone")
         assert self._transport is not None
         if len(body) < 65536:
-            self._transport.write(head + body)
+            self._outbox.put(self._transport, head + body)
         else:
             self._transport.writelines((head, body))
 

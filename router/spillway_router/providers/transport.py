@@ -31,6 +31,7 @@ from spillway_router.providers.connection import (
     TooLargeError,
     UnansweredError,
 )
+from spillway_router.providers.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class Pool:
         self._target = target
         self._limits = limits
         self._tls = tls
+        self._outbox: Outbox | None = None
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         fixed = [b"host: " + target.authority, b"accept-encoding: identity", b"user-agent: spillway"]
@@ -189,7 +191,9 @@ class Pool:
         if len(self._open) >= self._limits.connections:
             raise PoolFullError(f"{self._limits.connections} connections are in use")
         loop = asyncio.get_running_loop()
-        connection = Connection(loop, self._lost)
+        if self._outbox is None:
+            self._outbox = Outbox(loop)
+        connection = Connection(loop, self._outbox, self._lost)
         self._open.add(connection)
         target = self._target
         try:

@@ -1,8 +1,8 @@
 """One request as the front hands it over, and the way back to who sent it.
 
-Writes go straight to the socket, head and body at once where both are there. A client that reads slowly makes
-`drain` wait; one that leaves is `disconnected`: the front then cancels the task that answers it, which closes its
-upstream, as otherwise a GPU or a cloud would be paid to the end for nobody.
+Whole answers go by the outbox, streams straight to the socket; head and body at once where both are there. A client
+that reads slowly makes `drain` wait; one that leaves is `disconnected`: the front then cancels the task that answers
+it, which closes its upstream, as otherwise a GPU or a cloud would be paid to the end for nobody.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from spillway_router.core.extraction import Judged
 from spillway_router.core.model import Endpoint, Refusal
+from spillway_router.providers.outbox import Outbox
 from spillway_router.proxy.replies import SSE, STATUS_LINES, Lines, error_event, refusal_reply
 
 _CLOSE = b"connection: close\r\n"
@@ -43,8 +44,8 @@ class Client:
     """
 
     __slots__ = (
-        "_flow", "_on_end", "_transport", "body", "chunked", "disconnected", "endpoint", "headers", "keep_alive",
-        "kept", "own", "request_id", "response_complete", "started", "waiting",
+        "_flow", "_on_end", "_outbox", "_transport", "body", "chunked", "disconnected", "endpoint", "headers",
+        "keep_alive", "kept", "own", "request_id", "response_complete", "started", "waiting",
     )  # fmt: skip
 
     message_event = _NobodyWaits()
@@ -57,6 +58,7 @@ class Client:
         headers: dict[str, str],
         transport: asyncio.Transport,
         flow: Flow,
+        outbox: Outbox,
         on_end: Callable[[], None],
     ) -> None:
         self.endpoint = endpoint
@@ -67,6 +69,7 @@ class Client:
         """Header lines of every answer to it."""
         self._transport = transport
         self._flow = flow
+        self._outbox = outbox
         self._on_end = on_end
         self.keep_alive = True
         self.chunked = True
@@ -88,9 +91,10 @@ class Client:
             self.kept.append((status, tuple(lines), body))
         lines.append(b"content-length: %d\r\n\r\n" % len(body))
         head = STATUS_LINES[status] if self.keep_alive else STATUS_LINES[status] + _CLOSE
-        if len(body) < _LARGE:
-            self._transport.write(b"".join((head, *lines, body)))
+        if len(body) < _LARGE and self.keep_alive:
+            self._outbox.put(self._transport, b"".join((head, *lines, body)))
         else:
+            self._outbox.flush()
             self._transport.writelines((b"".join((head, *lines)), body))
         self._end()
 
@@ -129,6 +133,7 @@ class Client:
 
     def _begin(self, lines: Lines, first: bytes) -> None:
         head = STATUS_LINES[200] if self.keep_alive else STATUS_LINES[200] + _CLOSE
+        self._outbox.flush()  # the answer before this one on the same connection
         framing = b"transfer-encoding: chunked\r\n\r\n" if self.chunked else b"\r\n"
         self._transport.write(b"".join((head, SSE, *lines, framing, self._framed(first))))
 

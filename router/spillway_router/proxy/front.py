@@ -8,6 +8,7 @@ one task answers it, and a lost connection cancels that task.
            is kept; after a refusal the body is read over
     body   gathered up to its bound, whole within `body_s` seconds
     turn   answers leave in the order of the requests; a pipelined request waits for the answer before its own
+    out    whole answers leave by the outbox; what is written or closed past it flushes it first
     rest   a connection without a request in progress is closed after the keep-alive time. One timer per connection
            looks after it, not one per request
 """
@@ -28,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from spillway_router.core.model import Endpoint, Refusal
+from spillway_router.providers.outbox import Outbox
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.exchange import Admitted, admit, serve
 from spillway_router.proxy.replies import error_body
@@ -52,12 +54,13 @@ _Headers = list[tuple[bytes, bytes]]
 
 
 class Gate:
-    """What all connections share: the services, and how many inference requests are in progress."""
+    """What all connections share: the services, the outbox, and how many inference requests are in progress."""
 
-    __slots__ = ("in_flight", "services")
+    __slots__ = ("in_flight", "outbox", "services")
 
     def __init__(self, services: Services) -> None:
         self.services = services
+        self.outbox = Outbox(services.loop)
         self.in_flight = 0
 
 
@@ -126,8 +129,14 @@ class Front(HttpToolsProtocol):
         """uvicorn would say it in plain text."""
         body = orjson.dumps(error_body(400, "invalid_request", f"{msg} Send HTTP/1.1."))
         head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        self.gate.outbox.flush()
         self.transport.write(head + b"connection: close\r\n\r\n" + body)
         self.transport.close()
+
+    def shutdown(self) -> None:
+        """The server goes down: uvicorn closes what rests."""
+        self.gate.outbox.flush()
+        super().shutdown()
 
     # head and body, as the parser finds them
 
@@ -144,7 +153,9 @@ class Front(HttpToolsProtocol):
             self._control()
             return
         services = self.gate.services
-        request = Coming(endpoint, _named(self.headers), self.transport, self.flow, self.on_response_complete)
+        request = Coming(
+            endpoint, _named(self.headers), self.transport, self.flow, self.gate.outbox, self.on_response_complete
+        )
         request.start(services)
         request.chunked = self.parser.get_http_version() != "1.0"
         request.keep_alive = request.chunked and self.parser.should_keep_alive() and not self.parser.should_upgrade()
@@ -220,6 +231,7 @@ class Front(HttpToolsProtocol):
         elif request.whole_body:
             self._begin(request)
         elif self.expect_100_continue and request is cast("Any", self.cycle):
+            self.gate.outbox.flush()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _begin(self, request: Coming) -> None:

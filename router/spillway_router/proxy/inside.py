@@ -49,7 +49,7 @@ class InsideClient(Client):
     __slots__ = ("_judge", "attempts_before", "reply", "status")
 
     def __init__(self, request_id: str, headers: dict[str, str], body: bytes, judge: Judge) -> None:
-        super().__init__("chat", headers, cast("Any", None), cast("Any", None), lambda: None)
+        super().__init__("chat", headers, *(cast("Any", None),) * 3, lambda: None)
         self.request_id = request_id
         self.body = body
         self._judge = judge

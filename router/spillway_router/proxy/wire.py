@@ -82,11 +82,11 @@ def load(body: bytes) -> dict[str, Any]:
 def _plainly_unique(body: bytes, keys: int) -> bool:
     """True if counting proves that no key was lost in parsing, so that none stands twice.
 
-    Without white space every key token ends in a quote and a colon, so there are at least as many of those as keys:
-    equal counts leave no room for a duplicate. Text that looks like a key only makes the proof fail; then the exact
-    and slow check decides.
+    Every key token is followed by a colon, and without white space ends in a quote and a colon, so there are at least
+    as many of those as keys: equal counts leave no room for a duplicate. Text that looks like a key only makes the
+    proof fail; then the exact and slow check decides. To count single bytes costs a tenth of the rest.
     """
-    return body.translate(None, b" \t\r\n").count(b'":') == keys
+    return body.count(b":") == keys or body.translate(None, b" \t\r\n").count(b'":') == keys
 
 
 def _measure(parsed: dict[str, Any]) -> int:
@@ -98,9 +98,9 @@ def _measure(parsed: dict[str, Any]) -> int:
         for node in level:
             if type(node) is dict:
                 keys += len(node)
-                below.extend(v for v in node.values() if type(v) is dict or type(v) is list)
+                below += [v for v in node.values() if type(v) is dict or type(v) is list]
             else:
-                below.extend(v for v in node if type(v) is dict or type(v) is list)
+                below += [v for v in node if type(v) is dict or type(v) is list]
         if not below:
             return keys
         level = below
@@ -212,6 +212,10 @@ def _quick(body: bytes, keys: Collection[str], changes: Mapping[str, Any]) -> by
         return None
     out = body
     for key, value in changes.items():
+        # The first key of the object can be no deeper one, and no second one is there.
+        if key == "model" and (first := _MODEL_FIRST.match(out)) is not None:
+            out = b"%b%b%b" % (out[: first.start(1)], orjson.dumps(value), out[first.end(1) :])
+            continue
         if key not in keys:
             close = out.rindex(b"}")
             out = b"%b,%b:%b%b" % (out[:close], orjson.dumps(key), orjson.dumps(value), out[close:])
@@ -227,3 +231,4 @@ def _quick(body: bytes, keys: Collection[str], changes: Mapping[str, Any]) -> by
 
 
 _MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]*")')
+_MODEL_FIRST = re.compile(rb'\s*\{\s*"model"\s*:\s*("[^"\\]*")')
