@@ -1,7 +1,9 @@
 """`python -m loadtests.swarm [SCENARIO ...]`: run load tests against the product and write a report.
 
 Without names: steady, ramp, burst, documents, trace and mixed, then the sweep of policies over the offered load.
-Exit status 0 when every run is green, 1 when one is not, 2 when it could not run.
+The report is written anew after every run, so that one that is interrupted or fails leaves what was found until then,
+marked as incomplete. Exit status 0 when every run is green, 1 when one is not or has no result, 2 when nothing could
+run, 130 or 143 when interrupted.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ def main(
     sweep: Annotated[bool, typer.Option(help="Every policy at 1, 2 and 4 times the capacity.")] = True,
     compare: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=URL of another server in the sweep; URL `engine`: the fake engine without a router."),
+        typer.Option(
+            help="NAME=URL of another server in the sweep; URL `engine`: the fake engine without a router, "
+            "`litellm`: LiteLLM before that engine."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = _OUT,
 ) -> None:
@@ -49,18 +54,36 @@ def main(
     others = tuple(_named(text) for text in compare or ())
     settings = Settings(chosen, seconds, seed, "closed" if closed else "open", sweep, others)
     try:
-        found = session.run(settings, lambda line: console.print(Text(line)))
-    except (ChildError, NoLocustError) as error:
+        found = session.begin(settings)
+    except NoLocustError as error:
         console.print(Text(f"The load tests could not run: {error}", style="red"))
         raise SystemExit(2) from error
-    page = report.write(out, found, machine.describe(), versions(), session.stamp())
-    console.print(Text(f"report: {page}"))
-    raise SystemExit(1 if any(run.wrong for run in found.runs) else 0)
+    about, used, date = machine.describe(), versions(), session.stamp()
+    try:
+        session.play(
+            found,
+            lambda line: console.print(Text(line)),
+            lambda: report.write(out, found, about, used, date),
+        )
+    except ChildError as error:
+        console.print(Text(f"The load tests could not go on: {error}", style="red"))
+        found.failed["the load tests"] = str(error)
+    except KeyboardInterrupt:
+        console.print(Text("interrupted", style="red"))
+        raise SystemExit(130) from None
+    finally:
+        if found.runs or found.points:
+            page = report.write(out, found, about, used, date)
+            rest = f"; incomplete: {', '.join(found.missing)}" if found.missing else ""
+            console.print(Text(f"report: {page}{rest}"))
+    if not found.runs and not found.points:
+        raise SystemExit(2)
+    raise SystemExit(1 if found.failed or found.missing or any(run.wrong for run in found.runs) else 0)
 
 
 def _named(text: str) -> tuple[str, str]:
     name, equals, url = text.partition("=")
-    if not equals or not name or not (url == "engine" or url.startswith(("http://", "https://"))):
+    if not equals or not name or not (url in ("engine", "litellm") or url.startswith(("http://", "https://"))):
         raise typer.BadParameter(
             f"{text!r}: write NAME=URL, such as vllm=http://127.0.0.1:8001", param_hint="--compare"
         )

@@ -5,16 +5,32 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 WIDTH, HEIGHT = 460, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 66
-COLOURS = ("#2a6fdb", "#d1495b", "#2e8b57", "#e09f3e", "#7b5ea7", "#5c6b73", "#00838f", "#a0522d")
+COLOURS = (
+    "#2a6fdb", "#d1495b", "#2e8b57", "#e09f3e", "#7b5ea7", "#5c6b73", "#00838f", "#a0522d", "#c2185b", "#9ccc65",
+    "#90a4ae", "#ffb300",
+)  # fmt: skip
 Points = Sequence[tuple[float, float]]
 
 
-def lines(title: str, series: Mapping[str, Points], x: str, y: str, *, guide: float | None = None) -> str:
-    """Lines with dots. `guide`: a dashed line at this height, such as a promise."""
-    frame = _Frame(title, [p for points in series.values() for p in points], x, y, guide)
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Labels of both axes, with their units. `guide`: a dashed line at this height, under the name `guide_name`. `log`:
+    the vertical axis is logarithmic; values of 0 stand at its bottom."""
+
+    x: str
+    y: str
+    guide: float | None = None
+    guide_name: str = ""
+    log: bool = False
+
+
+def lines(title: str, series: Mapping[str, Points], axes: Axes) -> str:
+    """Lines with dots."""
+    frame = _Frame(title, [p for points in series.values() for p in points], axes)
     parts = frame.axes()
     for number, (name, points) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
@@ -24,20 +40,20 @@ def lines(title: str, series: Mapping[str, Points], x: str, y: str, *, guide: fl
     return frame.svg(parts, list(series))
 
 
-def dots(title: str, series: Mapping[str, Points], x: str, y: str, *, guide: float | None = None) -> str:
+def dots(title: str, series: Mapping[str, Points], axes: Axes) -> str:
     """Dots only, one per request."""
-    frame = _Frame(title, [p for points in series.values() for p in points], x, y, guide)
+    frame = _Frame(title, [p for points in series.values() for p in points], axes)
     parts = frame.axes()
     for number, (name, points) in enumerate(series.items()):
         parts += [_dot(frame, a, b, COLOURS[number % len(COLOURS)], 2, f"{name}: {a:.2f}, {b:.3f}") for a, b in points]
     return frame.svg(parts, list(series))
 
 
-def bars(title: str, groups: Mapping[str, Mapping[str, float]], y: str) -> str:
+def bars(title: str, groups: Mapping[str, Mapping[str, float]], axes: Axes) -> str:
     """Groups of bars: group -> name -> value from 0 up."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     top = max((value for group in groups.values() for value in group.values()), default=1.0)
-    frame = _Frame(title, [(0.0, 0.0), (float(len(groups)), top)], "", y, None)
+    frame = _Frame(title, [(0.0, 0.0), (float(len(groups)), top)], axes)
     parts = frame.axes(ticks_x=False)
     step = 0.8 / max(1, len(names))
     for g, (label, group) in enumerate(groups.items()):
@@ -58,36 +74,49 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], y: str) -> str:
 class _Frame:
     """Scales and axes; both begin at 0."""
 
-    def __init__(self, title: str, points: Points, x: str, y: str, guide: float | None) -> None:
-        self._title, self._x_label, self._y_label, self._guide = title, x, y, guide
+    def __init__(self, title: str, points: Points, axes: Axes) -> None:
+        self._title, self._axes = title, axes
+        heights = [b for _, b in points] + ([axes.guide] if axes.guide else [])
         self._most_x = _ceiling(max((a for a, _ in points), default=1.0))
-        self._most_y = _ceiling(max([b for _, b in points] + ([guide] if guide else []), default=1.0))
+        self._most_y = _ceiling(max(heights, default=1.0))
+        self._decades = _decades(heights) if axes.log else (0, 0)
 
     def x(self, value: float) -> float:
         return _LEFT + value / self._most_x * (WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - _BOTTOM - value / self._most_y * (HEIGHT - _TOP - _BOTTOM)
+        low, high = self._decades
+        share = value / self._most_y
+        if self._axes.log:
+            share = (math.log10(max(value, 10.0**low)) - low) / (high - low)
+        return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
+
+    def _ticks_y(self) -> list[float]:
+        low, high = self._decades
+        if not self._axes.log:
+            return [self._most_y * i / 4 for i in range(5)]
+        steps = (1, 2, 5) if high - low <= 2 else (1,)
+        return [step * 10.0**power for power in range(low, high) for step in steps] + [10.0**high]
 
     def axes(self, *, ticks_x: bool = True) -> list[str]:
         parts = [_text(_LEFT, 18, self._title, "start", 'font-weight="600" font-size="13"')]
-        for i in range(5):
-            value = self._most_y * i / 4
+        for value in self._ticks_y():
             parts.append(
                 f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{self.y(value):.1f}" y2="{self.y(value):.1f}" '
                 'stroke="#ddd"/>'
             )
             parts.append(_text(_LEFT - 5, self.y(value) + 4, f"{value:g}", "end"))
-            if ticks_x:
-                across = self._most_x * i / 4
-                parts.append(_text(self.x(across), HEIGHT - _BOTTOM + 15, f"{across:g}", "middle"))
-        parts.append(_text((_LEFT + WIDTH) / 2, HEIGHT - _BOTTOM + 31, self._x_label, "middle"))
+        for i in range(5 if ticks_x else 0):
+            across = self._most_x * i / 4
+            parts.append(_text(self.x(across), HEIGHT - _BOTTOM + 15, f"{across:g}", "middle"))
+        parts.append(_text((_LEFT + WIDTH) / 2, HEIGHT - _BOTTOM + 31, self._axes.x, "middle"))
         turned = f'transform="rotate(-90 13 {HEIGHT / 2})"'
-        parts.append(_text(13, HEIGHT / 2, self._y_label, "middle", turned))
-        if self._guide is not None:
-            at = self.y(self._guide)
+        parts.append(_text(13, HEIGHT / 2, self._axes.y, "middle", turned))
+        if self._axes.guide is not None:
+            at = self.y(self._axes.guide)
             parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#333" '
                          'stroke-dasharray="5 4"/>')  # fmt: skip
+            parts.append(_text(WIDTH - _RIGHT, at - 4, self._axes.guide_name, "end", 'fill="#333"'))
         return parts
 
     def svg(self, parts: Sequence[str], names: Sequence[str]) -> str:
@@ -120,6 +149,13 @@ def _dot(frame: _Frame, a: float, b: float, colour: str, radius: int, told: str)
 
 def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{html.escape(text)}</text>'
+
+
+def _decades(values: Sequence[float]) -> tuple[int, int]:
+    """The powers of ten below and above all values above 0; one apart at least."""
+    found = [math.log10(value) for value in values if value > 0] or [0.0]
+    low = math.floor(min(found))
+    return low, max(low + 1, math.ceil(max(found)))
 
 
 def _ceiling(value: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,22 @@ figure{display:inline-block;margin:.4rem}h2{margin-top:2rem}.note{color:#57606a;
 _COLUMNS = (
     "requests", "failed", "offered /s", "first token p50 s", "p95 s", "p99 s",
     "whole answer p50 s", "p95 s", "per token p50 ms", "p95 ms",
-    "between events p95 ms", "output tokens/s", "cloud", "in time", "USD per 1000", "sent late p99 ms",
+    "between events p95 ms", "output tokens/s", "cloud", "in time", "first token late", "tokens slow", "USD per 1000",
+    "sent late p99 ms",
 )  # fmt: skip
+
+
+_GLOSSARY = """<ul class=note>
+<li><b>In time</b>: answered whole, the first token and the pace after it both within the promise. What is not is either
+<b>first token late</b>, <b>tokens slow</b> (more time per token, on average over the answer, than promised), or failed;
+a few are both late and slow. An answer that is not streamed has to be whole by when a stream at the promised pace would
+have ended.</li>
+<li><b>Cloud</b>: share of the answers that came from the cloud. <b>USD per 1000</b> requests: the cloud's charges and
+the GPU's price for the time of the run, used or idle.</li>
+<li><b>Per token</b>: (last token - first token) / (tokens - 1) of an answer. <b>Between events</b>: mean pause between
+two events of a stream (inter-token latency). Percentiles are over answers.</li>
+<li><b>Sent late</b>: how far the load generator was behind its schedule; latencies count from the schedule all the
+same.</li></ul>"""
 
 
 def write(folder: Path, session: Session, machine: Mapping[str, Any], versions: Mapping[str, str], date: str) -> Path:
@@ -37,6 +51,8 @@ def write(folder: Path, session: Session, machine: Mapping[str, Any], versions: 
         "machine": machine,
         "versions": versions,
         "capacity_chats_per_s": session.capacity,
+        "missing": session.missing,
+        "failed": session.failed,
         "promise_s": asdict(session.settings.promise),
         "scenarios": [
             {"name": r.name, "planned": r.planned, "wrong": r.wrong, **asdict(r.figures)} for r in session.runs
@@ -65,8 +81,13 @@ def render(session: Session, machine: Mapping[str, Any], versions: Mapping[str, 
         "Router, cloud stand-in and load generator are real processes on the same machine; arrivals are "
         f"{session.settings.loop}-loop and times count from the moment a request was due.</p>",
     ]
+    if session.missing:
+        parts.append(f"<p class=red>Incomplete. Without a result: {html.escape(', '.join(session.missing))}.</p>")
+    parts += [f"<p class=red>{html.escape(name)}: {html.escape(why)}</p>" for name, why in session.failed.items()]
+    parts += ["<h2>How to read it</h2>", _GLOSSARY]
     parts += ["<h2>Scenarios</h2>", _table([(r.name, r.figures, r.wrong) for r in session.runs])]
-    parts += [f"<p class=note>{html.escape(run.name)}: {html.escape(run.about)}.</p>" for run in session.runs]
+    about_runs = "".join(f"<li>{html.escape(run.name)}: {html.escape(run.about)}</li>" for run in session.runs)
+    parts.append(f"<ul class=note>{about_runs}</ul>")
     parts += [_run_chart(run, promise.ttft_s) for run in session.runs if any(s.stream for s in run.samples)]
     if session.points:
         parts += _sweep(session)
@@ -76,31 +97,40 @@ def render(session: Session, machine: Mapping[str, Any], versions: Mapping[str, 
 def _sweep(session: Session) -> list[str]:
     live = [p for p in session.points if not p.simulated]
     promise = session.settings.promise
-    x = "offered load (x capacity)"
+    x = f"offered load (1 x = {session.capacity:.2f} chats/s)"
+    pace = 1000 * promise.tpot_s
     attained: dict[str, dict[str, float]] = {}
     for point in session.points:
         name = point.system + (" [sim]" if point.simulated else "")
         attained.setdefault(f"{point.multiple:g} x", {})[name] = 100 * point.figures.slo_share
+
+    def by_load(title: str, value: Callable[[Figures], float], y: str, guide: float | None = None) -> str:
+        log = guide is not None
+        return charts.lines(title, _series(live, value), charts.Axes(x, y, guide, "promise" if log else "", log=log))
+
     figures = [
-        charts.lines("First token, p50", _series(live, lambda f: f.ttft_p50_s), x, "s", guide=promise.ttft_s),
-        charts.lines("First token, p99", _series(live, lambda f: f.ttft_p99_s), x, "s", guide=promise.ttft_s),
-        charts.lines("Sent to the cloud", _series(live, lambda f: 100 * f.cloud_share), x, "% of answers"),
-        charts.lines("Cost, GPU hour included", _series(live, lambda f: f.usd_per_1000), x, "USD per 1000 requests"),
-        charts.lines("In time", _series(live, lambda f: 100 * f.slo_share), x, "% of requests"),
-        charts.bars("In time, by policy", attained, "% of requests"),
+        by_load("Time to first token, median", lambda f: f.ttft_p50_s, "s", promise.ttft_s),
+        by_load("Time to first token, 99th percentile", lambda f: f.ttft_p99_s, "s", promise.ttft_s),
+        by_load("Time per output token, 95th percentile", lambda f: 1000 * f.tpot_p95_s, "ms", pace),
+        by_load("Pause between events (ITL), 95th percentile", lambda f: 1000 * f.itl_p95_s, "ms", pace),
+        by_load("Overflow: sent to the cloud", lambda f: 100 * f.cloud_share, "% of answers"),
+        by_load("Cost, GPU hour included", lambda f: f.usd_per_1000, "USD per 1000 requests"),
+        by_load("Promise kept (SLO attainment)", lambda f: 100 * f.slo_share, "% of requests"),
+        charts.bars("Promise kept (SLO attainment), by policy", attained, charts.Axes("offered load", "% of requests")),
     ]
     rows = [(f"{p.multiple:g} x {p.system}", p.figures, ()) for p in live]
     return [
         "<h2>Offered load against capacity</h2>",
         "<p class=note>The same chats at the same moments for every system. [sim]: other overflow rules on these "
-        "arrivals, through the simulator; requests sent to the cloud count as in time there.</p>",
+        "arrivals, through the simulator; requests sent to the cloud count as in time there. "
+        "Scales of times are logarithmic.</p>",
         *(f"<figure>{figure}</figure>" for figure in figures),
         _table(rows),
         _simulated([p for p in session.points if p.simulated]),
     ]
 
 
-def _series(points: Sequence[Point], value: Any) -> dict[str, list[tuple[float, float]]]:
+def _series(points: Sequence[Point], value: Callable[[Figures], float]) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, list[tuple[float, float]]] = {}
     for point in points:
         found.setdefault(point.system, []).append((point.multiple, value(point.figures)))
@@ -112,8 +142,9 @@ def _run_chart(run: Run, guide: float) -> str:
     for sample in run.samples:
         if sample.stream and not sample.fault:
             by_place.setdefault(sample.backend or "?", []).append((sample.due_s, sample.ttft_s))
-    title = f"{run.name}: first token by moment due"
-    return f"<figure>{charts.dots(title, dict(sorted(by_place.items(), reverse=True)), 's', 's', guide=guide)}</figure>"
+    title = f"{run.name}: each stream, by who answered"
+    axes = charts.Axes("moment the request was due (s)", "time to first token (s)", guide, "promise")
+    return f"<figure>{charts.dots(title, dict(sorted(by_place.items(), reverse=True)), axes)}</figure>"
 
 
 def _table(rows: Sequence[tuple[str, Figures, Sequence[str]]]) -> str:
@@ -125,7 +156,7 @@ def _table(rows: Sequence[tuple[str, Figures, Sequence[str]]]) -> str:
             f"{f.ttft_p99_s:.3f}", f"{f.done_p50_s:.2f}", f"{f.done_p95_s:.2f}",
             f"{1000 * f.tpot_p50_s:.1f}", f"{1000 * f.tpot_p95_s:.1f}",
             f"{1000 * f.itl_p95_s:.1f}", f"{f.output_tokens_per_s:.0f}", f"{f.cloud_share:.1%}", f"{f.slo_share:.1%}",
-            f"{f.usd_per_1000:.3f}", f"{1000 * f.lag_p99_s:.0f}",
+            f"{f.late_share:.1%}", f"{f.slow_share:.1%}", f"{f.usd_per_1000:.3f}", f"{1000 * f.lag_p99_s:.0f}",
         )  # fmt: skip
         verdict = "<td class=green>ok</td>" if not wrong else f"<td class=red>{html.escape('; '.join(wrong))}</td>"
         body.append(f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{c}</td>" for c in cells) + verdict + "</tr>")

@@ -43,13 +43,21 @@ class Promise:
     ttft_s: float
     tpot_s: float
 
+    def late(self, sample: Sample) -> bool:
+        """Whether a stream's first token came too late."""
+        return sample.stream and not sample.fault and sample.ttft_s > self.ttft_s
+
+    def slow(self, sample: Sample) -> bool:
+        """Whether a stream's tokens came too slowly after the first."""
+        return sample.stream and not sample.fault and sample.tpot_s > self.tpot_s
+
     def kept(self, sample: Sample) -> bool:
         """Whether a request got its answer in time. A stream: its first token and its pace. A whole answer: all of it
         by when a stream at the promised pace would have ended."""
         if sample.fault:
             return False
         if sample.stream:
-            return sample.ttft_s <= self.ttft_s and sample.tpot_s <= self.tpot_s
+            return not (self.late(sample) or self.slow(sample))
         return sample.done_s <= self.ttft_s + self.tpot_s * max(0, sample.output_tokens - 1)
 
 
@@ -57,7 +65,8 @@ class Promise:
 class Figures:
     """One run in numbers. Seconds, tokens/s, USD, shares 0 to 1; percentiles over requests that were answered.
 
-    TTFT and TPOT are those of streams. `gpu_usd` is the rented GPU's price for the run's time, used or idle.
+    TTFT and TPOT are those of streams. `late_share` (first token too late) and `slow_share` (tokens too slow): streams
+    that broke the promise, of all requests. `gpu_usd` is the rented GPU's price for the run's time, used or idle.
     """
 
     requests: int
@@ -75,6 +84,8 @@ class Figures:
     output_tokens_per_s: float
     cloud_share: float
     slo_share: float
+    late_share: float
+    slow_share: float
     cloud_usd: float
     gpu_usd: float
     usd_per_1000: float
@@ -115,6 +126,8 @@ def figures(samples: Sequence[Sample], promise: Promise, gpu_usd_per_hour: float
         output_tokens_per_s=round(sum(s.output_tokens for s in good) / seconds, 1) if seconds else 0.0,
         cloud_share=round(sum(s.backend == "cloud" for s in good) / len(good), 4) if good else 0.0,
         slo_share=round(sum(map(promise.kept, samples)) / n, 4) if n else 0.0,
+        late_share=round(sum(map(promise.late, samples)) / n, 4) if n else 0.0,
+        slow_share=round(sum(map(promise.slow, samples)) / n, 4) if n else 0.0,
         cloud_usd=round(cloud, 9),
         gpu_usd=round(gpu, 9),
         usd_per_1000=round(1000 * (cloud + gpu) / n, 6) if n else 0.0,

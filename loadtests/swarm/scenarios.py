@@ -14,7 +14,7 @@ from loadtests.simulator.policies import AlwaysLocal
 from loadtests.simulator.simulate import simulate
 from loadtests.simulator.trace import Request
 from loadtests.swarm import plan, shapes
-from loadtests.swarm.plan import Chats, Documents, Embeddings, Mixed, Plan
+from loadtests.swarm.plan import Chats, Documents, Embeddings, Maker, Mixed, Plan
 from loadtests.swarm.samples import Promise
 
 PROMISE = Promise(ttft_s=2.0, tpot_s=0.1)
@@ -46,14 +46,18 @@ class Scenario:
 
 
 def _documents(scale: Scale) -> Plan:
-    makers = [(Documents(scale.seed), 0.7), (Documents(scale.seed + 1, extract=True), 0.3)]
+    makers: list[tuple[Maker, float]] = [(Documents(scale.seed), 0.7), (Documents(scale.seed + 1, extract=True), 0.3)]
     kinds = makers if scale.extract else makers[:1]
     shape = shapes.burst(2 * scale.capacity, 6 * scale.capacity, scale.seconds)
     return plan.by_shape(shape, Mixed(kinds, ("load",), scale.seed), scale.seed)
 
 
 def _mixed(scale: Scale) -> Plan:
-    makers = [(Chats(scale.seed), 0.6), (Documents(scale.seed + 2), 0.25), (Embeddings(scale.seed), 0.15)]
+    makers: list[tuple[Maker, float]] = [
+        (Chats(scale.seed), 0.6),
+        (Documents(scale.seed + 2), 0.25),
+        (Embeddings(scale.seed), 0.15),
+    ]
     shape = shapes.steady(1.5 * scale.capacity, scale.seconds)
     return plan.by_shape(shape, Mixed(makers, KEYS, scale.seed), scale.seed)
 
@@ -64,6 +68,13 @@ def _chats(shape: Callable[[float, float], shapes.Shape]) -> Callable[[Scale], P
 
 def _embeddings(scale: Scale) -> Plan:
     return plan.by_shape(shapes.steady(4 * scale.capacity, scale.seconds), Embeddings(scale.seed), scale.seed)
+
+
+@cache
+def trace_rate() -> float:
+    """Requests per second of the conversation trace."""
+    requests = trace.load("conv", limit=4000)
+    return len(requests) / requests[-1].arrival_s
 
 
 SCENARIOS = MappingProxyType(
@@ -83,13 +94,6 @@ SCENARIOS = MappingProxyType(
 )
 EVERY_DAY = ("steady", "ramp", "burst", "documents", "trace", "mixed")
 """The six that the evidence is about, and that run when none is named."""
-
-
-@cache
-def trace_rate() -> float:
-    """Requests per second of the conversation trace."""
-    requests = trace.load("conv", limit=4000)
-    return len(requests) / requests[-1].arrival_s
 
 
 @cache

@@ -9,7 +9,8 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,7 @@ from loadtests.simulator.table import CONTENDERS
 from loadtests.simulator.trace import Request
 from loadtests.swarm import plan, samples, scenarios
 from loadtests.swarm.plan import Chats, Plan
+from loadtests.swarm.rivals import litellm
 from loadtests.swarm.samples import Figures, Promise, Sample
 from loadtests.swarm.scenarios import MULTIPLES, PROMISE, SCALE, SCENARIOS, Scale
 from loadtests.swarm.shapes import steady
@@ -39,6 +41,8 @@ MOST_LAG_S = 1.0
 _PATIENCE_S = 300.0
 Loop = Literal["open", "closed"]
 Say = Callable[[str], None]
+_System = tuple[str, str, str, dict[str, str]]
+"""Name, base URL, model to ask for, keys."""
 
 
 class NoLocustError(Exception):
@@ -83,20 +87,50 @@ class Point:
 
 @dataclass(slots=True)
 class Session:
-    """Everything that was found. `capacity` in chats/s."""
+    """Everything that was found, so far if it is still going on. `capacity` in chats/s; `failed`: why, by name."""
 
     capacity: float
     settings: Settings
     runs: list[Run] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What was asked for and has no result, by name; empty for a session that is complete."""
+        systems = (*POLICIES, *(name for name, _ in self.settings.compare))
+        multiples = MULTIPLES if self.settings.sweep else ()
+        asked = [*self.settings.names, *(label(m, system) for m in multiples for system in systems)]
+        there = {run.name for run in self.runs} | {label(p.multiple, p.system) for p in self.points}
+        return tuple(name for name in asked if name not in there)
+
+
+def label(multiple: float, system: str) -> str:
+    """The name of one run of the sweep."""
+    return f"{multiple:g} x {system}"
+
+
+def begin(settings: Settings) -> Session:
+    """A session with nothing in it yet. Raises NoLocustError without locust."""
+    if not LOCUST.exists():
+        raise NoLocustError("locust is not installed: run `make loadtest`, or python3 requirements/install.py loadtest")
+    return Session(scenarios.capacity(settings.promise), settings)
 
 
 def run(settings: Settings, say: Say) -> Session:
     """Run it all. Raises ChildError when the product doesn't come up, NoLocustError without locust."""
-    if not LOCUST.exists():
-        raise NoLocustError("locust is not installed: run `make loadtest`, or python3 requirements/install.py loadtest")
-    capacity = scenarios.capacity(settings.promise)
-    session = Session(capacity, settings)
+    session = begin(settings)
+    play(session, say, lambda: None)
+    return session
+
+
+def play(session: Session, say: Say, after: Callable[[], object]) -> None:
+    """Run what the session's settings ask for and put each result into it at once; `after` is called after each.
+
+    A single run that can't be had is noted in `failed` and the others go on. Raises ChildError when the product doesn't
+    come up; what was found before stays in the session, whatever ends it.
+    """
+    settings, capacity = session.settings, session.capacity
     say(f"the engine holds {capacity:.2f} chats/s within the promise (simulated); 1 x is that much")
     size = Scale(settings.seconds, capacity, settings.seed)
     sweeps = {m: _chats(m * capacity, settings) for m in MULTIPLES} if settings.sweep else {}
@@ -109,12 +143,48 @@ def run(settings: Settings, say: Say) -> Session:
         options = ("--scale", str(SCALE), *settings.engine)
         with site(folder, everything, settings.promise, options) as up:
             size = _with_extract(size) if up.extracts else size
-            for name in settings.names:
-                session.runs.append(_scenario(name, SCENARIOS[name].make(size), up, settings, folder))
-                _tell(session.runs[-1], say)
-            for multiple, made in sweeps.items():
-                session.points += _point(multiple, made, up, settings, folder, say)
-    return session
+            with ExitStack() as rivals:
+                for name in settings.names:
+                    with _noted(session, name, say, after):
+                        session.runs.append(_scenario(name, SCENARIOS[name].make(size), up, settings, folder))
+                        _tell(session.runs[-1], say)
+                systems = [(name, up.url, model, up.keys) for name, model in POLICIES.items()]
+                systems += _others(session, up, folder, rivals, say) if sweeps else []
+                for multiple, made in sweeps.items():
+                    for name, url, model, keys in systems:
+                        with _noted(session, label(multiple, name), say, after):
+                            found, _ = _play(made, url, model, keys, "open", folder)
+                            session.points.append(_point(name, multiple, found, settings.promise))
+                            _tell_point(session.points[-1], say)
+                    session.points += simulated(multiple, made, settings.promise)
+                    after()
+
+
+@contextmanager
+def _noted(session: Session, name: str, say: Say, after: Callable[[], object]) -> Iterator[None]:
+    """A run that fails is told and noted; the session goes on."""
+    try:
+        yield
+    except ChildError as error:
+        session.failed[name] = str(error)
+        say(f"  {name}: RED: {error}")
+    after()
+
+
+def _others(session: Session, up: Site, folder: Path, rivals: ExitStack, say: Say) -> list[_System]:
+    """The servers to compare with; `engine` and `litellm` are known by name, the latter is started here."""
+    found: list[_System] = []
+    for name, url in session.settings.compare:
+        try:
+            if url == "litellm":
+                url = rivals.enter_context(litellm(up.engine_url, folder))
+            elif url == "engine":
+                url = up.engine_url
+            found.append((name, url, first_model(url), {}))
+        except ChildError as error:
+            session.failed[name] = str(error)
+            say(f"  {name}: RED: {error}")
+    return found
 
 
 def _with_extract(size: Scale) -> Scale:
@@ -181,22 +251,19 @@ def _play(made: Plan, url: str, model: str, keys: dict[str, str], loop: Loop, fo
     return samples.read(kept), ended.returncode
 
 
-def _point(multiple: float, made: Plan, up: Site, settings: Settings, folder: Path, say: Say) -> list[Point]:
-    """All systems at one load, with the same requests at the same moments; then the rules of the simulator."""
-    systems = [(name, up.url, model, up.keys) for name, model in POLICIES.items()]
-    systems += [(name, up.engine_url if url == "engine" else url, "", {}) for name, url in settings.compare]
-    points = []
-    for name, url, model, keys in systems:
-        asked = model or first_model(url)
-        found, _ = _play(made, url, asked, keys, "open", folder)
-        figures = samples.figures(found, settings.promise, 0.0 if name == "always cloud" else float(GPU_USD_PER_HOUR))
-        points.append(Point(name, multiple, figures))
-        say(
-            f"  {multiple:g} x, {name}: {figures.requests} requests, {figures.failed} failed, first token p50 "
-            f"{figures.ttft_p50_s:.2f} s, p99 {figures.ttft_p99_s:.2f} s, in time {figures.slo_share:.1%}, "
-            f"cloud {figures.cloud_share:.1%}, {figures.usd_per_1000:.3f} USD per 1000"
-        )
-    return points + simulated(multiple, made, settings.promise)
+def _point(name: str, multiple: float, found: Sequence[Sample], promise: Promise) -> Point:
+    rented = 0.0 if name == "always cloud" else float(GPU_USD_PER_HOUR)
+    return Point(name, multiple, samples.figures(found, promise, rented))
+
+
+def _tell_point(point: Point, say: Say) -> None:
+    f = point.figures
+    say(
+        f"  {label(point.multiple, point.system)}: {f.requests} requests, {f.failed} failed, first token p50 "
+        f"{f.ttft_p50_s:.2f} s, p99 {f.ttft_p99_s:.2f} s, in time {f.slo_share:.1%} (first token late "
+        f"{f.late_share:.1%}, tokens slow {f.slow_share:.1%}), cloud {f.cloud_share:.1%}, "
+        f"{f.usd_per_1000:.3f} USD per 1000"
+    )
 
 
 def first_model(url: str) -> str:
@@ -235,7 +302,8 @@ def _tell(done: Run, say: Say) -> None:
     say(
         f"  {done.name}: {f.requests} requests, first token p50 {f.ttft_p50_s:.2f} s p99 {f.ttft_p99_s:.2f} s, "
         f"whole answer p50 {f.done_p50_s:.2f} s p95 {f.done_p95_s:.2f} s, "
-        f"in time {f.slo_share:.1%}, cloud {f.cloud_share:.1%}, {f.usd_per_1000:.3f} USD per 1000: {verdict}"
+        f"in time {f.slo_share:.1%} (first token late {f.late_share:.1%}, tokens slow {f.slow_share:.1%}), "
+        f"cloud {f.cloud_share:.1%}, {f.usd_per_1000:.3f} USD per 1000: {verdict}"
     )
 
 

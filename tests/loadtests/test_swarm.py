@@ -131,7 +131,9 @@ def test_the_report_shows_runs_policies_and_what_is_wrong() -> None:
     assert "about &lt;it&gt;" in page
     assert "failed: &lt;x&gt;" in page
     assert "some &amp; cpu" in page
-    assert page.count("<svg") == 7
+    assert page.count("<svg") == 9
+    for drawn in ("Time to first token", "Time per output token", "ITL", "Overflow", "Cost", "SLO attainment"):
+        assert drawn in page
     assert "NVML" in page
     assert "http" not in page  # nothing is fetched from elsewhere
 
