@@ -36,7 +36,7 @@ test: install check  ## install, static checks, all tests with the real engine (
 check: install-dev  ## ruff, formatting, mypy, import rules (about 30 s)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy router server
+	.venv/bin/mypy router server loadtests
 	.venv/bin/lint-imports
 
 format: install-dev  ## let ruff fix and format

@@ -166,7 +166,7 @@ async def _read(receive: Receive) -> bytes:
     raw = b""
     while True:
         message = await receive()
-        raw += message.get("body", b"")
+        raw += bytes(message.get("body", b""))
         if len(raw) > _MAX_BODY_BYTES:
             raise ApiError(413, f"the body is larger than {_MAX_BODY_BYTES >> 20} MiB")
         if not message.get("more_body"):

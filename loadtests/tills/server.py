@@ -230,7 +230,9 @@ def _completion(call: Call) -> dict[str, Any]:
     body: dict[str, Any] = {"id": "x", "usage": _usage(call)} if call.usage else {"id": "x"}
     if call.endpoint == "embeddings":
         return {**body, "data": [{"index": 0, "embedding": [0.0]}]}
-    text = {"text": "x"} if call.endpoint == "completions" else {"message": {"role": "assistant", "content": "x"}}
+    text: dict[str, Any] = {"message": {"role": "assistant", "content": "x"}}
+    if call.endpoint == "completions":
+        text = {"text": "x"}
     if call.till is None:
         text["logprobs"] = _UNSURE
     return {**body, "choices": [{"index": 0, "finish_reason": "stop", **text}]}
