@@ -28,6 +28,8 @@ from urllib.parse import quote
 import psycopg
 
 START_LIMIT_S = 60.0
+STOP_LIMIT_S = 120.0
+"""An orderly end writes everything to the disk first, which on a busy machine takes as long as others let it."""
 SUPERUSER = "postgres"
 _PR_SET_PDEATHSIG = 1
 _SETTINGS = {
@@ -104,10 +106,11 @@ class PostgresServer:
         if process is not None:
             process.send_signal(how)
             try:
-                process.wait(30)
+                process.wait(STOP_LIMIT_S)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(30)
+                # Never SIGKILL: the server's own children would outlive it and keep the data folder from the next one.
+                process.send_signal(signal.SIGQUIT)
+                process.wait(STOP_LIMIT_S)
 
     def url(self, database: str, user: str = SUPERUSER, password: str = "") -> str:
         """A `postgresql://` URL of a database of this server."""

@@ -1,0 +1,44 @@
+"""A price in the configuration and the tariff it becomes: two lists of the same fields, held together here."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from spillway_router.core.tariff import Tariff
+from spillway_router.settings import PricePart, StepPart
+
+TOLD_BY_US = {"source"}
+"""A configured price says of itself that it is configured."""
+NO_PRICE = {"checked_on", "retired_on"}
+"""When somebody looked, and when the model goes: warnings at `spillway check`, nothing that money is counted by."""
+
+
+def given() -> dict[str, Any]:
+    """A value of its own for every field of PricePart, none of them the default of the tariff."""
+    prices = {
+        name: Decimal(place)
+        for place, name in enumerate(PricePart.model_fields, 1)
+        if name not in {"steps", "valid_from", "valid_until", *NO_PRICE}
+    }
+    step = StepPart(input_per_million=Decimal(50), output_per_million=Decimal(60), above_tokens=1000)
+    days = {"valid_from": date(2026, 1, 2), "valid_until": date(2026, 3, 4)}
+    return {**prices, **days, "steps": (step,), "checked_on": date(2026, 1, 3), "retired_on": date(2026, 5, 6)}
+
+
+def test_a_tariff_takes_every_price_from_the_configuration() -> None:
+    price = given()
+    tariff = PricePart(**price).tariff()
+    steps, days = {"steps"}, {"valid_from", "valid_until"}
+    for name in price.keys() - NO_PRICE - steps - days:
+        assert getattr(tariff, name) == price[name], name
+    assert {name: getattr(tariff, name) for name in days} == {"valid_from": "2026-01-02", "valid_until": "2026-03-04"}
+    assert [(step.above_tokens, step.rates.input) for step in tariff.steps] == [(1000, Decimal(50))]
+
+
+def test_both_have_the_same_fields() -> None:
+    tariff = {part.name for part in fields(Tariff) if part.init}
+    assert tariff - TOLD_BY_US == set(PricePart.model_fields) - NO_PRICE
+    assert set(given()) == set(PricePart.model_fields)
