@@ -145,7 +145,7 @@ class Runtime:
         hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
         control = build_control(self.services, hooks, version)
         desk = Desk(self.services)
-        add_feedback_routes(control, desk, self.services)
+        add_feedback_routes(control, desk, self.services, self._stored)
         documents = DocumentDesk(desk, lambda: self._documents, self.reviews, self._repeats)
         add_document_routes(control, documents)
         return control

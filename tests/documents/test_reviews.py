@@ -100,21 +100,27 @@ def test_what_is_wrong_with_a_decision_is_told_and_nothing_is_decided() -> None:
     async def main() -> None:
         async with waiting(truth(STRANGE)) as (router, found):
             place = f"/v1/reviews/{found['review_id']}"
-            for body in (
-                {},
-                {"action": "burn"},
-                {"action": "accept", "values": {"AL": 1}},
-                {"action": "correct"},
-                {"action": "correct", "values": {"AL": "long"}},
-                {"action": "correct", "values": {"colour": 1}},
-                {"action": "accept", "colour": 1},
-            ):
+            wrong_ones: tuple[tuple[dict[str, Any], str], ...] = (
+                ({}, "action"),
+                ({"action": "burn"}, "action"),
+                ({"action": "accept", "values": {"AL": 1}}, "values"),
+                ({"action": "correct"}, "values"),
+                ({"action": "correct", "values": {"AL": "long"}}, "values"),
+                ({"action": "correct", "values": {"colour": 1}}, "values"),
+                ({"action": "accept", "colour": 1}, "colour"),
+            )
+            for body, param in wrong_ones:
                 reply = await router.post(body, place)
-                assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_request"), body
-            assert (await router.post({"action": "accept"}, "/v1/reviews/rev_none")).status_code == 404
-            assert (await router.client.get("/v1/reviews/rev_none")).status_code == 404
+                error = error_of(reply)
+                assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_request", param), body
+            for missing in (
+                await router.post({"action": "accept"}, "/v1/reviews/rev_none"),
+                await router.client.get("/v1/reviews/rev_none"),
+            ):
+                assert (missing.status_code, error_of(missing)["code"]) == (404, "review_not_found")
             for query in ("state=burnt", "after=x", "limit=x", "colour=1", "since_ms=-1"):
-                assert (await router.client.get(f"/v1/reviews?{query}")).status_code == 400, query
+                reply = await router.client.get(f"/v1/reviews?{query}")
+                assert (reply.status_code, error_of(reply)["param"]) == (400, query.partition("=")[0]), query
             assert router.ledger.reviews.count("open") == 1
 
     run(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from tests.proxy.harness import MESSAGES, Router, cloud, error_of, local, pair, routing, run, settings
 
+from spillway_router.ledger.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer, FaultUpstream
 
 RULE = "confidence: {threshold: 0.0, escalate_to: [cloud]}\n"
@@ -49,6 +51,30 @@ def test_a_rating_is_kept_and_shown_per_model(tmp_path: Path) -> None:
             usage = (await router.client.get("/v1/usage")).json()
             (row,) = usage["feedback"]
             assert (row["model"], row["ratings"], row["satisfied_share"]) == ("m", 3, pytest.approx(2 / 3))
+
+    run(main)
+
+
+def test_what_memory_has_forgotten_is_rated_by_the_ledger(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pair(WEAK, STRONG, more=RULE, folder=tmp_path) as (_, _, router):
+            first = await router.chat()
+            request_id = first.headers["x-request-id"]
+            record = router.runtime.services.records.recent(1)[0]
+            for i in range(300):
+                facts = replace(record.facts, request_id=f"later_{i}")
+                router.runtime.services.records.add(replace(record, facts=facts))
+            assert router.runtime.services.records.get(request_id) is None
+            assert (await rate(router, request_id=request_id, rating=4)).status_code == 200
+            kept = router.ledger.feedback.get(request_id)
+            assert kept is not None
+            assert (kept.backend, kept.model, kept.rating) == ("local", "m", 4)
+            made = KeyStore(router.ledger).create(KeySpec("ann"), b"ann123", bytes(32), 0)
+            await router.until(lambda: router.runtime.services.live().auth.verify(made.token, 1e9) is not None)
+            named = {"authorization": f"Bearer {made.token}"}
+            foreign = await router.post({"request_id": request_id, "rating": 1}, "/v1/feedback", **named)
+            assert (foreign.status_code, error_of(foreign)["code"]) == (404, "request_not_found")
+            assert kept == router.ledger.feedback.get(request_id)
 
     run(main)
 

@@ -24,9 +24,12 @@ def read_order(desk: Desk, body: Mapping[str, Any], rules: DocumentRules) -> Ord
     if messages is not None:
         text = _text_of(messages)
     if not isinstance(text, str) or not text.strip():
-        raise desk.bad("The document has no text.", "text" if messages is None else "messages")
+        raise desk.bad(
+            "The document has no text. Send what is to be read, as text of user messages or as 'text'.",
+            "text" if messages is None else "messages",
+        )
     if len(text) > rules.max_chars:
-        told = f"The document has {len(text)} characters; documents.max_chars allows {rules.max_chars}."
+        told = f"The document has {len(text)} characters; documents.max_chars allows {rules.max_chars}. Split it."
         raise desk.door.refused(Refusal(413, "request_too_large", told, "text"))
     try:
         schema = chosen(body.get("schema", rules.default_schema), rules.schemas)

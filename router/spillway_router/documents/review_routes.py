@@ -53,8 +53,10 @@ def add_review_routes(api: FastAPI, desk: Desk) -> None:
                 desk.queue.decide(record, str(body.get("action")), body.get("values"), caller.key_id)
             )
         except ReviewError as error:
-            status, code = (409, "conflict") if error.conflict else (400, "invalid_request")
-            raise desk.door.refused(Refusal(status, code, f"{error}.")) from None
+            message = f"{str(error)[0].upper()}{str(error)[1:]}."
+            if error.param is None:
+                raise desk.door.refused(Refusal(409, "conflict", message)) from None
+            raise desk.bad(message, error.param) from None
         return shown(after)
 
 
@@ -62,7 +64,7 @@ async def _one(desk: Desk, review_id: str) -> ReviewRecord:
     """A review, or a 404."""
     found = await desk.kept(desk.queue.get(review_id))
     if found is None:
-        message = f"No review {review_id} is known. GET /v1/reviews lists them."
+        message = f"No review {review_id[:80]} is known. GET /v1/reviews lists them."
         raise desk.door.refused(Refusal(404, "review_not_found", message))
     return found
 
@@ -70,18 +72,18 @@ async def _one(desk: Desk, review_id: str) -> ReviewRecord:
 def _filter(desk: Desk, asked: Mapping[str, str]) -> ReviewFilter:
     unknown = sorted(asked.keys() - _LIST_PARAMS)
     if unknown:
-        raise desk.bad(f"{unknown[0]} is not known here; use {', '.join(sorted(_LIST_PARAMS))}", unknown[0])
+        raise desk.bad(f"'{unknown[0]}' is not known here; use {', '.join(sorted(_LIST_PARAMS))}.", unknown[0])
     state = asked.get("state", "")
     if state not in ("", *_STATES):
-        raise desk.bad(f"state must be one of {', '.join(_STATES)}", "state")
+        raise desk.bad(f"'state' must be one of {', '.join(_STATES)}.", "state")
     after = asked.get("after", "")
     created, dot, review_id = after.partition(".")
     if after and not (dot and created.isdecimal()):
-        raise desk.bad("after must be the `next` of the page before", "after")
+        raise desk.bad("'after' must be the `next` of the page before.", "after")
     numbers = {name: asked[name] for name in ("since_ms", "limit") if name in asked}
     for name, text in numbers.items():
         if not text.isdecimal() or len(text) > 15:
-            raise desk.bad(f"{name} must be a whole number", name)
+            raise desk.bad(f"'{name}' must be a whole number.", name)
     return ReviewFilter(
         state,
         asked.get("schema", ""),

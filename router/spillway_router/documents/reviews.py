@@ -41,11 +41,12 @@ ACTIONS: Mapping[str, ReviewState] = {"accept": "accepted", "correct": "correcte
 
 
 class ReviewError(Exception):
-    """A decision can't be taken; the message says what to change. `conflict`: somebody decided before."""
+    """A decision can't be taken; the message says what to change. `param` names the field, None where somebody decided
+    before."""
 
-    def __init__(self, message: str, *, conflict: bool = False) -> None:
+    def __init__(self, message: str, param: str | None) -> None:
         super().__init__(message)
-        self.conflict = conflict
+        self.param = param
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +99,28 @@ def decision_of(record: ReviewRecord, action: str, changes: object, now_ms: int,
     """
     state = ACTIONS.get(action)
     if state is None:
-        raise ReviewError(f"'action' must be one of {', '.join(ACTIONS)}")
+        raise ReviewError(f"'action' must be one of {', '.join(ACTIONS)}", "action")
     if record.state != "open" or record.content is None:
-        raise ReviewError(f"this review was {record.state} before", conflict=True)
+        raise ReviewError(f"this review was {record.state} before; its decision stands", None)
     if action != "correct" and changes is not None:
-        raise ReviewError("'values' belongs to the action correct")
+        raise ReviewError("'values' belongs to the action correct; leave it out, or correct", "values")
     if action == "dismiss":
         return ReviewDecision(state, None, None, now_ms, who)
     content = orjson.loads(record.content)
     drafted: dict[str, Any] | None = content["values"]
     if action == "accept":
         if drafted is None:
-            raise ReviewError("there are no values to accept; correct it with all values, or dismiss it")
+            raise ReviewError("there are no values to accept; correct it with all values, or dismiss it", "action")
         final = drafted
     else:
         if not isinstance(changes, dict) or not changes:
-            raise ReviewError("'values' must be an object of the fields to correct and their values")
+            raise ReviewError("'values' must be an object of the fields to correct and their values", "values")
         final = {**(drafted or {}), **changes}
+    param = "values" if action == "correct" else "action"
     if not fits(final, content["schema"]):
-        raise ReviewError("the values don't fit the document's schema; send every required field as it asks")
+        raise ReviewError(
+            "the values don't fit the document's schema; correct it with every required field as it asks", param
+        )
     label = None if drafted is None else orjson.dumps(_label(drafted, final)).decode()
     return ReviewDecision(state, orjson.dumps(final).decode(), label, now_ms, who)
 
@@ -258,7 +262,7 @@ class ReviewQueue:
         """Close a review; as it is then. Raises ReviewError, LedgerError."""
         decision = decision_of(record, action, changes, self._now_ms(), who)
         if not await asyncio.to_thread(self._table.decide, record.id, decision):
-            raise ReviewError("somebody decided this review meanwhile", conflict=True)
+            raise ReviewError("somebody decided this review meanwhile; their decision stands", None)
         after = await self.get(record.id)
         assert after is not None
         return after

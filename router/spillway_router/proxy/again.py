@@ -26,7 +26,7 @@ def known_request(s: Services, facts: RequestFacts, request_id: str) -> RequestR
     record = s.records.get(request_id)
     caller = facts.caller
     if record is None or (caller.role != "admin" and record.facts.caller.key_id != caller.key_id):
-        told = f"No request {request_id[:80]} is known. Memory holds the last 1000. Leave {BETTER} out to ask anew."
+        told = f"No request {request_id[:80]} is in memory, which holds the latest. Leave {BETTER} out to ask anew."
         return Refusal(404, "request_not_found", told, BETTER)
     return record
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import orjson
 from fastapi import FastAPI, Request
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Caller, Refusal, RequestRecord
 from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.feedback import MOST_REASON, FeedbackRecord
@@ -43,7 +45,21 @@ class _Reply(Client):
         self.status, self.content = status, body
 
 
-def add_feedback_routes(api: FastAPI, desk: Desk, s: Services) -> None:
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    """The answer that is rated: whose it is, and who gave it."""
+
+    request_id: str
+    key_id: str
+    backend: str
+    model: str
+
+
+Stored = Callable[[str], list[Mapping[str, Any]]]
+"""Ledger entries of a request that memory no longer holds. Raises LedgerError."""
+
+
+def add_feedback_routes(api: FastAPI, desk: Desk, s: Services, stored: Stored) -> None:
     """`POST /v1/feedback`."""
 
     @api.post("/v1/feedback")
@@ -53,31 +69,30 @@ def add_feedback_routes(api: FastAPI, desk: Desk, s: Services) -> None:
         `rating`: `"score": -1, 0 or 1, "scale": "thumbs"` (or 0 and 1 on `binary`, 1 to 5 on `stars`)."""
         caller = desk.caller(request, INFERENCE_ROLES)
         body = await desk.body(request)
-        record, model = _known(s, caller, body)
+        rated = await _known(s, stored, caller, body)
         rating, reason = _rating(body), _reason(body)
         ts = int(s.wall() * 1000)
-        key_id = record.facts.caller.key_id
-        kept = FeedbackRecord(record.facts.request_id, ts, key_id, record.backend, model, rating, reason)
+        kept = FeedbackRecord(rated.request_id, ts, rated.key_id, rated.backend, rated.model, rating, reason)
         try:
             await asyncio.to_thread(s.feedback.put, kept)
         except LedgerError as error:
             raise RefusedError(Refusal(503, "overloaded", f"Not kept: {error}", retry_after_s=5)) from None
         said: dict[str, Any] = {"request_id": kept.request_id, "recorded": True}
         if _flag(body):
-            said["better"] = await _better(s, caller, record, request)
+            said["better"] = await _better(s, caller, rated.request_id, request)
         return said
 
 
-async def _better(s: Services, caller: Caller, record: RequestRecord, request: Request) -> dict[str, Any]:
-    retained = s.memory.retained.get(record.facts.request_id, s.clock())
+async def _better(s: Services, caller: Caller, request_id: str, request: Request) -> dict[str, Any]:
+    retained = s.memory.retained.get(request_id, s.clock())
     if retained is None:
         told = "The request is not kept"
         told += " any more." if s.memory.retained.on else ": `retention` is off, or it was private."
-        told += f" Send its body again with the header {BETTER}: {record.facts.request_id}."
+        told += f" Send its body again with the header {BETTER}: {request_id}."
         raise RefusedError(Refusal(409, "not_retained", told, "retry"))
     parsed = wire.load(retained.body)
     raw = wire.edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
-    client = _Reply(retained, raw, s.new_id(), record.facts.request_id)
+    client = _Reply(retained, raw, s.new_id(), request_id)
     await _served(s, Admitted(s.live(), caller, s.clock()), client, request)
     content = orjson.loads(client.content)
     if client.status != 200:
@@ -99,7 +114,7 @@ async def _served(s: Services, admitted: Admitted, client: _Reply, request: Requ
         raise RefusedError(Refusal(499, "client_left", "The client left."))
 
 
-def _known(s: Services, caller: Caller, body: dict[str, Any]) -> tuple[RequestRecord, str]:
+async def _known(s: Services, stored: Stored, caller: Caller, body: dict[str, Any]) -> _Rated:
     unknown = sorted(body.keys() - _FIELDS)
     if unknown:
         raise _bad(f"{unknown[0]!r} is not known here; use {', '.join(sorted(_FIELDS))}.", unknown[0])
@@ -107,13 +122,32 @@ def _known(s: Services, caller: Caller, body: dict[str, Any]) -> tuple[RequestRe
     if not isinstance(request_id, str) or not request_id:
         raise _bad("'request_id' must be the x-request-id of the answer.", "request_id")
     record = s.records.get(request_id)
-    if record is None or (caller.role != "admin" and record.facts.caller.key_id != caller.key_id):
-        told = f"No request {request_id[:80]} is known. Memory holds the last 1000."
+    found = await _from_ledger(stored, request_id) if record is None else _from_memory(s, record)
+    if found is None or (caller.role != "admin" and found.key_id != caller.key_id):
+        told = f"No request {request_id[:80]} of yours is known. Send the x-request-id of an answer."
         raise RefusedError(Refusal(404, "request_not_found", told, "request_id"))
-    if not record.backend:
+    if not found.backend:
         raise _bad("This request got no answer that could be rated.", "request_id")
+    return found
+
+
+def _from_memory(s: Services, record: RequestRecord) -> _Rated:
     backend = s.live().policy.backends.get(record.backend)
-    return record, "" if backend is None else backend.model
+    model = "" if backend is None else backend.model
+    return _Rated(record.facts.request_id, record.facts.caller.key_id, record.backend, model)
+
+
+async def _from_ledger(stored: Stored, request_id: str) -> _Rated | None:
+    """People rate minutes later, when memory has forgotten: the charged row of the answer knows who gave it."""
+    try:
+        rows = await asyncio.to_thread(stored, request_id)
+    except LedgerError as error:
+        raise RefusedError(Refusal(503, "overloaded", f"Not kept: {error}", retry_after_s=5)) from None
+    if not rows:
+        return None
+    answered = next((row for row in rows if row["kind"] == "charged" and row["status"] == "ok"), None)
+    row = answered or {**rows[0], "backend": "", "model": ""}
+    return _Rated(request_id, str(row["key_id"]), str(row["backend"]), str(row["model"]))
 
 
 def _rating(body: dict[str, Any]) -> int | None:

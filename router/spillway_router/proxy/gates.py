@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from spillway_router.core import drift
-from spillway_router.core.calibration import Certificate
+from spillway_router.core.calibration import Calibration, Certificate
 from spillway_router.core.frozen import dataclass
 from spillway_router.proxy.services import Live
 
@@ -49,14 +49,14 @@ class Gate:
         if not live.scoring.audit_share:
             return own
         self._begin(live, own)
-        return drift.threshold(self.drift, _terms(live, own), own, _reference(live))
+        return drift.threshold(self.drift, self._terms(live, own), own, self._reference(live))
 
     def is_probe(self, live: Live, own: float, confidence: float | None) -> bool:
         """True if an answer of this confidence, which is not kept, is to be compared with its better one."""
         if not live.scoring.audit_share or confidence is None:
             return False
         self._begin(live, own)
-        return drift.is_probe(self.drift, confidence, _terms(live, own), _reference(live))
+        return drift.is_probe(self.drift, confidence, self._terms(live, own), self._reference(live))
 
     def observe(self, live: Live, own: float, *, wrong: bool, kept: bool) -> None:
         """One comparison more."""
@@ -64,7 +64,7 @@ class Gate:
             return
         self._begin(live, own)
         before = self.drift
-        self.drift = drift.observe(before, wrong, _terms(live, own), kept=kept)
+        self.drift = drift.observe(before, wrong, self._terms(live, own), kept=kept)
         if self.drift.revoked and not before.revoked:
             self._on_revoked(self.drift)
 
@@ -76,18 +76,19 @@ class Gate:
         return GateState(self.kind, own, self.threshold(live, own), self.drift)
 
     def _begin(self, live: Live, own: float) -> None:
-        calibration = live.scoring.calibration
+        calibration = self._calibration(live)
         basis = (own, None if calibration is None else calibration.certificate)
         if basis != self._basis:
-            self._basis, self.drift = basis, drift.begin(own, _reference(live))
+            self._basis, self.drift = basis, drift.begin(own, self._reference(live))
 
+    def _calibration(self, live: Live) -> Calibration | None:
+        return live.scoring.for_documents if self.kind == "document" else live.scoring.calibration
 
-def _terms(live: Live, own: float) -> drift.Terms:
-    calibration = live.scoring.calibration
-    alpha = ALPHA if calibration is None else calibration.certificate.alpha
-    return drift.Terms(alpha, live.scoring.audit_share, drift.theta_of(own, _reference(live)))
+    def _terms(self, live: Live, own: float) -> drift.Terms:
+        calibration = self._calibration(live)
+        alpha = ALPHA if calibration is None else calibration.certificate.alpha
+        return drift.Terms(alpha, live.scoring.audit_share, drift.theta_of(own, self._reference(live)))
 
-
-def _reference(live: Live) -> tuple[float, ...]:
-    calibration = live.scoring.calibration
-    return SCALE if calibration is None or len(calibration.reference) < 2 else calibration.reference
+    def _reference(self, live: Live) -> tuple[float, ...]:
+        calibration = self._calibration(live)
+        return SCALE if calibration is None or len(calibration.reference) < 2 else calibration.reference
