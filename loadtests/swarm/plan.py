@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from loadtests.fake_engine import answers
 from loadtests.simulator import trace
 from loadtests.swarm.shapes import Shape, arrivals
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, INSTRUCTION, canonical_json, generate, json_schema
@@ -34,6 +35,8 @@ class Ask:
     stream: bool = False
     key: str = "load"
     headers: dict[str, str] = field(default_factory=dict)
+    answer_tokens: int = 0
+    """Tokens of the answer that is expected, where it comes without usage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,9 @@ class Documents:
         known = (found.text, canonical_json(found.truth))
         schema = {"type": "json_schema", "json_schema": {"name": "biometry", "schema": json_schema()}}
         if self._extract:
-            return Ask(at_s, "extract", EXTRACT, {"text": found.text, "parser": "none", "review": False}), known
-        messages = [{"role": "user", "content": INSTRUCTION + found.text}]
+            body = {"text": found.text, "parser": "none", "review": False}
+            return Ask(at_s, "extract", EXTRACT, body, answer_tokens=answers.count(known[1])), known
+        messages: list[dict[str, str]] = [{"role": "user", "content": INSTRUCTION + found.text}]
         body = {"messages": messages, "max_tokens": 200, "temperature": 0, "response_format": schema}
         return Ask(at_s, "document", CHAT, body), known
 

@@ -31,6 +31,7 @@ class Planned:
     body: bytes
     stream: bool
     headers: dict[str, str]
+    answer_tokens: int = 0
 
 
 def load(path: str) -> tuple[list[tuple[float, float]], list[Planned]]:
@@ -42,7 +43,9 @@ def load(path: str) -> tuple[list[tuple[float, float]], list[Planned]]:
         row = json.loads(line)
         headers = {"content-type": "application/json", **row["headers"]}
         body = json.dumps(row["body"]).encode()
-        asks.append(Planned(row["at_s"], row["name"], row["path"], body, row["stream"], headers))
+        asks.append(
+            Planned(row["at_s"], row["name"], row["path"], body, row["stream"], headers, row.get("answer_tokens", 0))
+        )
     return corners, asks
 
 
@@ -134,7 +137,7 @@ def _sample(ask: Planned, seen: _Seen, headers: Any, moments: tuple[float, float
         done_s=round(done - due, 5),
         itl_s=round(pause, 6),
         tpot_s=round(pace, 6),
-        output_tokens=seen.output_tokens,
+        output_tokens=seen.output_tokens or ask.answer_tokens,
         prompt_tokens=seen.prompt_tokens,
         status=seen.status,
         fault=seen.fault,

@@ -145,14 +145,14 @@ def play(session: Session, say: Say, after: Callable[[], object]) -> None:
             size = _with_extract(size) if up.extracts else size
             with ExitStack() as rivals:
                 for name in settings.names:
-                    with _noted(session, name, say, after):
+                    with noted(session, name, say, after):
                         session.runs.append(_scenario(name, SCENARIOS[name].make(size), up, settings, folder))
                         _tell(session.runs[-1], say)
                 systems = [(name, up.url, model, up.keys) for name, model in POLICIES.items()]
                 systems += _others(session, up, folder, rivals, say) if sweeps else []
                 for multiple, made in sweeps.items():
                     for name, url, model, keys in systems:
-                        with _noted(session, label(multiple, name), say, after):
+                        with noted(session, label(multiple, name), say, after):
                             found, _ = _play(made, url, model, keys, "open", folder)
                             session.points.append(_point(name, multiple, found, settings.promise))
                             _tell_point(session.points[-1], say)
@@ -161,7 +161,7 @@ def play(session: Session, say: Say, after: Callable[[], object]) -> None:
 
 
 @contextmanager
-def _noted(session: Session, name: str, say: Say, after: Callable[[], object]) -> Iterator[None]:
+def noted(session: Session, name: str, say: Say, after: Callable[[], object]) -> Iterator[None]:
     """A run that fails is told and noted; the session goes on."""
     try:
         yield

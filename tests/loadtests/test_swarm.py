@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from loadtests.demo.processes import ChildError
 from loadtests.fake_engine import answers
+from loadtests.scaleout.sites import ROOT
 from loadtests.standin.corpus import digest
-from loadtests.swarm import plan, report, samples, scenarios, session, shapes
+from loadtests.swarm import charts, plan, report, samples, scenarios, session, shapes
 from loadtests.swarm.samples import Promise, Sample
 from loadtests.swarm.scenarios import SCENARIOS, Scale
 from loadtests.swarm.session import LOCUST, Settings, judge
@@ -138,6 +146,50 @@ def test_the_report_shows_runs_policies_and_what_is_wrong() -> None:
     assert "http" not in page  # nothing is fetched from elsewhere
 
 
+def test_a_report_says_what_has_no_result_and_why() -> None:
+    found = session.Session(3.0, Settings(("steady", "ramp"), compare=(("bare", "engine"),)))
+    assert found.missing[:3] == ("steady", "ramp", "1 x Spillway (auto)")
+    assert "4 x bare" in found.missing
+    figures = samples.figures([GOOD], PROMISE, 1.39)
+    told: list[str] = []
+    kept: list[int] = []
+    with session.noted(found, "steady", told.append, lambda: kept.append(len(found.missing))):
+        found.runs.append(session.Run("steady", "x", 1, figures, (GOOD,), ()))
+    before = len(found.missing)
+    with session.noted(found, "ramp", told.append, lambda: kept.append(len(found.missing))):
+        raise ChildError("locust <died>")
+    assert (kept, found.failed) == ([before, before], {"ramp": "locust <died>"})
+    assert "ramp: RED: locust <died>" in told[0]
+    page = report.render(found, {}, {}, "2026-01-01")
+    assert "Incomplete. Without a result: ramp, 1 x Spillway (auto)," in page
+    assert "ramp: locust &lt;died&gt;" in page
+    whole = replace(found.settings, names=("steady",), sweep=False)
+    assert session.Session(3.0, whole, found.runs).missing == ()
+    assert "Incomplete" not in report.render(session.Session(3.0, whole, found.runs), {}, {}, "2026-01-01")
+
+
+def test_figures_tell_late_first_tokens_from_slow_ones() -> None:
+    late, slow = replace(GOOD, ttft_s=2.1), replace(GOOD, tpot_s=0.11)
+    cut = replace(slow, fault="cut")
+    both = replace(late, tpot_s=0.11)
+    whole = replace(GOOD, stream=False, done_s=100.0)
+    found = samples.figures([GOOD, late, slow, both, cut, whole, GOOD, GOOD], PROMISE, 0.0)
+    assert (found.late_share, found.slow_share, found.slo_share) == (0.25, 0.25, 0.375)
+
+
+def test_a_logarithmic_axis_has_decades_and_its_guide_a_name() -> None:
+    points = {"a": [(1.0, 0.05), (2.0, 3.0), (4.0, 0.0)]}
+    drawn = charts.lines("t", points, charts.Axes("load (x)", "s", 2.0, "promise", log=True))
+    for tick in ("0.01", "0.1", "1", "10"):
+        assert f">{tick}</text>" in drawn
+    assert ">promise</text>" in drawn
+    assert "nan" not in drawn
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', drawn)]
+    assert heights[1] < heights[0] < heights[2]
+    flat = charts.lines("t", points, charts.Axes("load (x)", "s"))
+    assert ">promise</text>" not in flat
+
+
 needs_locust = pytest.mark.skipif(not LOCUST.exists(), reason="locust is not installed: `make loadtest` installs it")
 
 
@@ -157,3 +209,25 @@ def test_users_that_wait_for_their_answers_find_the_product_green_too() -> None:
     (run,) = found.runs
     assert run.wrong == ()
     assert run.figures.requests > 0
+
+
+@needs_locust
+def test_an_interrupted_session_leaves_a_report_of_what_was_done(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadtests.swarm", "steady", "ramp", "--seconds", "4", "--no-sweep"]
+    process = subprocess.Popen([*command, "--out", str(tmp_path)], cwd=ROOT, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "report.json").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 143
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(30)
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert [run["name"] for run in told["scenarios"]] == ["steady"]
+    assert told["missing"] == ["ramp"]
+    assert "Incomplete. Without a result: ramp." in (tmp_path / "report.html").read_text()
