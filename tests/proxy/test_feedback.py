@@ -354,6 +354,13 @@ def test_audits_are_paid_compared_and_thrown_away(tmp_path: Path) -> None:
             await router.chat({"stream": False})
             await audits.settled()
             assert (audits.state.drift.audits, audits.state.drift.wrong) == (2, 1)
+            labels = list(router.ledger.labels.all())
+            assert [(row.task, row.backend, row.model, row.judge, row.right) for row in labels] == [
+                ("chat", "local", "m", "cloud", True),
+                ("chat", "local", "m", "cloud", False),
+            ]
+            assert json.loads(labels[0].scores)["min"] == pytest.approx(-0.1)
+            assert "forty" not in str(labels)
             assert audits.threshold(router.runtime.services.live()) > 0.5
             await router.until(lambda: router.ledger.open_reservations(0, 2**62) == ())
 

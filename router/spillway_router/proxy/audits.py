@@ -4,7 +4,8 @@ What was drawn waits in a bounded queue (full: the draw is dropped and counted) 
 and after its answer. The stronger model is paid from the budget as an attempt of its own, with the decision `audit`;
 its answer is compared (core/agreement.py; documents compare field by field), thrown away, and moves the threshold
 (gates.py). Nothing private, nothing pinned and nothing that asks for local only is ever audited, as the same filters
-decide as for an escalation. What a document's audit found is kept as a label, for `spillway calibrate`.
+decide as for an escalation. What an audit found of an answer that was judged whole is kept as a label, for `spillway
+calibrate`.
 
 Where audits closed the gate, nothing is kept and so nothing can be drawn. Whole answers that were escalated have their
 better answer already: the surest of those are compared for free, until it is safe to open the gate again. Of documents
@@ -36,7 +37,7 @@ from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import load
 from spillway_router.proxy import wire
 from spillway_router.proxy.attempt import Call, prepare
-from spillway_router.proxy.case import Case, DocumentCase
+from spillway_router.proxy.case import Case, Scored
 from spillway_router.proxy.gates import Gate, GateState, Kind
 from spillway_router.proxy.outcomes import transport_outcome
 from spillway_router.proxy.services import Live, Services
@@ -223,10 +224,13 @@ class Audits:
         document = case.document
         if document is None:
             self._chat.observe(live, live.policy.confidence.threshold, wrong=not found.right, kept=True)
+        else:
+            self._documents.observe(live, document.bar, wrong=not found.right, kept=document.kept)
+        if case.scored is None:
             return
-        self._documents.observe(live, document.bar, wrong=not found.right, kept=document.kept)
         try:
-            await asyncio.to_thread(self._keep, _label(case, document, found, judge, int(s.wall() * 1000)))
+            label = _label(case.facts.request_id, case.scored, found, judge, int(s.wall() * 1000))
+            await asyncio.to_thread(self._keep, label)
         except LedgerError as error:
             log.warning("the label of an audit was not kept: %s", error)
 
@@ -278,16 +282,16 @@ def _compared(case: Case, better: Mapping[str, Any]) -> Compared | None:
     return Compared(agree(case.answer, answer_text(better["choices"][0])), {})
 
 
-def _label(case: Case, document: DocumentCase, found: Compared, judge: str, ts: int) -> LabelRecord:
+def _label(request_id: str, scored: Scored, found: Compared, judge: str, ts: int) -> LabelRecord:
     return LabelRecord(
-        case.facts.request_id,
+        request_id,
         ts,
-        case.facts.task,
-        document.backend,
-        document.model,
+        scored.task,
+        scored.backend,
+        scored.model,
         judge,
-        document.confidence,
+        scored.confidence,
         found.right,
-        orjson.dumps(dict(document.scores)).decode(),
+        orjson.dumps(dict(scored.scores)).decode(),
         orjson.dumps(dict(found.fields)).decode(),
     )

@@ -11,18 +11,25 @@ from spillway_router.core.model import RequestFacts
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """What an answer's label needs: who gave it, how sure it was, and its scores. `task` as calibrations are keyed."""
+
+    task: str
+    backend: str
+    model: str
+    confidence: float | None
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentCase:
     """What is different where the answer is a document's: the configured threshold it stood under, whether it was kept
-    (else it is a probe), which backends may judge it, how, and what its label needs."""
+    (else it is a probe), which backends may judge it, and how."""
 
     bar: float
     kept: bool
     judges: tuple[str, ...]
     compare: Compare
-    backend: str
-    model: str
-    confidence: float
-    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +42,6 @@ class Case:
     answer: str
     attempt_no: int
     """That of the audit's own attempt."""
+    scored: Scored | None = None
+    """None: it was not judged whole, so that it makes no label."""
     document: DocumentCase | None = None

@@ -71,6 +71,7 @@ class HeldStream(StreamAnswer):
             if job.live.scoring.self_check is not None:
                 verdict = await second_look(job, call, verdict, heard.text(), Outcome("ok", 200, usage=heard.usage))
             call.confidence = None if verdict is None else verdict.confidence
+            job.verdict = verdict
             self._judged_whole = True
         else:
             call.confidence = heard.confidence(job.calibration(call))

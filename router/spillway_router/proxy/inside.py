@@ -27,7 +27,7 @@ from spillway_router.core.model import (
 from spillway_router.core.policy import ConfidenceRule, Policy, decide, decide_escalation
 from spillway_router.core.tariff import Usage
 from spillway_router.ledger.holds import Ended, HoldRefused, Why
-from spillway_router.proxy.case import Case, DocumentCase
+from spillway_router.proxy.case import Case, DocumentCase, Scored
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.exchange import Admitted, run
 from spillway_router.proxy.facts import read_facts
@@ -139,10 +139,9 @@ class InsideExchange:
             return
         body = self._body(read.asked, live.policy)
         facts = self._step_facts(read.asked, body)
-        what = DocumentCase(
-            read.bar, read.kept, judges, read.compare, read.backend, read.model, read.confidence, read.scores
-        )
-        self._s.audits.offer(Case(facts, orjson.dumps(body), body, "", self._next_no(), what))
+        what = DocumentCase(read.bar, read.kept, judges, read.compare)
+        scored = Scored(facts.task, read.backend, read.model, read.confidence, read.scores)
+        self._s.audits.offer(Case(facts, orjson.dumps(body), body, "", self._next_no(), scored, what))
 
     async def ask(self, asked: StepAsked, judge: Judge) -> StepReply:
         """See DocumentExchange. Cancelled when who asks is gone: then the attempt under way ends as aborted."""

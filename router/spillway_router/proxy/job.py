@@ -8,18 +8,19 @@ from typing import Any
 import orjson
 
 from spillway_router.core.calibration import ANY, Calibration
+from spillway_router.core.confidence import Verdict
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.limiter import exhausted_for_s
 from spillway_router.core.model import Attempt, Candidate, Decision, Outcome, Refusal, RequestFacts, RequestRecord
 from spillway_router.ledger.holds import HoldRefused, Why
 from spillway_router.proxy.attempt import Call
-from spillway_router.proxy.case import Case
+from spillway_router.proxy.case import Case, Scored
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.heartbeat import Heartbeat
 from spillway_router.proxy.outcomes import failure_refusal
 from spillway_router.proxy.relay import Extension
 from spillway_router.proxy.replies import Lines
-from spillway_router.proxy.scoring import Yardstick
+from spillway_router.proxy.scoring import Yardstick, is_document
 from spillway_router.proxy.services import Channel, Live, Services
 
 
@@ -41,6 +42,7 @@ class Job:
     __slots__ = (
         "asked", "backend", "body", "calls", "client", "code", "confidence", "cost_asked", "decided", "decision",
         "facts", "heartbeat", "live", "probe", "reasons", "refused", "s", "status", "unused",
+        "verdict",
     )  # fmt: skip
 
     def __init__(self, s: Services, live: Live, client: Client, asked: Question) -> None:
@@ -59,6 +61,8 @@ class Job:
         self.heartbeat: Heartbeat | None = None
         self.probe: str | None = None
         """A draft's text, to be compared with the better answer."""
+        self.verdict: Verdict | None = None
+        """On the latest answer that was judged whole: an audit's label needs its scores."""
 
     # attempts
 
@@ -120,7 +124,8 @@ class Job:
     async def durable(self) -> None:
         """Until the rows of all attempts are on disk."""
         for call in self.calls:
-            await call.durable()
+            if call.row is not None:
+                await self.s.accounts.durable(call.row)
 
     def let_wait(self, heartbeat: Heartbeat | None) -> None:
         """The client waits for what is held back, its connection kept alive; or (None) no longer."""
@@ -154,7 +159,15 @@ class Job:
     def audit(self, text: str) -> None:
         """Audit this local answer, which the client got."""
         no = self.client.attempts_before + len(self.calls) + self.unused + 1
-        self.s.audits.offer(Case(self.facts, self.client.body, self.body, text, no))
+        self.s.audits.offer(Case(self.facts, self.client.body, self.body, text, no, self._scored()))
+
+    def _scored(self) -> Scored | None:
+        verdict = self.verdict
+        if verdict is None or not verdict.scores:
+            return None
+        task = self.facts.task or ("json" if is_document(self.body) else "chat")
+        model = self.live.channels[self.backend].backend.model
+        return Scored(task, self.backend, model, verdict.confidence, verdict.scores)
 
     def escalates(self) -> bool:
         """False if no confidence could send this request one tier up: who pinned a backend, forbade fallbacks or asks

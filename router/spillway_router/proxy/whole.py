@@ -54,6 +54,7 @@ class WholeAnswer:
                 text = answer_text(parsed["choices"][0])
                 verdict = await second_look(job, call, verdict, text, self._outcome)
             call.confidence = job.confidence = None if verdict is None else verdict.confidence
+            job.verdict = verdict
             if job.s.audits.probes(job.live, call.confidence):
                 job.probe = answer_text(parsed["choices"][0])
             if self._upstream.logprobs_added:
