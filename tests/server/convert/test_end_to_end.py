@@ -233,3 +233,83 @@ def test_calibration_is_asked_for_and_a_strangers_folder_is_left_alone(tmp_path:
     refused = convert(F16, tmp_path / "mine")
     assert isinstance(refused, Refusal)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+K_KINDS = {"Q4_K_M": {"Q4_K", "Q6_K"}, "Q5_K_M": {"Q5_K", "Q6_K"}, "Q6_K": {"Q6_K"}}
+
+
+@pytest.mark.parametrize("kind", K_KINDS)
+def test_k_quants_are_unpacked_as_llama_cpp_unpacks_them(tmp_path: Path, kind: str) -> None:
+    """llama.cpp writes the file, and writes its own F32 of it: the same numbers, and the same greedy answers."""
+    llama = find_llama(None, (ROOT,))
+    if llama is None:
+        pytest.skip("llama.cpp (.venv-llama) is not installed: nothing else writes K-quants")
+    files = {name: tmp_path / f"{name}.gguf" for name in (kind, "F32")}
+    for source_file, name in ((F16, kind), (files[kind], "F32")):
+        script = [str(llama), str(Path(__file__).with_name("k_quants.py")), str(source_file), str(files[name]), name]
+        subprocess.run(script, check=True, capture_output=True, timeout=120)
+    made = done(convert(files[kind], tmp_path / kind, dtype="float32"))
+    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.figures["agreement_with_llama_cpp"] >= 0.9
+    assert {name for name in made.verdict.source["tensor_types"] if name != "F32"} == K_KINDS[kind]
+    again = done(convert(files["F32"], tmp_path / "F32", llama=False))
+    assert (made.folder / "model.safetensors").read_bytes() == (again.folder / "model.safetensors").read_bytes()
+
+
+def test_w4a16_from_a_k_quant_keeps_its_quality(tmp_path: Path) -> None:
+    """The usual way of a downloaded file: Q4_K_M to W4A16, judged against llama.cpp on the file itself."""
+    llama = find_llama(None, (ROOT,))
+    if llama is None:
+        pytest.skip("llama.cpp (.venv-llama) is not installed: nothing else writes K-quants")
+    gguf, script = tmp_path / "Q4_K_M.gguf", str(Path(__file__).with_name("k_quants.py"))
+    subprocess.run([str(llama), script, str(F16), str(gguf), "Q4_K_M"], check=True, capture_output=True, timeout=120)
+    made = done(convert(gguf, tmp_path / "out", precision="w4a16"))
+    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.figures["perplexity_ratio"] < 1.05
+
+
+def test_rounding_file_by_file_gives_what_the_whole_model_gives(tmp_path: Path) -> None:
+    """With three files: bit for bit what llm-compressor makes of the whole model in memory."""
+    folder = done(convert(F16, tmp_path / "sharded", shard_bytes=1_500_000, llama=False)).folder
+    script = (
+        "import sys; from pathlib import Path; from safetensors.torch import load_file; import torch\n"
+        "from spillway_server.convert.worker import quantise as q\n"
+        "source, one, other = map(Path, sys.argv[1:])\n"
+        "first = q.quantise(source, one, 'rtn', None, [])\n"
+        "q._KNOWN = ()\n"
+        "assert q.quantise(source, other, 'rtn', None, []) == first\n"
+        "read = lambda f: {n: t for p in f.glob('*.safetensors') for n, t in load_file(p).items()}\n"
+        "a, b = read(one), read(other)\n"
+        "assert a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)\n"
+        "print(len(list(one.glob('*.safetensors'))), 'files')"
+    )
+    ran = subprocess.run(
+        [str(CONVERT_PYTHON), "-c", script, str(folder), str(tmp_path / "a"), str(tmp_path / "b")],
+        capture_output=True, text=True, timeout=240, check=False, env={"PYTHONPATH": str(ROOT / "server")},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-800:]
+    assert ran.stdout.splitlines()[-1] == "3 files"
+
+
+def test_what_the_memory_can_not_hold_is_judged_in_16_bit_or_refused(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from spillway_server.convert.worker import judge, sizes\n"
+        "from spillway_server.convert.worker.report import JobError\n"
+        "assert [judge.fitting_dtype(10**9, gb * 10**9) for gb in (5, 4)] == ['float32', 'bfloat16']\n"
+        "try: judge.fitting_dtype(7 * 10**9, 16 * 10**9)\n"
+        "except JobError as error: print(error.reason)\n"
+        "demo, place = Path(sys.argv[1]), Path(sys.argv[2])\n"
+        "count = sizes.parameters(sizes.shapes(demo))\n"
+        "assert 1_850_000 < count < 1_950_000, count\n"
+        "(place / 'meminfo').write_text('MemTotal: 9 kB\\nMemAvailable:    2000 kB\\n')\n"
+        "assert sizes.available_bytes(place / 'meminfo', place) == 2_048_000\n"
+        "(place / 'memory.max').write_text('1000000'); (place / 'memory.current').write_text('400000')\n"
+        "assert sizes.available_bytes(place / 'meminfo', place) == 600_000\n"
+    )
+    ran = subprocess.run(
+        [str(CONVERT_PYTHON), "-c", script, str(DEMO_WEIGHTS), str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False, env={"PYTHONPATH": str(ROOT / "server")},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-800:]
+    assert "judging 7.0 billion weights takes 16.1 GB of memory, 16.0 GB are free" in ran.stdout

@@ -9,19 +9,28 @@ import math
 from pathlib import Path
 from typing import Any
 
+from spillway_server.convert.worker import sizes
 from spillway_server.convert.worker.quantise import prompt_text
-from spillway_server.convert.worker.report import tell
+from spillway_server.convert.worker.report import JobError, tell
 from spillway_server.convert.worker.threads import fit_threads
+
+_WEIGHTS_AND_WORK = 1.15
+"""Memory over the weights' own: one layer more while a packed checkpoint is unpacked, activations, logits."""
 
 
 def judge(folder: Path, samples: list[dict[str, Any]], answer_tokens: int) -> dict[str, Any]:
     """Figures of one checkpoint: `perplexity` (None without known answers), `tokens` behind it, `answers` (greedy),
-    `prompts` (token ids, so that another engine can be asked the very same)."""
+    `prompts` (token ids, so that another engine can be asked the very same), `dtype` of the arithmetic.
+
+    Raises JobError where the memory is too small.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    dtype = fitting_dtype(sizes.parameters(sizes.shapes(folder)), sizes.available_bytes())
+    tell(0.0, f"loading in {dtype}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     model.eval()
     fit_threads(model)
     answers, prompts, loss, tokens = [], [], 0.0, 0
@@ -42,7 +51,22 @@ def judge(folder: Path, samples: list[dict[str, Any]], answer_tokens: int) -> di
             answers.append(tokenizer.decode(made[0][len(prompt) :], skip_special_tokens=True))
             prompts.append(prompt)
     perplexity = math.exp(loss / tokens) if tokens else None
-    return {"perplexity": perplexity, "tokens": tokens, "answers": answers, "prompts": prompts}
+    return {"perplexity": perplexity, "tokens": tokens, "answers": answers, "prompts": prompts, "dtype": dtype}
+
+
+def fitting_dtype(parameters: int, available: int) -> str:
+    """float32, exact beside llama.cpp, where the memory (bytes) holds it with some room, else bfloat16. Raises JobError
+    where it holds neither."""
+    room = available / _WEIGHTS_AND_WORK
+    if 4 * parameters <= room:
+        return "float32"
+    if 2 * parameters <= room:
+        return "bfloat16"
+    raise JobError(
+        f"judging {parameters / 1e9:.1f} billion weights takes {2 * parameters * _WEIGHTS_AND_WORK / 1e9:.1f} GB of "
+        f"memory, {available / 1e9:.1f} GB are free.",
+        "Run again on a larger machine: what is done already is kept, move the .work folder along.",
+    )
 
 
 def _loss(model: Any, prompt: list[int], known: list[int]) -> float:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from spillway_server.convert.worker import sizes
 from spillway_server.convert.worker.report import JobError, tell
 from spillway_server.convert.worker.threads import fit_threads
 
+# Families whose matrices are known by their names: they are rounded without building the model.
+_KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 _COPIED: tuple[str, ...] = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 _COPIED += ("special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
 
@@ -20,6 +25,42 @@ def quantise(
 
     `group` None: the largest that fits. GPTQ and AWQ want calibration `samples`. Raises JobError.
     """
+    target.mkdir(parents=True, exist_ok=True)
+    if method == "rtn" and json.loads((source / "config.json").read_text()).get("model_type") in _KNOWN:
+        size = _by_shard(source, target, group)
+    else:
+        size = _whole(source, target, method, group, samples)
+    for name in _COPIED:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+    return {"method": method, "bits": 4, "group_size": size, "kept_in_16_bit": ["embeddings", "lm_head"],
+            "calibration_samples": len(samples) if method != "rtn" else 0}  # fmt: skip
+
+
+def _by_shard(source: Path, target: Path, group: int | None) -> int | None:
+    """Rounding needs one matrix at a time: one file of the checkpoint is in memory, however large the model is."""
+    from compressed_tensors.quantization import QuantizationScheme
+    from llmcompressor import model_free_ptq
+
+    matrices = {
+        name.removesuffix(".weight"): shape
+        for name, shape in sizes.shapes(source).items()
+        if len(shape) == 2 and name.endswith(".weight") and not name.endswith("embed_tokens.weight")
+    }
+    size = _fit({name: (shape[0], shape[1]) for name, shape in matrices.items()}, group)
+    tell(0.1, f"rtn, {_grouping(size)}, file by file")
+    scheme = QuantizationScheme(targets=["Linear"], weights=_weights(size))
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="quantise-") as place:
+        # It copies everything that lies beside the weights; a directory may hold a lot more than a checkpoint.
+        for name in ("config.json", "model.safetensors.index.json", *(f.name for f in source.glob("*.safetensors"))):
+            if (source / name).exists():
+                Path(place, name).symlink_to((source / name).absolute())
+        model_free_ptq(place, target, scheme=scheme, ignore=["lm_head", "re:.*embed_tokens$"], device="cpu")
+    return size
+
+
+def _whole(source: Path, target: Path, method: str, group: int | None, samples: list[dict[str, Any]]) -> int | None:
+    """What looks at activations, and models of other families, need the whole model in memory."""
     import torch
     from llmcompressor import oneshot
     from transformers import AutoModelForCausalLM
@@ -30,24 +71,29 @@ def quantise(
     if method == "awq":
         # Its grid search overflows in float16 on the CPU.
         model = model.float()
-    size = fitting_group({name: m.in_features for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)},
-                         group)  # fmt: skip
-    _check_kernel(model)
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    size = _fit({name: (m.out_features, m.in_features) for name, m in linear.items()}, group)
     fit_threads(model)
-    tell(0.2, f"{method}, {'one scale per row' if size is None else f'groups of {size}'}")
+    tell(0.2, f"{method}, {_grouping(size)}")
     extra: dict[str, Any] = {}
     if method != "rtn":
         extra = {"dataset": _dataset(source, samples), "num_calibration_samples": len(samples), "max_seq_length": 2048}
     oneshot(model=model, recipe=_modifiers(method, size), **extra)
     model = model.to(stored)
     tell(0.8, "writing")
-    target.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(target, save_compressed=True)
-    for name in _COPIED:
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
-    return {"method": method, "bits": 4, "group_size": size, "kept_in_16_bit": ["embeddings", "lm_head"],
-            "calibration_samples": len(samples) if method != "rtn" else 0}  # fmt: skip
+    return size
+
+
+def _fit(matrices: dict[str, tuple[int, int]], wanted: int | None) -> int | None:
+    """Weights per scale for matrices of (rows, columns). Raises JobError where no kernel takes them."""
+    size = fitting_group({name: columns for name, (_, columns) in matrices.items()}, wanted)
+    _check_kernel(matrices)
+    return size
+
+
+def _grouping(size: int | None) -> str:
+    return "one scale per row" if size is None else f"groups of {size}"
 
 
 def fitting_group(widths: dict[str, int], wanted: int | None) -> int | None:
@@ -66,27 +112,27 @@ def fitting_group(widths: dict[str, int], wanted: int | None) -> int | None:
     return next((size for size in (128, 64, 32) if all(width % size == 0 for width in rows)), None)
 
 
-def _check_kernel(model: Any) -> None:
+def _check_kernel(matrices: dict[str, tuple[int, int]]) -> None:
     """vLLM's 4-bit kernels want rows and columns in multiples of 32 (CPU) or 64 (Marlin); say so before the work."""
-    import torch
+    for name, (rows, columns) in matrices.items():
+        if "lm_head" not in name and (rows % 32 or columns % 32):
+            raise JobError(
+                f"{name} is {rows} x {columns}; 4-bit kernels want multiples of 32.", "Convert with --precision 16bit."
+            )
 
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and "lm_head" not in name:
-            odd = [width for width in (module.in_features, module.out_features) if width % 32]
-            if odd:
-                raise JobError(
-                    f"{name} is {module.out_features} x {module.in_features}; 4-bit kernels want multiples of 32.",
-                    "Convert with --precision 16bit.",
-                )
+
+def _weights(size: int | None) -> Any:
+    from compressed_tensors.quantization import QuantizationArgs
+
+    grouped: dict[str, Any] = {"strategy": "channel"} if size is None else {"strategy": "group", "group_size": size}
+    return QuantizationArgs(num_bits=4, type="int", symmetric=True, **grouped)
 
 
 def _modifiers(method: str, size: int | None) -> list[Any]:
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from compressed_tensors.quantization import QuantizationScheme
 
-    grouped: dict[str, Any] = {"strategy": "channel"} if size is None else {"strategy": "group", "group_size": size}
-    weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, **grouped)
     common: dict[str, Any] = {
-        "config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)},
+        "config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=_weights(size))},
         "ignore": ["lm_head"],
     }
     if method == "rtn":
