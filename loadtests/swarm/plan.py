@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ class Mixed:
     def __call__(self, at_s: float) -> tuple[Ask, tuple[str, str] | None]:
         """One request of one of the makers."""
         ask, known = self._rng.choices(self._makers, self._shares)[0](at_s)
-        return Ask(ask.at_s, ask.name, ask.path, ask.body, ask.stream, self._rng.choice(self._keys)), known
+        return replace(ask, key=self._rng.choice(self._keys)), known
 
 
 def by_shape(shape: Shape, make: Maker, seed: int) -> Plan:

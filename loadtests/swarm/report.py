@@ -109,10 +109,10 @@ def _sweep(session: Session) -> list[str]:
         return charts.lines(title, _series(live, value), charts.Axes(x, y, guide, "promise" if log else "", log=log))
 
     figures = [
-        by_load("Time to first token, median", lambda f: f.ttft_p50_s, "s", promise.ttft_s),
-        by_load("Time to first token, 99th percentile", lambda f: f.ttft_p99_s, "s", promise.ttft_s),
-        by_load("Time per output token, 95th percentile", lambda f: 1000 * f.tpot_p95_s, "ms", pace),
-        by_load("Pause between events (ITL), 95th percentile", lambda f: 1000 * f.itl_p95_s, "ms", pace),
+        by_load("Time to first token, median", lambda f: f.ttft_p50_s, "time (s)", promise.ttft_s),
+        by_load("Time to first token, 99th percentile", lambda f: f.ttft_p99_s, "time (s)", promise.ttft_s),
+        by_load("Time per output token, 95th percentile", lambda f: 1000 * f.tpot_p95_s, "time (ms)", pace),
+        by_load("Pause between events (ITL), 95th percentile", lambda f: 1000 * f.itl_p95_s, "time (ms)", pace),
         by_load("Overflow: sent to the cloud", lambda f: 100 * f.cloud_share, "% of answers"),
         by_load("Cost, GPU hour included", lambda f: f.usd_per_1000, "USD per 1000 requests"),
         by_load("Promise kept (SLO attainment)", lambda f: 100 * f.slo_share, "% of requests"),

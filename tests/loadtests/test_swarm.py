@@ -70,6 +70,14 @@ def test_the_trace_replays_at_its_own_moments_and_lengths() -> None:
     assert answers.answer({digest(t): a for t, a in slow.answers}, slow.answers[0][0], None).finish == "stop"
 
 
+def test_extractions_come_without_usage_so_the_plan_knows_how_long_their_answers_are() -> None:
+    """Without it each of them would have to be whole by when a stream's first token is due."""
+    asks = SCENARIOS["documents"].make(replace(SIZE, extract=True)).asks
+    tokens = {name: {ask.answer_tokens for ask in asks if ask.name == name} for name in ("document", "extract")}
+    assert tokens["document"] == {0}
+    assert min(tokens["extract"]) > 5
+
+
 def test_mixed_keys_are_all_used_and_their_secrets_go_into_headers(tmp_path: Path) -> None:
     made = SCENARIOS["mixed"].make(SIZE)
     assert {ask.key for ask in made.asks} == set(scenarios.KEYS)
