@@ -91,6 +91,8 @@ def test_labels_of_audits_are_exported_for_calibration(tmp_path: Path) -> None:
             found = await ask(router, STRANGE.text)
             await watching(router).settled()
             (row,) = exported(router.ledger)
+            assert list(exported(router.ledger, task="biometry")) == [row]
+            assert list(exported(router.ledger, task="chat")) == []
             assert (row["source"], row["right"], row["group"], row["task"]) == ("audit", True, found["id"], "biometry")
             (known,) = read([json.dumps(row)])
             assert (known.right, known.group) == (True, found["id"])

@@ -100,6 +100,7 @@ def dismiss_review(review_id: IdArgument, path: ConfigOption = None, as_json: Js
 @reviews_app.command("labels")
 def export_labels(
     path: ConfigOption = None,
+    task: Annotated[str, typer.Option(help="Only of this task: a schema's name, json, chat; else all.")] = "",
     output: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
 ) -> None:
     """Accepted, corrected and audited answers with their scores as JSON lines, for `spillway calibrate`. No content."""
@@ -108,7 +109,7 @@ def export_labels(
     count = 0
     try:
         with _ledger(path) as ledger, nullcontext(sys.stdout) if output is None else output.open("w") as out:
-            for label in labels(ledger):
+            for label in labels(ledger, task=task):
                 out.write(json.dumps(label) + "\n")
                 count += 1
     except OSError as error:

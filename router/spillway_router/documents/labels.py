@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -13,13 +14,15 @@ from spillway_router.ledger.labels import LabelTable
 from spillway_router.ledger.reviews import MOST_AT_ONCE, ReviewFilter, ReviewTable
 
 
-def labels(ledger: Ledger, since_ms: int = 0) -> Iterator[dict[str, Any]]:
-    """Those of reviews, then those of audits, in the shape that calibration/labelled.py reads.
+def labels(ledger: Ledger, since_ms: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
+    """Those of reviews, then those of audits, in the shape that calibration/labelled.py reads. `task`: only of this one
+    ("": all), as a calibration holds for one.
 
     People see what was not kept, audits what was: a fit wants both, a certificate for what is kept those of audits.
     """
-    yield from of_reviews(ledger.reviews, since_ms)
-    yield from of_audits(ledger.labels, since_ms)
+    for label in chain(of_reviews(ledger.reviews, since_ms), of_audits(ledger.labels, since_ms)):
+        if task in ("", label["task"]):
+            yield label
 
 
 def of_reviews(table: ReviewTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
