@@ -166,3 +166,12 @@ def pace(doubt: Doubt, backend: Backend, signals: BackendSignals) -> Removed | N
 
 
 FILTERS: tuple[Filter, ...] = (access, privacy, preferences, capability, health, budget, rate_limit)
+_WITHOUT_WISHES = (capability, health, budget, rate_limit)
+
+
+def applying(facts: RequestFacts) -> tuple[Filter, ...]:
+    """Those of FILTERS that can remove anything for this request: the first three only look at what it asks for, and
+    nearly every request asks for nothing."""
+    plain = facts.hints.route == "auto" and facts.preferences is NO_PREFERENCES
+    open_to_all = facts.privacy.may_leave and not facts.caller.local_only
+    return _WITHOUT_WISHES if plain and open_to_all else FILTERS

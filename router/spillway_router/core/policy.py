@@ -201,11 +201,11 @@ def _filter(
 ) -> tuple[list[Backend], tuple[Removed, ...]]:
     kept: list[Backend] = []
     removed: list[Removed] = []
-    now = signals.now
+    now, rules = signals.now, filters.applying(facts)
     for name in chain:
         backend = policy.backends[name]
         known = signals.backends.get(name, UNKNOWN)
-        for rule in filters.FILTERS:
+        for rule in rules:
             verdict = rule(facts, backend, known, now)
             if verdict is not None:
                 removed.append(verdict)

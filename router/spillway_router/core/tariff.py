@@ -157,6 +157,8 @@ class Tariff:
     # The same prices as integers in units of 10^-decimals USD, so that pricing is integer arithmetic.
     _ladders: Mapping[str, _Ladder] = field(init=False, repr=False, compare=False)
     _base: _Row = field(init=False, repr=False, compare=False)
+    _flat: _Row | None = field(init=False, repr=False, compare=False)
+    """The prices, where length and time change nothing of them."""
     _request: int = field(init=False, repr=False, compare=False)
     _second: int = field(init=False, repr=False, compare=False)
     _unit: int = field(init=False, repr=False, compare=False)
@@ -174,6 +176,7 @@ class Tariff:
         row = _row(self.rates, unit)
         for slot, made in (
             ("_base", row),
+            ("_flat", None if self.steps or self.per_second else row),
             ("_ladders", _ladders(row, self.steps, unit)),
             ("_request", _units(self.per_request, unit)),
             ("_second", _units(self.per_second, unit)),
@@ -282,6 +285,10 @@ def upper_bound(
         raise TariffError("upper_bound needs sizes and seconds of 0 or more and n of 1 or more")
     input_tokens = prompt_bytes + template_tokens
     output_tokens = max_output_tokens * n
+    base = tariff._flat
+    if base is not None and service == STANDARD:  # nearly every price
+        tokens = input_tokens * base.dearest_input + output_tokens * base.dearest_output
+        return -(-(tokens * _PER_TOKEN + tariff._request * NANO) // tariff._unit)
     tokens = 0
     for name in (STANDARD,) if service == STANDARD or not tariff.knows(service) else (STANDARD, service):
         for above, row in tariff._ladders[name]:

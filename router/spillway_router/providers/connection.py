@@ -231,6 +231,22 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
+    async def read_all(self, limit: int) -> bytes:
+        """The body to its end. Raises TooLargeError over `limit` bytes, BrokenError or StallError."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            data = self.take()
+            if data:
+                size += len(data)
+                if size > limit:
+                    raise TooLargeError(f"the upstream's answer is larger than {limit} bytes")
+                parts.append(data)
+            elif self.complete:
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+            else:
+                await self.wait()
+
     @property
     def holds(self) -> bool:
         """True if bytes wait for the reader."""

@@ -28,6 +28,10 @@ def read_usage(found: object, service: object = None) -> Usage | None:
     prompt = found.get("prompt_tokens", found.get("input_tokens"))
     if type(prompt) is not int:  # True is an int to isinstance
         return None
+    if service is None and found.keys() <= _PLAIN_USAGE and found.get("prompt_tokens_details") is None:
+        completion = found.get("completion_tokens")  # nearly every answer of an engine
+        if type(completion) is int and prompt >= 0 <= completion:
+            return Usage(prompt, completion)
     completion = found.get("completion_tokens", found.get("output_tokens", 0))
     details = found.get("prompt_tokens_details") or found.get("input_tokens_details")
     spent = found.get("completion_tokens_details") or found.get("output_tokens_details")
@@ -51,6 +55,9 @@ def read_usage(found: object, service: object = None) -> Usage | None:
         )
     except TariffError:
         return None
+
+
+_PLAIN_USAGE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"})
 
 
 def _kept_long(found: Mapping[str, Any], details: object) -> int:

@@ -28,7 +28,6 @@ from spillway_router.providers.connection import (
     ConnectError,
     Connection,
     PoolFullError,
-    TooLargeError,
     UnansweredError,
 )
 from spillway_router.providers.outbox import Outbox
@@ -89,14 +88,8 @@ class Response:
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body. Raises TooLargeError over `limit` bytes, BrokenError or StallError."""
-        parts: list[bytes] = []
-        size = 0
-        while data := await self.read():
-            size += len(data)
-            if size > limit:
-                raise TooLargeError(f"the upstream's answer is larger than {limit} bytes")
-            parts.append(data)
-        return b"".join(parts)
+        connection = self._connection
+        return b"" if connection is None else await connection.read_all(limit)
 
     def close(self) -> None:
         """Give the connection back if its answer is whole, else abort it. Harmless when repeated."""
@@ -136,6 +129,9 @@ class Pool:
 
     async def send(self, head: bytes, body: bytes, head_within_s: float) -> Response:
         """Send and wait for the answer's head. Raises TransportError; cancelling closes the connection."""
+        return Response(self, await self._sent(head, body, head_within_s))
+
+    async def _sent(self, head: bytes, body: bytes, head_within_s: float) -> Connection:
         while True:
             connection = self._pick() or await self._connect()
             reused = connection.reused
@@ -154,15 +150,15 @@ class Pool:
             except BaseException:
                 self._drop(connection)
                 raise
-            return Response(self, connection)
+            return connection
 
     async def call(self, head: bytes, body: bytes, within_s: float, limit: int) -> Reply:
         """A whole non-stream call: `within_s` bounds each wait, `limit` the answer's bytes."""
-        response = await self.send(head, body, within_s)
+        connection = await self._sent(head, body, within_s)
         try:
-            return Reply(response.status, response.headers, await response.read_all(limit))
+            return Reply(connection.status, connection.headers, await connection.read_all(limit))
         finally:
-            response.close()
+            self.release(connection)
 
     def release(self, connection: Connection) -> None:
         """Take a connection back: idle if it may be used again, else closed."""

@@ -93,7 +93,6 @@ class Call:
         "_board",
         "_clock",
         "_draft",
-        "_durable",
         "_request_started",
         "candidate",
         "channel",
@@ -103,6 +102,7 @@ class Call:
         "hold",
         "no",
         "record",
+        "row",
         "seen",
         "sent_at",
         "streamed",
@@ -126,7 +126,8 @@ class Call:
         self.no = hold.attempt_no
         self.sent_at = trip.sent_at
         self._request_started = request_started
-        self._durable: Durable | None = None
+        self.row: Durable | None = None
+        """Done when the attempt's ledger row is on disk; set once it has ended."""
         self.record: Attempt | None = None
         self.first_event_at: float | None = None
         self.confidence: float | None = None
@@ -171,7 +172,7 @@ class Call:
         status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error")
         billed = outcome.kind == "ok" or outcome.billed
         ended = Ended(status, self._usage(outcome), billed, self.confidence, seconds=now - self.sent_at)
-        self.cost_nano, self._durable = self._accounts.settle(self.hold, self.channel.backend, ended)
+        self.cost_nano, self.row = self._accounts.settle(self.hold, self.channel.backend, ended)
         start = self._request_started
         self.record = Attempt(
             self.no,
@@ -208,10 +209,6 @@ class Call:
             self._draft = None
             stop()
             self.close(outcome, discarded=True)
-
-    async def durable(self) -> None:
-        """Until the attempt's ledger row is on disk (or known to be lost, with an alarm)."""
-        await self._accounts.durable(self._durable)
 
     def _usage(self, outcome: Outcome) -> Usage | None:
         """Usage to charge. A broken paid stream without a usage event: the most that may have come about, if the

@@ -29,6 +29,12 @@ IMAGE_TOKENS = 50_000
 """Above what any provider counts for one image, however few bytes show it."""
 KEPT_TOKENS = 1_000_000
 """As much as a provider may add of what it keeps: earlier turns, stored prompts."""
+_PLAIN = frozenset(
+    {"model", "messages", "stream", "stream_options", "temperature", "top_p", "stop", "seed", "user", "metadata"}
+    | {"max_tokens", "max_completion_tokens", "presence_penalty", "frequency_penalty"}
+)
+"""Fields that ask for nothing a backend may lack. With only these, one choice of the standard service is wanted."""
+_OPTIONAL_OBJECT = (dict, type(None))  # a union would be made anew for each request
 _OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _BOUND_FIELDS: Mapping[Endpoint, tuple[str, ...]] = {
     "chat": ("max_completion_tokens", "max_tokens"),
@@ -90,14 +96,20 @@ def read_facts(
         _check_messages(content)
     elif not isinstance(content, str | list):
         raise bad(f"'{required}' must be a string or an array.", required)
-    stream = body.get("stream", False)
+    stream = body.get("stream")
     if stream is None:
         stream = False
     if not isinstance(stream, bool):
         raise bad("'stream' must be true or false.", "stream")
-    if not isinstance(body.get("stream_options"), dict | None):
+    if not isinstance(body.get("stream_options"), _OPTIONAL_OBJECT):
         raise bad("'stream_options' must be an object such as {\"include_usage\": true}.", "stream_options")
     text = orjson.dumps(body)
+    most, hints = _max_tokens(endpoint, body), _hints(headers, caller)
+    privacy = _privacy(headers, body, caller, rule, text)
+    if body.keys() <= _PLAIN and not _shows_images(content):
+        return RequestFacts(
+            request_id, endpoint, model, stream, len(text), most, 1, _NO_NEEDS, privacy, caller, hints, billed_choices=1
+        )
     choices, needs = _choices(endpoint, body), _needs(body, content)
     return RequestFacts(
         request_id,
@@ -105,12 +117,12 @@ def read_facts(
         model,
         stream,
         len(text),
-        _max_tokens(endpoint, body),
+        most,
         choices,
         needs,
-        _privacy(headers, body, caller, rule, text),
+        privacy,
         caller,
-        _hints(headers, caller),
+        hints,
         _preferences(body),
         service_of(body.get("service_tier")),
         unseen_tokens=_unseen(endpoint, body, content, needs),
@@ -122,12 +134,12 @@ def _check_messages(content: object) -> None:
     if not isinstance(content, list) or not content:
         raise bad("'messages' must be a non-empty array of {role, content} objects.", "messages")
     for i, message in enumerate(content):
-        if not isinstance(message, dict):
+        if type(message) is not dict:
             raise bad(f"'messages[{i}]' must be an object with role and content.", f"messages[{i}]")
-        if not isinstance(message.get("role"), str):
+        if type(message.get("role")) is not str:
             raise bad(f"'messages[{i}].role' must be a string.", f"messages[{i}].role")
         inner = message.get("content")
-        if inner is not None and not isinstance(inner, str | list):
+        if inner is not None and type(inner) is not str and type(inner) is not list:
             raise bad(f"'messages[{i}].content' must be a string or an array.", f"messages[{i}].content")
 
 
@@ -199,7 +211,7 @@ def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
     response_format = body.get("response_format")
     if isinstance(response_format, dict) and response_format.get("type") == "json_schema":
         needs.append("json_schema")
-    if isinstance(content, list) and any(_has_image(m) for m in content):
+    if _shows_images(content):
         needs.append("vision")
     return frozenset(needs) if needs else _NO_NEEDS
 
@@ -210,9 +222,13 @@ _NO_NEEDS: frozenset[Capability] = frozenset()
 _IMAGE_KINDS = ("image_url", "input_image", "image")
 
 
-def _has_image(message: object) -> bool:
-    parts = message.get("content") if isinstance(message, dict) else None
-    return isinstance(parts, list) and any(isinstance(p, dict) and p.get("type") in _IMAGE_KINDS for p in parts)
+def _shows_images(content: object) -> bool:
+    if isinstance(content, list):
+        for message in content:
+            parts = message.get("content") if isinstance(message, dict) else None
+            if isinstance(parts, list) and any(isinstance(p, dict) and p.get("type") in _IMAGE_KINDS for p in parts):
+                return True
+    return False
 
 
 def _privacy(
