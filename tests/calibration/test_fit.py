@@ -178,3 +178,50 @@ def test_the_command_writes_file_and_report(tmp_path: Path) -> None:
     refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert refused.returncode == 1
     assert "line 1" in refused.stderr
+
+
+def with_tokens(count: int, alternatives: int) -> list[Labelled]:
+    rng = random.Random(3)
+    lines = []
+    for number in range(count):
+        least = -rng.expovariate(2.0)
+        top = [-0.05, *(-3.0 - i for i in range(alternatives - 1))]
+        tokens = [["a", -0.05, top], ["b", least, [least, *(least - 1.0 - i for i in range(alternatives - 1))]]]
+        right = rng.random() < 2.718281828**least
+        lines.append(json.dumps({"right": right, "group": str(number), "text": "ab", "tokens": tokens}))
+    return list(read(lines))
+
+
+def test_the_file_says_how_many_alternatives_its_scores_are_made_of() -> None:
+    key, promise = Key("m", "*", "*", "*", "aaaa"), Promise(0.2, 0.1)
+    made = build(with_tokens(200, 3), key, promise, {}).calibration
+    assert (made.alternatives, made.key.weights) == (3, "aaaa")
+    assert build(labelled(200), key, promise, {}).calibration.alternatives is None
+    mixed = with_tokens(200, 3) + with_tokens(60, 5)
+    with pytest.raises(FitError, match="200 with 3, 60 with 5"):
+        build(mixed, key, promise, {})
+
+
+def test_a_second_look_is_a_score_even_where_few_answers_have_it() -> None:
+    """As the router asks: only near the threshold, here where a + b is near 0, which is where it says most."""
+    rng = random.Random(5)
+    given = rows(900)
+    for row in given:
+        if abs(row["scores"]["a"] + row["scores"]["b"] + 0.3) < 0.6:
+            row["self_check"] = {"p_true": min(1.0, max(0.0, rng.gauss(0.8 if row["right"] else 0.2, 0.2)))}
+    asked = sum("self_check" in row for row in given)
+    assert 60 <= asked < 450
+    key, promise = Key("m", "*", "*", "*"), Promise(0.2, 0.1)
+    found = build(list(read(map(json.dumps, given))), key, promise, {}).calibration
+    assert found.knows("p_true")
+    unsure = {"a": -0.1, "b": -0.2, "noise": 0.5}
+    low, middle, high = (
+        found.answer.probability({**unsure, **more}) for more in ({"p_true": 0.1}, {}, {"p_true": 0.9})
+    )
+    assert low < middle < high
+
+
+@pytest.mark.parametrize("wrong", [{"p_true": 1.5}, {"p_right": 0.5}])
+def test_a_second_look_of_another_kind_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(LabelError, match="p_true or stated from 0 to 1"):
+        list(read([json.dumps({"right": True, "scores": {"a": 1.0}, "self_check": wrong})]))

@@ -19,6 +19,7 @@ from spillway_router.core.scores import (
     signal_flaw,
     token_scores,
     window_means,
+    with_alternatives,
 )
 
 
@@ -89,3 +90,14 @@ def test_a_surer_token_lowers_no_score_of_the_chosen(values: list[float], place:
     before = token_scores([Token("x", x) for x in values])
     after = token_scores([Token("x", x) for x in surer])
     assert all(after[name] >= before[name] - 1e-9 for name in before)
+
+
+def test_fewer_alternatives_are_as_if_so_many_had_been_asked_for() -> None:
+    best = Token("a", -0.1, (-0.1, -3.0, -5.0, -9.0))
+    sampled = Token("z", -7.0, (-0.1, -3.0, -5.0, -7.0))  # the engine tells the chosen token beyond the best ones too
+    assert [t.top for t in with_alternatives([best, sampled], 2)] == [(-0.1, -3.0), (-0.1, -3.0, -7.0)]
+    assert token_scores(with_alternatives([best] * 3, 2)) == token_scores([Token("a", -0.1, (-0.1, -3.0))] * 3)
+    forced = Token("a", 0.0, (0.0, -9999.0, -9999.0))
+    assert with_alternatives([forced], 2)[0].forced
+    plain = [best, Token("x", -1.0)]
+    assert with_alternatives(plain, 4) is plain

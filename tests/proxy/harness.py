@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
@@ -31,7 +31,7 @@ from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.url import open_ledger
 from spillway_router.providers.base import CatalogueEntry
 from spillway_router.runtime import Runtime
-from spillway_router.testing import Answer, FaultUpstream, MemoryLedger
+from spillway_router.testing import Answer, FakeEngine, FaultUpstream, MemoryLedger
 
 LIMIT_S = 20.0
 """No wait in these tests is longer."""
@@ -166,6 +166,33 @@ async def pair(
         routing(settings(local(engine), cloud(other), more=more), folder, clock) as router,
     ):
         yield engine, other, router
+
+
+Engine = TypeVar("Engine", FakeEngine, FaultUpstream)
+
+
+@asynccontextmanager
+async def escalating(
+    engine: Engine, strong: Answer, *, rule: str, folder: Path | None = None
+) -> AsyncIterator[tuple[Engine, FaultUpstream, Router]]:
+    """An engine, a cloud named `cloud` one tier up, and a router with this rule of confidence."""
+    async with (
+        _reached(engine) as url,
+        FaultUpstream(strong) as other,
+        routing(settings(local(url), cloud(other), more=rule), folder) as router,
+    ):
+        yield engine, other, router
+
+
+@asynccontextmanager
+async def _reached(engine: FakeEngine | FaultUpstream) -> AsyncIterator[str]:
+    """The base URL of an engine while it serves."""
+    if isinstance(engine, FaultUpstream):
+        async with engine:
+            yield engine.url
+    else:
+        async with serving(engine) as url:
+            yield url + "/v1"
 
 
 def _client(url: str) -> httpx.AsyncClient:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.proxy.harness import cloud, local, routing, run, settings
 from tests.proxy.streams import DONE, data
+from typer.testing import CliRunner
 
-from spillway_router.config import ConfigError
+from spillway_router.assembly import assembled
+from spillway_router.cli import app
+from spillway_router.config import ConfigError, Loaded, parse, read
+from spillway_router.core.calibration import Calibration
+from spillway_router.settings import Settings
+from spillway_router.settings_confidence import FingerprintPart
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_server import demo_model
 
 STAGE: dict[str, Any] = {
     "features": ["min"],
@@ -119,3 +129,128 @@ def _without_tier(folder: Path, text: str) -> str:
     if not text:
         (folder / "calibration.json").unlink()
     return more
+
+
+# what it was made for, and what is served
+
+MARKS = {"weights": "aaaa", "template": "bbbb", "quantisation": "awq"}
+MADE_FOR: dict[str, Any] = {**CALIBRATION, "key": {**CALIBRATION["key"], **MARKS}}
+
+
+def served(engine: str, marks: Mapping[str, str], name: str = "local") -> str:
+    told = ", ".join(f'{part}: "{mark}"' for part, mark in marks.items())
+    return local(engine, name).removesuffix("}") + f", fingerprint: {{{told}}}}}"
+
+
+def warnings(text: str) -> list[str]:
+    found = assembled(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
+    return [told.problem for told in found.warnings if told.where == "confidence.calibration"]
+
+
+@pytest.mark.parametrize("part", sorted(MARKS))
+def test_a_calibration_for_other_weights_template_or_quantisation_is_not_applied(part: str, tmp_path: Path) -> None:
+    other = {**MARKS, part: "other"}
+
+    async def main() -> None:
+        async with FaultUpstream(whole("weak", -0.2)) as engine, FaultUpstream() as strong:
+            text = settings(served(engine.url, other), cloud(strong), more=rule(tmp_path, MADE_FOR))
+            (told,) = warnings(text)
+            assert f"{part} other, not {MARKS[part]}" in told
+            assert "conservative rule" in told
+            async with routing(text, tmp_path) as router:
+                reply = await router.chat()
+                assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.8187, abs=1e-4)  # exp(-0.2)
+                assert router.runtime.services.live().policy.confidence.threshold == 0.8  # not the certified 0.6
+
+    run(main)
+
+
+@pytest.mark.parametrize("told", [MARKS, {}, {"weights": "aaaa"}])
+def test_a_calibration_is_applied_where_nothing_known_differs(told: dict[str, str], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with FaultUpstream(whole("weak", -0.2)) as engine, FaultUpstream() as strong:
+            text = settings(served(engine.url, told), cloud(strong), more=rule(tmp_path, MADE_FOR))
+            assert warnings(text) == []
+            async with routing(text, tmp_path) as router:
+                assert float((await router.chat()).headers["x-spillway-confidence"]) == pytest.approx(0.9)
+
+    run(main)
+
+
+def test_of_two_engines_under_one_name_only_the_right_one_is_judged_by_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            FaultUpstream(whole("right", -0.2)) as right,
+            FaultUpstream(whole("other", -0.2)) as other,
+            FaultUpstream() as strong,
+        ):
+            lines = served(right.url, MARKS, "right"), served(other.url, {**MARKS, "weights": "cccc"}, "other")
+            text = settings(*lines, cloud(strong), more=rule(tmp_path, MADE_FOR))
+            async with routing(text, tmp_path) as router:
+                for name, confidence in (("right", 0.9), ("other", math.exp(-0.2))):
+                    reply = await router.chat({"model": f"{name}/m"}, x_spillway_min_confidence="0.1")
+                    assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(confidence, abs=1e-4)
+                assert router.runtime.services.live().scoring.for_documents is None
+
+    run(main)
+
+
+def test_check_tells_what_nobody_verified(tmp_path: Path) -> None:
+    more = rule(tmp_path, MADE_FOR) + f"ledger: {{url: 'sqlite:///{tmp_path / 'l.db'}'}}\n"
+    path = tmp_path / "spillway.yaml"
+    for marks, missing in (({}, "weights and template and quantisation"), ({"weights": "aaaa"}, "template and quant")):
+        path.write_text(settings(served("http://127.0.0.1:9/v1", marks), cloud("http://127.0.0.1:9/v1"), more=more))
+        shown = CliRunner().invoke(app, ["check", "--config", str(path), "--offline", "--json"])
+        told = [w["problem"] for w in json.loads(shown.stdout)["warnings"] if w["where"] == "backends.local"]
+        assert [missing in problem for problem in told] == [True], shown.stdout
+    path.write_text(settings(served("http://127.0.0.1:9/v1", MARKS), cloud("http://127.0.0.1:9/v1"), more=more))
+    shown = CliRunner().invoke(app, ["check", "--config", str(path), "--offline"])
+    assert "unverified" not in shown.stdout
+
+
+def test_the_demo_models_fingerprint_is_what_its_calibration_was_made_for() -> None:
+    """So `spillway up` applies the shipped file, and another model under the name `demo` doesn't get it."""
+    shown = CliRunner().invoke(app, ["check", "--fingerprint", "demo", "--json"])
+    marks = FingerprintPart(**json.loads(shown.stdout)["fingerprint"])
+    shipped = Calibration.from_json(Path(demo_model.__file__).with_name("calibration.json").read_bytes())
+    compared = shipped.key.compared(marks.fingerprint())
+    assert (compared.differs, compared.unverified) == ((), ())
+    assert shipped.alternatives == 2
+
+
+def test_what_up_knows_of_its_engine_survives_a_reload(tmp_path: Path) -> None:
+    path = tmp_path / "spillway.yaml"
+    path.write_text("backends: [{name: local, provider: vllm, model: m, base_url: 'http://127.0.0.1:9/v1'}]\n")
+
+    def serving(settings: Settings) -> Settings:
+        part = settings.backends[0].model_copy(update={"fingerprint": FingerprintPart(**MARKS)})
+        return settings.model_copy(update={"backends": (part,)})
+
+    again = read(str(path), {}).served_by(serving).again().again()
+    assert again.settings.backends[0].fingerprint == FingerprintPart(**MARKS)
+
+
+def test_as_many_alternatives_are_asked_for_and_counted_as_the_calibration_was_made_of(tmp_path: Path) -> None:
+    """A client may ask for more; scores of alternatives mean something else for another number."""
+    tail = {**STAGE, "features": ["tail"], "curve": {"x": [0.0, 10.0], "y": [0.0, 1.0]}}
+    made = {**CALIBRATION, "answer": tail, "made": {"top_logprobs": 3}}
+    tops = [{"token": t, "logprob": p} for t, p in (("a", -0.1), ("b", -3.0), ("c", -5.0), ("d", -9.0), ("e", -10.0))]
+
+    def says(count: int) -> Answer:
+        score = {"content": [{**tops[0], "top_logprobs": tops[:count]}]}
+        message = {"role": "assistant", "content": "a"}
+        return Answer.json({"choices": [{"index": 0, "logprobs": score, "finish_reason": "stop", "message": message}]})
+
+    async def main() -> None:
+        async with FaultUpstream(says(3)) as engine, FaultUpstream() as strong:
+            text = settings(local(engine), cloud(strong), more=rule(tmp_path, made, ", top_logprobs: 5, threshold: 0"))
+            async with routing(text, tmp_path) as router:
+                plain = await router.chat()
+                assert engine.seen[0].json["top_logprobs"] == 3
+                engine.answer = says(5)
+                asked = await router.chat({"logprobs": True, "top_logprobs": 5})
+                assert engine.seen[1].json["top_logprobs"] == 5
+                for reply in (plain, asked):
+                    assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.4)  # (3 + 5) / 2
+
+    run(main)

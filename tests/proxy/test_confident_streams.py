@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, events, local, routing, run, settings
+from tests.proxy.harness import LIMIT_S, MESSAGES, Router, escalating, events, run
 from tests.proxy.streams import DONE, data, delta
 from tests.proxy.test_disconnect import asking
 
@@ -48,16 +48,10 @@ def weak(
 STRONG = delta({"role": "assistant", "content": ""}) + delta({"content": "strong"}) + delta({}, "stop") + USAGE + DONE
 
 
-@asynccontextmanager
-async def setup(
+def setup(
     engine_says: Answer, strong: Answer | None = None, folder: Path | None = None, more: str = RULE
-) -> AsyncIterator[tuple[FaultUpstream, FaultUpstream, Router]]:
-    async with (
-        FaultUpstream(engine_says) as engine,
-        FaultUpstream(strong or Answer.stream(STRONG)) as other,
-        routing(settings(local(engine), cloud(other), more=more), folder) as router,
-    ):
-        yield engine, other, router
+) -> AbstractAsyncContextManager[tuple[FaultUpstream, FaultUpstream, Router]]:
+    return escalating(FaultUpstream(engine_says), strong or Answer.stream(STRONG), rule=more, folder=folder)
 
 
 async def let_go(router: Router, engine: FaultUpstream, body: bytes, fields: dict[str, Any]) -> httpx.Response:

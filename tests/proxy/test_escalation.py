@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.harness import Router, cloud, local, routing, run, serving, settings
+from tests.proxy.harness import Router, escalating, run
 
 from spillway_router.config import ConfigError, parse
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream
@@ -24,17 +24,10 @@ STRONG = Answer.json(
 LOW, HIGH = (-1.0, -2.0), (-0.01, -0.02)
 
 
-@asynccontextmanager
-async def setup(
+def setup(
     logprobs: Sequence[float], answer: Answer = STRONG, folder: Path | None = None, rule: str = RULE
-) -> AsyncIterator[tuple[FakeEngine, FaultUpstream, Router]]:
-    engine = FakeEngine(["we", "ak"], logprobs)
-    async with (
-        serving(engine) as url,
-        FaultUpstream(answer) as strong,
-        routing(settings(local(url + "/v1"), cloud(strong), more=rule), folder) as router,
-    ):
-        yield engine, strong, router
+) -> AbstractAsyncContextManager[tuple[FakeEngine, FaultUpstream, Router]]:
+    return escalating(FakeEngine(["we", "ak"], logprobs), answer, rule=rule, folder=folder)
 
 
 def said(reply: Any) -> str:
@@ -79,12 +72,7 @@ def test_a_value_that_breaks_a_rule_of_the_user_is_not_sure(rule: str, kept: boo
     more = f"confidence: {{threshold: 0.8, escalate_to: [cloud], rules: [{{field: /AL, {rule}}}]}}\n"
 
     async def main() -> None:
-        engine = FakeEngine(['{"AL": ', "99}"], HIGH)
-        async with (
-            serving(engine) as url,
-            FaultUpstream(STRONG) as strong,
-            routing(settings(local(url + "/v1"), cloud(strong), more=more)) as router,
-        ):
+        async with escalating(FakeEngine(['{"AL": ', "99}"], HIGH), STRONG, rule=more) as (_, _, router):
             reply = await router.chat({"response_format": {"type": "json_object"}})
             assert (said(reply) == '{"AL": 99}') is kept
 

@@ -26,12 +26,17 @@ LiteLLMOption = Annotated[
 
 
 _WORDS = {"reachable": "ready", "refused": "away", "unknown": "away", "unauthorized": "barred"}
+FingerprintOption = Annotated[
+    str | None,
+    typer.Option(help="Print the `fingerprint` of a model (folder, hub name, demo) for its backend instead."),
+]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Don't ask the backends whether they are there.")]
 
 
 def check(
     path: ConfigOption = None,
     from_litellm: LiteLLMOption = None,
+    fingerprint: FingerprintOption = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,6 +47,9 @@ def check(
 
     if from_litellm is not None:
         _convert_litellm(from_litellm, as_json)
+        return
+    if fingerprint is not None:
+        _print_fingerprint(fingerprint, as_json)
         return
     try:
         loaded = config.read(path) if as_json else load(path)
@@ -98,6 +106,22 @@ def _print_checked(
     told = {"mistakes": mistakes, "off": off, "warnings": warnings}
     answer = {"ok": not mistakes} | {name: [asdict(m) for m in rows] for name, rows in told.items()}
     typer.echo(json.dumps(answer | {"backends": [asdict(one) for one in reached]}, indent=2))
+
+
+def _print_fingerprint(model: str, as_json: bool) -> None:
+    from spillway_router.commands.served import fingerprint_of
+    from spillway_server import hardware, models, settings
+    from spillway_server.refusal import Refusal
+
+    found = models.resolve(model, hardware.detect(), settings.hub_cache())
+    if isinstance(found, Refusal):
+        fail(f"{found.reason} {found.fix}")
+    marks = fingerprint_of(found).model_dump(exclude_none=True)
+    if as_json:
+        typer.echo(json.dumps({"fingerprint": marks}, indent=2))
+    else:
+        told = ", ".join(f'{name}: "{mark}"' for name, mark in marks.items())  # quoted: some would be YAML's numbers
+        typer.echo(f"fingerprint: {{{told}}}")
 
 
 def _convert_litellm(source: Path, as_json: bool) -> None:
