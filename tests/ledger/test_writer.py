@@ -21,7 +21,7 @@ from spillway_router.ledger.base import (
 )
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.sqlite import SqliteLedger
-from spillway_router.ledger.writer import FULL_WRITES, LedgerWriter, WriterHealth
+from spillway_router.ledger.writer import FULL_WRITES, MANY_WRITES, STEADY_PACES, LedgerWriter, WriterHealth
 
 WAIT_S = 20
 
@@ -141,6 +141,26 @@ def test_a_hold_takes_waiting_rows_along_and_the_pace_ends_every_wait(ledger: Ga
         for number in range(4, 7):
             await asyncio.wait_for(paced.submit((row(number),)), WAIT_S)
         assert await paced.close(WAIT_S)
+
+    asyncio.run(scenario())
+
+
+def test_in_dense_traffic_the_first_row_of_a_batch_does_not_go_alone(ledger: Gate) -> None:
+    async def scenario() -> None:
+        writer = LedgerWriter(ledger, pace_s=3600)
+        writer.in_flight = 9
+        await asyncio.wait_for(asyncio.gather(*(writer.submit((row(i),)) for i in range(MANY_WRITES))), WAIT_S)
+        writer._handed_at -= 1.5 * 3600  # the pace is over, the traffic is not
+        first = writer.submit((row(10),))
+        await asyncio.wait_for(asyncio.to_thread(ledger.probe), WAIT_S)
+        assert not first.done()
+        writer.in_flight = 0
+        await asyncio.wait_for(asyncio.gather(first, *(writer.submit((row(20 + i),)) for i in range(4))), WAIT_S)
+        assert ledger.commits == 2
+        writer.in_flight = 9
+        writer._handed_at -= 2 * STEADY_PACES * 3600
+        await asyncio.wait_for(writer.submit((row(30),)), WAIT_S)  # after a lull the first goes at once
+        assert await writer.close(WAIT_S)
 
     asyncio.run(scenario())
 

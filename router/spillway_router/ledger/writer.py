@@ -12,7 +12,8 @@ get a sync of its own, with the others behind it.
 A commit costs as much as twenty rows, so when requests follow each other closely a batch waits for company: until
 `PACE_S` after the batch before it, while attempts that may end soon are `in_flight`. It goes at once if the last batch
 is that long ago, if nobody is left who could join it, if it fills a statement, or if a write of it is `urgent`: a hold,
-whose call has yet to leave. One request at a time therefore never waits for this, and neither does the first of many.
+whose call has yet to leave. Right after a batch of several, the next waits `PACE_S` from its own first row. One request
+at a time therefore never waits for this, and neither does the first of many.
 
 Rules when it can't: above `max_rows` queued rows `submit` raises LedgerFullError at once. After a failed
 write the writer is `degraded`: futures of that batch carry the error, nothing of it is stored, and
@@ -50,6 +51,9 @@ SPARE_ROWS = 20_000
 MAX_BATCH_WRITES = 1_024
 PACE_S = 0.005
 """Least time between two batches that might as well be one: 200 syncs per second, which any disk can do."""
+MANY_WRITES = 4
+STEADY_PACES = 4
+"""After a batch of so many writes the next one waits for the whole pace, if it begins within so many paces."""
 FULL_WRITES = 64
 """A batch of so many writes waits for no more: what one statement of the SQLite ledger stores."""
 PROBE_EVERY_S = 1.0
@@ -100,6 +104,7 @@ class LedgerWriter:
         """The gathered batch is handed over at the end of this turn of the loop."""
         self._timer: asyncio.TimerHandle | None = None
         self._handed_at = -pace_s
+        self._handed_writes = 0
         self.in_flight = 0
         """Attempts that have begun and have not ended: whose rows may still come. Whoever makes them counts."""
         self._handed_over: deque[_Batch] = deque()
@@ -166,6 +171,8 @@ class LedgerWriter:
             if self._timer is not None:
                 return
             wait_s = self._handed_at + self._pace_s - self._loop.time()
+            if self._handed_writes >= MANY_WRITES and wait_s > -STEADY_PACES * self._pace_s:
+                wait_s = self._pace_s  # the traffic is dense: its first row would go alone, with all others behind it
             if wait_s > 0:
                 self._timer = self._loop.call_later(wait_s, self._hand_over)
                 return
@@ -178,7 +185,7 @@ class LedgerWriter:
             self._timer.cancel()
             self._timer = None
         if self._gathered:
-            self._handed_at = self._loop.time()
+            self._handed_at, self._handed_writes = self._loop.time(), len(self._gathered)
             self._handed_over.append(self._gathered)
             self._queue.put(self._gathered)
             self._gathered = []
