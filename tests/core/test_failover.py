@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.failover import MAX_ATTEMPTS, RetryBudget, goes_on, on_request, on_retry
+from spillway_router.core.failover import MAX_ATTEMPTS, RetryBudget, goes_on, on_requests, on_retry
 from spillway_router.core.model import Outcome, OutcomeKind
 
 KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
@@ -33,10 +33,11 @@ def test_a_refusal_at_the_queue_cap_may_walk_the_whole_chain() -> None:
 
 def test_a_request_earns_a_fifth_of_a_retry_and_a_second_earns_ten() -> None:
     empty = RetryBudget(tokens=0.0, at=100.0)
-    assert on_request(empty, 100.0).tokens == pytest.approx(0.2)
-    assert on_request(empty, 100.5).tokens == pytest.approx(5.2)
-    assert on_request(empty, 10**6).tokens == empty.most
-    assert on_request(empty, 50.0).tokens == pytest.approx(0.2)  # a clock that steps back earns nothing
+    assert on_requests(empty, 1, 100.0).tokens == pytest.approx(0.2)
+    assert on_requests(empty, 1, 100.5).tokens == pytest.approx(5.2)
+    assert on_requests(empty, 1, 10**6).tokens == empty.most
+    assert on_requests(empty, 3, 100.5).tokens == pytest.approx(5.6)
+    assert on_requests(empty, 1, 50.0).tokens == pytest.approx(0.2)  # a clock that steps back earns nothing
 
 
 def test_an_empty_budget_refuses() -> None:
@@ -52,7 +53,7 @@ def test_retries_stay_within_a_fifth_of_requests_plus_ten_a_second(gaps: list[fl
     state, now, retries = RetryBudget(tokens=0.0, at=0.0), 0.0, 0
     for gap in gaps:
         now += gap
-        state = on_request(state, now)
+        state = on_requests(state, 1, now)
         for _ in range(MAX_ATTEMPTS - 1):
             spent = on_retry(state)
             if spent is not None:

@@ -106,7 +106,7 @@ class Router:
             board.health(name, "down", "reset by the test")
             board.health(name, "up", "")
         for _ in range(50):
-            board.arrived(now)
+            board.arrived()
 
     def rows(self, reply: httpx.Response) -> list[Entry]:
         """Ledger rows of the request of this reply, all but reservations."""

@@ -263,9 +263,12 @@ class Backlog:
         self._recent.add(prompt_tokens, now, self._window_s())
         self._prompt_mean += EWMA_WEIGHT * (prompt_tokens - self._prompt_mean)
         in_flight = len(self._tickets)
-        self._peak_in_flight = max(self._peak_in_flight, in_flight)
-        self._peak_waiting = max(self._peak_waiting, in_flight - self._decoding)
-        self._peak_kv = max(self._peak_kv, self._kv)
+        if in_flight > self._peak_in_flight:
+            self._peak_in_flight = in_flight
+        if in_flight - self._decoding > self._peak_waiting:
+            self._peak_waiting = in_flight - self._decoding
+        if self._kv > self._peak_kv:
+            self._peak_kv = self._kv
         return True
 
     def first_token(self, ticket: int, now: float) -> float | None:

@@ -24,10 +24,10 @@ class RetryBudget:
     most: float = 100.0
 
 
-def on_request(state: RetryBudget, now: float) -> RetryBudget:
-    """A request arrived: it earns its share of a retry, and time earns the rest."""
+def on_requests(state: RetryBudget, count: int, now: float) -> RetryBudget:
+    """So many requests arrived since the last call: each earns its share of a retry, and time earns the rest."""
     waited_s = 0.0 if state.at is None else max(0.0, now - state.at)
-    earned = state.share + state.per_s * waited_s
+    earned = state.share * count + state.per_s * waited_s
     return RetryBudget(min(state.most, state.tokens + earned), now, state.share, state.per_s, state.most)
 
 

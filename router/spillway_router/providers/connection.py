@@ -13,6 +13,7 @@ from spillway_router.providers.outbox import Outbox
 HIGH_WATER = 64 * 1024
 TAKE_BYTES = 32 * 1024
 MAX_HEADER_BYTES = 64 * 1024
+_LENGTHS = ("content-length", "transfer-encoding")
 
 
 class TransportError(Exception):
@@ -47,8 +48,8 @@ class Connection(asyncio.Protocol):
     """One socket, one answer at a time. Parser callbacks fill it; the reader empties it."""
 
     __slots__ = (
-        "_buffer", "_error", "_keep", "_length_known", "_loop", "_outbox", "_parser", "_paused", "_sink", "_size",
-        "_timer", "_transport", "_waiter", "complete", "deadline", "head_done", "headers", "idle_since", "on_lost",
+        "_buffer", "_error", "_keep", "_loop", "_outbox", "_parser", "_paused", "_sent_headers", "_sink", "_size",
+        "_timer", "_transport", "_waiter", "complete", "deadline", "head_done", "idle_since", "on_lost",
         "reused", "status",
     )  # fmt: skip
 
@@ -70,12 +71,11 @@ class Connection(asyncio.Protocol):
         self._sink: Callable[[bytes], bool] | None = None
         self._error: TransportError | None = None
         self._paused = False
-        self._length_known = False
         self._keep = False
         self.head_done = False
         self.complete = False
         self.status = 0
-        self.headers: dict[str, str] = {}
+        self._sent_headers: list[tuple[bytes, bytes]] = []
         self.deadline = 0.0
 
     # asyncio's side
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if not self.complete:
-            if self.head_done and not self._length_known and exc is None:
+            if self.head_done and not self._length_known() and exc is None:
                 self.complete = True  # a body that ends with the connection
             else:
                 self._fail(BrokenError("the upstream closed the connection before its answer was whole"))
@@ -115,22 +115,16 @@ class Connection(asyncio.Protocol):
     # llhttp's side
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.decode("latin-1").lower()
+        self._sent_headers.append((name, value))
         self._size += len(name) + len(value)
         if self._size > MAX_HEADER_BYTES:
             raise httptools.HttpParserCallbackError("headers too large")
-        text = value.decode("latin-1")
-        self.headers[key] = text
-        if key in ("content-length", "transfer-encoding"):
-            self._length_known = True
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         self._size = 0
         if self.status >= 200:
             self.head_done = True
-        if self.status in (204, 304):
-            self._length_known = True
 
     def on_body(self, body: bytes) -> None:
         self._buffer.append(body)
@@ -141,9 +135,17 @@ class Connection(asyncio.Protocol):
             self.complete = True
             self._keep = bool(self._parser.should_keep_alive())  # llhttp forgets it with the message
         else:
-            self.headers = {}
+            self._sent_headers = []
 
     # the reader's side
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Names in small letters -> values, made when somebody asks: of most answers nobody does."""
+        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._sent_headers}
+
+    def _length_known(self) -> bool:
+        return self.status in (204, 304) or not self.headers.keys().isdisjoint(_LENGTHS)
 
     @property
     def alive(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from spillway_router.core.model import Refusal
-from spillway_router.proxy.front import ROUTES, bad_host
+from spillway_router.proxy.front import ROUTES, bad_host, named
 from spillway_router.proxy.replies import refusal_reply
 
 Scope = MutableMapping[str, Any]
@@ -32,7 +32,7 @@ def build(control: App) -> App:
         if scope["type"] != "http":
             await control(scope, receive, send)
             return
-        refusal = bad_host(scope["headers"]) or _wrong_method(scope)
+        refusal = bad_host(named(scope["headers"])) or _wrong_method(scope)
         if refusal is not None:
             await _refuse(send, refusal)
             return

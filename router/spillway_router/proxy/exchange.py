@@ -82,7 +82,7 @@ async def answer(s: Services, admitted: Admitted, client: Client) -> None:
     except wire.BadRequestError as error:
         client.refuse(error.refusal)
         return
-    s.board.arrived(admitted.started)
+    s.board.arrived()
     session = (admitted.caller.key_id, facts.hints.session_id) if facts.hints.session_id else None
     if session is not None:
         facts = replace(facts, privacy=s.memory.sessions.verdict(session, facts.privacy, admitted.started))

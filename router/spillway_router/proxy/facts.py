@@ -92,8 +92,9 @@ def read_facts(
     content = body.get(required)
     if content is None:
         raise bad(f"'{required}' is required.", required)
+    parts = True
     if required == "messages":
-        _check_messages(content)
+        parts = _check_messages(content)
     elif not isinstance(content, str | list):
         raise bad(f"'{required}' must be a string or an array.", required)
     stream = body.get("stream")
@@ -106,7 +107,7 @@ def read_facts(
     text = orjson.dumps(body)
     most, hints = _max_tokens(endpoint, body), _hints(headers, caller)
     privacy = _privacy(headers, body, caller, rule, text)
-    if body.keys() <= _PLAIN and not _shows_images(content):
+    if body.keys() <= _PLAIN and not parts:
         return RequestFacts(
             request_id, endpoint, model, stream, len(text), most, 1, _NO_NEEDS, privacy, caller, hints, billed_choices=1
         )
@@ -130,17 +131,22 @@ def read_facts(
     )
 
 
-def _check_messages(content: object) -> None:
+def _check_messages(content: object) -> bool:
+    """True if a message has parts, which may be images."""
     if not isinstance(content, list) or not content:
         raise bad("'messages' must be a non-empty array of {role, content} objects.", "messages")
+    parts = False
     for i, message in enumerate(content):
         if type(message) is not dict:
             raise bad(f"'messages[{i}]' must be an object with role and content.", f"messages[{i}]")
         if type(message.get("role")) is not str:
             raise bad(f"'messages[{i}].role' must be a string.", f"messages[{i}].role")
         inner = message.get("content")
-        if inner is not None and type(inner) is not str and type(inner) is not list:
+        if type(inner) is list:
+            parts = True
+        elif inner is not None and type(inner) is not str:
             raise bad(f"'messages[{i}].content' must be a string or an array.", f"messages[{i}].content")
+    return parts
 
 
 def _max_tokens(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:

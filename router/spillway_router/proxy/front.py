@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -49,7 +49,7 @@ MOST_WAITING = 8
 """Requests that wait on one connection for the answers before theirs; then nothing more is read from it."""
 FIRST_HEAD_S = 30.0
 """How long a new connection may take to send its first head."""
-_HOST = re.compile(rb"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?$")
+_HOST = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$")
 _Headers = list[tuple[bytes, bytes]]
 
 
@@ -154,12 +154,12 @@ class Front(HttpToolsProtocol):
             return
         services = self.gate.services
         request = Coming(
-            endpoint, _named(self.headers), self.transport, self.flow, self.gate.outbox, self.on_response_complete
+            endpoint, named(self.headers), self.transport, self.flow, self.gate.outbox, self.on_response_complete
         )
         request.start(services)
         request.chunked = self.parser.get_http_version() != "1.0"
         request.keep_alive = request.chunked and self.parser.should_keep_alive() and not self.parser.should_upgrade()
-        request.verdict = bad_host(self.headers) or admit(services, request.headers, self.gate.in_flight)
+        request.verdict = bad_host(request.headers) or admit(services, request.headers, self.gate.in_flight)
         if type(request.verdict) is Admitted:
             request.counted = True
             self.gate.in_flight += 1
@@ -308,7 +308,7 @@ def fronts(services: Services) -> Callable[..., Front]:
     return partial(Front, Gate(services))
 
 
-def _named(sent: _Headers) -> dict[str, str]:
+def named(sent: _Headers) -> dict[str, str]:
     """Header names in small letters -> values. One that was sent twice counts as a list, so that neither is lost."""
     found = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent}
     if len(found) != len(sent):
@@ -318,9 +318,9 @@ def _named(sent: _Headers) -> dict[str, str]:
     return found
 
 
-def bad_host(sent: _Headers) -> Refusal | None:
-    """The refusal unless exactly one valid Host was sent: llhttp lets anything through; nobody honest sends it."""
-    hosts = [value for name, value in sent if name == b"host"]
-    if len(hosts) == 1 and _HOST.match(hosts[0]):
+def bad_host(headers: Mapping[str, str]) -> Refusal | None:
+    """The refusal unless exactly one valid Host was sent: llhttp lets anything through; nobody honest sends it. Two are
+    a list here, which is no valid one."""
+    if _HOST.match(headers.get("host", "")):
         return None
     return Refusal(400, "invalid_request", "Send exactly one valid Host header.", "host")

@@ -104,7 +104,7 @@ class InsideExchange:
         if facts.hints.session_id:
             session = (admitted.caller.key_id, facts.hints.session_id)
             facts = replace(facts, privacy=s.memory.sessions.verdict(session, facts.privacy, admitted.started))
-        s.board.arrived(admitted.started)
+        s.board.arrived()
         return cls(s, admitted, headers, replace(facts, task=task, document=True))
 
     @property

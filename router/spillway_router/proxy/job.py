@@ -99,7 +99,7 @@ class Job:
         last = self.calls[-1].record
         if last is not None and last.outcome.kind == "overloaded":
             return True
-        return self.s.board.may_retry()
+        return self.s.board.may_retry(self.s.clock())
 
     def learn_limits(self, call: Call, headers: Mapping[str, str]) -> None:
         """What a provider's headers say of its rate limits."""

@@ -77,6 +77,8 @@ class Board:
         self._rules = rules or BoardRules()
         self._states: dict[str, _State] = {}
         self._retry = failover.RetryBudget()
+        self._arrived = 0
+        """Requests that the retry budget has not heard of yet."""
         self._next_ticket = 1
         self._due: list[tuple[float, int, Trip]] = []
         """Non-stream calls by when their first token is presumed to have come: a heap."""
@@ -132,12 +134,14 @@ class Board:
 
     # the request path
 
-    def arrived(self, now: float) -> None:
+    def arrived(self) -> None:
         """A request came: it earns its share of the retry budget."""
-        self._retry = failover.on_request(self._retry, now)
+        self._arrived += 1
 
-    def may_retry(self) -> bool:
+    def may_retry(self, now: float) -> bool:
         """Takes one attempt from the retry budget; False if there is none left."""
+        arrived, self._arrived = self._arrived, 0
+        self._retry = failover.on_requests(self._retry, arrived, now)
         after = failover.on_retry(self._retry)
         if after is None:
             return False
