@@ -60,6 +60,23 @@ def _configuration(target: str, plan: dict[str, list[dict[str, object]]]) -> str
     return base64.b64decode(encoded).decode()
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_that_is_not_pinned_is_told(tmp_path: Path, target: str) -> None:
+    loose = dry_run(tmp_path, target, "--image", "r.example/spillway-gpu:0.1.0").out
+    assert "The image is not pinned: r.example/spillway-gpu:0.1.0 may mean other bytes" in loose
+    assert "docker buildx imagetools inspect r.example/spillway-gpu:0.1.0 --format '{{.Manifest.Digest}}'" in loose
+    assert "VLLM_DIGEST" in loose
+    pinned = f"r.example:5000/spillway-gpu:0.1.0@sha256:{64 * '0'}"
+    done = dry_run(tmp_path, target, "--image", pinned)
+    assert done.status == 0, done.err
+    assert "not pinned" not in done.out
+    assert f"sha256:{64 * '0'}" in done.out
+    if target == "kubernetes":
+        (step,) = json.loads(dry_run(tmp_path, target, "--image", pinned, "--json").out)["steps"]
+        image = yaml.safe_load(step["stdin"])["image"]
+        assert image == {"repository": "r.example:5000/spillway-gpu", "tag": "0.1.0", "digest": f"sha256:{64 * '0'}"}
+
+
 def test_shell_access_on_vast_starts_the_supervisor_by_onstart(tmp_path: Path) -> None:
     (create,) = json.loads(dry_run(tmp_path, "vast", "--set", "ssh=1", "--json").out)["steps"][1:]
     words = create["argv"]

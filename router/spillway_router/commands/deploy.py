@@ -13,6 +13,7 @@ import typer
 
 from spillway_router.commands.base import ConfigOption, JsonOption, fail, load
 from spillway_router.deploy import TARGETS
+from spillway_router.deploy.container import pin_notes
 from spillway_router.deploy.order import DeployError, Order, Plan
 from spillway_router.deploy.present import plan_json, plan_text, price_lines
 
@@ -96,7 +97,7 @@ def deploy(
         )  # fmt: skip
         order = order_of(wish, loaded, dry_run)
         if dry_run:
-            _show(TARGETS[target].create(order), order, True, as_json)
+            _show(_plan(target, order), order, True, as_json)
         else:
             _create(target, order, loaded, no_key, yes)
     except DeployError as error:
@@ -173,6 +174,12 @@ def _fits(gpu: str, model: str, gpus: int) -> None:
         raise DeployError(f"{made.reason} {made.fix}")
 
 
+def _plan(target: str, order: Order) -> Plan:
+    """What to do, and what to know of it."""
+    plan = TARGETS[target].create(order)
+    return replace(plan, notes=(*plan.notes, *pin_notes(order.image)))
+
+
 def _show(plan: Plan, order: Order, creates: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(plan_json(plan, order, creates), indent=2))
@@ -192,7 +199,7 @@ def _create(target: str, order: Order, loaded: Loaded, no_key: bool, yes: bool) 
     if not no_key:
         token, access = first_key()
         order = replace(order, access=access)
-    plan = TARGETS[target].create(order)
+    plan = _plan(target, order)
     handle = hands.rent(plan, order)
     typer.echo(f"made {handle}; give it back with: spillway deploy {target} {handle} --destroy")
     for note in plan.notes:

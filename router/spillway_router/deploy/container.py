@@ -61,3 +61,16 @@ def environment(order: Order, root: str = "", encoded: bool = False) -> dict[str
 def with_references(variables: Mapping[str, str], secrets: tuple[str, ...], form: str) -> dict[str, str]:
     """The variables with one more per secret, written as the target's reference: `form` with {name} in it."""
     return {**variables, **{name: form.replace("{name}", name) for name in secrets}}
+
+
+def pin_notes(image: str) -> tuple[str, ...]:
+    """What to say of an image that is named by a tag only: the tag may mean other bytes tomorrow."""
+    if "@sha256:" in image:
+        return ()
+    look = f"docker buildx imagetools inspect {image} --format '{{{{.Manifest.Digest}}}}'"
+    return (
+        f"The image is not pinned: {image} may mean other bytes at the next start. After the push, look its digest up "
+        f"({look}) and order {image}@sha256:... instead.",
+        "Nor does this see what it was built on: build with --build-arg VLLM_DIGEST=@sha256:... "
+        "(docs/deploy/containers.md).",
+    )

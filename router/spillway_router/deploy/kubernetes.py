@@ -75,9 +75,8 @@ class Kubernetes:
 
 def chart_values(order: Order) -> dict[str, Any]:
     """The chart's values for an order."""
-    repository, _, tag = order.image.rpartition(":")
     found: dict[str, Any] = {
-        "image": {"repository": repository or order.image, "tag": tag if repository else ""},
+        "image": _image(order.image),
         "gpu": {"count": order.count, "products": list(PRODUCTS[order.gpu])},
         "config": settings_text(order),
         "models": {"size": f"{order.disk_gb}Gi"},
@@ -87,3 +86,12 @@ def chart_values(order: Order) -> dict[str, Any]:
     if order.access is not None:
         found["acceptKey"] = f"{order.access.id}:{order.access.sha256}"
     return found
+
+
+def _image(name: str) -> dict[str, str]:
+    """`host:5000/path:tag@sha256:...` in the chart's parts. A colon before the last slash belongs to a port."""
+    rest, _, digest = name.partition("@")
+    repository, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag:
+        repository, tag = rest, ""
+    return {"repository": repository, "tag": tag, **({"digest": digest} if digest else {})}

@@ -73,8 +73,8 @@ class RunPod:
         )
         step = Request("make the endpoint", "POST", "/v2/serverless", body.json_body(), Save("endpoint", ("id",)))
         notes = (
-            "REST v2 as documented takes no endpoint type: choose `Load Balancer` in the console (runpod/README.md), "
-            "or it is made as a queue.",
+            "REST v2 as published takes no endpoint type, and makes a queue, which doesn't carry this API: make the "
+            "endpoint in the console with the type `Load Balancer` and these values (docs/deploy/runpod.md).",
             *_notes(order, "https://ENDPOINT_ID.api.runpod.ai"),
         )
         return Plan(self.name, (step,), "serverless/{endpoint}", notes)

@@ -1,0 +1,55 @@
+"""`spillway up` hands the router what was measured of the engine that it launches."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+from spillway_router.commands.run import _serving
+from spillway_router.config import parse
+from spillway_router.settings import FingerprintPart, Settings
+from spillway_server import models
+from spillway_server.engine_client import Address
+from spillway_server.launcher import Engine
+from spillway_server.measurements import Rates
+from spillway_server.plan import Plan, PlanOptions, make_plan
+from spillway_server.profiles import PROFILES
+from spillway_server.serve import Prepared
+from spillway_server.speed import ESTIMATED, MEASURED, Speed
+from spillway_server.supervise import Launch
+
+RATES = Rates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
+MEASURED_SPEED = Speed(MEASURED, "here", RATES)
+
+
+def served(written: str, speed: Speed | None) -> Settings:
+    """The settings of `written` beside an engine of this speed."""
+    plan = make_plan(PROFILES["l4"], models.TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"], PlanOptions())
+    assert isinstance(plan, Plan)
+    launch = Launch((), {}, Address("http://127.0.0.1:8001", "m"), Path("engine.log"))
+    prepared = Prepared(plan, Engine(Path("python"), "vllm", "0.32.0", "2.13"), launch, speed)
+    local = "{name: local, provider: vllm, local: true, base_url: 'http://127.0.0.1:8001/v1', model: m}"
+    settings = parse(f"{written}\nbackends:\n  - {local}\n", {})
+    return _serving("local", prepared, FingerprintPart(quantisation="awq"), settings)
+
+
+def test_what_was_measured_is_where_the_router_looks() -> None:
+    taken = served("gpu: {name: l4}", MEASURED_SPEED)
+    assert taken.backends[0].prefill_tokens_per_s == 5000.0
+    assert taken.gpu.work.model_dump() == {
+        "prefill_us": Decimal("200.0"),
+        "decode_us": Decimal("725.0"),
+        "kv_us": Decimal("0.1"),
+    }
+
+
+def test_what_the_user_wrote_stays() -> None:
+    own = served("gpu: {work: {decode_us: 99}}", MEASURED_SPEED)
+    assert (own.gpu.work.decode_us, own.gpu.work.prefill_us) == (Decimal(99), Decimal("200.0"))
+
+
+def test_estimates_are_shown_but_not_written_into_the_settings() -> None:
+    for speed in (Speed(ESTIMATED, "sheet", RATES), None):
+        guess = served("gpu: {name: l4}", speed)
+        assert guess.backends[0].prefill_tokens_per_s is None
+        assert guess.gpu.work.decode_us is None
