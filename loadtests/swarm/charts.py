@@ -53,7 +53,7 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], axes: Axes) -> s
     """Groups of bars: group -> name -> value from 0 up."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     top = max((value for group in groups.values() for value in group.values()), default=1.0)
-    frame = _Frame(title, [(0.0, 0.0), (float(len(groups)), top)], axes)
+    frame = _Frame(title, [(0.0, 0.0), (0.0, top)], axes, most_x=float(max(1, len(groups))))
     parts = frame.axes(ticks_x=False)
     step = 0.8 / max(1, len(names))
     for g, (label, group) in enumerate(groups.items()):
@@ -74,10 +74,10 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], axes: Axes) -> s
 class _Frame:
     """Scales and axes; both begin at 0."""
 
-    def __init__(self, title: str, points: Points, axes: Axes) -> None:
+    def __init__(self, title: str, points: Points, axes: Axes, most_x: float | None = None) -> None:
         self._title, self._axes = title, axes
         heights = [b for _, b in points] + ([axes.guide] if axes.guide else [])
-        self._most_x = _ceiling(max((a for a, _ in points), default=1.0))
+        self._most_x = most_x or _ceiling(max((a for a, _ in points), default=1.0))
         self._most_y = _ceiling(max(heights, default=1.0))
         self._decades = _decades(heights) if axes.log else (0, 0)
 
