@@ -1,6 +1,7 @@
 """Labelled answers, one JSON object a line: what `spillway calibrate` reads.
 
-    {"right": true, "scores": {"mean": -0.01, ...}}                          scores as the router reports them, or
+    {"right": true, "scores": {"mean": -0.01, ...}, "top_logprobs": 2}       scores as the router reports them (of so
+                                                                             many alternatives, if you know), or
     {"right": true, "tokens": [["{\"", -0.001, [-0.001, -7.2]], ...],        the answer with its tokens: text,
      "text": "...", "source": "...", "schema": {...}, "task": "...",         log-probability, best alternatives
      "tools": false}
@@ -71,7 +72,8 @@ def _row(data: Mapping[str, Any], number: int) -> Labelled | None:
     if "scores" in data:
         scores = _finite(data["scores"])
         prefixes = {int(k): _finite(found) for k, found in (data.get("prefixes") or {}).items()}
-        return Labelled({**scores, **asked_scores(data)}, right, group, prefixes, ()) if scores else None
+        alternatives = int(data.get("top_logprobs") or 0)
+        return Labelled({**scores, **asked_scores(data)}, right, group, prefixes, (), alternatives) if scores else None
     tokens = [
         Token(str(t[0]), float(t[1]), tuple(float(x) for x in (t[2] if len(t) > 2 else ()))) for t in data["tokens"]
     ]
