@@ -91,7 +91,6 @@ class EngineRates:
     """Requests the engine runs at once (`--max-num-seqs`); the others wait."""
 
     def __post_init__(self) -> None:
-        # Plain comparisons: a new value is made with nearly every sample.
         if not (
             0 < self.prefill_tokens_per_s < math.inf
             and 0 < self.kv_capacity_tokens < math.inf
@@ -100,6 +99,14 @@ class EngineRates:
             raise ValueError(f"rates and capacities must be above 0 and finite: {self}")
         if not (0 <= self.step_time_s < math.inf and 0 <= self.step_time_s_per_sequence < math.inf):
             raise ValueError(f"step times must be 0 or more and finite: {self}")
+
+
+class _Believed(EngineRates):
+    """Rates learned from checked ones in bounded steps: made anew with nearly every sample, and not checked again."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +349,11 @@ class Backlog:
             )
         return rates
 
+    @property
+    def step_time_s(self) -> float:
+        """A decode step of a lone sequence as learned so far, in seconds."""
+        return self._initial.step_time_s * self._step_scale.scale
+
     def expected_output(self, max_tokens: int | None = None) -> int:
         """Output tokens to expect of a request that allows `max_tokens` (None: no cap)."""
         return self._output.expect(max_tokens)
@@ -392,7 +404,7 @@ class Backlog:
         if self._rates is not None:
             return self._rates
         initial, scale = self._initial, self._step_scale.scale
-        self._rates = EngineRates(
+        self._rates = _Believed(
             self._prefill_rate.tokens_per_s,
             initial.step_time_s * scale,
             initial.step_time_s_per_sequence * scale,

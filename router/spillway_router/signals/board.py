@@ -8,9 +8,9 @@ event loop, no locks. A backend's snapshot is built again only after something a
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from heapq import heappop, heappush
 
 from spillway_router.core import breaker, failover
 from spillway_router.core.backlog import Backlog, EngineLoad, EngineRates
@@ -41,6 +41,8 @@ class _State:
     gpu_reason: str = ""
     """Why NVML says that the GPU must not be used; empty when it may."""
     in_flight: int = 0
+    unread: deque[Trip] = field(default_factory=deque)
+    """Non-stream calls whose first token is to be presumed, in the order of sending: so an engine reads prompts."""
     snapshot: BackendSignals | None = None
     fresh_until: float = -math.inf
 
@@ -80,8 +82,6 @@ class Board:
         self._arrived = 0
         """Requests that the retry budget has not heard of yet."""
         self._next_ticket = 1
-        self._due: list[tuple[float, int, Trip]] = []
-        """Non-stream calls by when their first token is presumed to have come: a heap."""
         self.update(backends)
 
     def update(self, backends: Iterable[Backend]) -> None:
@@ -104,13 +104,14 @@ class Board:
 
     def current(self, now: float) -> Signals:
         """The snapshot at `now` (monotonic seconds)."""
-        while self._due and self._due[0][0] <= now:
-            due, _, trip = heappop(self._due)
-            self._presume_first(trip, due)
         found = {name: self._view(state, now) for name, state in self._states.items()}
         return Signals(now, found)
 
     def _view(self, state: _State, now: float) -> BackendSignals:
+        unread = state.unread
+        while unread and (not unread[0].open or unread[0].presumed_at <= now):
+            trip = unread.popleft()
+            self._presume_first(trip, trip.presumed_at)
         if state.snapshot is not None and now < state.fresh_until:
             return state.snapshot
         backlog = state.backlog
@@ -219,7 +220,9 @@ class Board:
         shows as time per token.
         """
         trip.presumed_at = trip.sent_at + trip.predicted_ttft_s
-        heappush(self._due, (trip.presumed_at, trip.ticket, trip))
+        state = self._states.get(trip.backend)
+        if state is not None:
+            state.unread.append(trip)
 
     def _presume_first(self, trip: Trip, now: float) -> None:
         state = self._states.get(trip.backend)
@@ -234,7 +237,7 @@ class Board:
         backlog = state.backlog
         assert backlog is not None
         output = outcome.usage.completion_tokens if outcome.usage is not None else 0
-        decode_s = max(0, output - 1) * backlog.rates(now).step_time_s
+        decode_s = max(0, output - 1) * backlog.step_time_s
         trip.first_event_at = max(trip.sent_at + 0.2 * (now - trip.sent_at), now - decode_s)
         backlog.first_token(trip.ticket, trip.first_event_at)
 
