@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.harness import MESSAGES, Router, cloud, escalating, local, run, settings
+from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, escalating, local, run, settings
 from tests.proxy.streams import DONE, data
 from tests.proxy.test_calibrated import CALIBRATION, STAGE, rule, streamed, whole
+from tests.proxy.test_disconnect import asking
 
 from spillway_router.assembly import assembled
 from spillway_router.config import Loaded, parse
@@ -181,6 +182,29 @@ def test_it_is_asked_only_where_it_could_change_anything(name: str, tmp_path: Pa
         async with setup(tmp_path, whole("weak", logprob), YES, more) as (engine, _, router):
             assert (await router.chat(fields, **headers)).status_code == 200
             assert len(engine.seen) == 1
+
+    run(main)
+
+
+def test_who_leaves_while_the_engine_is_asked_stops_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        asks = ", self_check: {ask: p_true, timeout_ms: 60000}}\nslo: {ttft_ms: 60000"
+        async with setup(tmp_path, whole("weak", OPEN), Answer(silent=True, end="hang"), asks) as (
+            engine,
+            strong,
+            router,
+        ):
+            async with asking(router, {}):
+                await engine.arrival()
+                question = await engine.arrival()
+            await asyncio.wait_for(question.closed.wait(), LIMIT_S)
+            await router.until(lambda: bool(router.runtime.services.records.recent(1)))
+            (record,) = router.runtime.services.records.recent(1)
+            await router.until(lambda: len(router.ledger.entries_of(record.facts.request_id)) == 2)
+            rows = router.ledger.entries_of(record.facts.request_id)
+            assert {(row.decision, row.status) for row in rows} == {("local", "aborted"), ("audit", "aborted")}
+            assert router.runtime.board.in_flight()["local"] == 0
+            assert not strong.seen
 
     run(main)
 
