@@ -15,19 +15,23 @@ from loadtests.swarm.scenarios import SCALE
 from loadtests.swarm.session import Point, Run, Session
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1b1f24}
-table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;
+body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2rem auto;padding:0 1rem;color:#1b1f24}
+table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{padding:.25rem .45rem;border-bottom:1px solid #ddd;
 text-align:right}td:first-child,th:first-child{text-align:left}.green{color:#1a7f37}.red{color:#b3261e}
-figure{display:inline-block;margin:.4rem}h2{margin-top:2rem}.note{color:#57606a;font-size:13px}
+td:first-child{white-space:nowrap}th[colspan]{text-align:center;border-left:1px solid #ddd}.wide{overflow-x:auto}
+figure{display:inline-block;vertical-align:top;margin:.4rem}h2{margin-top:2rem}.note{color:#57606a;font-size:13px}
 """
 _COLUMNS = (
-    "requests", "failed", "offered /s", "first token p50 s", "p95 s", "p99 s",
-    "whole answer p50 s", "p95 s", "per token p50 ms", "p95 ms",
-    "between events p95 ms", "output tokens/s", "cloud", "in time", "first token late", "tokens slow", "USD per 1000",
-    "sent late p99 ms",
-)  # fmt: skip
-
-
+    ("requests", ("sent", "failed", "per s")),
+    ("first token, s", ("p50", "p95", "p99")),
+    ("whole answer, s", ("p50", "p95")),
+    ("per token, ms", ("p50", "p95")),
+    ("between events, ms", ("p95",)),
+    ("output", ("tokens/s",)),
+    ("share of requests", ("cloud", "in time", "first token late", "tokens slow")),
+    ("cost, USD", ("per 1000",)),
+    ("sent late, ms", ("p99",)),
+)
 _GLOSSARY = """<ul class=note>
 <li><b>In time</b>: answered whole, the first token and the pace after it both within the promise. What is not is either
 <b>first token late</b>, <b>tokens slow</b> (more time per token, on average over the answer, than promised), or failed;
@@ -148,19 +152,28 @@ def _run_chart(run: Run, guide: float) -> str:
 
 
 def _table(rows: Sequence[tuple[str, Figures, Sequence[str]]]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("", *_COLUMNS, ""))
+    groups = "".join(f"<th colspan={len(names)}>{group}</th>" for group, names in _COLUMNS)
+    head = "".join(f"<th>{name}</th>" for _, names in _COLUMNS for name in names)
     body = []
     for name, f, wrong in rows:
+        streamed = (
+            f"{f.ttft_p50_s:.3f}", f"{f.ttft_p95_s:.3f}", f"{f.ttft_p99_s:.3f}", f"{f.done_p50_s:.2f}",
+            f"{f.done_p95_s:.2f}", f"{1000 * f.tpot_p50_s:.1f}", f"{1000 * f.tpot_p95_s:.1f}",
+            f"{1000 * f.itl_p95_s:.1f}",
+        )  # fmt: skip
+        if not f.ttft_p99_s:  # nothing was streamed
+            streamed = ("-", "-", "-", *streamed[3:5], "-", "-", "-")
         cells = (
-            f.requests, f.failed, f"{f.offered_per_s:.2f}", f"{f.ttft_p50_s:.3f}", f"{f.ttft_p95_s:.3f}",
-            f"{f.ttft_p99_s:.3f}", f"{f.done_p50_s:.2f}", f"{f.done_p95_s:.2f}",
-            f"{1000 * f.tpot_p50_s:.1f}", f"{1000 * f.tpot_p95_s:.1f}",
-            f"{1000 * f.itl_p95_s:.1f}", f"{f.output_tokens_per_s:.0f}", f"{f.cloud_share:.1%}", f"{f.slo_share:.1%}",
-            f"{f.late_share:.1%}", f"{f.slow_share:.1%}", f"{f.usd_per_1000:.3f}", f"{1000 * f.lag_p99_s:.0f}",
+            f.requests, f.failed, f"{f.offered_per_s:.2f}", *streamed, f"{f.output_tokens_per_s:.0f}",
+            f"{f.cloud_share:.1%}", f"{f.slo_share:.1%}", f"{f.late_share:.1%}", f"{f.slow_share:.1%}",
+            f"{f.usd_per_1000:.3f}", f"{1000 * f.lag_p99_s:.0f}",
         )  # fmt: skip
         verdict = "<td class=green>ok</td>" if not wrong else f"<td class=red>{html.escape('; '.join(wrong))}</td>"
         body.append(f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{c}</td>" for c in cells) + verdict + "</tr>")
-    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
+    return (
+        f"<div class=wide><table><tr><th></th>{groups}<th></th></tr><tr><th></th>{head}<th></th></tr>"
+        f"{''.join(body)}</table></div>"
+    )
 
 
 def _simulated(points: Sequence[Point]) -> str:
