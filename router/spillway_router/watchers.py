@@ -16,7 +16,7 @@ from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.gpu import GpuTelemetry, gpu_verdict
 from spillway_router.signals.liveness import Verdict
 from spillway_router.signals.nvml import GpuSampler, load_nvml
-from spillway_router.signals.prober import Prober
+from spillway_router.signals.prober import Probed, Prober
 from spillway_router.signals.scraper import Scraper, server_root
 from spillway_router.telemetry import Metrics
 
@@ -75,11 +75,8 @@ class Watchers:
         async with httpx.AsyncClient(headers=headers, transport=transport, trust_env=False) as client:
             prober = Prober(
                 client,
-                root,
-                metrics,
+                Probed(root, metrics, place.backend.model, lambda: self._awaiting(name)),
                 lambda verdict, _: self._on_verdict(name, verdict),
-                awaiting=lambda: self._awaiting(name),
-                model=place.backend.model,
                 clock=watch.clock,
             )
 

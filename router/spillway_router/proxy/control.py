@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -155,10 +156,10 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
         record = s.records.get(request_id)
         if record is not None and _may_see(caller, record.facts.caller.key_id):
             return describe(record)
-        rows = hooks.stored(request_id) if record is None else []
+        rows = await asyncio.to_thread(hooks.stored, request_id) if record is None else []
         if rows and all(_may_see(caller, str(row["key_id"])) for row in rows):
             return {"id": request_id, "entries": rows}
-        message = f"No request {request_id} is known. Memory holds the last 1000; the ledger those that were charged."
+        message = f"No request {request_id} is known. Memory holds the newest; the ledger those that were charged."
         raise RefusedError(Refusal(404, "request_not_found", message))
 
     @api.post("/v1/route/explain")

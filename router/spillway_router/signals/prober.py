@@ -40,12 +40,19 @@ class ProbeSettings:
     proof_interval_s: float = 5.0
 
 
-class Prober:
-    """Probes one engine. `run` until cancelled. `client` is the caller's and is not closed here.
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """An engine to look at. `awaiting` tells how many requests the router has there without a first token. `model` is
+    the name to ask the one token of; empty: no proof is asked, and only steps or a restart bring a hung engine back."""
 
-    `awaiting` tells how many requests the router has there without a first token. `model` is the name to ask the one
-    token of; empty: no proof is asked, and only steps or a restart bring a hung engine back.
-    """
+    root_url: str
+    metrics: EngineMetrics
+    model: str = ""
+    awaiting: Callable[[], int] = lambda: 0
+
+
+class Prober:
+    """Probes one engine. `run` until cancelled. `client` is the caller's and is not closed here."""
 
     __slots__ = (
         "_awaiting", "_client", "_clock", "_health_url", "_model", "_on_verdict", "_proof", "_proof_at",
@@ -55,22 +62,19 @@ class Prober:
     def __init__(
         self,
         client: httpx.AsyncClient,
-        root_url: str,
-        metrics: EngineMetrics,
+        probed: Probed,
         on_verdict: OnVerdict,
         *,
-        awaiting: Callable[[], int] = lambda: 0,
-        model: str = "",
         rules: LivenessRules | None = None,
         settings: ProbeSettings | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._client = client
-        self._root_url = root_url.rstrip("/")
-        self._health_url = self._root_url + metrics.health_path
+        self._root_url = probed.root_url.rstrip("/")
+        self._health_url = self._root_url + probed.metrics.health_path
         self._on_verdict = on_verdict
-        self._awaiting = awaiting
-        self._model = model
+        self._awaiting = probed.awaiting
+        self._model = probed.model
         self._rules = rules or LivenessRules()
         self._settings = settings or ProbeSettings()
         self._clock = clock
