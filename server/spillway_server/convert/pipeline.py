@@ -188,6 +188,9 @@ class Conversion:
         sizes = blessing.weight_sizes(staged)
         written = blessing.Blessing(verdict.blessed, verdict.reasons, verdict.figures, about, recipe, sizes)
         blessing.write(staged, written)
+        for weights in staged.glob("*.safetensors"):
+            # safetensors writes them for their owner only; the engine may be another user's.
+            weights.chmod((staged / blessing.FILE).stat().st_mode)
         out = self._wish.out.absolute()
         shutil.rmtree(out, ignore_errors=True)
         staged.replace(out)

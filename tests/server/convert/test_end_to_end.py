@@ -136,6 +136,7 @@ def test_shards_are_whole_files_with_an_index(tmp_path: Path) -> None:
     index = json.loads((made.folder / "model.safetensors.index.json").read_text())
     files = set(index["weight_map"].values())
     assert len(files) > 1
+    assert len({(made.folder / name).stat().st_mode for name in (*files, "config.json")}) == 1
     assert files == {file.name for file in made.folder.glob("*.safetensors")}
     assert set(index["weight_map"]) == set(tensors(DEMO_WEIGHTS))
 

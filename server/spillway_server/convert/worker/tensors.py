@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,8 @@ def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_B
         partial = target.with_suffix(".partial")
         save_file(tensors, partial, metadata={"format": "pt"})
         partial.replace(target)
+        del tensors
+        _forget(header)
         done[shard.name] = sha256(target)
         done_file.write_text(json.dumps(done))
     if len(planned) > 1:
@@ -157,6 +160,14 @@ def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_B
         index = {"metadata": {"total_size": size}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
     done_file.unlink(missing_ok=True)
+
+
+def _forget(header: Header) -> None:
+    """Give back the pages of the mapped file that were read: otherwise the whole of it stays in this process's memory
+    until others are short of it."""
+    mapped = getattr(header.reader.data, "base", None)
+    if isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _narrowed(tensor: Any, header: Header, dtype: str) -> Any:
