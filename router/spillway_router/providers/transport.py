@@ -111,6 +111,8 @@ class Pool:
         fixed = [b"host: " + target.authority, b"accept-encoding: identity", b"user-agent: spillway"]
         fixed.extend(name + b": " + value for name, value in target.headers)
         self._fixed = b"\r\n".join(fixed) + b"\r\n"
+        self._starts: dict[str, bytes] = {}
+        """By path, of which a provider has a handful."""
 
     @property
     def in_use(self) -> int:
@@ -119,13 +121,11 @@ class Pool:
 
     def head(self, path: str, length: int, extra: bytes = b"") -> bytes:
         """Request line and headers of a POST; `extra` is whole header lines, each with its CRLF."""
-        line = f"POST {self._target.prefix}{path} HTTP/1.1\r\n".encode("ascii")
-        return b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (
-            line,
-            self._fixed,
-            length,
-            extra,
-        )
+        start = self._starts.get(path)
+        if start is None:
+            line = f"POST {self._target.prefix}{path} HTTP/1.1\r\n".encode("ascii")
+            start = self._starts[path] = line + self._fixed
+        return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (start, length, extra)
 
     async def send(self, head: bytes, body: bytes, head_within_s: float) -> Response:
         """Send and wait for the answer's head. Raises TransportError; cancelling closes the connection."""
