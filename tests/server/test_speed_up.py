@@ -13,7 +13,7 @@ from spillway_server.engine_client import Address
 from spillway_server.launcher import Engine
 from spillway_server.measurements import Rates
 from spillway_server.plan import Plan, PlanOptions, make_plan
-from spillway_server.profiles import PROFILES
+from spillway_server.profiles import PROFILES, Profile, cpu_profile
 from spillway_server.serve import Prepared
 from spillway_server.speed import ESTIMATED, MEASURED, Speed
 from spillway_server.supervise import Launch
@@ -22,9 +22,9 @@ RATES = Rates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
 MEASURED_SPEED = Speed(MEASURED, "here", RATES)
 
 
-def served(written: str, speed: Speed | None) -> Settings:
+def served(written: str, speed: Speed | None, profile: Profile = PROFILES["l4"]) -> Settings:
     """The settings of `written` beside an engine of this speed."""
-    plan = make_plan(PROFILES["l4"], models.TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"], PlanOptions())
+    plan = make_plan(profile, models.TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"], PlanOptions())
     assert isinstance(plan, Plan)
     launch = Launch((), {}, Address("http://127.0.0.1:8001", "m"), Path("engine.log"))
     prepared = Prepared(plan, Engine(Path("python"), "vllm", "0.32.0", "2.13"), launch, speed)
@@ -41,6 +41,12 @@ def test_what_was_measured_is_where_the_router_looks() -> None:
         "decode_us": Decimal("725.0"),
         "kv_us": Decimal("0.1"),
     }
+
+
+def test_a_processor_that_router_and_engine_share_is_not_taken_at_its_best() -> None:
+    taken = served("gpu: {}", MEASURED_SPEED, cpu_profile(64 * 2**30))
+    assert taken.backends[0].prefill_tokens_per_s is None
+    assert taken.gpu.work.decode_us == Decimal("725.0")
 
 
 def test_what_the_user_wrote_stays() -> None:

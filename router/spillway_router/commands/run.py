@@ -83,7 +83,9 @@ def _serving(name: str, prepared: Prepared, fingerprint: FingerprintPart, settin
     known["max_sequences"] = int(flags.get("--max-num-seqs", 256))
     gpu, speed = settings.gpu, prepared.speed
     if speed is not None and speed.origin == MEASURED:
-        known["prefill_tokens_per_s"] = speed.rates.prefill_tokens_per_s
+        if not prepared.plan.profile.is_cpu:
+            # On a CPU the engine was measured alone; here router and clients share its cores, so the router learns.
+            known["prefill_tokens_per_s"] = speed.rates.prefill_tokens_per_s
         measured = {name: Decimal(str(value)) for name, value in speed.work_us().items()}
         missing = {name: value for name, value in measured.items() if getattr(gpu.work, name) is None}
         gpu = gpu.model_copy(update={"work": gpu.work.model_copy(update=missing)})
