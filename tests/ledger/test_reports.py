@@ -86,6 +86,15 @@ def rent(ledger: SqliteLedger, hours: float, nano: int = 1_390_000_000) -> None:
     ledger.add_rental(RentalRecord("rent_1", "a100-80", 1, nano, "reserved", START, stop, "cli"))
 
 
+def test_a_second_look_is_no_draft(ledger: SqliteLedger) -> None:
+    rent(ledger, 1)
+    draft = local("a", 10, status="discarded")
+    look = local("b", 1, attempt=2, status="discarded", decision="audit", reasons="self_check")
+    ledger.append((draft, local("b", 10), look))
+    row = report_of(ledger).fixed.rows[0]
+    assert (row.served.answers, row.discarded, row.gpu_seconds) == (1, 1, 21.0)
+
+
 def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:
     rent(ledger, 2)  # 2.78 USD for 7200 GPU-seconds
     ledger.append(

@@ -138,7 +138,8 @@ def _fixed_side(books: _Books, gpu: GpuRental) -> FixedSide:
                 backend=backend,
                 model=model,
                 served=served_of(group),
-                discarded=sum(total.attempts for total in group if total.status == "discarded"),
+                # A second look at an answer (decision audit) is no draft.
+                discarded=sum(t.attempts for t in group if t.status == "discarded" and t.decision != "audit"),
                 gpu_seconds=sum(total.gpu_us for total in group) / 1e6,
                 used_nano=sum(line.used_nano for line in mine),
             )

@@ -13,6 +13,7 @@ has passed, the 200 and comments keep the connection alive; no model's bytes are
 
 from __future__ import annotations
 
+from spillway_router.core.backlog import predict
 from spillway_router.core.model import Outcome
 from spillway_router.providers.transport import Response
 from spillway_router.proxy.attempt import Call, UpstreamCall
@@ -93,8 +94,10 @@ class HeldStream(StreamAnswer):
         job = self._job
         if job.live.scoring.hold_tokens is not None:
             return job.live.scoring.hold_tokens
-        known = job.s.board.current(job.s.clock()).backends[self._call.channel.backend.name].rates
-        return tokens_to_hold(slack_s, job.live.policy.slo.tpot_s if known is None else known.step_time_s)
+        known = job.s.board.current(job.s.clock()).backends[self._call.channel.backend.name]
+        if known.backlog is None or known.rates is None:
+            return tokens_to_hold(slack_s, job.live.policy.slo.tpot_s)
+        return tokens_to_hold(slack_s, predict(known.backlog, known.rates, 0, 0).tpot_s)
 
     async def deliver(self) -> Outcome:
         """Commit to it: what was held, and the rest as it comes."""
