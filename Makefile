@@ -30,7 +30,7 @@ up: install  ## start everything: engine (GPU, or CPU with the demo model) and r
 demo: install  ## the main job end to end: burst of documents, overflow, escalation, two-sided report (under 5 min)
 	.venv/bin/python -m loadtests.demo
 
-test: install check  ## install, static checks, all tests with the real engine (under 20 min from nothing)
+test: install install-loadtest check  ## install, static checks, all tests with the real engine (under 20 min from nothing)
 	.venv/bin/python -m pytest
 
 check: install-dev  ## ruff, formatting, mypy, import rules (about 30 s)
