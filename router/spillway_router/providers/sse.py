@@ -49,6 +49,10 @@ class SseDecoder:
     def feed(self, chunk: bytes) -> list[Event]:
         """Whole events of the stream so far that were not handed out yet. Raises SseError past the size bound."""
         data = self._tail + chunk if self._tail else chunk
+        # Nearly every chunk of a stream that is read as it is written: one event of one line.
+        if self._begun and _is_one_line(data):
+            self._tail = b""
+            return [Event(data, b"", data[6:-2])]
         # The common case: LF only, one or more whole events. More than two LFs in a row go the exact way, so that the
         # events don't depend on where the chunks were cut.
         if self._begun and b"\r" not in data and b"\n\n\n" not in data:
@@ -85,9 +89,13 @@ class SseDecoder:
         self._tail = tail
 
 
+def _is_one_line(raw: bytes) -> bool:
+    """What OpenAI-compatible servers send nearly always: exactly one data line, ended by two LF."""
+    return raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and raw.endswith(b"\n") and b"\r" not in raw
+
+
 def _parse(raw: bytes) -> Event:
-    # What OpenAI-compatible servers send nearly always: exactly one data line.
-    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+    if _is_one_line(raw):
         return Event(raw, b"", raw[6:-2])
     name = b""
     parts: list[bytes] = []

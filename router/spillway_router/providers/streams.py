@@ -121,10 +121,11 @@ class ChatJudge:
         body = load(data) if parsed is None else parsed
         if isinstance(body, str):
             return body
-        error = error_text(body)
-        if error is not None or name == b"error":
-            self._note_overload(body)
-            return error or "error event"
+        if "error" in body or name == b"error":
+            error = error_text(body)
+            if error is not None or name == b"error":
+                self._note_overload(body)
+                return error or "error event"
         usage = body.get("usage")
         if usage is None and "x_groq" in body:
             usage, stopped = _groq(body["x_groq"])
