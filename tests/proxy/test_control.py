@@ -180,7 +180,10 @@ def test_keys_are_required_where_the_configuration_says_so(tmp_path: Path) -> No
             for path in ("/health", "/ready", "/ping"):
                 assert (await get(router, path)).status_code == 200
             assert (await router.chat(**good)).status_code == 200
-            assert (await router.chat(x_api_key=good["authorization"].removeprefix("Bearer "))).status_code == 200
+            own = good["authorization"].removeprefix("Bearer ")
+            assert (await router.chat(x_api_key=own)).status_code == 200
+            # A load balancer's key in the other header is none of ours.
+            assert (await router.chat(x_api_key=own, authorization="Bearer rpa_of_somebody")).status_code == 200
 
             (record,) = router.ledger.keys()
             router.ledger.revoke_key(record.id, 1)

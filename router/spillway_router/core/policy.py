@@ -142,6 +142,11 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
     return Decision("escalated", candidates, ("feedback",), removed, policy.version)
 
 
+def at_ease(decision: Decision) -> list[str]:
+    """The local candidates that nothing speaks against."""
+    return [c.backend.name for c in decision.candidates if c.backend.local and not c.reasons]
+
+
 def prefer(decision: Decision, backend: str) -> Decision:
     """The decision with this local candidate before the other local ones, where nothing speaks against it: it holds the
     prefix of the session."""

@@ -41,11 +41,11 @@ class Auth:
 
 
 def _token(headers: Mapping[str, str]) -> str:
-    value = headers.get("authorization", "")
-    scheme, _, token = value.partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    return headers.get("x-api-key", "").strip()
+    own = headers.get("x-api-key")
+    if own is not None:  # first, as a load balancer before us may want `authorization` for itself (RunPod's does)
+        return own.strip()
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _unauthorized(message: str) -> Refusal:

@@ -20,9 +20,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from spillway_router.core import failover
+from spillway_router.core.affinity import home
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
-from spillway_router.core.policy import decide, decide_escalation, decide_own_key, prefer
+from spillway_router.core.policy import at_ease, decide, decide_escalation, decide_own_key, prefer
 from spillway_router.providers.connection import TransportError
 from spillway_router.proxy import once, wire
 from spillway_router.proxy.again import BETTER, decide_again, note_better
@@ -122,7 +123,8 @@ def decided(
         return decide_again(s, live, facts, headers[BETTER]), None
     decision = decide(facts, s.signals(live, facts), live.policy)
     if session is not None:
-        decision = prefer(decision, s.memory.sessions.backend(session, admitted.started))
+        known = s.memory.sessions.backend(session, admitted.started)
+        decision = prefer(decision, known or home(session, at_ease(decision)))
     return decision, None
 
 
