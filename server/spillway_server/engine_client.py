@@ -66,11 +66,13 @@ class EngineClient:
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
             return False
         if not self._warm:
-            # The first answer bound to a schema loads the grammar compiler. On a slow machine that takes seconds, in
-            # which the engine makes no step, as if it hung. An engine that can't do it is ready all the same.
+            # The first answer bound to a schema loads the grammar compiler, the first with log-probabilities compiles
+            # what ranks them. On a slow machine that takes seconds, in which the engine makes no step, as if it hung.
+            # An engine that can't do it is ready all the same.
             self._warm = True
             with contextlib.suppress(httpx.HTTPError):
-                await self._http.post("/v1/completions", json={**body, "response_format": _ANY_JSON}, timeout=timeout)
+                body |= {"response_format": _ANY_JSON, "logprobs": 1}
+                await self._http.post("/v1/completions", json=body, timeout=timeout)
         return True
 
     async def _embeds(self) -> bool:
