@@ -80,7 +80,7 @@ def test_conversations_move_on_when_their_engine_ends_and_only_those() -> None:
 
 @pytest.mark.usefixtures("_postgres")
 def test_a_drained_engine_loses_nothing_and_both_routers_share_requests_and_budget() -> None:
-    found = lost_requests(lambda _line: None, SLOW, Shape(requests=90, at_once=12, sessions=24, prefix_cache=False))[
+    found = lost_requests(lambda _line: None, SLOW, Shape(requests=90, at_once=12, sessions=8, prefix_cache=False))[
         LOST
     ]
     assert found.value == 0, found.details
@@ -98,7 +98,7 @@ def test_a_drained_engine_loses_nothing_and_both_routers_share_requests_and_budg
 def test_a_killed_engine_loses_streams() -> None:
     """Seeded fault: SIGKILL instead of SIGTERM."""
     found = lost_requests(
-        lambda _line: None, SLOW, Shape(requests=60, at_once=24, end="kill", sessions=24, turns=2, prefix_cache=False)
+        lambda _line: None, SLOW, Shape(requests=60, at_once=24, end="kill", sessions=4, turns=2, prefix_cache=False)
     )[LOST]
     assert found.value is not None, found.details
     assert found.value > 0
