@@ -104,10 +104,14 @@ def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: No
     speed = speed_of(plan, machine, measurements.shipped(), options.devices)
     if speed is not None:
         say(f"speed: {speed.basis}; reads {speed.rates.prefill_tokens_per_s:,.0f} prompt tokens/s")
+    return Prepared(plan, engine, _launch(options, engine, model.location, plan, port), speed)
+
+
+def _launch(options: ServeOptions, engine: Engine, location: str, plan: Plan, port: int) -> Launch:
     cache = (("VLLM_CACHE_ROOT", str(options.cache_root.absolute())),) if options.cache_root else ()
     host = f"[{options.host}]" if ":" in options.host else options.host
-    launch = Launch(
-        argv=(*engine.command(model.location), *plan.arguments),
+    return Launch(
+        argv=(*engine.command(location), *plan.arguments),
         env=settings.engine_environment((*plan.env, *cache)),
         address=Address(
             "http://localhost" if options.uds else f"http://{_reachable(host)}:{port}",
@@ -118,7 +122,6 @@ def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: No
         ),
         log_path=options.log_path,
     )
-    return Prepared(plan, engine, launch, speed)
 
 
 async def run_server(

@@ -52,6 +52,7 @@ from types import MappingProxyType
 
 from .estimators import EWMA_WEIGHT, OutputLength, PrefillRate, RecentWork, StepScale
 from .frozen import dataclass
+from .ticket import Ticket
 
 KV_SHARE_LIMIT = 0.9
 """Share of the KV capacity above which a request overflows; vLLM starts to preempt near 1."""
@@ -196,31 +197,6 @@ def overflow_reasons(prediction: Prediction, slo: Slo, margin: float) -> tuple[s
     return tuple(name for name, holds in found if holds)
 
 
-class _Ticket:
-    """One request in flight."""
-
-    __slots__ = (
-        "abandoned_before",
-        "admitted_at",
-        "expected_tpot_s",
-        "first_token_at",
-        "kv",
-        "prefilled_before",
-        "prompt",
-        "work",
-    )
-
-    def __init__(self, prompt: int, kv: int, work: int, abandoned_before: int, now: float) -> None:
-        self.prompt = prompt
-        self.kv = kv
-        self.work = work
-        self.abandoned_before = abandoned_before
-        self.admitted_at = now
-        self.first_token_at: float | None = None
-        self.expected_tpot_s = 0.0
-        self.prefilled_before = 0
-
-
 class Backlog:
     """The account of one local backend: what went in, gave its first token, ended. Not safe across threads.
 
@@ -246,7 +222,7 @@ class Backlog:
             min_sample_tokens=self._tuning.min_sample_tokens,
             long_sample_s=self._tuning.long_sample_s,
         )
-        self._tickets: dict[int, _Ticket] = {}
+        self._tickets: dict[int, Ticket] = {}
         self._prefill = self._decoding = self._kv = 0
         self._abandoned = self._prefilled = 0
         self._recent = RecentWork()
@@ -266,7 +242,7 @@ class Backlog:
         self._prefill += prompt_tokens
         kv = prompt_tokens + expected_output_tokens
         self._kv += kv
-        self._tickets[ticket] = _Ticket(prompt_tokens, kv, self._prefill, self._abandoned, now)
+        self._tickets[ticket] = Ticket(prompt_tokens, kv, self._prefill, self._abandoned, now)
         self._recent.add(prompt_tokens, now, self._window_s())
         self._prompt_mean += EWMA_WEIGHT * (prompt_tokens - self._prompt_mean)
         in_flight = len(self._tickets)
