@@ -6,13 +6,13 @@ Beside them stands who answered, and at most the reason that was given with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
 from threading import Lock
-from typing import Any, Protocol
+from typing import Protocol
 
 from spillway_router.core.frozen import dataclass
+from spillway_router.ledger.queries import Execute
 
 MOST_REASON = 500
 """Characters of a reason."""
@@ -78,9 +78,6 @@ _OPINIONS = (
     " coalesce(sum(rating), 0), coalesce(sum(CASE WHEN better_id <> '' THEN 1 ELSE 0 END), 0)"
     " FROM feedback WHERE ts >= ? AND ts < ? GROUP BY backend, model ORDER BY backend, model"
 )
-
-Execute = Callable[[str, Sequence[Any], bool], list[tuple[Any, ...]]]
-"""Statement with ? for values, the values, and whether it writes (then it is durable when it returns)."""
 
 
 class SqlFeedback(FeedbackTable):

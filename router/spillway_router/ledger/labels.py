@@ -6,11 +6,13 @@ only, no prompt, no answer. `spillway calibrate` learns from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from threading import Lock
-from typing import Any, Protocol
+from typing import Protocol
+
+from spillway_router.ledger.queries import Execute
 
 MOST_AT_ONCE = 500
 """Labels read in one go."""
@@ -57,9 +59,6 @@ _PAGE = (
     f"SELECT {_NAMES} FROM labels WHERE ts >= ? AND (ts, request_id) > (?, ?) ORDER BY ts, request_id"  # noqa: S608
     f" LIMIT {MOST_AT_ONCE}"
 )
-
-Execute = Callable[[str, Sequence[Any], bool], list[tuple[Any, ...]]]
-"""Statement with ? for values, the values, and whether it writes (then it is durable when it returns)."""
 
 
 class SqlLabels(LabelTable):

@@ -26,7 +26,6 @@ from spillway_router.ledger.postgres_sql import (
     BEGIN,
     CLOSE_HOLDS,
     CLOSING,
-    HEAD,
     INSERT,
     LOCK,
     MOVE_BALANCES,
@@ -42,6 +41,7 @@ from spillway_router.ledger.posting import (
     needs_holds,
     needs_reserved,
 )
+from spillway_router.ledger.queries import HEAD
 
 _REFUSED = (psycopg.IntegrityError, psycopg.DataError, TypeError, ValueError, OverflowError)
 """What the database, the driver and orjson raise for a value that can't be stored."""

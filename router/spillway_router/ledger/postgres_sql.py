@@ -1,4 +1,4 @@
-"""The ledger's questions to PostgreSQL. Only names of entries.py are put into the text; values are always bound.
+"""The ledger's questions in PostgreSQL's own words. Only names of entries.py are put into the text; values are bound.
 
 Many rows travel as one JSON array of arrays: orjson writes it in a fraction of the time that a value per placeholder
 takes, the statement's text stays the same for any number of rows (so the server plans it once), and the same bytes are
@@ -8,6 +8,7 @@ what the hash chain is computed over. Numbers keep all their digits: PostgreSQL'
 from __future__ import annotations
 
 from spillway_router.ledger.entries import ANSWERED, COLUMNS
+from spillway_router.ledger.queries import KEYS_CHANGED
 
 _TYPES = {
     "attempt_no": "bigint",
@@ -38,7 +39,6 @@ def _fields(*types: str) -> str:
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 LOCK = "SELECT pg_advisory_xact_lock(7310014835120411469)"
-HEAD = "SELECT seq, link FROM entries ORDER BY seq DESC LIMIT 1"
 
 STORED = (
     f"SELECT {_ROW_COLUMNS} FROM jsonb_array_elements(%s::jsonb) AS j JOIN entries AS row"  # noqa: S608
@@ -97,15 +97,6 @@ PROBE = "UPDATE marks SET probed = %s"
 
 # Reports.
 
-BALANCE = "SELECT spent_nano, reserved_nano FROM balances WHERE scope = %s AND period = %s AND start_ms = %s"
-
-BALANCES = (
-    "SELECT scope, period, start_ms, spent_nano, reserved_nano FROM balances"
-    " WHERE spent_nano <> 0 OR reserved_nano <> 0"
-)
-
-ENTRIES_OF = f"SELECT {_COLUMNS} FROM entries WHERE request_id = %s ORDER BY seq"  # noqa: S608
-
 # Rows are written almost in the order of ts, so a time range is a range of seq with few others in it.
 SEQS_BETWEEN = (
     "WITH found AS MATERIALIZED (SELECT seq FROM entries WHERE ts >= %s AND ts < %s)"
@@ -118,8 +109,6 @@ ENTRIES_AFTER = (
     f"SELECT seq,{_COLUMNS} FROM entries"  # noqa: S608
     " WHERE seq > %s AND seq <= %s AND ts + 0 >= %s AND ts + 0 < %s ORDER BY seq LIMIT %s"
 )
-
-LINKED_AFTER = f"SELECT seq,{_COLUMNS},link FROM entries WHERE seq > %s ORDER BY seq LIMIT %s"  # noqa: S608
 
 _HELD = (
     f"SELECT {_ROW_COLUMNS} FROM holds AS hold JOIN entries AS row"  # noqa: S608
@@ -154,48 +143,9 @@ SELECT ts / 86400000 AS day, local, decision, backend, provider, model, status, 
  GROUP BY {_GROUP}
 """  # noqa: S608
 
-REQUESTS = "SELECT count(DISTINCT request_id) FROM entries WHERE ts >= %s AND ts < %s AND kind = 'charged'"
-
-RENTED = (
-    "SELECT coalesce(sum(amount_nano), 0), coalesce(sum(gpu_us), 0) FROM entries"
-    " WHERE ts >= %s AND ts < %s AND kind = 'gpu_hour'"
-)
-
-# Rentals and keys. One statement is one transaction: a key and the mark that tells of it change together.
-
-ADD_RENTAL = (
-    "INSERT INTO rentals (id, gpu, count, price_nano_per_hour, kind, started_ms, stopped_ms, source)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id"
-)
-
-STOP_RENTAL = (
-    "UPDATE rentals SET stopped_ms = greatest(%s, started_ms) WHERE id = %s AND stopped_ms IS NULL RETURNING id"
-)
-
-RENTALS = (
-    "SELECT id, gpu, count, price_nano_per_hour, kind, started_ms, stopped_ms, source FROM rentals"
-    " WHERE started_ms < %s AND (stopped_ms IS NULL OR stopped_ms > %s) ORDER BY started_ms, id"
-)
-
-_MARKED = (
-    " marked AS (UPDATE marks SET keys_revision = keys_revision + 1 WHERE EXISTS (SELECT 1 FROM changed))"
+# One statement is one transaction: a key and the mark that tells of it change together. {change}: queries.ADD_KEY or
+# REVOKE_KEY.
+CHANGE_KEYS = (
+    f"WITH changed AS ({{change}}), marked AS ({KEYS_CHANGED} WHERE EXISTS (SELECT 1 FROM changed))"  # noqa: S608
     " SELECT id FROM changed"
 )
-
-ADD_KEY = (
-    "WITH changed AS (INSERT INTO api_keys"  # noqa: S608
-    " (id, name, role, tier, privacy, may_route, created, revoked, secret_sha256)"
-    f" VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id),{_MARKED}"
-)
-
-REVOKE_KEY = (
-    "WITH changed AS (UPDATE api_keys SET revoked = %s WHERE id = %s AND revoked IS NULL RETURNING id),"  # noqa: S608
-    f"{_MARKED}"
-)
-
-KEYS = (
-    "SELECT id, name, role, tier, privacy, may_route, created, revoked, secret_sha256"
-    " FROM api_keys ORDER BY created, id"
-)
-
-KEYS_REVISION = "SELECT keys_revision FROM marks"

@@ -1,44 +1,32 @@
-"""The ledger's questions in SQL. Only names of entries.py are put into the text; values are always
-bound."""
+"""The ledger's questions that SQLite and PostgreSQL are asked in the same words, with ? for values: sql_ledger.py asks
+them. Only names of entries.py and base.py are put into the text; values are always bound."""
 
 from __future__ import annotations
 
-from spillway_router.ledger.entries import ANSWERED, COLUMNS
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
 
+from spillway_router.ledger.base import KeyRecord, RentalRecord
+from spillway_router.ledger.entries import COLUMNS
+
+Rows = list[tuple[Any, ...]]
+Execute = Callable[[str, Sequence[Any], bool], Rows]
+"""Statement with ? for values, the values, and whether it writes (then it is durable when it returns)."""
+
+KEY = tuple(f.name for f in fields(KeyRecord))
+RENTAL = tuple(f.name for f in fields(RentalRecord))
+"""Column names in the order of the records' fields."""
 _COLUMNS = ",".join(COLUMNS)
-_ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
 
-STORED = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? AND attempt_no = ? AND kind = ?"  # noqa: S608
 
-ENTRIES_OF = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? ORDER BY seq"  # noqa: S608
+def _insert(table: str, columns: Sequence[str]) -> str:
+    """INSERT of one row that gives its id, or nothing if that is taken."""
+    places = ", ".join("?" for _ in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
 
-# By seq and a limit, so that a reader of many rows never keeps a snapshot open for long.
-ENTRIES_AFTER = (
-    f"SELECT seq,{_COLUMNS} FROM entries NOT INDEXED"  # noqa: S608
-    " WHERE seq > ? AND ts >= ? AND ts < ? ORDER BY seq LIMIT ?"
-)
-
-OPEN_RESERVATIONS = (
-    f"SELECT {','.join('row.' + column for column in COLUMNS)} FROM holds CROSS JOIN entries AS row"  # noqa: S608
-    " ON row.request_id = holds.request_id AND row.attempt_no = holds.attempt_no AND row.kind = 'reserved'"
-    " WHERE holds.ts >= ? AND holds.ts < ? ORDER BY row.seq"
-)
-
-ORPHANS = (
-    f"SELECT {','.join('row.' + column for column in COLUMNS)} FROM holds CROSS JOIN entries AS row"  # noqa: S608
-    " ON row.request_id = holds.request_id AND row.attempt_no = holds.attempt_no AND row.kind = 'reserved'"
-    " LEFT JOIN routers ON routers.router_id = holds.router_id"
-    " WHERE max(holds.ts, coalesce(routers.seen_ms, holds.ts)) <= ? ORDER BY row.seq"
-)
-
-ALIVE = (
-    "INSERT INTO routers (router_id, seen_ms) VALUES (?, ?)"
-    " ON CONFLICT (router_id) DO UPDATE SET seen_ms = max(seen_ms, excluded.seen_ms)"
-)
 
 HEAD = "SELECT seq, link FROM entries ORDER BY seq DESC LIMIT 1"
-
-LINKED_AFTER = f"SELECT seq,{_COLUMNS},link FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
 
 BALANCE = "SELECT spent_nano, reserved_nano FROM balances WHERE scope = ? AND period = ? AND start_ms = ?"
 
@@ -47,54 +35,9 @@ BALANCES = (
     " WHERE spent_nano <> 0 OR reserved_nano <> 0"
 )
 
-# {wanted}: rows of (request_id, attempt_no). CROSS JOIN keeps SQLite's order of the tables: look each of them up.
-_OF_WANTED = "WITH wanted (request_id, attempt_no) AS (VALUES {wanted}) "
+ENTRIES_OF = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? ORDER BY seq"  # noqa: S608
 
-OPEN_HOLDS = (
-    f"{_OF_WANTED}SELECT holds.* FROM wanted CROSS JOIN holds"  # noqa: S608
-    " ON holds.request_id = wanted.request_id AND holds.attempt_no = wanted.attempt_no"
-)
-
-CLOSED = (
-    f"{_OF_WANTED}SELECT row.request_id, row.attempt_no FROM wanted CROSS JOIN entries AS row"  # noqa: S608
-    " ON row.request_id = wanted.request_id AND row.attempt_no = wanted.attempt_no"
-    " AND row.kind IN ('charged', 'released')"
-)
-
-RESERVED_TS = (
-    f"{_OF_WANTED}SELECT row.request_id, row.attempt_no, row.ts FROM wanted CROSS JOIN entries AS row"  # noqa: S608
-    " ON row.request_id = wanted.request_id AND row.attempt_no = wanted.attempt_no AND row.kind = 'reserved'"
-)
-
-OPEN_HOLD = "INSERT INTO holds VALUES {rows}"
-
-CLOSE_HOLD = "DELETE FROM holds WHERE (request_id, attempt_no) IN (VALUES {rows})"
-
-MOVE_BALANCE = (
-    "INSERT INTO balances VALUES {rows} ON CONFLICT (scope, period, start_ms) DO UPDATE"
-    " SET spent_nano = spent_nano + excluded.spent_nano, reserved_nano = reserved_nano + excluded.reserved_nano"
-)
-
-_GROUP = "local, decision, backend, provider, model, status, document, key_id, tier, task"
-
-# One value to group by, the day's number and the group as a JSON array: sorting it takes a third less time than eleven.
-TOTALS = f"""
-SELECT json_array(ts / 86400000, {_GROUP}) AS key,
-       sum(kind = 'charged'), sum(kind = 'charged' AND status IN ({_ANSWERED})),
-       sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens),
-       sum(reasoning_tokens), sum(CASE WHEN kind = 'charged'
-                THEN 2 * prompt_tokens * completion_tokens + completion_tokens * completion_tokens ELSE 0
-                END),
-       sum(gpu_us), sum(amount_nano)
-  FROM entries
- WHERE ts >= ? AND ts < ? AND kind IN ('charged', 'adjusted')
- GROUP BY key
-"""  # noqa: S608
-
-RENTALS = (
-    "SELECT id, gpu, count, price_nano_per_hour, kind, started_ms, stopped_ms, source FROM rentals"
-    " WHERE started_ms < ? AND coalesce(stopped_ms, 9223372036854775807) > ? ORDER BY started_ms, id"
-)
+LINKED_AFTER = f"SELECT seq,{_COLUMNS},link FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
 
 REQUESTS = "SELECT count(DISTINCT request_id) FROM entries WHERE ts >= ? AND ts < ? AND kind = 'charged'"
 
@@ -103,9 +46,24 @@ RENTED = (
     " WHERE ts >= ? AND ts < ? AND kind = 'gpu_hour'"
 )
 
-KEYS = (
-    "SELECT id, name, role, tier, privacy, may_route, created, revoked, secret_sha256"
-    " FROM api_keys ORDER BY created, id"
+ADD_RENTAL = _insert("rentals", RENTAL)
+
+RENTALS = (
+    f"SELECT {', '.join(RENTAL)} FROM rentals"  # noqa: S608
+    " WHERE started_ms < ? AND (stopped_ms IS NULL OR stopped_ms > ?) ORDER BY started_ms, id"
 )
 
+STOP_RENTAL = (
+    "UPDATE rentals SET stopped_ms = CASE WHEN started_ms > ? THEN started_ms ELSE ? END"
+    " WHERE id = ? AND stopped_ms IS NULL RETURNING id"
+)
+
+ADD_KEY = _insert("api_keys", KEY)
+
+REVOKE_KEY = "UPDATE api_keys SET revoked = ? WHERE id = ? AND revoked IS NULL RETURNING id"
+
+KEYS = f"SELECT {', '.join(KEY)} FROM api_keys ORDER BY created, id"  # noqa: S608
+
 KEYS_REVISION = "SELECT keys_revision FROM marks"
+
+KEYS_CHANGED = "UPDATE marks SET keys_revision = keys_revision + 1"

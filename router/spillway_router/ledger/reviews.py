@@ -7,7 +7,7 @@ decided on) are emptied some days after the decision, by `forget`; what is left 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
 from threading import Lock
@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import EntryConflictError
+from spillway_router.ledger.queries import Execute
 
 ReviewState = Literal["open", "accepted", "corrected", "dismissed"]
 MOST_AT_ONCE = 500
@@ -121,9 +122,6 @@ _DECIDE = (
     " WHERE id = ? AND state = 'open' RETURNING id"
 )
 _FORGET = "UPDATE reviews SET content = NULL, outcome = NULL WHERE content IS NOT NULL AND decided_ms < ? RETURNING id"
-
-Execute = Callable[[str, Sequence[Any], bool], list[tuple[Any, ...]]]
-"""Statement with ? for values, the values, and whether it writes (then it is durable when it returns)."""
 
 
 class SqlReviews(ReviewTable):

@@ -39,18 +39,17 @@ from spillway_router.ledger.posting import (
     needs_holds,
     needs_reserved,
 )
-from spillway_router.ledger.queries import (
-    BALANCE,
+from spillway_router.ledger.queries import BALANCE, HEAD
+from spillway_router.ledger.sqlite_file import REFUSED, transaction
+from spillway_router.ledger.sqlite_sql import (
     CLOSE_HOLD,
     CLOSED,
-    HEAD,
     MOVE_BALANCE,
     OPEN_HOLD,
     OPEN_HOLDS,
     RESERVED_TS,
     STORED,
 )
-from spillway_router.ledger.sqlite_file import REFUSED, transaction
 
 MOST_ROWS = 64
 """Rows of one statement; with 27 columns far below SQLite's 32,766 bound values."""

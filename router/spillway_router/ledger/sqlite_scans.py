@@ -20,8 +20,9 @@ import apsw
 import orjson
 
 from spillway_router.ledger.base import Total
-from spillway_router.ledger.queries import REQUESTS, TOTALS
+from spillway_router.ledger.queries import REQUESTS
 from spillway_router.ledger.sqlite_file import translated
+from spillway_router.ledger.sqlite_sql import TOTALS
 
 ROWS_TO_SHARE = 100_000
 """From about so many rows on, two threads are worth their start."""

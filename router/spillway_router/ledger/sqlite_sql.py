@@ -1,0 +1,77 @@
+"""The ledger's questions in SQLite's own words. Only names of entries.py are put into the text; values are bound."""
+
+from __future__ import annotations
+
+from spillway_router.ledger.entries import ANSWERED, COLUMNS
+
+_COLUMNS = ",".join(COLUMNS)
+_ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
+
+STORED = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? AND attempt_no = ? AND kind = ?"  # noqa: S608
+
+# By seq and a limit, so that a reader of many rows never keeps a snapshot open for long.
+ENTRIES_AFTER = (
+    f"SELECT seq,{_COLUMNS} FROM entries NOT INDEXED"  # noqa: S608
+    " WHERE seq > ? AND ts >= ? AND ts < ? ORDER BY seq LIMIT ?"
+)
+
+_HELD = (
+    f"SELECT {','.join('row.' + column for column in COLUMNS)} FROM holds CROSS JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = holds.request_id AND row.attempt_no = holds.attempt_no AND row.kind = 'reserved'"
+)
+
+OPEN_RESERVATIONS = f"{_HELD} WHERE holds.ts >= ? AND holds.ts < ? ORDER BY row.seq"
+
+ORPHANS = (
+    f"{_HELD} LEFT JOIN routers ON routers.router_id = holds.router_id"
+    " WHERE max(holds.ts, coalesce(routers.seen_ms, holds.ts)) <= ? ORDER BY row.seq"
+)
+
+ALIVE = (
+    "INSERT INTO routers (router_id, seen_ms) VALUES (?, ?)"
+    " ON CONFLICT (router_id) DO UPDATE SET seen_ms = max(seen_ms, excluded.seen_ms)"
+)
+
+# {wanted}: rows of (request_id, attempt_no). CROSS JOIN keeps SQLite's order of the tables: look each of them up.
+_OF_WANTED = "WITH wanted (request_id, attempt_no) AS (VALUES {wanted}) "
+
+OPEN_HOLDS = (
+    f"{_OF_WANTED}SELECT holds.* FROM wanted CROSS JOIN holds"  # noqa: S608
+    " ON holds.request_id = wanted.request_id AND holds.attempt_no = wanted.attempt_no"
+)
+
+CLOSED = (
+    f"{_OF_WANTED}SELECT row.request_id, row.attempt_no FROM wanted CROSS JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = wanted.request_id AND row.attempt_no = wanted.attempt_no"
+    " AND row.kind IN ('charged', 'released')"
+)
+
+RESERVED_TS = (
+    f"{_OF_WANTED}SELECT row.request_id, row.attempt_no, row.ts FROM wanted CROSS JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = wanted.request_id AND row.attempt_no = wanted.attempt_no AND row.kind = 'reserved'"
+)
+
+OPEN_HOLD = "INSERT INTO holds VALUES {rows}"
+
+CLOSE_HOLD = "DELETE FROM holds WHERE (request_id, attempt_no) IN (VALUES {rows})"
+
+MOVE_BALANCE = (
+    "INSERT INTO balances VALUES {rows} ON CONFLICT (scope, period, start_ms) DO UPDATE"
+    " SET spent_nano = spent_nano + excluded.spent_nano, reserved_nano = reserved_nano + excluded.reserved_nano"
+)
+
+_GROUP = "local, decision, backend, provider, model, status, document, key_id, tier, task"
+
+# One value to group by, the day's number and the group as a JSON array: sorting it takes a third less time than eleven.
+TOTALS = f"""
+SELECT json_array(ts / 86400000, {_GROUP}) AS key,
+       sum(kind = 'charged'), sum(kind = 'charged' AND status IN ({_ANSWERED})),
+       sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens),
+       sum(reasoning_tokens), sum(CASE WHEN kind = 'charged'
+                THEN 2 * prompt_tokens * completion_tokens + completion_tokens * completion_tokens ELSE 0
+                END),
+       sum(gpu_us), sum(amount_nano)
+  FROM entries
+ WHERE ts >= ? AND ts < ? AND kind IN ('charged', 'adjusted')
+ GROUP BY key
+"""  # noqa: S608
