@@ -1,8 +1,8 @@
 """The composition root: builds everything from one configuration, owns the order of start and stop.
 
-Start: ledger -> writer -> accounts -> board -> policy and channels -> watchers -> GPU time -> listening.
-Stop, in reverse: no new connections, requests in progress end, watchers stop, the rental ends and its last row is
-written, the writer flushes, the ledger closes.
+Start: ledger -> writer -> accounts -> board -> policy and channels -> what runs beside the requests (`_beside` has its
+order) -> listening. Stop, in reverse: no new connections, requests in progress end, watchers stop, the rental ends and
+its last row is written, the writer flushes, the ledger closes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fastapi import FastAPI
 
 from spillway_router.alerts import AlertHooks, Alerts, Webhook
 from spillway_router.assembly import Assembly, assembled, channels, limits
+from spillway_router.background import Background, Service
 from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config import ConfigError, Loaded
 from spillway_router.core.drift import Drift
@@ -136,6 +137,7 @@ class Runtime:
             request_ids(time.time, "rev_").__next__,
         )
         self._repeats = Repeats(clock)
+        self._background = self._beside()
         self.metrics.add(Quality(self._audit_gauges, self._gate_gauges, self._review_gauge))
         self.app: App = build(self._control(version))
         self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
@@ -161,33 +163,37 @@ class Runtime:
             raise
 
     def start(self) -> None:
-        """Begin to watch backends and to bill GPU time."""
-        self._watchers.start(self._assembly.places)
-        self._alerts.start()
-        self._pacer.start()
-        self.services.audits.start(self.services)
-        self._upkeep.start()
-        self._books.start()
-        self._days.start()
-        self.reviews.start()
+        """Begin what runs beside the requests."""
+        self._background.start()
         _tell(self._assembly)
 
     async def close(self) -> None:
         """Stop in order; the last rows are written."""
-        await self._repeats.stop()
-        await self.reviews.stop()
-        await self._days.stop()
-        await self._watchers.stop()
-        await self.services.audits.stop()
-        await self._pacer.stop()
-        await self._books.stop()
+        await self._background.stop()
+
+    def _beside(self) -> Background:
+        """What runs beside the requests. It stops in reverse: who writes rows before the ledger's writer, alerts after
+        it, as it may bring one."""
+        audits = self.services.audits
+        return Background(
+            Service("ledger", lambda: asyncio.to_thread(self._ledger.close)),
+            Service("alerts", lambda: self._alerts.close(ALERTS_FLUSH_S), self._alerts.start),
+            Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
+            Service("ledger upkeep", self._upkeep.stop, self._upkeep.start),
+            Service("connections", self._disconnect),
+            Service("GPU time", self._books.stop, self._books.start),
+            Service("pacer", self._pacer.stop, self._pacer.start),
+            Service("audits", audits.stop, lambda: audits.start(self.services)),
+            Service("watchers", self._watchers.stop, lambda: self._watchers.start(self._assembly.places)),
+            Service("days", self._days.stop, self._days.start),
+            Service("reviews", self.reviews.stop, self.reviews.start),
+            Service("repeated documents", self._repeats.stop),
+        )
+
+    async def _disconnect(self) -> None:
         for _, pool in self._pools.values():
             pool.close()
         self._own_keys.close()
-        await self._upkeep.stop()
-        await self.writer.close(FLUSH_S)
-        await self._alerts.close(ALERTS_FLUSH_S)
-        self._ledger.close()
 
     async def reload(self) -> list[str]:
         """Read the configuration again; a bad one changes nothing and its mistakes are returned."""
