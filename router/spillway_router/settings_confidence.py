@@ -69,11 +69,12 @@ class SelfCheckPart(Part):
 
 
 class ConfidencePart(Part):
-    """Local answers below the threshold go to the first of `escalate_to`. Empty: no escalation.
+    """Local answers below the threshold go to the first of `escalate_to` that may have them. Empty: no escalation.
 
     `calibration`: a file of `spillway calibrate`; its certified threshold counts unless `threshold` is set.
     `hold_tokens`: how many tokens of a stream are held back before it is committed; auto: as many as the TTFT promise
-    leaves time for. `audit_share`: share of local answers that the strongest of `escalate_to` answers again.
+    leaves time for. `audit_share`: share of local answers that the first of `escalate_to` that may have them (of
+    documents, the first of `documents.external`) answers again, to see whether confidence keeps its word.
     `top_logprobs`: alternatives per token asked of the engine; a calibration's own number goes first. `rules`: a JSON
     answer with a value that breaks one is not sure, whatever its log-probabilities. `self_check`: a second look.
     """
