@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from loadtests.bench.processes import ROOT, Command, free_port, running
+from loadtests.bench.processes import ROOT
 
 from spillway_server.convert import gate
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, exact, generate, prompt
 from tests.evidence.results import Measurement, not_measured
+from tests.evidence.served import SPILLWAY, FailedError, serving
 
 AGREEMENT, DROP = "convert.greedy_agreement", "convert.w4a16_accuracy_drop"
 IDS = (AGREEMENT, DROP)
@@ -26,12 +24,7 @@ GGUF = ROOT / "server/spillway_server/demo_model/weights/gguf/spillway-demo-F16.
 # The noisy ones have near ties between digits: there a difference between two sets of weights shows first.
 CLEAN, LIGHT = 500, 100
 ANSWER_TOKENS = 120
-ENGINE_LIMIT_S, CONVERT_LIMIT_S = 300, 1500
-SPILLWAY = Path(sys.executable).with_name("spillway")
-
-
-class FailedError(Exception):
-    """A conversion or an engine failed; the message holds its last words."""
+CONVERT_LIMIT_S = 1500
 
 
 def documents(clean: int, light: int) -> list[Document]:
@@ -49,31 +42,6 @@ def converted(out: Path, *words: str, gguf: Path = GGUF, samples: int = 60) -> d
         raise FailedError(f"the conversion ended with status {done.returncode}: {(done.stdout + done.stderr)[-400:]}")
     found: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
     return found
-
-
-@contextmanager
-def serving(model: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """`spillway serve` on the CPU until the block ends: base URL and served name. Raises FailedError."""
-    log, port = folder / "serve.log", free_port()
-    argv = (str(SPILLWAY), "serve", "--model", model, "--device", "cpu", "--port", str(port))
-    with running(Command((*argv, "--log", str(folder / "engine.log"))), None, log) as process:
-        base = f"http://127.0.0.1:{port}/v1"
-        yield base, _ready(process, base, log)
-
-
-def _ready(process: subprocess.Popen[bytes], base: str, log: Path) -> str:
-    deadline = time.monotonic() + ENGINE_LIMIT_S
-    with httpx.Client(timeout=20, trust_env=False) as client:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                name = str(client.get(f"{base}/models").raise_for_status().json()["data"][0]["id"])
-                body = {"model": name, "prompt": "1", "max_tokens": 1}
-                client.post(f"{base}/completions", json=body).raise_for_status()
-            except httpx.HTTPError:
-                time.sleep(0.5)
-            else:
-                return name
-    raise FailedError(f"the engine was not ready: {log.read_text(errors='replace')[-400:]}")
 
 
 def answers(base: str, model: str, asked: Sequence[Document]) -> tuple[str, ...]:
@@ -118,7 +86,7 @@ def conversion(
                 spoil(folder / name)
             for name, model in (("original", "demo"), *((name, str(folder / name)) for name in verdicts)):
                 say(f"  {name}: starting the engine, {len(asked)} documents")
-                with serving(model, folder) as (base, served):
+                with serving(folder, "--model", model, "--device", "cpu") as (base, served):
                     found[name] = answers(base, served, asked)
         except (FailedError, subprocess.TimeoutExpired) as error:
             failed = not_measured(str(error))

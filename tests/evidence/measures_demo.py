@@ -11,34 +11,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
-from loadtests.bench.processes import ROOT, Command, free_port, running
+from loadtests.bench.processes import ROOT
 
 from spillway_server.demo_model.evaluate import EvaluationError, evaluate
 from tests.evidence.results import Measurement, not_measured
+from tests.evidence.served import FailedError, serving
 
 DOCUMENTS = 500
-ENGINE_LIMIT_S = 300
 DEMO_LIMIT_S = 900
-SPILLWAY = Path(sys.executable).with_name("spillway")
 
 
 def clean_exact(say: Callable[[str], None]) -> dict[str, Measurement]:
     """Share of held-out clean documents answered exactly right, greedy and without a grammar, through the engine."""
-    with tempfile.TemporaryDirectory() as folder:
-        log, port = Path(folder, "serve.log"), free_port()
-        argv = (str(SPILLWAY), "serve", "--port", str(port), "--log", str(Path(folder, "engine.log")))
-        with running(Command(argv), None, log) as process:
-            say("  starting the engine (30 to 60 s on a CPU)")
-            model = _served_model(process, f"http://127.0.0.1:{port}/v1")
-            if model is None:
-                tail = log.read_text(errors="replace")[-400:]
-                return {"demo_model.clean_exact": not_measured(f"the engine was not ready: {tail}")}
+    try:
+        say("  starting the engine (30 to 60 s on a CPU)")
+        with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (base, model):
             say(f"  {DOCUMENTS} documents")
-            try:
-                result = evaluate(f"http://127.0.0.1:{port}/v1", model, DOCUMENTS, ("clean",))[0]
-            except EvaluationError as error:
-                return {"demo_model.clean_exact": not_measured(str(error))}
+            result = evaluate(base, model, DOCUMENTS, ("clean",))[0]
+    except (FailedError, EvaluationError) as error:
+        return {"demo_model.clean_exact": not_measured(str(error))}
     low, high = result.interval
     details = {
         "right": result.right,
@@ -47,22 +38,6 @@ def clean_exact(say: Callable[[str], None]) -> dict[str, Measurement]:
         "prompt_tokens_mean": round(result.prompt_tokens, 1),
     }
     return {"demo_model.clean_exact": Measurement(round(result.share, 4), result.n, details)}
-
-
-def _served_model(process: subprocess.Popen[bytes], base_url: str) -> str | None:
-    """The id of the served model once one token could be generated; None when the engine ended or took too long."""
-    deadline = time.monotonic() + ENGINE_LIMIT_S
-    with httpx.Client(timeout=20, trust_env=False) as client:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                model = str(client.get(f"{base_url}/models").raise_for_status().json()["data"][0]["id"])
-                body = {"model": model, "prompt": "1", "max_tokens": 1}
-                client.post(f"{base_url}/completions", json=body).raise_for_status()
-            except httpx.HTTPError:
-                time.sleep(0.5)
-            else:
-                return model
-    return None
 
 
 def seconds_after_install(say: Callable[[str], None]) -> dict[str, Measurement]:

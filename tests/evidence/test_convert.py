@@ -9,9 +9,10 @@ import pytest
 from spillway_server.demo_model.documents import canonical_json
 from tests.conftest import ROOT, RunningEngine
 from tests.evidence import measures_convert
-from tests.evidence.measures_convert import AGREEMENT, DROP, answers, converted, documents, right, serving
+from tests.evidence.measures_convert import AGREEMENT, DROP, answers, converted, documents, right
 from tests.evidence.promises import load_promises
 from tests.evidence.results import Measurement
+from tests.evidence.served import serving
 
 CLEAN, LIGHT = 300, 20
 VERDICTS: dict[str, dict[str, object]] = {
@@ -55,7 +56,7 @@ def test_w4a16_of_the_gguf_answers_like_the_original_in_the_real_engine(tmp_path
     assert verdict["blessed"], verdict["reasons"]
     asked = documents(24, 0)
     before = right(answers(engine.base_url, engine.model, asked), asked)
-    with serving(str(tmp_path / "model"), tmp_path) as (base, served):
+    with serving(tmp_path, "--model", str(tmp_path / "model"), "--device", "cpu") as (base, served):
         after = right(answers(base, served, asked), asked)
     assert before >= 20
     # One document in 24 is the smallest drop that can be seen here.
