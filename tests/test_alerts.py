@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from spillway_router.alerts import AlertHooks, Alerts, DeliveryRules, Webhook, message, sentence, signature
 from spillway_router.core.budget import BudgetAlert
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_server import demo_model
 from tests.proxy.harness import cloud, local, routing, run, serving, settings
 
 ALERT = BudgetAlert("all", "day", 1_700_006_400, Decimal("0.8"), 50 * 10**9, 41 * 10**9)
@@ -296,5 +298,50 @@ def test_the_router_tells_a_budget_that_runs_low_without_holding_up_requests() -
                 assert 'spillway_budget_alerts_total{at="0.5",period="month",scope="all"} 1.0' in metrics
                 gate.set()
         assert [json.loads(body)["at"] for _, body in receiver.seen] == ["0.5", "1.0"]  # at stop, what waits is sent
+
+    run(main)
+
+
+def test_a_revoked_certificate_is_posted(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        receiver = Receiver()
+        async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, told):
+            alerts.certificate_revoked("chat", 7, 40)
+        assert told.results == ["sent"]
+        [(_, body)] = receiver.seen
+        said = json.loads(body)
+        assert (said["type"], said["kind"], said["wrong"], said["audits"]) == ("certificate_revoked", "chat", 7, 40)
+        assert "Spillway: 7 of the last 40 audited local answers (chat) were wrong" in said["text"]
+        assert said["text"].removeprefix("Spillway: ") in caplog.text
+
+    run(main)
+
+
+def test_a_calibration_that_is_not_used_is_posted_until_it_is_mended() -> None:
+    async def main() -> None:
+        receiver = Receiver()
+        async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, _):
+            for names in ("a", "ab", "", "a"):
+                alerts.calibration_unused([f"is not used for {name}" for name in names])
+        texts = [json.loads(body)["text"] for _, body in receiver.seen]
+        assert texts == [f"Spillway: confidence.calibration is not used for {name}." for name in "aba"]
+
+    run(main)
+
+
+def test_a_router_posts_that_its_calibration_was_made_for_something_else(tmp_path: Path) -> None:
+    made = Path(demo_model.__file__).with_name("calibration.json")
+
+    async def main() -> None:
+        receiver = Receiver()
+        async with serving(receiver) as hook, FaultUpstream() as engine:
+            more = f"confidence: {{calibration: '{made}'}}\nalerts: {{webhook_url: '{hook}'}}\n"
+            async with routing(settings(local(engine), more=more), tmp_path) as router:
+                await router.until(lambda: len(receiver.seen) == 1)
+                assert await router.runtime.reload() == []
+        [(_, body)] = receiver.seen  # at stop, what waits is sent
+        said = json.loads(body)
+        assert said["type"] == "calibration_unused"
+        assert "was made for the model" in said["text"]
 
     run(main)

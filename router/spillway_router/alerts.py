@@ -1,8 +1,9 @@
-"""Budget alerts: each threshold is told once per period, as a log line, a metric and a webhook.
+"""Alerts for people, to a webhook besides the log: budgets (each threshold once per period, and as a metric), thresholds
+of confidence that audits speak against, calibrations that are not used.
 
-`told` never waits: the webhook's messages go through a bounded queue to one worker, which sends them in order and tries
-again with growing, jittered waits while the receiver is away. What can't be delivered ends as a logged loss, never as a
-delayed request. The receiver's address comes from the configuration only.
+Telling never waits: the webhook's messages go through a bounded queue to one worker, which sends them in order and
+tries again with growing, jittered waits while the receiver is away. What can't be delivered ends as a logged loss,
+never as a delayed request. The receiver's address comes from the configuration only.
 
 Signature, if a secret is set (the scheme that payment providers use, so that receivers have code for it):
 
@@ -21,7 +22,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -66,7 +67,7 @@ class DeliveryRules:
 
 @dataclass(frozen=True, slots=True)
 class AlertHooks:
-    """What is told besides the log: every alert, and how each webhook delivery went."""
+    """What is told besides the log: every budget alert, and how each webhook delivery went."""
 
     on_alert: Callable[[BudgetAlert], None]
     on_delivery: Callable[[DeliveryResult], None]
@@ -99,6 +100,7 @@ class Alerts:
         self._wall = wall
         self._jitter = jitter
         self._told: dict[tuple[str, str, str], int] = {}
+        self._unused: tuple[str, ...] = ()
         self._queue: asyncio.Queue[_Message] = asyncio.Queue(self._rules.queue)
         self._worker: asyncio.Task[None] | None = None
 
@@ -114,12 +116,7 @@ class Alerts:
         self._told[key] = alert.period_start
         log.warning("%s", sentence(alert))
         self._hooks.on_alert(alert)
-        if self._webhook is None:
-            return
-        try:
-            self._queue.put_nowait(message(alert))
-        except asyncio.QueueFull:
-            self._lost(message(alert), f"{self._rules.queue} messages wait already")
+        self._post(message(alert))
 
     def certificate_revoked(self, kind: str, losses: int, audits: int) -> None:
         """Audits speak against the confidence threshold of a kind of answers (chat, document): told once by whoever saw
@@ -129,16 +126,25 @@ class Alerts:
             "None is kept until it changes: label new answers, run `spillway calibrate`, and load the new calibration."
         )
         log.warning("%s", text)
+        values = {"kind": kind, "wrong": losses, "audits": audits}
+        self._post(_message("certificate_revoked", text, values, f"certificate|{kind}|{self._wall()}"))
+
+    def calibration_unused(self, problems: Sequence[str]) -> None:
+        """Why the configured calibration is not used, as the log has it too: each is told once, and again when it was
+        mended in between."""
+        before, self._unused = self._unused, tuple(problems)
+        for problem in problems:
+            if problem not in before:
+                text = f"confidence.calibration {problem}."
+                self._post(_message("calibration_unused", text, {}, f"calibration|{problem}|{self._wall()}"))
+
+    def _post(self, waiting: _Message) -> None:
         if self._webhook is None:
             return
-        said = {"type": "certificate_revoked", "text": f"Spillway: {text}"}
-        values = {**said, "kind": kind, "wrong": losses, "audits": audits}
-        identity = hashlib.sha256(f"certificate|{kind}|{self._wall()}".encode()).hexdigest()[:32]
-        revoked = _Message(identity, json.dumps(values).encode(), text)
         try:
-            self._queue.put_nowait(revoked)
+            self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
-            self._lost(revoked, f"{self._rules.queue} messages wait already")
+            self._lost(waiting, f"{self._rules.queue} messages wait already")
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -233,12 +239,9 @@ def sentence(alert: BudgetAlert) -> str:
 
 
 def message(alert: BudgetAlert) -> _Message:
-    """The webhook's message. Amounts are USD as decimal text, `text` is what chat receivers show."""
+    """The webhook's message. Amounts are USD as decimal text."""
     identity = f"{alert.scope}|{alert.period}|{alert.period_start}|{alert.at}"
-    said = sentence(alert)
-    body = {
-        "type": "budget_alert",
-        "text": f"Spillway: {said}",
+    values = {
         "scope": alert.scope,
         "period": alert.period,
         "period_start": datetime.fromtimestamp(alert.period_start, UTC).isoformat(),
@@ -246,7 +249,13 @@ def message(alert: BudgetAlert) -> _Message:
         "limit_usd": usd(alert.limit_nano),
         "taken_usd": usd(alert.taken_nano),
     }
-    return _Message(hashlib.sha256(identity.encode()).hexdigest()[:32], json.dumps(body).encode(), said)
+    return _message("budget_alert", sentence(alert), values, identity)
+
+
+def _message(kind: str, said: str, values: Mapping[str, object], identity: str) -> _Message:
+    """`text` is what chat receivers show."""
+    body = json.dumps({"type": kind, "text": f"Spillway: {said}", **values})
+    return _Message(hashlib.sha256(identity.encode()).hexdigest()[:32], body.encode(), said)
 
 
 def signature(secret: str, at: int, body: bytes) -> str:

@@ -60,6 +60,7 @@ from spillway_router.proxy.gates import KINDS, Kind
 from spillway_router.proxy.memory import Memory, Retained
 from spillway_router.proxy.services import Live, Records, Services
 from spillway_router.quality import AuditGauge, GateGauge, Quality, ReviewGauge
+from spillway_router.scoring_rules import CALIBRATION
 from spillway_router.settings import Settings
 from spillway_router.signals.board import Board, BoardRules
 from spillway_router.telemetry import BudgetGauge, Metrics, log_request
@@ -165,7 +166,7 @@ class Runtime:
     def start(self) -> None:
         """Begin what runs beside the requests."""
         self._background.start()
-        _tell(self._assembly)
+        self._tell()
 
     async def close(self) -> None:
         """Stop in order; the last rows are written."""
@@ -228,7 +229,7 @@ class Runtime:
         self._pacer.configure(_pacing(settings, assembly))
         await self._books.reload(loaded, assembly)
         self._watchers.start(assembly.places)
-        _tell(assembly)
+        self._tell()
 
     def _make_live(self, settings: Settings, assembly: Assembly) -> Live:
         found = channels(assembly, self._pools)
@@ -285,6 +286,11 @@ class Runtime:
             "spillway_ledger_lost_rows": float(self._accounts.lost_rows),
         }
 
+    def _tell(self) -> None:
+        for told in (*self._assembly.off, *self._assembly.warnings):
+            log.warning("%s %s", told.where, told.problem)
+        self._alerts.calibration_unused([w.problem for w in self._assembly.warnings if w.where == CALIBRATION])
+
     def _on_revoked(self, kind: Kind, found: Drift) -> None:
         self._alerts.certificate_revoked(kind, sum(found.losses), len(found.losses))
 
@@ -294,11 +300,6 @@ class Runtime:
             log.error("ledger can't write (%s): paid calls are refused, local answers go on", health.reason)
         else:
             log.warning("ledger writes again")
-
-
-def _tell(assembly: Assembly) -> None:
-    for told in (*assembly.off, *assembly.warnings):
-        log.warning("%s %s", told.where, told.problem)
 
 
 def _pacing(settings: Settings, assembly: Assembly) -> PacingRules:

@@ -17,7 +17,8 @@ from spillway_router.settings_confidence import ConfidencePart, SelfCheckPart
 
 MOST_LOGPROBS = 20
 """Alternatives per token that vLLM gives at most."""
-_CALIBRATION = "confidence.calibration"
+CALIBRATION = "confidence.calibration"
+"""Where mistakes and warnings of the calibration are said to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def scoring_rules(
         mine = _of_its_model(calibration, served)
         if not mine:
             told = f"was made for the model {calibration.key.model!r}, which no local backend serves; it is not used"
-            warnings.append(Mistake(_CALIBRATION, 0, told))
+            warnings.append(Mistake(CALIBRATION, 0, told))
         barred = _barred(calibration, mine, warnings)
         if not mine.keys() - barred:
             calibration = None
@@ -86,9 +87,9 @@ def _calibration(part: ConfidencePart, mistakes: list[Mistake]) -> Calibration |
         return Calibration.from_json(part.calibration.expanduser().read_bytes())
     except OSError as error:
         told = f"{part.calibration} can't be read ({error.strerror}); make it with `spillway calibrate`"
-        mistakes.append(Mistake(_CALIBRATION, 0, told))
+        mistakes.append(Mistake(CALIBRATION, 0, told))
     except CalibrationError as error:
-        mistakes.append(Mistake(_CALIBRATION, 0, f"{part.calibration} can't be used: {error}"))
+        mistakes.append(Mistake(CALIBRATION, 0, f"{part.calibration} can't be used: {error}"))
     return None
 
 
@@ -105,7 +106,7 @@ def _barred(calibration: Calibration, served: Mapping[str, Served], warnings: li
             barred.add(name)
             told = f"is not used for {name}, which serves something else than it was made for: {'; '.join(differs)}"
             told += ". The conservative rule counts there; label its answers and run `spillway calibrate`"
-            warnings.append(Mistake(_CALIBRATION, 0, told))
+            warnings.append(Mistake(CALIBRATION, 0, told))
     return frozenset(barred)
 
 

@@ -210,7 +210,8 @@ class BudgetPart(_Part):
 
 
 class AlertsPart(_Part):
-    """Where budget alerts are posted besides the log and the metrics; the secret signs them."""
+    """Where alerts are posted besides the log: budgets, audits that speak against the confidence threshold, a
+    calibration that is not used. The secret signs them."""
 
     webhook_url: str | None = Field(None, repr=False)
     secret: str | None = Field(None, min_length=8, repr=False)
