@@ -1,5 +1,5 @@
-"""Alerts for people, to a webhook besides the log: budgets (each threshold once per period, and as a metric), thresholds
-of confidence that audits speak against, calibrations that are not used.
+"""Alerts for people, to a webhook besides the log: budgets (each threshold once per period, and as a metric), the
+confidence threshold when audits speak against it, calibrations that are not used.
 
 Telling never waits: the webhook's messages go through a bounded queue to one worker, which sends them in order and
 tries again with growing, jittered waits while the receiver is away. What can't be delivered ends as a logged loss,
