@@ -158,7 +158,7 @@ def test_the_metrics_page_has_what_the_router_reads() -> None:
         assert sample.missing == ()
         assert sample.load is not None
         assert (sample.load.running, sample.load.waiting) == (0, 0)
-        assert sample.generation_tokens_total == 5
+        assert sample.progress[0].marks[3] == 5  # generated tokens
         assert sample.kv_capacity_tokens == 200_000
 
     asyncio.run(ask())

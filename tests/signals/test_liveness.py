@@ -53,7 +53,7 @@ def test_starting_until_the_first_answer() -> None:
     answers: tuple[Answer, ...] = ("refused", "refused", "silent", "not_ready")
     assert [watch.look(answer).condition for answer in answers] == ["starting"] * 4
     verdict = watch.look("ok")
-    assert (verdict.condition, verdict.reasons, verdict.routable) == ("up", (), True)
+    assert (verdict.condition, verdict.reasons) == ("up", ())
 
 
 def test_an_engine_that_never_comes_up_is_down_after_the_grace() -> None:
@@ -170,11 +170,11 @@ def test_invariants(steps: list[tuple[Answer, tuple[float, float] | None, int]])
     for answer, replica, awaiting in steps:
         verdict = watch.look(answer, None if replica is None else sample(replica), awaiting=awaiting)
         assert (verdict.reasons == ()) == (verdict.condition == "up" and answer != "silent")
-        assert not (verdict.routable and answer in ("refused", "not_ready"))
+        assert not (verdict.condition == "up" and answer in ("refused", "not_ready"))
         assert verdict.since <= watch.now
         if before is not None and before.condition == verdict.condition:
             assert verdict.since == before.since
         before = verdict
     for _ in range(RULES.recover_after + 1):  # whatever happened: an engine that answers and steps comes back
         verdict = watch.look("ok", sample((1, watch.now)))
-    assert verdict.routable
+    assert verdict.condition == "up"

@@ -36,8 +36,6 @@ class EngineMetrics:
     prompt_tokens: Names = ()
     prefix_queries: Names = ()
     """Prompt tokens looked up in the prefix cache."""
-    prefix_hits: Names = ()
-    rejections: Names = ()
     preemptions: Names = ()
     steps: Names = ()
     """Further series that move while the engine steps; all that are present count as marks of progress."""
@@ -64,14 +62,12 @@ VLLM = EngineMetrics(
     generation_tokens=("vllm:generation_tokens_total",),
     prompt_tokens=("vllm:prompt_tokens_total",),
     prefix_queries=("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
-    prefix_hits=("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
-    rejections=("vllm:admission_rejections_total",),
     preemptions=("vllm:num_preemptions_total",),
     steps=("vllm:iteration_tokens_total_count",),
     cache_info=("vllm:cache_config_info",),
     replica_label="engine",
-    # Admission caps came with 0.31; the prefix counters are missing where prefix caching is off in old versions.
-    optional=frozenset({"rejections", "prefix_queries", "prefix_hits", "cache_info", "steps"}),
+    # The prefix counter is missing where prefix caching is off in old versions.
+    optional=frozenset({"prefix_queries", "cache_info", "steps"}),
 )
 
 SGLANG = EngineMetrics(
@@ -81,16 +77,13 @@ SGLANG = EngineMetrics(
     generation_tokens=("sglang:generation_tokens_total",),
     prompt_tokens=("sglang:prompt_tokens_total",),
     prefix_queries=("sglang:prompt_tokens_total",),
-    prefix_hits=("sglang:cached_tokens_total",),
     preemptions=("sglang:num_retracted_requests_total", "sglang:num_retracted_reqs_total"),
     steps=("sglang:realtime_tokens_total", "sglang:num_used_tokens", "sglang:gen_throughput"),
     kv_capacity=("sglang:max_total_num_tokens",),
     replica_label="dp_rank",
     copy_labels=("tp_rank", "pp_rank"),
     # The token counters appear with the first request that ends.
-    optional=frozenset(
-        {"generation_tokens", "prompt_tokens", "prefix_queries", "prefix_hits", "preemptions", "steps", "kv_capacity"}
-    ),
+    optional=frozenset({"generation_tokens", "prompt_tokens", "prefix_queries", "preemptions", "steps", "kv_capacity"}),
 )
 
 LLAMACPP = EngineMetrics(

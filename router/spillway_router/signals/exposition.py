@@ -23,8 +23,8 @@ _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"')
 _ESCAPE = re.compile(r'\\([\\n"])')
 
 _ALARMED = (
-    "running", "waiting", "kv_usage", "generation_tokens", "prompt_tokens", "prefix_queries", "prefix_hits",
-    "rejections", "preemptions", "steps", "kv_capacity", "cache_info",
+    "running", "waiting", "kv_usage", "generation_tokens", "prompt_tokens", "prefix_queries", "preemptions", "steps",
+    "kv_capacity", "cache_info",
 )  # fmt: skip
 
 Replicas = dict[str, float]
@@ -44,22 +44,13 @@ class ReplicaProgress:
 
 @dataclass(frozen=True, slots=True)
 class EngineSample:
-    """One scrape of one engine, summed over its replicas. None where the engine has no such series.
-
-    Counters are totals since the engine started: they fall to 0 when it restarts.
-    """
+    """One scrape of one engine, summed over its replicas. None where the engine has no such series."""
 
     load: EngineLoad | None
     """None where one of its three gauges is missing. `kv_usage` is the mean over replicas (of equal size), and 0
     for engines that do not tell it."""
     missing: tuple[str, ...] = ()
     """Names of series that should be there and are not, or hold no number: reason for an alarm."""
-    generation_tokens_total: float | None = None
-    prompt_tokens_total: float | None = None
-    prefix_cache_queries_total: float | None = None
-    prefix_cache_hits_total: float | None = None
-    admission_rejections_total: float | None = None
-    preemptions_total: float | None = None
     kv_capacity_tokens: int | None = None
     progress: tuple[ReplicaProgress, ...] = ()
 
@@ -92,12 +83,6 @@ class ExpositionReader:
         return EngineSample(
             load=_load(found, metrics),
             missing=_missing(metrics, present),
-            generation_tokens_total=_total(found["generation_tokens"]),
-            prompt_tokens_total=_total(found["prompt_tokens"]),
-            prefix_cache_queries_total=_total(found["prefix_queries"]),
-            prefix_cache_hits_total=_total(found["prefix_hits"]),
-            admission_rejections_total=_total(found["rejections"]),
-            preemptions_total=_total(found["preemptions"]),
             kv_capacity_tokens=_capacity(infos) if capacity is None else int(capacity),
             progress=_progress(found, steps),
         )
@@ -195,7 +180,7 @@ def _missing(metrics: EngineMetrics, present: set[str]) -> tuple[str, ...]:
 def _progress(found: Mapping[str, Replicas], steps: list[Replicas]) -> tuple[ReplicaProgress, ...]:
     """Gauges count as marks too: they are written by the engine's steps, and KV use grows while a long prompt is read.
 
-    Rejections don't: the front end counts them, and goes on doing so before a hung engine.
+    vLLM's count of rejections would be none: the front end counts them, and goes on doing so before a hung engine.
     """
     fields = ("running", "waiting", "kv_usage", "generation_tokens", "prompt_tokens", "prefix_queries", "preemptions")
     marks = [found[field] for field in fields] + steps

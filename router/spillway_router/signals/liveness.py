@@ -103,11 +103,6 @@ class Verdict:
     wants_proof: bool = False
     """Ask the engine for one token now: a live one must step for it."""
 
-    @property
-    def routable(self) -> bool:
-        """May requests be sent there?"""
-        return self.condition == "up"
-
 
 @dataclass(frozen=True, slots=True)
 class _Stall:

@@ -50,7 +50,7 @@ def server_root(base_url: str) -> str:
 
 
 class Scraper:
-    """Polls one engine's metrics. `run` until cancelled; `scrape` once for tests and `doctor`.
+    """Polls one engine's metrics. `run` until cancelled; `scrape` once.
 
     `client` is the caller's, with whatever transport (TCP, Unix socket) and credentials the engine needs; it is not
     closed here. Nothing is raised for an engine that fails: that is a reading without a sample.
