@@ -28,8 +28,7 @@ class Aws:
 
     def create(self, order: Order) -> Plan:
         """Deploy the stack, then ask where it answers."""
-        sizes = TYPES.get(order.gpu, {})
-        gpu_of(dict.fromkeys(TYPES, ""), order, self.name)
+        sizes = gpu_of(TYPES, order, self.name)
         if bool(order.options.get("vpc")) != bool(order.options.get("subnets")):
             raise DeployError("give --set vpc=ID and --set subnets=ID,ID together, or neither for the default network")
         if order.count not in sizes:

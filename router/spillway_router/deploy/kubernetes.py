@@ -10,7 +10,7 @@ import yaml
 
 from spillway_router.deploy.container import settings_text
 from spillway_router.deploy.files import deploy_file
-from spillway_router.deploy.order import Command, DeployError, Order, Plan
+from spillway_router.deploy.order import Command, DeployError, Order, Plan, gpu_of
 
 # The label that NVIDIA's GPU feature discovery puts on nodes.
 PRODUCTS = {
@@ -44,8 +44,7 @@ class Kubernetes:
 
     def create(self, order: Order) -> Plan:
         """Install the release or bring it up to date, and wait for it."""
-        if order.gpu not in PRODUCTS:
-            raise DeployError(f"kubernetes has no {order.gpu}; it has {', '.join(PRODUCTS)}")
+        gpu_of(PRODUCTS, order, self.name)
         if order.interruptible:
             raise DeployError("spot nodes are the cluster's business: label them and use the chart's nodeSelector")
         namespace = order.place or "spillway"

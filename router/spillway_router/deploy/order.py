@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 HOURS_PER_MONTH = 730
 """8,760 hours of a year by twelve months."""
 PORT = 8080
+_T = TypeVar("_T")
 
 
 class DeployError(Exception):
@@ -131,8 +132,8 @@ class Target(Protocol):
         """Give everything back; `handle` is what `create` ended with."""
 
 
-def gpu_of(names: Mapping[str, str], order: Order, target: str) -> str:
-    """The target's own name for the order's GPU. Raises DeployError where it has none."""
-    if order.gpu not in names:
-        raise DeployError(f"{target} has no {order.gpu}; it has {', '.join(names)}")
-    return names[order.gpu]
+def gpu_of(known: Mapping[str, _T], order: Order, target: str) -> _T:
+    """What the target calls the order's GPU, or has of it. Raises DeployError where it has none."""
+    if order.gpu not in known:
+        raise DeployError(f"{target} has no {order.gpu}; it has {', '.join(known)}")
+    return known[order.gpu]

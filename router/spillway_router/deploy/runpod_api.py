@@ -57,11 +57,9 @@ class Mounts(_Body):
 class _Container(_Body):
     name: str = Field(min_length=1)
     image: str = Field(min_length=1)
-    args: str | None = None
     disk: int = Field(ge=1)
     ports: tuple[str, ...]
     env: Mapping[str, str]
-    registry: str | None = None
 
 
 class CreatePod(_Container):
@@ -109,8 +107,6 @@ class Pod(BaseModel):
     actions: tuple[Action, ...]
     image: str
     cost: float
-    createdAt: str  # noqa: N815 - the API's name
-    startedAt: str | None = None  # noqa: N815 - the API's name
 
     @property
     def url(self) -> str:
@@ -166,10 +162,6 @@ class RunPodClient:
             return reply.json() if reply.content else None
         except ValueError as error:
             raise DeployError(f"RunPod answered {path} with something that is no JSON") from error
-
-    def create_pod(self, body: CreatePod) -> Pod:
-        """Rent a pod; it is PROVISIONING at first."""
-        return _read(Pod, self.call("POST", "/v2/pods", body.json_body()))
 
     def pod(self, pod_id: str) -> Pod:
         """One pod."""
