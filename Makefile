@@ -60,6 +60,7 @@ lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
 
 clean:  ## remove environments, caches and build output (data/ stays)
 	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf router/spillway_router/_compiled
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install: install-dev install-engine
@@ -67,6 +68,7 @@ install: install-dev install-engine
 install-dev:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py dev
+	@cd router && ../.venv/bin/python -m compiler.build
 
 install-loadtest:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }

@@ -26,8 +26,8 @@ from spillway_router.providers.catalogue import (
 from spillway_router.providers.price_rows import ModelRecord
 from spillway_router.providers.standing import Standing, standing
 from spillway_router.providers.transport import Pool, PoolLimits
+from spillway_router.proxy.live import Channel, Limits, Scoring
 from spillway_router.proxy.replies import naming_lines
-from spillway_router.proxy.services import Channel, Limits, Scoring
 from spillway_router.scoring_rules import fingerprinted, scoring_rules, threshold
 from spillway_router.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 

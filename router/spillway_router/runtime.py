@@ -57,8 +57,9 @@ from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
 from spillway_router.proxy.feedback import add_feedback_routes
 from spillway_router.proxy.front import fronts
 from spillway_router.proxy.gates import KINDS, Kind
+from spillway_router.proxy.live import Live
 from spillway_router.proxy.memory import Memory, Retained
-from spillway_router.proxy.services import Live, Records, Services
+from spillway_router.proxy.services import Records, Services
 from spillway_router.quality import AuditGauge, GateGauge, Quality, ReviewGauge
 from spillway_router.scoring_rules import CALIBRATION
 from spillway_router.settings import Settings

@@ -11,7 +11,7 @@ from spillway_router.core.calibration import ANY, Calibration, CalibrationError,
 from spillway_router.core.model import Backend
 from spillway_router.core.self_check import QUESTIONS, SelfCheck
 from spillway_router.core.validators import Rule
-from spillway_router.proxy.services import Scoring
+from spillway_router.proxy.live import Scoring
 from spillway_router.settings import BackendPart
 from spillway_router.settings_confidence import ConfidencePart, SelfCheckPart
 

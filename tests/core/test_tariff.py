@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-from copy import deepcopy
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -296,8 +294,8 @@ def test_a_tariff_needs_a_real_date_and_usage_real_counts() -> None:
 
 @given(tariffs)
 def test_a_tariff_is_a_plain_value(tariff: Tariff) -> None:
-    assert pickle.loads(pickle.dumps(tariff)) == tariff == deepcopy(tariff)
-    assert hash(replace(tariff)) == hash(tariff)
+    again = replace(tariff)
+    assert (again, hash(again), repr(again)) == (tariff, hash(tariff), repr(tariff))
 
 
 def test_free_means_that_nothing_can_cost() -> None:

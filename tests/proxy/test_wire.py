@@ -47,7 +47,7 @@ WRITERS = st.sampled_from(
 def test_an_edited_body_differs_in_the_named_fields_only(
     body: dict[str, Any], writer: dict[str, Any], changes: dict[str, Any], drop: frozenset[str]
 ) -> None:
-    drop -= changes.keys()
+    drop = drop.difference(changes)
     raw = json.dumps(body, **writer).encode()
     edited = wire.edit(raw, wire.load(raw).keys(), changes, drop)
     expected = {k: v for k, v in {**body, **changes}.items() if k not in drop}

@@ -16,6 +16,6 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
 else:
 
-    def dataclass(*, frozen: bool = False, **options: Any) -> Any:
+    def dataclass(*, frozen: bool = False, unsafe_hash: bool = False, **options: Any) -> Any:
         """The standard library's decorator; a frozen class hashes by its fields, as it would there."""
-        return dataclasses.dataclass(unsafe_hash=frozen and options.get("eq", True), **options)
+        return dataclasses.dataclass(unsafe_hash=unsafe_hash or (frozen and options.get("eq", True)), **options)

@@ -14,7 +14,8 @@ from spillway_router.core.model import Decision, Refusal, RequestFacts, RequestR
 from spillway_router.core.policy import decide_better
 from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.feedback import FeedbackRecord
-from spillway_router.proxy.services import Live, Services
+from spillway_router.proxy.live import Live
+from spillway_router.proxy.services import Services
 
 log = logging.getLogger("spillway.proxy")
 

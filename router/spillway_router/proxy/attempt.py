@@ -15,7 +15,7 @@ from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import Ended, Hold
 from spillway_router.proxy import wire
 from spillway_router.proxy.facts import ROUTING_FIELDS
-from spillway_router.proxy.services import Channel
+from spillway_router.proxy.live import Channel
 from spillway_router.signals.board import Board, Trip
 
 IN_FLIGHT_TOKENS = 64
@@ -56,13 +56,14 @@ def prepare(
     # 0 asks for the chosen tokens' logprobs. Alternatives tell how close a choice was, and what a grammar forced.
     logprobs_added = bool(top_logprobs) and (asked is None or asked is False)
     if logprobs_added:
-        changes["logprobs"] = True if facts.endpoint == "chat" else top_logprobs
         if facts.endpoint == "chat":
-            changes["top_logprobs"] = top_logprobs
-    drop = channel.provider.entry.drops_fields & body.keys()
+            changes |= {"logprobs": True, "top_logprobs": top_logprobs}
+        else:
+            changes["logprobs"] = top_logprobs
+    drop = channel.provider.entry.drops_fields.intersection(body)
     if backend.provider != KEEPS_ROUTING_FIELDS:
-        drop |= ROUTING_FIELDS & body.keys()
-    return UpstreamCall(wire.edit(raw, body.keys(), changes, frozenset(drop)), usage_added, usage_asked, logprobs_added)
+        drop |= ROUTING_FIELDS.intersection(body)
+    return UpstreamCall(wire.edit(raw, body.keys(), changes, drop), usage_added, usage_asked, logprobs_added)
 
 
 def without_logprobs(body: dict[str, object]) -> bytes:

@@ -19,7 +19,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -39,9 +39,12 @@ from spillway_router.proxy import wire
 from spillway_router.proxy.attempt import Call, prepare
 from spillway_router.proxy.case import Case, Scored
 from spillway_router.proxy.gates import Gate, GateState, Kind
+from spillway_router.proxy.live import Live
 from spillway_router.proxy.outcomes import transport_outcome
-from spillway_router.proxy.services import Live, Services
 from spillway_router.tasks import end
+
+if TYPE_CHECKING:
+    from spillway_router.proxy.services import Services
 
 log = logging.getLogger("spillway.audits")
 

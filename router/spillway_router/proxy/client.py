@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from spillway_router.core.extraction import Judged
 from spillway_router.core.model import Endpoint, Refusal
@@ -44,13 +44,11 @@ class Client:
     """
 
     __slots__ = (
-        "_flow", "_on_end", "_outbox", "_transport", "body", "chunked", "disconnected", "endpoint", "headers",
-        "keep_alive", "kept", "own", "request_id", "response_complete", "started", "waiting",
+        "_flow", "_on_end", "_outbox", "_transport", "attempts_before", "body", "chunked", "disconnected", "endpoint",
+        "headers", "keep_alive", "kept", "own", "request_id", "response_complete", "started", "waiting",
     )  # fmt: skip
 
-    message_event = _NobodyWaits()
-    attempts_before = 0
-    """Attempts of the same request that an exchange before this one made (inside.py)."""
+    message_event: ClassVar[_NobodyWaits] = _NobodyWaits()
 
     def __init__(
         self,
@@ -71,6 +69,8 @@ class Client:
         self._flow = flow
         self._outbox = outbox
         self._on_end = on_end
+        self.attempts_before = 0
+        """Attempts of the same request that an exchange before this one made (inside.py)."""
         self.keep_alive = True
         self.chunked = True
         self.kept: list[tuple[int, tuple[bytes, ...], bytes]] | None = None
@@ -99,7 +99,7 @@ class Client:
         self._end()
 
     def judged(self, _answer: Mapping[str, Any]) -> Judged | None:
-        """What the caller thinks of a whole answer, for its row; only one inside the router does (inside.py)."""
+        """What the caller thinks of a whole answer, for its row; only one inside the router does (keeper.py)."""
         return None
 
     def refuse(self, refusal: Refusal, lines: Lines | None = None) -> None:

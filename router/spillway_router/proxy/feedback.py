@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
@@ -15,34 +15,15 @@ from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.feedback import MOST_REASON, FeedbackRecord
 from spillway_router.proxy import wire
 from spillway_router.proxy.again import BETTER
-from spillway_router.proxy.client import Client
 from spillway_router.proxy.control import RefusedError
 from spillway_router.proxy.desk import Desk
 from spillway_router.proxy.exchange import INFERENCE_ROLES, Admitted, serve
-from spillway_router.proxy.memory import RetainedRequest
+from spillway_router.proxy.keeper import Keeper
 from spillway_router.proxy.rating import FIELDS, RatingError, stars
-from spillway_router.proxy.replies import Lines
 from spillway_router.proxy.services import Services
 from spillway_router.tasks import unless_gone
 
 _FIELDS = FIELDS | {"request_id", "reason", "retry"}
-
-
-class _Reply(Client):
-    """Keeps a whole answer instead of sending it."""
-
-    __slots__ = ("content", "status")
-
-    def __init__(self, retained: RetainedRequest, body: bytes, request_id: str, better_than: str) -> None:
-        headers = {**retained.headers, BETTER: better_than}
-        super().__init__(retained.endpoint, headers, *(cast("Any", None),) * 3, lambda: None)
-        self.body, self.request_id = body, request_id
-        self.status, self.content = 500, b""
-
-    def whole(self, status: int, _lines: Lines, body: bytes) -> None:
-        """See Client.whole."""
-        self.started = self.response_complete = True
-        self.status, self.content = status, body
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +73,9 @@ async def _better(s: Services, caller: Caller, request_id: str, request: Request
         raise RefusedError(Refusal(409, "not_retained", told, "retry"))
     parsed = wire.load(retained.body)
     raw = wire.edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
-    client = _Reply(retained, raw, s.new_id(), request_id)
+    client = Keeper(retained.endpoint, {**retained.headers, BETTER: request_id}, raw, s.new_id())
     await _served(s, Admitted(s.live(), caller, s.clock()), client, request)
-    content = orjson.loads(client.content)
+    content = orjson.loads(client.reply)
     if client.status != 200:
         e = content["error"]
         raise RefusedError(Refusal(client.status, e["code"], e["message"], e["param"]))
@@ -103,7 +84,7 @@ async def _better(s: Services, caller: Caller, request_id: str, request: Request
     return {"request_id": client.request_id, **told_of, "answer": content}
 
 
-async def _served(s: Services, admitted: Admitted, client: _Reply, request: Request) -> None:
+async def _served(s: Services, admitted: Admitted, client: Keeper, request: Request) -> None:
     """Answer, but for nobody: who leaves stops the upstream."""
 
     def leave() -> None:

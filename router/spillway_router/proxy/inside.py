@@ -1,18 +1,18 @@
 """A request that the router itself asks: a document's steps go through the same exchange as chat, without HTTP.
 
 The steps are attempts of one request: one id, numbers that go on, one record at the end, each attempt with its own hold
-and its own row. The exchange answers to an `InsideClient`, which keeps the reply instead of writing it to a socket.
+and its own row. The exchange answers to a `Keeper`, which keeps the reply instead of writing it to a socket.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
-from spillway_router.core.extraction import Judge, Judged, LocalRead, StepAsked, StepReply
+from spillway_router.core.extraction import Judge, LocalRead, StepAsked, StepReply
 from spillway_router.core.model import (
     Attempt,
     Backend,
@@ -28,12 +28,12 @@ from spillway_router.core.policy import ConfidenceRule, Policy, decide, decide_e
 from spillway_router.core.tariff import Usage
 from spillway_router.ledger.holds import Ended, HoldRefused, Why
 from spillway_router.proxy.case import Case, DocumentCase, Scored
-from spillway_router.proxy.client import Client
 from spillway_router.proxy.exchange import Admitted, run
 from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.job import Job, Question
-from spillway_router.proxy.replies import Lines
-from spillway_router.proxy.services import Live, Records, Services
+from spillway_router.proxy.keeper import Keeper
+from spillway_router.proxy.live import Live
+from spillway_router.proxy.services import Records, Services
 from spillway_router.proxy.wire import bad
 
 _CHAIN = "documents"
@@ -41,30 +41,6 @@ _CHAIN = "documents"
 _NEW_BOUND = frozenset({"openai", "groq", "cerebras"})
 """Providers that know max_completion_tokens; OpenAI's newer models refuse max_tokens, which the others ask for."""
 _NEEDS = (("response_format", "json_schema"), ("logprobs", "logprobs"))
-
-
-class InsideClient(Client):
-    """Keeps the reply. Never streams, never leaves by itself: who asked is cancelled instead."""
-
-    __slots__ = ("_judge", "attempts_before", "reply", "status")
-
-    def __init__(self, request_id: str, headers: dict[str, str], body: bytes, judge: Judge) -> None:
-        super().__init__("chat", headers, *(cast("Any", None),) * 3, lambda: None)
-        self.request_id = request_id
-        self.body = body
-        self._judge = judge
-        self.attempts_before = 0
-        self.status = 0
-        self.reply = b""
-
-    def judged(self, answer: Mapping[str, Any]) -> Judged:
-        """See Client.judged."""
-        return self._judge(answer)
-
-    def whole(self, status: int, _lines: Lines, body: bytes) -> None:
-        """See Client.whole."""
-        self.started = self.response_complete = True
-        self.status, self.reply = status, body
 
 
 @dataclass(slots=True)
@@ -148,7 +124,7 @@ class InsideExchange:
         live = self._live(asked)
         body = self._body(asked, live.policy)
         raw = orjson.dumps(body)
-        client = InsideClient(self.request_id, self._headers, raw, judge)
+        client = Keeper("chat", self._headers, raw, self.request_id, judge)
         client.attempts_before = self._next_no() - 1
         facts = self._step_facts(asked, body)
         decision = self._decide(asked, facts, live)
@@ -275,7 +251,7 @@ class InsideExchange:
         sums.confidence, sums.decision = record.confidence, record.decision
 
 
-def _reply(record: RequestRecord, client: InsideClient) -> StepReply:
+def _reply(record: RequestRecord, client: Keeper) -> StepReply:
     told = orjson.loads(client.reply) if client.reply else {}
     good = client.status == 200
     error = {} if good else told.get("error", {})

@@ -17,11 +17,12 @@ from spillway_router.proxy.attempt import Call
 from spillway_router.proxy.case import Case, Scored
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.heartbeat import Heartbeat
+from spillway_router.proxy.live import Channel, Live
 from spillway_router.proxy.outcomes import failure_refusal
 from spillway_router.proxy.relay import Extension
 from spillway_router.proxy.replies import Lines
 from spillway_router.proxy.scoring import Yardstick, is_document
-from spillway_router.proxy.services import Channel, Live, Services
+from spillway_router.proxy.services import Services
 
 
 @dataclass(frozen=True, slots=True)

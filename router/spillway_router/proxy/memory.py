@@ -88,10 +88,14 @@ class RetainedRequest:
     until: float
 
 
+def _never() -> float:
+    return 0.0
+
+
 class Retained:
     """The latest requests, for `minutes` each and MOST_RETAINED_BYTES in all, oldest forgotten first."""
 
-    def __init__(self, minutes: Callable[[], float], most_bytes: int = MOST_RETAINED_BYTES) -> None:
+    def __init__(self, minutes: Callable[[], float] = _never, most_bytes: int = MOST_RETAINED_BYTES) -> None:
         self._minutes = minutes
         self._most = most_bytes
         self._size = 0
@@ -202,7 +206,7 @@ class Memory:
     """All of it."""
 
     sessions: Sessions = field(default_factory=Sessions)
-    retained: Retained = field(default_factory=lambda: Retained(lambda: 0.0))
+    retained: Retained = field(default_factory=Retained)
     once: Once = field(default_factory=Once)
 
     def keep(self, facts: RequestFacts, headers: Mapping[str, str], body: bytes, now: float) -> None:

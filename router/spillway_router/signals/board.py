@@ -14,6 +14,7 @@ from dataclasses import field
 
 from spillway_router.core import breaker, failover
 from spillway_router.core.backlog import Backlog, EngineLoad, EngineRates
+from spillway_router.core.breaker import CLOSED, Breaker, BreakerRule
 from spillway_router.core.estimators import EWMA_WEIGHT, MarginLearner, TokenEstimator
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend, BackendSignals, Candidate, Health, Outcome, Signals
@@ -32,7 +33,7 @@ class _State:
     backlog: Backlog | None
     health: Health = "up"
     health_reason: str = ""
-    breaker: breaker.Breaker = breaker.CLOSED
+    breaker: Breaker = CLOSED
     limited_until: float = 0.0
     ttft_s: float = CLOUD_TTFT_S
     tokens: TokenEstimator = field(default_factory=TokenEstimator)
@@ -67,7 +68,7 @@ class Trip:
 class BoardRules:
     """Tuning of the board."""
 
-    breaker: breaker.BreakerRule = breaker.BreakerRule()
+    breaker: BreakerRule = BreakerRule()
     rates: Mapping[str, EngineRates] = field(default_factory=dict)
     """Configured rates per local backend."""
 
@@ -162,7 +163,7 @@ class Board:
         ):
             return None
         state.in_flight += 1
-        if state.breaker is not breaker.CLOSED:
+        if state.breaker is not CLOSED:
             state.breaker = breaker.on_send(state.breaker, now)
         state.snapshot = None
         return trip
@@ -257,7 +258,7 @@ class Board:
             state.health, state.health_reason = health, reason
             state.snapshot = None
             if health == "up":
-                state.breaker = breaker.CLOSED
+                state.breaker = CLOSED
 
     def engine_load(self, name: str, load: EngineLoad | None, now: float) -> None:
         """A scrape of the engine's gauges; None where it failed or series are missing."""
