@@ -1,9 +1,15 @@
-"""What all commands share: options, errors on stderr with exit 1, opening configuration and ledger."""
+"""What all commands share: options, errors on stderr with exit 1, opening configuration and ledger, times."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
@@ -45,3 +51,44 @@ def open_ledger(loaded: Loaded) -> Ledger:
         return url.open_ledger(loaded.settings.ledger.url)
     except LedgerError as error:
         fail(f"ledger: {error}")
+
+
+@contextmanager
+def opened(loaded: Loaded) -> Iterator[Ledger]:
+    """The ledger of the configuration while the block runs; an error of it ends the command."""
+    from spillway_router.ledger.base import LedgerError
+
+    ledger = open_ledger(loaded)
+    try:
+        yield ledger
+    except LedgerError as error:
+        fail(f"ledger: {error}")
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def writing(output: Path | None) -> Iterator[TextIO]:
+    """The file to write to, standard output for None; a file that can't be written ends the command."""
+    try:
+        # newline="": the CSV writer ends its own lines.
+        with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8", newline="") as out:
+            yield out
+    except OSError as error:
+        fail(f"can't write {output}: {error.strerror or error}; choose another --output")
+
+
+def router_url(path: str | None, url: str | None) -> str:
+    """Where a router is asked, without /v1: `url`, else `listen` of the configuration."""
+    root = f"http://{load(path).settings.listen}" if url is None else url.rstrip("/").removesuffix("/v1")
+    return root.replace("//0.0.0.0:", "//127.0.0.1:")
+
+
+def now_ms() -> int:
+    """Now in epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def when(ms: int) -> str:
+    """Epoch milliseconds as UTC date and time."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

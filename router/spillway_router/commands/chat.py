@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, router_url
 
 
 def chat(
@@ -25,8 +25,7 @@ def chat(
 
     from spillway_router.chat import Asking, ChatError, converse, one_shot
 
-    listen = f"http://{load(path).settings.listen}" if url is None else url.rstrip("/").removesuffix("/v1")
-    asking = Asking(listen.replace("//0.0.0.0:", "//127.0.0.1:"), model, key, private, max_tokens)
+    asking = Asking(router_url(path, url), model, key, private, max_tokens)
     console = Console()
     if text is None:
         if as_json:

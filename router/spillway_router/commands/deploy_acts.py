@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from spillway_router.commands.base import fail, open_ledger
+from spillway_router.commands.base import fail, now_ms, open_ledger, opened
 from spillway_router.commands.rentals import declare, end
 from spillway_router.deploy import TARGETS
 from spillway_router.deploy.order import Access, DeployError, Order, Plan
@@ -38,8 +37,7 @@ def first_key() -> tuple[str, Access]:
     """A new API key with the admin role: the token to show once, and what the rented machine is told of it."""
     from spillway_router.ledger.keys import KeySpec, mint
 
-    now_ms = time.time_ns() // 1_000_000
-    new = mint(KeySpec("deploy", "admin"), secrets.token_bytes(6), secrets.token_bytes(32), now_ms)
+    new = mint(KeySpec("deploy", "admin"), secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
     return new.token, Access(new.record.id, new.record.secret_sha256.hex())
 
 
@@ -110,7 +108,7 @@ def begin_rental(loaded: Loaded, known: Deployments, made: Deployment) -> None:
     try:
         ledger = open_ledger(loaded)
         try:
-            record = declare(ledger, terms, made.target, _now_ms())
+            record = declare(ledger, terms, made.target, now_ms())
         finally:
             ledger.close()
     except (LedgerError, typer.Exit) as error:
@@ -123,13 +121,10 @@ def end_rental(loaded: Loaded, known: Deployments, made: Deployment) -> None:
     """It is billed no longer."""
     if not made.rental:
         return
-    ledger = open_ledger(loaded)
-    now_ms = _now_ms()
-    try:
-        running = [r for r in ledger.rentals(0, now_ms + 1) if r.id == made.rental and r.stopped_ms is None]
-        end(ledger, running, now_ms, now_ms)
-    finally:
-        ledger.close()
+    with opened(loaded) as ledger:
+        now = now_ms()
+        running = [r for r in ledger.rentals(0, now + 1) if r.id == made.rental and r.stopped_ms is None]
+        end(ledger, running, now, now)
     known.put(replace(made, rental=""))
 
 
@@ -144,7 +139,3 @@ def known_pod(loaded: Loaded, pod_id: str) -> tuple[Deployments, Deployment]:
 
 def _tell(line: str) -> None:
     typer.echo(line)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

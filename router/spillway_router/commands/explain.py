@@ -6,16 +6,15 @@ import json
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, opened
 
 
 def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """What the ledger knows of a request: decision, reasons, attempts, tokens, charges."""
     from spillway_router.core.tariff import usd
 
-    ledger = open_ledger(load(path))
-    entries = ledger.entries_of(request_id)
-    ledger.close()
+    with opened(load(path)) as ledger:
+        entries = ledger.entries_of(request_id)
     if not entries:
         fail(f"no ledger rows for {request_id}")
     if as_json:

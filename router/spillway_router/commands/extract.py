@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, router_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,8 +46,7 @@ def extract(
         fail("name text files to read, or --batch IN.jsonl --out OUT.jsonl")
     if (batch is None) != (out is None):
         fail("--batch and --out belong together")
-    root = f"http://{load(path).settings.listen}" if url is None else url.rstrip("/").removesuffix("/v1")
-    place = Place(root.replace("//0.0.0.0:", "//127.0.0.1:"), key, private, concurrency)
+    place = Place(router_url(path, url), key, private, concurrency)
     if batch is not None and out is not None:
         _batch(batch, out, place, as_json=as_json)
         return

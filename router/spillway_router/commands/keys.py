@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, now_ms, opened, when
 
 if TYPE_CHECKING:
     from spillway_router.ledger.base import KeyPrivacy, Role
@@ -32,15 +30,13 @@ def create_key(
     from spillway_router.ledger.base import LedgerError
     from spillway_router.ledger.keys import KeySpec, KeyStore
 
-    ledger = open_ledger(load(path))
     privacy: KeyPrivacy = "local-only" if private else "any"
-    try:
-        spec = KeySpec(name, cast("Role", role), tier, privacy, may_route)
-        made = KeyStore(ledger).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), int(time.time() * 1000))
-    except LedgerError as error:
-        fail(str(error))
-    finally:
-        ledger.close()
+    with opened(load(path)) as ledger:
+        try:
+            spec = KeySpec(name, cast("Role", role), tier, privacy, may_route)
+            made = KeyStore(ledger).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
+        except LedgerError as error:
+            fail(str(error))
     if as_json:
         typer.echo(json.dumps({"id": made.record.id, "key": made.token, "role": role}))
     else:
@@ -60,15 +56,13 @@ def accept_key(
     from spillway_router.ledger.keys import KeySpec, KeyStore, accepted
 
     key_id, _, digest = entry.partition(":")
-    ledger = open_ledger(load(path))
-    try:
-        record = accepted(KeySpec("deploy", cast("Role", role)), key_id, digest, int(time.time() * 1000))
-        if record.id not in {known.id for known in KeyStore(ledger).list()}:
-            ledger.add_key(record)
-    except LedgerError as error:
-        fail(str(error))
-    finally:
-        ledger.close()
+    with opened(load(path)) as ledger:
+        try:
+            record = accepted(KeySpec("deploy", cast("Role", role)), key_id, digest, now_ms())
+            if record.id not in {known.id for known in KeyStore(ledger).list()}:
+                ledger.add_key(record)
+        except LedgerError as error:
+            fail(str(error))
     typer.echo(f"id   {record.id}")
 
 
@@ -77,9 +71,8 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """All keys, without their secrets."""
     from spillway_router.ledger.keys import KeyStore
 
-    ledger = open_ledger(load(path))
-    records = KeyStore(ledger).list()
-    ledger.close()
+    with opened(load(path)) as ledger:
+        records = KeyStore(ledger).list()
     rows = [
         {
             "id": r.id,
@@ -87,8 +80,8 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
             "role": r.role,
             "tier": r.tier,
             "privacy": r.privacy,
-            "created": _when(r.created),
-            "revoked": None if r.revoked is None else _when(r.revoked),
+            "created": when(r.created),
+            "revoked": None if r.revoked is None else when(r.revoked),
         }
         for r in records
     ]
@@ -105,13 +98,8 @@ def revoke_key(key_id: str, path: ConfigOption = None) -> None:
     """Revoke a key; running routers follow within a second."""
     from spillway_router.ledger.keys import KeyStore
 
-    ledger = open_ledger(load(path))
-    revoked = KeyStore(ledger).revoke(key_id, int(time.time() * 1000))
-    ledger.close()
+    with opened(load(path)) as ledger:
+        revoked = KeyStore(ledger).revoke(key_id, now_ms())
     if not revoked:
         fail(f"no valid key has the id {key_id}; `spillway keys list` shows them")
     typer.echo(f"revoked {key_id}")
-
-
-def _when(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, now_ms, opened, writing
 
 if TYPE_CHECKING:
     from spillway_router.ledger.reconcile import Bill
@@ -37,16 +34,10 @@ def verify_ledger(
     as_json: JsonOption = False,
 ) -> None:
     """Check every row's hash, the invariants and the balances; exit 1 and name the first bad row."""
-    from spillway_router.ledger.base import LedgerError
     from spillway_router.ledger.verify import verify
 
-    ledger = open_ledger(load(path))
-    try:
+    with opened(load(path)) as ledger:
         found = verify(ledger, head)
-    except LedgerError as error:
-        fail(f"ledger: {error}")
-    finally:
-        ledger.close()
     if as_json:
         typer.echo(json.dumps({"holds": found.holds, **asdict(found)}, indent=2))
     else:
@@ -69,7 +60,6 @@ def export_ledger(
     output: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
 ) -> None:
     """Export costs as FOCUS rows or all entries as JSON lines."""
-    from spillway_router.ledger.base import LedgerError
     from spillway_router.ledger.export import export_focus, export_jsonl
     from spillway_router.ledger.report_range import Asked, RangeError, read_range
 
@@ -77,20 +67,11 @@ def export_ledger(
         days = read_range(Asked(first=first, last=last), datetime.now(UTC).date())
     except RangeError as error:
         fail(f"--{error}")
-    ledger = open_ledger(load(path))
-    try:
-        # newline="": the CSV writer ends its own lines.
-        with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8", newline="") as out:
-            if form is Format.focus:
-                count = export_focus(ledger, days.first, days.after, int(time.time() * 1000), out)
-            else:
-                count = export_jsonl(ledger, days.start_ms, days.end_ms, out)
-    except LedgerError as error:
-        fail(f"ledger: {error}")
-    except OSError as error:
-        fail(f"can't write {output}: {error.strerror or error}; choose another --output")
-    finally:
-        ledger.close()
+    with opened(load(path)) as ledger, writing(output) as out:
+        if form is Format.focus:
+            count = export_focus(ledger, days.first, days.after, now_ms(), out)
+        else:
+            count = export_jsonl(ledger, days.start_ms, days.end_ms, out)
     typer.echo(f"{count} rows of {days.name}", err=True)
 
 
@@ -102,17 +83,11 @@ def reconcile_ledger(
 ) -> None:
     """Bring calls that are charged at their bound, as nobody saw their end, to what the provider billed."""
     from spillway_router.core.tariff import usd
-    from spillway_router.ledger.base import LedgerError
     from spillway_router.ledger.reconcile import reconcile
 
     bills = _bills(bill)
-    ledger = open_ledger(load(path))
-    try:
-        done = reconcile(ledger, bills, int(time.time() * 1000))
-    except LedgerError as error:
-        fail(f"ledger: {error}")
-    finally:
-        ledger.close()
+    with opened(load(path)) as ledger:
+        done = reconcile(ledger, bills, now_ms())
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in done], indent=2))
     else:

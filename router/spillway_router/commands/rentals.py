@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, now_ms, opened, when
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -43,15 +42,12 @@ def start_rental(
     terms = _terms(loaded, gpu, count, price, kind)
     if source not in SOURCES:
         fail(f"--source {source!r} is not known; use one of {', '.join(SOURCES)}")
-    ledger = open_ledger(loaded)
-    try:
+    with opened(loaded) as ledger:
         record = declare(ledger, terms, source, _moment(at))
-    finally:
-        ledger.close()
     if as_json:
         typer.echo(json.dumps(_row(record, None), indent=2))
     else:
-        typer.echo(f"id  {record.id}\nbilled from {_when(record.started_ms)} until `spillway rentals stop {record.id}`")
+        typer.echo(f"id  {record.id}\nbilled from {when(record.started_ms)} until `spillway rentals stop {record.id}`")
 
 
 @rentals_app.command("stop")
@@ -64,18 +60,12 @@ def stop_rental(
     """GPUs are no longer rented."""
     if bool(rental_id) == everything:
         fail("name one rental, or --all; `spillway rentals list` shows them")
-    now_ms = _now_ms()
-    at_ms = _moment(at)
-    ledger = open_ledger(load(path))
-    try:
-        running = [
-            r for r in ledger.rentals(0, now_ms + 1) if r.stopped_ms is None and (everything or r.id == rental_id)
-        ]
+    now, at_ms = now_ms(), _moment(at)
+    with opened(load(path)) as ledger:
+        running = [r for r in ledger.rentals(0, now + 1) if r.stopped_ms is None and (everything or r.id == rental_id)]
         if not running:
             fail(f"no running rental {rental_id}; `spillway rentals list` shows them".replace("  ", " "))
-        end(ledger, running, at_ms, now_ms)
-    finally:
-        ledger.close()
+        end(ledger, running, at_ms, now)
 
 
 @rentals_app.command("list")
@@ -84,11 +74,10 @@ def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None
     from spillway_router.core.tariff import usd
     from spillway_router.ledger.rentals import cost_nano
 
-    now_ms = _now_ms()
-    ledger = open_ledger(load(path))
-    records = ledger.rentals(0, now_ms + 1)
-    ledger.close()
-    costs = [cost_nano(r, r.started_ms, now_ms if r.stopped_ms is None else r.stopped_ms) for r in records]
+    now = now_ms()
+    with opened(load(path)) as ledger:
+        records = ledger.rentals(0, now + 1)
+    costs = [cost_nano(r, r.started_ms, now if r.stopped_ms is None else r.stopped_ms) for r in records]
     if as_json:
         typer.echo(json.dumps([_row(r, cost) for r, cost in zip(records, costs, strict=True)], indent=2))
         return
@@ -127,31 +116,31 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
     from spillway_router.ledger.rentals import written
 
     if is_closed(ledger, at_ms):
-        fail(f"the books of {_when(at_ms)[:10]} are closed; start it at a later day")
-    own = [r for r in ledger.rentals(0, _now_ms() + 1) if r.source == ROUTER]
+        fail(f"the books of {when(at_ms)[:10]} are closed; start it at a later day")
+    own = [r for r in ledger.rentals(0, now_ms() + 1) if r.source == ROUTER]
     billed = max((written(ledger, r).until_ms if r.stopped_ms is None else r.stopped_ms for r in own), default=0)
     if at_ms < billed:
-        fail(f"a router has billed its own GPU time until {_when(billed)}; start it then or later")
+        fail(f"a router has billed its own GPU time until {when(billed)}; start it then or later")
     record = RentalRecord(
         new_rental_id(), terms.gpu, terms.count, terms.price_nano_per_hour, terms.kind, at_ms, None, source
     )
     ledger.add_rental(record)
-    supersede(ledger, ledger.rentals(0, _now_ms() + 1))
+    supersede(ledger, ledger.rentals(0, now_ms() + 1))
     return record
 
 
-def end(ledger: Ledger, running: Sequence[RentalRecord], at_ms: int, now_ms: int) -> None:
+def end(ledger: Ledger, running: Sequence[RentalRecord], at_ms: int, now: int) -> None:
     """Put the end of rentals on the books; a moment before what is billed already ends the command."""
     from spillway_router.ledger.rentals import RentalBooks, written
 
     for record in running:
         least = max(record.started_ms, written(ledger, record).until_ms)
         if at_ms < least:
-            fail(f"{record.id} is on the books until {_when(least)} already; stop it then or later")
+            fail(f"{record.id} is on the books until {when(least)} already; stop it then or later")
     for record in running:
         ledger.stop_rental(record.id, at_ms)
-        typer.echo(f"stopped {record.id} at {_when(at_ms)}")
-    RentalBooks(ledger).write_due(now_ms)
+        typer.echo(f"stopped {record.id} at {when(at_ms)}")
+    RentalBooks(ledger).write_due(now)
 
 
 def _row(record: RentalRecord, cost_nano: int | None) -> dict[str, Any]:
@@ -164,30 +153,22 @@ def _row(record: RentalRecord, cost_nano: int | None) -> dict[str, Any]:
         "price_per_hour_usd": usd(record.price_nano_per_hour),
         "kind": record.kind,
         "source": record.source,
-        "started": _when(record.started_ms),
-        "stopped": None if record.stopped_ms is None else _when(record.stopped_ms),
+        "started": when(record.started_ms),
+        "stopped": None if record.stopped_ms is None else when(record.stopped_ms),
     }
     return row if cost_nano is None else {**row, "cost_usd": usd(cost_nano), "cost_nano": cost_nano}
 
 
 def _moment(text: str) -> int:
     """Epoch milliseconds of an ISO time; now where there is none."""
-    now_ms = _now_ms()
+    now = now_ms()
     if not text:
-        return now_ms
+        return now
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         fail(f"--at {text!r} is not a time; write it like 2026-11-20T14:00Z")
     at_ms = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-    if at_ms > now_ms:
+    if at_ms > now:
         fail(f"--at {text} is in the future; declare it when it happens")
     return at_ms
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _when(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, opened
 from spillway_router.commands.whatif import what_if
 from spillway_router.config import ConfigError
 
@@ -68,7 +68,6 @@ def report(
 def _made(path: str | None, asked: Asked) -> Report:
     from spillway_router.assembly import assembled
     from spillway_router.bookkeeping import report_for
-    from spillway_router.ledger.base import LedgerError
     from spillway_router.ledger.report_range import RangeError
 
     loaded = load(path)
@@ -76,15 +75,11 @@ def _made(path: str | None, asked: Asked) -> Report:
         assembly = assembled(loaded, datetime.now(UTC).date())
     except ConfigError as error:
         fail(str(error))
-    ledger = open_ledger(loaded)
-    try:
-        return report_for(ledger, loaded, assembly, asked)
-    except RangeError as error:
-        fail(f"--{error}")
-    except LedgerError as error:
-        fail(f"ledger: {error}")
-    finally:
-        ledger.close()
+    with opened(loaded) as ledger:
+        try:
+            return report_for(ledger, loaded, assembly, asked)
+        except RangeError as error:
+            fail(f"--{error}")
 
 
 def _write_html(made: Report, file: Path) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, now_ms, opened, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spillway_router.ledger.base import Ledger
     from spillway_router.ledger.reviews import ReviewTable
 
 reviews_app = typer.Typer(no_args_is_help=True, help="Documents that no step was sure of: list, show, decide, learn.")
@@ -107,33 +104,17 @@ def export_labels(
     from spillway_router.documents.labels import labels
 
     count = 0
-    try:
-        with _ledger(path) as ledger, nullcontext(sys.stdout) if output is None else output.open("w") as out:
-            for label in labels(ledger, task=task):
-                out.write(json.dumps(label) + "\n")
-                count += 1
-    except OSError as error:
-        fail(f"can't write {output}: {error.strerror or error}; choose another --output")
+    with opened(load(path)) as ledger, writing(output) as out:
+        for label in labels(ledger, task=task):
+            out.write(json.dumps(label) + "\n")
+            count += 1
     typer.echo(f"{count} labels", err=True)
 
 
 @contextmanager
 def _table(path: str | None) -> Iterator[ReviewTable]:
-    with _ledger(path) as ledger:
+    with opened(load(path)) as ledger:
         yield ledger.reviews
-
-
-@contextmanager
-def _ledger(path: str | None) -> Iterator[Ledger]:
-    from spillway_router.ledger.base import LedgerError
-
-    ledger = open_ledger(load(path))
-    try:
-        yield ledger
-    except LedgerError as error:
-        fail(f"ledger: {error}")
-    finally:
-        ledger.close()
 
 
 def _decide(review_id: str, action: str, changes: dict[str, Any] | None, path: str | None, as_json: bool) -> None:
@@ -144,7 +125,7 @@ def _decide(review_id: str, action: str, changes: dict[str, Any] | None, path: s
         if record is None:
             fail(f"no review has the id {review_id}; `spillway reviews list --state all` shows them")
         try:
-            decision = decision_of(record, action, changes, int(time.time() * 1000), "cli")
+            decision = decision_of(record, action, changes, now_ms(), "cli")
         except ReviewError as error:
             fail(str(error))
         if not table.decide(review_id, decision):
