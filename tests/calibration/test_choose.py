@@ -12,14 +12,13 @@ from loadtests.confidence.dataset import answers, labelled
 from spillway_router.calibration.fit import AVERAGE, CANDIDATES, Table, table
 
 
-@pytest.fixture(scope="module")
-def data() -> Table:
-    rows = [labelled(answer) for answer in islice((a for a in answers() if not a.held_out), 600)]
+def answered(count: int) -> Table:
+    rows = [labelled(answer) for answer in islice((a for a in answers() if not a.held_out), count)]
     return table([(row.scores, row.right, row.group) for row in rows])
 
 
-def test_no_document_is_judged_by_a_fold_that_saw_it(data: Table) -> None:
-    judged = []
+def test_no_document_is_judged_by_a_fold_that_saw_it() -> None:
+    data, judged = answered(200), []
     for fold in folds(data, 0):
         assert not set(data.groups[fold.judged]) & set(data.groups[fold.curve])
         assert set(fold.outputs) == {*CANDIDATES, AVERAGE}
@@ -27,7 +26,8 @@ def test_no_document_is_judged_by_a_fold_that_saw_it(data: Table) -> None:
     assert sorted(judged) == list(range(len(data.y)))
 
 
-def test_every_model_under_every_curve_beats_the_share_of_right_answers(data: Table) -> None:
+def test_every_model_under_every_curve_beats_the_share_of_right_answers() -> None:
+    data = answered(600)
     found = probabilities(data, 0)
     assert len(found) == (len(CANDIDATES) + 1) * len(CURVES)
     alone = losses(np.full(len(data.y), data.y.mean()), data.y).mean()

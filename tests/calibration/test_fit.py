@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spillway_router.calibration.build import Promise, build, stage_json
+from spillway_router.calibration.build import Built, Promise, build, stage_json
 from spillway_router.calibration.curves import KNOTS, bagged, isotonic
 from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
 from spillway_router.calibration.fit import AVERAGE, FitError, averaged, boosted, fit, logistic, table
@@ -39,6 +39,12 @@ def labelled(count: int, seed: int = 0) -> list[Labelled]:
     return list(read(json.dumps(row) for row in rows(count, seed)))
 
 
+@pytest.fixture(scope="module")
+def built() -> Built:
+    """A fit is seconds of work: whoever needs no other one looks at this."""
+    return build(labelled(1500), Key("m", "*", "*", "json"), Promise(0.1, 0.1), {})
+
+
 @pytest.mark.parametrize("option", [logistic(1.0), boosted(2, 20)])
 def test_the_exported_stage_says_what_scikit_learn_says(option: Any) -> None:
     data = table([(row.scores, row.right, row.group) for row in labelled(300)])
@@ -48,7 +54,7 @@ def test_the_exported_stage_says_what_scikit_learn_says(option: Any) -> None:
     assert np.allclose(ours, reference, atol=1e-6)
 
 
-def test_an_average_is_the_mean_of_both_log_odds() -> None:
+def test_an_average_is_the_mean_of_both_log_odds(built: Built) -> None:
     data = table([(row.scores, row.right, row.group) for row in labelled(600)])
     options = (logistic(1.0), boosted(2, 20))
     found = fit(data, 0, {"logistic": options[:1], "trees": options[1:]})
@@ -59,13 +65,11 @@ def test_an_average_is_the_mean_of_both_log_odds() -> None:
     assert [both.raw(row) for row in rows_of_scores] == pytest.approx(
         [(parts[0].raw(row) + parts[1].raw(row)) / 2 for row in rows_of_scores]
     )
-    file = build(labelled(600), Key("m", "*", "*", "*"), Promise(0.1, 0.1), {}).data
-    again = Calibration.from_json(json.dumps({**file, "answer": stage_json(both)})).answer
+    again = Calibration.from_json(json.dumps({**built.data, "answer": stage_json(both)})).answer
     assert again.raw(rows_of_scores[0]) == pytest.approx(both.raw(rows_of_scores[0]), abs=1e-5)
 
 
-def test_combining_beats_the_best_single_score_and_is_calibrated() -> None:
-    built = build(labelled(1500), Key("m", "*", "*", "json"), Promise(0.1, 0.1), {})
+def test_combining_beats_the_best_single_score_and_is_calibrated(built: Built) -> None:
     fresh = labelled(2000, 1)
     p = np.array([built.calibration.answer.probability(row.scores) for row in fresh])
     right = np.array([float(row.right) for row in fresh])
@@ -192,11 +196,11 @@ def with_tokens(count: int, alternatives: int) -> list[Labelled]:
     return list(read(lines))
 
 
-def test_the_file_says_how_many_alternatives_its_scores_are_made_of() -> None:
+def test_the_file_says_how_many_alternatives_its_scores_are_made_of(built: Built) -> None:
     key, promise = Key("m", "*", "*", "*", "aaaa"), Promise(0.2, 0.1)
     made = build(with_tokens(200, 3), key, promise, {}).calibration
     assert (made.alternatives, made.key.weights) == (3, "aaaa")
-    assert build(labelled(200), key, promise, {}).calibration.alternatives is None
+    assert built.calibration.alternatives is None
     mixed = with_tokens(200, 3) + with_tokens(60, 5)
     with pytest.raises(FitError, match="200 with 3, 60 with 5"):
         build(mixed, key, promise, {})

@@ -1,4 +1,5 @@
-"""`spillway up` as a user runs it: real vLLM on the CPU, a router, a stand-in cloud; its start, its end, its death."""
+"""`spillway up` as a user runs it: real vLLM on the CPU, two LoRA adapters, a router, a stand-in cloud; its start, its
+end, its death."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import httpx
 import psutil
 import pytest
 from loadtests.demo.product import Cloud, free_ports
+from tests.e2e.lora import adapter
 from tests.e2e.running import (
     ROOT,
     Spillway,
@@ -34,6 +36,8 @@ from spillway_server.demo_model.documents import Document, exact, prompt
 pytestmark = pytest.mark.engine
 
 ENGINE_LIMIT_S = 280.0
+ADAPTERS = {"quiet": 0.0, "loud": 0.5}
+"""How much each LoRA changes: the quiet one answers like the model itself, the loud one doesn't."""
 ENGINE_LAUNCHED = re.compile(r"^engine starting; its log: ")
 ENGINE_LOADS = re.compile(r"^engine \d+ s: ")
 ENGINE_READY = re.compile(r"^engine ready after (\d+) s: demo at http://127\.0\.0\.1:\d+/v1$")
@@ -49,21 +53,24 @@ def up_config(folder: Path, standin: Cloud) -> Path:
     (port,) = free_ports(1)
     base = f"http://127.0.0.1:{port}/v1"
     groq = {"name": "groq", "provider": "groq", "base_url": standin.url, "api_key": "${STANDIN_API_KEY}"}
+    loras = {name: str(adapter(folder / name, strength)) for name, strength in ADAPTERS.items()}
     settings = {
-        "server": {"model": "demo"},
+        "server": {"model": "demo", "loras": loras},
         "gpu": {"price_per_hour": "1.39"},
         "backends": [
             {"name": "local", "provider": "vllm", "base_url": base, "model": "demo"},
+            *({"name": name, "provider": "vllm", "local": True, "base_url": base, "model": name} for name in loras),
             {**groq, "model": "openai/gpt-oss-20b"},
         ],
+        "aliases": {"auto": {"chain": ["local", "groq"]}, **{name: {"chain": [name]} for name in loras}},
         # Wide, so that only the engine's state decides here, not how busy the machine is.
         "slo": {"ttft_ms": 60_000, "tpot_ms": 10_000},
     }
     return write(folder, settings)
 
 
-def post(url: str, document: Document, **headers: str) -> httpx.Response:
-    body = {"model": "auto", "messages": prompt(document.text), "temperature": 0, "max_tokens": 300}
+def post(url: str, document: Document, model: str = "auto", **headers: str) -> httpx.Response:
+    body = {"model": model, "messages": prompt(document.text), "temperature": 0, "max_tokens": 300}
     return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=120, trust_env=False)
 
 
@@ -103,7 +110,7 @@ def begun(spillway: Spillway, stage: re.Pattern[str]) -> list[psutil.Process]:
     return eventually(guard_and_engine, NotYetError)
 
 
-def test_it_answers_at_once_overflows_while_warming_then_stays_local_and_ends_in_order(
+def test_it_answers_at_once_overflows_while_warming_then_stays_local_serves_adapters_and_ends_in_order(
     standin: Cloud, documents: list[Document], tmp_path: Path, record_property: Any
 ) -> None:
     started = time.monotonic()
@@ -129,6 +136,7 @@ def test_it_answers_at_once_overflows_while_warming_then_stays_local_and_ends_in
         assert (late.headers["x-spillway-backend"], late.headers["x-spillway-decision"]) == ("local", "local")
         assert float(late.headers["x-spillway-cost-usd"]) == 0
         assert exact(content(late), documents[1].truth)
+        each_adapter_answers_under_its_alias(url, documents[1], content(late))
 
         processes = family(up.process.pid)
         theirs = sessions(processes)
@@ -139,6 +147,18 @@ def test_it_answers_at_once_overflows_while_warming_then_stays_local_and_ends_in
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/health", timeout=10, trust_env=False)
     assert unsettled(tmp_path / "spillway.db") == []
+
+
+def each_adapter_answers_under_its_alias(url: str, document: Document, of_the_model: str) -> None:
+    """Backends of one engine that differ in the name of what they ask for."""
+    answers = {}
+    for name in ADAPTERS:
+        await_ready(url, name)
+        reply = post(url, document, name)
+        assert (reply.status_code, reply.headers["x-spillway-backend"]) == (200, name), reply.text
+        answers[name] = content(reply)
+    assert answers["quiet"] == of_the_model
+    assert answers["loud"] != of_the_model
 
 
 def in_flight_over_sigterm(up: Spillway, url: str) -> tuple[str, str]:
