@@ -27,7 +27,7 @@ from spillway_router.core.tariff import usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.fixed import fixed_days, rent
-from spillway_router.ledger.rentals import Billed
+from spillway_router.ledger.rentals import DAY_MS, Billed
 from spillway_router.ledger.report_range import day_of, start_of
 
 FOCUS_COLUMNS = (
@@ -77,7 +77,6 @@ FOCUS_COLUMNS = (
     "x_GpuSeconds",
 )
 _US_PER_HOUR = 3_600_000_000
-_DAY_MS = 86_400_000
 
 _Row = dict[str, str]
 
@@ -123,9 +122,9 @@ def _day_rows(ledger: Ledger, day: date, now_ms: int) -> Iterator[_Row]:
         yield _purchase(fixed, rental_id, gpu, billed)
     start = fixed.start_ms
     # Two passes over the day: only the work shares are kept, not the rows.
-    shares = [max(0, e.gpu_us) for e in ledger.entries_between(start, start + _DAY_MS) if _is_local_charge(e)]
+    shares = [max(0, e.gpu_us) for e in ledger.entries_between(start, start + DAY_MS) if _is_local_charge(e)]
     used = iter(split_billed(fixed.used_nano, sum(shares), shares).used_nano)
-    for entry in ledger.entries_between(start, start + _DAY_MS):
+    for entry in ledger.entries_between(start, start + DAY_MS):
         if _is_local_charge(entry):
             # A row that came between the passes gets its share with the next export.
             yield _local(fixed, entry, next(used, 0))
@@ -137,14 +136,14 @@ def _day_rows(ledger: Ledger, day: date, now_ms: int) -> Iterator[_Row]:
 
 def _fixed(ledger: Ledger, day: date, now_ms: int) -> _Day:
     start = start_of(day)
-    rented = rent(ledger, start, start + _DAY_MS, now_ms)
+    rented = rent(ledger, start, start + DAY_MS, now_ms)
     named = [(record.id, record.gpu, billed) for record, billed in rented.rentals if billed.nano or billed.gpu_us]
     whole = rented.days.get(day.isoformat())
     others = 0 if whole is None else whole.billed_nano - sum(billed.nano for *_, billed in named)
     others_us = 0 if whole is None else whole.gpu_us - sum(billed.gpu_us for *_, billed in named)
     if others or others_us:
         named.append(("unnamed", "", Billed(start, others, others_us)))
-    for fixed in fixed_days(rented.days, ledger.totals(start, start + _DAY_MS)):
+    for fixed in fixed_days(rented.days, ledger.totals(start, start + DAY_MS)):
         split = fixed.split
         idle_us = max(0, fixed.rented.gpu_us - fixed.work_us)
         return _Day(start, tuple(named), split.used_total_nano, split.idle_nano, idle_us)
@@ -156,7 +155,7 @@ def _is_local_charge(entry: Entry) -> bool:
 
 
 def _purchase(day: _Day, rental_id: str, gpu: str, billed: Billed) -> _Row:
-    row = _fixed_row(day, day.start_ms, day.start_ms + _DAY_MS)
+    row = _fixed_row(day, day.start_ms, day.start_ms + DAY_MS)
     row |= _costs(billed.nano, 0) | {
         "ChargeCategory": "Purchase",
         "ChargeDescription": f"Rented GPU time{f' ({gpu})' if gpu else ''}",
@@ -180,7 +179,7 @@ def _local(day: _Day, entry: Entry, used_nano: int) -> _Row:
 
 
 def _unused(day: _Day) -> _Row:
-    row = _fixed_row(day, day.start_ms, day.start_ms + _DAY_MS)
+    row = _fixed_row(day, day.start_ms, day.start_ms + DAY_MS)
     row |= _costs(0, day.idle_nano) | _used(_decimal(day.idle_us, _US_PER_HOUR), "Unused")
     return row | {"ChargeDescription": "Rented GPU time that no request used"}
 

@@ -72,15 +72,6 @@ def reconcile(ledger: Ledger, bills: Sequence[Bill], now_ms: int) -> tuple[Recon
     return (*done, *_reconcile(ledger, tuple(pending.values()), now_ms))
 
 
-def unknown_charges(ledger: Ledger, start_ms: int, end_ms: int) -> Iterator[Entry]:
-    """Charges of [start, end) that are still at their bound because nobody knows their cost."""
-    for entry in ledger.entries_between(start_ms, end_ms):
-        if entry.kind == "charged" and entry.status == "unknown":
-            rows = ledger.entries_of(entry.request_id)
-            if not any(row.kind == "adjusted" and row.attempt_no == entry.attempt_no for row in rows):
-                yield entry
-
-
 def _reconcile(ledger: Ledger, bills: Sequence[Bill], now_ms: int) -> list[Reconciled]:
     looked = [_look(ledger, bill, now_ms) for bill in bills]
     results = iter(ledger.commit([Write((entry,)) for _, entry in looked if entry is not None]))

@@ -24,9 +24,9 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import Balance, BalanceKey, Ledger, Linked
 from spillway_router.ledger.entries import ANSWERED, GENESIS, Entry, entry_of, link_of
 from spillway_router.ledger.posting import HoldKey, balance_keys
+from spillway_router.ledger.rentals import DAY_MS
 from spillway_router.ledger.report_range import day_of
 
-_DAY_MS = 86_400_000
 _MOST_TRIES = 100
 MOST_FAULTS = 20
 """So many are named; all are counted."""
@@ -117,7 +117,7 @@ class _Walk:
         elif entry.kind in ("charged", "released", "adjusted"):
             self._moved(linked.seq, entry)
         elif entry.kind in ("gpu_hour", "idle"):
-            of_day = self.rent.setdefault(entry.ts // _DAY_MS, [0, 0])
+            of_day = self.rent.setdefault(entry.ts // DAY_MS, [0, 0])
             of_day[entry.kind == "idle"] += entry.amount_nano
 
     def _chain(self, linked: Linked) -> None:
@@ -189,7 +189,7 @@ class _Walk:
     def idle_time(self) -> None:
         for day, (billed, idle) in sorted(self.rent.items()):
             if idle > billed:
-                self.fault("idle time", 0, f"{day_of(day * _DAY_MS)}: {idle} nano-USD unused of {billed} billed")
+                self.fault("idle time", 0, f"{day_of(day * DAY_MS)}: {idle} nano-USD unused of {billed} billed")
 
     def balances(self, stored: Mapping[BalanceKey, Balance]) -> None:
         summed = {key: Balance(*sums) for key, sums in self.sums.items() if any(sums)}

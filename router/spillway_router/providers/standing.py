@@ -7,9 +7,6 @@ from datetime import date
 from spillway_router.core.frozen import dataclass
 from spillway_router.providers.price_rows import ModelRecord
 
-STALE_AFTER_DAYS = 90
-"""Default of `prices.stale_after_days`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:

@@ -115,13 +115,12 @@ class Answer:
 
 @dataclass(slots=True)
 class Arrival:
-    """One request as it arrived. `closed` is set when its connection is gone, at `closed_at` (loop seconds)."""
+    """One request as it arrived. `closed` is set when its connection is gone."""
 
     path: str
     headers: Mapping[str, str]
     body: bytes
     closed: asyncio.Event = field(default_factory=asyncio.Event)
-    closed_at: float | None = None
 
     @property
     def json(self) -> Any:
@@ -194,7 +193,6 @@ class FaultUpstream:
         finally:
             writer.close()
             for arrived in mine:
-                arrived.closed_at = asyncio.get_running_loop().time()
                 arrived.closed.set()
 
     @staticmethod
