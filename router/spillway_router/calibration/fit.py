@@ -9,6 +9,7 @@ the outer folds' held-out outputs (calibration/curves.py); the model itself is t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from spillway_router.calibration.curves import bagged
-from spillway_router.core.calibration import Calibration, Curve, Stage, Tree
+from spillway_router.core.calibration import Curve, Stage, Tree
 from spillway_router.core.self_check import QUESTIONS
 
 Floats = NDArray[np.float64]
@@ -63,9 +64,9 @@ class Fitted:
     raw: Floats
 
 
-def table(rows: Sequence[tuple[Mapping[str, float], bool, str]], names: Sequence[str] | None = None) -> Table:
-    """Scores, labels and groups as arrays. Without `names`: all scores that at least half of the rows have, and those
-    of a second look, which few answers need, from FEWEST rows on.
+def table(rows: Sequence[tuple[Mapping[str, float], bool, str]]) -> Table:
+    """Labels, groups and scores as arrays: all scores that at least half of the rows have, and those of a second look,
+    which few answers need, from FEWEST rows on.
 
     Raises FitError where there are too few rows, or only right or only wrong ones.
     """
@@ -73,13 +74,9 @@ def table(rows: Sequence[tuple[Mapping[str, float], bool, str]], names: Sequence
     if len(rows) < FEWEST or right < OUTER or len(rows) - right < OUTER:
         told = f"{len(rows)} labelled answers with a signal, {right} of them right"
         raise FitError(f"{told}: at least {FEWEST} are needed, {OUTER} right and {OUTER} wrong ones among them")
-    if names is None:
-        count: dict[str, int] = {}
-        for scores, _, _ in rows:
-            for name in scores:
-                count[name] = count.get(name, 0) + 1
-        fewest = {name: FEWEST if name in QUESTIONS else len(rows) / 2 for name in count}
-        names = sorted(name for name, held in count.items() if held >= fewest[name])
+    count = Counter(name for scores, _, _ in rows for name in scores)
+    fewest = {name: FEWEST if name in QUESTIONS else len(rows) / 2 for name in count}
+    names = sorted(name for name, held in count.items() if held >= fewest[name])
     x = np.array([[scores.get(name, np.nan) for name in names] for scores, _, _ in rows], dtype=np.float64)
     _, groups = np.unique(np.array([group for _, _, group in rows]), return_inverse=True)
     return Table(tuple(names), x, np.array([float(good) for _, good, _ in rows]), groups.astype(np.int64))
@@ -92,10 +89,12 @@ def filled(data: Table) -> tuple[Floats, Floats]:
 
 
 def logistic(c: float) -> Any:
+    """Logistic regression over scaled scores; `c` the inverse of its regularisation."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
 
 
 def boosted(depth: int, trees: int) -> Any:
+    """Gradient boosting of so many shallow trees."""
     return GradientBoostingClassifier(
         max_depth=depth, n_estimators=trees, learning_rate=0.1, subsample=0.7, min_samples_leaf=20, random_state=0
     )
@@ -136,18 +135,16 @@ def fit(data: Table, tokens: int = 0, candidates: Mapping[str, tuple[Any, ...]] 
 
 def _nested(x: Floats, data: Table, folds: Sequence[Any], options: tuple[Any, ...]) -> Floats:
     """Held-out log-odds of every row, each fold's setting chosen inside it."""
-
-    def outputs(fx: Floats, fy: Floats, tx: Floats, fit_rows: Any) -> Floats:
-        best = clone(best_option(fx, fy, data.groups[fit_rows], options)).fit(fx, fy)
-        return np.asarray(best.decision_function(tx), dtype=np.float64)
-
     held = np.zeros(len(data.y))
     for fit_rows, test_rows in folds:
-        held[test_rows] = outputs(x[fit_rows], data.y[fit_rows], x[test_rows], fit_rows)
+        fx, fy = x[fit_rows], data.y[fit_rows]
+        best = clone(best_option(fx, fy, data.groups[fit_rows], options)).fit(fx, fy)
+        held[test_rows] = best.decision_function(x[test_rows])
     return held
 
 
 def best_option(x: Floats, y: Floats, groups: NDArray[np.int64], options: tuple[Any, ...]) -> Any:
+    """The setting with the least cross-validated log-loss on these rows."""
     if len(options) == 1:
         return options[0]
     folds = list(GroupKFold(INNER).split(x, y, groups))
@@ -234,15 +231,3 @@ def _trees(model: GradientBoostingClassifier) -> tuple[tuple[Tree, ...], float]:
 def confidences(stage: Stage, rows: Sequence[Mapping[str, float]]) -> list[float]:
     """What the router will say of these rows: the exported stage applied in plain Python."""
     return [stage.probability(scores) for scores in rows]
-
-
-__all__ = [
-    "Calibration",
-    "FitError",
-    "Fitted",
-    "Table",
-    "averaged",
-    "confidences",
-    "fit",
-    "table",
-]
