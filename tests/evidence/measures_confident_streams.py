@@ -32,8 +32,10 @@ def overhead(
     systems: Sequence[System] = (SYSTEMS[OFF], SYSTEMS[ON]),
     scenarios: Sequence[Scenario] = (PACED200, BURST8),
     rounds: int = ROUNDS,
+    trials: int = TRIALS,
 ) -> dict[str, Measurement]:
-    """CPU per event of the first scenario, on / off; the others in the details. `n`: scored streams."""
+    """CPU per event of the first scenario, on / off; the others in the details. `n`: scored streams. `trials`: streams
+    per number of held tokens, for the time to the first token."""
     run = measure(Plan(systems, scenarios, rounds, quick=False), say).as_json()
     off, on = (system.name for system in systems)
     missing = {name: reason for name, reason in run["skipped"].items() if name in (off, on)}
@@ -48,7 +50,7 @@ def overhead(
     }
     if value is None:
         return {OVERHEAD: Measurement(None, 0, {"reason": "streams failed", **details})}
-    details["added_ttft_by_held_tokens"] = added_ttft()
+    details["added_ttft_by_held_tokens"] = added_ttft(trials=trials)
     streams = run["systems"][on]["scenarios"][scenarios[0].name]["requests"]
     return {OVERHEAD: Measurement(round(value, 3), streams, details)}
 

@@ -65,13 +65,13 @@ class Slow:
 def test_scoring_that_costs_too_much_falls_short() -> None:
     """Confidence on, against a relay that does nothing at all."""
     promise = load_promises()[OVERHEAD]
-    found = overhead(_quiet, (Slow("bare"), SYSTEMS["spillway-confident"]), (SHORT,), rounds=1)[OVERHEAD]
+    found = overhead(_quiet, (Slow("bare"), SYSTEMS["spillway-confident"]), (SHORT,), rounds=1, trials=1)[OVERHEAD]
     assert found.n > 0, found.details
     assert not judge(promise, found, TAKEN).holds, found.value
 
 
 def test_both_sides_of_the_overhead_are_measured() -> None:
-    found = overhead(_quiet, (SYSTEMS[OFF], SYSTEMS["spillway-confident"]), (SHORT,), rounds=1)[OVERHEAD]
+    found = overhead(_quiet, (SYSTEMS[OFF], SYSTEMS["spillway-confident"]), (SHORT,), rounds=1, trials=1)[OVERHEAD]
     assert found.n > 0, found.details
     assert found.value is not None
 

@@ -117,7 +117,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_saved_results_are_found_by_hardware_model_and_quantisation(tmp_path: Path) -> None:
-    starter = sites.fake("--scale", "2")
+    starter = sites.fake("--scale", "1")
     with tempfile.TemporaryDirectory() as place, sites.engines(starter, Path(place), ("one",)) as (fake,):
         words = ["measure", "--base-url", fake.base_url, "--hardware", "NVIDIA L4", "--kind", "l4", "--save"]
         small = ["--concurrency", "1,4", "--context", "1200", "--output", "64", "--prompts", "2"]

@@ -13,7 +13,7 @@ from loadtests.scaleout.trial import Shape
 from tests.evidence.measures_scaleout import LOST, lost_requests
 from tests.ledger.postgres_server import ServerMissingError, find_binaries
 
-SLOW = sites.fake("--scale", "2")
+SLOW = sites.fake("--scale", "0.5")
 """Answers of about a second, so that a killed engine has streams under way."""
 
 

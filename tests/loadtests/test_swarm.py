@@ -198,22 +198,25 @@ def test_a_logarithmic_axis_has_decades_and_its_guide_a_name() -> None:
     assert ">promise</text>" not in flat
 
 
+QUICK = ("--scale", "0.5")
+"""A faster engine than that of the load tests, so that a run doesn't wait ten seconds for its longest answers."""
+
 needs_locust = pytest.mark.skipif(not LOCUST.exists(), reason="locust is not installed: `make loadtest` installs it")
 
 
 @needs_locust
 def test_locust_finds_a_sound_product_green_and_a_broken_engine_red() -> None:
     """The seeded fault: every third stream of the engine breaks off."""
-    sound = runs_green(lambda _line: None, ["mixed"], seconds=4)[RUNS_GREEN]
+    sound = runs_green(lambda _line: None, ["mixed"], seconds=4, engine=QUICK)[RUNS_GREEN]
     assert (sound.value, sound.details["scenarios"]["mixed"]["wrong"]) == (1.0, [])
-    broken = runs_green(lambda _line: None, ["mixed"], seconds=4, engine=("--cut-every", "3"))[RUNS_GREEN]
+    broken = runs_green(lambda _line: None, ["mixed"], seconds=4, engine=(*QUICK, "--cut-every", "3"))[RUNS_GREEN]
     assert broken.value == 0.0
     assert "failed: broken off: upstream_interrupted" in str(broken.details["scenarios"]["mixed"]["wrong"])
 
 
 @needs_locust
 def test_users_that_wait_for_their_answers_find_the_product_green_too() -> None:
-    found = session.run(Settings(("steady",), 6.0, loop="closed", sweep=False), lambda _line: None)
+    found = session.run(Settings(("steady",), 6.0, loop="closed", sweep=False, engine=QUICK), lambda _line: None)
     (run,) = found.runs
     assert run.wrong == ()
     assert run.figures.requests > 0
@@ -221,7 +224,7 @@ def test_users_that_wait_for_their_answers_find_the_product_green_too() -> None:
 
 @needs_locust
 def test_an_interrupted_session_leaves_a_report_of_what_was_done(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "loadtests.swarm", "steady", "ramp", "--seconds", "4", "--no-sweep"]
+    command = [sys.executable, "-m", "loadtests.swarm", "embeddings", "ramp", "--seconds", "3", "--no-sweep"]
     process = subprocess.Popen([*command, "--out", str(tmp_path)], cwd=ROOT, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
@@ -236,6 +239,6 @@ def test_an_interrupted_session_leaves_a_report_of_what_was_done(tmp_path: Path)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
     told = json.loads((tmp_path / "report.json").read_text())
-    assert [run["name"] for run in told["scenarios"]] == ["steady"]
+    assert [run["name"] for run in told["scenarios"]] == ["embeddings"]
     assert told["missing"] == ["ramp"]
     assert "Incomplete. Without a result: ramp." in (tmp_path / "report.html").read_text()
