@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from rich.console import Console
 from tests.ledger.books import Bill, keep
 
 from spillway_router.core.attribution import GpuRental, WorkCoefficients
@@ -18,6 +19,7 @@ from spillway_router.core.tariff import Tariff, nano_from_usd, usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.closing import idle_id, is_closed
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.feedback import FeedbackRecord
 from spillway_router.ledger.keys import KeySpec, KeyStore
 from spillway_router.ledger.postgres import PostgresLedger
 from spillway_router.ledger.report_csv import COLUMNS, report_csv
@@ -34,6 +36,7 @@ from spillway_router.ledger.report_range import (
     read_range,
     start_of,
 )
+from spillway_router.ledger.report_tables import render_report
 from spillway_router.ledger.report_words import group_name
 from spillway_router.ledger.reports import Terms, build_report
 from spillway_router.ledger.sqlite import SqliteLedger
@@ -188,6 +191,17 @@ def test_html_is_one_safe_file(tmp_path: Path) -> None:
         assert outside not in text
     for part in ('name="viewport"', "color-scheme: light dark", "Fixed: rented GPU", "Per request: cloud"):
         assert part in text
+
+
+def test_feedback_is_in_both_reports_with_the_models_name_as_it_is() -> None:
+    ledger = MemoryLedger()
+    ts = start_of(FIRST)
+    ledger.feedback.put(FeedbackRecord("r1", ts, "k", "local", "m[x]<y>", rating=5))
+    report = build_report(ledger, one_day(FIRST), TERMS, ts + 1)
+    assert "local/m[x]&lt;y&gt;</td><td>1</td><td>5.0</td><td>100%</td>" in report_html(report)
+    shown = StringIO()
+    render_report(report, Console(file=shown, width=150))
+    assert "local/m[x]<y>" in shown.getvalue()
 
 
 # what people write

@@ -9,18 +9,20 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from spillway_router.ledger.report_model import Report
-from spillway_router.ledger.report_words import (
-    break_even_words,
-    forecast_words,
-    group_name,
-    maybe_money,
-    moment,
-    money,
-    notes,
-    rental_name,
-    share,
-    title,
+from spillway_router.ledger.report_rows import (
+    ALTERNATIVES_HEAD,
+    CLOUD_HEAD,
+    FEEDBACK_HEAD,
+    GROUP_HEAD,
+    UNITS_HEAD,
+    Row,
+    alternative_rows,
+    cloud_rows,
+    feedback_rows,
+    group_row,
+    unit_rows,
 )
+from spillway_router.ledger.report_words import forecast_words, moment, money, notes, rental_name, share, title
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --used: #2a9d62; --idle: #d9a441; --cloud: #3a86c8; }
@@ -41,17 +43,20 @@ tr.all td { font-weight: 600; } .note { opacity: .75; font-size: .9rem; }
 def report_html(report: Report) -> str:
     """The report as a whole HTML document."""
     name = escape(title(report))
+    cloud = _rows(CLOUD_HEAD, cloud_rows(report.cloud), last_is_sum=True)
     parts = [
         f"<h1>{name}</h1>",
         _whole(report),
         f'<div class="sides"><section><h2>Fixed: rented GPU</h2>{_fixed(report)}</section>',
-        f"<section><h2>Per request: cloud</h2>{_cloud(report)}</section></div>",
-        f"<h2>Cost per unit</h2>{_units(report)}",
+        f"<section><h2>Per request: cloud</h2>{cloud}</section></div>",
+        f"<h2>Cost per unit</h2>{_rows(UNITS_HEAD, unit_rows(report), last_is_sum=True)}",
     ]
     if report.groups:
         parts.append(f"<h2>By {escape(', '.join(report.by))}</h2>{_groups(report)}")
     if report.alternatives or report.all_local is not None:
-        parts.append(f"<h2>Instead of both</h2>{_alternatives(report)}")
+        parts.append(f"<h2>Instead of both</h2>{_rows(ALTERNATIVES_HEAD, alternative_rows(report))}")
+    if report.feedback:
+        parts.append(f"<h2>What people thought of the answers</h2>{_rows(FEEDBACK_HEAD, feedback_rows(report))}")
     if report.forecast is not None:
         parts.append(f"<h2>Forecast</h2><p>{escape(forecast_words(report.forecast))}</p>")
     parts += [f'<p class="note">{escape(note)}</p>' for note in notes(report)]
@@ -117,74 +122,15 @@ def _fixed(report: Report) -> str:
     return _table((), rows)
 
 
-def _cloud(report: Report) -> str:
-    cloud = report.cloud
-    rows = [
-        (
-            row.decision,
-            f"{row.served.answers:,}",
-            f"{row.served.prompt_tokens:,} + {row.served.completion_tokens:,}",
-            money(row.cost_nano),
-            maybe_money(row.per_answer_nano),
-        )
-        for row in cloud.rows
-        if row.served.attempts
-    ]
-    if cloud.unsettled:
-        rows.append(("unsettled", f"{cloud.unsettled:,} attempts", "", money(cloud.unsettled_nano), ""))
-    tokens = f"{cloud.served.prompt_tokens:,} + {cloud.served.completion_tokens:,}"
-    per_answer = maybe_money(cloud.units.per_request_nano)
-    rows.append(("all", f"{cloud.served.answers:,}", tokens, money(cloud.cost_nano), per_answer))
-    return _table(("why", "answers", "tokens in + out", "cost", "per answer"), rows, last_is_sum=True)
-
-
-def _units(report: Report) -> str:
-    sides = (
-        ("fixed (GPU)", report.fixed.billed_nano, report.fixed.units),
-        ("per request (cloud)", report.cloud.cost_nano, report.cloud.units),
-        ("together", report.total_nano, report.units),
-    )
-    rows = [
-        (
-            label,
-            money(total),
-            maybe_money(units.per_request_nano),
-            maybe_money(units.per_1k_tokens_nano),
-            maybe_money(units.per_document_nano),
-        )
-        for label, total, units in sides
-    ]
-    head = ("", "total", "per answered request", "per 1,000 tokens", "per document")
-    return _table(head, rows, last_is_sum=True)
+def _rows(head: Sequence[str], rows: Iterable[Row], *, last_is_sum: bool = False) -> str:
+    """A table of plain texts."""
+    return _table(head, [tuple(map(escape, row)) for row in rows], last_is_sum=last_is_sum)
 
 
 def _groups(report: Report) -> str:
     most = max(row.total_nano for row in report.groups)
     rows = [
-        (
-            *(escape(group_name(row, key)) for key in report.by),
-            f"{row.served.answers:,}",
-            money(row.used_nano),
-            money(row.idle_nano),
-            money(row.cloud_nano),
-            money(row.total_nano),
-            maybe_money(row.units.per_request_nano),
-            _bar(row.used_nano, row.idle_nano, row.cloud_nano, most),
-        )
+        (*map(escape, group_row(row, report.by)), _bar(row.used_nano, row.idle_nano, row.cloud_nano, most))
         for row in report.groups
     ]
-    head = (*map(escape, report.by), "answers", "GPU used", "GPU idle", "cloud", "total", "per request", "")
-    return _table(head, rows, words=len(report.by))
-
-
-def _alternatives(report: Report) -> str:
-    rows = []
-    if report.all_local is not None:
-        local = report.all_local
-        label = f"the GPU ({local.gpus_needed:,} needed on average)"
-        rows.append((label, money(local.cost_nano), money(local.savings_nano), "", ""))
-    for alternative in report.alternatives:
-        volume, utilisation = break_even_words(alternative, report.served.answers)
-        costs = (money(alternative.all_cloud_nano), money(alternative.savings_nano))
-        rows.append((escape(alternative.name), *costs, volume, utilisation))
-    return _table(("everything to", "would have cost", "saved", "GPU pays from", "at utilisation"), rows)
+    return _table((*map(escape, report.by), *GROUP_HEAD, ""), rows, words=len(report.by))

@@ -6,24 +6,29 @@ dark ones the cloud.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spillway_router.ledger.report_model import CloudSide, FixedSide, Report, UnitCosts
-from spillway_router.ledger.report_words import (
-    break_even_words,
-    forecast_words,
-    group_name,
-    maybe_money,
-    money,
-    notes,
-    rental_name,
-    share,
-    title,
+from spillway_router.ledger.report_model import CloudSide, FixedSide, Report
+from spillway_router.ledger.report_rows import (
+    ALTERNATIVES_HEAD,
+    CLOUD_HEAD,
+    FEEDBACK_HEAD,
+    GROUP_HEAD,
+    UNITS_HEAD,
+    Row,
+    alternative_rows,
+    cloud_rows,
+    feedback_rows,
+    group_row,
+    unit_rows,
 )
+from spillway_router.ledger.report_words import forecast_words, money, notes, rental_name, share, title
 
 _ALWAYS_SHOWN = ("overflow", "escalated", "fallback")
 _PARTS = (("used", "█", "green"), ("idle", "░", "yellow"), ("cloud", "▓", "cyan"))
@@ -36,30 +41,17 @@ def render_report(report: Report, console: Console) -> None:
     console.print(Text(title(report), style="bold"))
     console.print(_whole_bar(report))
     console.print(Columns([_fixed_panel(report.fixed), _cloud_panel(report.cloud)], padding=(0, 1)))
-    console.print(_units_table(report))
+    console.print(_table("Cost per unit", UNITS_HEAD, unit_rows(report)))
     if report.groups:
         console.print(_groups_table(report))
     if report.alternatives or report.all_local is not None:
-        console.print(_alternatives_table(report))
+        console.print(_table("Instead of both", ALTERNATIVES_HEAD, alternative_rows(report)))
     if report.feedback:
-        console.print(_feedback_table(report))
+        console.print(_table("What people thought of the answers", FEEDBACK_HEAD, feedback_rows(report)))
     if report.forecast is not None:
         console.print(Text(forecast_words(report.forecast)))
     for note in notes(report):
         console.print(Text(note, style="dim"))
-
-
-def _feedback_table(report: Report) -> Table:
-    table = Table(title="What people thought of the answers", title_justify="left")
-    for name, justify in (("model", "left"), ("ratings", "right"), ("mean of 5", "right"), ("satisfied", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # the words that rich takes
-    table.add_column("better asked", justify="right")
-    for row in report.feedback:
-        mean = "-" if row.mean_rating is None else f"{row.mean_rating:.1f}"
-        satisfied = "-" if row.satisfied_share is None else f"{row.satisfied_share:.0%}"
-        better = str(row.better_asked) + ("" if row.better_share is None else f" ({row.better_share:.1%})")
-        table.add_row(f"{row.backend}/{row.model}", str(row.ratings), mean, satisfied, better)
-    return table
 
 
 def bar(used: int, idle: int, cloud: int, whole: int, width: int) -> Text:
@@ -102,49 +94,22 @@ def _fixed_panel(fixed: FixedSide) -> RenderableType:
 
 
 def _cloud_panel(cloud: CloudSide) -> RenderableType:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("why")
-    for heading in ("answers", "tokens in + out", "cost", "per answer"):
-        table.add_column(heading, justify="right")
-    for row in cloud.rows:
-        if row.served.attempts or row.decision in _ALWAYS_SHOWN:
-            table.add_row(
-                row.decision,
-                f"{row.served.answers:,}",
-                f"{row.served.prompt_tokens:,} + {row.served.completion_tokens:,}",
-                money(row.cost_nano),
-                maybe_money(row.per_answer_nano),
-            )
-    if cloud.unsettled:
-        table.add_row("unsettled", f"{cloud.unsettled:,} attempts", "", money(cloud.unsettled_nano), "")
-    table.add_row(
-        "all",
-        f"{cloud.served.answers:,}",
-        f"{cloud.served.prompt_tokens:,} + {cloud.served.completion_tokens:,}",
-        money(cloud.cost_nano),
-        maybe_money(cloud.units.per_request_nano),
-        style="bold",
-    )
+    table = _table("", CLOUD_HEAD, ())
+    table.pad_edge = False
+    *rows, whole = cloud_rows(cloud, _ALWAYS_SHOWN)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    table.add_row(*map(Text, whole), style="bold")
     return Panel(table, title="Per request: cloud", expand=False)
 
 
-def _plain(heading: str, *columns: str) -> Table:
-    table = Table(title=heading, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for number, column in enumerate(columns):
+def _table(heading: str, head: Sequence[str], rows: Iterable[Row]) -> Table:
+    """A table of plain texts; all but the first column are figures."""
+    table = Table(title=heading or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for number, column in enumerate(head):
         table.add_column(column, justify="right" if number else "left")
-    return table
-
-
-def _units_table(report: Report) -> Table:
-    table = _plain("Cost per unit", "", "total", "per answered request", "per 1,000 tokens", "per document")
-    sides: list[tuple[str, int, UnitCosts]] = [
-        ("fixed (GPU)", report.fixed.billed_nano, report.fixed.units),
-        ("per request (cloud)", report.cloud.cost_nano, report.cloud.units),
-        ("together", report.total_nano, report.units),
-    ]
-    for label, total, units in sides:
-        values = (units.per_request_nano, units.per_1k_tokens_nano, units.per_document_nano)
-        table.add_row(label, money(total), *(maybe_money(value) for value in values))
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -152,36 +117,11 @@ def _groups_table(report: Report) -> Table:
     table = Table(title=f"By {', '.join(report.by)}", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for key in report.by:
         table.add_column(key, overflow="fold")
-    for heading in ("answers", "GPU used", "GPU idle", "cloud", "total", "per request"):
+    for heading in GROUP_HEAD:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     most = max(row.total_nano for row in report.groups)
     for row in report.groups:
-        table.add_row(
-            *(Text(group_name(row, key)) for key in report.by),
-            f"{row.served.answers:,}",
-            money(row.used_nano),
-            money(row.idle_nano),
-            money(row.cloud_nano),
-            money(row.total_nano),
-            maybe_money(row.units.per_request_nano),
-            bar(row.used_nano, row.idle_nano, row.cloud_nano, most, _ROW_BAR_WIDTH),
-        )
-    return table
-
-
-def _alternatives_table(report: Report) -> Table:
-    columns = ("everything to", "would have cost", "saved", "GPU pays from", "at utilisation")
-    table = _plain("Instead of both", *columns)
-    if report.all_local is not None:
-        local = report.all_local
-        label = f"the GPU ({local.gpus_needed:,} needed on average)"
-        table.add_row(label, money(local.cost_nano), money(local.savings_nano), "", "")
-    for alternative in report.alternatives:
-        table.add_row(
-            Text(alternative.name),
-            money(alternative.all_cloud_nano),
-            money(alternative.savings_nano),
-            *break_even_words(alternative, report.served.answers),
-        )
+        shown = bar(row.used_nano, row.idle_nano, row.cloud_nano, most, _ROW_BAR_WIDTH)
+        table.add_row(*map(Text, group_row(row, report.by)), shown)
     return table

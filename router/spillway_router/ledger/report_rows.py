@@ -1,0 +1,85 @@
+"""The rows that the report's tables share, at the terminal and as HTML: headings, and cells as plain text."""
+
+from __future__ import annotations
+
+from spillway_router.ledger.report_model import CloudSide, GroupRow, Report
+from spillway_router.ledger.report_words import break_even_words, group_name, maybe_money, money
+
+Row = tuple[str, ...]
+
+CLOUD_HEAD = ("why", "answers", "tokens in + out", "cost", "per answer")
+UNITS_HEAD = ("", "total", "per answered request", "per 1,000 tokens", "per document")
+GROUP_HEAD = ("answers", "GPU used", "GPU idle", "cloud", "total", "per request")
+ALTERNATIVES_HEAD = ("everything to", "would have cost", "saved", "GPU pays from", "at utilisation")
+FEEDBACK_HEAD = ("model", "ratings", "mean of 5", "satisfied", "better asked")
+
+
+def cloud_rows(cloud: CloudSide, always: tuple[str, ...] = ()) -> list[Row]:
+    """Decisions that had attempts, and those of `always`; what isn't settled; the sum of all, last."""
+    rows = [
+        (
+            row.decision,
+            f"{row.served.answers:,}",
+            f"{row.served.prompt_tokens:,} + {row.served.completion_tokens:,}",
+            money(row.cost_nano),
+            maybe_money(row.per_answer_nano),
+        )
+        for row in cloud.rows
+        if row.served.attempts or row.decision in always
+    ]
+    if cloud.unsettled:
+        rows.append(("unsettled", f"{cloud.unsettled:,} attempts", "", money(cloud.unsettled_nano), ""))
+    tokens = f"{cloud.served.prompt_tokens:,} + {cloud.served.completion_tokens:,}"
+    per_answer = maybe_money(cloud.units.per_request_nano)
+    return [*rows, ("all", f"{cloud.served.answers:,}", tokens, money(cloud.cost_nano), per_answer)]
+
+
+def unit_rows(report: Report) -> list[Row]:
+    """Cost per unit of both sides, and together."""
+    sides = (
+        ("fixed (GPU)", report.fixed.billed_nano, report.fixed.units),
+        ("per request (cloud)", report.cloud.cost_nano, report.cloud.units),
+        ("together", report.total_nano, report.units),
+    )
+    return [
+        (
+            label,
+            money(total),
+            *map(maybe_money, (units.per_request_nano, units.per_1k_tokens_nano, units.per_document_nano)),
+        )
+        for label, total, units in sides
+    ]
+
+
+def group_row(row: GroupRow, by: tuple[str, ...]) -> Row:
+    """One group: its names, then the figures of GROUP_HEAD."""
+    amounts = (row.used_nano, row.idle_nano, row.cloud_nano, row.total_nano)
+    names = (group_name(row, key) for key in by)
+    return (*names, f"{row.served.answers:,}", *map(money, amounts), maybe_money(row.units.per_request_nano))
+
+
+def alternative_rows(report: Report) -> list[Row]:
+    """Everything on the GPU, and everything to each priced model."""
+    rows: list[Row] = []
+    if report.all_local is not None:
+        local = report.all_local
+        label = f"the GPU ({local.gpus_needed:,} needed on average)"
+        rows.append((label, money(local.cost_nano), money(local.savings_nano), "", ""))
+    for one in report.alternatives:
+        costs = (money(one.all_cloud_nano), money(one.savings_nano))
+        rows.append((one.name, *costs, *break_even_words(one, report.served.answers)))
+    return rows
+
+
+def feedback_rows(report: Report) -> list[Row]:
+    """What people thought of each model's answers."""
+    return [
+        (
+            f"{row.backend}/{row.model}",
+            str(row.ratings),
+            "-" if row.mean_rating is None else f"{row.mean_rating:.1f}",
+            "-" if row.satisfied_share is None else f"{row.satisfied_share:.0%}",
+            str(row.better_asked) + ("" if row.better_share is None else f" ({row.better_share:.1%})"),
+        )
+        for row in report.feedback
+    ]
