@@ -76,7 +76,7 @@ def serve(
     )
     refusal = asyncio.run(_serve_until_signal(options, _teller(as_json), _sayer(as_json)))
     if refusal is not None:
-        _end_refused(refusal, as_json)
+        present.end_refused(refusal, as_json)
 
 
 def plan(
@@ -109,8 +109,7 @@ def plan(
     options = PlanOptions(devices=gpus, vllm_args=tuple(vllm_arg or ()), mean_tokens=mean_tokens)
     made = spec if isinstance(spec, Refusal) else make_plan(profile, spec, options)
     if isinstance(made, Refusal):
-        _end_refused(made, as_json)
-        return
+        present.end_refused(made, as_json)
     command = (*_launcher_words(profile, made.model.location), *made.arguments)
     speed = speed_of(made, machine, measurements.shipped(), gpus)
     if as_settings:
@@ -174,8 +173,7 @@ def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
 def _print_settings(speed: Speed | None, backend: str, max_sequences: int) -> None:
     if speed is None:
         nothing = "nothing like it was measured, and there is no data sheet to estimate from."
-        _end_refused(Refusal(nothing, "Measure it: python -m loadtests.gpu_profile measure --save."), False)
-        return
+        present.end_refused(Refusal(nothing, "Measure it: python -m loadtests.gpu_profile measure --save."), False)
     typer.echo(
         f"# {speed.basis}\n{yaml.safe_dump(settings_part(speed, backend, max_sequences), sort_keys=False)}", nl=False
     )
@@ -183,11 +181,3 @@ def _print_settings(speed: Speed | None, backend: str, max_sequences: int) -> No
 
 def _print_json(value: dict[str, Any], indent: int | None = 2) -> None:
     print(json.dumps(value, indent=indent, default=str), flush=True)
-
-
-def _end_refused(refusal: Refusal, as_json: bool) -> None:
-    if as_json:
-        _print_json({"refused": dataclasses.asdict(refusal)})
-    else:
-        Console(stderr=True).print(present.refusal_view(refusal), soft_wrap=True)
-    raise typer.Exit(1)

@@ -29,17 +29,8 @@ def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _children() -> list[int]:
-    """Process ids of all direct children, adopted ones too."""
-    try:
-        words = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
-    except OSError:
-        return []
-    return [int(word) for word in words]
-
-
 def _descendants(pid: int) -> list[int]:
-    """All living processes below one, deepest last."""
+    """All living processes below one, adopted ones too, deepest last."""
     try:
         listing = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     except OSError:
@@ -72,8 +63,8 @@ def _reap(main: int) -> int | None:
 def _clear(seconds: float) -> None:
     """Kill and collect what is left, until nothing is or the time is over."""
     deadline = time.monotonic() + seconds
-    while (left := _children()) and time.monotonic() < deadline:
-        _kill([below for pid in left for below in (pid, *_descendants(pid))])
+    while (left := _descendants(os.getpid())) and time.monotonic() < deadline:
+        _kill(left)
         _reap(0)
         time.sleep(0.02)
 

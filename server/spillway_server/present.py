@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
-from typing import Any
+from typing import Any, NoReturn
 
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -83,9 +85,14 @@ def doctor_view(checks: tuple[Check, ...]) -> RenderableType:
     return table
 
 
-def refusal_view(refusal: Refusal) -> str:
-    """A refusal as two lines."""
-    return f"[red]{escape(refusal.reason)}[/]\n{escape(refusal.fix)}"
+def end_refused(refusal: Refusal, as_json: bool) -> NoReturn:
+    """Print a refusal, as two lines on standard error or as JSON, and exit 1."""
+    if as_json:
+        print(json.dumps({"refused": dataclasses.asdict(refusal)}, indent=2), flush=True)
+    else:
+        told = f"[red]{escape(refusal.reason)}[/]\n{escape(refusal.fix)}"
+        Console(stderr=True).print(told, soft_wrap=True)
+    raise typer.Exit(1)
 
 
 def event_line(event: events.EngineEvent) -> str:

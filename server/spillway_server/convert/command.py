@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from spillway_server import settings
+from spillway_server import present, settings
 from spillway_server.convert import blessing, environment, samples, source
 from spillway_server.convert.gate import Bounds
 from spillway_server.convert.pipeline import DTYPES, METHODS, Conversion, Converted, Wish
@@ -67,8 +67,7 @@ def convert(
     asked = Asked(model, wish, out is None, gate, gate_samples, calibration, convert_python, llama_python, install)
     made = run(asked, tell, lambda line: Console(stderr=True).print(escape(line)))
     if isinstance(made, Refusal):
-        _end_refused(made, as_json)
-        return
+        present.end_refused(made, as_json)
     _show(made, as_json)
     if not made.verdict.blessed:
         raise typer.Exit(_UNBLESSED)
@@ -164,11 +163,3 @@ def _show(made: Converted, as_json: bool) -> None:
         console.print(f"[red]not blessed[/]: {escape(' '.join(made.verdict.reasons))}")
         console.print(f"Try --method gptq --calibration FILE.jsonl, a smaller --group-size, or --precision 16bit. "
                       f"The figures are in {made.folder / blessing.FILE}.")  # fmt: skip
-
-
-def _end_refused(refusal: Refusal, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"refused": dataclasses.asdict(refusal)}))
-    else:
-        Console(stderr=True).print(f"[red]{escape(refusal.reason)}[/]\n{escape(refusal.fix)}", soft_wrap=True)
-    raise typer.Exit(1)
