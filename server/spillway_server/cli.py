@@ -19,7 +19,6 @@ from spillway_server import doctor as doctor_checks
 from spillway_server import hardware, launcher, measurements, models, plan_table, present, profiles, settings
 from spillway_server.convert.command import convert
 from spillway_server.events import EngineEvent
-from spillway_server.hardware import Gpu, Hardware
 from spillway_server.memory import MEAN_TOKENS
 from spillway_server.plan import PlanOptions, make_plan
 from spillway_server.profiles import PROFILES, Profile
@@ -102,7 +101,7 @@ def plan(
         profile = profiles.of_machine(machine)
     elif gpu.lower() in PROFILES:
         profile = PROFILES[gpu.lower()]
-        machine = _with_gpu(machine, profile)
+        machine = replace(machine, gpus=(profile.gpu,))
     else:
         raise typer.BadParameter(f"{gpu!r} is not one of {', '.join([*PROFILES, 'cpu'])}", param_hint="--gpu")
     spec = models.resolve(model, machine, settings.hub_cache())
@@ -155,11 +154,6 @@ def _sayer(as_json: bool) -> Callable[[str], None]:
         return lambda line: _print_json({"event": "Note", "text": line}, indent=None)
     console = Console(stderr=True)
     return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _with_gpu(machine: Hardware, profile: Profile) -> Hardware:
-    gpu = Gpu(profile.title, profile.memory_bytes, profile.compute_capability, "")
-    return replace(machine, gpus=(gpu,))
 
 
 def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:

@@ -9,12 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from spillway_server import models, profiles
-from spillway_server.hardware import Hardware
+from spillway_server.hardware import DRIVER_FLOOR, Hardware, is_old
 from spillway_server.launcher import Engine
 from spillway_server.models import GIB
 from spillway_server.refusal import Refusal
 
-_DRIVER_FLOOR = 580
 _DISK_FLOOR = 5 * GIB
 
 
@@ -82,11 +81,9 @@ def _gpu(index: int, machine: Hardware) -> Check:
 
 def _driver(machine: Hardware) -> Check:
     driver = machine.gpus[0].driver
-    major = driver.split(".")[0]
-    if major.isdigit() and int(major) < _DRIVER_FLOOR:
-        return Check(
-            "NVIDIA driver", Verdict.WARN, driver, "The CUDA 13 build of vLLM needs 580 or newer: update, or use cu129."
-        )
+    if is_old(driver):
+        fix = f"The CUDA 13 build of vLLM needs {DRIVER_FLOOR} or newer: update, or use cu129."
+        return Check("NVIDIA driver", Verdict.WARN, driver, fix)
     return Check("NVIDIA driver", Verdict.OK, driver)
 
 

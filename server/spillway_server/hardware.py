@@ -9,6 +9,8 @@ from pathlib import Path
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CPU_INFO = Path("/proc/cpuinfo")
+DRIVER_FLOOR = 580
+"""The NVIDIA driver's major version from which on the CUDA 13 build of vLLM runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,12 @@ class Hardware:
     def without_gpus(self) -> Hardware:
         """The same machine, its GPUs left alone."""
         return replace(self, gpus=())
+
+
+def is_old(driver: str) -> bool:
+    """Whether a driver version is below DRIVER_FLOOR; one that can't be read isn't."""
+    major = driver.split(".")[0]
+    return major.isdigit() and int(major) < DRIVER_FLOOR
 
 
 def detect() -> Hardware:

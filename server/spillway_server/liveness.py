@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_RUNNING = ("vllm:num_requests_running",)
-_WAITING = ("vllm:num_requests_waiting",)
+_RUNNING, _WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 _TOKENS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
 
@@ -37,16 +36,16 @@ def read_load(text: str) -> Load:
 
     Raises `ValueError` when the page can't be parsed or lacks vLLM's gauges.
     """
-    sums = dict.fromkeys((*_RUNNING, *_WAITING, *_TOKENS), 0.0)
+    sums = dict.fromkeys((_RUNNING, _WAITING, *_TOKENS), 0.0)
     seen = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name in sums:
                 sums[sample.name] += sample.value
                 seen.add(sample.name)
-    if not {*_RUNNING, *_WAITING} <= seen:
+    if not {_RUNNING, _WAITING} <= seen:
         raise ValueError("the page has no vLLM gauges of running and waiting requests")
-    return Load(int(sums[_RUNNING[0]]), int(sums[_WAITING[0]]), sum(sums[name] for name in _TOKENS))
+    return Load(int(sums[_RUNNING]), int(sums[_WAITING]), sum(sums[name] for name in _TOKENS))
 
 
 def observe(watch: Watch, load: Load, now: float, stall_after: float) -> tuple[Watch, bool]:

@@ -53,11 +53,16 @@ def overhead_bytes(batched_tokens: int) -> int:
     return int((1.2 + 1.8 * position) * GIB)
 
 
+def dtype_bytes(dtype: str) -> int:
+    """Bytes per number of a type, as vLLM or a checkpoint names it; 2 for one that isn't known."""
+    return DTYPE_BYTES.get({"half": "float16", "float": "float32"}.get(dtype, dtype), 2)
+
+
 def element_bytes(kv_dtype: str, dtype: str) -> int:
     """Bytes per KV element: 1 for fp8 and int8 caches, else the model's own."""
     if kv_dtype.startswith(("fp8", "int8")):
         return 1
-    return DTYPE_BYTES.get({"half": "float16", "float": "float32"}.get(dtype, dtype), 2)
+    return dtype_bytes(dtype)
 
 
 def arithmetic(shape: Shape, weight_bytes: int, budget: Budget) -> Memory:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from spillway_server import adapters, arguments
 from spillway_server.adapters import Adapter
 from spillway_server.arguments import Flag
-from spillway_server.memory import MEAN_TOKENS, Budget, Memory, Row, arithmetic, element_bytes
-from spillway_server.models import DTYPE_BYTES, GIB, T4_CLASS, ModelSpec
+from spillway_server.hardware import DRIVER_FLOOR, is_old
+from spillway_server.memory import MEAN_TOKENS, Budget, Memory, Row, arithmetic, dtype_bytes, element_bytes
+from spillway_server.models import GIB, T4_CLASS, ModelSpec
 from spillway_server.profiles import Profile
 from spillway_server.refusal import Refusal
 
@@ -204,9 +205,9 @@ def _warnings(profile: Profile, model: ModelSpec, options: PlanOptions) -> tuple
         )
     if model.quantisation == "fp8" and not profile.is_cpu and profile.compute_capability < (8, 9):
         found.append("fp8 weights run without fp8 arithmetic here: a W4A16 or INT8 checkpoint is faster.")
-    driver = profile.driver.split(".")[0]
-    if driver.isdigit() and int(driver) < 580:
-        found.append(f"driver {profile.driver}: the CUDA 13 build of vLLM needs 580 or newer; use the cu129 build.")
+    if is_old(profile.driver):
+        needs = f"the CUDA 13 build of vLLM needs {DRIVER_FLOOR} or newer; use the cu129 build."
+        found.append(f"driver {profile.driver}: {needs}")
     if profile.is_cpu and model.shape and model.shape.parameters > 3_000_000_000:
         found.append("a model of this size answers very slowly on a CPU; it is meant for a GPU.")
     if options.uds is None and options.host not in ("127.0.0.1", "::1", "localhost"):
@@ -229,8 +230,11 @@ def _cpu_kv_bytes(profile: Profile, model: ModelSpec, limits: _Limits) -> int | 
 
 def _kv_per_token(model: ModelSpec, limits: _Limits) -> int:
     assert model.shape is not None
-    dtype = model.dtype if limits.dtype == "auto" else limits.dtype
-    return model.shape.kv_bytes_per_token(element_bytes(limits.kv_dtype, dtype))
+    return model.shape.kv_bytes_per_token(element_bytes(limits.kv_dtype, _dtype_run(model, limits)))
+
+
+def _dtype_run(model: ModelSpec, limits: _Limits) -> str:
+    return model.dtype if limits.dtype == "auto" else limits.dtype
 
 
 def _memory(
@@ -238,11 +242,10 @@ def _memory(
 ) -> Memory | None:
     if model.shape is None:
         return None
-    dtype = model.dtype if limits.dtype == "auto" else limits.dtype
+    dtype = _dtype_run(model, limits)
     weights = model.shape.weight_bytes
     if model.quantisation is None:
-        weights = weights * DTYPE_BYTES.get({"half": "float16", "float": "float32"}.get(dtype, dtype), 2)
-        weights //= DTYPE_BYTES[model.dtype]
+        weights = weights * dtype_bytes(dtype) // dtype_bytes(model.dtype)
     budget = Budget(
         device_bytes=profile.memory_bytes,
         share=limits.share,

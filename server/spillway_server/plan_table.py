@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spillway_server.hardware import Gpu, Hardware
+from spillway_server.hardware import Hardware
 from spillway_server.measurements import shipped
-from spillway_server.models import TABLE
+from spillway_server.models import GIB, TABLE
 from spillway_server.plan import Plan, PlanOptions, make_plan
 from spillway_server.profiles import PROFILES
 from spillway_server.refusal import Refusal
@@ -19,7 +19,6 @@ MODELS = (
     "Qwen/Qwen2.5-7B-Instruct",
     "RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16",
 )
-_GIB = 1024**3
 _HEAD = (
     "| GPU | model | weights, GiB | KV capacity, tokens | requests that fit | longest request, tokens "
     "| prompts, tokens/s | output, tokens/s | speed is | flags |"
@@ -43,7 +42,7 @@ def _line(gpu: str, model: str) -> str:
 
 def _fitting(gpu: str, made: Plan, mean_tokens: int) -> str:
     shape, kv = made.model.shape, made.kv_tokens or 0
-    weights = "" if shape is None else f"{shape.weight_bytes / _GIB:.1f}"
+    weights = "" if shape is None else f"{shape.weight_bytes / GIB:.1f}"
     flags = " ".join(made.arguments[made.arguments.index("--max-model-len") :])
     return (
         f"| {gpu} | {made.served_name} | {weights} | {kv:,} | {min(made.max_num_seqs, kv // mean_tokens)} of "
@@ -52,9 +51,7 @@ def _fitting(gpu: str, made: Plan, mean_tokens: int) -> str:
 
 
 def _speed(gpu: str, made: Plan) -> str:
-    profile = PROFILES[gpu]
-    there = Hardware((Gpu(profile.title, profile.memory_bytes, profile.compute_capability, ""),), 1, 0)
-    found = speed_of(made, there, shipped())
+    found = speed_of(made, Hardware((PROFILES[gpu].gpu,), 1, 0), shipped())
     if found is None:
         return "| | not known"
     rates = found.rates

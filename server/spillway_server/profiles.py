@@ -36,6 +36,11 @@ class Profile:
         """Whether this is a machine without a usable GPU."""
         return self.key == CPU
 
+    @property
+    def gpu(self) -> Gpu:
+        """A GPU of this kind, as NVML would tell it."""
+        return Gpu(self.title, self.memory_bytes, self.compute_capability, self.driver)
+
 
 PROFILES: dict[str, Profile] = {
     profile.key: profile

@@ -157,7 +157,7 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 def _fits(gpu: str, model: str, gpus: int) -> None:
     """Refuse what vLLM's plan refuses, before anything is rented."""
     from spillway_server import models
-    from spillway_server.hardware import Gpu, Hardware
+    from spillway_server.hardware import Hardware
     from spillway_server.plan import PlanOptions, make_plan
     from spillway_server.profiles import PROFILES
     from spillway_server.refusal import Refusal
@@ -167,7 +167,7 @@ def _fits(gpu: str, model: str, gpus: int) -> None:
         raise DeployError(f"--gpu {gpu!r} is not known; use one of {', '.join(PROFILES)}")
     if model != "demo" and Path(model).expanduser().exists():
         raise DeployError(f"--model {model} is a path of this machine; the rented one needs a hub name (owner/name)")
-    machine = Hardware((Gpu(profile.title, profile.memory_bytes, profile.compute_capability, ""),), 8, 64 * 2**30)
+    machine = Hardware((profile.gpu,), 8, 64 * 2**30)
     spec = models.resolve(model, machine, Path("/nonexistent"))
     made = spec if isinstance(spec, Refusal) else make_plan(profile, spec, PlanOptions(devices=gpus))
     if isinstance(made, Refusal):
