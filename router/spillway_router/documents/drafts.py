@@ -89,8 +89,7 @@ def of_model(answer: Mapping[str, Any], step: str, reading: Reading, earlier: Se
         return draft if verdict.calibrated else _doubted(draft, reading.text)
     fields = _trusted(found, where, reading, earlier)
     least = 0.0 if FATAL & set(verdict.flaws) else _least(fields, reading.schema)
-    doubts = tuple(f"{pointer}: {read.why}" for pointer, read in fields.items() if read.why)
-    return Draft(step, "", "", values, fields, least, False, (*verdict.flaws, *doubts), verdict.scores)
+    return Draft(step, "", "", values, fields, least, False, (*verdict.flaws, *_doubts(fields)), verdict.scores)
 
 
 def _doubted(draft: Draft, text: str) -> Draft:
@@ -102,10 +101,14 @@ def _doubted(draft: Draft, text: str) -> Draft:
         else read
         for pointer, read in draft.fields.items()
     }
-    if draft.confidence is None or not any(read.why for read in fields.values()):
+    doubts = _doubts(fields)
+    if draft.confidence is None or not doubts:
         return draft
-    doubts = tuple(f"{pointer}: {read.why}" for pointer, read in fields.items() if read.why)
     return replace(draft, fields=fields, confidence=min(draft.confidence, DOUBT), why=(*draft.why, *doubts))
+
+
+def _doubts(fields: Mapping[str, Read]) -> tuple[str, ...]:
+    return tuple(f"{pointer}: {read.why}" for pointer, read in fields.items() if read.why)
 
 
 def _trusted(

@@ -2,8 +2,7 @@
 
 The document's text is stored here and nowhere else in Spillway, only while reviews are on, and only until some days
 after the decision (`documents.keep_days`). What a decision says of the draft (right or wrong, per field) is kept with
-the draft's scores as a label, which holds no content; labels.py gives them to
-`spillway calibrate`.
+the draft's scores as a label, which holds no content; labels.py gives them to `spillway calibrate`.
 """
 
 from __future__ import annotations
