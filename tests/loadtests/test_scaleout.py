@@ -13,8 +13,8 @@ from loadtests.scaleout.trial import Shape
 from tests.evidence.measures_scaleout import LOST, lost_requests
 from tests.ledger.postgres_server import ServerMissingError, find_binaries
 
-SLOW = sites.fake("--scale", "0.5")
-"""Answers of about a second, so that a killed engine has streams under way."""
+QUICK, SLOW = sites.fake("--scale", "0.5"), sites.fake("--scale", "2")
+"""Answers of about a second; and of about four, so that an engine that is killed has streams under way."""
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_conversations_move_on_when_their_engine_ends_and_only_those() -> None:
 
 @pytest.mark.usefixtures("_postgres")
 def test_a_drained_engine_loses_nothing_and_both_routers_share_requests_and_budget() -> None:
-    found = lost_requests(lambda _line: None, SLOW, Shape(requests=90, at_once=12, sessions=8, prefix_cache=False))[
+    found = lost_requests(lambda _line: None, QUICK, Shape(requests=90, at_once=12, sessions=8, prefix_cache=False))[
         LOST
     ]
     assert found.value == 0, found.details
@@ -109,6 +109,6 @@ def test_a_killed_engine_loses_streams() -> None:
 def test_conversations_without_an_id_show_no_affinity() -> None:
     """Seeded fault: no `x-session-id` where it should be said."""
     shape = Shape(requests=12, at_once=12, sessions=12, turns=4, prefix_cache=False, session_ids=False)
-    found = lost_requests(lambda _line: None, SLOW, shape)[LOST]
+    found = lost_requests(lambda _line: None, QUICK, shape)[LOST]
     assert found.value is None
     assert "turns left a healthy engine that had their prefix" in found.details["reason"]
