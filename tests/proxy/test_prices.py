@@ -156,7 +156,9 @@ def test_a_stream_billed_by_the_second_ends_with_its_reservation(tmp_path: Path)
             assert b"as long as was reserved" in reply.content
             assert b"[DONE]" not in reply.content
             reserved, charged = spent(router, reply.headers["x-request-id"])
-            assert charged.amount_nano == reserved.reserved_nano == 10_000_000
+            assert reserved.reserved_nano == 10_000_000
+            # Two clocks measure that second and may differ by milliseconds; more than was held is never paid.
+            assert 9_900_000 <= charged.amount_nano <= reserved.reserved_nano
 
     run(main)
 
