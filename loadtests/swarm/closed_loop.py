@@ -17,7 +17,7 @@ from typing import Any
 from locust import LoadTestShape, User, constant_pacing, events, task
 
 from loadtests.swarm import samples
-from loadtests.swarm.player import Player, load
+from loadtests.swarm.player import Player, end_with_parent, load
 from loadtests.swarm.shapes import Shape
 
 PACE_S = 5.0
@@ -26,6 +26,7 @@ _run: dict[str, Any] = {}
 
 @events.init_command_line_parser.add_listener
 def _arguments(parser: Any) -> None:
+    end_with_parent()
     parser.add_argument("--plan", required=True, help="plan file of loadtests.swarm")
     parser.add_argument("--samples", required=True, help="where to write one JSON line per request")
 

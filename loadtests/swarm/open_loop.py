@@ -14,13 +14,14 @@ from gevent.pool import Group
 from locust import User, events, task
 
 from loadtests.swarm import samples
-from loadtests.swarm.player import TIMEOUT_S, Player, load
+from loadtests.swarm.player import TIMEOUT_S, Player, end_with_parent, load
 
 _LEAD_S = 0.2
 
 
 @events.init_command_line_parser.add_listener
 def _arguments(parser: Any) -> None:
+    end_with_parent()
     parser.add_argument("--plan", required=True, help="plan file of loadtests.swarm")
     parser.add_argument("--samples", required=True, help="where to write one JSON line per request")
 

@@ -6,7 +6,9 @@ between two events (ms), output tokens/s and cost in millionths of a dollar.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,13 @@ from loadtests.swarm.samples import Sample
 
 TIMEOUT_S = 120.0
 _MOST_CONNECTIONS = 4096
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Be killed when the process that started this one ends: whoever is interrupted just then can't do it any more, and
+    a plan whose samples can't be written would begin again, for ever."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
