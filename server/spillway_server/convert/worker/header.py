@@ -30,7 +30,7 @@ class Header:
         field = self.reader.get_field(key.replace("{arch}", self.architecture))
         return otherwise if field is None else field.contents()
 
-    def number(self, key: str) -> Any:
+    def needed(self, key: str) -> Any:
         """A metadata value that must be there. Raises JobError."""
         found = self.value(key)
         if found is None:
@@ -84,11 +84,11 @@ def facts(path: Path) -> dict[str, Any]:
         "architecture": header.architecture,
         "name": header.value("general.name"),
         "parameters": sum(kinds.values()),
-        "vocabulary": len(header.number("tokenizer.ggml.tokens")),
-        "hidden_size": header.number("{arch}.embedding_length"),
+        "vocabulary": len(header.needed("tokenizer.ggml.tokens")),
+        "hidden_size": header.needed("{arch}.embedding_length"),
         "quantisation": kinds.most_common(1)[0][0],
         "tensor_types": dict(kinds),
-        "context_tokens": header.number("{arch}.context_length"),
+        "context_tokens": header.needed("{arch}.context_length"),
         "tokenizer": header.value("tokenizer.ggml.model"),
         "pre_tokenizer": header.value("tokenizer.ggml.pre"),
         "chat_template": header.value("tokenizer.chat_template"),
@@ -97,23 +97,23 @@ def facts(path: Path) -> dict[str, Any]:
 
 def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
     """config.json for the file's architecture; `names` are its tensors. Raises JobError."""
-    heads = int(header.number("{arch}.attention.head_count"))
-    hidden = int(header.number("{arch}.embedding_length"))
+    heads = int(header.needed("{arch}.attention.head_count"))
+    hidden = int(header.needed("{arch}.embedding_length"))
     head_dim = int(header.value("{arch}.attention.key_length") or hidden // heads)
     config: dict[str, Any] = {
         "architectures": [MODEL_CLASSES[header.architecture]],
         "model_type": header.architecture,
-        "vocab_size": len(header.number("tokenizer.ggml.tokens")),
+        "vocab_size": len(header.needed("tokenizer.ggml.tokens")),
         "hidden_size": hidden,
-        "intermediate_size": int(header.number("{arch}.feed_forward_length")),
-        "num_hidden_layers": int(header.number("{arch}.block_count")),
+        "intermediate_size": int(header.needed("{arch}.feed_forward_length")),
+        "num_hidden_layers": int(header.needed("{arch}.block_count")),
         "num_attention_heads": heads,
         "num_key_value_heads": int(header.value("{arch}.attention.head_count_kv") or heads),
         "head_dim": head_dim,
         "hidden_act": "silu",
-        "max_position_embeddings": int(header.number("{arch}.context_length")),
+        "max_position_embeddings": int(header.needed("{arch}.context_length")),
         # GGUF keeps it as float32: 1e-05 comes back as 9.999999747e-06.
-        "rms_norm_eps": float(f"{header.number('{arch}.attention.layer_norm_rms_epsilon'):.6g}"),
+        "rms_norm_eps": float(f"{header.needed('{arch}.attention.layer_norm_rms_epsilon'):.6g}"),
         "rope_theta": float(header.value("{arch}.rope.freq_base") or 10_000.0),
         "rope_scaling": _rope_scaling(header, head_dim),
         "tie_word_embeddings": "output.weight" not in names,
@@ -133,7 +133,7 @@ def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
 def _rope_scaling(header: Header, head_dim: int) -> dict[str, Any] | None:
     kind = header.value("{arch}.rope.scaling.type") or "none"
     if kind in ("linear", "yarn"):
-        scaling = {"rope_type": kind, "factor": float(header.number("{arch}.rope.scaling.factor"))}
+        scaling = {"rope_type": kind, "factor": float(header.needed("{arch}.rope.scaling.factor"))}
         original = header.value("{arch}.rope.scaling.original_context_length")
         return scaling | ({"original_max_position_embeddings": int(original)} if original else {})
     if kind != "none":
@@ -141,7 +141,7 @@ def _rope_scaling(header: Header, head_dim: int) -> dict[str, Any] | None:
     factors = next((t for t in header.reader.tensors if t.name == "rope_freqs.weight"), None)
     if factors is None:
         return None
-    return llama3_scaling([float(f) for f in factors.data], float(header.number("{arch}.rope.freq_base")), head_dim)
+    return llama3_scaling([float(f) for f in factors.data], float(header.needed("{arch}.rope.freq_base")), head_dim)
 
 
 def llama3_scaling(factors: list[float], base: float, head_dim: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ apart, so their rows are put back. Qwen's are stored as they are. Values: gguf.q
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+from spillway_server.convert.steps import digest
 from spillway_server.convert.worker.header import Header
 from spillway_server.convert.worker.report import JobError, tell
 
@@ -77,7 +77,7 @@ def natural_dtype(header: Header) -> str:
 def check_complete(header: Header) -> None:
     """Every layer must have every matrix. Raises JobError that names what is missing."""
     names = {tensor.name for tensor in header.reader.tensors}
-    layers = int(header.number("{arch}.block_count"))
+    layers = int(header.needed("{arch}.block_count"))
     parts = [part for part in _PARTS if not part.endswith(("q_norm", "k_norm")) or header.architecture == "qwen3"]
     wanted = {f"blk.{layer}.{part}.weight" for layer in range(layers) for part in parts}
     missing = sorted((wanted | {"token_embd.weight", "output_norm.weight"}) - names)
@@ -100,7 +100,7 @@ def dequantised(tensor: Any, header: Header) -> np.ndarray[Any, Any]:
     heads = {"attn_q": "head_count", "attn_k": "head_count_kv"}.get(tensor.name.split(".")[-2])
     if header.architecture != "llama" or heads is None:
         return values
-    return halves(values, int(header.number("{arch}.attention." + heads)))
+    return halves(values, int(header.needed("{arch}.attention." + heads)))
 
 
 def halves(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
@@ -144,7 +144,7 @@ def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_B
     for number, shard in enumerate(planned):
         weight_map |= {checkpoint_name(tensor.name): shard.name for tensor in shard.tensors}
         target = folder / shard.name
-        if target.exists() and done.get(shard.name) == sha256(target):
+        if target.exists() and done.get(shard.name) == digest(target):
             continue
         tell(number / len(planned), f"shard {number + 1} of {len(planned)}")
         tensors = {checkpoint_name(t.name): _narrowed(t, header, dtype) for t in shard.tensors}
@@ -153,7 +153,7 @@ def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_B
         partial.replace(target)
         del tensors
         _forget(header)
-        done[shard.name] = sha256(target)
+        done[shard.name] = digest(target)
         done_file.write_text(json.dumps(done))
     if len(planned) > 1:
         size = sum((folder / shard.name).stat().st_size for shard in planned)
@@ -181,9 +181,3 @@ def _narrowed(tensor: Any, header: Header, dtype: str) -> Any:
             "Pass --dtype bfloat16; if that fails too, the file is damaged.",
         )
     return narrow.contiguous()
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

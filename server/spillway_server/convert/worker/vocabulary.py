@@ -54,8 +54,8 @@ def build(header: Header) -> Tokenizer:
 
 
 def _byte_level(header: Header) -> Tokenizer:
-    tokens: list[str] = header.number("tokenizer.ggml.tokens")
-    merges = [tuple(merge.split(" ", 1)) for merge in header.number("tokenizer.ggml.merges")]
+    tokens: list[str] = header.needed("tokenizer.ggml.tokens")
+    merges = [tuple(merge.split(" ", 1)) for merge in header.needed("tokenizer.ggml.merges")]
     name = str(header.value("tokenizer.ggml.pre") or "")
     model = models.BPE(
         vocab={token: index for index, token in enumerate(tokens)}, merges=merges, ignore_merges=name in _WHOLE_WORDS
@@ -74,8 +74,8 @@ def _byte_level(header: Header) -> Tokenizer:
 
 
 def _sentencepiece(header: Header) -> Tokenizer:
-    tokens: list[str] = header.number("tokenizer.ggml.tokens")
-    scores: list[float] = header.number("tokenizer.ggml.scores")
+    tokens: list[str] = header.needed("tokenizer.ggml.tokens")
+    scores: list[float] = header.needed("tokenizer.ggml.scores")
     vocabulary = {token: index for index, token in enumerate(tokens)}
     unknown = header.value("tokenizer.ggml.unknown_token_id")
     model = models.BPE(
@@ -109,7 +109,7 @@ def implied_merges(vocabulary: dict[str, int], scores: list[float]) -> list[tupl
 
 
 def _add_specials(tokenizer: Tokenizer, header: Header) -> None:
-    tokens: list[str] = header.number("tokenizer.ggml.tokens")
+    tokens: list[str] = header.needed("tokenizer.ggml.tokens")
     types: list[int] = header.value("tokenizer.ggml.token_type") or []
     added = [
         AddedToken(tokens[index], special=kind == _CONTROL, normalized=False)
@@ -128,7 +128,7 @@ def _add_specials(tokenizer: Tokenizer, header: Header) -> None:
 
 def stop_ids(header: Header, words: list[str]) -> list[int]:
     """Ids that end an answer: the file's own end tokens, and those of the given words that are single tokens."""
-    tokens: list[str] = header.number("tokenizer.ggml.tokens")
+    tokens: list[str] = header.needed("tokenizer.ggml.tokens")
     keys = ("eos", "eot", "eom")
     found = [header.value(f"tokenizer.ggml.{key}_token_id") for key in keys]
     found += [tokens.index(word) for word in words if word in tokens]
@@ -137,7 +137,7 @@ def stop_ids(header: Header, words: list[str]) -> list[int]:
 
 def write(header: Header, folder: Path, template: str, stops: list[str]) -> None:
     """Write the tokenizer's files and generation_config.json. Raises JobError."""
-    tokens: list[str] = header.number("tokenizer.ggml.tokens")
+    tokens: list[str] = header.needed("tokenizer.ggml.tokens")
     build(header).save(str(folder / "tokenizer.json"))
 
     def word(key: str) -> str | None:
@@ -146,7 +146,7 @@ def write(header: Header, folder: Path, template: str, stops: list[str]) -> None
 
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": int(header.number("{arch}.context_length")),
+        "model_max_length": int(header.needed("{arch}.context_length")),
         "bos_token": word("bos"),
         "eos_token": word("eos"),
         "unk_token": word("unknown"),
