@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from spillway_server.events import EngineEvent, EngineReady
 from spillway_server.refusal import Refusal
@@ -18,6 +19,10 @@ from spillway_server.serve import ServeOptions, run_server
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 START_LIMIT_S = 280.0
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("spillway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("spillway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +73,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
         loop.call_soon_threadsafe(stop.set)
         thread.join(timeout=90)
     assert not thread.is_alive(), "the engine did not stop within 90 s"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what `make test` runs beside the rest: whoever asks for the engine above, and the load tests."""
+    for item in items:
+        own = getattr(getattr(item, "callspec", None), "params", ())  # a parameter may have the fixture's name
+        if "engine" in getattr(item, "fixturenames", ()) and "engine" not in own:
+            item.add_marker(pytest.mark.engine)
+        if ROOT / "tests" / "loadtests" in item.path.parents:
+            item.add_marker(pytest.mark.load)
