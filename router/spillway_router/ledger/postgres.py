@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from datetime import date
-from operator import attrgetter
 from typing import Any
 
 from spillway_router.ledger import migrations_postgres, postgres_entries, postgres_sql
@@ -24,7 +21,9 @@ from spillway_router.ledger.postgres_schema import migrate
 from spillway_router.ledger.postgres_session import Connection, Place, Session, place_of
 from spillway_router.ledger.postgres_watch import RevisionWatch
 from spillway_router.ledger.queries import KEYS_REVISION, REQUESTS, Rows
-from spillway_router.ledger.sql_ledger import SqlLedger
+from spillway_router.ledger.rentals import DAY_MS
+from spillway_router.ledger.report_range import day_of
+from spillway_router.ledger.sql_ledger import FIRST_SUM, SqlLedger, total_order
 
 WRITE_TIMEOUT_MS = 10_000
 REPORT_TIMEOUT_MS = 60_000
@@ -32,10 +31,6 @@ DESK_TIMEOUT_MS = 5_000
 # The writer only ever looks rows up by key. A plan made while the tables were small must not read them whole later.
 _BY_KEY = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 _FOR_SUMS = {"work_mem": "64MB", "jit": "off"}
-_EPOCH_DAY = date(1970, 1, 1).toordinal()
-_TOTAL = tuple(f.name for f in fields(Total))
-_FIRST_SUM = _TOTAL.index("attempts")
-_group = attrgetter(*_TOTAL[2:_FIRST_SUM])
 
 
 class PostgresLedger(SqlLedger):
@@ -91,7 +86,7 @@ class PostgresLedger(SqlLedger):
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
         """See Ledger.totals."""
         rows = self._reader.run(lambda connection: _grouped(connection, postgres_sql.TOTALS, (start_ms, end_ms)))
-        return tuple(sorted(map(_total, rows), key=_group_key))
+        return tuple(sorted(map(_total, rows), key=total_order))
 
     def requests(self, start_ms: int, end_ms: int) -> int:
         """See Ledger.requests."""
@@ -136,9 +131,4 @@ def _grouped(connection: Connection, sql: str, bound: Sequence[Any]) -> Rows:
 
 def _total(row: tuple[Any, ...]) -> Total:
     # PostgreSQL sums whole numbers into decimals, which can't overflow.
-    day = date.fromordinal(_EPOCH_DAY + row[0]).isoformat()
-    return Total(day, *row[1:_FIRST_SUM], *map(int, row[_FIRST_SUM:]))
-
-
-def _group_key(total: Total) -> tuple[Any, ...]:
-    return (total.day, not total.local, *_group(total))
+    return Total(day_of(row[0] * DAY_MS), *row[1:FIRST_SUM], *map(int, row[FIRST_SUM:]))

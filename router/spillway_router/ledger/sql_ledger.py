@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from spillway_router.ledger.base import (
     Linked,
     RentalRecord,
     Rented,
+    Total,
 )
 from spillway_router.ledger.entries import Entry, entry_of, stored_row
 from spillway_router.ledger.feedback import SqlFeedback
@@ -40,9 +42,18 @@ from spillway_router.ledger.queries import (
 )
 from spillway_router.ledger.reviews import SqlReviews
 
+TOTAL = tuple(f.name for f in fields(Total))
+"""Names of a total's values: its group, then its sums from FIRST_SUM on."""
+FIRST_SUM = TOTAL.index("attempts")
 _READ_CHUNK = 2_000
+_group = attrgetter(*TOTAL[2:FIRST_SUM])
 _key_row = attrgetter(*KEY)
 _rental_row = attrgetter(*RENTAL)
+
+
+def total_order(total: Total) -> tuple[Any, ...]:
+    """What totals are sorted by: their groups, local ones of a day first."""
+    return (total.day, not total.local, *_group(total))
 
 
 class SqlLedger(Ledger):

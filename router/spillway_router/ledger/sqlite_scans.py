@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
-from datetime import date, timedelta
-from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,14 +18,14 @@ import orjson
 
 from spillway_router.ledger.base import Total
 from spillway_router.ledger.queries import REQUESTS
+from spillway_router.ledger.rentals import DAY_MS
+from spillway_router.ledger.report_range import day_of
+from spillway_router.ledger.sql_ledger import TOTAL, total_order
 from spillway_router.ledger.sqlite_file import translated
 from spillway_router.ledger.sqlite_sql import TOTALS
 
 ROWS_TO_SHARE = 100_000
 """From about so many rows on, two threads are worth their start."""
-_FIELDS = tuple(f.name for f in fields(Total))
-_group = attrgetter(*_FIELDS[: _FIELDS.index("attempts")])
-_EPOCH = date(1970, 1, 1)
 _ENDS = (
     "SELECT seq, ts FROM entries WHERE ts >= ? AND ts < ? ORDER BY ts LIMIT 1",
     "SELECT seq, ts FROM entries WHERE ts >= ? AND ts < ? ORDER BY ts DESC LIMIT 1",
@@ -88,16 +85,11 @@ def _merged(rows: Iterable[tuple[Any, ...]]) -> tuple[Total, ...]:
         known = sums.get(key)
         sums[key] = tuple(values) if known is None else tuple(a + b for a, b in zip(known, values, strict=True))
     found = [_total(orjson.loads(key), values) for key, values in sums.items()]
-    return tuple(sorted(found, key=_order))
+    return tuple(sorted(found, key=total_order))
 
 
 def _total(group: list[Any], values: tuple[int, ...]) -> Total:
-    named = dict(zip(_FIELDS, (*group, *values), strict=True))
-    named["day"] = (_EPOCH + timedelta(days=group[0])).isoformat()
+    named = dict(zip(TOTAL, (*group, *values), strict=True))
+    named["day"] = day_of(group[0] * DAY_MS)
     named["local"], named["document"] = bool(named["local"]), bool(named["document"])
     return Total(**named)
-
-
-def _order(total: Total) -> tuple[Any, ...]:
-    day, local, *rest = _group(total)
-    return (day, not local, *rest)
