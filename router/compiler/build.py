@@ -1,6 +1,6 @@
 """Compile the modules that every request passes, with mypyc, into the folder from which they are imported.
 
-    cd router && python -m compiler.build [--required]
+    PYTHONPATH=router python -m compiler.build [--required]
 
 Without a C compiler or Python's headers the router runs from its
 sources: that is told, and is an error only if `--required`. What is compiled already is left as it is.

@@ -22,7 +22,7 @@ FOLDER = "_compiled"
 MANIFEST = "manifest.json"
 SUFFIX = EXTENSION_SUFFIXES[0]
 """Names the Python and the platform: another Python's build is not found."""
-HOW = "`make install` compiles them, which saves about 40% of the CPU time of a request"
+HOW = "`make install` compiles it, which saves about 40% of a request's CPU time"
 
 
 class Compiled(MetaPathFinder):
@@ -57,13 +57,13 @@ def find(package: Path = PACKAGE) -> Compiled | str:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
-        return f"they are not compiled: {HOW}"
+        return f"not compiled; {HOW}"
     if manifest["suffix"] != SUFFIX:
-        return f"they were compiled for another Python ({manifest['suffix']}): {HOW}"
+        return f"compiled for another Python ({manifest['suffix']}); {HOW}"
     for module, known in manifest["sources"].items():
         source = source_of(module, package)
         if not source.exists() or digest(source) != known:
-            return f"{source.relative_to(package)} was changed since they were compiled: {HOW}"
+            return f"{source.relative_to(package)} was changed since it was compiled; {HOW}"
     return Compiled({name: folder / file for name, file in manifest["files"].items()})
 
 
@@ -75,8 +75,8 @@ def use() -> None:
 
 
 def state() -> str:
-    """How the hot path runs, for people: "compiled", or "interpreted: " with the reason."""
+    """How the hot path runs, for people: "compiled", or "interpreted" with the reason."""
     if any(isinstance(finder, Compiled) for finder in sys.meta_path):
         return "compiled"
     found = find()
-    return f"interpreted: {found if isinstance(found, str) else 'compiled after this process began'}"
+    return f"interpreted ({found if isinstance(found, str) else 'compiled after this process began'})"

@@ -5,7 +5,8 @@ Usage (as root, Linux): python tests/deploy/clean_root.py deploy/Dockerfile.cpu 
 1. New mount namespace; the root is an empty tmpfs with this system's /usr and Python read-only, a copy of /etc, and
    ENGINE_VENV as /opt/engine. Variables: none but the Dockerfile's and pip's own.
 2. Every RUN, COPY, ENV, WORKDIR, USER of the file in order. Two RUNs are not done and said so: `apt-get` (the system's
-   own files stand in for the base image) and the engine's installation (ENGINE_VENV stands in).
+   own files stand in for the base image) and the engine's installation (ENGINE_VENV stands in); nor is COPY from one
+   stage to another: one root stands in for all.
    tini, which apt-get would bring, is taken from this system where it has one; else it is left out of ENTRYPOINT.
 3. ENTRYPOINT and CMD as the file's user in a network namespace with loopback only, the root remounted read-only, the
    volumes and /tmp and /run/spillway writable. Asked: the HEALTHCHECK, a chat completion of the demo model with a key
@@ -105,6 +106,8 @@ def take(image: Image, word: str, rest: str) -> None:
             done = image.run(["/bin/bash", "-euo", "pipefail", "-c", rest], STEP_LIMIT_S, 0)
             if done.returncode:
                 sys.exit(f"{word} {rest}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    elif word == "COPY" and rest.startswith("--from="):
+        why = "one root stands in for all stages"
     elif word == "COPY":
         *sources, target = shlex.split(rest)
         for source in sources:
@@ -112,7 +115,7 @@ def take(image: Image, word: str, rest: str) -> None:
             into = where / Path(source).name if target.endswith("/") else where
             into.parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / source).is_dir():
-                shutil.copytree(ROOT / source, into, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(ROOT / source, into, ignore=shutil.ignore_patterns("__pycache__", "_compiled"))
             else:
                 shutil.copy(ROOT / source, into)
     elif word == "ENV":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router import config
+from spillway_router import compiled, config
 from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
 from spillway_router.config import ConfigError, Mistake
 
@@ -78,6 +78,7 @@ def check(
                 typer.echo(f"  {word:<6} {row}")
         if not isinstance(found, tuple):
             _print_backends(found, reached)
+        typer.echo(f"hot path: {compiled.state()}")
         typer.echo("no mistakes" if not mistakes else f"{len(mistakes)} to mend")
     if mistakes:
         raise typer.Exit(1)
@@ -105,7 +106,8 @@ def _print_checked(
 ) -> None:
     told = {"mistakes": mistakes, "off": off, "warnings": warnings}
     answer = {"ok": not mistakes} | {name: [asdict(m) for m in rows] for name, rows in told.items()}
-    typer.echo(json.dumps(answer | {"backends": [asdict(one) for one in reached]}, indent=2))
+    more = {"backends": [asdict(one) for one in reached], "hot_path": compiled.state()}
+    typer.echo(json.dumps(answer | more, indent=2))
 
 
 def _print_fingerprint(model: str, as_json: bool) -> None:

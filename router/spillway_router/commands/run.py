@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from spillway_router import compiled
 from spillway_router.commands.base import ConfigOption, fail, load, version
 from spillway_router.commands.served import fingerprint_of
 from spillway_router.config import ConfigError, Loaded
@@ -33,6 +34,8 @@ def _run(loaded: Loaded, beside: tuple[Any, ...] = ()) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
     def listening(url: str) -> None:
+        if (hot_path := compiled.state()) != "compiled":
+            typer.echo(f"hot path: {hot_path}")
         typer.echo(f"Spillway listens on {url}  (OpenAI base URL: {url}/v1, docs: {url}/docs)")
         sys.stdout.flush()
 

@@ -1,0 +1,105 @@
+"""Dataclasses with their `__init__` written out mean what they meant before."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from compiler.build import MODULES
+from compiler.explicit import CannotWriteOutError, written_out
+from spillway_router.compiled import source_of
+
+SOURCE = '''\
+from __future__ import annotations
+
+from dataclasses import field
+
+from spillway_router.core.frozen import dataclass
+
+START = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Text, and a blank line before the fields.
+
+    It stays.
+    """
+
+    x: int
+    y: float = 0.5
+    """Of the one."""
+    names: list[str] = field(default_factory=list)
+    """Of the other,
+    over two lines."""
+    hidden: bytes = field(default=b"", repr=False)
+    made: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "made", START + self.x)
+
+
+@dataclass(slots=True)
+class Bare:
+    count: int = START
+'''
+
+
+def run(source: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"__name__": "spillway_router.core.frozen"}
+    exec(source, found)
+    return found
+
+
+def test_every_way_to_make_one_gives_the_same() -> None:
+    before, after = run(SOURCE), run(written_out(SOURCE))
+    for name, given in (("Point", (3,)), ("Point", (3, 1.5, ["a"], b"k")), ("Bare", ()), ("Bare", (1,))):
+        one, other = before[name](*given), after[name](*given)
+        assert repr(one) == repr(other)
+        assert [getattr(one, f.name) for f in fields(one)] == [getattr(other, f.name) for f in fields(other)]
+        assert other == after[name](*given)
+    first, second = after["Point"](3), after["Point"](x=3, names=[])
+    assert first == second
+    assert first.names is not second.names, "each has a list of its own"
+    assert after["Point"](4, 0.5, (), b"").__hash__() == after["Point"](4, 0.5, (), b"").__hash__()
+    assert after["Bare"].__hash__ is None, "not frozen: it has no hash, as before"
+    with pytest.raises(TypeError, match="'x'"):
+        after["Point"]()
+
+
+def test_lines_stay_where_they_are() -> None:
+    after = written_out(SOURCE).split("\n")
+    for number, line in enumerate(SOURCE.split("\n")):
+        if line.strip() and not line.startswith("@"):
+            assert after[number] == line
+
+
+def test_methods_keep_their_lines() -> None:
+    method = run(written_out(SOURCE))["Point"].__post_init__
+    assert method.__code__.co_firstlineno == SOURCE[: SOURCE.index("def __post")].count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("fields_", "told"),
+    [
+        ("    x: int = field(init=False, default=1)", r"Odd\.x: teach .* this field\(\)"),
+        ("    x: int | None = field(default_factory=int)", r"Odd\.x: teach"),
+        ("    x: ClassVar[int] = 1", r"Odd\.x: teach .* class variables"),
+    ],
+)
+def test_what_it_does_not_know_it_refuses(fields_: str, told: str) -> None:
+    with pytest.raises(CannotWriteOutError, match=told):
+        written_out(f"@dataclass(slots=True)\nclass Odd:\n{fields_}\n\n\n")
+    with pytest.raises(CannotWriteOutError, match="the option order"):
+        written_out("@dataclass(order=True)\nclass Odd:\n    x: int\n\n\n")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_compiled_modules_are_all_known(module: str) -> None:
+    source = source_of(module).read_text(encoding="utf-8")
+    after = written_out(source)
+    assert after.count("\n") == source.count("\n")
+    assert after.count("    def __init__(self, ") >= source.count("    def __init__(self, ")
+    compile(after, module, "exec")
