@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test check format bench loadtest evidence lock clean install install-dev install-engine install-loadtest install-convert
+.PHONY: help up demo test test-engine test-others check format bench loadtest evidence lock clean install install-dev install-engine install-loadtest install-convert
 
 # The first Python from 3.11 to 3.13 that can make environments; 3.11 first, torch's CPU hash is recorded for it.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
@@ -31,7 +31,14 @@ demo: install  ## the main job end to end: burst of documents, overflow, escalat
 	.venv/bin/python -m loadtests.demo
 
 test: install install-loadtest check  ## install, static checks, all tests with the real engine (under 20 min from nothing)
-	.venv/bin/python -m pytest
+	@echo "All tests, in two groups side by side; each is shown when it ends (usually 6 to 10 min)."
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-engine test-others
+
+test-engine:
+	.venv/bin/python -m pytest -m "engine or load"
+
+test-others:
+	.venv/bin/python -m pytest -m "not engine and not load"
 
 check: install-dev  ## ruff, formatting, mypy, import rules (about 30 s)
 	.venv/bin/ruff check .
