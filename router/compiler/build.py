@@ -33,11 +33,11 @@ from compiler.explicit import written_out
 from spillway_router.compiled import FOLDER, MANIFEST, PACKAGE, SUFFIX, digest, source_of
 
 MODULES = (
-    "core.attribution", "core.backlog", "core.breaker", "core.estimators", "core.filters", "core.model", "core.policy",
-    "core.tariff", "core.ticket", "core.values",
-    "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.keys",
-    "providers.base", "providers.openai_compatible", "providers.outbox", "providers.streams", "providers.transport",
-    "providers.vllm",
+    "core.attribution", "core.backlog", "core.breaker", "core.calibration", "core.confidence", "core.estimators",
+    "core.filters", "core.model", "core.policy", "core.scores", "core.tariff", "core.ticket", "core.values",
+    "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.keys", "ledger.writer",
+    "providers.base", "providers.connection", "providers.logprobs", "providers.openai_compatible", "providers.outbox",
+    "providers.sse", "providers.streams", "providers.transport", "providers.vllm",
     "proxy.attempt", "proxy.auth", "proxy.client", "proxy.exchange", "proxy.facts", "proxy.front", "proxy.held",
     "proxy.job", "proxy.keeper", "proxy.live", "proxy.memory", "proxy.own_key", "proxy.relay", "proxy.scoring",
     "proxy.services", "proxy.stream", "proxy.whole", "proxy.wire",

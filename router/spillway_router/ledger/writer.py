@@ -115,8 +115,8 @@ class LedgerWriter:
         self._reason: str | None = None
         self._closed = False
         self._stopped: asyncio.Future[None] = self._loop.create_future()
-        self._thread = Thread(target=self._run, name="ledger-writer", daemon=True)
-        self._thread.start()
+        self._worker = Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._worker.start()
 
     @property
     def health(self) -> WriterHealth:
