@@ -164,14 +164,15 @@ class Alerts:
             self._lost(self._queue.get_nowait(), "the router stopped")
 
     async def _deliver_forever(self) -> None:
+        waiting = await self._queue.get()  # before the client: it reads all certificates, 0.8 MB
         # Proxies of the environment are left out: the receiver is the one in the configuration.
         async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=None) as client:  # noqa: S113
             while True:
-                waiting = await self._queue.get()
                 try:
                     await self._deliver(client, waiting)
                 finally:
                     self._queue.task_done()
+                waiting = await self._queue.get()
 
     async def _deliver(self, client: httpx.AsyncClient, waiting: _Message) -> None:
         """Until it was taken, refused for good, or tried often enough."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -70,7 +71,10 @@ class Watchers:
         watch, name = self._watch, place.backend.name
         metrics = engine_metrics(place.backend.provider)
         headers = {n.decode(): v.decode() for n, v in place.target.headers}
-        transport = httpx.AsyncHTTPTransport(uds=place.target.uds) if place.target.uds else None
+        # Plain HTTP gets a context without certificates: reading them all takes 20 ms and 0.8 MB per engine.
+        https = place.target.scheme == "https"
+        tls = ssl.create_default_context() if https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        transport = httpx.AsyncHTTPTransport(verify=tls, uds=place.target.uds, trust_env=False)
         root = "http://localhost" if place.target.uds else server_root(place.base_url)
         async with httpx.AsyncClient(headers=headers, transport=transport, trust_env=False) as client:
             prober = Prober(
