@@ -74,7 +74,7 @@ class Watchers:
         # Plain HTTP gets a context without certificates: reading them all takes 20 ms and 0.8 MB per engine.
         https = place.target.scheme == "https"
         tls = ssl.create_default_context() if https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        transport = httpx.AsyncHTTPTransport(verify=tls, uds=place.target.uds, trust_env=False)
+        transport = httpx.AsyncHTTPTransport(verify=tls, uds=place.target.uds or None, trust_env=False)
         root = "http://localhost" if place.target.uds else server_root(place.base_url)
         async with httpx.AsyncClient(headers=headers, transport=transport, trust_env=False) as client:
             prober = Prober(
