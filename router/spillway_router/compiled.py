@@ -58,6 +58,8 @@ def find(package: Path = PACKAGE) -> Compiled | str:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         return f"not compiled; {HOW}"
+    except ValueError:
+        return f"{FOLDER}/{MANIFEST} is not readable; {HOW}"
     if manifest["suffix"] != SUFFIX:
         return f"compiled for another Python ({manifest['suffix']}); {HOW}"
     for module, known in manifest["sources"].items():

@@ -47,6 +47,8 @@ def test_otherwise_the_reason_is_told(package: Path) -> None:
     assert "core/policy.py was changed" in str(find(package))
     (package / FOLDER / MANIFEST).write_text(json.dumps({"suffix": ".cpython-39.so", "sources": {}, "files": {}}))
     assert "for another Python (.cpython-39.so)" in str(find(package))
+    (package / FOLDER / MANIFEST).write_text("{")
+    assert "_compiled/manifest.json is not readable" in str(find(package))
     shutil.rmtree(package / FOLDER)
     assert str(find(package)).startswith("not compiled; `make install`")
 
