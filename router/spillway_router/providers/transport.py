@@ -114,11 +114,6 @@ class Pool:
         self._starts: dict[str, bytes] = {}
         """By path, of which a provider has a handful."""
 
-    @property
-    def in_use(self) -> int:
-        """Connections that carry a request now."""
-        return len(self._open) - len(self._idle)
-
     def head(self, path: str, length: int, extra: bytes = b"") -> bytes:
         """Request line and headers of a POST; `extra` is whole header lines, each with its CRLF."""
         start = self._starts.get(path)
