@@ -18,7 +18,7 @@ from tests.money.overshoot import Overshoot, overshoot_trials
 from tests.money.shards import side_by_side
 
 SEEDS = 200
-REQUESTS = 60_000
+REQUESTS = 80_000
 KILLS = 24
 CRASHES = 1000
 ROUTER_CRASHES = 10
