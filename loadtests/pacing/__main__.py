@@ -11,8 +11,8 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from .compare import LOADS, compare
-from .rules import RULES
+from loadtests.pacing.compare import LOADS, compare
+from loadtests.pacing.rules import RULES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

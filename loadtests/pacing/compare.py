@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .day import draw
-from .rules import RULES, Setting, optimum, plan_from
+from loadtests.pacing.day import draw
+from loadtests.pacing.rules import RULES, Setting, optimum, plan_from
 
 LOADS = (0.7, 1.0, 1.5)
 """Today's traffic against yesterday's."""

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from loadtests.pacing.day import Chance
 from spillway_router.core.pacing import Offer, Plan, plan_for, price_now, worth
-
-from .day import Chance
 
 REFRESH = 5 / 86_400
 """The price is computed again every 5 seconds of the day: a router that sees its spending late still has to hold."""

@@ -12,10 +12,9 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
+from loadtests.simulator.table import CONTENDERS, REFERENCE_LOADS, TTFT_SLO_S, Cell, Load, overflow_table
+from loadtests.simulator.trace import NAMES
 from spillway_router.core.backlog import Slo
-
-from .table import CONTENDERS, REFERENCE_LOADS, TTFT_SLO_S, Cell, Load, overflow_table
-from .trace import NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from .trace import Request
+from loadtests.simulator.trace import Request
 
 A100_LLAMA_8B_STEP_MS = (
     (1, 9.8),

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from loadtests.simulator.engine import EngineModel, Gauges, Iteration
+from loadtests.simulator.trace import Request
 from spillway_router.core.backlog import (
     Backlog,
     BacklogTuning,
@@ -20,9 +22,6 @@ from spillway_router.core.backlog import (
     predict,
 )
 from spillway_router.core.estimators import MarginLearner
-
-from .engine import EngineModel, Gauges, Iteration
-from .trace import Request
 
 
 class Policy(Protocol):

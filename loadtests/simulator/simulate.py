@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from loadtests.simulator.engine import Engine, EngineModel
+from loadtests.simulator.policies import Policy
+from loadtests.simulator.trace import Request
 from spillway_router.core.backlog import Slo
-
-from .engine import Engine, EngineModel
-from .policies import Policy
-from .trace import Request
 
 
 class Timing(Enum):

@@ -15,10 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from spillway_router.core.backlog import Slo
-
-from .engine import EngineModel
-from .policies import (
+from loadtests.simulator.engine import EngineModel
+from loadtests.simulator.policies import (
     AimdPolicy,
     AlwaysLocal,
     BacklogPolicy,
@@ -28,8 +26,9 @@ from .policies import (
     Policy,
     UtilisationPolicy,
 )
-from .simulate import Timing, simulate
-from .trace import load
+from loadtests.simulator.simulate import Timing, simulate
+from loadtests.simulator.trace import load
+from spillway_router.core.backlog import Slo
 
 TTFT_SLO_S = 1.0
 

@@ -12,8 +12,7 @@ from loadtests.bench.processes import Cores, stub_upstream
 from loadtests.bench.run import Load, Plan, measure
 from loadtests.bench.scenarios import BURST8, NS32, Scenario, chat_body
 from loadtests.bench.start import started
-
-from .faulty_system import FaultyRelay
+from tests.loadtests.faulty_system import FaultyRelay
 
 NO_CORES = Cores(None, None)
 

@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.tariff import NANO, Tariff, TariffError, price_many
-
-from .frozen import dataclass
 
 MICRO = 10**6
 _PS_PER_US = 10**6

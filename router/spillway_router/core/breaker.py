@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .frozen import dataclass
-from .model import OutcomeKind
+from spillway_router.core.frozen import dataclass
+from spillway_router.core.model import OutcomeKind
 
 
 @dataclass(frozen=True, slots=True)

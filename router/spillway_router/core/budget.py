@@ -23,7 +23,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal, get_args
 
-from .frozen import dataclass
+from spillway_router.core.frozen import dataclass
 
 Period = Literal["hour", "day", "month"]
 LineKey = tuple[str, Period]

@@ -18,7 +18,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .frozen import dataclass
+from spillway_router.core.frozen import dataclass
 
 FORMAT = "spillway-calibration/1"
 ANY = "*"

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from spillway_router.core.calibration import Calibration, Stage
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.scores import (
     LEAST,
     SILENT_SHARE,
@@ -35,8 +36,6 @@ from spillway_router.core.scores import (
 )
 from spillway_router.core.validators import FATAL, Rule, Source, broken_rules, fits
 from spillway_router.core.values import Value, is_required, json_start, required_pointers, scalars, tokens_by_value
-
-from .frozen import dataclass
 
 __all__ = ["Asked", "Calibration", "PrefixScore", "Token", "Verdict", "also_scored", "judge", "value_scores"]
 

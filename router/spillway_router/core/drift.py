@@ -28,7 +28,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .frozen import dataclass
+from spillway_router.core.frozen import dataclass
 
 ETA = 0.03
 CLOSED_AT = 0.97

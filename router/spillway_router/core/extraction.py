@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
-from .frozen import dataclass
-from .model import Attempt, PrivacyVerdict, Removed
+from spillway_router.core.frozen import dataclass
+from spillway_router.core.model import Attempt, PrivacyVerdict, Removed
 
 
 @dataclass(frozen=True, slots=True)

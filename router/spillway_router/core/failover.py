@@ -6,8 +6,8 @@ Retries and failovers after the first attempt draw tokens from one bucket: 20% o
 
 from __future__ import annotations
 
-from .frozen import dataclass
-from .model import Outcome
+from spillway_router.core.frozen import dataclass
+from spillway_router.core.model import Outcome
 
 MAX_ATTEMPTS = 3
 TRY_NEXT = frozenset({"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"})

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from typing import Literal
 
-from .frozen import dataclass
+from spillway_router.core.frozen import dataclass
 
 Method = Literal["linear", "weekdays"]
 

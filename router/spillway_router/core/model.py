@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Literal
 
-from .backlog import BacklogView, EngineRates
-from .budget import LineKey
-from .frozen import dataclass
-from .ladder import Ladder
-from .tariff import STANDARD, Tariff, Usage
+from spillway_router.core.backlog import BacklogView, EngineRates
+from spillway_router.core.budget import LineKey
+from spillway_router.core.frozen import dataclass
+from spillway_router.core.ladder import Ladder
+from spillway_router.core.tariff import STANDARD, Tariff, Usage
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]

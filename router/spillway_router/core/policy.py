@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from . import filters
-from .backlog import Slo, overflow_reasons, predict
-from .frozen import dataclass
-from .model import (
+from spillway_router.core import filters
+from spillway_router.core.backlog import Slo, overflow_reasons, predict
+from spillway_router.core.frozen import dataclass
+from spillway_router.core.model import (
     NO_PREFERENCES,
     Backend,
     BackendSignals,
@@ -39,7 +39,7 @@ from .model import (
     Signals,
     Sort,
 )
-from .scorers import SCORERS
+from spillway_router.core.scorers import SCORERS
 
 UNKNOWN = BackendSignals(health="down", health_reason="nothing is known of it yet")
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .frozen import dataclass
+from spillway_router.core.frozen import dataclass
 
 FORCED = -9999.0
 """What engines report for tokens that a grammar masked; nothing at or below it is a log-probability."""

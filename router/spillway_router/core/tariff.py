@@ -22,7 +22,7 @@ from dataclasses import field
 from datetime import date
 from decimal import Decimal, InvalidOperation
 
-from .frozen import dataclass
+from spillway_router.core.frozen import dataclass
 
 NANO = 10**9
 """Nano-dollars in one US dollar."""

@@ -18,9 +18,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.values import Value
-
-from .frozen import dataclass
 
 FATAL = frozenset({"empty", "json", "schema", "rule"})
 """Flaws with which an answer is wrong whatever its tokens say."""

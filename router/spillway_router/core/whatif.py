@@ -20,9 +20,8 @@ from fractions import Fraction
 from typing import Literal
 
 from spillway_router.core.attribution import BreakEven, GpuRental, TrafficShape, break_even
+from spillway_router.core.frozen import dataclass
 from spillway_router.core.tariff import NANO, Tariff, TariffError, Usage, price
-
-from .frozen import dataclass
 
 HOURS_PER_MONTH = 730
 DAYS_PER_MONTH = Fraction(365, 12)

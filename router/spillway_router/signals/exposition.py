@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from spillway_router.core.backlog import EngineLoad
 from spillway_router.core.frozen import dataclass
-
-from .engines import EngineMetrics, Names
+from spillway_router.signals.engines import EngineMetrics, Names
 
 _LABELS = r'\{((?:[^"}\n]|"(?:[^"\\\n]|\\.)*")*)\}'
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"')

@@ -27,8 +27,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from spillway_router.core.frozen import dataclass
-
-from .exposition import EngineSample
+from spillway_router.signals.exposition import EngineSample
 
 Condition = Literal["starting", "up", "hung", "down"]
 Answer = Literal[

@@ -19,8 +19,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
 from spillway_router.core.frozen import dataclass
-
-from .gpu import GpuReading, GpuTelemetry, throttle_tokens
+from spillway_router.signals.gpu import GpuReading, GpuTelemetry, throttle_tokens
 
 T = TypeVar("T")
 

@@ -14,12 +14,11 @@ from collections.abc import Callable
 import httpx
 
 from spillway_router.core.frozen import dataclass
+from spillway_router.signals.engines import EngineMetrics
+from spillway_router.signals.exposition import EngineSample
+from spillway_router.signals.liveness import Answer, LivenessRules, LivenessState, Observation, Verdict, observe
+from spillway_router.signals.scraper import Clock
 from spillway_router.tasks import end
-
-from .engines import EngineMetrics
-from .exposition import EngineSample
-from .liveness import Answer, LivenessRules, LivenessState, Observation, Verdict, observe
-from .scraper import Clock
 
 _SMALL_BYTES = 65_536
 """A body shorter than this is read, so that the connection can be used again; others are left and it is closed."""

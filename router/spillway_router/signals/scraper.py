@@ -15,9 +15,8 @@ from collections.abc import Callable
 import httpx
 
 from spillway_router.core.frozen import dataclass
-
-from .engines import EngineMetrics
-from .exposition import EngineSample, ExpositionReader
+from spillway_router.signals.engines import EngineMetrics
+from spillway_router.signals.exposition import EngineSample, ExpositionReader
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
