@@ -35,7 +35,7 @@ MODULES = (
     "core.attribution", "core.backlog", "core.breaker", "core.calibration", "core.confidence", "core.estimators",
     "core.filters", "core.model", "core.policy", "core.scores", "core.tariff", "core.ticket", "core.values",
     "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.keys", "ledger.writer",
-    "providers.base", "providers.connection", "providers.logprobs", "providers.openai_compatible", "providers.outbox",
+    "providers.base", "providers.connection", "providers.logprobs", "providers.openai_compatible", "aio.outbox",
     "providers.sse", "providers.streams", "providers.transport", "providers.vllm",
     "proxy.attempt", "proxy.auth", "proxy.client", "proxy.exchange", "proxy.facts", "proxy.front", "proxy.held",
     "proxy.job", "proxy.keeper", "proxy.live", "proxy.memory", "proxy.own_key", "proxy.relay", "proxy.scoring",

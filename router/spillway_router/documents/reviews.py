@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from spillway_router.aio.tasks import end
 from spillway_router.core.validators import fits
 from spillway_router.documents.cascade import Extraction, Order
 from spillway_router.documents.drafts import agreement
@@ -28,7 +29,6 @@ from spillway_router.ledger.reviews import (
     ReviewState,
     ReviewTable,
 )
-from spillway_router.tasks import end
 
 log = logging.getLogger("spillway")
 

@@ -10,6 +10,7 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.extraction import DocumentExchange
 from spillway_router.core.model import Caller, Refusal
 from spillway_router.core.tariff import usd
@@ -19,7 +20,6 @@ from spillway_router.documents.orders import read_order
 from spillway_router.documents.repeats import HEADER, MOST_KEY, KeyTakenError
 from spillway_router.documents.review_routes import add_review_routes
 from spillway_router.documents.reviews import Queued, Waiting
-from spillway_router.tasks import unless_gone
 
 EXTRACTORS = frozenset({"inference", "admin"})
 

@@ -10,12 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from spillway_router.aio.tasks import end
 from spillway_router.core.tariff import usd
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger, LedgerError
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.orphans import BEAT_S, close_orphans
-from spillway_router.tasks import end
 
 log = logging.getLogger("spillway")
 

@@ -8,7 +8,7 @@ from typing import cast
 
 import httptools
 
-from spillway_router.providers.outbox import Outbox
+from spillway_router.aio.outbox import Outbox
 
 HIGH_WATER = 64 * 1024
 TAKE_BYTES = 32 * 1024

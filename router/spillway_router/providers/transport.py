@@ -21,6 +21,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 
+from spillway_router.aio.outbox import Outbox
 from spillway_router.core.frozen import dataclass
 from spillway_router.providers.base import Reply, Target
 from spillway_router.providers.connection import (
@@ -30,7 +31,6 @@ from spillway_router.providers.connection import (
     PoolFullError,
     UnansweredError,
 )
-from spillway_router.providers.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from spillway_router.aio.tasks import end
 from spillway_router.core import drift
 from spillway_router.core.agreement import agree
 from spillway_router.core.extraction import Compared, LocalRead
@@ -41,7 +42,6 @@ from spillway_router.proxy.case import Case, Scored
 from spillway_router.proxy.gates import Gate, GateState, Kind
 from spillway_router.proxy.live import Live
 from spillway_router.proxy.outcomes import transport_outcome
-from spillway_router.tasks import end
 
 if TYPE_CHECKING:
     from spillway_router.proxy.services import Services

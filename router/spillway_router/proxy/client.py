@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
+from spillway_router.aio.outbox import Outbox
 from spillway_router.core.extraction import Judged
 from spillway_router.core.model import Endpoint, Refusal
-from spillway_router.providers.outbox import Outbox
 from spillway_router.proxy.replies import SSE, STATUS_LINES, Lines, error_event, refusal_reply
 
 _CLOSE = b"connection: close\r\n"

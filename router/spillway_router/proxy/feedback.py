@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request
 
+from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Caller, Refusal, RequestRecord
 from spillway_router.ledger.base import LedgerError
@@ -21,7 +22,6 @@ from spillway_router.proxy.exchange import INFERENCE_ROLES, Admitted, serve
 from spillway_router.proxy.keeper import Keeper
 from spillway_router.proxy.rating import FIELDS, RatingError, stars
 from spillway_router.proxy.services import Services
-from spillway_router.tasks import unless_gone
 
 _FIELDS = FIELDS | {"request_id", "reason", "retry"}
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
 
+from spillway_router.aio.outbox import Outbox
 from spillway_router.core.extraction import Judge, Judged
 from spillway_router.core.model import Endpoint
-from spillway_router.providers.outbox import Outbox
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.replies import Lines
 

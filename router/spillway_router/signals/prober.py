@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import httpx
 
+from spillway_router.aio.tasks import end
 from spillway_router.core.frozen import dataclass
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.liveness import Answer, LivenessRules, LivenessState, Observation, Verdict, observe
 from spillway_router.signals.scraper import Clock
-from spillway_router.tasks import end
 
 _SMALL_BYTES = 65_536
 """A body shorter than this is read, so that the connection can be used again; others are left and it is closed."""
