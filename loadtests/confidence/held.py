@@ -13,8 +13,8 @@ from loadtests.confidence.dataset import FRESH, Answer, answers, asked, labelled
 from loadtests.confidence.trials import Floats, Pool
 from spillway_router.calibration.build import Built, Promise, build
 from spillway_router.calibration.labelled import Labelled
-from spillway_router.core.calibration import Calibration, Key
-from spillway_router.core.confidence import Token, judge
+from spillway_router.core.confidence.calibration import Calibration, Key
+from spillway_router.core.confidence.judge import Token, judge
 
 ALPHA, DELTA = 0.05, 0.1
 SHARPENED = 0.4

@@ -28,7 +28,7 @@ from loadtests.confidence.collect import ATTEMPTS, CONNECTIONS, CollectError
 from loadtests.confidence.dataset import Answer, answers, labelled
 from spillway_router.calibration.fit import FitError, fit, table
 from spillway_router.calibration.measures import auroc, interval, resamples
-from spillway_router.core.self_check import LEAST_MASS, QUESTIONS, SelfCheck, SelfCheckKind, masses, stated
+from spillway_router.core.confidence.self_check import LEAST_MASS, QUESTIONS, SelfCheck, SelfCheckKind, masses, stated
 from spillway_router.providers.logprobs import answer_text, first_alternatives
 from spillway_router.proxy.self_check import question_body
 from spillway_server.demo_model.documents import prompt

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spillway_router.calibration.certify import Certified
-from spillway_router.core import drift
+from spillway_router.core.confidence import drift
 
 Floats = NDArray[np.float64]
 BEFORE, AFTER, LOOKED_AT = 1000, 2000, 1000

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from spillway_router.core.calibration import ANY, Fingerprint
+from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.settings_part import Part
 
 

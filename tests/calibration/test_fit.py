@@ -19,7 +19,7 @@ from spillway_router.calibration.fingerprint import FingerprintError, fingerprin
 from spillway_router.calibration.fit import AVERAGE, FitError, averaged, boosted, fit, logistic, table
 from spillway_router.calibration.labelled import LabelError, Labelled, in_share, read
 from spillway_router.calibration.measures import auroc, ece
-from spillway_router.core.calibration import Calibration, Curve, Key
+from spillway_router.core.confidence.calibration import Calibration, Curve, Key
 
 SPILLWAY = Path(sys.executable).with_name("spillway")
 

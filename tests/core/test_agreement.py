@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spillway_router.core.agreement import agree, words_in_common
+from spillway_router.core.confidence.agreement import agree, words_in_common
 
 
 @pytest.mark.parametrize(

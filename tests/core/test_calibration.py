@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spillway_router.core.calibration import Calibration, CalibrationError, Curve, Key
+from spillway_router.core.confidence.calibration import Calibration, CalibrationError, Curve, Key
 
 TREE = {"feature": [0, -1, -1], "cut": [0.5, 0, 0], "left": [1, 0, 0], "right": [2, 0, 0], "value": [0, -1.0, 2.0]}
 STAGE: dict[str, Any] = {

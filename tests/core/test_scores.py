@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.scores import (
+from spillway_router.core.confidence.scores import (
     FORCED,
     WINDOW,
     Token,

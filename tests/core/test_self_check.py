@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from spillway_router.core.calibration import Calibration, Certificate, Curve, Key, Stage
-from spillway_router.core.confidence import Verdict, also_scored
-from spillway_router.core.self_check import SelfCheck, masses, p_true, stated, wanted
+from spillway_router.core.confidence.calibration import Calibration, Certificate, Curve, Key, Stage
+from spillway_router.core.confidence.judge import Verdict, also_scored
+from spillway_router.core.confidence.self_check import SelfCheck, masses, p_true, stated, wanted
 
 WORDS = ("True", "False")
 RULE = SelfCheck("p_true", 0.1, 0.5, "?", WORDS)

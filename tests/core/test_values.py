@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.scores import Token
-from spillway_router.core.validators import Rule, Source, broken_rules, fits
-from spillway_router.core.values import Value, is_required, required_pointers, scalars, tokens_by_value
+from spillway_router.core.confidence.json_values import Value, is_required, required_pointers, scalars, tokens_by_value
+from spillway_router.core.confidence.scores import Token
+from spillway_router.core.confidence.validators import Rule, Source, broken_rules, fits
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-999, 999) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

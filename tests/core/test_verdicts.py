@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from spillway_router.core.confidence import Asked, PrefixScore, Token, judge
-from spillway_router.core.scores import FORCED, token_scores
-from spillway_router.core.validators import Rule
+from spillway_router.core.confidence.judge import Asked, PrefixScore, Token, judge
+from spillway_router.core.confidence.scores import FORCED, token_scores
+from spillway_router.core.confidence.validators import Rule
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "string"}}, "required": ["a"]}
 

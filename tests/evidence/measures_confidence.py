@@ -18,7 +18,7 @@ from loadtests.confidence.trials import Control, Floats, Pool
 from spillway_router.calibration.certify import certify, naive
 from spillway_router.calibration.labelled import PREFIXES
 from spillway_router.calibration.measures import auroc, brier, ece, interval, resamples, summary
-from spillway_router.core import drift
+from spillway_router.core.confidence import drift
 from spillway_server.demo_model.documents import NOISES
 from tests.evidence.results import Measurement
 

@@ -10,7 +10,7 @@ from loadtests.confidence.held import ALPHA, Held, held
 from loadtests.confidence.trials import Pool
 
 from spillway_router.calibration.certify import naive
-from spillway_router.core.calibration import Calibration
+from spillway_router.core.confidence.calibration import Calibration
 from tests.evidence import measures_confidence as measures
 from tests.evidence.promises import load_promises
 from tests.evidence.results import Circumstances, Measurement, judge

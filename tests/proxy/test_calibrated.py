@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from spillway_router.assembly import assembled
 from spillway_router.cli import app
 from spillway_router.config import ConfigError, Loaded, parse, read
-from spillway_router.core.calibration import Calibration
+from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.settings import Settings
 from spillway_router.settings_confidence import FingerprintPart
 from spillway_router.testing import Answer, FaultUpstream

@@ -18,7 +18,7 @@ from tests.proxy.test_disconnect import asking
 
 from spillway_router.assembly import assembled
 from spillway_router.config import Loaded, parse
-from spillway_router.core.self_check import QUESTIONS
+from spillway_router.core.confidence.self_check import QUESTIONS
 from spillway_router.testing import Answer, FaultUpstream
 
 WITH_P_TRUE = {**STAGE, "features": ["min", "p_true"], "fill": [-1.0, 0.5], "centre": [0.0, 0.5], "scale": [1.0, 1.0]}

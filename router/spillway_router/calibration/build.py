@@ -20,7 +20,7 @@ from spillway_router.calibration.certify import Certified, certify, labels_neede
 from spillway_router.calibration.curves import bagged
 from spillway_router.calibration.fit import CANDIDATES, FitError, Fitted, confidences, fit, table
 from spillway_router.calibration.labelled import Labelled, in_share
-from spillway_router.core.calibration import FORMAT, Calibration, Key, Stage
+from spillway_router.core.confidence.calibration import FORMAT, Calibration, Key, Stage
 
 FIT_SHARE = 0.6
 SALT = "fit"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
-from spillway_router.core.calibration import Curve
+from spillway_router.core.confidence.calibration import Curve
 
 Floats = NDArray[np.float64]
 RISE = 5e-4

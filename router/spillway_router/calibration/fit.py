@@ -1,4 +1,4 @@
-"""Fits scores -> P(right) and puts it into the shape that the router applies (core/calibration.py: Stage).
+"""Fits scores -> P(right) and puts it into the shape that the router applies (core/confidence/calibration.py: Stage).
 
 Candidates: logistic regression over all scores, a small gradient boosting of shallow trees, and the mean of both
 log-odds. Settings are chosen by an inner cross-validation within every outer fold, and the candidate by the outer
@@ -26,8 +26,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from spillway_router.calibration.curves import bagged
-from spillway_router.core.calibration import Curve, Stage, Tree
-from spillway_router.core.self_check import QUESTIONS
+from spillway_router.core.confidence.calibration import Curve, Stage, Tree
+from spillway_router.core.confidence.self_check import QUESTIONS
 
 Floats = NDArray[np.float64]
 OUTER, INNER = 5, 3

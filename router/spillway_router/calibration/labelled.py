@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spillway_router.core.confidence import Asked, PrefixScore, Token, judge, value_scores
-from spillway_router.core.self_check import QUESTIONS
+from spillway_router.core.confidence.judge import Asked, PrefixScore, Token, judge, value_scores
+from spillway_router.core.confidence.self_check import QUESTIONS
 
 PREFIXES = (1, 4, 16, 64)
 BUCKETS = 2**32
@@ -83,7 +83,7 @@ def _row(data: Mapping[str, Any], number: int) -> Labelled | None:
 
 
 def asked_scores(data: Mapping[str, Any]) -> dict[str, float]:
-    """Scores of a second look (core/self_check.py). Raises ValueError for others, and beyond [0, 1]."""
+    """Scores of a second look (core/confidence/self_check.py). Raises ValueError for others, and beyond [0, 1]."""
     found = _finite(data.get("self_check") or {})
     for name, score in found.items():
         if name not in QUESTIONS or not 0.0 <= score <= 1.0:

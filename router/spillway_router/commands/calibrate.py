@@ -53,7 +53,7 @@ def calibrate(
     except ImportError as error:
         fail(NEEDS.format(error=error))
     from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
-    from spillway_router.core.calibration import ANY, Key
+    from spillway_router.core.confidence.calibration import ANY, Key
 
     rows = _read(labelled)
     try:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from spillway_router.core.calibration import Calibration
+from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.extraction import Compared, DocumentExchange, Judged, LocalRead, StepAsked, StepReply
 from spillway_router.documents.drafts import Draft, Reading, compared, of_model, of_parser
 from spillway_router.documents.parsers import Parsed, best, parse

@@ -1,6 +1,6 @@
 """What one step read in a document: values, where they stand, and how sure they are. Pure.
 
-A model's answer is judged by core/confidence.py, from its tokens. A model that sends no log-probabilities is trusted as
+A model's answer is judged by core/confidence/judge.py, from its tokens. A model that sends no log-probabilities is trusted as
 far as `Reading.plain` says where a number stands in the document, and `DOUBT` where it doesn't; a value that an earlier
 step read alike is surer, as if both had to be wrong independently: 1 - (1 - a)(1 - b). That rule is a stated guess and
 no calibrated probability; `calibrated` tells them apart.
@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spillway_router.core.agreement import same
-from spillway_router.core.calibration import ANY, Calibration
-from spillway_router.core.confidence import Asked, judge
+from spillway_router.core.confidence.agreement import same
+from spillway_router.core.confidence.calibration import ANY, Calibration
+from spillway_router.core.confidence.json_values import is_required, required_pointers
+from spillway_router.core.confidence.judge import Asked, judge
+from spillway_router.core.confidence.validators import FATAL, Source, fits
 from spillway_router.core.extraction import Compared
-from spillway_router.core.validators import FATAL, Source, fits
-from spillway_router.core.values import is_required, required_pointers
 from spillway_router.documents.highlight import Place, places, pointers
 from spillway_router.documents.parsers import Parsed
 from spillway_router.documents.schemas import Schema
@@ -138,7 +138,7 @@ def compared(draft: Draft, better: Draft) -> Compared:
 
 def agreement(was: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
     """Values by JSON pointer, as read and as they are: which were right. Texts may differ in white space at their ends,
-    as in core/agreement.py."""
+    as in core/confidence/agreement.py."""
     fields = {pointer: pointer in was and same(was[pointer], value) for pointer, value in now.items()}
     return Compared(all(fields.values()) and was.keys() == now.keys(), fields)
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from spillway_router.aio.tasks import end
-from spillway_router.core.validators import fits
+from spillway_router.core.confidence.validators import fits
 from spillway_router.documents.cascade import Extraction, Order
 from spillway_router.documents.drafts import agreement
 from spillway_router.documents.highlight import Place, places, pointers, segments

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spillway_router.core.confidence import Token
-from spillway_router.core.scores import FORCED
+from spillway_router.core.confidence.judge import Token
+from spillway_router.core.confidence.scores import FORCED
 
 _NOT_A_NUMBER = float("nan")
 

@@ -2,7 +2,7 @@
 
 What was drawn waits in a bounded queue (full: the draw is dropped and counted) for one worker, behind the client's back
 and after its answer. The stronger model is paid from the budget as an attempt of its own, with the decision `audit`;
-its answer is compared (core/agreement.py; documents compare field by field), thrown away, and moves the threshold
+its answer is compared (core/confidence/agreement.py; documents compare field by field), thrown away, and moves the threshold
 (gates.py). Nothing private, nothing pinned and nothing that asks for local only is ever audited, as the same filters
 decide as for an escalation. What an audit found of an answer that was judged whole is kept as a label, for `spillway
 calibrate`.
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from spillway_router.aio.tasks import end
-from spillway_router.core import drift
-from spillway_router.core.agreement import agree
+from spillway_router.core.confidence import drift
+from spillway_router.core.confidence.agreement import agree
 from spillway_router.core.extraction import Compared, LocalRead
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Candidate, Outcome

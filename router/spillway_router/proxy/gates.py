@@ -1,4 +1,4 @@
-"""The thresholds from which on local answers are kept, as audits move them (core/drift.py): one gate per threshold.
+"""The thresholds from which on local answers are kept, as audits move them (core/confidence/drift.py): one gate per threshold.
 
 Chat keeps answers from `confidence.threshold` on, documents from `documents.thresholds.local` on. What audits find of
 the one says nothing of the other, so each has a controller of its own. A new threshold or certificate begins anew.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from spillway_router.core import drift
-from spillway_router.core.calibration import Calibration, Certificate
+from spillway_router.core.confidence import drift
+from spillway_router.core.confidence.calibration import Calibration, Certificate
 from spillway_router.core.frozen import dataclass
 from spillway_router.proxy.live import Live
 

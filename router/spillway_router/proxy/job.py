@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.calibration import ANY, Calibration
-from spillway_router.core.confidence import Verdict
+from spillway_router.core.confidence.calibration import ANY, Calibration
+from spillway_router.core.confidence.judge import Verdict
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.limiter import exhausted_for_s
 from spillway_router.core.model import Attempt, Candidate, Decision, Outcome, Refusal, RequestFacts, RequestRecord

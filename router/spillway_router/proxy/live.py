@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 
-from spillway_router.core.calibration import Calibration
+from spillway_router.core.confidence.calibration import Calibration
+from spillway_router.core.confidence.self_check import SelfCheck
+from spillway_router.core.confidence.validators import Rule
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend
 from spillway_router.core.policy import Policy
-from spillway_router.core.self_check import SelfCheck
-from spillway_router.core.validators import Rule
 from spillway_router.providers.base import Provider
 from spillway_router.providers.transport import Pool
 from spillway_router.proxy.auth import Auth

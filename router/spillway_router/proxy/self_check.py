@@ -1,4 +1,4 @@
-"""Asks the engine about its own answer, where confidence leaves it open (core/self_check.py). Off by default.
+"""Asks the engine about its own answer, where confidence leaves it open (core/confidence/self_check.py). Off by default.
 
 Only whole answers that the client has not seen, and only those that a better answer could replace. It goes to the
 backend that answered and nowhere else, so that nothing leaves which has not left; its prompt is the request with answer
@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.confidence import Verdict, also_scored
+from spillway_router.core.confidence.judge import Verdict, also_scored
+from spillway_router.core.confidence.self_check import SHORTEST_S, SelfCheck, p_true, stated, wanted
 from spillway_router.core.model import Outcome
-from spillway_router.core.self_check import SHORTEST_S, SelfCheck, p_true, stated, wanted
 from spillway_router.ledger.holds import HoldRefused, Why
 from spillway_router.providers.connection import TransportError
 from spillway_router.providers.logprobs import answer_text, first_alternatives

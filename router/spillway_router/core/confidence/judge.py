@@ -21,9 +21,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from spillway_router.core.calibration import Calibration, Stage
-from spillway_router.core.frozen import dataclass
-from spillway_router.core.scores import (
+from spillway_router.core.confidence.calibration import Calibration, Stage
+from spillway_router.core.confidence.json_values import (
+    Value,
+    is_required,
+    json_start,
+    required_pointers,
+    scalars,
+    tokens_by_value,
+)
+from spillway_router.core.confidence.scores import (
     LEAST,
     SILENT_SHARE,
     WINDOW,
@@ -34,8 +41,8 @@ from spillway_router.core.scores import (
     token_scores,
     with_alternatives,
 )
-from spillway_router.core.validators import FATAL, Rule, Source, broken_rules, fits
-from spillway_router.core.values import Value, is_required, json_start, required_pointers, scalars, tokens_by_value
+from spillway_router.core.confidence.validators import FATAL, Rule, Source, broken_rules, fits
+from spillway_router.core.frozen import dataclass
 
 __all__ = ["Asked", "Calibration", "PrefixScore", "Token", "Verdict", "also_scored", "judge", "value_scores"]
 

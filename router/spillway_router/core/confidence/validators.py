@@ -18,8 +18,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spillway_router.core.confidence.json_values import Value
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.values import Value
 
 FATAL = frozenset({"empty", "json", "schema", "rule"})
 """Flaws with which an answer is wrong whatever its tokens say."""

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from spillway_router.core.confidence import Verdict
-from spillway_router.core.scores import FORCED
-from spillway_router.core.validators import FATAL
+from spillway_router.core.confidence.judge import Verdict
+from spillway_router.core.confidence.scores import FORCED
+from spillway_router.core.confidence.validators import FATAL
 
 SelfCheckKind = Literal["p_true", "stated"]
 QUESTIONS: dict[SelfCheckKind, str] = {

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spillway_router.core.confidence.scores import Token
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.scores import Token
 
 DEEPEST = 32
 _SPACE = re.compile(r"[ \t\r\n]*")
