@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from loadtests.pacing.day import Chance
-from spillway_router.core.pacing import Offer, Plan, plan_for, price_now, worth
+from spillway_router.core.money.pacing import Offer, Plan, plan_for, price_now, worth
 
 REFRESH = 5 / 86_400
 """The price is computed again every 5 seconds of the day: a router that sees its spending late still has to hold."""
@@ -34,7 +34,7 @@ def plan_from(yesterday: Sequence[Chance], budget_usd: float) -> Plan:
 
 
 def plan_tracking(setting: Setting, today: Sequence[Chance]) -> float:
-    """core/pacing.py: the price follows the distance from the plan."""
+    """core/money/pacing.py: the price follows the distance from the plan."""
     return _spend(setting, today, lambda when, spent: price_now(setting.plan, spent, when))
 
 

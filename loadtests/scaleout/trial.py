@@ -30,8 +30,8 @@ from loadtests.scaleout.affinity import Held, Moved, Turn
 from loadtests.scaleout.flow import Fate, document, flow
 from loadtests.scaleout.sessions import Plan, counted, hold
 from loadtests.scaleout.sites import Engine, Router, Starter
-from spillway_router.core.budget import period_start
-from spillway_router.core.tariff import NANO
+from spillway_router.core.money.budget import period_start
+from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.url import open_ledger
 
 READY_S = 60.0

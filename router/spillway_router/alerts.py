@@ -29,8 +29,8 @@ from typing import Literal
 
 import httpx
 
-from spillway_router.core.budget import BudgetAlert
-from spillway_router.core.tariff import usd
+from spillway_router.core.money.budget import BudgetAlert
+from spillway_router.core.money.tariff import usd
 
 log = logging.getLogger("spillway.alerts")
 

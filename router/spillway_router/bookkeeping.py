@@ -12,9 +12,9 @@ from typing import Any
 
 from spillway_router.assembly import Assembly
 from spillway_router.config import Loaded
-from spillway_router.core.attribution import GpuRental, WorkCoefficients
-from spillway_router.core.gpus import coefficients_of, sheet_of
-from spillway_router.core.tariff import NANO, Tariff
+from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
+from spillway_router.core.money.gpu_sheets import coefficients_of, sheet_of
+from spillway_router.core.money.tariff import NANO, Tariff
 from spillway_router.ledger.base import Ledger, LedgerError
 from spillway_router.ledger.rental_keeper import RentalKeeper, RentalTerms
 from spillway_router.ledger.report_json import report_values

@@ -24,7 +24,7 @@ from spillway_router.background import Background, Service
 from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config import ConfigError, Loaded
 from spillway_router.core.confidence.drift import Drift
-from spillway_router.core.tariff import NANO
+from spillway_router.core.money.tariff import NANO
 from spillway_router.days import Days, utc_day
 from spillway_router.document_rules import document_rules, queue_rules
 from spillway_router.documents.desk import Desk as DocumentDesk

@@ -17,8 +17,8 @@ from pydantic import (
     field_validator,
 )
 
-from spillway_router.core.budget import BudgetError, BudgetLine, check_scope
-from spillway_router.core.tariff import NANO, Rates, Step, Tariff, service_of
+from spillway_router.core.money.budget import BudgetError, BudgetLine, check_scope
+from spillway_router.core.money.tariff import NANO, Rates, Step, Tariff, service_of
 from spillway_router.settings_confidence import ConfidencePart, FingerprintPart
 from spillway_router.settings_part import Part as _Part
 

@@ -18,8 +18,8 @@ from spillway_router.core.model import (
     RequestFacts,
     Signals,
 )
+from spillway_router.core.money.tariff import Tariff
 from spillway_router.core.policy import ConfidenceRule, Policy
-from spillway_router.core.tariff import Tariff
 
 NOW = 1000.0
 ALL: frozenset[Endpoint] = frozenset({"chat", "completions", "embeddings", "responses", "messages"})

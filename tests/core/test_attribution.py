@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.attribution import (
+from spillway_router.core.money.attribution import (
     GpuRental,
     TrafficShape,
     WorkCoefficients,
@@ -19,7 +19,7 @@ from spillway_router.core.attribution import (
     work_share_us,
     work_sum_us,
 )
-from spillway_router.core.tariff import Tariff, TariffError
+from spillway_router.core.money.tariff import Tariff, TariffError
 
 
 @given(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from spillway_router.core.budget import (
+from spillway_router.core.money.budget import (
     BudgetError,
     BudgetLine,
     BudgetState,

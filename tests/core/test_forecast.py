@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.forecast import SoFar, forecast, month_of
+from spillway_router.core.money.forecast import SoFar, forecast, month_of
 
 
 def ms(day: date, hour: float = 0) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.pacing import (
+from spillway_router.core.money.pacing import (
     UNIFORM,
     Curve,
     Offer,

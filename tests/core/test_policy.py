@@ -38,8 +38,8 @@ from spillway_router.core.model import (
     RequestFacts,
     Signals,
 )
+from spillway_router.core.money.tariff import upper_bound
 from spillway_router.core.policy import UNKNOWN, Policy, decide, decide_escalation, decide_own_key
-from spillway_router.core.tariff import upper_bound
 
 PRIVATE = PrivacyVerdict(False, ("header",))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.tariff import (
+from spillway_router.core.money.tariff import (
     NANO,
     Rates,
     Step,

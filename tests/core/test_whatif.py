@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.attribution import WorkCoefficients, break_even_utilisation, work_share_us
-from spillway_router.core.gpus import SHEETS, coefficients_of, sheet_of
-from spillway_router.core.tariff import NANO, Tariff, TariffError, Usage, price
-from spillway_router.core.whatif import Assumptions, Choice, Offer, Shape, plan
+from spillway_router.core.money.attribution import WorkCoefficients, break_even_utilisation, work_share_us
+from spillway_router.core.money.gpu_sheets import SHEETS, coefficients_of, sheet_of
+from spillway_router.core.money.tariff import NANO, Tariff, TariffError, Usage, price
+from spillway_router.core.money.whatif import Assumptions, Choice, Offer, Shape, plan
 
 SHAPE = Shape(1000, 200)
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"))  # 270,000 nano-dollars a document

@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 from spillway_router import config
 from spillway_router.cli import app
-from spillway_router.core.tariff import usd
+from spillway_router.core.money.tariff import usd
 from spillway_router.settings import Settings
 from spillway_server.demo_model.documents import Document, exact, prompt
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from spillway_router import config
 from spillway_router.cli import app
-from spillway_router.core.tariff import nano_from_usd
+from spillway_router.core.money.tariff import nano_from_usd
 from spillway_router.litellm_import import convert
 
 EXCERPT = ROOT / "tests" / "providers" / "prices" / "litellm_excerpt.json"

@@ -10,8 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 from random import Random
 
-from spillway_router.core.attribution import GpuRental, WorkCoefficients
-from spillway_router.core.tariff import Tariff
+from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
+from spillway_router.core.money.tariff import Tariff
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.report_model import Report
 from spillway_router.ledger.report_range import GROUP_KEYS, GroupKey, ReportRange, one_day

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from spillway_router.core.budget import BudgetError
+from spillway_router.core.money.budget import BudgetError
 from spillway_router.ledger.base import (
     Balance,
     Cap,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 from tests.ledger.contract import T0, entry
 
-from spillway_router.core.budget import Period, period_start
+from spillway_router.core.money.budget import Period, period_start
 from spillway_router.ledger.base import Cap, CapReached, Ledger, Write
 from spillway_router.ledger.orphans import unknown_charge
 from spillway_router.ledger.posting import balance_keys

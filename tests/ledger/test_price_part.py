@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from spillway_router.core.tariff import Tariff
+from spillway_router.core.money.tariff import Tariff
 from spillway_router.settings import PricePart, StepPart
 
 TOLD_BY_US = {"source"}

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 from tests.ledger.books import Bill, keep
 
-from spillway_router.core.attribution import GpuRental, WorkCoefficients
-from spillway_router.core.tariff import Tariff, nano_from_usd, usd
+from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
+from spillway_router.core.money.tariff import Tariff, nano_from_usd, usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.closing import idle_id, is_closed
 from spillway_router.ledger.entries import Entry

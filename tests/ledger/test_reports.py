@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from spillway_router.core.attribution import GpuRental, WorkCoefficients
-from spillway_router.core.tariff import NANO, Tariff, Usage, price
+from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
+from spillway_router.core.money.tariff import NANO, Tariff, Usage, price
 from spillway_router.ledger.base import RentalRecord
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.report_json import report_json

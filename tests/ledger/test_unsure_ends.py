@@ -11,8 +11,8 @@ from tests.core.scenes import GROQ
 from tests.ledger.contract import T0, entry
 from tests.ledger.test_accounts import CHEAP, DAY_MS, NOON, Desk, Disk, at_a_desk
 
-from spillway_router.core.budget import BudgetLine
-from spillway_router.core.tariff import Usage
+from spillway_router.core.money.budget import BudgetLine
+from spillway_router.core.money.tariff import Usage
 from spillway_router.ledger.base import Balance, LedgerUnavailableError, Write, WriteResult
 from spillway_router.ledger.holds import Ended, Hold, HoldRefused
 from spillway_router.ledger.reconcile import Bill, reconcile

@@ -10,7 +10,7 @@ from loadtests.pacing.rules import RULES, Setting, optimum, plan_from
 from tests.evidence.measures_pacing import IDS, pacing
 from tests.evidence.promises import load_promises
 
-from spillway_router.core.pacing import Plan
+from spillway_router.core.money.pacing import Plan
 
 PROMISE = load_promises()[IDS[0]]
 

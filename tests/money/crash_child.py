@@ -13,9 +13,9 @@ import time
 from itertools import count
 from multiprocessing.connection import Connection
 
-from spillway_router.core.attribution import WorkCoefficients
-from spillway_router.core.budget import BudgetLine
-from spillway_router.core.tariff import Usage
+from spillway_router.core.money.attribution import WorkCoefficients
+from spillway_router.core.money.budget import BudgetLine
+from spillway_router.core.money.tariff import Usage
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.holds import Ended, Hold, Why
 from spillway_router.ledger.orphans import SILENT_MS

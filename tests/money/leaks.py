@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from spillway_router.core.attribution import WorkCoefficients
+from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.orphans import SILENT_MS

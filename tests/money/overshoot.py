@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from spillway_router.core.tariff import usd
+from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import entry_of
 from spillway_router.ledger.keys import KeySpec, KeyStore

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.tariff import Tariff, Usage, price
+from spillway_router.core.money.tariff import Tariff, Usage, price
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.catalogue import (
     capabilities_for,

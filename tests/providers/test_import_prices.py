@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.tariff import Usage, price
+from spillway_router.core.money.tariff import Usage, price
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.import_prices import Added, add, locked, read_source, write
 from spillway_router.providers.litellm_prices import LICENCE

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from spillway_router.core.tariff import Rates, Step, Usage, price
+from spillway_router.core.money.tariff import Rates, Step, Usage, price
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.price_changes import changes
 from spillway_router.providers.price_rows import ModelRecord, load_json

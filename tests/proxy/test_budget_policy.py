@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.proxy.harness import MESSAGES, Router, cloud, error_of, local, routing, run, serving, settings
 
-from spillway_router.core.tariff import NANO
+from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.entries import Entry
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream
 

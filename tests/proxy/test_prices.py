@@ -15,7 +15,7 @@ from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, local, routing
 from tests.proxy.streams import delta
 
 from spillway_router.config import ConfigError
-from spillway_router.core.tariff import nano_from_usd
+from spillway_router.core.money.tariff import nano_from_usd
 from spillway_router.days import DAY_S, Days, utc_day
 from spillway_router.ledger.entries import Entry
 from spillway_router.testing import Answer, FaultUpstream

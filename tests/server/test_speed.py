@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
-from spillway_router.core import gpus
+from spillway_router.core.money import gpu_sheets
 from spillway_router.settings import Settings
 from spillway_server import measurements, models, profiles
 from spillway_server.hardware import Gpu, Hardware
@@ -90,11 +90,11 @@ def test_the_estimates_base_is_the_cost_reports_own() -> None:
     plan = planned("a100-80", "meta-llama/Llama-3.1-8B-Instruct")
     found = speed_of(plan, with_gpu("A100"), ())
     assert found is not None
-    sheet = gpus.coefficients_of(gpus.sheet_of("a100-80"))
+    sheet = gpu_sheets.coefficients_of(gpu_sheets.sheet_of("a100-80"))
     assert found.work_us()["prefill_us"] * 1e6 == pytest.approx(sheet.prefill_ps, rel=1e-4)
     assert found.work_us()["decode_us"] * 1e6 == pytest.approx(sheet.decode_ps, rel=1e-4)
     assert found.work_us()["kv_us"] * 1e6 == pytest.approx(sheet.kv_ps, rel=1e-4)
-    assert {name: (one.tflops, one.bandwidth) for name, one in gpus.SHEETS.items()} == SHEETS
+    assert {name: (one.tflops, one.bandwidth) for name, one in gpu_sheets.SHEETS.items()} == SHEETS
 
 
 def test_estimates_follow_the_data_sheets() -> None:

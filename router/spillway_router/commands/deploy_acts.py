@@ -99,7 +99,7 @@ class Hands:
 
 def begin_rental(loaded: Loaded, known: Deployments, made: Deployment) -> None:
     """From now on it is billed. It runs already, so a ledger that fails is told and ends nothing."""
-    from spillway_router.core.tariff import NANO
+    from spillway_router.core.money.tariff import NANO
     from spillway_router.ledger.base import LedgerError
     from spillway_router.ledger.rental_keeper import RentalTerms
 

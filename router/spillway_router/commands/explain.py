@@ -11,7 +11,7 @@ from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, 
 
 def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """What the ledger knows of a request: decision, reasons, attempts, tokens, charges."""
-    from spillway_router.core.tariff import usd
+    from spillway_router.core.money.tariff import usd
 
     with opened(load(path)) as ledger:
         entries = ledger.entries_of(request_id)

@@ -82,7 +82,7 @@ def reconcile_ledger(
     as_json: JsonOption = False,
 ) -> None:
     """Bring calls that are charged at their bound, as nobody saw their end, to what the provider billed."""
-    from spillway_router.core.tariff import usd
+    from spillway_router.core.money.tariff import usd
     from spillway_router.ledger.reconcile import reconcile
 
     bills = _bills(bill)

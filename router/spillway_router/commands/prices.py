@@ -15,7 +15,7 @@ import typer
 from spillway_router.commands.base import ConfigOption, JsonOption, fail, load
 
 if TYPE_CHECKING:
-    from spillway_router.core.tariff import Rates, Tariff
+    from spillway_router.core.money.tariff import Rates, Tariff
     from spillway_router.providers.import_prices import Source
     from spillway_router.providers.price_changes import Change
     from spillway_router.providers.price_rows import ModelRecord

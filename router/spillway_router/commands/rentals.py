@@ -71,7 +71,7 @@ def stop_rental(
 @rentals_app.command("list")
 def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """All rentals, oldest first, with what they have cost."""
-    from spillway_router.core.tariff import usd
+    from spillway_router.core.money.tariff import usd
     from spillway_router.ledger.rentals import cost_nano
 
     now = now_ms()
@@ -90,7 +90,7 @@ def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None
 
 
 def _terms(loaded: Loaded, gpu: str, count: int | None, price: str, kind: str) -> RentalTerms:
-    from spillway_router.core.tariff import NANO
+    from spillway_router.core.money.tariff import NANO
     from spillway_router.ledger.rental_keeper import RentalTerms
 
     part = loaded.settings.gpu
@@ -144,7 +144,7 @@ def end(ledger: Ledger, running: Sequence[RentalRecord], at_ms: int, now: int) -
 
 
 def _row(record: RentalRecord, cost_nano: int | None) -> dict[str, Any]:
-    from spillway_router.core.tariff import usd
+    from spillway_router.core.money.tariff import usd
 
     row: dict[str, Any] = {
         "id": record.id,

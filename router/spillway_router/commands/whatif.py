@@ -17,8 +17,8 @@ from spillway_router.config import ConfigError
 
 if TYPE_CHECKING:
     from spillway_router.config import Loaded
-    from spillway_router.core.tariff import Tariff
-    from spillway_router.core.whatif import Assumptions, Offer, Plan, Shape
+    from spillway_router.core.money.tariff import Tariff
+    from spillway_router.core.money.whatif import Assumptions, Offer, Plan, Shape
 
 VOLUMES = ("1k/month", "10k/month", "100k/month")
 PROMPT_TOKENS, OUTPUT_TOKENS = 1155, 211
@@ -53,8 +53,8 @@ def what_if(
     as_json: JsonOption = False,
 ) -> None:
     """Cost per document and per month: rented GPUs against clouds, by volume."""
-    from spillway_router.core.tariff import TariffError
-    from spillway_router.core.whatif import Assumptions, Shape, plan
+    from spillway_router.core.money.tariff import TariffError
+    from spillway_router.core.money.whatif import Assumptions, Shape, plan
 
     loaded = load(path)
     try:
@@ -76,7 +76,7 @@ def what_if(
 
 
 def _per_month(text: str) -> Fraction:
-    from spillway_router.core.whatif import DAYS_PER_MONTH
+    from spillway_router.core.money.whatif import DAYS_PER_MONTH
 
     found = _VOLUME.match(text.strip())
     if found is None:
@@ -111,9 +111,9 @@ def _amount(text: str) -> Decimal:
 
 
 def _offer(name: str, price: Decimal, shape: Shape, tokens_per_s: float | None) -> Offer:
-    from spillway_router.core.attribution import work_share_us
-    from spillway_router.core.gpus import coefficients_of, sheet_of
-    from spillway_router.core.whatif import Offer
+    from spillway_router.core.money.attribution import work_share_us
+    from spillway_router.core.money.gpu_sheets import coefficients_of, sheet_of
+    from spillway_router.core.money.whatif import Offer
 
     tokens = shape.prompt_tokens + shape.output_tokens
     if tokens_per_s is not None:

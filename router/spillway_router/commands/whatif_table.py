@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spillway_router.core.tariff import usd
-from spillway_router.core.whatif import HOURS_PER_MONTH, Choice, Crossing, Plan
+from spillway_router.core.money.tariff import usd
+from spillway_router.core.money.whatif import HOURS_PER_MONTH, Choice, Crossing, Plan
 
 
 def render_plan(plan: Plan, console: Console) -> None:

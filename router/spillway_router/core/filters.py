@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spillway_router.core import ladder, pacing, tariff
 from spillway_router.core.model import NO_PREFERENCES, Backend, BackendSignals, Doubt, Removed, RequestFacts
+from spillway_router.core.money import degrade, pacing, tariff
 
 TEMPLATE_TOKENS = 64
 """Upper bound of what a chat template adds per request, for cost bounds (per message it is covered by the JSON
@@ -127,9 +127,9 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
         detail = f"its price for service_tier {facts.service!r} is not known; leave it out, or give it a `price:` step"
         return Removed(backend.name, "price", detail)
     if backend.rungs and signals.budget_used is not None:
-        rung = ladder.reached(backend.rungs, signals.budget_used)
+        rung = degrade.reached(backend.rungs, signals.budget_used)
         if rung is not None:
-            return Removed(backend.name, "budget", ladder.sentence(rung, signals.budget_used))
+            return Removed(backend.name, "budget", degrade.sentence(rung, signals.budget_used))
     own, left = facts.hints.max_cost_nano, signals.budget_left_nano
     if own is None and left is None:
         return None

@@ -7,10 +7,10 @@ from dataclasses import field
 from typing import Literal
 
 from spillway_router.core.backlog import BacklogView, EngineRates
-from spillway_router.core.budget import LineKey
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.ladder import Ladder
-from spillway_router.core.tariff import STANDARD, Tariff, Usage
+from spillway_router.core.money.budget import LineKey
+from spillway_router.core.money.degrade import Ladder
+from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]
@@ -163,7 +163,7 @@ class BackendSignals:
     budget_used: Mapping[LineKey, float] | None = None
     """Share used of each budget line that concerns the caller; None where no degrade ladder asks."""
     price_of_gain: float = 0.0
-    """What an escalation to it must gain per USD (core/pacing.py); 0 where no paced budget covers it."""
+    """What an escalation to it must gain per USD (core/money/pacing.py); 0 where no paced budget covers it."""
 
 
 @dataclass(frozen=True, slots=True)

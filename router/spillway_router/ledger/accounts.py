@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from spillway_router.core import budget, ladder
-from spillway_router.core.attribution import WorkCoefficients
-from spillway_router.core.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend, RequestFacts
-from spillway_router.core.tariff import usd
+from spillway_router.core.money import budget, degrade
+from spillway_router.core.money.attribution import WorkCoefficients
+from spillway_router.core.money.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
+from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.base import (
     Cap,
     CapReached,
@@ -110,7 +110,7 @@ class Accounts:
 
     def used(self, facts: RequestFacts) -> Mapping[LineKey, float]:
         """Share of each budget that is spent or held, of those that concern this caller, as far as known."""
-        return ladder.shares_used(self._state, facts.caller.key_id, facts.caller.tier, self._now())
+        return degrade.shares_used(self._state, facts.caller.key_id, facts.caller.tier, self._now())
 
     async def hold(
         self, facts: RequestFacts, backend: Backend, why: Why, attempt_no: int, bound_nano: int

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from spillway_router.core.budget import Period
 from spillway_router.core.frozen import dataclass
+from spillway_router.core.money.budget import Period
 from spillway_router.ledger.entries import Entry, Row
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Total:
     `requests` those of them that answered a request (at most one each), `cost_nano` is nano-dollars, `gpu_us`
     microseconds of one GPU, and `kv_token_steps_x2` is the sum of `2*c*o + o*o` (c prompt and o completion tokens of a
     charged row): twice the tokens of context that decoding reads, an integer, for the work share of
-    core/attribution.py.
+    core/money/attribution.py.
     """
 
     day: str

@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import TextIO
 
-from spillway_router.core.attribution import split_billed
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import usd
+from spillway_router.core.money.attribution import split_billed
+from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.fixed import fixed_days, rent

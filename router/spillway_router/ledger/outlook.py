@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from spillway_router.core.forecast import MOST_WEEKS, SoFar, forecast, month_of
+from spillway_router.core.money.forecast import MOST_WEEKS, SoFar, forecast, month_of
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.fixed import rent
 from spillway_router.ledger.rentals import cost_nano

@@ -19,11 +19,20 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from spillway_router.aio.tasks import end
-from spillway_router.core.budget import BudgetLine, LineKey, Spender, covers, period_end, period_start
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Backend, Caller
-from spillway_router.core.pacing import UNIFORM, Offer, Plan, Spend, plan_for, price_now, repeated, threshold_price
-from spillway_router.core.tariff import NANO, Usage, price
+from spillway_router.core.money.budget import BudgetLine, LineKey, Spender, covers, period_end, period_start
+from spillway_router.core.money.pacing import (
+    UNIFORM,
+    Offer,
+    Plan,
+    Spend,
+    plan_for,
+    price_now,
+    repeated,
+    threshold_price,
+)
+from spillway_router.core.money.tariff import NANO, Usage, price
 from spillway_router.ledger.base import Ledger, LedgerError
 from spillway_router.ledger.entries import Entry
 

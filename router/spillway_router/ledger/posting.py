@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import NamedTuple
 
-from spillway_router.core.budget import Period, period_start
 from spillway_router.core.frozen import dataclass
+from spillway_router.core.money.budget import Period, period_start
 from spillway_router.ledger.base import (
     Balance,
     BalanceKey,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import TariffError, nano_from_usd
+from spillway_router.core.money.tariff import TariffError, nano_from_usd
 from spillway_router.ledger.base import Ledger, Write
 from spillway_router.ledger.entries import Entry
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from io import StringIO
 
-from spillway_router.core.tariff import usd
+from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.report_model import GroupRow, Report
 
 COLUMNS = (

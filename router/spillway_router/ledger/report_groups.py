@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import Tariff, price_many
+from spillway_router.core.money.tariff import Tariff, price_many
 from spillway_router.ledger.base import Total
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.fixed import FixedDay, Line

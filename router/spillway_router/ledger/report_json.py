@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from spillway_router.core.tariff import usd
+from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.report_model import Report
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spillway_router.core.attribution import BreakEven
-from spillway_router.core.forecast import Method
 from spillway_router.core.frozen import dataclass
+from spillway_router.core.money.attribution import BreakEven
+from spillway_router.core.money.forecast import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class ForecastRow:
-    """The running month by its end, and how that was reckoned (core/forecast.py). `budget_nano`: the month's cap on
+    """The running month by its end, and how that was reckoned (core/money/forecast.py). `budget_nano`: the month's cap on
     all cloud spend, None without one."""
 
     month: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from spillway_router.core.tariff import NANO, usd
+from spillway_router.core.money.tariff import NANO, usd
 from spillway_router.ledger.report_model import Alternative, ForecastRow, GroupRow, RentalRow, Report
 
 FORECAST_METHODS = {

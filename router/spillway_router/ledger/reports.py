@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from spillway_router.core.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even, work_sum_us
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import NANO, Tariff, price_many
+from spillway_router.core.money.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even, work_sum_us
+from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.base import Ledger, RentalRecord, Total
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.feedback import Opinion

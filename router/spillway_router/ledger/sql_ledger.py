@@ -9,7 +9,7 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, ClassVar
 
-from spillway_router.core.budget import Period, check_scope
+from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.base import (
     Balance,
     BalanceKey,

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from spillway_router.aio.tasks import end
-from spillway_router.core.tariff import usd
+from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger, LedgerError
 from spillway_router.ledger.entries import Entry

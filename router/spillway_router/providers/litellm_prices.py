@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Any
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import STANDARD, service_of
+from spillway_router.core.money.tariff import STANDARD, service_of
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.price_rows import RATES, dated_price
 

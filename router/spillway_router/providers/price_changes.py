@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import Rates, Step, Tariff
+from spillway_router.core.money.tariff import Rates, Step, Tariff
 from spillway_router.providers.prices import UNIT, PriceBook, priced
 
 PER_REQUEST = "USD per request"

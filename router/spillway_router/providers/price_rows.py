@@ -24,7 +24,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import STANDARD, Rates, Step, Tariff, TariffError
+from spillway_router.core.money.tariff import STANDARD, Rates, Step, Tariff, TariffError
 from spillway_router.providers.base import ProviderError
 
 RATES = tuple(field.name for field in fields(Rates))

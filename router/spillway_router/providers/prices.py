@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import Tariff
+from spillway_router.core.money.tariff import Tariff
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.price_rows import ModelRecord, load_json, model_record
 

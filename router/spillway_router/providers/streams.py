@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.tariff import TariffError, Usage, service_of
+from spillway_router.core.money.tariff import TariffError, Usage, service_of
 
 BAD_FINISH = frozenset({"error", "abort"})
 DONE = b"[DONE]"

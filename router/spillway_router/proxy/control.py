@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
+from spillway_router.core.money.tariff import usd
 from spillway_router.core.policy import decide
-from spillway_router.core.tariff import usd
 from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.report_range import GROUP_KEYS, Asked, RangeError
 from spillway_router.proxy import wire

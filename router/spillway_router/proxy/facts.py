@@ -20,7 +20,7 @@ from spillway_router.core.model import (
     RequestFacts,
     Sort,
 )
-from spillway_router.core.tariff import TariffError, nano_from_usd, service_of
+from spillway_router.core.money.tariff import TariffError, nano_from_usd, service_of
 from spillway_router.proxy.wire import bad
 
 MAX_OUTPUT_TOKENS = 1_000_000

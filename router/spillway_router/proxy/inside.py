@@ -24,8 +24,8 @@ from spillway_router.core.model import (
     RequestFacts,
     RequestRecord,
 )
+from spillway_router.core.money.tariff import Usage
 from spillway_router.core.policy import ConfidenceRule, Policy, decide, decide_escalation
-from spillway_router.core.tariff import Usage
 from spillway_router.ledger.holds import Ended, HoldRefused, Why
 from spillway_router.proxy.case import Case, DocumentCase, Scored
 from spillway_router.proxy.exchange import Admitted, run

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, get_args, get_type_hints
 
-from spillway_router.core.budget import Period, check_scope
+from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.base import (
     Balance,
     BalanceKey,

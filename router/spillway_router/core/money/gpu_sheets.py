@@ -7,9 +7,9 @@ sheets). None of these numbers was measured on the GPU itself; `WorkCoefficients
 
 from __future__ import annotations
 
-from spillway_router.core.attribution import WorkCoefficients
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import TariffError
+from spillway_router.core.money.attribution import WorkCoefficients
+from spillway_router.core.money.tariff import TariffError
 
 
 @dataclass(frozen=True, slots=True)

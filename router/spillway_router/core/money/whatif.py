@@ -1,7 +1,7 @@
 """Planning: what a number of documents a month costs on rented GPUs and in the cloud, before renting anything.
 
 A month is a twelfth of a year (730 h). A document is one request of a given shape; on a GPU it takes the work share of
-core/attribution.py, or `(prompt + output) / tokens per second` where a whole throughput is given. A GPU is planned to
+core/money/attribution.py, or `(prompt + output) / tokens per second` where a whole throughput is given. A GPU is planned to
 be loaded up to `load` of its full throughput. For each volume:
 
     as many GPUs as needed:  n = ceil(volume * seconds per document / (month * load)),  cost = n * price * 730
@@ -19,9 +19,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
-from spillway_router.core.attribution import BreakEven, GpuRental, TrafficShape, break_even
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import NANO, Tariff, TariffError, Usage, price
+from spillway_router.core.money.attribution import BreakEven, GpuRental, TrafficShape, break_even
+from spillway_router.core.money.tariff import NANO, Tariff, TariffError, Usage, price
 
 HOURS_PER_MONTH = 730
 DAYS_PER_MONTH = Fraction(365, 12)

@@ -17,7 +17,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.tariff import NANO, Tariff, TariffError, price_many
+from spillway_router.core.money.tariff import NANO, Tariff, TariffError, price_many
 
 MICRO = 10**6
 _PS_PER_US = 10**6

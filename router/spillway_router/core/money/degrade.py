@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from spillway_router.core.budget import BudgetState, LineKey, Period, Spender, covers, rolled
 from spillway_router.core.frozen import dataclass
+from spillway_router.core.money.budget import BudgetState, LineKey, Period, Spender, covers, rolled
 
 
 @dataclass(frozen=True, slots=True)
