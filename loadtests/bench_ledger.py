@@ -29,10 +29,10 @@ from typing import Literal, get_args
 
 import uvloop
 
-from spillway_router.core.model import Backend, Caller, PrivacyVerdict, RequestFacts
 from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Tariff, Usage
+from spillway_router.core.routing.model import Backend, Caller, PrivacyVerdict, RequestFacts
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.holds import Ended, Hold, Why
 from spillway_router.ledger.ids import request_ids

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from loadtests.simulator.table import CONTENDERS, REFERENCE_LOADS, TTFT_SLO_S, Cell, Load, overflow_table
 from loadtests.simulator.trace import NAMES
-from spillway_router.core.backlog import Slo
+from spillway_router.core.routing.backlog import Slo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

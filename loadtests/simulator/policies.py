@@ -12,7 +12,7 @@ from typing import Protocol
 
 from loadtests.simulator.engine import EngineModel, Gauges, Iteration
 from loadtests.simulator.trace import Request
-from spillway_router.core.backlog import (
+from spillway_router.core.routing.backlog import (
     Backlog,
     BacklogTuning,
     EngineRates,
@@ -21,7 +21,7 @@ from spillway_router.core.backlog import (
     overflow_reasons,
     predict,
 )
-from spillway_router.core.estimators import MarginLearner
+from spillway_router.core.routing.estimators import MarginLearner
 
 
 class Policy(Protocol):

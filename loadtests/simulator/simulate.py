@@ -10,7 +10,7 @@ from enum import Enum
 from loadtests.simulator.engine import Engine, EngineModel
 from loadtests.simulator.policies import Policy
 from loadtests.simulator.trace import Request
-from spillway_router.core.backlog import Slo
+from spillway_router.core.routing.backlog import Slo
 
 
 class Timing(Enum):

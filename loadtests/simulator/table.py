@@ -28,7 +28,7 @@ from loadtests.simulator.policies import (
 )
 from loadtests.simulator.simulate import Timing, simulate
 from loadtests.simulator.trace import load
-from spillway_router.core.backlog import Slo
+from spillway_router.core.routing.backlog import Slo
 
 TTFT_SLO_S = 1.0
 

@@ -30,7 +30,7 @@ from loadtests.swarm.samples import Figures, Promise, Sample
 from loadtests.swarm.scenarios import MULTIPLES, PROMISE, SCALE, SCENARIOS, Scale
 from loadtests.swarm.shapes import steady
 from loadtests.swarm.site import GPU_USD_PER_HOUR, Site, site
-from spillway_router.core.backlog import Slo
+from spillway_router.core.routing.backlog import Slo
 
 LOCUST = ROOT / ".venv-loadtest" / "bin" / "locust"
 POLICIES = {"Spillway (auto)": "auto", "always local": "local/demo", "always cloud": "cloud/openai/gpt-oss-20b"}

@@ -32,8 +32,8 @@ from compiler.explicit import written_out
 from spillway_router.compiled import FOLDER, MANIFEST, PACKAGE, SUFFIX, digest, source_of
 
 MODULES = (
-    "core.money.attribution", "core.backlog", "core.breaker", "core.confidence.calibration", "core.confidence.judge", "core.estimators",
-    "core.filters", "core.model", "core.policy", "core.confidence.scores", "core.money.tariff", "core.ticket", "core.confidence.json_values",
+    "core.money.attribution", "core.routing.backlog", "core.routing.breaker", "core.confidence.calibration", "core.confidence.judge", "core.routing.estimators",
+    "core.routing.filters", "core.routing.model", "core.routing.policy", "core.confidence.scores", "core.money.tariff", "core.routing.ticket", "core.confidence.json_values",
     "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.keys", "ledger.writer",
     "providers.base", "providers.connection", "providers.logprobs", "providers.openai_compatible", "aio.outbox",
     "providers.sse", "providers.streams", "providers.transport", "providers.vllm",

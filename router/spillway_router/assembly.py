@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from spillway_router.config import ConfigError, Loaded, Mistake, located, unset
-from spillway_router.core.backlog import EngineRates, Slo
-from spillway_router.core.model import Backend
 from spillway_router.core.money.degrade import Ladder, Rung, rungs_of
 from spillway_router.core.money.tariff import Tariff, TariffError
-from spillway_router.core.policy import ConfidenceRule, Policy
+from spillway_router.core.routing.backlog import EngineRates, Slo
+from spillway_router.core.routing.model import Backend
+from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.providers import prices
 from spillway_router.providers.base import CatalogueEntry, ProviderError, Target
 from spillway_router.providers.catalogue import (

@@ -47,7 +47,7 @@ def digest(source: Path) -> str:
 
 
 def source_of(module: str, package: Path = PACKAGE) -> Path:
-    """Where the source of a module of the package is: `core.policy` -> core/policy.py."""
+    """Where the source of a module of the package is: `core.policy` -> core/routing/policy.py."""
     return package.joinpath(*module.split(".")).with_suffix(".py")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from spillway_router.config import ConfigError, Mistake
 from spillway_router.core.confidence.calibration import Calibration
-from spillway_router.core.policy import Policy
+from spillway_router.core.routing.policy import Policy
 from spillway_router.documents.cascade import CascadeRules, Thresholds
 from spillway_router.documents.desk import DocumentRules
 from spillway_router.documents.reviews import QueueRules

@@ -10,7 +10,7 @@ from spillway_router.config import Mistake
 from spillway_router.core.confidence.calibration import ANY, Calibration, CalibrationError, Fingerprint
 from spillway_router.core.confidence.self_check import QUESTIONS, SelfCheck
 from spillway_router.core.confidence.validators import Rule
-from spillway_router.core.model import Backend
+from spillway_router.core.routing.model import Backend
 from spillway_router.proxy.live import Scoring
 from spillway_router.settings import BackendPart
 from spillway_router.settings_confidence import ConfidencePart, SelfCheckPart

@@ -11,8 +11,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from spillway_router.core.model import RequestRecord
 from spillway_router.core.money.budget import BudgetAlert
+from spillway_router.core.routing.model import RequestRecord
 from spillway_router.signals.board import Board
 from spillway_router.signals.gpu import GpuTelemetry
 from spillway_router.tally import Tally

@@ -6,8 +6,9 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from spillway_router.core.backlog import BacklogView, EngineRates
-from spillway_router.core.model import (
+from spillway_router.core.money.tariff import Tariff
+from spillway_router.core.routing.backlog import BacklogView, EngineRates
+from spillway_router.core.routing.model import (
     Backend,
     BackendSignals,
     Caller,
@@ -18,8 +19,7 @@ from spillway_router.core.model import (
     RequestFacts,
     Signals,
 )
-from spillway_router.core.money.tariff import Tariff
-from spillway_router.core.policy import ConfidenceRule, Policy
+from spillway_router.core.routing.policy import ConfidenceRule, Policy
 
 NOW = 1000.0
 ALL: frozenset[Endpoint] = frozenset({"chat", "completions", "embeddings", "responses", "messages"})

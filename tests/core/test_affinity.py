@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.scenes import BUSY, IDLE, POLICY, facts, signals
 
-from spillway_router.core.affinity import home
-from spillway_router.core.policy import at_ease, decide
+from spillway_router.core.routing.affinity import home
+from spillway_router.core.routing.policy import at_ease, decide
 
 ENGINES = ("a", "b", "c")
 OWNERS = [("key", f"session {i}") for i in range(3000)]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from spillway_router.core.backlog import (
+from spillway_router.core.routing.backlog import (
     REASONS,
     Backlog,
     BacklogTuning,

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from tests.core.scenes import BUSY, IDLE, POLICY, facts, names, signals, why
 
-from spillway_router.core.model import PrivacyVerdict
-from spillway_router.core.policy import ConfidenceRule, decide, decide_better, prefer
+from spillway_router.core.routing.model import PrivacyVerdict
+from spillway_router.core.routing.policy import ConfidenceRule, decide, decide_better, prefer
 
 
 @pytest.mark.parametrize(

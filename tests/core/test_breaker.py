@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.breaker import CLOSED, TRIAL_S, Breaker, BreakerRule, is_open, on_outcome, on_send
-from spillway_router.core.model import OutcomeKind
+from spillway_router.core.routing.breaker import CLOSED, TRIAL_S, Breaker, BreakerRule, is_open, on_outcome, on_send
+from spillway_router.core.routing.model import OutcomeKind
 
 RULE = BreakerRule(failures=3, open_s=1.0, longest_open_s=4.0)
 KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spillway_router.core.estimators import (
+from spillway_router.core.routing.estimators import (
     MarginLearner,
     OutputLength,
     PrefillRate,

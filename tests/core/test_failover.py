@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.failover import MAX_ATTEMPTS, RetryBudget, goes_on, on_requests, on_retry
-from spillway_router.core.model import Outcome, OutcomeKind
+from spillway_router.core.routing.model import Outcome, OutcomeKind
+from spillway_router.core.routing.retry_budget import MAX_ATTEMPTS, RetryBudget, goes_on, on_requests, on_retry
 
 KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
 NEXT = {"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"}

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.scenes import BUSY, CLOUD, DEAR, GROQ, LOCAL, OPENAI, POLICY, facts, names, signals, why
 
-from spillway_router.core.model import BackendSignals, Decision, Doubt, PrivacyVerdict, Signals
 from spillway_router.core.money.budget import BudgetLine, LineBalance, LineKey, opening, period_start
 from spillway_router.core.money.degrade import Rung, reached, rungs_of, shares_used
 from spillway_router.core.money.tariff import Usage
-from spillway_router.core.policy import Policy, decide, decide_escalation
+from spillway_router.core.routing.model import BackendSignals, Decision, Doubt, PrivacyVerdict, Signals
+from spillway_router.core.routing.policy import Policy, decide, decide_escalation
 
 DAY: LineKey = ("all", "day")
 LADDER = (

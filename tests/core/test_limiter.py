@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.limiter import LONGEST_WAIT_S, duration_s, exhausted_for_s, retry_after_s, wait_s
+from spillway_router.core.routing.rate_limits import LONGEST_WAIT_S, duration_s, exhausted_for_s, retry_after_s, wait_s
 
 WALL = datetime.fromisoformat("1994-11-06T08:49:07Z").timestamp()
 """Half a minute before the date that RFC 9110 uses in its examples."""
@@ -50,7 +50,7 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 
 def test_a_date_without_a_zone_is_utc_wherever_we_run() -> None:
     code = (
-        "from spillway_router.core.limiter import retry_after_s\n"
+        "from spillway_router.core.routing.rate_limits import retry_after_s\n"
         f"print(retry_after_s('Sun Nov  6 08:49:37 1994', {WALL}))"
     )
     ran = subprocess.run(

@@ -25,9 +25,10 @@ from tests.core.scenes import (
     why,
 )
 
-from spillway_router.core.backlog import BacklogView, EngineRates
-from spillway_router.core.filters import cost_bound
-from spillway_router.core.model import (
+from spillway_router.core.money.tariff import upper_bound
+from spillway_router.core.routing.backlog import BacklogView, EngineRates
+from spillway_router.core.routing.filters import cost_bound
+from spillway_router.core.routing.model import (
     BackendSignals,
     Caller,
     Capability,
@@ -38,8 +39,7 @@ from spillway_router.core.model import (
     RequestFacts,
     Signals,
 )
-from spillway_router.core.money.tariff import upper_bound
-from spillway_router.core.policy import UNKNOWN, Policy, decide, decide_escalation, decide_own_key
+from spillway_router.core.routing.policy import UNKNOWN, Policy, decide, decide_escalation, decide_own_key
 
 PRIVATE = PrivacyVerdict(False, ("header",))
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from spillway_router import config
 from spillway_router.cli import app
 from spillway_router.config import ConfigError
-from spillway_router.core.policy import ConfidenceRule, Policy
+from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.document_rules import document_mistakes, document_rules
 from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
 

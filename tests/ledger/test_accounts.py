@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from tests.core.scenes import GROQ, LOCAL, facts
 
-from spillway_router.core.model import Caller
 from spillway_router.core.money.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.money.budget import BudgetAlert, BudgetLine
 from spillway_router.core.money.tariff import Usage
+from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Balance, LedgerUnavailableError, Write, WriteResult
 from spillway_router.ledger.entries import Entry

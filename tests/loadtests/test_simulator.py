@@ -16,7 +16,7 @@ from loadtests.simulator.simulate import Timing, simulate
 from loadtests.simulator.table import CONTENDERS, REFERENCE_LOADS, Load, overflow_table
 from loadtests.simulator.trace import Request, load
 
-from spillway_router.core.backlog import Slo
+from spillway_router.core.routing.backlog import Slo
 
 PROMISE = Slo(ttft_s=1.0, tpot_s=math.inf)
 SMALL = EngineModel(batched_tokens=64, sequences=4, kv_capacity_tokens=2000)

@@ -11,8 +11,8 @@ import orjson
 import pytest
 from tests.providers.recorded import KEY, NAMES, Recorded, Shape, call, events, running, shape
 
-from spillway_router.core.limiter import exhausted_for_s
 from spillway_router.core.money.tariff import Usage
+from spillway_router.core.routing.rate_limits import exhausted_for_s
 from spillway_router.providers.base import Judge, Provider, Target
 from spillway_router.providers.catalogue import load_catalogue, provider_for, target
 

@@ -13,7 +13,7 @@ import pytest
 from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, pair, routing, run, settings
 from tests.proxy.streams import delta
 
-from spillway_router.core.model import RequestRecord
+from spillway_router.core.routing.model import RequestRecord
 from spillway_router.testing import Answer, Arrival, FaultUpstream
 
 PROMPT_S = 1.0

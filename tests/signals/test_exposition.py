@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from spillway_router.core.backlog import EngineLoad
+from spillway_router.core.routing.backlog import EngineLoad
 from spillway_router.signals.engines import LLAMACPP, SGLANG, VLLM, WITHOUT_METRICS, engine_metrics
 from spillway_router.signals.exposition import EngineSample, ExpositionReader, ReplicaProgress
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from tests.signals.servers import Reply, Server, endless, never, reply, serving
 
-from spillway_router.core.backlog import EngineLoad
+from spillway_router.core.routing.backlog import EngineLoad
 from spillway_router.signals.engines import VLLM, WITHOUT_METRICS, EngineMetrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.scraper import Scraper, ScrapeSettings, pause_s, server_root

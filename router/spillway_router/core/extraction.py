@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Attempt, PrivacyVerdict, Removed
+from spillway_router.core.routing.model import Attempt, PrivacyVerdict, Removed
 
 
 @dataclass(frozen=True, slots=True)

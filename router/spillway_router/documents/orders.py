@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spillway_router.core.model import Refusal
+from spillway_router.core.routing.model import Refusal
 from spillway_router.documents.cascade import Order
 from spillway_router.documents.desk import Desk, DocumentRules
 from spillway_router.documents.schemas import Schema, SchemaError, chosen

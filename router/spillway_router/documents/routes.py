@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse, Response
 
 from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.extraction import DocumentExchange
-from spillway_router.core.model import Caller, Refusal
 from spillway_router.core.money.tariff import usd
+from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.documents.cascade import Extraction, Order, extract
 from spillway_router.documents.desk import Desk
 from spillway_router.documents.orders import read_order

@@ -17,11 +17,11 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Backend, RequestFacts
 from spillway_router.core.money import budget, degrade
 from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.core.money.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
 from spillway_router.core.money.tariff import usd
+from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.ledger.base import (
     Cap,
     CapReached,

@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Literal
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Backend, DecisionKind, RequestFacts
 from spillway_router.core.money.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.money.tariff import Tariff, Usage, price
+from spillway_router.core.routing.model import Backend, DecisionKind, RequestFacts
 from spillway_router.ledger.entries import Entry, Status
 
 

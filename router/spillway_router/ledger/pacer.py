@@ -20,7 +20,6 @@ from itertools import islice
 
 from spillway_router.aio.tasks import end
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Backend, Caller
 from spillway_router.core.money.budget import BudgetLine, LineKey, Spender, covers, period_end, period_start
 from spillway_router.core.money.pacing import (
     UNIFORM,
@@ -33,6 +32,7 @@ from spillway_router.core.money.pacing import (
     threshold_price,
 )
 from spillway_router.core.money.tariff import NANO, Usage, price
+from spillway_router.core.routing.model import Backend, Caller
 from spillway_router.ledger.base import Ledger, LedgerError
 from spillway_router.ledger.entries import Entry
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Capability, Endpoint, Outcome
 from spillway_router.core.money.tariff import Tariff, Usage
+from spillway_router.core.routing.model import Capability, Endpoint, Outcome
 
 Billing = Literal["stops", "continues", "unknown"]
 AuthStyle = Literal["bearer", "x-api-key", "none"]

@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
-from spillway_router.core.model import Capability, Endpoint
 from spillway_router.core.money.tariff import Tariff
+from spillway_router.core.routing.model import Capability, Endpoint
 from spillway_router.providers import prices
 from spillway_router.providers.base import AuthStyle, Billing, CatalogueEntry, Provider, ProviderError, Target
 from spillway_router.providers.openai_compatible import OpenAICompatible

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Backend
+from spillway_router.core.routing.model import Backend
 from spillway_router.providers.base import CatalogueEntry, Provider, ProviderError
 from spillway_router.providers.catalogue import provider_for, target
 from spillway_router.providers.transport import Pool, PoolLimits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spillway_router.core.model import OutcomeKind
+from spillway_router.core.routing.model import OutcomeKind
 from spillway_router.providers.openai_compatible import OpenAICompatible
 
 QUEUE_FULL = 503

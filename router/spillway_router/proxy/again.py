@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from spillway_router.core.model import Decision, Refusal, RequestFacts, RequestRecord
-from spillway_router.core.policy import decide_better
+from spillway_router.core.routing.model import Decision, Refusal, RequestFacts, RequestRecord
+from spillway_router.core.routing.policy import decide_better
 from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.feedback import FeedbackRecord
 from spillway_router.proxy.live import Live

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from spillway_router.core.model import Refusal
+from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.front import ROUTES, bad_host, named
 from spillway_router.proxy.replies import refusal_reply
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import orjson
 
-from spillway_router.core.filters import TEMPLATE_TOKENS
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Attempt, Candidate, Doubt, Outcome, RequestFacts
 from spillway_router.core.money.tariff import Usage, price
+from spillway_router.core.routing.filters import TEMPLATE_TOKENS
+from spillway_router.core.routing.model import Attempt, Candidate, Doubt, Outcome, RequestFacts
 from spillway_router.ledger.accounts import Accounts, Durable
 from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import Ended, Hold

@@ -28,8 +28,8 @@ from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.agreement import agree
 from spillway_router.core.extraction import Compared, LocalRead
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Candidate, Outcome
-from spillway_router.core.policy import decide_escalation
+from spillway_router.core.routing.model import Candidate, Outcome
+from spillway_router.core.routing.policy import decide_escalation
 from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.holds import HoldRefused, Why
 from spillway_router.ledger.labels import LabelRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Caller, Refusal
+from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.ledger.base import KeyRecord
 
 ANONYMOUS_ADMIN = Caller(role="admin")

@@ -7,7 +7,7 @@ from typing import Any
 
 from spillway_router.core.extraction import Compare
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import RequestFacts
+from spillway_router.core.routing.model import RequestFacts
 
 
 @dataclass(frozen=True, slots=True)

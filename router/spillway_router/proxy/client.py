@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.extraction import Judged
-from spillway_router.core.model import Endpoint, Refusal
+from spillway_router.core.routing.model import Endpoint, Refusal
 from spillway_router.proxy.replies import SSE, STATUS_LINES, Lines, error_event, refusal_reply
 
 _CLOSE = b"connection: close\r\n"

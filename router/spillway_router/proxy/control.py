@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.money.tariff import usd
-from spillway_router.core.policy import decide
+from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
+from spillway_router.core.routing.policy import decide
 from spillway_router.ledger.base import LedgerError
 from spillway_router.ledger.report_range import GROUP_KEYS, Asked, RangeError
 from spillway_router.proxy import wire

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from spillway_router.core.model import Caller, Refusal
+from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.proxy import wire
 from spillway_router.proxy.control import RefusedError, bounded_body, caller_of
 from spillway_router.proxy.exchange import Admitted

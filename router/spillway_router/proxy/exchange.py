@@ -2,7 +2,7 @@
 
 1. authenticate            who asks
 2. read                    the body once: bytes kept as they are, facts for routing
-3. decide                  which backends, in which order, and why (core/policy.py)
+3. decide                  which backends, in which order, and why (core/routing/policy.py)
 4. for each candidate      hold its money, send, and look at how it went; the next one only while the client has
                            seen nothing
 5. answer                  fetch it as far as it must be seen before the client may (whole.py, stream.py); escalate a
@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from spillway_router.core import failover
-from spillway_router.core.affinity import home
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
-from spillway_router.core.policy import at_ease, decide, decide_escalation, decide_own_key, prefer
+from spillway_router.core.routing import retry_budget
+from spillway_router.core.routing.affinity import home
+from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
+from spillway_router.core.routing.policy import at_ease, decide, decide_escalation, decide_own_key, prefer
 from spillway_router.providers.connection import TransportError
 from spillway_router.proxy import once, wire
 from spillway_router.proxy.again import BETTER, decide_again, note_better
@@ -142,7 +142,7 @@ async def run(job: Job) -> None:
         if outcome.kind in ("ok", "cancelled") or job.client.started:
             return
         job.note_failure(candidate, outcome)
-        if not failover.goes_on(outcome, len(job.calls), len(candidates) - i - 1):
+        if not retry_budget.goes_on(outcome, len(job.calls), len(candidates) - i - 1):
             break
     job.refuse()
 

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import (
+from spillway_router.core.money.tariff import TariffError, nano_from_usd, service_of
+from spillway_router.core.routing.model import (
     NO_PREFERENCES,
     Caller,
     Capability,
@@ -20,7 +21,6 @@ from spillway_router.core.model import (
     RequestFacts,
     Sort,
 )
-from spillway_router.core.money.tariff import TariffError, nano_from_usd, service_of
 from spillway_router.proxy.wire import bad
 
 MAX_OUTPUT_TOKENS = 1_000_000

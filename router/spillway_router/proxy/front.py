@@ -29,7 +29,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from spillway_router.aio.outbox import Outbox
-from spillway_router.core.model import Endpoint, Refusal
+from spillway_router.core.routing.model import Endpoint, Refusal
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.exchange import Admitted, admit, serve
 from spillway_router.proxy.replies import error_body

@@ -13,8 +13,8 @@ has passed, the 200 and comments keep the connection alive; no model's bytes are
 
 from __future__ import annotations
 
-from spillway_router.core.backlog import predict
-from spillway_router.core.model import Outcome
+from spillway_router.core.routing.backlog import predict
+from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.transport import Response
 from spillway_router.proxy.attempt import Call, UpstreamCall
 from spillway_router.proxy.heartbeat import Heartbeat

@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from spillway_router.core.extraction import Judge, LocalRead, StepAsked, StepReply
-from spillway_router.core.model import (
+from spillway_router.core.money.tariff import Usage
+from spillway_router.core.routing.model import (
     Attempt,
     Backend,
     Decision,
@@ -24,8 +25,7 @@ from spillway_router.core.model import (
     RequestFacts,
     RequestRecord,
 )
-from spillway_router.core.money.tariff import Usage
-from spillway_router.core.policy import ConfidenceRule, Policy, decide, decide_escalation
+from spillway_router.core.routing.policy import ConfidenceRule, Policy, decide, decide_escalation
 from spillway_router.ledger.holds import Ended, HoldRefused, Why
 from spillway_router.proxy.case import Case, DocumentCase, Scored
 from spillway_router.proxy.exchange import Admitted, run

@@ -10,8 +10,16 @@ import orjson
 from spillway_router.core.confidence.calibration import ANY, Calibration
 from spillway_router.core.confidence.judge import Verdict
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.limiter import exhausted_for_s
-from spillway_router.core.model import Attempt, Candidate, Decision, Outcome, Refusal, RequestFacts, RequestRecord
+from spillway_router.core.routing.model import (
+    Attempt,
+    Candidate,
+    Decision,
+    Outcome,
+    Refusal,
+    RequestFacts,
+    RequestRecord,
+)
+from spillway_router.core.routing.rate_limits import exhausted_for_s
 from spillway_router.ledger.holds import HoldRefused, Why
 from spillway_router.proxy.attempt import Call
 from spillway_router.proxy.case import Case, Scored

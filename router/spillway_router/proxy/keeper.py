@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.extraction import Judge, Judged
-from spillway_router.core.model import Endpoint
+from spillway_router.core.routing.model import Endpoint
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.replies import Lines
 

@@ -9,8 +9,8 @@ from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.confidence.self_check import SelfCheck
 from spillway_router.core.confidence.validators import Rule
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Backend
-from spillway_router.core.policy import Policy
+from spillway_router.core.routing.model import Backend
+from spillway_router.core.routing.policy import Policy
 from spillway_router.providers.base import Provider
 from spillway_router.providers.transport import Pool
 from spillway_router.proxy.auth import Auth

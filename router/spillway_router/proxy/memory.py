@@ -15,7 +15,7 @@ from dataclasses import field
 from hashlib import sha256
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Endpoint, PrivacyVerdict, Refusal, RequestFacts
+from spillway_router.core.routing.model import Endpoint, PrivacyVerdict, Refusal, RequestFacts
 
 SESSION_S = 3600.0
 """A session that was silent for so long is forgotten."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spillway_router.core.model import Candidate, Outcome, Refusal
+from spillway_router.core.routing.model import Candidate, Outcome, Refusal
 from spillway_router.providers.connection import (
     ConnectError,
     PoolFullError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
-from spillway_router.core.model import Outcome, Refusal, RequestFacts
+from spillway_router.core.routing.model import Outcome, Refusal, RequestFacts
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.own_key import OwnKeys
 from spillway_router.proxy.live import Channel

@@ -18,8 +18,8 @@ from typing import Any
 import orjson
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Outcome, OutcomeKind
 from spillway_router.core.money.tariff import Usage, usd
+from spillway_router.core.routing.model import Outcome, OutcomeKind
 from spillway_router.providers.base import Judge
 from spillway_router.providers.connection import StallError, TransportError
 from spillway_router.providers.sse import Event, SseDecoder, SseError

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.model import Backend, Refusal
+from spillway_router.core.routing.model import Backend, Refusal
 
 Lines = list[bytes]
 """Header lines, each with its CRLF."""

@@ -17,8 +17,8 @@ from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.confidence.judge import Asked, PrefixScore, Token, Verdict, judge
 from spillway_router.core.confidence.validators import Rule
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Backend, RequestFacts
-from spillway_router.core.policy import ConfidenceRule
+from spillway_router.core.routing.model import Backend, RequestFacts
+from spillway_router.core.routing.policy import ConfidenceRule
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 from spillway_router.providers.sse import Event
 from spillway_router.providers.streams import DONE, ChatJudge, load

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import BackendSignals, RequestFacts, RequestRecord, Signals
 from spillway_router.core.money.budget import LineKey
+from spillway_router.core.routing.model import BackendSignals, RequestFacts, RequestRecord, Signals
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.feedback import FeedbackTable
 from spillway_router.ledger.pacer import Pacer

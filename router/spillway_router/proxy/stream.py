@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spillway_router.core.model import Outcome
+from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.base import Judge, Reply
 from spillway_router.providers.streams import DONE
 from spillway_router.providers.transport import Response

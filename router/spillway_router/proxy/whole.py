@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.model import Outcome
 from spillway_router.core.money.tariff import usd
+from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import error_text, load
 from spillway_router.proxy.attempt import Call, UpstreamCall, without_logprobs

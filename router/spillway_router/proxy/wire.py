@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.model import Refusal
+from spillway_router.core.routing.model import Refusal
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|,|:', re.DOTALL)
 _OPEN = frozenset(b"{[")

@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 
-from spillway_router.core import breaker, failover
-from spillway_router.core.backlog import Backlog, EngineLoad, EngineRates
-from spillway_router.core.breaker import CLOSED, Breaker, BreakerRule
-from spillway_router.core.estimators import EWMA_WEIGHT, MarginLearner, TokenEstimator
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Backend, BackendSignals, Candidate, Health, Outcome, Signals
+from spillway_router.core.routing import breaker, retry_budget
+from spillway_router.core.routing.backlog import Backlog, EngineLoad, EngineRates
+from spillway_router.core.routing.breaker import CLOSED, Breaker, BreakerRule
+from spillway_router.core.routing.estimators import EWMA_WEIGHT, MarginLearner, TokenEstimator
+from spillway_router.core.routing.model import Backend, BackendSignals, Candidate, Health, Outcome, Signals
 
 CLOUD_TTFT_S = 0.5
 """Believed of a cloud backend before its first answer."""
@@ -79,7 +79,7 @@ class Board:
     def __init__(self, backends: Iterable[Backend], rules: BoardRules | None = None) -> None:
         self._rules = rules or BoardRules()
         self._states: dict[str, _State] = {}
-        self._retry = failover.RetryBudget()
+        self._retry = retry_budget.RetryBudget()
         self._arrived = 0
         """Requests that the retry budget has not heard of yet."""
         self._next_ticket = 1
@@ -143,8 +143,8 @@ class Board:
     def may_retry(self, now: float) -> bool:
         """Takes one attempt from the retry budget; False if there is none left."""
         arrived, self._arrived = self._arrived, 0
-        self._retry = failover.on_requests(self._retry, arrived, now)
-        after = failover.on_retry(self._retry)
+        self._retry = retry_budget.on_requests(self._retry, arrived, now)
+        after = retry_budget.on_retry(self._retry)
         if after is None:
             return False
         self._retry = after

@@ -13,8 +13,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from spillway_router.core.backlog import EngineLoad
 from spillway_router.core.frozen import dataclass
+from spillway_router.core.routing.backlog import EngineLoad
 from spillway_router.signals.engines import EngineMetrics, Names
 
 _LABELS = r'\{((?:[^"}\n]|"(?:[^"\\\n]|\\.)*")*)\}'

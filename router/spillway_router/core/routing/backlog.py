@@ -50,9 +50,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from spillway_router.core.estimators import EWMA_WEIGHT, OutputLength, PrefillRate, RecentWork, StepScale
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.ticket import Ticket
+from spillway_router.core.routing.estimators import EWMA_WEIGHT, OutputLength, PrefillRate, RecentWork, StepScale
+from spillway_router.core.routing.ticket import Ticket
 
 KV_SHARE_LIMIT = 0.9
 """Share of the KV capacity above which a request overflows; vLLM starts to preempt near 1."""

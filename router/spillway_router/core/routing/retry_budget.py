@@ -7,7 +7,7 @@ Retries and failovers after the first attempt draw tokens from one bucket: 20% o
 from __future__ import annotations
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import Outcome
+from spillway_router.core.routing.model import Outcome
 
 MAX_ATTEMPTS = 3
 TRY_NEXT = frozenset({"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import OutcomeKind
+from spillway_router.core.routing.model import OutcomeKind
 
 
 @dataclass(frozen=True, slots=True)

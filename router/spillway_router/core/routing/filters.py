@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spillway_router.core.model import NO_PREFERENCES, Backend, BackendSignals, Doubt, Removed, RequestFacts
 from spillway_router.core.money import degrade, pacing, tariff
+from spillway_router.core.routing.model import NO_PREFERENCES, Backend, BackendSignals, Doubt, Removed, RequestFacts
 
 TEMPLATE_TOKENS = 64
 """Upper bound of what a chat template adds per request, for cost bounds (per message it is covered by the JSON

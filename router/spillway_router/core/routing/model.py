@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Literal
 
-from spillway_router.core.backlog import BacklogView, EngineRates
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.budget import LineKey
 from spillway_router.core.money.degrade import Ladder
 from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
+from spillway_router.core.routing.backlog import BacklogView, EngineRates
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]

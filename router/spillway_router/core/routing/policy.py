@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from spillway_router.core import filters
-from spillway_router.core.backlog import Slo, overflow_reasons, predict
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.model import (
+from spillway_router.core.routing import filters
+from spillway_router.core.routing.backlog import Slo, overflow_reasons, predict
+from spillway_router.core.routing.model import (
     NO_PREFERENCES,
     Backend,
     BackendSignals,
@@ -39,7 +39,7 @@ from spillway_router.core.model import (
     Signals,
     Sort,
 )
-from spillway_router.core.scorers import SCORERS
+from spillway_router.core.routing.ordering import SCORERS
 
 UNKNOWN = BackendSignals(health="down", health_reason="nothing is known of it yet")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from spillway_router.core.model import Candidate, Sort
+from spillway_router.core.routing.model import Candidate, Sort
 
 Scorer = Callable[[Candidate], float]
 

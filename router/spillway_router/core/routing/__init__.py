@@ -1,0 +1,1 @@
+"""Where a request goes: filters, backlog, health and order of the candidates, as pure functions."""
