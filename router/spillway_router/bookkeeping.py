@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from spillway_router.assembly import Assembly
-from spillway_router.config import Loaded
+from spillway_router.config.assemble import Assembly
+from spillway_router.config.load import Loaded
+from spillway_router.config.settings import Settings
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.gpu_sheets import coefficients_of, sheet_of
 from spillway_router.core.money.tariff import NANO, Tariff
@@ -21,7 +22,6 @@ from spillway_router.ledger.report_json import report_values
 from spillway_router.ledger.report_model import Report
 from spillway_router.ledger.report_range import Asked, read_by, read_range
 from spillway_router.ledger.reports import Terms, build_report
-from spillway_router.settings import Settings
 
 log = logging.getLogger("spillway")
 

@@ -23,7 +23,7 @@ from spillway_router.commands.rentals import rentals_app
 from spillway_router.commands.report import report_app
 from spillway_router.commands.reviews import reviews_app
 from spillway_router.commands.run import route, up
-from spillway_router.settings import Settings
+from spillway_router.config.settings import Settings
 from spillway_server import cli as server_cli
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A rented GPU first, the cloud when it spills over.")

@@ -19,14 +19,16 @@ from typing import Any
 from fastapi import FastAPI
 
 from spillway_router.alerts import AlertHooks, Alerts, Webhook
-from spillway_router.assembly import Assembly, assembled, channels, limits
 from spillway_router.background import Background, Service
 from spillway_router.bookkeeping import Bookkeeper, coefficients
-from spillway_router.config import ConfigError, Loaded
+from spillway_router.config.assemble import Assembly, assembled, channels, limits
+from spillway_router.config.confidence import CALIBRATION
+from spillway_router.config.documents import document_rules, queue_rules
+from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.config.settings import Settings
 from spillway_router.core.confidence.drift import Drift
 from spillway_router.core.money.tariff import NANO
 from spillway_router.days import Days, utc_day
-from spillway_router.document_rules import document_rules, queue_rules
 from spillway_router.documents.desk import Desk as DocumentDesk
 from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
@@ -56,8 +58,6 @@ from spillway_router.proxy.live import Live
 from spillway_router.proxy.memory import Memory, Retained
 from spillway_router.proxy.services import Records, Services
 from spillway_router.quality import AuditGauge, GateGauge, Quality, ReviewGauge
-from spillway_router.scoring_rules import CALIBRATION
-from spillway_router.settings import Settings
 from spillway_router.signals.board import Board, BoardRules
 from spillway_router.telemetry import BudgetGauge, Metrics, log_request
 from spillway_router.watchers import Watch, Watchers

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from spillway_router.config import Loaded
+from spillway_router.config.load import Loaded
 from spillway_router.runtime import Runtime
 
 DRAIN_S = 30

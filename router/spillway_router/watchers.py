@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from spillway_router.assembly import Place
+from spillway_router.config.assemble import Place
 from spillway_router.signals.board import Board
 from spillway_router.signals.engines import engine_metrics
 from spillway_router.signals.exposition import EngineSample

@@ -14,7 +14,7 @@ import yaml
 from jsonschema import Draft7Validator
 from tests.deploy.chart.write import CASES, CHART, HERE, fingerprint
 
-from spillway_router.config import parse
+from spillway_router.config.load import parse
 
 OWN_SCHEMA = {"ScaledObject", "ServiceMonitor"}
 """Kinds of KEDA and of the Prometheus operator: not in Kubernetes' own schemas."""

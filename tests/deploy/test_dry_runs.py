@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tests.deploy.commands import MODEL, TARGETS, dry_run, spillway
 
-from spillway_router.config import parse
+from spillway_router.config.load import parse
 
 SECRETS = {
     "RUNPOD_API_KEY": "rpa_secret_of_runpod",

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.deploy.commands import ROOT
 
-from spillway_router.config import parse
+from spillway_router.config.load import parse
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose"

@@ -12,11 +12,11 @@ from tests.documents.test_parsers import SMALL
 from tests.proxy.harness import error_of, run
 from typer.testing import CliRunner
 
-from spillway_router import config
 from spillway_router.cli import app
-from spillway_router.config import ConfigError
+from spillway_router.config import load as config
+from spillway_router.config.documents import document_mistakes, document_rules
+from spillway_router.config.load import ConfigError
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
-from spillway_router.document_rules import document_mistakes, document_rules
 from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
 
 PLAIN = "backends: [{name: local, provider: vllm, model: m, base_url: 'http://127.0.0.1:9/v1'}]\n"

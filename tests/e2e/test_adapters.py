@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from tests.e2e.running import ROOT
 
-from spillway_router import config
+from spillway_router.config import load
 
 
 def test_the_configurations_in_the_docs_are_valid() -> None:
@@ -16,6 +16,6 @@ def test_the_configurations_in_the_docs_are_valid() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", page, re.S)
     assert len(blocks) == 2
     for block in blocks:
-        settings = config.parse(block, {})
+        settings = load.parse(block, {})
         told: dict[str, Any] = yaml.safe_load(block)
         assert [backend.model for backend in settings.backends] == [b["model"] for b in told["backends"]]

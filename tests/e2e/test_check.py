@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from spillway_router import config
-from spillway_router.assembly import Assembly, Place, assembled
 from spillway_router.cli import app
 from spillway_router.commands import reachability
 from spillway_router.commands.reachability import Reach, ask_all
+from spillway_router.config import load
+from spillway_router.config.assemble import Assembly, Place, assembled
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -152,7 +152,7 @@ def test_pacing_without_a_tier_to_escalate_to_is_a_warning(tmp_path: Path) -> No
 
 def place(url: str) -> Place:
     found: Assembly = assembled(
-        config.Loaded(config.parse(f"backends:\n{cloud('c', url)}", {}), None, "", {}),
+        load.Loaded(load.parse(f"backends:\n{cloud('c', url)}", {}), None, "", {}),
         datetime.now(UTC).date(),
     )
     return found.places["c"]

@@ -21,10 +21,10 @@ from tests.e2e.conftest import Front
 from tests.e2e.running import ROOT, SPILLWAY, await_ready, eventually, running, write
 from typer.testing import CliRunner, Result
 
-from spillway_router import config
 from spillway_router.cli import app
+from spillway_router.config import load
+from spillway_router.config.settings import Settings
 from spillway_router.core.money.tariff import usd
-from spillway_router.settings import Settings
 from spillway_server.demo_model.documents import Document, exact, prompt
 
 EXAMPLE = ROOT / "deploy" / "spillway.example.yaml"
@@ -239,7 +239,7 @@ def test_documented_configurations_fit_the_schema_and_the_settings(text: str) ->
     schema = answer("schema")
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(yaml.safe_load(text), schema)
-    settings = config.parse(text, {"MINE_KEY": "k"})
+    settings = load.parse(text, {"MINE_KEY": "k"})
     assert settings.chains() == {"auto": ("local", "groq", "mine")}
     assert settings.gpu.price_per_hour * settings.gpu.count == type(settings.gpu.price_per_hour)("1.39")
 
@@ -266,7 +266,7 @@ def test_the_example_shows_every_setting() -> None:
 
 
 def test_defaults_in_the_example_are_the_defaults() -> None:
-    shown, default = config.parse(EXAMPLE.read_text(encoding="utf-8"), {"MINE_KEY": "k"}), Settings()
+    shown, default = load.parse(EXAMPLE.read_text(encoding="utf-8"), {"MINE_KEY": "k"}), Settings()
     assert (shown.listen, shown.slo, shown.keys, shown.ledger, shown.limits) == (
         default.listen,
         default.slo,
@@ -337,7 +337,7 @@ def test_a_litellm_configuration_becomes_a_spillway_one(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "in-the-clear" not in done.output
     made.write_text(done.stdout)
-    settings = config.parse(done.stdout, {"MY_GROQ": "g", "OTHER_KEY": "o"})
+    settings = load.parse(done.stdout, {"MY_GROQ": "g", "OTHER_KEY": "o"})
     found = {b.name: (b.provider, b.model, b.base_url, b.api_key) for b in settings.backends}
     llama = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
     assert found == {

@@ -11,8 +11,8 @@ import pytest
 from tests.e2e.running import ROOT
 from typer.testing import CliRunner, Result
 
-from spillway_router import config
 from spillway_router.cli import app
+from spillway_router.config import load
 from spillway_router.core.money.tariff import nano_from_usd
 from spillway_router.litellm_import import convert
 
@@ -146,9 +146,9 @@ def test_an_imported_price_prices_a_backend(file: Path, tmp_path: Path) -> None:
 def _assembled(file: Path) -> Any:
     from datetime import date
 
-    from spillway_router.assembly import Assembly, assemble
+    from spillway_router.config.assemble import Assembly, assemble
 
-    loaded = config.read(str(file), {})
+    loaded = load.read(str(file), {})
     found = assemble(loaded.settings, loaded.environment, date(2026, 11, 21))
     assert isinstance(found, Assembly), found
     return found
@@ -233,13 +233,13 @@ backends:
      input_per_million: "3", output_per_million: "15", cache_write_long_per_million: "6", per_second: "0.0001",
      steps: [{above_tokens: 200000, input_per_million: "6", output_per_million: "22.5"}], valid_from: 2026-11-20}}
 """
-    part = config.parse(text, {}).backends[0].price
+    part = load.parse(text, {}).backends[0].price
     assert part is not None
     tariff = part.tariff()
     assert (tariff.ref, tariff.steps[0].above_tokens) == ("config@2026-11-20", 200_000)
     assert tariff.rates.all()["cache_write_long"] * 10**9 == nano_from_usd("6")
-    with pytest.raises(config.ConfigError, match=r"line 4.*price\.inputs_per_million: unknown setting"):
-        config.parse(text.replace("     input_per", "     inputs_per"), {})
+    with pytest.raises(load.ConfigError, match=r"line 4.*price\.inputs_per_million: unknown setting"):
+        load.parse(text.replace("     input_per", "     inputs_per"), {})
 
 
 def test_prices_of_a_litellm_configuration_are_carried_over() -> None:
@@ -270,4 +270,4 @@ model_list:
         ],
     }
     assert timed == {"input_per_million": "0", "output_per_million": "0", "per_second": "0.0001"}
-    assert config.parse(made.text, {"BIG": "k"}).backends[0].price is not None
+    assert load.parse(made.text, {"BIG": "k"}).backends[0].price is not None

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from spillway_router.config import ConfigError, parse
+from spillway_router.config.load import ConfigError, parse
 from spillway_router.deploy.files import deploy_file
 from tests.deploy.commands import MODEL, TARGETS, Done, dry_run
 from tests.deploy.runpod_server import Schema

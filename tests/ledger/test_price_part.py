@@ -7,8 +7,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from spillway_router.config.settings import PricePart, StepPart
 from spillway_router.core.money.tariff import Tariff
-from spillway_router.settings import PricePart, StepPart
 
 TOLD_BY_US = {"source"}
 """A configured price says of itself that it is configured."""

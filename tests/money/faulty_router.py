@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from spillway_router import config
+from spillway_router.config import load
 from spillway_router.ledger.base import Write, WriteResult
 from spillway_router.ledger.sqlite import SqliteLedger
 from spillway_router.runtime import Runtime
@@ -27,7 +27,7 @@ async def _main(path: str) -> None:
     import os
     from pathlib import Path
 
-    loaded = config.read(path, dict(os.environ))
+    loaded = load.read(path, dict(os.environ))
     ledger = Generous.open(Path(loaded.settings.ledger.url.removeprefix("sqlite:///")))
     runtime = Runtime(loaded, ledger, "faulty")
     runtime.start()

@@ -25,8 +25,8 @@ import httpx
 import uvicorn
 import uvloop
 
-from spillway_router import config
-from spillway_router.config import Loaded
+from spillway_router.config import load as config
+from spillway_router.config.load import Loaded
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.url import open_ledger

@@ -14,12 +14,12 @@ from tests.proxy.harness import cloud, local, routing, run, settings
 from tests.proxy.streams import DONE, data
 from typer.testing import CliRunner
 
-from spillway_router.assembly import assembled
 from spillway_router.cli import app
-from spillway_router.config import ConfigError, Loaded, parse, read
+from spillway_router.config.assemble import assembled
+from spillway_router.config.load import ConfigError, Loaded, parse, read
+from spillway_router.config.settings import Settings
+from spillway_router.config.settings_confidence import FingerprintPart
 from spillway_router.core.confidence.calibration import Calibration
-from spillway_router.settings import Settings
-from spillway_router.settings_confidence import FingerprintPart
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_server import demo_model
 

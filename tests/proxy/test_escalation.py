@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.proxy.harness import Router, escalating, run
 
-from spillway_router.config import ConfigError, parse
+from spillway_router.config.load import ConfigError, parse
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream
 
 RULE = "confidence: {threshold: 0.8, escalate_to: [cloud]}\n"

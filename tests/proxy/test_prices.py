@@ -14,7 +14,7 @@ import pytest
 from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, local, routing, run, settings
 from tests.proxy.streams import delta
 
-from spillway_router.config import ConfigError
+from spillway_router.config.load import ConfigError
 from spillway_router.core.money.tariff import nano_from_usd
 from spillway_router.days import DAY_S, Days, utc_day
 from spillway_router.ledger.entries import Entry

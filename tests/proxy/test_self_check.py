@@ -16,8 +16,8 @@ from tests.proxy.streams import DONE, data
 from tests.proxy.test_calibrated import CALIBRATION, STAGE, rule, streamed, whole
 from tests.proxy.test_disconnect import asking
 
-from spillway_router.assembly import assembled
-from spillway_router.config import Loaded, parse
+from spillway_router.config.assemble import assembled
+from spillway_router.config.load import Loaded, parse
 from spillway_router.core.confidence.self_check import QUESTIONS
 from spillway_router.testing import Answer, FaultUpstream
 

@@ -12,8 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
+from spillway_router.config.settings import Settings
 from spillway_router.core.money import gpu_sheets
-from spillway_router.settings import Settings
 from spillway_server import measurements, models, profiles
 from spillway_server.hardware import Gpu, Hardware
 from spillway_server.measurements import Rates, ResultError, Run, Subject, best, path_of

@@ -6,8 +6,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from spillway_router.commands.run import _serving
-from spillway_router.config import parse
-from spillway_router.settings import FingerprintPart, Settings
+from spillway_router.config.load import parse
+from spillway_router.config.settings import FingerprintPart, Settings
 from spillway_server import models
 from spillway_server.engine_client import Address
 from spillway_server.launcher import Engine

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
-from spillway_router import config
-from spillway_router.config import ConfigError, Loaded
+from spillway_router.config import load as config
+from spillway_router.config.load import ConfigError, Loaded
 
 if TYPE_CHECKING:
     from spillway_router.ledger.base import Ledger

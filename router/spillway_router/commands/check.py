@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router import compiled, config
+from spillway_router import compiled
 from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
-from spillway_router.config import ConfigError, Mistake
+from spillway_router.config import load as config
+from spillway_router.config.load import ConfigError, Mistake
 
 if TYPE_CHECKING:
-    from spillway_router.assembly import Assembly
     from spillway_router.commands.reachability import Reach
-    from spillway_router.settings import Settings
+    from spillway_router.config.assemble import Assembly
+    from spillway_router.config.settings import Settings
 
 LiteLLMOption = Annotated[
     Path | None, typer.Option("--from-litellm", help="Print the spillway.yaml of a LiteLLM config.yaml instead.")
@@ -41,9 +42,9 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Validate configuration, keys, prices, the ledger and that backends can be reached; say every mistake and fix."""
-    from spillway_router.assembly import assemble
     from spillway_router.commands.reachability import ask_all
-    from spillway_router.document_rules import document_mistakes
+    from spillway_router.config.assemble import assemble
+    from spillway_router.config.documents import document_mistakes
 
     if from_litellm is not None:
         _convert_litellm(from_litellm, as_json)
@@ -85,7 +86,7 @@ def check(
 
 
 def _unverified(settings: Settings, assembly: Assembly) -> tuple[Mistake, ...]:
-    from spillway_router.scoring_rules import fingerprinted, unverified
+    from spillway_router.config.confidence import fingerprinted, unverified
 
     nearby = {name: place.backend for name, place in assembly.places.items() if place.backend.local}
     return unverified(assembly.scoring, fingerprinted(settings.backends, nearby))

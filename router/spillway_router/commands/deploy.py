@@ -18,7 +18,7 @@ from spillway_router.deploy.order import DeployError, Order, Plan
 from spillway_router.deploy.present import plan_json, plan_text, price_lines
 
 if TYPE_CHECKING:
-    from spillway_router.config import Loaded
+    from spillway_router.config.load import Loaded
 
 IMAGE_VARIABLE = "SPILLWAY_IMAGE"
 NO_IMAGE = "spillway-gpu:0.1.0"

@@ -21,7 +21,7 @@ from spillway_router.deploy.state import Deployment, Deployments
 if TYPE_CHECKING:
     from typing import Literal
 
-    from spillway_router.config import Loaded
+    from spillway_router.config.load import Loaded
     from spillway_router.deploy.runpod_api import RunPodClient
 
 RUNPOD_URL_VARIABLE = "RUNPOD_API_URL"

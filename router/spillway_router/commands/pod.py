@@ -13,7 +13,7 @@ from spillway_router.commands.deploy_acts import begin_rental, end_rental, known
 from spillway_router.deploy.order import DeployError
 
 if TYPE_CHECKING:
-    from spillway_router.config import Loaded
+    from spillway_router.config.load import Loaded
     from spillway_router.deploy.runpod_api import Pod, RunPodClient
 
 pod_app = typer.Typer(no_args_is_help=True, help="RunPod pods: list, status, start, stop, logs, volume.")

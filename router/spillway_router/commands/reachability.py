@@ -14,7 +14,7 @@ from typing import Any, Literal
 import httpx
 import orjson
 
-from spillway_router.assembly import Place
+from spillway_router.config.assemble import Place
 
 TIMEOUT_S = 3.0
 """For one backend, from the name's look-up to the last byte; all are asked at once."""

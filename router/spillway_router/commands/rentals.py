@@ -15,7 +15,7 @@ from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, 
 if TYPE_CHECKING:
     from typing import Literal
 
-    from spillway_router.config import Loaded
+    from spillway_router.config.load import Loaded
     from spillway_router.ledger.base import Ledger, RentalRecord
     from spillway_router.ledger.rental_keeper import RentalTerms
 

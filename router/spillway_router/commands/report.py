@@ -10,7 +10,7 @@ import typer
 
 from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, opened
 from spillway_router.commands.whatif import what_if
-from spillway_router.config import ConfigError
+from spillway_router.config.load import ConfigError
 
 if TYPE_CHECKING:
     from spillway_router.ledger.report_model import Report
@@ -66,8 +66,8 @@ def report(
 
 
 def _made(path: str | None, asked: Asked) -> Report:
-    from spillway_router.assembly import assembled
     from spillway_router.bookkeeping import report_for
+    from spillway_router.config.assemble import assembled
     from spillway_router.ledger.report_range import RangeError
 
     loaded = load(path)

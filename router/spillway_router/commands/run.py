@@ -15,9 +15,9 @@ import typer
 from spillway_router import compiled
 from spillway_router.commands.base import ConfigOption, fail, load, version
 from spillway_router.commands.served import fingerprint_of
-from spillway_router.config import ConfigError, Loaded
-from spillway_router.settings import ServerPart, Settings
-from spillway_router.settings_confidence import FingerprintPart
+from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.config.settings import ServerPart, Settings
+from spillway_router.config.settings_confidence import FingerprintPart
 from spillway_server.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
 from spillway_server.refusal import Refusal as ServerRefusal
 from spillway_server.serve import Prepared, ServeOptions, prepare, run_prepared

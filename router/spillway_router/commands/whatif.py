@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spillway_router.commands.base import ConfigOption, JsonOption, fail, load
-from spillway_router.config import ConfigError
+from spillway_router.config.load import ConfigError
 
 if TYPE_CHECKING:
-    from spillway_router.config import Loaded
+    from spillway_router.config.load import Loaded
     from spillway_router.core.money.tariff import Tariff
     from spillway_router.core.money.whatif import Assumptions, Offer, Plan, Shape
 
@@ -135,7 +135,7 @@ def _told_apart(offers: list[Offer]) -> list[Offer]:
 
 
 def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
-    from spillway_router.assembly import assembled
+    from spillway_router.config.assemble import assembled
     from spillway_router.providers import prices
     from spillway_router.providers.base import ProviderError
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from spillway_router.settings import Settings
+from spillway_router.config.settings import Settings
 
 DEFAULT_FILE = "spillway.yaml"
 FILE_VARIABLE = "SPILLWAY_CONFIG"

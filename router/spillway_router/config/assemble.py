@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from spillway_router.config import ConfigError, Loaded, Mistake, located, unset
+from spillway_router.config.confidence import fingerprinted, scoring_rules, threshold
+from spillway_router.config.load import ConfigError, Loaded, Mistake, located, unset
+from spillway_router.config.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 from spillway_router.core.money.degrade import Ladder, Rung, rungs_of
 from spillway_router.core.money.tariff import Tariff, TariffError
 from spillway_router.core.routing.backlog import EngineRates, Slo
@@ -28,8 +30,6 @@ from spillway_router.providers.standing import Standing, standing
 from spillway_router.providers.transport import Pool, PoolLimits
 from spillway_router.proxy.live import Channel, Limits, Scoring
 from spillway_router.proxy.replies import naming_lines
-from spillway_router.scoring_rules import fingerprinted, scoring_rules, threshold
-from spillway_router.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 
 CLOUD_KEEPALIVE_S = 30.0
 _NO_PRICE = (

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spillway_router.config import Mistake
+from spillway_router.config.load import Mistake
+from spillway_router.config.settings import BackendPart
+from spillway_router.config.settings_confidence import ConfidencePart, SelfCheckPart
 from spillway_router.core.confidence.calibration import ANY, Calibration, CalibrationError, Fingerprint
 from spillway_router.core.confidence.self_check import QUESTIONS, SelfCheck
 from spillway_router.core.confidence.validators import Rule
 from spillway_router.core.routing.model import Backend
 from spillway_router.proxy.live import Scoring
-from spillway_router.settings import BackendPart
-from spillway_router.settings_confidence import ConfidencePart, SelfCheckPart
 
 MOST_LOGPROBS = 20
 """Alternatives per token that vLLM gives at most."""

@@ -17,10 +17,10 @@ from pydantic import (
     field_validator,
 )
 
+from spillway_router.config.settings_base import Part as _Part
+from spillway_router.config.settings_confidence import ConfidencePart, FingerprintPart
 from spillway_router.core.money.budget import BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.tariff import NANO, Rates, Step, Tariff, service_of
-from spillway_router.settings_confidence import ConfidencePart, FingerprintPart
-from spillway_router.settings_part import Part as _Part
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from spillway_router.config.settings_base import Part
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
-from spillway_router.settings_part import Part
 
 
 class FingerprintPart(Part):

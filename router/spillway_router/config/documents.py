@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spillway_router.config import ConfigError, Mistake
+from spillway_router.config.load import ConfigError, Mistake
+from spillway_router.config.settings import DocumentsPart, Settings
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.routing.policy import Policy
 from spillway_router.documents.cascade import CascadeRules, Thresholds
 from spillway_router.documents.desk import DocumentRules
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
-from spillway_router.settings import DocumentsPart, Settings
 
 if TYPE_CHECKING:
     from spillway_router.documents.declared import Parser

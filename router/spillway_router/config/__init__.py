@@ -1,0 +1,1 @@
+"""Configuration: the settings, the file they come from, and what the router derives from them."""
