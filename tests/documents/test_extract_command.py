@@ -16,7 +16,7 @@ from tests.proxy.harness import LIMIT_S, Router, run
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
-from spillway_router.extraction_batch import BatchError, Place, Tally, count_lines, extract_batch
+from spillway_router.commands.extract_batch import BatchError, Place, Tally, count_lines, extract_batch
 from spillway_router.testing import Answer
 from spillway_server.demo_model.documents import generate
 

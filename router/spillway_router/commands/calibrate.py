@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.base import JsonOption, fail
+from spillway_router.commands.common import JsonOption, fail
 
 if TYPE_CHECKING:
     from spillway_router.calibration.build import Built

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, router_url
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, router_url
 
 
 def chat(
@@ -23,7 +23,7 @@ def chat(
     """Talk to a running router; shows who answered, why, and what it cost."""
     from rich.console import Console
 
-    from spillway_router.chat import Asking, ChatError, converse, one_shot
+    from spillway_router.commands.chat_client import Asking, ChatError, converse, one_shot
 
     asking = Asking(router_url(path, url), model, key, private, max_tokens)
     console = Console()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spillway_router import compiled
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, open_ledger
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, open_ledger
 from spillway_router.config import load as config
 from spillway_router.config.load import ConfigError, Mistake
 
@@ -112,7 +112,7 @@ def _print_checked(
 
 
 def _print_fingerprint(model: str, as_json: bool) -> None:
-    from spillway_router.commands.served import fingerprint_of
+    from spillway_router.commands.fingerprint import fingerprint_of
     from spillway_server import hardware, models, settings
     from spillway_server.refusal import Refusal
 
@@ -128,7 +128,7 @@ def _print_fingerprint(model: str, as_json: bool) -> None:
 
 
 def _convert_litellm(source: Path, as_json: bool) -> None:
-    from spillway_router.litellm_import import LiteLLMError, convert
+    from spillway_router.commands.check_litellm import LiteLLMError, convert
 
     try:
         made = convert(source.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 from spillway_router.deploy import TARGETS
 from spillway_router.deploy.container import pin_notes
 from spillway_router.deploy.order import DeployError, Order, Plan
@@ -189,7 +189,7 @@ def _show(plan: Plan, order: Order, creates: bool, as_json: bool) -> None:
 
 
 def _create(target: str, order: Order, loaded: Loaded, no_key: bool, yes: bool) -> None:
-    from spillway_router.commands.deploy_acts import Hands, first_key
+    from spillway_router.commands.deploy_execution import Hands, first_key
 
     hands = Hands(target, loaded)
     for line in price_lines(order):
@@ -209,7 +209,7 @@ def _create(target: str, order: Order, loaded: Loaded, no_key: bool, yes: bool) 
 
 
 def _destroy(target: str, handle: str, loaded: Loaded, dry_run: bool, yes: bool, as_json: bool) -> None:
-    from spillway_router.commands.deploy_acts import Hands, deployments
+    from spillway_router.commands.deploy_execution import Hands, deployments
 
     known = deployments(loaded).find(target, handle)
     order = Order(known.gpu, "", Decimal(0), "", place=known.place)

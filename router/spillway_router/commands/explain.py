@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, opened
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, opened
 
 
 def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = False) -> None:

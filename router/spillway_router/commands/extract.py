@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, router_url
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, router_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spillway_router.extraction_batch import Place, Tally
+    from spillway_router.commands.extract_batch import Place, Tally
 
 FilesArgument = Annotated[
     list[Path] | None, typer.Argument(help="Text files, one document each; - reads one from standard input.")
@@ -40,7 +40,7 @@ def extract(
     as_json: JsonOption = False,
 ) -> None:
     """Read values out of documents: a local model, parsers, an external model, or a person's review."""
-    from spillway_router.extraction_batch import Place
+    from spillway_router.commands.extract_batch import Place
 
     if (batch is None) == (not files):
         fail("name text files to read, or --batch IN.jsonl --out OUT.jsonl")
@@ -71,7 +71,7 @@ def _schema(name: str) -> Any:
 def _files(files: list[Path], place: Place, fields: Mapping[str, Any], *, as_json: bool) -> None:
     import asyncio
 
-    from spillway_router.extraction_batch import asking
+    from spillway_router.commands.extract_batch import asking
 
     async def all_of_them() -> bool:
         good = True
@@ -119,7 +119,7 @@ def _batch(source: Path, target: Path, place: Place, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from spillway_router.extraction_batch import BatchError, count_lines, extract_batch
+    from spillway_router.commands.extract_batch import BatchError, count_lines, extract_batch
 
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),

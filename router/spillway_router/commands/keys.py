@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, now_ms, opened, when
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, when
 
 if TYPE_CHECKING:
     from spillway_router.ledger.base import KeyPrivacy, Role

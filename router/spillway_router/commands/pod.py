@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, fail, load
-from spillway_router.commands.deploy_acts import begin_rental, end_rental, known_pod, runpod_client
+from spillway_router.commands.common import ConfigOption, fail, load
+from spillway_router.commands.deploy_execution import begin_rental, end_rental, known_pod, runpod_client
 from spillway_router.deploy.order import DeployError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, opened
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, opened
 from spillway_router.commands.whatif import what_if
 from spillway_router.config.load import ConfigError
 

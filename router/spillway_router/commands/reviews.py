@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load, now_ms, opened, writing
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

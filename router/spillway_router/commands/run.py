@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import typer
 
 from spillway_router import compiled
-from spillway_router.commands.base import ConfigOption, fail, load, version
-from spillway_router.commands.served import fingerprint_of
+from spillway_router.commands.common import ConfigOption, fail, load, version
+from spillway_router.commands.fingerprint import fingerprint_of
 from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.config.settings import ServerPart, Settings
 from spillway_router.config.settings_confidence import FingerprintPart

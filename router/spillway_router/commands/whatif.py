@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.base import ConfigOption, JsonOption, fail, load
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 from spillway_router.config.load import ConfigError
 
 if TYPE_CHECKING:

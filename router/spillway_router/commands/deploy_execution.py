@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from spillway_router.commands.base import fail, now_ms, open_ledger, opened
+from spillway_router.commands.common import fail, now_ms, open_ledger, opened
 from spillway_router.commands.rentals import declare, end
 from spillway_router.deploy import TARGETS
 from spillway_router.deploy.order import Access, DeployError, Order, Plan
