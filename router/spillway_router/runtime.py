@@ -33,6 +33,7 @@ from spillway_router.documents.desk import Desk as DocumentDesk
 from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
+from spillway_router.http_client.pool import Pool
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.ids import request_ids
@@ -44,7 +45,6 @@ from spillway_router.ledger.writer import LedgerWriter, WriterHealth
 from spillway_router.providers.base import CatalogueEntry, Target
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.own_key import OwnKeys
-from spillway_router.providers.transport import Pool
 from spillway_router.proxy.app import App, build
 from spillway_router.proxy.audits import Audits
 from spillway_router.proxy.auth import Auth

@@ -17,6 +17,7 @@ from spillway_router.core.money.tariff import Tariff, TariffError
 from spillway_router.core.routing.backlog import EngineRates, Slo
 from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
+from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.providers import prices
 from spillway_router.providers.base import CatalogueEntry, ProviderError, Target
 from spillway_router.providers.catalogue import (
@@ -27,7 +28,6 @@ from spillway_router.providers.catalogue import (
 )
 from spillway_router.providers.price_rows import ModelRecord
 from spillway_router.providers.standing import Standing, standing
-from spillway_router.providers.transport import Pool, PoolLimits
 from spillway_router.proxy.live import Channel, Limits, Scoring
 from spillway_router.proxy.replies import naming_lines
 

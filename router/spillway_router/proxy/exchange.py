@@ -24,7 +24,7 @@ from spillway_router.core.routing import retry_budget
 from spillway_router.core.routing.affinity import home
 from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
 from spillway_router.core.routing.policy import at_ease, decide, decide_escalation, decide_own_key, prefer
-from spillway_router.providers.connection import TransportError
+from spillway_router.http_client.connection import TransportError
 from spillway_router.proxy import once, wire
 from spillway_router.proxy.again import BETTER, decide_again, note_better
 from spillway_router.proxy.attempt import Call, prepare

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from spillway_router.core.routing.backlog import predict
 from spillway_router.core.routing.model import Outcome
-from spillway_router.providers.transport import Response
+from spillway_router.http_client.pool import Response
 from spillway_router.proxy.attempt import Call, UpstreamCall
 from spillway_router.proxy.heartbeat import Heartbeat
 from spillway_router.proxy.job import Job

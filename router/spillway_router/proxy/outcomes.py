@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spillway_router.core.routing.model import Candidate, Outcome, Refusal
-from spillway_router.providers.connection import (
+from spillway_router.http_client.connection import (
     ConnectError,
     PoolFullError,
     StallError,

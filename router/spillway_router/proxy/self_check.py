@@ -19,8 +19,8 @@ import orjson
 from spillway_router.core.confidence.judge import Verdict, also_scored
 from spillway_router.core.confidence.self_check import SHORTEST_S, SelfCheck, p_true, stated, wanted
 from spillway_router.core.routing.model import Outcome
+from spillway_router.http_client.connection import TransportError
 from spillway_router.ledger.holds import HoldRefused, Why
-from spillway_router.providers.connection import TransportError
 from spillway_router.providers.logprobs import answer_text, first_alternatives
 from spillway_router.providers.streams import load
 from spillway_router.proxy.attempt import Call

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from spillway_router.core.routing.model import Outcome
+from spillway_router.http_client.pool import Response
 from spillway_router.providers.base import Judge, Reply
 from spillway_router.providers.streams import DONE
-from spillway_router.providers.transport import Response
 from spillway_router.proxy.attempt import Call, UpstreamCall
 from spillway_router.proxy.job import Job
 from spillway_router.proxy.relay import Ending, Extension, Relay, tail_bytes

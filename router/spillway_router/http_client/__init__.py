@@ -1,0 +1,1 @@
+"""The HTTP client of the relay path: a keep-alive pool over one connection type."""
