@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_router.core.money.tariff import Tariff, Usage, price
+from spillway_router.prices.book import record
 from spillway_router.providers.base import ProviderError
 from spillway_router.providers.catalogue import (
     capabilities_for,
@@ -20,7 +21,6 @@ from spillway_router.providers.catalogue import (
     provider_for,
     target,
 )
-from spillway_router.providers.prices import record
 
 CATALOGUE = load_catalogue()
 TODAY = date(2026, 11, 20)

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_router.core.money.tariff import Usage, price
+from spillway_router.prices.book import SOURCE, PriceBook, PriceList, parse_list, record
+from spillway_router.prices.imported import Added, add, locked, read_source, write
+from spillway_router.prices.litellm import LICENCE
+from spillway_router.prices.rows import load_json
 from spillway_router.providers.base import ProviderError
-from spillway_router.providers.import_prices import Added, add, locked, read_source, write
-from spillway_router.providers.litellm_prices import LICENCE
-from spillway_router.providers.price_rows import load_json
-from spillway_router.providers.prices import SOURCE, PriceBook, PriceList, parse_list, record
 
 DAY = date(2026, 11, 20)
 EXCERPT = (Path(__file__).parent / "prices" / "litellm_excerpt.json").read_bytes()
@@ -274,7 +274,7 @@ def test_two_imports_at_once_are_refused(tmp_path: Path) -> None:
 def test_the_command_writes_a_file_that_can_be_read(tmp_path: Path) -> None:
     given, out = tmp_path / "litellm.json", tmp_path / "prices.json"
     given.write_bytes(source())
-    module = "spillway_router.providers.import_prices"
+    module = "spillway_router.prices.imported"
     command = [sys.executable, "-m", module, str(given), "2026-11-20", "--out", str(out)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "1 models priced" in ran.stdout

@@ -11,11 +11,11 @@ import orjson
 import pytest
 
 from spillway_router.core.money.tariff import Rates, Step, Usage, price
+from spillway_router.prices.book import PRICES_FILE, PriceBook, book, parse_list, priced, read_list, record
+from spillway_router.prices.changes import changes
+from spillway_router.prices.rows import ModelRecord, load_json
+from spillway_router.prices.status import standing
 from spillway_router.providers.base import ProviderError
-from spillway_router.providers.price_changes import changes
-from spillway_router.providers.price_rows import ModelRecord, load_json
-from spillway_router.providers.prices import PRICES_FILE, PriceBook, book, parse_list, priced, read_list, record
-from spillway_router.providers.standing import standing
 
 TODAY = date(2026, 11, 20)
 FULL = {

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from spillway_router.providers import prices
+from spillway_router.prices import book
+from spillway_router.prices.litellm import is_price, price_of
+from spillway_router.prices.rows import RATES
 from spillway_router.providers.base import CatalogueEntry, ProviderError
 from spillway_router.providers.catalogue import load_catalogue
-from spillway_router.providers.litellm_prices import is_price, price_of
-from spillway_router.providers.price_rows import RATES
 
 PROVIDERS: Mapping[str, str] = {
     "groq": "groq",
@@ -146,7 +146,7 @@ def _provider(model: str, has_base: bool) -> tuple[str, str] | None:
     if has_base and not slash:
         return "generic", model
     for provider in ("openai", "anthropic"):
-        if prices.record(provider, model) is not None:
+        if book.record(provider, model) is not None:
             return provider, model
     return None
 
@@ -205,7 +205,7 @@ def _price(made: _Import, shown: str, provider: str, model: str, row: Mapping[st
 
 
 def _unpriced(made: _Import, shown: str, provider: str, model: str) -> dict[str, Any]:
-    if prices.record(provider, model) is None:
+    if book.record(provider, model) is None:
         made.note(f"{shown}: has no known price; add price: {{input_per_million: ..., output_per_million: ...}}")
     return {}
 

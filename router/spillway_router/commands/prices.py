@@ -16,10 +16,10 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 
 if TYPE_CHECKING:
     from spillway_router.core.money.tariff import Rates, Tariff
-    from spillway_router.providers.import_prices import Source
-    from spillway_router.providers.price_changes import Change
-    from spillway_router.providers.price_rows import ModelRecord
-    from spillway_router.providers.prices import PriceBook
+    from spillway_router.prices.book import PriceBook
+    from spillway_router.prices.changes import Change
+    from spillway_router.prices.imported import Source
+    from spillway_router.prices.rows import ModelRecord
 
 prices_app = typer.Typer(no_args_is_help=True, help="Prices of the cloud models: show, compare, take in.")
 
@@ -37,8 +37,8 @@ def list_prices(
     provider: ProviderOption = None, on: DayOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
     """USD per million tokens of every model on a day, with the day each price began and was last checked."""
+    from spillway_router.prices.book import priced
     from spillway_router.providers.base import ProviderError
-    from spillway_router.providers.prices import priced
 
     settings = load(config).settings
     day = _day(on)
@@ -75,9 +75,9 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What FILE prices differently from the prices in use: added, changed and removed, old and new, in percent."""
+    from spillway_router.prices.book import PriceBook
+    from spillway_router.prices.changes import changes
     from spillway_router.providers.base import ProviderError
-    from spillway_router.providers.price_changes import changes
-    from spillway_router.providers.prices import PriceBook
 
     day = _day(on)
     try:
@@ -108,10 +108,10 @@ def import_prices(
     as_json: JsonOption = False,
 ) -> None:
     """Add the prices of FILE to your own price list, as new dated rows: earlier days keep the price they had."""
+    from spillway_router.prices.book import OWN_SOURCE, PriceBook, read_list
+    from spillway_router.prices.changes import changes
+    from spillway_router.prices.imported import add, locked, write
     from spillway_router.providers.base import ProviderError
-    from spillway_router.providers.import_prices import add, locked, write
-    from spillway_router.providers.price_changes import changes
-    from spillway_router.providers.prices import OWN_SOURCE, PriceBook, read_list
 
     target, day = load(config).settings.price_file, _day(as_of)
     try:
@@ -153,14 +153,14 @@ def _day(text: str | None) -> date:
 
 
 def _book(own: Path) -> PriceBook:
-    from spillway_router.providers.prices import book
+    from spillway_router.prices.book import book
 
     return book(own)
 
 
 def _source(file: Path, day: date) -> Source:
+    from spillway_router.prices.imported import MAX_BYTES, read_source
     from spillway_router.providers.base import ProviderError
-    from spillway_router.providers.import_prices import MAX_BYTES, read_source
 
     try:
         with file.open("rb") as opened:
@@ -182,7 +182,7 @@ def _row(
     provider: str, model: str, known: ModelRecord, tariff: Tariff | None, day: date, stale_after_days: int
 ) -> dict[str, Any]:
     """One model as JSON: decimal text in USD per million tokens, null where there is no such price."""
-    from spillway_router.providers.standing import age_days, standing
+    from spillway_router.prices.status import age_days, standing
 
     found = standing(known, day, stale_after_days)
     age = age_days(known, day)

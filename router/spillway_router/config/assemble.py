@@ -18,7 +18,9 @@ from spillway_router.core.routing.backlog import EngineRates, Slo
 from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.http_client.pool import Pool, PoolLimits
-from spillway_router.providers import prices
+from spillway_router.prices import book as prices
+from spillway_router.prices.rows import ModelRecord
+from spillway_router.prices.status import Standing, standing
 from spillway_router.providers.base import CatalogueEntry, ProviderError, Target
 from spillway_router.providers.catalogue import (
     capabilities_for,
@@ -26,8 +28,6 @@ from spillway_router.providers.catalogue import (
     provider_for,
     target,
 )
-from spillway_router.providers.price_rows import ModelRecord
-from spillway_router.providers.standing import Standing, standing
 from spillway_router.proxy.live import Channel, Limits, Scoring
 from spillway_router.proxy.replies import naming_lines
 

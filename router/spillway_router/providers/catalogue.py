@@ -18,10 +18,10 @@ import yaml
 
 from spillway_router.core.money.tariff import Tariff
 from spillway_router.core.routing.model import Capability, Endpoint
-from spillway_router.providers import prices
+from spillway_router.prices import book
+from spillway_router.prices.rows import ModelRecord
 from spillway_router.providers.base import AuthStyle, Billing, CatalogueEntry, Provider, ProviderError, Target
 from spillway_router.providers.openai_compatible import OpenAICompatible
-from spillway_router.providers.price_rows import ModelRecord
 from spillway_router.providers.vllm import LocalEngine
 
 CATALOGUE_FILE = Path(__file__).with_name("catalogue.yaml")
@@ -162,8 +162,8 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         extra_headers=tuple((str(n).lower(), str(v)) for n, v in row.get("headers", {}).items()),
         drops_fields=frozenset(f for item in row.get("drops", ()) for f in lists.get(item, (item,))),
         model_suffixes=tuple(row.get("model_suffixes", ())),
-        prices=prices.Lookup(name, prices.newest) if priced else _NO_PRICES,
-        context_tokens=prices.Lookup(name, lambda found: found.context_tokens) if priced else _NO_LENGTHS,
+        prices=book.Lookup(name, book.newest) if priced else _NO_PRICES,
+        context_tokens=book.Lookup(name, lambda found: found.context_tokens) if priced else _NO_LENGTHS,
         health_path=str(row.get("health", "")),
         metrics=str(row.get("metrics", "")),
         adapter=adapter,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.providers.price_rows import ModelRecord
+from spillway_router.prices.rows import ModelRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ began, nothing is overwritten, so that past days stay priced as they were billed
 
 The shipped prices.json is made anew with
 
-    python -m spillway_router.providers.import_prices SOURCE.json 2026-11-20
+    python -m spillway_router.prices.imported SOURCE.json 2026-11-20
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 import orjson
 
 from spillway_router.core.frozen import dataclass
+from spillway_router.prices.book import PRICES_FILE, SOURCE, UNIT, PriceBook, PriceList, parse_list, read_list
+from spillway_router.prices.litellm import LICENCE, convert_rows
+from spillway_router.prices.rows import dated_price, load_json, model_record
 from spillway_router.providers.base import ProviderError
-from spillway_router.providers.litellm_prices import LICENCE, convert_rows
-from spillway_router.providers.price_rows import dated_price, load_json, model_record
-from spillway_router.providers.prices import PRICES_FILE, SOURCE, UNIT, PriceBook, PriceList, parse_list, read_list
 
 MAX_BYTES = 64 * 1024 * 1024
 _HAND = "Prices given by this file's owner"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import Rates, Step, Tariff
-from spillway_router.providers.prices import UNIT, PriceBook, priced
+from spillway_router.prices.book import UNIT, PriceBook, priced
 
 PER_REQUEST = "USD per request"
 PER_SECOND = "USD per second"
