@@ -35,7 +35,7 @@ MODULES = (
     "core.money.attribution", "core.routing.backlog", "core.routing.breaker", "core.confidence.calibration", "core.confidence.judge", "core.routing.estimators",
     "core.routing.filters", "core.routing.model", "core.routing.policy", "core.confidence.scores", "core.money.tariff", "core.routing.ticket", "core.confidence.json_values",
     "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.keys", "ledger.writer",
-    "providers.base", "http_client.connection", "providers.logprobs", "providers.openai_compatible", "aio.outbox",
+    "providers.interface", "http_client.connection", "providers.logprobs", "providers.openai_compatible", "aio.outbox",
     "providers.sse", "providers.streams", "http_client.pool", "providers.vllm",
     "proxy.attempt", "proxy.auth", "proxy.client", "proxy.exchange", "proxy.facts", "proxy.front", "proxy.held",
     "proxy.job", "proxy.keeper", "proxy.live", "proxy.memory", "proxy.own_key", "proxy.relay", "proxy.scoring",

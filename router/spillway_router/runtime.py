@@ -42,8 +42,8 @@ from spillway_router.ledger.pacer import Pacer, PacingRules
 from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.url import open_ledger
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
-from spillway_router.providers.base import CatalogueEntry, Target
 from spillway_router.providers.catalogue import load_catalogue
+from spillway_router.providers.interface import CatalogueEntry, Target
 from spillway_router.providers.own_key import OwnKeys
 from spillway_router.proxy.app import App, build
 from spillway_router.proxy.audits import Audits

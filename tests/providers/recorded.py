@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from spillway_router.providers.base import Provider, Reply, Target
+from spillway_router.providers.interface import Provider, Reply, Target
 from spillway_router.providers.sse import SseDecoder
 
 SHAPES = Path(__file__).with_name("shapes")

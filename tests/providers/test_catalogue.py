@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from spillway_router.core.money.tariff import Tariff, Usage, price
 from spillway_router.prices.book import record
-from spillway_router.providers.base import ProviderError
 from spillway_router.providers.catalogue import (
     capabilities_for,
     load_catalogue,
     provider_for,
     target,
 )
+from spillway_router.providers.interface import ProviderError
 
 CATALOGUE = load_catalogue()
 TODAY = date(2026, 11, 20)

@@ -21,7 +21,7 @@ from spillway_router.prices.book import SOURCE, PriceBook, PriceList, parse_list
 from spillway_router.prices.imported import Added, add, locked, read_source, write
 from spillway_router.prices.litellm import LICENCE
 from spillway_router.prices.rows import load_json
-from spillway_router.providers.base import ProviderError
+from spillway_router.providers.interface import ProviderError
 
 DAY = date(2026, 11, 20)
 EXCERPT = (Path(__file__).parent / "prices" / "litellm_excerpt.json").read_bytes()

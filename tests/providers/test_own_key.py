@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spillway_router.providers.base import ProviderError
 from spillway_router.providers.catalogue import load_catalogue
+from spillway_router.providers.interface import ProviderError
 from spillway_router.providers.own_key import OwnKeys
 
 KEY = "sk-canary-0123456789"

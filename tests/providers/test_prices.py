@@ -15,7 +15,7 @@ from spillway_router.prices.book import PRICES_FILE, PriceBook, book, parse_list
 from spillway_router.prices.changes import changes
 from spillway_router.prices.rows import ModelRecord, load_json
 from spillway_router.prices.status import standing
-from spillway_router.providers.base import ProviderError
+from spillway_router.providers.interface import ProviderError
 
 TODAY = date(2026, 11, 20)
 FULL = {

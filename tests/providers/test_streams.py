@@ -7,7 +7,7 @@ import pytest
 from tests.providers.recorded import NAMES, shape
 
 from spillway_router.core.money.tariff import Usage
-from spillway_router.providers.base import Judge
+from spillway_router.providers.interface import Judge
 from spillway_router.providers.sse import SseDecoder
 from spillway_router.providers.streams import ChatJudge, MessagesJudge, ResponsesJudge, read_usage
 

@@ -30,8 +30,8 @@ from spillway_router.config.load import Loaded
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.url import open_ledger
-from spillway_router.providers.base import CatalogueEntry
 from spillway_router.providers.catalogue import load_catalogue
+from spillway_router.providers.interface import CatalogueEntry
 from spillway_router.runtime import Runtime
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream, MemoryLedger
 

@@ -19,8 +19,8 @@ import yaml
 from spillway_router.prices import book
 from spillway_router.prices.litellm import is_price, price_of
 from spillway_router.prices.rows import RATES
-from spillway_router.providers.base import CatalogueEntry, ProviderError
 from spillway_router.providers.catalogue import load_catalogue
+from spillway_router.providers.interface import CatalogueEntry, ProviderError
 
 PROVIDERS: Mapping[str, str] = {
     "groq": "groq",

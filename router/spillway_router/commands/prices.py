@@ -38,7 +38,7 @@ def list_prices(
 ) -> None:
     """USD per million tokens of every model on a day, with the day each price began and was last checked."""
     from spillway_router.prices.book import priced
-    from spillway_router.providers.base import ProviderError
+    from spillway_router.providers.interface import ProviderError
 
     settings = load(config).settings
     day = _day(on)
@@ -77,7 +77,7 @@ def diff(
     """What FILE prices differently from the prices in use: added, changed and removed, old and new, in percent."""
     from spillway_router.prices.book import PriceBook
     from spillway_router.prices.changes import changes
-    from spillway_router.providers.base import ProviderError
+    from spillway_router.providers.interface import ProviderError
 
     day = _day(on)
     try:
@@ -111,7 +111,7 @@ def import_prices(
     from spillway_router.prices.book import OWN_SOURCE, PriceBook, read_list
     from spillway_router.prices.changes import changes
     from spillway_router.prices.imported import add, locked, write
-    from spillway_router.providers.base import ProviderError
+    from spillway_router.providers.interface import ProviderError
 
     target, day = load(config).settings.price_file, _day(as_of)
     try:
@@ -160,7 +160,7 @@ def _book(own: Path) -> PriceBook:
 
 def _source(file: Path, day: date) -> Source:
     from spillway_router.prices.imported import MAX_BYTES, read_source
-    from spillway_router.providers.base import ProviderError
+    from spillway_router.providers.interface import ProviderError
 
     try:
         with file.open("rb") as opened:

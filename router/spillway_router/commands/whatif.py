@@ -137,7 +137,7 @@ def _told_apart(offers: list[Offer]) -> list[Offer]:
 def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
     from spillway_router.config.assemble import assembled
     from spillway_router.prices import book as prices
-    from spillway_router.providers.base import ProviderError
+    from spillway_router.providers.interface import ProviderError
 
     today = datetime.now(UTC).date()
     if not names:

@@ -21,13 +21,13 @@ from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.prices import book as prices
 from spillway_router.prices.rows import ModelRecord
 from spillway_router.prices.status import Standing, standing
-from spillway_router.providers.base import CatalogueEntry, ProviderError, Target
 from spillway_router.providers.catalogue import (
     capabilities_for,
     load_catalogue,
     provider_for,
     target,
 )
+from spillway_router.providers.interface import CatalogueEntry, ProviderError, Target
 from spillway_router.proxy.live import Channel, Limits, Scoring
 from spillway_router.proxy.replies import naming_lines
 

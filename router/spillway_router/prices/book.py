@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import Tariff
 from spillway_router.prices.rows import ModelRecord, load_json, model_record
-from spillway_router.providers.base import ProviderError
+from spillway_router.providers.interface import ProviderError
 
 PRICES_FILE = Path(__file__).with_name("prices.json")
 UNIT = "USD per million tokens"

@@ -27,7 +27,7 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.prices.book import PRICES_FILE, SOURCE, UNIT, PriceBook, PriceList, parse_list, read_list
 from spillway_router.prices.litellm import LICENCE, convert_rows
 from spillway_router.prices.rows import dated_price, load_json, model_record
-from spillway_router.providers.base import ProviderError
+from spillway_router.providers.interface import ProviderError
 
 MAX_BYTES = 64 * 1024 * 1024
 _HAND = "Prices given by this file's owner"

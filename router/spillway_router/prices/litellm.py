@@ -21,7 +21,7 @@ from typing import Any
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import STANDARD, service_of
 from spillway_router.prices.rows import RATES, dated_price
-from spillway_router.providers.base import ProviderError
+from spillway_router.providers.interface import ProviderError
 
 LICENCE = (
     "Prices derived from model_prices_and_context_window.json of LiteLLM, MIT License, Copyright (c) 2023 Berri AI, "

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import STANDARD, Rates, Step, Tariff, TariffError
-from spillway_router.providers.base import ProviderError
+from spillway_router.providers.interface import ProviderError
 
 RATES = tuple(field.name for field in fields(Rates))
 """Names of the prices per million tokens."""

@@ -20,7 +20,7 @@ from spillway_router.core.money.tariff import Tariff
 from spillway_router.core.routing.model import Capability, Endpoint
 from spillway_router.prices import book
 from spillway_router.prices.rows import ModelRecord
-from spillway_router.providers.base import AuthStyle, Billing, CatalogueEntry, Provider, ProviderError, Target
+from spillway_router.providers.interface import AuthStyle, Billing, CatalogueEntry, Provider, ProviderError, Target
 from spillway_router.providers.openai_compatible import OpenAICompatible
 from spillway_router.providers.vllm import LocalEngine
 

@@ -14,8 +14,8 @@ from dataclasses import field, replace
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Backend
 from spillway_router.http_client.pool import Pool, PoolLimits
-from spillway_router.providers.base import CatalogueEntry, Provider, ProviderError
 from spillway_router.providers.catalogue import provider_for, target
+from spillway_router.providers.interface import CatalogueEntry, Provider, ProviderError
 
 KEEPALIVE_S = 30.0
 MAX_OUTPUT_TOKENS = 4096

@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 
 from spillway_router.core.routing.model import Outcome, Refusal, RequestFacts
-from spillway_router.providers.base import ProviderError
+from spillway_router.providers.interface import ProviderError
 from spillway_router.providers.own_key import OwnKeys
 from spillway_router.proxy.live import Channel
 from spillway_router.proxy.replies import naming_lines

@@ -22,7 +22,7 @@ from spillway_router.core.money.tariff import Usage, usd
 from spillway_router.core.routing.model import Outcome, OutcomeKind
 from spillway_router.http_client.connection import StallError, TransportError
 from spillway_router.http_client.pool import Response
-from spillway_router.providers.base import Judge
+from spillway_router.providers.interface import Judge
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.attempt import Seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.pool import Response
-from spillway_router.providers.base import Judge, Reply
+from spillway_router.providers.interface import Judge, Reply
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.attempt import Call, UpstreamCall
 from spillway_router.proxy.job import Job
