@@ -12,7 +12,7 @@ from threading import Barrier
 
 from spillway_router.ledger.base import Cap, Write
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.postgres import PostgresLedger
+from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 
 T0 = 1_790_000_000_000
 DAY = 86_400_000

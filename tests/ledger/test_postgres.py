@@ -17,7 +17,6 @@ from tests.ledger.contract import D0, H0, T0, LedgerContract, assert_chain_holds
 from tests.ledger.kill9 import kill9_trials
 from tests.ledger.postgres_server import PostgresServer
 
-from spillway_router.ledger import migrations_postgres
 from spillway_router.ledger.base import (
     Balance,
     Cap,
@@ -29,8 +28,9 @@ from spillway_router.ledger.base import (
 )
 from spillway_router.ledger.keys import KeySpec, KeyStore
 from spillway_router.ledger.migrations import Migration, load_migrations
-from spillway_router.ledger.postgres import PostgresLedger
-from spillway_router.ledger.postgres_watch import RevisionWatch
+from spillway_router.ledger.store.postgres import migrations as migrations_postgres
+from spillway_router.ledger.store.postgres.ledger import PostgresLedger
+from spillway_router.ledger.store.postgres.watch import RevisionWatch
 from spillway_router.ledger.url import open_ledger
 
 CHILD = Path(__file__).with_name("postgres_child.py")

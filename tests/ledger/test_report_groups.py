@@ -21,7 +21,6 @@ from spillway_router.ledger.closing import idle_id, is_closed
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.feedback import FeedbackRecord
 from spillway_router.ledger.keys import KeySpec, KeyStore
-from spillway_router.ledger.postgres import PostgresLedger
 from spillway_router.ledger.report_csv import COLUMNS, report_csv
 from spillway_router.ledger.report_html import report_html
 from spillway_router.ledger.report_json import report_values
@@ -40,6 +39,7 @@ from spillway_router.ledger.report_tables import render_report
 from spillway_router.ledger.report_words import group_name
 from spillway_router.ledger.reports import Terms, build_report
 from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.testing import MemoryLedger
 
 FIRST = date(2026, 11, 1)

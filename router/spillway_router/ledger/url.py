@@ -34,7 +34,7 @@ def open_ledger(url: str) -> Ledger:
 def _open_postgres(url: str) -> Ledger:
     # The driver is an extra: a router with a SQLite ledger doesn't install it.
     try:
-        from spillway_router.ledger.postgres import PostgresLedger
+        from spillway_router.ledger.store.postgres.ledger import PostgresLedger
     except ImportError as error:
         raise LedgerConfigError(
             f"a ledger in PostgreSQL needs its driver ({error}): pip install 'spillway[postgres]'"

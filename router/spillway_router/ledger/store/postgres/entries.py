@@ -20,8 +20,17 @@ import psycopg
 
 from spillway_router.ledger.base import Balance, EntryRejectedError, Write, WriteResult
 from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, Row, row_of
-from spillway_router.ledger.postgres_session import Connection
-from spillway_router.ledger.postgres_sql import (
+from spillway_router.ledger.posting import (
+    OpenHold,
+    Posting,
+    Stored,
+    conflicting,
+    needs_holds,
+    needs_reserved,
+)
+from spillway_router.ledger.queries import HEAD
+from spillway_router.ledger.store.postgres.session import Connection
+from spillway_router.ledger.store.postgres.statements import (
     BALANCES_OF,
     BEGIN,
     CLOSE_HOLDS,
@@ -33,15 +42,6 @@ from spillway_router.ledger.postgres_sql import (
     RESERVED_TS,
     STORED,
 )
-from spillway_router.ledger.posting import (
-    OpenHold,
-    Posting,
-    Stored,
-    conflicting,
-    needs_holds,
-    needs_reserved,
-)
-from spillway_router.ledger.queries import HEAD
 
 _REFUSED = (psycopg.IntegrityError, psycopg.DataError, TypeError, ValueError, OverflowError)
 """What the database, the driver and orjson raise for a value that can't be stored."""

@@ -13,17 +13,19 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from spillway_router.ledger import migrations_postgres, postgres_entries, postgres_sql
 from spillway_router.ledger.base import Total, Write, WriteResult
 from spillway_router.ledger.entries import Entry, entry_of
 from spillway_router.ledger.migrations import Migration, load_migrations
-from spillway_router.ledger.postgres_schema import migrate
-from spillway_router.ledger.postgres_session import Connection, Place, Session, place_of
-from spillway_router.ledger.postgres_watch import RevisionWatch
 from spillway_router.ledger.queries import KEYS_REVISION, REQUESTS, Rows
 from spillway_router.ledger.rentals import DAY_MS
 from spillway_router.ledger.report_range import day_of
 from spillway_router.ledger.sql_ledger import FIRST_SUM, SqlLedger, total_order
+from spillway_router.ledger.store.postgres import entries as postgres_entries
+from spillway_router.ledger.store.postgres import migrations as migrations_postgres
+from spillway_router.ledger.store.postgres import statements
+from spillway_router.ledger.store.postgres.schema import migrate
+from spillway_router.ledger.store.postgres.session import Connection, Place, Session, place_of
+from spillway_router.ledger.store.postgres.watch import RevisionWatch
 
 WRITE_TIMEOUT_MS = 10_000
 REPORT_TIMEOUT_MS = 60_000
@@ -36,8 +38,8 @@ _FOR_SUMS = {"work_mem": "64MB", "jit": "off"}
 class PostgresLedger(SqlLedger):
     """A `Ledger` in a PostgreSQL database. Open with `PostgresLedger.open`."""
 
-    OPEN_RESERVATIONS = postgres_sql.OPEN_RESERVATIONS
-    ORPHANS = postgres_sql.ORPHANS
+    OPEN_RESERVATIONS = statements.OPEN_RESERVATIONS
+    ORPHANS = statements.ORPHANS
 
     def __init__(self, place: Place) -> None:
         super().__init__()
@@ -70,22 +72,22 @@ class PostgresLedger(SqlLedger):
 
     def probe(self) -> None:
         """See Ledger.probe."""
-        self._writer.run(lambda connection: connection.execute(postgres_sql.PROBE, (time.time_ns() // 1_000_000,)))
+        self._writer.run(lambda connection: connection.execute(statements.PROBE, (time.time_ns() // 1_000_000,)))
 
     def alive(self, router_id: str, now_ms: int) -> None:
         """See Ledger.alive."""
-        self._desk.run(lambda connection: connection.execute(postgres_sql.ALIVE, (router_id, now_ms)))
+        self._desk.run(lambda connection: connection.execute(statements.ALIVE, (router_id, now_ms)))
 
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
         """See Ledger.entries_between."""
-        first, last = self._read(postgres_sql.SEQS_BETWEEN, (start_ms, end_ms))[0]
+        first, last = self._read(statements.SEQS_BETWEEN, (start_ms, end_ms))[0]
         if first is not None:
-            for row in self._chunks(postgres_sql.ENTRIES_AFTER, first - 1, last, start_ms, end_ms):
+            for row in self._chunks(statements.ENTRIES_AFTER, first - 1, last, start_ms, end_ms):
                 yield entry_of(row[1:])
 
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
         """See Ledger.totals."""
-        rows = self._reader.run(lambda connection: _grouped(connection, postgres_sql.TOTALS, (start_ms, end_ms)))
+        rows = self._reader.run(lambda connection: _grouped(connection, statements.TOTALS, (start_ms, end_ms)))
         return tuple(sorted(map(_total, rows), key=total_order))
 
     def requests(self, start_ms: int, end_ms: int) -> int:
@@ -113,7 +115,7 @@ class PostgresLedger(SqlLedger):
         return self._desk.run(lambda connection: _rows(connection, sql, bound), repeatable=not write)
 
     def _change_keys(self, sql: str, bound: Sequence[Any]) -> bool:
-        changed = bool(self._at_desk(postgres_sql.CHANGE_KEYS.format(change=sql), bound, write=True))
+        changed = bool(self._at_desk(statements.CHANGE_KEYS.format(change=sql), bound, write=True))
         self._keys_revision.look()
         return changed
 

@@ -9,7 +9,7 @@ import psycopg
 
 from spillway_router.ledger.base import LedgerConfigError
 from spillway_router.ledger.migrations import Migration, missing
-from spillway_router.ledger.postgres_session import SCHEMA, Connection
+from spillway_router.ledger.store.postgres.session import SCHEMA, Connection
 
 OLDEST_SERVER = 13
 _LOCK = "SELECT pg_advisory_xact_lock(7310014835120411470)"
