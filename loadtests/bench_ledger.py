@@ -36,7 +36,7 @@ from spillway_router.core.routing.model import Backend, Caller, PrivacyVerdict, 
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.holds import Ended, Hold, Why
 from spillway_router.ledger.ids import request_ids
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.writer import LedgerWriter
 
 WAITING = (1, 8, 32, 128)

@@ -13,7 +13,7 @@ from typing import get_args
 import apsw
 from loadtests.bench_ledger import Kind, Result, run, sync_ms
 
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from tests.evidence.results import Measurement
 from tests.ledger.kill9 import kill9_trials
 from tests.ledger.powercut import powercut_trials

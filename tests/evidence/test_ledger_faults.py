@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from spillway_router.ledger.base import Write, WriteResult
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from tests.evidence.measures_ledger import SPEED, kill9, powercut, speed
 from tests.evidence.promises import load_promises
 from tests.evidence.results import Circumstances, judge

@@ -21,9 +21,9 @@ import apsw
 from tests.ledger.contract import T0, entry
 
 from spillway_router.ledger.base import Write
-from spillway_router.ledger.sqlite import SqliteLedger
-from spillway_router.ledger.sqlite_entries import EntryStore
-from spillway_router.ledger.sqlite_file import configure
+from spillway_router.ledger.store.sqlite.entries import EntryStore
+from spillway_router.ledger.store.sqlite.file import configure
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import verify
 
 VFS = "powercut"

@@ -23,7 +23,7 @@ from spillway_router.ledger.base import Balance, LedgerUnavailableError, Write, 
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Why
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans, unknown_charge
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.writer import LedgerWriter
 

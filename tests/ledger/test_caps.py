@@ -20,7 +20,7 @@ from spillway_router.core.money.budget import Period, period_start
 from spillway_router.ledger.base import Cap, CapReached, Ledger, Write
 from spillway_router.ledger.orphans import unknown_charge
 from spillway_router.ledger.posting import balance_keys
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import verify
 from spillway_router.testing import MemoryLedger
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spillway_router.ledger.base import RentalRecord
 from spillway_router.ledger.rentals import DAY_MS, SPAN_MS, RentalBooks, Written, accrued, cost_nano, due, written
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = 20_000 * DAY_MS
 HOUR = 3_600_000

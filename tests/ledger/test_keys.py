@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spillway_router.ledger.base import KeyRecord, LedgerUnavailableError
 from spillway_router.ledger.keys import KeyRing, KeySpec, KeySpecError, KeyStore, NewKey, mint
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 NEW = mint(KeySpec("ann"), b"\x01\x02\x03\x04\x05\x06", bytes(range(32)), 5)
 RING = KeyRing([NEW.record])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from spillway_router.cli import app
 from spillway_router.ledger.orphans import unknown_charge
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 RUNNER = CliRunner()
 

@@ -12,7 +12,7 @@ from spillway_router.ledger.base import RentalRecord
 from spillway_router.ledger.fixed import rent
 from spillway_router.ledger.rental_keeper import RentalKeeper, RentalTerms, supersede
 from spillway_router.ledger.rentals import DAY_MS
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = 20_000 * DAY_MS
 TERMS = RentalTerms("t4", 1, 60_000_000_000, "reserved")  # a dollar a minute

@@ -38,8 +38,8 @@ from spillway_router.ledger.report_range import (
 from spillway_router.ledger.report_tables import render_report
 from spillway_router.ledger.report_words import group_name
 from spillway_router.ledger.reports import Terms, build_report
-from spillway_router.ledger.sqlite import SqliteLedger
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.testing import MemoryLedger
 
 FIRST = date(2026, 11, 1)

@@ -27,7 +27,7 @@ from spillway_router.ledger.report_range import one_day
 from spillway_router.ledger.report_tables import render_report
 from spillway_router.ledger.report_words import money
 from spillway_router.ledger.reports import CLOUD_ROWS, Terms, build_report
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = date(2026, 11, 20)
 START, END = one_day(DAY).start_ms, one_day(DAY).end_ms

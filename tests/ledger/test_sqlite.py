@@ -17,7 +17,7 @@ from tests.ledger.powercut import powercut_trials
 
 from spillway_router.ledger.base import Ledger, LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.migrations import Migration, load_migrations
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.url import open_ledger
 from spillway_router.ledger.verify import verify
 

@@ -10,9 +10,9 @@ import pytest
 from tests.ledger.books import keep
 
 from spillway_router.ledger.report_range import start_of
-from spillway_router.ledger.sqlite import SqliteLedger
-from spillway_router.ledger.sqlite_file import connect
-from spillway_router.ledger.sqlite_scans import Scans
+from spillway_router.ledger.store.sqlite.file import connect
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.ledger.store.sqlite.scans import Scans
 
 
 @pytest.mark.parametrize("days", [(0, 3), (0, 1), (1, 2), (0, 30)])

@@ -20,7 +20,7 @@ from spillway_router.ledger.base import (
     WriteResult,
 )
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.writer import FULL_WRITES, MANY_WRITES, STEADY_PACES, LedgerWriter, WriterHealth
 
 WAIT_S = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spillway_router.ledger.base import Ledger, LedgerConfigError
-from spillway_router.ledger.sqlite import SqliteLedger
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://")

@@ -15,15 +15,15 @@ from typing import Any
 import apsw
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger import sqlite_sql
 from spillway_router.ledger.base import LedgerUnavailableError, Total, Write, WriteResult
 from spillway_router.ledger.entries import Entry, entry_of
 from spillway_router.ledger.migrations import Migration, load_migrations
 from spillway_router.ledger.queries import KEYS_CHANGED, KEYS_REVISION, Rows
 from spillway_router.ledger.sql_ledger import SqlLedger
-from spillway_router.ledger.sqlite_entries import EntryStore
-from spillway_router.ledger.sqlite_file import connect, migrate, prepare_file, transaction, translated
-from spillway_router.ledger.sqlite_scans import Scans
+from spillway_router.ledger.store.sqlite import statements
+from spillway_router.ledger.store.sqlite.entries import EntryStore
+from spillway_router.ledger.store.sqlite.file import connect, migrate, prepare_file, transaction, translated
+from spillway_router.ledger.store.sqlite.scans import Scans
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Readers:
 class SqliteLedger(SqlLedger):
     """A `Ledger` in a SQLite file. Open with `SqliteLedger.open`."""
 
-    OPEN_RESERVATIONS = sqlite_sql.OPEN_RESERVATIONS
-    ORPHANS = sqlite_sql.ORPHANS
+    OPEN_RESERVATIONS = statements.OPEN_RESERVATIONS
+    ORPHANS = statements.ORPHANS
 
     def __init__(self, path: Path, writer: apsw.Connection, readers: Readers) -> None:
         super().__init__()
@@ -81,11 +81,11 @@ class SqliteLedger(SqlLedger):
     def alive(self, router_id: str, now_ms: int) -> None:
         """See Ledger.alive."""
         with self._write_lock, translated(self.path):
-            self._writer.execute(sqlite_sql.ALIVE, (router_id, now_ms))
+            self._writer.execute(statements.ALIVE, (router_id, now_ms))
 
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
         """See Ledger.entries_between."""
-        for row in self._chunks(sqlite_sql.ENTRIES_AFTER, 0, start_ms, end_ms):
+        for row in self._chunks(statements.ENTRIES_AFTER, 0, start_ms, end_ms):
             yield entry_of(row[1:])
 
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:

@@ -40,8 +40,8 @@ from spillway_router.ledger.posting import (
     needs_reserved,
 )
 from spillway_router.ledger.queries import BALANCE, HEAD
-from spillway_router.ledger.sqlite_file import REFUSED, transaction
-from spillway_router.ledger.sqlite_sql import (
+from spillway_router.ledger.store.sqlite.file import REFUSED, transaction
+from spillway_router.ledger.store.sqlite.statements import (
     CLOSE_HOLD,
     CLOSED,
     MOVE_BALANCE,
