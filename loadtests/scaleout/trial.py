@@ -32,7 +32,7 @@ from loadtests.scaleout.sessions import Plan, counted, hold
 from loadtests.scaleout.sites import Engine, Router, Starter
 from spillway_router.core.money.budget import period_start
 from spillway_router.core.money.tariff import NANO
-from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.store.open import open_ledger
 
 READY_S = 60.0
 GONE_S = 90.0

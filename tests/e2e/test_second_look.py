@@ -10,7 +10,7 @@ import pytest
 from loadtests.demo.product import CALIBRATION, Cloud
 from tests.e2e.running import await_ready, running, write
 
-from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.store.open import open_ledger
 from spillway_server.demo_model.documents import Document, prompt
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 from spillway_router.ledger.base import Cap
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.writer import LedgerWriter
 
 REQUESTS_AT_ONCE = 8

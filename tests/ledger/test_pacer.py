@@ -20,7 +20,7 @@ from spillway_router.ledger import pacer
 from spillway_router.ledger.base import Ledger, LedgerUnavailableError
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.pacer import DAY_S, HOUR_S, MOST_OFFERS, Pacer, PacingRules, plan_of, read_history
-from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.store.open import open_ledger
 from spillway_router.testing import MemoryLedger
 
 TODAY = 1_700_006_400  # a midnight, UTC

@@ -27,11 +27,11 @@ from spillway_router.ledger.base import (
     Write,
 )
 from spillway_router.ledger.keys import KeySpec, KeyStore
-from spillway_router.ledger.migrations import Migration, load_migrations
+from spillway_router.ledger.store.migrations import Migration, load_migrations
+from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.store.postgres import migrations as migrations_postgres
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
-from spillway_router.ledger.url import open_ledger
 
 CHILD = Path(__file__).with_name("postgres_child.py")
 OURS = "datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'spillway'"
@@ -299,7 +299,7 @@ def test_a_right_password_opens(postgres: PostgresServer) -> None:
 def test_a_missing_driver_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['psycopg'] = None\n"
-        "from spillway_router.ledger.url import open_ledger\n"
+        "from spillway_router.ledger.store.open import open_ledger\n"
         "try: open_ledger('postgresql://u:hunter2@h/d')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )

@@ -10,7 +10,7 @@ import pytest
 from tests.ledger.contract import D0, T0, entry
 
 from spillway_router.ledger.entries import COLUMNS, GENESIS, link_of, row_of
-from spillway_router.ledger.migrations import load_migrations
+from spillway_router.ledger.store.migrations import load_migrations
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import Verified, verify
 from spillway_router.testing import MemoryLedger

@@ -23,7 +23,7 @@ from typing import Any
 
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans
-from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.verify import verify
 from tests.e2e.running import ROOT, SPILLWAY, Spillway
 from tests.money.mix import FAILURES, random_ask, random_place

@@ -29,7 +29,7 @@ from spillway_router.config import load as config
 from spillway_router.config.load import Loaded
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.url import open_ledger
+from spillway_router.ledger.store.open import open_ledger
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
 from spillway_router.runtime import Runtime

@@ -44,8 +44,8 @@ def version() -> str:
 
 def open_ledger(loaded: Loaded) -> Ledger:
     """The ledger of the configuration; an error ends the command."""
-    from spillway_router.ledger import url
     from spillway_router.ledger.base import LedgerError
+    from spillway_router.ledger.store import open as url
 
     try:
         return url.open_ledger(loaded.settings.ledger.url)

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import EntryConflictError
-from spillway_router.ledger.queries import Execute
+from spillway_router.ledger.store.statements import Execute
 
 ReviewState = Literal["open", "accepted", "corrected", "dismissed"]
 MOST_AT_ONCE = 500

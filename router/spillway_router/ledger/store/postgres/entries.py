@@ -28,7 +28,6 @@ from spillway_router.ledger.posting import (
     needs_holds,
     needs_reserved,
 )
-from spillway_router.ledger.queries import HEAD
 from spillway_router.ledger.store.postgres.session import Connection
 from spillway_router.ledger.store.postgres.statements import (
     BALANCES_OF,
@@ -42,6 +41,7 @@ from spillway_router.ledger.store.postgres.statements import (
     RESERVED_TS,
     STORED,
 )
+from spillway_router.ledger.store.statements import HEAD
 
 _REFUSED = (psycopg.IntegrityError, psycopg.DataError, TypeError, ValueError, OverflowError)
 """What the database, the driver and orjson raise for a value that can't be stored."""

@@ -15,17 +15,17 @@ from typing import Any
 
 from spillway_router.ledger.base import Total, Write, WriteResult
 from spillway_router.ledger.entries import Entry, entry_of
-from spillway_router.ledger.migrations import Migration, load_migrations
-from spillway_router.ledger.queries import KEYS_REVISION, REQUESTS, Rows
 from spillway_router.ledger.rentals import DAY_MS
 from spillway_router.ledger.report_range import day_of
-from spillway_router.ledger.sql_ledger import FIRST_SUM, SqlLedger, total_order
+from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.postgres import entries as postgres_entries
 from spillway_router.ledger.store.postgres import migrations as migrations_postgres
 from spillway_router.ledger.store.postgres import statements
 from spillway_router.ledger.store.postgres.schema import migrate
 from spillway_router.ledger.store.postgres.session import Connection, Place, Session, place_of
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
+from spillway_router.ledger.store.sql import FIRST_SUM, SqlLedger, total_order
+from spillway_router.ledger.store.statements import KEYS_REVISION, REQUESTS, Rows
 
 WRITE_TIMEOUT_MS = 10_000
 REPORT_TIMEOUT_MS = 60_000

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import psycopg
 
 from spillway_router.ledger.base import LedgerConfigError
-from spillway_router.ledger.migrations import Migration, missing
+from spillway_router.ledger.store.migrations import Migration, missing
 from spillway_router.ledger.store.postgres.session import SCHEMA, Connection
 
 OLDEST_SERVER = 13

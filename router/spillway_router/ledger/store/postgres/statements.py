@@ -8,7 +8,7 @@ what the hash chain is computed over. Numbers keep all their digits: PostgreSQL'
 from __future__ import annotations
 
 from spillway_router.ledger.entries import ANSWERED, COLUMNS
-from spillway_router.ledger.queries import KEYS_CHANGED
+from spillway_router.ledger.store.statements import KEYS_CHANGED
 
 _TYPES = {
     "attempt_no": "bigint",

@@ -39,7 +39,6 @@ from spillway_router.ledger.posting import (
     needs_holds,
     needs_reserved,
 )
-from spillway_router.ledger.queries import BALANCE, HEAD
 from spillway_router.ledger.store.sqlite.file import REFUSED, transaction
 from spillway_router.ledger.store.sqlite.statements import (
     CLOSE_HOLD,
@@ -50,6 +49,7 @@ from spillway_router.ledger.store.sqlite.statements import (
     RESERVED_TS,
     STORED,
 )
+from spillway_router.ledger.store.statements import BALANCE, HEAD
 
 MOST_ROWS = 64
 """Rows of one statement; with 27 columns far below SQLite's 32,766 bound values."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 
 from spillway_router.ledger.base import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
-from spillway_router.ledger.migrations import Migration, missing
+from spillway_router.ledger.store.migrations import Migration, missing
 
 BUSY_TIMEOUT_MS = 5_000
 REFUSED = (apsw.ConstraintError, apsw.TooBigError, OverflowError, UnicodeEncodeError, TypeError)

@@ -17,13 +17,14 @@ import apsw
 from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import LedgerUnavailableError, Total, Write, WriteResult
 from spillway_router.ledger.entries import Entry, entry_of
-from spillway_router.ledger.migrations import Migration, load_migrations
-from spillway_router.ledger.queries import KEYS_CHANGED, KEYS_REVISION, Rows
-from spillway_router.ledger.sql_ledger import SqlLedger
+from spillway_router.ledger.store.migrations import Migration, load_migrations
+from spillway_router.ledger.store.sql import SqlLedger
+from spillway_router.ledger.store.sqlite import migrations as schema
 from spillway_router.ledger.store.sqlite import statements
 from spillway_router.ledger.store.sqlite.entries import EntryStore
 from spillway_router.ledger.store.sqlite.file import connect, migrate, prepare_file, transaction, translated
 from spillway_router.ledger.store.sqlite.scans import Scans
+from spillway_router.ledger.store.statements import KEYS_CHANGED, KEYS_REVISION, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class SqliteLedger(SqlLedger):
         prepare_file(path)
         try:
             writer = connect(path)
-            migrate(writer, path, load_migrations() if migrations is None else migrations)
+            migrate(writer, path, load_migrations(schema.__name__) if migrations is None else migrations)
             readers = Readers(connect(path), connect(path), (connect(path), connect(path)))
         except apsw.Error as error:
             raise LedgerUnavailableError(f"the ledger {path} can't be opened: {error}") from error

@@ -17,12 +17,12 @@ import apsw
 import orjson
 
 from spillway_router.ledger.base import Total
-from spillway_router.ledger.queries import REQUESTS
 from spillway_router.ledger.rentals import DAY_MS
 from spillway_router.ledger.report_range import day_of
-from spillway_router.ledger.sql_ledger import TOTAL, total_order
+from spillway_router.ledger.store.sql import TOTAL, total_order
 from spillway_router.ledger.store.sqlite.file import translated
 from spillway_router.ledger.store.sqlite.statements import TOTALS
+from spillway_router.ledger.store.statements import REQUESTS
 
 ROWS_TO_SHARE = 100_000
 """From about so many rows on, two threads are worth their start."""

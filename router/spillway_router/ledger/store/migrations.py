@@ -17,7 +17,7 @@ class Migration(NamedTuple):
     sql: str
 
 
-def load_migrations(package: str = __name__) -> tuple[Migration, ...]:
+def load_migrations(package: str) -> tuple[Migration, ...]:
     """All migrations of this kind of database (its package of SQL files), lowest number first."""
     found = []
     for file in files(package).iterdir():

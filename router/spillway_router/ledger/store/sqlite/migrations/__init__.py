@@ -1,0 +1,1 @@
+"""SQL files of the SQLite ledger's schema."""
