@@ -34,7 +34,7 @@ from spillway_router.compiled import FOLDER, MANIFEST, PACKAGE, SUFFIX, digest, 
 MODULES = (
     "core.money.attribution", "core.routing.backlog", "core.routing.breaker", "core.confidence.calibration", "core.confidence.judge", "core.routing.estimators",
     "core.routing.filters", "core.routing.model", "core.routing.policy", "core.confidence.scores", "core.money.tariff", "core.routing.ticket", "core.confidence.json_values",
-    "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.keys", "ledger.writer",
+    "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.tables.keys", "ledger.writer",
     "providers.interface", "http_client.connection", "providers.logprobs", "providers.openai_compatible", "aio.outbox",
     "providers.sse", "providers.streams", "http_client.pool", "providers.vllm",
     "proxy.attempt", "proxy.auth", "proxy.client", "proxy.exchange", "proxy.facts", "proxy.front", "proxy.held",

@@ -13,7 +13,7 @@ import pytest
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 from tests.proxy.harness import LIMIT_S, Router, cloud, error_of, local, routing, run, settings
 
-from spillway_router.ledger.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.verify import verify
 from spillway_router.testing import Answer, FaultUpstream
 

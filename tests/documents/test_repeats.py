@@ -14,7 +14,7 @@ from tests.proxy.harness import LIMIT_S, error_of, run
 
 from spillway_router.documents import repeats
 from spillway_router.documents.repeats import KeyTakenError, Repeats
-from spillway_router.ledger.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import ManualClock
 
 

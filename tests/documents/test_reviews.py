@@ -17,7 +17,7 @@ from tests.proxy.harness import Router, error_of, run
 from spillway_router.calibration.labelled import read
 from spillway_router.documents.labels import of_reviews
 from spillway_router.documents.reviews import DAY_MS, QueueRules, ReviewQueue, shown
-from spillway_router.ledger.reviews import ReviewDecision, ReviewRecord
+from spillway_router.ledger.tables.reviews import ReviewDecision, ReviewRecord
 from spillway_router.testing import MemoryLedger
 
 

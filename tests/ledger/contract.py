@@ -23,10 +23,10 @@ from spillway_router.ledger.base import (
     WriteResult,
 )
 from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
-from spillway_router.ledger.feedback import FeedbackRecord, Opinion
-from spillway_router.ledger.keys import KeySpec, KeyStore
-from spillway_router.ledger.labels import LabelRecord
-from spillway_router.ledger.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
+from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.labels import LabelRecord
+from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
 
 T0 = 1_790_000_000_000
 """2026-09-21 14:13:20 UTC."""

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_router.ledger.base import KeyRecord, LedgerUnavailableError
-from spillway_router.ledger.keys import KeyRing, KeySpec, KeySpecError, KeyStore, NewKey, mint
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.ledger.tables.keys import KeyRing, KeySpec, KeySpecError, KeyStore, NewKey, mint
 
 NEW = mint(KeySpec("ann"), b"\x01\x02\x03\x04\x05\x06", bytes(range(32)), 5)
 RING = KeyRing([NEW.record])

@@ -26,12 +26,12 @@ from spillway_router.ledger.base import (
     LedgerUnavailableError,
     Write,
 )
-from spillway_router.ledger.keys import KeySpec, KeyStore
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.store.postgres import migrations as migrations_postgres
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 
 CHILD = Path(__file__).with_name("postgres_child.py")
 OURS = "datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'spillway'"

@@ -19,8 +19,6 @@ from spillway_router.core.money.tariff import Tariff, nano_from_usd, usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.closing import idle_id, is_closed
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.feedback import FeedbackRecord
-from spillway_router.ledger.keys import KeySpec, KeyStore
 from spillway_router.ledger.report_csv import COLUMNS, report_csv
 from spillway_router.ledger.report_html import report_html
 from spillway_router.ledger.report_json import report_values
@@ -40,6 +38,8 @@ from spillway_router.ledger.report_words import group_name
 from spillway_router.ledger.reports import Terms, build_report
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.ledger.tables.feedback import FeedbackRecord
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import MemoryLedger
 
 FIRST = date(2026, 11, 1)

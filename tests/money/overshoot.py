@@ -22,8 +22,8 @@ import httpx
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import entry_of
-from spillway_router.ledger.keys import KeySpec, KeyStore
 from spillway_router.ledger.store.open import open_ledger
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from tests.money.caps import Watch
 from tests.money.mix import Place, random_ask, random_place
 from tests.money.parts import LIMIT_S, Ask, Money, ask, start_router, stop_router, tills, write_config

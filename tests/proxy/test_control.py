@@ -12,7 +12,7 @@ from tests.proxy.harness import Router, cloud, error_of, local, pair, routing, r
 from tests.proxy.streams import chat
 
 from spillway_router.ledger.base import Role
-from spillway_router.ledger.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer, FaultUpstream, ManualClock
 
 WHOLE = Answer.json(

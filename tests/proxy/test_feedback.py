@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tests.proxy.harness import MESSAGES, Router, cloud, error_of, local, pair, routing, run, settings
 
-from spillway_router.ledger.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer, FaultUpstream
 
 RULE = "confidence: {threshold: 0.0, escalate_to: [cloud]}\n"

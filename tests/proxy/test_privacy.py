@@ -12,7 +12,7 @@ import pytest
 from tests.proxy.harness import MESSAGES, cloud, error_of, local, pair, routing, run, serving, settings
 from tests.proxy.streams import chat, delta
 
-from spillway_router.ledger.keys import KeySpec, KeyStore
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream, ManualClock
 
 WHOLE = Answer.json({"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]})

@@ -35,7 +35,7 @@ def deployments(loaded: Loaded) -> Deployments:
 
 def first_key() -> tuple[str, Access]:
     """A new API key with the admin role: the token to show once, and what the rented machine is told of it."""
-    from spillway_router.ledger.keys import KeySpec, mint
+    from spillway_router.ledger.tables.keys import KeySpec, mint
 
     new = mint(KeySpec("deploy", "admin"), secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
     return new.token, Access(new.record.id, new.record.secret_sha256.hex())

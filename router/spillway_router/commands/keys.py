@@ -28,7 +28,7 @@ def create_key(
 ) -> None:
     """Create a key; the secret is shown once."""
     from spillway_router.ledger.base import LedgerError
-    from spillway_router.ledger.keys import KeySpec, KeyStore
+    from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 
     privacy: KeyPrivacy = "local-only" if private else "any"
     with opened(load(path)) as ledger:
@@ -53,7 +53,7 @@ def accept_key(
 ) -> None:
     """Take in a key of which only the hash is known here. Again is no error."""
     from spillway_router.ledger.base import LedgerError
-    from spillway_router.ledger.keys import KeySpec, KeyStore, accepted
+    from spillway_router.ledger.tables.keys import KeySpec, KeyStore, accepted
 
     key_id, _, digest = entry.partition(":")
     with opened(load(path)) as ledger:
@@ -69,7 +69,7 @@ def accept_key(
 @keys_app.command("list")
 def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """All keys, without their secrets."""
-    from spillway_router.ledger.keys import KeyStore
+    from spillway_router.ledger.tables.keys import KeyStore
 
     with opened(load(path)) as ledger:
         records = KeyStore(ledger).list()
@@ -96,7 +96,7 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
 @keys_app.command("revoke")
 def revoke_key(key_id: str, path: ConfigOption = None) -> None:
     """Revoke a key; running routers follow within a second."""
-    from spillway_router.ledger.keys import KeyStore
+    from spillway_router.ledger.tables.keys import KeyStore
 
     with opened(load(path)) as ledger:
         revoked = KeyStore(ledger).revoke(key_id, now_ms())

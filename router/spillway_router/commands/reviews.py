@@ -15,7 +15,7 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spillway_router.ledger.reviews import ReviewTable
+    from spillway_router.ledger.tables.reviews import ReviewTable
 
 reviews_app = typer.Typer(no_args_is_help=True, help="Documents that no step was sure of: list, show, decide, learn.")
 IdArgument = Annotated[str, typer.Argument(help="The review's id, rev_...")]
@@ -31,7 +31,7 @@ def list_reviews(
 ) -> None:
     """The newest reviews."""
     from spillway_router.documents.reviews import summary
-    from spillway_router.ledger.reviews import ReviewFilter
+    from spillway_router.ledger.tables.reviews import ReviewFilter
 
     if state not in ("open", "accepted", "corrected", "dismissed", "all"):
         fail("--state must be open, accepted, corrected, dismissed or all")

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from spillway_router.ledger.base import Ledger
-from spillway_router.ledger.labels import LabelTable
-from spillway_router.ledger.reviews import MOST_AT_ONCE, ReviewFilter, ReviewTable
+from spillway_router.ledger.tables.labels import LabelTable
+from spillway_router.ledger.tables.reviews import MOST_AT_ONCE, ReviewFilter, ReviewTable
 
 
 def labels(ledger: Ledger, since_ms: int = 0, task: str = "") -> Iterator[dict[str, Any]]:

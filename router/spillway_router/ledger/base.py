@@ -14,9 +14,9 @@ from spillway_router.core.money.budget import Period
 from spillway_router.ledger.entries import Entry, Row
 
 if TYPE_CHECKING:
-    from spillway_router.ledger.feedback import FeedbackTable
-    from spillway_router.ledger.labels import LabelTable
-    from spillway_router.ledger.reviews import ReviewTable
+    from spillway_router.ledger.tables.feedback import FeedbackTable
+    from spillway_router.ledger.tables.labels import LabelTable
+    from spillway_router.ledger.tables.reviews import ReviewTable
 
 
 class LedgerError(Exception):

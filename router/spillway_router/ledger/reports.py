@@ -22,7 +22,6 @@ from spillway_router.core.money.attribution import GpuRental, TrafficShape, Work
 from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.base import Ledger, RentalRecord, Total
 from spillway_router.ledger.entries import ANSWERED, Entry
-from spillway_router.ledger.feedback import Opinion
 from spillway_router.ledger.fixed import FixedDay, Line, Rent, fixed_days, lines, rent
 from spillway_router.ledger.outlook import outlook
 from spillway_router.ledger.report_groups import Costs, group_rows, per, served_of, units_of
@@ -39,6 +38,7 @@ from spillway_router.ledger.report_model import (
     Report,
 )
 from spillway_router.ledger.report_range import GroupKey, ReportRange
+from spillway_router.ledger.tables.feedback import Opinion
 
 CLOUD_ROWS = ("overflow", "escalated", "fallback", "pinned", "byok", "audit", "other")
 _PRICE_PLACES = Decimal("0.000001")

@@ -13,7 +13,7 @@ from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Caller, Refusal, RequestRecord
 from spillway_router.ledger.base import LedgerError
-from spillway_router.ledger.feedback import MOST_REASON, FeedbackRecord
+from spillway_router.ledger.tables.feedback import MOST_REASON, FeedbackRecord
 from spillway_router.proxy import wire
 from spillway_router.proxy.again import BETTER
 from spillway_router.proxy.control import RefusedError

@@ -11,8 +11,8 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.budget import LineKey
 from spillway_router.core.routing.model import BackendSignals, RequestFacts, RequestRecord, Signals
 from spillway_router.ledger.accounts import Accounts
-from spillway_router.ledger.feedback import FeedbackTable
 from spillway_router.ledger.pacer import Pacer
+from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.providers.own_key import OwnKeys
 from spillway_router.proxy.audits import Audits
 from spillway_router.proxy.live import Live

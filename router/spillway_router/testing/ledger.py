@@ -25,10 +25,10 @@ from spillway_router.ledger.base import (
     WriteResult,
 )
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
-from spillway_router.ledger.feedback import MemoryFeedback
-from spillway_router.ledger.labels import MemoryLabels
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
-from spillway_router.ledger.reviews import MemoryReviews
+from spillway_router.ledger.tables.feedback import MemoryFeedback
+from spillway_router.ledger.tables.labels import MemoryLabels
+from spillway_router.ledger.tables.reviews import MemoryReviews
 
 _TYPES = get_type_hints(Entry)
 _TEXT = tuple(name for name, kind in _TYPES.items() if kind is str)

@@ -22,9 +22,6 @@ from spillway_router.ledger.base import (
     Total,
 )
 from spillway_router.ledger.entries import Entry, entry_of, stored_row
-from spillway_router.ledger.feedback import SqlFeedback
-from spillway_router.ledger.labels import SqlLabels
-from spillway_router.ledger.reviews import SqlReviews
 from spillway_router.ledger.store.statements import (
     ADD_KEY,
     ADD_RENTAL,
@@ -41,6 +38,9 @@ from spillway_router.ledger.store.statements import (
     STOP_RENTAL,
     Rows,
 )
+from spillway_router.ledger.tables.feedback import SqlFeedback
+from spillway_router.ledger.tables.labels import SqlLabels
+from spillway_router.ledger.tables.reviews import SqlReviews
 
 TOTAL = tuple(f.name for f in fields(Total))
 """Names of a total's values: its group, then its sums from FIRST_SUM on."""

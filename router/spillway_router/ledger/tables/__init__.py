@@ -1,0 +1,1 @@
+"""Tables beside the entries: API keys, reviews, feedback and audit labels."""
