@@ -9,9 +9,9 @@ from random import Random
 from typing import Any, get_args
 
 from spillway_router.ledger.base import Ledger, RentalRecord, Write
-from spillway_router.ledger.closing import DayCloser
 from spillway_router.ledger.entries import Entry, Status
-from spillway_router.ledger.rentals import DAY_MS, SPAN_MS, RentalBooks
+from spillway_router.ledger.rentals.books import DAY_MS, SPAN_MS, RentalBooks
+from spillway_router.ledger.rentals.closed_days import DayCloser
 from spillway_router.ledger.report_range import ReportRange, start_of
 
 HOUR_MS = 3_600_000

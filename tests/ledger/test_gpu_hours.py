@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_router.ledger.base import RentalRecord
-from spillway_router.ledger.rentals import DAY_MS, SPAN_MS, RentalBooks, Written, accrued, cost_nano, due, written
+from spillway_router.ledger.rentals.books import DAY_MS, SPAN_MS, RentalBooks, Written, accrued, cost_nano, due, written
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = 20_000 * DAY_MS

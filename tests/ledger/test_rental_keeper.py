@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from spillway_router.ledger.base import RentalRecord
-from spillway_router.ledger.fixed import rent
-from spillway_router.ledger.rental_keeper import RentalKeeper, RentalTerms, supersede
-from spillway_router.ledger.rentals import DAY_MS
+from spillway_router.ledger.rentals.books import DAY_MS
+from spillway_router.ledger.rentals.fixed_cost import rent
+from spillway_router.ledger.rentals.keeper import RentalKeeper, RentalTerms, supersede
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = 20_000 * DAY_MS

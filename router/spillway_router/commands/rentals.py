@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from spillway_router.config.load import Loaded
     from spillway_router.ledger.base import Ledger, RentalRecord
-    from spillway_router.ledger.rental_keeper import RentalTerms
+    from spillway_router.ledger.rentals.keeper import RentalTerms
 
 rentals_app = typer.Typer(no_args_is_help=True, help="GPU rentals: start, stop, list.")
 
@@ -72,7 +72,7 @@ def stop_rental(
 def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """All rentals, oldest first, with what they have cost."""
     from spillway_router.core.money.tariff import usd
-    from spillway_router.ledger.rentals import cost_nano
+    from spillway_router.ledger.rentals.books import cost_nano
 
     now = now_ms()
     with opened(load(path)) as ledger:
@@ -91,7 +91,7 @@ def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None
 
 def _terms(loaded: Loaded, gpu: str, count: int | None, price: str, kind: str) -> RentalTerms:
     from spillway_router.core.money.tariff import NANO
-    from spillway_router.ledger.rental_keeper import RentalTerms
+    from spillway_router.ledger.rentals.keeper import RentalTerms
 
     part = loaded.settings.gpu
     try:
@@ -111,9 +111,9 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
     """Put the start of a rental on the books, and end those that routers opened by themselves."""
     from spillway_router.bookkeeping import new_rental_id
     from spillway_router.ledger.base import RentalRecord
-    from spillway_router.ledger.closing import is_closed
-    from spillway_router.ledger.rental_keeper import ROUTER, supersede
-    from spillway_router.ledger.rentals import written
+    from spillway_router.ledger.rentals.books import written
+    from spillway_router.ledger.rentals.closed_days import is_closed
+    from spillway_router.ledger.rentals.keeper import ROUTER, supersede
 
     if is_closed(ledger, at_ms):
         fail(f"the books of {when(at_ms)[:10]} are closed; start it at a later day")
@@ -131,7 +131,7 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
 
 def end(ledger: Ledger, running: Sequence[RentalRecord], at_ms: int, now: int) -> None:
     """Put the end of rentals on the books; a moment before what is billed already ends the command."""
-    from spillway_router.ledger.rentals import RentalBooks, written
+    from spillway_router.ledger.rentals.books import RentalBooks, written
 
     for record in running:
         least = max(record.started_ms, written(ledger, record).until_ms)

@@ -26,8 +26,8 @@ from spillway_router.core.money.attribution import split_billed
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.fixed import fixed_days, rent
-from spillway_router.ledger.rentals import DAY_MS, Billed
+from spillway_router.ledger.rentals.books import DAY_MS, Billed
+from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
 from spillway_router.ledger.report_range import day_of, start_of
 
 FOCUS_COLUMNS = (

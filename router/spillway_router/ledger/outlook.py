@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from spillway_router.core.money.forecast import MOST_WEEKS, SoFar, forecast, month_of
 from spillway_router.ledger.base import Ledger
-from spillway_router.ledger.fixed import rent
-from spillway_router.ledger.rentals import cost_nano
+from spillway_router.ledger.rentals.books import cost_nano
+from spillway_router.ledger.rentals.fixed_cost import rent
 from spillway_router.ledger.report_model import ForecastRow
 from spillway_router.ledger.report_range import start_of
 

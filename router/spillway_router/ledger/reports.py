@@ -22,8 +22,8 @@ from spillway_router.core.money.attribution import GpuRental, TrafficShape, Work
 from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.base import Ledger, RentalRecord, Total
 from spillway_router.ledger.entries import ANSWERED, Entry
-from spillway_router.ledger.fixed import FixedDay, Line, Rent, fixed_days, lines, rent
 from spillway_router.ledger.outlook import outlook
+from spillway_router.ledger.rentals.fixed_cost import FixedDay, Line, Rent, fixed_days, lines, rent
 from spillway_router.ledger.report_groups import Costs, group_rows, per, served_of, units_of
 from spillway_router.ledger.report_model import (
     AllLocal,

@@ -21,8 +21,8 @@ from typing import Literal
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.base import Ledger, RentalRecord
-from spillway_router.ledger.closing import DayCloser
-from spillway_router.ledger.rentals import RentalBooks, written
+from spillway_router.ledger.rentals.books import RentalBooks, written
+from spillway_router.ledger.rentals.closed_days import DayCloser
 
 ROUTER = "router"
 """Source of the rentals that routers open by themselves."""

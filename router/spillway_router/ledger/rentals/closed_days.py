@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from spillway_router.ledger.base import EntryConflictError, Ledger
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.fixed import fixed_days, rent
-from spillway_router.ledger.rentals import DAY_MS
+from spillway_router.ledger.rentals.books import DAY_MS
+from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
 from spillway_router.ledger.report_range import day_of
 
 GRACE_MS = 10 * 60_000

@@ -1,0 +1,1 @@
+"""GPU rental periods and their fixed cost."""
