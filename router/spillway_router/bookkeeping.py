@@ -18,10 +18,10 @@ from spillway_router.core.money.gpu_sheets import coefficients_of, sheet_of
 from spillway_router.core.money.tariff import NANO, Tariff
 from spillway_router.ledger.base import Ledger, LedgerError
 from spillway_router.ledger.rentals.keeper import RentalKeeper, RentalTerms
-from spillway_router.ledger.report_json import report_values
-from spillway_router.ledger.report_model import Report
-from spillway_router.ledger.report_range import Asked, read_by, read_range
-from spillway_router.ledger.reports import Terms, build_report
+from spillway_router.ledger.reports.build import Terms, build_report
+from spillway_router.ledger.reports.days import Asked, read_by, read_range
+from spillway_router.ledger.reports.json_values import report_values
+from spillway_router.ledger.reports.model import Report
 
 log = logging.getLogger("spillway")
 

@@ -13,9 +13,9 @@ from random import Random
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff
 from spillway_router.ledger.base import Ledger
-from spillway_router.ledger.report_model import Report
-from spillway_router.ledger.report_range import GROUP_KEYS, GroupKey, ReportRange, one_day
-from spillway_router.ledger.reports import Terms, build_report
+from spillway_router.ledger.reports.build import Terms, build_report
+from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange, one_day
+from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from tests.evidence.results import Measurement
 from tests.ledger.books import Bill, keep

@@ -19,7 +19,7 @@ from typing import Any
 
 from spillway_router.ledger.base import RentalRecord, Write
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.report_range import start_of
+from spillway_router.ledger.reports.days import start_of
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from tests.evidence.results import Measurement, not_measured
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from spillway_router.ledger.base import Ledger
-from spillway_router.ledger.report_model import Report
-from spillway_router.ledger.report_range import GroupKey, ReportRange
-from spillway_router.ledger.reports import Terms, build_report
+from spillway_router.ledger.reports.build import Terms, build_report
+from spillway_router.ledger.reports.days import GroupKey, ReportRange
+from spillway_router.ledger.reports.model import Report
 from tests.evidence import measures_report
 from tests.evidence.measures_accounting import USED_PLUS_UNUSED, used_plus_unused
 from tests.evidence.measures_report import MILLION_ROWS, million_rows

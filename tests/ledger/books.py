@@ -12,7 +12,7 @@ from spillway_router.ledger.base import Ledger, RentalRecord, Write
 from spillway_router.ledger.entries import Entry, Status
 from spillway_router.ledger.rentals.books import DAY_MS, SPAN_MS, RentalBooks
 from spillway_router.ledger.rentals.closed_days import DayCloser
-from spillway_router.ledger.report_range import ReportRange, start_of
+from spillway_router.ledger.reports.days import ReportRange, start_of
 
 HOUR_MS = 3_600_000
 DECISIONS = ("overflow", "escalated", "fallback", "pinned", "byok", "cache", "")

@@ -19,11 +19,9 @@ from spillway_router.core.money.tariff import Tariff, nano_from_usd, usd
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.rentals.closed_days import idle_id, is_closed
-from spillway_router.ledger.report_csv import COLUMNS, report_csv
-from spillway_router.ledger.report_html import report_html
-from spillway_router.ledger.report_json import report_values
-from spillway_router.ledger.report_model import Report
-from spillway_router.ledger.report_range import (
+from spillway_router.ledger.reports.build import Terms, build_report
+from spillway_router.ledger.reports.csv_file import COLUMNS, report_csv
+from spillway_router.ledger.reports.days import (
     GROUP_KEYS,
     Asked,
     GroupKey,
@@ -33,9 +31,11 @@ from spillway_router.ledger.report_range import (
     read_range,
     start_of,
 )
-from spillway_router.ledger.report_tables import render_report
-from spillway_router.ledger.report_words import group_name
-from spillway_router.ledger.reports import Terms, build_report
+from spillway_router.ledger.reports.html import report_html
+from spillway_router.ledger.reports.json_values import report_values
+from spillway_router.ledger.reports.model import Report
+from spillway_router.ledger.reports.terminal import render_report
+from spillway_router.ledger.reports.words import group_name
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.tables.feedback import FeedbackRecord

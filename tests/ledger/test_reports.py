@@ -21,12 +21,12 @@ from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import NANO, Tariff, Usage, price
 from spillway_router.ledger.base import RentalRecord
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.report_json import report_json
-from spillway_router.ledger.report_model import Report
-from spillway_router.ledger.report_range import one_day
-from spillway_router.ledger.report_tables import render_report
-from spillway_router.ledger.report_words import money
-from spillway_router.ledger.reports import CLOUD_ROWS, Terms, build_report
+from spillway_router.ledger.reports.build import CLOUD_ROWS, Terms, build_report
+from spillway_router.ledger.reports.days import one_day
+from spillway_router.ledger.reports.json_values import report_json
+from spillway_router.ledger.reports.model import Report
+from spillway_router.ledger.reports.terminal import render_report
+from spillway_router.ledger.reports.words import money
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = date(2026, 11, 20)

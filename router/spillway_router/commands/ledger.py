@@ -60,8 +60,8 @@ def export_ledger(
     output: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
 ) -> None:
     """Export costs as FOCUS rows or all entries as JSON lines."""
-    from spillway_router.ledger.export import export_focus, export_jsonl
-    from spillway_router.ledger.report_range import Asked, RangeError, read_range
+    from spillway_router.ledger.reports.days import Asked, RangeError, read_range
+    from spillway_router.ledger.reports.export import export_focus, export_jsonl
 
     try:
         days = read_range(Asked(first=first, last=last), datetime.now(UTC).date())

@@ -13,8 +13,8 @@ from spillway_router.commands.whatif import what_if
 from spillway_router.config.load import ConfigError
 
 if TYPE_CHECKING:
-    from spillway_router.ledger.report_model import Report
-    from spillway_router.ledger.report_range import Asked
+    from spillway_router.ledger.reports.days import Asked
+    from spillway_router.ledger.reports.model import Report
 
 report_app = typer.Typer(help="Fixed and per-request cost, side by side; planning with what-if.")
 report_app.command("what-if")(what_if)
@@ -39,7 +39,7 @@ def report(
     html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML file; - prints it.")] = None,
 ) -> None:
     """Fixed and per-request cost of a day, a month or any days, side by side."""
-    from spillway_router.ledger.report_range import Asked
+    from spillway_router.ledger.reports.days import Asked
 
     if context.invoked_subcommand is not None:
         return
@@ -50,17 +50,17 @@ def report(
     if html is not None:
         _write_html(made, html)
     elif as_csv:
-        from spillway_router.ledger.report_csv import report_csv
+        from spillway_router.ledger.reports.csv_file import report_csv
 
         typer.echo(report_csv(made), nl=False)
     elif as_json:
-        from spillway_router.ledger.report_json import report_json
+        from spillway_router.ledger.reports.json_values import report_json
 
         typer.echo(report_json(made))
     else:
         from rich.console import Console
 
-        from spillway_router.ledger.report_tables import render_report
+        from spillway_router.ledger.reports.terminal import render_report
 
         render_report(made, Console())
 
@@ -68,7 +68,7 @@ def report(
 def _made(path: str | None, asked: Asked) -> Report:
     from spillway_router.bookkeeping import report_for
     from spillway_router.config.assemble import assembled
-    from spillway_router.ledger.report_range import RangeError
+    from spillway_router.ledger.reports.days import RangeError
 
     loaded = load(path)
     try:
@@ -83,7 +83,7 @@ def _made(path: str | None, asked: Asked) -> Report:
 
 
 def _write_html(made: Report, file: Path) -> None:
-    from spillway_router.ledger.report_html import report_html
+    from spillway_router.ledger.reports.html import report_html
 
     if str(file) == "-":
         typer.echo(report_html(made), nl=False)

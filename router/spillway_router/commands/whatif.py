@@ -166,7 +166,7 @@ def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
 
 def _values(made: Plan) -> dict[str, Any]:
     """The plan as JSON values; money as integer nano-dollars and as decimal text."""
-    from spillway_router.ledger.report_json import with_usd
+    from spillway_router.ledger.reports.json_values import with_usd
 
     assumed: Assumptions = made.assumptions
     return {

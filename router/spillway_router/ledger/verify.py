@@ -25,7 +25,7 @@ from spillway_router.ledger.base import Balance, BalanceKey, Ledger, Linked
 from spillway_router.ledger.entries import ANSWERED, GENESIS, Entry, entry_of, link_of
 from spillway_router.ledger.posting import HoldKey, balance_keys
 from spillway_router.ledger.rentals.books import DAY_MS
-from spillway_router.ledger.report_range import day_of
+from spillway_router.ledger.reports.days import day_of
 
 _MOST_TRIES = 100
 MOST_FAULTS = 20

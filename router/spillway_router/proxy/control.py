@@ -16,7 +16,7 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.routing.policy import decide
 from spillway_router.ledger.base import LedgerError
-from spillway_router.ledger.report_range import GROUP_KEYS, Asked, RangeError
+from spillway_router.ledger.reports.days import GROUP_KEYS, Asked, RangeError
 from spillway_router.proxy import wire
 from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.replies import error_body, refusal_headers

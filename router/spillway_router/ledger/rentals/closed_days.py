@@ -12,7 +12,7 @@ from spillway_router.ledger.base import EntryConflictError, Ledger
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.rentals.books import DAY_MS
 from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
-from spillway_router.ledger.report_range import day_of
+from spillway_router.ledger.reports.days import day_of
 
 GRACE_MS = 10 * 60_000
 """After midnight, until every row of the day before is written."""

@@ -16,7 +16,7 @@ from typing import Any
 from spillway_router.ledger.base import Total, Write, WriteResult
 from spillway_router.ledger.entries import Entry, entry_of
 from spillway_router.ledger.rentals.books import DAY_MS
-from spillway_router.ledger.report_range import day_of
+from spillway_router.ledger.reports.days import day_of
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.postgres import entries as postgres_entries
 from spillway_router.ledger.store.postgres import migrations as migrations_postgres

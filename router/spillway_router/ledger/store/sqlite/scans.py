@@ -18,7 +18,7 @@ import orjson
 
 from spillway_router.ledger.base import Total
 from spillway_router.ledger.rentals.books import DAY_MS
-from spillway_router.ledger.report_range import day_of
+from spillway_router.ledger.reports.days import day_of
 from spillway_router.ledger.store.sql import TOTAL, total_order
 from spillway_router.ledger.store.sqlite.file import translated
 from spillway_router.ledger.store.sqlite.statements import TOTALS

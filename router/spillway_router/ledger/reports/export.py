@@ -28,7 +28,7 @@ from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.rentals.books import DAY_MS, Billed
 from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
-from spillway_router.ledger.report_range import day_of, start_of
+from spillway_router.ledger.reports.days import day_of, start_of
 
 FOCUS_COLUMNS = (
     "BilledCost",

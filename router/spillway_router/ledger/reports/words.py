@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 
 from spillway_router.core.money.tariff import NANO, usd
-from spillway_router.ledger.report_model import Alternative, ForecastRow, GroupRow, RentalRow, Report
+from spillway_router.ledger.reports.model import Alternative, ForecastRow, GroupRow, RentalRow, Report
 
 FORECAST_METHODS = {
     "linear": "linear by elapsed time",

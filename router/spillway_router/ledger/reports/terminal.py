@@ -14,8 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spillway_router.ledger.report_model import CloudSide, FixedSide, Report
-from spillway_router.ledger.report_rows import (
+from spillway_router.ledger.reports.model import CloudSide, FixedSide, Report
+from spillway_router.ledger.reports.rows import (
     ALTERNATIVES_HEAD,
     CLOUD_HEAD,
     FEEDBACK_HEAD,
@@ -28,7 +28,7 @@ from spillway_router.ledger.report_rows import (
     group_row,
     unit_rows,
 )
-from spillway_router.ledger.report_words import forecast_words, money, notes, rental_name, share, title
+from spillway_router.ledger.reports.words import forecast_words, money, notes, rental_name, share, title
 
 _ALWAYS_SHOWN = ("overflow", "escalated", "fallback")
 _PARTS = (("used", "█", "green"), ("idle", "░", "yellow"), ("cloud", "▓", "cyan"))

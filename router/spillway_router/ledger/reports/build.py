@@ -22,10 +22,11 @@ from spillway_router.core.money.attribution import GpuRental, TrafficShape, Work
 from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.base import Ledger, RentalRecord, Total
 from spillway_router.ledger.entries import ANSWERED, Entry
-from spillway_router.ledger.outlook import outlook
 from spillway_router.ledger.rentals.fixed_cost import FixedDay, Line, Rent, fixed_days, lines, rent
-from spillway_router.ledger.report_groups import Costs, group_rows, per, served_of, units_of
-from spillway_router.ledger.report_model import (
+from spillway_router.ledger.reports.days import GroupKey, ReportRange
+from spillway_router.ledger.reports.forecast import outlook
+from spillway_router.ledger.reports.groups import Costs, group_rows, per, served_of, units_of
+from spillway_router.ledger.reports.model import (
     AllLocal,
     Alternative,
     CloudRow,
@@ -37,7 +38,6 @@ from spillway_router.ledger.report_model import (
     RentalRow,
     Report,
 )
-from spillway_router.ledger.report_range import GroupKey, ReportRange
 from spillway_router.ledger.tables.feedback import Opinion
 
 CLOUD_ROWS = ("overflow", "escalated", "fallback", "pinned", "byok", "audit", "other")

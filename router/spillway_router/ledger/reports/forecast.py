@@ -8,8 +8,8 @@ from spillway_router.core.money.forecast import MOST_WEEKS, SoFar, forecast, mon
 from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.rentals.books import cost_nano
 from spillway_router.ledger.rentals.fixed_cost import rent
-from spillway_router.ledger.report_model import ForecastRow
-from spillway_router.ledger.report_range import start_of
+from spillway_router.ledger.reports.days import start_of
+from spillway_router.ledger.reports.model import ForecastRow
 
 
 def outlook(ledger: Ledger, now_ms: int, budget_nano: int | None) -> ForecastRow:

@@ -15,8 +15,8 @@ from spillway_router.core.money.tariff import Tariff, price_many
 from spillway_router.ledger.base import Total
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.rentals.fixed_cost import FixedDay, Line
-from spillway_router.ledger.report_model import GroupRow, Served, UnitCosts
-from spillway_router.ledger.report_range import GroupKey, day_of
+from spillway_router.ledger.reports.days import GroupKey, day_of
+from spillway_router.ledger.reports.model import GroupRow, Served, UnitCosts
 
 _TIMES = frozenset[GroupKey](("day", "month"))
 _OF_ENTRY: dict[GroupKey, Callable[[Entry | Total], str]] = {

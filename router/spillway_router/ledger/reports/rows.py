@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from spillway_router.ledger.report_model import CloudSide, GroupRow, Report
-from spillway_router.ledger.report_words import break_even_words, group_name, maybe_money, money
+from spillway_router.ledger.reports.model import CloudSide, GroupRow, Report
+from spillway_router.ledger.reports.words import break_even_words, group_name, maybe_money, money
 
 Row = tuple[str, ...]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from spillway_router.core.money.tariff import usd
-from spillway_router.ledger.report_model import Report
+from spillway_router.ledger.reports.model import Report
 
 
 def report_json(report: Report) -> str:

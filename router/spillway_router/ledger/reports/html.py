@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from spillway_router.ledger.report_model import Report
-from spillway_router.ledger.report_rows import (
+from spillway_router.ledger.reports.model import Report
+from spillway_router.ledger.reports.rows import (
     ALTERNATIVES_HEAD,
     CLOUD_HEAD,
     FEEDBACK_HEAD,
@@ -22,7 +22,7 @@ from spillway_router.ledger.report_rows import (
     group_row,
     unit_rows,
 )
-from spillway_router.ledger.report_words import forecast_words, moment, money, notes, rental_name, share, title
+from spillway_router.ledger.reports.words import forecast_words, moment, money, notes, rental_name, share, title
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --used: #2a9d62; --idle: #d9a441; --cloud: #3a86c8; }

@@ -10,7 +10,7 @@ import csv
 from io import StringIO
 
 from spillway_router.core.money.tariff import usd
-from spillway_router.ledger.report_model import GroupRow, Report
+from spillway_router.ledger.reports.model import GroupRow, Report
 
 COLUMNS = (
     "idle",
