@@ -35,12 +35,12 @@ from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
 from spillway_router.http_client.pool import Pool
 from spillway_router.ledger.accounts import Accounts
-from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.ids import request_ids
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.pacer import Pacer, PacingRules
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeyStore
-from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry, Target

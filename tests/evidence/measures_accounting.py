@@ -12,7 +12,7 @@ from random import Random
 
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff
-from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.reports.build import Terms, build_report
 from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange, one_day
 from spillway_router.ledger.reports.model import Report

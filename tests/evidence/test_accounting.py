@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.reports.build import Terms, build_report
 from spillway_router.ledger.reports.days import GroupKey, ReportRange
 from spillway_router.ledger.reports.model import Report

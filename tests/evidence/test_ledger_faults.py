@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from spillway_router.ledger.base import Write, WriteResult
+from spillway_router.ledger.interface import Write, WriteResult
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from tests.evidence.measures_ledger import SPEED, kill9, powercut, speed
 from tests.evidence.promises import load_promises

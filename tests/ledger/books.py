@@ -8,8 +8,8 @@ from datetime import date, timedelta
 from random import Random
 from typing import Any, get_args
 
-from spillway_router.ledger.base import Ledger, RentalRecord, Write
 from spillway_router.ledger.entries import Entry, Status
+from spillway_router.ledger.interface import Ledger, RentalRecord, Write
 from spillway_router.ledger.rentals.books import DAY_MS, SPAN_MS, RentalBooks
 from spillway_router.ledger.rentals.closed_days import DayCloser
 from spillway_router.ledger.reports.days import ReportRange, start_of

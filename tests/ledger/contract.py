@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from spillway_router.core.money.budget import BudgetError
-from spillway_router.ledger.base import (
+from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
+from spillway_router.ledger.interface import (
     Balance,
     Cap,
     CapReached,
@@ -22,7 +23,6 @@ from spillway_router.ledger.base import (
     Write,
     WriteResult,
 )
-from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.tables.labels import LabelRecord
@@ -43,7 +43,7 @@ def entry(kind: Kind, request: str, attempt: int = 1, ts: int = T0, **rest: Any)
 
 
 class LedgerContract:
-    """The contract of spillway_router.ledger.base.Ledger."""
+    """The contract of spillway_router.ledger.interface.Ledger."""
 
     def test_an_entry_comes_back_as_it_was(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         full = entry(

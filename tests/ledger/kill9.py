@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.ledger import kill9_child
 
-from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import close_orphans
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.verify import verify

@@ -11,8 +11,8 @@ import os
 from itertools import count
 from multiprocessing.connection import Connection
 
-from spillway_router.ledger.base import Cap
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import Cap
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.writer import LedgerWriter
 

@@ -19,12 +19,12 @@ from spillway_router.core.money.budget import BudgetAlert, BudgetLine
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.accounts import Accounts
-from spillway_router.ledger.base import Balance, LedgerUnavailableError, Write, WriteResult
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Why
+from spillway_router.ledger.interface import Balance, LedgerUnavailableError, Write, WriteResult
+from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans, unknown_charge
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
-from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.writer import LedgerWriter
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC).timestamp()

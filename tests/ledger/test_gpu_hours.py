@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.ledger.base import RentalRecord
+from spillway_router.ledger.interface import RentalRecord
 from spillway_router.ledger.rentals.books import DAY_MS, SPAN_MS, RentalBooks, Written, accrued, cost_nano, due, written
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.ledger.base import KeyRecord, LedgerUnavailableError
+from spillway_router.ledger.interface import KeyRecord, LedgerUnavailableError
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.tables.keys import KeyRing, KeySpec, KeySpecError, KeyStore, NewKey, mint
 

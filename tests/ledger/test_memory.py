@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from tests.ledger.contract import LedgerContract
 
-from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.interface import Ledger
 from spillway_router.testing import MemoryLedger
 
 

@@ -17,8 +17,8 @@ from spillway_router.core.money.pacing import UNIFORM, threshold_price
 from spillway_router.core.money.tariff import NANO, Tariff
 from spillway_router.core.routing.model import Caller
 from spillway_router.ledger import pacer
-from spillway_router.ledger.base import Ledger, LedgerUnavailableError
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import Ledger, LedgerUnavailableError
 from spillway_router.ledger.pacer import DAY_S, HOUR_S, MOST_OFFERS, Pacer, PacingRules, plan_of, read_history
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.testing import MemoryLedger

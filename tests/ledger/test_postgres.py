@@ -17,7 +17,7 @@ from tests.ledger.contract import D0, H0, T0, LedgerContract, assert_chain_holds
 from tests.ledger.kill9 import kill9_trials
 from tests.ledger.postgres_server import PostgresServer
 
-from spillway_router.ledger.base import (
+from spillway_router.ledger.interface import (
     Balance,
     Cap,
     CapReached,

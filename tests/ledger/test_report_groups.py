@@ -16,8 +16,8 @@ from tests.ledger.books import Bill, keep
 
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff, nano_from_usd, usd
-from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.closed_days import idle_id, is_closed
 from spillway_router.ledger.reports.build import Terms, build_report
 from spillway_router.ledger.reports.csv_file import COLUMNS, report_csv

@@ -10,7 +10,8 @@ from threading import Event, current_thread, main_thread
 import pytest
 from tests.ledger.contract import entry
 
-from spillway_router.ledger.base import (
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import (
     EntryConflictError,
     EntryRejectedError,
     LedgerClosedError,
@@ -19,7 +20,6 @@ from spillway_router.ledger.base import (
     Write,
     WriteResult,
 )
-from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.writer import FULL_WRITES, MANY_WRITES, STEADY_PACES, LedgerWriter, WriterHealth
 

@@ -18,9 +18,9 @@ from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Usage
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.holds import Ended, Hold, Why
+from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.orphans import SILENT_MS
 from spillway_router.ledger.store.open import open_ledger
-from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.writer import LedgerWriter
 from tests.core.scenes import GROQ, facts
 

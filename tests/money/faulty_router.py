@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from spillway_router.config import load
-from spillway_router.ledger.base import Write, WriteResult
+from spillway_router.ledger.interface import Write, WriteResult
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.runtime import Runtime
 from spillway_router.testing import MemoryLedger

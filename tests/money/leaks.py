@@ -23,10 +23,10 @@ import psycopg
 
 from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.ledger.accounts import Accounts
-from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.orphans import SILENT_MS
 from spillway_router.ledger.store.open import open_ledger
-from spillway_router.ledger.upkeep import Upkeep
 from spillway_router.ledger.verify import verify
 from spillway_router.ledger.writer import LedgerWriter
 from tests.money import crash_child

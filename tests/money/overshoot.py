@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 
 from spillway_router.core.money.tariff import usd
-from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import entry_of
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from tests.money.caps import Watch

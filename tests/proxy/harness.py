@@ -27,8 +27,8 @@ import uvloop
 
 from spillway_router.config import load as config
 from spillway_router.config.load import Loaded
-from spillway_router.ledger.base import Ledger
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry

@@ -11,7 +11,7 @@ import httpx
 from tests.proxy.harness import Router, cloud, error_of, local, pair, routing, run, settings
 from tests.proxy.streams import chat
 
-from spillway_router.ledger.base import Role
+from spillway_router.ledger.interface import Role
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer, FaultUpstream, ManualClock
 

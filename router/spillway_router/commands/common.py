@@ -17,7 +17,7 @@ from spillway_router.config import load as config
 from spillway_router.config.load import ConfigError, Loaded
 
 if TYPE_CHECKING:
-    from spillway_router.ledger.base import Ledger
+    from spillway_router.ledger.interface import Ledger
 
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="Path of spillway.yaml.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -44,7 +44,7 @@ def version() -> str:
 
 def open_ledger(loaded: Loaded) -> Ledger:
     """The ledger of the configuration; an error ends the command."""
-    from spillway_router.ledger.base import LedgerError
+    from spillway_router.ledger.interface import LedgerError
     from spillway_router.ledger.store import open as url
 
     try:
@@ -56,7 +56,7 @@ def open_ledger(loaded: Loaded) -> Ledger:
 @contextmanager
 def opened(loaded: Loaded) -> Iterator[Ledger]:
     """The ledger of the configuration while the block runs; an error of it ends the command."""
-    from spillway_router.ledger.base import LedgerError
+    from spillway_router.ledger.interface import LedgerError
 
     ledger = open_ledger(loaded)
     try:

@@ -27,7 +27,7 @@ from spillway_server.speed import MEASURED
 def _run(loaded: Loaded, beside: tuple[Any, ...] = ()) -> None:
     import uvloop
 
-    from spillway_router.ledger.base import LedgerError
+    from spillway_router.ledger.interface import LedgerError
     from spillway_router.serving import route as run_router
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)

@@ -14,7 +14,7 @@ from spillway_router.documents.cascade import CascadeRules
 from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.schemas import Schema
-from spillway_router.ledger.base import LedgerError
+from spillway_router.ledger.interface import LedgerError
 
 _T = TypeVar("_T")
 

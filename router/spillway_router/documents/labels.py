@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from spillway_router.ledger.base import Ledger
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.tables.labels import LabelTable
 from spillway_router.ledger.tables.reviews import MOST_AT_ONCE, ReviewFilter, ReviewTable
 

@@ -20,7 +20,7 @@ from spillway_router.core.confidence.validators import fits
 from spillway_router.documents.cascade import Extraction, Order
 from spillway_router.documents.drafts import agreement
 from spillway_router.documents.highlight import Place, places, pointers, segments
-from spillway_router.ledger.base import LedgerError
+from spillway_router.ledger.interface import LedgerError
 from spillway_router.ledger.tables.reviews import (
     OpenReviews,
     ReviewDecision,

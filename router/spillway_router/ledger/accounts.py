@@ -22,7 +22,9 @@ from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.core.money.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Backend, RequestFacts
-from spillway_router.ledger.base import (
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Rows, Why
+from spillway_router.ledger.interface import (
     Cap,
     CapReached,
     EntryConflictError,
@@ -31,8 +33,6 @@ from spillway_router.ledger.base import (
     LedgerFullError,
     LedgerUnavailableError,
 )
-from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Rows, Why
 from spillway_router.ledger.orphans import corrected, unknown_charge
 from spillway_router.ledger.writer import LedgerWriter
 

@@ -9,8 +9,8 @@ the real cost.
 
 from __future__ import annotations
 
-from spillway_router.ledger.base import Ledger, Write
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import Ledger, Write
 
 BEAT_S = 5.0
 """A router says this often that it lives."""

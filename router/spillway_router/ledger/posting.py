@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.budget import Period, period_start
-from spillway_router.ledger.base import (
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import (
     Balance,
     BalanceKey,
     Cap,
@@ -31,7 +32,6 @@ from spillway_router.ledger.base import (
     Write,
     WriteResult,
 )
-from spillway_router.ledger.entries import Entry
 
 HoldKey = tuple[str, int]
 """Request id and attempt number."""

@@ -33,7 +33,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.base import (
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import (
     Cap,
     CapReached,
     Ledger,
@@ -43,7 +44,6 @@ from spillway_router.ledger.base import (
     LedgerUnavailableError,
     Write,
 )
-from spillway_router.ledger.entries import Entry
 
 MAX_ROWS = 20_000
 SPARE_ROWS = 20_000

@@ -15,7 +15,7 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.routing.policy import decide
-from spillway_router.ledger.base import LedgerError
+from spillway_router.ledger.interface import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, Asked, RangeError
 from spillway_router.proxy import wire
 from spillway_router.proxy.facts import read_facts

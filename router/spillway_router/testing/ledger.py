@@ -10,7 +10,8 @@ from threading import Lock
 from typing import Any, get_args, get_type_hints
 
 from spillway_router.core.money.budget import Period, check_scope
-from spillway_router.ledger.base import (
+from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
+from spillway_router.ledger.interface import (
     Balance,
     BalanceKey,
     EntryConflictError,
@@ -24,7 +25,6 @@ from spillway_router.ledger.base import (
     Write,
     WriteResult,
 )
-from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
 from spillway_router.ledger.tables.feedback import MemoryFeedback
 from spillway_router.ledger.tables.labels import MemoryLabels
@@ -37,7 +37,7 @@ _MOST = 2**63 - 1
 
 
 class MemoryLedger(Ledger):
-    """See spillway_router.ledger.base.Ledger."""
+    """See spillway_router.ledger.interface.Ledger."""
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, int, str], Entry] = {}

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.base import Ledger, RentalRecord, Write
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import Ledger, RentalRecord, Write
 
 SPAN_MS = 900_000
 DAY_MS = 86_400_000

@@ -8,8 +8,8 @@ closed day any more.
 
 from __future__ import annotations
 
-from spillway_router.ledger.base import EntryConflictError, Ledger
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import EntryConflictError, Ledger
 from spillway_router.ledger.rentals.books import DAY_MS
 from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
 from spillway_router.ledger.reports.days import day_of

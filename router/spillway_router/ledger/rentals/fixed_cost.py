@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.attribution import FixedSplit, split_billed
-from spillway_router.ledger.base import Ledger, RentalRecord, Total
+from spillway_router.ledger.interface import Ledger, RentalRecord, Total
 from spillway_router.ledger.rentals.books import Billed, accrued, written
 from spillway_router.ledger.reports.days import day_of
 

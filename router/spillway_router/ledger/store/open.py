@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spillway_router.ledger.base import Ledger, LedgerConfigError
+from spillway_router.ledger.interface import Ledger, LedgerConfigError
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 _SQLITE = "sqlite:///"

@@ -10,7 +10,8 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 from spillway_router.core.money.budget import Period, check_scope
-from spillway_router.ledger.base import (
+from spillway_router.ledger.entries import Entry, entry_of, stored_row
+from spillway_router.ledger.interface import (
     Balance,
     BalanceKey,
     EntryConflictError,
@@ -21,7 +22,6 @@ from spillway_router.ledger.base import (
     Rented,
     Total,
 )
-from spillway_router.ledger.entries import Entry, entry_of, stored_row
 from spillway_router.ledger.store.statements import (
     ADD_KEY,
     ADD_RENTAL,

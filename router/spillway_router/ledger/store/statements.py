@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from spillway_router.ledger.base import KeyRecord, RentalRecord
 from spillway_router.ledger.entries import COLUMNS
+from spillway_router.ledger.interface import KeyRecord, RentalRecord
 
 Rows = list[tuple[Any, ...]]
 Execute = Callable[[str, Sequence[Any], bool], Rows]

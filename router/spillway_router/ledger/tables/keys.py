@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import get_args
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.base import KeyPrivacy, KeyRecord, KeyTable, LedgerError, Role
+from spillway_router.ledger.interface import KeyPrivacy, KeyRecord, KeyTable, LedgerError, Role
 
 PREFIX = "sk-spill-"
 SECRET_BYTES = 32

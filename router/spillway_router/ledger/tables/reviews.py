@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any, Literal, Protocol
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.base import EntryConflictError
+from spillway_router.ledger.interface import EntryConflictError
 from spillway_router.ledger.store.statements import Execute
 
 ReviewState = Literal["open", "accepted", "corrected", "dismissed"]

@@ -18,8 +18,8 @@ from typing import Any
 import orjson
 import psycopg
 
-from spillway_router.ledger.base import Balance, EntryRejectedError, Write, WriteResult
 from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, Row, row_of
+from spillway_router.ledger.interface import Balance, EntryRejectedError, Write, WriteResult
 from spillway_router.ledger.posting import (
     OpenHold,
     Posting,

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from spillway_router.ledger.base import Total, Write, WriteResult
 from spillway_router.ledger.entries import Entry, entry_of
+from spillway_router.ledger.interface import Total, Write, WriteResult
 from spillway_router.ledger.rentals.books import DAY_MS
 from spillway_router.ledger.reports.days import day_of
 from spillway_router.ledger.store.migrations import Migration, load_migrations

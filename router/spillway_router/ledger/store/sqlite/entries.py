@@ -20,7 +20,8 @@ from typing import Any
 
 import apsw
 
-from spillway_router.ledger.base import (
+from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, link_of, row_of, stored_row
+from spillway_router.ledger.interface import (
     Balance,
     CapReached,
     EntryConflictError,
@@ -28,7 +29,6 @@ from spillway_router.ledger.base import (
     Write,
     WriteResult,
 )
-from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, link_of, row_of, stored_row
 from spillway_router.ledger.posting import (
     HoldKey,
     OpenHold,

@@ -15,8 +15,8 @@ from typing import Any
 import apsw
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.base import LedgerUnavailableError, Total, Write, WriteResult
 from spillway_router.ledger.entries import Entry, entry_of
+from spillway_router.ledger.interface import LedgerUnavailableError, Total, Write, WriteResult
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.sql import SqlLedger
 from spillway_router.ledger.store.sqlite import migrations as schema

@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 import orjson
 
-from spillway_router.ledger.base import Total
+from spillway_router.ledger.interface import Total
 from spillway_router.ledger.rentals.books import DAY_MS
 from spillway_router.ledger.reports.days import day_of
 from spillway_router.ledger.store.sql import TOTAL, total_order
