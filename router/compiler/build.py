@@ -40,7 +40,7 @@ MODULES = (
     "proxy.attempt", "proxy.auth", "proxy.client", "proxy.exchange", "proxy.facts", "proxy.front", "proxy.held",
     "proxy.job", "proxy.keeper", "proxy.live", "proxy.memory", "proxy.own_key", "proxy.relay", "proxy.scoring",
     "proxy.services", "proxy.stream", "proxy.whole", "proxy.wire",
-    "signals.board", "tally", "telemetry",
+    "signals.board", "metrics.requests", "metrics.registry",
 )  # fmt: skip
 """What a short request spends its time in, by profile, and what derives from those classes."""
 CONFIG = "[mypy]\nplugins = pydantic.mypy\nignore_missing_imports = True\n"

@@ -42,6 +42,8 @@ from spillway_router.ledger.pacer import Pacer, PacingRules
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
+from spillway_router.metrics.confidence import AuditGauge, GateGauge, Quality, ReviewGauge
+from spillway_router.metrics.registry import BudgetGauge, Metrics, log_request
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry, Target
 from spillway_router.providers.own_key import OwnKeys
@@ -57,9 +59,7 @@ from spillway_router.proxy.gates import KINDS, Kind
 from spillway_router.proxy.live import Live
 from spillway_router.proxy.memory import Memory, Retained
 from spillway_router.proxy.services import Records, Services
-from spillway_router.quality import AuditGauge, GateGauge, Quality, ReviewGauge
 from spillway_router.signals.board import Board, BoardRules
-from spillway_router.telemetry import BudgetGauge, Metrics, log_request
 from spillway_router.watchers import Watch, Watchers
 
 log = logging.getLogger("spillway")

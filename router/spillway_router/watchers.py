@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import httpx
 
 from spillway_router.config.assemble import Place
+from spillway_router.metrics.registry import Metrics
 from spillway_router.signals.board import Board
 from spillway_router.signals.engines import engine_metrics
 from spillway_router.signals.exposition import EngineSample
@@ -19,7 +20,6 @@ from spillway_router.signals.liveness import Verdict
 from spillway_router.signals.nvml import GpuSampler, load_nvml
 from spillway_router.signals.prober import Probed, Prober
 from spillway_router.signals.scraper import Scraper, server_root
-from spillway_router.telemetry import Metrics
 
 log = logging.getLogger("spillway.signals")
 

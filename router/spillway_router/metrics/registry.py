@@ -13,9 +13,9 @@ from prometheus_client.registry import Collector
 
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.core.routing.model import RequestRecord
+from spillway_router.metrics.requests import Tally
 from spillway_router.signals.board import Board
 from spillway_router.signals.gpu import GpuTelemetry
-from spillway_router.tally import Tally
 
 log = logging.getLogger("spillway")
 
