@@ -37,9 +37,9 @@ MODULES = (
     "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.tables.keys", "ledger.writer",
     "providers.interface", "http_client.connection", "providers.logprobs", "providers.openai_compatible", "aio.outbox",
     "providers.sse", "providers.streams", "http_client.pool", "providers.vllm",
-    "proxy.attempt", "proxy.auth", "proxy.client", "proxy.exchange", "proxy.facts", "proxy.front", "proxy.held",
+    "proxy.attempt", "proxy.request.auth", "proxy.client", "proxy.exchange", "proxy.request.facts", "proxy.front", "proxy.held",
     "proxy.job", "proxy.keeper", "proxy.live", "proxy.memory", "proxy.own_key", "proxy.relay", "proxy.scoring",
-    "proxy.services", "proxy.stream", "proxy.whole", "proxy.wire",
+    "proxy.services", "proxy.stream", "proxy.whole", "proxy.request.body",
     "signals.board", "metrics.requests", "metrics.registry",
 )  # fmt: skip
 """What a short request spends its time in, by profile, and what derives from those classes."""

@@ -49,15 +49,15 @@ from spillway_router.providers.interface import CatalogueEntry, Target
 from spillway_router.providers.own_key import OwnKeys
 from spillway_router.proxy.app import App, build
 from spillway_router.proxy.audits import Audits
-from spillway_router.proxy.auth import Auth
 from spillway_router.proxy.control import ControlHooks, build_control
 from spillway_router.proxy.desk import Desk
-from spillway_router.proxy.facts import PrivacyRule, keyword_pattern
 from spillway_router.proxy.feedback import add_feedback_routes
 from spillway_router.proxy.front import fronts
 from spillway_router.proxy.gates import KINDS, Kind
 from spillway_router.proxy.live import Live
 from spillway_router.proxy.memory import Memory, Retained
+from spillway_router.proxy.request.auth import Auth
+from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
 from spillway_router.proxy.services import Records, Services
 from spillway_router.signals.board import Board, BoardRules
 from spillway_router.watchers import Watch, Watchers

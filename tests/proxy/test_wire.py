@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from spillway_router.proxy import wire
+from spillway_router.proxy.request import body as wire
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["model", '"model"', '"model": "x"', "}", "{", ",", ":", "\\", '\\"', "models", "é\u2028🙂"]

@@ -25,17 +25,18 @@ from spillway_router.core.routing.affinity import home
 from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
 from spillway_router.core.routing.policy import at_ease, decide, decide_escalation, decide_own_key, prefer
 from spillway_router.http_client.connection import TransportError
-from spillway_router.proxy import once, wire
+from spillway_router.proxy import once
 from spillway_router.proxy.again import BETTER, decide_again, note_better
 from spillway_router.proxy.attempt import Call, prepare
 from spillway_router.proxy.client import Client
-from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.held import HeldStream
 from spillway_router.proxy.job import Job, Question
 from spillway_router.proxy.live import Channel, Live
 from spillway_router.proxy.memory import Owner
 from spillway_router.proxy.outcomes import transport_outcome
 from spillway_router.proxy.own_key import own_key_channel, redacted
+from spillway_router.proxy.request import body as wire
+from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.scoring import scores
 from spillway_router.proxy.services import Services
 from spillway_router.proxy.stream import StreamAnswer

@@ -33,8 +33,8 @@ from spillway_router.core.routing.model import Endpoint, Refusal
 from spillway_router.proxy.client import Client
 from spillway_router.proxy.exchange import Admitted, admit, serve
 from spillway_router.proxy.replies import error_body
+from spillway_router.proxy.request.body import too_large
 from spillway_router.proxy.services import Services
-from spillway_router.proxy.wire import too_large
 
 log = logging.getLogger("spillway.proxy")
 

@@ -29,12 +29,12 @@ from spillway_router.core.routing.policy import ConfidenceRule, Policy, decide, 
 from spillway_router.ledger.holds import Ended, HoldRefused, Why
 from spillway_router.proxy.case import Case, DocumentCase, Scored
 from spillway_router.proxy.exchange import Admitted, run
-from spillway_router.proxy.facts import read_facts
 from spillway_router.proxy.job import Job, Question
 from spillway_router.proxy.keeper import Keeper
 from spillway_router.proxy.live import Live
+from spillway_router.proxy.request.body import bad
+from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.services import Records, Services
-from spillway_router.proxy.wire import bad
 
 _CHAIN = "documents"
 """The name of the chain that a step brings along."""

@@ -13,8 +13,8 @@ from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import Policy
 from spillway_router.http_client.pool import Pool
 from spillway_router.providers.interface import Provider
-from spillway_router.proxy.auth import Auth
-from spillway_router.proxy.facts import PrivacyRule
+from spillway_router.proxy.request.auth import Auth
+from spillway_router.proxy.request.facts import PrivacyRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from spillway_router.core.routing.model import (
     RequestFacts,
     Sort,
 )
-from spillway_router.proxy.wire import bad
+from spillway_router.proxy.request.body import bad
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128

@@ -1,0 +1,1 @@
+"""What a request says: body, facts and caller."""
