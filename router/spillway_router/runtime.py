@@ -55,7 +55,7 @@ from spillway_router.proxy.feedback import add_feedback_routes
 from spillway_router.proxy.front import fronts
 from spillway_router.proxy.gates import KINDS, Kind
 from spillway_router.proxy.live import Live
-from spillway_router.proxy.memory import Memory, Retained
+from spillway_router.proxy.memory.memory import Memory, Retained
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
 from spillway_router.proxy.services import Records, Services

@@ -32,12 +32,12 @@ from spillway_router.proxy.client import Client
 from spillway_router.proxy.held import HeldStream
 from spillway_router.proxy.job import Job, Question
 from spillway_router.proxy.live import Channel, Live
-from spillway_router.proxy.memory import Owner
+from spillway_router.proxy.memory.memory import Owner
 from spillway_router.proxy.outcomes import transport_outcome
 from spillway_router.proxy.own_key import own_key_channel, redacted
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.scoring import scores
+from spillway_router.proxy.scoring.scoring import scores
 from spillway_router.proxy.services import Services
 from spillway_router.proxy.stream import StreamAnswer
 from spillway_router.proxy.whole import WholeAnswer

@@ -20,7 +20,7 @@ from spillway_router.proxy.attempt import Call, UpstreamCall
 from spillway_router.proxy.heartbeat import Heartbeat
 from spillway_router.proxy.job import Job
 from spillway_router.proxy.relay import Extension, Relay
-from spillway_router.proxy.scoring import ScoredJudge, is_document
+from spillway_router.proxy.scoring.scoring import ScoredJudge, is_document
 from spillway_router.proxy.self_check import second_look
 from spillway_router.proxy.stream import StreamAnswer
 

@@ -29,7 +29,7 @@ from spillway_router.proxy.live import Channel, Live
 from spillway_router.proxy.outcomes import failure_refusal
 from spillway_router.proxy.relay import Extension
 from spillway_router.proxy.replies import Lines
-from spillway_router.proxy.scoring import Yardstick, is_document
+from spillway_router.proxy.scoring.scoring import Yardstick, is_document
 from spillway_router.proxy.services import Services
 
 

@@ -1,0 +1,1 @@
+"""What the router remembers in memory between requests, within bounds."""

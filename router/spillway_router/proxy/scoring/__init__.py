@@ -1,0 +1,1 @@
+"""Confidence of an answer while it passes through."""
