@@ -28,8 +28,8 @@ from spillway_router.providers.catalogue import (
     target,
 )
 from spillway_router.providers.interface import CatalogueEntry, ProviderError, Target
+from spillway_router.proxy.client.replies import naming_lines
 from spillway_router.proxy.live import Channel, Limits, Scoring
-from spillway_router.proxy.replies import naming_lines
 
 CLOUD_KEEPALIVE_S = 30.0
 _NO_PRICE = (

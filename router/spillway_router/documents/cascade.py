@@ -22,10 +22,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from spillway_router.core.confidence.calibration import Calibration
-from spillway_router.core.extraction import Compared, DocumentExchange, Judged, LocalRead, StepAsked, StepReply
 from spillway_router.documents.drafts import Draft, Reading, compared, of_model, of_parser
 from spillway_router.documents.parsers import Parsed, best, parse
 from spillway_router.documents.schemas import Schema
+from spillway_router.proxy.client.document_step import (
+    Compared,
+    DocumentExchange,
+    Judged,
+    LocalRead,
+    StepAsked,
+    StepReply,
+)
 
 if TYPE_CHECKING:
     from spillway_router.documents.declared import Parser

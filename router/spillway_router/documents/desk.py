@@ -7,7 +7,6 @@ from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 
-from spillway_router.core.extraction import DocumentExchange
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.documents.cascade import CascadeRules
@@ -15,6 +14,7 @@ from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.schemas import Schema
 from spillway_router.ledger.interface import LedgerError
+from spillway_router.proxy.client.document_step import DocumentExchange
 
 _T = TypeVar("_T")
 

@@ -18,11 +18,11 @@ from spillway_router.core.confidence.calibration import ANY, Calibration
 from spillway_router.core.confidence.json_values import is_required, required_pointers
 from spillway_router.core.confidence.judge import Asked, judge
 from spillway_router.core.confidence.validators import FATAL, Source, fits
-from spillway_router.core.extraction import Compared
 from spillway_router.documents.highlight import Place, places, pointers
 from spillway_router.documents.parsers import Parsed
 from spillway_router.documents.schemas import Schema
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
+from spillway_router.proxy.client.document_step import Compared
 
 DOUBT = 0.5
 _ABSENT = "does not stand in the document"

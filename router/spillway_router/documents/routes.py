@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from spillway_router.aio.tasks import unless_gone
-from spillway_router.core.extraction import DocumentExchange
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.documents.cascade import Extraction, Order, extract
@@ -20,6 +19,7 @@ from spillway_router.documents.orders import read_order
 from spillway_router.documents.repeats import HEADER, MOST_KEY, KeyTakenError
 from spillway_router.documents.review_routes import add_review_routes
 from spillway_router.documents.reviews import Queued, Waiting
+from spillway_router.proxy.client.document_step import DocumentExchange
 
 EXTRACTORS = frozenset({"inference", "admin"})
 

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from spillway_router.core.routing.model import Refusal
+from spillway_router.proxy.client.replies import refusal_reply
 from spillway_router.proxy.front import ROUTES, bad_host, named
-from spillway_router.proxy.replies import refusal_reply
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -26,7 +26,6 @@ import orjson
 from spillway_router.aio.tasks import end
 from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.agreement import agree
-from spillway_router.core.extraction import Compared, LocalRead
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Candidate, Outcome
 from spillway_router.core.routing.policy import decide_escalation
@@ -38,6 +37,7 @@ from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import load
 from spillway_router.proxy.attempt import Call, prepare
 from spillway_router.proxy.case import Case, Scored
+from spillway_router.proxy.client.document_step import Compared, LocalRead
 from spillway_router.proxy.gates import Gate, GateState, Kind
 from spillway_router.proxy.live import Live
 from spillway_router.proxy.outcomes import transport_outcome

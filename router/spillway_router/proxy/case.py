@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spillway_router.core.extraction import Compare
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import RequestFacts
+from spillway_router.proxy.client.document_step import Compare
 
 
 @dataclass(frozen=True, slots=True)

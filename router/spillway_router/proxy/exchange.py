@@ -28,7 +28,7 @@ from spillway_router.http_client.connection import TransportError
 from spillway_router.proxy import once
 from spillway_router.proxy.again import BETTER, decide_again, note_better
 from spillway_router.proxy.attempt import Call, prepare
-from spillway_router.proxy.client import Client
+from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.held import HeldStream
 from spillway_router.proxy.job import Job, Question
 from spillway_router.proxy.live import Channel, Live

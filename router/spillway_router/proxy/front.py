@@ -30,9 +30,9 @@ from uvicorn.server import ServerState
 
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.routing.model import Endpoint, Refusal
-from spillway_router.proxy.client import Client
+from spillway_router.proxy.client.client import Client
+from spillway_router.proxy.client.replies import error_body
 from spillway_router.proxy.exchange import Admitted, admit, serve
-from spillway_router.proxy.replies import error_body
 from spillway_router.proxy.request.body import too_large
 from spillway_router.proxy.services import Services
 

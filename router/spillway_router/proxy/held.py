@@ -17,7 +17,7 @@ from spillway_router.core.routing.backlog import predict
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.pool import Response
 from spillway_router.proxy.attempt import Call, UpstreamCall
-from spillway_router.proxy.heartbeat import Heartbeat
+from spillway_router.proxy.client.heartbeat import Heartbeat
 from spillway_router.proxy.job import Job
 from spillway_router.proxy.relay import Extension, Relay
 from spillway_router.proxy.scoring.scoring import ScoredJudge, is_document

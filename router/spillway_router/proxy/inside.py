@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.extraction import Judge, LocalRead, StepAsked, StepReply
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import (
     Attempt,
@@ -28,9 +27,10 @@ from spillway_router.core.routing.model import (
 from spillway_router.core.routing.policy import ConfidenceRule, Policy, decide, decide_escalation
 from spillway_router.ledger.holds import Ended, HoldRefused, Why
 from spillway_router.proxy.case import Case, DocumentCase, Scored
+from spillway_router.proxy.client.capturing_client import Keeper
+from spillway_router.proxy.client.document_step import Judge, LocalRead, StepAsked, StepReply
 from spillway_router.proxy.exchange import Admitted, run
 from spillway_router.proxy.job import Job, Question
-from spillway_router.proxy.keeper import Keeper
 from spillway_router.proxy.live import Live
 from spillway_router.proxy.request.body import bad
 from spillway_router.proxy.request.facts import read_facts

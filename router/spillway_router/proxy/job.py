@@ -23,12 +23,12 @@ from spillway_router.core.routing.rate_limits import exhausted_for_s
 from spillway_router.ledger.holds import HoldRefused, Why
 from spillway_router.proxy.attempt import Call
 from spillway_router.proxy.case import Case, Scored
-from spillway_router.proxy.client import Client
-from spillway_router.proxy.heartbeat import Heartbeat
+from spillway_router.proxy.client.client import Client
+from spillway_router.proxy.client.heartbeat import Heartbeat
+from spillway_router.proxy.client.replies import Lines
 from spillway_router.proxy.live import Channel, Live
 from spillway_router.proxy.outcomes import failure_refusal
 from spillway_router.proxy.relay import Extension
-from spillway_router.proxy.replies import Lines
 from spillway_router.proxy.scoring.scoring import Yardstick, is_document
 from spillway_router.proxy.services import Services
 

@@ -26,7 +26,7 @@ from spillway_router.providers.interface import Judge
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.attempt import Seen
-from spillway_router.proxy.client import Client
+from spillway_router.proxy.client.client import Client
 
 TAIL_S = 5.0
 """After the finishing event, how long usage and [DONE] may take."""

@@ -11,8 +11,8 @@ from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import error_text, load
 from spillway_router.proxy.attempt import Call, UpstreamCall, without_logprobs
+from spillway_router.proxy.client.replies import JSON
 from spillway_router.proxy.job import Job
-from spillway_router.proxy.replies import JSON
 from spillway_router.proxy.scoring.scoring import answer_verdict
 from spillway_router.proxy.self_check import second_look
 

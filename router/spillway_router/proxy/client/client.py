@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from spillway_router.aio.outbox import Outbox
-from spillway_router.core.extraction import Judged
 from spillway_router.core.routing.model import Endpoint, Refusal
-from spillway_router.proxy.replies import SSE, STATUS_LINES, Lines, error_event, refusal_reply
+from spillway_router.proxy.client.document_step import Judged
+from spillway_router.proxy.client.replies import SSE, STATUS_LINES, Lines, error_event, refusal_reply
 
 _CLOSE = b"connection: close\r\n"
 _LARGE = 64 * 1024

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from spillway_router.proxy.client import Client
-from spillway_router.proxy.replies import Lines
+from spillway_router.proxy.client.client import Client
+from spillway_router.proxy.client.replies import Lines
 
 HEARTBEAT_S = 5.0
 """Between two comments; well below the minute after which proxies give up on a silent connection."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from spillway_router.aio.outbox import Outbox
-from spillway_router.core.extraction import Judge, Judged
 from spillway_router.core.routing.model import Endpoint
-from spillway_router.proxy.client import Client
-from spillway_router.proxy.replies import Lines
+from spillway_router.proxy.client.client import Client
+from spillway_router.proxy.client.document_step import Judge, Judged
+from spillway_router.proxy.client.replies import Lines
 
 
 class Keeper(Client):

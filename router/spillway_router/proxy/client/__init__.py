@@ -1,0 +1,1 @@
+"""The side of an exchange that talks to the caller."""
