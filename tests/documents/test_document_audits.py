@@ -13,8 +13,8 @@ from tests.proxy.harness import Router, run
 
 from spillway_router.calibration.labelled import read
 from spillway_router.documents.labels import labels as exported
-from spillway_router.proxy.audits import Audits
-from spillway_router.proxy.gates import GateState
+from spillway_router.proxy.audits.audits import Audits
+from spillway_router.proxy.audits.thresholds import GateState
 
 AUDITED = "confidence: {escalate_to: [cloud], audit_share: 1.0}\n"
 

@@ -36,9 +36,9 @@ from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import load
 from spillway_router.proxy.attempt import Call, prepare
+from spillway_router.proxy.audits.thresholds import Gate, GateState, Kind
 from spillway_router.proxy.case import Case, Scored
 from spillway_router.proxy.client.document_step import Compared, LocalRead
-from spillway_router.proxy.gates import Gate, GateState, Kind
 from spillway_router.proxy.live import Live
 from spillway_router.proxy.outcomes import transport_outcome
 from spillway_router.proxy.request import body as wire

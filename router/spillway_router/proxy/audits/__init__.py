@@ -1,0 +1,1 @@
+"""Audits of local answers, and the thresholds that their findings move."""
