@@ -50,9 +50,9 @@ from spillway_router.providers.own_key import OwnKeys
 from spillway_router.proxy.app import App, build
 from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.audits.thresholds import KINDS, Kind
-from spillway_router.proxy.control import ControlHooks, build_control
-from spillway_router.proxy.desk import Desk
-from spillway_router.proxy.feedback import add_feedback_routes
+from spillway_router.proxy.control.api import ControlHooks, build_control
+from spillway_router.proxy.control.feedback import add_feedback_routes
+from spillway_router.proxy.control.gateway import Desk
 from spillway_router.proxy.front import fronts
 from spillway_router.proxy.live import Live
 from spillway_router.proxy.memory.memory import Memory, Retained

@@ -16,10 +16,10 @@ from spillway_router.ledger.interface import LedgerError
 from spillway_router.ledger.tables.feedback import MOST_REASON, FeedbackRecord
 from spillway_router.proxy.again import BETTER
 from spillway_router.proxy.client.capturing_client import Keeper
-from spillway_router.proxy.control import RefusedError
-from spillway_router.proxy.desk import Desk
+from spillway_router.proxy.control.api import RefusedError
+from spillway_router.proxy.control.gateway import Desk
+from spillway_router.proxy.control.rating import FIELDS, RatingError, stars
 from spillway_router.proxy.exchange import INFERENCE_ROLES, Admitted, serve
-from spillway_router.proxy.rating import FIELDS, RatingError, stars
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.services import Services
 

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 
 from spillway_router.core.routing.model import Caller, Refusal
-from spillway_router.proxy.control import RefusedError, bounded_body, caller_of
+from spillway_router.proxy.control.api import RefusedError, bounded_body, caller_of
 from spillway_router.proxy.exchange import Admitted
 from spillway_router.proxy.inside import InsideExchange
 from spillway_router.proxy.request import body as wire

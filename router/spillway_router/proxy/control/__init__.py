@@ -1,0 +1,1 @@
+"""The control API beside the inference routes."""
