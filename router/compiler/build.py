@@ -37,7 +37,7 @@ MODULES = (
     "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.tables.keys", "ledger.writer",
     "providers.interface", "http_client.connection", "providers.logprobs", "providers.openai_compatible", "aio.outbox",
     "providers.sse", "providers.streams", "http_client.pool", "providers.vllm",
-    "proxy.attempt", "proxy.request.auth", "proxy.client.client", "proxy.exchange", "proxy.request.facts", "proxy.front", "proxy.held",
+    "proxy.attempt", "proxy.request.auth", "proxy.client.client", "proxy.exchange", "proxy.request.facts", "proxy.entry.frontend", "proxy.held",
     "proxy.job", "proxy.client.capturing_client", "proxy.live", "proxy.memory.memory", "proxy.own_key", "proxy.relay", "proxy.scoring.scoring",
     "proxy.services", "proxy.stream", "proxy.whole", "proxy.request.body",
     "signals.board", "metrics.requests", "metrics.registry",

@@ -47,13 +47,13 @@ from spillway_router.metrics.registry import BudgetGauge, Metrics, log_request
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry, Target
 from spillway_router.providers.own_key import OwnKeys
-from spillway_router.proxy.app import App, build
 from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.audits.thresholds import KINDS, Kind
 from spillway_router.proxy.control.api import ControlHooks, build_control
 from spillway_router.proxy.control.feedback import add_feedback_routes
 from spillway_router.proxy.control.gateway import Desk
-from spillway_router.proxy.front import fronts
+from spillway_router.proxy.entry.app import App, build
+from spillway_router.proxy.entry.frontend import fronts
 from spillway_router.proxy.live import Live
 from spillway_router.proxy.memory.memory import Memory, Retained
 from spillway_router.proxy.request.auth import Auth

@@ -1,6 +1,6 @@
 """The ASGI side, for everything asked once a second or less: guard (Host, last-resort error) -> control API.
 
-Inference routes don't come here: proxy/front.py answers them before ASGI begins, unless their method or spelling is
+Inference routes don't come here: proxy/entry/frontend.py answers them before ASGI begins, unless their method or spelling is
 wrong.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.replies import refusal_reply
-from spillway_router.proxy.front import ROUTES, bad_host, named
+from spillway_router.proxy.entry.frontend import ROUTES, bad_host, named
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

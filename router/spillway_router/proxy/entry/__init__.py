@@ -1,0 +1,1 @@
+"""Where connections arrive: the HTTP front end and the control application."""
