@@ -30,7 +30,7 @@ from spillway_router.calibration.fit import FitError, fit, table
 from spillway_router.calibration.measures import auroc, interval, resamples
 from spillway_router.core.confidence.self_check import LEAST_MASS, QUESTIONS, SelfCheck, SelfCheckKind, masses, stated
 from spillway_router.providers.logprobs import answer_text, first_alternatives
-from spillway_router.proxy.self_check import question_body
+from spillway_router.proxy.exchange.self_check import question_body
 from spillway_server.demo_model.documents import prompt
 from spillway_server.demo_model.evaluate import served_model
 

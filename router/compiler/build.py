@@ -37,9 +37,9 @@ MODULES = (
     "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.tables.keys", "ledger.writer",
     "providers.interface", "http_client.connection", "providers.logprobs", "providers.openai_compatible", "aio.outbox",
     "providers.sse", "providers.streams", "http_client.pool", "providers.vllm",
-    "proxy.attempt", "proxy.request.auth", "proxy.client.client", "proxy.exchange", "proxy.request.facts", "proxy.entry.frontend", "proxy.held",
-    "proxy.job", "proxy.client.capturing_client", "proxy.live", "proxy.memory.memory", "proxy.own_key", "proxy.relay", "proxy.scoring.scoring",
-    "proxy.services", "proxy.stream", "proxy.whole", "proxy.request.body",
+    "proxy.exchange.attempt", "proxy.request.auth", "proxy.client.client", "proxy.exchange.exchange", "proxy.request.facts", "proxy.entry.frontend", "proxy.exchange.held_stream",
+    "proxy.exchange.state", "proxy.client.capturing_client", "proxy.exchange.active_config", "proxy.memory.memory", "proxy.exchange.byok", "proxy.exchange.relay", "proxy.scoring.scoring",
+    "proxy.exchange.services", "proxy.exchange.streamed_answer", "proxy.exchange.whole_answer", "proxy.request.body",
     "signals.board", "metrics.requests", "metrics.registry",
 )  # fmt: skip
 """What a short request spends its time in, by profile, and what derives from those classes."""

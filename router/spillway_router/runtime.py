@@ -46,7 +46,6 @@ from spillway_router.metrics.confidence import AuditGauge, GateGauge, Quality, R
 from spillway_router.metrics.registry import BudgetGauge, Metrics, log_request
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry, Target
-from spillway_router.providers.own_key import OwnKeys
 from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.audits.thresholds import KINDS, Kind
 from spillway_router.proxy.control.api import ControlHooks, build_control
@@ -54,11 +53,12 @@ from spillway_router.proxy.control.feedback import add_feedback_routes
 from spillway_router.proxy.control.gateway import Desk
 from spillway_router.proxy.entry.app import App, build
 from spillway_router.proxy.entry.frontend import fronts
-from spillway_router.proxy.live import Live
+from spillway_router.proxy.exchange.active_config import Live
+from spillway_router.proxy.exchange.byok_pools import OwnKeys
+from spillway_router.proxy.exchange.services import Records, Services
 from spillway_router.proxy.memory.memory import Memory, Retained
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
-from spillway_router.proxy.services import Records, Services
 from spillway_router.signals.board import Board, BoardRules
 from spillway_router.watchers import Watch, Watchers
 

@@ -6,7 +6,7 @@ import pytest
 
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import ProviderError
-from spillway_router.providers.own_key import OwnKeys
+from spillway_router.proxy.exchange.byok_pools import OwnKeys
 
 KEY = "sk-canary-0123456789"
 

@@ -17,7 +17,7 @@ from tests.proxy.harness import LIMIT_S, MESSAGES, Router, escalating, events, r
 from tests.proxy.streams import DONE, data, delta
 from tests.proxy.test_disconnect import asking
 
-from spillway_router.proxy.held import tokens_to_hold
+from spillway_router.proxy.exchange.held_stream import tokens_to_hold
 from spillway_router.testing import Answer, FaultUpstream
 
 RULE = "confidence: {threshold: 0.8, escalate_to: [cloud], hold_tokens: 2}\n"

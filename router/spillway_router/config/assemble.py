@@ -29,7 +29,7 @@ from spillway_router.providers.catalogue import (
 )
 from spillway_router.providers.interface import CatalogueEntry, ProviderError, Target
 from spillway_router.proxy.client.replies import naming_lines
-from spillway_router.proxy.live import Channel, Limits, Scoring
+from spillway_router.proxy.exchange.active_config import Channel, Limits, Scoring
 
 CLOUD_KEEPALIVE_S = 30.0
 _NO_PRICE = (

@@ -13,7 +13,7 @@ from spillway_router.core.confidence.calibration import ANY, Calibration, Calibr
 from spillway_router.core.confidence.self_check import QUESTIONS, SelfCheck
 from spillway_router.core.confidence.validators import Rule
 from spillway_router.core.routing.model import Backend
-from spillway_router.proxy.live import Scoring
+from spillway_router.proxy.exchange.active_config import Scoring
 
 MOST_LOGPROBS = 20
 """Alternatives per token that vLLM gives at most."""

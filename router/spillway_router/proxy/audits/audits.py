@@ -35,16 +35,16 @@ from spillway_router.ledger.interface import LedgerError
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import load
-from spillway_router.proxy.attempt import Call, prepare
 from spillway_router.proxy.audits.thresholds import Gate, GateState, Kind
-from spillway_router.proxy.case import Case, Scored
 from spillway_router.proxy.client.document_step import Compared, LocalRead
-from spillway_router.proxy.live import Live
-from spillway_router.proxy.outcomes import transport_outcome
+from spillway_router.proxy.exchange.active_config import Live
+from spillway_router.proxy.exchange.attempt import Call, prepare
+from spillway_router.proxy.exchange.audit_sample import Case, Scored
+from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.request import body as wire
 
 if TYPE_CHECKING:
-    from spillway_router.proxy.services import Services
+    from spillway_router.proxy.exchange.services import Services
 
 log = logging.getLogger("spillway.audits")
 

@@ -12,7 +12,7 @@ from typing import Literal
 from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.calibration import Calibration, Certificate
 from spillway_router.core.frozen import dataclass
-from spillway_router.proxy.live import Live
+from spillway_router.proxy.exchange.active_config import Live
 
 Kind = Literal["chat", "document"]
 KINDS: tuple[Kind, ...] = ("chat", "document")

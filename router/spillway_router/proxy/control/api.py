@@ -18,9 +18,9 @@ from spillway_router.core.routing.policy import decide
 from spillway_router.ledger.interface import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, Asked, RangeError
 from spillway_router.proxy.client.replies import error_body, refusal_headers
+from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.services import Services
 
 READERS = frozenset({"inference", "viewer", "admin"})
 ADMINS = frozenset({"admin"})

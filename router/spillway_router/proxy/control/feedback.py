@@ -14,14 +14,14 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Caller, Refusal, RequestRecord
 from spillway_router.ledger.interface import LedgerError
 from spillway_router.ledger.tables.feedback import MOST_REASON, FeedbackRecord
-from spillway_router.proxy.again import BETTER
 from spillway_router.proxy.client.capturing_client import Keeper
 from spillway_router.proxy.control.api import RefusedError
 from spillway_router.proxy.control.gateway import Desk
 from spillway_router.proxy.control.rating import FIELDS, RatingError, stars
-from spillway_router.proxy.exchange import INFERENCE_ROLES, Admitted, serve
+from spillway_router.proxy.exchange.better_answer import BETTER
+from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES, Admitted, serve
+from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request import body as wire
-from spillway_router.proxy.services import Services
 
 _FIELDS = FIELDS | {"request_id", "reason", "retry"}
 

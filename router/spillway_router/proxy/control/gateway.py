@@ -9,10 +9,10 @@ from starlette.requests import Request
 
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.proxy.control.api import RefusedError, bounded_body, caller_of
-from spillway_router.proxy.exchange import Admitted
-from spillway_router.proxy.inside import InsideExchange
+from spillway_router.proxy.exchange.exchange import Admitted
+from spillway_router.proxy.exchange.internal_exchange import InsideExchange
+from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request import body as wire
-from spillway_router.proxy.services import Services
 
 
 class Desk:

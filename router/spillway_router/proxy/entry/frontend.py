@@ -32,9 +32,9 @@ from spillway_router.aio.outbox import Outbox
 from spillway_router.core.routing.model import Endpoint, Refusal
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.client.replies import error_body
-from spillway_router.proxy.exchange import Admitted, admit, serve
+from spillway_router.proxy.exchange.exchange import Admitted, admit, serve
+from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import too_large
-from spillway_router.proxy.services import Services
 
 log = logging.getLogger("spillway.proxy")
 

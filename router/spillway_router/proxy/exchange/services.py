@@ -13,9 +13,9 @@ from spillway_router.core.routing.model import BackendSignals, RequestFacts, Req
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.pacer import Pacer
 from spillway_router.ledger.tables.feedback import FeedbackTable
-from spillway_router.providers.own_key import OwnKeys
 from spillway_router.proxy.audits.audits import Audits
-from spillway_router.proxy.live import Live
+from spillway_router.proxy.exchange.active_config import Live
+from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.signals.board import Board
 

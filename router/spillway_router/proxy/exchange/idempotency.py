@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.client import Client
+from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import MOST_KEY, Owner
-from spillway_router.proxy.services import Services
 
 HEADER = "idempotency-key"
 

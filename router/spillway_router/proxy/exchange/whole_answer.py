@@ -10,11 +10,11 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import error_text, load
-from spillway_router.proxy.attempt import Call, UpstreamCall, without_logprobs
 from spillway_router.proxy.client.replies import JSON
-from spillway_router.proxy.job import Job
+from spillway_router.proxy.exchange.attempt import Call, UpstreamCall, without_logprobs
+from spillway_router.proxy.exchange.self_check import second_look
+from spillway_router.proxy.exchange.state import Job
 from spillway_router.proxy.scoring.scoring import answer_verdict
-from spillway_router.proxy.self_check import second_look
 
 
 class WholeAnswer:

@@ -14,8 +14,8 @@ from spillway_router.core.routing.model import Decision, Refusal, RequestFacts, 
 from spillway_router.core.routing.policy import decide_better
 from spillway_router.ledger.interface import LedgerError
 from spillway_router.ledger.tables.feedback import FeedbackRecord
-from spillway_router.proxy.live import Live
-from spillway_router.proxy.services import Services
+from spillway_router.proxy.exchange.active_config import Live
+from spillway_router.proxy.exchange.services import Services
 
 log = logging.getLogger("spillway.proxy")
 

@@ -25,22 +25,22 @@ from spillway_router.core.routing.affinity import home
 from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
 from spillway_router.core.routing.policy import at_ease, decide, decide_escalation, decide_own_key, prefer
 from spillway_router.http_client.connection import TransportError
-from spillway_router.proxy import once
-from spillway_router.proxy.again import BETTER, decide_again, note_better
-from spillway_router.proxy.attempt import Call, prepare
 from spillway_router.proxy.client.client import Client
-from spillway_router.proxy.held import HeldStream
-from spillway_router.proxy.job import Job, Question
-from spillway_router.proxy.live import Channel, Live
+from spillway_router.proxy.exchange import idempotency
+from spillway_router.proxy.exchange.active_config import Channel, Live
+from spillway_router.proxy.exchange.attempt import Call, prepare
+from spillway_router.proxy.exchange.better_answer import BETTER, decide_again, note_better
+from spillway_router.proxy.exchange.byok import own_key_channel, redacted
+from spillway_router.proxy.exchange.held_stream import HeldStream
+from spillway_router.proxy.exchange.outcomes import transport_outcome
+from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.exchange.state import Job, Question
+from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
+from spillway_router.proxy.exchange.whole_answer import WholeAnswer
 from spillway_router.proxy.memory.memory import Owner
-from spillway_router.proxy.outcomes import transport_outcome
-from spillway_router.proxy.own_key import own_key_channel, redacted
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.scoring.scoring import scores
-from spillway_router.proxy.services import Services
-from spillway_router.proxy.stream import StreamAnswer
-from spillway_router.proxy.whole import WholeAnswer
 
 CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
 NOT_SENT = Outcome("cancelled", detail="it was not sent")
@@ -70,8 +70,8 @@ def admit(s: Services, headers: Mapping[str, str], in_flight: int) -> Admitted |
 
 async def serve(s: Services, admitted: Admitted, client: Client) -> None:
     """Answer one inference request whose body has come. Cancelled when its client leaves."""
-    if once.HEADER in client.headers:
-        await once.once(s, admitted.caller.key_id, client, lambda: answer(s, admitted, client))
+    if idempotency.HEADER in client.headers:
+        await idempotency.once(s, admitted.caller.key_id, client, lambda: answer(s, admitted, client))
     else:
         await answer(s, admitted, client)
 

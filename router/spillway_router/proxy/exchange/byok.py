@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from spillway_router.core.routing.model import Outcome, Refusal, RequestFacts
 from spillway_router.providers.interface import ProviderError
-from spillway_router.providers.own_key import OwnKeys
 from spillway_router.proxy.client.replies import naming_lines
-from spillway_router.proxy.live import Channel
+from spillway_router.proxy.exchange.active_config import Channel
+from spillway_router.proxy.exchange.byok_pools import OwnKeys
 
 
 def own_key_channel(

@@ -13,7 +13,7 @@ from spillway_router.core.routing.model import Attempt, Candidate, Doubt, Outcom
 from spillway_router.ledger.accounts import Accounts, Durable
 from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import Ended, Hold
-from spillway_router.proxy.live import Channel
+from spillway_router.proxy.exchange.active_config import Channel
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.facts import ROUTING_FIELDS
 from spillway_router.signals.board import Board, Trip

@@ -6,10 +6,10 @@ from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.pool import Response
 from spillway_router.providers.interface import Judge, Reply
 from spillway_router.providers.streams import DONE
-from spillway_router.proxy.attempt import Call, UpstreamCall
 from spillway_router.proxy.client.replies import error_event
-from spillway_router.proxy.job import Job
-from spillway_router.proxy.relay import Ending, Extension, Relay, tail_bytes
+from spillway_router.proxy.exchange.attempt import Call, UpstreamCall
+from spillway_router.proxy.exchange.relay import Ending, Extension, Relay, tail_bytes
+from spillway_router.proxy.exchange.state import Job
 
 MAX_ERROR_BYTES = 1024 * 1024
 BEGUN = Outcome("ok", 200)

@@ -25,8 +25,8 @@ from spillway_router.http_client.pool import Response
 from spillway_router.providers.interface import Judge
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE
-from spillway_router.proxy.attempt import Seen
 from spillway_router.proxy.client.client import Client
+from spillway_router.proxy.exchange.attempt import Seen
 
 TAIL_S = 5.0
 """After the finishing event, how long usage and [DONE] may take."""

@@ -26,15 +26,15 @@ from spillway_router.core.routing.model import (
 )
 from spillway_router.core.routing.policy import ConfidenceRule, Policy, decide, decide_escalation
 from spillway_router.ledger.holds import Ended, HoldRefused, Why
-from spillway_router.proxy.case import Case, DocumentCase, Scored
 from spillway_router.proxy.client.capturing_client import Keeper
 from spillway_router.proxy.client.document_step import Judge, LocalRead, StepAsked, StepReply
-from spillway_router.proxy.exchange import Admitted, run
-from spillway_router.proxy.job import Job, Question
-from spillway_router.proxy.live import Live
+from spillway_router.proxy.exchange.active_config import Live
+from spillway_router.proxy.exchange.audit_sample import Case, DocumentCase, Scored
+from spillway_router.proxy.exchange.exchange import Admitted, run
+from spillway_router.proxy.exchange.services import Records, Services
+from spillway_router.proxy.exchange.state import Job, Question
 from spillway_router.proxy.request.body import bad
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.services import Records, Services
 
 _CHAIN = "documents"
 """The name of the chain that a step brings along."""

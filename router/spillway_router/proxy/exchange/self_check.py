@@ -23,9 +23,9 @@ from spillway_router.http_client.connection import TransportError
 from spillway_router.ledger.holds import HoldRefused, Why
 from spillway_router.providers.logprobs import answer_text, first_alternatives
 from spillway_router.providers.streams import load
-from spillway_router.proxy.attempt import Call
-from spillway_router.proxy.job import Job
-from spillway_router.proxy.outcomes import transport_outcome
+from spillway_router.proxy.exchange.attempt import Call
+from spillway_router.proxy.exchange.outcomes import transport_outcome
+from spillway_router.proxy.exchange.state import Job
 
 REASON = "self_check"
 ALTERNATIVES = 20

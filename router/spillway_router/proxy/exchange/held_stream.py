@@ -16,13 +16,13 @@ from __future__ import annotations
 from spillway_router.core.routing.backlog import predict
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.pool import Response
-from spillway_router.proxy.attempt import Call, UpstreamCall
 from spillway_router.proxy.client.heartbeat import Heartbeat
-from spillway_router.proxy.job import Job
-from spillway_router.proxy.relay import Extension, Relay
+from spillway_router.proxy.exchange.attempt import Call, UpstreamCall
+from spillway_router.proxy.exchange.relay import Extension, Relay
+from spillway_router.proxy.exchange.self_check import second_look
+from spillway_router.proxy.exchange.state import Job
+from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
 from spillway_router.proxy.scoring.scoring import ScoredJudge, is_document
-from spillway_router.proxy.self_check import second_look
-from spillway_router.proxy.stream import StreamAnswer
 
 MOST_HELD_TOKENS = 64
 """Of an automatic hold: what more of them would add to the verdict is not worth the wait."""

@@ -21,16 +21,16 @@ from spillway_router.core.routing.model import (
 )
 from spillway_router.core.routing.rate_limits import exhausted_for_s
 from spillway_router.ledger.holds import HoldRefused, Why
-from spillway_router.proxy.attempt import Call
-from spillway_router.proxy.case import Case, Scored
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.client.heartbeat import Heartbeat
 from spillway_router.proxy.client.replies import Lines
-from spillway_router.proxy.live import Channel, Live
-from spillway_router.proxy.outcomes import failure_refusal
-from spillway_router.proxy.relay import Extension
+from spillway_router.proxy.exchange.active_config import Channel, Live
+from spillway_router.proxy.exchange.attempt import Call
+from spillway_router.proxy.exchange.audit_sample import Case, Scored
+from spillway_router.proxy.exchange.outcomes import failure_refusal
+from spillway_router.proxy.exchange.relay import Extension
+from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.scoring.scoring import Yardstick, is_document
-from spillway_router.proxy.services import Services
 
 
 @dataclass(frozen=True, slots=True)
