@@ -29,10 +29,10 @@ from spillway_router.config.settings import Settings
 from spillway_router.core.confidence.drift import Drift
 from spillway_router.core.money.tariff import NANO
 from spillway_router.days import Days, utc_day
-from spillway_router.documents.desk import Desk as DocumentDesk
 from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
+from spillway_router.documents.services import Desk as DocumentDesk
 from spillway_router.http_client.pool import Pool
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.ids import request_ids

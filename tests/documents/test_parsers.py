@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spillway_router.documents.declared import Parser, ParserError, load_parsers, read_parser, shipped_parsers
+from spillway_router.documents.parser_files import Parser, ParserError, load_parsers, read_parser, shipped_parsers
 from spillway_router.documents.parsers import LEFT_OUT, applies, best, parse
 from spillway_router.documents.schemas import shipped_schemas
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, generate, json_schema

@@ -10,13 +10,13 @@ from spillway_router.config.load import ConfigError, Mistake
 from spillway_router.config.settings import DocumentsPart, Settings
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.routing.policy import Policy
-from spillway_router.documents.cascade import CascadeRules, Thresholds
-from spillway_router.documents.desk import DocumentRules
+from spillway_router.documents.extract import CascadeRules, Thresholds
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
+from spillway_router.documents.services import DocumentRules
 
 if TYPE_CHECKING:
-    from spillway_router.documents.declared import Parser
+    from spillway_router.documents.parser_files import Parser
 
 
 def document_mistakes(settings: Settings) -> tuple[Mistake, ...]:
@@ -24,7 +24,7 @@ def document_mistakes(settings: Settings) -> tuple[Mistake, ...]:
     part = settings.documents
     mistakes: list[Mistake] = []
     if part.parsers is not None:
-        from spillway_router.documents.declared import ParserError, load_parsers
+        from spillway_router.documents.parser_files import ParserError, load_parsers
 
         try:
             load_parsers(part.parsers)
@@ -65,13 +65,13 @@ def _parsers(folder: Path | None) -> Callable[[], tuple[Parser, ...]]:
     """The shipped parsers when they are first needed; with a folder of one's own all of them, read now."""
 
     def shipped() -> tuple[Parser, ...]:
-        from spillway_router.documents.declared import shipped_parsers
+        from spillway_router.documents.parser_files import shipped_parsers
 
         return shipped_parsers()
 
     if folder is None:
         return shipped
-    from spillway_router.documents.declared import load_parsers
+    from spillway_router.documents.parser_files import load_parsers
 
     found = load_parsers(folder)
     return lambda: found

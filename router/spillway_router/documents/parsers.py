@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spillway_router.documents.declared import FieldRule, Parser
+    from spillway_router.documents.parser_files import FieldRule, Parser
 
 SURE, LEFT_OUT, DOUBTFUL, UNKNOWN = 0.99, 0.95, 0.30, 0.20
 PER_UNKNOWN_LINE = 0.97

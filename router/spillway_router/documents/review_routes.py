@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from spillway_router.core.routing.model import Refusal
-from spillway_router.documents.desk import Desk
 from spillway_router.documents.reviews import ReviewError, shown, summary
+from spillway_router.documents.services import Desk
 from spillway_router.ledger.tables.reviews import MOST_AT_ONCE, ReviewFilter, ReviewRecord
 
 READERS = frozenset({"viewer", "admin"})

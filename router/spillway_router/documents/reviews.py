@@ -17,8 +17,8 @@ import orjson
 
 from spillway_router.aio.tasks import end
 from spillway_router.core.confidence.validators import fits
-from spillway_router.documents.cascade import Extraction, Order
 from spillway_router.documents.drafts import agreement
+from spillway_router.documents.extract import Extraction, Order
 from spillway_router.documents.highlight import Place, places, pointers, segments
 from spillway_router.ledger.interface import LedgerError
 from spillway_router.ledger.tables.reviews import (

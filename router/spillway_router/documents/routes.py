@@ -13,12 +13,12 @@ from fastapi.responses import JSONResponse, Response
 from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Refusal
-from spillway_router.documents.cascade import Extraction, Order, extract
-from spillway_router.documents.desk import Desk
-from spillway_router.documents.orders import read_order
+from spillway_router.documents.extract import Extraction, Order, extract
 from spillway_router.documents.repeats import HEADER, MOST_KEY, KeyTakenError
+from spillway_router.documents.request import read_order
 from spillway_router.documents.review_routes import add_review_routes
 from spillway_router.documents.reviews import Queued, Waiting
+from spillway_router.documents.services import Desk
 from spillway_router.proxy.client.document_step import DocumentExchange
 
 EXTRACTORS = frozenset({"inference", "admin"})

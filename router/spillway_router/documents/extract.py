@@ -35,7 +35,7 @@ from spillway_router.proxy.client.document_step import (
 )
 
 if TYPE_CHECKING:
-    from spillway_router.documents.declared import Parser
+    from spillway_router.documents.parser_files import Parser
 
 TOP_LOGPROBS = 5
 Status = Literal["answered", "unsure"]

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Caller, Refusal
-from spillway_router.documents.cascade import CascadeRules
+from spillway_router.documents.extract import CascadeRules
 from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.schemas import Schema

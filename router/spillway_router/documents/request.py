@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from spillway_router.core.routing.model import Refusal
-from spillway_router.documents.cascade import Order
-from spillway_router.documents.desk import Desk, DocumentRules
+from spillway_router.documents.extract import Order
 from spillway_router.documents.schemas import Schema, SchemaError, chosen
+from spillway_router.documents.services import Desk, DocumentRules
 
 _FIELDS = frozenset({"text", "messages", "schema", "parser", "min_confidence", "model", "metadata", "review"})
 
