@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from spillway_router.alerts import AlertHooks, Alerts, DeliveryRules, Webhook, message, sentence, signature
 from spillway_router.core.money.budget import BudgetAlert
+from spillway_router.runtime.alerts import AlertHooks, Alerts, DeliveryRules, Webhook, message, sentence, signature
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_server import demo_model
 from tests.proxy.harness import cloud, local, routing, run, serving, settings

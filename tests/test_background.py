@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from spillway_router.background import Background, Service
+from spillway_router.runtime.background import Background, Service
 
 
 class Told:

@@ -32,7 +32,7 @@ from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
-from spillway_router.runtime import Runtime
+from spillway_router.runtime.router import Runtime
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream, MemoryLedger
 
 LIMIT_S = 20.0

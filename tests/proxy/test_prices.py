@@ -16,8 +16,8 @@ from tests.proxy.streams import delta
 
 from spillway_router.config.load import ConfigError
 from spillway_router.core.money.tariff import nano_from_usd
-from spillway_router.days import DAY_S, Days, utc_day
 from spillway_router.ledger.entries import Entry
+from spillway_router.runtime.day_change import DAY_S, Days, utc_day
 from spillway_router.testing import Answer, FaultUpstream
 
 SONNET = (

@@ -109,11 +109,11 @@ def _terms(loaded: Loaded, gpu: str, count: int | None, price: str, kind: str) -
 
 def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> RentalRecord:
     """Put the start of a rental on the books, and end those that routers opened by themselves."""
-    from spillway_router.bookkeeping import new_rental_id
     from spillway_router.ledger.interface import RentalRecord
     from spillway_router.ledger.rentals.books import written
     from spillway_router.ledger.rentals.closed_days import is_closed
     from spillway_router.ledger.rentals.keeper import ROUTER, supersede
+    from spillway_router.runtime.gpu_billing import new_rental_id
 
     if is_closed(ledger, at_ms):
         fail(f"the books of {when(at_ms)[:10]} are closed; start it at a later day")

@@ -66,9 +66,9 @@ def report(
 
 
 def _made(path: str | None, asked: Asked) -> Report:
-    from spillway_router.bookkeeping import report_for
     from spillway_router.config.assemble import assembled
     from spillway_router.ledger.reports.days import RangeError
+    from spillway_router.runtime.gpu_billing import report_for
 
     loaded = load(path)
     try:

@@ -28,7 +28,7 @@ def _run(loaded: Loaded, beside: tuple[Any, ...] = ()) -> None:
     import uvloop
 
     from spillway_router.ledger.interface import LedgerError
-    from spillway_router.serving import route as run_router
+    from spillway_router.runtime.serve import route as run_router
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -18,9 +18,6 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from spillway_router.alerts import AlertHooks, Alerts, Webhook
-from spillway_router.background import Background, Service
-from spillway_router.bookkeeping import Bookkeeper, coefficients
 from spillway_router.config.assemble import Assembly, assembled, channels, limits
 from spillway_router.config.confidence import CALIBRATION
 from spillway_router.config.documents import document_rules, queue_rules
@@ -28,7 +25,6 @@ from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.config.settings import Settings
 from spillway_router.core.confidence.drift import Drift
 from spillway_router.core.money.tariff import NANO
-from spillway_router.days import Days, utc_day
 from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
@@ -59,8 +55,12 @@ from spillway_router.proxy.exchange.services import Records, Services
 from spillway_router.proxy.memory.memory import Memory, Retained
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
+from spillway_router.runtime.alerts import AlertHooks, Alerts, Webhook
+from spillway_router.runtime.background import Background, Service
+from spillway_router.runtime.day_change import Days, utc_day
+from spillway_router.runtime.engine_watch import Watch, Watchers
+from spillway_router.runtime.gpu_billing import Bookkeeper, coefficients
 from spillway_router.signals.board import Board, BoardRules
-from spillway_router.watchers import Watch, Watchers
 
 log = logging.getLogger("spillway")
 

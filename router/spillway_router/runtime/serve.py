@@ -13,7 +13,7 @@ from typing import Any, cast
 import uvicorn
 
 from spillway_router.config.load import Loaded
-from spillway_router.runtime import Runtime
+from spillway_router.runtime.router import Runtime
 
 DRAIN_S = 30
 BACKLOG = 4096

@@ -1,0 +1,1 @@
+"""A running router: its parts, their start and their end."""
