@@ -1,7 +1,7 @@
 """`python -m loadtests.gpu_profile`: measure an engine on this machine and keep the result, or show what follows.
 
 measure   start `spillway serve` (or take --base-url), measure, print the part of spillway.yaml that follows; --save
-          keeps the result in server/spillway_server/measured/, where `spillway plan`, `serve` and `up` find it
+          keeps the result in server/spillway_server/planning/measured/, where `spillway plan`, `serve` and `up` find it
 settings  print the part of spillway.yaml that follows from a result file
 """
 
@@ -27,10 +27,10 @@ from loadtests.gpu_profile import engine, result
 from loadtests.gpu_profile.engine import Target
 from loadtests.gpu_profile.fit import FitError, rates
 from loadtests.gpu_profile.probe import TIMEOUT_S, Grid, Probed, ProbeError, Prober
-from spillway_server import hardware as hardware_of
-from spillway_server import measurements, models, profiles
 from spillway_server import settings as settings_of_server
-from spillway_server.measurements import Rates, Subject
+from spillway_server.planning import hardware as hardware_of
+from spillway_server.planning import measurements, models, profiles
+from spillway_server.planning.measurements import Rates, Subject
 
 _KINDS = (*profiles.PROFILES, profiles.CPU, "other")
 app = typer.Typer(no_args_is_help=True, help=__doc__, add_completion=False)

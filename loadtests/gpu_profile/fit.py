@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from spillway_server.measurements import Rates
+from spillway_server.planning.measurements import Rates
 
 
 class FitError(ValueError):

@@ -1,4 +1,4 @@
-"""Writing the result file of an engine on its hardware; spillway_server.measurements says what is in it and reads it.
+"""Writing the result file of an engine on its hardware; spillway_server.planning.measurements says what is in it and reads it.
 
 A run of flags that are there already replaces the older one.
 """
@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from loadtests.gpu_profile.probe import Probed
-from spillway_server import speed
-from spillway_server.measurements import FORMAT, Rates, ResultError, Subject, load, runs_of
+from spillway_server.planning import speed
+from spillway_server.planning.measurements import FORMAT, Rates, ResultError, Subject, load, runs_of
 
 
 def run_of(

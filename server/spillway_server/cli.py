@@ -16,16 +16,17 @@ import yaml
 from rich.console import Console
 
 from spillway_server import doctor as doctor_checks
-from spillway_server import hardware, launcher, measurements, models, plan_table, present, profiles, settings
+from spillway_server import launcher, present, settings
 from spillway_server.convert.command import convert
 from spillway_server.events import EngineEvent
-from spillway_server.memory import MEAN_TOKENS
-from spillway_server.plan import PlanOptions, make_plan
-from spillway_server.profiles import PROFILES, Profile
+from spillway_server.planning import hardware, measurements, models, plan_table, profiles
+from spillway_server.planning.memory import MEAN_TOKENS
+from spillway_server.planning.plan import PlanOptions, make_plan
+from spillway_server.planning.profiles import PROFILES, Profile
+from spillway_server.planning.speed import Speed, speed_of
+from spillway_server.planning.speed import settings as settings_part
 from spillway_server.refusal import Refusal
 from spillway_server.serve import ServeOptions, run_server
-from spillway_server.speed import Speed, speed_of
-from spillway_server.speed import settings as settings_part
 
 _MODEL = typer.Option(help="A directory, a hub name (owner/name), `demo`, or `auto` to choose by hardware.")
 _VLLM_ARG = typer.Option("--vllm-arg", help="An argument for vLLM, such as --vllm-arg=--max-model-len=4096; repeat.")

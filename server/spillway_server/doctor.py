@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from spillway_server import models, profiles
-from spillway_server.hardware import DRIVER_FLOOR, Hardware, is_old
 from spillway_server.launcher import Engine
-from spillway_server.models import GIB
+from spillway_server.planning import models, profiles
+from spillway_server.planning.hardware import DRIVER_FLOOR, Hardware, is_old
+from spillway_server.planning.models import GIB
 from spillway_server.refusal import Refusal
 
 _DISK_FLOOR = 5 * GIB

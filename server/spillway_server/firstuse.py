@@ -13,7 +13,7 @@ from spillway_server.convert import blessing
 from spillway_server.convert.command import Asked, run
 from spillway_server.convert.pipeline import Wish
 from spillway_server.convert.steps import StepDone, StepEvent, StepProgress, StepStarted, digest
-from spillway_server.models import ModelSpec, from_directory
+from spillway_server.planning.models import ModelSpec, from_directory
 from spillway_server.refusal import Refusal
 
 # Enough for a verdict on perplexity; a thorough gate is `spillway convert` by hand, with samples of one's own task.

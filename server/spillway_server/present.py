@@ -14,10 +14,10 @@ from rich.table import Table
 
 from spillway_server import events
 from spillway_server.doctor import Check, Verdict
-from spillway_server.memory import Row
-from spillway_server.plan import Plan
+from spillway_server.planning.memory import Row
+from spillway_server.planning.plan import Plan
+from spillway_server.planning.speed import Speed
 from spillway_server.refusal import Refusal
-from spillway_server.speed import Speed
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 _DIGITS = {"GiB": ",.2f", "KiB": ",.1f"}

@@ -12,15 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spillway_server import adapters, firstuse, hardware, measurements, models, profiles, settings
+from spillway_server import firstuse, settings
 from spillway_server.engine_client import Address
 from spillway_server.events import EngineEvent
 from spillway_server.launcher import Engine, find_engine
 from spillway_server.lifecycle import Rules
-from spillway_server.models import ModelSpec
-from spillway_server.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning import adapters, hardware, measurements, models, profiles
+from spillway_server.planning.models import ModelSpec
+from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.speed import Speed, speed_of
 from spillway_server.refusal import Refusal
-from spillway_server.speed import Speed, speed_of
 from spillway_server.supervise import Intervals, Launch, Supervisor
 
 

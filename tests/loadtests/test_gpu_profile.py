@@ -18,8 +18,8 @@ from loadtests.scaleout import sites
 from loadtests.simulator.engine import EngineModel
 from typer.testing import CliRunner
 
-from spillway_server import hardware, measurements
-from spillway_server.measurements import ResultError, Subject
+from spillway_server.planning import hardware, measurements
+from spillway_server.planning.measurements import ResultError, Subject
 
 STEP, PER_SEQUENCE, KV = 0.0097, 0.00003, 8.7e-8
 

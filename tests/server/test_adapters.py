@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from spillway_server import adapters, events
-from spillway_server.adapters import Adapter
+from spillway_server import events
 from spillway_server.engine_client import Address
 from spillway_server.lifecycle import Rules
-from spillway_server.models import TABLE, ModelSpec
-from spillway_server.plan import Plan, PlanOptions, make_plan
-from spillway_server.profiles import PROFILES, cpu_profile
+from spillway_server.planning import adapters
+from spillway_server.planning.adapters import Adapter
+from spillway_server.planning.models import TABLE, ModelSpec
+from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.profiles import PROFILES, cpu_profile
 from spillway_server.refusal import Refusal
 from spillway_server.serve import Prepared, ServeOptions, prepare
 from spillway_server.supervise import Intervals, Launch, Supervisor

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_server.arguments import Flag, integer, merge, parse, value_of
+from spillway_server.planning.arguments import Flag, integer, merge, parse, value_of
 
 
 def flags(*words: str) -> tuple[Flag, ...]:

@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
-from spillway_server.hardware import Gpu, Hardware
-from spillway_server.models import FP8_CLASS, T4_CLASS, TABLE, ModelSpec, Shape, choose, from_directory, resolve
+from spillway_server.planning.hardware import Gpu, Hardware
+from spillway_server.planning.models import (
+    FP8_CLASS,
+    T4_CLASS,
+    TABLE,
+    ModelSpec,
+    Shape,
+    choose,
+    from_directory,
+    resolve,
+)
 from spillway_server.refusal import Refusal
 
 BARE = Hardware((), 2, 16 * 1024**3)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from spillway_server.arguments import parse, value_of
-from spillway_server.models import TABLE, ModelSpec, Shape
-from spillway_server.plan import Plan, PlanOptions, make_plan
-from spillway_server.profiles import PROFILES, Profile, cpu_profile
+from spillway_server.planning.arguments import parse, value_of
+from spillway_server.planning.models import TABLE, ModelSpec, Shape
+from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.profiles import PROFILES, Profile, cpu_profile
 from spillway_server.refusal import Refusal
 
 GIB = 1024**3

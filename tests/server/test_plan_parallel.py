@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from spillway_server.arguments import parse, value_of
-from spillway_server.models import TABLE
-from spillway_server.plan import Plan, PlanOptions, make_plan
-from spillway_server.profiles import PROFILES
+from spillway_server.planning.arguments import parse, value_of
+from spillway_server.planning.models import TABLE
+from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.profiles import PROFILES
 
 MODEL = TABLE["Qwen/Qwen2.5-7B-Instruct"]
 FLAGS = {

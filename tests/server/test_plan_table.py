@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
-from spillway_server.plan_table import GPUS, MODELS, markdown
+from spillway_server.planning.plan_table import GPUS, MODELS, markdown
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plans.md"
 

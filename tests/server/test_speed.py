@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from spillway_router.cli import app
 from spillway_router.config.settings import Settings
 from spillway_router.core.money import gpu_sheets
-from spillway_server import measurements, models, profiles
-from spillway_server.hardware import Gpu, Hardware
-from spillway_server.measurements import Rates, ResultError, Run, Subject, best, path_of
-from spillway_server.plan import Plan, PlanOptions, make_plan
-from spillway_server.profiles import PROFILES
-from spillway_server.speed import ESTIMATED, MEASURED, SHEETS, Speed, settings, speed_of
+from spillway_server.planning import measurements, models, profiles
+from spillway_server.planning.hardware import Gpu, Hardware
+from spillway_server.planning.measurements import Rates, ResultError, Run, Subject, best, path_of
+from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.profiles import PROFILES
+from spillway_server.planning.speed import ESTIMATED, MEASURED, SHEETS, Speed, settings, speed_of
 
 AWQ = "Qwen/Qwen2.5-7B-Instruct-AWQ"
 RATES = Rates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)

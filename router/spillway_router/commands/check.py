@@ -113,7 +113,8 @@ def _print_checked(
 
 def _print_fingerprint(model: str, as_json: bool) -> None:
     from spillway_router.commands.fingerprint import fingerprint_of
-    from spillway_server import hardware, models, settings
+    from spillway_server import settings
+    from spillway_server.planning import hardware, models
     from spillway_server.refusal import Refusal
 
     found = models.resolve(model, hardware.detect(), settings.hub_cache())

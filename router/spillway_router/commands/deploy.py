@@ -156,10 +156,10 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 
 def _fits(gpu: str, model: str, gpus: int) -> None:
     """Refuse what vLLM's plan refuses, before anything is rented."""
-    from spillway_server import models
-    from spillway_server.hardware import Hardware
-    from spillway_server.plan import PlanOptions, make_plan
-    from spillway_server.profiles import PROFILES
+    from spillway_server.planning import models
+    from spillway_server.planning.hardware import Hardware
+    from spillway_server.planning.plan import PlanOptions, make_plan
+    from spillway_server.planning.profiles import PROFILES
     from spillway_server.refusal import Refusal
 
     profile = PROFILES.get(gpu)

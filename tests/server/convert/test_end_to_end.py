@@ -21,7 +21,7 @@ from spillway_server.convert.gate import Bounds
 from spillway_server.convert.pipeline import Conversion, Converted, Wish
 from spillway_server.convert.steps import StepDone, StepEvent
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS
-from spillway_server.models import DEMO_WEIGHTS, ModelSpec, from_directory
+from spillway_server.planning.models import DEMO_WEIGHTS, ModelSpec, from_directory
 from spillway_server.refusal import Refusal
 
 CONVERT_PYTHON = ROOT / ".venv-convert" / "bin" / "python"

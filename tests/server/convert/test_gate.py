@@ -9,9 +9,9 @@ import pytest
 
 from spillway_server.convert import blessing, samples
 from spillway_server.convert.gate import Bounds, Judged, Verdict, agreement, decide, right
-from spillway_server.models import ModelSpec, from_directory
-from spillway_server.plan import Plan, PlanOptions, make_plan
-from spillway_server.profiles import cpu_profile
+from spillway_server.planning.models import ModelSpec, from_directory
+from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.profiles import cpu_profile
 from spillway_server.refusal import Refusal
 
 KNOWN = tuple(str(number) for number in range(100))

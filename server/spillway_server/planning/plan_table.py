@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spillway_server.hardware import Hardware
-from spillway_server.measurements import shipped
-from spillway_server.models import GIB, TABLE
-from spillway_server.plan import Plan, PlanOptions, make_plan
-from spillway_server.profiles import PROFILES
+from spillway_server.planning.hardware import Hardware
+from spillway_server.planning.measurements import shipped
+from spillway_server.planning.models import GIB, TABLE
+from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.profiles import PROFILES
+from spillway_server.planning.speed import speed_of
 from spillway_server.refusal import Refusal
-from spillway_server.speed import speed_of
 
 GPUS = ("t4", "l4", "a100-40", "a100-80", "h100")
 MODELS = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spillway_server import arguments
+from spillway_server.planning import arguments
 
 FORMAT = 2
 FOLDER = Path(__file__).resolve().parent / "measured"

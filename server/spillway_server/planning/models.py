@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from spillway_server.convert import blessing
-from spillway_server.hardware import Hardware
+from spillway_server.planning.hardware import Hardware
 from spillway_server.refusal import Refusal
 
-DEMO_WEIGHTS = Path(__file__).resolve().parent / "demo_model" / "weights"
+DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "demo_model" / "weights"
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 1024**3
 

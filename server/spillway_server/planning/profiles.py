@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spillway_server.hardware import Gpu, Hardware
+from spillway_server.planning.hardware import Gpu, Hardware
 
 MIB = 1024**2
 CPU = "cpu"

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from spillway_server import adapters, arguments
-from spillway_server.adapters import Adapter
-from spillway_server.arguments import Flag
-from spillway_server.hardware import DRIVER_FLOOR, is_old
-from spillway_server.memory import MEAN_TOKENS, Budget, Memory, Row, arithmetic, dtype_bytes, element_bytes
-from spillway_server.models import GIB, T4_CLASS, ModelSpec
-from spillway_server.profiles import Profile
+from spillway_server.planning import adapters, arguments
+from spillway_server.planning.adapters import Adapter
+from spillway_server.planning.arguments import Flag
+from spillway_server.planning.hardware import DRIVER_FLOOR, is_old
+from spillway_server.planning.memory import MEAN_TOKENS, Budget, Memory, Row, arithmetic, dtype_bytes, element_bytes
+from spillway_server.planning.models import GIB, T4_CLASS, ModelSpec
+from spillway_server.planning.profiles import Profile
 from spillway_server.refusal import Refusal
 
 LEAST_CONTEXT = 512

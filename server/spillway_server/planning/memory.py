@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spillway_server.models import DTYPE_BYTES, GIB, Shape
+from spillway_server.planning.models import DTYPE_BYTES, GIB, Shape
 
 # The mean request of the Azure 2023 conversation trace: 1155 prompt tokens and 211 of output.
 MEAN_TOKENS = 1366

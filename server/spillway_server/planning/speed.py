@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from spillway_server import arguments
-from spillway_server.hardware import Hardware
-from spillway_server.measurements import Rates, Run, Subject, best
-from spillway_server.memory import Row, element_bytes
-from spillway_server.plan import Plan
-from spillway_server.profiles import CPU
+from spillway_server.planning import arguments
+from spillway_server.planning.hardware import Hardware
+from spillway_server.planning.measurements import Rates, Run, Subject, best
+from spillway_server.planning.memory import Row, element_bytes
+from spillway_server.planning.plan import Plan
+from spillway_server.planning.profiles import CPU
 
 MEASURED, ESTIMATED = "measured", "estimated"
 SHEETS = MappingProxyType(

@@ -1,0 +1,1 @@
+"""From a GPU and a model to the vLLM command line, as pure arithmetic."""
