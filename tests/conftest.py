@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from spillway_server.events import EngineEvent, EngineReady
+from spillway_server.engine.events import EngineEvent, EngineReady
+from spillway_server.engine.serve import ServeOptions, run_server
 from spillway_server.refusal import Refusal
-from spillway_server.serve import ServeOptions, run_server
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"

@@ -27,7 +27,7 @@ from loadtests.gpu_profile import engine, result
 from loadtests.gpu_profile.engine import Target
 from loadtests.gpu_profile.fit import FitError, rates
 from loadtests.gpu_profile.probe import TIMEOUT_S, Grid, Probed, ProbeError, Prober
-from spillway_server import settings as settings_of_server
+from spillway_server import environment as settings_of_server
 from spillway_server.planning import hardware as hardware_of
 from spillway_server.planning import measurements, models, profiles
 from spillway_server.planning.measurements import Rates, Subject

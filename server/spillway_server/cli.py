@@ -16,9 +16,11 @@ import yaml
 from rich.console import Console
 
 from spillway_server import doctor as doctor_checks
-from spillway_server import launcher, present, settings
+from spillway_server import environment, present
 from spillway_server.convert.command import convert
-from spillway_server.events import EngineEvent
+from spillway_server.engine import launcher
+from spillway_server.engine.events import EngineEvent
+from spillway_server.engine.serve import ServeOptions, run_server
 from spillway_server.planning import hardware, measurements, models, plan_table, profiles
 from spillway_server.planning.memory import MEAN_TOKENS
 from spillway_server.planning.plan import PlanOptions, make_plan
@@ -26,7 +28,6 @@ from spillway_server.planning.profiles import PROFILES, Profile
 from spillway_server.planning.speed import Speed, speed_of
 from spillway_server.planning.speed import settings as settings_part
 from spillway_server.refusal import Refusal
-from spillway_server.serve import ServeOptions, run_server
 
 _MODEL = typer.Option(help="A directory, a hub name (owner/name), `demo`, or `auto` to choose by hardware.")
 _VLLM_ARG = typer.Option("--vllm-arg", help="An argument for vLLM, such as --vllm-arg=--max-model-len=4096; repeat.")
@@ -105,7 +106,7 @@ def plan(
         machine = replace(machine, gpus=(profile.gpu,))
     else:
         raise typer.BadParameter(f"{gpu!r} is not one of {', '.join([*PROFILES, 'cpu'])}", param_hint="--gpu")
-    spec = models.resolve(model, machine, settings.hub_cache())
+    spec = models.resolve(model, machine, environment.hub_cache())
     options = PlanOptions(devices=gpus, vllm_args=tuple(vllm_arg or ()), mean_tokens=mean_tokens)
     made = spec if isinstance(spec, Refusal) else make_plan(profile, spec, options)
     if isinstance(made, Refusal):
@@ -122,7 +123,7 @@ def plan(
 
 def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
     """Check this machine: Python, memory, disk, GPU, driver, vLLM, demo model. Exit status 1 when something fails."""
-    engine = launcher.find_engine(None, (Path.cwd(), settings.project_root()))
+    engine = launcher.find_engine(None, (Path.cwd(), environment.project_root()))
     checks = doctor_checks.examine(hardware.detect(), engine, Path.cwd())
     failed = any(check.verdict is doctor_checks.Verdict.FAIL for check in checks)
     if as_json:
@@ -159,7 +160,7 @@ def _sayer(as_json: bool) -> Callable[[str], None]:
 
 def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
     """The installed engine's launcher where it is of the right kind, else the official one's."""
-    engine = launcher.find_engine(None, (Path.cwd(), settings.project_root()))
+    engine = launcher.find_engine(None, (Path.cwd(), environment.project_root()))
     if isinstance(engine, Refusal) or engine.is_cpu_build is not profile.is_cpu:
         return ("vllm", "serve", location)
     return engine.command(location)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from spillway_server.launcher import Engine
+from spillway_server.engine.launcher import Engine
 from spillway_server.planning import models, profiles
 from spillway_server.planning.hardware import DRIVER_FLOOR, Hardware, is_old
 from spillway_server.planning.models import GIB

@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from spillway_server import events
 from spillway_server.doctor import Check, Verdict
+from spillway_server.engine import events
 from spillway_server.planning.memory import Row
 from spillway_server.planning.plan import Plan
 from spillway_server.planning.speed import Speed

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from spillway_server import events
-from spillway_server.engine_client import Address
-from spillway_server.lifecycle import Rules
+from spillway_server.engine import events
+from spillway_server.engine.client import Address
+from spillway_server.engine.lifecycle import Rules
+from spillway_server.engine.serve import Prepared, ServeOptions, prepare
+from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.planning import adapters
 from spillway_server.planning.adapters import Adapter
 from spillway_server.planning.models import TABLE, ModelSpec
 from spillway_server.planning.plan import Plan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, cpu_profile
 from spillway_server.refusal import Refusal
-from spillway_server.serve import Prepared, ServeOptions, prepare
-from spillway_server.supervise import Intervals, Launch, Supervisor
 
 QWEN = TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"]
 GGUF = ModelSpec("/m/x.gguf", "x", "float16", "gguf", None)

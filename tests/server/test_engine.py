@@ -13,7 +13,7 @@ import psutil
 import pytest
 from tests.conftest import ENGINE_PYTHON, ROOT, RunningEngine
 
-from spillway_server.liveness import read_load
+from spillway_server.engine.liveness import read_load
 
 pytestmark = pytest.mark.engine
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_server.lifecycle import (
+from spillway_server.engine.lifecycle import (
     Action,
     Event,
     Exited,

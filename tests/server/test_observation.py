@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from spillway_server import doctor
-from spillway_server.diagnosis import diagnose
-from spillway_server.engine_log import EngineLog, phase_of
-from spillway_server.launcher import Engine, find_engine, inspect, release
-from spillway_server.liveness import Load, Watch, observe, read_load
+from spillway_server.engine.diagnosis import diagnose
+from spillway_server.engine.launcher import Engine, find_engine, inspect, release
+from spillway_server.engine.liveness import Load, Watch, observe, read_load
+from spillway_server.engine.log import EngineLog, phase_of
 from spillway_server.planning import hardware, profiles
 from spillway_server.planning.hardware import Gpu, Hardware
 from spillway_server.refusal import Refusal

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from spillway_server.engine.serve import Prepared, ServeOptions, prepare
 from spillway_server.refusal import Refusal
-from spillway_server.serve import Prepared, ServeOptions, prepare
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from pathlib import Path
 from spillway_router.commands.run import _serving
 from spillway_router.config.load import parse
 from spillway_router.config.settings import FingerprintPart, Settings
-from spillway_server.engine_client import Address
-from spillway_server.launcher import Engine
+from spillway_server.engine.client import Address
+from spillway_server.engine.launcher import Engine
+from spillway_server.engine.serve import Prepared
+from spillway_server.engine.supervise import Launch
 from spillway_server.planning import models
 from spillway_server.planning.measurements import Rates
 from spillway_server.planning.plan import Plan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, Profile, cpu_profile
 from spillway_server.planning.speed import ESTIMATED, MEASURED, Speed
-from spillway_server.serve import Prepared
-from spillway_server.supervise import Launch
 
 RATES = Rates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
 MEASURED_SPEED = Speed(MEASURED, "here", RATES)

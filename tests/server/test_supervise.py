@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from spillway_server import events
-from spillway_server.engine_client import Address
-from spillway_server.lifecycle import Rules
+from spillway_server.engine import events
+from spillway_server.engine.client import Address
+from spillway_server.engine.lifecycle import Rules
+from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.refusal import Refusal
-from spillway_server.supervise import Intervals, Launch, Supervisor
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 QUICK = Rules(start_timeout=20.0, backoff_base=0.02, backoff_most=0.05, failures_most=3, drain_bound=10.0, grace=5.0)

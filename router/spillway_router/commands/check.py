@@ -113,7 +113,7 @@ def _print_checked(
 
 def _print_fingerprint(model: str, as_json: bool) -> None:
     from spillway_router.commands.fingerprint import fingerprint_of
-    from spillway_server import settings
+    from spillway_server import environment as settings
     from spillway_server.planning import hardware, models
     from spillway_server.refusal import Refusal
 

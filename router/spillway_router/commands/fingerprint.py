@@ -6,8 +6,8 @@ from pathlib import Path
 
 from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
 from spillway_router.config.settings_confidence import FingerprintPart
+from spillway_server.environment import hub_cache
 from spillway_server.planning.models import ModelSpec
-from spillway_server.settings import hub_cache
 
 
 def fingerprint_of(model: ModelSpec) -> FingerprintPart:

@@ -18,10 +18,10 @@ from spillway_router.commands.fingerprint import fingerprint_of
 from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.config.settings import ServerPart, Settings
 from spillway_router.config.settings_confidence import FingerprintPart
-from spillway_server.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
+from spillway_server.engine.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
+from spillway_server.engine.serve import Prepared, ServeOptions, prepare, run_prepared
 from spillway_server.planning.speed import MEASURED
 from spillway_server.refusal import Refusal as ServerRefusal
-from spillway_server.serve import Prepared, ServeOptions, prepare, run_prepared
 
 
 def _run(loaded: Loaded, beside: tuple[Any, ...] = ()) -> None:

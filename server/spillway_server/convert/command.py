@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from spillway_server import present, settings
+from spillway_server import environment as settings
+from spillway_server import present
 from spillway_server.convert import blessing, environment, samples, source
 from spillway_server.convert.gate import Bounds
 from spillway_server.convert.pipeline import DTYPES, METHODS, Conversion, Converted, Wish

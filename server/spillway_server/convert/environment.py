@@ -146,7 +146,7 @@ def _watch(process: subprocess.Popen[str], progress: Callable[[float, str], None
 
 
 def _environment() -> dict[str, str]:
-    from spillway_server.settings import engine_environment
+    from spillway_server.environment import engine_environment
 
     # Nothing is fetched: every file that a job needs is on this disk.
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

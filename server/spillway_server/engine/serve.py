@@ -12,17 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spillway_server import firstuse, settings
-from spillway_server.engine_client import Address
-from spillway_server.events import EngineEvent
-from spillway_server.launcher import Engine, find_engine
-from spillway_server.lifecycle import Rules
+from spillway_server import environment
+from spillway_server.engine import first_use
+from spillway_server.engine.client import Address
+from spillway_server.engine.events import EngineEvent
+from spillway_server.engine.launcher import Engine, find_engine
+from spillway_server.engine.lifecycle import Rules
+from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.planning import adapters, hardware, measurements, models, profiles
 from spillway_server.planning.models import ModelSpec
 from spillway_server.planning.plan import Plan, PlanOptions, make_plan
 from spillway_server.planning.speed import Speed, speed_of
 from spillway_server.refusal import Refusal
-from spillway_server.supervise import Intervals, Launch, Supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: No
 
     A GGUF file that the engine can't read is converted first, minutes for a large one; `say` hears of it.
     """
-    engine = find_engine(options.engine_python, (Path.cwd(), settings.project_root()))
+    engine = find_engine(options.engine_python, (Path.cwd(), environment.project_root()))
     if isinstance(engine, Refusal):
         return engine
     machine = hardware.detect()
@@ -76,9 +77,9 @@ def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: No
             f"vLLM in {engine.python} is the GPU build and no GPU was found: {machine.gpu_note}.",
             "Install the CPU engine: make install ENGINE=cpu.",
         )
-    model = models.resolve(options.model, machine, settings.hub_cache())
+    model = models.resolve(options.model, machine, environment.hub_cache())
     if isinstance(model, ModelSpec) and model.quantisation == "gguf" and not (machine.gpus and engine.gguf_plugin):
-        model = firstuse.converted(Path(model.location), options.converted, say)
+        model = first_use.converted(Path(model.location), options.converted, say)
     if isinstance(model, Refusal):
         return model
     beside = adapters.read(options.loras, model.served_name)
@@ -113,12 +114,12 @@ def _launch(options: ServeOptions, engine: Engine, location: str, plan: Plan, po
     host = f"[{options.host}]" if ":" in options.host else options.host
     return Launch(
         argv=(*engine.command(location), *plan.arguments),
-        env=settings.engine_environment((*plan.env, *cache)),
+        env=environment.engine_environment((*plan.env, *cache)),
         address=Address(
             "http://localhost" if options.uds else f"http://{_reachable(host)}:{port}",
             plan.served_name,
             options.uds,
-            settings.engine_api_key(),
+            environment.engine_api_key(),
             options.embedding,
         ),
         log_path=options.log_path,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from spillway_server.liveness import Load, read_load
+from spillway_server.engine.liveness import Load, read_load
 
 # The first token after a start can wait for kernels to be compiled.
 _FIRST_TOKEN_S = 120.0

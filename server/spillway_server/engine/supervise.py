@@ -18,11 +18,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spillway_server import diagnosis, events, guard, lifecycle
-from spillway_server.engine_client import Address, EngineClient
-from spillway_server.engine_log import EngineLog, phase_of
-from spillway_server.lifecycle import Action, Event, Lifecycle, Rules, State
-from spillway_server.liveness import Watch, observe
+from spillway_server.engine import diagnosis, events, guard, lifecycle
+from spillway_server.engine.client import Address, EngineClient
+from spillway_server.engine.lifecycle import Action, Event, Lifecycle, Rules, State
+from spillway_server.engine.liveness import Watch, observe
+from spillway_server.engine.log import EngineLog, phase_of
 from spillway_server.refusal import Refusal
 
 _LOG_LINE_LIMIT = 1_000_000

@@ -1,0 +1,1 @@
+"""The vLLM process: launch, supervision and readiness."""
