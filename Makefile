@@ -28,7 +28,7 @@ up: install  ## start everything: engine (GPU, or CPU with the demo model) and r
 	.venv/bin/spillway up
 
 demo: install  ## the main job end to end: burst of documents, overflow, escalation, two-sided report (under 5 min)
-	.venv/bin/python -m loadtests.demo
+	.venv/bin/python -m demo
 
 test: install install-loadtest check  ## install, static checks, all tests with the real engine (under 20 min from nothing)
 	@echo "All tests, in two groups side by side; each is shown when it ends (usually 6 to 10 min)."

@@ -18,11 +18,11 @@ from typing import Annotated
 
 import httpx
 import typer
+from demo.processes import ChildError
 from rich.console import Console
 from rich.text import Text
 
 from loadtests.bench import machine
-from loadtests.demo.processes import ChildError
 from loadtests.gpu_profile import engine, result
 from loadtests.gpu_profile.engine import Target
 from loadtests.gpu_profile.fit import FitError, rates

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from demo.processes import Child, start
+from demo.product import spillway
 
-from loadtests.demo.processes import Child, start
-from loadtests.demo.product import spillway
 from loadtests.scaleout.sites import ROOT, STOP_S, wait
 
 _START_S = 1800.0

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-
-from loadtests.demo.processes import Child, ChildError, start
-from loadtests.demo.product import Cloud, spillway
+from demo.processes import Child, ChildError, start
+from demo.product import Cloud, spillway
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"

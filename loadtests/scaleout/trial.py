@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 import httpx
+from demo.processes import ChildError
+from demo.product import cloud
+from demo.workload import Job
 
-from loadtests.demo.processes import ChildError
-from loadtests.demo.product import cloud
-from loadtests.demo.workload import Job
 from loadtests.scaleout import affinity, sites
 from loadtests.scaleout.affinity import Held, Moved, Turn
 from loadtests.scaleout.flow import Fate, document, flow

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from demo.processes import ChildError
 from rich.console import Console
 from rich.text import Text
 
 from loadtests.bench import machine
-from loadtests.demo.processes import ChildError
 from loadtests.swarm import report, scenarios, session
 from loadtests.swarm.session import LOCUST, NoLocustError, Settings
 

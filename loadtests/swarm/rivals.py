@@ -8,11 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+from demo.processes import ChildError, start
 
 from loadtests.bench.install import Unavailable
 from loadtests.bench.processes import free_port
 from loadtests.bench.systems import LiteLlm, Place
-from loadtests.demo.processes import ChildError, start
 from loadtests.scaleout import sites
 
 _START_S = 120.0

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 import httpx
+from demo.processes import ChildError
 
-from loadtests.demo.processes import ChildError
 from loadtests.scaleout.sites import ROOT
 from loadtests.simulator.engine import EngineModel
 from loadtests.simulator.simulate import simulate

@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 import yaml
+from demo.processes import Child, ChildError, start
+from demo.product import spillway
 
-from loadtests.demo.processes import Child, ChildError, start
-from loadtests.demo.product import spillway
 from loadtests.scaleout import sites
 from loadtests.standin.corpus import save
 from loadtests.swarm.plan import EXTRACT, Plan

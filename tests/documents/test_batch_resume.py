@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from loadtests.demo.product import Cloud, cloud
-from loadtests.demo.workload import Job
+from demo.product import Cloud, cloud
+from demo.workload import Job
 from tests.documents.papers import answer
 from tests.documents.test_extract_command import command, rows
 from tests.proxy.harness import LIMIT_S, local, routing, run, settings

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from loadtests.demo.product import Cloud, cloud
-from loadtests.demo.workload import Job
+from demo.product import Cloud, cloud
+from demo.workload import Job
 from tests.e2e.running import Spillway, await_ready, running, write
 
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, generate

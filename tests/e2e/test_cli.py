@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import typer
 import yaml
-from loadtests.demo.product import Cloud
+from demo.product import Cloud
 from tests.e2e.conftest import Front
 from tests.e2e.running import ROOT, SPILLWAY, await_ready, eventually, running, write
 from typer.testing import CliRunner, Result

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from loadtests.demo.product import Cloud
+from demo.product import Cloud
 from tests.e2e.running import await_ready, running, write
 from typer.testing import CliRunner
 

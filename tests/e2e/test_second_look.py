@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from loadtests.demo.product import CALIBRATION, Cloud
+from demo.product import CALIBRATION, Cloud
 from tests.e2e.running import await_ready, running, write
 
 from spillway_router.ledger.store.open import open_ledger

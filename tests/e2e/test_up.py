@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from loadtests.demo.product import Cloud, free_ports
+from demo.product import Cloud, free_ports
 from tests.e2e.lora import adapter
 from tests.e2e.running import (
     ROOT,

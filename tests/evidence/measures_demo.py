@@ -41,13 +41,13 @@ def clean_exact(say: Callable[[str], None]) -> dict[str, Measurement]:
 
 
 def seconds_after_install(say: Callable[[str], None]) -> dict[str, Measurement]:
-    """Wall seconds of `python -m loadtests.demo` from start to exit; a demo that broke a promise has no time."""
+    """Wall seconds of `python -m demo` from start to exit; a demo that broke a promise has no time."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "demo.json")
         begun = time.monotonic()
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "loadtests.demo", "--json", str(report)],
+                [sys.executable, "-m", "demo", "--json", str(report)],
                 cwd=ROOT,
                 capture_output=True,
                 text=True,

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from demo.processes import ChildError
 from loadtests.bench import machine
-from loadtests.demo.processes import ChildError
 from loadtests.swarm import report, session
 from loadtests.swarm.__main__ import versions
 from loadtests.swarm.scenarios import EVERY_DAY

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from loadtests.demo.processes import ChildError
+from demo.processes import ChildError
 from loadtests.scaleout import sites
 from loadtests.scaleout.trial import Shape, Trial, run
 

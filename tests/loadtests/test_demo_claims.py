@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from loadtests.demo.accounts import Accounts
-from loadtests.demo.claims import Run, Slo, judge, percentile
-from loadtests.demo.client import Result
-from loadtests.demo.workload import Job, Phase
+from demo.accounts import Accounts
+from demo.claims import Run, Slo, judge, percentile
+from demo.client import Result
+from demo.workload import Job, Phase
 from loadtests.standin.corpus import digest
 
 

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from loadtests.demo.client import Result, send
-from loadtests.demo.load import Clients, run_closed, run_open
-from loadtests.demo.product import free_ports
-from loadtests.demo.workload import Job, arrive, draw
+from demo.client import Result, send
+from demo.load import Clients, run_closed, run_open
+from demo.product import free_ports
+from demo.workload import Job, arrive, draw
 
 JOB = next(job for job in draw("burst", 0, 50, seed=1) if not job.private and not job.stream)
 DECIDED = "x-spillway-decision: local\r\nx-spillway-reason: queue,kv\r\nx-spillway-confidence: 0.995\r\n"

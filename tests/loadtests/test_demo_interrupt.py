@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from loadtests.demo.processes import ChildError, start
+from demo.processes import ChildError, start
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_STARTS = "router at http"
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 def test_interrupted_while_the_engine_starts(number: signal.Signals, tmp_path: Path) -> None:
     if not (ROOT / ".venv-vllm" / "bin" / "python").exists():
         pytest.skip("the engine's environment .venv-vllm is missing: run `make install`")
-    command = [sys.executable, "-m", "loadtests.demo", "--fast"]
+    command = [sys.executable, "-m", "demo", "--fast"]
     demo = start("demo", command, tmp_path / "log", {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}, ROOT)
     try:
         _until(demo.log, ENGINE_STARTS, demo.process)
@@ -50,7 +50,7 @@ def test_says_why_it_can_not_run(tmp_path: Path) -> None:
     (home / "python").symlink_to(sys.executable)
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ended = subprocess.run(
-        [str(home / "python"), "-m", "loadtests.demo", "--fast"],
+        [str(home / "python"), "-m", "demo", "--fast"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

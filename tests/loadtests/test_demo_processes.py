@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from loadtests.demo.processes import ChildError, start
+from demo.processes import ChildError, start
 
 # Both say so on stdout when they are ready; the grandchild under PARENT ignores SIGTERM.
 POLITE = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from loadtests.demo.stages import pace, plan
-from loadtests.demo.workload import NOISE_SHARES, PRIVATE_SHARE, STREAM_SHARE, Sizes, arrive, draw
+from demo.stages import pace, plan
+from demo.workload import NOISE_SHARES, PRIVATE_SHARE, STREAM_SHARE, Sizes, arrive, draw
 
 from spillway_server.demo_model.documents import exact
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loadtests.demo.processes import ChildError
+from demo.processes import ChildError
 from loadtests.fake_engine import answers
 from loadtests.scaleout.sites import ROOT
 from loadtests.standin.corpus import digest

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from loadtests.demo.product import Cloud, Product, spillway
+from demo.product import Cloud, Product, spillway
 
 _TIMEOUT_S = 60.0
 

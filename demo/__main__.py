@@ -1,4 +1,4 @@
-"""`python -m loadtests.demo`: run the demo.
+"""`python -m demo`: run the demo.
 
 Exit status 0 only if every promise held, 1 if one didn't, 2 if the demo could not run, 130 if it was interrupted.
 """
@@ -21,12 +21,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from loadtests.demo import accounts, product, show, stages
-from loadtests.demo.claims import Claim, Run, Slo, judge
-from loadtests.demo.client import Result
-from loadtests.demo.load import Clients
-from loadtests.demo.processes import ChildError
-from loadtests.demo.workload import Sizes
+from demo import accounts, product, show, stages
+from demo.claims import Claim, Run, Slo, judge
+from demo.client import Result
+from demo.load import Clients
+from demo.processes import ChildError
+from demo.workload import Sizes
 
 _FAST = Sizes(capacity=48, calm=24, burst=300, check=40)
 _PLAIN_WIDTH = 120

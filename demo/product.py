@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-
-from loadtests.demo.processes import Child, ChildError, start
-from loadtests.demo.workload import Job
 from loadtests.standin.corpus import save
+
+from demo.processes import Child, ChildError, start
+from demo.workload import Job
 from spillway_server import demo_model
 
 LOCAL_MODEL = "demo"
@@ -37,7 +37,7 @@ _ANNOUNCE_TIMEOUT_S = 30.0
 _LISTEN_TIMEOUT_S = 60.0
 _LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")
 STOP_PATIENCE_S = 30.0
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 _KEY_VARIABLE = "STANDIN_API_KEY"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from loadtests.demo.workload import Job
+from demo.workload import Job
 from spillway_server.demo_model.documents import exact, prompt
 
 MAX_ANSWER_TOKENS = 200

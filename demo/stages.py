@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import httpx
 from rich.console import Console
 
-from loadtests.demo import show
-from loadtests.demo.client import Result, send
-from loadtests.demo.load import Clients, run_closed, run_open
-from loadtests.demo.processes import Child, ChildError
-from loadtests.demo.product import LOCAL_MODEL
-from loadtests.demo.workload import Job, Sizes, arrive, draw, pinned
+from demo import show
+from demo.client import Result, send
+from demo.load import Clients, run_closed, run_open
+from demo.processes import Child, ChildError
+from demo.product import LOCAL_MODEL
+from demo.workload import Job, Sizes, arrive, draw, pinned
 
 ROUTER_TIMEOUT_S = 60.0
 ENGINE_TIMEOUT_S = 200.0

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from loadtests.demo.accounts import Accounts
-from loadtests.demo.client import Result
 from loadtests.standin.corpus import digest
+
+from demo.accounts import Accounts
+from demo.client import Result
 
 AWAY = ("overflow", "escalated", "fallback")
 _CALM_LOCAL_SHARE = 0.9

@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 import httpx
 
-from loadtests.demo.client import REQUEST_TIMEOUT_S, Result, send
-from loadtests.demo.workload import Job
+from demo.client import REQUEST_TIMEOUT_S, Result, send
+from demo.workload import Job
 
 # httpx's pool looks at every connection for every request, so a thousand in one pool cost the machine more than the
 # router does. Sixteen small pools hold as many.

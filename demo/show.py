@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loadtests.demo.claims import Claim, Run, accuracy_table, percent, percentile
-from loadtests.demo.client import Result
-from loadtests.demo.load import Watch
+from demo.claims import Claim, Run, accuracy_table, percent, percentile
+from demo.client import Result
+from demo.load import Watch
 
 _KINDS = ("local", "overflow", "escalated", "fallback", "failed")
 
