@@ -54,7 +54,7 @@ bench: install  ## CPU time per request and per stream beside other proxies
 	.venv/bin/python -m loadtests.bench
 
 loadtest: install-dev install-loadtest  ## locust on the product with a fake engine, HTML report; SCENARIO=NAMES COMPARE=NAME=URL
-	.venv/bin/python -m loadtests.swarm $(SCENARIO) $(foreach other,$(COMPARE),--compare $(other))
+	.venv/bin/python -m loadtests.locust_runs $(SCENARIO) $(foreach other,$(COMPARE),--compare $(other))
 
 evidence: install  ## measure every promise with a number; ONLY=prefix limits it
 	.venv/bin/python -m tests.evidence --only "$(ONLY)"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from loadtests.standin.corpus import digest
+from loadtests.fake_cloud.corpus import digest
 
 from demo.accounts import Accounts
 from demo.client import Result

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from loadtests.standin.corpus import save
+from loadtests.fake_cloud.corpus import save
 
 from demo.processes import Child, ChildError, start
 from demo.workload import Job
@@ -72,7 +72,7 @@ def cloud(folder: Path, jobs: Sequence[Job]) -> Iterator[Cloud]:
     corpus, announced = folder / "corpus.jsonl", folder / "cloud.json"
     save(corpus, ((job.text, job.answer) for job in jobs))
     key = "gsk_" + secrets.token_hex(20)
-    command = [sys.executable, "-m", "loadtests.standin", "--corpus", str(corpus), "--announce", str(announced)]
+    command = [sys.executable, "-m", "loadtests.fake_cloud", "--corpus", str(corpus), "--announce", str(announced)]
     child = start("stand-in cloud", command, folder / "cloud.log", {_KEY_VARIABLE: key}, _ROOT)
     try:
         deadline = time.monotonic() + _ANNOUNCE_TIMEOUT_S

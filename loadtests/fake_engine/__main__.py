@@ -15,11 +15,11 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from loadtests.fake_cloud.corpus import CorpusError, load
 from loadtests.fake_engine.app import FakeVllm, Setup
 from loadtests.fake_engine.batch import Batch
 from loadtests.fake_engine.live import LiveEngine
 from loadtests.simulator.engine import EngineModel
-from loadtests.standin.corpus import CorpusError, load
 
 DRAIN_S = 30
 

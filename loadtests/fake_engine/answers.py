@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loadtests.standin.corpus import look_up, pieces
+from loadtests.fake_cloud.corpus import look_up, pieces
 
 DEFAULT_TOKENS = 128
 _WORDS = tuple(pieces(" the eye was measured twice and both values agree within a tenth of a unit so the report holds"))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from demo.processes import ChildError
 from loadtests.bench import machine
-from loadtests.swarm import report, session
-from loadtests.swarm.__main__ import versions
-from loadtests.swarm.scenarios import EVERY_DAY
-from loadtests.swarm.session import NoLocustError, Settings
+from loadtests.locust_runs import report, session
+from loadtests.locust_runs.__main__ import versions
+from loadtests.locust_runs.scenarios import EVERY_DAY
+from loadtests.locust_runs.session import NoLocustError, Settings
 
 from tests.evidence.results import Measurement, not_measured
 

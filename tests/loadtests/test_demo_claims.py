@@ -10,7 +10,7 @@ from demo.accounts import Accounts
 from demo.claims import Run, Slo, judge, percentile
 from demo.client import Result
 from demo.workload import Job, Phase
-from loadtests.standin.corpus import digest
+from loadtests.fake_cloud.corpus import digest
 
 
 def result(number: int, phase: Phase, decision: str, *, private: bool = False, right: bool = True) -> Result:

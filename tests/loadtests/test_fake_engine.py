@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from loadtests.fake_cloud.corpus import digest
 from loadtests.fake_engine.app import FakeVllm, Setup
 from loadtests.fake_engine.batch import Batch, Sequence
 from loadtests.fake_engine.live import LiveEngine
@@ -17,7 +18,6 @@ from loadtests.simulator.engine import EngineModel
 from loadtests.simulator.policies import AlwaysLocal
 from loadtests.simulator.simulate import Timing, simulate
 from loadtests.simulator.trace import Request, load
-from loadtests.standin.corpus import digest
 
 from spillway_router.signals.engines import VLLM
 from spillway_router.signals.exposition import ExpositionReader

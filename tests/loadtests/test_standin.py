@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from loadtests.standin.corpus import digest, load, look_up, pieces, save
-from loadtests.standin.limits import Bucket, duration
-from loadtests.standin.models import MODELS, Tokens
+from loadtests.fake_cloud.corpus import digest, load, look_up, pieces, save
+from loadtests.fake_cloud.limits import Bucket, duration
+from loadtests.fake_cloud.models import MODELS, Tokens
 
 KEY = "gsk_test_only"
 MODEL = "openai/gpt-oss-20b"
@@ -44,7 +44,7 @@ class Standin:
 def start(folder: Path, *options: str) -> Standin:
     corpus = folder / "corpus.jsonl"
     save(corpus, DOCUMENTS.items())
-    command = [sys.executable, "-m", "loadtests.standin", "--corpus", str(corpus), "--latency", "0.1", *options]
+    command = [sys.executable, "-m", "loadtests.fake_cloud", "--corpus", str(corpus), "--latency", "0.1", *options]
     environment = {**os.environ, "STANDIN_API_KEY": KEY}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
@@ -244,7 +244,7 @@ def test_past_the_rate_limit_is_429_with_retry_after_and_no_charge(tmp_path: Pat
 def test_needs_a_key_and_a_corpus(tmp_path: Path) -> None:
     bad = tmp_path / "corpus.jsonl"
     bad.write_text('{"sha": 1}\n')
-    command = [sys.executable, "-m", "loadtests.standin", "--corpus", str(bad)]
+    command = [sys.executable, "-m", "loadtests.fake_cloud", "--corpus", str(bad)]
     environment = {name: value for name, value in os.environ.items() if name != "STANDIN_API_KEY"}
     keyless = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert keyless.returncode == 1

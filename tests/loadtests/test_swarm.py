@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 from demo.processes import ChildError
+from loadtests.fake_cloud.corpus import digest
 from loadtests.fake_engine import answers
+from loadtests.locust_runs import charts, plan, report, samples, scenarios, session, shapes
+from loadtests.locust_runs.samples import Promise, Sample
+from loadtests.locust_runs.scenarios import SCENARIOS, Scale
+from loadtests.locust_runs.session import LOCUST, Settings, judge
 from loadtests.scaleout.sites import ROOT
-from loadtests.standin.corpus import digest
-from loadtests.swarm import charts, plan, report, samples, scenarios, session, shapes
-from loadtests.swarm.samples import Promise, Sample
-from loadtests.swarm.scenarios import SCENARIOS, Scale
-from loadtests.swarm.session import LOCUST, Settings, judge
 from tests.evidence.measures_loadtest import RUNS_GREEN, runs_green
 
 SIZE = Scale(seconds=30.0, capacity=3.0)
@@ -224,7 +224,7 @@ def test_users_that_wait_for_their_answers_find_the_product_green_too() -> None:
 
 @needs_locust
 def test_an_interrupted_session_leaves_a_report_of_what_was_done(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "loadtests.swarm", "embeddings", "ramp", "--seconds", "3", "--no-sweep"]
+    command = [sys.executable, "-m", "loadtests.locust_runs", "embeddings", "ramp", "--seconds", "3", "--no-sweep"]
     process = subprocess.Popen([*command, "--out", str(tmp_path)], cwd=ROOT, start_new_session=True)
     try:
         deadline = time.monotonic() + 120

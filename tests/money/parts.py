@@ -50,7 +50,11 @@ class Money:
 def tills() -> Iterator[Money]:
     """A process of tills, ended afterwards."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "loadtests.tills"], stdout=subprocess.PIPE, text=True, cwd=ROOT, stdin=subprocess.DEVNULL
+        [sys.executable, "-m", "loadtests.fake_providers"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
     )
     try:
         assert process.stdout is not None

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
+from loadtests.locust_runs import plan, shapes
+from loadtests.locust_runs.plan import Chats, Documents, Embeddings, Maker, Mixed, Plan
+from loadtests.locust_runs.samples import Promise
 from loadtests.simulator import trace
 from loadtests.simulator.policies import AlwaysLocal
 from loadtests.simulator.simulate import simulate
 from loadtests.simulator.trace import Request
-from loadtests.swarm import plan, shapes
-from loadtests.swarm.plan import Chats, Documents, Embeddings, Maker, Mixed, Plan
-from loadtests.swarm.samples import Promise
 
 PROMISE = Promise(ttft_s=2.0, tpot_s=0.1)
 SCALE = 2.0

@@ -1,11 +1,11 @@
-"""`python -m loadtests.tills`: run the tills on a free port of the loopback until a signal; line 1 is their URL."""
+"""`python -m loadtests.fake_providers`: run the tills on a free port of the loopback until a signal; line 1 is their URL."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 
-from loadtests.tills.server import Tills
+from loadtests.fake_providers.server import Tills
 
 
 async def _main() -> None:

@@ -1,4 +1,4 @@
-"""`python -m loadtests.standin --corpus FILE`: run the stand-in cloud until SIGTERM or Ctrl-C.
+"""`python -m loadtests.fake_cloud --corpus FILE`: run the stand-in cloud until SIGTERM or Ctrl-C.
 
 Binds 127.0.0.1 (port 0: the OS chooses) and announces itself as one JSON line {"url": base URL, "root", "pid"}.
 The API key comes from the environment (STANDIN_API_KEY unless --key-env says otherwise), so that it stays out of argv.
@@ -16,8 +16,8 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from loadtests.standin.app import Setup, build
-from loadtests.standin.corpus import CorpusError, load
+from loadtests.fake_cloud.app import Setup, build
+from loadtests.fake_cloud.corpus import CorpusError, load
 
 
 def main(

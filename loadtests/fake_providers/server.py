@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.tills.bill import Bill, Price, Till, Tokens
+from loadtests.fake_providers.bill import Bill, Price, Till, Tokens
 
 ENGINE = "engine"
 _UNSURE = {"content": [{"token": "x", "logprob": -2.0, "bytes": None, "top_logprobs": []}] * 2}

@@ -18,18 +18,18 @@ from typing import Literal
 import httpx
 from demo.processes import ChildError
 
+from loadtests.locust_runs import plan, samples, scenarios
+from loadtests.locust_runs.plan import Chats, Plan
+from loadtests.locust_runs.rivals import litellm
+from loadtests.locust_runs.samples import Figures, Promise, Sample
+from loadtests.locust_runs.scenarios import MULTIPLES, PROMISE, SCALE, SCENARIOS, Scale
+from loadtests.locust_runs.shapes import steady
+from loadtests.locust_runs.site import GPU_USD_PER_HOUR, Site, site
 from loadtests.scaleout.sites import ROOT
 from loadtests.simulator.engine import EngineModel
 from loadtests.simulator.simulate import simulate
 from loadtests.simulator.table import CONTENDERS
 from loadtests.simulator.trace import Request
-from loadtests.swarm import plan, samples, scenarios
-from loadtests.swarm.plan import Chats, Plan
-from loadtests.swarm.rivals import litellm
-from loadtests.swarm.samples import Figures, Promise, Sample
-from loadtests.swarm.scenarios import MULTIPLES, PROMISE, SCALE, SCENARIOS, Scale
-from loadtests.swarm.shapes import steady
-from loadtests.swarm.site import GPU_USD_PER_HOUR, Site, site
 from spillway_router.core.routing.backlog import Slo
 
 LOCUST = ROOT / ".venv-loadtest" / "bin" / "locust"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.fake_engine import answers
+from loadtests.locust_runs.shapes import Shape, arrivals
 from loadtests.simulator import trace
-from loadtests.swarm.shapes import Shape, arrivals
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, INSTRUCTION, canonical_json, generate, json_schema
 
 CHAT, EXTRACT = "/v1/chat/completions", "/v1/documents/extract"

@@ -15,11 +15,11 @@ import yaml
 from demo.processes import Child, ChildError, start
 from demo.product import spillway
 
+from loadtests.fake_cloud.corpus import save
+from loadtests.locust_runs.plan import EXTRACT, Plan
+from loadtests.locust_runs.samples import Promise
+from loadtests.locust_runs.scenarios import KEYS
 from loadtests.scaleout import sites
-from loadtests.standin.corpus import save
-from loadtests.swarm.plan import EXTRACT, Plan
-from loadtests.swarm.samples import Promise
-from loadtests.swarm.scenarios import KEYS
 
 GPU_USD_PER_HOUR = "1.39"
 _STANDIN_KEY = "gsk_loadtest_not_a_secret_of_anyone"
@@ -74,7 +74,7 @@ def site(folder: Path, plans: Sequence[Plan], promise: Promise, engine: Sequence
 @contextmanager
 def _cloud(folder: Path, corpus: Path) -> Iterator[tuple[Child, str]]:
     announced = folder / "cloud.json"
-    command = sites.python("loadtests.standin", "--corpus", str(corpus), "--announce", str(announced))
+    command = sites.python("loadtests.fake_cloud", "--corpus", str(corpus), "--announce", str(announced))
     # Its own rate limits are not what is measured here.
     command += ["--tokens-per-minute", "1000000000", "--requests-per-day", "1000000000"]
     child = start("stand-in cloud", command, folder / "cloud.log", {"STANDIN_API_KEY": _STANDIN_KEY}, sites.ROOT)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from geventhttpclient import HTTPClient
 
-from loadtests.swarm.samples import Sample
+from loadtests.locust_runs.samples import Sample
 
 TIMEOUT_S = 120.0
 _MOST_CONNECTIONS = 4096

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loadtests.swarm import charts
-from loadtests.swarm.samples import Figures
-from loadtests.swarm.scenarios import SCALE
-from loadtests.swarm.session import Point, Run, Session
+from loadtests.locust_runs import charts
+from loadtests.locust_runs.samples import Figures
+from loadtests.locust_runs.scenarios import SCALE
+from loadtests.locust_runs.session import Point, Run, Session
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2rem auto;padding:0 1rem;color:#1b1f24}

@@ -1,4 +1,4 @@
-"""`python -m loadtests.swarm [SCENARIO ...]`: run load tests against the product and write a report.
+"""`python -m loadtests.locust_runs [SCENARIO ...]`: run load tests against the product and write a report.
 
 Without names: steady, ramp, burst, documents, trace and mixed, then the sweep of policies over the offered load.
 The report is written anew after every run, so that one that is interrupted or fails leaves what was found until then,
@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.text import Text
 
 from loadtests.bench import machine
-from loadtests.swarm import report, scenarios, session
-from loadtests.swarm.session import LOCUST, NoLocustError, Settings
+from loadtests.locust_runs import report, scenarios, session
+from loadtests.locust_runs.session import LOCUST, NoLocustError, Settings
 
 _OUT = Path(".cache/loadtest")
 

@@ -1,6 +1,6 @@
 """locust file: a plan's requests at their moments, whatever is still in flight.
 
-.venv-loadtest/bin/locust -f loadtests/swarm/open_loop.py --headless --host URL --plan FILE --samples FILE
+.venv-loadtest/bin/locust -f loadtests/locust_runs/open_loop.py --headless --host URL --plan FILE --samples FILE
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import gevent
 from gevent.pool import Group
 from locust import User, events, task
 
-from loadtests.swarm import samples
-from loadtests.swarm.player import TIMEOUT_S, Player, end_with_parent, load
+from loadtests.locust_runs import samples
+from loadtests.locust_runs.player import TIMEOUT_S, Player, end_with_parent, load
 
 _LEAD_S = 0.2
 
@@ -22,7 +22,7 @@ _LEAD_S = 0.2
 @events.init_command_line_parser.add_listener
 def _arguments(parser: Any) -> None:
     end_with_parent()
-    parser.add_argument("--plan", required=True, help="plan file of loadtests.swarm")
+    parser.add_argument("--plan", required=True, help="plan file of loadtests.locust_runs")
     parser.add_argument("--samples", required=True, help="where to write one JSON line per request")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.standin.models import MODELS, Model, Timing, Tokens
+from loadtests.fake_cloud.models import MODELS, Model, Timing, Tokens
 
 # Groq answers 400 to fields it doesn't know and to these, which OpenAI knows and Groq doesn't.
 _UNSUPPORTED = frozenset({"logit_bias", "logprobs", "top_logprobs"})

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from loadtests.standin import wire
-from loadtests.standin.bill import Bill
-from loadtests.standin.corpus import Found, look_up, pieces
-from loadtests.standin.limits import Limits
-from loadtests.standin.models import MODELS, Tokens, cacheable, timing
-from loadtests.standin.wire import Answer, ApiError, Ask
+from loadtests.fake_cloud import wire
+from loadtests.fake_cloud.bill import Bill
+from loadtests.fake_cloud.corpus import Found, look_up, pieces
+from loadtests.fake_cloud.limits import Limits
+from loadtests.fake_cloud.models import MODELS, Tokens, cacheable, timing
+from loadtests.fake_cloud.wire import Answer, ApiError, Ask
 
 _MAX_BODY_BYTES = 4 << 20
 _TEMPLATE_TOKENS = 68  # what the chat template of these models adds to a request, and per message

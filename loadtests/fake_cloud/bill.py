@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from loadtests.standin.models import MODELS, Tokens
+from loadtests.fake_cloud.models import MODELS, Tokens
 
 
 @dataclass(frozen=True, slots=True)

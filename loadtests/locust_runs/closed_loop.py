@@ -1,6 +1,6 @@
 """locust file: users that wait for their answer before they ask again, as many as the plan's shape says.
 
-    .venv-loadtest/bin/locust -f loadtests/swarm/closed_loop.py --headless --host URL --plan FILE --samples FILE
+    .venv-loadtest/bin/locust -f loadtests/locust_runs/closed_loop.py --headless --host URL --plan FILE --samples FILE
 
 Each user asks every PACE_S seconds while the server keeps up, so rate x PACE_S users offer the shape's rate. A slow
 server slows them down: that is what closed-loop figures leave out, and why open_loop.py is the default.
@@ -16,9 +16,9 @@ from typing import Any
 
 from locust import LoadTestShape, User, constant_pacing, events, task
 
-from loadtests.swarm import samples
-from loadtests.swarm.player import Player, end_with_parent, load
-from loadtests.swarm.shapes import Shape
+from loadtests.locust_runs import samples
+from loadtests.locust_runs.player import Player, end_with_parent, load
+from loadtests.locust_runs.shapes import Shape
 
 PACE_S = 5.0
 _run: dict[str, Any] = {}
@@ -27,7 +27,7 @@ _run: dict[str, Any] = {}
 @events.init_command_line_parser.add_listener
 def _arguments(parser: Any) -> None:
     end_with_parent()
-    parser.add_argument("--plan", required=True, help="plan file of loadtests.swarm")
+    parser.add_argument("--plan", required=True, help="plan file of loadtests.locust_runs")
     parser.add_argument("--samples", required=True, help="where to write one JSON line per request")
 
 
