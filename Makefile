@@ -57,7 +57,7 @@ loadtest: install-dev install-loadtest  ## locust on the product with a fake eng
 	.venv/bin/python -m loadtests.locust_runs $(SCENARIO) $(foreach other,$(COMPARE),--compare $(other))
 
 evidence: install  ## measure every promise with a number; ONLY=prefix limits it
-	.venv/bin/python -m tests.evidence --only "$(ONLY)"
+	.venv/bin/python -m evidence --only "$(ONLY)"
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
 	for name in router dev compile loadtest vllm-cpu vllm-gpu convert; do \

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from evidence.measures_accounting import USED_PLUS_UNUSED, used_plus_unused
+from evidence.measures_report import MILLION_ROWS, million_rows
 
+from evidence import measures_report
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.reports.build import Terms, build_report
 from spillway_router.ledger.reports.days import GroupKey, ReportRange
 from spillway_router.ledger.reports.model import Report
-from tests.evidence import measures_report
-from tests.evidence.measures_accounting import USED_PLUS_UNUSED, used_plus_unused
-from tests.evidence.measures_report import MILLION_ROWS, million_rows
 
 
 def silent(line: str) -> None:

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from evidence.promises import load_promises
+from evidence.results import Circumstances, Measurement, judge
 from loadtests.confidence.held import ALPHA, Held, held
 from loadtests.confidence.trials import Pool
 
+from evidence import measures_confidence as measures
 from spillway_router.calibration.certify import naive
 from spillway_router.core.confidence.calibration import Calibration
-from tests.evidence import measures_confidence as measures
-from tests.evidence.promises import load_promises
-from tests.evidence.results import Circumstances, Measurement, judge
 
 TAKEN = Circumstances("make evidence ONLY=confidence", "2026-01-01T00:00:00Z", {}, {})
 ANSWERS = 1500

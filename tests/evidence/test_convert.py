@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from spillway_server.demo_model.documents import canonical_json
+from evidence.measures_convert import AGREEMENT, DROP, answers, converted, documents, right
+from evidence.promises import load_promises
+from evidence.results import Measurement
+from evidence.served import serving
 from tests.conftest import ROOT, RunningEngine
-from tests.evidence import measures_convert
-from tests.evidence.measures_convert import AGREEMENT, DROP, answers, converted, documents, right
-from tests.evidence.promises import load_promises
-from tests.evidence.results import Measurement
-from tests.evidence.served import serving
+
+from evidence import measures_convert
+from spillway_server.demo_model.documents import canonical_json
 
 CLEAN, LIGHT = 300, 20
 VERDICTS: dict[str, dict[str, object]] = {

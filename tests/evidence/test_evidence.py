@@ -8,21 +8,12 @@ import math
 from pathlib import Path
 
 import pytest
+from evidence.measures_overflow import overflow
+from evidence.page import PAGE, render, status
+from evidence.promises import FOLDER, Promise, load_promises
+from evidence.registry import GROUPS, groups_for, measured_ids
+from evidence.results import Circumstances, Measurement, Result, judge, not_measured, read_results, write_result
 from loadtests.simulator.table import Load
-
-from tests.evidence.measures_overflow import overflow
-from tests.evidence.page import PAGE, render, status
-from tests.evidence.promises import FOLDER, Promise, load_promises
-from tests.evidence.registry import GROUPS, groups_for, measured_ids
-from tests.evidence.results import (
-    Circumstances,
-    Measurement,
-    Result,
-    judge,
-    not_measured,
-    read_results,
-    write_result,
-)
 
 PROMISE = Promise("relay.disconnect_close", 1, "<=", 50, "ms", "client leaves", min_n=200)
 TAKEN = Circumstances("make evidence ONLY=x", "2026-01-01T00:00:00Z", {"cpu": "c", "cores": 2}, {"spillway": "0"})
@@ -105,7 +96,7 @@ def test_published_results_are_judged_by_todays_bounds_and_the_page_is_up_to_dat
         assert result.holds is promises[name].holds(result.value, result.n), name
         assert result.unit == promises[name].unit
         assert result.command.startswith("make evidence")
-    assert PAGE.read_text(encoding="utf-8") == render(promises, results), "run: python -m tests.evidence --page"
+    assert PAGE.read_text(encoding="utf-8") == render(promises, results), "run: python -m evidence --page"
 
 
 def test_a_tampered_verdict_does_not_reach_the_page() -> None:

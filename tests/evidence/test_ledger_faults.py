@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from evidence.measures_ledger import SPEED, kill9, powercut, speed
+from evidence.promises import load_promises
+from evidence.results import Circumstances, judge
+
 from spillway_router.ledger.interface import Write, WriteResult
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
-from tests.evidence.measures_ledger import SPEED, kill9, powercut, speed
-from tests.evidence.promises import load_promises
-from tests.evidence.results import Circumstances, judge
 
 TAKEN = Circumstances("make evidence ONLY=ledger", "2026-01-01T00:00:00Z", {}, {})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.evidence.measures_relay import disconnect_close, slow_reader_growth
-from tests.evidence.promises import load_promises
-from tests.evidence.results import Circumstances, judge
+from evidence.measures_relay import disconnect_close, slow_reader_growth
+from evidence.promises import load_promises
+from evidence.results import Circumstances, judge
 from tests.loadtests.faulty_system import FaultyRelay
 
 TAKEN = Circumstances("make evidence ONLY=relay", "2026-01-01T00:00:00Z", {}, {})

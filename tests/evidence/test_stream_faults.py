@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evidence.measures_confident_streams import OFF, OVERHEAD, added_ttft, overhead
+from evidence.measures_mixed import MIXED, mixed_streams, through_the_router
+from evidence.promises import load_promises
+from evidence.results import Circumstances, judge
 from loadtests.bench.processes import Command
 from loadtests.bench.scenarios import BURST8
 from loadtests.bench.systems import SYSTEMS, Place
-
-from tests.evidence.measures_confident_streams import OFF, OVERHEAD, added_ttft, overhead
-from tests.evidence.measures_mixed import MIXED, mixed_streams, through_the_router
-from tests.evidence.promises import load_promises
-from tests.evidence.results import Circumstances, judge
 from tests.proxy.harness import Router
 
 TAKEN = Circumstances("make evidence ONLY=confidence.mixed", "2026-01-01T00:00:00Z", {}, {})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from evidence.measures_pacing import IDS, pacing
+from evidence.promises import load_promises
 from loadtests.pacing.__main__ import main
 from loadtests.pacing.compare import compare
 from loadtests.pacing.day import Chance, draw
 from loadtests.pacing.rules import RULES, Setting, optimum, plan_from
-from tests.evidence.measures_pacing import IDS, pacing
-from tests.evidence.promises import load_promises
 
 from spillway_router.core.money.pacing import Plan
 

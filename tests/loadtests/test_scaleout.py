@@ -1,16 +1,16 @@
 """Two engines, two routers, one ledger: nothing is lost when one engine is drained, and a kill is seen as a loss.
 
-Short, with the fake engine; tests/evidence/measures_scaleout.py does the same with real vLLM, whose prefix caches it
+Short, with the fake engine; evidence/measures_scaleout.py does the same with real vLLM, whose prefix caches it
 reads. The judging of conversations is shown on made-up turns.
 """
 
 from __future__ import annotations
 
 import pytest
+from evidence.measures_scaleout import LOST, lost_requests
 from loadtests.scaleout import affinity, sites
 from loadtests.scaleout.affinity import Held, Moved, Turn
 from loadtests.scaleout.trial import Shape
-from tests.evidence.measures_scaleout import LOST, lost_requests
 from tests.ledger.postgres_server import ServerMissingError, find_binaries
 
 QUICK, SLOW = sites.fake("--scale", "0.5"), sites.fake("--scale", "2")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from demo.processes import ChildError
+from evidence.measures_loadtest import RUNS_GREEN, runs_green
 from loadtests.fake_cloud.corpus import digest
 from loadtests.fake_engine import answers
 from loadtests.locust_runs import charts, plan, report, samples, scenarios, session, shapes
@@ -22,7 +23,6 @@ from loadtests.locust_runs.samples import Promise, Sample
 from loadtests.locust_runs.scenarios import SCENARIOS, Scale
 from loadtests.locust_runs.session import LOCUST, Settings, judge
 from loadtests.scaleout.sites import ROOT
-from tests.evidence.measures_loadtest import RUNS_GREEN, runs_green
 
 SIZE = Scale(seconds=30.0, capacity=3.0)
 GOOD = Sample("chat", 1.0, 0.0, 0.5, 2.0, 0.02, 0.02, 76, 300, 200, "", "local", "local", "", 0.0, stream=True)

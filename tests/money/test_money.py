@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from evidence.measures_money import independent_bill, leaked, overshoot
+from evidence.promises import load_promises
+from evidence.results import Circumstances, judge
 
 from spillway_router.ledger.entries import Entry
-from tests.evidence.measures_money import independent_bill, leaked, overshoot
-from tests.evidence.promises import load_promises
-from tests.evidence.results import Circumstances, judge
 from tests.ledger.postgres_server import ServerMissingError, find_binaries
 from tests.money.caps import Watch
 from tests.money.overshoot import overshoot_trials

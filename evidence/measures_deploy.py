@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-from spillway_router.config.load import ConfigError, parse
-from spillway_router.deploy.files import deploy_file
 from tests.deploy.commands import MODEL, TARGETS, Done, dry_run
 from tests.deploy.runpod_server import Schema
-from tests.evidence.results import Measurement
+
+from evidence.results import Measurement
+from spillway_router.config.load import ConfigError, parse
+from spillway_router.deploy.files import deploy_file
 
 DRY_RUNS = "deploy.dry_runs_green"
 SECRETS = {

@@ -12,11 +12,11 @@ from typing import get_args
 
 import apsw
 from loadtests.bench_ledger import Kind, Result, run, sync_ms
-
-from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
-from tests.evidence.results import Measurement
 from tests.ledger.kill9 import kill9_trials
 from tests.ledger.powercut import powercut_trials
+
+from evidence.results import Measurement
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 KILLS = 1000
 CUTS = 200

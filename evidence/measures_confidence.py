@@ -15,12 +15,12 @@ from loadtests.confidence import trials
 from loadtests.confidence.held import ALPHA, DELTA, SHARPENED, Held, held
 from loadtests.confidence.trials import Control, Floats, Pool
 
+from evidence.results import Measurement
 from spillway_router.calibration.certify import certify, naive
 from spillway_router.calibration.labelled import PREFIXES
 from spillway_router.calibration.measures import auroc, brier, ece, interval, resamples, summary
 from spillway_router.core.confidence import drift
 from spillway_server.demo_model.documents import NOISES
-from tests.evidence.results import Measurement
 
 Say = Callable[[str], None]
 GAIN, ECE = "confidence.auroc_gain_over_best_single", "confidence.ece"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from loadtests.pacing.compare import BUDGET_SHARE, LOADS, Outcome, compare, worst
 
+from evidence.results import Measurement
 from spillway_router.core.money.pacing import STIFFNESS
-from tests.evidence.results import Measurement
 
 IDS = ("budget.pacing_vs_optimum_min",)
 RULE = "plan-tracking"

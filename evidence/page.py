@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tests.evidence.promises import Promise
-from tests.evidence.results import Result
+from evidence.promises import Promise
+from evidence.results import Result
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 
 _HEAD = """# Evidence
 
-<!-- Written by `python -m tests.evidence --page` from tests/evidence/*.json: measure again instead of editing. -->
+<!-- Written by `python -m evidence --page` from tests/evidence/*.json: measure again instead of editing. -->
 
 Every promise with a number, and what was measured. `make evidence` measures all of them again, `make evidence
 ONLY=bench` those whose id begins with `bench`; `tests/evidence/<id>.json` has samples, versions and machine.

@@ -1,4 +1,4 @@
-"""`python -m tests.evidence`: measures the promises, writes tests/evidence/<id>.json and docs/evidence.md.
+"""`python -m evidence`: measures the promises, writes tests/evidence/<id>.json and docs/evidence.md.
 
 Exit status 0 when every measured promise holds, 1 when one falls short, 2 for a wrong command line.
 """
@@ -18,15 +18,15 @@ from loadtests.bench import machine
 from rich.console import Console
 from rich.table import Table
 
-from tests.evidence.page import PAGE, render, status
-from tests.evidence.promises import FOLDER, Promise, load_promises
-from tests.evidence.registry import Group, groups_for, measured_ids
-from tests.evidence.results import Circumstances, Result, judge, not_measured, read_results, write_result
+from evidence.page import PAGE, render, status
+from evidence.promises import FOLDER, Promise, load_promises
+from evidence.registry import Group, groups_for, measured_ids
+from evidence.results import Circumstances, Result, judge, not_measured, read_results, write_result
 
 
 def _versions() -> dict[str, str]:
     versions = {"spillway": importlib.metadata.version("spillway")}
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     shown = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=20, check=False
     )
@@ -83,7 +83,7 @@ def _list(promises: Mapping[str, Promise], prefix: str, console: Console) -> Non
 
 def main(arguments: list[str]) -> int:
     """Runs the command line and returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.evidence", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m evidence", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", metavar="PREFIX", help="ids that begin with this")
     parser.add_argument("--list", action="store_true", help="show what is held, falls short, is not measured")
     parser.add_argument("--page", action="store_true", help="only write docs/evidence.md again")

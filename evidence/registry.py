@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.evidence import (
+from evidence import (
     measures_accounting,
     measures_bench,
     measures_confidence,
@@ -23,7 +23,7 @@ from tests.evidence import (
     measures_report,
     measures_scaleout,
 )
-from tests.evidence.results import Measurement
+from evidence.results import Measurement
 
 Say = Callable[[str], None]
 Measure = Callable[[Say], Mapping[str, Measurement]]

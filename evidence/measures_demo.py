@@ -13,9 +13,9 @@ from typing import Any
 
 from loadtests.bench.processes import ROOT
 
+from evidence.results import Measurement, not_measured
+from evidence.served import FailedError, serving
 from spillway_server.demo_model.evaluate import EvaluationError, evaluate
-from tests.evidence.results import Measurement, not_measured
-from tests.evidence.served import FailedError, serving
 
 DOCUMENTS = 500
 DEMO_LIMIT_S = 900

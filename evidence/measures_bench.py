@@ -15,7 +15,7 @@ from loadtests.bench.scenarios import NS32, PACED200
 from loadtests.bench.start import started
 from loadtests.bench.systems import SYSTEMS
 
-from tests.evidence.results import Measurement, not_measured
+from evidence.results import Measurement, not_measured
 
 RATIOS = ("bench.ns32_vs_vllm_router", "bench.ns32_vs_litellm", "bench.paced200_vs_vllm_router")
 ROUNDS = 3

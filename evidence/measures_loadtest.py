@@ -13,7 +13,7 @@ from loadtests.locust_runs.__main__ import versions
 from loadtests.locust_runs.scenarios import EVERY_DAY
 from loadtests.locust_runs.session import NoLocustError, Settings
 
-from tests.evidence.results import Measurement, not_measured
+from evidence.results import Measurement, not_measured
 
 RUNS_GREEN = "loadtest.runs_green"
 SECONDS = 20.0

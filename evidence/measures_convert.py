@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 from loadtests.bench.processes import ROOT
 
+from evidence.results import Measurement, not_measured
+from evidence.served import SPILLWAY, FailedError, serving
 from spillway_server.convert import gate
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, exact, generate, prompt
-from tests.evidence.results import Measurement, not_measured
-from tests.evidence.served import SPILLWAY, FailedError, serving
 
 AGREEMENT, DROP = "convert.greedy_agreement", "convert.w4a16_accuracy_drop"
 IDS = (AGREEMENT, DROP)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.evidence.promises import Promise
+from evidence.promises import Promise
 
 
 @dataclass(frozen=True, slots=True)

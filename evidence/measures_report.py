@@ -17,11 +17,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from evidence.results import Measurement, not_measured
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import RentalRecord, Write
 from spillway_router.ledger.reports.days import start_of
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
-from tests.evidence.results import Measurement, not_measured
 
 MILLION_ROWS = "report.million_rows"
 ROWS = 1_000_000

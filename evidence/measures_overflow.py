@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from loadtests.simulator.table import REFERENCE_LOADS, TTFT_SLO_S, Cell, Load, overflow_table
 
-from tests.evidence.results import Measurement
+from evidence.results import Measurement
 
 # The rule of the reference table, with its timing and margin.
 RULE = "backlog"

@@ -11,7 +11,7 @@ from loadtests.bench.processes import BenchError
 from loadtests.bench.start import started
 from loadtests.bench.systems import SYSTEMS, System
 
-from tests.evidence.results import Measurement, not_measured
+from evidence.results import Measurement, not_measured
 
 LEAVING_CLIENTS = 300
 SLOW_CLIENTS = 5

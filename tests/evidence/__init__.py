@@ -1,1 +1,0 @@
-"""Every promise with a number, and the command that measures it: `python -m tests.evidence` (`make evidence`)."""
