@@ -10,11 +10,11 @@ from typing import Any
 
 import apsw
 from tests.ledger.postgres_server import postgres_server
-from tests.money.bill import BillTrial, bill_trial, checked
-from tests.money.leaks import Leaks, leak_trials
-from tests.money.overshoot import Overshoot, overshoot_trials
-from tests.money.shards import side_by_side
 
+from evidence.money.bill import BillTrial, bill_trial, checked
+from evidence.money.leaks import Leaks, leak_trials
+from evidence.money.overshoot import Overshoot, overshoot_trials
+from evidence.money.shards import side_by_side
 from evidence.results import Measurement
 
 SEEDS = 200

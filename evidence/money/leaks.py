@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from evidence.money import crash_child
 from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.interface import Ledger
@@ -29,7 +30,6 @@ from spillway_router.ledger.orphans import SILENT_MS
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.verify import verify
 from spillway_router.ledger.writer import LedgerWriter
-from tests.money import crash_child
 
 WAIT_S = 60
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.money.parts import Ask
+from evidence.money.parts import Ask
 
 MOST_OUT = 64
 """Longest answer of a till, in tokens; the routers are told the same."""

@@ -6,12 +6,13 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+from tests.proxy.harness import serving
+
 from spillway_router.config import load
 from spillway_router.ledger.interface import Write, WriteResult
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.runtime.router import Runtime
 from spillway_router.testing import MemoryLedger
-from tests.proxy.harness import serving
 
 
 class Generous(SqliteLedger):

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import yaml
-
 from tests.e2e.running import ROOT, SPILLWAY, STOP_LIMIT_S, Spillway
 
 LIMIT_S = 120.0
@@ -72,7 +71,7 @@ def tills() -> Iterator[Money]:
 
 def start_router(config: Path, *, ignores_caps: bool = False) -> Spillway:
     """`spillway route`, or the one with the seeded fault. End it with `stop_router`."""
-    fault = [sys.executable, "-m", "tests.money.faulty_router", str(config)]
+    fault = [sys.executable, "-m", "evidence.money.faulty_router", str(config)]
     process = subprocess.Popen(
         fault if ignores_caps else [SPILLWAY, "route", "-c", str(config)],
         stdin=subprocess.DEVNULL,

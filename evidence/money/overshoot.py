@@ -19,14 +19,14 @@ from typing import Any
 
 import httpx
 
+from evidence.money.caps import Watch
+from evidence.money.mix import Place, random_ask, random_place
+from evidence.money.parts import LIMIT_S, Ask, Money, ask, start_router, stop_router, tills, write_config
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.entries import entry_of
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
-from tests.money.caps import Watch
-from tests.money.mix import Place, random_ask, random_place
-from tests.money.parts import LIMIT_S, Ask, Money, ask, start_router, stop_router, tills, write_config
 
 AT_ONCE = (1, 8, 64, 256)
 REQUESTS = {1: 12, 8: 32, 64: 96, 256: 288}

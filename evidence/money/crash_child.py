@@ -13,6 +13,8 @@ import time
 from itertools import count
 from multiprocessing.connection import Connection
 
+from tests.core.scenes import GROQ, facts
+
 from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Usage
@@ -22,7 +24,6 @@ from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.orphans import SILENT_MS
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.writer import LedgerWriter
-from tests.core.scenes import GROQ, facts
 
 AT_ONCE = 6
 BOUND = 100_000
