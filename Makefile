@@ -75,7 +75,7 @@ install: install-dev install-engine
 install-dev:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py dev
-	@PYTHONPATH=router .venv/bin/python -m compiler.build
+	@PYTHONPATH=router .venv/bin/python -m spillway_compiler.build
 
 install-loadtest:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }

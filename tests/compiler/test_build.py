@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.build import CannotCompileError, c_compiler
+from spillway_compiler.build import CannotCompileError, c_compiler
 from spillway_router.compiled import FOLDER, PACKAGE
 
 ROUTER = PACKAGE.parent
@@ -26,7 +26,7 @@ def router(tmp_path: Path) -> Path:
 
 def build(router: Path, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": str(router), "PATH": path}
-    words = [sys.executable, "-m", "compiler.build"]
+    words = [sys.executable, "-m", "spillway_compiler.build"]
     return subprocess.run(words, env=env, cwd=router, capture_output=True, text=True, timeout=300, check=False)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.build import MODULES, CannotCompileError, c_compiler
+from spillway_compiler.build import MODULES, CannotCompileError, c_compiler
 from spillway_router import compiled
 from spillway_router.compiled import FOLDER, MANIFEST, PACKAGE, SUFFIX, Compiled, digest, find
 

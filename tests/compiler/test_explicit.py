@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from compiler.build import MODULES
-from compiler.explicit import CannotWriteOutError, written_out
+from spillway_compiler.build import MODULES
+from spillway_compiler.explicit import CannotWriteOutError, written_out
 from spillway_router.compiled import source_of
 
 SOURCE = '''\

@@ -1,6 +1,6 @@
 """Compile the modules that every request passes, with mypyc, into the folder from which they are imported.
 
-    PYTHONPATH=router python -m compiler.build
+    PYTHONPATH=router python -m spillway_compiler.build
 
 Without a C compiler or Python's headers the router runs from its sources: that is told, and no error. What is compiled
 already is left as it is.
@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from compiler.explicit import written_out
+from spillway_compiler.explicit import written_out
 from spillway_router.compiled import FOLDER, MANIFEST, PACKAGE, SUFFIX, digest, source_of
 
 MODULES = (

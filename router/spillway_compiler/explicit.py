@@ -58,7 +58,9 @@ def written_out(source: str) -> str:
 def _write_out(node: ast.ClassDef, decorator: ast.Call, lines: list[str]) -> None:
     """Change the lines of one dataclass."""
     if unknown := {str(option.arg) for option in decorator.keywords} - {"frozen", "slots"}:
-        raise CannotWriteOutError(f"{node.name}: teach router/compiler/explicit.py the option {', '.join(unknown)}")
+        raise CannotWriteOutError(
+            f"{node.name}: teach router/spillway_compiler/explicit.py the option {', '.join(unknown)}"
+        )
     frozen = any(option.arg == "frozen" and ast.unparse(option.value) == "True" for option in decorator.keywords)
     lines[decorator.lineno - 1] = f"@dataclass(unsafe_hash={frozen})"
     stated = [part for part in node.body if isinstance(part, ast.AnnAssign)]
@@ -77,7 +79,7 @@ def _field(node: ast.ClassDef, stated: ast.AnnAssign) -> _Field | None:
     name, annotation = ast.unparse(stated.target), ast.unparse(stated.annotation)
     value = stated.value
     if annotation.startswith("ClassVar"):
-        raise CannotWriteOutError(f"{node.name}.{name}: teach router/compiler/explicit.py class variables")
+        raise CannotWriteOutError(f"{node.name}.{name}: teach router/spillway_compiler/explicit.py class variables")
     if not (isinstance(value, ast.Call) and ast.unparse(value.func) == "field"):
         return _Field(name, annotation, ast.unparse(value) if value is not None else "")
     given = {option.arg: ast.unparse(option.value) for option in value.keywords}
@@ -85,7 +87,7 @@ def _field(node: ast.ClassDef, stated: ast.AnnAssign) -> _Field | None:
         return None
     factory = given.get("default_factory", "")
     if "init" in given or (factory and "None" in annotation):
-        raise CannotWriteOutError(f"{node.name}.{name}: teach router/compiler/explicit.py this field()")
+        raise CannotWriteOutError(f"{node.name}.{name}: teach router/spillway_compiler/explicit.py this field()")
     return _Field(name, annotation, given.get("default", ""), factory)
 
 
