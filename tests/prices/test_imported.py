@@ -24,7 +24,7 @@ from spillway_router.prices.rows import load_json
 from spillway_router.providers.interface import ProviderError
 
 DAY = date(2026, 11, 20)
-EXCERPT = (Path(__file__).parent / "prices" / "litellm_excerpt.json").read_bytes()
+EXCERPT = (Path(__file__).parent / "data" / "litellm_excerpt.json").read_bytes()
 GROQ = {"litellm_provider": "groq", "mode": "chat", "input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07}
 
 
