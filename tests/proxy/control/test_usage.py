@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.proxy.control.test_api import WHOLE, get, local
 from tests.proxy.harness import error_of, routing, run, settings
-from tests.proxy.test_control import WHOLE, get, local
 
 from spillway_router.testing.upstream import FaultUpstream
 

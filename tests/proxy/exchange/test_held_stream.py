@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from tests.proxy.exchange.test_disconnect import asking
 from tests.proxy.harness import LIMIT_S, MESSAGES, Router, escalating, events, run
 from tests.proxy.streams import DONE, data, delta
-from tests.proxy.test_disconnect import asking
 
 from spillway_router.proxy.exchange.held_stream import tokens_to_hold
 from spillway_router.testing import Answer, FaultUpstream

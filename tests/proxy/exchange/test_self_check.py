@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.proxy.exchange.test_calibrated import CALIBRATION, STAGE, rule, streamed, whole
+from tests.proxy.exchange.test_disconnect import asking
 from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, escalating, local, run, settings
 from tests.proxy.streams import DONE, data
-from tests.proxy.test_calibrated import CALIBRATION, STAGE, rule, streamed, whole
-from tests.proxy.test_disconnect import asking
 
 from spillway_router.config.assemble import assembled
 from spillway_router.config.load import Loaded, parse
