@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.proxy.harness import cloud, local, routing, run, serving, settings
 
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.runtime.alerts import AlertHooks, Alerts, DeliveryRules, Webhook, message, sentence, signature
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_server import demo_model
-from tests.proxy.harness import cloud, local, routing, run, serving, settings
 
 ALERT = BudgetAlert("all", "day", 1_700_006_400, Decimal("0.8"), 50 * 10**9, 41 * 10**9)
 QUICK = DeliveryRules(attempts=4, timeout_s=0.2, first_wait_s=0.01, longest_wait_s=0.02, queue=4)
