@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from spillway_router.cli import app
 from spillway_server.planning.plan_table import GPUS, MODELS, markdown
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "plans.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "plans.md"
 
 
 def test_the_page_holds_the_table_of_today() -> None:
