@@ -43,7 +43,7 @@ test-others:
 check: install-dev  ## ruff, formatting, mypy, import rules (about 30 s)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy router server loadtests
+	.venv/bin/mypy router server loadtests demo evidence
 	.venv/bin/lint-imports
 
 format: install-dev  ## let ruff fix and format

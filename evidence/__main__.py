@@ -1,4 +1,4 @@
-"""`python -m evidence`: measures the promises, writes tests/evidence/<id>.json and docs/evidence.md.
+"""`python -m evidence`: measures the promises, writes evidence/results/<id>.json and docs/evidence.md.
 
 Exit status 0 when every measured promise holds, 1 when one falls short, 2 for a wrong command line.
 """

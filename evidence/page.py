@@ -12,10 +12,10 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 
 _HEAD = """# Evidence
 
-<!-- Written by `python -m evidence --page` from tests/evidence/*.json: measure again instead of editing. -->
+<!-- Written by `python -m evidence --page` from evidence/results/*.json: measure again instead of editing. -->
 
 Every promise with a number, and what was measured. `make evidence` measures all of them again, `make evidence
-ONLY=bench` those whose id begins with `bench`; `tests/evidence/<id>.json` has samples, versions and machine.
+ONLY=bench` those whose id begins with `bench`; `evidence/results/<id>.json` has samples, versions and machine.
 """
 
 

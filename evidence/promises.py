@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-FOLDER = Path(__file__).parent
-PROMISES = FOLDER / "promises.json"
+FOLDER = Path(__file__).parent / "results"
+PROMISES = Path(__file__).with_name("promises.json")
 
 _COMPARE: MappingProxyType[str, Callable[[float, float], bool]] = MappingProxyType(
     {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq}

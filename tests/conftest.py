@@ -82,5 +82,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         own = getattr(getattr(item, "callspec", None), "params", ())  # a parameter may have the fixture's name
         if "engine" in getattr(item, "fixturenames", ()) and "engine" not in own:
             item.add_marker(pytest.mark.engine)
-        if ROOT / "tests" / "loadtests" in item.path.parents:
+        if {ROOT / "tests" / "loadtests", ROOT / "tests" / "demo"} & set(item.path.parents):
             item.add_marker(pytest.mark.load)

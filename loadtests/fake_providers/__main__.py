@@ -1,4 +1,5 @@
-"""`python -m loadtests.fake_providers`: run the tills on a free port of the loopback until a signal; line 1 is their URL."""
+"""`python -m loadtests.fake_providers`: run the tills on a free port of the loopback until a signal; line 1 is their
+URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Writing the result file of an engine on its hardware; spillway_server.planning.measurements says what is in it and reads it.
+"""Writing the result file of an engine on its hardware; spillway_server.planning.measurements says what is in it and
+reads it.
 
 A run of flags that are there already replaces the older one.
 """

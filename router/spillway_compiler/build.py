@@ -32,13 +32,17 @@ from spillway_compiler.explicit import written_out
 from spillway_router.compiled import FOLDER, MANIFEST, PACKAGE, SUFFIX, digest, source_of
 
 MODULES = (
-    "core.money.attribution", "core.routing.backlog", "core.routing.breaker", "core.confidence.calibration", "core.confidence.judge", "core.routing.estimators",
-    "core.routing.filters", "core.routing.model", "core.routing.policy", "core.confidence.scores", "core.money.tariff", "core.routing.ticket", "core.confidence.json_values",
+    "core.money.attribution", "core.routing.backlog", "core.routing.breaker", "core.confidence.calibration",
+    "core.confidence.judge", "core.routing.estimators",
+    "core.routing.filters", "core.routing.model", "core.routing.policy", "core.confidence.scores",
+    "core.money.tariff", "core.routing.ticket", "core.confidence.json_values",
     "ledger.accounts", "ledger.holds", "ledger.ids", "ledger.tables.keys", "ledger.writer",
     "providers.interface", "http_client.connection", "providers.logprobs", "providers.openai_compatible", "aio.outbox",
     "providers.sse", "providers.streams", "http_client.pool", "providers.vllm",
-    "proxy.exchange.attempt", "proxy.request.auth", "proxy.client.client", "proxy.exchange.exchange", "proxy.request.facts", "proxy.entry.frontend", "proxy.exchange.held_stream",
-    "proxy.exchange.state", "proxy.client.capturing_client", "proxy.exchange.active_config", "proxy.memory.memory", "proxy.exchange.byok", "proxy.exchange.relay", "proxy.scoring.scoring",
+    "proxy.exchange.attempt", "proxy.request.auth", "proxy.client.client", "proxy.exchange.exchange",
+    "proxy.request.facts", "proxy.entry.frontend", "proxy.exchange.held_stream",
+    "proxy.exchange.state", "proxy.client.capturing_client", "proxy.exchange.active_config", "proxy.memory.memory",
+    "proxy.exchange.byok", "proxy.exchange.relay", "proxy.scoring.scoring",
     "proxy.exchange.services", "proxy.exchange.streamed_answer", "proxy.exchange.whole_answer", "proxy.request.body",
     "signals.board", "metrics.requests", "metrics.registry",
 )  # fmt: skip

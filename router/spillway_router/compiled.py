@@ -1,8 +1,8 @@
 """Which of the router's modules run compiled.
 
-`make install` compiles the modules that every request passes (mypyc; router/spillway_compiler) into a folder beside this file.
-They are taken from there as long as the source of each is, byte for byte, what was compiled. After an edit all of them
-run from their sources again, until they are compiled anew: slower, but never stale and never mixed.
+`make install` compiles the modules that every request passes (mypyc; router/spillway_compiler) into a folder beside
+this file. They are taken from there as long as the source of each is, byte for byte, what was compiled. After an edit
+all of them run from their sources again, until they are compiled anew: slower, but never stale and never mixed.
 """
 
 from __future__ import annotations

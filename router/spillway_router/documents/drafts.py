@@ -1,9 +1,9 @@
 """What one step read in a document: values, where they stand, and how sure they are. Pure.
 
-A model's answer is judged by core/confidence/judge.py, from its tokens. A model that sends no log-probabilities is trusted as
-far as `Reading.plain` says where a number stands in the document, and `DOUBT` where it doesn't; a value that an earlier
-step read alike is surer, as if both had to be wrong independently: 1 - (1 - a)(1 - b). That rule is a stated guess and
-no calibrated probability; `calibrated` tells them apart.
+A model's answer is judged by core/confidence/judge.py, from its tokens. A model that sends no log-probabilities is
+trusted as far as `Reading.plain` says where a number stands in the document, and `DOUBT` where it doesn't; a value
+that an earlier step read alike is surer, as if both had to be wrong independently: 1 - (1 - a)(1 - b). That rule is a
+stated guess and no calibrated probability; `calibrated` tells them apart.
 """
 
 from __future__ import annotations

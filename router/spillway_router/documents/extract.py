@@ -10,8 +10,8 @@ A request's `min_confidence` stands for all three thresholds. The values in the 
 answered, else of the surest. One row of the ledger is `ok` per document: that of the step that answered, or a row
 without cost for a parser or the queue; drafts that were not used are `discarded`.
 
-Audits may raise the local threshold, and hear of the local reading once the document has its answer (proxy/audits/audits.py),
-unless the request brought a `min_confidence` of its own.
+Audits may raise the local threshold, and hear of the local reading once the document has its answer
+(proxy/audits/audits.py), unless the request brought a `min_confidence` of its own.
 """
 
 from __future__ import annotations

@@ -174,7 +174,8 @@ class Stage:
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """See the top of this file. `value`: P(right) of one field from its own scores, None where not fitted.
-    `reference`: rising quantiles of the certified answers' confidences, for core/confidence/drift.py; () where not known."""
+    `reference`: rising quantiles of the certified answers' confidences, for core/confidence/drift.py; () where not
+    known."""
 
     key: Key
     answer: Stage

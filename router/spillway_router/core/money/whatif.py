@@ -1,8 +1,8 @@
 """Planning: what a number of documents a month costs on rented GPUs and in the cloud, before renting anything.
 
 A month is a twelfth of a year (730 h). A document is one request of a given shape; on a GPU it takes the work share of
-core/money/attribution.py, or `(prompt + output) / tokens per second` where a whole throughput is given. A GPU is planned to
-be loaded up to `load` of its full throughput. For each volume:
+core/money/attribution.py, or `(prompt + output) / tokens per second` where a whole throughput is given. A GPU is
+planned to be loaded up to `load` of its full throughput. For each volume:
 
     as many GPUs as needed:  n = ceil(volume * seconds per document / (month * load)),  cost = n * price * 730
     n GPUs and overflow:     n * price * 730 + the cheapest cloud's price of what n GPUs can't do

@@ -146,8 +146,8 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class ForecastRow:
-    """The running month by its end, and how that was reckoned (core/money/forecast.py). `budget_nano`: the month's cap on
-    all cloud spend, None without one."""
+    """The running month by its end, and how that was reckoned (core/money/forecast.py). `budget_nano`: the month's
+    cap on all cloud spend, None without one."""
 
     month: str
     method: Method

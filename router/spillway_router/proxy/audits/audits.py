@@ -2,10 +2,10 @@
 
 What was drawn waits in a bounded queue (full: the draw is dropped and counted) for one worker, behind the client's back
 and after its answer. The stronger model is paid from the budget as an attempt of its own, with the decision `audit`;
-its answer is compared (core/confidence/agreement.py; documents compare field by field), thrown away, and moves the threshold
-(gates.py). Nothing private, nothing pinned and nothing that asks for local only is ever audited, as the same filters
-decide as for an escalation. What an audit found of an answer that was judged whole is kept as a label, for `spillway
-calibrate`.
+its answer is compared (core/confidence/agreement.py; documents compare field by field), thrown away, and moves the
+threshold (gates.py). Nothing private, nothing pinned and nothing that asks for local only is ever audited, as the
+same filters decide as for an escalation. What an audit found of an answer that was judged whole is kept as a label,
+for `spillway calibrate`.
 
 Where audits closed the gate, nothing is kept and so nothing can be drawn. Whole answers that were escalated have their
 better answer already: the surest of those are compared for free, until it is safe to open the gate again. Of documents

@@ -1,4 +1,5 @@
-"""The thresholds from which on local answers are kept, as audits move them (core/confidence/drift.py): one gate per threshold.
+"""The thresholds from which on local answers are kept, as audits move them (core/confidence/drift.py): one gate per
+threshold.
 
 Chat keeps answers from `confidence.threshold` on, documents from `documents.thresholds.local` on. What audits find of
 the one says nothing of the other, so each has a controller of its own. A new threshold or certificate begins anew.

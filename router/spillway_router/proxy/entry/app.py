@@ -1,7 +1,7 @@
 """The ASGI side, for everything asked once a second or less: guard (Host, last-resort error) -> control API.
 
-Inference routes don't come here: proxy/entry/frontend.py answers them before ASGI begins, unless their method or spelling is
-wrong.
+Inference routes don't come here: proxy/entry/frontend.py answers them before ASGI begins, unless their method or
+spelling is wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Asks the engine about its own answer, where confidence leaves it open (core/confidence/self_check.py). Off by default.
+"""Asks the engine about its own answer, where confidence leaves it open (core/confidence/self_check.py). Off by
+default.
 
 Only whole answers that the client has not seen, and only those that a better answer could replace. It goes to the
 backend that answered and nowhere else, so that nothing leaves which has not left; its prompt is the request with answer
