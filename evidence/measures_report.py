@@ -18,9 +18,9 @@ from random import Random
 from typing import Any
 
 from evidence.results import Measurement, not_measured
+from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import RentalRecord, Write
-from spillway_router.ledger.reports.days import start_of
+from spillway_router.ledger.records import RentalRecord, Write
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 MILLION_ROWS = "report.million_rows"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from spillway_server.engine.events import EngineEvent, EngineReady
 from spillway_server.engine.serve import ServeOptions, run_server
 from spillway_server.refusal import Refusal
+from tests.loop import TEST_LIMIT_S, run_test
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
@@ -73,6 +75,20 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
         loop.call_soon_threadsafe(stop.set)
         thread.join(timeout=90)
     assert not thread.is_alive(), "the engine did not stop within 90 s"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test on the loop that the router uses; `@pytest.mark.limit_s(N)` gives it another limit."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    limit = pyfuncitem.get_closest_marker("limit_s")
+    run_test(
+        lambda: pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}),
+        limit_s=limit.args[0] if limit else TEST_LIMIT_S,
+    )
+    return True
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,7 +9,7 @@ import pytest
 from tests.documents.papers import STRANGE, answer, truth
 from tests.documents.test_extract import ask, setup
 from tests.documents.test_parsers import SMALL
-from tests.proxy.harness import error_of, run
+from tests.proxy.harness import error_of
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
@@ -48,25 +48,21 @@ def test_check_tells_them(tmp_path: Path) -> None:
     assert [mistake["where"] for mistake in json.loads(found.stdout)["mistakes"]] == ["documents.parsers"]
 
 
-def test_a_reload_takes_new_parsers_up_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+async def test_a_reload_takes_new_parsers_up_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     own = SMALL.replace("schema: weight", "schema: biometry").replace("name: scale", "name: letters")
     (folder / "a.yaml").write_text(own)
-
-    async def main() -> None:
-        async with setup(answer("none"), folder=tmp_path, more=f"documents: {{parsers: {folder}}}\n") as (_, _, router):
-            assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 200
-            (folder / "a.yaml").write_text("name: [")
-            reply = await router.post({}, "/admin/reload")
-            assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_config")
-            assert "a.yaml" in error_of(reply)["message"]
-            assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 200
-            (folder / "a.yaml").write_text(own.replace("name: letters", "name: letters2"))
-            assert (await router.post({}, "/admin/reload")).status_code == 200
-            assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 400
-
-    run(main)
+    async with setup(answer("none"), folder=tmp_path, more=f"documents: {{parsers: {folder}}}\n") as (_, _, router):
+        assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 200
+        (folder / "a.yaml").write_text("name: [")
+        reply = await router.post({}, "/admin/reload")
+        assert (reply.status_code, error_of(reply)["code"]) == (400, "invalid_config")
+        assert "a.yaml" in error_of(reply)["message"]
+        assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 200
+        (folder / "a.yaml").write_text(own.replace("name: letters", "name: letters2"))
+        assert (await router.post({}, "/admin/reload")).status_code == 200
+        assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 400
 
 
 def test_external_backends_come_from_documents_then_from_escalation() -> None:
@@ -76,16 +72,13 @@ def test_external_backends_come_from_documents_then_from_escalation() -> None:
     assert document_rules(settings, policy, None).most_at_once == 64
 
 
-def test_the_clouds_of_escalation_are_the_external_ones() -> None:
-    async def main() -> None:
-        rule = "confidence: {escalate_to: [cloud]}\n"
-        async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), rule) as (_, other, router):
-            found = await ask(router, STRANGE.text)
-            assert (found["step"], len(other.seen)) == ("external", 1)
-            chat = await router.chat()
-            assert chat.headers["x-spillway-decision"] in ("local", "escalated")
-
-    run(main)
+async def test_the_clouds_of_escalation_are_the_external_ones() -> None:
+    rule = "confidence: {escalate_to: [cloud]}\n"
+    async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), rule) as (_, other, router):
+        found = await ask(router, STRANGE.text)
+        assert (found["step"], len(other.seen)) == ("external", 1)
+        chat = await router.chat()
+        assert chat.headers["x-spillway-decision"] in ("local", "escalated")
 
 
 def test_schemas_are_named_or_sent() -> None:

@@ -11,7 +11,7 @@ from mypy import api
 from spillway_router.core.frozen import dataclass
 
 ASSIGNS = """
-from spillway_router.core.model import Refusal
+from spillway_router.core.routing.model import Refusal
 
 refusal = Refusal(503, "no_backend", "")
 refusal.status = 200

@@ -17,7 +17,7 @@ from spillway_router.config.load import parse
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose"
-SOURCES = tuple(ROOT / "router/spillway_router" / f"{name}.py" for name in ("telemetry", "tally", "quality", "runtime"))
+SOURCES = (*(ROOT / "router/spillway_router/metrics").glob("*.py"), ROOT / "router/spillway_router/runtime/router.py")
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)")
 
 

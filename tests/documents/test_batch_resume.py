@@ -13,7 +13,8 @@ from demo.product import Cloud, cloud
 from demo.workload import Job
 from tests.documents.papers import answer
 from tests.documents.test_extract_command import command, rows
-from tests.proxy.harness import LIMIT_S, local, routing, run, settings
+from tests.loop import run_test
+from tests.proxy.harness import LIMIT_S, local, routing, settings
 
 from spillway_router.testing import FaultUpstream
 from spillway_server.demo_model.documents import generate
@@ -82,4 +83,4 @@ def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None:
                 assert len(engine.seen) == COUNT
 
     with cloud(tmp_path, jobs) as standin:
-        run(main)
+        run_test(main)

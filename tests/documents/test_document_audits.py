@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 from tests.documents.test_extract import COST, ask, rows, setup, steps
-from tests.proxy.harness import Router, run
+from tests.proxy.harness import Router
 
 from spillway_router.calibration.labelled import read
 from spillway_router.documents.labels import labels as exported
@@ -33,150 +33,128 @@ def labels(router: Router) -> list[Any]:
     return list(router.ledger.labels.all())
 
 
-def test_a_kept_document_is_read_again_paid_and_labelled_per_field(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED, tmp_path) as (_, other, router):
-            found = await ask(router, STRANGE.text)
-            assert (found["step"], found["cost_usd"]) == ("local", "0.000000")
-            await watching(router).settled()
-            (sent,) = other.seen
-            assert STRANGE.text in sent.json["messages"][0]["content"]
-            assert sent.json["model"] == "cloud-m"
-            await router.until(lambda: len(rows(router, found)) == 2)
-            assert rows(router, found) == [
-                (1, "local", "ok", True, "biometry"),
-                (2, "cloud", "discarded", True, "biometry"),
-            ]
-            paid = [e for e in router.ledger.entries_of(found["id"]) if e.kind == "charged" and e.amount_nano]
-            assert [(e.decision, e.amount_nano) for e in paid] == [("audit", int(float(COST) * 10**9))]
-            counts = watching(router).counts
-            assert (counts.asked, counts.ended) == ({"document": 1}, {("document", "agreed"): 1})
-            (label,) = labels(router)
-            assert (label.request_id, label.task, label.backend, label.model, label.judge, label.right) == (
-                found["id"], "biometry", "local", "m", "cloud", True,
-            )  # fmt: skip
-            assert json.loads(label.fields) == dict.fromkeys((f"/{key}" for key in STRANGE.truth), True)
-            assert json.loads(label.scores)["value_min"] < 0
-            assert str(STRANGE.truth["id"]) not in str(label)
-
-    run(main)
+async def test_a_kept_document_is_read_again_paid_and_labelled_per_field(tmp_path: Path) -> None:
+    async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED, tmp_path) as (_, other, router):
+        found = await ask(router, STRANGE.text)
+        assert (found["step"], found["cost_usd"]) == ("local", "0.000000")
+        await watching(router).settled()
+        (sent,) = other.seen
+        assert STRANGE.text in sent.json["messages"][0]["content"]
+        assert sent.json["model"] == "cloud-m"
+        await router.until(lambda: len(rows(router, found)) == 2)
+        assert rows(router, found) == [
+            (1, "local", "ok", True, "biometry"),
+            (2, "cloud", "discarded", True, "biometry"),
+        ]
+        paid = [e for e in router.ledger.entries_of(found["id"]) if e.kind == "charged" and e.amount_nano]
+        assert [(e.decision, e.amount_nano) for e in paid] == [("audit", int(float(COST) * 10**9))]
+        counts = watching(router).counts
+        assert (counts.asked, counts.ended) == ({"document": 1}, {("document", "agreed"): 1})
+        (label,) = labels(router)
+        assert (label.request_id, label.task, label.backend, label.model, label.judge, label.right) == (
+            found["id"], "biometry", "local", "m", "cloud", True,
+        )  # fmt: skip
+        assert json.loads(label.fields) == dict.fromkeys((f"/{key}" for key in STRANGE.truth), True)
+        assert json.loads(label.scores)["value_min"] < 0
+        assert str(STRANGE.truth["id"]) not in str(label)
 
 
-def test_a_wrong_field_is_told_from_the_right_ones_and_tightens_documents_alone(tmp_path: Path) -> None:
-    async def main() -> None:
-        more = AUDITED + "documents: {thresholds: {local: 0.4}}\n"
-        async with setup(answer(wrong(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (engine, _, router):
-            live = router.runtime.services.live()
-            chat = watching(router).threshold(live)
-            found = await ask(router, STRANGE.text, {"parser": "none"})
-            assert found["step"] == "local"
-            await watching(router).settled()
-            assert watching(router).counts.ended == {("document", "disagreed"): 1}
-            (label,) = labels(router)
-            assert not label.right
-            assert [field for field, good in json.loads(label.fields).items() if not good] == ["/AL"]
-            assert gate(router).threshold > gate(router).configured == 0.4
-            assert watching(router).threshold(live) == chat
-            told = (await ask(router, STRANGE.text))["steps"][0]
-            assert told["threshold"] == pytest.approx(gate(router).threshold, abs=0.2)
-            assert told["threshold"] > 0.4
-            assert engine.seen
-
-    run(main)
+async def test_a_wrong_field_is_told_from_the_right_ones_and_tightens_documents_alone(tmp_path: Path) -> None:
+    more = AUDITED + "documents: {thresholds: {local: 0.4}}\n"
+    async with setup(answer(wrong(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (engine, _, router):
+        live = router.runtime.services.live()
+        chat = watching(router).threshold(live)
+        found = await ask(router, STRANGE.text, {"parser": "none"})
+        assert found["step"] == "local"
+        await watching(router).settled()
+        assert watching(router).counts.ended == {("document", "disagreed"): 1}
+        (label,) = labels(router)
+        assert not label.right
+        assert [field for field, good in json.loads(label.fields).items() if not good] == ["/AL"]
+        assert gate(router).threshold > gate(router).configured == 0.4
+        assert watching(router).threshold(live) == chat
+        told = (await ask(router, STRANGE.text))["steps"][0]
+        assert told["threshold"] == pytest.approx(gate(router).threshold, abs=0.2)
+        assert told["threshold"] > 0.4
+        assert engine.seen
 
 
-def test_labels_of_audits_are_exported_for_calibration(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED, tmp_path) as (_, _, router):
-            found = await ask(router, STRANGE.text)
-            await watching(router).settled()
-            (row,) = exported(router.ledger)
-            assert list(exported(router.ledger, task="biometry")) == [row]
-            assert list(exported(router.ledger, task="chat")) == []
-            assert (row["source"], row["right"], row["group"], row["task"]) == ("audit", True, found["id"], "biometry")
-            (known,) = read([json.dumps(row)])
-            assert (known.right, known.group) == (True, found["id"])
-            assert known.scores["value_min"] == pytest.approx(row["scores"]["value_min"])
-
-    run(main)
+async def test_labels_of_audits_are_exported_for_calibration(tmp_path: Path) -> None:
+    async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED, tmp_path) as (_, _, router):
+        found = await ask(router, STRANGE.text)
+        await watching(router).settled()
+        (row,) = exported(router.ledger)
+        assert list(exported(router.ledger, task="biometry")) == [row]
+        assert list(exported(router.ledger, task="chat")) == []
+        assert (row["source"], row["right"], row["group"], row["task"]) == ("audit", True, found["id"], "biometry")
+        (known,) = read([json.dumps(row)])
+        assert (known.right, known.group) == (True, found["id"])
+        assert known.scores["value_min"] == pytest.approx(row["scores"]["value_min"])
 
 
-def test_what_may_not_leave_is_never_audited() -> None:
-    async def main() -> None:
-        async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED) as (_, other, router):
-            await ask(router, STRANGE.text, x_spillway_privacy="local-only")
-            await ask(router, STRANGE.text, {"metadata": {"privacy": "private"}})
-            await ask(router, STRANGE.text, x_session_id="s", x_spillway_privacy="local-only")
-            await ask(router, STRANGE.text, x_session_id="s")
-            await ask(router, STRANGE.text, x_spillway_route="local")
-            await ask(router, STRANGE.text, {"model": "local/m"})
-            await ask(router, STRANGE.text, {"min_confidence": 0.1})
-            await ask(router, STRANGE.text, x_spillway_min_confidence="0.1")
-            await watching(router).settled()
-            assert not other.seen
-            assert watching(router).counts.ended == {}
+async def test_what_may_not_leave_is_never_audited() -> None:
+    async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED) as (_, other, router):
+        await ask(router, STRANGE.text, x_spillway_privacy="local-only")
+        await ask(router, STRANGE.text, {"metadata": {"privacy": "private"}})
+        await ask(router, STRANGE.text, x_session_id="s", x_spillway_privacy="local-only")
+        await ask(router, STRANGE.text, x_session_id="s")
+        await ask(router, STRANGE.text, x_spillway_route="local")
+        await ask(router, STRANGE.text, {"model": "local/m"})
+        await ask(router, STRANGE.text, {"min_confidence": 0.1})
+        await ask(router, STRANGE.text, x_spillway_min_confidence="0.1")
+        await watching(router).settled()
+        assert not other.seen
+        assert watching(router).counts.ended == {}
+        await ask(router, STRANGE.text)
+        await watching(router).settled()
+        assert len(other.seen) == 1
+
+
+async def test_a_share_of_none_audits_nothing_and_a_parsers_answer_is_none_of_a_models() -> None:
+    none = "confidence: {escalate_to: [cloud]}\n"
+    async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), none) as (_, other, router):
+        await ask(router, STRANGE.text)
+        await watching(router).settled()
+        assert not other.seen
+    async with setup(answer(truth(CLEAN), 0.6), answer(truth(CLEAN)), AUDITED) as (_, other, router):
+        assert steps(await ask(router, CLEAN.text))[-1] == ("parser", "accepted")
+        await watching(router).settled()
+        assert not other.seen
+
+
+async def test_a_spent_budget_refuses_the_audit_and_a_broken_judge_says_nothing(tmp_path: Path) -> None:
+    more = AUDITED + "budgets: [{scope: all, period: day, limit_usd: '0.000001'}]\n"
+    async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (_, other, router):
+        assert (await ask(router, STRANGE.text))["step"] == "local"
+        await watching(router).settled()
+        assert not other.seen
+        assert watching(router).counts.ended == {("document", "budget"): 1}
+    for says, result in ((answer("no json"), "unclear"), (answer(wrong(STRANGE)), "unclear"), (None, "failed")):
+        async with setup(answer(truth(STRANGE), 0.97), says, AUDITED) as (_, _, router):
             await ask(router, STRANGE.text)
             await watching(router).settled()
-            assert len(other.seen) == 1
-
-    run(main)
-
-
-def test_a_share_of_none_audits_nothing_and_a_parsers_answer_is_none_of_a_models() -> None:
-    async def main() -> None:
-        none = "confidence: {escalate_to: [cloud]}\n"
-        async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), none) as (_, other, router):
-            await ask(router, STRANGE.text)
-            await watching(router).settled()
-            assert not other.seen
-        async with setup(answer(truth(CLEAN), 0.6), answer(truth(CLEAN)), AUDITED) as (_, other, router):
-            assert steps(await ask(router, CLEAN.text))[-1] == ("parser", "accepted")
-            await watching(router).settled()
-            assert not other.seen
-
-    run(main)
+            assert watching(router).counts.ended == {("document", result): 1}
+            assert labels(router) == []
+            assert gate(router).drift.audits == 0
 
 
-def test_a_spent_budget_refuses_the_audit_and_a_broken_judge_says_nothing(tmp_path: Path) -> None:
-    async def main() -> None:
-        more = AUDITED + "budgets: [{scope: all, period: day, limit_usd: '0.000001'}]\n"
-        async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (_, other, router):
-            assert (await ask(router, STRANGE.text))["step"] == "local"
-            await watching(router).settled()
-            assert not other.seen
-            assert watching(router).counts.ended == {("document", "budget"): 1}
-        for says, result in ((answer("no json"), "unclear"), (answer(wrong(STRANGE)), "unclear"), (None, "failed")):
-            async with setup(answer(truth(STRANGE), 0.97), says, AUDITED) as (_, _, router):
-                await ask(router, STRANGE.text)
-                await watching(router).settled()
-                assert watching(router).counts.ended == {("document", result): 1}
-                assert labels(router) == []
-                assert gate(router).drift.audits == 0
-
-    run(main)
-
-
-def test_wrong_audits_close_the_gate_and_probes_open_it_again(tmp_path: Path) -> None:
+async def test_wrong_audits_close_the_gate_and_probes_open_it_again(tmp_path: Path) -> None:
     """Every local reading is wrong: soon the local model answers no document. Then it is right again, and what the
     external model reads alike opens the gate, without a paid audit."""
-
-    async def main() -> None:
-        more = AUDITED + "documents: {thresholds: {local: 0.45}}\n"
-        async with setup(answer(wrong(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (engine, _, router):
-            for _ in range(30):
-                await ask(router, STRANGE.text)
-                await watching(router).settled()
-            assert gate(router).threshold > 0.5  # what a reading with a number that stands nowhere may have
-            assert (await ask(router, STRANGE.text))["step"] == "external"
-            closed, asked = gate(router).threshold, dict(watching(router).counts.asked)
-            engine.answer = answer(truth(STRANGE), closed - 0.001)
-            for _ in range(40):
-                await ask(router, STRANGE.text, {"parser": "none"})
-                await watching(router).settled()
-                if gate(router).threshold < closed:
-                    break
-            assert gate(router).threshold < closed
-            assert watching(router).counts.probes["document", "agreed"] > 0
-            assert watching(router).counts.asked == asked
-
-    run(main)
+    more = AUDITED + "documents: {thresholds: {local: 0.45}}\n"
+    async with setup(answer(wrong(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (engine, _, router):
+        for _ in range(30):
+            await ask(router, STRANGE.text)
+            await watching(router).settled()
+        assert gate(router).threshold > 0.5  # what a reading with a number that stands nowhere may have
+        assert (await ask(router, STRANGE.text))["step"] == "external"
+        closed, asked = gate(router).threshold, dict(watching(router).counts.asked)
+        engine.answer = answer(truth(STRANGE), closed - 0.001)
+        for _ in range(40):
+            await ask(router, STRANGE.text, {"parser": "none"})
+            await watching(router).settled()
+            if gate(router).threshold < closed:
+                break
+        assert gate(router).threshold < closed
+        assert watching(router).counts.probes["document", "agreed"] > 0
+        assert watching(router).counts.asked == asked

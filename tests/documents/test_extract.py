@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
-from tests.proxy.harness import LIMIT_S, Router, cloud, error_of, local, routing, run, settings
+from tests.proxy.harness import LIMIT_S, Router, cloud, error_of, local, routing, settings
 
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.verify import verify
@@ -58,118 +58,103 @@ def documents(router: Router) -> int:
     return sum(total.requests for total in router.ledger.totals(0, 2**52) if total.document)
 
 
-def test_a_sure_local_model_answers_alone(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with setup(answer(truth(CLEAN), 0.97), folder=tmp_path) as (engine, other, router):
-            found = await ask(router, CLEAN.text)
-            assert (found["status"], found["step"], found["values"]) == ("answered", "local", CLEAN.truth)
-            assert found["confidence"] == pytest.approx(0.97, abs=1e-3)
-            assert found["fields"]["/AL"]["confidence"] == pytest.approx(0.97, abs=1e-3)
-            assert found["fields"]["/K1"]["confidence"] > 0.99
-            start, end = found["fields"]["/AL"]["span"]
-            assert float(CLEAN.text[start:end]) == CLEAN.truth["AL"]
-            assert (found["read_by"], found["cost_usd"]) == ({"step": "local", "backend": "local", "model": "m"}, FREE)
-            assert steps(found) == [("local", "accepted")]
-            assert not other.seen
-            sent = engine.seen[0].json
-            assert sent["messages"][0]["content"] == "Biometry report to JSON:\n" + CLEAN.text
-            assert (sent["logprobs"], sent["temperature"], sent["max_tokens"]) == (True, 0, 512)
-            assert sent["response_format"]["json_schema"]["schema"]["required"][0] == "id"
-            assert rows(router, found) == [(1, "local", "ok", True, "biometry")]
-            assert documents(router) == 1
-
-    run(main)
+async def test_a_sure_local_model_answers_alone(tmp_path: Path) -> None:
+    async with setup(answer(truth(CLEAN), 0.97), folder=tmp_path) as (engine, other, router):
+        found = await ask(router, CLEAN.text)
+        assert (found["status"], found["step"], found["values"]) == ("answered", "local", CLEAN.truth)
+        assert found["confidence"] == pytest.approx(0.97, abs=1e-3)
+        assert found["fields"]["/AL"]["confidence"] == pytest.approx(0.97, abs=1e-3)
+        assert found["fields"]["/K1"]["confidence"] > 0.99
+        start, end = found["fields"]["/AL"]["span"]
+        assert float(CLEAN.text[start:end]) == CLEAN.truth["AL"]
+        assert (found["read_by"], found["cost_usd"]) == ({"step": "local", "backend": "local", "model": "m"}, FREE)
+        assert steps(found) == [("local", "accepted")]
+        assert not other.seen
+        sent = engine.seen[0].json
+        assert sent["messages"][0]["content"] == "Biometry report to JSON:\n" + CLEAN.text
+        assert (sent["logprobs"], sent["temperature"], sent["max_tokens"]) == (True, 0, 512)
+        assert sent["response_format"]["json_schema"]["schema"]["required"][0] == "id"
+        assert rows(router, found) == [(1, "local", "ok", True, "biometry")]
+        assert documents(router) == 1
 
 
-def test_below_the_threshold_a_parser_answers_and_nothing_leaves(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with setup(answer(wrong(CLEAN), 0.89), folder=tmp_path) as (_, other, router):
-            found = await ask(router, CLEAN.text)
-            assert (found["step"], found["values"], found["cost_usd"]) == ("parser", CLEAN.truth, FREE)
-            assert found["read_by"] == {"step": "parser", "backend": "parsers", "model": "iolmaster_en"}
-            assert steps(found) == [("local", "unsure"), ("parser", "accepted")]
-            assert "0.500 < 0.9" in found["steps"][0]["why"]
-            assert "/AL: does not stand in the document" in found["steps"][0]["why"]
-            assert not other.seen
-            assert rows(router, found) == [
-                (1, "local", "discarded", True, "biometry"),
-                (2, "parsers", "ok", True, "biometry"),
-            ]
-            assert documents(router) == 1
-            record = (await router.client.get(f"/v1/requests/{found['id']}")).json()
-            assert [a["backend"] for a in record["attempts"]] == ["local", "parsers"]
-            assert (record["backend"], record["status"], record["cost_usd"]) == ("parsers", 200, FREE)
-
-    run(main)
+async def test_below_the_threshold_a_parser_answers_and_nothing_leaves(tmp_path: Path) -> None:
+    async with setup(answer(wrong(CLEAN), 0.89), folder=tmp_path) as (_, other, router):
+        found = await ask(router, CLEAN.text)
+        assert (found["step"], found["values"], found["cost_usd"]) == ("parser", CLEAN.truth, FREE)
+        assert found["read_by"] == {"step": "parser", "backend": "parsers", "model": "iolmaster_en"}
+        assert steps(found) == [("local", "unsure"), ("parser", "accepted")]
+        assert "0.500 < 0.9" in found["steps"][0]["why"]
+        assert "/AL: does not stand in the document" in found["steps"][0]["why"]
+        assert not other.seen
+        assert rows(router, found) == [
+            (1, "local", "discarded", True, "biometry"),
+            (2, "parsers", "ok", True, "biometry"),
+        ]
+        assert documents(router) == 1
+        record = (await router.client.get(f"/v1/requests/{found['id']}")).json()
+        assert [a["backend"] for a in record["attempts"]] == ["local", "parsers"]
+        assert (record["backend"], record["status"], record["cost_usd"]) == ("parsers", 200, FREE)
 
 
-def test_a_document_without_a_parser_goes_to_the_external_model_once_paid_once(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), folder=tmp_path) as (_, other, router):
-            found = await ask(router, STRANGE.text)
-            assert (found["step"], found["values"], found["cost_usd"]) == ("external", STRANGE.truth, COST)
-            assert steps(found) == [("local", "unsure"), ("parser", "skipped"), ("external", "accepted")]
-            assert found["steps"][2]["cost_usd"] == COST
-            # Both models read the same: surer than either alone.
-            assert found["fields"]["/AL"]["confidence"] == pytest.approx(1 - 0.1 * 0.4, abs=1e-3)
-            sent = other.seen[0].json
-            assert "temperature" not in sent
-            assert STRANGE.text in sent["messages"][0]["content"]
-            assert '"required"' in sent["messages"][0]["content"]
-            assert rows(router, found) == [
-                (1, "local", "discarded", True, "biometry"),
-                (2, "cloud", "ok", True, "biometry"),
-            ]
-            assert documents(router) == 1
-            report = (await router.client.get("/v1/usage")).json()
-            assert '"documents": 1' in str(report).replace("'", '"')
-            record = (await router.client.get(f"/v1/requests/{found['id']}")).json()
-            assert (record["decision"], record["cost_usd"]) == ("escalated", COST)
-
-    run(main)
+async def test_a_document_without_a_parser_goes_to_the_external_model_once_paid_once(tmp_path: Path) -> None:
+    async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), folder=tmp_path) as (_, other, router):
+        found = await ask(router, STRANGE.text)
+        assert (found["step"], found["values"], found["cost_usd"]) == ("external", STRANGE.truth, COST)
+        assert steps(found) == [("local", "unsure"), ("parser", "skipped"), ("external", "accepted")]
+        assert found["steps"][2]["cost_usd"] == COST
+        # Both models read the same: surer than either alone.
+        assert found["fields"]["/AL"]["confidence"] == pytest.approx(1 - 0.1 * 0.4, abs=1e-3)
+        sent = other.seen[0].json
+        assert "temperature" not in sent
+        assert STRANGE.text in sent["messages"][0]["content"]
+        assert '"required"' in sent["messages"][0]["content"]
+        assert rows(router, found) == [
+            (1, "local", "discarded", True, "biometry"),
+            (2, "cloud", "ok", True, "biometry"),
+        ]
+        assert documents(router) == 1
+        report = (await router.client.get("/v1/usage")).json()
+        assert '"documents": 1' in str(report).replace("'", '"')
+        record = (await router.client.get(f"/v1/requests/{found['id']}")).json()
+        assert (record["decision"], record["cost_usd"]) == ("escalated", COST)
 
 
-def test_when_nobody_is_sure_a_person_is_asked(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with setup(answer(truth(STRANGE), 0.6), answer(wrong(STRANGE)), folder=tmp_path) as (_, _, router):
-            found = await ask(router, STRANGE.text)
-            assert (found["status"], found["step"], found["cost_usd"]) == ("review", "review", COST)
-            assert found["values"] == STRANGE.truth  # of the surest draft
-            assert found["read_by"]["step"] == "local"
-            assert found["review_id"].startswith("rev_")
-            assert "/AL: does not stand in the document" in found["steps"][2]["why"]
-            assert [(row[1], row[2]) for row in rows(router, found)] == [
-                ("local", "discarded"),
-                ("cloud", "discarded"),
-                ("review", "ok"),
-            ]
-            assert documents(router) == 1
-            kept = router.ledger.reviews.get(found["review_id"])
-            assert kept is not None
-            assert (kept.request_id, kept.private, kept.step, kept.model) == (found["id"], False, "local", "m")
-            assert verify(router.ledger, "").holds
-            again = await ask(router, STRANGE.text, {"review": False})
-            assert (again["status"], again["review_id"]) == ("unsure", None)
-            assert router.ledger.reviews.count("open") == 1
-
-    run(main)
+async def test_when_nobody_is_sure_a_person_is_asked(tmp_path: Path) -> None:
+    async with setup(answer(truth(STRANGE), 0.6), answer(wrong(STRANGE)), folder=tmp_path) as (_, _, router):
+        found = await ask(router, STRANGE.text)
+        assert (found["status"], found["step"], found["cost_usd"]) == ("review", "review", COST)
+        assert found["values"] == STRANGE.truth  # of the surest draft
+        assert found["read_by"]["step"] == "local"
+        assert found["review_id"].startswith("rev_")
+        assert "/AL: does not stand in the document" in found["steps"][2]["why"]
+        assert [(row[1], row[2]) for row in rows(router, found)] == [
+            ("local", "discarded"),
+            ("cloud", "discarded"),
+            ("review", "ok"),
+        ]
+        assert documents(router) == 1
+        kept = router.ledger.reviews.get(found["review_id"])
+        assert kept is not None
+        assert (kept.request_id, kept.private, kept.step, kept.model) == (found["id"], False, "local", "m")
+        assert verify(router.ledger, "").holds
+        again = await ask(router, STRANGE.text, {"review": False})
+        assert (again["status"], again["review_id"]) == ("unsure", None)
+        assert router.ledger.reviews.count("open") == 1
 
 
-def test_reviews_that_are_off_or_full_keep_nothing() -> None:
-    async def main() -> None:
-        off = "documents: {reviews: false}\n"
-        async with setup(answer("no json", 0.99), answer("{}"), off) as (_, _, router):
-            found = await ask(router, STRANGE.text)
-            assert (found["status"], found["review_id"]) == ("unsure", None)
-            assert "documents.reviews" in found["review_why"]
-            assert router.ledger.reviews.count("open") == 0
-        full = "documents: {most_open: 1}\n"
-        async with setup(answer("no json", 0.99), answer("{}"), full) as (_, _, router):
-            assert (await ask(router, STRANGE.text))["status"] == "review"
-            assert "documents.most_open" in (await ask(router, STRANGE.text))["review_why"]
-            assert router.ledger.reviews.count("open") == 1
-
-    run(main)
+async def test_reviews_that_are_off_or_full_keep_nothing() -> None:
+    off = "documents: {reviews: false}\n"
+    async with setup(answer("no json", 0.99), answer("{}"), off) as (_, _, router):
+        found = await ask(router, STRANGE.text)
+        assert (found["status"], found["review_id"]) == ("unsure", None)
+        assert "documents.reviews" in found["review_why"]
+        assert router.ledger.reviews.count("open") == 0
+    full = "documents: {most_open: 1}\n"
+    async with setup(answer("no json", 0.99), answer("{}"), full) as (_, _, router):
+        assert (await ask(router, STRANGE.text))["status"] == "review"
+        assert "documents.most_open" in (await ask(router, STRANGE.text))["review_why"]
+        assert router.ledger.reviews.count("open") == 1
 
 
 MARKS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
@@ -181,141 +166,112 @@ MARKS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_a_private_document_never_leaves_and_its_reply_says_so(mark: str) -> None:
+async def test_a_private_document_never_leaves_and_its_reply_says_so(mark: str) -> None:
     fields, headers, more = MARKS[mark]
-
-    async def main() -> None:
-        async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), more) as (_, other, router):
-            found = await ask(router, STRANGE.text, fields, **headers)
-            assert (found["status"], found["private"], found["privacy_reasons"]) == ("review", True, [mark])
-            assert steps(found) == [("local", "unsure"), ("parser", "skipped"), ("external", "skipped")]
-            assert found["steps"][2]["why"] == f"private: it must not leave (marked by {mark})"
-            assert not other.seen
-            kept = router.ledger.reviews.get(found["review_id"])
-            assert kept is not None
-            assert kept.private
-
-    run(main)
+    async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), more) as (_, other, router):
+        found = await ask(router, STRANGE.text, fields, **headers)
+        assert (found["status"], found["private"], found["privacy_reasons"]) == ("review", True, [mark])
+        assert steps(found) == [("local", "unsure"), ("parser", "skipped"), ("external", "skipped")]
+        assert found["steps"][2]["why"] == f"private: it must not leave (marked by {mark})"
+        assert not other.seen
+        kept = router.ledger.reviews.get(found["review_id"])
+        assert kept is not None
+        assert kept.private
 
 
-def test_a_session_that_was_private_once_keeps_its_documents_here() -> None:
-    async def main() -> None:
-        async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
-            await ask(router, STRANGE.text, x_session_id="s1", x_spillway_privacy="local-only")
-            found = await ask(router, STRANGE.text, x_session_id="s1")
-            assert (found["private"], found["privacy_reasons"]) == (True, ["session"])
-            assert not other.seen
-            chat = await router.chat(x_session_id="s1")
-            assert chat.headers["x-spillway-backend"] == "local"
-            assert (await ask(router, STRANGE.text, x_session_id="s2"))["step"] == "external"
-
-    run(main)
+async def test_a_session_that_was_private_once_keeps_its_documents_here() -> None:
+    async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
+        await ask(router, STRANGE.text, x_session_id="s1", x_spillway_privacy="local-only")
+        found = await ask(router, STRANGE.text, x_session_id="s1")
+        assert (found["private"], found["privacy_reasons"]) == (True, ["session"])
+        assert not other.seen
+        chat = await router.chat(x_session_id="s1")
+        assert chat.headers["x-spillway-backend"] == "local"
+        assert (await ask(router, STRANGE.text, x_session_id="s2"))["step"] == "external"
 
 
-def test_a_private_key_keeps_its_documents_here() -> None:
-    async def main() -> None:
-        async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
-            made = KeyStore(router.ledger).create(KeySpec("ann", privacy="local-only"), b"ann123", bytes(32), 0)
-            await router.until(lambda: router.runtime.services.live().auth.verify(made.token, 1e9) is not None)
-            found = await ask(router, STRANGE.text, authorization=f"Bearer {made.token}")
-            assert (found["private"], found["privacy_reasons"]) == (True, ["key"])
-            assert not other.seen
-
-    run(main)
+async def test_a_private_key_keeps_its_documents_here() -> None:
+    async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
+        made = KeyStore(router.ledger).create(KeySpec("ann", privacy="local-only"), b"ann123", bytes(32), 0)
+        await router.until(lambda: router.runtime.services.live().auth.verify(made.token, 1e9) is not None)
+        found = await ask(router, STRANGE.text, authorization=f"Bearer {made.token}")
+        assert (found["private"], found["privacy_reasons"]) == (True, ["key"])
+        assert not other.seen
 
 
-def test_a_spent_budget_ends_at_the_review_and_says_why() -> None:
-    async def main() -> None:
-        cap = 'budgets: [{scope: all, period: day, limit_usd: "0.0000001"}]\n'
-        async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), cap) as (_, other, router):
-            found = await ask(router, STRANGE.text)
-            assert (found["status"], found["cost_usd"]) == ("review", FREE)
-            assert found["steps"][2]["outcome"] == "skipped"
-            assert "budget" in found["steps"][2]["why"]
-            assert not other.seen
-            capped = await ask(router, STRANGE.text, x_spillway_max_cost_usd="0.00000001")
-            assert "x-spillway-max-cost-usd" in capped["steps"][2]["why"]
-
-    run(main)
+async def test_a_spent_budget_ends_at_the_review_and_says_why() -> None:
+    cap = 'budgets: [{scope: all, period: day, limit_usd: "0.0000001"}]\n'
+    async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), cap) as (_, other, router):
+        found = await ask(router, STRANGE.text)
+        assert (found["status"], found["cost_usd"]) == ("review", FREE)
+        assert found["steps"][2]["outcome"] == "skipped"
+        assert "budget" in found["steps"][2]["why"]
+        assert not other.seen
+        capped = await ask(router, STRANGE.text, x_spillway_max_cost_usd="0.00000001")
+        assert "x-spillway-max-cost-usd" in capped["steps"][2]["why"]
 
 
-def test_when_the_engine_is_away_parsers_still_answer() -> None:
-    async def main() -> None:
-        async with setup(Answer.json({"error": {"message": "no"}}, 500), answer(wrong(STRANGE))) as (_, other, router):
-            found = await ask(router, CLEAN.text)
-            assert steps(found) == [("local", "failed"), ("parser", "accepted")]
-            assert not other.seen
-            router.forget_failures()
-            found = await ask(router, STRANGE.text, {"parser": "none"})
-            assert steps(found) == [("local", "failed"), ("parser", "skipped"), ("external", "unsure")]
-            assert documents(router) == 2
-
-    run(main)
+async def test_when_the_engine_is_away_parsers_still_answer() -> None:
+    async with setup(Answer.json({"error": {"message": "no"}}, 500), answer(wrong(STRANGE))) as (_, other, router):
+        found = await ask(router, CLEAN.text)
+        assert steps(found) == [("local", "failed"), ("parser", "accepted")]
+        assert not other.seen
+        router.forget_failures()
+        found = await ask(router, STRANGE.text, {"parser": "none"})
+        assert steps(found) == [("local", "failed"), ("parser", "skipped"), ("external", "unsure")]
+        assert documents(router) == 2
 
 
-def test_an_external_model_that_fails_leaves_the_draft_to_a_person() -> None:
-    async def main() -> None:
-        failing = Answer.json({"error": {"message": "no"}}, 500)
-        async with setup(answer(truth(STRANGE), 0.6), failing) as (_, other, router):
-            found = await ask(router, STRANGE.text)
-            assert (found["status"], found["values"]) == ("review", STRANGE.truth)
-            assert found["steps"][2]["outcome"] == "failed"
-            assert other.seen
-
-    run(main)
+async def test_an_external_model_that_fails_leaves_the_draft_to_a_person() -> None:
+    failing = Answer.json({"error": {"message": "no"}}, 500)
+    async with setup(answer(truth(STRANGE), 0.6), failing) as (_, other, router):
+        found = await ask(router, STRANGE.text)
+        assert (found["status"], found["values"]) == ("review", STRANGE.truth)
+        assert found["steps"][2]["outcome"] == "failed"
+        assert other.seen
 
 
-def test_min_confidence_stands_for_all_thresholds() -> None:
-    async def main() -> None:
-        async with setup(answer(truth(CLEAN), 0.6), answer(truth(CLEAN))) as (_, other, router):
-            found = await ask(router, CLEAN.text, {"min_confidence": 0.5})
-            assert (found["step"], found["steps"][0]["threshold"]) == ("local", 0.5)
-            found = await ask(router, CLEAN.text, x_spillway_min_confidence="0.5")
-            assert (found["step"], found["steps"][0]["threshold"]) == ("local", 0.5)
-            found = await ask(router, CLEAN.text, {"min_confidence": 1})
-            assert found["status"] == "review"
-            assert [step["threshold"] for step in found["steps"]] == [1, 1, 1]
-            assert len(other.seen) == 1
-
-    run(main)
+async def test_min_confidence_stands_for_all_thresholds() -> None:
+    async with setup(answer(truth(CLEAN), 0.6), answer(truth(CLEAN))) as (_, other, router):
+        found = await ask(router, CLEAN.text, {"min_confidence": 0.5})
+        assert (found["step"], found["steps"][0]["threshold"]) == ("local", 0.5)
+        found = await ask(router, CLEAN.text, x_spillway_min_confidence="0.5")
+        assert (found["step"], found["steps"][0]["threshold"]) == ("local", 0.5)
+        found = await ask(router, CLEAN.text, {"min_confidence": 1})
+        assert found["status"] == "review"
+        assert [step["threshold"] for step in found["steps"]] == [1, 1, 1]
+        assert len(other.seen) == 1
 
 
-def test_thresholds_chain_and_own_schemas_come_from_the_configuration() -> None:
+async def test_thresholds_chain_and_own_schemas_come_from_the_configuration() -> None:
     weight = "{type: object, properties: {kg: {type: number}}, required: [kg], additionalProperties: false}"
     more = (
         "documents:\n  thresholds: {local: 0.5}\n  external: [cloud]\n  default_schema: weight\n  max_chars: 100\n"
         f"  schemas: {{weight: {{schema: {weight}, prompt: 'Weigh: '}}}}\n"
     )
-
-    async def main() -> None:
-        async with setup(answer('{"kg": 71.5}', 0.6), more=more) as (engine, _, router):
-            found = await ask(router, "Weight 71,50 kg")
-            assert (found["step"], found["values"], found["schema"]) == ("local", {"kg": 71.5}, "weight")
-            assert found["fields"]["/kg"]["span"] == [7, 12]
-            assert engine.seen[0].json["messages"][0]["content"] == "Weigh: Weight 71,50 kg"
-            reply = await router.post({"text": "x" * 101}, PATH)
-            assert (reply.status_code, error_of(reply)["code"]) == (413, "request_too_large")
-            inline = {"type": "object", "properties": {"kg": {"type": "number"}}, "title": "scale"}
-            found = await ask(router, "Weight 71,50 kg", {"schema": inline})
-            assert (found["schema"], found["values"]) == ("scale", {"kg": 71.5})
-            assert '"title":"scale"' in engine.seen[1].json["messages"][0]["content"]
-
-    run(main)
+    async with setup(answer('{"kg": 71.5}', 0.6), more=more) as (engine, _, router):
+        found = await ask(router, "Weight 71,50 kg")
+        assert (found["step"], found["values"], found["schema"]) == ("local", {"kg": 71.5}, "weight")
+        assert found["fields"]["/kg"]["span"] == [7, 12]
+        assert engine.seen[0].json["messages"][0]["content"] == "Weigh: Weight 71,50 kg"
+        reply = await router.post({"text": "x" * 101}, PATH)
+        assert (reply.status_code, error_of(reply)["code"]) == (413, "request_too_large")
+        inline = {"type": "object", "properties": {"kg": {"type": "number"}}, "title": "scale"}
+        found = await ask(router, "Weight 71,50 kg", {"schema": inline})
+        assert (found["schema"], found["values"]) == ("scale", {"kg": 71.5})
+        assert '"title":"scale"' in engine.seen[1].json["messages"][0]["content"]
 
 
-def test_messages_go_to_the_model_as_they_are_and_parsers_read_their_text() -> None:
-    async def main() -> None:
-        async with setup(answer("nothing", 0.99)) as (engine, _, router):
-            messages = [
-                {"role": "system", "content": "You read reports."},
-                {"role": "user", "content": [{"type": "text", "text": CLEAN.text}]},
-            ]
-            reply = await router.post({"messages": messages}, PATH)
-            assert reply.status_code == 200, reply.text
-            assert reply.json()["step"] == "parser"
-            assert engine.seen[0].json["messages"] == messages
-
-    run(main)
+async def test_messages_go_to_the_model_as_they_are_and_parsers_read_their_text() -> None:
+    async with setup(answer("nothing", 0.99)) as (engine, _, router):
+        messages = [
+            {"role": "system", "content": "You read reports."},
+            {"role": "user", "content": [{"type": "text", "text": CLEAN.text}]},
+        ]
+        reply = await router.post({"messages": messages}, PATH)
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["step"] == "parser"
+        assert engine.seen[0].json["messages"] == messages
 
 
 WRONG: dict[str, tuple[Any, str]] = {
@@ -339,74 +295,62 @@ WRONG: dict[str, tuple[Any, str]] = {
 }
 
 
-def test_what_is_wrong_with_a_request_is_told() -> None:
-    async def main() -> None:
-        async with setup(answer("{}")) as (engine, _, router):
-            for name, (body, param) in WRONG.items():
-                reply = await router.post(body, PATH)
-                assert reply.status_code == 400, name
-                assert error_of(reply)["param"] == param, name
-            plain = await router.client.post(PATH, content=b'{"text": "a"}', headers={"content-type": "text/plain"})
-            assert plain.status_code == 415
-            twice = await router.post(b'{"text": "a", "text": "b"}', PATH)
-            assert twice.status_code == 400
-            hint = await router.post({"text": "a"}, PATH, x_spillway_min_confidence="2")
-            assert hint.status_code == 400
-            own = await router.post({"text": "a"}, PATH, x_spillway_provider="groq", x_spillway_provider_key="k")
-            assert (own.status_code, "Own provider keys" in error_of(own)["message"]) == (400, True)
-            assert not engine.seen
-
-    run(main)
+async def test_what_is_wrong_with_a_request_is_told() -> None:
+    async with setup(answer("{}")) as (engine, _, router):
+        for name, (body, param) in WRONG.items():
+            reply = await router.post(body, PATH)
+            assert reply.status_code == 400, name
+            assert error_of(reply)["param"] == param, name
+        plain = await router.client.post(PATH, content=b'{"text": "a"}', headers={"content-type": "text/plain"})
+        assert plain.status_code == 415
+        twice = await router.post(b'{"text": "a", "text": "b"}', PATH)
+        assert twice.status_code == 400
+        hint = await router.post({"text": "a"}, PATH, x_spillway_min_confidence="2")
+        assert hint.status_code == 400
+        own = await router.post({"text": "a"}, PATH, x_spillway_provider="groq", x_spillway_provider_key="k")
+        assert (own.status_code, "Own provider keys" in error_of(own)["message"]) == (400, True)
+        assert not engine.seen
 
 
-def test_roles() -> None:
-    async def main() -> None:
-        async with setup(answer(truth(CLEAN), 0.97)) as (_, _, router):
-            store = KeyStore(router.ledger)
-            kinds = ("inference", "viewer", "admin")
-            made = {role: store.create(KeySpec(role, role), role[:6].encode().ljust(6), bytes(32), 0) for role in kinds}  # type: ignore[arg-type]
-            auth = router.runtime.services.live().auth
-            await router.until(lambda: all(auth.verify(key.token, 1e9) is not None for key in made.values()))
-            may = {}
-            for role, key in made.items():
-                named = {"authorization": f"Bearer {key.token}"}
-                extracted = (await router.post({"text": CLEAN.text}, PATH, **named)).status_code
-                listed = (await router.client.get("/v1/reviews", headers=named)).status_code
-                decided = (await router.post({"action": "accept"}, "/v1/reviews/rev_x", **named)).status_code
-                may[role] = (extracted, listed, decided)
-            assert may == {"inference": (200, 403, 403), "viewer": (403, 200, 403), "admin": (200, 200, 404)}
-
-    run(main)
+async def test_roles() -> None:
+    async with setup(answer(truth(CLEAN), 0.97)) as (_, _, router):
+        store = KeyStore(router.ledger)
+        kinds = ("inference", "viewer", "admin")
+        made = {role: store.create(KeySpec(role, role), role[:6].encode().ljust(6), bytes(32), 0) for role in kinds}  # type: ignore[arg-type]
+        auth = router.runtime.services.live().auth
+        await router.until(lambda: all(auth.verify(key.token, 1e9) is not None for key in made.values()))
+        may = {}
+        for role, key in made.items():
+            named = {"authorization": f"Bearer {key.token}"}
+            extracted = (await router.post({"text": CLEAN.text}, PATH, **named)).status_code
+            listed = (await router.client.get("/v1/reviews", headers=named)).status_code
+            decided = (await router.post({"action": "accept"}, "/v1/reviews/rev_x", **named)).status_code
+            may[role] = (extracted, listed, decided)
+        assert may == {"inference": (200, 403, 403), "viewer": (403, 200, 403), "admin": (200, 200, 404)}
 
 
-def test_a_client_that_leaves_ends_the_work() -> None:
-    async def main() -> None:
-        gate = asyncio.Event()
-        async with setup(answer(truth(CLEAN), 0.97).after(gate)) as (engine, _, router):
-            async with httpx.AsyncClient(base_url=router.url, timeout=LIMIT_S) as leaving:
-                asking = asyncio.create_task(leaving.post(PATH, json={"text": CLEAN.text}))
-                arrived = await engine.arrival()
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
-            async with asyncio.timeout(LIMIT_S):
-                await arrived.closed.wait()
-            await router.until(lambda: bool(router.runtime.services.records.recent(1)))
-            record = router.runtime.services.records.recent(1)[0]
-            assert (record.status, record.attempts[0].outcome.kind) == (499, "cancelled")
-
-    run(main)
+async def test_a_client_that_leaves_ends_the_work() -> None:
+    gate = asyncio.Event()
+    async with setup(answer(truth(CLEAN), 0.97).after(gate)) as (engine, _, router):
+        async with httpx.AsyncClient(base_url=router.url, timeout=LIMIT_S) as leaving:
+            asking = asyncio.create_task(leaving.post(PATH, json={"text": CLEAN.text}))
+            arrived = await engine.arrival()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        async with asyncio.timeout(LIMIT_S):
+            await arrived.closed.wait()
+        await router.until(lambda: bool(router.runtime.services.records.recent(1)))
+        record = router.runtime.services.records.recent(1)[0]
+        assert (record.status, record.attempts[0].outcome.kind) == (499, "cancelled")
 
 
-def test_no_more_at_once_than_configured() -> None:
-    async def main() -> None:
-        gate = asyncio.Event()
-        more = "documents: {most_at_once: 1}\n"
-        async with setup(answer(truth(CLEAN), 0.97).after(gate), more=more) as (engine, _, router):
-            first = asyncio.create_task(ask(router, CLEAN.text))
-            await engine.arrival()
-            refused = await router.post({"text": CLEAN.text}, PATH)
-            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-            gate.set()
-            assert (await first)["step"] == "local"
-
-    run(main)
+async def test_no_more_at_once_than_configured() -> None:
+    gate = asyncio.Event()
+    more = "documents: {most_at_once: 1}\n"
+    async with setup(answer(truth(CLEAN), 0.97).after(gate), more=more) as (engine, _, router):
+        first = asyncio.create_task(ask(router, CLEAN.text))
+        await engine.arrival()
+        refused = await router.post({"text": CLEAN.text}, PATH)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        gate.set()
+        assert (await first)["step"] == "local"

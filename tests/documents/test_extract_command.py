@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 from tests.documents.test_extract import ask, setup
-from tests.proxy.harness import LIMIT_S, Router, run
+from tests.loop import run_test
+from tests.proxy.harness import LIMIT_S, Router
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
@@ -52,129 +53,106 @@ def here(router: Router, at_once: int = 4) -> Place:
     return Place(router.url, most_at_once=at_once)
 
 
-def test_a_batch_has_a_line_for_every_document_and_an_error_stops_nothing(tmp_path: Path) -> None:
+async def test_a_batch_has_a_line_for_every_document_and_an_error_stops_nothing(tmp_path: Path) -> None:
     source, target = batch(tmp_path, "", "not json", "[1]", json.dumps({"id": "bad", "colour": 1}))
-
-    async def main() -> None:
-        async with setup(answer("none")) as (engine, _, router):
-            heard: list[int] = []
-            tally = await extract_batch(source, target, here(router), lambda t: heard.append(t.results + t.errors))
-            assert heard == list(range(1, 16))
-            assert (tally.results, tally.errors, tally.reviews, tally.before) == (12, 3, 0, 0)
-            found = {row["line"]: row for row in rows(target)}
-            assert sorted(found) == [*range(1, 13), 14, 15, 16]
-            for i in range(12):
-                assert found[i + 1]["id"] == f"d{i}"
-                assert (
-                    found[i + 1]["result"]["values"]["AL"]
-                    == generate(10_000_000 + i, "clean", "iolmaster_en").truth["AL"]
-                )
-            assert [found[line]["error"]["code"] for line in (14, 15, 16)] == [
-                "invalid_json",
-                "invalid_json",
-                "invalid_request",
-            ]
-            assert "'colour' is not known here" in found[16]["error"]["message"]
-            asked = len(engine.seen)
-            again = await extract_batch(source, target, here(router), lambda _: None)
-            assert (again.before, again.results, again.errors) == (12, 0, 3)
-            assert len(engine.seen) == asked
-            assert sorted(row["line"] for row in rows(target)) == [*range(1, 13), 14, 15, 16]
-
-    run(main)
-
-
-def test_no_more_documents_are_on_their_way_than_asked_for(tmp_path: Path) -> None:
-    source, target = batch(tmp_path)
-
-    async def main() -> None:
-        gate = asyncio.Event()
-        async with setup(answer("none").after(gate)) as (engine, _, router):
-            task = asyncio.create_task(extract_batch(source, target, here(router, 3), lambda _: None))
-            await router.until(lambda: len(engine.seen) == 3)
-            gate.set()
-            assert (await task).results == 12
-
-    run(main)
-
-
-def test_a_batch_goes_on_after_a_kill(tmp_path: Path) -> None:
-    source, target = batch(tmp_path)
-
-    async def main() -> None:
-        gate = asyncio.Event()
-        async with setup(answer("none")) as (engine, _, router):
-            engine.script.extend([answer("none")] * 5)
-            engine.answer = answer("none").after(gate)
-            arguments = (
-                "extract",
-                "--batch",
-                str(source),
-                "--out",
-                str(target),
-                "--url",
-                router.url,
-                "--concurrency",
-                "2",
+    async with setup(answer("none")) as (engine, _, router):
+        heard: list[int] = []
+        tally = await extract_batch(source, target, here(router), lambda t: heard.append(t.results + t.errors))
+        assert heard == list(range(1, 16))
+        assert (tally.results, tally.errors, tally.reviews, tally.before) == (12, 3, 0, 0)
+        found = {row["line"]: row for row in rows(target)}
+        assert sorted(found) == [*range(1, 13), 14, 15, 16]
+        for i in range(12):
+            assert found[i + 1]["id"] == f"d{i}"
+            assert (
+                found[i + 1]["result"]["values"]["AL"] == generate(10_000_000 + i, "clean", "iolmaster_en").truth["AL"]
             )
-            made = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", "from spillway_router.cli import app; app()", *arguments,
-                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-            async with asyncio.timeout(3 * LIMIT_S):
-                while not target.exists() or len(target.read_bytes().splitlines()) < 5:
-                    await asyncio.sleep(0.02)
-                made.kill()
-                await made.wait()
-            with target.open("ab") as file:
-                file.write(b'{"line": 6, "sha')  # what a kill within a write leaves
-            gate.set()
-            done = {row["line"] for row in rows_until_cut(target)}
-            status, out, err = await command(*arguments, "--json")
-            assert (status, json.loads(out)["before"], json.loads(out)["results"]) == (0, len(done), 12 - len(done)), (
-                err
-            )
-            assert sorted(row["line"] for row in rows(target)) == list(range(1, 13))
-            assert len(engine.seen) == 12  # those on their way at the kill were read to their end, and not again
+        assert [found[line]["error"]["code"] for line in (14, 15, 16)] == [
+            "invalid_json",
+            "invalid_json",
+            "invalid_request",
+        ]
+        assert "'colour' is not known here" in found[16]["error"]["message"]
+        asked = len(engine.seen)
+        again = await extract_batch(source, target, here(router), lambda _: None)
+        assert (again.before, again.results, again.errors) == (12, 0, 3)
+        assert len(engine.seen) == asked
+        assert sorted(row["line"] for row in rows(target)) == [*range(1, 13), 14, 15, 16]
 
-    run(main)
+
+async def test_no_more_documents_are_on_their_way_than_asked_for(tmp_path: Path) -> None:
+    source, target = batch(tmp_path)
+    gate = asyncio.Event()
+    async with setup(answer("none").after(gate)) as (engine, _, router):
+        task = asyncio.create_task(extract_batch(source, target, here(router, 3), lambda _: None))
+        await router.until(lambda: len(engine.seen) == 3)
+        gate.set()
+        assert (await task).results == 12
+
+
+async def test_a_batch_goes_on_after_a_kill(tmp_path: Path) -> None:
+    source, target = batch(tmp_path)
+    gate = asyncio.Event()
+    async with setup(answer("none")) as (engine, _, router):
+        engine.script.extend([answer("none")] * 5)
+        engine.answer = answer("none").after(gate)
+        arguments = (
+            "extract",
+            "--batch",
+            str(source),
+            "--out",
+            str(target),
+            "--url",
+            router.url,
+            "--concurrency",
+            "2",
+        )
+        made = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "from spillway_router.cli import app; app()", *arguments,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        async with asyncio.timeout(3 * LIMIT_S):
+            while not target.exists() or len(target.read_bytes().splitlines()) < 5:
+                await asyncio.sleep(0.02)
+            made.kill()
+            await made.wait()
+        with target.open("ab") as file:
+            file.write(b'{"line": 6, "sha')  # what a kill within a write leaves
+        gate.set()
+        done = {row["line"] for row in rows_until_cut(target)}
+        status, out, err = await command(*arguments, "--json")
+        assert (status, json.loads(out)["before"], json.loads(out)["results"]) == (0, len(done), 12 - len(done)), err
+        assert sorted(row["line"] for row in rows(target)) == list(range(1, 13))
+        assert len(engine.seen) == 12  # those on their way at the kill were read to their end, and not again
 
 
 def rows_until_cut(target: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in target.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def test_an_output_of_another_input_is_left_alone(tmp_path: Path) -> None:
+async def test_an_output_of_another_input_is_left_alone(tmp_path: Path) -> None:
     source, target = batch(tmp_path)
-
-    async def main() -> None:
-        async with setup(answer("none")) as (_, _, router):
+    async with setup(answer("none")) as (_, _, router):
+        await extract_batch(source, target, here(router), lambda _: None)
+        kept = target.read_bytes()
+        source.write_text(source.read_text().replace("d3", "d33"))
+        with pytest.raises(BatchError, match="another input"):
             await extract_batch(source, target, here(router), lambda _: None)
-            kept = target.read_bytes()
-            source.write_text(source.read_text().replace("d3", "d33"))
-            with pytest.raises(BatchError, match="another input"):
-                await extract_batch(source, target, here(router), lambda _: None)
-            assert target.read_bytes() == kept
-            target.write_text("my notes\n")
-            with pytest.raises(BatchError, match="choose another --out"):
-                await extract_batch(source, target, here(router), lambda _: None)
-            assert target.read_text() == "my notes\n"
-
-    run(main)
+        assert target.read_bytes() == kept
+        target.write_text("my notes\n")
+        with pytest.raises(BatchError, match="choose another --out"):
+            await extract_batch(source, target, here(router), lambda _: None)
+        assert target.read_text() == "my notes\n"
 
 
-def test_a_router_that_is_overloaded_is_asked_again_and_one_that_is_away_is_told(tmp_path: Path) -> None:
+async def test_a_router_that_is_overloaded_is_asked_again_and_one_that_is_away_is_told(tmp_path: Path) -> None:
     source, target = batch(tmp_path)
-
-    async def main() -> None:
-        async with setup(answer("none"), more="documents: {most_at_once: 1}\n") as (_, _, router):
-            tally = await extract_batch(source, target, here(router, 2), lambda _: None)
-            assert (tally.results, tally.errors) == (12, 0)
-        gone = await extract_batch(source, tmp_path / "gone.jsonl", here(router, 2), lambda _: None)
-        assert gone.errors == 12
-        assert {row["error"]["code"] for row in rows(tmp_path / "gone.jsonl")} == {"unreachable"}
-
-    run(main)
+    async with setup(answer("none"), more="documents: {most_at_once: 1}\n") as (_, _, router):
+        tally = await extract_batch(source, target, here(router, 2), lambda _: None)
+        assert (tally.results, tally.errors) == (12, 0)
+    gone = await extract_batch(source, tmp_path / "gone.jsonl", here(router, 2), lambda _: None)
+    assert gone.errors == 12
+    assert {row["error"]["code"] for row in rows(tmp_path / "gone.jsonl")} == {"unreachable"}
 
 
 def test_lines_are_counted_and_a_missing_file_is_told(tmp_path: Path) -> None:
@@ -185,25 +163,21 @@ def test_lines_are_counted_and_a_missing_file_is_told(tmp_path: Path) -> None:
     assert Tally().cost_usd == 0
 
 
-def test_files_are_read_and_shown(tmp_path: Path) -> None:
+async def test_files_are_read_and_shown(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(CLEAN.text)
     (tmp_path / "b.txt").write_text(STRANGE.text)
-
-    async def main() -> None:
-        async with setup(answer(truth(STRANGE), 0.6), Answer.json({}, 500)) as (_, _, router):
-            files = (str(tmp_path / "a.txt"), str(tmp_path / "b.txt"))
-            status, out, err = await command("extract", *files, "--url", router.url)
-            assert status == 0, err
-            assert "a.txt: parser, confidence 0.990, 0.000000 USD" in out
-            assert "b.txt: review, confidence 0.600" in out
-            assert "waits for a person: spillway reviews show rev_" in out
-            status, out, err = await command("extract", files[0], "--url", router.url, "--json", "--schema", "nonsense")
-            assert status == 1
-            assert json.loads(out)["error"]["param"] == "schema"
-            status, out, err = await command("extract", "--url", router.url)
-            assert (status, "--batch IN.jsonl" in err) == (1, True)
-
-    run(main)
+    async with setup(answer(truth(STRANGE), 0.6), Answer.json({}, 500)) as (_, _, router):
+        files = (str(tmp_path / "a.txt"), str(tmp_path / "b.txt"))
+        status, out, err = await command("extract", *files, "--url", router.url)
+        assert status == 0, err
+        assert "a.txt: parser, confidence 0.990, 0.000000 USD" in out
+        assert "b.txt: review, confidence 0.600" in out
+        assert "waits for a person: spillway reviews show rev_" in out
+        status, out, err = await command("extract", files[0], "--url", router.url, "--json", "--schema", "nonsense")
+        assert status == 1
+        assert json.loads(out)["error"]["param"] == "schema"
+        status, out, err = await command("extract", "--url", router.url)
+        assert (status, "--batch IN.jsonl" in err) == (1, True)
 
 
 def test_reviews_are_decided_from_the_command_line(tmp_path: Path) -> None:
@@ -214,7 +188,7 @@ def test_reviews_are_decided_from_the_command_line(tmp_path: Path) -> None:
             for _ in range(3):
                 ids.append((await ask(router, STRANGE.text))["review_id"])
 
-    run(main)
+    run_test(main)
     with_config = ("-c", str(tmp_path / "spillway.yaml"))
     cli = CliRunner(env={"COLUMNS": "200"})
     listed = cli.invoke(app, ["reviews", "list", *with_config])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.documents.papers import STRANGE, answer, truth, wrong
 from tests.documents.test_extract import ask, setup
-from tests.proxy.harness import Router, error_of, run
+from tests.proxy.harness import Router, error_of
 
 from spillway_router.calibration.labelled import read
 from spillway_router.documents.labels import of_reviews
@@ -37,151 +37,130 @@ async def decide(router: Router, review_id: str, body: dict[str, Any]) -> dict[s
     return found
 
 
-def test_a_review_is_shown_with_its_values_marked_in_the_source(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with waiting(truth(STRANGE), tmp_path) as (router, found):
-            listed = (await router.client.get("/v1/reviews", params={"state": "open"})).json()
-            assert listed["next"] is None
-            (row,) = listed["data"]
-            assert (row["id"], row["request_id"], row["state"]) == (found["review_id"], found["id"], "open")
-            assert "local: 0.600 < 0.9" in row["why"]
-            assert STRANGE.text not in str(listed)
-            review = (await router.client.get(f"/v1/reviews/{row['id']}")).json()
-            assert (review["document"], review["values"]) == (STRANGE.text, STRANGE.truth)
-            assert "".join(segment["text"] for segment in review["highlighted"]) == STRANGE.text
-            marked = {s["field"]: s["text"] for s in review["highlighted"] if s["field"]}
-            for key, value in STRANGE.truth.items():
-                if isinstance(value, float):
-                    assert float(marked[f"/{key}"]) == value
-                    start, end = review["fields"][f"/{key}"]["span"]
-                    assert STRANGE.text[start:end] == marked[f"/{key}"]
-            assert review["fields"]["/AL"]["confidence"] < review["fields"]["/K1"]["confidence"]
-            assert [step["step"] for step in review["steps"]] == ["local", "parser", "external"]
-
-    run(main)
+async def test_a_review_is_shown_with_its_values_marked_in_the_source(tmp_path: Path) -> None:
+    async with waiting(truth(STRANGE), tmp_path) as (router, found):
+        listed = (await router.client.get("/v1/reviews", params={"state": "open"})).json()
+        assert listed["next"] is None
+        (row,) = listed["data"]
+        assert (row["id"], row["request_id"], row["state"]) == (found["review_id"], found["id"], "open")
+        assert "local: 0.600 < 0.9" in row["why"]
+        assert STRANGE.text not in str(listed)
+        review = (await router.client.get(f"/v1/reviews/{row['id']}")).json()
+        assert (review["document"], review["values"]) == (STRANGE.text, STRANGE.truth)
+        assert "".join(segment["text"] for segment in review["highlighted"]) == STRANGE.text
+        marked = {s["field"]: s["text"] for s in review["highlighted"] if s["field"]}
+        for key, value in STRANGE.truth.items():
+            if isinstance(value, float):
+                assert float(marked[f"/{key}"]) == value
+                start, end = review["fields"][f"/{key}"]["span"]
+                assert STRANGE.text[start:end] == marked[f"/{key}"]
+        assert review["fields"]["/AL"]["confidence"] < review["fields"]["/K1"]["confidence"]
+        assert [step["step"] for step in review["steps"]] == ["local", "parser", "external"]
 
 
-def test_accepting_makes_a_label_that_says_right(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with waiting(truth(STRANGE), tmp_path) as (router, found):
-            review = await decide(router, found["review_id"], {"action": "accept"})
-            assert (review["state"], review["values"]) == ("accepted", STRANGE.truth)
-            (label,) = of_reviews(router.ledger.reviews)
-            assert (label["task"], label["model"], label["right"]) == ("biometry", "m", True)
-            assert label["scores"]["value_min"] < 0
-            assert set(label["values"].values()) == {True}
-            assert str(STRANGE.truth["id"]) not in str(label)
-            (known,) = read([json.dumps(label)])
-            assert (known.right, known.group) == (True, found["id"])
-            assert known.scores["value_min"] == pytest.approx(label["scores"]["value_min"])
-            again = await router.post({"action": "dismiss"}, f"/v1/reviews/{found['review_id']}")
-            assert (again.status_code, error_of(again)["code"]) == (409, "conflict")
-
-    run(main)
+async def test_accepting_makes_a_label_that_says_right(tmp_path: Path) -> None:
+    async with waiting(truth(STRANGE), tmp_path) as (router, found):
+        review = await decide(router, found["review_id"], {"action": "accept"})
+        assert (review["state"], review["values"]) == ("accepted", STRANGE.truth)
+        (label,) = of_reviews(router.ledger.reviews)
+        assert (label["task"], label["model"], label["right"]) == ("biometry", "m", True)
+        assert label["scores"]["value_min"] < 0
+        assert set(label["values"].values()) == {True}
+        assert str(STRANGE.truth["id"]) not in str(label)
+        (known,) = read([json.dumps(label)])
+        assert (known.right, known.group) == (True, found["id"])
+        assert known.scores["value_min"] == pytest.approx(label["scores"]["value_min"])
+        again = await router.post({"action": "dismiss"}, f"/v1/reviews/{found['review_id']}")
+        assert (again.status_code, error_of(again)["code"]) == (409, "conflict")
 
 
-def test_correcting_makes_a_label_that_says_what_was_wrong(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with waiting(wrong(STRANGE), tmp_path) as (router, found):
-            right = {"AL": STRANGE.truth["AL"]}
-            review = await decide(router, found["review_id"], {"action": "correct", "values": right})
-            assert (review["state"], review["values"]) == ("corrected", STRANGE.truth)
-            assert review["drafted"]["AL"] == 29.99
-            start, end = review["fields"]["/AL"]["span"]
-            assert float(STRANGE.text[start:end]) == STRANGE.truth["AL"]
-            (label,) = of_reviews(router.ledger.reviews)
-            assert not label["right"]
-            assert [field for field, good in label["values"].items() if not good] == ["/AL"]
-
-    run(main)
+async def test_correcting_makes_a_label_that_says_what_was_wrong(tmp_path: Path) -> None:
+    async with waiting(wrong(STRANGE), tmp_path) as (router, found):
+        right = {"AL": STRANGE.truth["AL"]}
+        review = await decide(router, found["review_id"], {"action": "correct", "values": right})
+        assert (review["state"], review["values"]) == ("corrected", STRANGE.truth)
+        assert review["drafted"]["AL"] == 29.99
+        start, end = review["fields"]["/AL"]["span"]
+        assert float(STRANGE.text[start:end]) == STRANGE.truth["AL"]
+        (label,) = of_reviews(router.ledger.reviews)
+        assert not label["right"]
+        assert [field for field, good in label["values"].items() if not good] == ["/AL"]
 
 
-def test_what_is_wrong_with_a_decision_is_told_and_nothing_is_decided() -> None:
-    async def main() -> None:
-        async with waiting(truth(STRANGE)) as (router, found):
-            place = f"/v1/reviews/{found['review_id']}"
-            wrong_ones: tuple[tuple[dict[str, Any], str], ...] = (
-                ({}, "action"),
-                ({"action": "burn"}, "action"),
-                ({"action": "accept", "values": {"AL": 1}}, "values"),
-                ({"action": "correct"}, "values"),
-                ({"action": "correct", "values": {"AL": "long"}}, "values"),
-                ({"action": "correct", "values": {"colour": 1}}, "values"),
-                ({"action": "accept", "colour": 1}, "colour"),
-            )
-            for body, param in wrong_ones:
-                reply = await router.post(body, place)
-                error = error_of(reply)
-                assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_request", param), body
-            for missing in (
-                await router.post({"action": "accept"}, "/v1/reviews/rev_none"),
-                await router.client.get("/v1/reviews/rev_none"),
-            ):
-                assert (missing.status_code, error_of(missing)["code"]) == (404, "review_not_found")
-            for query in ("state=burnt", "after=x", "limit=x", "colour=1", "since_ms=-1"):
-                reply = await router.client.get(f"/v1/reviews?{query}")
-                assert (reply.status_code, error_of(reply)["param"]) == (400, query.partition("=")[0]), query
-            assert router.ledger.reviews.count("open") == 1
-
-    run(main)
+async def test_what_is_wrong_with_a_decision_is_told_and_nothing_is_decided() -> None:
+    async with waiting(truth(STRANGE)) as (router, found):
+        place = f"/v1/reviews/{found['review_id']}"
+        wrong_ones: tuple[tuple[dict[str, Any], str], ...] = (
+            ({}, "action"),
+            ({"action": "burn"}, "action"),
+            ({"action": "accept", "values": {"AL": 1}}, "values"),
+            ({"action": "correct"}, "values"),
+            ({"action": "correct", "values": {"AL": "long"}}, "values"),
+            ({"action": "correct", "values": {"colour": 1}}, "values"),
+            ({"action": "accept", "colour": 1}, "colour"),
+        )
+        for body, param in wrong_ones:
+            reply = await router.post(body, place)
+            error = error_of(reply)
+            assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_request", param), body
+        for missing in (
+            await router.post({"action": "accept"}, "/v1/reviews/rev_none"),
+            await router.client.get("/v1/reviews/rev_none"),
+        ):
+            assert (missing.status_code, error_of(missing)["code"]) == (404, "review_not_found")
+        for query in ("state=burnt", "after=x", "limit=x", "colour=1", "since_ms=-1"):
+            reply = await router.client.get(f"/v1/reviews?{query}")
+            assert (reply.status_code, error_of(reply)["param"]) == (400, query.partition("=")[0]), query
+        assert router.ledger.reviews.count("open") == 1
 
 
-def test_a_document_that_nobody_could_read_needs_all_values_or_is_dismissed() -> None:
-    async def main() -> None:
-        async with setup(answer("no json"), answer("none")) as (_, _, router):
-            found = await ask(router, STRANGE.text)
-            assert found["values"] is None
-            place = f"/v1/reviews/{found['review_id']}"
-            assert (await router.post({"action": "accept"}, place)).status_code == 400
-            some = await router.post({"action": "correct", "values": {"AL": 23.0}}, place)
-            assert some.status_code == 400
-            review = await decide(router, found["review_id"], {"action": "correct", "values": STRANGE.truth})
-            assert review["values"] == STRANGE.truth
-            assert list(of_reviews(router.ledger.reviews)) == []
-            other = await ask(router, STRANGE.text)
-            assert (await decide(router, other["review_id"], {"action": "dismiss"}))["state"] == "dismissed"
-
-    run(main)
+async def test_a_document_that_nobody_could_read_needs_all_values_or_is_dismissed() -> None:
+    async with setup(answer("no json"), answer("none")) as (_, _, router):
+        found = await ask(router, STRANGE.text)
+        assert found["values"] is None
+        place = f"/v1/reviews/{found['review_id']}"
+        assert (await router.post({"action": "accept"}, place)).status_code == 400
+        some = await router.post({"action": "correct", "values": {"AL": 23.0}}, place)
+        assert some.status_code == 400
+        review = await decide(router, found["review_id"], {"action": "correct", "values": STRANGE.truth})
+        assert review["values"] == STRANGE.truth
+        assert list(of_reviews(router.ledger.reviews)) == []
+        other = await ask(router, STRANGE.text)
+        assert (await decide(router, other["review_id"], {"action": "dismiss"}))["state"] == "dismissed"
 
 
-def test_pages() -> None:
-    async def main() -> None:
-        async with setup(answer("none")) as (_, _, router):
-            for i in range(5):
-                router.ledger.reviews.add(ReviewRecord(f"rev_{i}", "r", 1000 + i // 2, "biometry"))
-            seen: list[str] = []
-            after: str | None = ""
-            while after is not None:
-                query = {"limit": "2", **({"after": after} if after else {})}
-                page = (await router.client.get("/v1/reviews", params=query)).json()
-                seen += [row["id"] for row in page["data"]]
-                after = page["next"]
-            assert seen == [f"rev_{i}" for i in (4, 3, 2, 1, 0)]
-
-    run(main)
+async def test_pages() -> None:
+    async with setup(answer("none")) as (_, _, router):
+        for i in range(5):
+            router.ledger.reviews.add(ReviewRecord(f"rev_{i}", "r", 1000 + i // 2, "biometry"))
+        seen: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            query = {"limit": "2", **({"after": after} if after else {})}
+            page = (await router.client.get("/v1/reviews", params=query)).json()
+            seen += [row["id"] for row in page["data"]]
+            after = page["next"]
+        assert seen == [f"rev_{i}" for i in (4, 3, 2, 1, 0)]
 
 
-def test_the_text_is_forgotten_some_days_after_the_decision_and_the_label_stays() -> None:
-    async def main() -> None:
-        async with waiting(wrong(STRANGE)) as (router, found):
-            right = {"AL": STRANGE.truth["AL"]}
-            await decide(router, found["review_id"], {"action": "correct", "values": right})
-            table = router.ledger.reviews
-            decided = table.get(found["review_id"])
-            assert decided is not None
-            assert decided.decided_ms is not None
-            for days, emptied in ((6.9, 0), (7.1, 1)):
-                at = (decided.decided_ms + days * DAY_MS) / 1000
-                queue = ReviewQueue(table, lambda: QueueRules(keep_days=7), lambda at=at: at, lambda: "rev_x")
-                assert await queue.forget() == emptied
-            kept = table.get(found["review_id"])
-            assert kept == replace(decided, content=None, outcome=None)
-            assert STRANGE.text not in str(kept)
-            review = (await router.client.get(f"/v1/reviews/{found['review_id']}")).json()
-            assert (review["document"], review["values"]) == (None, None)
-            assert [label["right"] for label in of_reviews(table)] == [False]
-
-    run(main)
+async def test_the_text_is_forgotten_some_days_after_the_decision_and_the_label_stays() -> None:
+    async with waiting(wrong(STRANGE)) as (router, found):
+        right = {"AL": STRANGE.truth["AL"]}
+        await decide(router, found["review_id"], {"action": "correct", "values": right})
+        table = router.ledger.reviews
+        decided = table.get(found["review_id"])
+        assert decided is not None
+        assert decided.decided_ms is not None
+        for days, emptied in ((6.9, 0), (7.1, 1)):
+            at = (decided.decided_ms + days * DAY_MS) / 1000
+            queue = ReviewQueue(table, lambda: QueueRules(keep_days=7), lambda at=at: at, lambda: "rev_x")
+            assert await queue.forget() == emptied
+        kept = table.get(found["review_id"])
+        assert kept == replace(decided, content=None, outcome=None)
+        assert STRANGE.text not in str(kept)
+        review = (await router.client.get(f"/v1/reviews/{found['review_id']}")).json()
+        assert (review["document"], review["values"]) == (None, None)
+        assert [label["right"] for label in of_reviews(table)] == [False]
 
 
 def test_open_reviews_are_not_forgotten() -> None:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from spillway_router.cli import app
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import RentalRecord
+from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 HOUR_MS = 3_600_000

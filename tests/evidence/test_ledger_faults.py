@@ -9,7 +9,7 @@ from evidence.measures_ledger import SPEED, kill9, powercut, speed
 from evidence.promises import load_promises
 from evidence.results import Circumstances, judge
 
-from spillway_router.ledger.interface import Write, WriteResult
+from spillway_router.ledger.records import Write, WriteResult
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 TAKEN = Circumstances("make evidence ONLY=ledger", "2026-01-01T00:00:00Z", {}, {})

@@ -8,11 +8,13 @@ from datetime import date, timedelta
 from random import Random
 from typing import Any, get_args
 
+from spillway_router.ledger.calendar import DAY_MS, start_of
 from spillway_router.ledger.entries import Entry, Status
-from spillway_router.ledger.interface import Ledger, RentalRecord, Write
-from spillway_router.ledger.rentals.books import DAY_MS, SPAN_MS, RentalBooks
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import RentalRecord, Write
+from spillway_router.ledger.rentals.books import SPAN_MS, RentalBooks
 from spillway_router.ledger.rentals.closed_days import DayCloser
-from spillway_router.ledger.reports.days import ReportRange, start_of
+from spillway_router.ledger.reports.days import ReportRange
 
 HOUR_MS = 3_600_000
 DECISIONS = ("overflow", "escalated", "fallback", "pinned", "byok", "cache", "")

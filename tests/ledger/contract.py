@@ -12,17 +12,9 @@ import pytest
 
 from spillway_router.core.money.budget import BudgetError
 from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
-from spillway_router.ledger.interface import (
-    Balance,
-    Cap,
-    CapReached,
-    EntryConflictError,
-    EntryRejectedError,
-    Ledger,
-    RentalRecord,
-    Write,
-    WriteResult,
-)
+from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import Balance, Cap, CapReached, RentalRecord, Write, WriteResult
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.tables.labels import LabelRecord

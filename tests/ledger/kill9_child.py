@@ -12,7 +12,7 @@ from itertools import count
 from multiprocessing.connection import Connection
 
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import Cap
+from spillway_router.ledger.records import Cap
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.writer import LedgerWriter
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import apsw
 from tests.ledger.contract import T0, entry
 
-from spillway_router.ledger.interface import Write
+from spillway_router.ledger.records import Write
 from spillway_router.ledger.store.sqlite.entries import EntryStore
 from spillway_router.ledger.store.sqlite.file import configure
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger

@@ -20,10 +20,11 @@ from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.errors import LedgerUnavailableError
 from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Why
-from spillway_router.ledger.interface import Balance, LedgerUnavailableError, Write, WriteResult
 from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans, unknown_charge
+from spillway_router.ledger.records import Balance, Write, WriteResult
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.writer import LedgerWriter
 
@@ -90,21 +91,17 @@ class Desk:
         return self.ledger.balance("all", "day", DAY_MS)
 
 
-def at_a_desk(
+async def at_a_desk(
     ledger: Disk, scenario: Callable[[Desk], Awaitable[None]], *lines: BudgetLine, router_id: str = "me"
 ) -> None:
     """Run a scenario inside a loop, with a writer that is closed in the end."""
-
-    async def run() -> None:
-        now, told = [NOON], list[BudgetAlert]()
-        writer = LedgerWriter(ledger, probe_every_s=0.01)
-        accounts = Accounts(writer, (), WorkCoefficients(), lambda: now[0], told.append, router_id)
-        accounts.load(ledger, lines)
-        upkeep = Upkeep(ledger, accounts, router_id, lambda: now[0])
-        await asyncio.wait_for(scenario(Desk(ledger, accounts, writer, upkeep, told, now)), WAIT_S)
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(run())
+    now, told = [NOON], list[BudgetAlert]()
+    writer = LedgerWriter(ledger, probe_every_s=0.01)
+    accounts = Accounts(writer, (), WorkCoefficients(), lambda: now[0], told.append, router_id)
+    accounts.load(ledger, lines)
+    upkeep = Upkeep(ledger, accounts, router_id, lambda: now[0])
+    await asyncio.wait_for(scenario(Desk(ledger, accounts, writer, upkeep, told, now)), WAIT_S)
+    assert await writer.close(WAIT_S)
 
 
 CHEAP = Ended("ok", Usage(1000, 100))

@@ -17,9 +17,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from tests.ledger.contract import T0, entry
 
 from spillway_router.core.money.budget import Period, period_start
-from spillway_router.ledger.interface import Cap, CapReached, Ledger, Write
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import unknown_charge
 from spillway_router.ledger.posting import balance_keys
+from spillway_router.ledger.records import Cap, CapReached, Write
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import verify
 from spillway_router.testing import MemoryLedger

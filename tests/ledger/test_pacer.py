@@ -18,7 +18,8 @@ from spillway_router.core.money.tariff import NANO, Tariff
 from spillway_router.core.routing.model import Caller
 from spillway_router.ledger import pacer
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import Ledger, LedgerUnavailableError
+from spillway_router.ledger.errors import LedgerUnavailableError
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.pacer import DAY_S, HOUR_S, MOST_OFFERS, Pacer, PacingRules, plan_of, read_history
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.testing import MemoryLedger
@@ -176,26 +177,23 @@ class Watched(MemoryLedger):
         return super().entries_between(start_ms, end_ms)
 
 
-def test_yesterday_is_read_once_a_day_and_a_reload_reads_it_again() -> None:
-    async def main() -> None:
-        ledger, now = Watched(), NOON
-        ledger.append(yesterday())
-        made = Pacer(ledger, rules(line()), lambda: now)
-        for later in (0, 5, HOUR_S, 2 * HOUR_S):
-            now = NOON + later
-            await made.refresh()
-        assert ledger.reads == 1
-        made.configure(rules(line()))
+async def test_yesterday_is_read_once_a_day_and_a_reload_reads_it_again() -> None:
+    ledger, now = Watched(), NOON
+    ledger.append(yesterday())
+    made = Pacer(ledger, rules(line()), lambda: now)
+    for later in (0, 5, HOUR_S, 2 * HOUR_S):
+        now = NOON + later
         await made.refresh()
-        assert ledger.reads == 1  # nothing changed
-        made.configure(rules(line(usd=2)))
-        await made.refresh()
-        assert ledger.reads == 2
-        now = NOON + DAY_S
-        await made.refresh()
-        assert ledger.reads == 4  # the new yesterday has too little, so today's rows too
-
-    asyncio.run(main())
+    assert ledger.reads == 1
+    made.configure(rules(line()))
+    await made.refresh()
+    assert ledger.reads == 1  # nothing changed
+    made.configure(rules(line(usd=2)))
+    await made.refresh()
+    assert ledger.reads == 2
+    now = NOON + DAY_S
+    await made.refresh()
+    assert ledger.reads == 4  # the new yesterday has too little, so today's rows too
 
 
 def test_without_paced_budgets_nothing_is_read() -> None:
@@ -205,24 +203,21 @@ def test_without_paced_budgets_nothing_is_read() -> None:
     assert (made.price("openai", Caller(), {}), ledger.reads) == (0, 0)
 
 
-def test_a_ledger_that_is_away_keeps_the_last_plan_and_the_loop(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        ledger = Watched()
-        ledger.append(yesterday())
-        now = NOON
-        made = Pacer(ledger, rules(line(usd=0.255)), lambda: now)
+async def test_a_ledger_that_is_away_keeps_the_last_plan_and_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Watched()
+    ledger.append(yesterday())
+    now = NOON
+    made = Pacer(ledger, rules(line(usd=0.255)), lambda: now)
+    await made.refresh()
+    ledger.down, now = True, NOON + DAY_S
+    with pytest.raises(LedgerUnavailableError):
         await made.refresh()
-        ledger.down, now = True, NOON + DAY_S
-        with pytest.raises(LedgerUnavailableError):
-            await made.refresh()
-        assert made.price("openai", Caller(), {}) == pytest.approx(75)
-        made.start()
-        async with asyncio.timeout(10):
-            while "pacing keeps its last plan: down" not in caplog.text:
-                await asyncio.sleep(0.001)
-        await made.stop()
-
-    asyncio.run(main())
+    assert made.price("openai", Caller(), {}) == pytest.approx(75)
+    made.start()
+    async with asyncio.timeout(10):
+        while "pacing keeps its last plan: down" not in caplog.text:
+            await asyncio.sleep(0.001)
+    await made.stop()
 
 
 def test_many_rows_are_sampled_evenly_and_paid_ones_condensed() -> None:

@@ -13,9 +13,10 @@ from tests.ledger.test_accounts import CHEAP, DAY_MS, NOON, Desk, Disk, at_a_des
 
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Usage
+from spillway_router.ledger.errors import LedgerUnavailableError
 from spillway_router.ledger.holds import Ended, Hold, HoldRefused
-from spillway_router.ledger.interface import Balance, LedgerUnavailableError, Write, WriteResult
 from spillway_router.ledger.reconcile import Bill, reconcile
+from spillway_router.ledger.records import Balance, Write, WriteResult
 from spillway_router.testing import MemoryLedger
 
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC).timestamp()

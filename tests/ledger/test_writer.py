@@ -11,15 +11,14 @@ import pytest
 from tests.ledger.contract import entry
 
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import (
+from spillway_router.ledger.errors import (
     EntryConflictError,
     EntryRejectedError,
     LedgerClosedError,
     LedgerFullError,
     LedgerUnavailableError,
-    Write,
-    WriteResult,
 )
+from spillway_router.ledger.records import Write, WriteResult
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.writer import FULL_WRITES, MANY_WRITES, STEADY_PACES, LedgerWriter, WriterHealth
 
@@ -71,17 +70,14 @@ async def reached(ledger: Gate) -> None:
     assert await asyncio.to_thread(ledger.reached.wait, WAIT_S)
 
 
-def test_a_row_is_readable_by_others_when_its_future_resolves(ledger: Gate) -> None:
-    async def scenario() -> None:
-        writer = LedgerWriter(ledger)
-        await asyncio.wait_for(writer.submit((row(1), row(2))), WAIT_S)
-        other = SqliteLedger.open(ledger.path)
-        assert other.entries_of("r1") == (row(1),)
-        other.close()
-        assert writer.health == WriterHealth(stored_rows=2)
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_a_row_is_readable_by_others_when_its_future_resolves(ledger: Gate) -> None:
+    writer = LedgerWriter(ledger)
+    await asyncio.wait_for(writer.submit((row(1), row(2))), WAIT_S)
+    other = SqliteLedger.open(ledger.path)
+    assert other.entries_of("r1") == (row(1),)
+    other.close()
+    assert writer.health == WriterHealth(stored_rows=2)
+    assert await writer.close(WAIT_S)
 
 
 def test_rows_that_wait_for_the_disk_share_one_commit_and_one_callback(ledger: Gate) -> None:
@@ -103,84 +99,72 @@ def test_rows_that_wait_for_the_disk_share_one_commit_and_one_callback(ledger: G
     assert ledger.requests(0, 2**62) == 101
 
 
-def test_rows_that_follow_closely_wait_for_those_still_in_flight(ledger: Gate) -> None:
-    async def scenario() -> None:
-        writer = LedgerWriter(ledger, pace_s=3600)
-        writer.in_flight = 2
-        await asyncio.wait_for(writer.submit((row(0),)), WAIT_S)  # nothing went before it
-        early = writer.submit((row(1),))
-        await asyncio.wait_for(asyncio.to_thread(ledger.probe), WAIT_S)  # turns of the loop go by
-        assert not early.done()
-        writer.in_flight = 0
-        last = writer.submit((row(2),))
-        await asyncio.wait_for(asyncio.gather(early, last), WAIT_S)
-        assert ledger.commits == 2
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_rows_that_follow_closely_wait_for_those_still_in_flight(ledger: Gate) -> None:
+    writer = LedgerWriter(ledger, pace_s=3600)
+    writer.in_flight = 2
+    await asyncio.wait_for(writer.submit((row(0),)), WAIT_S)  # nothing went before it
+    early = writer.submit((row(1),))
+    await asyncio.wait_for(asyncio.to_thread(ledger.probe), WAIT_S)  # turns of the loop go by
+    assert not early.done()
+    writer.in_flight = 0
+    last = writer.submit((row(2),))
+    await asyncio.wait_for(asyncio.gather(early, last), WAIT_S)
+    assert ledger.commits == 2
+    assert await writer.close(WAIT_S)
 
 
-def test_a_hold_takes_waiting_rows_along_and_the_pace_ends_every_wait(ledger: Gate) -> None:
-    async def scenario() -> None:
-        writer = LedgerWriter(ledger, pace_s=3600)
-        writer.in_flight = 5
-        await asyncio.wait_for(writer.submit((row(0),)), WAIT_S)
-        waiting = writer.submit((row(1),))
-        await asyncio.wait_for(writer.submit((entry("reserved", "r2", reserved_nano=1),), urgent=True), WAIT_S)
-        assert waiting.done()
-        assert ledger.commits == 2
-        full = [writer.submit((row(number),)) for number in range(10, 10 + FULL_WRITES)]
-        await asyncio.wait_for(asyncio.gather(*full), WAIT_S)
-        assert ledger.commits == 3
-        behind = writer.submit((row(3),))
-        assert await writer.close(WAIT_S)
-        assert behind.done()
+async def test_a_hold_takes_waiting_rows_along_and_the_pace_ends_every_wait(ledger: Gate) -> None:
+    writer = LedgerWriter(ledger, pace_s=3600)
+    writer.in_flight = 5
+    await asyncio.wait_for(writer.submit((row(0),)), WAIT_S)
+    waiting = writer.submit((row(1),))
+    await asyncio.wait_for(writer.submit((entry("reserved", "r2", reserved_nano=1),), urgent=True), WAIT_S)
+    assert waiting.done()
+    assert ledger.commits == 2
+    full = [writer.submit((row(number),)) for number in range(10, 10 + FULL_WRITES)]
+    await asyncio.wait_for(asyncio.gather(*full), WAIT_S)
+    assert ledger.commits == 3
+    behind = writer.submit((row(3),))
+    assert await writer.close(WAIT_S)
+    assert behind.done()
 
-        paced = LedgerWriter(ledger, pace_s=0.02)
-        paced.in_flight = 5
-        for number in range(4, 7):
-            await asyncio.wait_for(paced.submit((row(number),)), WAIT_S)
-        assert await paced.close(WAIT_S)
-
-    asyncio.run(scenario())
+    paced = LedgerWriter(ledger, pace_s=0.02)
+    paced.in_flight = 5
+    for number in range(4, 7):
+        await asyncio.wait_for(paced.submit((row(number),)), WAIT_S)
+    assert await paced.close(WAIT_S)
 
 
-def test_in_dense_traffic_the_first_row_of_a_batch_does_not_go_alone(ledger: Gate) -> None:
-    async def scenario() -> None:
-        writer = LedgerWriter(ledger, pace_s=3600)
-        writer.in_flight = 9
-        await asyncio.wait_for(asyncio.gather(*(writer.submit((row(i),)) for i in range(MANY_WRITES))), WAIT_S)
-        writer._handed_at -= 1.5 * 3600  # the pace is over, the traffic is not
-        first = writer.submit((row(10),))
-        await asyncio.wait_for(asyncio.to_thread(ledger.probe), WAIT_S)
-        assert not first.done()
-        writer.in_flight = 0
-        await asyncio.wait_for(asyncio.gather(first, *(writer.submit((row(20 + i),)) for i in range(4))), WAIT_S)
-        assert ledger.commits == 2
-        writer.in_flight = 9
-        writer._handed_at -= 2 * STEADY_PACES * 3600
-        await asyncio.wait_for(writer.submit((row(30),)), WAIT_S)  # after a lull the first goes at once
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_in_dense_traffic_the_first_row_of_a_batch_does_not_go_alone(ledger: Gate) -> None:
+    writer = LedgerWriter(ledger, pace_s=3600)
+    writer.in_flight = 9
+    await asyncio.wait_for(asyncio.gather(*(writer.submit((row(i),)) for i in range(MANY_WRITES))), WAIT_S)
+    writer._handed_at -= 1.5 * 3600  # the pace is over, the traffic is not
+    first = writer.submit((row(10),))
+    await asyncio.wait_for(asyncio.to_thread(ledger.probe), WAIT_S)
+    assert not first.done()
+    writer.in_flight = 0
+    await asyncio.wait_for(asyncio.gather(first, *(writer.submit((row(20 + i),)) for i in range(4))), WAIT_S)
+    assert ledger.commits == 2
+    writer.in_flight = 9
+    writer._handed_at -= 2 * STEADY_PACES * 3600
+    await asyncio.wait_for(writer.submit((row(30),)), WAIT_S)  # after a lull the first goes at once
+    assert await writer.close(WAIT_S)
 
 
-def test_a_full_queue_refuses_at_once_and_stops_spending(ledger: Gate) -> None:
-    async def scenario() -> None:
-        ledger.allowed.clear()
-        writer = LedgerWriter(ledger, max_rows=3)
-        waiting = [writer.submit((row(i),)) for i in range(3)]
-        assert not writer.may_spend
-        with pytest.raises(LedgerFullError, match="3 ledger rows wait"):
-            writer.submit((row(9),))
-        ledger.allowed.set()
-        await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
-        assert writer.may_spend
-        assert writer.health.failed_rows == 1
-        await asyncio.wait_for(writer.submit((row(9),)), WAIT_S)
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_a_full_queue_refuses_at_once_and_stops_spending(ledger: Gate) -> None:
+    ledger.allowed.clear()
+    writer = LedgerWriter(ledger, max_rows=3)
+    waiting = [writer.submit((row(i),)) for i in range(3)]
+    assert not writer.may_spend
+    with pytest.raises(LedgerFullError, match="3 ledger rows wait"):
+        writer.submit((row(9),))
+    ledger.allowed.set()
+    await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
+    assert writer.may_spend
+    assert writer.health.failed_rows == 1
+    await asyncio.wait_for(writer.submit((row(9),)), WAIT_S)
+    assert await writer.close(WAIT_S)
 
 
 @pytest.mark.parametrize("failure", [LedgerUnavailableError("disk full"), MemoryError("no memory")])
@@ -268,16 +252,13 @@ def test_closing_writes_what_is_queued_and_takes_no_more(ledger: Gate) -> None:
     assert ledger.requests(0, 2**62) == 50
 
 
-def test_closing_gives_up_on_a_disk_that_hangs(ledger: Gate) -> None:
-    async def scenario() -> None:
-        ledger.allowed.clear()
-        writer = LedgerWriter(ledger)
-        future = writer.submit((row(1),))
-        await reached(ledger)
-        assert not await writer.close(0.01)
-        with pytest.raises(LedgerUnavailableError, match="did not finish"):
-            await future
-        ledger.allowed.set()
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_closing_gives_up_on_a_disk_that_hangs(ledger: Gate) -> None:
+    ledger.allowed.clear()
+    writer = LedgerWriter(ledger)
+    future = writer.submit((row(1),))
+    await reached(ledger)
+    assert not await writer.close(0.01)
+    with pytest.raises(LedgerUnavailableError, match="did not finish"):
+        await future
+    ledger.allowed.set()
+    assert await writer.close(WAIT_S)

@@ -109,67 +109,55 @@ def chat(text: str, **more: object) -> Mapping[str, object]:
     return {"model": "demo", "messages": [{"role": "user", "content": text}], **more}
 
 
-def test_whole_and_streamed_answers_say_the_same_and_count_the_same() -> None:
-    async def ask() -> None:
-        setup = Setup(corpus={digest("what?"): "It is 23.40 mm."}, stream_interval=3)
-        async with Running(setup) as client:
-            whole = (await client.post("/v1/chat/completions", json=chat("what?", logprobs=True))).json()
-            options = {"include_usage": True}
-            body = chat("what?", stream=True, stream_options=options)
-            lines = (await client.post("/v1/chat/completions", json=body)).text.splitlines()
-        assert whole["choices"][0]["message"]["content"] == "It is 23.40 mm."
-        assert whole["choices"][0]["finish_reason"] == "stop"
-        scores = whole["choices"][0]["logprobs"]["content"]
-        assert "".join(score["token"] for score in scores) == "It is 23.40 mm."
-        events = [json.loads(line[6:]) for line in lines if line and line != "data: [DONE]"]
-        assert lines[-2] == "data: [DONE]"
-        text = "".join(choice["delta"]["content"] for event in events for choice in event["choices"])
-        assert text == "It is 23.40 mm."
-        assert events[-1]["usage"] == whole["usage"]
-        assert whole["usage"]["completion_tokens"] == len(scores)
-
-    asyncio.run(ask())
+async def test_whole_and_streamed_answers_say_the_same_and_count_the_same() -> None:
+    setup = Setup(corpus={digest("what?"): "It is 23.40 mm."}, stream_interval=3)
+    async with Running(setup) as client:
+        whole = (await client.post("/v1/chat/completions", json=chat("what?", logprobs=True))).json()
+        options = {"include_usage": True}
+        body = chat("what?", stream=True, stream_options=options)
+        lines = (await client.post("/v1/chat/completions", json=body)).text.splitlines()
+    assert whole["choices"][0]["message"]["content"] == "It is 23.40 mm."
+    assert whole["choices"][0]["finish_reason"] == "stop"
+    scores = whole["choices"][0]["logprobs"]["content"]
+    assert "".join(score["token"] for score in scores) == "It is 23.40 mm."
+    events = [json.loads(line[6:]) for line in lines if line and line != "data: [DONE]"]
+    assert lines[-2] == "data: [DONE]"
+    text = "".join(choice["delta"]["content"] for event in events for choice in event["choices"])
+    assert text == "It is 23.40 mm."
+    assert events[-1]["usage"] == whole["usage"]
+    assert whole["usage"]["completion_tokens"] == len(scores)
 
 
-def test_a_full_queue_is_a_503_and_an_unknown_model_a_404() -> None:
-    async def ask() -> None:
-        running = Running(Setup(), queue_cap=1, scale=1.0, sequences=1)
-        async with running as client:
-            async with asyncio.TaskGroup() as group:
-                body = chat("long", max_tokens=20)
-                tasks = [group.create_task(client.post("/v1/chat/completions", json=body)) for _ in range(5)]
-            statuses = sorted(task.result().status_code for task in tasks)
-            assert statuses[0] == 200
-            assert statuses[-1] == 503
-            assert running.engine.counters.rejections == statuses.count(503)
-            missing = await client.post("/v1/chat/completions", json={**chat("x"), "model": "other"})
-            assert missing.status_code == 404
-            assert missing.json()["error"]["code"] == 404
-
-    asyncio.run(ask())
+async def test_a_full_queue_is_a_503_and_an_unknown_model_a_404() -> None:
+    running = Running(Setup(), queue_cap=1, scale=1.0, sequences=1)
+    async with running as client:
+        async with asyncio.TaskGroup() as group:
+            body = chat("long", max_tokens=20)
+            tasks = [group.create_task(client.post("/v1/chat/completions", json=body)) for _ in range(5)]
+        statuses = sorted(task.result().status_code for task in tasks)
+        assert statuses[0] == 200
+        assert statuses[-1] == 503
+        assert running.engine.counters.rejections == statuses.count(503)
+        missing = await client.post("/v1/chat/completions", json={**chat("x"), "model": "other"})
+        assert missing.status_code == 404
+        assert missing.json()["error"]["code"] == 404
 
 
-def test_the_metrics_page_has_what_the_router_reads() -> None:
-    async def ask() -> None:
-        async with Running(Setup()) as client:
-            await client.post("/v1/chat/completions", json=chat("one two three", max_tokens=5))
-            page = (await client.get("/metrics")).text
-        sample = ExpositionReader(VLLM).read(page)
-        assert sample.missing == ()
-        assert sample.load is not None
-        assert (sample.load.running, sample.load.waiting) == (0, 0)
-        assert sample.progress[0].marks[3] == 5  # generated tokens
-        assert sample.kv_capacity_tokens == 200_000
-
-    asyncio.run(ask())
+async def test_the_metrics_page_has_what_the_router_reads() -> None:
+    async with Running(Setup()) as client:
+        await client.post("/v1/chat/completions", json=chat("one two three", max_tokens=5))
+        page = (await client.get("/metrics")).text
+    sample = ExpositionReader(VLLM).read(page)
+    assert sample.missing == ()
+    assert sample.load is not None
+    assert (sample.load.running, sample.load.waiting) == (0, 0)
+    assert sample.progress[0].marks[3] == 5  # generated tokens
+    assert sample.kv_capacity_tokens == 200_000
 
 
-def test_embeddings_are_the_same_for_the_same_text() -> None:
-    async def ask() -> None:
-        async with Running(Setup()) as client:
-            body = {"model": "demo", "input": ["a", "b", "a"]}
-            data = (await client.post("/v1/embeddings", json=body)).json()["data"]
-        vectors = [row["embedding"] for row in data]
-        assert vectors[0] == vectors[2] != vectors[1]
-
-    asyncio.run(ask())
+async def test_embeddings_are_the_same_for_the_same_text() -> None:
+    async with Running(Setup()) as client:
+        body = {"model": "demo", "input": ["a", "b", "a"]}
+        data = (await client.post("/v1/embeddings", json=body)).json()["data"]
+    vectors = [row["embedding"] for row in data]
+    assert vectors[0] == vectors[2] != vectors[1]

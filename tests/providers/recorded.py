@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 
-from spillway_router.providers.interface import Provider, Reply, Target
+from spillway_router.http_client.types import Reply, Target
+from spillway_router.providers.interface import Provider
 from spillway_router.providers.sse import SseDecoder
 
 SHAPES = Path(__file__).with_name("shapes")

@@ -13,8 +13,9 @@ from tests.providers.recorded import KEY, NAMES, Recorded, Shape, call, events, 
 
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.rate_limits import exhausted_for_s
+from spillway_router.http_client.types import Target
 from spillway_router.providers.catalogue import load_catalogue, provider_for, target
-from spillway_router.providers.interface import Judge, Provider, Target
+from spillway_router.providers.interface import Judge, Provider
 
 CATALOGUE = load_catalogue()
 WALL = datetime.fromisoformat("2026-11-20T12:00:00Z").timestamp()

@@ -1,10 +1,8 @@
 """The whole router in this process behind a real socket, between real upstream sockets and a client that sees bytes.
 
-def test_it() -> None:
-    async def main(folder):
-        async with FaultUpstream(answer) as cloud, routing(config(...), folder) as router:
-            reply = await router.chat()
-    run(main)
+async def test_it(tmp_path: Path) -> None:
+    async with FaultUpstream(answer) as cloud, routing(config(...), tmp_path) as router:
+        reply = await router.chat()
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import functools
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,6 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
-import uvloop
 
 from spillway_router.config import load as config
 from spillway_router.config.load import Loaded
@@ -39,25 +36,6 @@ LIMIT_S = 20.0
 """No wait in these tests is longer."""
 MESSAGES = [{"role": "user", "content": "Which eye?"}]
 PRICE = '{input_per_million: "1", output_per_million: "2"}'
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]], limit_s: float = 120.0) -> None:
-    """Run a test on the loop that the router uses; fails on leaked tasks and on errors nobody waited for."""
-    unseen: list[str] = []
-
-    async def guarded() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: unseen.append(str(context)))
-        async with asyncio.timeout(limit_s):
-            await main()
-        for _ in range(3):
-            await asyncio.sleep(0)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"tasks left over: {left}"
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(guarded())
-    assert not unseen, unseen
 
 
 def local(upstream: FaultUpstream | str, name: str = "local") -> str:

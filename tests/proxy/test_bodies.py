@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.proxy.harness import LIMIT_S, MESSAGES, Router, error_of, pair, run
+from tests.proxy.harness import LIMIT_S, MESSAGES, Router, error_of, pair
 
 from spillway_router.testing import Answer, FaultUpstream
 
@@ -66,19 +66,16 @@ RAW: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_a_body_that_is_no_request(name: str) -> None:
-    async def main() -> None:
-        async with pair(WHOLE) as (engine, _, router):
-            for path in ("/v1/chat/completions", "/v1/messages", "/v1/route/explain"):
-                reply = await router.post(RAW[name], path)
-                assert reply.status_code == 400, reply.text
-                error = error_of(reply)
-                assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_request")
-                assert len(error["message"]) < 500
-                assert reply.headers["x-should-retry"] == "false"
-            await assert_alive(router, engine)
-
-    run(main)
+async def test_a_body_that_is_no_request(name: str) -> None:
+    async with pair(WHOLE) as (engine, _, router):
+        for path in ("/v1/chat/completions", "/v1/messages", "/v1/route/explain"):
+            reply = await router.post(RAW[name], path)
+            assert reply.status_code == 400, reply.text
+            error = error_of(reply)
+            assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_request")
+            assert len(error["message"]) < 500
+            assert reply.headers["x-should-retry"] == "false"
+        await assert_alive(router, engine)
 
 
 CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = (
@@ -118,18 +115,15 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-def test_wrong_types_are_told_with_the_field() -> None:
-    async def main() -> None:
-        async with pair(WHOLE) as (engine, _, router):
-            for path, fields, param in WRONG:
-                body = {**(GOOD if path == CHAT else {"model": "auto"}), **fields}
-                reply = await router.post(body, path)
-                assert reply.status_code == 400, (fields, reply.text)
-                assert error_of(reply)["param"] == param, fields
-                assert param.rpartition(".")[2] in error_of(reply)["message"], fields
-            await assert_alive(router, engine)
-
-    run(main)
+async def test_wrong_types_are_told_with_the_field() -> None:
+    async with pair(WHOLE) as (engine, _, router):
+        for path, fields, param in WRONG:
+            body = {**(GOOD if path == CHAT else {"model": "auto"}), **fields}
+            reply = await router.post(body, path)
+            assert reply.status_code == 400, (fields, reply.text)
+            assert error_of(reply)["param"] == param, fields
+            assert param.rpartition(".")[2] in error_of(reply)["message"], fields
+        await assert_alive(router, engine)
 
 
 HINTS = [
@@ -141,40 +135,34 @@ HINTS = [
 ]
 
 
-def test_a_malformed_hint_is_a_400_and_a_malformed_privacy_hint_means_private() -> None:
-    async def main() -> None:
-        async with pair(WHOLE, WHOLE) as (engine, other, router):
-            for name, value in HINTS:
-                reply = await router.chat(**{name: value})
-                assert reply.status_code == 400, (name, value)
-                assert error_of(reply)["param"] == name
-            await assert_alive(router, engine)
-            reply = await router.chat({"model": "cloud"}, x_spillway_privacy="perhaps")
-            assert (reply.status_code, error_of(reply)["code"]) == (503, "local_only_unavailable")
-            assert not other.seen
-
-    run(main)
+async def test_a_malformed_hint_is_a_400_and_a_malformed_privacy_hint_means_private() -> None:
+    async with pair(WHOLE, WHOLE) as (engine, other, router):
+        for name, value in HINTS:
+            reply = await router.chat(**{name: value})
+            assert reply.status_code == 400, (name, value)
+            assert error_of(reply)["param"] == name
+        await assert_alive(router, engine)
+        reply = await router.chat({"model": "cloud"}, x_spillway_privacy="perhaps")
+        assert (reply.status_code, error_of(reply)["code"]) == (503, "local_only_unavailable")
+        assert not other.seen
 
 
 TYPES = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "json", "text/json"]
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_a_body_of_another_type_is_refused(kind: str) -> None:
-    async def main() -> None:
-        async with pair(WHOLE) as (engine, _, router):
-            reply = await router.chat(content_type=kind)
-            assert (reply.status_code, error_of(reply)["code"]) == (415, "invalid_request")
-            assert "application/json" in error_of(reply)["message"]
-            await assert_alive(router, engine)
-            for good in ("Application/JSON; charset=utf-8", "application/vnd.api+json"):
-                assert (await router.chat(content_type=good)).status_code == 200
-
-    run(main)
+async def test_a_body_of_another_type_is_refused(kind: str) -> None:
+    async with pair(WHOLE) as (engine, _, router):
+        reply = await router.chat(content_type=kind)
+        assert (reply.status_code, error_of(reply)["code"]) == (415, "invalid_request")
+        assert "application/json" in error_of(reply)["message"]
+        await assert_alive(router, engine)
+        for good in ("Application/JSON; charset=utf-8", "application/vnd.api+json"):
+            assert (await router.chat(content_type=good)).status_code == 200
 
 
 @pytest.mark.parametrize("sized", [True, False])
-def test_a_body_of_fifty_megabytes_is_a_413(sized: bool) -> None:
+async def test_a_body_of_fifty_megabytes_is_a_413(sized: bool) -> None:
     size = 50 * 1024 * 1024
     big = b'{"model":"auto","messages":[{"role":"user","content":"' + b"x" * size + b'"}]}'
 
@@ -182,40 +170,30 @@ def test_a_body_of_fifty_megabytes_is_a_413(sized: bool) -> None:
         for i in range(0, len(big), 1 << 20):
             yield big[i : i + (1 << 20)]
 
-    async def main() -> None:
-        async with pair(WHOLE) as (engine, _, router):
-            headers = {"content-type": "application/json"}
-            content = big if sized else pieces()
-            reply = await router.client.post("/v1/chat/completions", content=content, headers=headers)
-            assert (reply.status_code, error_of(reply)["code"]) == (413, "request_too_large")
-            assert "limits.body_mb" in error_of(reply)["message"]
-            await assert_alive(router, engine)
-
-    run(main)
+    async with pair(WHOLE) as (engine, _, router):
+        headers = {"content-type": "application/json"}
+        content = big if sized else pieces()
+        reply = await router.client.post("/v1/chat/completions", content=content, headers=headers)
+        assert (reply.status_code, error_of(reply)["code"]) == (413, "request_too_large")
+        assert "limits.body_mb" in error_of(reply)["message"]
+        await assert_alive(router, engine)
 
 
-def test_a_large_body_within_the_limit_arrives_unchanged() -> None:
+async def test_a_large_body_within_the_limit_arrives_unchanged() -> None:
     body = json.dumps({**GOOD, "model": "m", "user": "x" * 5_000_000}).encode()
-
-    async def main() -> None:
-        async with pair(WHOLE) as (engine, _, router):
-            assert (await router.post(body)).status_code == 200
-            assert engine.seen[0].body == body
-
-    run(main)
+    async with pair(WHOLE) as (engine, _, router):
+        assert (await router.post(body)).status_code == 200
+        assert engine.seen[0].body == body
 
 
 @pytest.mark.parametrize("sent", [b"", b"{"], ids=["nothing", "half"])
-def test_a_body_that_never_comes_is_a_408(sent: bytes) -> None:
-    async def main() -> None:
-        async with pair(WHOLE, more="limits: {body_s: 0.05}\n") as (engine, _, router):
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
-            answer = await raw(router, head + b"content-length: 100\r\n\r\n" + sent)
-            assert b" 408 " in answer.split(b"\r\n")[0]
-            assert b"within 0.05 s" in answer
-            await assert_alive(router, engine)
-
-    run(main)
+async def test_a_body_that_never_comes_is_a_408(sent: bytes) -> None:
+    async with pair(WHOLE, more="limits: {body_s: 0.05}\n") as (engine, _, router):
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        answer = await raw(router, head + b"content-length: 100\r\n\r\n" + sent)
+        assert b" 408 " in answer.split(b"\r\n")[0]
+        assert b"within 0.05 s" in answer
+        await assert_alive(router, engine)
 
 
 async def raw(router: Router, request: bytes) -> bytes:
@@ -234,51 +212,39 @@ HOSTS = {"missing": b"", "twice": b"host: a\r\nhost: b\r\n", "invalid": b"host: 
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_a_request_without_one_valid_host_is_refused(name: str) -> None:
-    async def main() -> None:
-        async with pair(WHOLE) as (engine, _, router):
-            body = json.dumps(GOOD).encode()
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nconnection: close\r\ncontent-type: application/json\r\n"
-            head += HOSTS[name] + b"content-length: %d\r\n\r\n" % len(body)
-            assert b" 400 " in (await raw(router, head + body)).split(b"\r\n")[0]
-            await assert_alive(router, engine)
-
-    run(main)
+async def test_a_request_without_one_valid_host_is_refused(name: str) -> None:
+    async with pair(WHOLE) as (engine, _, router):
+        body = json.dumps(GOOD).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        head += HOSTS[name] + b"content-length: %d\r\n\r\n" % len(body)
+        assert b" 400 " in (await raw(router, head + body)).split(b"\r\n")[0]
+        await assert_alive(router, engine)
 
 
-def test_two_framings_of_one_body_are_refused() -> None:
-    async def main() -> None:
-        async with pair(WHOLE) as (engine, _, router):
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n"
-            head += b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
-            assert b" 400 " in (await raw(router, head)).split(b"\r\n")[0]
-            await assert_alive(router, engine)
-
-    run(main)
+async def test_two_framings_of_one_body_are_refused() -> None:
+    async with pair(WHOLE) as (engine, _, router):
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n"
+        head += b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+        assert b" 400 " in (await raw(router, head)).split(b"\r\n")[0]
+        await assert_alive(router, engine)
 
 
-def test_other_methods_and_paths_are_told_apart() -> None:
-    async def main() -> None:
-        async with pair(WHOLE) as (engine, _, router):
-            reply = await router.client.get("/v1/chat/completions")
-            assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
-            assert error_of(reply)["type"] == "invalid_request_error"
-            for path in ("/v1/nothing", "/invocations", "/tokenize", "/v1/chat/completions/", "//v1/chat/completions"):
-                reply = await router.post(GOOD, path)
-                assert reply.status_code in (404, 405), path
-                assert error_of(reply)
-            await assert_alive(router, engine)
-
-    run(main)
+async def test_other_methods_and_paths_are_told_apart() -> None:
+    async with pair(WHOLE) as (engine, _, router):
+        reply = await router.client.get("/v1/chat/completions")
+        assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+        assert error_of(reply)["type"] == "invalid_request_error"
+        for path in ("/v1/nothing", "/invocations", "/tokenize", "/v1/chat/completions/", "//v1/chat/completions"):
+            reply = await router.post(GOOD, path)
+            assert reply.status_code in (404, 405), path
+            assert error_of(reply)
+        await assert_alive(router, engine)
 
 
-def test_fields_for_the_router_do_not_reach_backends_that_do_not_know_them() -> None:
-    async def main() -> None:
-        async with pair(WHOLE) as (engine, _, router):
-            fields = {"models": ["cloud"], "provider": {"order": ["local"]}, "made_up": {"kept": 1.50}}
-            assert (await router.chat(fields)).status_code == 200
-            sent = engine.seen[0].json
-            assert sent == {"model": "m", "messages": MESSAGES, "made_up": {"kept": 1.5}}
-            assert b"1.5}" in engine.seen[0].body
-
-    run(main)
+async def test_fields_for_the_router_do_not_reach_backends_that_do_not_know_them() -> None:
+    async with pair(WHOLE) as (engine, _, router):
+        fields = {"models": ["cloud"], "provider": {"order": ["local"]}, "made_up": {"kept": 1.50}}
+        assert (await router.chat(fields)).status_code == 200
+        sent = engine.seen[0].json
+        assert sent == {"model": "m", "messages": MESSAGES, "made_up": {"kept": 1.5}}
+        assert b"1.5}" in engine.seen[0].body

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 from tests.proxy import streams
-from tests.proxy.harness import Router, pair, run
+from tests.proxy.harness import Router, pair
 from tests.proxy.streams import DONE, chat, delta
 
 from spillway_router.testing import Answer
@@ -47,54 +47,41 @@ async def told_async(router: Router) -> str:
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_broken_stream_is_an_exception(name: str) -> None:
-    async def main() -> None:
-        async with pair(BREAKS[name], more=SHORT) as (engine, other, router):
-            with pytest.raises(openai.APIError, match="broke off") as sync_error:
-                await asyncio.to_thread(told_sync, router)
-            router.forget_failures()
-            with pytest.raises(openai.APIError, match="broke off") as async_error:
-                await told_async(router)
-            assert sync_error.value.code == async_error.value.code == "upstream_interrupted"
-            assert len(engine.seen) == 2
-            assert not other.seen
-
-    run(main)
+async def test_a_broken_stream_is_an_exception(name: str) -> None:
+    async with pair(BREAKS[name], more=SHORT) as (engine, other, router):
+        with pytest.raises(openai.APIError, match="broke off") as sync_error:
+            await asyncio.to_thread(told_sync, router)
+        router.forget_failures()
+        with pytest.raises(openai.APIError, match="broke off") as async_error:
+            await told_async(router)
+        assert sync_error.value.code == async_error.value.code == "upstream_interrupted"
+        assert len(engine.seen) == 2
+        assert not other.seen
 
 
-def test_a_failover_before_the_first_word_is_not_noticed() -> None:
-    async def main() -> None:
-        first, second = Answer.stream(BEGUN[:80], end="rst"), Answer.stream(chat("beta").body)
-        async with pair(first, second) as (_, _, router):
-            assert await asyncio.to_thread(told_sync, router) == "beta!"
-            assert await told_async(router) == "beta!"
-
-    run(main)
+async def test_a_failover_before_the_first_word_is_not_noticed() -> None:
+    first, second = Answer.stream(BEGUN[:80], end="rst"), Answer.stream(chat("beta").body)
+    async with pair(first, second) as (_, _, router):
+        assert await asyncio.to_thread(told_sync, router) == "beta!"
+        assert await told_async(router) == "beta!"
 
 
-def test_an_exhausted_chain_is_asked_once() -> None:
+async def test_an_exhausted_chain_is_asked_once() -> None:
     """x-should-retry: false keeps the SDK from tripling an overload."""
-
-    async def main() -> None:
-        busy = Answer.json({"error": {"message": "full", "code": 503}}, 503)
-        async with pair(busy, Answer.json({"error": {"message": "slow down"}}, 429)) as (engine, other, router):
-            with pytest.raises(openai.InternalServerError) as error:
-                await asyncio.to_thread(told_sync, router)
-            assert error.value.status_code == 503
-            assert error.value.code == "overloaded"
-            assert (len(engine.seen), len(other.seen)) == (1, 1)
-
-    run(main)
+    busy = Answer.json({"error": {"message": "full", "code": 503}}, 503)
+    async with pair(busy, Answer.json({"error": {"message": "slow down"}}, 429)) as (engine, other, router):
+        with pytest.raises(openai.InternalServerError) as error:
+            await asyncio.to_thread(told_sync, router)
+        assert error.value.status_code == 503
+        assert error.value.code == "overloaded"
+        assert (len(engine.seen), len(other.seen)) == (1, 1)
 
 
-def test_usage_arrives_when_asked_for() -> None:
-    async def main() -> None:
-        async with pair(Answer.stream(streams.chat("alpha").body)) as (_, _, router):
-            async with openai.AsyncOpenAI(**options(router)) as client:
-                stream = await client.chat.completions.create(
-                    model="auto", messages=QUESTION, stream=True, stream_options={"include_usage": True}
-                )
-                usages = [c.usage async for c in stream if c.usage is not None]
-            assert [u.total_tokens for u in usages] == [5]
-
-    run(main)
+async def test_usage_arrives_when_asked_for() -> None:
+    async with pair(Answer.stream(streams.chat("alpha").body)) as (_, _, router):
+        async with openai.AsyncOpenAI(**options(router)) as client:
+            stream = await client.chat.completions.create(
+                model="auto", messages=QUESTION, stream=True, stream_options={"include_usage": True}
+            )
+            usages = [c.usage async for c in stream if c.usage is not None]
+        assert [u.total_tokens for u in usages] == [5]

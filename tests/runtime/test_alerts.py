@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.harness import cloud, local, routing, run, serving, settings
+from tests.loop import run_test
+from tests.proxy.harness import cloud, local, routing, serving, settings
 
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.runtime.alerts import AlertHooks, Alerts, DeliveryRules, Webhook, message, sentence, signature
@@ -88,72 +89,63 @@ async def alerting(
         await alerts.close(flush_s)
 
 
-def test_an_alert_is_posted_signed_and_readable() -> None:
-    async def main() -> None:
-        receiver = Receiver()
-        async with serving(receiver) as url, alerting(url + "/hook", "whsec-12345") as (alerts, told):
-            alerts.told(ALERT)
-            await told.until_over()
-        assert told.results == ["sent"]
-        [(headers, body)] = receiver.seen
-        assert json.loads(body) == {
-            "type": "budget_alert",
-            "text": "Spillway: budget all per day reached 80%: 41.000000 of 50.000000 USD spent or held.",
-            "scope": "all",
-            "period": "day",
-            "period_start": "2023-11-15T00:00:00+00:00",
-            "at": "0.8",
-            "limit_usd": "50.000000",
-            "taken_usd": "41.000000",
-        }
-        digest = hmac.new(b"whsec-12345", b"1700000000." + body, hashlib.sha256).hexdigest()
-        assert headers["x-spillway-signature"] == f"t=1700000000,v1={digest}"
-        assert headers["content-type"] == "application/json"
-
-    run(main)
+async def test_an_alert_is_posted_signed_and_readable() -> None:
+    receiver = Receiver()
+    async with serving(receiver) as url, alerting(url + "/hook", "whsec-12345") as (alerts, told):
+        alerts.told(ALERT)
+        await told.until_over()
+    assert told.results == ["sent"]
+    [(headers, body)] = receiver.seen
+    assert json.loads(body) == {
+        "type": "budget_alert",
+        "text": "Spillway: budget all per day reached 80%: 41.000000 of 50.000000 USD spent or held.",
+        "scope": "all",
+        "period": "day",
+        "period_start": "2023-11-15T00:00:00+00:00",
+        "at": "0.8",
+        "limit_usd": "50.000000",
+        "taken_usd": "41.000000",
+    }
+    digest = hmac.new(b"whsec-12345", b"1700000000." + body, hashlib.sha256).hexdigest()
+    assert headers["x-spillway-signature"] == f"t=1700000000,v1={digest}"
+    assert headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("failures", [[500, 503, 502], [HANGS], [429, 408], [500, HANGS, 500]])
-def test_a_receiver_that_fails_for_a_while_gets_it_in_the_end(failures: list[int]) -> None:
-    async def main() -> None:
-        receiver = Receiver(list(failures))
-        async with serving(receiver) as url, alerting(url) as (alerts, told):
+async def test_a_receiver_that_fails_for_a_while_gets_it_in_the_end(failures: list[int]) -> None:
+    receiver = Receiver(list(failures))
+    async with serving(receiver) as url, alerting(url) as (alerts, told):
+        alerts.told(ALERT)
+        await told.until_over()
+    assert told.results == [*["retried"] * len(failures), "sent"]
+    ids = {headers["x-spillway-delivery"] for headers, _ in receiver.seen}
+    assert ids == {message(ALERT).id}
+    assert len(receiver.seen) == len(failures) + 1
+    assert "x-spillway-signature" not in receiver.seen[0][0]
+
+
+async def test_a_receiver_that_is_away_gets_it_when_it_is_back() -> None:
+    receiver = Receiver()
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused, and nobody takes the port
+        patient = replace(QUICK, attempts=1000)
+        async with alerting("http://127.0.0.1:{1}".format(*place.getsockname()), rules=patient) as (alerts, told):
             alerts.told(ALERT)
-            await told.until_over()
-        assert told.results == [*["retried"] * len(failures), "sent"]
-        ids = {headers["x-spillway-delivery"] for headers, _ in receiver.seen}
-        assert ids == {message(ALERT).id}
-        assert len(receiver.seen) == len(failures) + 1
-        assert "x-spillway-signature" not in receiver.seen[0][0]
-
-    run(main)
-
-
-def test_a_receiver_that_is_away_gets_it_when_it_is_back() -> None:
-    async def main() -> None:
-        receiver = Receiver()
-        with socket.socket() as place:
-            place.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused, and nobody takes the port
-            patient = replace(QUICK, attempts=1000)
-            async with alerting("http://127.0.0.1:{1}".format(*place.getsockname()), rules=patient) as (alerts, told):
-                alerts.told(ALERT)
-                async with asyncio.timeout(10):
-                    while "retried" not in told.results:
-                        await asyncio.sleep(0.001)
-                place.listen()
-                place.setblocking(False)
-                loop = asyncio.get_running_loop()
-                connection, _ = await loop.sock_accept(place)
-                with connection:
-                    data = b""
-                    while b"budget_alert" not in data:
-                        data += await loop.sock_recv(connection, 65536)
-                    await loop.sock_sendall(connection, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                    await told.until_over()
-        assert told.results[-1] == "sent"
-        assert receiver.seen == []
-
-    run(main)
+            async with asyncio.timeout(10):
+                while "retried" not in told.results:
+                    await asyncio.sleep(0.001)
+            place.listen()
+            place.setblocking(False)
+            loop = asyncio.get_running_loop()
+            connection, _ = await loop.sock_accept(place)
+            with connection:
+                data = b""
+                while b"budget_alert" not in data:
+                    data += await loop.sock_recv(connection, 65536)
+                await loop.sock_sendall(connection, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                await told.until_over()
+    assert told.results[-1] == "sent"
+    assert receiver.seen == []
 
 
 def test_it_gives_up_after_the_attempts_and_says_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
@@ -168,7 +160,7 @@ def test_it_gives_up_after_the_attempts_and_says_what_is_lost(caplog: pytest.Log
         assert told.results == [*["retried"] * 3, "lost"] * 2
         assert len(receiver.seen) == 8
 
-    run(main)
+    run_test(main)
     assert "alert not delivered (127.0.0.1: HTTP 500, after 4 attempts): budget all per day reached 80%" in caplog.text
     assert "T0P-SECRET" not in caplog.text
 
@@ -183,7 +175,7 @@ def test_a_refusal_for_good_is_not_repeated(status: int, caplog: pytest.LogCaptu
         assert told.results == ["lost"]
         assert len(receiver.seen) == 1
 
-    run(main)
+    run_test(main)
     assert f"HTTP {status}: mend alerts.webhook_url" in caplog.text
 
 
@@ -200,7 +192,7 @@ def test_each_threshold_is_told_once_per_period(caplog: pytest.LogCaptureFixture
         assert len({headers["x-spillway-delivery"] for headers, _ in receiver.seen}) == 4
 
     with caplog.at_level(logging.WARNING):
-        run(main)
+        run_test(main)
     assert caplog.text.count("reached 80%") == 3
     assert "reached 100%: 41.000000 of 50.000000 USD spent or held. Paid calls that don't fit" in caplog.text
 
@@ -215,7 +207,7 @@ def test_a_full_queue_loses_the_newest_and_never_waits(caplog: pytest.LogCapture
         assert len(told.alerts) == 6
         await alerts.close(0)
 
-    run(main)
+    run_test(main)
     assert "alert not delivered (4 messages wait already): budget key:k4" in caplog.text
 
 
@@ -232,27 +224,24 @@ def test_stopping_is_bounded_and_what_is_left_is_logged(caplog: pytest.LogCaptur
                         await asyncio.sleep(0.001)
             assert told.results == ["lost", "lost"]
 
-    run(main)
+    run_test(main)
     assert caplog.text.count("the router stopped") == 2
 
 
-def test_a_reload_can_take_the_receiver_away() -> None:
-    async def main() -> None:
-        told = Told()
-        receiver = Receiver([500] * 9)
-        async with serving(receiver) as url:
-            alerts = Alerts(told.hooks, Webhook(url), QUICK)
-            alerts.told(ALERT)
-            alerts.configure(None)
-            alerts.start()
-            await told.until_over()
-            alerts.told(replace(ALERT, at=Decimal(1)))
-            await alerts.close(10)
-        assert told.results == ["lost"]
-        assert receiver.seen == []
-        assert len(told.alerts) == 2
-
-    run(main)
+async def test_a_reload_can_take_the_receiver_away() -> None:
+    told = Told()
+    receiver = Receiver([500] * 9)
+    async with serving(receiver) as url:
+        alerts = Alerts(told.hooks, Webhook(url), QUICK)
+        alerts.told(ALERT)
+        alerts.configure(None)
+        alerts.start()
+        await told.until_over()
+        alerts.told(replace(ALERT, at=Decimal(1)))
+        await alerts.close(10)
+    assert told.results == ["lost"]
+    assert receiver.seen == []
+    assert len(told.alerts) == 2
 
 
 def test_waits_double_up_to_a_bound_and_are_jittered() -> None:
@@ -271,7 +260,7 @@ def test_neither_address_nor_secret_is_shown() -> None:
     assert sentence(replace(ALERT, at=Decimal("0.555"))).startswith("budget all per day reached 55.5%")
 
 
-def test_the_router_tells_a_budget_that_runs_low_without_holding_up_requests() -> None:
+async def test_the_router_tells_a_budget_that_runs_low_without_holding_up_requests() -> None:
     """From a request to the receiver: bytes, tariff, budget, alert, webhook, metric. The receiver takes its time."""
     answer = Answer.json(
         {
@@ -279,69 +268,55 @@ def test_the_router_tells_a_budget_that_runs_low_without_holding_up_requests() -
             "usage": {"prompt_tokens": 300_000, "completion_tokens": 100_000},
         }
     )
-
-    async def main() -> None:
-        gate = asyncio.Event()
-        receiver = Receiver(gate=gate)
-        async with serving(receiver) as hook, FaultUpstream(BROKEN) as engine, FaultUpstream(answer) as strong:
-            more = (
-                'budgets: [{scope: all, period: month, limit_usd: "1", alert_at: [0.5, 1.0]}]\n'
-                f'alerts: {{webhook_url: "{hook}/hook", secret: "12345678"}}\n'
-            )
-            async with routing(settings(local(engine), cloud(strong), more=more)) as router:
-                reply = await router.chat({"max_tokens": 100_000})
-                assert (reply.status_code, reply.headers["x-spillway-cost-usd"]) == (200, "0.500000")
-                await router.until(lambda: len(receiver.seen) == 1)
-                again = await router.chat({"max_tokens": 1})  # while the receiver has not answered
-                assert again.status_code == 200
-                metrics = (await router.client.get("/metrics")).text
-                assert 'spillway_budget_alerts_total{at="0.5",period="month",scope="all"} 1.0' in metrics
-                gate.set()
-        assert [json.loads(body)["at"] for _, body in receiver.seen] == ["0.5", "1.0"]  # at stop, what waits is sent
-
-    run(main)
+    gate = asyncio.Event()
+    receiver = Receiver(gate=gate)
+    async with serving(receiver) as hook, FaultUpstream(BROKEN) as engine, FaultUpstream(answer) as strong:
+        more = (
+            'budgets: [{scope: all, period: month, limit_usd: "1", alert_at: [0.5, 1.0]}]\n'
+            f'alerts: {{webhook_url: "{hook}/hook", secret: "12345678"}}\n'
+        )
+        async with routing(settings(local(engine), cloud(strong), more=more)) as router:
+            reply = await router.chat({"max_tokens": 100_000})
+            assert (reply.status_code, reply.headers["x-spillway-cost-usd"]) == (200, "0.500000")
+            await router.until(lambda: len(receiver.seen) == 1)
+            again = await router.chat({"max_tokens": 1})  # while the receiver has not answered
+            assert again.status_code == 200
+            metrics = (await router.client.get("/metrics")).text
+            assert 'spillway_budget_alerts_total{at="0.5",period="month",scope="all"} 1.0' in metrics
+            gate.set()
+    assert [json.loads(body)["at"] for _, body in receiver.seen] == ["0.5", "1.0"]  # at stop, what waits is sent
 
 
-def test_a_revoked_certificate_is_posted(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        receiver = Receiver()
-        async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, told):
-            alerts.certificate_revoked("chat", 7, 40)
-        assert told.results == ["sent"]
-        [(_, body)] = receiver.seen
-        said = json.loads(body)
-        assert (said["type"], said["kind"], said["wrong"], said["audits"]) == ("certificate_revoked", "chat", 7, 40)
-        assert "Spillway: 7 of the last 40 audited local answers (chat) were wrong" in said["text"]
-        assert said["text"].removeprefix("Spillway: ") in caplog.text
-
-    run(main)
+async def test_a_revoked_certificate_is_posted(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver()
+    async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, told):
+        alerts.certificate_revoked("chat", 7, 40)
+    assert told.results == ["sent"]
+    [(_, body)] = receiver.seen
+    said = json.loads(body)
+    assert (said["type"], said["kind"], said["wrong"], said["audits"]) == ("certificate_revoked", "chat", 7, 40)
+    assert "Spillway: 7 of the last 40 audited local answers (chat) were wrong" in said["text"]
+    assert said["text"].removeprefix("Spillway: ") in caplog.text
 
 
-def test_a_calibration_that_is_not_used_is_posted_until_it_is_mended() -> None:
-    async def main() -> None:
-        receiver = Receiver()
-        async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, _):
-            for names in ("a", "ab", "", "a"):
-                alerts.calibration_unused([f"is not used for {name}" for name in names])
-        texts = [json.loads(body)["text"] for _, body in receiver.seen]
-        assert texts == [f"Spillway: confidence.calibration is not used for {name}." for name in "aba"]
-
-    run(main)
+async def test_a_calibration_that_is_not_used_is_posted_until_it_is_mended() -> None:
+    receiver = Receiver()
+    async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, _):
+        for names in ("a", "ab", "", "a"):
+            alerts.calibration_unused([f"is not used for {name}" for name in names])
+    texts = [json.loads(body)["text"] for _, body in receiver.seen]
+    assert texts == [f"Spillway: confidence.calibration is not used for {name}." for name in "aba"]
 
 
-def test_a_router_posts_that_its_calibration_was_made_for_something_else(tmp_path: Path) -> None:
+async def test_a_router_posts_that_its_calibration_was_made_for_something_else(tmp_path: Path) -> None:
     made = Path(demo_model.__file__).with_name("calibration.json")
-
-    async def main() -> None:
-        receiver = Receiver()
-        async with serving(receiver) as hook, FaultUpstream() as engine:
-            more = f"confidence: {{calibration: '{made}'}}\nalerts: {{webhook_url: '{hook}'}}\n"
-            async with routing(settings(local(engine), more=more), tmp_path) as router:
-                await router.until(lambda: len(receiver.seen) == 1)
-                assert await router.runtime.reload() == []
-        [(_, body)] = receiver.seen  # at stop, what waits is sent
-        said = json.loads(body)
-        assert said["type"] == "calibration_unused"
-        assert "was made for the model" in said["text"]
-
-    run(main)
+    receiver = Receiver()
+    async with serving(receiver) as hook, FaultUpstream() as engine:
+        more = f"confidence: {{calibration: '{made}'}}\nalerts: {{webhook_url: '{hook}'}}\n"
+        async with routing(settings(local(engine), more=more), tmp_path) as router:
+            await router.until(lambda: len(receiver.seen) == 1)
+            assert await router.runtime.reload() == []
+    [(_, body)] = receiver.seen  # at stop, what waits is sent
+    said = json.loads(body)
+    assert said["type"] == "calibration_unused"
+    assert "was made for the model" in said["text"]

@@ -95,92 +95,72 @@ def test_a_dead_engine_is_out_after_two_looks_that_take_less_than_two_seconds() 
     assert 2 * ProbeSettings().interval_s < 2.0
 
 
-def test_a_stalled_engine_is_hung_though_its_health_path_says_ok_and_a_step_brings_it_back() -> None:
-    async def main() -> None:
-        async with serving(health=reply(), metrics=reply(page(2, 50))) as server, probing(server) as verdicts:
-            await verdicts.becomes("up")
-            verdict, _ = await verdicts.becomes("hung")
-            assert verdict.reasons[0].startswith("stalled: 2 requests unfinished, no step for ")
-            server.replies["/metrics"] = reply(page(2, 51))
-            await verdicts.becomes("up")
-
-    asyncio.run(main())
+async def test_a_stalled_engine_is_hung_though_its_health_path_says_ok_and_a_step_brings_it_back() -> None:
+    async with serving(health=reply(), metrics=reply(page(2, 50))) as server, probing(server) as verdicts:
+        await verdicts.becomes("up")
+        verdict, _ = await verdicts.becomes("hung")
+        assert verdict.reasons[0].startswith("stalled: 2 requests unfinished, no step for ")
+        server.replies["/metrics"] = reply(page(2, 51))
+        await verdicts.becomes("up")
 
 
-def test_a_token_asked_in_doubt_keeps_a_living_engine_in() -> None:
+async def test_a_token_asked_in_doubt_keeps_a_living_engine_in() -> None:
     """Its gauges are stale: they say that a request runs which was cancelled. The token makes it step."""
+    async with serving(health=reply(), metrics=reply(page(1, 0))) as server:
 
-    async def main() -> None:
-        async with serving(health=reply(), metrics=reply(page(1, 0))) as server:
+        def tokens() -> int:
+            return server.asked.count("/v1/completions")
 
-            def tokens() -> int:
-                return server.asked.count("/v1/completions")
+        async def answer_token(writer: asyncio.StreamWriter) -> None:
+            server.replies["/metrics"] = reply(page(1, tokens()))
+            await reply("{}")(writer)
 
-            async def answer_token(writer: asyncio.StreamWriter) -> None:
-                server.replies["/metrics"] = reply(page(1, tokens()))
-                await reply("{}")(writer)
-
-            server.replies["/v1/completions"] = answer_token
-            async with probing(server, model="m") as verdicts:
-                await verdicts.until(lambda _: tokens() >= 5)
-                assert {verdict.condition for verdict, _ in verdicts.seen} == {"up"}
-
-    asyncio.run(main())
+        server.replies["/v1/completions"] = answer_token
+        async with probing(server, model="m") as verdicts:
+            await verdicts.until(lambda _: tokens() >= 5)
+            assert {verdict.condition for verdict, _ in verdicts.seen} == {"up"}
 
 
-def test_a_hung_engine_is_asked_for_one_token_at_a_time() -> None:
-    async def main() -> None:
-        async with serving(health=reply(), metrics=reply(page(0, 9))) as server:
-            server.replies["/v1/completions"] = never
-            async with probing(server, model="m", awaiting=lambda: 3) as verdicts:
-                verdict, _ = await verdicts.becomes("hung")
-                assert verdict.reasons[0].startswith("stalled: 3 sent and none began, no step for ")
-                await verdicts.until(lambda _: server.asked.count("/v1/completions") >= 2)
-                # A health look, a scrape and one proof: never two proofs.
-                assert server.open_most <= 3
-
-    asyncio.run(main())
+async def test_a_hung_engine_is_asked_for_one_token_at_a_time() -> None:
+    async with serving(health=reply(), metrics=reply(page(0, 9))) as server:
+        server.replies["/v1/completions"] = never
+        async with probing(server, model="m", awaiting=lambda: 3) as verdicts:
+            verdict, _ = await verdicts.becomes("hung")
+            assert verdict.reasons[0].startswith("stalled: 3 sent and none began, no step for ")
+            await verdicts.until(lambda _: server.asked.count("/v1/completions") >= 2)
+            # A health look, a scrape and one proof: never two proofs.
+            assert server.open_most <= 3
 
 
 @pytest.mark.parametrize("path", ["health", "metrics"])
-def test_a_silent_front_end(path: str) -> None:
+async def test_a_silent_front_end(path: str) -> None:
     """Health that never answers is a hang; a metrics page that never answers is none."""
-
-    async def main() -> None:
-        async with serving(health=reply(), metrics=reply(page(0, 0))) as server, probing(server) as verdicts:
+    async with serving(health=reply(), metrics=reply(page(0, 0))) as server, probing(server) as verdicts:
+        await verdicts.becomes("up")
+        server.replies["/" + path] = never
+        if path == "health":
+            verdict, _ = await verdicts.becomes("hung")
+            assert "no answer" in verdict.reasons[0]
+            server.replies["/health"] = reply()
             await verdicts.becomes("up")
-            server.replies["/" + path] = never
-            if path == "health":
-                verdict, _ = await verdicts.becomes("hung")
-                assert "no answer" in verdict.reasons[0]
-                server.replies["/health"] = reply()
-                await verdicts.becomes("up")
-            else:
-                count = len(verdicts.seen)
-                await verdicts.until(lambda _: len(verdicts.seen) > count + 50)
-                assert {verdict.condition for verdict, _ in verdicts.seen} == {"up"}
-
-    asyncio.run(main())
+        else:
+            count = len(verdicts.seen)
+            await verdicts.until(lambda _: len(verdicts.seen) > count + 50)
+            assert {verdict.condition for verdict, _ in verdicts.seen} == {"up"}
 
 
 @pytest.mark.parametrize(("status", "condition"), [(200, "up"), (404, "up"), (401, "up"), (503, "starting")])
-def test_what_the_health_path_answers(status: int, condition: str) -> None:
-    async def main() -> None:
-        async with serving(health=reply("x", status), metrics=reply(page(0, 0))) as server, probing(server) as verdicts:
-            await verdicts.becomes(condition)
-
-    asyncio.run(main())
+async def test_what_the_health_path_answers(status: int, condition: str) -> None:
+    async with serving(health=reply("x", status), metrics=reply(page(0, 0))) as server, probing(server) as verdicts:
+        await verdicts.becomes(condition)
 
 
-def test_an_engine_without_metrics_is_asked_for_its_models() -> None:
-    async def main() -> None:
-        async with serving() as server:
-            server.replies["/v1/models"] = reply("{}" * 100_000, length=False)
-            async with probing(server, WITHOUT_METRICS, awaiting=lambda: 1) as verdicts:
-                await verdicts.becomes("up")
-                await verdicts.until(lambda _: len(verdicts.seen) > 40)
-                # A busy machine may answer late; a wait for a first token must prove nothing.
-                assert not [v for v, _ in verdicts.seen if any("stalled" in reason for reason in v.reasons)]
-                assert set(server.asked) == {"/v1/models"}
-
-    asyncio.run(main())
+async def test_an_engine_without_metrics_is_asked_for_its_models() -> None:
+    async with serving() as server:
+        server.replies["/v1/models"] = reply("{}" * 100_000, length=False)
+        async with probing(server, WITHOUT_METRICS, awaiting=lambda: 1) as verdicts:
+            await verdicts.becomes("up")
+            await verdicts.until(lambda _: len(verdicts.seen) > 40)
+            # A busy machine may answer late; a wait for a first token must prove nothing.
+            assert not [v for v, _ in verdicts.seen if any("stalled" in reason for reason in v.reasons)]
+            assert set(server.asked) == {"/v1/models"}

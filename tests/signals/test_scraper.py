@@ -51,19 +51,16 @@ async def scraping(
                 await task
 
 
-def test_reads_again_and_again_without_overlap() -> None:
-    async def main() -> None:
-        async with scraping(reply(PAGE)) as (server, readings):
-            got = [await readings.next() for _ in range(5)]
-            assert server.open_most == 1
-        for sample, reason, _ in got:
-            assert sample is not None
-            assert sample.load == EngineLoad(waiting=0, running=8, kv_usage=0.004397215097105112)
-            assert reason == ""
-        times = [now for _, _, now in got]
-        assert times == sorted(times)
-
-    asyncio.run(main())
+async def test_reads_again_and_again_without_overlap() -> None:
+    async with scraping(reply(PAGE)) as (server, readings):
+        got = [await readings.next() for _ in range(5)]
+        assert server.open_most == 1
+    for sample, reason, _ in got:
+        assert sample is not None
+        assert sample.load == EngineLoad(waiting=0, running=8, kv_usage=0.004397215097105112)
+        assert reason == ""
+    times = [now for _, _, now in got]
+    assert times == sorted(times)
 
 
 @pytest.mark.parametrize(
@@ -75,26 +72,19 @@ def test_reads_again_and_again_without_overlap() -> None:
         (endless, "metrics page is larger than 1000000 bytes"),
     ],
 )
-def test_a_page_that_cannot_be_had_is_a_reading_with_its_reason(answer: Reply, reason: str) -> None:
+async def test_a_page_that_cannot_be_had_is_a_reading_with_its_reason(answer: Reply, reason: str) -> None:
     settings = ScrapeSettings(timeout_s=5.0 if answer is endless else 0.2, max_bytes=1_000_000)
-
-    async def main() -> None:
-        async with scraping(answer, settings) as (_, readings):
-            sample, why, _ = await readings.next()
-            assert (sample, why) == (None, reason)
-
-    asyncio.run(main())
+    async with scraping(answer, settings) as (_, readings):
+        sample, why, _ = await readings.next()
+        assert (sample, why) == (None, reason)
 
 
-def test_a_broken_page_says_what_is_missing() -> None:
-    async def main() -> None:
-        async with scraping(reply(b"\xff\xfe\x00 garbage")) as (_, readings):
-            sample, why, _ = await readings.next()
-            assert sample is not None
-            assert (sample.load, why) == (None, "")
-            assert "vllm:num_requests_running" in sample.missing
-
-    asyncio.run(main())
+async def test_a_broken_page_says_what_is_missing() -> None:
+    async with scraping(reply(b"\xff\xfe\x00 garbage")) as (_, readings):
+        sample, why, _ = await readings.next()
+        assert sample is not None
+        assert (sample.load, why) == (None, "")
+        assert "vllm:num_requests_running" in sample.missing
 
 
 def test_pauses_double_to_their_bound() -> None:
@@ -103,38 +93,29 @@ def test_pauses_double_to_their_bound() -> None:
     assert pause_s(9, ScrapeSettings(interval_s=10.0, max_backoff_s=5.0)) == 10.0
 
 
-def test_goes_on_after_failures() -> None:
-    async def main() -> None:
-        async with scraping(reply("", 500)) as (server, readings):
-            assert [(await readings.next())[0] for _ in range(4)] == [None] * 4
-            server.replies["/metrics"] = reply(PAGE)
-            while (await readings.next())[0] is None:
-                pass
-
-    asyncio.run(main())
+async def test_goes_on_after_failures() -> None:
+    async with scraping(reply("", 500)) as (server, readings):
+        assert [(await readings.next())[0] for _ in range(4)] == [None] * 4
+        server.replies["/metrics"] = reply(PAGE)
+        while (await readings.next())[0] is None:
+            pass
 
 
-def test_a_dead_engine_is_a_reading_too() -> None:
-    async def main() -> None:
-        async with scraping(reply(PAGE)) as (server, readings):
-            assert (await readings.next())[0] is not None
-            server.close()
-            while (reading := await readings.next())[0] is not None:
-                pass
-            assert reading[1].startswith("metrics page could not be read: ")
-
-    asyncio.run(main())
+async def test_a_dead_engine_is_a_reading_too() -> None:
+    async with scraping(reply(PAGE)) as (server, readings):
+        assert (await readings.next())[0] is not None
+        server.close()
+        while (reading := await readings.next())[0] is not None:
+            pass
+        assert reading[1].startswith("metrics page could not be read: ")
 
 
-def test_an_engine_without_metrics_is_not_asked() -> None:
-    async def main() -> None:
-        readings = Readings()
-        async with serving() as server, httpx.AsyncClient() as client:
-            await Scraper(client, server.url, WITHOUT_METRICS, readings.take).run()
-            assert (await readings.next())[:2] == (None, "this engine has no metrics page")
-            assert server.asked == []
-
-    asyncio.run(main())
+async def test_an_engine_without_metrics_is_not_asked() -> None:
+    readings = Readings()
+    async with serving() as server, httpx.AsyncClient() as client:
+        await Scraper(client, server.url, WITHOUT_METRICS, readings.take).run()
+        assert (await readings.next())[:2] == (None, "this engine has no metrics page")
+        assert server.asked == []
 
 
 @pytest.mark.parametrize("url", ["http://h:1/v1", "http://h:1/v1/", "http://h:1", "http://h:1/"])

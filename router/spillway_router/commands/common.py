@@ -44,7 +44,7 @@ def version() -> str:
 
 def open_ledger(loaded: Loaded) -> Ledger:
     """The ledger of the configuration; an error ends the command."""
-    from spillway_router.ledger.interface import LedgerError
+    from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.store import open as url
 
     try:
@@ -56,7 +56,7 @@ def open_ledger(loaded: Loaded) -> Ledger:
 @contextmanager
 def opened(loaded: Loaded) -> Iterator[Ledger]:
     """The ledger of the configuration while the block runs; an error of it ends the command."""
-    from spillway_router.ledger.interface import LedgerError
+    from spillway_router.ledger.errors import LedgerError
 
     ledger = open_ledger(loaded)
     try:

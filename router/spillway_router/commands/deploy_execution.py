@@ -100,7 +100,7 @@ class Hands:
 def begin_rental(loaded: Loaded, known: Deployments, made: Deployment) -> None:
     """From now on it is billed. It runs already, so a ledger that fails is told and ends nothing."""
     from spillway_router.core.money.tariff import NANO
-    from spillway_router.ledger.interface import LedgerError
+    from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.rentals.keeper import RentalTerms
 
     kind = cast('Literal["reserved", "interruptible"]', made.kind)

@@ -11,7 +11,7 @@ import typer
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, when
 
 if TYPE_CHECKING:
-    from spillway_router.ledger.interface import KeyPrivacy, Role
+    from spillway_router.ledger.records import KeyPrivacy, Role
 
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 
@@ -27,7 +27,7 @@ def create_key(
     as_json: JsonOption = False,
 ) -> None:
     """Create a key; the secret is shown once."""
-    from spillway_router.ledger.interface import LedgerError
+    from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 
     privacy: KeyPrivacy = "local-only" if private else "any"
@@ -52,7 +52,7 @@ def accept_key(
     role: Annotated[str, typer.Option(help="inference, viewer or admin.")] = "admin",
 ) -> None:
     """Take in a key of which only the hash is known here. Again is no error."""
-    from spillway_router.ledger.interface import LedgerError
+    from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.tables.keys import KeySpec, KeyStore, accepted
 
     key_id, _, digest = entry.partition(":")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from spillway_router.config.load import Loaded
-    from spillway_router.ledger.interface import Ledger, RentalRecord
+    from spillway_router.ledger.interface import Ledger
+    from spillway_router.ledger.records import RentalRecord
     from spillway_router.ledger.rentals.keeper import RentalTerms
 
 rentals_app = typer.Typer(no_args_is_help=True, help="GPU rentals: start, stop, list.")
@@ -109,7 +110,7 @@ def _terms(loaded: Loaded, gpu: str, count: int | None, price: str, kind: str) -
 
 def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> RentalRecord:
     """Put the start of a rental on the books, and end those that routers opened by themselves."""
-    from spillway_router.ledger.interface import RentalRecord
+    from spillway_router.ledger.records import RentalRecord
     from spillway_router.ledger.rentals.books import written
     from spillway_router.ledger.rentals.closed_days import is_closed
     from spillway_router.ledger.rentals.keeper import ROUTER, supersede

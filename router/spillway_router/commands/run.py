@@ -27,7 +27,7 @@ from spillway_server.refusal import Refusal as ServerRefusal
 def _run(loaded: Loaded, beside: tuple[Any, ...] = ()) -> None:
     import uvloop
 
-    from spillway_router.ledger.interface import LedgerError
+    from spillway_router.ledger.errors import LedgerError
     from spillway_router.runtime.serve import route as run_router
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)

@@ -18,6 +18,7 @@ from spillway_router.core.routing.backlog import EngineRates, Slo
 from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.http_client.pool import Pool, PoolLimits
+from spillway_router.http_client.types import Target
 from spillway_router.prices import book as prices
 from spillway_router.prices.rows import ModelRecord
 from spillway_router.prices.status import Standing, standing
@@ -27,7 +28,7 @@ from spillway_router.providers.catalogue import (
     provider_for,
     target,
 )
-from spillway_router.providers.interface import CatalogueEntry, ProviderError, Target
+from spillway_router.providers.interface import CatalogueEntry, ProviderError
 from spillway_router.proxy.client.replies import naming_lines
 from spillway_router.proxy.exchange.active_config import Channel, Limits, Scoring
 

@@ -20,7 +20,7 @@ from spillway_router.core.confidence.validators import fits
 from spillway_router.documents.drafts import agreement
 from spillway_router.documents.extract import Extraction, Order
 from spillway_router.documents.highlight import Place, places, pointers, segments
-from spillway_router.ledger.interface import LedgerError
+from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.reviews import (
     OpenReviews,
     ReviewDecision,

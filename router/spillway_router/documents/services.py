@@ -13,7 +13,7 @@ from spillway_router.documents.extract import CascadeRules
 from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.schemas import Schema
-from spillway_router.ledger.interface import LedgerError
+from spillway_router.ledger.errors import LedgerError
 from spillway_router.proxy.client.document_step import DocumentExchange
 
 _T = TypeVar("_T")

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.frozen import dataclass
 from spillway_router.http_client.connection import BrokenError, ConnectError, Connection, PoolFullError, UnansweredError
-from spillway_router.providers.interface import Reply, Target
+from spillway_router.http_client.types import Reply, Target
 
 
 @dataclass(frozen=True, slots=True)

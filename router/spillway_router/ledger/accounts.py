@@ -23,17 +23,11 @@ from spillway_router.core.money.budget import AlertKey, BudgetAlert, BudgetLine,
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.errors import EntryConflictError, LedgerError, LedgerFullError, LedgerUnavailableError
 from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Rows, Why
-from spillway_router.ledger.interface import (
-    Cap,
-    CapReached,
-    EntryConflictError,
-    Ledger,
-    LedgerError,
-    LedgerFullError,
-    LedgerUnavailableError,
-)
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import corrected, unknown_charge
+from spillway_router.ledger.records import Cap, CapReached
 from spillway_router.ledger.writer import LedgerWriter
 
 Durable = asyncio.Future[CapReached | None]

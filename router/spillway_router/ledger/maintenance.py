@@ -14,7 +14,8 @@ from spillway_router.aio.tasks import end
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import Ledger, LedgerError
+from spillway_router.ledger.errors import LedgerError
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import BEAT_S, close_orphans
 
 log = logging.getLogger("spillway")

@@ -10,7 +10,8 @@ the real cost.
 from __future__ import annotations
 
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import Ledger, Write
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import Write
 
 BEAT_S = 5.0
 """A router says this often that it lives."""

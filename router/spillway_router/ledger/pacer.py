@@ -34,7 +34,8 @@ from spillway_router.core.money.pacing import (
 from spillway_router.core.money.tariff import NANO, Usage, price
 from spillway_router.core.routing.model import Backend, Caller
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import Ledger, LedgerError
+from spillway_router.ledger.errors import LedgerError
+from spillway_router.ledger.interface import Ledger
 
 log = logging.getLogger("spillway.ledger")
 

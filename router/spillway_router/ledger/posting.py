@@ -22,16 +22,8 @@ from typing import NamedTuple
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.budget import Period, period_start
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import (
-    Balance,
-    BalanceKey,
-    Cap,
-    CapReached,
-    EntryConflictError,
-    EntryRejectedError,
-    Write,
-    WriteResult,
-)
+from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
+from spillway_router.ledger.records import Balance, BalanceKey, Cap, CapReached, Write, WriteResult
 
 HoldKey = tuple[str, int]
 """Request id and attempt number."""

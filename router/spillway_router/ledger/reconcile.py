@@ -18,7 +18,8 @@ from typing import Any, Literal
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import TariffError, nano_from_usd
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import Ledger, Write
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import Write
 
 Outcome = Literal["adjusted", "already", "not found", "not unknown", "adjusted otherwise"]
 _AT_ONCE = 256

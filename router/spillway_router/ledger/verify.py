@@ -21,11 +21,11 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from spillway_router.core.frozen import dataclass
+from spillway_router.ledger.calendar import DAY_MS, day_of
 from spillway_router.ledger.entries import ANSWERED, GENESIS, Entry, entry_of, link_of
-from spillway_router.ledger.interface import Balance, BalanceKey, Ledger, Linked
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.posting import HoldKey, balance_keys
-from spillway_router.ledger.rentals.books import DAY_MS
-from spillway_router.ledger.reports.days import day_of
+from spillway_router.ledger.records import Balance, BalanceKey, Linked
 
 _MOST_TRIES = 100
 MOST_FAULTS = 20

@@ -34,16 +34,9 @@ from threading import Thread
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import (
-    Cap,
-    CapReached,
-    Ledger,
-    LedgerClosedError,
-    LedgerError,
-    LedgerFullError,
-    LedgerUnavailableError,
-    Write,
-)
+from spillway_router.ledger.errors import LedgerClosedError, LedgerError, LedgerFullError, LedgerUnavailableError
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import Cap, CapReached, Write
 
 MAX_ROWS = 20_000
 SPARE_ROWS = 20_000

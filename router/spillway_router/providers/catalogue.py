@@ -18,9 +18,10 @@ import yaml
 
 from spillway_router.core.money.tariff import Tariff
 from spillway_router.core.routing.model import Capability, Endpoint
+from spillway_router.http_client.types import Target
 from spillway_router.prices import book
 from spillway_router.prices.rows import ModelRecord
-from spillway_router.providers.interface import AuthStyle, Billing, CatalogueEntry, Provider, ProviderError, Target
+from spillway_router.providers.interface import AuthStyle, Billing, CatalogueEntry, Provider, ProviderError
 from spillway_router.providers.openai_compatible import OpenAICompatible
 from spillway_router.providers.vllm import LocalEngine
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import Tariff, Usage
 from spillway_router.core.routing.model import Capability, Endpoint, Outcome
+from spillway_router.http_client.types import Reply
 
 Billing = Literal["stops", "continues", "unknown"]
 AuthStyle = Literal["bearer", "x-api-key", "none"]
@@ -60,32 +61,6 @@ class CatalogueEntry:
     """Statuses that blame the request here although they usually blame our credentials (403 for moderation)."""
     price_source: str = "config"
     """Where prices come from: `snapshot` (prices.json) or `config` (the user must give them)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a backend's calls go: parsed once at start. `headers` hold the credentials: never log them."""
-
-    scheme: str
-    host: str
-    port: int
-    prefix: str
-    """Path of the base URL without a trailing slash, e.g. `/v1`."""
-    headers: tuple[tuple[bytes, bytes], ...]
-    authority: bytes
-    uds: str = ""
-
-    def __repr__(self) -> str:
-        return f"Target({self.scheme}://{self.host}:{self.port}{self.prefix})"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole non-stream answer of a provider."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class Judge(Protocol):

@@ -11,7 +11,8 @@ import orjson
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Endpoint, Outcome, OutcomeKind
 from spillway_router.core.routing.rate_limits import wait_s
-from spillway_router.providers.interface import PATHS, CatalogueEntry, Judge, Reply
+from spillway_router.http_client.types import Reply
+from spillway_router.providers.interface import PATHS, CatalogueEntry, Judge
 from spillway_router.providers.streams import (
     BAD_FINISH,
     ChatJudge,

@@ -16,7 +16,8 @@ from spillway_router.config.settings import Settings
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.gpu_sheets import coefficients_of, sheet_of
 from spillway_router.core.money.tariff import NANO, Tariff
-from spillway_router.ledger.interface import Ledger, LedgerError
+from spillway_router.ledger.errors import LedgerError
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.keeper import RentalKeeper, RentalTerms
 from spillway_router.ledger.reports.build import Terms, build_report
 from spillway_router.ledger.reports.days import Asked, read_by, read_range

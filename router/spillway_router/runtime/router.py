@@ -30,6 +30,7 @@ from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
 from spillway_router.documents.services import Desk as DocumentDesk
 from spillway_router.http_client.pool import Pool
+from spillway_router.http_client.types import Target
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.interface import Ledger
@@ -41,7 +42,7 @@ from spillway_router.ledger.writer import LedgerWriter, WriterHealth
 from spillway_router.metrics.confidence import AuditGauge, GateGauge, Quality, ReviewGauge
 from spillway_router.metrics.registry import BudgetGauge, Metrics, log_request
 from spillway_router.providers.catalogue import load_catalogue
-from spillway_router.providers.interface import CatalogueEntry, Target
+from spillway_router.providers.interface import CatalogueEntry
 from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.audits.thresholds import KINDS, Kind
 from spillway_router.proxy.control.api import ControlHooks, build_control
@@ -51,8 +52,9 @@ from spillway_router.proxy.entry.app import App, build
 from spillway_router.proxy.entry.frontend import fronts
 from spillway_router.proxy.exchange.active_config import Live
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
-from spillway_router.proxy.exchange.services import Records, Services
+from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import Memory, Retained
+from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
 from spillway_router.runtime.alerts import AlertHooks, Alerts, Webhook

@@ -11,13 +11,13 @@ from typing import Any, get_args, get_type_hints
 
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
-from spillway_router.ledger.interface import (
+from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
+from spillway_router.ledger.records import (
     Balance,
     BalanceKey,
-    EntryConflictError,
-    EntryRejectedError,
     KeyRecord,
-    Ledger,
     Linked,
     RentalRecord,
     Rented,
@@ -25,7 +25,6 @@ from spillway_router.ledger.interface import (
     Write,
     WriteResult,
 )
-from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
 from spillway_router.ledger.tables.feedback import MemoryFeedback
 from spillway_router.ledger.tables.labels import MemoryLabels
 from spillway_router.ledger.tables.reviews import MemoryReviews

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.ledger.interface import RentalRecord
-from spillway_router.ledger.rentals.books import DAY_MS, SPAN_MS, RentalBooks, Written, accrued, cost_nano, due, written
+from spillway_router.ledger.calendar import DAY_MS
+from spillway_router.ledger.records import RentalRecord
+from spillway_router.ledger.rentals.books import SPAN_MS, RentalBooks, Written, accrued, cost_nano, due, written
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = 20_000 * DAY_MS

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spillway_router.ledger.interface import RentalRecord
-from spillway_router.ledger.rentals.books import DAY_MS
+from spillway_router.ledger.calendar import DAY_MS
+from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.rentals.fixed_cost import rent
 from spillway_router.ledger.rentals.keeper import RentalKeeper, RentalTerms, supersede
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger

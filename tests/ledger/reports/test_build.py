@@ -20,7 +20,7 @@ from rich.console import Console
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import NANO, Tariff, Usage, price
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import RentalRecord
+from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.build import CLOUD_ROWS, Terms, build_report
 from spillway_router.ledger.reports.days import one_day
 from spillway_router.ledger.reports.json_values import report_json

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.ledger.contract import D0, DAY, T0, entry
 
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import RentalRecord
 from spillway_router.ledger.orphans import unknown_charge
 from spillway_router.ledger.reconcile import Bill, BillError, read_bills, reconcile
+from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.export import FOCUS_COLUMNS, export_focus, export_jsonl
 from spillway_router.testing import MemoryLedger
 

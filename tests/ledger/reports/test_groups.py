@@ -16,21 +16,13 @@ from tests.ledger.books import Bill, keep
 
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff, nano_from_usd, usd
+from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.closed_days import idle_id, is_closed
 from spillway_router.ledger.reports.build import Terms, build_report
 from spillway_router.ledger.reports.csv_file import COLUMNS, report_csv
-from spillway_router.ledger.reports.days import (
-    GROUP_KEYS,
-    Asked,
-    GroupKey,
-    RangeError,
-    one_day,
-    read_by,
-    read_range,
-    start_of,
-)
+from spillway_router.ledger.reports.days import GROUP_KEYS, Asked, GroupKey, RangeError, one_day, read_by, read_range
 from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_values import report_values
 from spillway_router.ledger.reports.model import Report

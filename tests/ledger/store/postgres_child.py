@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import Cap, Write
+from spillway_router.ledger.records import Cap, Write
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 
 T0 = 1_790_000_000_000

@@ -17,15 +17,9 @@ from tests.ledger.contract import D0, H0, T0, LedgerContract, assert_chain_holds
 from tests.ledger.kill9 import kill9_trials
 from tests.ledger.postgres_server import PostgresServer
 
-from spillway_router.ledger.interface import (
-    Balance,
-    Cap,
-    CapReached,
-    Ledger,
-    LedgerConfigError,
-    LedgerUnavailableError,
-    Write,
-)
+from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import Balance, Cap, CapReached, Write
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.store.postgres import migrations as migrations_postgres

@@ -15,7 +15,8 @@ from tests.ledger.contract import T0, LedgerContract, entry
 from tests.ledger.kill9 import kill9_trials
 from tests.ledger.powercut import powercut_trials
 
-from spillway_router.ledger.interface import Ledger, LedgerConfigError, LedgerUnavailableError
+from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from tests.ledger.books import keep
 
-from spillway_router.ledger.reports.days import start_of
+from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.store.sqlite.file import connect
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.store.sqlite.scans import Scans

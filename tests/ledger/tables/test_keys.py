@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.ledger.interface import KeyRecord, LedgerUnavailableError
+from spillway_router.ledger.errors import LedgerUnavailableError
+from spillway_router.ledger.records import KeyRecord
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.tables.keys import KeyRing, KeySpec, KeySpecError, KeyStore, NewKey, mint
 

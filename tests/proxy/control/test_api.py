@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.proxy.harness import Router, cloud, error_of, local, pair, routing, run, settings
+from tests.proxy.harness import Router, cloud, error_of, local, pair, routing, settings
 from tests.proxy.streams import chat
 
-from spillway_router.ledger.interface import Role
+from spillway_router.ledger.records import Role
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer, FaultUpstream, ManualClock
 
@@ -34,163 +34,143 @@ async def get(router: Router, path: str, headers: dict[str, str] | None = None) 
     return await router.client.get(path, headers=headers)
 
 
-def test_models_are_aliases_and_pinned_names() -> None:
-    async def main() -> None:
-        async with pair(more="aliases: {auto: {chain: [local, cloud]}, cheap: {chain: [local]}}\n") as (_, _, router):
-            listed = (await get(router, "/v1/models")).json()
-            assert listed["object"] == "list"
-            assert [m["id"] for m in listed["data"]] == ["auto", "cheap", "local/m", "cloud/cloud-m"]
-            for model in listed["data"]:
-                assert (await get(router, f"/v1/models/{model['id']}")).json() == model
-            missing = await get(router, "/v1/models/gpt-99")
-            assert (missing.status_code, error_of(missing)["code"]) == (404, "model_not_found")
-
-    run(main)
+async def test_models_are_aliases_and_pinned_names() -> None:
+    async with pair(more="aliases: {auto: {chain: [local, cloud]}, cheap: {chain: [local]}}\n") as (_, _, router):
+        listed = (await get(router, "/v1/models")).json()
+        assert listed["object"] == "list"
+        assert [m["id"] for m in listed["data"]] == ["auto", "cheap", "local/m", "cloud/cloud-m"]
+        for model in listed["data"]:
+            assert (await get(router, f"/v1/models/{model['id']}")).json() == model
+        missing = await get(router, "/v1/models/gpt-99")
+        assert (missing.status_code, error_of(missing)["code"]) == (404, "model_not_found")
 
 
-def test_a_request_can_be_looked_up(tmp_path: Path) -> None:
-    async def main() -> None:
-        busy = Answer.json({"error": {"code": 503, "message": "full"}}, 503)
-        async with pair(busy, WHOLE, folder=tmp_path) as (_, _, router):
-            reply = await router.chat({"max_tokens": 5})
-            request_id = reply.headers["x-request-id"]
-            record = (await get(router, f"/v1/requests/{request_id}")).json()
-            assert record["id"] == request_id
-            assert (record["status"], record["backend"], record["decision"]) == (200, "cloud", "overflow")
-            assert record["cost_usd"] == reply.headers["x-spillway-cost-usd"] == "0.000005"
-            assert [(a["no"], a["backend"], a["outcome"], a["status"]) for a in record["attempts"]] == [
-                (1, "local", "overloaded", 503),
-                (2, "cloud", "ok", 200),
-            ]
-            assert record["attempts"][1]["usage"]["prompt_tokens"] == 3
-            assert record["facts"]["max_tokens"] == 5
-            assert record["route"]["policy"] == reply.headers["x-spillway-policy"]
-            assert "Which eye" not in str(record)  # no text of the request
+async def test_a_request_can_be_looked_up(tmp_path: Path) -> None:
+    busy = Answer.json({"error": {"code": 503, "message": "full"}}, 503)
+    async with pair(busy, WHOLE, folder=tmp_path) as (_, _, router):
+        reply = await router.chat({"max_tokens": 5})
+        request_id = reply.headers["x-request-id"]
+        record = (await get(router, f"/v1/requests/{request_id}")).json()
+        assert record["id"] == request_id
+        assert (record["status"], record["backend"], record["decision"]) == (200, "cloud", "overflow")
+        assert record["cost_usd"] == reply.headers["x-spillway-cost-usd"] == "0.000005"
+        assert [(a["no"], a["backend"], a["outcome"], a["status"]) for a in record["attempts"]] == [
+            (1, "local", "overloaded", 503),
+            (2, "cloud", "ok", 200),
+        ]
+        assert record["attempts"][1]["usage"]["prompt_tokens"] == 3
+        assert record["facts"]["max_tokens"] == 5
+        assert record["route"]["policy"] == reply.headers["x-spillway-policy"]
+        assert "Which eye" not in str(record)  # no text of the request
 
-        async with pair(folder=tmp_path) as (_, _, router):  # a restart forgets the record; the ledger does not
-            stored = (await get(router, f"/v1/requests/{request_id}")).json()
-            assert {e["kind"] for e in stored["entries"]} == {"charged", "reserved"}
-            missing = await get(router, "/v1/requests/req_none")
-            assert (missing.status_code, error_of(missing)["code"]) == (404, "request_not_found")
-
-    run(main)
+    async with pair(folder=tmp_path) as (_, _, router):  # a restart forgets the record; the ledger does not
+        stored = (await get(router, f"/v1/requests/{request_id}")).json()
+        assert {e["kind"] for e in stored["entries"]} == {"charged", "reserved"}
+        missing = await get(router, "/v1/requests/req_none")
+        assert (missing.status_code, error_of(missing)["code"]) == (404, "request_not_found")
 
 
-def test_a_dry_run_sends_nothing() -> None:
-    async def main() -> None:
-        async with pair(WHOLE, WHOLE) as (engine, other, router):
-            body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "max_tokens": 10}
-            plan = (await router.post(body, "/v1/route/explain")).json()
-            assert (plan["decision"], plan["refusal"]) == ("local", None)
-            assert [c["backend"] for c in plan["candidates"]] == ["local", "cloud"]
-            assert float(plan["candidates"][1]["cost_bound_usd"]) > 0
-            assert plan["candidates"][0]["cost_bound_usd"] == "0.000000"
+async def test_a_dry_run_sends_nothing() -> None:
+    async with pair(WHOLE, WHOLE) as (engine, other, router):
+        body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "max_tokens": 10}
+        plan = (await router.post(body, "/v1/route/explain")).json()
+        assert (plan["decision"], plan["refusal"]) == ("local", None)
+        assert [c["backend"] for c in plan["candidates"]] == ["local", "cloud"]
+        assert float(plan["candidates"][1]["cost_bound_usd"]) > 0
+        assert plan["candidates"][0]["cost_bound_usd"] == "0.000000"
 
-            private = await router.post(body, "/v1/route/explain", x_spillway_privacy="local-only")
-            assert [(r["backend"], r["reason"]) for r in private.json()["removed"]] == [("cloud", "privacy")]
-            unknown = await router.post({**body, "model": "gpt-99"}, "/v1/route/explain")
-            assert unknown.json()["refusal"]["code"] == "model_not_found"
-            bad = await router.post({"messages": []}, "/v1/route/explain")
-            assert (bad.status_code, error_of(bad)["param"]) == (400, "messages")
-            assert not engine.seen
-            assert not other.seen
-            assert list(router.ledger.entries_between(0, 2**62)) == []
-
-    run(main)
+        private = await router.post(body, "/v1/route/explain", x_spillway_privacy="local-only")
+        assert [(r["backend"], r["reason"]) for r in private.json()["removed"]] == [("cloud", "privacy")]
+        unknown = await router.post({**body, "model": "gpt-99"}, "/v1/route/explain")
+        assert unknown.json()["refusal"]["code"] == "model_not_found"
+        bad = await router.post({"messages": []}, "/v1/route/explain")
+        assert (bad.status_code, error_of(bad)["param"]) == (400, "messages")
+        assert not engine.seen
+        assert not other.seen
+        assert list(router.ledger.entries_between(0, 2**62)) == []
 
 
-def test_a_reload_takes_effect_and_a_bad_file_does_not(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with (
-            FaultUpstream(WHOLE) as one,
-            FaultUpstream(WHOLE) as two,
-            routing(settings(cloud(one, "a")), tmp_path) as router,
-        ):
-            before = (await router.chat()).headers["x-spillway-policy"]
-            text = router.path.read_text()
+async def test_a_reload_takes_effect_and_a_bad_file_does_not(tmp_path: Path) -> None:
+    async with (
+        FaultUpstream(WHOLE) as one,
+        FaultUpstream(WHOLE) as two,
+        routing(settings(cloud(one, "a")), tmp_path) as router,
+    ):
+        before = (await router.chat()).headers["x-spillway-policy"]
+        text = router.path.read_text()
 
-            router.path.write_text(text + "slo: {ttft_ms: -1}\nwhat: 1\n")
-            bad = await router.post(b"", "/admin/reload")
-            assert (bad.status_code, error_of(bad)["code"]) == (400, "invalid_config")
-            for part in ("slo.ttft_ms", "what", "line", "stays"):
-                assert part in error_of(bad)["message"]
-            assert (await router.chat()).headers["x-spillway-policy"] == before
+        router.path.write_text(text + "slo: {ttft_ms: -1}\nwhat: 1\n")
+        bad = await router.post(b"", "/admin/reload")
+        assert (bad.status_code, error_of(bad)["code"]) == (400, "invalid_config")
+        for part in ("slo.ttft_ms", "what", "line", "stays"):
+            assert part in error_of(bad)["message"]
+        assert (await router.chat()).headers["x-spillway-policy"] == before
 
-            router.path.write_text("- not a mapping\n")
-            assert (await router.post(b"", "/admin/reload")).status_code == 400
-            router.path.unlink()
-            assert (await router.post(b"", "/admin/reload")).status_code == 400
-            assert (await router.chat()).headers["x-spillway-backend"] == "a"
+        router.path.write_text("- not a mapping\n")
+        assert (await router.post(b"", "/admin/reload")).status_code == 400
+        router.path.unlink()
+        assert (await router.post(b"", "/admin/reload")).status_code == 400
+        assert (await router.chat()).headers["x-spillway-backend"] == "a"
 
-            router.path.write_text(text.replace(cloud(one, "a"), cloud(two, "b")))
-            good = await router.post(b"", "/admin/reload")
-            assert (good.status_code, good.json()["reloaded"]) == (200, True)
-            reply = await router.chat()
-            assert reply.headers["x-spillway-backend"] == "b"
-            assert reply.headers["x-spillway-policy"] == good.json()["policy"] != before
-            assert len(two.seen) == 1
-
-    run(main)
+        router.path.write_text(text.replace(cloud(one, "a"), cloud(two, "b")))
+        good = await router.post(b"", "/admin/reload")
+        assert (good.status_code, good.json()["reloaded"]) == (200, True)
+        reply = await router.chat()
+        assert reply.headers["x-spillway-backend"] == "b"
+        assert reply.headers["x-spillway-policy"] == good.json()["policy"] != before
+        assert len(two.seen) == 1
 
 
-def test_a_reload_does_not_disturb_a_stream_under_way(tmp_path: Path) -> None:
+async def test_a_reload_does_not_disturb_a_stream_under_way(tmp_path: Path) -> None:
     stream = chat("alpha")
-
-    async def main() -> None:
-        async with FaultUpstream() as one, routing(settings(cloud(one, "a")), tmp_path) as router:
-            cut = stream.end_of(stream.content)
-            one.answer = Answer.stream(stream.body[:cut], end="hang")
-            body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "stream": True}
-            async with router.client.stream("POST", "/v1/chat/completions", json=body) as reply:
-                arrived = await one.arrival()
-                async with aclosing(reply.aiter_bytes()) as pieces:
-                    assert b"alpha" in await anext(pieces)
-                    assert (await router.post(b"", "/admin/reload")).status_code == 200
-                    assert not arrived.closed.is_set()
-                    assert router.runtime.board.in_flight() == {"a": 1}
-
-    run(main)
+    async with FaultUpstream() as one, routing(settings(cloud(one, "a")), tmp_path) as router:
+        cut = stream.end_of(stream.content)
+        one.answer = Answer.stream(stream.body[:cut], end="hang")
+        body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "stream": True}
+        async with router.client.stream("POST", "/v1/chat/completions", json=body) as reply:
+            arrived = await one.arrival()
+            async with aclosing(reply.aiter_bytes()) as pieces:
+                assert b"alpha" in await anext(pieces)
+                assert (await router.post(b"", "/admin/reload")).status_code == 200
+                assert not arrived.closed.is_set()
+                assert router.runtime.board.in_flight() == {"a": 1}
 
 
-def test_keys_are_required_where_the_configuration_says_so(tmp_path: Path) -> None:
+async def test_keys_are_required_where_the_configuration_says_so(tmp_path: Path) -> None:
     clock = ManualClock()
-
-    async def main() -> None:
-        more = "keys: {required: true}\n"
-        async with pair(WHOLE, more=more, folder=tmp_path, clock=clock) as (engine, _, router):
-            good = bearer(router, "inference")
-            for headers in (
-                {},
-                {"authorization": "Bearer nonsense"},
-                {"authorization": good["authorization"] + "x"},
-                {"authorization": good["authorization"].replace("Bearer", "Basic")},
-                {"authorization": "Bearer " + "x" * 10_000},
-                {"authorization": "Bearer \xff".encode("latin-1").decode("latin-1")},
+    more = "keys: {required: true}\n"
+    async with pair(WHOLE, more=more, folder=tmp_path, clock=clock) as (engine, _, router):
+        good = bearer(router, "inference")
+        for headers in (
+            {},
+            {"authorization": "Bearer nonsense"},
+            {"authorization": good["authorization"] + "x"},
+            {"authorization": good["authorization"].replace("Bearer", "Basic")},
+            {"authorization": "Bearer " + "x" * 10_000},
+            {"authorization": "Bearer \xff".encode("latin-1").decode("latin-1")},
+        ):
+            encoded = {k: v.encode("latin-1") for k, v in headers.items()}
+            for method, path in (
+                ("POST", "/v1/chat/completions"),
+                ("GET", "/v1/models"),
+                ("POST", "/admin/reload"),
             ):
-                encoded = {k: v.encode("latin-1") for k, v in headers.items()}
-                for method, path in (
-                    ("POST", "/v1/chat/completions"),
-                    ("GET", "/v1/models"),
-                    ("POST", "/admin/reload"),
-                ):
-                    kind = {"content-type": b"application/json"}
-                    reply = await router.client.request(method, path, headers={**encoded, **kind}, content=b"{}")
-                    assert (reply.status_code, error_of(reply)["code"]) == (401, "invalid_api_key")
-            assert not engine.seen
-            for path in ("/health", "/ready", "/ping"):
-                assert (await get(router, path)).status_code == 200
-            assert (await router.chat(**good)).status_code == 200
-            own = good["authorization"].removeprefix("Bearer ")
-            assert (await router.chat(x_api_key=own)).status_code == 200
-            # A load balancer's key in the other header is none of ours.
-            assert (await router.chat(x_api_key=own, authorization="Bearer rpa_of_somebody")).status_code == 200
+                kind = {"content-type": b"application/json"}
+                reply = await router.client.request(method, path, headers={**encoded, **kind}, content=b"{}")
+                assert (reply.status_code, error_of(reply)["code"]) == (401, "invalid_api_key")
+        assert not engine.seen
+        for path in ("/health", "/ready", "/ping"):
+            assert (await get(router, path)).status_code == 200
+        assert (await router.chat(**good)).status_code == 200
+        own = good["authorization"].removeprefix("Bearer ")
+        assert (await router.chat(x_api_key=own)).status_code == 200
+        # A load balancer's key in the other header is none of ours.
+        assert (await router.chat(x_api_key=own, authorization="Bearer rpa_of_somebody")).status_code == 200
 
-            (record,) = router.ledger.keys()
-            router.ledger.revoke_key(record.id, 1)
-            clock.advance(1.5)  # the snapshot of the keys is at most a second old
-            assert (await router.chat(**good)).status_code == 401
-
-    run(main)
+        (record,) = router.ledger.keys()
+        router.ledger.revoke_key(record.id, 1)
+        clock.advance(1.5)  # the snapshot of the keys is at most a second old
+        assert (await router.chat(**good)).status_code == 401
 
 
 ALLOWED = {
@@ -202,60 +182,50 @@ ALLOWED = {
 }
 
 
-def test_roles_open_what_they_should_and_nothing_else(tmp_path: Path) -> None:
+async def test_roles_open_what_they_should_and_nothing_else(tmp_path: Path) -> None:
     body = b'{"model":"auto","messages":[{"role":"user","content":"x"}]}'
-
-    async def main() -> None:
-        async with pair(WHOLE, more="keys: {required: true}\n", folder=tmp_path) as (_, _, router):
-            roles: tuple[Role, ...] = ("inference", "viewer", "admin")
-            headers = {role: bearer(router, role) | {"content-type": "application/json"} for role in roles}
-            for (method, path), allowed in ALLOWED.items():
-                for role in roles:
-                    content = body if method == "POST" else None
-                    reply = await router.client.request(method, path, headers=headers[role], content=content)
-                    if role in allowed:
-                        assert reply.status_code == 200, (path, role, reply.text)
-                    else:
-                        assert (reply.status_code, error_of(reply)["code"]) == (403, "permission_denied"), (path, role)
-
-    run(main)
+    async with pair(WHOLE, more="keys: {required: true}\n", folder=tmp_path) as (_, _, router):
+        roles: tuple[Role, ...] = ("inference", "viewer", "admin")
+        headers = {role: bearer(router, role) | {"content-type": "application/json"} for role in roles}
+        for (method, path), allowed in ALLOWED.items():
+            for role in roles:
+                content = body if method == "POST" else None
+                reply = await router.client.request(method, path, headers=headers[role], content=content)
+                if role in allowed:
+                    assert reply.status_code == 200, (path, role, reply.text)
+                else:
+                    assert (reply.status_code, error_of(reply)["code"]) == (403, "permission_denied"), (path, role)
 
 
-def test_a_key_sees_its_own_requests_only_and_routes_only_where_it_may(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with pair(WHOLE, WHOLE, more="keys: {required: true}\n", folder=tmp_path) as (_, other, router):
-            ann, bob = bearer(router, "inference", "ann"), bearer(router, "inference", "bob", may_route=True)
-            eve = bearer(router, "viewer", "eve")
-            path = "/v1/requests/" + (await router.chat(**ann)).headers["x-request-id"]
-            assert (await get(router, path, ann)).status_code == 200
-            assert (await get(router, path, bob)).status_code == 404
-            assert (await get(router, path, eve)).status_code == 200
+async def test_a_key_sees_its_own_requests_only_and_routes_only_where_it_may(tmp_path: Path) -> None:
+    async with pair(WHOLE, WHOLE, more="keys: {required: true}\n", folder=tmp_path) as (_, other, router):
+        ann, bob = bearer(router, "inference", "ann"), bearer(router, "inference", "bob", may_route=True)
+        eve = bearer(router, "viewer", "eve")
+        path = "/v1/requests/" + (await router.chat(**ann)).headers["x-request-id"]
+        assert (await get(router, path, ann)).status_code == 200
+        assert (await get(router, path, bob)).status_code == 404
+        assert (await get(router, path, eve)).status_code == 200
 
-            refused = await router.chat(**ann, x_spillway_route="cloud")
-            assert (refused.status_code, error_of(refused)["param"]) == (400, "x-spillway-route")
-            assert not other.seen
-            assert (await router.chat(**bob, x_spillway_route="cloud")).headers["x-spillway-backend"] == "cloud"
-        async with pair(more="keys: {required: true}\n", folder=tmp_path) as (
-            _,
-            _,
-            router,
-        ):  # from the ledger, the same
-            assert (await get(router, path, bob)).status_code == 404
-            assert (await get(router, path, ann)).status_code == 200
-
-    run(main)
+        refused = await router.chat(**ann, x_spillway_route="cloud")
+        assert (refused.status_code, error_of(refused)["param"]) == (400, "x-spillway-route")
+        assert not other.seen
+        assert (await router.chat(**bob, x_spillway_route="cloud")).headers["x-spillway-backend"] == "cloud"
+    async with pair(more="keys: {required: true}\n", folder=tmp_path) as (
+        _,
+        _,
+        router,
+    ):  # from the ledger, the same
+        assert (await get(router, path, bob)).status_code == 404
+        assert (await get(router, path, ann)).status_code == 200
 
 
-def test_usage_and_metrics_tell_of_requests(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine)), tmp_path) as router:
-            await router.chat()
-            report = (await get(router, "/v1/usage")).json()
-            assert report["requests"] == 1
-            bad = await get(router, "/v1/usage?day=yesterday")
-            assert (bad.status_code, error_of(bad)["param"]) == (400, "day")
-            page = await get(router, "/metrics")
-            assert page.headers["content-type"].startswith("text/plain")
-            assert "spillway_ledger_up 1.0" in page.text
-
-    run(main)
+async def test_usage_and_metrics_tell_of_requests(tmp_path: Path) -> None:
+    async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine)), tmp_path) as router:
+        await router.chat()
+        report = (await get(router, "/v1/usage")).json()
+        assert report["requests"] == 1
+        bad = await get(router, "/v1/usage?day=yesterday")
+        assert (bad.status_code, error_of(bad)["param"]) == (400, "day")
+        page = await get(router, "/metrics")
+        assert page.headers["content-type"].startswith("text/plain")
+        assert "spillway_ledger_up 1.0" in page.text

@@ -7,38 +7,32 @@ from pathlib import Path
 
 import pytest
 from tests.proxy.control.test_api import WHOLE, get, local
-from tests.proxy.harness import error_of, routing, run, settings
+from tests.proxy.harness import error_of, routing, settings
 
 from spillway_router.testing.upstream import FaultUpstream
 
 
-def test_usage_of_days_by_keys(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine)), tmp_path) as router:
-            await router.chat()
-            today = datetime.now(UTC).date()
-            since = today - timedelta(days=3)
-            report = (await get(router, f"/v1/usage?from={since}&to={today}&by=day,decision&by=tier")).json()
-            assert report["period"]["days"] == 4
-            assert report["by"] == ["day", "decision", "tier"]
-            rows = [row for row in report["groups"] if not row["idle"]]
-            assert [row["keys"] for row in rows] == [{"day": f"{today}", "decision": "local", "tier": ""}]
-            assert rows[0]["served"]["answers"] == 1
-            month = (await get(router, "/v1/usage?month=this")).json()
-            assert month["period"]["name"] == f"{today:%Y-%m}"
-            assert month["forecast"]["month"] == f"{today:%Y-%m}"
-
-    run(main)
+async def test_usage_of_days_by_keys(tmp_path: Path) -> None:
+    async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine)), tmp_path) as router:
+        await router.chat()
+        today = datetime.now(UTC).date()
+        since = today - timedelta(days=3)
+        report = (await get(router, f"/v1/usage?from={since}&to={today}&by=day,decision&by=tier")).json()
+        assert report["period"]["days"] == 4
+        assert report["by"] == ["day", "decision", "tier"]
+        rows = [row for row in report["groups"] if not row["idle"]]
+        assert [row["keys"] for row in rows] == [{"day": f"{today}", "decision": "local", "tier": ""}]
+        assert rows[0]["served"]["answers"] == 1
+        month = (await get(router, "/v1/usage?month=this")).json()
+        assert month["period"]["name"] == f"{today:%Y-%m}"
+        assert month["forecast"]["month"] == f"{today:%Y-%m}"
 
 
 @pytest.mark.parametrize(
     ("query", "param"),
     [("by=colour", "by"), ("month=11", "month"), ("from=2026-11-02&to=2026-11-01", "to"), ("days=3", "days")],
 )
-def test_what_usage_cant_tell_is_a_400(query: str, param: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine)), tmp_path) as router:
-            refused = await get(router, f"/v1/usage?{query}")
-            assert (refused.status_code, error_of(refused)["param"]) == (400, param)
-
-    run(main)
+async def test_what_usage_cant_tell_is_a_400(query: str, param: str, tmp_path: Path) -> None:
+    async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine)), tmp_path) as router:
+        refused = await get(router, f"/v1/usage?{query}")
+        assert (refused.status_code, error_of(refused)["param"]) == (400, param)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.proxy.harness import MESSAGES, Router, cloud, error_of, local, routing, run, serving, settings
+from tests.proxy.harness import MESSAGES, Router, cloud, error_of, local, routing, serving, settings
 
 from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.entries import Entry
@@ -47,50 +47,41 @@ async def spend(router: Router, strong: FaultUpstream, micro_usd: int) -> None:
     assert reply.status_code == 200, reply.text
 
 
-def test_the_ladder_from_the_strong_cloud_to_a_clear_402() -> None:
-    async def main() -> None:
-        async with ladder() as (router, strong):
-            few = {"max_tokens": 1}
-            first = await router.chat(few)
-            assert first.headers["x-spillway-backend"] == "strong"
-            await spend(router, strong, 800_000)
-            router.forget_failures()
-            second = await router.chat(few)
-            assert (second.status_code, second.headers["x-spillway-backend"]) == (200, "cheap")
-            # What a client may still ask of the strong one by name is refused for the same reason.
-            pinned = await router.chat({"model": "strong/strong-m", **few})
-            assert (pinned.status_code, error_of(pinned)["code"]) == (402, "budget_exceeded")
-            assert "from 80% on it is not asked (degrade)" in error_of(pinned)["message"]
-
-    run(main)
+async def test_the_ladder_from_the_strong_cloud_to_a_clear_402() -> None:
+    async with ladder() as (router, strong):
+        few = {"max_tokens": 1}
+        first = await router.chat(few)
+        assert first.headers["x-spillway-backend"] == "strong"
+        await spend(router, strong, 800_000)
+        router.forget_failures()
+        second = await router.chat(few)
+        assert (second.status_code, second.headers["x-spillway-backend"]) == (200, "cheap")
+        # What a client may still ask of the strong one by name is refused for the same reason.
+        pinned = await router.chat({"model": "strong/strong-m", **few})
+        assert (pinned.status_code, error_of(pinned)["code"]) == (402, "budget_exceeded")
+        assert "from 80% on it is not asked (degrade)" in error_of(pinned)["message"]
 
 
-def test_local_only_ends_in_a_402_when_no_local_backend_is_up() -> None:
-    async def main() -> None:
-        async with ladder(LADDER.replace("at: 0.8, drop: [strong]", "at: 0.9, drop: [cheap]")) as (router, strong):
-            await spend(router, strong, 960_000)
-            router.runtime.board.health("local", "down", "refused")
-            reply = await router.chat({"max_tokens": 1})
-            assert (reply.status_code, error_of(reply)["code"]) == (402, "budget_exceeded")
-            assert reply.headers["x-should-retry"] == "false"
-            assert "strong: the month budget for all is 96% used; from 95% on" in error_of(reply)["message"]
-            assert "cheap: the month budget for all is 96% used; from 90% on" in error_of(reply)["message"]
-
-    run(main)
+async def test_local_only_ends_in_a_402_when_no_local_backend_is_up() -> None:
+    async with ladder(LADDER.replace("at: 0.8, drop: [strong]", "at: 0.9, drop: [cheap]")) as (router, strong):
+        await spend(router, strong, 960_000)
+        router.runtime.board.health("local", "down", "refused")
+        reply = await router.chat({"max_tokens": 1})
+        assert (reply.status_code, error_of(reply)["code"]) == (402, "budget_exceeded")
+        assert reply.headers["x-should-retry"] == "false"
+        assert "strong: the month budget for all is 96% used; from 95% on" in error_of(reply)["message"]
+        assert "cheap: the month budget for all is 96% used; from 90% on" in error_of(reply)["message"]
 
 
-def test_the_dry_run_shows_the_rung() -> None:
-    async def main() -> None:
-        async with ladder() as (router, strong):
-            await spend(router, strong, 850_000)
-            told = (await router.post({"model": "auto", "messages": MESSAGES}, "/v1/route/explain")).json()
-            [removed] = [r for r in told["removed"] if r["backend"] == "strong"]
-            assert removed["reason"] == "budget"
-            assert removed["detail"] == "the month budget for all is 85% used; from 80% on it is not asked (degrade)"
-            assert told["candidates"]
-            assert "strong" not in json.dumps(told["candidates"])
-
-    run(main)
+async def test_the_dry_run_shows_the_rung() -> None:
+    async with ladder() as (router, strong):
+        await spend(router, strong, 850_000)
+        told = (await router.post({"model": "auto", "messages": MESSAGES}, "/v1/route/explain")).json()
+        [removed] = [r for r in told["removed"] if r["backend"] == "strong"]
+        assert removed["reason"] == "budget"
+        assert removed["detail"] == "the month budget for all is 85% used; from 80% on it is not asked (degrade)"
+        assert told["candidates"]
+        assert "strong" not in json.dumps(told["candidates"])
 
 
 # pacing
@@ -137,44 +128,34 @@ def spent(usd: float) -> Entry:
     return Entry(kind="charged", request_id="t", attempt_no=1, ts=now, backend="cloud", status="ok", amount_nano=amount)
 
 
-def test_an_escalation_that_is_not_worth_its_price_stays_local(tmp_path: Path) -> None:
+async def test_an_escalation_that_is_not_worth_its_price_stays_local(tmp_path: Path) -> None:
     """Yesterday brought gain at a millionth of a dollar each, and most of today's money is gone: only such pass."""
-
-    async def main() -> None:
-        async with paced(tmp_path, [*offers(50, 1, 0.0), spent(0.99)]) as (router, strong):
-            reply = await router.chat({"max_tokens": 10})
-            assert reply.status_code == 200
-            assert reply.headers["x-spillway-decision"] == "local"
-            assert reply.headers["x-spillway-reason"] == "confidence,budget"
-            assert float(reply.headers["x-spillway-confidence"]) < 0.3
-            assert not strong.seen
-            assert [row.decision for row in router.rows(reply)] == ["local"]
-
-    run(main)
+    async with paced(tmp_path, [*offers(50, 1, 0.0), spent(0.99)]) as (router, strong):
+        reply = await router.chat({"max_tokens": 10})
+        assert reply.status_code == 200
+        assert reply.headers["x-spillway-decision"] == "local"
+        assert reply.headers["x-spillway-reason"] == "confidence,budget"
+        assert float(reply.headers["x-spillway-confidence"]) < 0.3
+        assert not strong.seen
+        assert [row.decision for row in router.rows(reply)] == ["local"]
 
 
-def test_it_is_escalated_where_gain_was_dear_yesterday(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with paced(tmp_path, offers(50, 100_000, 0.79)) as (router, strong):
-            reply = await router.chat({"max_tokens": 10})
-            assert reply.headers["x-spillway-decision"] == "escalated"
-            assert len(strong.seen) == 1
-            metrics = (await router.client.get("/metrics")).text
-            shown = {line.split("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if "{" in line}
-            assert 'spillway_budget_limit_usd{period="day",scope="all"} 1.0' in metrics
-            assert shown["spillway_budget_spent_usd"] == 1e-06
-            assert shown["spillway_budget_held_usd"] == 0
-            # A gain of .21 for a tenth of a dollar, times e^-15 at the most while nothing is spent.
-            assert 2.1 * 3e-7 < shown["spillway_pacing_gain_per_usd"] <= 2.11
-
-    run(main)
+async def test_it_is_escalated_where_gain_was_dear_yesterday(tmp_path: Path) -> None:
+    async with paced(tmp_path, offers(50, 100_000, 0.79)) as (router, strong):
+        reply = await router.chat({"max_tokens": 10})
+        assert reply.headers["x-spillway-decision"] == "escalated"
+        assert len(strong.seen) == 1
+        metrics = (await router.client.get("/metrics")).text
+        shown = {line.split("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if "{" in line}
+        assert 'spillway_budget_limit_usd{period="day",scope="all"} 1.0' in metrics
+        assert shown["spillway_budget_spent_usd"] == 1e-06
+        assert shown["spillway_budget_held_usd"] == 0
+        # A gain of .21 for a tenth of a dollar, times e^-15 at the most while nothing is spent.
+        assert 2.1 * 3e-7 < shown["spillway_pacing_gain_per_usd"] <= 2.11
 
 
-def test_without_pacing_the_same_rows_change_nothing(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with paced(tmp_path, [*offers(50, 1, 0.0), spent(0.99)], "false") as (router, _):
-            assert not router.runtime.services.pacer.active
-            reply = await router.chat({"max_tokens": 10})
-            assert reply.headers["x-spillway-decision"] == "escalated"
-
-    run(main)
+async def test_without_pacing_the_same_rows_change_nothing(tmp_path: Path) -> None:
+    async with paced(tmp_path, [*offers(50, 1, 0.0), spent(0.99)], "false") as (router, _):
+        assert not router.runtime.services.pacer.active
+        reply = await router.chat({"max_tokens": 10})
+        assert reply.headers["x-spillway-decision"] == "escalated"

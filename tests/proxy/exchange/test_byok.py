@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.proxy.harness import MESSAGES, Router, error_of, local, routing, run, settings
+from tests.loop import run_test
+from tests.proxy.harness import MESSAGES, Router, error_of, local, routing, settings
 from tests.proxy.streams import delta
 
 from spillway_router.providers.catalogue import load_catalogue
@@ -38,35 +39,28 @@ async def own(
             yield engine, groq, router
 
 
-def test_the_callers_account_answers_and_costs_us_nothing(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with own(WHOLE, tmp_path) as (engine, groq, router):
-            reply = await router.chat(MODEL, **HEADERS)
-            assert (reply.status_code, reply.headers["x-spillway-decision"]) == (200, "byok")
-            assert reply.headers["x-spillway-backend"] == "own-groq"
-            assert reply.headers["x-spillway-cost-usd"] == "0.000000"
-            assert groq.seen[0].headers["authorization"] == f"Bearer {KEY}"
-            assert groq.seen[0].json == {**MODEL, "messages": MESSAGES}
-            assert not [name for name in groq.seen[0].headers if name.startswith("x-spillway")]
-            assert not engine.seen
-            (row,) = router.rows(reply)
-            assert (row.kind, row.decision, row.provider, row.amount_nano) == ("charged", "byok", "groq", 0)
-            assert (row.prompt_tokens, row.completion_tokens, row.local) == (5, 2, False)
-
-    run(main)
+async def test_the_callers_account_answers_and_costs_us_nothing(tmp_path: Path) -> None:
+    async with own(WHOLE, tmp_path) as (engine, groq, router):
+        reply = await router.chat(MODEL, **HEADERS)
+        assert (reply.status_code, reply.headers["x-spillway-decision"]) == (200, "byok")
+        assert reply.headers["x-spillway-backend"] == "own-groq"
+        assert reply.headers["x-spillway-cost-usd"] == "0.000000"
+        assert groq.seen[0].headers["authorization"] == f"Bearer {KEY}"
+        assert groq.seen[0].json == {**MODEL, "messages": MESSAGES}
+        assert not [name for name in groq.seen[0].headers if name.startswith("x-spillway")]
+        assert not engine.seen
+        (row,) = router.rows(reply)
+        assert (row.kind, row.decision, row.provider, row.amount_nano) == ("charged", "byok", "groq", 0)
+        assert (row.prompt_tokens, row.completion_tokens, row.local) == (5, 2, False)
 
 
-def test_a_stream_of_ones_own_is_relayed_as_any_other(tmp_path: Path) -> None:
+async def test_a_stream_of_ones_own_is_relayed_as_any_other(tmp_path: Path) -> None:
     stream = Answer.stream(delta({"content": "alpha"}) + delta({}, "stop") + b"data: [DONE]\n\n")
-
-    async def main() -> None:
-        async with own(stream, tmp_path) as (_, groq, router):
-            reply = await router.chat({**MODEL, "stream": True}, **HEADERS)
-            assert reply.content.endswith(b"data: [DONE]\n\n")
-            assert b"alpha" in reply.content
-            assert len(groq.seen) == 1
-
-    run(main)
+    async with own(stream, tmp_path) as (_, groq, router):
+        reply = await router.chat({**MODEL, "stream": True}, **HEADERS)
+        assert reply.content.endswith(b"data: [DONE]\n\n")
+        assert b"alpha" in reply.content
+        assert len(groq.seen) == 1
 
 
 def test_the_key_is_in_no_log_record_or_ledger_even_if_the_provider_repeats_it(
@@ -86,18 +80,15 @@ def test_the_key_is_in_no_log_record_or_ledger_even_if_the_provider_repeats_it(
             assert "***" in record.text
 
     with caplog.at_level(logging.DEBUG):
-        run(main)
+        run_test(main)
 
 
-def test_private_content_does_not_leave_with_a_key_of_ones_own_either(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with own(WHOLE, tmp_path, "privacy: {keywords: [ssn]}\n") as (_, groq, router):
-            for fields, more in ((MODEL, {"x_spillway_privacy": "local-only"}), ({**MODEL, "user": "ssn"}, {})):
-                reply = await router.chat(fields, **HEADERS, **more)
-                assert (reply.status_code, error_of(reply)["code"]) == (503, "local_only_unavailable")
-            assert not groq.seen
-
-    run(main)
+async def test_private_content_does_not_leave_with_a_key_of_ones_own_either(tmp_path: Path) -> None:
+    async with own(WHOLE, tmp_path, "privacy: {keywords: [ssn]}\n") as (_, groq, router):
+        for fields, more in ((MODEL, {"x_spillway_privacy": "local-only"}), ({**MODEL, "user": "ssn"}, {})):
+            reply = await router.chat(fields, **HEADERS, **more)
+            assert (reply.status_code, error_of(reply)["code"]) == (503, "local_only_unavailable")
+        assert not groq.seen
 
 
 @pytest.mark.parametrize(
@@ -111,15 +102,12 @@ def test_private_content_does_not_leave_with_a_key_of_ones_own_either(tmp_path: 
         ("m", {**HEADERS, "x_spillway_provider_key": "two words"}),
     ],
 )
-def test_what_cannot_be_meant_is_a_400_that_does_not_repeat_the_key(
+async def test_what_cannot_be_meant_is_a_400_that_does_not_repeat_the_key(
     tmp_path: Path, model: str, headers: dict[str, str]
 ) -> None:
-    async def main() -> None:
-        async with own(WHOLE, tmp_path) as (engine, groq, router):
-            reply = await router.chat({"model": model}, **headers)
-            assert reply.status_code == 400
-            assert KEY not in str(error_of(reply))
-            assert not engine.seen
-            assert not groq.seen
-
-    run(main)
+    async with own(WHOLE, tmp_path) as (engine, groq, router):
+        reply = await router.chat({"model": model}, **headers)
+        assert reply.status_code == 400
+        assert KEY not in str(error_of(reply))
+        assert not engine.seen
+        assert not groq.seen

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.harness import cloud, local, routing, run, settings
+from tests.proxy.harness import cloud, local, routing, settings
 from tests.proxy.streams import DONE, data
 from typer.testing import CliRunner
 
@@ -65,63 +65,49 @@ def rule(folder: Path, calibration: dict[str, Any] | str, more: str = "") -> str
 
 @pytest.mark.parametrize(("logprob", "probability", "kept"), [(-0.2, 0.9, True), (-1.0, 0.5, False)])
 @pytest.mark.parametrize("stream", [False, True])
-def test_confidence_is_the_calibrated_probability(
+async def test_confidence_is_the_calibrated_probability(
     logprob: float, probability: float, kept: bool, stream: bool, tmp_path: Path
 ) -> None:
     make = streamed if stream else whole
-
-    async def main() -> None:
-        async with (
-            FaultUpstream(make("weak", logprob)) as engine,
-            FaultUpstream(make("strong", 0.0)) as other,
-            routing(settings(local(engine), cloud(other), more=rule(tmp_path, CALIBRATION)), tmp_path) as router,
-        ):
-            reply = await router.chat({"stream": stream})
-            assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(probability)
-            assert (b"weak" in reply.content) == kept
-            assert (b"strong" in reply.content) != kept
-            assert reply.headers["x-spillway-decision"] == ("local" if kept else "escalated")
-
-    run(main)
+    async with (
+        FaultUpstream(make("weak", logprob)) as engine,
+        FaultUpstream(make("strong", 0.0)) as other,
+        routing(settings(local(engine), cloud(other), more=rule(tmp_path, CALIBRATION)), tmp_path) as router,
+    ):
+        reply = await router.chat({"stream": stream})
+        assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(probability)
+        assert (b"weak" in reply.content) == kept
+        assert (b"strong" in reply.content) != kept
+        assert reply.headers["x-spillway-decision"] == ("local" if kept else "escalated")
 
 
-def test_the_users_own_threshold_goes_first(tmp_path: Path) -> None:
-    async def main() -> None:
-        more = rule(tmp_path, CALIBRATION, ", threshold: 0.4")
-        async with (
-            FaultUpstream(whole("weak", -1.0)) as engine,
-            FaultUpstream() as other,
-            routing(settings(local(engine), cloud(other), more=more), tmp_path) as router,
-        ):
-            assert b"weak" in (await router.chat()).content
-            assert not other.seen
-
-    run(main)
+async def test_the_users_own_threshold_goes_first(tmp_path: Path) -> None:
+    more = rule(tmp_path, CALIBRATION, ", threshold: 0.4")
+    async with (
+        FaultUpstream(whole("weak", -1.0)) as engine,
+        FaultUpstream() as other,
+        routing(settings(local(engine), cloud(other), more=more), tmp_path) as router,
+    ):
+        assert b"weak" in (await router.chat()).content
+        assert not other.seen
 
 
-def test_a_calibration_of_another_model_is_not_applied(tmp_path: Path) -> None:
+async def test_a_calibration_of_another_model_is_not_applied(tmp_path: Path) -> None:
     foreign = {**CALIBRATION, "key": {**CALIBRATION["key"], "model": "other"}}
-
-    async def main() -> None:
-        async with (
-            FaultUpstream(whole("weak", -0.2)) as engine,
-            FaultUpstream() as other,
-            routing(settings(local(engine), cloud(other), more=rule(tmp_path, foreign)), tmp_path) as router,
-        ):
-            reply = await router.chat()
-            assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.8187, abs=1e-4)  # exp(-0.2)
-
-    run(main)
+    async with (
+        FaultUpstream(whole("weak", -0.2)) as engine,
+        FaultUpstream() as other,
+        routing(settings(local(engine), cloud(other), more=rule(tmp_path, foreign)), tmp_path) as router,
+    ):
+        reply = await router.chat()
+        assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.8187, abs=1e-4)  # exp(-0.2)
 
 
 @pytest.mark.parametrize("text", ["", '{"format": "other"}', "not JSON"])
-def test_a_file_that_can_not_be_used_is_a_mistake(text: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        with pytest.raises(ConfigError, match=r"confidence\.calibration.*spillway calibrate"):
-            async with routing(settings(local("http://127.0.0.1:9/v1"), more=_without_tier(tmp_path, text))):
-                pass
-
-    run(main)
+async def test_a_file_that_can_not_be_used_is_a_mistake(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"confidence\.calibration.*spillway calibrate"):
+        async with routing(settings(local("http://127.0.0.1:9/v1"), more=_without_tier(tmp_path, text))):
+            pass
 
 
 def _without_tier(folder: Path, text: str) -> str:
@@ -148,51 +134,43 @@ def warnings(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("part", sorted(MARKS))
-def test_a_calibration_for_other_weights_template_or_quantisation_is_not_applied(part: str, tmp_path: Path) -> None:
+async def test_a_calibration_for_other_weights_template_or_quantisation_is_not_applied(
+    part: str, tmp_path: Path
+) -> None:
     other = {**MARKS, part: "other"}
-
-    async def main() -> None:
-        async with FaultUpstream(whole("weak", -0.2)) as engine, FaultUpstream() as strong:
-            text = settings(served(engine.url, other), cloud(strong), more=rule(tmp_path, MADE_FOR))
-            (told,) = warnings(text)
-            assert f"{part} other, not {MARKS[part]}" in told
-            assert "conservative rule" in told
-            async with routing(text, tmp_path) as router:
-                reply = await router.chat()
-                assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.8187, abs=1e-4)  # exp(-0.2)
-                assert router.runtime.services.live().policy.confidence.threshold == 0.8  # not the certified 0.6
-
-    run(main)
+    async with FaultUpstream(whole("weak", -0.2)) as engine, FaultUpstream() as strong:
+        text = settings(served(engine.url, other), cloud(strong), more=rule(tmp_path, MADE_FOR))
+        (told,) = warnings(text)
+        assert f"{part} other, not {MARKS[part]}" in told
+        assert "conservative rule" in told
+        async with routing(text, tmp_path) as router:
+            reply = await router.chat()
+            assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.8187, abs=1e-4)  # exp(-0.2)
+            assert router.runtime.services.live().policy.confidence.threshold == 0.8  # not the certified 0.6
 
 
 @pytest.mark.parametrize("told", [MARKS, {}, {"weights": "aaaa"}])
-def test_a_calibration_is_applied_where_nothing_known_differs(told: dict[str, str], tmp_path: Path) -> None:
-    async def main() -> None:
-        async with FaultUpstream(whole("weak", -0.2)) as engine, FaultUpstream() as strong:
-            text = settings(served(engine.url, told), cloud(strong), more=rule(tmp_path, MADE_FOR))
-            assert warnings(text) == []
-            async with routing(text, tmp_path) as router:
-                assert float((await router.chat()).headers["x-spillway-confidence"]) == pytest.approx(0.9)
-
-    run(main)
+async def test_a_calibration_is_applied_where_nothing_known_differs(told: dict[str, str], tmp_path: Path) -> None:
+    async with FaultUpstream(whole("weak", -0.2)) as engine, FaultUpstream() as strong:
+        text = settings(served(engine.url, told), cloud(strong), more=rule(tmp_path, MADE_FOR))
+        assert warnings(text) == []
+        async with routing(text, tmp_path) as router:
+            assert float((await router.chat()).headers["x-spillway-confidence"]) == pytest.approx(0.9)
 
 
-def test_of_two_engines_under_one_name_only_the_right_one_is_judged_by_it(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with (
-            FaultUpstream(whole("right", -0.2)) as right,
-            FaultUpstream(whole("other", -0.2)) as other,
-            FaultUpstream() as strong,
-        ):
-            lines = served(right.url, MARKS, "right"), served(other.url, {**MARKS, "weights": "cccc"}, "other")
-            text = settings(*lines, cloud(strong), more=rule(tmp_path, MADE_FOR))
-            async with routing(text, tmp_path) as router:
-                for name, confidence in (("right", 0.9), ("other", math.exp(-0.2))):
-                    reply = await router.chat({"model": f"{name}/m"}, x_spillway_min_confidence="0.1")
-                    assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(confidence, abs=1e-4)
-                assert router.runtime.services.live().scoring.for_documents is None
-
-    run(main)
+async def test_of_two_engines_under_one_name_only_the_right_one_is_judged_by_it(tmp_path: Path) -> None:
+    async with (
+        FaultUpstream(whole("right", -0.2)) as right,
+        FaultUpstream(whole("other", -0.2)) as other,
+        FaultUpstream() as strong,
+    ):
+        lines = served(right.url, MARKS, "right"), served(other.url, {**MARKS, "weights": "cccc"}, "other")
+        text = settings(*lines, cloud(strong), more=rule(tmp_path, MADE_FOR))
+        async with routing(text, tmp_path) as router:
+            for name, confidence in (("right", 0.9), ("other", math.exp(-0.2))):
+                reply = await router.chat({"model": f"{name}/m"}, x_spillway_min_confidence="0.1")
+                assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(confidence, abs=1e-4)
+            assert router.runtime.services.live().scoring.for_documents is None
 
 
 def test_check_tells_what_nobody_verified(tmp_path: Path) -> None:
@@ -230,7 +208,7 @@ def test_what_up_knows_of_its_engine_survives_a_reload(tmp_path: Path) -> None:
     assert again.settings.backends[0].fingerprint == FingerprintPart(**MARKS)
 
 
-def test_as_many_alternatives_are_asked_for_and_counted_as_the_calibration_was_made_of(tmp_path: Path) -> None:
+async def test_as_many_alternatives_are_asked_for_and_counted_as_the_calibration_was_made_of(tmp_path: Path) -> None:
     """A client may ask for more; scores of alternatives mean something else for another number."""
     tail = {**STAGE, "features": ["tail"], "curve": {"x": [0.0, 10.0], "y": [0.0, 1.0]}}
     made = {**CALIBRATION, "answer": tail, "made": {"top_logprobs": 3}}
@@ -241,16 +219,13 @@ def test_as_many_alternatives_are_asked_for_and_counted_as_the_calibration_was_m
         message = {"role": "assistant", "content": "a"}
         return Answer.json({"choices": [{"index": 0, "logprobs": score, "finish_reason": "stop", "message": message}]})
 
-    async def main() -> None:
-        async with FaultUpstream(says(3)) as engine, FaultUpstream() as strong:
-            text = settings(local(engine), cloud(strong), more=rule(tmp_path, made, ", top_logprobs: 5, threshold: 0"))
-            async with routing(text, tmp_path) as router:
-                plain = await router.chat()
-                assert engine.seen[0].json["top_logprobs"] == 3
-                engine.answer = says(5)
-                asked = await router.chat({"logprobs": True, "top_logprobs": 5})
-                assert engine.seen[1].json["top_logprobs"] == 5
-                for reply in (plain, asked):
-                    assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.4)  # (3 + 5) / 2
-
-    run(main)
+    async with FaultUpstream(says(3)) as engine, FaultUpstream() as strong:
+        text = settings(local(engine), cloud(strong), more=rule(tmp_path, made, ", top_logprobs: 5, threshold: 0"))
+        async with routing(text, tmp_path) as router:
+            plain = await router.chat()
+            assert engine.seen[0].json["top_logprobs"] == 3
+            engine.answer = says(5)
+            asked = await router.chat({"logprobs": True, "top_logprobs": 5})
+            assert engine.seen[1].json["top_logprobs"] == 5
+            for reply in (plain, asked):
+                assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.4)  # (3 + 5) / 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.harness import Router, escalating, run
+from tests.proxy.harness import Router, escalating
 
 from spillway_router.config.load import ConfigError, parse
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream
@@ -36,26 +36,23 @@ def said(reply: Any) -> str:
     return text
 
 
-def test_a_doubtful_answer_is_escalated(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with setup(LOW, folder=tmp_path) as (engine, strong, router):
-            reply = await router.chat()
-            assert said(reply) == "strong"
-            assert reply.headers["x-spillway-decision"] == "escalated"
-            assert reply.headers["x-spillway-reason"] == "confidence"
-            assert reply.headers["x-spillway-backend"] == "cloud"
-            assert reply.headers["x-spillway-attempts"] == "2"
-            assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(math.exp(-1.5), abs=1e-4)
-            assert engine.bodies[0]["logprobs"] is True
-            assert "logprobs" not in strong.seen[0].json
-            draft, better = sorted(router.rows(reply), key=lambda row: row.attempt_no)
-            assert (draft.backend, draft.status, draft.amount_nano) == ("local", "discarded", 0)
-            assert draft.confidence == pytest.approx(math.exp(-1.5))
-            assert (better.backend, better.status, better.decision) == ("cloud", "ok", "escalated")
-            assert better.amount_nano == 9 * 1000 + 1 * 2000
-            assert draft.completion_tokens == 2  # its work is still counted
-
-    run(main)
+async def test_a_doubtful_answer_is_escalated(tmp_path: Path) -> None:
+    async with setup(LOW, folder=tmp_path) as (engine, strong, router):
+        reply = await router.chat()
+        assert said(reply) == "strong"
+        assert reply.headers["x-spillway-decision"] == "escalated"
+        assert reply.headers["x-spillway-reason"] == "confidence"
+        assert reply.headers["x-spillway-backend"] == "cloud"
+        assert reply.headers["x-spillway-attempts"] == "2"
+        assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(math.exp(-1.5), abs=1e-4)
+        assert engine.bodies[0]["logprobs"] is True
+        assert "logprobs" not in strong.seen[0].json
+        draft, better = sorted(router.rows(reply), key=lambda row: row.attempt_no)
+        assert (draft.backend, draft.status, draft.amount_nano) == ("local", "discarded", 0)
+        assert draft.confidence == pytest.approx(math.exp(-1.5))
+        assert (better.backend, better.status, better.decision) == ("cloud", "ok", "escalated")
+        assert better.amount_nano == 9 * 1000 + 1 * 2000
+        assert draft.completion_tokens == 2  # its work is still counted
 
 
 @pytest.mark.parametrize(
@@ -68,15 +65,11 @@ def test_a_doubtful_answer_is_escalated(tmp_path: Path) -> None:
         ("in_source: true", False),
     ],
 )
-def test_a_value_that_breaks_a_rule_of_the_user_is_not_sure(rule: str, kept: bool) -> None:
+async def test_a_value_that_breaks_a_rule_of_the_user_is_not_sure(rule: str, kept: bool) -> None:
     more = f"confidence: {{threshold: 0.8, escalate_to: [cloud], rules: [{{field: /AL, {rule}}}]}}\n"
-
-    async def main() -> None:
-        async with escalating(FakeEngine(['{"AL": ', "99}"], HIGH), STRONG, rule=more) as (_, _, router):
-            reply = await router.chat({"response_format": {"type": "json_object"}})
-            assert (said(reply) == '{"AL": 99}') is kept
-
-    run(main)
+    async with escalating(FakeEngine(['{"AL": ', "99}"], HIGH), STRONG, rule=more) as (_, _, router):
+        reply = await router.chat({"response_format": {"type": "json_object"}})
+        assert (said(reply) == '{"AL": 99}') is kept
 
 
 def test_a_rule_that_is_no_regular_expression_is_a_mistake() -> None:
@@ -84,31 +77,25 @@ def test_a_rule_that_is_no_regular_expression_is_a_mistake() -> None:
         parse("confidence: {rules: [{field: /AL, pattern: '['}]}", {})
 
 
-def test_a_sure_answer_stays_and_its_logprobs_too() -> None:
-    async def main() -> None:
-        async with setup(HIGH) as (engine, strong, router):
-            reply = await router.chat()
-            assert said(reply) == "weak"
-            assert reply.headers["x-spillway-decision"] == "local"
-            assert float(reply.headers["x-spillway-confidence"]) > 0.9
-            assert reply.json()["choices"][0]["logprobs"] is None
-            assert b'"logprob"' not in reply.content
-            assert engine.bodies[0]["logprobs"] is True
-            assert not strong.seen
-            assert [(r.status, r.decision) for r in router.rows(reply)] == [("ok", "local")]
-
-    run(main)
+async def test_a_sure_answer_stays_and_its_logprobs_too() -> None:
+    async with setup(HIGH) as (engine, strong, router):
+        reply = await router.chat()
+        assert said(reply) == "weak"
+        assert reply.headers["x-spillway-decision"] == "local"
+        assert float(reply.headers["x-spillway-confidence"]) > 0.9
+        assert reply.json()["choices"][0]["logprobs"] is None
+        assert b'"logprob"' not in reply.content
+        assert engine.bodies[0]["logprobs"] is True
+        assert not strong.seen
+        assert [(r.status, r.decision) for r in router.rows(reply)] == [("ok", "local")]
 
 
-def test_logprobs_that_were_asked_for_arrive() -> None:
-    async def main() -> None:
-        async with setup(HIGH) as (_, _, router):
-            reply = await router.chat({"logprobs": True})
-            assert [t["logprob"] for t in reply.json()["choices"][0]["logprobs"]["content"]] == list(HIGH)
-            refused = await router.chat({"logprobs": False})
-            assert refused.json()["choices"][0]["logprobs"] is None
-
-    run(main)
+async def test_logprobs_that_were_asked_for_arrive() -> None:
+    async with setup(HIGH) as (_, _, router):
+        reply = await router.chat({"logprobs": True})
+        assert [t["logprob"] for t in reply.json()["choices"][0]["logprobs"]["content"]] == list(HIGH)
+        refused = await router.chat({"logprobs": False})
+        assert refused.json()["choices"][0]["logprobs"] is None
 
 
 FAILURES = {
@@ -123,54 +110,42 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_when_the_cloud_fails_the_local_draft_stands(name: str) -> None:
-    async def main() -> None:
-        rule = RULE + "limits: {answer_s: 0.3}\n"
-        async with setup(LOW, FAILURES[name], rule=rule) as (_, strong, router):
-            reply = await router.chat()
-            assert said(reply) == "weak"
-            assert reply.headers["x-spillway-decision"] == "local"
-            assert reply.headers["x-spillway-backend"] == "local"
-            assert "confidence" in reply.headers["x-spillway-reason"]
-            assert len(strong.seen) == 1
-            assert b'"logprob"' not in reply.content
-            local_row = next(r for r in router.rows(reply) if r.backend == "local")
-            assert (local_row.status, local_row.decision) == ("ok", "local")
-
-    run(main)
+async def test_when_the_cloud_fails_the_local_draft_stands(name: str) -> None:
+    rule = RULE + "limits: {answer_s: 0.3}\n"
+    async with setup(LOW, FAILURES[name], rule=rule) as (_, strong, router):
+        reply = await router.chat()
+        assert said(reply) == "weak"
+        assert reply.headers["x-spillway-decision"] == "local"
+        assert reply.headers["x-spillway-backend"] == "local"
+        assert "confidence" in reply.headers["x-spillway-reason"]
+        assert len(strong.seen) == 1
+        assert b'"logprob"' not in reply.content
+        local_row = next(r for r in router.rows(reply) if r.backend == "local")
+        assert (local_row.status, local_row.decision) == ("ok", "local")
 
 
 @pytest.mark.parametrize(("logprobs", "escalated"), [((0.0, 0.0), False), ((0.0, -9.0), True)])
-def test_logprobs_of_only_zeros_are_no_signal(logprobs: tuple[float, ...], escalated: bool) -> None:
-    async def main() -> None:
-        async with setup(logprobs) as (_, strong, router):
-            reply = await router.chat(x_spillway_min_confidence="1")
-            assert ("x-spillway-confidence" in reply.headers) == escalated
-            assert bool(strong.seen) == escalated
-
-    run(main)
+async def test_logprobs_of_only_zeros_are_no_signal(logprobs: tuple[float, ...], escalated: bool) -> None:
+    async with setup(logprobs) as (_, strong, router):
+        reply = await router.chat(x_spillway_min_confidence="1")
+        assert ("x-spillway-confidence" in reply.headers) == escalated
+        assert bool(strong.seen) == escalated
 
 
-def test_the_request_may_set_the_bar() -> None:
-    async def main() -> None:
-        async with setup(LOW) as (_, strong, router):
-            assert said(await router.chat(x_spillway_min_confidence="0.1")) == "weak"
-            assert not strong.seen
-            assert said(await router.chat(x_spillway_min_confidence="0.5")) == "strong"
-
-    run(main)
+async def test_the_request_may_set_the_bar() -> None:
+    async with setup(LOW) as (_, strong, router):
+        assert said(await router.chat(x_spillway_min_confidence="0.1")) == "weak"
+        assert not strong.seen
+        assert said(await router.chat(x_spillway_min_confidence="0.5")) == "strong"
 
 
-def test_without_a_tier_above_nothing_is_asked_of_the_engine() -> None:
-    async def main() -> None:
-        async with setup(LOW, rule="") as (engine, strong, router):
-            reply = await router.chat()
-            assert said(reply) == "weak"
-            assert "logprobs" not in engine.bodies[0]
-            assert "x-spillway-confidence" not in reply.headers
-            assert not strong.seen
-
-    run(main)
+async def test_without_a_tier_above_nothing_is_asked_of_the_engine() -> None:
+    async with setup(LOW, rule="") as (engine, strong, router):
+        reply = await router.chat()
+        assert said(reply) == "weak"
+        assert "logprobs" not in engine.bodies[0]
+        assert "x-spillway-confidence" not in reply.headers
+        assert not strong.seen
 
 
 @pytest.mark.parametrize(
@@ -182,12 +157,11 @@ def test_without_a_tier_above_nothing_is_asked_of_the_engine() -> None:
         ({}, {"x_spillway_max_cost_usd": "0.000001"}),
     ],
 )
-def test_who_keeps_a_request_local_keeps_its_answer_local(fields: dict[str, Any], headers: dict[str, str]) -> None:
-    async def main() -> None:
-        async with setup(LOW) as (_, strong, router):
-            reply = await router.chat(fields, **headers)
-            assert said(reply) == "weak"
-            assert reply.headers["x-spillway-decision"] in ("local", "pinned")
-            assert not strong.seen
-
-    run(main)
+async def test_who_keeps_a_request_local_keeps_its_answer_local(
+    fields: dict[str, Any], headers: dict[str, str]
+) -> None:
+    async with setup(LOW) as (_, strong, router):
+        reply = await router.chat(fields, **headers)
+        assert said(reply) == "weak"
+        assert reply.headers["x-spillway-decision"] in ("local", "pinned")
+        assert not strong.seen

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.proxy.harness import Router, cloud, error_of, local, pair, routing, run, settings
+from tests.proxy.harness import Router, cloud, error_of, local, pair, routing, settings
 
 from spillway_router.testing import Answer, FaultUpstream, ManualClock
 
@@ -63,93 +63,77 @@ RETRY_AFTER = {
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("form", RETRY_AFTER)
-def test_retry_after_is_honoured(form: str, stream: bool) -> None:
+async def test_retry_after_is_honoured(form: str, stream: bool) -> None:
     value, wait = RETRY_AFTER[form]
     clock = ManualClock()
-
-    async def main() -> None:
-        async with (
-            FaultUpstream(said_no(429, retry_after=value)) as busy,
-            FaultUpstream(WHOLE) as free,
-            routing(settings(cloud(busy, "a"), cloud(free, "b")), clock=clock) as router,
-        ):
-            if stream:
-                free.script.append(Answer.stream(b'data: {"choices":[{"finish_reason":"stop"}]}\n\n'))
-                assert (await router.chat({"stream": True})).status_code == 200
-            else:
-                reply = await router.chat()
-                assert text_of(reply) == "beta"
-                assert reply.headers["x-spillway-attempts"] == "2"
-            assert wait_of(router, "a") == pytest.approx(wait)
-
-            clock.advance(wait - 0.01)
-            assert (await router.chat()).headers["x-spillway-attempts"] == "1"
-            assert len(busy.seen) == 1
-            busy.answer = WHOLE
-            clock.advance(0.02)
-            assert (await router.chat()).headers["x-spillway-backend"] == "a"
-
-    run(main)
-
-
-def test_retry_after_as_a_date_counts_from_now() -> None:
-    async def main() -> None:
-        async with FaultUpstream() as busy, routing(settings(cloud(busy)), clock=ManualClock()) as router:
-            busy.answer = said_no(429, retry_after=formatdate(router.runtime.services.wall() + 40, usegmt=True))
+    async with (
+        FaultUpstream(said_no(429, retry_after=value)) as busy,
+        FaultUpstream(WHOLE) as free,
+        routing(settings(cloud(busy, "a"), cloud(free, "b")), clock=clock) as router,
+    ):
+        if stream:
+            free.script.append(Answer.stream(b'data: {"choices":[{"finish_reason":"stop"}]}\n\n'))
+            assert (await router.chat({"stream": True})).status_code == 200
+        else:
             reply = await router.chat()
-            assert (reply.status_code, error_of(reply)["code"]) == (503, "overloaded")
-            assert 38 <= int(reply.headers["retry-after"]) <= 40
-            assert 38 <= wait_of(router, "cloud") <= 40
+            assert text_of(reply) == "beta"
+            assert reply.headers["x-spillway-attempts"] == "2"
+        assert wait_of(router, "a") == pytest.approx(wait)
 
-    run(main)
+        clock.advance(wait - 0.01)
+        assert (await router.chat()).headers["x-spillway-attempts"] == "1"
+        assert len(busy.seen) == 1
+        busy.answer = WHOLE
+        clock.advance(0.02)
+        assert (await router.chat()).headers["x-spillway-backend"] == "a"
+
+
+async def test_retry_after_as_a_date_counts_from_now() -> None:
+    async with FaultUpstream() as busy, routing(settings(cloud(busy)), clock=ManualClock()) as router:
+        busy.answer = said_no(429, retry_after=formatdate(router.runtime.services.wall() + 40, usegmt=True))
+        reply = await router.chat()
+        assert (reply.status_code, error_of(reply)["code"]) == (503, "overloaded")
+        assert 38 <= int(reply.headers["retry-after"]) <= 40
+        assert 38 <= wait_of(router, "cloud") <= 40
 
 
 @pytest.mark.parametrize(("value", "told"), [("7", 7), ("6.2", 7), ("86400", 60), ("junk", 1), ("0", 1)])
-def test_the_client_is_told_to_wait_at_most_a_minute(value: str, told: int) -> None:
-    async def main() -> None:
-        async with (
-            FaultUpstream(said_no(429, retry_after=value)) as busy,
-            routing(settings(cloud(busy)), clock=ManualClock()) as router,
-        ):
-            for _ in range(2):  # by the provider first, then by what the board remembers of it
-                reply = await router.chat()
-                assert (reply.status_code, error_of(reply)["code"]) == (503, "overloaded")
-                assert int(reply.headers["retry-after"]) == told
-                assert reply.headers["x-should-retry"] == "false"
-            assert len(busy.seen) == 1
-
-    run(main)
+async def test_the_client_is_told_to_wait_at_most_a_minute(value: str, told: int) -> None:
+    async with (
+        FaultUpstream(said_no(429, retry_after=value)) as busy,
+        routing(settings(cloud(busy)), clock=ManualClock()) as router,
+    ):
+        for _ in range(2):  # by the provider first, then by what the board remembers of it
+            reply = await router.chat()
+            assert (reply.status_code, error_of(reply)["code"]) == (503, "overloaded")
+            assert int(reply.headers["retry-after"]) == told
+            assert reply.headers["x-should-retry"] == "false"
+        assert len(busy.seen) == 1
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 404, 401, 402, 403, 408])
-def test_a_failing_backend_is_replaced(status: int) -> None:
-    async def main() -> None:
-        async with (
-            FaultUpstream(said_no(status)) as bad,
-            FaultUpstream(WHOLE) as good,
-            routing(settings(cloud(bad, "a"), cloud(good, "b"))) as router,
-        ):
-            reply = await router.chat()
-            assert text_of(reply) == "beta"
-            assert reply.headers["x-spillway-decision"] == "fallback"
-            rows = router.rows(reply)
-            waited = status == 504  # a gateway that gave up: the provider may have worked on it
-            assert [(r.backend, r.amount_nano > 0) for r in rows] == [("a", waited), ("b", True)]
-            assert [(r.kind, r.attempt_no) for r in rows] == [("charged" if waited else "released", 1), ("charged", 2)]
-
-    run(main)
+async def test_a_failing_backend_is_replaced(status: int) -> None:
+    async with (
+        FaultUpstream(said_no(status)) as bad,
+        FaultUpstream(WHOLE) as good,
+        routing(settings(cloud(bad, "a"), cloud(good, "b"))) as router,
+    ):
+        reply = await router.chat()
+        assert text_of(reply) == "beta"
+        assert reply.headers["x-spillway-decision"] == "fallback"
+        rows = router.rows(reply)
+        waited = status == 504  # a gateway that gave up: the provider may have worked on it
+        assert [(r.backend, r.amount_nano > 0) for r in rows] == [("a", waited), ("b", True)]
+        assert [(r.kind, r.attempt_no) for r in rows] == [("charged" if waited else "released", 1), ("charged", 2)]
 
 
 @pytest.mark.parametrize(("status", "told"), [(400, 400), (413, 413), (422, 422), (418, 400)])
-def test_a_bad_request_is_not_asked_again(status: int, told: int) -> None:
-    async def main() -> None:
-        async with pair(said_no(status), WHOLE) as (_, other, router):
-            reply = await router.chat()
-            assert reply.status_code == told
-            assert error_of(reply)["code"] == ("request_too_large" if told == 413 else "invalid_request")
-            assert not other.seen
-
-    run(main)
+async def test_a_bad_request_is_not_asked_again(status: int, told: int) -> None:
+    async with pair(said_no(status), WHOLE) as (_, other, router):
+        reply = await router.chat()
+        assert reply.status_code == told
+        assert error_of(reply)["code"] == ("request_too_large" if told == 413 else "invalid_request")
+        assert not other.seen
 
 
 FINAL: dict[str, tuple[Answer, int, str]] = {
@@ -170,207 +154,166 @@ FINAL: dict[str, tuple[Answer, int, str]] = {
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", FINAL)
-def test_when_all_fail_the_last_word_is_told_and_final(name: str, stream: bool) -> None:
+async def test_when_all_fail_the_last_word_is_told_and_final(name: str, stream: bool) -> None:
     answer, status, code = FINAL[name]
     more = "limits: {first_event_s: 0.2, answer_s: 0.2}\n"
-
-    async def main() -> None:
-        async with (
-            FaultUpstream(answer) as one,
-            FaultUpstream(answer) as two,
-            routing(settings(cloud(one, "a"), cloud(two, "b"), more=more)) as router,
-        ):
-            reply = await router.chat({"stream": stream})
-            assert (reply.status_code, error_of(reply)["code"]) == (status, code)
-            assert reply.headers["x-should-retry"] == "false"
-            assert reply.headers["x-spillway-attempts"] == "2"
-            assert ("retry-after" in reply.headers) == (status == 503)
-            assert (len(one.seen), len(two.seen)) == (1, 1)
-            record = (await router.client.get(f"/v1/requests/{reply.headers['x-request-id']}")).json()
-            assert (record["status"], record["code"], len(record["attempts"])) == (status, code, 2)
-
-    run(main)
+    async with (
+        FaultUpstream(answer) as one,
+        FaultUpstream(answer) as two,
+        routing(settings(cloud(one, "a"), cloud(two, "b"), more=more)) as router,
+    ):
+        reply = await router.chat({"stream": stream})
+        assert (reply.status_code, error_of(reply)["code"]) == (status, code)
+        assert reply.headers["x-should-retry"] == "false"
+        assert reply.headers["x-spillway-attempts"] == "2"
+        assert ("retry-after" in reply.headers) == (status == 503)
+        assert (len(one.seen), len(two.seen)) == (1, 1)
+        record = (await router.client.get(f"/v1/requests/{reply.headers['x-request-id']}")).json()
+        assert (record["status"], record["code"], len(record["attempts"])) == (status, code, 2)
 
 
-def test_refused_connections_go_to_the_next_and_cost_nothing() -> None:
+async def test_refused_connections_go_to_the_next_and_cost_nothing() -> None:
     dead = f"http://127.0.0.1:{free_port()}/v1"
+    async with FaultUpstream(WHOLE) as good, routing(settings(cloud(dead, "a"), cloud(good, "b"))) as router:
+        reply = await router.chat()
+        assert text_of(reply) == "beta"
+        assert [r.kind for r in router.rows(reply)] == ["released", "charged"]
+    async with routing(settings(cloud(dead, "a"))) as router:
+        reply = await router.chat()
+        assert (reply.status_code, error_of(reply)["code"]) == (502, "upstream_error")
 
-    async def main() -> None:
-        async with FaultUpstream(WHOLE) as good, routing(settings(cloud(dead, "a"), cloud(good, "b"))) as router:
+
+async def test_a_full_engine_is_overflow_and_not_a_failure() -> None:
+    clock = ManualClock()
+    async with pair(said_no(503), WHOLE, clock=clock) as (engine, _, router):
+        for _ in range(30):  # far more than a breaker would stand, and more than the retry budget
             reply = await router.chat()
             assert text_of(reply) == "beta"
-            assert [r.kind for r in router.rows(reply)] == ["released", "charged"]
-        async with routing(settings(cloud(dead, "a"))) as router:
-            reply = await router.chat()
-            assert (reply.status_code, error_of(reply)["code"]) == (502, "upstream_error")
-
-    run(main)
-
-
-def test_a_full_engine_is_overflow_and_not_a_failure() -> None:
-    clock = ManualClock()
-
-    async def main() -> None:
-        async with pair(said_no(503), WHOLE, clock=clock) as (engine, _, router):
-            for _ in range(30):  # far more than a breaker would stand, and more than the retry budget
-                reply = await router.chat()
-                assert text_of(reply) == "beta"
-                assert reply.headers["x-spillway-decision"] == "overflow"
-                assert reply.headers["x-spillway-reason"] == "queue"
-                clock.advance(0.3)
-            assert len(engine.seen) == 30
-            engine.answer = WHOLE
-            assert (await router.chat()).headers["x-spillway-decision"] == "local"
-
-    run(main)
+            assert reply.headers["x-spillway-decision"] == "overflow"
+            assert reply.headers["x-spillway-reason"] == "queue"
+            clock.advance(0.3)
+        assert len(engine.seen) == 30
+        engine.answer = WHOLE
+        assert (await router.chat()).headers["x-spillway-decision"] == "local"
 
 
-def test_a_draining_engine_is_overflow() -> None:
+async def test_a_draining_engine_is_overflow() -> None:
     """While it drains, vLLM answers 200 with finish_reason abort and no text."""
     clock = ManualClock()
     abort: dict[str, Any] = {"choices": [{"index": 0, "message": {"content": ""}, "finish_reason": "abort"}]}
-
-    async def main() -> None:
-        async with pair(Answer.json(abort), WHOLE, clock=clock) as (engine, _, router):
-            for _ in range(5):
-                reply = await router.chat()
-                assert (text_of(reply), reply.headers["x-spillway-decision"]) == ("beta", "overflow")
-                clock.advance(0.3)
-            assert len(engine.seen) == 5
-
-    run(main)
-
-
-def test_the_breaker_opens_and_lets_one_trial_through() -> None:
-    clock = ManualClock()
-
-    async def main() -> None:
-        async with (
-            FaultUpstream(said_no(500)) as bad,
-            FaultUpstream(WHOLE) as good,
-            routing(settings(cloud(bad, "a"), cloud(good, "b")), clock=clock) as router,
-        ):
-            for _ in range(6):
-                assert text_of(await router.chat()) == "beta"
-            assert len(bad.seen) == 3
+    async with pair(Answer.json(abort), WHOLE, clock=clock) as (engine, _, router):
+        for _ in range(5):
             reply = await router.chat()
-            assert reply.headers["x-spillway-attempts"] == "1"
-            ready = (await router.client.get("/ready")).json()
-            assert ready["backends"]["a"]["breaker_open"]
+            assert (text_of(reply), reply.headers["x-spillway-decision"]) == ("beta", "overflow")
+            clock.advance(0.3)
+        assert len(engine.seen) == 5
 
-            clock.advance(1.01)  # half-open: one trial, which fails, opens it for longer
-            for _ in range(3):
-                assert text_of(await router.chat()) == "beta"
-            assert len(bad.seen) == 4
-            clock.advance(1.01)
+
+async def test_the_breaker_opens_and_lets_one_trial_through() -> None:
+    clock = ManualClock()
+    async with (
+        FaultUpstream(said_no(500)) as bad,
+        FaultUpstream(WHOLE) as good,
+        routing(settings(cloud(bad, "a"), cloud(good, "b")), clock=clock) as router,
+    ):
+        for _ in range(6):
             assert text_of(await router.chat()) == "beta"
-            assert len(bad.seen) == 4
-            bad.answer = WHOLE
-            clock.advance(1.01)
-            for _ in range(2):  # the trial succeeds and closes it
-                assert (await router.chat()).headers["x-spillway-backend"] == "a"
+        assert len(bad.seen) == 3
+        reply = await router.chat()
+        assert reply.headers["x-spillway-attempts"] == "1"
+        ready = (await router.client.get("/ready")).json()
+        assert ready["backends"]["a"]["breaker_open"]
 
-    run(main)
+        clock.advance(1.01)  # half-open: one trial, which fails, opens it for longer
+        for _ in range(3):
+            assert text_of(await router.chat()) == "beta"
+        assert len(bad.seen) == 4
+        clock.advance(1.01)
+        assert text_of(await router.chat()) == "beta"
+        assert len(bad.seen) == 4
+        bad.answer = WHOLE
+        clock.advance(1.01)
+        for _ in range(2):  # the trial succeeds and closes it
+            assert (await router.chat()).headers["x-spillway-backend"] == "a"
 
 
-def test_retries_are_bounded_by_their_budget() -> None:
+async def test_retries_are_bounded_by_their_budget() -> None:
     clock = ManualClock(0.0)
     places = 40
     lines: list[str] = []
-
-    async def main() -> None:
-        async with FaultUpstream(said_no(500)) as bad:
-            # Many backends, each asked once, so that no breaker keeps a retry from being made.
-            lines.extend(cloud(f"{bad.root}/b{i}", f"b{i}") for i in range(2 * places))
-            chains = ", ".join(f"a{i}: {{chain: [b{2 * i}, b{2 * i + 1}]}}" for i in range(places))
-            async with routing(settings(*lines, more=f"aliases: {{{chains}}}\n"), clock=clock) as router:
-                codes = []
-                for i in range(places):
-                    reply = await router.chat({"model": f"a{i}"})
-                    codes.append((reply.status_code, error_of(reply)["code"]))
-                retries = len(bad.seen) - places
-                # The bucket starts with ten and earns a fifth of a retry per request; the clock stands still.
-                assert 17 <= retries <= 18
-                assert codes.count((503, "overloaded")) == places - retries
-                clock.advance(1.0)
-                before = len(bad.seen)
-                router.forget_failures()
-                await router.chat({"model": "a0"})
-                assert len(bad.seen) - before == 2
-
-    run(main)
+    async with FaultUpstream(said_no(500)) as bad:
+        # Many backends, each asked once, so that no breaker keeps a retry from being made.
+        lines.extend(cloud(f"{bad.root}/b{i}", f"b{i}") for i in range(2 * places))
+        chains = ", ".join(f"a{i}: {{chain: [b{2 * i}, b{2 * i + 1}]}}" for i in range(places))
+        async with routing(settings(*lines, more=f"aliases: {{{chains}}}\n"), clock=clock) as router:
+            codes = []
+            for i in range(places):
+                reply = await router.chat({"model": f"a{i}"})
+                codes.append((reply.status_code, error_of(reply)["code"]))
+            retries = len(bad.seen) - places
+            # The bucket starts with ten and earns a fifth of a retry per request; the clock stands still.
+            assert 17 <= retries <= 18
+            assert codes.count((503, "overloaded")) == places - retries
+            clock.advance(1.0)
+            before = len(bad.seen)
+            router.forget_failures()
+            await router.chat({"model": "a0"})
+            assert len(bad.seen) - before == 2
 
 
-def test_at_most_three_attempts() -> None:
-    async def main() -> None:
-        async with FaultUpstream(said_no(500)) as bad:
-            lines = [cloud(bad, f"b{i}") for i in range(6)]
-            async with routing(settings(*lines)) as router:
-                reply = await router.chat()
-                assert (reply.status_code, len(bad.seen)) == (502, 3)
-
-    run(main)
+async def test_at_most_three_attempts() -> None:
+    async with FaultUpstream(said_no(500)) as bad:
+        lines = [cloud(bad, f"b{i}") for i in range(6)]
+        async with routing(settings(*lines)) as router:
+            reply = await router.chat()
+            assert (reply.status_code, len(bad.seen)) == (502, 3)
 
 
-def test_a_pinned_model_stays_where_it_is_pinned() -> None:
-    async def main() -> None:
-        async with pair(said_no(500), WHOLE) as (_, other, router):
-            for model in ("local/m", "local"):
-                reply = await router.chat({"model": model})
-                assert (reply.status_code, error_of(reply)["code"]) == (502, "upstream_error")
-            assert not other.seen
-            reply = await router.chat({"model": "cloud/cloud-m"})
-            assert reply.headers["x-spillway-decision"] == "pinned"
-            assert other.seen[-1].json["model"] == "cloud-m"
-            stays = await router.chat({"provider": {"allow_fallbacks": False}})
-            assert stays.status_code == 502
-
-    run(main)
+async def test_a_pinned_model_stays_where_it_is_pinned() -> None:
+    async with pair(said_no(500), WHOLE) as (_, other, router):
+        for model in ("local/m", "local"):
+            reply = await router.chat({"model": model})
+            assert (reply.status_code, error_of(reply)["code"]) == (502, "upstream_error")
+        assert not other.seen
+        reply = await router.chat({"model": "cloud/cloud-m"})
+        assert reply.headers["x-spillway-decision"] == "pinned"
+        assert other.seen[-1].json["model"] == "cloud-m"
+        stays = await router.chat({"provider": {"allow_fallbacks": False}})
+        assert stays.status_code == 502
 
 
 @pytest.mark.parametrize("unit", ["requests", "tokens"])
-def test_nothing_remaining_sends_the_next_request_elsewhere(unit: str) -> None:
+async def test_nothing_remaining_sends_the_next_request_elsewhere(unit: str) -> None:
     clock = ManualClock()
     names = {f"x-ratelimit-remaining-{unit}": "0", f"x-ratelimit-reset-{unit}": "2m30s", "retry-after": "1"}
-
-    async def main() -> None:
-        async with (
-            FaultUpstream(Answer(WHOLE.body, 200, (*WHOLE.headers, *names.items()))) as spent,
-            FaultUpstream(WHOLE) as free,
-            routing(settings(cloud(spent, "a"), cloud(free, "b")), clock=clock) as router,
-        ):
-            assert (await router.chat()).headers["x-spillway-backend"] == "a"
-            reply = await router.chat()
-            assert reply.headers["x-spillway-backend"] == "b"
-            clock.advance(149)
-            assert (await router.chat()).headers["x-spillway-backend"] == "b"
-            clock.advance(2)
-            assert (await router.chat()).headers["x-spillway-backend"] == "a"
-
-    run(main)
+    async with (
+        FaultUpstream(Answer(WHOLE.body, 200, (*WHOLE.headers, *names.items()))) as spent,
+        FaultUpstream(WHOLE) as free,
+        routing(settings(cloud(spent, "a"), cloud(free, "b")), clock=clock) as router,
+    ):
+        assert (await router.chat()).headers["x-spillway-backend"] == "a"
+        reply = await router.chat()
+        assert reply.headers["x-spillway-backend"] == "b"
+        clock.advance(149)
+        assert (await router.chat()).headers["x-spillway-backend"] == "b"
+        clock.advance(2)
+        assert (await router.chat()).headers["x-spillway-backend"] == "a"
 
 
-def test_no_backend_is_up() -> None:
+async def test_no_backend_is_up() -> None:
     dead = f"http://127.0.0.1:{free_port()}/v1"
-
-    async def main() -> None:
-        async with routing(settings(local(dead))) as router:
-            reply = await router.chat()
-            assert (reply.status_code, error_of(reply)["code"]) == (503, "no_backend")
-            assert 1 <= int(reply.headers["retry-after"]) <= 60
-            assert (await router.client.get("/ready")).status_code == 503
-            assert (await router.client.get("/ping")).status_code == 204
-            assert (await router.client.get("/health")).status_code == 200
-
-    run(main)
+    async with routing(settings(local(dead))) as router:
+        reply = await router.chat()
+        assert (reply.status_code, error_of(reply)["code"]) == (503, "no_backend")
+        assert 1 <= int(reply.headers["retry-after"]) <= 60
+        assert (await router.client.get("/ready")).status_code == 503
+        assert (await router.client.get("/ping")).status_code == 204
+        assert (await router.client.get("/health")).status_code == 200
 
 
-def test_an_unknown_model_is_told() -> None:
-    async def main() -> None:
-        async with pair(WHOLE) as (_, _, router):
-            reply = await router.chat({"model": "gpt-99"})
-            assert (reply.status_code, error_of(reply)["code"]) == (404, "model_not_found")
-            assert error_of(reply)["param"] == "model"
-            assert "auto" in error_of(reply)["message"]
-
-    run(main)
+async def test_an_unknown_model_is_told() -> None:
+    async with pair(WHOLE) as (_, _, router):
+        reply = await router.chat({"model": "gpt-99"})
+        assert (reply.status_code, error_of(reply)["code"]) == (404, "model_not_found")
+        assert error_of(reply)["param"] == "model"
+        assert "auto" in error_of(reply)["message"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.proxy.exchange.test_calibrated import CALIBRATION, STAGE, rule, streamed, whole
 from tests.proxy.exchange.test_disconnect import asking
-from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, escalating, local, run, settings
+from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, escalating, local, settings
 from tests.proxy.streams import DONE, data
 
 from spillway_router.config.assemble import assembled
@@ -58,71 +58,63 @@ def setup(
 
 
 @pytest.mark.parametrize(("second", "score", "kept"), [(YES, 0.9, True), (NO, 0.1, False)])
-def test_the_engine_is_asked_about_its_own_answer(second: Answer, score: float, kept: bool, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with setup(tmp_path, whole("weak", OPEN), second) as (engine, strong, router):
-            reply = await router.chat({"user": "u", "tools": [{"type": "function", "function": {"name": "f"}}]})
-            assert (b"weak" in reply.content) == kept
-            assert bool(strong.seen) != kept
-            expected = 0.55 + (score - 0.5)
-            assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(expected, abs=1e-4)
-            assert reply.headers["x-spillway-attempts"] == ("2" if kept else "3")
-            asked = engine.seen[1].json
-            question = asked["messages"][-1]
-            assert asked["messages"] == [*MESSAGES, {"role": "assistant", "content": "weak"}, question]
-            assert question == {"role": "user", "content": QUESTIONS["p_true"]}
-            assert (asked["max_tokens"], asked["temperature"], asked["logprobs"]) == (1, 0, True)
-            assert asked["tools"] == engine.seen[0].json["tools"]
-            assert not asked.keys() & {"stream", "response_format", "user"}
-            rows = {row.attempt_no: row for row in router.rows(reply)}
-            assert (rows[2].backend, rows[2].decision, rows[2].reasons) == ("local", "audit", "self_check")
-            assert (rows[2].status, rows[2].amount_nano, rows[2].confidence) == ("discarded", 0, None)
-            assert rows[2].gpu_us > 0
-            assert rows[2].cached_tokens == 32
-            assert rows[1].status == ("ok" if kept else "discarded")
-            assert rows[1].confidence == pytest.approx(expected)
-            record = (await router.client.get(f"/v1/requests/{reply.headers['x-request-id']}")).json()
-            assert [a["confidence"] for a in record["attempts"]][1] == pytest.approx(score)
-
-    run(main)
+async def test_the_engine_is_asked_about_its_own_answer(
+    second: Answer, score: float, kept: bool, tmp_path: Path
+) -> None:
+    async with setup(tmp_path, whole("weak", OPEN), second) as (engine, strong, router):
+        reply = await router.chat({"user": "u", "tools": [{"type": "function", "function": {"name": "f"}}]})
+        assert (b"weak" in reply.content) == kept
+        assert bool(strong.seen) != kept
+        expected = 0.55 + (score - 0.5)
+        assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(expected, abs=1e-4)
+        assert reply.headers["x-spillway-attempts"] == ("2" if kept else "3")
+        asked = engine.seen[1].json
+        question = asked["messages"][-1]
+        assert asked["messages"] == [*MESSAGES, {"role": "assistant", "content": "weak"}, question]
+        assert question == {"role": "user", "content": QUESTIONS["p_true"]}
+        assert (asked["max_tokens"], asked["temperature"], asked["logprobs"]) == (1, 0, True)
+        assert asked["tools"] == engine.seen[0].json["tools"]
+        assert not asked.keys() & {"stream", "response_format", "user"}
+        rows = {row.attempt_no: row for row in router.rows(reply)}
+        assert (rows[2].backend, rows[2].decision, rows[2].reasons) == ("local", "audit", "self_check")
+        assert (rows[2].status, rows[2].amount_nano, rows[2].confidence) == ("discarded", 0, None)
+        assert rows[2].gpu_us > 0
+        assert rows[2].cached_tokens == 32
+        assert rows[1].status == ("ok" if kept else "discarded")
+        assert rows[1].confidence == pytest.approx(expected)
+        record = (await router.client.get(f"/v1/requests/{reply.headers['x-request-id']}")).json()
+        assert [a["confidence"] for a in record["attempts"]][1] == pytest.approx(score)
 
 
 @pytest.mark.parametrize(("second", "kept"), [(YES, True), (NO, False)])
-def test_a_stream_that_was_held_to_its_end_is_asked_about_too(second: Answer, kept: bool, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with setup(tmp_path, streamed('{"a": 1}', OPEN), second) as (engine, strong, router):
-            strong.answer = streamed("strong", 0.0)
-            reply = await router.chat({"stream": True, **JSON_ASKED})
-            assert (b'{\\"a\\": 1}' in reply.content) == kept
-            assert (b"strong" in reply.content) != kept
-            assert reply.content.endswith(DONE)
-            assert engine.seen[1].json["messages"][-2] == {"role": "assistant", "content": '{"a": 1}'}
-
-    run(main)
+async def test_a_stream_that_was_held_to_its_end_is_asked_about_too(second: Answer, kept: bool, tmp_path: Path) -> None:
+    async with setup(tmp_path, streamed('{"a": 1}', OPEN), second) as (engine, strong, router):
+        strong.answer = streamed("strong", 0.0)
+        reply = await router.chat({"stream": True, **JSON_ASKED})
+        assert (b'{\\"a\\": 1}' in reply.content) == kept
+        assert (b"strong" in reply.content) != kept
+        assert reply.content.endswith(DONE)
+        assert engine.seen[1].json["messages"][-2] == {"role": "assistant", "content": '{"a": 1}'}
 
 
-def test_a_number_is_a_score_only_if_it_is_one(tmp_path: Path) -> None:
+async def test_a_number_is_a_score_only_if_it_is_one(tmp_path: Path) -> None:
     file = {**KNOWS, "answer": {**KNOWS["answer"], "features": ["min", "stated"]}}
-
-    async def main() -> None:
-        for reply, confidence in (
-            (writes(" 90%"), 0.95),
-            (writes("10"), 0.15),
-            (writes("10", "length"), 0.55),
-            (writes("101"), 0.55),
-            (writes("about 90"), 0.55),
-            (writes(""), 0.55),
-        ):
-            asks = ", self_check: {ask: stated, timeout_ms: 5000, question: 'How sure?'}"
-            async with setup(tmp_path, whole("weak", OPEN), reply, asks, file) as (engine, _, router):
-                found = await router.chat(x_spillway_min_confidence="0.6")
-                draft = min(router.rows(found), key=lambda row: row.attempt_no)
-                assert draft.confidence == pytest.approx(confidence), reply.body
-                assert engine.seen[1].json["messages"][-1]["content"] == "How sure?"
-                assert "logprobs" not in engine.seen[1].json
-            (tmp_path / "ledger.db").unlink()
-
-    run(main)
+    for reply, confidence in (
+        (writes(" 90%"), 0.95),
+        (writes("10"), 0.15),
+        (writes("10", "length"), 0.55),
+        (writes("101"), 0.55),
+        (writes("about 90"), 0.55),
+        (writes(""), 0.55),
+    ):
+        asks = ", self_check: {ask: stated, timeout_ms: 5000, question: 'How sure?'}"
+        async with setup(tmp_path, whole("weak", OPEN), reply, asks, file) as (engine, _, router):
+            found = await router.chat(x_spillway_min_confidence="0.6")
+            draft = min(router.rows(found), key=lambda row: row.attempt_no)
+            assert draft.confidence == pytest.approx(confidence), reply.body
+            assert engine.seen[1].json["messages"][-1]["content"] == "How sure?"
+            assert "logprobs" not in engine.seen[1].json
+        (tmp_path / "ledger.db").unlink()
 
 
 NO_ANSWERS = {
@@ -142,25 +134,22 @@ NO_ANSWERS = {
 
 
 @pytest.mark.parametrize("name", NO_ANSWERS)
-def test_whatever_goes_wrong_with_it_the_answer_stands_as_it_was_judged(name: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        asks = ", threshold: 0.5, self_check: {ask: p_true, timeout_ms: 150}"
-        async with setup(tmp_path, whole("weak", OPEN), NO_ANSWERS[name], asks) as (engine, strong, router):
-            reply = await router.chat()
-            assert reply.status_code == 200
-            assert b"weak" in reply.content
-            assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.55)
-            assert len(engine.seen) == 2
-            assert not strong.seen
-            rows = {row.attempt_no: row for row in router.rows(reply)}
-            assert (rows[1].status, rows[1].confidence) == ("ok", pytest.approx(0.55))
-            assert (rows[2].decision, rows[2].amount_nano) == ("audit", 0)
-            assert rows[2].status in ("error", "discarded")
-            known = router.runtime.board.current(router.runtime.services.clock()).backends["local"]
-            assert not known.breaker_open
-            assert router.runtime.board.in_flight()["local"] == 0
-
-    run(main)
+async def test_whatever_goes_wrong_with_it_the_answer_stands_as_it_was_judged(name: str, tmp_path: Path) -> None:
+    asks = ", threshold: 0.5, self_check: {ask: p_true, timeout_ms: 150}"
+    async with setup(tmp_path, whole("weak", OPEN), NO_ANSWERS[name], asks) as (engine, strong, router):
+        reply = await router.chat()
+        assert reply.status_code == 200
+        assert b"weak" in reply.content
+        assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.55)
+        assert len(engine.seen) == 2
+        assert not strong.seen
+        rows = {row.attempt_no: row for row in router.rows(reply)}
+        assert (rows[1].status, rows[1].confidence) == ("ok", pytest.approx(0.55))
+        assert (rows[2].decision, rows[2].amount_nano) == ("audit", 0)
+        assert rows[2].status in ("error", "discarded")
+        known = router.runtime.board.current(router.runtime.services.clock()).backends["local"]
+        assert not known.breaker_open
+        assert router.runtime.board.in_flight()["local"] == 0
 
 
 NOT_ASKED: dict[str, tuple[float, dict[str, Any], dict[str, str], str]] = {
@@ -175,75 +164,59 @@ NOT_ASKED: dict[str, tuple[float, dict[str, Any], dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("name", NOT_ASKED)
-def test_it_is_asked_only_where_it_could_change_anything(name: str, tmp_path: Path) -> None:
+async def test_it_is_asked_only_where_it_could_change_anything(name: str, tmp_path: Path) -> None:
     logprob, fields, headers, more = NOT_ASKED[name]
-
-    async def main() -> None:
-        async with setup(tmp_path, whole("weak", logprob), YES, more) as (engine, _, router):
-            assert (await router.chat(fields, **headers)).status_code == 200
-            assert len(engine.seen) == 1
-
-    run(main)
+    async with setup(tmp_path, whole("weak", logprob), YES, more) as (engine, _, router):
+        assert (await router.chat(fields, **headers)).status_code == 200
+        assert len(engine.seen) == 1
 
 
-def test_who_leaves_while_the_engine_is_asked_stops_it(tmp_path: Path) -> None:
-    async def main() -> None:
-        asks = ", self_check: {ask: p_true, timeout_ms: 60000}}\nslo: {ttft_ms: 60000"
-        async with setup(tmp_path, whole("weak", OPEN), Answer(silent=True, end="hang"), asks) as (
-            engine,
-            strong,
-            router,
-        ):
-            async with asking(router, {}):
-                await engine.arrival()
-                question = await engine.arrival()
-            await asyncio.wait_for(question.closed.wait(), LIMIT_S)
-            await router.until(lambda: bool(router.runtime.services.records.recent(1)))
-            (record,) = router.runtime.services.records.recent(1)
-            await router.until(lambda: len(router.ledger.entries_of(record.facts.request_id)) == 2)
-            rows = router.ledger.entries_of(record.facts.request_id)
-            assert {(row.decision, row.status) for row in rows} == {("local", "aborted"), ("audit", "aborted")}
-            assert router.runtime.board.in_flight()["local"] == 0
-            assert not strong.seen
-
-    run(main)
+async def test_who_leaves_while_the_engine_is_asked_stops_it(tmp_path: Path) -> None:
+    asks = ", self_check: {ask: p_true, timeout_ms: 60000}}\nslo: {ttft_ms: 60000"
+    async with setup(tmp_path, whole("weak", OPEN), Answer(silent=True, end="hang"), asks) as (
+        engine,
+        strong,
+        router,
+    ):
+        async with asking(router, {}):
+            await engine.arrival()
+            question = await engine.arrival()
+        await asyncio.wait_for(question.closed.wait(), LIMIT_S)
+        await router.until(lambda: bool(router.runtime.services.records.recent(1)))
+        (record,) = router.runtime.services.records.recent(1)
+        await router.until(lambda: len(router.ledger.entries_of(record.facts.request_id)) == 2)
+        rows = router.ledger.entries_of(record.facts.request_id)
+        assert {(row.decision, row.status) for row in rows} == {("local", "aborted"), ("audit", "aborted")}
+        assert router.runtime.board.in_flight()["local"] == 0
+        assert not strong.seen
 
 
-def test_a_stream_that_goes_out_already_is_not_asked_about(tmp_path: Path) -> None:
-    async def main() -> None:
-        first = (
-            streamed("weak", -0.5).body.removesuffix(DONE).replace(b'"finish_reason":"stop"', b'"finish_reason":null')
-        )
-        last = data({"choices": [{"index": 0, "delta": {"content": " end"}, "finish_reason": "stop"}]}) + DONE
-        gate = asyncio.Event()
-        says = Answer.stream(first + last).pausing(len(first), gate)
-        async with setup(tmp_path, says, YES, ASKS + ", hold_tokens: 1") as (engine, _, router):
-            sent = {"model": "auto", "messages": MESSAGES, "stream": True}
-            bar = {"x-spillway-min-confidence": "0.7"}
-            async with router.client.stream("POST", "/v1/chat/completions", json=sent, headers=bar) as reply:
-                gate.set()
-                assert b" end" in await reply.aread()
-            assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.75)
-            assert len(engine.seen) == 1
-
-    run(main)
+async def test_a_stream_that_goes_out_already_is_not_asked_about(tmp_path: Path) -> None:
+    first = streamed("weak", -0.5).body.removesuffix(DONE).replace(b'"finish_reason":"stop"', b'"finish_reason":null')
+    last = data({"choices": [{"index": 0, "delta": {"content": " end"}, "finish_reason": "stop"}]}) + DONE
+    gate = asyncio.Event()
+    says = Answer.stream(first + last).pausing(len(first), gate)
+    async with setup(tmp_path, says, YES, ASKS + ", hold_tokens: 1") as (engine, _, router):
+        sent = {"model": "auto", "messages": MESSAGES, "stream": True}
+        bar = {"x-spillway-min-confidence": "0.7"}
+        async with router.client.stream("POST", "/v1/chat/completions", json=sent, headers=bar) as reply:
+            gate.set()
+            assert b" end" in await reply.aread()
+        assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.75)
+        assert len(engine.seen) == 1
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_where_it_can_change_nothing_the_router_says_so(calibrated: bool, tmp_path: Path) -> None:
+async def test_where_it_can_change_nothing_the_router_says_so(calibrated: bool, tmp_path: Path) -> None:
     plain = f"confidence: {{escalate_to: [cloud]{ASKS}}}\n"
     more = rule(tmp_path, CALIBRATION, ASKS) if calibrated else plain
     text = settings(local("http://127.0.0.1:9/v1"), cloud("http://127.0.0.1:9/v1"), more=more)
     found = assembled(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
     (told,) = [w.problem for w in found.warnings if w.where == "confidence.self_check"]
     assert ("until a calibration is made with it" if calibrated else "make one with `spillway calibrate`") in told
-
-    async def main() -> None:
-        engine = FaultUpstream(whole("weak", OPEN))
-        async with escalating(engine, STRONG, rule=more) as (_, strong, router):
-            engine.script.extend((whole("weak", OPEN), NO))
-            await router.chat(x_spillway_min_confidence="0.5")
-            assert len(engine.seen) == (2 if calibrated else 1)
-            assert bool(strong.seen) != calibrated  # without one: exp(-0.9)
-
-    run(main)
+    engine = FaultUpstream(whole("weak", OPEN))
+    async with escalating(engine, STRONG, rule=more) as (_, strong, router):
+        engine.script.extend((whole("weak", OPEN), NO))
+        await router.chat(x_spillway_min_confidence="0.5")
+        assert len(engine.seen) == (2 if calibrated else 1)
+        assert bool(strong.seen) != calibrated  # without one: exp(-0.9)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.proxy import streams
-from tests.proxy.harness import MESSAGES, Router, cloud, error_of, events, local, pair, routing, run, settings
+from tests.proxy.harness import MESSAGES, Router, cloud, error_of, events, local, pair, routing, settings
 from tests.proxy.streams import DONE, SHAPES, USAGE, Stream, delta
 
 from spillway_router.testing import Answer, FaultUpstream
@@ -51,20 +51,16 @@ WIDE = "slo: {ttft_ms: 60000, tpot_ms: 10000}\n"
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("end", ["whole", "fin", "rst"])
-def test_cut_at_every_byte(shape: str, end: End) -> None:
+async def test_cut_at_every_byte(shape: str, end: End) -> None:
     first = SHAPES[shape](FIRST)
-
-    async def main() -> None:
-        async with pair(None, Answer.stream(SHAPES[shape](SECOND).body), more=WIDE) as (broken, good, router):
-            for cut in range(len(first.body) + 1):
-                broken.answer = Answer.stream(first.body, cut=cut, end=end)
-                router.forget_failures()
-                asked = len(good.seen)
-                reply = await ask(router, first)
-                check_cut(shape, first, cut, end, reply, len(good.seen) - asked)
-            assert len(broken.seen) == len(first.body) + 1
-
-    run(main)
+    async with pair(None, Answer.stream(SHAPES[shape](SECOND).body), more=WIDE) as (broken, good, router):
+        for cut in range(len(first.body) + 1):
+            broken.answer = Answer.stream(first.body, cut=cut, end=end)
+            router.forget_failures()
+            asked = len(good.seen)
+            reply = await ask(router, first)
+            check_cut(shape, first, cut, end, reply, len(good.seen) - asked)
+        assert len(broken.seen) == len(first.body) + 1
 
 
 def check_cut(shape: str, first: Stream, cut: int, end: End, reply: httpx.Response, asked_second: int) -> None:
@@ -92,47 +88,35 @@ def check_cut(shape: str, first: Stream, cut: int, end: End, reply: httpx.Respon
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_chunks_of_every_size_give_the_same_answer(shape: str) -> None:
+async def test_chunks_of_every_size_give_the_same_answer(shape: str) -> None:
     stream = SHAPES[shape](FIRST)
-
-    async def main() -> None:
-        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
-            for piece in [*range(1, 40), 64, 101, 211]:
-                upstream.answer = Answer.stream(stream.body, piece=piece)
-                reply = await ask(router, stream)
-                assert reply.content == seen_whole(shape, FIRST), piece
-                assert reply.content.count(DONE) == (shape in ("chat", "completions"))
-
-    run(main)
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        for piece in [*range(1, 40), 64, 101, 211]:
+            upstream.answer = Answer.stream(stream.body, piece=piece)
+            reply = await ask(router, stream)
+            assert reply.content == seen_whole(shape, FIRST), piece
+            assert reply.content.count(DONE) == (shape in ("chat", "completions"))
 
 
-def test_chunks_that_begin_and_end_inside_events_are_not_taken_for_whole_ones() -> None:
+async def test_chunks_that_begin_and_end_inside_events_are_not_taken_for_whole_ones() -> None:
     """Chunks as long as the events, but shifted: what is held back and what is handed on have the same length."""
     word = delta({"content": "abc"})
     body = word * 20 + delta({}, "stop") + DONE
-
-    async def main() -> None:
-        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
-            for shift in range(1, len(word)):
-                # The first event is made longer by a comment, so that every later cut lies `shift` bytes into an event.
-                comment = b":" + b"x" * (len(word) - shift - 3) + b"\n\n" if shift < len(word) - 2 else b""
-                upstream.answer = Answer.stream(comment + body, piece=len(word))
-                assert (await ask(router, streams.chat(FIRST))).content == comment + body
-
-    run(main)
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        for shift in range(1, len(word)):
+            # The first event is made longer by a comment, so that every later cut lies `shift` bytes into an event.
+            comment = b":" + b"x" * (len(word) - shift - 3) + b"\n\n" if shift < len(word) - 2 else b""
+            upstream.answer = Answer.stream(comment + body, piece=len(word))
+            assert (await ask(router, streams.chat(FIRST))).content == comment + body
 
 
-def test_crlf_comments_and_event_ids_pass_through_untouched() -> None:
+async def test_crlf_comments_and_event_ids_pass_through_untouched() -> None:
     body = b": hi\r\n\r\n" + delta({"content": "a"}).replace(b"\n", b"\r\n")
     body += b": ping\n\nid: 7\n" + delta({"content": "b"}) + delta({}, "stop") + DONE
-
-    async def main() -> None:
-        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
-            for piece in (0, 1, 7):
-                upstream.answer = Answer.stream(body, piece=piece)
-                assert (await ask(router, streams.chat(FIRST))).content == body
-
-    run(main)
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        for piece in (0, 1, 7):
+            upstream.answer = Answer.stream(body, piece=piece)
+            assert (await ask(router, streams.chat(FIRST))).content == body
 
 
 # What is a failure although bytes come.
@@ -160,57 +144,45 @@ BAD_ENDS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", BAD_ENDS)
 @pytest.mark.parametrize("piece", [0, 11])
-def test_a_bad_stream_fails_over_or_is_told(name: str, piece: int) -> None:
+async def test_a_bad_stream_fails_over_or_is_told(name: str, piece: int) -> None:
     begun = delta({"role": "assistant", "content": ""})
+    async with pair(None, Answer.stream(streams.chat(SECOND).body)) as (broken, good, router):
+        body = begun + delta({"content": FIRST}) + BAD_ENDS[name]
+        # Whole pieces: content and flaw come apart, so that the content has left when the flaw is seen.
+        broken.answer = Answer.stream(body, piece=piece or len(begun + delta({"content": FIRST})))
+        assert_interrupted(await ask(router, streams.chat(FIRST)), body)
+        assert not good.seen
 
-    async def main() -> None:
-        async with pair(None, Answer.stream(streams.chat(SECOND).body)) as (broken, good, router):
-            body = begun + delta({"content": FIRST}) + BAD_ENDS[name]
-            # Whole pieces: content and flaw come apart, so that the content has left when the flaw is seen.
-            broken.answer = Answer.stream(body, piece=piece or len(begun + delta({"content": FIRST})))
-            assert_interrupted(await ask(router, streams.chat(FIRST)), body)
-            assert not good.seen
-
-            if "after finish" in name:
-                return
-            broken.answer = Answer.stream(begun + BAD_ENDS[name], piece=piece)
-            reply = await ask(router, streams.chat(FIRST))
-            assert reply.content == seen_whole("chat", SECOND)
-
-    run(main)
+        if "after finish" in name:
+            return
+        broken.answer = Answer.stream(begun + BAD_ENDS[name], piece=piece)
+        reply = await ask(router, streams.chat(FIRST))
+        assert reply.content == seen_whole("chat", SECOND)
 
 
-def test_every_choice_needs_its_finish_reason() -> None:
+async def test_every_choice_needs_its_finish_reason() -> None:
     one = delta({"content": "a"}, index=0) + delta({"content": "b"}, index=1) + delta({}, "stop", 0)
-
-    async def main() -> None:
-        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
-            for piece in (0, 9):
-                upstream.answer = Answer.stream(one + DONE, piece=piece)
-                if piece:
-                    assert_interrupted(await ask(router, streams.chat(FIRST), n=2), one)
-                whole = one + delta({}, "length", 1) + DONE
-                upstream.answer = Answer.stream(whole, piece=piece)
-                assert (await ask(router, streams.chat(FIRST), n=2)).content == whole
-
-    run(main)
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        for piece in (0, 9):
+            upstream.answer = Answer.stream(one + DONE, piece=piece)
+            if piece:
+                assert_interrupted(await ask(router, streams.chat(FIRST), n=2), one)
+            whole = one + delta({}, "length", 1) + DONE
+            upstream.answer = Answer.stream(whole, piece=piece)
+            assert (await ask(router, streams.chat(FIRST), n=2)).content == whole
 
 
 # Time.
 
 
-def test_a_stall_in_the_middle_is_told_and_the_upstream_closed() -> None:
+async def test_a_stall_in_the_middle_is_told_and_the_upstream_closed() -> None:
     begun = delta({"role": "assistant", "content": ""}) + delta({"content": FIRST})
-
-    async def main() -> None:
-        async with pair(more=SHORT) as (broken, good, router):
-            broken.answer = Answer.stream(begun, end="hang")
-            message = assert_interrupted(await ask(router, streams.chat(FIRST)), begun)
-            assert "in time" in message
-            await router.until(broken.seen[0].closed.is_set)
-            assert not good.seen
-
-    run(main)
+    async with pair(more=SHORT) as (broken, good, router):
+        broken.answer = Answer.stream(begun, end="hang")
+        message = assert_interrupted(await ask(router, streams.chat(FIRST)), begun)
+        assert "in time" in message
+        await router.until(broken.seen[0].closed.is_set)
+        assert not good.seen
 
 
 @pytest.mark.parametrize(
@@ -226,104 +198,81 @@ def test_a_stall_in_the_middle_is_told_and_the_upstream_closed() -> None:
         pytest.param(Answer(b"not HTTP at all", end="fin"), id="short body"),
     ],
 )
-def test_nothing_useful_in_time_goes_to_the_next(answer: Answer) -> None:
-    async def main() -> None:
-        async with pair(answer, Answer.stream(streams.chat(SECOND).body), more=SHORT) as (broken, _, router):
-            reply = await ask(router, streams.chat(FIRST))
-            assert reply.content == seen_whole("chat", SECOND)
-            await router.until(broken.seen[0].closed.is_set)
-
-    run(main)
+async def test_nothing_useful_in_time_goes_to_the_next(answer: Answer) -> None:
+    async with pair(answer, Answer.stream(streams.chat(SECOND).body), more=SHORT) as (broken, _, router):
+        reply = await ask(router, streams.chat(FIRST))
+        assert reply.content == seen_whole("chat", SECOND)
+        await router.until(broken.seen[0].closed.is_set)
 
 
 @pytest.mark.parametrize("begun", [b"", delta({"role": "assistant"}), delta({"content": FIRST})])
-def test_comments_do_not_feed_the_timer(begun: bytes) -> None:
+async def test_comments_do_not_feed_the_timer(begun: bytes) -> None:
     """They come for as long as the connection lives: the answer must end all the same."""
-
-    async def main() -> None:
-        async with FaultUpstream() as broken, routing(settings(local(broken), more=SHORT)) as router:
-            broken.answer = Answer.stream(begun).then(b": ping\n\n")
-            reply = await ask(router, streams.chat(FIRST))
-            if FIRST.encode() in begun:
-                assert_interrupted(reply, begun + b": ping\n\n" * 10_000)
-            else:
-                assert (reply.status_code, error_of(reply)["code"]) == (504, "upstream_timeout")
-            await router.until(broken.seen[0].closed.is_set)
-
-    run(main)
+    async with FaultUpstream() as broken, routing(settings(local(broken), more=SHORT)) as router:
+        broken.answer = Answer.stream(begun).then(b": ping\n\n")
+        reply = await ask(router, streams.chat(FIRST))
+        if FIRST.encode() in begun:
+            assert_interrupted(reply, begun + b": ping\n\n" * 10_000)
+        else:
+            assert (reply.status_code, error_of(reply)["code"]) == (504, "upstream_timeout")
+        await router.until(broken.seen[0].closed.is_set)
 
 
-def test_a_missing_done_after_a_whole_answer_is_added() -> None:
+async def test_a_missing_done_after_a_whole_answer_is_added() -> None:
     body = streams.chat(FIRST).body
-
-    async def main() -> None:
-        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
-            upstream.answer = Answer.stream(body.replace(DONE, b"").replace(USAGE, b""))
-            reply = await ask(router, streams.chat(FIRST))
-            assert events(reply)[-1] == b"[DONE]"
-            assert reply.content.count(DONE) == 1
-
-    run(main)
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        upstream.answer = Answer.stream(body.replace(DONE, b"").replace(USAGE, b""))
+        reply = await ask(router, streams.chat(FIRST))
+        assert events(reply)[-1] == b"[DONE]"
+        assert reply.content.count(DONE) == 1
 
 
 # Usage.
 
 
-def test_usage_is_asked_for_and_kept_from_clients_who_did_not() -> None:
+async def test_usage_is_asked_for_and_kept_from_clients_who_did_not() -> None:
     stream = streams.chat(FIRST)
+    async with FaultUpstream(Answer.stream(stream.body)) as upstream, routing(settings(cloud(upstream))) as router:
+        plain = await ask(router, stream)
+        assert upstream.seen[-1].json["stream_options"] == {"include_usage": True}
+        assert b"usage" not in plain.content
+        (row,) = router.rows(plain)
+        assert (row.prompt_tokens, row.completion_tokens, row.amount_nano) == (3, 2, 3 * 1000 + 2 * 2000)
 
-    async def main() -> None:
-        async with FaultUpstream(Answer.stream(stream.body)) as upstream, routing(settings(cloud(upstream))) as router:
-            plain = await ask(router, stream)
-            assert upstream.seen[-1].json["stream_options"] == {"include_usage": True}
-            assert b"usage" not in plain.content
-            (row,) = router.rows(plain)
-            assert (row.prompt_tokens, row.completion_tokens, row.amount_nano) == (3, 2, 3 * 1000 + 2 * 2000)
+        kept = await ask(router, stream, stream_options={"include_usage": False, "x": 1})
+        assert upstream.seen[-1].json["stream_options"] == {"include_usage": True, "x": 1}
+        assert b"usage" not in kept.content
 
-            kept = await ask(router, stream, stream_options={"include_usage": False, "x": 1})
-            assert upstream.seen[-1].json["stream_options"] == {"include_usage": True, "x": 1}
-            assert b"usage" not in kept.content
+        asked = await ask(router, stream, stream_options={"include_usage": True})
+        usage = json.loads(events(asked)[-2])["usage"]
+        assert usage == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.000007}
 
-            asked = await ask(router, stream, stream_options={"include_usage": True})
-            usage = json.loads(events(asked)[-2])["usage"]
-            assert usage == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.000007}
-
-            for shape in ("chat", "completions"):
-                other = SHAPES[shape](FIRST)
-                upstream.answer = Answer.stream(other.body)
-                sent = {"model": "auto", "stream": True, **other.fields}
-                costly = await router.post(sent, other.path, x_spillway_usage_cost="true")
-                assert b"[DONE]" in costly.content
-
-    run(main)
+        for shape in ("chat", "completions"):
+            other = SHAPES[shape](FIRST)
+            upstream.answer = Answer.stream(other.body)
+            sent = {"model": "auto", "stream": True, **other.fields}
+            costly = await router.post(sent, other.path, x_spillway_usage_cost="true")
+            assert b"[DONE]" in costly.content
 
 
-def test_usage_in_the_finishing_event_is_taken_out_of_it() -> None:
+async def test_usage_in_the_finishing_event_is_taken_out_of_it() -> None:
     finish = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}\n\n'
-
-    async def main() -> None:
-        async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
-            upstream.answer = Answer.stream(delta({"content": FIRST}) + finish + DONE)
-            reply = await ask(router, streams.chat(FIRST))
-            last = json.loads(events(reply)[-2])
-            assert last["choices"][0]["finish_reason"] == "stop"
-            assert "usage" not in last
-            assert router.rows(reply)[0].prompt_tokens == 3
-
-    run(main)
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        upstream.answer = Answer.stream(delta({"content": FIRST}) + finish + DONE)
+        reply = await ask(router, streams.chat(FIRST))
+        last = json.loads(events(reply)[-2])
+        assert last["choices"][0]["finish_reason"] == "stop"
+        assert "usage" not in last
+        assert router.rows(reply)[0].prompt_tokens == 3
 
 
-def test_a_whole_answer_carries_its_cost_when_asked() -> None:
+async def test_a_whole_answer_carries_its_cost_when_asked() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 2}
     body = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": usage}
-
-    async def main() -> None:
-        async with FaultUpstream(Answer.json(body)) as upstream, routing(settings(cloud(upstream))) as router:
-            plain = await router.chat()
-            assert plain.json() == body
-            assert plain.headers["x-spillway-cost-usd"] == "0.000007"
-            asked = await router.chat(x_spillway_usage_cost="true")
-            assert asked.json()["usage"] == {**usage, "cost": 0.000007}
-            assert [m["content"] for m in upstream.seen[0].json["messages"]] == [MESSAGES[0]["content"]]
-
-    run(main)
+    async with FaultUpstream(Answer.json(body)) as upstream, routing(settings(cloud(upstream))) as router:
+        plain = await router.chat()
+        assert plain.json() == body
+        assert plain.headers["x-spillway-cost-usd"] == "0.000007"
+        asked = await router.chat(x_spillway_usage_cost="true")
+        assert asked.json()["usage"] == {**usage, "cost": 0.000007}
+        assert [m["content"] for m in upstream.seen[0].json["messages"]] == [MESSAGES[0]["content"]]

@@ -79,172 +79,138 @@ def _say(folder: Path, name: str, text: str = "") -> None:
     (folder / name).write_text(text)
 
 
-def test_start_generate_stop(tmp_path: Path) -> None:
-    async def main() -> None:
-        run = Run(tmp_path, key="secret")
-        task = asyncio.create_task(run.supervisor.run(run.stop))
-        await run.until_told(events.EngineReady)
-        run.stop.set()
-        assert await task is None
-        assert run.kinds() == [
-            "EngineStarting",
-            "EngineProgress",
-            "EngineProgress",
-            "EngineReady",
-            "EngineUnready",
-            "EngineDraining",
-            "EngineStopped",
-        ]
-        asked = json.loads((tmp_path / "asked").read_text())
-        assert asked["body"]["max_tokens"] == 1, "readiness is one generated token"
-        assert asked["key"] == "Bearer secret"
-        assert "secret" not in str(run.seen)
-        await run.until(lambda: all(_gone(pid) for pid in run.pids()))
-        assert "Starting vLLM server" in (tmp_path / "engine.log").read_text()
-
-    asyncio.run(main())
+async def test_start_generate_stop(tmp_path: Path) -> None:
+    run = Run(tmp_path, key="secret")
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    run.stop.set()
+    assert await task is None
+    assert run.kinds() == [
+        "EngineStarting",
+        "EngineProgress",
+        "EngineProgress",
+        "EngineReady",
+        "EngineUnready",
+        "EngineDraining",
+        "EngineStopped",
+    ]
+    asked = json.loads((tmp_path / "asked").read_text())
+    assert asked["body"]["max_tokens"] == 1, "readiness is one generated token"
+    assert asked["key"] == "Bearer secret"
+    assert "secret" not in str(run.seen)
+    await run.until(lambda: all(_gone(pid) for pid in run.pids()))
+    assert "Starting vLLM server" in (tmp_path / "engine.log").read_text()
 
 
-def test_unix_socket_and_its_stale_file(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "e.sock"
-        with socket.socket(socket.AF_UNIX) as stale:
-            stale.bind(str(path))
-        run = Run(tmp_path, uds=str(path))
-        task = asyncio.create_task(run.supervisor.run(run.stop))
-        await run.until_told(events.EngineReady)
-        run.stop.set()
-        assert await task is None
-
-    asyncio.run(main())
+async def test_unix_socket_and_its_stale_file(tmp_path: Path) -> None:
+    path = tmp_path / "e.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    run = Run(tmp_path, uds=str(path))
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    run.stop.set()
+    assert await task is None
 
 
-def test_crash_is_followed_by_a_restart(tmp_path: Path) -> None:
-    async def main() -> None:
-        run = Run(tmp_path)
-        task = asyncio.create_task(run.supervisor.run(run.stop))
-        await run.until_told(events.EngineReady)
-        os.kill(run.pids()[0], signal.SIGKILL)
-        await run.until_told(events.EngineReady, 2)
-        run.stop.set()
-        assert await task is None
-        exited = next(event for event in run.seen if isinstance(event, events.EngineExited))
-        assert exited.status == 137
-        assert "SIGKILL" in exited.diagnosis.reason
-        after = run.kinds()[run.kinds().index("EngineExited") :]
-        assert after[:4] == ["EngineExited", "EngineUnready", "EngineRestarting", "EngineStarting"]
-        assert len(run.pids()) == 2
-
-    asyncio.run(main())
+async def test_crash_is_followed_by_a_restart(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    os.kill(run.pids()[0], signal.SIGKILL)
+    await run.until_told(events.EngineReady, 2)
+    run.stop.set()
+    assert await task is None
+    exited = next(event for event in run.seen if isinstance(event, events.EngineExited))
+    assert exited.status == 137
+    assert "SIGKILL" in exited.diagnosis.reason
+    after = run.kinds()[run.kinds().index("EngineExited") :]
+    assert after[:4] == ["EngineExited", "EngineUnready", "EngineRestarting", "EngineStarting"]
+    assert len(run.pids()) == 2
 
 
-def test_gives_up_after_failures_in_a_row_and_says_why(tmp_path: Path) -> None:
+async def test_gives_up_after_failures_in_a_row_and_says_why(tmp_path: Path) -> None:
     _say(tmp_path, "status", "1")
     _say(tmp_path, "last_words", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
-
-    async def main() -> None:
-        run = Run(tmp_path)
-        ended = await run.supervisor.run(run.stop)
-        assert isinstance(ended, Refusal)
-        assert "memory is not enough" in ended.reason
-        assert len(run.pids()) == 3
-        waits = [event.wait_s for event in run.seen if isinstance(event, events.EngineRestarting)]
-        assert waits == pytest.approx([0.01, 0.02])
-        assert isinstance(run.seen[-1], events.EngineFailed)
-        assert any("CUDA out of memory" in line for line in run.seen[-1].log_tail)
-
-    asyncio.run(main())
+    run = Run(tmp_path)
+    ended = await run.supervisor.run(run.stop)
+    assert isinstance(ended, Refusal)
+    assert "memory is not enough" in ended.reason
+    assert len(run.pids()) == 3
+    waits = [event.wait_s for event in run.seen if isinstance(event, events.EngineRestarting)]
+    assert waits == pytest.approx([0.01, 0.02])
+    assert isinstance(run.seen[-1], events.EngineFailed)
+    assert any("CUDA out of memory" in line for line in run.seen[-1].log_tail)
 
 
-def test_missing_command_is_told(tmp_path: Path) -> None:
-    async def main() -> None:
-        address = Address("http://127.0.0.1:9", "demo")
-        launch = Launch(("/nowhere/vllm",), {}, address, tmp_path / "log")
-        ended = await Supervisor(launch, lambda _: None, rules=QUICK, intervals=LOOKS).run(asyncio.Event())
-        assert isinstance(ended, Refusal)
-        assert "could not be run" in ended.reason
-
-    asyncio.run(main())
+async def test_missing_command_is_told(tmp_path: Path) -> None:
+    address = Address("http://127.0.0.1:9", "demo")
+    launch = Launch(("/nowhere/vllm",), {}, address, tmp_path / "log")
+    ended = await Supervisor(launch, lambda _: None, rules=QUICK, intervals=LOOKS).run(asyncio.Event())
+    assert isinstance(ended, Refusal)
+    assert "could not be run" in ended.reason
 
 
-def test_drain_waits_for_requests_in_flight(tmp_path: Path) -> None:
+async def test_drain_waits_for_requests_in_flight(tmp_path: Path) -> None:
     _say(tmp_path, "in_flight", "2")
-
-    async def main() -> None:
-        run = Run(tmp_path)
-        task = asyncio.create_task(run.supervisor.run(run.stop))
-        await run.until_told(events.EngineReady)
-        run.stop.set()
-        await run.until(lambda: events.EngineDraining(2) in run.seen)
-        assert not _gone(run.pids()[0]), "two requests are still running"
-        _say(tmp_path, "in_flight", "0")
-        assert await task is None
-        kinds = run.kinds()
-        assert kinds.index("EngineUnready") < kinds.index("EngineDraining") < kinds.index("EngineStopped")
-        assert events.EngineDraining(0) in run.seen
-
-    asyncio.run(main())
+    run = Run(tmp_path)
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    run.stop.set()
+    await run.until(lambda: events.EngineDraining(2) in run.seen)
+    assert not _gone(run.pids()[0]), "two requests are still running"
+    _say(tmp_path, "in_flight", "0")
+    assert await task is None
+    kinds = run.kinds()
+    assert kinds.index("EngineUnready") < kinds.index("EngineDraining") < kinds.index("EngineStopped")
+    assert events.EngineDraining(0) in run.seen
 
 
-def test_drain_has_a_bound_and_a_deaf_engine_is_killed(tmp_path: Path) -> None:
+async def test_drain_has_a_bound_and_a_deaf_engine_is_killed(tmp_path: Path) -> None:
     _say(tmp_path, "in_flight", "1")
     _say(tmp_path, "deaf")
-
-    async def main() -> None:
-        run = Run(tmp_path, Rules(drain_bound=0.2, grace=0.3))
-        task = asyncio.create_task(run.supervisor.run(run.stop))
-        await run.until_told(events.EngineReady)
-        run.stop.set()
-        async with asyncio.timeout(15):
-            assert await task is None
-        # The kernel takes killed processes away in its own time.
-        await run.until(lambda: all(_gone(pid) for pid in run.pids()))
-
-    asyncio.run(main())
-
-
-def test_hung_engine_is_replaced(tmp_path: Path) -> None:
-    async def main() -> None:
-        run = Run(tmp_path)
-        task = asyncio.create_task(run.supervisor.run(run.stop))
-        await run.until_told(events.EngineReady)
-        _say(tmp_path, "stuck")
-        await run.until_told(events.EngineRestarting)
-        (tmp_path / "stuck").unlink()
-        await run.until_told(events.EngineReady, 2)
-        run.stop.set()
+    run = Run(tmp_path, Rules(drain_bound=0.2, grace=0.3))
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    run.stop.set()
+    async with asyncio.timeout(15):
         assert await task is None
-
-    asyncio.run(main())
-
-
-def test_stop_while_starting(tmp_path: Path) -> None:
-    async def main() -> None:
-        run = Run(tmp_path)
-        task = asyncio.create_task(run.supervisor.run(run.stop))
-        await run.until_told(events.EngineStarting)
-        run.stop.set()
-        assert await task is None
-        assert "EngineReady" not in run.kinds()
-
-    asyncio.run(main())
+    # The kernel takes killed processes away in its own time.
+    await run.until(lambda: all(_gone(pid) for pid in run.pids()))
 
 
-def test_cancelling_leaves_no_process(tmp_path: Path) -> None:
+async def test_hung_engine_is_replaced(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    _say(tmp_path, "stuck")
+    await run.until_told(events.EngineRestarting)
+    (tmp_path / "stuck").unlink()
+    await run.until_told(events.EngineReady, 2)
+    run.stop.set()
+    assert await task is None
+
+
+async def test_stop_while_starting(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineStarting)
+    run.stop.set()
+    assert await task is None
+    assert "EngineReady" not in run.kinds()
+
+
+async def test_cancelling_leaves_no_process(tmp_path: Path) -> None:
     _say(tmp_path, "child")
-
-    async def main() -> None:
-        run = Run(tmp_path)
-        task = asyncio.create_task(run.supervisor.run(run.stop))
-        await run.until_told(events.EngineReady)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert "EngineExited" not in run.kinds(), "our own doing is no crash"
-        left = [*run.pids(), int((tmp_path / "child.pid").read_text())]
-        await run.until(lambda: all(_gone(pid) for pid in left))
-
-    asyncio.run(main())
+    run = Run(tmp_path)
+    task = asyncio.create_task(run.supervisor.run(run.stop))
+    await run.until_told(events.EngineReady)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "EngineExited" not in run.kinds(), "our own doing is no crash"
+    left = [*run.pids(), int((tmp_path / "child.pid").read_text())]
+    await run.until(lambda: all(_gone(pid) for pid in left))
 
 
 SUPERVISE = """

@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from spillway_router.core.frozen import dataclass
+from spillway_router.ledger.calendar import DAY_MS
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import Ledger, RentalRecord, Write
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import RentalRecord, Write
 
 SPAN_MS = 900_000
-DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 _ROWS_PER_COMMIT = 500
 

@@ -8,11 +8,11 @@ closed day any more.
 
 from __future__ import annotations
 
+from spillway_router.ledger.calendar import DAY_MS, day_of
 from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import EntryConflictError, Ledger
-from spillway_router.ledger.rentals.books import DAY_MS
+from spillway_router.ledger.errors import EntryConflictError
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
-from spillway_router.ledger.reports.days import day_of
 
 GRACE_MS = 10 * 60_000
 """After midnight, until every row of the day before is written."""

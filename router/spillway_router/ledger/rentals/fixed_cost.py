@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.attribution import FixedSplit, split_billed
-from spillway_router.ledger.interface import Ledger, RentalRecord, Total
+from spillway_router.ledger.calendar import day_of
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.books import Billed, accrued, written
-from spillway_router.ledger.reports.days import day_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from threading import Lock
 from typing import Literal
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.interface import Ledger, RentalRecord
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.rentals.books import RentalBooks, written
 from spillway_router.ledger.rentals.closed_days import DayCloser
 

@@ -21,7 +21,8 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even, work_sum_us
 from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.entries import ANSWERED, Entry
-from spillway_router.ledger.interface import Ledger, RentalRecord, Total
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.fixed_cost import FixedDay, Line, Rent, fixed_days, lines, rent
 from spillway_router.ledger.reports.days import GroupKey, ReportRange
 from spillway_router.ledger.reports.forecast import outlook

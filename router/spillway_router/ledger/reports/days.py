@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Literal, get_args
 
 from spillway_router.core.frozen import dataclass
+from spillway_router.ledger.calendar import start_of
 
 GroupKey = Literal["day", "month", "backend", "provider", "model", "key", "tier", "task", "decision"]
 GROUP_KEYS: tuple[GroupKey, ...] = get_args(GroupKey)
@@ -53,16 +54,6 @@ class Asked:
     first: str = ""
     last: str = ""
     by: tuple[str, ...] = ()
-
-
-def start_of(day: date) -> int:
-    """First millisecond of a UTC day (epoch)."""
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
-
-
-def day_of(ms: int) -> str:
-    """UTC day of a moment, as ISO date."""
-    return datetime.fromtimestamp(ms / 1000, UTC).date().isoformat()
 
 
 def one_day(day: date) -> ReportRange:

@@ -24,11 +24,11 @@ from typing import TextIO
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.attribution import split_billed
 from spillway_router.core.money.tariff import usd
+from spillway_router.ledger.calendar import DAY_MS, day_of, start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.rentals.books import DAY_MS, Billed
+from spillway_router.ledger.rentals.books import Billed
 from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
-from spillway_router.ledger.reports.days import day_of, start_of
 
 FOCUS_COLUMNS = (
     "BilledCost",

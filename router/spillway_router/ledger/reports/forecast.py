@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from spillway_router.core.money.forecast import MOST_WEEKS, SoFar, forecast, month_of
+from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.books import cost_nano
 from spillway_router.ledger.rentals.fixed_cost import rent
-from spillway_router.ledger.reports.days import start_of
 from spillway_router.ledger.reports.model import ForecastRow
 
 

@@ -12,10 +12,11 @@ from dataclasses import field
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import Tariff, price_many
+from spillway_router.ledger.calendar import day_of
 from spillway_router.ledger.entries import ANSWERED, Entry
-from spillway_router.ledger.interface import Total
+from spillway_router.ledger.records import Total
 from spillway_router.ledger.rentals.fixed_cost import FixedDay, Line
-from spillway_router.ledger.reports.days import GroupKey, day_of
+from spillway_router.ledger.reports.days import GroupKey
 from spillway_router.ledger.reports.model import GroupRow, Served, UnitCosts
 
 _TIMES = frozenset[GroupKey](("day", "month"))

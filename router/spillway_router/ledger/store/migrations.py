@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from importlib.resources import files
 from typing import NamedTuple
 
-from spillway_router.ledger.interface import LedgerConfigError
+from spillway_router.ledger.errors import LedgerConfigError
 
 
 class Migration(NamedTuple):

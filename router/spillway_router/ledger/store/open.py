@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spillway_router.ledger.interface import Ledger, LedgerConfigError
+from spillway_router.ledger.errors import LedgerConfigError
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 _SQLITE = "sqlite:///"

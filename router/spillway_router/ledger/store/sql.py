@@ -11,17 +11,9 @@ from typing import Any, ClassVar
 
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.entries import Entry, entry_of, stored_row
-from spillway_router.ledger.interface import (
-    Balance,
-    BalanceKey,
-    EntryConflictError,
-    KeyRecord,
-    Ledger,
-    Linked,
-    RentalRecord,
-    Rented,
-    Total,
-)
+from spillway_router.ledger.errors import EntryConflictError
+from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import Balance, BalanceKey, KeyRecord, Linked, RentalRecord, Rented, Rows, Total
 from spillway_router.ledger.store.statements import (
     ADD_KEY,
     ADD_RENTAL,
@@ -36,7 +28,6 @@ from spillway_router.ledger.store.statements import (
     RENTED,
     REVOKE_KEY,
     STOP_RENTAL,
-    Rows,
 )
 from spillway_router.ledger.tables.feedback import SqlFeedback
 from spillway_router.ledger.tables.labels import SqlLabels

@@ -3,16 +3,11 @@ them. Only names of entries.py and base.py are put into the text; values are alw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 from spillway_router.ledger.entries import COLUMNS
-from spillway_router.ledger.interface import KeyRecord, RentalRecord
-
-Rows = list[tuple[Any, ...]]
-Execute = Callable[[str, Sequence[Any], bool], Rows]
-"""Statement with ? for values, the values, and whether it writes (then it is durable when it returns)."""
+from spillway_router.ledger.records import KeyRecord, RentalRecord
 
 KEY = tuple(f.name for f in fields(KeyRecord))
 RENTAL = tuple(f.name for f in fields(RentalRecord))

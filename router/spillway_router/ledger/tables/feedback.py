@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Protocol
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.store.statements import Execute
+from spillway_router.ledger.records import Execute
 
 MOST_REASON = 500
 """Characters of a reason."""

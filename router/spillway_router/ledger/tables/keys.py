@@ -15,7 +15,13 @@ from dataclasses import replace
 from typing import get_args
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.interface import KeyPrivacy, KeyRecord, KeyTable, LedgerError, Role
+from spillway_router.ledger.errors import LedgerError
+from spillway_router.ledger.records import (
+    KeyPrivacy,
+    KeyRecord,
+    Role,
+)
+from spillway_router.ledger.tables.key_table import KeyTable
 
 PREFIX = "sk-spill-"
 SECRET_BYTES = 32

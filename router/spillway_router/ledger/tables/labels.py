@@ -12,7 +12,7 @@ from operator import attrgetter
 from threading import Lock
 from typing import Protocol
 
-from spillway_router.ledger.store.statements import Execute
+from spillway_router.ledger.records import Execute
 
 MOST_AT_ONCE = 500
 """Labels read in one go."""

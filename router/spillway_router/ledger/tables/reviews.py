@@ -14,8 +14,8 @@ from threading import Lock
 from typing import Any, Literal, Protocol
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.interface import EntryConflictError
-from spillway_router.ledger.store.statements import Execute
+from spillway_router.ledger.errors import EntryConflictError
+from spillway_router.ledger.records import Execute
 
 ReviewState = Literal["open", "accepted", "corrected", "dismissed"]
 MOST_AT_ONCE = 500

@@ -30,8 +30,8 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Candidate, Outcome
 from spillway_router.core.routing.policy import decide_escalation
 from spillway_router.http_client.connection import TransportError
+from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.holds import HoldRefused, Why
-from spillway_router.ledger.interface import LedgerError
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import load

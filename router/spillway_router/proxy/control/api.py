@@ -15,7 +15,7 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.routing.policy import decide
-from spillway_router.ledger.interface import LedgerError
+from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, Asked, RangeError
 from spillway_router.proxy.client.replies import error_body, refusal_headers
 from spillway_router.proxy.exchange.services import Services

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Caller, Refusal, RequestRecord
-from spillway_router.ledger.interface import LedgerError
+from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.feedback import MOST_REASON, FeedbackRecord
 from spillway_router.proxy.client.capturing_client import Keeper
 from spillway_router.proxy.control.api import RefusedError

@@ -12,7 +12,7 @@ import logging
 
 from spillway_router.core.routing.model import Decision, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.routing.policy import decide_better
-from spillway_router.ledger.interface import LedgerError
+from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.feedback import FeedbackRecord
 from spillway_router.proxy.exchange.active_config import Live
 from spillway_router.proxy.exchange.services import Services

@@ -31,8 +31,9 @@ from spillway_router.proxy.client.document_step import Judge, LocalRead, StepAsk
 from spillway_router.proxy.exchange.active_config import Live
 from spillway_router.proxy.exchange.audit_sample import Case, DocumentCase, Scored
 from spillway_router.proxy.exchange.exchange import Admitted, run
-from spillway_router.proxy.exchange.services import Records, Services
+from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import Job, Question
+from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.request.body import bad
 from spillway_router.proxy.request.facts import read_facts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,37 +16,10 @@ from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.exchange.active_config import Live
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.memory.memory import Memory
+from spillway_router.proxy.memory.records import Records
 from spillway_router.signals.board import Board
 
 Hook = Callable[[RequestRecord], None]
-
-
-class Records:
-    """The last `bound` request records, oldest forgotten first; the ledger knows the older ones.
-
-    Few on purpose: what is forgotten is used again for the next request, and should still be in the processor's cache
-    by then. A thousand cost 5% of the router's time.
-    """
-
-    def __init__(self, bound: int = 256) -> None:
-        self._bound = bound
-        self._records: OrderedDict[str, RequestRecord] = OrderedDict()
-
-    def add(self, record: RequestRecord) -> None:
-        """Keep a record."""
-        self._records[record.facts.request_id] = record
-        if len(self._records) > self._bound:
-            self._records.popitem(last=False)
-
-    def get(self, request_id: str) -> RequestRecord | None:
-        """The record of a request, None if it is unknown or too old."""
-        return self._records.get(request_id)
-
-    def recent(self, count: int) -> list[RequestRecord]:
-        """The newest `count` records, newest first."""
-        found = list(self._records.values())[-count:]
-        found.reverse()
-        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.pool import Response
-from spillway_router.providers.interface import Judge, Reply
+from spillway_router.http_client.types import Reply
+from spillway_router.providers.interface import Judge
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.client.replies import error_event
 from spillway_router.proxy.exchange.attempt import Call, UpstreamCall

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Caller, Refusal
-from spillway_router.ledger.interface import KeyRecord
+from spillway_router.ledger.records import KeyRecord
 
 ANONYMOUS_ADMIN = Caller(role="admin")
 

@@ -19,7 +19,7 @@ import orjson
 import psycopg
 
 from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, Row, row_of
-from spillway_router.ledger.interface import Balance, EntryRejectedError, Write, WriteResult
+from spillway_router.ledger.errors import EntryRejectedError
 from spillway_router.ledger.posting import (
     OpenHold,
     Posting,
@@ -28,6 +28,7 @@ from spillway_router.ledger.posting import (
     needs_holds,
     needs_reserved,
 )
+from spillway_router.ledger.records import Balance, Write, WriteResult
 from spillway_router.ledger.store.postgres.session import Connection
 from spillway_router.ledger.store.postgres.statements import (
     BALANCES_OF,

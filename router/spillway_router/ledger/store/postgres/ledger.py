@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from spillway_router.ledger.calendar import DAY_MS, day_of
 from spillway_router.ledger.entries import Entry, entry_of
-from spillway_router.ledger.interface import Total, Write, WriteResult
-from spillway_router.ledger.rentals.books import DAY_MS
-from spillway_router.ledger.reports.days import day_of
+from spillway_router.ledger.records import Rows, Total, Write, WriteResult
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.postgres import entries as postgres_entries
 from spillway_router.ledger.store.postgres import migrations as migrations_postgres
@@ -25,7 +24,7 @@ from spillway_router.ledger.store.postgres.schema import migrate
 from spillway_router.ledger.store.postgres.session import Connection, Place, Session, place_of
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
 from spillway_router.ledger.store.sql import FIRST_SUM, SqlLedger, total_order
-from spillway_router.ledger.store.statements import KEYS_REVISION, REQUESTS, Rows
+from spillway_router.ledger.store.statements import KEYS_REVISION, REQUESTS
 
 WRITE_TIMEOUT_MS = 10_000
 REPORT_TIMEOUT_MS = 60_000

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import psycopg
 
-from spillway_router.ledger.interface import LedgerConfigError
+from spillway_router.ledger.errors import LedgerConfigError
 from spillway_router.ledger.store.migrations import Migration, missing
 from spillway_router.ledger.store.postgres.session import SCHEMA, Connection
 

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.ledger.interface import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
+from spillway_router.ledger.errors import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
 
 SCHEMA = "spillway"
 """Our tables live in a schema of their own: PostgreSQL 15 and later lets few users create in `public`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 
-from spillway_router.ledger.interface import LedgerError, LedgerUnavailableError
+from spillway_router.ledger.errors import LedgerError, LedgerUnavailableError
 
 EVERY_S = 0.5
 _JOIN_S = 10.0

@@ -21,14 +21,7 @@ from typing import Any
 import apsw
 
 from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, link_of, row_of, stored_row
-from spillway_router.ledger.interface import (
-    Balance,
-    CapReached,
-    EntryConflictError,
-    EntryRejectedError,
-    Write,
-    WriteResult,
-)
+from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.posting import (
     HoldKey,
     OpenHold,
@@ -39,6 +32,7 @@ from spillway_router.ledger.posting import (
     needs_holds,
     needs_reserved,
 )
+from spillway_router.ledger.records import Balance, CapReached, Write, WriteResult
 from spillway_router.ledger.store.sqlite.file import REFUSED, transaction
 from spillway_router.ledger.store.sqlite.statements import (
     CLOSE_HOLD,

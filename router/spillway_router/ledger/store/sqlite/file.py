@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from spillway_router.ledger.interface import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
+from spillway_router.ledger.errors import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.store.migrations import Migration, missing
 
 BUSY_TIMEOUT_MS = 5_000

@@ -16,7 +16,8 @@ import apsw
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.entries import Entry, entry_of
-from spillway_router.ledger.interface import LedgerUnavailableError, Total, Write, WriteResult
+from spillway_router.ledger.errors import LedgerUnavailableError
+from spillway_router.ledger.records import Rows, Total, Write, WriteResult
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.sql import SqlLedger
 from spillway_router.ledger.store.sqlite import migrations as schema
@@ -24,7 +25,7 @@ from spillway_router.ledger.store.sqlite import statements
 from spillway_router.ledger.store.sqlite.entries import EntryStore
 from spillway_router.ledger.store.sqlite.file import connect, migrate, prepare_file, transaction, translated
 from spillway_router.ledger.store.sqlite.scans import Scans
-from spillway_router.ledger.store.statements import KEYS_CHANGED, KEYS_REVISION, Rows
+from spillway_router.ledger.store.statements import KEYS_CHANGED, KEYS_REVISION
 
 
 @dataclass(frozen=True, slots=True)

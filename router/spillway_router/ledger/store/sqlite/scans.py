@@ -16,9 +16,8 @@ from typing import Any
 import apsw
 import orjson
 
-from spillway_router.ledger.interface import Total
-from spillway_router.ledger.rentals.books import DAY_MS
-from spillway_router.ledger.reports.days import day_of
+from spillway_router.ledger.calendar import DAY_MS, day_of
+from spillway_router.ledger.records import Total
 from spillway_router.ledger.store.sql import TOTAL, total_order
 from spillway_router.ledger.store.sqlite.file import translated
 from spillway_router.ledger.store.sqlite.statements import TOTALS
