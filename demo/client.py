@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from demo.workload import Job
+from demo.workload import DocumentJob
 from spillway_server.demo_model.documents import exact, prompt
 
 MAX_ANSWER_TOKENS = 200
@@ -27,7 +27,7 @@ class Result:
     time before the first upstream call, by its header. `fault` is empty when a complete answer arrived.
     """
 
-    job: Job
+    job: DocumentJob
     status: int
     fault: str
     decision: str
@@ -62,7 +62,7 @@ class _Reply:
     """The `spillway` member at a stream's end: who answered, where the status line left before that was known."""
 
 
-async def send(client: httpx.AsyncClient, job: Job, due: float) -> Result:
+async def send(client: httpx.AsyncClient, job: DocumentJob, due: float) -> Result:
     """Ask for the document's JSON. A refused private document is sent again after the pause the router asks for."""
     clock = asyncio.get_running_loop().time
     refusals = 0
@@ -90,7 +90,7 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _result(job: Job, reply: _Reply, done_s: float, refusals: int) -> Result:
+def _result(job: DocumentJob, reply: _Reply, done_s: float, refusals: int) -> Result:
     seen = reply.headers
     overhead_ms = _number(seen.get("x-spillway-overhead-ms"))
     return Result(
@@ -111,7 +111,7 @@ def _result(job: Job, reply: _Reply, done_s: float, refusals: int) -> Result:
     )
 
 
-def _body(job: Job) -> dict[str, Any]:
+def _body(job: DocumentJob) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": job.model,
         "messages": prompt(job.text),
@@ -123,7 +123,7 @@ def _body(job: Job) -> dict[str, Any]:
     return body
 
 
-async def _exchange(client: httpx.AsyncClient, job: Job, due: float) -> _Reply:
+async def _exchange(client: httpx.AsyncClient, job: DocumentJob, due: float) -> _Reply:
     reply = _Reply()
     clock = asyncio.get_running_loop().time
     headers = {"x-spillway-privacy": "local-only"} if job.private else {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 import httpx
 
 from demo.client import REQUEST_TIMEOUT_S, Result, send
-from demo.workload import Job
+from demo.workload import DocumentJob
 
 # httpx's pool looks at every connection for every request, so a thousand in one pool cost the machine more than the
 # router does. Sixteen small pools hold as many.
@@ -45,7 +45,7 @@ class Clients:
             await pool.aclose()
 
 
-async def run_open(clients: Clients, jobs: Sequence[Job], watch: Watch) -> list[Result]:
+async def run_open(clients: Clients, jobs: Sequence[DocumentJob], watch: Watch) -> list[Result]:
     """Send every job at its moment, whatever is still in flight; results in the order of `jobs`.
 
     `watch` gets the running counts ("sent", "failed", and each decision) after every change.
@@ -54,7 +54,7 @@ async def run_open(clients: Clients, jobs: Sequence[Job], watch: Watch) -> list[
     start = clock() + 0.05
     counts: Counter[str] = Counter()
 
-    async def one(job: Job) -> Result:
+    async def one(job: DocumentJob) -> Result:
         due = start + job.at_s
         await asyncio.sleep(max(0.0, due - clock()))
         counts["sent"] += 1
@@ -64,13 +64,13 @@ async def run_open(clients: Clients, jobs: Sequence[Job], watch: Watch) -> list[
     return await _gather([one(job) for job in jobs])
 
 
-async def run_closed(clients: Clients, jobs: Sequence[Job], at_once: int, watch: Watch) -> list[Result]:
+async def run_closed(clients: Clients, jobs: Sequence[DocumentJob], at_once: int, watch: Watch) -> list[Result]:
     """Send the jobs with at most `at_once` in flight; results in the order of `jobs`."""
     clock = asyncio.get_running_loop().time
     slots = asyncio.Semaphore(at_once)
     counts: Counter[str] = Counter()
 
-    async def one(job: Job) -> Result:
+    async def one(job: DocumentJob) -> Result:
         async with slots:
             counts["sent"] += 1
             watch(counts)

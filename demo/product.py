@@ -17,7 +17,7 @@ import yaml
 from loadtests.fake_cloud.corpus import save
 
 from demo.processes import Child, ChildError, start
-from demo.workload import Job
+from demo.workload import DocumentJob
 from spillway_server import demo_model
 
 LOCAL_MODEL = "demo"
@@ -67,7 +67,7 @@ def spillway(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def cloud(folder: Path, jobs: Sequence[Job]) -> Iterator[Cloud]:
+def cloud(folder: Path, jobs: Sequence[DocumentJob]) -> Iterator[Cloud]:
     """A running stand-in that knows the documents of `jobs`. Raises ChildError if it doesn't come up."""
     corpus, announced = folder / "corpus.jsonl", folder / "cloud.json"
     save(corpus, ((job.text, job.answer) for job in jobs))

@@ -13,7 +13,7 @@ from demo.client import Result, send
 from demo.load import Clients, run_closed, run_open
 from demo.processes import Child, ChildError
 from demo.product import LOCAL_MODEL
-from demo.workload import Job, Sizes, arrive, draw, pinned
+from demo.workload import DocumentJob, Sizes, arrive, draw, pinned
 
 ROUTER_TIMEOUT_S = 60.0
 ENGINE_TIMEOUT_S = 200.0
@@ -29,13 +29,13 @@ _POLL_S = 0.5
 class Plan:
     """All documents of one run but for those asked again."""
 
-    warming: list[Job]
-    capacity: list[Job]
-    calm: list[Job]
-    burst: list[Job]
+    warming: list[DocumentJob]
+    capacity: list[DocumentJob]
+    calm: list[DocumentJob]
+    burst: list[DocumentJob]
 
     @property
-    def all(self) -> list[Job]:
+    def all(self) -> list[DocumentJob]:
         """Every job."""
         return [*self.warming, *self.capacity, *self.calm, *self.burst]
 
@@ -87,13 +87,13 @@ async def _until(clients: Clients, child: Child, path: str, timeout_s: float) ->
         raise ChildError(f"no {path} from the router within {timeout_s:.0f} s:\n{child.tail()}") from None
 
 
-async def warming(console: Console, clients: Clients, jobs: list[Job]) -> list[Result]:
+async def warming(console: Console, clients: Clients, jobs: list[DocumentJob]) -> list[Result]:
     """Documents that come before the engine is there."""
     with show.sending(console, "engine still warming up", len(jobs)) as watch:
         return await run_closed(clients, jobs, len(jobs), watch)
 
 
-async def engine_up(console: Console, clients: Clients, child: Child, probe: Job) -> None:
+async def engine_up(console: Console, clients: Clients, child: Child, probe: DocumentJob) -> None:
     """Wait until the local engine answers a document of its own. Raises ChildError if it takes too long."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + ENGINE_TIMEOUT_S
@@ -107,7 +107,7 @@ async def engine_up(console: Console, clients: Clients, child: Child, probe: Job
             await asyncio.sleep(_POLL_S)
 
 
-async def capacity(console: Console, clients: Clients, jobs: list[Job]) -> tuple[list[Result], Pace]:
+async def capacity(console: Console, clients: Clients, jobs: list[DocumentJob]) -> tuple[list[Result], Pace]:
     """What the engine holds, with all documents pinned to it; the later rates follow from that."""
     clock = asyncio.get_running_loop().time
     with show.sending(console, f"engine alone, {AT_ONCE} at a time", len(jobs)) as watch:
@@ -122,7 +122,7 @@ async def capacity(console: Console, clients: Clients, jobs: list[Job]) -> tuple
     return results, found
 
 
-async def timed(console: Console, clients: Clients, title: str, jobs: list[Job], per_s: float) -> list[Result]:
+async def timed(console: Console, clients: Clients, title: str, jobs: list[DocumentJob], per_s: float) -> list[Result]:
     """Documents that come as they come, `per_s` per second on average."""
     with show.sending(console, title, len(jobs)) as watch:
         return await run_open(clients, arrive(jobs, per_s, seed=len(jobs)), watch)

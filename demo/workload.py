@@ -17,7 +17,7 @@ STREAM_SHARE = 0.30
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class DocumentJob:
     """One document to send. `at_s` is the moment it is due, in seconds from the start of its phase."""
 
     number: int
@@ -47,7 +47,7 @@ class Sizes:
     check: int = 80
 
 
-def draw(phase: Phase, first: int, count: int, seed: int) -> list[Job]:
+def draw(phase: Phase, first: int, count: int, seed: int) -> list[DocumentJob]:
     """`count` jobs with the held-out documents from number `first` on, all due at once; `seed` picks noise and marks.
 
     Only the phases "calm" and "burst" hold private and streamed documents. Raises IndexError past the held-out seeds.
@@ -59,7 +59,7 @@ def draw(phase: Phase, first: int, count: int, seed: int) -> list[Job]:
         document = generate(HELD_OUT_SEEDS[seed * 10_000 + number], noise)
         mixed = phase in ("calm", "burst")
         jobs.append(
-            Job(
+            DocumentJob(
                 number=number,
                 phase=phase,
                 at_s=0.0,
@@ -73,7 +73,7 @@ def draw(phase: Phase, first: int, count: int, seed: int) -> list[Job]:
     return jobs
 
 
-def arrive(jobs: Sequence[Job], per_s: float, seed: int) -> list[Job]:
+def arrive(jobs: Sequence[DocumentJob], per_s: float, seed: int) -> list[DocumentJob]:
     """The same jobs at the moments of a Poisson process with `per_s` arrivals per second."""
     rng = random.Random(f"arrivals/{seed}")
     moment, due = 0.0, []
@@ -83,13 +83,15 @@ def arrive(jobs: Sequence[Job], per_s: float, seed: int) -> list[Job]:
     return due
 
 
-def pinned(jobs: Sequence[Job], phase: Phase, model: str) -> list[Job]:
+def pinned(jobs: Sequence[DocumentJob], phase: Phase, model: str) -> list[DocumentJob]:
     """The same documents again, whole answers from one named backend."""
     return [
-        Job(job.number, phase, 0.0, job.text, job.truth, job.noise, private=False, stream=False, model=model)
+        DocumentJob(job.number, phase, 0.0, job.text, job.truth, job.noise, private=False, stream=False, model=model)
         for job in jobs
     ]
 
 
-def _at(job: Job, moment: float) -> Job:
-    return Job(job.number, job.phase, moment, job.text, job.truth, job.noise, job.private, job.stream, job.model)
+def _at(job: DocumentJob, moment: float) -> DocumentJob:
+    return DocumentJob(
+        job.number, job.phase, moment, job.text, job.truth, job.noise, job.private, job.stream, job.model
+    )

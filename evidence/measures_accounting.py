@@ -16,7 +16,7 @@ from evidence.results import Measurement
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.reports.build import Terms, build_report
+from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange, one_day
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
@@ -27,9 +27,9 @@ PER_LEDGER = 100
 SEED = 20261120
 _FIRST = date(2020, 1, 1)
 _MINI = Tariff(Decimal("0.15"), Decimal("0.60"))
-_TERMS = Terms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"mini": _MINI})
+_TERMS = ReportTerms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"mini": _MINI})
 
-Build = Callable[[Ledger, ReportRange, Terms, int, tuple[GroupKey, ...]], Report]
+Build = Callable[[Ledger, ReportRange, ReportTerms, int, tuple[GroupKey, ...]], Report]
 
 
 @dataclass(slots=True)

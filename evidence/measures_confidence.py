@@ -245,7 +245,7 @@ def drifts(found: Held, runs: int, *, moves: bool = True) -> dict[str, Measureme
     if certified is None:
         return {DRIFT: Measurement(None, 0, {"reason": "no threshold was certified"})}
     start = drift.theta_of(certified, calibration.reference)
-    control = Control(certified, calibration.reference, drift.Terms(ALPHA, AUDITS, start), moves)
+    control = Control(certified, calibration.reference, drift.DriftTerms(ALPHA, AUDITS, start), moves)
     before = (found.pool, CERTIFIED_MIX)
     cases = {f"to: {name}": (found.pool, mix) for name, mix in MIXES.items()}
     cases[f"to: an overconfident engine (log-probabilities x {SHARPENED:g})"] = (found.sharpened, CERTIFIED_MIX)

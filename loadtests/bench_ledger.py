@@ -34,7 +34,7 @@ from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Tariff, Usage
 from spillway_router.core.routing.model import Backend, Caller, PrivacyVerdict, RequestFacts
 from spillway_router.ledger.accounts import Accounts
-from spillway_router.ledger.holds import Ended, Hold, Why
+from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold
 from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.writer import LedgerWriter
@@ -49,7 +49,7 @@ LOCAL = Backend("local", "vllm", "demo", True, frozenset({"chat"}), frozenset())
 PRICE = Tariff(Decimal("0.075"), Decimal("0.30"), source="catalogue", valid_from="2026-11-20")
 CLOUD = Backend("groq", "groq", "openai/gpt-oss-20b", False, frozenset({"chat"}), frozenset(), PRICE)
 CAPS = (BudgetLine("all", "day", 10**15), BudgetLine("tier:free", "month", 10**15))
-ENDED = Ended("ok", Usage(1155, 211), confidence=0.9375)
+ENDED = AttemptResult("ok", Usage(1155, 211), confidence=0.9375)
 BOUND_NANO = 500_000
 
 
@@ -72,7 +72,9 @@ async def measure(ledger: SqliteLedger, kind: Kind, waiting: int, rows: int) -> 
     accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, "router-0123456789abcdef")
     accounts.load(ledger, CAPS)
     new_id = request_ids(time.time).__next__
-    backend, why = (LOCAL, Why("local", ())) if kind == "local" else (CLOUD, Why("overflow", ("queue", "slo")))
+    backend, why = (
+        (LOCAL, AttemptReason("local", ())) if kind == "local" else (CLOUD, AttemptReason("overflow", ("queue", "slo")))
+    )
     waits: list[float] = []
 
     def facts(count: int) -> Iterator[RequestFacts]:

@@ -19,7 +19,7 @@ from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Usage
 from spillway_router.ledger.accounts import Accounts
-from spillway_router.ledger.holds import Ended, Hold, Why
+from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold
 from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.orphans import SILENT_MS
 from spillway_router.ledger.store.open import open_ledger
@@ -27,7 +27,7 @@ from spillway_router.ledger.writer import LedgerWriter
 
 AT_ONCE = 6
 BOUND = 100_000
-WHY = Why("overflow", ("queue",))
+WHY = AttemptReason("overflow", ("queue",))
 
 
 def spend(url: str, name: str, seed: int, told: Connection, deaf: bool = False) -> None:
@@ -60,11 +60,11 @@ async def _spend(url: str, name: str, rng: random.Random, told: int, deaf: bool)
         tell("settling", request)
         how = rng.random()
         if how < 0.2:
-            ended = Ended("error", None, billed=False)
+            ended = AttemptResult("error", None, billed=False)
         elif how < 0.3:
-            ended = Ended("aborted", None, billed=True)
+            ended = AttemptResult("aborted", None, billed=True)
         else:
-            ended = Ended("ok", Usage(rng.randrange(1000), rng.randrange(100)))
+            ended = AttemptResult("ok", Usage(rng.randrange(1000), rng.randrange(100)))
         amount, durable = accounts.settle(hold, GROQ, ended)
         if durable is not None and await durable is None:
             tell("settled", request, amount)

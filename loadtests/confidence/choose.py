@@ -28,7 +28,7 @@ from spillway_router.calibration.build import FIT_SHARE
 from spillway_router.calibration.curves import bagged, isotonic
 from spillway_router.calibration.fit import AVERAGE, CANDIDATES, OUTER, Table, best_option, filled, table
 from spillway_router.calibration.measures import brier, ece
-from spillway_router.core.confidence.calibration import Curve
+from spillway_router.core.confidence.calibration import ConfidenceCurve
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -38,7 +38,7 @@ LARGE = 30.0
 """Log-odds beyond which nothing is told apart."""
 
 
-def _drawn(curve: Curve) -> Map:
+def _drawn(curve: ConfidenceCurve) -> Map:
     return lambda raw: np.interp(raw, curve.x, curve.y)
 
 

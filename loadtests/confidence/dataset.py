@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from spillway_router.calibration.labelled import Labelled, from_tokens, in_share
-from spillway_router.core.confidence.judge import Asked, Token
+from spillway_router.core.confidence.judge import AnswerContext, Token
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, NOISES, Document, exact, generate, numeral, prompt
 
 ANSWERS = Path(__file__).with_name("answers.jsonl.gz")
@@ -93,9 +93,9 @@ def packed(number: int, noise: str, text: str, tokens: list[tuple[str, list[floa
     return json.dumps(row, separators=(",", ":"))
 
 
-def asked(document: Document) -> Asked:
+def asked(document: Document) -> AnswerContext:
     """What the router knows of the question: the prompt."""
-    return Asked(source=prompt(document.text)[0]["content"])
+    return AnswerContext(source=prompt(document.text)[0]["content"])
 
 
 def value_labels(text: str, truth: dict[str, object]) -> dict[str, bool]:

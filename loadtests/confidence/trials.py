@@ -85,7 +85,7 @@ class Control:
 
     certified: float
     reference: tuple[float, ...]
-    terms: drift.Terms
+    terms: drift.DriftTerms
     moves: bool = True
 
 

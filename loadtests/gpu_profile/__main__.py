@@ -30,7 +30,7 @@ from loadtests.gpu_profile.probe import TIMEOUT_S, Grid, Probed, ProbeError, Pro
 from spillway_server import environment as settings_of_server
 from spillway_server.planning import hardware as hardware_of
 from spillway_server.planning import measurements, models, profiles
-from spillway_server.planning.measurements import Rates, Subject
+from spillway_server.planning.measurements import MeasuredRates, Subject
 
 _KINDS = (*profiles.PROFILES, profiles.CPU, "other")
 app = typer.Typer(no_args_is_help=True, help=__doc__, add_completion=False)
@@ -100,7 +100,7 @@ def settings(
         raise typer.Exit(1) from error
 
 
-def examine(target: Target, grid: Grid, say: Callable[[str], None]) -> tuple[Probed, Rates]:
+def examine(target: Target, grid: Grid, say: Callable[[str], None]) -> tuple[Probed, MeasuredRates]:
     """Measure one engine. Raises ProbeError, FitError."""
     grid = replace(grid, context=min(grid.context, target.context or grid.context))
     probed = asyncio.run(_probe(target, grid, say))

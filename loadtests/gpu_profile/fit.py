@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from spillway_server.planning.measurements import Rates
+from spillway_server.planning.measurements import MeasuredRates
 
 
 class FitError(ValueError):
@@ -34,7 +34,7 @@ class Decode:
     step_s: float
 
 
-def rates(prefill_tokens_per_s: float, decodes: Sequence[Decode]) -> Rates:
+def rates(prefill_tokens_per_s: float, decodes: Sequence[Decode]) -> MeasuredRates:
     """The rates that fit best (least squares over all steady decodings, coefficients 0 or more).
 
     Raises FitError without two different loads and two different contexts at one load.
@@ -53,7 +53,7 @@ def rates(prefill_tokens_per_s: float, decodes: Sequence[Decode]) -> Rates:
     # At the best load itself rather than on the line: real curves bend.
     at_best = [y for n, y in flat if n == best]
     decode_us = 1e6 * max(0.0, fmean(at_best)) / best
-    return Rates(
+    return MeasuredRates(
         prefill_tokens_per_s=round(prefill_tokens_per_s, 1),
         step_time_s=round(intercept, 7),
         step_time_s_per_sequence=round(slope, 8),

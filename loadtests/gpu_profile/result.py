@@ -16,11 +16,16 @@ import yaml
 
 from loadtests.gpu_profile.probe import Probed
 from spillway_server.planning import speed
-from spillway_server.planning.measurements import FORMAT, Rates, ResultError, Subject, load, runs_of
+from spillway_server.planning.measurements import FORMAT, MeasuredRates, ResultError, Subject, load, runs_of
 
 
 def run_of(
-    flags: list[str], probed: Probed, rates: Rates, date: str, machine: Mapping[str, Any], versions: Mapping[str, str]
+    flags: list[str],
+    probed: Probed,
+    rates: MeasuredRates,
+    date: str,
+    machine: Mapping[str, Any],
+    versions: Mapping[str, str],
 ) -> dict[str, Any]:
     """One run as plain data."""
     return {

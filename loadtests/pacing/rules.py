@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from loadtests.pacing.day import Chance
-from spillway_router.core.money.pacing import Offer, Plan, plan_for, price_now, worth
+from spillway_router.core.money.pacing import PacingPlan, SpendOffer, plan_for, price_now, worth
 
 REFRESH = 5 / 86_400
 """The price is computed again every 5 seconds of the day: a router that sees its spending late still has to hold."""
@@ -20,7 +20,7 @@ _MOST_SHARES = 100.0  # one very long document must not throw the price out of r
 class Setting:
     """What a rule knows when the day begins: yesterday's plan and number of offers, today's budget in USD."""
 
-    plan: Plan
+    plan: PacingPlan
     offers: int
     budget_usd: float
 
@@ -28,9 +28,9 @@ class Setting:
 Rule = Callable[[Setting, Sequence[Chance]], float]
 
 
-def plan_from(yesterday: Sequence[Chance], budget_usd: float) -> Plan:
+def plan_from(yesterday: Sequence[Chance], budget_usd: float) -> PacingPlan:
     """Yesterday's plan, as the router makes it from its ledger."""
-    return plan_for([Offer(c.at, c.gain, c.expected_usd) for c in yesterday], (), budget_usd)
+    return plan_for([SpendOffer(c.at, c.gain, c.expected_usd) for c in yesterday], (), budget_usd)
 
 
 def plan_tracking(setting: Setting, today: Sequence[Chance]) -> float:

@@ -23,7 +23,7 @@ from typing import Literal
 import httpx
 from demo.processes import ChildError
 from demo.product import cloud
-from demo.workload import Job
+from demo.workload import DocumentJob
 
 from loadtests.scaleout import affinity, sites
 from loadtests.scaleout.affinity import Held, Moved, Turn
@@ -111,11 +111,11 @@ def run(starter: Starter, ledger_url: str, folder: Path, shape: Shape, say: Call
             return asyncio.run(_trial(engines, routers, ledger_url, shape, say))
 
 
-def _job(number: int) -> Job:
+def _job(number: int) -> DocumentJob:
     """What the stand-in cloud must know to answer a paid document."""
     messages, truth = document(number)
     text = messages[0]["content"]
-    return Job(number, "burst", 0.0, text, truth, "clean", private=False, stream=False)
+    return DocumentJob(number, "burst", 0.0, text, truth, "clean", private=False, stream=False)
 
 
 async def _trial(

@@ -125,7 +125,7 @@ def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
     """Check this machine: Python, memory, disk, GPU, driver, vLLM, demo model. Exit status 1 when something fails."""
     engine = launcher.find_engine(None, (Path.cwd(), environment.project_root()))
     checks = doctor_checks.examine(hardware.detect(), engine, Path.cwd())
-    failed = any(check.verdict is doctor_checks.Verdict.FAIL for check in checks)
+    failed = any(check.verdict is doctor_checks.CheckStatus.FAIL for check in checks)
     if as_json:
         _print_json({"ok": not failed, "checks": [dataclasses.asdict(check) for check in checks]})
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from spillway_server.engine.launcher import Engine
+from spillway_server.engine.launcher import InstalledEngine
 from spillway_server.planning import models, profiles
 from spillway_server.planning.hardware import DRIVER_FLOOR, Hardware, is_old
 from spillway_server.planning.models import GIB
@@ -17,7 +17,7 @@ from spillway_server.refusal import Refusal
 _DISK_FLOOR = 5 * GIB
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """How a check came out: `warn` works with a limit, `fail` doesn't work."""
 
     OK = "ok"
@@ -30,20 +30,20 @@ class Check:
     """One line of the doctor's report."""
 
     name: str
-    verdict: Verdict
+    verdict: CheckStatus
     seen: str
     fix: str = ""
 
 
-def examine(machine: Hardware, engine: Engine | Refusal, folder: Path) -> tuple[Check, ...]:
+def examine(machine: Hardware, engine: InstalledEngine | Refusal, folder: Path) -> tuple[Check, ...]:
     """All checks, in the order in which things depend on each other."""
     gpus = tuple(_gpu(index, machine) for index in range(len(machine.gpus)))
     return (
         _python(),
-        Check("processor", Verdict.OK, f"{machine.cpu_cores} cores, {platform.machine()}"),
+        Check("processor", CheckStatus.OK, f"{machine.cpu_cores} cores, {platform.machine()}"),
         _memory(machine),
         _disk(folder),
-        *(gpus or (Check("GPU", Verdict.OK, f"none ({machine.gpu_note}): the CPU engine is used"),)),
+        *(gpus or (Check("GPU", CheckStatus.OK, f"none ({machine.gpu_note}): the CPU engine is used"),)),
         *((_driver(machine),) if gpus else ()),
         *_engine(machine, engine),
         _demo_model(),
@@ -52,22 +52,22 @@ def examine(machine: Hardware, engine: Engine | Refusal, folder: Path) -> tuple[
 
 def _python() -> Check:
     version = platform.python_version()
-    return Check("Python", Verdict.OK, version)
+    return Check("Python", CheckStatus.OK, version)
 
 
 def _memory(machine: Hardware) -> Check:
     seen = f"{machine.memory_bytes / GIB:.1f} GiB"
     if machine.memory_bytes < 6 * GIB and not machine.gpus:
-        return Check("memory", Verdict.WARN, seen, "The CPU engine wants about 6 GiB; close other programs.")
-    return Check("memory", Verdict.OK, seen)
+        return Check("memory", CheckStatus.WARN, seen, "The CPU engine wants about 6 GiB; close other programs.")
+    return Check("memory", CheckStatus.OK, seen)
 
 
 def _disk(folder: Path) -> Check:
     free = shutil.disk_usage(folder).free
     seen = f"{free / GIB:.0f} GiB free at {folder}"
     if free < _DISK_FLOOR:
-        return Check("disk", Verdict.WARN, seen, "An engine takes 3 to 10 GiB and a 7B model about 6 GiB.")
-    return Check("disk", Verdict.OK, seen)
+        return Check("disk", CheckStatus.WARN, seen, "An engine takes 3 to 10 GiB and a 7B model about 6 GiB.")
+    return Check("disk", CheckStatus.OK, seen)
 
 
 def _gpu(index: int, machine: Hardware) -> Check:
@@ -75,32 +75,32 @@ def _gpu(index: int, machine: Hardware) -> Check:
     major, minor = gpu.compute_capability
     seen = f"{gpu.name}, {gpu.memory_bytes / GIB:.1f} GiB, compute capability {major}.{minor}"
     if gpu.compute_capability < (7, 5):
-        return Check(f"GPU {index}", Verdict.FAIL, seen, "vLLM needs compute capability 7.5 (T4) or newer.")
-    return Check(f"GPU {index}", Verdict.OK, f"{seen}, profile {profiles.of_gpu(gpu).key}")
+        return Check(f"GPU {index}", CheckStatus.FAIL, seen, "vLLM needs compute capability 7.5 (T4) or newer.")
+    return Check(f"GPU {index}", CheckStatus.OK, f"{seen}, profile {profiles.of_gpu(gpu).key}")
 
 
 def _driver(machine: Hardware) -> Check:
     driver = machine.gpus[0].driver
     if is_old(driver):
         fix = f"The CUDA 13 build of vLLM needs {DRIVER_FLOOR} or newer: update, or use cu129."
-        return Check("NVIDIA driver", Verdict.WARN, driver, fix)
-    return Check("NVIDIA driver", Verdict.OK, driver)
+        return Check("NVIDIA driver", CheckStatus.WARN, driver, fix)
+    return Check("NVIDIA driver", CheckStatus.OK, driver)
 
 
-def _engine(machine: Hardware, engine: Engine | Refusal) -> tuple[Check, ...]:
+def _engine(machine: Hardware, engine: InstalledEngine | Refusal) -> tuple[Check, ...]:
     if isinstance(engine, Refusal):
-        return (Check("vLLM", Verdict.FAIL, engine.reason, engine.fix),)
+        return (Check("vLLM", CheckStatus.FAIL, engine.reason, engine.fix),)
     seen = f"{engine.distribution} {engine.version}, torch {engine.torch}, in {engine.python}"
     if machine.gpus and engine.is_cpu_build:
-        return (Check("vLLM", Verdict.WARN, seen, "It can't use this GPU: make install ENGINE=gpu."),)
+        return (Check("vLLM", CheckStatus.WARN, seen, "It can't use this GPU: make install ENGINE=gpu."),)
     if not machine.gpus and not engine.is_cpu_build:
-        return (Check("vLLM", Verdict.FAIL, seen, "It needs a GPU, none is here: make install ENGINE=cpu."),)
-    return (Check("vLLM", Verdict.OK, seen),)
+        return (Check("vLLM", CheckStatus.FAIL, seen, "It needs a GPU, none is here: make install ENGINE=cpu."),)
+    return (Check("vLLM", CheckStatus.OK, seen),)
 
 
 def _demo_model() -> Check:
     found = models.demo()
     if isinstance(found, Refusal):
-        return Check("demo model", Verdict.FAIL, found.reason, found.fix)
+        return Check("demo model", CheckStatus.FAIL, found.reason, found.fix)
     size = found.shape.weight_bytes / 1e6 if found.shape else 0.0
-    return Check("demo model", Verdict.OK, f"{size:.1f} MB of weights")
+    return Check("demo model", CheckStatus.OK, f"{size:.1f} MB of weights")

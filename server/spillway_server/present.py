@@ -12,14 +12,14 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from spillway_server.doctor import Check, Verdict
+from spillway_server.doctor import Check, CheckStatus
 from spillway_server.engine import events
 from spillway_server.planning.memory import Row
-from spillway_server.planning.plan import Plan
+from spillway_server.planning.plan import EnginePlan
 from spillway_server.planning.speed import Speed
 from spillway_server.refusal import Refusal
 
-_COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+_COLOURS = {CheckStatus.OK: "green", CheckStatus.WARN: "yellow", CheckStatus.FAIL: "red"}
 _DIGITS = {"GiB": ",.2f", "KiB": ",.1f"}
 
 
@@ -30,7 +30,7 @@ def amount(row: Row) -> str:
     return f"{row.value:{_DIGITS.get(row.unit, ',.0f')}} {row.unit}"
 
 
-def plan_view(plan: Plan, command: tuple[str, ...], speed: Speed | None = None) -> RenderableType:
+def plan_view(plan: EnginePlan, command: tuple[str, ...], speed: Speed | None = None) -> RenderableType:
     """The plan as a table of arithmetic, its speed, its warnings and the command line."""
     table = Table(title=f"{plan.model.location} on {plan.profile.title}", title_justify="left")
     table.add_column("memory")
@@ -58,7 +58,7 @@ def speed_view(speed: Speed | None) -> RenderableType:
     return table
 
 
-def plan_json(plan: Plan, command: tuple[str, ...], speed: Speed | None = None) -> dict[str, Any]:
+def plan_json(plan: EnginePlan, command: tuple[str, ...], speed: Speed | None = None) -> dict[str, Any]:
     """The plan as plain data; `speed` is null where nothing is known."""
     return {
         "device": {"key": plan.profile.key, "title": plan.profile.title, "memory_bytes": plan.profile.memory_bytes},

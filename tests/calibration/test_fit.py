@@ -19,7 +19,7 @@ from spillway_router.calibration.fingerprint import FingerprintError, fingerprin
 from spillway_router.calibration.fit import AVERAGE, FitError, averaged, boosted, fit, logistic, table
 from spillway_router.calibration.labelled import LabelError, Labelled, in_share, read
 from spillway_router.calibration.measures import auroc, ece
-from spillway_router.core.confidence.calibration import Calibration, Curve, Key
+from spillway_router.core.confidence.calibration import Calibration, ConfidenceCurve, Key
 
 SPILLWAY = Path(sys.executable).with_name("spillway")
 
@@ -106,7 +106,7 @@ def test_a_bagged_curve_is_short_rises_and_lies_nearer_to_the_truth() -> None:
     assert all(b > a for a, b in itertools.pairwise(smooth.y))
     assert smooth == bagged(raw, y, np.arange(600))
 
-    def off(curve: Curve) -> float:
+    def off(curve: ConfidenceCurve) -> float:
         return float(np.mean([(curve.at(float(x)) - 1 / (1 + np.exp(-x))) ** 2 for x in grid]))
 
     assert off(smooth) < off(steps)

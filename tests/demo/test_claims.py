@@ -9,12 +9,12 @@ import pytest
 from demo.accounts import Accounts
 from demo.claims import Run, Slo, judge, percentile
 from demo.client import Result
-from demo.workload import Job, Phase
+from demo.workload import DocumentJob, Phase
 from loadtests.fake_cloud.corpus import digest
 
 
 def result(number: int, phase: Phase, decision: str, *, private: bool = False, right: bool = True) -> Result:
-    job = Job(number, phase, 0.0, f"report {number}", {}, "clean", private, stream=False)
+    job = DocumentJob(number, phase, 0.0, f"report {number}", {}, "clean", private, stream=False)
     return Result(job, 200, "", decision, (), "some", None, 0.4, 0.4, 60, 0.001, 0, right, f"req-{number}")
 
 

@@ -12,7 +12,7 @@ import pytest
 from demo.client import Result, send
 from demo.load import Clients, run_closed, run_open
 from demo.product import free_ports
-from demo.workload import Job, arrive, draw
+from demo.workload import DocumentJob, arrive, draw
 
 JOB = next(job for job in draw("burst", 0, 50, seed=1) if not job.private and not job.stream)
 DECIDED = "x-spillway-decision: local\r\nx-spillway-reason: queue,kv\r\nx-spillway-confidence: 0.995\r\n"
@@ -70,7 +70,7 @@ async def serving(replies: Sequence[bytes], asked: list[bytes]) -> AsyncIterator
         server.close()
 
 
-def ask(job: Job, *replies: bytes) -> tuple[Result, list[bytes]]:
+def ask(job: DocumentJob, *replies: bytes) -> tuple[Result, list[bytes]]:
     asked: list[bytes] = []
 
     async def run() -> Result:

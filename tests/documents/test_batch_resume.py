@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 from demo.product import Cloud, cloud
-from demo.workload import Job
+from demo.workload import DocumentJob
 from tests.documents.papers import answer
 from tests.documents.test_extract_command import command, rows
 from tests.loop import run_test
@@ -47,7 +47,9 @@ def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     chats = [[{"role": "user", "content": f"Biometry report to JSON:\n{paper.text}"}] for paper in PAPERS]
     source.write_text("".join(json.dumps({"id": i, "messages": chat}) + "\n" for i, chat in enumerate(chats)))
-    jobs = [Job(i, "calm", 0.0, p.text, p.truth, p.noise, private=False, stream=False) for i, p in enumerate(PAPERS)]
+    jobs = [
+        DocumentJob(i, "calm", 0.0, p.text, p.truth, p.noise, private=False, stream=False) for i, p in enumerate(PAPERS)
+    ]
 
     async def main() -> None:
         gate = asyncio.Event()

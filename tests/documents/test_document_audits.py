@@ -14,7 +14,7 @@ from tests.proxy.harness import Router
 from spillway_router.calibration.labelled import read
 from spillway_router.documents.labels import labels as exported
 from spillway_router.proxy.audits.audits import Audits
-from spillway_router.proxy.audits.thresholds import GateState
+from spillway_router.proxy.audits.thresholds import ThresholdState
 
 AUDITED = "confidence: {escalate_to: [cloud], audit_share: 1.0}\n"
 
@@ -23,7 +23,7 @@ def watching(router: Router) -> Audits:
     return router.runtime.services.audits
 
 
-def gate(router: Router) -> GateState:
+def gate(router: Router) -> ThresholdState:
     """The gate of documents."""
     (found,) = (g for g in watching(router).gates(router.runtime.services.live()) if g.kind == "document")
     return found

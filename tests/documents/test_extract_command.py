@@ -17,7 +17,7 @@ from tests.proxy.harness import LIMIT_S, Router
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
-from spillway_router.commands.extract_batch import BatchError, Place, Tally, count_lines, extract_batch
+from spillway_router.commands.extract_batch import BatchError, BatchProgress, RouterAddress, count_lines, extract_batch
 from spillway_router.testing import Answer
 from spillway_server.demo_model.documents import generate
 
@@ -49,8 +49,8 @@ async def command(*arguments: str) -> tuple[int, str, str]:
     return made.returncode, out.decode(), err.decode()
 
 
-def here(router: Router, at_once: int = 4) -> Place:
-    return Place(router.url, most_at_once=at_once)
+def here(router: Router, at_once: int = 4) -> RouterAddress:
+    return RouterAddress(router.url, most_at_once=at_once)
 
 
 async def test_a_batch_has_a_line_for_every_document_and_an_error_stops_nothing(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_lines_are_counted_and_a_missing_file_is_told(tmp_path: Path) -> None:
     source, target = batch(tmp_path, "", " ", "x")
     assert count_lines(source) == 13
     with pytest.raises(BatchError, match="can't be read"):
-        asyncio.run(extract_batch(tmp_path / "none", target, Place("http://127.0.0.1:1"), lambda _: None))
-    assert Tally().cost_usd == 0
+        asyncio.run(extract_batch(tmp_path / "none", target, RouterAddress("http://127.0.0.1:1"), lambda _: None))
+    assert BatchProgress().cost_usd == 0
 
 
 async def test_files_are_read_and_shown(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.documents.papers import CLEAN, STRANGE
 
-from spillway_router.documents.highlight import Place, Segment, places, pointers, segments
+from spillway_router.documents.highlight import Segment, TextSpan, places, pointers, segments
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, generate
 
 
@@ -30,7 +30,7 @@ def test_texts_stand_as_words_whatever_their_case_and_spaces() -> None:
 
 def test_equal_values_stand_in_different_places_and_are_not_sure() -> None:
     found = places("1.5 then 1.5", {"/a": 1.5, "/b": 1.5, "/c": 1.5})
-    assert found == {"/a": Place(0, 3, False), "/b": Place(9, 12, False), "/c": Place(0, 3, False)}
+    assert found == {"/a": TextSpan(0, 3, False), "/b": TextSpan(9, 12, False), "/c": TextSpan(0, 3, False)}
 
 
 def test_nested_values_have_json_pointers() -> None:
@@ -38,7 +38,7 @@ def test_nested_values_have_json_pointers() -> None:
 
 
 def test_segments_are_the_whole_text_whatever_overlaps() -> None:
-    found = {"/a": Place(3, 8), "/b": Place(5, 9), "/c": Place(10, 12)}
+    found = {"/a": TextSpan(3, 8), "/b": TextSpan(5, 9), "/c": TextSpan(10, 12)}
     cut = segments("0123456789abcdef", found)
     assert "".join(segment.text for segment in cut) == "0123456789abcdef"
     assert [s for s in cut if s.field] == [Segment("34567", "/a"), Segment("ab", "/c")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from demo.product import Cloud, cloud
-from demo.workload import Job
+from demo.workload import DocumentJob
 from tests.e2e.running import Spillway, await_ready, running, write
 
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, generate
@@ -61,7 +61,7 @@ def _front(engine: RunningEngine, folder: Path, *, required: bool) -> Iterator[F
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A stand-in cloud, a real HTTP process that knows the answers to the documents."""
     jobs = [
-        Job(number, "calm", 0.0, document.text, document.truth, document.noise, private=False, stream=False)
+        DocumentJob(number, "calm", 0.0, document.text, document.truth, document.noise, private=False, stream=False)
         for number, document in enumerate(DOCUMENTS)
     ]
     with cloud(tmp_path_factory.mktemp("cloud"), jobs) as running_cloud:

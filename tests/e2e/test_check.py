@@ -20,7 +20,7 @@ from spillway_router.cli import app
 from spillway_router.commands import reachability
 from spillway_router.commands.reachability import Reach, ask_all
 from spillway_router.config import load
-from spillway_router.config.assemble import Assembly, Place, assembled
+from spillway_router.config.assemble import Assembly, BackendTarget, assembled
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -150,7 +150,7 @@ def test_pacing_without_a_tier_to_escalate_to_is_a_warning(tmp_path: Path) -> No
     assert "confidence.escalate_to" in told["warnings"][0]["problem"]
 
 
-def place(url: str) -> Place:
+def place(url: str) -> BackendTarget:
     found: Assembly = assembled(
         load.Loaded(load.parse(f"backends:\n{cloud('c', url)}", {}), None, "", {}),
         datetime.now(UTC).date(),

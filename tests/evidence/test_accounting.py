@@ -11,7 +11,7 @@ from evidence.measures_report import MILLION_ROWS, million_rows
 
 from evidence import measures_report
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.reports.build import Terms, build_report
+from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.days import GroupKey, ReportRange
 from spillway_router.ledger.reports.model import Report
 
@@ -29,7 +29,7 @@ def test_nothing_is_lost_or_made_up() -> None:
 def test_a_lost_nano_dollar_is_found() -> None:
     """The fault: each report claims a nano-dollar less than was used; three days' reports then lack three."""
 
-    def faulty(ledger: Ledger, asked: ReportRange, terms: Terms, now_ms: int, by: tuple[GroupKey, ...]) -> Report:
+    def faulty(ledger: Ledger, asked: ReportRange, terms: ReportTerms, now_ms: int, by: tuple[GroupKey, ...]) -> Report:
         report = build_report(ledger, asked, terms, now_ms, by)
         used = report.fixed.used_nano
         return replace(report, fixed=replace(report.fixed, used_nano=used - 1)) if used else report

@@ -21,7 +21,7 @@ from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerUnavailableError
-from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Why
+from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
 from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans, unknown_charge
 from spillway_router.ledger.records import Balance, Write, WriteResult
@@ -31,7 +31,7 @@ from spillway_router.ledger.writer import LedgerWriter
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC).timestamp()
 DAY_MS = int(NOON - 12 * 3600) * 1000
 WAIT_S = 20
-WHY = Why("overflow", ("queue",))
+WHY = AttemptReason("overflow", ("queue",))
 DAY = BudgetLine("all", "day", 1000, (Decimal("0.5"), Decimal(1)))
 
 
@@ -82,7 +82,7 @@ class Desk:
         assert isinstance(hold, Hold), hold
         return hold
 
-    async def settle(self, hold: Hold, ended: Ended) -> int:
+    async def settle(self, hold: Hold, ended: AttemptResult) -> int:
         amount, durable = self.accounts.settle(hold, hold.backend, ended)
         await self.accounts.durable(durable)
         return amount
@@ -104,7 +104,7 @@ async def at_a_desk(
     assert await writer.close(WAIT_S)
 
 
-CHEAP = Ended("ok", Usage(1000, 100))
+CHEAP = AttemptResult("ok", Usage(1000, 100))
 """70,000 nano-dollars at GROQ's price."""
 
 
@@ -116,9 +116,9 @@ def test_a_hold_is_on_disk_and_its_settlement_replaces_it(ledger: Disk) -> None:
         assert await desk.settle(hold, CHEAP) == 70_000
         assert desk.balance() == Balance(70_000, 0)
         hold = await desk.held("r2", 5)
-        assert await desk.settle(hold, Ended("error", None, billed=True)) == 5
+        assert await desk.settle(hold, AttemptResult("error", None, billed=True)) == 5
         hold = await desk.held("r3", 5)
-        assert await desk.settle(hold, Ended("error", None, billed=False)) == 0
+        assert await desk.settle(hold, AttemptResult("error", None, billed=False)) == 0
         hold = await desk.held("r4", 5)
         desk.accounts.release(hold)
         assert [e.kind for e in ledger.entries_of("r3")] == ["reserved", "released"]
@@ -130,7 +130,7 @@ def test_a_hold_is_on_disk_and_its_settlement_replaces_it(ledger: Disk) -> None:
 
 def test_a_local_attempt_has_one_row_and_no_hold(ledger: Disk) -> None:
     async def scenario(desk: Desk) -> None:
-        hold = await desk.accounts.hold(facts(request_id="r1"), LOCAL, Why("local", ()), 1, 0)
+        hold = await desk.accounts.hold(facts(request_id="r1"), LOCAL, AttemptReason("local", ()), 1, 0)
         assert isinstance(hold, Hold)
         desk.accounts.release(hold)
         assert await desk.settle(hold, CHEAP) == 0
@@ -285,7 +285,7 @@ def test_a_router_that_was_taken_for_dead_corrects_the_charge(ledger: Disk) -> N
         assert await desk.settle(paid, CHEAP) == 70_000
         desk.accounts.release(unsent)
         while len(ledger.entries_of("r2")) < 3:
-            await desk.settle(await desk.held(f"next{desk.writer.health.stored_rows}", 0), Ended("error", None))
+            await desk.settle(await desk.held(f"next{desk.writer.health.stored_rows}", 0), AttemptResult("error", None))
 
     at_a_desk(ledger, scenario)
     assert ledger.balance("all", "day", DAY_MS) == Balance(70_000, 0)
@@ -301,9 +301,9 @@ def test_a_closing_row_has_every_value_in_its_place(ledger: Disk) -> None:
 
     async def scenario(desk: Desk) -> None:
         asked = facts(request_id="req_1", caller=Caller(key_id="k1", tier="gold"), task="code", document=True)
-        hold = await desk.accounts.hold(asked, LOCAL, Why("fallback", ("queue", "slo")), 3, 0)
+        hold = await desk.accounts.hold(asked, LOCAL, AttemptReason("fallback", ("queue", "slo")), 3, 0)
         assert isinstance(hold, Hold)
-        await desk.settle(hold, Ended("aborted", Usage(11, 7, 5, 2), confidence=0.5))
+        await desk.settle(hold, AttemptResult("aborted", Usage(11, 7, 5, 2), confidence=0.5))
         (row,) = ledger.entries_of("req_1")
         assert row == Entry(
             kind="charged",

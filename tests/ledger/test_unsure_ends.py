@@ -14,8 +14,8 @@ from tests.ledger.test_accounts import CHEAP, DAY_MS, NOON, Desk, Disk, at_a_des
 from spillway_router.core.money.budget import BudgetLine
 from spillway_router.core.money.tariff import Usage
 from spillway_router.ledger.errors import LedgerUnavailableError
-from spillway_router.ledger.holds import Ended, Hold, HoldRefused
-from spillway_router.ledger.reconcile import Bill, reconcile
+from spillway_router.ledger.holds import AttemptResult, Hold, HoldRefused
+from spillway_router.ledger.reconcile import BilledAttempt, reconcile
 from spillway_router.ledger.records import Balance, Write, WriteResult
 from spillway_router.testing import MemoryLedger
 
@@ -74,7 +74,7 @@ def test_a_settlement_whose_acknowledgement_was_lost_is_stored_once(ledger: Mute
 def test_a_cost_that_no_database_can_hold_ends_at_the_bound(ledger: Mute) -> None:
     async def scenario(desk: Desk) -> None:
         hold = await desk.held("r1", 100_000)
-        await desk.settle(hold, Ended("ok", Usage(10**18, 10**18)))
+        await desk.settle(hold, AttemptResult("ok", Usage(10**18, 10**18)))
         while ledger.open_reservations(0, 2**62):
             await desk.upkeep.tend()
         assert desk.balance() == Balance(100_000, 0)
@@ -90,7 +90,7 @@ def test_a_hold_of_the_last_moment_of_a_day_is_that_days_cost(ledger: Mute) -> N
         desk.now[0] = MIDNIGHT + 3600
         held = await desk.hold("r2", 1000)  # the new day is untouched
         assert isinstance(held, Hold)
-        await desk.settle(hold, Ended("error", None, billed=True))
+        await desk.settle(hold, AttemptResult("error", None, billed=True))
         desk.accounts.release(held)
 
     at_a_desk(ledger, scenario, BudgetLine("all", "day", 1000))
@@ -128,7 +128,12 @@ def test_a_bill_settles_estimates_and_failures_that_were_billed() -> None:
     hold = entry("reserved", "failed", reserved_nano=100)
     ledger.append((hold, hold._replace(kind="released", status="error", reserved_nano=0)))
     ledger.append((entry("charged", "whole", amount_nano=5, status="ok"),))
-    bills = [Bill("broke", 1, 40), Bill("failed", 1, 30), Bill("whole", 1, 5), Bill("whole", 1, 5)]
+    bills = [
+        BilledAttempt("broke", 1, 40),
+        BilledAttempt("failed", 1, 30),
+        BilledAttempt("whole", 1, 5),
+        BilledAttempt("whole", 1, 5),
+    ]
     done = reconcile(ledger, bills, T0)
     assert [(one.outcome, one.difference_nano) for one in done] == [
         ("adjusted", -50),
@@ -138,5 +143,7 @@ def test_a_bill_settles_estimates_and_failures_that_were_billed() -> None:
     ]
     assert [(e.amount_nano, e.prompt_tokens) for e in ledger.entries_of("broke")] == [(0, 0), (90, 7), (-50, 0)]
     assert {one.outcome for one in reconcile(ledger, bills, T0)} == {"already"}
-    told = reconcile(ledger, [Bill("whole", 1, 6), Bill("broke", 1, 41), Bill("broke", 1, 41)], T0)
+    told = reconcile(
+        ledger, [BilledAttempt("whole", 1, 6), BilledAttempt("broke", 1, 41), BilledAttempt("broke", 1, 41)], T0
+    )
     assert [one.outcome for one in told] == ["not unknown", "adjusted otherwise", "adjusted otherwise"]

@@ -10,7 +10,7 @@ from loadtests.pacing.compare import compare
 from loadtests.pacing.day import Chance, draw
 from loadtests.pacing.rules import RULES, Setting, optimum, plan_from
 
-from spillway_router.core.money.pacing import Plan
+from spillway_router.core.money.pacing import PacingPlan
 
 PROMISE = load_promises()[IDS[0]]
 
@@ -43,7 +43,7 @@ def test_days_repeat_with_their_seed_and_follow_their_load() -> None:
 
 def test_the_optimum_takes_the_best_offers_and_a_part_of_the_next() -> None:
     day = [Chance(0.1, 0.2, 1.0, 1.0), Chance(0.2, 0.9, 1.0, 1.0), Chance(0.3, 0.8, 2.0, 2.0)]
-    setting = Setting(Plan(), 3, 2.0)
+    setting = Setting(PacingPlan(), 3, 2.0)
     assert optimum(setting, day) == pytest.approx(0.9 + 0.8 / 2)
     assert RULES["first-come"](setting, day) == pytest.approx(0.2 + 0.9)
 

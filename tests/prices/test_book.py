@@ -10,11 +10,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from spillway_router.core.money.tariff import Rates, Step, Usage, price
+from spillway_router.core.money.tariff import Rates, TariffStep, Usage, price
 from spillway_router.prices.book import PRICES_FILE, PriceBook, book, parse_list, priced, read_list, record
 from spillway_router.prices.changes import changes
 from spillway_router.prices.rows import ModelRecord, load_json
-from spillway_router.prices.status import standing
+from spillway_router.prices.status import price_status
 from spillway_router.providers.interface import ProviderError
 
 TODAY = date(2026, 11, 20)
@@ -78,8 +78,8 @@ def test_a_row_says_everything_a_provider_can_charge() -> None:
     assert tariff is not None
     assert tariff.rates == Rates(Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75"), Decimal(6), Decimal(12))
     assert tariff.steps == (
-        Step(Rates(Decimal(6), Decimal("22.5")), 200_000),
-        Step(Rates(Decimal("1.5"), Decimal(7)), 0, "batch"),
+        TariffStep(Rates(Decimal(6), Decimal("22.5")), 200_000),
+        TariffStep(Rates(Decimal("1.5"), Decimal(7)), 0, "batch"),
     )
     assert (tariff.per_request, tariff.per_second) == (Decimal("0.001"), Decimal("0.0001"))
     assert (tariff.ref, tariff.valid_until) == ("list0@2026-11-20", "2027-03-31")
@@ -166,33 +166,33 @@ def test_a_damaged_list_is_an_error_never_a_missing_price(tmp_path: Path, conten
 
 def test_a_price_grows_stale() -> None:
     found = known(one(flat("2026-11-20", "1")))
-    assert standing(found, TODAY + timedelta(90), 90).warnings == ()
-    (warning,) = standing(found, TODAY + timedelta(91), 90).warnings
+    assert price_status(found, TODAY + timedelta(90), 90).warnings == ()
+    (warning,) = price_status(found, TODAY + timedelta(91), 90).warnings
     assert "91 days ago (2026-11-20)" in warning
     assert "stale_after_days" in warning
     assert "spillway prices import" in warning
-    assert standing(replace(found, checked_on=None), TODAY + timedelta(900), 90).warnings == ()
+    assert price_status(replace(found, checked_on=None), TODAY + timedelta(900), 90).warnings == ()
 
 
 def test_a_withdrawn_model_is_told_before_and_off_from_its_day() -> None:
     found = known(one(flat("2026-11-20", "1"), retired_on="2026-12-11"))
-    before = standing(found, TODAY, 90)
+    before = price_status(found, TODAY, 90)
     assert not before.off
     assert "2026-12-11, in 21 days" in before.warnings[0]
-    assert not standing(found, date(2026, 12, 10), 90).off
-    assert "withdrew the model on 2026-12-11" in standing(found, date(2026, 12, 11), 90).off
+    assert not price_status(found, date(2026, 12, 10), 90).off
+    assert "withdrew the model on 2026-12-11" in price_status(found, date(2026, 12, 11), 90).off
 
 
 def test_a_deprecated_model_warns_from_that_day() -> None:
     found = known(one(flat("2026-11-20", "1"), deprecated_on="2026-11-21"))
-    assert standing(found, TODAY, 90).warnings == ()
-    assert "advises against" in standing(found, date(2026, 11, 21), 90).warnings[0]
+    assert price_status(found, TODAY, 90).warnings == ()
+    assert "advises against" in price_status(found, date(2026, 11, 21), 90).warnings[0]
 
 
 def test_a_price_that_ended_turns_its_backend_off() -> None:
     found = known(one(flat("2026-11-20", "1", until="2026-11-30")))
-    assert not standing(found, date(2026, 11, 30), 90).off
-    assert "ended on 2026-11-30" in standing(found, date(2026, 12, 1), 90).off
+    assert not price_status(found, date(2026, 11, 30), 90).off
+    assert "ended on 2026-11-30" in price_status(found, date(2026, 12, 1), 90).off
 
 
 # differences

@@ -15,7 +15,7 @@ from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.rate_limits import exhausted_for_s
 from spillway_router.http_client.types import Target
 from spillway_router.providers.catalogue import load_catalogue, provider_for, target
-from spillway_router.providers.interface import Judge, Provider
+from spillway_router.providers.interface import Provider, StreamJudge
 
 CATALOGUE = load_catalogue()
 WALL = datetime.fromisoformat("2026-11-20T12:00:00Z").timestamp()
@@ -172,7 +172,7 @@ def test_a_full_or_draining_engine_is_load_inside_a_200(name: str) -> None:
     against(served, test)
 
 
-def watch(judge: Judge, found: list[tuple[bytes, bytes]]) -> str | None:
+def watch(judge: StreamJudge, found: list[tuple[bytes, bytes]]) -> str | None:
     """The first flaw the judge sees, as the relay would."""
     for name, data in found:
         flaw = judge.see(name, data)

@@ -7,7 +7,7 @@ import pytest
 from tests.providers.recorded import NAMES, shape
 
 from spillway_router.core.money.tariff import Usage
-from spillway_router.providers.interface import Judge
+from spillway_router.providers.interface import StreamJudge
 from spillway_router.providers.sse import SseDecoder
 from spillway_router.providers.streams import ChatJudge, MessagesJudge, ResponsesJudge, read_usage
 
@@ -27,7 +27,7 @@ def delta(content: str | None = None, finish: str | None = None, index: int = 0)
     return {"index": index, "delta": {} if content is None else {"content": content}, "finish_reason": finish}
 
 
-def verdict(judge: Judge, stream: bytes) -> str | None:
+def verdict(judge: StreamJudge, stream: bytes) -> str | None:
     """What a relay concludes at the end of these bytes; None means a whole answer."""
     for event in SseDecoder().feed(stream):
         flaw = None if event.data is None else judge.see(event.name, event.data)

@@ -9,25 +9,25 @@ from spillway_router.commands.run import _serving
 from spillway_router.config.load import parse
 from spillway_router.config.settings import FingerprintPart, Settings
 from spillway_server.engine.client import Address
-from spillway_server.engine.launcher import Engine
+from spillway_server.engine.launcher import InstalledEngine
 from spillway_server.engine.serve import Prepared
 from spillway_server.engine.supervise import Launch
 from spillway_server.planning import models
-from spillway_server.planning.measurements import Rates
-from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.measurements import MeasuredRates
+from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, Profile, cpu_profile
 from spillway_server.planning.speed import ESTIMATED, MEASURED, Speed
 
-RATES = Rates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
+RATES = MeasuredRates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
 MEASURED_SPEED = Speed(MEASURED, "here", RATES)
 
 
 def served(written: str, speed: Speed | None, profile: Profile = PROFILES["l4"]) -> Settings:
     """The settings of `written` beside an engine of this speed."""
     plan = make_plan(profile, models.TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"], PlanOptions())
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, EnginePlan)
     launch = Launch((), {}, Address("http://127.0.0.1:8001", "m"), Path("engine.log"))
-    prepared = Prepared(plan, Engine(Path("python"), "vllm", "0.32.0", "2.13"), launch, speed)
+    prepared = Prepared(plan, InstalledEngine(Path("python"), "vllm", "0.32.0", "2.13"), launch, speed)
     local = "{name: local, provider: vllm, local: true, base_url: 'http://127.0.0.1:8001/v1', model: m}"
     settings = parse(f"{written}\nbackends:\n  - {local}\n", {})
     return _serving("local", prepared, FingerprintPart(quantisation="awq"), settings)

@@ -12,8 +12,8 @@ from spillway_router.signals.liveness import (
     Answer,
     LivenessRules,
     LivenessState,
+    LivenessVerdict,
     Observation,
-    Verdict,
     observe,
 )
 
@@ -35,7 +35,7 @@ class Watch:
 
     def look(
         self, answer: Answer = "ok", seen: EngineSample | None = None, *, awaiting: int = 0, age: float = 0.0
-    ) -> Verdict:
+    ) -> LivenessVerdict:
         self.now += 1
         at = self.now - age
         self.state, verdict = observe(self.state, Observation(self.now, answer, "", seen, at, awaiting), RULES)
@@ -166,7 +166,7 @@ looks = st.tuples(
 @given(st.lists(looks, max_size=60))
 def test_invariants(steps: list[tuple[Answer, tuple[float, float] | None, int]]) -> None:
     watch = Watch()
-    before: Verdict | None = None
+    before: LivenessVerdict | None = None
     for answer, replica, awaiting in steps:
         verdict = watch.look(answer, None if replica is None else sample(replica), awaiting=awaiting)
         assert (verdict.reasons == ()) == (verdict.condition == "up" and answer != "silent")

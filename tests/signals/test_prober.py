@@ -12,7 +12,7 @@ import pytest
 from tests.signals.servers import Server, never, reply, serving
 
 from spillway_router.signals.engines import VLLM, WITHOUT_METRICS, EngineMetrics
-from spillway_router.signals.liveness import LivenessRules, Verdict
+from spillway_router.signals.liveness import LivenessRules, LivenessVerdict
 from spillway_router.signals.prober import Probed, Prober, ProbeSettings
 from spillway_router.signals.scraper import Scraper, ScrapeSettings
 
@@ -31,14 +31,14 @@ def page(running: int, generated: int) -> str:
 class Verdicts:
     """Collects verdicts; `until` waits for one of a kind, ten seconds at most."""
 
-    seen: list[tuple[Verdict, float]] = field(default_factory=list)
+    seen: list[tuple[LivenessVerdict, float]] = field(default_factory=list)
     _new: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def take(self, verdict: Verdict, now: float) -> None:
+    def take(self, verdict: LivenessVerdict, now: float) -> None:
         self.seen.append((verdict, now))
         self._new.set()
 
-    async def until(self, wanted: Callable[[Verdict], bool]) -> tuple[Verdict, float]:
+    async def until(self, wanted: Callable[[LivenessVerdict], bool]) -> tuple[LivenessVerdict, float]:
         at = len(self.seen)
         async with asyncio.timeout(10):
             while True:
@@ -49,7 +49,7 @@ class Verdicts:
                 self._new.clear()
                 await self._new.wait()
 
-    async def becomes(self, condition: str) -> tuple[Verdict, float]:
+    async def becomes(self, condition: str) -> tuple[LivenessVerdict, float]:
         return await self.until(lambda verdict: verdict.condition == condition)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
-from spillway_router.core.confidence.calibration import Curve
+from spillway_router.core.confidence.calibration import ConfidenceCurve
 
 Floats = NDArray[np.float64]
 RISE = 5e-4
@@ -17,7 +17,7 @@ BAGS, KNOTS = 30, 33
 """Resamples that a curve is the mean of, and points it is written with."""
 
 
-def bagged(raw: Floats, y: Floats, groups: NDArray[np.int64]) -> Curve:
+def bagged(raw: Floats, y: Floats, groups: NDArray[np.int64]) -> ConfidenceCurve:
     """The mean of the isotonic curves of BAGS bootstrap samples of groups, written at KNOTS quantiles of `raw`.
 
     One isotonic regression follows its own sample's jumps; their mean (bagging, Breiman 1996) is smoother, and still
@@ -32,10 +32,10 @@ def bagged(raw: Floats, y: Floats, groups: NDArray[np.int64]) -> Curve:
         rows = np.concatenate([members[number] for number in rng.integers(0, len(members), len(members))])
         curve = isotonic(raw[rows], y[rows])
         total += np.interp(knots, curve.x, curve.y)
-    return Curve(tuple(float(x) for x in knots), _rising(total / BAGS))
+    return ConfidenceCurve(tuple(float(x) for x in knots), _rising(total / BAGS))
 
 
-def isotonic(raw: Floats, y: Floats) -> Curve:
+def isotonic(raw: Floats, y: Floats) -> ConfidenceCurve:
     """A rising piecewise-linear curve: isotonic regression, drawn through the middles of its flat stretches (centred
     isotonic regression, Oron and Flournoy 2017) so that the model's order survives; ends softened as if half an answer
     of each kind more had been seen there, since no finite sample shows a probability of 0 or 1."""
@@ -56,7 +56,7 @@ def isotonic(raw: Floats, y: Floats) -> Curve:
         xs, ys = [lowest, *xs], [max(0.0, ys[0] - RISE), *ys]
     if highest > xs[-1]:
         xs, ys = [*xs, highest], [*ys, min(1.0, ys[-1] + RISE)]
-    return Curve(tuple(xs), _rising(np.array(ys)))
+    return ConfidenceCurve(tuple(xs), _rising(np.array(ys)))
 
 
 def _rising(heights: Floats) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from spillway_router.calibration.curves import bagged
-from spillway_router.core.confidence.calibration import Curve, Stage, Tree
+from spillway_router.core.confidence.calibration import ConfidenceCurve, Stage, Tree
 from spillway_router.core.confidence.self_check import QUESTIONS
 
 Floats = NDArray[np.float64]
@@ -198,7 +198,7 @@ def averaged(parts: Sequence[Stage]) -> Stage:
     )
 
 
-def _exported(model: Any, names: tuple[str, ...], middles: Floats, curve: Curve, tokens: int) -> Stage:
+def _exported(model: Any, names: tuple[str, ...], middles: Floats, curve: ConfidenceCurve, tokens: int) -> Stage:
     fill = tuple(float(x) for x in middles)
     if isinstance(model, GradientBoostingClassifier):
         trees, bias = _trees(model)

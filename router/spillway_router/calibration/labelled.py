@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spillway_router.core.confidence.judge import Asked, PrefixScore, Token, judge, value_scores
+from spillway_router.core.confidence.judge import AnswerContext, PrefixScore, Token, judge, value_scores
 from spillway_router.core.confidence.self_check import QUESTIONS
 
 PREFIXES = (1, 4, 16, 64)
@@ -77,7 +77,9 @@ def _row(data: Mapping[str, Any], number: int) -> Labelled | None:
     tokens = [
         Token(str(t[0]), float(t[1]), tuple(float(x) for x in (t[2] if len(t) > 2 else ()))) for t in data["tokens"]
     ]
-    asked = Asked(data.get("schema"), data.get("source", ""), data.get("task", ""), bool(data.get("tools", False)))
+    asked = AnswerContext(
+        data.get("schema"), data.get("source", ""), data.get("task", ""), bool(data.get("tools", False))
+    )
     found = from_tokens(tokens, str(data["text"]), asked, right, group, labels)
     return None if found is None else replace(found, scores={**found.scores, **asked_scores(data)})
 
@@ -92,7 +94,7 @@ def asked_scores(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 def from_tokens(
-    tokens: list[Token], text: str, asked: Asked, right: bool, group: str, labels: Mapping[str, bool]
+    tokens: list[Token], text: str, asked: AnswerContext, right: bool, group: str, labels: Mapping[str, bool]
 ) -> Labelled | None:
     """The labelled answer with these tokens; None where they carry no signal."""
     verdict = judge(tokens, text, asked, None)

@@ -39,7 +39,7 @@ class Asking:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ChatAnswer:
     """A whole answer and how it was made; `cost_usd` as decimal text ("" when not told), times in seconds."""
 
     text: str
@@ -66,7 +66,7 @@ class Answer:
         return f"{self.decision}{why}: {self.backend} / {self.model}  {tokens}{cost}{times}  {self.request_id}"
 
 
-def ask(client: httpx.Client, asking: Asking, messages: list[Message], on_text: Callable[[str], None]) -> Answer:
+def ask(client: httpx.Client, asking: Asking, messages: list[Message], on_text: Callable[[str], None]) -> ChatAnswer:
     """Send a conversation; `on_text` gets the answer as it comes. Raises ChatError."""
     headers = {"authorization": f"Bearer {asking.key}"} if asking.key else {}
     if asking.private:
@@ -92,7 +92,7 @@ def ask(client: httpx.Client, asking: Asking, messages: list[Message], on_text: 
         raise ChatError(f"the answer broke off: {error or type(error).__name__}") from None
 
 
-def _read(response: httpx.Response, started: float, on_text: Callable[[str], None]) -> Answer:
+def _read(response: httpx.Response, started: float, on_text: Callable[[str], None]) -> ChatAnswer:
     parts: list[str] = []
     finish, first = "", 0.0
     usage: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def _read(response: httpx.Response, started: float, on_text: Callable[[str], Non
         raise ChatError("the answer ended before it was finished")
     told = response.headers
     cost = usage.get("cost")
-    return Answer(
+    return ChatAnswer(
         text="".join(parts),
         finish=finish,
         request_id=told.get("x-request-id", ""),
@@ -198,6 +198,6 @@ def _shown(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
 
 
-def _end(console: Console, answer: Answer) -> None:
+def _end(console: Console, answer: ChatAnswer) -> None:
     console.print()
     console.print(answer.footer, style="dim", markup=False, highlight=False, soft_wrap=True)

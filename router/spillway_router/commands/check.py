@@ -14,7 +14,7 @@ import typer
 from spillway_router import compiled
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, open_ledger
 from spillway_router.config import load as config
-from spillway_router.config.load import ConfigError, Mistake
+from spillway_router.config.load import ConfigError, ConfigProblem
 
 if TYPE_CHECKING:
     from spillway_router.commands.reachability import Reach
@@ -68,7 +68,7 @@ def check(
     reached: tuple[Reach, ...] = () if offline or isinstance(found, tuple) else ask_all(found.places.values())
     for one in reached:
         if one.fix:
-            wrong = config.located(loaded.text, Mistake(f"backends.{one.backend}", 0, f"is {one.sentence}"))
+            wrong = config.located(loaded.text, ConfigProblem(f"backends.{one.backend}", 0, f"is {one.sentence}"))
             (mistakes if one.verdict == "unauthorized" else warnings).append(wrong)
     if as_json:
         _print_checked(mistakes, off, warnings, reached)
@@ -85,7 +85,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _unverified(settings: Settings, assembly: Assembly) -> tuple[Mistake, ...]:
+def _unverified(settings: Settings, assembly: Assembly) -> tuple[ConfigProblem, ...]:
     from spillway_router.config.confidence import fingerprinted, unverified
 
     nearby = {name: place.backend for name, place in assembly.places.items() if place.backend.local}
@@ -103,7 +103,10 @@ def _print_backends(assembly: Assembly, reached: Sequence[Reach]) -> None:
 
 
 def _print_checked(
-    mistakes: Sequence[Mistake], off: Sequence[Mistake], warnings: Sequence[Mistake], reached: Sequence[Reach]
+    mistakes: Sequence[ConfigProblem],
+    off: Sequence[ConfigProblem],
+    warnings: Sequence[ConfigProblem],
+    reached: Sequence[Reach],
 ) -> None:
     told = {"mistakes": mistakes, "off": off, "warnings": warnings}
     answer = {"ok": not mistakes} | {name: [asdict(m) for m in rows] for name, rows in told.items()}

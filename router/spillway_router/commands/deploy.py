@@ -14,7 +14,7 @@ import typer
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 from spillway_router.deploy import TARGETS
 from spillway_router.deploy.container import pin_notes
-from spillway_router.deploy.order import DeployError, Order, Plan
+from spillway_router.deploy.order import DeployError, DeploymentOrder, DeploymentPlan
 from spillway_router.deploy.present import plan_json, plan_text, price_lines
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _Set = Annotated[list[str] | None, typer.Option("--set", help="The target's own 
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DeployOptions:
     """What the command line said about the machine; texts as given."""
 
     gpu: str
@@ -91,7 +91,7 @@ def deploy(
             return
         if handle:
             fail(f"what is {handle!r}? an id belongs to --destroy")
-        wish = Wish(
+        wish = DeployOptions(
             gpu, model, gpus, price, image, name, interruptible, disk, place, volume,
             tuple(secret or ()), tuple(cloud or ()), tuple(setting or ()), send,
         )  # fmt: skip
@@ -104,7 +104,7 @@ def deploy(
         fail(f"{target}: {error}")
 
 
-def order_of(wish: Wish, loaded: Loaded, dry_run: bool) -> Order:
+def order_of(wish: DeployOptions, loaded: Loaded, dry_run: bool) -> DeploymentOrder:
     """The order, checked: a known GPU, a price, a model that fits. Raises DeployError."""
     part = loaded.settings.gpu
     gpu = wish.gpu or part.name or ""
@@ -119,7 +119,7 @@ def order_of(wish: Wish, loaded: Loaded, dry_run: bool) -> Order:
             f"then --image, or {IMAGE_VARIABLE}"
         )
     _fits(gpu, wish.model, wish.gpus)
-    return Order(
+    return DeploymentOrder(
         gpu=gpu,
         model=wish.model,
         price_per_hour=_price(wish.price, part.price_per_hour),
@@ -174,13 +174,13 @@ def _fits(gpu: str, model: str, gpus: int) -> None:
         raise DeployError(f"{made.reason} {made.fix}")
 
 
-def _plan(target: str, order: Order) -> Plan:
+def _plan(target: str, order: DeploymentOrder) -> DeploymentPlan:
     """What to do, and what to know of it."""
     plan = TARGETS[target].create(order)
     return replace(plan, notes=(*plan.notes, *pin_notes(order.image)))
 
 
-def _show(plan: Plan, order: Order, creates: bool, as_json: bool) -> None:
+def _show(plan: DeploymentPlan, order: DeploymentOrder, creates: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(plan_json(plan, order, creates), indent=2))
         return
@@ -188,10 +188,10 @@ def _show(plan: Plan, order: Order, creates: bool, as_json: bool) -> None:
     typer.echo("\nDry run: nothing was done.")
 
 
-def _create(target: str, order: Order, loaded: Loaded, no_key: bool, yes: bool) -> None:
-    from spillway_router.commands.deploy_execution import Hands, first_key
+def _create(target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool, yes: bool) -> None:
+    from spillway_router.commands.deploy_execution import DeploymentRunner, first_key
 
-    hands = Hands(target, loaded)
+    hands = DeploymentRunner(target, loaded)
     for line in price_lines(order):
         typer.echo(line)
     _confirm(f"Rent this on {target}?", yes)
@@ -209,15 +209,15 @@ def _create(target: str, order: Order, loaded: Loaded, no_key: bool, yes: bool) 
 
 
 def _destroy(target: str, handle: str, loaded: Loaded, dry_run: bool, yes: bool, as_json: bool) -> None:
-    from spillway_router.commands.deploy_execution import Hands, deployments
+    from spillway_router.commands.deploy_execution import DeploymentRunner, deployments
 
     known = deployments(loaded).find(target, handle)
-    order = Order(known.gpu, "", Decimal(0), "", place=known.place)
+    order = DeploymentOrder(known.gpu, "", Decimal(0), "", place=known.place)
     plan = TARGETS[target].destroy(known.handle, order)
     if dry_run:
         _show(plan, order, False, as_json)
         return
-    hands = Hands(target, loaded)
+    hands = DeploymentRunner(target, loaded)
     _confirm(f"Give back {known.handle} on {target}? What is on its disk is lost.", yes)
     hands.give_back(plan, known)
     for note in plan.notes:

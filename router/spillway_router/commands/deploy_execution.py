@@ -14,7 +14,7 @@ import typer
 from spillway_router.commands.common import fail, now_ms, open_ledger, opened
 from spillway_router.commands.rentals import declare, end
 from spillway_router.deploy import TARGETS
-from spillway_router.deploy.order import Access, DeployError, Order, Plan
+from spillway_router.deploy.order import Access, DeployError, DeploymentOrder, DeploymentPlan
 from spillway_router.deploy.perform import Api, Shell, perform
 from spillway_router.deploy.state import Deployment, Deployments
 
@@ -60,7 +60,7 @@ def provider_key(target: str, environment: Mapping[str, str]) -> str:
     return key
 
 
-class Hands:
+class DeploymentRunner:
     """Does what a plan says and keeps the books. Ends the command where the provider's key is missing."""
 
     def __init__(self, target: str, loaded: Loaded) -> None:
@@ -71,7 +71,7 @@ class Hands:
         self._shell = Shell(loaded.environment)
         self._known = deployments(loaded)
 
-    def rent(self, plan: Plan, order: Order) -> str:
+    def rent(self, plan: DeploymentPlan, order: DeploymentOrder) -> str:
         """Carry out the plan, note what was made, start its rental; answers the handle."""
         self._known.all()  # a list that can't be read is told before anything costs
         handle = perform(plan, self._api, self._shell, _tell)
@@ -90,7 +90,7 @@ class Hands:
             begin_rental(self._loaded, self._known, made)
         return handle
 
-    def give_back(self, plan: Plan, known: Deployment) -> None:
+    def give_back(self, plan: DeploymentPlan, known: Deployment) -> None:
         """Carry out the plan, end the rental, forget the deployment."""
         perform(plan, self._api, self._shell, _tell)
         end_rental(self._loaded, self._known, known)

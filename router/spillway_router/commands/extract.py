@@ -14,7 +14,7 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, rout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spillway_router.commands.extract_batch import Place, Tally
+    from spillway_router.commands.extract_batch import BatchProgress, RouterAddress
 
 FilesArgument = Annotated[
     list[Path] | None, typer.Argument(help="Text files, one document each; - reads one from standard input.")
@@ -40,13 +40,13 @@ def extract(
     as_json: JsonOption = False,
 ) -> None:
     """Read values out of documents: a local model, parsers, an external model, or a person's review."""
-    from spillway_router.commands.extract_batch import Place
+    from spillway_router.commands.extract_batch import RouterAddress
 
     if (batch is None) == (not files):
         fail("name text files to read, or --batch IN.jsonl --out OUT.jsonl")
     if (batch is None) != (out is None):
         fail("--batch and --out belong together")
-    place = Place(router_url(path, url), key, private, concurrency)
+    place = RouterAddress(router_url(path, url), key, private, concurrency)
     if batch is not None and out is not None:
         _batch(batch, out, place, as_json=as_json)
         return
@@ -68,7 +68,7 @@ def _schema(name: str) -> Any:
         fail(f"{file}: can't be used as a JSON schema: {error}")
 
 
-def _files(files: list[Path], place: Place, fields: Mapping[str, Any], *, as_json: bool) -> None:
+def _files(files: list[Path], place: RouterAddress, fields: Mapping[str, Any], *, as_json: bool) -> None:
     import asyncio
 
     from spillway_router.commands.extract_batch import asking
@@ -113,7 +113,7 @@ def _show(file: Path, told: Mapping[str, Any]) -> None:
         typer.echo(f"  waits for a person: spillway reviews show {told['review_id']}")
 
 
-def _batch(source: Path, target: Path, place: Place, *, as_json: bool) -> None:
+def _batch(source: Path, target: Path, place: RouterAddress, *, as_json: bool) -> None:
     import asyncio
 
     from rich.console import Console
@@ -130,7 +130,7 @@ def _batch(source: Path, target: Path, place: Place, *, as_json: bool) -> None:
         with bar:
             task = bar.add_task(source.name, total=total)
 
-            def on_row(tally: Tally) -> None:
+            def on_row(tally: BatchProgress) -> None:
                 told = f"{source.name}: {tally.reviews} to review, {tally.errors} errors, {tally.cost_usd:.6f} USD"
                 bar.update(task, completed=tally.before + tally.results + tally.errors, description=told)
 

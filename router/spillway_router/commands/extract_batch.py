@@ -44,7 +44,7 @@ class BatchError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RouterAddress:
     """Where to ask. `url` is the router's root; `most_at_once` documents on their way at the same time."""
 
     url: str
@@ -55,7 +55,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class InputLine:
     """One input line: its number from 1, its text, and its digest."""
 
     number: int
@@ -73,7 +73,7 @@ class Line:
 
 
 @dataclass(slots=True)
-class Tally:
+class BatchProgress:
     """How far a batch is. `before`: results of an earlier run."""
 
     before: int = 0
@@ -93,9 +93,11 @@ class Tally:
         self.cost_usd += float(result.get("cost_usd", 0))
 
 
-async def extract_batch(source: Path, target: Path, place: Place, on_row: Callable[[Tally], None]) -> Tally:
+async def extract_batch(
+    source: Path, target: Path, place: RouterAddress, on_row: Callable[[BatchProgress], None]
+) -> BatchProgress:
     """Run a batch to its end; `on_row` hears of every output line. Raises BatchError."""
-    tally = Tally()
+    tally = BatchProgress()
     done = _resumed(source, target)
     tally.before = len(done)
     try:
@@ -110,13 +112,13 @@ async def extract_batch(source: Path, target: Path, place: Place, on_row: Callab
     return tally
 
 
-def read_lines(source: Path) -> Iterator[Line]:
+def read_lines(source: Path) -> Iterator[InputLine]:
     """The lines of a file that are not blank. Raises BatchError."""
     try:
         with source.open(encoding="utf-8") as file:
             for number, text in enumerate(file, 1):
                 if text.strip():
-                    yield Line(number, text.strip())
+                    yield InputLine(number, text.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise BatchError(f"{source}: can't be read: {error}") from None
 
@@ -169,7 +171,9 @@ def _write(out: IO[bytes], row: Mapping[str, Any]) -> None:
         data = data[out.write(data) :]
 
 
-async def _results(lines: Iterable[Line], place: Place, key_of: Callable[[Line], str]) -> AsyncIterator[dict[str, Any]]:
+async def _results(
+    lines: Iterable[InputLine], place: RouterAddress, key_of: Callable[[InputLine], str]
+) -> AsyncIterator[dict[str, Any]]:
     """Output lines as they are ready, `most_at_once` under way: the next input line is read when one is done."""
     async with asking(place) as ask:
         waiting = iter(lines)
@@ -189,14 +193,14 @@ async def _results(lines: Iterable[Line], place: Place, key_of: Callable[[Line],
             await asyncio.gather(*running, return_exceptions=True)
 
 
-class Ask(Protocol):
+class ExtractCall(Protocol):
     """Asks a router to read one document: (status, reply or error)."""
 
     def __call__(self, body: Mapping[str, Any], key: str = "") -> Awaitable[tuple[int, Any]]:
         """`key`: an idempotency key; "": none."""
 
 
-async def _one(ask: Ask, line: Line, key: str) -> dict[str, Any]:
+async def _one(ask: ExtractCall, line: InputLine, key: str) -> dict[str, Any]:
     row: dict[str, Any] = {"line": line.number, "id": None, "sha256": line.sha256}
     try:
         body = json.loads(line.text)
@@ -210,7 +214,7 @@ async def _one(ask: Ask, line: Line, key: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def asking(place: Place) -> AsyncIterator[Ask]:
+async def asking(place: RouterAddress) -> AsyncIterator[ExtractCall]:
     """What asks a router to read one document: body -> (status, reply or error). Waits out what is overloaded."""
     headers = {"authorization": f"Bearer {place.key}"} if place.key else {}
     if place.private:

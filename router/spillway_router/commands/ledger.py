@@ -15,7 +15,7 @@ import typer
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, writing
 
 if TYPE_CHECKING:
-    from spillway_router.ledger.reconcile import Bill
+    from spillway_router.ledger.reconcile import BilledAttempt
 
 ledger_app = typer.Typer(no_args_is_help=True, help="The ledger: verify it, export it, reconcile it with a bill.")
 
@@ -60,11 +60,11 @@ def export_ledger(
     output: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
 ) -> None:
     """Export costs as FOCUS rows or all entries as JSON lines."""
-    from spillway_router.ledger.reports.days import Asked, RangeError, read_range
+    from spillway_router.ledger.reports.days import RangeError, ReportQuery, read_range
     from spillway_router.ledger.reports.export import export_focus, export_jsonl
 
     try:
-        days = read_range(Asked(first=first, last=last), datetime.now(UTC).date())
+        days = read_range(ReportQuery(first=first, last=last), datetime.now(UTC).date())
     except RangeError as error:
         fail(f"--{error}")
     with opened(load(path)) as ledger, writing(output) as out:
@@ -101,7 +101,7 @@ def reconcile_ledger(
         raise typer.Exit(1)
 
 
-def _bills(file: Path) -> tuple[Bill, ...]:
+def _bills(file: Path) -> tuple[BilledAttempt, ...]:
     from spillway_router.ledger.reconcile import BillError, read_bills
 
     try:

@@ -182,9 +182,9 @@ def _row(
     provider: str, model: str, known: ModelRecord, tariff: Tariff | None, day: date, stale_after_days: int
 ) -> dict[str, Any]:
     """One model as JSON: decimal text in USD per million tokens, null where there is no such price."""
-    from spillway_router.prices.status import age_days, standing
+    from spillway_router.prices.status import age_days, price_status
 
-    found = standing(known, day, stale_after_days)
+    found = price_status(known, day, stale_after_days)
     age = age_days(known, day)
     rates = dict.fromkeys(RATES) if tariff is None else _rates(tariff.rates)
     steps = [] if tariff is None else tariff.steps

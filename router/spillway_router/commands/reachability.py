@@ -14,7 +14,7 @@ from typing import Any, Literal
 import httpx
 import orjson
 
-from spillway_router.config.assemble import Place
+from spillway_router.config.assemble import BackendTarget
 
 TIMEOUT_S = 3.0
 """For one backend, from the name's look-up to the last byte; all are asked at once."""
@@ -41,7 +41,7 @@ class Reach:
         return f"{told}; {self.fix}" if self.fix else told
 
 
-def ask_all(places: Iterable[Place], timeout_s: float = TIMEOUT_S) -> tuple[Reach, ...]:
+def ask_all(places: Iterable[BackendTarget], timeout_s: float = TIMEOUT_S) -> tuple[Reach, ...]:
     """Every backend, in the order given. Takes `timeout_s` at most, however many there are."""
 
     async def main() -> list[Reach]:
@@ -50,7 +50,7 @@ def ask_all(places: Iterable[Place], timeout_s: float = TIMEOUT_S) -> tuple[Reac
     return tuple(asyncio.run(main()))
 
 
-async def _ask(place: Place, timeout_s: float) -> Reach:
+async def _ask(place: BackendTarget, timeout_s: float) -> Reach:
     began = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s):
@@ -67,7 +67,7 @@ async def _ask(place: Place, timeout_s: float) -> Reach:
     return Reach(found.backend, found.verdict, found.detail, found.fix, round(ms, 1))
 
 
-async def _get(place: Place) -> tuple[int, frozenset[str]]:
+async def _get(place: BackendTarget) -> tuple[int, frozenset[str]]:
     """Status, and the names in the list of models where there is one."""
     target = place.target
     # As the router itself goes: no proxies of the environment, no redirects, certificates checked.
@@ -98,7 +98,7 @@ def _names(body: bytes) -> frozenset[str]:
 _ABSENT = "start it or check base_url"
 
 
-def _judged(place: Place, status: int, models: frozenset[str]) -> Reach:
+def _judged(place: BackendTarget, status: int, models: frozenset[str]) -> Reach:
     if status in (401, 403):
         variable = place.entry.key_variable
         where = f"set api_key, or export {variable}," if variable else "set api_key"
@@ -119,5 +119,5 @@ def _judged(place: Place, status: int, models: frozenset[str]) -> Reach:
     return _told(place, "reachable", f"HTTP {status}", "")
 
 
-def _told(place: Place, verdict: Verdict, detail: str, fix: str) -> Reach:
+def _told(place: BackendTarget, verdict: Verdict, detail: str, fix: str) -> Reach:
     return Reach(place.backend.name, verdict, detail, fix, 0.0)

@@ -13,7 +13,7 @@ from spillway_router.commands.whatif import what_if
 from spillway_router.config.load import ConfigError
 
 if TYPE_CHECKING:
-    from spillway_router.ledger.reports.days import Asked
+    from spillway_router.ledger.reports.days import ReportQuery
     from spillway_router.ledger.reports.model import Report
 
 report_app = typer.Typer(help="Fixed and per-request cost, side by side; planning with what-if.")
@@ -39,14 +39,14 @@ def report(
     html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML file; - prints it.")] = None,
 ) -> None:
     """Fixed and per-request cost of a day, a month or any days, side by side."""
-    from spillway_router.ledger.reports.days import Asked
+    from spillway_router.ledger.reports.days import ReportQuery
 
     if context.invoked_subcommand is not None:
         return
     if as_json + as_csv + (html is not None) > 1:
         fail("--json, --csv and --html exclude each other")
     groups = tuple(by or (("day", "decision") if as_csv else ()))
-    made = _made(path, Asked(day, month, first, last, groups))
+    made = _made(path, ReportQuery(day, month, first, last, groups))
     if html is not None:
         _write_html(made, html)
     elif as_csv:
@@ -65,7 +65,7 @@ def report(
         render_report(made, Console())
 
 
-def _made(path: str | None, asked: Asked) -> Report:
+def _made(path: str | None, asked: ReportQuery) -> Report:
     from spillway_router.config.assemble import assembled
     from spillway_router.ledger.reports.days import RangeError
     from spillway_router.runtime.gpu_billing import report_for

@@ -18,7 +18,7 @@ from spillway_router.config.load import ConfigError
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
     from spillway_router.core.money.tariff import Tariff
-    from spillway_router.core.money.whatif import Assumptions, Offer, Plan, Shape
+    from spillway_router.core.money.whatif import Assumptions, DocumentShape, GpuOffer, PlanningTable
 
 VOLUMES = ("1k/month", "10k/month", "100k/month")
 PROMPT_TOKENS, OUTPUT_TOKENS = 1155, 211
@@ -54,11 +54,11 @@ def what_if(
 ) -> None:
     """Cost per document and per month: rented GPUs against clouds, by volume."""
     from spillway_router.core.money.tariff import TariffError
-    from spillway_router.core.money.whatif import Assumptions, Shape, plan
+    from spillway_router.core.money.whatif import Assumptions, DocumentShape, plan
 
     loaded = load(path)
     try:
-        shape = Shape(prompt_tokens, output_tokens)
+        shape = DocumentShape(prompt_tokens, output_tokens)
         volumes = tuple(_per_month(text) for text in volume or VOLUMES)
         assumptions = Assumptions(shape, volumes, Fraction(str(at_load)), tuple(sorted(set(count or ()))))
         offers = _told_apart([_offer(n, amount, shape, tokens_per_s) for n, amount in _gpus(loaded, gpu, price)])
@@ -110,25 +110,25 @@ def _amount(text: str) -> Decimal:
         fail(f"price {text!r} is not an amount; write USD per hour like 1.39")
 
 
-def _offer(name: str, price: Decimal, shape: Shape, tokens_per_s: float | None) -> Offer:
+def _offer(name: str, price: Decimal, shape: DocumentShape, tokens_per_s: float | None) -> GpuOffer:
     from spillway_router.core.money.attribution import work_share_us
     from spillway_router.core.money.gpu_sheets import coefficients_of, sheet_of
-    from spillway_router.core.money.whatif import Offer
+    from spillway_router.core.money.whatif import GpuOffer
 
     tokens = shape.prompt_tokens + shape.output_tokens
     if tokens_per_s is not None:
         if tokens_per_s <= 0:
             fail("--tokens-per-s must be above 0")
-        return Offer(name, price, max(1, round(tokens * 1e6 / tokens_per_s)), f"{tokens_per_s:g} tokens/s as given")
+        return GpuOffer(name, price, max(1, round(tokens * 1e6 / tokens_per_s)), f"{tokens_per_s:g} tokens/s as given")
     sheet = sheet_of(name)
     us = work_share_us(shape.prompt_tokens, shape.prompt_tokens, shape.output_tokens, coefficients_of(sheet))
     basis = f"{tokens * 1e6 / us:,.0f} tokens/s, simulated, optimistic"
     if sheet.name != "a100-80":
         basis += "; scaled from the A100 by data sheet"
-    return Offer(sheet.name, price, us, basis)
+    return GpuOffer(sheet.name, price, us, basis)
 
 
-def _told_apart(offers: list[Offer]) -> list[Offer]:
+def _told_apart(offers: list[GpuOffer]) -> list[GpuOffer]:
     """One GPU at two prices has two names."""
     names = [offer.name for offer in offers]
     return [o if names.count(o.name) == 1 else replace(o, name=f"{o.name}@{o.price_per_hour:f}") for o in offers]
@@ -164,7 +164,7 @@ def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
     return chosen
 
 
-def _values(made: Plan) -> dict[str, Any]:
+def _values(made: PlanningTable) -> dict[str, Any]:
     """The plan as JSON values; money as integer nano-dollars and as decimal text."""
     from spillway_router.ledger.reports.json_values import with_usd
 

@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from spillway_router.core.money.tariff import usd
-from spillway_router.core.money.whatif import HOURS_PER_MONTH, Choice, Crossing, Plan
+from spillway_router.core.money.whatif import HOURS_PER_MONTH, Choice, Crossing, PlanningTable
 
 
-def render_plan(plan: Plan, console: Console) -> None:
+def render_plan(plan: PlanningTable, console: Console) -> None:
     """Print the plan: per choice and volume USD per document and per month, the cheapest marked; then break-even."""
     assumed = plan.assumptions
     shape = f"{assumed.shape.prompt_tokens:,} prompt + {assumed.shape.output_tokens:,} output tokens a document"
@@ -32,7 +32,7 @@ def render_plan(plan: Plan, console: Console) -> None:
         console.print(Text(text, style="dim"))
 
 
-def _name(choice: Choice, plan: Plan) -> str:
+def _name(choice: Choice, plan: PlanningTable) -> str:
     if choice.kind == "cloud":
         return f"cloud: {choice.name}"
     price = next(offer.price_per_hour for offer in plan.offers if offer.name == choice.name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from spillway_router.config.confidence import fingerprinted, scoring_rules, threshold
-from spillway_router.config.load import ConfigError, Loaded, Mistake, located, unset
+from spillway_router.config.load import ConfigError, ConfigProblem, Loaded, located, unset
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 from spillway_router.core.money.degrade import Ladder, Rung, rungs_of
 from spillway_router.core.money.tariff import Tariff, TariffError
@@ -21,7 +21,7 @@ from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Target
 from spillway_router.prices import book as prices
 from spillway_router.prices.rows import ModelRecord
-from spillway_router.prices.status import Standing, standing
+from spillway_router.prices.status import PriceStatus, price_status
 from spillway_router.providers.catalogue import (
     capabilities_for,
     load_catalogue,
@@ -30,7 +30,7 @@ from spillway_router.providers.catalogue import (
 )
 from spillway_router.providers.interface import CatalogueEntry, ProviderError
 from spillway_router.proxy.client.replies import naming_lines
-from spillway_router.proxy.exchange.active_config import Channel, Limits, Scoring
+from spillway_router.proxy.exchange.active_config import BackendRoute, Limits, ScoringRules
 
 CLOUD_KEEPALIVE_S = 30.0
 _NO_PRICE = (
@@ -40,7 +40,7 @@ _NO_PRICE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BackendTarget:
     """A backend with what is needed to reach it."""
 
     backend: Backend
@@ -52,7 +52,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class _Offer:
     tariff: Tariff | None
-    standing: Standing
+    price_status: PriceStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class Assembly:
     `warnings`: what works but should be looked at, such as a stale price."""
 
     policy: Policy
-    places: Mapping[str, Place]
+    places: Mapping[str, BackendTarget]
     rates: Mapping[str, EngineRates]
-    off: tuple[Mistake, ...]
-    warnings: tuple[Mistake, ...] = ()
-    scoring: Scoring = Scoring()
+    off: tuple[ConfigProblem, ...]
+    warnings: tuple[ConfigProblem, ...] = ()
+    scoring: ScoringRules = ScoringRules()
 
 
 def assembled(loaded: Loaded, today: date) -> Assembly:
@@ -76,17 +76,17 @@ def assembled(loaded: Loaded, today: date) -> Assembly:
     return found
 
 
-def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | tuple[Mistake, ...]:
+def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | tuple[ConfigProblem, ...]:
     """The Assembly, or the mistakes that prevent it. A provider without its key is simply off."""
     catalogue = load_catalogue()
-    places: dict[str, Place] = {}
-    off: list[Mistake] = []
-    warnings: list[Mistake] = []
-    mistakes: list[Mistake] = []
+    places: dict[str, BackendTarget] = {}
+    off: list[ConfigProblem] = []
+    warnings: list[ConfigProblem] = []
+    mistakes: list[ConfigProblem] = []
     try:
         book = prices.book(settings.price_file)
     except ProviderError as error:
-        mistakes.append(Mistake("prices.file", 0, str(error)))
+        mistakes.append(ConfigProblem("prices.file", 0, str(error)))
         book = prices.book()
     ladder = _ladder(settings, catalogue)
     for part in settings.backends:
@@ -94,34 +94,34 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
         entry = catalogue.get(part.provider)
         if entry is None:
             names = ", ".join(sorted(catalogue))
-            mistakes.append(Mistake(where, 0, f"provider {part.provider!r} is not known; use one of {names}"))
+            mistakes.append(ConfigProblem(where, 0, f"provider {part.provider!r} is not known; use one of {names}"))
             continue
         variable = unset(part.api_key, environment)
         if variable:
-            off.append(Mistake(where, 0, f"is off: ${{{variable}}} is not set; export {variable}"))
+            off.append(ConfigProblem(where, 0, f"is off: ${{{variable}}} is not set; export {variable}"))
             continue
         key = part.api_key or environment.get(entry.key_variable, "")
         if not key and entry.key_variable and not (part.local or entry.local):
-            off.append(Mistake(where, 0, f"is off: export {entry.key_variable}, or set api_key"))
+            off.append(ConfigProblem(where, 0, f"is off: export {entry.key_variable}, or set api_key"))
             continue
         try:
             reach = target(entry, part.base_url, key or None)
             known = book.record(part.provider, part.model)
             offer = None if _local(part, entry) else _offer(part, known, today, settings.prices.stale_after_days)
         except (ProviderError, TariffError) as error:
-            mistakes.append(Mistake(where, 0, str(error)))
+            mistakes.append(ConfigProblem(where, 0, str(error)))
             continue
         if offer is None and not _local(part, entry):
-            mistakes.append(Mistake(where, 0, _NO_PRICE.format(part.model)))
+            mistakes.append(ConfigProblem(where, 0, _NO_PRICE.format(part.model)))
             continue
         if offer is not None:
-            warnings.extend(Mistake(where, 0, text) for text in offer.standing.warnings)
-            if offer.standing.off:
-                off.append(Mistake(where, 0, f"is off: {offer.standing.off}"))
+            warnings.extend(ConfigProblem(where, 0, text) for text in offer.price_status.warnings)
+            if offer.price_status.off:
+                off.append(ConfigProblem(where, 0, f"is off: {offer.price_status.off}"))
                 continue
         backend = _backend(part, entry, known, None if offer is None else offer.tariff, settings)
         backend = replace(backend, rungs=rungs_of(backend.name, ladder))
-        places[part.name] = Place(backend, entry, reach, part.base_url or entry.base_url)
+        places[part.name] = BackendTarget(backend, entry, reach, part.base_url or entry.base_url)
     nearby = {name: place.backend for name, place in places.items() if place.backend.local}
     scoring = scoring_rules(settings.confidence, fingerprinted(settings.backends, nearby), mistakes, warnings)
     mistakes.extend(_costless(settings, places))
@@ -132,7 +132,7 @@ def assemble(settings: Settings, environment: Mapping[str, str], today: date) ->
     return Assembly(policy, places, _rates(settings.backends), tuple(off), tuple(warnings), scoring)
 
 
-def _policy(settings: Settings, places: Mapping[str, Place], scoring: Scoring) -> Policy:
+def _policy(settings: Settings, places: Mapping[str, BackendTarget], scoring: ScoringRules) -> Policy:
     chains = {alias: tuple(n for n in chain if n in places) for alias, chain in settings.chains().items()}
     return Policy(
         _version(settings),
@@ -187,14 +187,14 @@ def _offer(part: BackendPart, known: ModelRecord | None, today: date, stale_afte
     """The price of a paid backend and whether to rely on it; None where no price is known. `price:` goes first."""
     if part.price is not None:
         own = _own_price(part.price)
-        found = standing(own, today, stale_after_days)
+        found = price_status(own, today, stale_after_days)
         if known is not None and known.retired_on is not None and part.price.retired_on is None:
             told = (
                 f"the price list says the provider withdraws the model on {known.retired_on}; its own `price:` counts"
             )
             found = replace(found, warnings=(*found.warnings, told))
         return _Offer(own.tariff(today), found)
-    return None if known is None else _Offer(known.tariff(today), standing(known, today, stale_after_days))
+    return None if known is None else _Offer(known.tariff(today), price_status(known, today, stale_after_days))
 
 
 def _ladder(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> Ladder:
@@ -211,18 +211,18 @@ def _ladder(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> Ladd
     )
 
 
-def _paceless(settings: Settings) -> list[Mistake]:
+def _paceless(settings: Settings) -> list[ConfigProblem]:
     """Paced budgets where nothing is escalated: there is nothing to pace."""
     if settings.confidence.escalate_to:
         return []
     problem = "paces escalations, but confidence.escalate_to names no backend; add one, or take out pacing"
-    return [Mistake(f"budgets.{i}.pacing", 0, problem) for i, cap in enumerate(settings.budgets) if cap.pacing]
+    return [ConfigProblem(f"budgets.{i}.pacing", 0, problem) for i, cap in enumerate(settings.budgets) if cap.pacing]
 
 
-def _costless(settings: Settings, places: Mapping[str, Place]) -> list[Mistake]:
+def _costless(settings: Settings, places: Mapping[str, BackendTarget]) -> list[ConfigProblem]:
     """Rungs that leave out a local backend, which saves no money."""
     return [
-        Mistake(f"budgets.{i}.degrade.{j}", 0, f"{name} is local and costs no request; take it out of `drop`")
+        ConfigProblem(f"budgets.{i}.degrade.{j}", 0, f"{name} is local and costs no request; take it out of `drop`")
         for i, cap in enumerate(settings.budgets)
         for j, rung in enumerate(cap.degrade)
         if rung.drop != ALL_CLOUDS
@@ -252,10 +252,10 @@ def _version(settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def channels(assembly: Assembly, kept: Mapping[str, tuple[Target, Pool]]) -> dict[str, Channel]:
+def channels(assembly: Assembly, kept: Mapping[str, tuple[Target, Pool]]) -> dict[str, BackendRoute]:
     """A channel per backend; pools of unchanged targets are kept with their connections."""
     tls: ssl.SSLContext | None = None
-    found: dict[str, Channel] = {}
+    found: dict[str, BackendRoute] = {}
     for name, place in assembly.places.items():
         known = kept.get(name)
         if known is not None and known[0] == place.target:
@@ -266,7 +266,7 @@ def channels(assembly: Assembly, kept: Mapping[str, tuple[Target, Pool]]) -> dic
             limits = PoolLimits() if place.backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
             limits = replace(limits, resend=place.backend.tariff is None)
             pool = Pool(place.target, limits, tls)
-        found[name] = Channel(place.backend, provider_for(place.entry), pool, naming_lines(place.backend))
+        found[name] = BackendRoute(place.backend, provider_for(place.entry), pool, naming_lines(place.backend))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spillway_router.config.load import ConfigError, Mistake
+from spillway_router.config.load import ConfigError, ConfigProblem
 from spillway_router.config.settings import DocumentsPart, Settings
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.routing.policy import Policy
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from spillway_router.documents.parser_files import Parser
 
 
-def document_mistakes(settings: Settings) -> tuple[Mistake, ...]:
+def document_mistakes(settings: Settings) -> tuple[ConfigProblem, ...]:
     """What is wrong with the parsers and schemas that a configuration names."""
     part = settings.documents
-    mistakes: list[Mistake] = []
+    mistakes: list[ConfigProblem] = []
     if part.parsers is not None:
         from spillway_router.documents.parser_files import ParserError, load_parsers
 
         try:
             load_parsers(part.parsers)
         except ParserError as error:
-            mistakes.append(Mistake("documents.parsers", 0, str(error)))
+            mistakes.append(ConfigProblem("documents.parsers", 0, str(error)))
     for name, schema in part.schemas.items():
         try:
             chosen(schema.json_schema, {})
         except SchemaError as error:
-            mistakes.append(Mistake(f"documents.schemas.{name}", 0, str(error)))
+            mistakes.append(ConfigProblem(f"documents.schemas.{name}", 0, str(error)))
     known = {*shipped_schemas(), *part.schemas}
     if part.default_schema not in known:
         problem = f"no schema has the name {part.default_schema!r}; use one of {', '.join(sorted(known))}"
-        mistakes.append(Mistake("documents.default_schema", 0, problem))
+        mistakes.append(ConfigProblem("documents.default_schema", 0, problem))
     return tuple(mistakes)
 
 

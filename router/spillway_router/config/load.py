@@ -21,7 +21,7 @@ _Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class ConfigProblem:
     """One thing wrong with the configuration: where, what, and how to mend it. `line` 0: not in the file."""
 
     where: str
@@ -36,7 +36,7 @@ class Mistake:
 class ConfigError(Exception):
     """The configuration can't be used; `mistakes` holds all of them."""
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, mistakes: Sequence[ConfigProblem]) -> None:
         self.mistakes = tuple(mistakes)
         super().__init__("\n".join(str(m) for m in self.mistakes))
 
@@ -81,7 +81,7 @@ def read(path: str | None = None, environment: Mapping[str, str] | None = None) 
     try:
         text = found.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Mistake(str(found), 0, f"can't be read: {error}")]) from None
+        raise ConfigError([ConfigProblem(str(found), 0, f"can't be read: {error}")]) from None
     return Loaded(parse(text, environment), found, text, environment)
 
 
@@ -93,12 +93,12 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
         problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError([Mistake("YAML", line, f"{problem}; check the indentation and quotes")]) from None
+        raise ConfigError([ConfigProblem("YAML", line, f"{problem}; check the indentation and quotes")]) from None
     if data is None:
         return Settings()
     if not isinstance(data, dict):
-        raise ConfigError([Mistake("file", 1, "must be a mapping of settings, such as `listen: 127.0.0.1:8080`")])
-    mistakes: list[Mistake] = []
+        raise ConfigError([ConfigProblem("file", 1, "must be a mapping of settings, such as `listen: 127.0.0.1:8080`")])
+    mistakes: list[ConfigProblem] = []
     lines = _lines(node)
     filled = _fill(data, (), environment, lines, mistakes)
     try:
@@ -107,7 +107,7 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
         mistakes.extend(_mistake(e, lines) for e in error.errors())
         settings = None
     # Looked for in the raw values, so that they are told together with the values of a wrong form.
-    mistakes.extend(Mistake(_dotted(path), _line(path, lines), problem) for path, problem in references(filled))
+    mistakes.extend(ConfigProblem(_dotted(path), _line(path, lines), problem) for path, problem in references(filled))
     if mistakes or settings is None:
         raise ConfigError(sorted(mistakes, key=lambda m: m.line))
     return settings
@@ -118,7 +118,7 @@ def unset(text: str | None, environment: Mapping[str, str]) -> str:
     return next((name for name in _VARIABLE.findall(text or "") if name not in environment), "")
 
 
-def located(text: str, mistake: Mistake) -> Mistake:
+def located(text: str, mistake: ConfigProblem) -> ConfigProblem:
     """A mistake about `backends.NAME` or `budgets.0.degrade` with the line where that stands in the file."""
     group, _, name = mistake.where.partition(".")
     if text and group == "budgets":
@@ -193,7 +193,7 @@ def _lines(node: yaml.Node | None) -> dict[_Path, int]:
 
 
 def _fill(
-    value: Any, path: _Path, environment: Mapping[str, str], lines: Mapping[_Path, int], mistakes: list[Mistake]
+    value: Any, path: _Path, environment: Mapping[str, str], lines: Mapping[_Path, int], mistakes: list[ConfigProblem]
 ) -> Any:
     """The value with ${NAME} replaced by the environment's."""
     if isinstance(value, dict):
@@ -206,18 +206,18 @@ def _fill(
         return value  # no mistake: a backend without its key is off, which `assemble` tells
     for name in _VARIABLE.findall(value):
         if name not in environment:
-            mistakes.append(Mistake(_dotted(path), _line(path, lines), f"${{{name}}} is not set; export {name}"))
+            mistakes.append(ConfigProblem(_dotted(path), _line(path, lines), f"${{{name}}} is not set; export {name}"))
     return _VARIABLE.sub(lambda m: environment.get(m.group(1), ""), value)
 
 
-def _mistake(error: Any, lines: Mapping[_Path, int]) -> Mistake:
+def _mistake(error: Any, lines: Mapping[_Path, int]) -> ConfigProblem:
     path = tuple(error["loc"])
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "unknown setting; check the spelling or remove it"
     elif error["type"] == "missing":
         message = "is missing; add it"
-    return Mistake(_dotted(path) or "file", _line(path, lines), message)
+    return ConfigProblem(_dotted(path) or "file", _line(path, lines), message)
 
 
 def _line(path: _Path, lines: Mapping[_Path, int]) -> int:

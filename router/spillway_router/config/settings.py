@@ -20,7 +20,7 @@ from pydantic import (
 from spillway_router.config.settings_base import Part as _Part
 from spillway_router.config.settings_confidence import ConfidencePart, FingerprintPart
 from spillway_router.core.money.budget import BudgetError, BudgetLine, check_scope
-from spillway_router.core.money.tariff import NANO, Rates, Step, Tariff, service_of
+from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, service_of
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -114,7 +114,7 @@ class PricePart(_RatesPart):
             rates.cache_write_long,
             rates.reasoning,
             self.per_second,
-            tuple(Step(step.rates(), step.above_tokens, service_of(step.service)) for step in self.steps),
+            tuple(TariffStep(step.rates(), step.above_tokens, service_of(step.service)) for step in self.steps),
             None if self.valid_until is None else self.valid_until.isoformat(),
         )
 

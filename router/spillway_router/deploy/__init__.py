@@ -11,10 +11,10 @@ from types import MappingProxyType
 
 from spillway_router.deploy.aws import Aws
 from spillway_router.deploy.kubernetes import Kubernetes
-from spillway_router.deploy.order import Target
+from spillway_router.deploy.order import DeploymentTarget
 from spillway_router.deploy.runpod import RunPod
 from spillway_router.deploy.vast import Vast
 
-TARGETS: Mapping[str, Target] = MappingProxyType(
+TARGETS: Mapping[str, DeploymentTarget] = MappingProxyType(
     {target.name: target for target in (RunPod(), Vast(), Aws(), Kubernetes())}
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from spillway_router.deploy.container import ACCESS_VARIABLE, ENCODED_VARIABLE, environment
 from spillway_router.deploy.files import deploy_file
-from spillway_router.deploy.order import Command, DeployError, Order, Plan, Save, gpu_of
+from spillway_router.deploy.order import Command, DeployError, DeploymentOrder, DeploymentPlan, Save, gpu_of
 
 TYPES = {
     "t4": {1: "g4dn.xlarge", 4: "g4dn.12xlarge", 8: "g4dn.metal"},
@@ -26,7 +26,7 @@ class Aws:
     name = "aws"
     key_variable = ""
 
-    def create(self, order: Order) -> Plan:
+    def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """Deploy the stack, then ask where it answers."""
         sizes = gpu_of(TYPES, order, self.name)
         if bool(order.options.get("vpc")) != bool(order.options.get("subnets")):
@@ -55,9 +55,9 @@ class Aws:
             Command("make the stack (about 5 minutes)", (*make, *flags, "--parameter-overrides", *words)),
             Command("ask whether it stands", ask, save=Save("stack", ("Stacks", 0, "StackName"))),
         )
-        return Plan(self.name, steps, "{stack}", _notes(order))
+        return DeploymentPlan(self.name, steps, "{stack}", _notes(order))
 
-    def destroy(self, handle: str, order: Order) -> Plan:
+    def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Delete the stack and wait until it is gone: only then nothing costs any more."""
         region = ("--region", order.place) if order.place else ()
         steps = (
@@ -67,16 +67,16 @@ class Aws:
                 ("aws", "cloudformation", "wait", "stack-delete-complete", "--stack-name", handle, *region),
             ),
         )
-        return Plan(self.name, steps, handle, ("The parameters below /spillway/ stay.",))
+        return DeploymentPlan(self.name, steps, handle, ("The parameters below /spillway/ stay.",))
 
 
-def _container(order: Order) -> dict[str, str]:
+def _container(order: DeploymentOrder) -> dict[str, str]:
     """The container's own variables as parameters of the stack."""
     found = environment(order, encoded=True)
     return {"SpillwayYaml": found[ENCODED_VARIABLE], "AcceptKey": found.get(ACCESS_VARIABLE, "")}
 
 
-def _notes(order: Order) -> tuple[str, ...]:
+def _notes(order: DeploymentOrder) -> tuple[str, ...]:
     spot = (
         ("Two minutes before a spot machine goes, the watcher drains: new requests overflow, running ones end.",)
         if order.interruptible

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from spillway_router.deploy.order import PORT, Order
+from spillway_router.deploy.order import PORT, DeploymentOrder
 
 CONFIG_VARIABLE = "SPILLWAY_YAML"
 """The whole spillway.yaml as text: most GPU markets can't mount a file. The image's start script writes it down."""
@@ -18,7 +18,7 @@ ACCESS_VARIABLE = "SPILLWAY_ACCEPT_KEY"
 """`ID:SHA256` of the first API key; the start script puts it into the ledger."""
 
 
-def settings_text(order: Order, data: str = "/data") -> str:
+def settings_text(order: DeploymentOrder, data: str = "/data") -> str:
     """The machine's spillway.yaml: the user's own, or one for this order. `data` is a directory that outlives it."""
     if order.yaml:
         return order.yaml
@@ -43,7 +43,7 @@ def settings_text(order: Order, data: str = "/data") -> str:
     return yaml.safe_dump(settings, sort_keys=False)
 
 
-def environment(order: Order, root: str = "", encoded: bool = False) -> dict[str, str]:
+def environment(order: DeploymentOrder, root: str = "", encoded: bool = False) -> dict[str, str]:
     """The container's variables, without any secret. `root`: a mounted volume for ledger, models and compiled kernels,
     instead of the image's own volumes. `encoded`: the configuration in base64."""
     text = settings_text(order, f"{root}/data")

@@ -10,7 +10,7 @@ import yaml
 
 from spillway_router.deploy.container import settings_text
 from spillway_router.deploy.files import deploy_file
-from spillway_router.deploy.order import Command, DeployError, Order, Plan, gpu_of
+from spillway_router.deploy.order import Command, DeployError, DeploymentOrder, DeploymentPlan, gpu_of
 
 # The label that NVIDIA's GPU feature discovery puts on nodes.
 PRODUCTS = {
@@ -42,7 +42,7 @@ class Kubernetes:
     name = "kubernetes"
     key_variable = ""
 
-    def create(self, order: Order) -> Plan:
+    def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """Install the release or bring it up to date, and wait for it."""
         gpu_of(PRODUCTS, order, self.name)
         if order.interruptible:
@@ -63,16 +63,16 @@ class Kubernetes:
             ),
             "What a node costs is between you and the cluster; the price given is what Spillway's books count with.",
         )
-        return Plan(self.name, (step,), f"{namespace}/{order.name}", notes)
+        return DeploymentPlan(self.name, (step,), f"{namespace}/{order.name}", notes)
 
-    def destroy(self, handle: str, order: Order) -> Plan:
+    def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Uninstall the release; volumes that the chart keeps stay."""
         namespace, _, release = handle.rpartition("/")
         argv = ("helm", "uninstall", release, "--namespace", namespace or order.place or "spillway", "--wait")
-        return Plan(self.name, (Command("uninstall the release", argv),), handle, ("Volume claims stay.",))
+        return DeploymentPlan(self.name, (Command("uninstall the release", argv),), handle, ("Volume claims stay.",))
 
 
-def chart_values(order: Order) -> dict[str, Any]:
+def chart_values(order: DeploymentOrder) -> dict[str, Any]:
     """The chart's values for an order."""
     found: dict[str, Any] = {
         "image": _image(order.image),

@@ -31,7 +31,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class DeploymentOrder:
     """What to rent and what to run on it.
 
     `gpu` is a profile's key (t4, a10g, l4, a100-40, a100-80, h100); `price_per_hour` US dollars per hour of one GPU
@@ -105,7 +105,7 @@ Step = Request | Command
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DeploymentPlan:
     """Steps in order. `handle` names what the last of them made: a saved value in braces, or a fixed name."""
 
     target: str
@@ -114,7 +114,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-class Target(Protocol):
+class DeploymentTarget(Protocol):
     """A place that rents GPUs. All methods are pure and raise DeployError for what the target can't do."""
 
     @property
@@ -125,14 +125,14 @@ class Target(Protocol):
     def key_variable(self) -> str:
         """Environment variable with the provider's key; empty where its own program is logged in already."""
 
-    def create(self, order: Order) -> Plan:
+    def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """Rent and start."""
 
-    def destroy(self, handle: str, order: Order) -> Plan:
+    def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Give everything back; `handle` is what `create` ended with."""
 
 
-def gpu_of(known: Mapping[str, _T], order: Order, target: str) -> _T:
+def gpu_of(known: Mapping[str, _T], order: DeploymentOrder, target: str) -> _T:
     """What the target calls the order's GPU, or has of it. Raises DeployError where it has none."""
     if order.gpu not in known:
         raise DeployError(f"{target} has no {order.gpu}; it has {', '.join(known)}")

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from spillway_router.deploy.order import Command, DeployError, Plan, Request, Save, Step
+from spillway_router.deploy.order import Command, DeployError, DeploymentPlan, Request, Save, Step
 
 COMMAND_TIMEOUT_S = 1800.0
 """`aws cloudformation deploy` and `helm --wait` are the long ones."""
@@ -53,7 +53,7 @@ class Shell:
         return done.stdout
 
 
-def perform(plan: Plan, api: Api | None, shell: Shell, tell: Callable[[str], None]) -> str:
+def perform(plan: DeploymentPlan, api: Api | None, shell: Shell, tell: Callable[[str], None]) -> str:
     """Carry out the steps in order; answers the handle of what was made. Raises DeployError at the first that fails:
     what the steps before it made is told, as it may cost money."""
     saved: dict[str, str] = {}

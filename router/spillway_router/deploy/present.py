@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 from spillway_router.deploy.container import settings_text
-from spillway_router.deploy.order import HOURS_PER_MONTH, Command, Order, Plan, Request, Step
+from spillway_router.deploy.order import HOURS_PER_MONTH, Command, DeploymentOrder, DeploymentPlan, Request, Step
 
 
-def price_lines(order: Order) -> tuple[str, ...]:
+def price_lines(order: DeploymentOrder) -> tuple[str, ...]:
     """What it costs, in US dollars."""
     bound = "at most " if order.interruptible else ""
     one = f"{order.count} x {order.gpu} at {_usd(order.price_per_hour)}"
@@ -22,7 +22,7 @@ def price_lines(order: Order) -> tuple[str, ...]:
     )
 
 
-def plan_text(plan: Plan, order: Order, creates: bool) -> str:
+def plan_text(plan: DeploymentPlan, order: DeploymentOrder, creates: bool) -> str:
     """Everything that a dry run prints. Same order, same text."""
     lines: list[str] = []
     if creates:
@@ -34,7 +34,7 @@ def plan_text(plan: Plan, order: Order, creates: bool) -> str:
     return "\n".join(lines)
 
 
-def plan_json(plan: Plan, order: Order, creates: bool) -> dict[str, Any]:
+def plan_json(plan: DeploymentPlan, order: DeploymentOrder, creates: bool) -> dict[str, Any]:
     """The same as data; money as decimal text."""
     cost = {"per_hour_usd": f"{order.per_hour:f}", "per_month_usd": f"{order.per_month:f}"} if creates else {}
     return {

@@ -6,7 +6,7 @@ Secrets are RunPod's own, by reference: `{{ RUNPOD_SECRET_GROQ_API_KEY }}` is re
 from __future__ import annotations
 
 from spillway_router.deploy.container import environment, with_references
-from spillway_router.deploy.order import PORT, DeployError, Order, Plan, Request, Save, gpu_of
+from spillway_router.deploy.order import PORT, DeployError, DeploymentOrder, DeploymentPlan, Request, Save, gpu_of
 from spillway_router.deploy.runpod_api import CreateEndpoint, CreatePod, Gpu, Mounts, NetworkMount, Scaling, Workers
 
 GPUS = {
@@ -26,7 +26,7 @@ class RunPod:
     name = "runpod"
     key_variable = "RUNPOD_API_KEY"
 
-    def create(self, order: Order) -> Plan:
+    def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """One POST; the pod starts by itself."""
         if order.options.get("serverless"):
             return self._serverless(order)
@@ -48,9 +48,9 @@ class RunPod:
             dataCenterIds=(order.place,) if order.place else None,
         )
         step = Request("rent the pod and start it", "POST", "/v2/pods", body.json_body(), Save("pod", ("id",)))
-        return Plan(self.name, (step,), "{pod}", _notes(order, f"https://POD_ID-{PORT}.proxy.runpod.net"))
+        return DeploymentPlan(self.name, (step,), "{pod}", _notes(order, f"https://POD_ID-{PORT}.proxy.runpod.net"))
 
-    def _serverless(self, order: Order) -> Plan:
+    def _serverless(self, order: DeploymentOrder) -> DeploymentPlan:
         root = SERVERLESS_VOLUME if order.volume else ""
         variables = {
             **environment(order, root),
@@ -77,9 +77,9 @@ class RunPod:
             "endpoint in the console with the type `Load Balancer` and these values (docs/deploy/runpod.md).",
             *_notes(order, "https://ENDPOINT_ID.api.runpod.ai"),
         )
-        return Plan(self.name, (step,), "serverless/{endpoint}", notes)
+        return DeploymentPlan(self.name, (step,), "serverless/{endpoint}", notes)
 
-    def destroy(self, handle: str, order: Order) -> Plan:
+    def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Terminate the pod or delete the endpoint; a network volume stays."""
         del order
         kind, _, endpoint = handle.rpartition("/")
@@ -87,10 +87,10 @@ class RunPod:
             step = Request("delete the endpoint", "DELETE", f"/v2/serverless/{endpoint}")
         else:
             step = Request("terminate the pod", "POST", f"/v2/pods/{handle}/action", {"action": "terminate"})
-        return Plan(self.name, (step,), handle, ("Network volumes stay, and cost, until you delete them.",))
+        return DeploymentPlan(self.name, (step,), handle, ("Network volumes stay, and cost, until you delete them.",))
 
 
-def _notes(order: Order, url: str) -> tuple[str, ...]:
+def _notes(order: DeploymentOrder, url: str) -> tuple[str, ...]:
     return (
         f"It answers at {url}/v1; the router first, by the cloud, while the model loads.",
         "RunPod's proxy cuts a connection that is silent for 100 s: stream long answers.",

@@ -8,7 +8,7 @@ every instance of the account gets. The container is started in `args` mode, whi
 from __future__ import annotations
 
 from spillway_router.deploy.container import environment
-from spillway_router.deploy.order import PORT, Command, DeployError, Order, Plan, Save, gpu_of
+from spillway_router.deploy.order import PORT, Command, DeployError, DeploymentOrder, DeploymentPlan, Save, gpu_of
 
 GPUS = {
     "t4": "gpu_name=Tesla_T4",
@@ -26,7 +26,7 @@ class Vast:
     name = "vast"
     key_variable = "VAST_API_KEY"
 
-    def create(self, order: Order) -> Plan:
+    def create(self, order: DeploymentOrder) -> DeploymentPlan:
         """Search, then create on the first offer."""
         if order.volume:
             raise DeployError("volumes on Vast.ai belong to one machine; leave --volume out")
@@ -57,9 +57,9 @@ class Vast:
             ("vastai", "create", "instance", "{offer}", *self._options(order)),
             save=Save("instance", ("new_contract",)),
         )
-        return Plan(self.name, (search, create), "{instance}", _notes(order))
+        return DeploymentPlan(self.name, (search, create), "{instance}", _notes(order))
 
-    def _options(self, order: Order) -> tuple[str, ...]:
+    def _options(self, order: DeploymentOrder) -> tuple[str, ...]:
         variables = environment(order, encoded=True)
         words = [f"-p {PORT}:{PORT}", *(f"-e {name}={text}" for name, text in variables.items())]
         bid = ("--bid_price", f"{order.per_hour:f}") if order.interruptible else ()
@@ -73,13 +73,15 @@ class Vast:
             *("--env", " ".join(words), *bid, "--cancel-unavail", "--raw", *start),
         )
 
-    def destroy(self, handle: str, order: Order) -> Plan:
+    def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
         """Destroy the instance with its disk."""
         del order
-        return Plan(self.name, (Command("destroy it", ("vastai", "destroy", "instance", handle, "--yes")),), handle)
+        return DeploymentPlan(
+            self.name, (Command("destroy it", ("vastai", "destroy", "instance", handle, "--yes")),), handle
+        )
 
 
-def _notes(order: Order) -> tuple[str, ...]:
+def _notes(order: DeploymentOrder) -> tuple[str, ...]:
     bid = (
         ("Outbid means paused, not deleted: the disk still costs; raise with `vastai change bid`.",)
         if order.interruptible

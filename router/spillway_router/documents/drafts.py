@@ -16,13 +16,13 @@ from typing import Any
 from spillway_router.core.confidence.agreement import same
 from spillway_router.core.confidence.calibration import ANY, Calibration
 from spillway_router.core.confidence.json_values import is_required, required_pointers
-from spillway_router.core.confidence.judge import Asked, judge
-from spillway_router.core.confidence.validators import FATAL, Source, fits
-from spillway_router.documents.highlight import Place, places, pointers
+from spillway_router.core.confidence.judge import AnswerContext, judge
+from spillway_router.core.confidence.validators import FATAL, PromptSource, fits
+from spillway_router.documents.highlight import TextSpan, places, pointers
 from spillway_router.documents.parsers import Parsed
 from spillway_router.documents.schemas import Schema
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
-from spillway_router.proxy.client.document_step import Compared
+from spillway_router.proxy.client.document_step import DocumentComparison
 
 DOUBT = 0.5
 _ABSENT = "does not stand in the document"
@@ -34,7 +34,7 @@ class Read:
 
     value: Any
     confidence: float | None
-    place: Place | None = None
+    place: TextSpan | None = None
     why: str = ""
 
 
@@ -72,7 +72,7 @@ def of_model(answer: Mapping[str, Any], step: str, reading: Reading, earlier: Se
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     text, tokens = _bare(answer_text(choice)), tokens_of_choice(choice)
-    asked = Asked(schema=reading.schema.json_schema, source=reading.text, task=reading.schema.name)
+    asked = AnswerContext(schema=reading.schema.json_schema, source=reading.text, task=reading.schema.name)
     known = reading.calibration
     made_for_it = known is not None and known.key.model in (ANY, answer.get("model"))
     verdict = judge(tokens, text, asked, known if made_for_it else None)
@@ -94,7 +94,7 @@ def of_model(answer: Mapping[str, Any], step: str, reading: Reading, earlier: Se
 
 def _doubted(draft: Draft, text: str) -> Draft:
     """Without a calibration, which knows what it means, a number that stands nowhere in the document is doubted."""
-    source = Source(text)
+    source = PromptSource(text)
     fields = {
         pointer: replace(read, confidence=min(read.confidence or 0.0, DOUBT), why=_ABSENT)
         if isinstance(read.value, int | float) and source.holds(read.value) is False
@@ -112,10 +112,10 @@ def _doubts(fields: Mapping[str, Read]) -> tuple[str, ...]:
 
 
 def _trusted(
-    found: Mapping[str, Any], where: Mapping[str, Place], reading: Reading, earlier: Sequence[Draft]
+    found: Mapping[str, Any], where: Mapping[str, TextSpan], reading: Reading, earlier: Sequence[Draft]
 ) -> dict[str, Read]:
     """The values of a model that didn't say how sure it is."""
-    source = Source(reading.text)
+    source = PromptSource(reading.text)
     fields: dict[str, Read] = {}
     for pointer, value in found.items():
         absent = isinstance(value, int | float) and source.holds(value) is False
@@ -129,24 +129,26 @@ def _trusted(
     return fields
 
 
-def compared(draft: Draft, better: Draft) -> Compared:
+def compared(draft: Draft, better: Draft) -> DocumentComparison:
     """What a better reading says of a draft. A field that only one of them has counts as wrong."""
     was = {pointer: read.value for pointer, read in draft.fields.items()}
     now = {pointer: read.value for pointer, read in better.fields.items()}
     return agreement(was, now)
 
 
-def agreement(was: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
+def agreement(was: Mapping[str, Any], now: Mapping[str, Any]) -> DocumentComparison:
     """Values by JSON pointer, as read and as they are: which were right. Texts may differ in white space at their ends,
     as in core/confidence/agreement.py."""
     fields = {pointer: pointer in was and same(was[pointer], value) for pointer, value in now.items()}
-    return Compared(all(fields.values()) and was.keys() == now.keys(), fields)
+    return DocumentComparison(all(fields.values()) and was.keys() == now.keys(), fields)
 
 
 def of_parser(parsed: Parsed, reading: Reading) -> Draft:
     """The draft of a parser's reading; values that don't fit the schema make it worth nothing."""
     fields = {
-        f"/{name}": Read(found.value, found.confidence, None if found.span is None else Place(*found.span), found.why)
+        f"/{name}": Read(
+            found.value, found.confidence, None if found.span is None else TextSpan(*found.span), found.why
+        )
         for name, found in parsed.fields.items()
     }
     draft = Draft("parser", "parsers", parsed.parser, parsed.values, fields, parsed.confidence, False, parsed.why)

@@ -26,11 +26,11 @@ from spillway_router.documents.drafts import Draft, Reading, compared, of_model,
 from spillway_router.documents.parsers import Parsed, best, parse
 from spillway_router.documents.schemas import Schema
 from spillway_router.proxy.client.document_step import (
-    Compared,
+    DocumentComparison,
     DocumentExchange,
-    Judged,
     LocalRead,
     StepAsked,
+    StepJudgement,
     StepReply,
 )
 
@@ -65,7 +65,7 @@ class CascadeRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ExtractionRequest:
     """What is to be read. `messages`: the client's own chat, None where it sent a text. `parser`: auto, none, name."""
 
     text: str
@@ -104,7 +104,7 @@ class Extraction:
         return sum(step.cost_nano for step in self.steps)
 
 
-async def extract(exchange: DocumentExchange, order: Order, rules: CascadeRules) -> Extraction:
+async def extract(exchange: DocumentExchange, order: ExtractionRequest, rules: CascadeRules) -> Extraction:
     """Read one document. Cancelled when its client leaves."""
     run = _Run(exchange, order, rules)
     found = await run.local() or await run.parser() or await run.external()
@@ -119,7 +119,7 @@ async def extract(exchange: DocumentExchange, order: Order, rules: CascadeRules)
 class _Run:
     """The steps of one document, and what they told."""
 
-    def __init__(self, exchange: DocumentExchange, order: Order, rules: CascadeRules) -> None:
+    def __init__(self, exchange: DocumentExchange, order: ExtractionRequest, rules: CascadeRules) -> None:
         self._exchange, self._order, self._rules = exchange, order, rules
         self._reading = Reading(order.text, order.schema, rules.calibration, rules.trust)
         self.told: list[StepTold] = []
@@ -134,7 +134,7 @@ class _Run:
         known = compared(read, found) if found.step == "external" else None
         bar = self._rules.thresholds.local
 
-        def compare(answer: Mapping[str, Any]) -> Compared | None:
+        def compare(answer: Mapping[str, Any]) -> DocumentComparison | None:
             better = of_model(answer, "external", self._reading)
             return compared(read, better) if better.at_least(self._rules.thresholds.external) else None
 
@@ -190,10 +190,10 @@ class _Run:
     async def _model(self, step: str, asked: StepAsked, threshold: float) -> Draft | None:
         made: list[Draft] = []
 
-        def judge(answer: Mapping[str, Any]) -> Judged:
+        def judge(answer: Mapping[str, Any]) -> StepJudgement:
             draft = of_model(answer, step, self._reading, self.drafts)
             made.append(draft)
-            return Judged(draft.confidence, draft.at_least(threshold))
+            return StepJudgement(draft.confidence, draft.at_least(threshold))
 
         reply = await self._exchange.ask(asked, judge)
         if reply.answer is None or not made:

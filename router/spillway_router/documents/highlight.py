@@ -20,7 +20,7 @@ _DEEPEST = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TextSpan:
     """Characters [start, end) of the text; `sure` if the value stands nowhere else."""
 
     start: int
@@ -47,19 +47,19 @@ def pointers(value: Any, pointer: str = "", depth: int = 0) -> Iterator[tuple[st
         yield pointer, value
 
 
-def places(text: str, values: Mapping[str, Scalar]) -> dict[str, Place]:
+def places(text: str, values: Mapping[str, Scalar]) -> dict[str, TextSpan]:
     """JSON pointer -> place, for the values that stand in the text. Null, true and false stand nowhere."""
     numbers: dict[Decimal, list[Span]] = {}
     for match in _NUMBER.finditer(text):
         numbers.setdefault(Decimal(match.group().replace(",", ".")), []).append(match.span())
     taken: set[Span] = set()
-    found: dict[str, Place] = {}
+    found: dict[str, TextSpan] = {}
     for pointer, value in values.items():
         spans = _spans(text, numbers, value)
         free = [span for span in spans if span not in taken] or spans
         if free:
             taken.add(free[0])
-            found[pointer] = Place(*free[0], len(spans) == 1)
+            found[pointer] = TextSpan(*free[0], len(spans) == 1)
     return found
 
 
@@ -72,7 +72,7 @@ def _spans(text: str, numbers: Mapping[Decimal, list[Span]], value: Scalar) -> l
     return numbers.get(Decimal(repr(value)), [])
 
 
-def segments(text: str, found: Mapping[str, Place]) -> list[Segment]:
+def segments(text: str, found: Mapping[str, TextSpan]) -> list[Segment]:
     """The text cut at the places; one that begins inside another is left out."""
     cut: list[Segment] = []
     at = 0

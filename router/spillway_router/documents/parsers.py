@@ -28,7 +28,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ParsedField:
     """One field: its value, confidence in [0, 1], where it stands in the text (start, end), and why it is doubted."""
 
     value: Any
@@ -42,7 +42,7 @@ class Parsed:
     """What a parser made of a text."""
 
     parser: str
-    fields: Mapping[str, Found]
+    fields: Mapping[str, ParsedField]
     confidence: float
     unknown_lines: int
     why: tuple[str, ...]
@@ -107,27 +107,27 @@ def _value(rule: FieldRule, printed: str) -> Any:
     return float(printed.replace(",", ".")) if rule.number else printed
 
 
-def _found(rule: FieldRule, hits: Sequence[tuple[Any, Span]], *, left_out: bool) -> Found:
+def _found(rule: FieldRule, hits: Sequence[tuple[Any, Span]], *, left_out: bool) -> ParsedField:
     if not hits:
-        return Found(None, LEFT_OUT) if left_out else Found(None, UNKNOWN, None, "not found")
+        return ParsedField(None, LEFT_OUT) if left_out else ParsedField(None, UNKNOWN, None, "not found")
     value, span = hits[0]
     if any(other != value for other, _ in hits):
-        return Found(value, UNKNOWN, span, "two different values")
+        return ParsedField(value, UNKNOWN, span, "two different values")
     if value is not None and rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
         allowed = f"{rule.low:g} to {rule.high:g} {rule.unit}".rstrip()
-        return Found(value, DOUBTFUL, span, f"{value:g} is outside {allowed}")
-    return Found(value, SURE, span)
+        return ParsedField(value, DOUBTFUL, span, f"{value:g} is outside {allowed}")
+    return ParsedField(value, SURE, span)
 
 
-def _disordered(order: Sequence[tuple[str, str]], fields: Mapping[str, Found]) -> dict[str, Found]:
+def _disordered(order: Sequence[tuple[str, str]], fields: Mapping[str, ParsedField]) -> dict[str, ParsedField]:
     """The fields of pairs that stand the wrong way round."""
-    found: dict[str, Found] = {}
+    found: dict[str, ParsedField] = {}
     for low, high in order:
         first, second = fields[low], fields[high]
         if first.value is not None and second.value is not None and first.value > second.value:
             for name, other, field in ((low, high, first), (high, low, second)):
                 confidence = min(field.confidence, DOUBTFUL)
-                found[name] = Found(field.value, confidence, field.span, f"in the wrong order with {other}")
+                found[name] = ParsedField(field.value, confidence, field.span, f"in the wrong order with {other}")
     return found
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from spillway_router.core.routing.model import Refusal
-from spillway_router.documents.extract import Order
+from spillway_router.documents.extract import ExtractionRequest
 from spillway_router.documents.schemas import Schema, SchemaError, chosen
-from spillway_router.documents.services import Desk, DocumentRules
+from spillway_router.documents.services import DocumentRules, DocumentServices
 
 _FIELDS = frozenset({"text", "messages", "schema", "parser", "min_confidence", "model", "metadata", "review"})
 
 
-def read_order(desk: Desk, body: Mapping[str, Any], rules: DocumentRules) -> Order:
+def read_extraction_request(desk: DocumentServices, body: Mapping[str, Any], rules: DocumentRules) -> ExtractionRequest:
     """What a request asks to read. Raises a 400."""
     unknown = sorted(body.keys() - _FIELDS)
     if unknown:
@@ -35,10 +35,12 @@ def read_order(desk: Desk, body: Mapping[str, Any], rules: DocumentRules) -> Ord
         schema = chosen(body.get("schema", rules.default_schema), rules.schemas)
     except SchemaError as error:
         raise desk.bad(f"{error}.", "schema") from None
-    return Order(text, schema, messages, _parser(desk, body, rules, schema), _least(desk, body), _model(desk, body))
+    return ExtractionRequest(
+        text, schema, messages, _parser(desk, body, rules, schema), _least(desk, body), _model(desk, body)
+    )
 
 
-def _parser(desk: Desk, body: Mapping[str, Any], rules: DocumentRules, schema: Schema) -> str:
+def _parser(desk: DocumentServices, body: Mapping[str, Any], rules: DocumentRules, schema: Schema) -> str:
     name = body.get("parser", "auto")
     if name in ("auto", "none"):
         return str(name)
@@ -49,7 +51,7 @@ def _parser(desk: Desk, body: Mapping[str, Any], rules: DocumentRules, schema: S
     return name
 
 
-def _least(desk: Desk, body: Mapping[str, Any]) -> float | None:
+def _least(desk: DocumentServices, body: Mapping[str, Any]) -> float | None:
     least = body.get("min_confidence")
     if least is None:
         return None
@@ -58,7 +60,7 @@ def _least(desk: Desk, body: Mapping[str, Any]) -> float | None:
     return float(least)
 
 
-def _model(desk: Desk, body: Mapping[str, Any]) -> str:
+def _model(desk: DocumentServices, body: Mapping[str, Any]) -> str:
     model = body.get("model", "auto")
     if not isinstance(model, str) or not model:
         raise desk.bad("'model' must be the name of a model, such as auto.", "model")

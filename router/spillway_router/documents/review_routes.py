@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 
 from spillway_router.core.routing.model import Refusal
 from spillway_router.documents.reviews import ReviewError, shown, summary
-from spillway_router.documents.services import Desk
+from spillway_router.documents.services import DocumentServices
 from spillway_router.ledger.tables.reviews import MOST_AT_ONCE, ReviewFilter, ReviewRecord
 
 READERS = frozenset({"viewer", "admin"})
@@ -18,7 +18,7 @@ _STATES = ("open", "accepted", "corrected", "dismissed")
 _LIST_PARAMS = frozenset({"state", "schema", "since_ms", "limit", "after"})
 
 
-def add_review_routes(api: FastAPI, desk: Desk) -> None:
+def add_review_routes(api: FastAPI, desk: DocumentServices) -> None:
     """`/v1/reviews`: list, show, decide."""
 
     @api.get("/v1/reviews")
@@ -60,7 +60,7 @@ def add_review_routes(api: FastAPI, desk: Desk) -> None:
         return shown(after)
 
 
-async def _one(desk: Desk, review_id: str) -> ReviewRecord:
+async def _one(desk: DocumentServices, review_id: str) -> ReviewRecord:
     """A review, or a 404."""
     found = await desk.kept(desk.queue.get(review_id))
     if found is None:
@@ -69,7 +69,7 @@ async def _one(desk: Desk, review_id: str) -> ReviewRecord:
     return found
 
 
-def _filter(desk: Desk, asked: Mapping[str, str]) -> ReviewFilter:
+def _filter(desk: DocumentServices, asked: Mapping[str, str]) -> ReviewFilter:
     unknown = sorted(asked.keys() - _LIST_PARAMS)
     if unknown:
         raise desk.bad(f"'{unknown[0]}' is not known here; use {', '.join(sorted(_LIST_PARAMS))}.", unknown[0])

@@ -18,8 +18,8 @@ import orjson
 from spillway_router.aio.tasks import end
 from spillway_router.core.confidence.validators import fits
 from spillway_router.documents.drafts import agreement
-from spillway_router.documents.extract import Extraction, Order
-from spillway_router.documents.highlight import Place, places, pointers, segments
+from spillway_router.documents.extract import Extraction, ExtractionRequest
+from spillway_router.documents.highlight import TextSpan, places, pointers, segments
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.reviews import (
     OpenReviews,
@@ -55,7 +55,7 @@ class Waiting:
     request_id: str
     key_id: str
     private: bool
-    order: Order
+    order: ExtractionRequest
     found: Extraction
 
 
@@ -160,7 +160,7 @@ def shown(record: ReviewRecord) -> dict[str, Any]:
     final = None if record.outcome is None else orjson.loads(record.outcome)
     drafted = content["fields"]
     read = dict(pointers(content["values"] or {}))
-    found = {p: Place(**field["place"]) for p, field in drafted.items() if field["place"]}
+    found = {p: TextSpan(**field["place"]) for p, field in drafted.items() if field["place"]}
     if final is not None:  # corrected values stand elsewhere
         new = {p: value for p, value in pointers(final) if p not in read or read[p] != value}
         found = {**{p: place for p, place in found.items() if p not in new}, **places(text, new)}

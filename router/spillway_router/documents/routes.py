@@ -13,24 +13,24 @@ from fastapi.responses import JSONResponse, Response
 from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Refusal
-from spillway_router.documents.extract import Extraction, Order, extract
+from spillway_router.documents.extract import Extraction, ExtractionRequest, extract
 from spillway_router.documents.repeats import HEADER, MOST_KEY, KeyTakenError
-from spillway_router.documents.request import read_order
+from spillway_router.documents.request import read_extraction_request
 from spillway_router.documents.review_routes import add_review_routes
 from spillway_router.documents.reviews import Queued, Waiting
-from spillway_router.documents.services import Desk
+from spillway_router.documents.services import DocumentServices
 from spillway_router.proxy.client.document_step import DocumentExchange
 
 EXTRACTORS = frozenset({"inference", "admin"})
 
 
-def add_document_routes(api: FastAPI, desk: Desk) -> None:
+def add_document_routes(api: FastAPI, desk: DocumentServices) -> None:
     """Serve documents and reviews."""
     _add_extract(api, desk)
     add_review_routes(api, desk)
 
 
-def _add_extract(api: FastAPI, desk: Desk) -> None:
+def _add_extract(api: FastAPI, desk: DocumentServices) -> None:
     @api.post("/v1/documents/extract")
     async def extract_document(request: Request) -> Response:
         """Read values out of a document: `text` or `messages`; `schema` (a name or a JSON schema), `parser` (auto, none
@@ -43,7 +43,7 @@ def _add_extract(api: FastAPI, desk: Desk) -> None:
             message = "Too many documents in progress here (documents.most_at_once)."
             raise desk.door.refused(Refusal(503, "overloaded", message, retry_after_s=1.0))
         body = await desk.door.body(request)
-        order = read_order(desk, body, rules)
+        order = read_extraction_request(desk, body, rules)
         review = body.get("review", True)
         if not isinstance(review, bool):
             raise desk.bad("'review' must be true or false.", "review")
@@ -68,7 +68,7 @@ def _add_extract(api: FastAPI, desk: Desk) -> None:
 
 
 async def _once(
-    desk: Desk,
+    desk: DocumentServices,
     request: Request,
     caller: Caller,
     body: Mapping[str, Any],
@@ -93,7 +93,9 @@ async def _once(
         raise desk.door.refused(Refusal(409, "idempotency_conflict", told, HEADER)) from None
 
 
-async def _answer(desk: Desk, exchange: DocumentExchange, order: Order, caller: Caller, review: bool) -> Response:
+async def _answer(
+    desk: DocumentServices, exchange: DocumentExchange, order: ExtractionRequest, caller: Caller, review: bool
+) -> Response:
     status, code = 499, "client_left"
     try:
         found = await extract(exchange, order, desk.rules().cascade)
@@ -110,7 +112,7 @@ async def _answer(desk: Desk, exchange: DocumentExchange, order: Order, caller: 
     return _reply(exchange, order, found, queued)
 
 
-def _reply(exchange: DocumentExchange, order: Order, found: Extraction, queued: Queued) -> Response:
+def _reply(exchange: DocumentExchange, order: ExtractionRequest, found: Extraction, queued: Queued) -> Response:
     draft, cost = found.draft, usd(found.cost_nano)
     answered = found.status == "answered"
     state = "answered" if answered else "unsure" if queued.id is None else "review"

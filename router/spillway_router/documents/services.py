@@ -46,7 +46,7 @@ class DocumentRules:
     most_at_once: int = 64
 
 
-class Desk:
+class DocumentServices:
     """See the module docstring. `repeats` remembers what was asked with an idempotency key."""
 
     def __init__(self, door: Door, rules: Callable[[], DocumentRules], queue: ReviewQueue, repeats: Repeats) -> None:

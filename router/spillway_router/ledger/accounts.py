@@ -24,7 +24,7 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import EntryConflictError, LedgerError, LedgerFullError, LedgerUnavailableError
-from spillway_router.ledger.holds import Ended, Hold, HoldRefused, Rows, Why
+from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused, Rows
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import corrected, unknown_charge
 from spillway_router.ledger.records import Cap, CapReached
@@ -107,7 +107,7 @@ class Accounts:
         return degrade.shares_used(self._state, facts.caller.key_id, facts.caller.tier, self._now())
 
     async def hold(
-        self, facts: RequestFacts, backend: Backend, why: Why, attempt_no: int, bound_nano: int
+        self, facts: RequestFacts, backend: Backend, why: AttemptReason, attempt_no: int, bound_nano: int
     ) -> Hold | HoldRefused:
         """Set the bound aside. When this returns a Hold of a paid attempt, its row is on disk."""
         now = self._now()
@@ -142,7 +142,7 @@ class Accounts:
             self._move(hold, reserved=-hold.reserved_nano)
             self._close(self._rows.released(hold), hold)
 
-    def settle(self, hold: Hold, backend: Backend, ended: Ended) -> tuple[int, Durable | None]:
+    def settle(self, hold: Hold, backend: Backend, ended: AttemptResult) -> tuple[int, Durable | None]:
         """Charge the attempt; returns nano-dollars and a future that is done when the row is on disk.
 
         Never waits, so a cleanup may call it. A row that could not be stored is counted in `lost_rows`, or kept for

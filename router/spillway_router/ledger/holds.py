@@ -15,7 +15,7 @@ from spillway_router.ledger.entries import Entry, Status
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class AttemptReason:
     """Under which decision, and for which reasons, an attempt is made."""
 
     kind: DecisionKind
@@ -31,7 +31,7 @@ class Hold:
 
     facts: RequestFacts
     backend: Backend
-    why: Why
+    why: AttemptReason
     attempt_no: int
     ts: int
     """Epoch milliseconds; the periods of it bear the cost."""
@@ -48,7 +48,7 @@ class HoldRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class AttemptResult:
     """How an attempt ended, for its charge. `usage` None: not known, and a paid attempt is charged its bound."""
 
     status: Status
@@ -76,7 +76,7 @@ class Rows:
         """The row that gives it back."""
         return self._begun("released", hold, 0)
 
-    def closing(self, hold: Hold, backend: Backend, ended: Ended) -> Entry:
+    def closing(self, hold: Hold, backend: Backend, ended: AttemptResult) -> Entry:
         """The row of an attempt that was made: what it cost, or released if it cost nothing."""
         usage, tariff = ended.usage, backend.tariff
         amount = gpu_us = 0
@@ -143,7 +143,7 @@ class Rows:
 _NO_USAGE = Usage(0, 0)
 
 
-def _amount(hold: Hold, tariff: Tariff, longest_s: int, ended: Ended) -> int:
+def _amount(hold: Hold, tariff: Tariff, longest_s: int, ended: AttemptResult) -> int:
     """Nano-dollars of a billed attempt: its bound where tokens cost something and nobody knows how many there were."""
     if ended.usage is None and tariff.by_tokens:
         return hold.reserved_nano

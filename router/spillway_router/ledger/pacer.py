@@ -23,9 +23,9 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.budget import BudgetLine, LineKey, Spender, covers, period_end, period_start
 from spillway_router.core.money.pacing import (
     UNIFORM,
-    Offer,
-    Plan,
+    PacingPlan,
     Spend,
+    SpendOffer,
     plan_for,
     price_now,
     repeated,
@@ -108,7 +108,7 @@ class Pacer:
         self._ledger = ledger
         self._rules = rules
         self._wall = wall
-        self._plans: Mapping[LineKey, Plan] = {}
+        self._plans: Mapping[LineKey, PacingPlan] = {}
         self._hour = -1
         self._history = History(0, 0)
         self._task: asyncio.Task[None] | None = None
@@ -170,7 +170,7 @@ class Pacer:
     def _pause(self) -> bool:
         return self._stopping.wait(_PAUSE_S)
 
-    def _planned(self, rules: PacingRules) -> tuple[History, dict[LineKey, Plan]]:
+    def _planned(self, rules: PacingRules) -> tuple[History, dict[LineKey, PacingPlan]]:
         now = self._wall()
         today = int(now // DAY_S) * DAY_S
         history = self._history
@@ -210,38 +210,40 @@ def read_history(
     return History(start, end, tuple(doubtful), tuple(paid), len(doubtful) / seen if seen else 1.0)
 
 
-def plan_of(line: BudgetLine, tiers: Sequence[Backend], history: History, now: float) -> Plan:
+def plan_of(line: BudgetLine, tiers: Sequence[Backend], history: History, now: float) -> PacingPlan:
     """The plan of a line's period that `now` is in."""
     limit = line.limit_nano / NANO
     first_day = history.end > int(now // DAY_S) * DAY_S
     if first_day:
         offers, others = _matching(line, tiers, history)
         left = limit * _days_of(line, now) * (history.end - history.start) / DAY_S - sum(s.usd for s in others)
-        return Plan(threshold_price(offers, left * history.kept), UNIFORM)
+        return PacingPlan(threshold_price(offers, left * history.kept), UNIFORM)
     if line.period == "hour":
         start = period_start("hour", now) - DAY_S
         same = history.between(start, start + HOUR_S)
         if len(same.doubtful) >= FEWEST_OFFERS:
             return _plan(line, tiers, same, limit)
-        return Plan(_plan(line, tiers, history, limit * 24).price, UNIFORM)
+        return PacingPlan(_plan(line, tiers, history, limit * 24).price, UNIFORM)
     plan = _plan(line, tiers, history, limit * _days_of(line, now))
-    return plan if line.period == "day" else Plan(plan.price, repeated(plan.curve, round(1 / _days_of(line, now))))
+    return (
+        plan if line.period == "day" else PacingPlan(plan.price, repeated(plan.curve, round(1 / _days_of(line, now))))
+    )
 
 
-def _plan(line: BudgetLine, tiers: Sequence[Backend], history: History, budget_usd: float) -> Plan:
+def _plan(line: BudgetLine, tiers: Sequence[Backend], history: History, budget_usd: float) -> PacingPlan:
     """Sampled offers stand for more, so the budget and what else it paid shrink with the sample."""
     offers, others = _matching(line, tiers, history)
     return plan_for(offers, [Spend(s.at, s.usd * history.kept) for s in others], budget_usd * history.kept)
 
 
-def _matching(line: BudgetLine, tiers: Sequence[Backend], history: History) -> tuple[list[Offer], list[Spend]]:
+def _matching(line: BudgetLine, tiers: Sequence[Backend], history: History) -> tuple[list[SpendOffer], list[Spend]]:
     """What a line had to pay for: offers at the price of the first tier it covers, and its other spending."""
     span = history.end - history.start
     offers = []
     for d in history.doubtful:
         tier = next((t for t in tiers if covers(line.scope, Spender(t.name, d.key_id, d.tier))), None)
         if tier is not None and tier.tariff is not None:
-            offers.append(Offer((d.at_s - history.start) / span, d.gain, price(d.usage, tier.tariff) / NANO))
+            offers.append(SpendOffer((d.at_s - history.start) / span, d.gain, price(d.usage, tier.tariff) / NANO))
     paid = [Spend((p.at_s - history.start) / span, p.usd) for p in history.paid if covers(line.scope, p.spender)]
     return offers, paid
 

@@ -32,7 +32,7 @@ class BillError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
+class BilledAttempt:
     """Real cost of one attempt, in nano-dollars."""
 
     request_id: str
@@ -44,12 +44,12 @@ class Bill:
 class Reconciled:
     """What became of one bill; `difference_nano` is what the adjustment adds to the charge (negative: takes off)."""
 
-    bill: Bill
+    bill: BilledAttempt
     outcome: Outcome
     difference_nano: int = 0
 
 
-def read_bills(text: str) -> tuple[Bill, ...]:
+def read_bills(text: str) -> tuple[BilledAttempt, ...]:
     """Bills of a file's text. Raises BillError."""
     stripped = text.lstrip("\ufeff \n\r\t")
     rows = _json_lines(stripped) if stripped.startswith("{") else _csv_rows(stripped)
@@ -59,11 +59,11 @@ def read_bills(text: str) -> tuple[Bill, ...]:
     return bills
 
 
-def reconcile(ledger: Ledger, bills: Sequence[Bill], now_ms: int) -> tuple[Reconciled, ...]:
+def reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int) -> tuple[Reconciled, ...]:
     """Adjust the unknown charges to their bills. Raises LedgerUnavailableError; what was done till then stays."""
     # A call that is named twice is looked at twice, so both can't be in one commit.
     done: list[Reconciled] = []
-    pending: dict[tuple[str, int], Bill] = {}
+    pending: dict[tuple[str, int], BilledAttempt] = {}
     for bill in bills:
         key = (bill.request_id, bill.attempt_no)
         if key in pending or len(pending) >= _AT_ONCE:
@@ -73,7 +73,7 @@ def reconcile(ledger: Ledger, bills: Sequence[Bill], now_ms: int) -> tuple[Recon
     return (*done, *_reconcile(ledger, tuple(pending.values()), now_ms))
 
 
-def _reconcile(ledger: Ledger, bills: Sequence[Bill], now_ms: int) -> list[Reconciled]:
+def _reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int) -> list[Reconciled]:
     looked = [_look(ledger, bill, now_ms) for bill in bills]
     results = iter(ledger.commit([Write((entry,)) for _, entry in looked if entry is not None]))
     return [
@@ -83,7 +83,7 @@ def _reconcile(ledger: Ledger, bills: Sequence[Bill], now_ms: int) -> list[Recon
     ]
 
 
-def _look(ledger: Ledger, bill: Bill, now_ms: int) -> tuple[Reconciled, Entry | None]:
+def _look(ledger: Ledger, bill: BilledAttempt, now_ms: int) -> tuple[Reconciled, Entry | None]:
     """What is to become of a bill, and the row that does it."""
     rows = {e.kind: e for e in ledger.entries_of(bill.request_id) if e.attempt_no == bill.attempt_no}
     closing, adjusted = rows.get("charged") or rows.get("released"), rows.get("adjusted")
@@ -129,7 +129,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield reader.line_num, row
 
 
-def _bill(line: int, row: Mapping[str, Any]) -> Bill:
+def _bill(line: int, row: Mapping[str, Any]) -> BilledAttempt:
     request_id = str(row.get("request_id") or "").strip()
     if not request_id:
         raise BillError(f"line {line} has no request_id")
@@ -143,4 +143,4 @@ def _bill(line: int, row: Mapping[str, Any]) -> Bill:
         ) from error
     if cost < 0:
         raise BillError(f"line {line}: a cost can't be negative")
-    return Bill(request_id, attempt_no, cost)
+    return BilledAttempt(request_id, attempt_no, cost)

@@ -24,7 +24,7 @@ class AuditGauge:
 
 
 @dataclass(frozen=True, slots=True)
-class GateGauge:
+class ThresholdGauge:
     """The threshold of one kind of answers, as configured and as audits moved it."""
 
     kind: str
@@ -41,13 +41,13 @@ class ReviewGauge:
     oldest_s: float
 
 
-class Quality(Collector):
+class ConfidenceMetrics(Collector):
     """See the module docstring. Each source is called at a scrape and must not wait; reviews None: not known now."""
 
     def __init__(
         self,
         audits: Callable[[], Iterable[AuditGauge]],
-        gates: Callable[[], Iterable[GateGauge]],
+        gates: Callable[[], Iterable[ThresholdGauge]],
         reviews: Callable[[], ReviewGauge | None],
     ) -> None:
         self._audits, self._gates, self._reviews = audits, gates, reviews

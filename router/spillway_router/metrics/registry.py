@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.core.routing.model import RequestRecord
-from spillway_router.metrics.requests import Tally
+from spillway_router.metrics.requests import RequestMetrics
 from spillway_router.signals.board import Board
 from spillway_router.signals.gpu import GpuTelemetry
 
@@ -47,7 +47,7 @@ class Metrics:
         self._deliveries = Counter(
             "spillway_alert_deliveries", "Alert webhook: sent, retried, lost", ["result"], registry=r
         )
-        self._tally = Tally()
+        self._tally = RequestMetrics()
         self.on_request = self._tally.on_request
         """The hook."""
         r.register(self._tally)

@@ -42,7 +42,7 @@ class Histogram:
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
-class Tally(Collector):
+class RequestMetrics(Collector):
     """Everything counted of finished requests. Not safe across threads."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.money.tariff import Rates, Step, Tariff
+from spillway_router.core.money.tariff import Rates, Tariff, TariffStep
 from spillway_router.prices.book import UNIT, PriceBook, priced
 
 PER_REQUEST = "USD per request"
@@ -52,7 +52,7 @@ def named_prices(tariff: Tariff) -> Mapping[str, tuple[Decimal, str]]:
     return found
 
 
-def step_name(step: Step) -> str:
+def step_name(step: TariffStep) -> str:
     """Where a step applies, as what follows the name of a price."""
     above = f", prompts above {step.above_tokens:,} tokens" if step.above_tokens else ""
     return f"{above}, {step.service}" if step.service else above

@@ -24,7 +24,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.money.tariff import STANDARD, Rates, Step, Tariff, TariffError
+from spillway_router.core.money.tariff import STANDARD, Rates, Tariff, TariffError, TariffStep
 from spillway_router.providers.interface import ProviderError
 
 RATES = tuple(field.name for field in fields(Rates))
@@ -137,13 +137,13 @@ def model_record(rows: list[tuple[str, date | None, Mapping[str, Any]]]) -> Mode
     )
 
 
-def _step(row: Mapping[str, Any]) -> Step:
+def _step(row: Mapping[str, Any]) -> TariffStep:
     _only(row, _STEP_KEYS, "a step")
     above = _count(row, "above_tokens") or 0
     service = row.get("service", STANDARD)
     if not isinstance(service, str):
         raise ProviderError(f"a step's service is {service!r}; write a name like batch")
-    return Step(_rates(row, f" of the step above {above} tokens"), above, service)
+    return TariffStep(_rates(row, f" of the step above {above} tokens"), above, service)
 
 
 def _rates(row: Mapping[str, Any], where: str) -> Rates:

@@ -9,20 +9,20 @@ from spillway_router.prices.rows import ModelRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PriceStatus:
     """`off`: why the model can't be used at all, empty where it can. `warnings`: what its user should know."""
 
     off: str = ""
     warnings: tuple[str, ...] = ()
 
 
-def standing(found: ModelRecord, today: date, stale_after_days: int) -> Standing:
+def price_status(found: ModelRecord, today: date, stale_after_days: int) -> PriceStatus:
     """The standing of a model on `today`."""
     if found.retired_on is not None and found.retired_on <= today:
-        return Standing(f"its provider withdrew the model on {found.retired_on}; choose another model")
+        return PriceStatus(f"its provider withdrew the model on {found.retired_on}; choose another model")
     if found.tariff(today) is None:
         ended = found.prices[-1][1].valid_until
-        return Standing(
+        return PriceStatus(
             f"its price ended on {ended} and no later one is known; look it up and import it, or write it as `price:`"
         )
     warnings: list[str] = []
@@ -37,7 +37,7 @@ def standing(found: ModelRecord, today: date, stale_after_days: int) -> Standing
             f"its price was checked {age} days ago ({found.checked_on}), more than prices.stale_after_days = "
             f"{stale_after_days}; compare it with the provider's page, then `spillway prices import FILE`"
         )
-    return Standing("", tuple(warnings))
+    return PriceStatus("", tuple(warnings))
 
 
 def age_days(found: ModelRecord, today: date) -> int | None:

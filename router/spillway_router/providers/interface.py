@@ -63,7 +63,7 @@ class CatalogueEntry:
     """Where prices come from: `snapshot` (prices.json) or `config` (the user must give them)."""
 
 
-class Judge(Protocol):
+class StreamJudge(Protocol):
     """Watches the events of one answer stream: is there content yet, did it end well, what was used?
 
     `see` takes one event's name and data and returns None, or what is wrong with it. No I/O.
@@ -89,7 +89,7 @@ class Provider(Protocol):
     def path(self, endpoint: Endpoint) -> str:
         """Path below the base URL."""
 
-    def judge(self, endpoint: Endpoint, choices: int) -> Judge:
+    def judge(self, endpoint: Endpoint, choices: int) -> StreamJudge:
         """A fresh judge for one stream."""
 
     def outcome(self, reply: Reply, wall: float) -> Outcome:

@@ -12,7 +12,7 @@ from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Endpoint, Outcome, OutcomeKind
 from spillway_router.core.routing.rate_limits import wait_s
 from spillway_router.http_client.types import Reply
-from spillway_router.providers.interface import PATHS, CatalogueEntry, Judge
+from spillway_router.providers.interface import PATHS, CatalogueEntry, StreamJudge
 from spillway_router.providers.streams import (
     BAD_FINISH,
     ChatJudge,
@@ -45,7 +45,7 @@ class OpenAICompatible:
         """Path below the base URL."""
         return PATHS[endpoint]
 
-    def judge(self, endpoint: Endpoint, choices: int) -> Judge:
+    def judge(self, endpoint: Endpoint, choices: int) -> StreamJudge:
         """A fresh judge for one stream."""
         if endpoint == "responses":
             return ResponsesJudge()

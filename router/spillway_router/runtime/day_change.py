@@ -19,7 +19,7 @@ def utc_day(wall: float) -> date:
     return datetime.fromtimestamp(wall, UTC).date()
 
 
-class Days:
+class DayChange:
     """Calls `on_day` with every new day, once. An error of it is logged and doesn't end the watch.
 
     `wall` gives epoch seconds.

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import httpx
 
-from spillway_router.config.assemble import Place
+from spillway_router.config.assemble import BackendTarget
 from spillway_router.metrics.registry import Metrics
 from spillway_router.signals.board import Board
 from spillway_router.signals.engines import engine_metrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.gpu import GpuTelemetry, gpu_verdict
-from spillway_router.signals.liveness import Verdict
+from spillway_router.signals.liveness import LivenessVerdict
 from spillway_router.signals.nvml import GpuSampler, load_nvml
 from spillway_router.signals.prober import Probed, Prober
 from spillway_router.signals.scraper import Scraper, server_root
@@ -25,7 +25,7 @@ log = logging.getLogger("spillway.signals")
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class EngineObservers:
     """What the watchers report to."""
 
     board: Board
@@ -33,15 +33,15 @@ class Watch:
     clock: Callable[[], float]
 
 
-class Watchers:
+class EngineWatch:
     """Starts, replaces and stops the tasks."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: EngineObservers) -> None:
         self._watch = watch
-        self._engines: dict[str, tuple[Place, asyncio.Task[None]]] = {}
+        self._engines: dict[str, tuple[BackendTarget, asyncio.Task[None]]] = {}
         self._gpu: asyncio.Task[None] | None = None
 
-    def start(self, places: Mapping[str, Place]) -> None:
+    def start(self, places: Mapping[str, BackendTarget]) -> None:
         """Watch these engines and no others; those that did not change go on."""
         for name, (place, task) in tuple(self._engines.items()):
             if places.get(name) != place:
@@ -66,7 +66,7 @@ class Watchers:
         self._engines.clear()
         self._gpu = None
 
-    async def _engine(self, place: Place) -> None:
+    async def _engine(self, place: BackendTarget) -> None:
         """Scrape and probe one engine until cancelled."""
         watch, name = self._watch, place.backend.name
         metrics = engine_metrics(place.backend.provider)
@@ -97,7 +97,7 @@ class Watchers:
         known = self._watch.board.current(self._watch.clock()).backends.get(name)
         return 0 if known is None or known.backlog is None else known.backlog.waiting_first_token
 
-    def _on_verdict(self, name: str, verdict: Verdict) -> None:
+    def _on_verdict(self, name: str, verdict: LivenessVerdict) -> None:
         condition = verdict.condition
         health = condition if condition in ("up", "starting") else "down"
         reason = "" if condition == "up" else ", ".join((condition, *verdict.reasons))

@@ -19,8 +19,8 @@ from spillway_router.core.money.tariff import NANO, Tariff
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.keeper import RentalKeeper, RentalTerms
-from spillway_router.ledger.reports.build import Terms, build_report
-from spillway_router.ledger.reports.days import Asked, read_by, read_range
+from spillway_router.ledger.reports.build import ReportTerms, build_report
+from spillway_router.ledger.reports.days import ReportQuery, read_by, read_range
 from spillway_router.ledger.reports.json_values import report_values
 from spillway_router.ledger.reports.model import Report
 
@@ -29,7 +29,7 @@ log = logging.getLogger("spillway")
 TICK_S = 60.0
 
 
-class Bookkeeper:
+class GpuBilling:
     """Bills GPU time while a router runs. `start` inside the event loop; `stop` when it ends."""
 
     def __init__(self, ledger: Ledger, loaded: Loaded, assembly: Assembly) -> None:
@@ -56,7 +56,7 @@ class Bookkeeper:
         terms = rental_terms(loaded.settings, assembly)
         await self._told(asyncio.to_thread(self._keeper.reprice, terms, _now_ms()))
 
-    async def usage(self, asked: Asked) -> Mapping[str, Any]:
+    async def usage(self, asked: ReportQuery) -> Mapping[str, Any]:
         """The report that was asked for, as JSON values. Raises RangeError or LedgerError."""
         report = await asyncio.to_thread(report_for, self._ledger, self._loaded, self._assembly, asked)
         return report_values(report)
@@ -105,16 +105,16 @@ def coefficients(settings: Settings) -> WorkCoefficients:
     )
 
 
-def terms_for(settings: Settings, assembly: Assembly) -> Terms:
+def terms_for(settings: Settings, assembly: Assembly) -> ReportTerms:
     """What reports compare with: the priced backends of the configuration, its GPU and its month's budget."""
     backends = (place.backend for place in assembly.places.values())
     alternatives: dict[str, Tariff] = {f"{b.name} ({b.model})": b.tariff for b in backends if b.tariff is not None}
     caps = [b.line().limit_nano for b in settings.budgets if (b.scope, b.period) == ("all", "month")]
     gpu = GpuRental(settings.gpu.price_per_hour, settings.gpu.count)
-    return Terms(gpu, coefficients(settings), alternatives, caps[0] if caps else None)
+    return ReportTerms(gpu, coefficients(settings), alternatives, caps[0] if caps else None)
 
 
-def report_for(ledger: Ledger, loaded: Loaded, assembly: Assembly, asked: Asked) -> Report:
+def report_for(ledger: Ledger, loaded: Loaded, assembly: Assembly, asked: ReportQuery) -> Report:
     """The report that was asked for. Raises RangeError for a day, month or grouping that can't be used."""
     wanted = read_range(asked, datetime.now(UTC).date())
     by = read_by(asked.by)

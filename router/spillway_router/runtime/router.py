@@ -28,7 +28,7 @@ from spillway_router.core.money.tariff import NANO
 from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
-from spillway_router.documents.services import Desk as DocumentDesk
+from spillway_router.documents.services import DocumentServices
 from spillway_router.http_client.pool import Pool
 from spillway_router.http_client.types import Target
 from spillway_router.ledger.accounts import Accounts
@@ -39,7 +39,7 @@ from spillway_router.ledger.pacer import Pacer, PacingRules
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
-from spillway_router.metrics.confidence import AuditGauge, GateGauge, Quality, ReviewGauge
+from spillway_router.metrics.confidence import AuditGauge, ConfidenceMetrics, ReviewGauge, ThresholdGauge
 from spillway_router.metrics.registry import BudgetGauge, Metrics, log_request
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
@@ -47,10 +47,10 @@ from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.audits.thresholds import KINDS, Kind
 from spillway_router.proxy.control.api import ControlHooks, build_control
 from spillway_router.proxy.control.feedback import add_feedback_routes
-from spillway_router.proxy.control.gateway import Desk
+from spillway_router.proxy.control.gateway import ControlGateway
 from spillway_router.proxy.entry.app import App, build
 from spillway_router.proxy.entry.frontend import fronts
-from spillway_router.proxy.exchange.active_config import Live
+from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import Memory, Retained
@@ -59,9 +59,9 @@ from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
 from spillway_router.runtime.alerts import AlertHooks, Alerts, Webhook
 from spillway_router.runtime.background import Background, Service
-from spillway_router.runtime.day_change import Days, utc_day
-from spillway_router.runtime.engine_watch import Watch, Watchers
-from spillway_router.runtime.gpu_billing import Bookkeeper, coefficients
+from spillway_router.runtime.day_change import DayChange, utc_day
+from spillway_router.runtime.engine_watch import EngineObservers, EngineWatch
+from spillway_router.runtime.gpu_billing import GpuBilling, coefficients
 from spillway_router.signals.board import Board, BoardRules
 
 log = logging.getLogger("spillway")
@@ -122,9 +122,9 @@ class Runtime:
             Audits(random.random, self._on_revoked, ledger.labels.put),
         )
         self._upkeep = Upkeep(ledger, self._accounts, router_id, time.time)
-        self._days = Days(self.reprice, time.time)
-        self._watchers = Watchers(Watch(self.board, self.metrics, clock))
-        self._books = Bookkeeper(ledger, loaded, assembly)
+        self._days = DayChange(self.reprice, time.time)
+        self._watchers = EngineWatch(EngineObservers(self.board, self.metrics, clock))
+        self._books = GpuBilling(ledger, loaded, assembly)
         self.reviews = ReviewQueue(
             ledger.reviews,
             lambda: queue_rules(self._loaded.settings.documents),
@@ -133,7 +133,7 @@ class Runtime:
         )
         self._repeats = Repeats(clock)
         self._background = self._beside()
-        self.metrics.add(Quality(self._audit_gauges, self._gate_gauges, self._review_gauge))
+        self.metrics.add(ConfidenceMetrics(self._audit_gauges, self._gate_gauges, self._review_gauge))
         self.app: App = build(self._control(version))
         self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
 
@@ -141,9 +141,9 @@ class Runtime:
         """The control API with the routes of feedback and documents."""
         hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
         control = build_control(self.services, hooks, version)
-        desk = Desk(self.services)
+        desk = ControlGateway(self.services)
         add_feedback_routes(control, desk, self.services, self._stored)
-        documents = DocumentDesk(desk, lambda: self._documents, self.reviews, self._repeats)
+        documents = DocumentServices(desk, lambda: self._documents, self.reviews, self._repeats)
         add_document_routes(control, documents)
         return control
 
@@ -225,7 +225,7 @@ class Runtime:
         self._watchers.start(assembly.places)
         self._tell()
 
-    def _make_live(self, settings: Settings, assembly: Assembly) -> Live:
+    def _make_live(self, settings: Settings, assembly: Assembly) -> ActiveConfig:
         found = channels(assembly, self._pools)
         self._pools = {name: (assembly.places[name].target, channel.pool) for name, channel in found.items()}
         required = settings.keys.required or not settings.loopback
@@ -233,7 +233,7 @@ class Runtime:
         auth = Auth(self._keys.verify, required)
         opening = b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode()
         created = int(time.time())
-        return Live(assembly.policy, found, privacy, auth, limits(settings), created, opening, assembly.scoring)
+        return ActiveConfig(assembly.policy, found, privacy, auth, limits(settings), created, opening, assembly.scoring)
 
     def _stored(self, request_id: str) -> list[Mapping[str, Any]]:
         return [entry._asdict() for entry in self._ledger.entries_of(request_id)]
@@ -263,9 +263,9 @@ class Runtime:
             for kind in KINDS
         ]
 
-    def _gate_gauges(self) -> list[GateGauge]:
+    def _gate_gauges(self) -> list[ThresholdGauge]:
         states = self.services.audits.gates(self._live)
-        return [GateGauge(g.kind, g.configured, g.threshold, g.drift.revoked) for g in states]
+        return [ThresholdGauge(g.kind, g.configured, g.threshold, g.drift.revoked) for g in states]
 
     def _review_gauge(self) -> ReviewGauge | None:
         known = self.reviews.standing()

@@ -42,14 +42,14 @@ class _State:
     gpu_reason: str = ""
     """Why NVML says that the GPU must not be used; empty when it may."""
     in_flight: int = 0
-    unread: deque[Trip] = field(default_factory=deque)
+    unread: deque[TrackedCall] = field(default_factory=deque)
     """Non-stream calls whose first token is to be presumed, in the order of sending: so an engine reads prompts."""
     snapshot: BackendSignals | None = None
     fresh_until: float = -math.inf
 
 
 @dataclass(slots=True)
-class Trip:
+class TrackedCall:
     """One upstream call as the board follows it; `ended` may be told twice, the second time does nothing."""
 
     ticket: int
@@ -150,12 +150,12 @@ class Board:
         self._retry = after
         return True
 
-    def sent(self, candidate: Candidate, prompt_bytes: int, slo_ttft_s: float, now: float) -> Trip | None:
+    def sent(self, candidate: Candidate, prompt_bytes: int, slo_ttft_s: float, now: float) -> TrackedCall | None:
         """A call is about to leave. None: the local backlog is at its bound, send it elsewhere."""
         state = self._states.get(candidate.backend.name)
         ticket = self._next_ticket
         self._next_ticket += 1
-        trip = Trip(ticket, candidate.backend.name, now, candidate.ttft_s, prompt_bytes, slo_ttft_s)
+        trip = TrackedCall(ticket, candidate.backend.name, now, candidate.ttft_s, prompt_bytes, slo_ttft_s)
         if state is None:
             return trip
         if state.backlog is not None and not state.backlog.admit(
@@ -168,7 +168,7 @@ class Board:
         state.snapshot = None
         return trip
 
-    def first_event(self, trip: Trip, now: float) -> None:
+    def first_event(self, trip: TrackedCall, now: float) -> None:
         """The first content of a streamed answer came."""
         state = self._states.get(trip.backend)
         if state is None or trip.first_event_at is not None or not trip.open:
@@ -182,7 +182,7 @@ class Board:
             state.margin.observe(trip.predicted_ttft_s, ttft, trip.slo_ttft_s)
         state.snapshot = None
 
-    def ended(self, trip: Trip, outcome: Outcome, now: float, *, streamed: bool) -> None:
+    def ended(self, trip: TrackedCall, outcome: Outcome, now: float, *, streamed: bool) -> None:
         """The call ended, well or not. Harmless when repeated."""
         if not trip.open:
             return
@@ -213,7 +213,7 @@ class Board:
             state.limited_until = max(state.limited_until, now + min(60.0, outcome.retry_after_s))
         state.breaker = breaker.on_outcome(state.breaker, outcome.kind, now, self._rules.breaker)
 
-    def presume_first(self, trip: Trip) -> None:
+    def presume_first(self, trip: TrackedCall) -> None:
         """From its predicted time to first token on, count the prompt of a non-stream call as read.
 
         Nobody sees the first token of a non-stream answer. Without the guess its prompt would count as unread
@@ -225,7 +225,7 @@ class Board:
         if state is not None:
             state.unread.append(trip)
 
-    def _presume_first(self, trip: Trip, now: float) -> None:
+    def _presume_first(self, trip: TrackedCall, now: float) -> None:
         state = self._states.get(trip.backend)
         if state is not None and state.backlog is not None and trip.open and trip.first_event_at is None:
             trip.first_event_at = now
@@ -233,7 +233,7 @@ class Board:
             state.snapshot = None
 
     @staticmethod
-    def _guess_first_token(state: _State, trip: Trip, outcome: Outcome, now: float) -> None:
+    def _guess_first_token(state: _State, trip: TrackedCall, outcome: Outcome, now: float) -> None:
         """The answer came whole before its first token was expected: the decode steps are taken off its time."""
         backlog = state.backlog
         assert backlog is not None

@@ -92,7 +92,7 @@ class LivenessState:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LivenessVerdict:
     """What to believe of an engine now. Only "up" may get requests."""
 
     condition: Condition
@@ -109,7 +109,7 @@ class _Stall:
     reason: str
 
 
-def observe(state: LivenessState, seen: Observation, rules: LivenessRules) -> tuple[LivenessState, Verdict]:
+def observe(state: LivenessState, seen: Observation, rules: LivenessRules) -> tuple[LivenessState, LivenessVerdict]:
     """The next state and the verdict after one look."""
     state, moved = _follow(state, seen, rules)
     if seen.answer == "ok":
@@ -129,7 +129,7 @@ def observe(state: LivenessState, seen: Observation, rules: LivenessRules) -> tu
         last_answer=seen.answer,
     )
     wants_proof = seen.answer == "ok" and (stalled or stall.seconds >= rules.suspect_after_s)
-    return state, Verdict(condition, reasons, state.since, wants_proof)
+    return state, LivenessVerdict(condition, reasons, state.since, wants_proof)
 
 
 def _follow(state: LivenessState, seen: Observation, rules: LivenessRules) -> tuple[LivenessState, bool]:

@@ -17,13 +17,13 @@ from spillway_router.aio.tasks import end
 from spillway_router.core.frozen import dataclass
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample
-from spillway_router.signals.liveness import Answer, LivenessRules, LivenessState, Observation, Verdict, observe
+from spillway_router.signals.liveness import Answer, LivenessRules, LivenessState, LivenessVerdict, Observation, observe
 from spillway_router.signals.scraper import Clock
 
 _SMALL_BYTES = 65_536
 """A body shorter than this is read, so that the connection can be used again; others are left and it is closed."""
 
-OnVerdict = Callable[[Verdict, float], None]
+OnVerdict = Callable[[LivenessVerdict, float], None]
 """Takes the verdict and the time of the look, after every look. Must not raise."""
 
 
@@ -98,7 +98,7 @@ class Prober:
         finally:
             await self._stop_proof()
 
-    async def look(self) -> Verdict:
+    async def look(self) -> LivenessVerdict:
         """One look: asks the health path, judges, hands the verdict on and may start a proof."""
         answer, detail = await self._ask()
         now = self._clock()

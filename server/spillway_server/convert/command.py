@@ -16,7 +16,7 @@ from spillway_server import environment as settings
 from spillway_server import present
 from spillway_server.convert import blessing, environment, samples, source
 from spillway_server.convert.gate import Bounds
-from spillway_server.convert.pipeline import DTYPES, METHODS, Conversion, Converted, Wish
+from spillway_server.convert.pipeline import DTYPES, METHODS, Conversion, ConversionOptions, Converted
 from spillway_server.convert.steps import StepDone, StepEvent, StepProgress, StepStarted, Tell
 from spillway_server.refusal import Refusal
 
@@ -53,7 +53,7 @@ def convert(
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}", param_hint=f"--{name}")
     if dtype is not None and dtype not in DTYPES:
         raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(DTYPES)}", param_hint="--dtype")
-    wish = Wish(
+    wish = ConversionOptions(
         out=out or Path(),
         precision=precision,
         method=method,
@@ -65,7 +65,9 @@ def convert(
         keep_work=keep_work,
     )
     tell = _teller(Console(stderr=True), as_json)
-    asked = Asked(model, wish, out is None, gate, gate_samples, calibration, convert_python, llama_python, install)
+    asked = ConversionRequest(
+        model, wish, out is None, gate, gate_samples, calibration, convert_python, llama_python, install
+    )
     made = run(asked, tell, lambda line: Console(stderr=True).print(escape(line)))
     if isinstance(made, Refusal):
         present.end_refused(made, as_json)
@@ -75,11 +77,11 @@ def convert(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
+class ConversionRequest:
     """What the user asked for, before any file was looked at."""
 
     model: Path
-    wish: Wish
+    wish: ConversionOptions
     name_out: bool = True
     gate: str | None = None
     gate_samples: int = 60
@@ -89,7 +91,7 @@ class Asked:
     install: bool = True
 
 
-def run(asked: Asked, tell: Tell, say: Any) -> Converted | Refusal:
+def run(asked: ConversionRequest, tell: Tell, say: Any) -> Converted | Refusal:
     """Look at the files, find the environments, convert."""
     found = source.find(asked.model.expanduser())
     if isinstance(found, Refusal):

@@ -28,7 +28,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class EngineOutput:
     """What one engine made of the samples: perplexity (None: no known answers) and its greedy answers in order."""
 
     perplexity: float | None
@@ -36,7 +36,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateVerdict:
     """Whether the model may be blessed, why not, and every figure."""
 
     blessed: bool
@@ -59,8 +59,12 @@ def agreement(first: tuple[str, ...], second: tuple[str, ...]) -> float:
 
 
 def decide(
-    known: tuple[str | None, ...], reference: Judged, candidate: Judged, llama: Judged | None, bounds: Bounds
-) -> Verdict:
+    known: tuple[str | None, ...],
+    reference: EngineOutput,
+    candidate: EngineOutput,
+    llama: EngineOutput | None,
+    bounds: Bounds,
+) -> GateVerdict:
     """The verdict; `known` holds the right answer of each sample or None."""
     figures: dict[str, Any] = {
         "samples": len(known),
@@ -76,11 +80,11 @@ def decide(
     _accuracy(figures, reasons, known, (reference, candidate), bounds)
     if llama is not None:
         _llama(figures, reasons, reference, llama, bounds)
-    return Verdict(not reasons, tuple(reasons), figures)
+    return GateVerdict(not reasons, tuple(reasons), figures)
 
 
 def _perplexity(
-    figures: dict[str, Any], reasons: list[str], reference: Judged, candidate: Judged, bounds: Bounds
+    figures: dict[str, Any], reasons: list[str], reference: EngineOutput, candidate: EngineOutput, bounds: Bounds
 ) -> None:
     if reference.perplexity is None or candidate.perplexity is None:
         reasons.append("no sample has a known answer, so there is no perplexity.")
@@ -101,7 +105,7 @@ def _accuracy(
     figures: dict[str, Any],
     reasons: list[str],
     known: tuple[str | None, ...],
-    judged: tuple[Judged, Judged],
+    judged: tuple[EngineOutput, EngineOutput],
     bounds: Bounds,
 ) -> None:
     asked = [index for index, answer in enumerate(known) if answer]
@@ -116,7 +120,9 @@ def _accuracy(
         )
 
 
-def _llama(figures: dict[str, Any], reasons: list[str], reference: Judged, llama: Judged, bounds: Bounds) -> None:
+def _llama(
+    figures: dict[str, Any], reasons: list[str], reference: EngineOutput, llama: EngineOutput, bounds: Bounds
+) -> None:
     same = agreement(reference.answers, llama.answers)
     figures["agreement_with_llama_cpp"] = same
     if not same >= bounds.least_agreement:

@@ -16,9 +16,9 @@ from typing import Any
 
 from spillway_server.convert import blessing, gate, templates
 from spillway_server.convert.environment import Worker, llama_judge
-from spillway_server.convert.gate import Bounds, Judged
-from spillway_server.convert.source import Source
-from spillway_server.convert.steps import Ledger, Step, Tell, contents, digest
+from spillway_server.convert.gate import Bounds, EngineOutput
+from spillway_server.convert.source import ModelSource
+from spillway_server.convert.steps import ConversionStep, StepMarkers, Tell, contents, digest
 from spillway_server.refusal import Refusal
 
 METHODS = ("rtn", "gptq", "awq")
@@ -28,7 +28,7 @@ _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ConversionOptions:
     """How to convert. `precision` is w4a16 or 16bit; `template` a name or Jinja text; `tokenizer` a directory that
     replaces the file's own; `samples` and `calibration` as samples.py reads them; `group_size` None: what fits."""
 
@@ -58,13 +58,15 @@ class Converted:
 class Conversion:
     """One conversion: `run` does what is left of it."""
 
-    def __init__(self, source: Source, wish: Wish, worker: Worker, llama: Path | None, tell: Tell) -> None:
+    def __init__(
+        self, source: ModelSource, wish: ConversionOptions, worker: Worker, llama: Path | None, tell: Tell
+    ) -> None:
         self._source = source
         self._wish = wish
         self._worker = worker
         self._llama = llama
         self._work = wish.out.absolute().with_name(wish.out.name + ".work")
-        self._ledger = Ledger(self._work / "markers", tell)
+        self._ledger = StepMarkers(self._work / "markers", tell)
 
     def run(self) -> Converted | Refusal:
         """Convert, or say why not; what was done stays for the next run."""
@@ -114,7 +116,7 @@ class Conversion:
         wish, folder = self._wish, self._work / "unpacked"
         tokenizer = str(wish.tokenizer.absolute()) if wish.tokenizer else None
         job: dict[str, Any] = {"job": "inspect", "gguf": str(self._source.path), "tokenizer": tokenizer}
-        step = Step("inspect", {**origin, "tokenizer": tokenizer}, None, 0)
+        step = ConversionStep("inspect", {**origin, "tokenizer": tokenizer}, None, 0)
         facts = self._ledger.run(step, lambda progress: self._worker.run(job, progress))
         if isinstance(facts, Refusal):
             return facts
@@ -128,7 +130,7 @@ class Conversion:
         job |= {"job": "unpack", "folder": str(folder), "dtype": facts["dtype"], "template": template[0]}
         job |= {"stops": list(self._source.stops), "shard_bytes": wish.shard_bytes}
         inputs = {**origin, **{k: v for k, v in job.items() if k not in ("gguf", "folder")}}
-        step = Step("unpack", inputs, folder, facts["parameters"] * _BYTES[facts["dtype"]])
+        step = ConversionStep("unpack", inputs, folder, facts["parameters"] * _BYTES[facts["dtype"]])
         done = self._ledger.run(step, lambda progress: self._worker.run(job, progress))
         return done if isinstance(done, Refusal) else (facts, folder)
 
@@ -143,15 +145,15 @@ class Conversion:
             shutil.rmtree(folder, ignore_errors=True)
             return self._worker.run(job, progress)
 
-        return self._ledger.run(Step("quantise", inputs, folder, size * 6 // 10), work)
+        return self._ledger.run(ConversionStep("quantise", inputs, folder, size * 6 // 10), work)
 
     def _judged(self, name: str, folder: Path) -> dict[str, Any] | Refusal:
         job: dict[str, Any] = {"job": "judge", "folder": str(folder), "samples": list(self._wish.samples)}
         job |= {"answer_tokens": self._wish.answer_tokens}
         inputs = {**contents(folder), "samples": job["samples"], "answer_tokens": job["answer_tokens"]}
-        return self._ledger.run(Step(name, inputs, None, 0), lambda progress: self._worker.run(job, progress))
+        return self._ledger.run(ConversionStep(name, inputs, None, 0), lambda progress: self._worker.run(job, progress))
 
-    def _verdict(self, reference: Path, candidate: Path) -> gate.Verdict | Refusal:
+    def _verdict(self, reference: Path, candidate: Path) -> gate.GateVerdict | Refusal:
         first = self._judged("judge-reference", reference)
         if isinstance(first, Refusal):
             return first
@@ -164,7 +166,7 @@ class Conversion:
         known = tuple(sample.get("answer") for sample in self._wish.samples)
         return gate.decide(known, _judged(first), _judged(second), llama, self._wish.bounds)
 
-    def _judged_by_llama(self, first: dict[str, Any]) -> Judged | Refusal | None:
+    def _judged_by_llama(self, first: dict[str, Any]) -> EngineOutput | Refusal | None:
         if self._llama is None or not self._source.is_gguf:
             return None
         python = self._llama
@@ -175,11 +177,13 @@ class Conversion:
         }
         job |= {"answers": [sample.get("answer") or "" for sample in self._wish.samples]}
         inputs = {"gguf": digest(self._source.path), **{k: v for k, v in job.items() if k != "gguf"}}
-        made = self._ledger.run(Step("judge-llama", inputs, None, 0), lambda _progress: llama_judge(python, job))
+        made = self._ledger.run(
+            ConversionStep("judge-llama", inputs, None, 0), lambda _progress: llama_judge(python, job)
+        )
         return made if isinstance(made, Refusal) else _judged(made)
 
     def _finish(
-        self, candidate: Path, verdict: gate.Verdict, about: dict[str, Any], recipe: dict[str, Any]
+        self, candidate: Path, verdict: gate.GateVerdict, about: dict[str, Any], recipe: dict[str, Any]
     ) -> Converted:
         """Put the checkpoint and its verdict in place."""
         staged = self._work / "result"
@@ -197,8 +201,8 @@ class Conversion:
         return Converted(out, written)
 
 
-def _judged(found: dict[str, Any]) -> Judged:
-    return Judged(found["perplexity"], tuple(found["answers"]))
+def _judged(found: dict[str, Any]) -> EngineOutput:
+    return EngineOutput(found["perplexity"], tuple(found["answers"]))
 
 
 def _linked(source: str, target: str) -> None:

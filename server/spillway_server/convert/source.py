@@ -19,7 +19,7 @@ _INSTRUCTION = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """A model to convert. `path` is a GGUF file or a checkpoint directory; `template` is Ollama's (Go syntax), where
     there is one; `stops` are words that end an answer."""
 
@@ -30,11 +30,11 @@ class Source:
     stops: tuple[str, ...] = ()
 
 
-def find(named: Path) -> Source | Refusal:
+def find(named: Path) -> ModelSource | Refusal:
     """Find out what `named` is; reads a few bytes or a small file."""
     if named.is_dir():
         if (named / "config.json").exists() and any(named.glob("*.safetensors")):
-            return Source(named.absolute(), named.absolute().name, False)
+            return ModelSource(named.absolute(), named.absolute().name, False)
         if (named / "Modelfile").exists():
             return find(named / "Modelfile")
         return Refusal(
@@ -45,7 +45,7 @@ def find(named: Path) -> Source | Refusal:
         with named.open("rb") as file:
             head = file.read(4)
         if head == MAGIC:
-            return Source(named.absolute(), named.stem, True)
+            return ModelSource(named.absolute(), named.stem, True)
         if named.stat().st_size > 1_000_000:
             return Refusal(f"{named} is not a GGUF file (it begins with {head!r}).", "Fetch the file again.")
         text = named.read_text(encoding="utf-8")
@@ -58,7 +58,7 @@ def find(named: Path) -> Source | Refusal:
     return _manifest(named, text) if text.lstrip().startswith("{") else _modelfile(named, text)
 
 
-def _modelfile(file: Path, text: str) -> Source | Refusal:
+def _modelfile(file: Path, text: str) -> ModelSource | Refusal:
     found: dict[str, list[str]] = {}
     for match in _INSTRUCTION.finditer(_without_comments(text)):
         value = next(part for part in match.group(3, 4, 5) if part is not None)
@@ -83,7 +83,7 @@ def _modelfile(file: Path, text: str) -> Source | Refusal:
     stops = [p[1].strip().strip('"') for p in parameters if len(p) == 2 and p[0].lower() == "stop"]
     template = found["TEMPLATE"][-1] if found.get("TEMPLATE") else below.template
     name = file.parent.name if file.name == "Modelfile" else file.stem
-    return Source(below.path, name, below.is_gguf, template, tuple(stops))
+    return ModelSource(below.path, name, below.is_gguf, template, tuple(stops))
 
 
 def _without_comments(text: str) -> str:
@@ -91,7 +91,7 @@ def _without_comments(text: str) -> str:
     return re.sub(r"\A(?:[ \t]*#[^\n]*\n|[ \t]*\n)+", "", text)
 
 
-def _manifest(file: Path, text: str) -> Source | Refusal:
+def _manifest(file: Path, text: str) -> ModelSource | Refusal:
     """Ollama's manifests/REGISTRY/LIBRARY/NAME/TAG; its blobs lie in the `blobs` folder beside `manifests`."""
     try:
         layers = {str(layer["mediaType"]): str(layer["digest"]) for layer in json.loads(text)["layers"]}
@@ -113,4 +113,4 @@ def _manifest(file: Path, text: str) -> Source | Refusal:
         words = template.read_text(encoding="utf-8") if template else None
     except (OSError, ValueError, AttributeError) as error:
         return Refusal(f"a blob of {file} can't be read: {error}.", "Pull the model again with Ollama.")
-    return Source(model, f"{file.parent.name}-{file.name}", True, words, tuple(str(s) for s in stops))
+    return ModelSource(model, f"{file.parent.name}-{file.name}", True, words, tuple(str(s) for s in stops))

@@ -51,7 +51,7 @@ Tell = Callable[[StepEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ConversionStep:
     """One step: a name, everything its outcome depends on, the folder it fills (None: only a result), bytes needed."""
 
     name: str
@@ -81,7 +81,7 @@ def room(folder: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-class Ledger:
+class StepMarkers:
     """The markers of one conversion, in `markers`; `free` tells the bytes that a folder's disk has left."""
 
     def __init__(self, markers: Path, tell: Tell, free: Callable[[Path], int] = room) -> None:
@@ -90,7 +90,7 @@ class Ledger:
         self._free = free
 
     def run(
-        self, step: Step, work: Callable[[Callable[[float, str], None]], dict[str, Any] | Refusal]
+        self, step: ConversionStep, work: Callable[[Callable[[float, str], None]], dict[str, Any] | Refusal]
     ) -> dict[str, Any] | Refusal:
         """The step's result, from its marker or by doing it now; a refusal when it can't be done."""
         began = time.monotonic()
@@ -113,10 +113,10 @@ class Ledger:
         self._tell(StepDone(step.name, time.monotonic() - began, False))
         return made
 
-    def _file(self, step: Step) -> Path:
+    def _file(self, step: ConversionStep) -> Path:
         return self._markers / f"{step.name}.json"
 
-    def _finished(self, step: Step) -> dict[str, Any] | None:
+    def _finished(self, step: ConversionStep) -> dict[str, Any] | None:
         try:
             marker = json.loads(self._file(step).read_text(encoding="utf-8"))
             fits = marker["inputs"] == step.inputs and marker["outputs"] == contents(step.folder)
@@ -124,7 +124,7 @@ class Ledger:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _mark(self, step: Step, result: dict[str, Any]) -> None:
+    def _mark(self, step: ConversionStep, result: dict[str, Any]) -> None:
         self._markers.mkdir(parents=True, exist_ok=True)
         marker = {"step": step.name, "inputs": step.inputs, "outputs": contents(step.folder), "result": result}
         partial = self._file(step).with_suffix(".partial")

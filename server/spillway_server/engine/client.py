@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from spillway_server.engine.liveness import Load, read_load
+from spillway_server.engine.liveness import EngineLoad, read_load
 
 # The first token after a start can wait for kernels to be compiled.
 _FIRST_TOKEN_S = 120.0
@@ -83,7 +83,7 @@ class EngineClient:
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
             return False
 
-    async def load(self) -> Load | None:
+    async def load(self) -> EngineLoad | None:
         """What the engine holds now, or None when it doesn't tell."""
         try:
             answer = await self._http.get("/metrics", timeout=_METRICS_S)

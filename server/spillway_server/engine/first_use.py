@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from spillway_server.convert import blessing
-from spillway_server.convert.command import Asked, run
-from spillway_server.convert.pipeline import Wish
+from spillway_server.convert.command import ConversionRequest, run
+from spillway_server.convert.pipeline import ConversionOptions
 from spillway_server.convert.steps import StepDone, StepEvent, StepProgress, StepStarted, digest
 from spillway_server.planning.models import ModelSpec, from_directory
 from spillway_server.refusal import Refusal
@@ -27,7 +27,9 @@ def converted(gguf: Path, folder: Path, say: Callable[[str], None]) -> ModelSpec
     out = folder / f"{gguf.stem}-{digest(gguf)[:12]}"
     if not (out / blessing.FILE).exists():
         say(f"{gguf.name} is converted on first use, into {out}; later starts take it from there")
-        made = run(Asked(gguf, Wish(out=out), name_out=False, gate_samples=SAMPLES), _teller(say), say)
+        made = run(
+            ConversionRequest(gguf, ConversionOptions(out=out), name_out=False, gate_samples=SAMPLES), _teller(say), say
+        )
         if isinstance(made, Refusal):
             return made
     found = from_directory(out.absolute(), gguf.stem)

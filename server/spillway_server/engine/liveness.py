@@ -15,7 +15,7 @@ _TOKENS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class EngineLoad:
     """One look at vLLM's metrics, summed over engines: requests running and waiting, tokens counted so far."""
 
     running: int
@@ -24,14 +24,14 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class ProgressWatch:
     """The token count last seen to change, and when (seconds)."""
 
     tokens: float = -1.0
     since: float = 0.0
 
 
-def read_load(text: str) -> Load:
+def read_load(text: str) -> EngineLoad:
     """Read a Prometheus page.
 
     Raises `ValueError` when the page can't be parsed or lacks vLLM's gauges.
@@ -45,11 +45,11 @@ def read_load(text: str) -> Load:
                 seen.add(sample.name)
     if not {_RUNNING, _WAITING} <= seen:
         raise ValueError("the page has no vLLM gauges of running and waiting requests")
-    return Load(int(sums[_RUNNING]), int(sums[_WAITING]), sum(sums[name] for name in _TOKENS))
+    return EngineLoad(int(sums[_RUNNING]), int(sums[_WAITING]), sum(sums[name] for name in _TOKENS))
 
 
-def observe(watch: Watch, load: Load, now: float, stall_after: float) -> tuple[Watch, bool]:
+def observe(watch: ProgressWatch, load: EngineLoad, now: float, stall_after: float) -> tuple[ProgressWatch, bool]:
     """Take one look into account; answers the new watch and whether the engine is stalled."""
     if load.running == 0 or load.tokens != watch.tokens:
-        return Watch(load.tokens, now), False
+        return ProgressWatch(load.tokens, now), False
     return watch, now - watch.since >= stall_after

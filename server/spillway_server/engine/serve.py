@@ -16,12 +16,12 @@ from spillway_server import environment
 from spillway_server.engine import first_use
 from spillway_server.engine.client import Address
 from spillway_server.engine.events import EngineEvent
-from spillway_server.engine.launcher import Engine, find_engine
+from spillway_server.engine.launcher import InstalledEngine, find_engine
 from spillway_server.engine.lifecycle import Rules
 from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.planning import adapters, hardware, measurements, models, profiles
 from spillway_server.planning.models import ModelSpec
-from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.speed import Speed, speed_of
 from spillway_server.refusal import Refusal
 
@@ -53,8 +53,8 @@ class ServeOptions:
 class Prepared:
     """Everything decided: the plan, the engine found, what will be launched, how fast it is as far as that is known."""
 
-    plan: Plan
-    engine: Engine
+    plan: EnginePlan
+    engine: InstalledEngine
     launch: Launch
     speed: Speed | None = None
 
@@ -109,7 +109,7 @@ def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: No
     return Prepared(plan, engine, _launch(options, engine, model.location, plan, port), speed)
 
 
-def _launch(options: ServeOptions, engine: Engine, location: str, plan: Plan, port: int) -> Launch:
+def _launch(options: ServeOptions, engine: InstalledEngine, location: str, plan: EnginePlan, port: int) -> Launch:
     cache = (("VLLM_CACHE_ROOT", str(options.cache_root.absolute())),) if options.cache_root else ()
     host = f"[{options.host}]" if ":" in options.host else options.host
     return Launch(

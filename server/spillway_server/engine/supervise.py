@@ -21,7 +21,7 @@ from pathlib import Path
 from spillway_server.engine import diagnosis, events, guard, lifecycle
 from spillway_server.engine.client import Address, EngineClient
 from spillway_server.engine.lifecycle import Action, Event, Lifecycle, Rules, State
-from spillway_server.engine.liveness import Watch, observe
+from spillway_server.engine.liveness import ProgressWatch, observe
 from spillway_server.engine.log import EngineLog, phase_of
 from spillway_server.refusal import Refusal
 
@@ -206,7 +206,7 @@ class Supervisor:
             await asyncio.sleep(self._intervals.probe)
 
     async def _watch(self, number: int) -> None:
-        watch = Watch(since=self._clock())
+        watch = ProgressWatch(since=self._clock())
         while number == self._launches and self._life.state is State.READY:
             load = await self._client.load()
             if load is not None:

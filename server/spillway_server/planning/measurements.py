@@ -29,7 +29,7 @@ class ResultError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class MeasuredRates:
     """What an engine can do: tokens/s; seconds; microseconds of the whole engine per token. The formulas are in
     loadtests/gpu_profile/fit.py."""
 
@@ -62,14 +62,14 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class MeasuredRun:
     """One measurement: when, with which vLLM, with which flags, what came out."""
 
     subject: Subject
     date: str
     engine_version: str
     flags: tuple[str, ...]
-    rates: Rates
+    rates: MeasuredRates
 
 
 def path_of(subject: Subject, folder: Path = FOLDER) -> Path:
@@ -89,21 +89,23 @@ def load(path: Path) -> dict[str, Any]:
     return found
 
 
-def runs_of(found: Mapping[str, Any]) -> tuple[Run, ...]:
+def runs_of(found: Mapping[str, Any]) -> tuple[MeasuredRun, ...]:
     """The runs of a file, oldest first. Raises ResultError where something is missing."""
     try:
         subject = Subject(**{name: found[name] for name in Subject.__dataclass_fields__})
         return tuple(
-            Run(subject, one["date"], one["versions"]["engine"], tuple(one["flags"]), Rates(**one["rates"]))
+            MeasuredRun(
+                subject, one["date"], one["versions"]["engine"], tuple(one["flags"]), MeasuredRates(**one["rates"])
+            )
             for one in found["runs"]
         )
     except (KeyError, TypeError) as error:
         raise ResultError(f"a result file lacks {error}") from error
 
 
-def shipped(folder: Path = FOLDER) -> tuple[Run, ...]:
+def shipped(folder: Path = FOLDER) -> tuple[MeasuredRun, ...]:
     """All runs of all files of a folder; files that are none are left out."""
-    found: list[Run] = []
+    found: list[MeasuredRun] = []
     for path in sorted(folder.glob("*.json")):
         try:
             found += runs_of(load(path))
@@ -112,7 +114,9 @@ def shipped(folder: Path = FOLDER) -> tuple[Run, ...]:
     return tuple(found)
 
 
-def best(runs: Iterable[Run], wanted: Subject, flags: Sequence[str]) -> tuple[Run, tuple[str, ...]] | None:
+def best(
+    runs: Iterable[MeasuredRun], wanted: Subject, flags: Sequence[str]
+) -> tuple[MeasuredRun, tuple[str, ...]] | None:
     """The run that speaks for these vLLM arguments and the flags that differ: the fewest differences, then the newest.
 
     None when nothing of this kind was measured.

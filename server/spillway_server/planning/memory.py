@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spillway_server.planning.models import DTYPE_BYTES, GIB, Shape
+from spillway_server.planning.models import DTYPE_BYTES, GIB, ModelShape
 
 # The mean request of the Azure 2023 conversation trace: 1155 prompt tokens and 211 of output.
 MEAN_TOKENS = 1366
@@ -39,7 +39,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryPlan:
     """The result: rows to show, KV capacity in tokens (negative when weights and overhead don't even fit)."""
 
     rows: tuple[Row, ...]
@@ -65,7 +65,7 @@ def element_bytes(kv_dtype: str, dtype: str) -> int:
     return dtype_bytes(dtype)
 
 
-def arithmetic(shape: Shape, weight_bytes: int, budget: Budget) -> Memory:
+def arithmetic(shape: ModelShape, weight_bytes: int, budget: Budget) -> MemoryPlan:
     """Work out the capacity; tensor parallelism splits weights and KV evenly over the devices."""
     total = int(budget.device_bytes * budget.share) * budget.devices
     overhead = overhead_bytes(budget.batched_tokens) * budget.devices
@@ -88,4 +88,4 @@ def arithmetic(shape: Shape, weight_bytes: int, budget: Budget) -> Memory:
         Row("KV capacity", max(tokens, 0), "tokens"),
         Row("requests that fit", max(tokens, 0) // budget.mean_tokens, "requests", f"of {budget.mean_tokens} tokens"),
     )
-    return Memory(rows, tokens, max(0, -room))
+    return MemoryPlan(rows, tokens, max(0, -room))

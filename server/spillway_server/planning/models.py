@@ -22,7 +22,7 @@ GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """Sizes of a model: parameter count, weights in bytes, layers, KV heads, head size, longest context (tokens)."""
 
     parameters: int
@@ -51,7 +51,7 @@ class ModelSpec:
     served_name: str
     dtype: str
     quantisation: str | None
-    shape: Shape | None
+    shape: ModelShape | None
     tool_parser: str | None = None
     caution: str | None = None
 
@@ -68,7 +68,7 @@ def _entry(
     parameters, embeddings, max_len = sizes
     rest = parameters - embeddings
     body = {None: rest * 2.0, "fp8": rest * 1.0}.get(quantisation, rest * (0.5 + 2.5 / 128))
-    shape = Shape(parameters, int(embeddings * 2 + body), *kv, max_len)
+    shape = ModelShape(parameters, int(embeddings * 2 + body), *kv, max_len)
     dtype = "float16" if quantisation == "awq" else "bfloat16"
     return ModelSpec(name, name, dtype, quantisation, shape, parser)
 
@@ -170,9 +170,9 @@ def from_directory(path: Path, served_name: str) -> ModelSpec | Refusal:
     )
 
 
-def _shape(config: dict[str, Any], weights: int, dtype: str) -> Shape:
+def _shape(config: dict[str, Any], weights: int, dtype: str) -> ModelShape:
     heads = int(config["num_attention_heads"])
-    return Shape(
+    return ModelShape(
         parameters=weights // DTYPE_BYTES[dtype],
         weight_bytes=weights,
         layers=int(config["num_hidden_layers"]),

@@ -14,7 +14,7 @@ from spillway_server.planning import adapters, arguments
 from spillway_server.planning.adapters import Adapter
 from spillway_server.planning.arguments import Flag
 from spillway_server.planning.hardware import DRIVER_FLOOR, is_old
-from spillway_server.planning.memory import MEAN_TOKENS, Budget, Memory, Row, arithmetic, dtype_bytes, element_bytes
+from spillway_server.planning.memory import MEAN_TOKENS, Budget, MemoryPlan, Row, arithmetic, dtype_bytes, element_bytes
 from spillway_server.planning.models import GIB, T4_CLASS, ModelSpec
 from spillway_server.planning.profiles import Profile
 from spillway_server.refusal import Refusal
@@ -50,7 +50,7 @@ class PlanOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EnginePlan:
     """How to start vLLM: the arguments after launcher and model, extra environment, what it will hold.
 
     `kv_tokens` is None when the model's shape isn't known before its download.
@@ -82,7 +82,7 @@ class _Limits:
     devices: int
 
 
-def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Plan | Refusal:
+def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> EnginePlan | Refusal:
     """Plan one engine, or say why not and what to change."""
     wanted = arguments.parse(options.vllm_args)
     if isinstance(wanted, str):
@@ -106,7 +106,7 @@ def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Plan 
             warnings = (*warnings, _shortened(limits, fitted))
         limits = fitted
     planned = _flags(profile, model, options, limits)
-    return Plan(
+    return EnginePlan(
         profile=profile,
         model=model,
         served_name=arguments.value_of(wanted, "--served-model-name") or model.served_name,
@@ -239,7 +239,7 @@ def _dtype_run(model: ModelSpec, limits: _Limits) -> str:
 
 def _memory(
     profile: Profile, model: ModelSpec, limits: _Limits, mean_tokens: int, kv_bytes: int | None
-) -> Memory | None:
+) -> MemoryPlan | None:
     if model.shape is None:
         return None
     dtype = _dtype_run(model, limits)
@@ -258,7 +258,7 @@ def _memory(
     return arithmetic(model.shape, weights, budget)
 
 
-def _fit_context(profile: Profile, model: ModelSpec, limits: _Limits, memory: Memory) -> _Limits | Refusal:
+def _fit_context(profile: Profile, model: ModelSpec, limits: _Limits, memory: MemoryPlan) -> _Limits | Refusal:
     if memory.missing_bytes or memory.kv_tokens < LEAST_CONTEXT:
         smaller = f"a 4-bit checkpoint ({T4_CLASS})" if model.quantisation is None else "a smaller model"
         short = f"{memory.missing_bytes / GIB:.1f} GiB are missing" if memory.missing_bytes else "no KV cache is left"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from spillway_server.planning.hardware import Hardware
 from spillway_server.planning.measurements import shipped
 from spillway_server.planning.models import GIB, TABLE
-from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
 from spillway_server.planning.speed import speed_of
 from spillway_server.refusal import Refusal
@@ -40,7 +40,7 @@ def _line(gpu: str, model: str) -> str:
     return _fitting(gpu, made, options.mean_tokens)
 
 
-def _fitting(gpu: str, made: Plan, mean_tokens: int) -> str:
+def _fitting(gpu: str, made: EnginePlan, mean_tokens: int) -> str:
     shape, kv = made.model.shape, made.kv_tokens or 0
     weights = "" if shape is None else f"{shape.weight_bytes / GIB:.1f}"
     flags = " ".join(made.arguments[made.arguments.index("--max-model-len") :])
@@ -50,7 +50,7 @@ def _fitting(gpu: str, made: Plan, mean_tokens: int) -> str:
     )
 
 
-def _speed(gpu: str, made: Plan) -> str:
+def _speed(gpu: str, made: EnginePlan) -> str:
     found = speed_of(made, Hardware((PROFILES[gpu].gpu,), 1, 0), shipped())
     if found is None:
         return "| | not known"

@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 from spillway_server.planning import arguments
 from spillway_server.planning.hardware import Hardware
-from spillway_server.planning.measurements import Rates, Run, Subject, best
+from spillway_server.planning.measurements import MeasuredRates, MeasuredRun, Subject, best
 from spillway_server.planning.memory import Row, element_bytes
-from spillway_server.planning.plan import Plan
+from spillway_server.planning.plan import EnginePlan
 from spillway_server.planning.profiles import CPU
 
 MEASURED, ESTIMATED = "measured", "estimated"
@@ -45,7 +45,7 @@ class Speed:
 
     origin: str
     basis: str
-    rates: Rates
+    rates: MeasuredRates
     devices: int = 1
 
     def work_us(self) -> dict[str, float]:
@@ -69,14 +69,14 @@ class Speed:
         )
 
 
-def subject_of(plan: Plan, machine: Hardware, devices: int) -> Subject:
+def subject_of(plan: EnginePlan, machine: Hardware, devices: int) -> Subject:
     """What a plan would be measured as. The model goes by what vLLM is given where that is a hub name."""
     model = plan.model.served_name if plan.model.is_local else plan.model.location
     key = plan.profile.key
     return Subject(machine.title, key, devices, model, plan.model.quantisation)
 
 
-def speed_of(plan: Plan, machine: Hardware, runs: tuple[Run, ...], devices: int = 1) -> Speed | None:
+def speed_of(plan: EnginePlan, machine: Hardware, runs: tuple[MeasuredRun, ...], devices: int = 1) -> Speed | None:
     """Measured on such hardware, else estimated; None where neither is possible (an unmeasured CPU, an unknown
     model)."""
     wanted = subject_of(plan, machine, devices)
@@ -89,7 +89,7 @@ def speed_of(plan: Plan, machine: Hardware, runs: tuple[Run, ...], devices: int 
     return Speed(MEASURED, basis, run.rates, devices)
 
 
-def estimate(plan: Plan, devices: int = 1) -> Speed | None:
+def estimate(plan: EnginePlan, devices: int = 1) -> Speed | None:
     """Scaled from the base (see the module's docstring); several devices count as one of their sum."""
     shape, sheet = plan.model.shape, SHEETS.get(plan.profile.key)
     if shape is None or sheet is None or plan.profile.key == CPU:
@@ -103,7 +103,7 @@ def estimate(plan: Plan, devices: int = 1) -> Speed | None:
     each = _BASE_SEQUENCE_S * compute
     sequences = min(_BASE_SEQUENCES, plan.max_num_seqs)
     kv = _BASE_KV_S * bandwidth * per_token / _BASE_KV_BYTES
-    rates = Rates(
+    rates = MeasuredRates(
         prefill_tokens_per_s=round(_BASE_PREFILL / compute, 1),
         step_time_s=round(step, 7),
         step_time_s_per_sequence=round(each, 8),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spillway_router.core.confidence.calibration import Calibration, CalibrationError, Curve, Key
+from spillway_router.core.confidence.calibration import Calibration, CalibrationError, ConfidenceCurve, Key
 
 TREE = {"feature": [0, -1, -1], "cut": [0.5, 0, 0], "left": [1, 0, 0], "right": [2, 0, 0], "value": [0, -1.0, 2.0]}
 STAGE: dict[str, Any] = {
@@ -46,9 +46,9 @@ def test_a_stage_is_line_and_trees_under_a_curve() -> None:
 
 
 def test_a_curve_is_flat_outside_and_straight_between() -> None:
-    curve = Curve((0.0, 1.0, 1.0, 2.0), (0.2, 0.4, 0.6, 0.8))
+    curve = ConfidenceCurve((0.0, 1.0, 1.0, 2.0), (0.2, 0.4, 0.6, 0.8))
     assert [curve.at(x) for x in (-9.0, 0.0, 0.5, 2.0, 9.0)] == pytest.approx([0.2, 0.2, 0.3, 0.8, 0.8])
-    assert Curve((1.0,), (0.3,)).at(5.0) == 0.3
+    assert ConfidenceCurve((1.0,), (0.3,)).at(5.0) == 0.3
 
 
 def test_the_stage_of_a_stream_uses_what_has_come() -> None:

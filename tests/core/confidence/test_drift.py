@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_router.core.confidence import drift
-from spillway_router.core.confidence.drift import CLOSED_AT, MOST, NOTHING, Drift, Terms
+from spillway_router.core.confidence.drift import CLOSED_AT, MOST, NOTHING, Drift, DriftTerms
 
 REFERENCE = tuple(i / 100 for i in range(101))
-TERMS = Terms(alpha=0.05, share=0.5, start=0.6)
+TERMS = DriftTerms(alpha=0.05, share=0.5, start=0.6)
 
 
 def test_a_fresh_certificate_keeps_its_threshold() -> None:

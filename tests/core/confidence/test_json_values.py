@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spillway_router.core.confidence.json_values import Value, is_required, required_pointers, scalars, tokens_by_value
 from spillway_router.core.confidence.scores import Token
-from spillway_router.core.confidence.validators import Rule, Source, broken_rules, fits
+from spillway_router.core.confidence.validators import PromptSource, Rule, broken_rules, fits
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-999, 999) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -102,7 +102,7 @@ def test_a_schema_that_points_at_itself_ends() -> None:
 
 
 def test_a_value_stands_in_the_source_in_any_writing() -> None:
-    source = Source("Achslänge: 23,40 mm  ID  P12345\nAuge: rechts (OD)")
+    source = PromptSource("Achslänge: 23,40 mm  ID  P12345\nAuge: rechts (OD)")
     assert source.holds(23.4) is True
     assert source.holds(23.41) is False
     assert source.holds("p12345") is True
@@ -120,4 +120,4 @@ def test_rules_name_the_values_that_break_them() -> None:
         Rule("/gone", in_source=True),
         Rule("/q", in_source=True),
     ]
-    assert broken_rules(rules, values, Source("nothing")) == ["/AL", "/q"]
+    assert broken_rules(rules, values, PromptSource("nothing")) == ["/AL", "/q"]

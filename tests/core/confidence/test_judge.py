@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from spillway_router.core.confidence.judge import Asked, PrefixScore, Token, judge
+from spillway_router.core.confidence.judge import AnswerContext, PrefixScore, Token, judge
 from spillway_router.core.confidence.scores import FORCED, token_scores
 from spillway_router.core.confidence.validators import Rule
 
@@ -22,50 +22,50 @@ TEXT = '{"a":12,"b":"x"}'
 
 
 def test_a_document_is_as_sure_as_its_least_sure_required_value() -> None:
-    verdict = judge(ANSWER, TEXT, Asked(SCHEMA), None)
+    verdict = judge(ANSWER, TEXT, AnswerContext(SCHEMA), None)
     assert verdict.confidence == pytest.approx(math.exp(-0.5))
     assert not verdict.calibrated
     assert verdict.fields["/a"] == pytest.approx(math.exp(-0.5))
     assert verdict.fields["/b"] == pytest.approx(math.exp(-0.9 - 2.0 - 0.1))  # its quotes are its own
-    assert judge(ANSWER, TEXT, Asked(), None).confidence == pytest.approx(math.exp(-3.0))  # all count
+    assert judge(ANSWER, TEXT, AnswerContext(), None).confidence == pytest.approx(math.exp(-3.0))  # all count
 
 
 @pytest.mark.parametrize(
     ("text", "asked", "flaws"),
     [
-        ("", Asked(), ("empty",)),
-        ("no json", Asked(SCHEMA), ("json",)),
-        ('{"a":"12"}', Asked(SCHEMA), ("schema",)),
-        (TEXT, Asked(SCHEMA, rules=(Rule("/a", most=11.0),)), ("rule",)),
+        ("", AnswerContext(), ("empty",)),
+        ("no json", AnswerContext(SCHEMA), ("json",)),
+        ('{"a":"12"}', AnswerContext(SCHEMA), ("schema",)),
+        (TEXT, AnswerContext(SCHEMA, rules=(Rule("/a", most=11.0),)), ("rule",)),
     ],
 )
-def test_a_fatal_flaw_is_no_confidence_at_all(text: str, asked: Asked, flaws: tuple[str, ...]) -> None:
+def test_a_fatal_flaw_is_no_confidence_at_all(text: str, asked: AnswerContext, flaws: tuple[str, ...]) -> None:
     given = ANSWER if text == TEXT else tokens((text or " ", -0.1))
     verdict = judge(given, text, asked, None)
     assert (verdict.confidence, verdict.flaws) == (0.0, flaws)
 
 
 def test_a_number_that_stands_nowhere_in_the_source_is_told_but_not_fatal() -> None:
-    verdict = judge(ANSWER, TEXT, Asked(SCHEMA, source="eleven"), None)
+    verdict = judge(ANSWER, TEXT, AnswerContext(SCHEMA, source="eleven"), None)
     assert verdict.flaws == ("not_in_source",)
     assert verdict.confidence == pytest.approx(math.exp(-0.5))
 
 
 def test_silence_is_no_confidence_but_no_zero_either() -> None:
     silent = [Token(token.text, 0.0) for token in ANSWER]
-    assert judge(silent, TEXT, Asked(SCHEMA), None).confidence is None
-    assert judge([], TEXT, Asked(SCHEMA), None).confidence is None
+    assert judge(silent, TEXT, AnswerContext(SCHEMA), None).confidence is None
+    assert judge([], TEXT, AnswerContext(SCHEMA), None).confidence is None
 
 
 def test_forced_tokens_count_for_nothing() -> None:
     forced = [Token(t.text, 0.0, (0.0, FORCED)) if '"' in t.text else t for t in ANSWER]
-    assert judge(forced, TEXT, Asked(), None).confidence == pytest.approx(math.exp(-2.0))
+    assert judge(forced, TEXT, AnswerContext(), None).confidence == pytest.approx(math.exp(-2.0))
 
 
 def test_reasoning_is_scored_apart() -> None:
     thoughts = tokens(("<think>", -4.0), ("hm", -4.0), ("</think>", -4.0))
     for text in (TEXT, "<think>hm</think>" + TEXT):
-        verdict = judge([*thoughts, *ANSWER], text, Asked(), None)
+        verdict = judge([*thoughts, *ANSWER], text, AnswerContext(), None)
         assert verdict.scores["reasoning_mean"] == pytest.approx(-4.0)
         assert verdict.scores["mean"] == pytest.approx(token_scores(ANSWER)["mean"])
 
@@ -73,7 +73,7 @@ def test_reasoning_is_scored_apart() -> None:
 def test_a_tool_call_is_judged_by_its_arguments_wherever_they_stand() -> None:
     call = tokens(("<tool_call>", -0.1), ('{"name":"f",', -0.1), ('"arguments":', -0.1), ("{", -0.1), ('"q":', -0.1))
     call += tokens(("7", -1.5), ("}}", -0.1), ("</tool_call>", -0.1))
-    verdict = judge(call, '{"q":7}', Asked(tools=True), None)
+    verdict = judge(call, '{"q":7}', AnswerContext(tools=True), None)
     assert verdict.confidence == pytest.approx(math.exp(-1.5))
     assert verdict.flaws == ()
 

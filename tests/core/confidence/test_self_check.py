@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from spillway_router.core.confidence.calibration import Calibration, Certificate, Curve, Key, Stage
-from spillway_router.core.confidence.judge import Verdict, also_scored
+from spillway_router.core.confidence.calibration import Calibration, Certificate, ConfidenceCurve, Key, Stage
+from spillway_router.core.confidence.judge import ConfidenceVerdict, also_scored
 from spillway_router.core.confidence.self_check import SelfCheck, masses, p_true, stated, wanted
 
 WORDS = ("True", "False")
@@ -53,8 +53,8 @@ def test_stated(text: str, score: float | None) -> None:
     assert stated(text) == score
 
 
-def verdict(confidence: float | None, *, calibrated: bool = True, flaws: tuple[str, ...] = ()) -> Verdict:
-    return Verdict(confidence, calibrated, {"min": -1.0, "window_low": -1.0}, {}, flaws)
+def verdict(confidence: float | None, *, calibrated: bool = True, flaws: tuple[str, ...] = ()) -> ConfidenceVerdict:
+    return ConfidenceVerdict(confidence, calibrated, {"min": -1.0, "window_low": -1.0}, {}, flaws)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,15 @@ def verdict(confidence: float | None, *, calibrated: bool = True, flaws: tuple[s
         (verdict(0.8, flaws=("not_in_source",)), True),
     ],
 )
-def test_it_is_asked_near_the_threshold_alone(found: Verdict, asks: bool) -> None:
+def test_it_is_asked_near_the_threshold_alone(found: ConfidenceVerdict, asks: bool) -> None:
     assert wanted(RULE, found, 0.8) is asks
 
 
 def test_a_later_score_counts_where_the_calibration_knows_it() -> None:
     one = (1.0, 1.0)
-    stage = Stage(("min", "p_true"), (-1.0, 0.5), (0.0, 0.0), one, one, 0.0, (), Curve((-1.0, 1.0), (0.0, 1.0)))
+    stage = Stage(
+        ("min", "p_true"), (-1.0, 0.5), (0.0, 0.0), one, one, 0.0, (), ConfidenceCurve((-1.0, 1.0), (0.0, 1.0))
+    )
     known = Calibration(Key("m", "*", "*", "json"), stage, (), None, Certificate(0.8, 0.05, 0.1, 100, 0.5, 1), {})
     before = verdict(stage.probability({"min": -1.0}))
     after = also_scored(before, "p_true", 1.0, "json", known)

@@ -12,7 +12,7 @@ from tests.core.scenes import BUSY, CLOUD, DEAR, GROQ, LOCAL, OPENAI, POLICY, fa
 from spillway_router.core.money.budget import BudgetLine, LineBalance, LineKey, opening, period_start
 from spillway_router.core.money.degrade import Rung, reached, rungs_of, shares_used
 from spillway_router.core.money.tariff import Usage
-from spillway_router.core.routing.model import BackendSignals, Decision, Doubt, PrivacyVerdict, Signals
+from spillway_router.core.routing.model import BackendSignals, Decision, ExpectedGain, PrivacyVerdict, Signals
 from spillway_router.core.routing.policy import Policy, decide, decide_escalation
 
 DAY: LineKey = ("all", "day")
@@ -117,7 +117,9 @@ def test_more_used_never_brings_a_backend_back(a: float, b: float) -> None:
 def test_a_paced_budget_escalates_what_is_worth_its_price(gain: float, escalated: list[str]) -> None:
     """1000 prompt and 500 answer tokens cost 0.00015 USD at groq and 0.0075 USD at openai."""
     paced = replace(CLOUD, price_of_gain=50.0)
-    decision = decide_escalation(facts(), signals(groq=paced, openai=paced), POLICY, Doubt(gain, Usage(1000, 500)))
+    decision = decide_escalation(
+        facts(), signals(groq=paced, openai=paced), POLICY, ExpectedGain(gain, Usage(1000, 500))
+    )
     assert names(decision) == escalated
     assert [r.reason for r in decision.removed] == ["budget"] * (2 - len(escalated))
     if not escalated:
@@ -128,7 +130,7 @@ def test_a_paced_budget_escalates_what_is_worth_its_price(gain: float, escalated
 
 
 def test_without_a_paced_budget_every_doubt_is_escalated() -> None:
-    doubt = Doubt(0.0, Usage(10**6, 10**6))
+    doubt = ExpectedGain(0.0, Usage(10**6, 10**6))
     assert names(decide_escalation(facts(), signals(), POLICY, doubt)) == ["groq", "openai"]
     assert names(decide_escalation(facts(), signals(), POLICY)) == ["groq", "openai"]
     assert OPENAI.tariff is DEAR

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from spillway_router.core.money.tariff import (
     NANO,
     Rates,
-    Step,
     Tariff,
     TariffError,
+    TariffStep,
     Usage,
     nano_from_usd,
     price,
@@ -35,7 +35,7 @@ rates = st.builds(
 )
 steps = st.lists(
     st.builds(
-        Step, rates=rates, above_tokens=st.sampled_from((0, 128_000, 200_000)), service=st.sampled_from(SERVICES)
+        TariffStep, rates=rates, above_tokens=st.sampled_from((0, 128_000, 200_000)), service=st.sampled_from(SERVICES)
     ).filter(lambda step: step.above_tokens or step.service),
     max_size=4,
     unique_by=lambda step: (step.service, step.above_tokens),
@@ -202,8 +202,8 @@ SONNET = Tariff(
     cache_write_per_million=Decimal("3.75"),
     cache_write_long_per_million=Decimal(6),
     steps=(
-        Step(Rates(Decimal(6), Decimal("22.5"), Decimal("0.6"), Decimal("7.5"), Decimal(12)), 200_000),
-        Step(Rates(Decimal("1.5"), Decimal("7.5"), Decimal("0.15"), Decimal("1.875")), service="batch"),
+        TariffStep(Rates(Decimal(6), Decimal("22.5"), Decimal("0.6"), Decimal("7.5"), Decimal(12)), 200_000),
+        TariffStep(Rates(Decimal("1.5"), Decimal("7.5"), Decimal("0.15"), Decimal("1.875")), service="batch"),
     ),
 )
 
@@ -257,13 +257,16 @@ def test_usual_service_has_many_names(name: object) -> None:
 @pytest.mark.parametrize(
     ("steps", "says"),
     [
-        ((Step(Rates(Decimal(1), Decimal(1)), 1000), Step(Rates(Decimal(2), Decimal(2)), 1000)), "above 1000 tokens"),
-        ((Step(Rates(Decimal(1), Decimal(1))),), "any length.*standard"),
-        ((Step(Rates(Decimal(1), Decimal(-1)), 5, "flex"),), "output_per_million above 5 tokens"),
-        ((Step(Rates(Decimal(1), Decimal(1)), -5),), "0 or more"),
+        (
+            (TariffStep(Rates(Decimal(1), Decimal(1)), 1000), TariffStep(Rates(Decimal(2), Decimal(2)), 1000)),
+            "above 1000 tokens",
+        ),
+        ((TariffStep(Rates(Decimal(1), Decimal(1))),), "any length.*standard"),
+        ((TariffStep(Rates(Decimal(1), Decimal(-1)), 5, "flex"),), "output_per_million above 5 tokens"),
+        ((TariffStep(Rates(Decimal(1), Decimal(1)), -5),), "0 or more"),
     ],
 )
-def test_steps_that_make_no_sense_are_refused(steps: tuple[Step, ...], says: str) -> None:
+def test_steps_that_make_no_sense_are_refused(steps: tuple[TariffStep, ...], says: str) -> None:
     with pytest.raises(TariffError, match=says):
         Tariff(Decimal(1), Decimal(1), steps=steps)
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from spillway_router.core.money.attribution import WorkCoefficients, break_even_utilisation, work_share_us
 from spillway_router.core.money.gpu_sheets import SHEETS, coefficients_of, sheet_of
 from spillway_router.core.money.tariff import NANO, Tariff, TariffError, Usage, price
-from spillway_router.core.money.whatif import Assumptions, Choice, Offer, Shape, plan
+from spillway_router.core.money.whatif import Assumptions, Choice, DocumentShape, GpuOffer, plan
 
-SHAPE = Shape(1000, 200)
+SHAPE = DocumentShape(1000, 200)
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"))  # 270,000 nano-dollars a document
 OSS = Tariff(Decimal("0.075"), Decimal("0.30"))
-A100 = Offer("a100-80", Decimal("1.39"), 100_000, "given")  # 10 documents a second, 26.28 million a month
+A100 = GpuOffer("a100-80", Decimal("1.39"), 100_000, "given")  # 10 documents a second, 26.28 million a month
 
 
 def choices(volume: int, gpus: tuple[int, ...] = (), load: Fraction = Fraction(1)) -> list[Choice]:
@@ -61,9 +61,9 @@ def test_without_a_cloud_what_is_too_much_is_not_done() -> None:
 )
 def test_crossings_are_the_published_break_even(price_in: str, price_out: str, percent: int) -> None:
     # 33M prompt and 6.6M output tokens an hour at full load: 6,600 documents of 5000 + 1000 an hour.
-    offer = Offer("a100-80", Decimal("1.39"), round(3600e6 / 6600), "given")
+    offer = GpuOffer("a100-80", Decimal("1.39"), round(3600e6 / 6600), "given")
     tariff = Tariff(Decimal(price_in), Decimal(price_out))
-    made = plan(Assumptions(Shape(5000, 1000), (Fraction(1),)), [offer], {"x": tariff})
+    made = plan(Assumptions(DocumentShape(5000, 1000), (Fraction(1),)), [offer], {"x": tariff})
     (crossing,) = made.crossings
     assert crossing.utilisation is not None
     assert round(crossing.utilisation * 100) == percent
@@ -79,7 +79,7 @@ def test_crossings_are_the_published_break_even(price_in: str, price_out: str, p
     st.fractions("1/100", 1),
 )
 def test_every_choice_is_its_parts(volume: int, us: int, hourly: Decimal, gpus: int, load: Fraction) -> None:
-    offer = Offer("x", hourly, us, "given")
+    offer = GpuOffer("x", hourly, us, "given")
     assumptions = Assumptions(SHAPE, (Fraction(volume),), load, (gpus,))
     (found,) = plan(assumptions, [offer], {"mini": MINI}).volumes
     needed, asked, cloud = found.choices
@@ -107,10 +107,10 @@ def test_what_cant_be_planned_is_told() -> None:
     with pytest.raises(TariffError, match="volume"):
         Assumptions(SHAPE, (Fraction(0),))
     with pytest.raises(TariffError, match="tokens"):
-        Shape(0, 0)
+        DocumentShape(0, 0)
     with pytest.raises(TariffError, match="price_per_hour"):
-        Offer("x", Decimal(-1), 5, "given")
+        GpuOffer("x", Decimal(-1), 5, "given")
     with pytest.raises(TariffError, match="throughput"):
-        Offer("x", Decimal(1), 0, "given")
+        GpuOffer("x", Decimal(1), 0, "given")
     with pytest.raises(TariffError, match="compare"):
         plan(Assumptions(SHAPE, (Fraction(1),)), [], {})

@@ -8,7 +8,7 @@ import pytest
 from tests.core.scenes import BUSY, IDLE, POLICY, facts, names, signals, why
 
 from spillway_router.core.routing.model import PrivacyVerdict
-from spillway_router.core.routing.policy import ConfidenceRule, decide, decide_better, prefer
+from spillway_router.core.routing.policy import ConfidenceRule, decide, decide_better, prefer_backend
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_a_session_keeps_its_engine_unless_it_would_break_the_promise() -> None:
     asked = facts(model="both")
     first = decide(asked, signals(), POLICY)
     assert names(first) == ["local", "spare", "groq"]
-    assert names(prefer(first, "spare")) == ["spare", "local", "groq"]
-    assert prefer(first, "local") is first
-    assert prefer(first, "groq") is first
-    assert prefer(first, "gone") is first
+    assert names(prefer_backend(first, "spare")) == ["spare", "local", "groq"]
+    assert prefer_backend(first, "local") is first
+    assert prefer_backend(first, "groq") is first
+    assert prefer_backend(first, "gone") is first
     busy = decide(asked, signals(local=IDLE, spare=BUSY), POLICY)
-    assert names(prefer(busy, "spare"))[0] == "local"
+    assert names(prefer_backend(busy, "spare"))[0] == "local"

@@ -21,7 +21,7 @@ from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import NANO, Tariff, Usage, price
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
-from spillway_router.ledger.reports.build import CLOUD_ROWS, Terms, build_report
+from spillway_router.ledger.reports.build import CLOUD_ROWS, ReportTerms, build_report
 from spillway_router.ledger.reports.days import one_day
 from spillway_router.ledger.reports.json_values import report_json
 from spillway_router.ledger.reports.model import Report
@@ -36,7 +36,7 @@ RENTAL = GpuRental(Decimal("1.39"))
 COEFFICIENTS = WorkCoefficients(prefill_ps=100_000_000, decode_ps=1_000_000_000, kv_ps=0)
 OSS = Tariff(Decimal("0.075"), Decimal("0.30"), valid_from="2026-11-20", source="groq")
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"), valid_from="2026-11-20", source="openai")
-TERMS = Terms(RENTAL, COEFFICIENTS, {"groq/gpt-oss-20b": OSS, "openai/gpt-4o-mini": MINI})
+TERMS = ReportTerms(RENTAL, COEFFICIENTS, {"groq/gpt-oss-20b": OSS, "openai/gpt-4o-mini": MINI})
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.ledger.contract import D0, DAY, T0, entry
 
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.orphans import unknown_charge
-from spillway_router.ledger.reconcile import Bill, BillError, read_bills, reconcile
+from spillway_router.ledger.reconcile import BilledAttempt, BillError, read_bills, reconcile
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.export import FOCUS_COLUMNS, export_focus, export_jsonl
 from spillway_router.testing import MemoryLedger
@@ -127,14 +127,14 @@ def test_a_bill_brings_unknown_charges_to_their_cost_once() -> None:
         ("not unknown", 0),
     ]
     assert ledger.balance("all", "day", D0).spent_nano == 170_005
-    again = reconcile(ledger, [*bills[:2], Bill("r1", 1, 7)], T0 + 2 * DAY)
+    again = reconcile(ledger, [*bills[:2], BilledAttempt("r1", 1, 7)], T0 + 2 * DAY)
     assert [one.outcome for one in again] == ["already", "already", "adjusted otherwise"]
     assert [e.request_id for e in ledger.entries_between(0, 2**62) if e.kind == "adjusted"] == ["r0", "r1"]
 
 
 def test_bills_are_read_from_json_lines_and_mistakes_named() -> None:
     text = '{"request_id": "a", "cost_usd": 0.000000001}\n\n{"request_id": "b", "attempt_no": 2, "cost_nano": 5}\n'
-    assert read_bills(text) == (Bill("a", 1, 1), Bill("b", 2, 5))
+    assert read_bills(text) == (BilledAttempt("a", 1, 1), BilledAttempt("b", 2, 5))
     for bad, says in (
         ("", "no bills"),
         ("request_id,attempt_no,cost_usd\n", "no bills"),

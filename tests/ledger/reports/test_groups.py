@@ -20,9 +20,17 @@ from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.closed_days import idle_id, is_closed
-from spillway_router.ledger.reports.build import Terms, build_report
+from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.csv_file import COLUMNS, report_csv
-from spillway_router.ledger.reports.days import GROUP_KEYS, Asked, GroupKey, RangeError, one_day, read_by, read_range
+from spillway_router.ledger.reports.days import (
+    GROUP_KEYS,
+    GroupKey,
+    RangeError,
+    ReportQuery,
+    one_day,
+    read_by,
+    read_range,
+)
 from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_values import report_values
 from spillway_router.ledger.reports.model import Report
@@ -37,7 +45,7 @@ from spillway_router.testing import MemoryLedger
 FIRST = date(2026, 11, 1)
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"))
 OSS = Tariff(Decimal("0.075"), Decimal("0.30"))
-TERMS = Terms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"openai/mini": MINI, "groq/oss": OSS})
+TERMS = ReportTerms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"openai/mini": MINI, "groq/oss": OSS})
 
 Kept = tuple[Ledger, list[Bill]]
 
@@ -171,7 +179,7 @@ def test_api_keys_are_shown_by_name(tmp_path: Path) -> None:
 
 def test_html_is_one_safe_file(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
-    with_names = Terms(TERMS.gpu, TERMS.coefficients, {f"{evil}&co": MINI})
+    with_names = ReportTerms(TERMS.gpu, TERMS.coefficients, {f"{evil}&co": MINI})
     ledger = SqliteLedger.open(tmp_path / "x.db")
     keep(Random(3), ledger, FIRST, "h")
     report = build_report(ledger, one_day(FIRST), with_names, start_of(FIRST) + 86_400_000, ("day", "key"))
@@ -201,28 +209,28 @@ def test_feedback_is_in_both_reports_with_the_models_name_as_it_is() -> None:
 
 def test_ranges() -> None:
     today = date(2026, 11, 21)
-    assert read_range(Asked(), today) == one_day(today)
-    assert read_range(Asked(day="2026-02-28"), today).after == date(2026, 3, 1)
-    month = read_range(Asked(month="2026-12"), today)
+    assert read_range(ReportQuery(), today) == one_day(today)
+    assert read_range(ReportQuery(day="2026-02-28"), today).after == date(2026, 3, 1)
+    month = read_range(ReportQuery(month="2026-12"), today)
     assert (month.first, month.after, month.days, month.name) == (date(2026, 12, 1), date(2027, 1, 1), 31, "2026-12")
-    assert read_range(Asked(month="this"), today).first == date(2026, 11, 1)
-    some = read_range(Asked(first="2026-11-01"), today)
+    assert read_range(ReportQuery(month="this"), today).first == date(2026, 11, 1)
+    some = read_range(ReportQuery(first="2026-11-01"), today)
     assert (some.days, some.name) == (21, "2026-11-01..2026-11-21")
-    assert read_range(Asked(first="2026-11-03", last="2026-11-03"), today).name == "2026-11-03"
+    assert read_range(ReportQuery(first="2026-11-03", last="2026-11-03"), today).name == "2026-11-03"
 
 
 @pytest.mark.parametrize(
     ("asked", "param"),
     [
-        (Asked(day="20.11.2026"), "day"),
-        (Asked(month="2026"), "month"),
-        (Asked(first="2026-11-02", last="2026-11-01"), "to"),
-        (Asked(last="2026-11-01"), "from"),
-        (Asked(day="today", month="this"), "month"),
-        (Asked(first="1900-01-01"), "to"),
+        (ReportQuery(day="20.11.2026"), "day"),
+        (ReportQuery(month="2026"), "month"),
+        (ReportQuery(first="2026-11-02", last="2026-11-01"), "to"),
+        (ReportQuery(last="2026-11-01"), "from"),
+        (ReportQuery(day="today", month="this"), "month"),
+        (ReportQuery(first="1900-01-01"), "to"),
     ],
 )
-def test_what_is_no_range_is_told(asked: Asked, param: str) -> None:
+def test_what_is_no_range_is_told(asked: ReportQuery, param: str) -> None:
     with pytest.raises(RangeError) as told:
         read_range(asked, date(2026, 11, 21))
     assert told.value.param == param

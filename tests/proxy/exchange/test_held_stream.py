@@ -54,7 +54,7 @@ def setup(
     return escalating(FaultUpstream(engine_says), strong or Answer.stream(STRONG), rule=more, folder=folder)
 
 
-async def let_go(router: Router, engine: FaultUpstream, body: bytes, fields: dict[str, Any]) -> httpx.Response:
+async def release_held(router: Router, engine: FaultUpstream, body: bytes, fields: dict[str, Any]) -> httpx.Response:
     """The reply to a stream whose third token comes only once the client has the head of its answer."""
     gate = asyncio.Event()
     engine.answer = Answer.stream(body).pausing(body.index(b"w2 ") - 100, gate)
@@ -127,7 +127,7 @@ async def test_low_confidence_after_the_commit_is_told_at_the_end() -> None:
     async with setup(Answer.stream(body)) as (engine, strong, router):
         for usage_asked in (False, True):
             fields = {"stream_options": {"include_usage": True}} if usage_asked else {}
-            reply = await let_go(router, engine, body, fields)
+            reply = await release_held(router, engine, body, fields)
             assert text_of(reply).startswith("w0 w1 w2 ")
             assert reply.headers["x-spillway-decision"] == "local"
             assert float(reply.headers["x-spillway-confidence"]) > 0.9
@@ -297,7 +297,7 @@ async def test_with_nothing_to_hold_the_first_token_goes_out_at_once() -> None:
     more = "confidence: {threshold: 0.8, escalate_to: [cloud], hold_tokens: 0}\n"
     body = weak([UNSURE] * 4)
     async with setup(Answer.stream(body), more=more) as (engine, strong, router):
-        reply = await let_go(router, engine, body, {})
+        reply = await release_held(router, engine, body, {})
         assert text_of(reply) == "w0 w1 w2 w3 "
         assert json.loads(events(reply)[-2])["spillway"]["confidence"] < 0.1
         assert not strong.seen

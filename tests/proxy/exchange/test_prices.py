@@ -17,7 +17,7 @@ from tests.proxy.streams import delta
 from spillway_router.config.load import ConfigError
 from spillway_router.core.money.tariff import nano_from_usd
 from spillway_router.ledger.entries import Entry
-from spillway_router.runtime.day_change import DAY_S, Days, utc_day
+from spillway_router.runtime.day_change import DAY_S, DayChange, utc_day
 from spillway_router.testing import Answer, FaultUpstream
 
 SONNET = (
@@ -206,7 +206,7 @@ async def test_a_day_is_told_once_and_an_error_of_it_ends_nothing() -> None:
         if len(told) == 1:
             raise ConfigError([])
 
-    days = Days(on_day, lambda: wall[0], longest_s=0.001)
+    days = DayChange(on_day, lambda: wall[0], longest_s=0.001)
     days.start()
     days.start()
     for n in (5, 6):

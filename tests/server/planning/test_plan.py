@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from spillway_server.planning.arguments import parse, value_of
-from spillway_server.planning.models import TABLE, ModelSpec, Shape
-from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.models import TABLE, ModelShape, ModelSpec
+from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, Profile, cpu_profile
 from spillway_server.refusal import Refusal
 
 GIB = 1024**3
-DEMO = ModelSpec("/models/demo", "demo", "bfloat16", None, Shape(1_900_000, 3_800_000, 3, 2, 64, 1024))
+DEMO = ModelSpec("/models/demo", "demo", "bfloat16", None, ModelShape(1_900_000, 3_800_000, 3, 2, 64, 1024))
 QWEN_AWQ = TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"]
 QWEN_16 = TABLE["Qwen/Qwen2.5-7B-Instruct"]
 MODELS = (
@@ -37,9 +37,9 @@ CAPACITY: dict[str, tuple[int | None, ...]] = {
 CASES = [(gpu, name) for gpu in PROFILES for name in MODELS]
 
 
-def planned(profile: Profile, model: ModelSpec, *vllm_args: str, **options: int | str) -> Plan:
+def planned(profile: Profile, model: ModelSpec, *vllm_args: str, **options: int | str) -> EnginePlan:
     made = make_plan(profile, model, PlanOptions(vllm_args=vllm_args, **options))
-    assert isinstance(made, Plan), made
+    assert isinstance(made, EnginePlan), made
     return made
 
 
@@ -50,7 +50,7 @@ def refused(profile: Profile, model: ModelSpec, *vllm_args: str) -> Refusal:
     return made
 
 
-def flag(plan: Plan, name: str) -> str | None:
+def flag(plan: EnginePlan, name: str) -> str | None:
     flags = parse(plan.arguments)
     assert not isinstance(flags, str)
     return value_of(flags, name)
@@ -64,7 +64,7 @@ def test_every_gpu_with_every_model(gpu: str, name: str) -> None:
     if known is None:
         assert isinstance(made, Refusal)
         return
-    assert isinstance(made, Plan), made
+    assert isinstance(made, EnginePlan), made
     assert made.kv_tokens is not None
     assert made.kv_tokens // 1000 == known
     # Invariants: what is promised fits, and the 16-bit rules of the T4 hold.
@@ -150,7 +150,7 @@ def test_two_devices_hold_what_one_cannot() -> None:
 
 def test_context_is_shortened_with_a_warning() -> None:
     # 40 GiB of weights leave little KV on an A100-80 under 0.58 of its memory.
-    big = ModelSpec("org/big", "big", "bfloat16", "w4a16", Shape(80_000_000_000, 42 * GIB, 80, 8, 128, 131_072))
+    big = ModelSpec("org/big", "big", "bfloat16", "w4a16", ModelShape(80_000_000_000, 42 * GIB, 80, 8, 128, 131_072))
     made = planned(PROFILES["a100-80"], big, "--gpu-memory-utilization", "0.58")
     assert made.kv_tokens is not None
     assert made.max_model_len == made.kv_tokens // 256 * 256 < 16_384

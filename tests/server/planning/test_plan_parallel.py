@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from spillway_server.planning.arguments import parse, value_of
 from spillway_server.planning.models import TABLE
-from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
 
 MODEL = TABLE["Qwen/Qwen2.5-7B-Instruct"]
@@ -23,9 +23,9 @@ FLAGS = {
 }
 
 
-def planned(*vllm_args: str, devices: int = 1) -> Plan:
+def planned(*vllm_args: str, devices: int = 1) -> EnginePlan:
     made = make_plan(PROFILES["a100-80"], MODEL, PlanOptions(devices=devices, vllm_args=vllm_args))
-    assert isinstance(made, Plan), made
+    assert isinstance(made, EnginePlan), made
     return made
 
 

@@ -16,19 +16,19 @@ from spillway_router.config.settings import Settings
 from spillway_router.core.money import gpu_sheets
 from spillway_server.planning import measurements, models, profiles
 from spillway_server.planning.hardware import Gpu, Hardware
-from spillway_server.planning.measurements import Rates, ResultError, Run, Subject, best, path_of
-from spillway_server.planning.plan import Plan, PlanOptions, make_plan
+from spillway_server.planning.measurements import MeasuredRates, MeasuredRun, ResultError, Subject, best, path_of
+from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
 from spillway_server.planning.speed import ESTIMATED, MEASURED, SHEETS, Speed, settings, speed_of
 
 AWQ = "Qwen/Qwen2.5-7B-Instruct-AWQ"
-RATES = Rates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
+RATES = MeasuredRates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
 L4 = Subject("NVIDIA L4", "l4", 1, AWQ, "awq")
 
 
-def planned(gpu: str, model: str = AWQ, *flags: str) -> Plan:
+def planned(gpu: str, model: str = AWQ, *flags: str) -> EnginePlan:
     made = make_plan(PROFILES[gpu], models.TABLE[model], PlanOptions(vllm_args=flags))
-    assert isinstance(made, Plan)
+    assert isinstance(made, EnginePlan)
     return made
 
 
@@ -36,8 +36,8 @@ def with_gpu(name: str) -> Hardware:
     return Hardware((Gpu(name, 24 * 2**30, (8, 9), "580"),), 8, 64 * 2**30)
 
 
-def run(flags: tuple[str, ...] = (), date: str = "2026-01-01", subject: Subject = L4) -> Run:
-    return Run(subject, date, "0.32.0", flags, RATES)
+def run(flags: tuple[str, ...] = (), date: str = "2026-01-01", subject: Subject = L4) -> MeasuredRun:
+    return MeasuredRun(subject, date, "0.32.0", flags, RATES)
 
 
 def test_a_measurement_on_such_hardware_comes_before_an_estimate() -> None:
@@ -98,7 +98,7 @@ def test_the_estimates_base_is_the_cost_reports_own() -> None:
 
 
 def test_estimates_follow_the_data_sheets() -> None:
-    def of(gpu: str, model: str = AWQ) -> Rates:
+    def of(gpu: str, model: str = AWQ) -> MeasuredRates:
         found = speed_of(planned(gpu, model), with_gpu(gpu), ())
         assert found is not None
         return found.rates
@@ -113,7 +113,7 @@ def test_no_estimate_where_there_is_no_data_sheet() -> None:
     assert isinstance(spec, models.ModelSpec)
     machine = Hardware((), 4, 16 * 2**30, cpu_name="Some Processor")
     plan = make_plan(profiles.of_machine(machine), spec, PlanOptions())
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, EnginePlan)
     assert speed_of(plan, machine, ()) is None
     assert machine.title == "cpu Some Processor 4 cores"
 

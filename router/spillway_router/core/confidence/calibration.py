@@ -51,7 +51,7 @@ class Key:
         )
         return all(mine in (ANY, theirs) for mine, theirs in pairs)
 
-    def compared(self, served: Fingerprint) -> Compared:
+    def compared(self, served: Fingerprint) -> FingerprintComparison:
         """This key beside what a backend serves."""
         pairs = (
             ("weights", self.weights, served.weights),
@@ -59,7 +59,7 @@ class Key:
             ("quantisation", self.quantisation, served.quantisation),
         )
         held = [pair for pair in pairs if pair[1] != ANY]
-        return Compared(
+        return FingerprintComparison(
             tuple(f"{part} {theirs}, not {mine}" for part, mine, theirs in held if theirs not in (ANY, mine)),
             tuple(part for part, _, theirs in held if theirs == ANY),
         )
@@ -75,7 +75,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class FingerprintComparison:
     """A calibration's key beside a backend's fingerprint. `differs`: sentences, one for each part that is another;
     `unverified`: parts that the calibration holds for and nobody told of the backend."""
 
@@ -120,7 +120,7 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class ConfidenceCurve:
     """Monotone piecewise-linear map; flat outside its first and last point."""
 
     x: tuple[float, ...]
@@ -152,7 +152,7 @@ class Stage:
     weights: tuple[float, ...]
     bias: float
     trees: tuple[Tree, ...]
-    curve: Curve
+    curve: ConfidenceCurve
     tokens: int = 0
 
     def probability(self, scores: Mapping[str, float]) -> float:
@@ -306,11 +306,11 @@ def _tree(data: Mapping[str, Any], features: int, where: str) -> Tree:
     return tree
 
 
-def _curve(data: Mapping[str, Any], where: str) -> Curve:
+def _curve(data: Mapping[str, Any], where: str) -> ConfidenceCurve:
     x, y = _numbers(data["x"], where), tuple(_share(v, where) for v in data["y"])
     if not x or len(x) != len(y) or list(x) != sorted(x) or list(y) != sorted(y):
         raise ValueError(f"{where} must rise and have as many x as y")
-    return Curve(x, y)
+    return ConfidenceCurve(x, y)
 
 
 def _numbers(values: Any, where: str) -> tuple[float, ...]:

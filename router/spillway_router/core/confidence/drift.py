@@ -41,7 +41,7 @@ NOTHING = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class DriftTerms:
     """`alpha`: promised P(wrong | kept local), in (0, 1). `share`: p_a, share of kept answers that are audited, in
     (0, 1]. `start`: the certified theta. `eta`: the step."""
 
@@ -78,19 +78,19 @@ def begin(threshold: float, reference: Sequence[float]) -> Drift:
     return Drift(theta_of(threshold, reference))
 
 
-def threshold(state: Drift, terms: Terms, certified: float, reference: Sequence[float]) -> float:
+def threshold(state: Drift, terms: DriftTerms, certified: float, reference: Sequence[float]) -> float:
     """The confidence from which on an answer is kept; NOTHING where none is."""
     if state.closed:
         return NOTHING
     return certified if state.theta <= terms.start else max(certified, _quantile(reference, state.theta))
 
 
-def is_probe(state: Drift, confidence: float, terms: Terms, reference: Sequence[float]) -> bool:
+def is_probe(state: Drift, confidence: float, terms: DriftTerms, reference: Sequence[float]) -> bool:
     """Whether an escalated answer, compared with its better one, is to be observed with `kept=False`."""
     return state.theta > terms.start and confidence >= _quantile(reference, max(terms.start, state.theta - BAND))
 
 
-def observe(state: Drift, wrong: bool, terms: Terms, *, kept: bool = True) -> Drift:
+def observe(state: Drift, wrong: bool, terms: DriftTerms, *, kept: bool = True) -> Drift:
     """The state after one comparison: of an audited answer that was kept, or (`kept=False`) of a probe."""
     loss = int(wrong)
     step = terms.eta * (loss - terms.alpha) / (terms.share if kept else 1.0)

@@ -8,8 +8,8 @@ With a calibration that holds for the task, confidence is its calibrated P(right
    All values must be right for the document to be right, so the least of them is an upper bound that needs no labels.
 4. Any other answer: the geometric mean probability of its least sure stretch of WINDOW tokens (of all, if shorter).
 
-Rule 3 and 4 order answers well but promise no probability: `Verdict.calibrated` is False, and a threshold on them is a
-guess. `spillway calibrate` turns labelled answers into a promise.
+Rule 3 and 4 order answers well but promise no probability: `ConfidenceVerdict.calibrated` is False, and a threshold
+on them is a guess. `spillway calibrate` turns labelled answers into a promise.
 """
 
 from __future__ import annotations
@@ -41,16 +41,25 @@ from spillway_router.core.confidence.scores import (
     token_scores,
     with_alternatives,
 )
-from spillway_router.core.confidence.validators import FATAL, Rule, Source, broken_rules, fits
+from spillway_router.core.confidence.validators import FATAL, PromptSource, Rule, broken_rules, fits
 from spillway_router.core.frozen import dataclass
 
-__all__ = ["Asked", "Calibration", "PrefixScore", "Token", "Verdict", "also_scored", "judge", "value_scores"]
+__all__ = [
+    "AnswerContext",
+    "Calibration",
+    "ConfidenceVerdict",
+    "PrefixScore",
+    "Token",
+    "also_scored",
+    "judge",
+    "value_scores",
+]
 
 THINK_END = "</think>"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AnswerContext:
     """What scoring may know of the question; never stored.
 
     `schema`: JSON schema of response_format. `source`: the prompt's text, "" if unknown. `task`: calibration key, such
@@ -65,7 +74,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ConfidenceVerdict:
     """What is thought of an answer.
 
     `confidence`: P(right) in [0, 1]; None: no valid signal. `calibrated`: False where the conservative rule gave it.
@@ -88,7 +97,9 @@ class _Json:
     owned: tuple[tuple[Token, ...], ...]
 
 
-def judge(tokens: Sequence[Token], text: str, asked: Asked, calibration: Calibration | None) -> Verdict:
+def judge(
+    tokens: Sequence[Token], text: str, asked: AnswerContext, calibration: Calibration | None
+) -> ConfidenceVerdict:
     """The verdict on one whole answer. `tokens`: all that the engine generated, reasoning included; `text`: the
     answer as the client sees it (for tool calls, their arguments). O(len(tokens))."""
     if calibration is not None and calibration.alternatives is not None:
@@ -96,7 +107,7 @@ def judge(tokens: Sequence[Token], text: str, asked: Asked, calibration: Calibra
     thoughts, answer = _without_reasoning(tokens, text)
     free = informative(answer)
     silent = signal_flaw(free) is not None
-    source = Source(asked.source)
+    source = PromptSource(asked.source)
     parsed = _read_json(answer, text, asked)
     flaws = _flaws(text, parsed, asked, source)
     scores = {} if silent else token_scores(free)
@@ -110,23 +121,25 @@ def judge(tokens: Sequence[Token], text: str, asked: Asked, calibration: Calibra
         stage = calibration.value if calibration is not None and calibration.holds_for_task(asked.task) else None
         fields = {pointer: _field_confidence(s, stage) for pointer, s in own.items() if s}
     confidence, calibrated = _confidence(scores, flaws, asked.task, calibration)
-    return Verdict(confidence, calibrated, scores, fields, flaws)
+    return ConfidenceVerdict(confidence, calibrated, scores, fields, flaws)
 
 
-def also_scored(verdict: Verdict, name: str, score: float, task: str, calibration: Calibration | None) -> Verdict:
+def also_scored(
+    verdict: ConfidenceVerdict, name: str, score: float, task: str, calibration: Calibration | None
+) -> ConfidenceVerdict:
     """The verdict with one more score, which came later: it counts where the calibration knows it."""
     scores = {**verdict.scores, name: score}
     confidence, calibrated = _confidence(scores, verdict.flaws, task, calibration)
     return replace(verdict, scores=scores, confidence=confidence, calibrated=calibrated)
 
 
-def value_scores(tokens: Sequence[Token], text: str, asked: Asked) -> dict[str, dict[str, float]]:
+def value_scores(tokens: Sequence[Token], text: str, asked: AnswerContext) -> dict[str, dict[str, float]]:
     """JSON pointer -> scores of that value; {} where the answer is no JSON. What a value's calibration is fitted on."""
     _, answer = _without_reasoning(tokens, text)
     parsed = _read_json(answer, text, asked)
     if parsed is None:
         return {}
-    source = Source(asked.source)
+    source = PromptSource(asked.source)
     return {v.pointer: _value_scores(v, t, source, asked) for v, t in zip(parsed.values, parsed.owned, strict=True)}
 
 
@@ -159,7 +172,7 @@ def _without_reasoning(tokens: Sequence[Token], text: str) -> tuple[Sequence[Tok
     return (), tokens
 
 
-def _read_json(answer: Sequence[Token], text: str, asked: Asked) -> _Json | None:
+def _read_json(answer: Sequence[Token], text: str, asked: AnswerContext) -> _Json | None:
     """The answer's scalars, read from the tokens' own text so that their places are exact; None where it is no JSON.
 
     Plain text that merely holds a brace somewhere is no JSON: without a schema or tools it must begin with one.
@@ -184,7 +197,7 @@ def _read_json(answer: Sequence[Token], text: str, asked: Asked) -> _Json | None
     return _Json(tuple(found), tuple(tuple(owned) for owned in tokens_by_value(found, answer)))
 
 
-def _flaws(text: str, parsed: _Json | None, asked: Asked, source: Source) -> tuple[str, ...]:
+def _flaws(text: str, parsed: _Json | None, asked: AnswerContext, source: PromptSource) -> tuple[str, ...]:
     if not text.strip() and not asked.tools:
         return ("empty",)
     found: list[str] = []
@@ -212,7 +225,7 @@ def _thought_scores(thoughts: Sequence[Token]) -> dict[str, float]:
     return {f"reasoning_{name}": score for name, score in token_scores(free).items() if name in ("mean", "window_low")}
 
 
-def _value_scores(value: Value, owned: Sequence[Token], source: Source, asked: Asked) -> dict[str, float]:
+def _value_scores(value: Value, owned: Sequence[Token], source: PromptSource, asked: AnswerContext) -> dict[str, float]:
     """Scores of one value from the tokens that wrote it; {} where a grammar wrote all of it."""
     free = informative(owned)
     if not free:
@@ -229,7 +242,7 @@ def _value_scores(value: Value, owned: Sequence[Token], source: Source, asked: A
     return scores
 
 
-def _document_scores(own: Mapping[str, Mapping[str, float]], parsed: _Json, asked: Asked) -> dict[str, float]:
+def _document_scores(own: Mapping[str, Mapping[str, float]], parsed: _Json, asked: AnswerContext) -> dict[str, float]:
     """The document's scores from its values': the least over the required fields, and means."""
     required = required_pointers(asked.schema) if not asked.tools else frozenset()
     counted = [scores for pointer, scores in own.items() if scores and is_required(pointer, required)]

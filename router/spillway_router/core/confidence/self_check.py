@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from spillway_router.core.confidence.judge import Verdict
+from spillway_router.core.confidence.judge import ConfidenceVerdict
 from spillway_router.core.confidence.scores import FORCED
 from spillway_router.core.confidence.validators import FATAL
 
@@ -46,7 +46,7 @@ class SelfCheck:
     words: tuple[str, str]
 
 
-def wanted(rule: SelfCheck, verdict: Verdict, threshold: float) -> bool:
+def wanted(rule: SelfCheck, verdict: ConfidenceVerdict, threshold: float) -> bool:
     """Whether a second look could change what becomes of this answer: a calibrated confidence near the threshold."""
     if not verdict.calibrated or verdict.confidence is None or not FATAL.isdisjoint(verdict.flaws):
         return False

@@ -148,7 +148,7 @@ def _fits_items(value: list[Any], schema: Mapping[str, Any], root: Mapping[str, 
     return all(fits(item, schema["items"], root, depth + 1) for item in value)
 
 
-class Source:
+class PromptSource:
     """A prompt's text, ready to be asked whether a value stands in it."""
 
     __slots__ = ("_given", "_numbers", "_text")
@@ -181,13 +181,13 @@ def _plain(number: str) -> str:
     return f"{whole}.{part}" if part else whole
 
 
-def broken_rules(rules: Sequence[Rule], values: Sequence[Value], source: Source) -> list[str]:
+def broken_rules(rules: Sequence[Rule], values: Sequence[Value], source: PromptSource) -> list[str]:
     """Pointers of the values that break a rule."""
     by_pointer = {value.pointer: value.value for value in values}
     return [rule.pointer for rule in rules if not _keeps(rule, by_pointer.get(rule.pointer), source)]
 
 
-def _keeps(rule: Rule, value: str | float | int | bool | None, source: Source) -> bool:
+def _keeps(rule: Rule, value: str | float | int | bool | None, source: PromptSource) -> bool:
     if value is None:
         return True
     if rule.pattern is not None and re.fullmatch(rule.pattern, str(value)) is None:

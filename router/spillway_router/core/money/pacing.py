@@ -36,7 +36,7 @@ _MOST = 40.0  # bounds the exponent where a provider billed far over the cap
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class SpendOffer:
     """A chance to spend: when in the period (0 to 1), how much better the answer gets (0 to 1), for how many USD."""
 
     at: float
@@ -58,7 +58,7 @@ class Spend:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class SpendCurve:
     """Share of the budget gone at equally spaced times: from 0 at the start to 1 at the end, never falling."""
 
     shares: tuple[float, ...] = (0.0, 1.0)
@@ -71,18 +71,18 @@ class Curve:
         return low + (high - low) * (place - left)
 
 
-UNIFORM = Curve()
+UNIFORM = SpendCurve()
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PacingPlan:
     """What a period starts with: the price of gain (per USD; 0: nothing known, all is worth it) and the spend curve."""
 
     price: float = 0.0
-    curve: Curve = UNIFORM
+    curve: SpendCurve = UNIFORM
 
 
-def threshold_price(offers: Iterable[Offer], budget_usd: float) -> float:
+def threshold_price(offers: Iterable[SpendOffer], budget_usd: float) -> float:
     """The gain per USD at which the budget would just have been used: that of the first offer that doesn't fit.
 
     Never 0 where an offer costs money, because a price of 0 could not rise: if all fit it is the lowest offer's, if
@@ -95,7 +95,7 @@ def threshold_price(offers: Iterable[Offer], budget_usd: float) -> float:
     return costly[min(bisect_right(sums, budget_usd), len(costly) - 1)].density
 
 
-def curve_of(spends: Iterable[Spend], bins: int = BINS) -> Curve:
+def curve_of(spends: Iterable[Spend], bins: int = BINS) -> SpendCurve:
     """The spend curve of a period, normalised; uniform if nothing was spent."""
     sums = [0.0] * bins
     for spend in spends:
@@ -103,24 +103,24 @@ def curve_of(spends: Iterable[Spend], bins: int = BINS) -> Curve:
     total = sum(sums)
     if total <= 0:
         return UNIFORM
-    return Curve((0.0, *(min(1.0, part / total) for part in accumulate(sums))))
+    return SpendCurve((0.0, *(min(1.0, part / total) for part in accumulate(sums))))
 
 
-def repeated(curve: Curve, times: int) -> Curve:
+def repeated(curve: SpendCurve, times: int) -> SpendCurve:
     """A month's curve from a day's: the same every day."""
     points = [(i + share) / times for i in range(times) for share in curve.shares[1:]]
-    return Curve((0.0, *points))
+    return SpendCurve((0.0, *points))
 
 
-def plan_for(offers: Sequence[Offer], others: Sequence[Spend], budget_usd: float) -> Plan:
+def plan_for(offers: Sequence[SpendOffer], others: Sequence[Spend], budget_usd: float) -> PacingPlan:
     """The plan of a period from what was offered and spent in the one before: its threshold price for what the other
     spending would have left of this budget, and the curve of both together."""
     price = threshold_price(offers, budget_usd - sum(s.usd for s in others))
     taken = [Spend(o.at, o.cost_usd) for o in offers if o.density >= price]
-    return Plan(price, curve_of([*others, *taken]))
+    return PacingPlan(price, curve_of([*others, *taken]))
 
 
-def price_now(plan: Plan, spent_share: float, when: float, stiffness: float = STIFFNESS) -> float:
+def price_now(plan: PacingPlan, spent_share: float, when: float, stiffness: float = STIFFNESS) -> float:
     """lambda: gain per USD that an offer must bring now. `spent_share` of the budget is gone at `when` (0 to 1)."""
     distance = stiffness * (spent_share - plan.curve.at(when))
     return plan.price * math.exp(min(_MOST, max(-_MOST, distance)))

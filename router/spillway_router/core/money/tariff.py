@@ -108,7 +108,7 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TariffStep:
     """Rates for prompts longer than `above_tokens`, in a service of the provider."""
 
     rates: Rates
@@ -152,7 +152,7 @@ class Tariff:
     cache_write_long_per_million: Decimal | None = None
     reasoning_per_million: Decimal | None = None
     per_second: Decimal = Decimal(0)
-    steps: tuple[Step, ...] = ()
+    steps: tuple[TariffStep, ...] = ()
     valid_until: str | None = None
     # The same prices as integers in units of 10^-decimals USD, so that pricing is integer arithmetic.
     _ladders: Mapping[str, _Ladder] = field(init=False, repr=False, compare=False)
@@ -339,7 +339,7 @@ def _row(rates: Rates, unit: int) -> _Row:
     )
 
 
-def _ladders(base: _Row, steps: Iterable[Step], unit: int) -> dict[str, _Ladder]:
+def _ladders(base: _Row, steps: Iterable[TariffStep], unit: int) -> dict[str, _Ladder]:
     """Service -> its steps, the longest prompts first. A service without a price from 0 tokens on begins as the
     standard one does."""
     found: dict[str, dict[int, _Row]] = {STANDARD: {-1: base}}
@@ -358,7 +358,7 @@ def _units(value: Decimal, unit: int) -> int:
     return numerator * unit // denominator
 
 
-def _check_step(step: Step) -> None:
+def _check_step(step: TariffStep) -> None:
     where = f"above {step.above_tokens} tokens" if step.above_tokens else f"in service {step.service!r}"
     if step.above_tokens < 0:
         raise TariffError(f"a price step begins above {step.above_tokens} tokens; it must be 0 or more")

@@ -31,7 +31,7 @@ Kind = Literal["gpu", "gpu+overflow", "cloud"]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class DocumentShape:
     """Tokens of one document: prompt and output."""
 
     prompt_tokens: int
@@ -43,7 +43,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class GpuOffer:
     """A GPU to rent: USD per hour of one, microseconds of it per document at full load, and where that is from."""
 
     name: str
@@ -70,7 +70,7 @@ class Offer:
 class Assumptions:
     """What the plan is made for: `load` in (0, 1], `gpus` fixed numbers of GPUs to show with overflow."""
 
-    shape: Shape
+    shape: DocumentShape
     volumes_per_month: tuple[Fraction, ...]
     load: Fraction = Fraction(8, 10)
     gpus: tuple[int, ...] = ()
@@ -106,7 +106,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
+class VolumeChoices:
     """All choices for so many documents a month."""
 
     per_month: Fraction
@@ -129,16 +129,16 @@ class Crossing:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PlanningTable:
     """The planning table with what it assumes."""
 
     assumptions: Assumptions
-    offers: tuple[Offer, ...]
-    volumes: tuple[Volume, ...]
+    offers: tuple[GpuOffer, ...]
+    volumes: tuple[VolumeChoices, ...]
     crossings: tuple[Crossing, ...]
 
 
-def plan(assumptions: Assumptions, offers: Sequence[Offer], alternatives: Mapping[str, Tariff]) -> Plan:
+def plan(assumptions: Assumptions, offers: Sequence[GpuOffer], alternatives: Mapping[str, Tariff]) -> PlanningTable:
     """Cost of each volume for each offer and each alternative, the cheapest marked."""
     if not offers and not alternatives:
         raise TariffError("nothing to compare: name a GPU with its price, or a cloud model")
@@ -147,16 +147,16 @@ def plan(assumptions: Assumptions, offers: Sequence[Offer], alternatives: Mappin
     crossings = tuple(
         _crossing(offer, assumptions.shape, name, tariff) for offer in offers for name, tariff in alternatives.items()
     )
-    return Plan(assumptions, tuple(offers), volumes, crossings)
+    return PlanningTable(assumptions, tuple(offers), volumes, crossings)
 
 
-def _document_price(shape: Shape, tariff: Tariff) -> int:
+def _document_price(shape: DocumentShape, tariff: Tariff) -> int:
     return price(Usage(shape.prompt_tokens, shape.output_tokens), tariff)
 
 
 def _volume(
-    per_month: Fraction, assumptions: Assumptions, offers: Sequence[Offer], clouds: Mapping[str, int]
-) -> Volume:
+    per_month: Fraction, assumptions: Assumptions, offers: Sequence[GpuOffer], clouds: Mapping[str, int]
+) -> VolumeChoices:
     choices: list[Choice] = []
     for offer in offers:
         needed = _ceil(per_month / offer.documents_per_month(1, assumptions.load))
@@ -169,13 +169,13 @@ def _volume(
         choices.append(Choice("cloud", name, None, 0, _half_up(each * per_month), each))
     whole = [choice.month_nano for choice in choices if not choice.overflow or choice.cloud]
     least = min(whole, default=None)
-    return Volume(
+    return VolumeChoices(
         per_month,
         tuple(replace(c, cheapest=c.month_nano == least and (not c.overflow or c.cloud != "")) for c in choices),
     )
 
 
-def _rented(per_month: Fraction, offer: Offer, gpus: int, load: Fraction, clouds: Mapping[str, int]) -> Choice:
+def _rented(per_month: Fraction, offer: GpuOffer, gpus: int, load: Fraction, clouds: Mapping[str, int]) -> Choice:
     done = min(per_month, offer.documents_per_month(gpus, load))
     over = per_month - done
     cloud = min(clouds, key=lambda name: clouds[name]) if clouds else ""
@@ -193,7 +193,7 @@ def _rented(per_month: Fraction, offer: Offer, gpus: int, load: Fraction, clouds
     )
 
 
-def _crossing(offer: Offer, shape: Shape, name: str, tariff: Tariff) -> Crossing:
+def _crossing(offer: GpuOffer, shape: DocumentShape, name: str, tariff: Tariff) -> Crossing:
     one = TrafficShape(1, shape.prompt_tokens, shape.output_tokens, offer.us_per_document)
     found: BreakEven = break_even(GpuRental(offer.price_per_hour), one, tariff)
     per_month = None if found.requests_per_day is None else found.requests_per_day * float(DAYS_PER_MONTH)

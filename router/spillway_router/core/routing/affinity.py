@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 
-def home(owner: tuple[str, str], engines: Iterable[str]) -> str:
+def preferred_engine(owner: tuple[str, str], engines: Iterable[str]) -> str:
     """The first of `engines` for the session of `owner` (key id, session id); "" if there are none."""
     session = sha256("\0".join(owner).encode("utf-8", "surrogatepass")).digest()
     return max(engines, key=lambda name: (sha256(session + name.encode()).digest(), name), default="")

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spillway_router.core.money import degrade, pacing, tariff
-from spillway_router.core.routing.model import NO_PREFERENCES, Backend, BackendSignals, Doubt, Removed, RequestFacts
+from spillway_router.core.routing.model import (
+    NO_PREFERENCES,
+    Backend,
+    BackendSignals,
+    ExpectedGain,
+    Removed,
+    RequestFacts,
+)
 
 TEMPLATE_TOKENS = 64
 """Upper bound of what a chat template adds per request, for cost bounds (per message it is covered by the JSON
@@ -151,7 +158,7 @@ def rate_limit(_: RequestFacts, backend: Backend, signals: BackendSignals, now: 
     return None
 
 
-def pace(doubt: Doubt, backend: Backend, signals: BackendSignals) -> Removed | None:
+def pace(doubt: ExpectedGain, backend: Backend, signals: BackendSignals) -> Removed | None:
     """For escalations: the gain is worth its cost at the price of gain that a paced budget has now."""
     if not signals.price_of_gain or backend.tariff is None:
         return None

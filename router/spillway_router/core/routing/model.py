@@ -33,7 +33,7 @@ OutcomeKind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class ExpectedGain:
     """What escalating a doubtful answer is expected to bring: the chance that it gets better, and the tokens to pay."""
 
     gain: float

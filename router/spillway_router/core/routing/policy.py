@@ -32,7 +32,7 @@ from spillway_router.core.routing.model import (
     Candidate,
     Decision,
     DecisionKind,
-    Doubt,
+    ExpectedGain,
     Refusal,
     Removed,
     RequestFacts,
@@ -106,7 +106,9 @@ def decide_own_key(facts: RequestFacts, backend: Backend, signals: Signals, vers
     )
 
 
-def decide_escalation(facts: RequestFacts, signals: Signals, policy: Policy, doubt: Doubt | None = None) -> Decision:
+def decide_escalation(
+    facts: RequestFacts, signals: Signals, policy: Policy, doubt: ExpectedGain | None = None
+) -> Decision:
     """Where a low-confidence local answer goes: the same filters over `confidence.escalate_to`, in its order, and
     where a paced budget covers it, only if what `doubt` promises is worth its cost. No candidate: the answer stays."""
     kept, removed = _filter(facts, signals, policy, policy.confidence.escalate_to)
@@ -142,12 +144,12 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
     return Decision("escalated", candidates, ("feedback",), removed, policy.version)
 
 
-def at_ease(decision: Decision) -> list[str]:
+def unconstrained_locals(decision: Decision) -> list[str]:
     """The local candidates that nothing speaks against."""
     return [c.backend.name for c in decision.candidates if c.backend.local and not c.reasons]
 
 
-def prefer(decision: Decision, backend: str) -> Decision:
+def prefer_backend(decision: Decision, backend: str) -> Decision:
     """The decision with this local candidate before the other local ones, where nothing speaks against it: it holds the
     prefix of the session."""
     local = [c for c in decision.candidates if c.backend.local]

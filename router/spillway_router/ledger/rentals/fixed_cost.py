@@ -34,7 +34,7 @@ class Rent:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CostLine:
     """One group of attempts with its share of the fixed cost (0 in the cloud)."""
 
     total: Total
@@ -104,7 +104,7 @@ def fixed_days(rented: Mapping[str, RentedDay], totals: Sequence[Total]) -> tupl
     return tuple(found)
 
 
-def lines(days: Sequence[FixedDay], totals: Sequence[Total]) -> tuple[Line, ...]:
+def lines(days: Sequence[FixedDay], totals: Sequence[Total]) -> tuple[CostLine, ...]:
     """Every group of attempts with what it used of the fixed cost."""
-    used = [Line(total, nano) for day in days for total, nano in zip(day.local, day.split.used_nano, strict=True)]
-    return (*used, *(Line(total, 0) for total in totals if not total.local))
+    used = [CostLine(total, nano) for day in days for total, nano in zip(day.local, day.split.used_nano, strict=True)]
+    return (*used, *(CostLine(total, 0) for total in totals if not total.local))

@@ -23,7 +23,7 @@ from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord, Total
-from spillway_router.ledger.rentals.fixed_cost import FixedDay, Line, Rent, fixed_days, lines, rent
+from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, Rent, fixed_days, lines, rent
 from spillway_router.ledger.reports.days import GroupKey, ReportRange
 from spillway_router.ledger.reports.forecast import outlook
 from spillway_router.ledger.reports.groups import Costs, group_rows, per, served_of, units_of
@@ -46,7 +46,7 @@ _PRICE_PLACES = Decimal("0.000001")
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ReportTerms:
     """What the configuration knows of costs: the GPU's price where nothing was rented, work per token, priced models,
     and the month's cap on all cloud spend in nano-dollars."""
 
@@ -64,11 +64,11 @@ class _Books:
     holds: tuple[Entry, ...]
     rent: Rent
     days: tuple[FixedDay, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[CostLine, ...]
 
 
 def build_report(
-    ledger: Ledger, asked: ReportRange, terms: Terms, now_ms: int, by: tuple[GroupKey, ...] = ()
+    ledger: Ledger, asked: ReportRange, terms: ReportTerms, now_ms: int, by: tuple[GroupKey, ...] = ()
 ) -> Report:
     """Build the report of a range; of one that still runs, as far as it is. Raises LedgerUnavailableError."""
     start_ms, end_ms = asked.start_ms, asked.end_ms

@@ -46,7 +46,7 @@ class ReportRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReportQuery:
     """What a person wrote; empty where nothing. `first` and `last` belong together, `last` is included."""
 
     day: str = ""
@@ -61,7 +61,7 @@ def one_day(day: date) -> ReportRange:
     return ReportRange(day, day + timedelta(days=1), day.isoformat())
 
 
-def read_range(asked: Asked, today: date) -> ReportRange:
+def read_range(asked: ReportQuery, today: date) -> ReportRange:
     """The range that was asked for; today where nothing was. Raises RangeError."""
     given = [name for name in ("day", "month") if getattr(asked, name)]
     if asked.first or asked.last:

@@ -15,9 +15,9 @@ from spillway_router.core.money.tariff import Tariff, price_many
 from spillway_router.ledger.calendar import day_of
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.records import Total
-from spillway_router.ledger.rentals.fixed_cost import FixedDay, Line
+from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay
 from spillway_router.ledger.reports.days import GroupKey
-from spillway_router.ledger.reports.model import GroupRow, Served, UnitCosts
+from spillway_router.ledger.reports.model import GroupRow, UnitCosts, WorkDone
 
 _TIMES = frozenset[GroupKey](("day", "month"))
 _OF_ENTRY: dict[GroupKey, Callable[[Entry | Total], str]] = {
@@ -36,7 +36,7 @@ class Costs:
     """All of a report's costs: attempts with what they used, days with what was idle, open holds; the tariff of the
     cheapest alternative, and the names of API keys by their ids."""
 
-    lines: Sequence[Line]
+    lines: Sequence[CostLine]
     days: Sequence[FixedDay]
     holds: Sequence[Entry]
     cheapest: Tariff | None
@@ -101,10 +101,10 @@ def _row(keys: Mapping[str, str], idle: bool, of: _Gathered, costs: Costs) -> Gr
     )
 
 
-def served_of(totals: Sequence[Total]) -> Served:
+def served_of(totals: Sequence[Total]) -> WorkDone:
     """The work of some groups of attempts."""
     answered = [total for total in totals if total.status in ANSWERED]
-    return Served(
+    return WorkDone(
         attempts=sum(total.attempts for total in totals),
         answers=sum(total.requests for total in answered),
         documents=sum(total.requests for total in answered if total.document),
@@ -113,7 +113,7 @@ def served_of(totals: Sequence[Total]) -> Served:
     )
 
 
-def units_of(cost_nano: int, served: Served, document_nano: int) -> UnitCosts:
+def units_of(cost_nano: int, served: WorkDone, document_nano: int) -> UnitCosts:
     """Cost per answered request, per 1,000 tokens and per document."""
     tokens = served.prompt_tokens + served.completion_tokens
     return UnitCosts(

@@ -13,7 +13,7 @@ from spillway_router.core.money.forecast import Method
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class WorkDone:
     """Work done by one group: attempts, those that answered a request, documents among these, tokens of these."""
 
     attempts: int
@@ -38,7 +38,7 @@ class LocalRow:
 
     backend: str
     model: str
-    served: Served
+    served: WorkDone
     discarded: int
     gpu_seconds: float
     used_nano: int
@@ -75,7 +75,7 @@ class FixedSide:
     overcommitted: bool
     rentals: tuple[RentalRow, ...]
     rows: tuple[LocalRow, ...]
-    served: Served
+    served: WorkDone
     units: UnitCosts
 
 
@@ -84,7 +84,7 @@ class CloudRow:
     """Requests that went to the cloud for one reason: what was served there and what it cost."""
 
     decision: str
-    served: Served
+    served: WorkDone
     cost_nano: int
     per_answer_nano: int | None
 
@@ -97,7 +97,7 @@ class CloudSide:
     unsettled: int
     unsettled_nano: int
     cost_nano: int
-    served: Served
+    served: WorkDone
     units: UnitCosts
 
 
@@ -135,7 +135,7 @@ class GroupRow:
     keys: Mapping[str, str]
     labels: Mapping[str, str]
     idle: bool
-    served: Served
+    served: WorkDone
     used_nano: int
     idle_nano: int
     cloud_nano: int
@@ -199,7 +199,7 @@ class Report:
     fixed: FixedSide
     cloud: CloudSide
     total_nano: int
-    served: Served
+    served: WorkDone
     units: UnitCosts
     alternatives: tuple[Alternative, ...]
     cheapest: str | None

@@ -1,4 +1,5 @@
-"""The table of API keys. It is apart from keys.py, which is compiled: interpreted ledgers can't inherit from a compiled class."""
+"""The table of API keys. It is apart from keys.py, which is compiled: interpreted ledgers can't inherit from a
+compiled class."""
 
 from __future__ import annotations
 

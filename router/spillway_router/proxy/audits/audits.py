@@ -31,15 +31,15 @@ from spillway_router.core.routing.model import Candidate, Outcome
 from spillway_router.core.routing.policy import decide_escalation
 from spillway_router.http_client.connection import TransportError
 from spillway_router.ledger.errors import LedgerError
-from spillway_router.ledger.holds import HoldRefused, Why
+from spillway_router.ledger.holds import AttemptReason, HoldRefused
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import load
-from spillway_router.proxy.audits.thresholds import Gate, GateState, Kind
-from spillway_router.proxy.client.document_step import Compared, LocalRead
-from spillway_router.proxy.exchange.active_config import Live
-from spillway_router.proxy.exchange.attempt import Call, prepare
-from spillway_router.proxy.exchange.audit_sample import Case, Scored
+from spillway_router.proxy.audits.thresholds import AuditedThreshold, Kind, ThresholdState
+from spillway_router.proxy.client.document_step import DocumentComparison, LocalRead
+from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt, prepare
+from spillway_router.proxy.exchange.audit_sample import AuditSample, ScoredAnswer
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.request import body as wire
 
@@ -95,10 +95,10 @@ class Audits:
         self._draw = draw
         self._keep = keep
         self._services: Services | None = None
-        self._waiting: asyncio.Queue[Case] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[AuditSample] = asyncio.Queue(MOST_WAITING)
         self._bytes = 0
-        self._chat = Gate("chat", lambda d: on_revoked("chat", d))
-        self._documents = Gate("document", lambda d: on_revoked("document", d))
+        self._chat = AuditedThreshold("chat", lambda d: on_revoked("chat", d))
+        self._documents = AuditedThreshold("document", lambda d: on_revoked("document", d))
         self._asked: Counter[Kind] = Counter()
         self._ended: Counter[tuple[Kind, Result]] = Counter()
         self._probes: Counter[tuple[Kind, Result]] = Counter()
@@ -115,26 +115,26 @@ class Audits:
         """Of both kinds."""
         return AuditCounts(dict(self._asked), dict(self._ended), dict(self._probes))
 
-    def gates(self, live: Live) -> tuple[GateState, ...]:
+    def gates(self, live: ActiveConfig) -> tuple[ThresholdState, ...]:
         """The gates that have seen an answer, as they stand."""
         found = (gate.state(live) for gate in (self._chat, self._documents))
         return tuple(state for state in found if state is not None)
 
     # chat
 
-    def threshold(self, live: Live) -> float:
+    def threshold(self, live: ActiveConfig) -> float:
         """The threshold in use: the configured one, moved by what audits found of it."""
         return self._chat.threshold(live, live.policy.confidence.threshold)
 
-    def drawn(self, live: Live) -> bool:
+    def drawn(self, live: ActiveConfig) -> bool:
         """True if a local answer that is kept is to be audited."""
         return bool(live.policy.confidence.escalate_to) and self._draws(live)
 
-    def probes(self, live: Live, confidence: float | None) -> bool:
+    def probes(self, live: ActiveConfig, confidence: float | None) -> bool:
         """True if an answer of this confidence, which is escalated, is to be compared with its better one."""
         return self._chat.is_probe(live, live.policy.confidence.threshold, confidence)
 
-    def probed(self, live: Live, draft: str, better: str) -> None:
+    def probed(self, live: ActiveConfig, draft: str, better: str) -> None:
         """A probe and its better answer."""
         right = agree(draft, better)
         self._probes["chat", "agreed" if right else "disagreed"] += 1
@@ -142,11 +142,11 @@ class Audits:
 
     # documents
 
-    def bar(self, live: Live, configured: float) -> float:
+    def bar(self, live: ActiveConfig, configured: float) -> float:
         """The least confidence of a document's local answer: the configured one, moved by what audits found of it."""
         return self._documents.threshold(live, configured)
 
-    def wants(self, live: Live, read: LocalRead) -> bool:
+    def wants(self, live: ActiveConfig, read: LocalRead) -> bool:
         """A document has its answer: True if its local reading is to be audited. Where the external model read it
         anyway, that is its audit, for free."""
         if read.kept:
@@ -161,11 +161,11 @@ class Audits:
 
     # both
 
-    def _draws(self, live: Live) -> bool:
+    def _draws(self, live: ActiveConfig) -> bool:
         share = live.scoring.audit_share
         return share > 0 and self._draw() < share
 
-    def offer(self, case: Case) -> None:
+    def offer(self, case: AuditSample) -> None:
         """Audit an answer that the client got. Never waits."""
         if not case.facts.privacy.may_leave:
             return
@@ -203,7 +203,7 @@ class Audits:
                 self._ended[_kind(case), result] += 1
                 self._waiting.task_done()
 
-    async def _audit(self, s: Services, case: Case) -> Result:
+    async def _audit(self, s: Services, case: AuditSample) -> Result:
         live = s.live()
         facts = replace(case.facts, stream=False)
         policy = live.policy
@@ -223,7 +223,9 @@ class Audits:
         await self._learn(s, live, case, found, judge.backend.name)
         return "agreed" if found.right else "disagreed"
 
-    async def _learn(self, s: Services, live: Live, case: Case, found: Compared, judge: str) -> None:
+    async def _learn(
+        self, s: Services, live: ActiveConfig, case: AuditSample, found: DocumentComparison, judge: str
+    ) -> None:
         document = case.document
         if document is None:
             self._chat.observe(live, live.policy.confidence.threshold, wrong=not found.right, kept=True)
@@ -237,10 +239,12 @@ class Audits:
         except LedgerError as error:
             log.warning("the label of an audit was not kept: %s", error)
 
-    async def _ask(self, s: Services, live: Live, case: Case, candidate: Candidate) -> Mapping[str, Any] | Result:
+    async def _ask(
+        self, s: Services, live: ActiveConfig, case: AuditSample, candidate: Candidate
+    ) -> Mapping[str, Any] | Result:
         """The stronger model's whole answer, or why there is none."""
         channel = live.channels[candidate.backend.name]
-        why = Why("audit", ("audit",))
+        why = AttemptReason("audit", ("audit",))
         hold = await s.accounts.hold(case.facts, channel.backend, why, case.attempt_no, candidate.cost_bound_nano)
         if isinstance(hold, HoldRefused):
             return "budget" if hold.code == "budget" else "failed"
@@ -248,7 +252,7 @@ class Audits:
         if trip is None:
             s.accounts.release(hold)
             return "barred"
-        call = Call((s.accounts, s.board, s.clock), channel, candidate, hold, trip, s.clock())
+        call = UpstreamAttempt((s.accounts, s.board, s.clock), channel, candidate, hold, trip, s.clock())
         outcome = Outcome("cancelled", billed=True, detail="the router stopped")
         self._asked[_kind(case)] += 1
         try:
@@ -275,17 +279,17 @@ class Audits:
             call.close(outcome, discarded=outcome.kind == "ok")
 
 
-def _kind(case: Case) -> Kind:
+def _kind(case: AuditSample) -> Kind:
     return "chat" if case.document is None else "document"
 
 
-def _compared(case: Case, better: Mapping[str, Any]) -> Compared | None:
+def _compared(case: AuditSample, better: Mapping[str, Any]) -> DocumentComparison | None:
     if case.document is not None:
         return case.document.compare(better)
-    return Compared(agree(case.answer, answer_text(better["choices"][0])), {})
+    return DocumentComparison(agree(case.answer, answer_text(better["choices"][0])), {})
 
 
-def _label(request_id: str, scored: Scored, found: Compared, judge: str, ts: int) -> LabelRecord:
+def _label(request_id: str, scored: ScoredAnswer, found: DocumentComparison, judge: str, ts: int) -> LabelRecord:
     return LabelRecord(
         request_id,
         ts,

@@ -13,7 +13,7 @@ from typing import Literal
 from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.calibration import Calibration, Certificate
 from spillway_router.core.frozen import dataclass
-from spillway_router.proxy.exchange.active_config import Live
+from spillway_router.proxy.exchange.active_config import ActiveConfig
 
 Kind = Literal["chat", "document"]
 KINDS: tuple[Kind, ...] = ("chat", "document")
@@ -25,7 +25,7 @@ SCALE = tuple(step / 1000 for step in range(1001))
 
 
 @dataclass(frozen=True, slots=True)
-class GateState:
+class ThresholdState:
     """A gate as it stands. `configured` and `threshold`: the least confidence that is kept, as configured and as moved
     (above 1: nothing is kept)."""
 
@@ -35,7 +35,7 @@ class GateState:
     drift: drift.Drift
 
 
-class Gate:
+class AuditedThreshold:
     """See the module docstring. `own` is always the configured threshold; `on_revoked` is told once, when audits speak
     against it."""
 
@@ -45,21 +45,21 @@ class Gate:
         self._basis: tuple[float, Certificate | None] | None = None
         self.drift = drift.Drift(0.0)
 
-    def threshold(self, live: Live, own: float) -> float:
+    def threshold(self, live: ActiveConfig, own: float) -> float:
         """The threshold in use."""
         if not live.scoring.audit_share:
             return own
         self._begin(live, own)
         return drift.threshold(self.drift, self._terms(live, own), own, self._reference(live))
 
-    def is_probe(self, live: Live, own: float, confidence: float | None) -> bool:
+    def is_probe(self, live: ActiveConfig, own: float, confidence: float | None) -> bool:
         """True if an answer of this confidence, which is not kept, is to be compared with its better one."""
         if not live.scoring.audit_share or confidence is None:
             return False
         self._begin(live, own)
         return drift.is_probe(self.drift, confidence, self._terms(live, own), self._reference(live))
 
-    def observe(self, live: Live, own: float, *, wrong: bool, kept: bool) -> None:
+    def observe(self, live: ActiveConfig, own: float, *, wrong: bool, kept: bool) -> None:
         """One comparison more."""
         if not live.scoring.audit_share:
             return
@@ -69,27 +69,27 @@ class Gate:
         if self.drift.revoked and not before.revoked:
             self._on_revoked(self.drift)
 
-    def state(self, live: Live) -> GateState | None:
+    def state(self, live: ActiveConfig) -> ThresholdState | None:
         """As it stands; None before the first answer that could be audited."""
         if self._basis is None:
             return None
         own = self._basis[0]
-        return GateState(self.kind, own, self.threshold(live, own), self.drift)
+        return ThresholdState(self.kind, own, self.threshold(live, own), self.drift)
 
-    def _begin(self, live: Live, own: float) -> None:
+    def _begin(self, live: ActiveConfig, own: float) -> None:
         calibration = self._calibration(live)
         basis = (own, None if calibration is None else calibration.certificate)
         if basis != self._basis:
             self._basis, self.drift = basis, drift.begin(own, self._reference(live))
 
-    def _calibration(self, live: Live) -> Calibration | None:
+    def _calibration(self, live: ActiveConfig) -> Calibration | None:
         return live.scoring.for_documents if self.kind == "document" else live.scoring.calibration
 
-    def _terms(self, live: Live, own: float) -> drift.Terms:
+    def _terms(self, live: ActiveConfig, own: float) -> drift.DriftTerms:
         calibration = self._calibration(live)
         alpha = ALPHA if calibration is None else calibration.certificate.alpha
-        return drift.Terms(alpha, live.scoring.audit_share, drift.theta_of(own, self._reference(live)))
+        return drift.DriftTerms(alpha, live.scoring.audit_share, drift.theta_of(own, self._reference(live)))
 
-    def _reference(self, live: Live) -> tuple[float, ...]:
+    def _reference(self, live: ActiveConfig) -> tuple[float, ...]:
         calibration = self._calibration(live)
         return SCALE if calibration is None or len(calibration.reference) < 2 else calibration.reference

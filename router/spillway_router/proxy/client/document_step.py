@@ -14,7 +14,7 @@ from spillway_router.core.routing.model import Attempt, PrivacyVerdict, Removed
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class StepJudgement:
     """What the asking side thinks of a whole answer: confidence in [0, 1] or None, and whether it will be used."""
 
     confidence: float | None
@@ -51,18 +51,18 @@ class StepReply:
     cost_nano: int
 
 
-Judge = Callable[[Mapping[str, Any]], Judged]
+StepJudge = Callable[[Mapping[str, Any]], StepJudgement]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class DocumentComparison:
     """What a better answer says of a draft: right as a whole, and per field by JSON pointer. No value of either."""
 
     right: bool
     fields: Mapping[str, bool]
 
 
-Compare = Callable[[Mapping[str, Any]], Compared | None]
+Compare = Callable[[Mapping[str, Any]], DocumentComparison | None]
 """A better model's whole answer -> what it says of the draft; None where it can't be read, or is not sure itself."""
 
 
@@ -81,7 +81,7 @@ class LocalRead:
     scores: Mapping[str, float]
     bar: float
     kept: bool
-    known: Compared | None
+    known: DocumentComparison | None
     asked: StepAsked
     compare: Compare
 
@@ -107,7 +107,7 @@ class DocumentExchange(Protocol):
     def watch(self, read: LocalRead) -> None:
         """The local model read something, and the document has its answer: perhaps an audit. Never waits."""
 
-    async def ask(self, asked: StepAsked, judge: Judge) -> StepReply:
+    async def ask(self, asked: StepAsked, judge: StepJudge) -> StepReply:
         """One step. `judge` is called with a whole answer before its row is written."""
 
     async def note(self, backend: str, model: str, confidence: float | None) -> None:

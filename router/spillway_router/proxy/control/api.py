@@ -16,7 +16,7 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.routing.policy import decide
 from spillway_router.ledger.errors import LedgerError
-from spillway_router.ledger.reports.days import GROUP_KEYS, Asked, RangeError
+from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
 from spillway_router.proxy.client.replies import error_body, refusal_headers
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request import body as wire
@@ -34,7 +34,7 @@ class ControlHooks:
 
     metrics: Callable[[], tuple[str, bytes]]
     """Content type and exposition."""
-    usage: Callable[[Asked], Awaitable[Mapping[str, Any]]]
+    usage: Callable[[ReportQuery], Awaitable[Mapping[str, Any]]]
     """The report that was asked for as JSON values. Raises RangeError for days or a grouping that can't be used."""
     stored: Callable[[str], list[Mapping[str, Any]]]
     """Ledger entries of a request that memory no longer holds."""
@@ -191,7 +191,7 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
             message = f"{unknown[0]} is not known here; use {', '.join(sorted(_USAGE_PARAMS))}"
             raise RefusedError(Refusal(400, "invalid_request", message, unknown[0]))
         try:
-            return await hooks.usage(Asked(day, month, first, last, tuple(by)))
+            return await hooks.usage(ReportQuery(day, month, first, last, tuple(by)))
         except RangeError as error:
             raise RefusedError(Refusal(400, "invalid_request", str(error), error.param)) from None
         except LedgerError as error:

@@ -14,9 +14,9 @@ from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Caller, Refusal, RequestRecord
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.feedback import MOST_REASON, FeedbackRecord
-from spillway_router.proxy.client.capturing_client import Keeper
+from spillway_router.proxy.client.capturing_client import CapturingClient
 from spillway_router.proxy.control.api import RefusedError
-from spillway_router.proxy.control.gateway import Desk
+from spillway_router.proxy.control.gateway import ControlGateway
 from spillway_router.proxy.control.rating import FIELDS, RatingError, stars
 from spillway_router.proxy.exchange.better_answer import BETTER
 from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES, Admitted, serve
@@ -40,7 +40,7 @@ Stored = Callable[[str], list[Mapping[str, Any]]]
 """Ledger entries of a request that memory no longer holds. Raises LedgerError."""
 
 
-def add_feedback_routes(api: FastAPI, desk: Desk, s: Services, stored: Stored) -> None:
+def add_feedback_routes(api: FastAPI, desk: ControlGateway, s: Services, stored: Stored) -> None:
     """`POST /v1/feedback`."""
 
     @api.post("/v1/feedback")
@@ -73,7 +73,7 @@ async def _better(s: Services, caller: Caller, request_id: str, request: Request
         raise RefusedError(Refusal(409, "not_retained", told, "retry"))
     parsed = wire.load(retained.body)
     raw = wire.edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
-    client = Keeper(retained.endpoint, {**retained.headers, BETTER: request_id}, raw, s.new_id())
+    client = CapturingClient(retained.endpoint, {**retained.headers, BETTER: request_id}, raw, s.new_id())
     await _served(s, Admitted(s.live(), caller, s.clock()), client, request)
     content = orjson.loads(client.reply)
     if client.status != 200:
@@ -84,7 +84,7 @@ async def _better(s: Services, caller: Caller, request_id: str, request: Request
     return {"request_id": client.request_id, **told_of, "answer": content}
 
 
-async def _served(s: Services, admitted: Admitted, client: Keeper, request: Request) -> None:
+async def _served(s: Services, admitted: Admitted, client: CapturingClient, request: Request) -> None:
     """Answer, but for nobody: who leaves stops the upstream."""
 
     def leave() -> None:

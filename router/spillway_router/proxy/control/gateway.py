@@ -10,12 +10,12 @@ from starlette.requests import Request
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.proxy.control.api import RefusedError, bounded_body, caller_of
 from spillway_router.proxy.exchange.exchange import Admitted
-from spillway_router.proxy.exchange.internal_exchange import InsideExchange
+from spillway_router.proxy.exchange.internal_exchange import InternalExchange
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request import body as wire
 
 
-class Desk:
+class ControlGateway:
     """See the module docstring. Every method may raise what ends the request with a refusal."""
 
     def __init__(self, s: Services) -> None:
@@ -40,10 +40,10 @@ class Desk:
         """What to raise to end the request with this refusal."""
         return RefusedError(refusal)
 
-    def open(self, request: Request, caller: Caller, content: Mapping[str, Any], task: str) -> InsideExchange:
+    def open(self, request: Request, caller: Caller, content: Mapping[str, Any], task: str) -> InternalExchange:
         """A document's way through the exchange. `content`: all of it as a chat body, by which privacy is judged."""
         admitted = Admitted(self._s.live(), caller, self._s.clock())
         try:
-            return InsideExchange.open(self._s, admitted, dict(request.headers), content, task)
+            return InternalExchange.open(self._s, admitted, dict(request.headers), content, task)
         except wire.BadRequestError as error:
             raise RefusedError(error.refusal) from None

@@ -53,7 +53,7 @@ _HOST = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$")
 _Headers = list[tuple[bytes, bytes]]
 
 
-class Gate:
+class FrontendState:
     """What all connections share: the services, the outbox, and how many inference requests are in progress."""
 
     __slots__ = ("in_flight", "outbox", "services")
@@ -64,7 +64,7 @@ class Gate:
         self.in_flight = 0
 
 
-class Coming(Client):
+class IncomingRequest(Client):
     """A request from its head to its answer."""
 
     __slots__ = ("counted", "parts", "size", "task", "timer", "turn", "verdict", "whole_body")
@@ -82,12 +82,12 @@ class Coming(Client):
         self.task: asyncio.Task[None] | None = None
 
 
-class Front(HttpToolsProtocol):
+class FrontendConnection(HttpToolsProtocol):
     """One connection of a client. Give `fronts(services)` to uvicorn as its `http`."""
 
     def __init__(
         self,
-        gate: Gate,
+        gate: FrontendState,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -95,7 +95,7 @@ class Front(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.gate = gate
-        self.answering: Coming | None = None
+        self.answering: IncomingRequest | None = None
         """The request whose turn it is, or was last."""
         self.idle_since: float | None = None
         """When the last answer ended (loop time); None while a request is in progress."""
@@ -114,7 +114,7 @@ class Front(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.send_400_response("This is not a valid HTTP request.")
         request = self.cycle
-        if isinstance(request, Coming) and not request.whole_body and request.timer is None:
+        if isinstance(request, IncomingRequest) and not request.whole_body and request.timer is None:
             self._bound_body(request)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -122,7 +122,7 @@ class Front(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         # With pipelined requests the newest, which uvicorn calls the cycle, is not the one whose turn it is.
         for cycle in (self.answering, self.cycle, *(waiting for waiting, _ in self.pipeline)):
-            if isinstance(cycle, Coming):
+            if isinstance(cycle, IncomingRequest):
                 self._lost(cycle)
 
     def send_400_response(self, msg: str) -> None:
@@ -153,7 +153,7 @@ class Front(HttpToolsProtocol):
             self._control()
             return
         services = self.gate.services
-        request = Coming(
+        request = IncomingRequest(
             endpoint, named(self.headers), self.transport, self.flow, self.gate.outbox, self.on_response_complete
         )
         request.start(services)
@@ -181,7 +181,7 @@ class Front(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         request = self.cycle
-        if not isinstance(request, Coming):
+        if not isinstance(request, IncomingRequest):
             super().on_body(body)
             return
         admitted = request.verdict
@@ -194,7 +194,7 @@ class Front(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         request = self.cycle
-        if not isinstance(request, Coming):
+        if not isinstance(request, IncomingRequest):
             super().on_message_complete()
             return
         if request.timer is not None:
@@ -204,13 +204,13 @@ class Front(HttpToolsProtocol):
         if request.turn:
             self._begin(request)
 
-    def _bound_body(self, request: Coming) -> None:
+    def _bound_body(self, request: IncomingRequest) -> None:
         """The body did not come with the head: it has a while to."""
         if type(request.verdict) is Admitted:
             within_s = request.verdict.live.limits.body_s
             request.timer = self.loop.call_later(within_s, self._late, request, within_s)
 
-    def _late(self, request: Coming, within: float) -> None:
+    def _late(self, request: IncomingRequest, within: float) -> None:
         request.keep_alive = False
         self._refuse(request, Refusal(408, "invalid_request", f"The request body did not arrive within {within:g} s."))
 
@@ -218,12 +218,12 @@ class Front(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """uvicorn's next in the pipeline."""
-        if isinstance(cycle, Coming):
+        if isinstance(cycle, IncomingRequest):
             self._turn(cycle)
         else:
             super()._start_asgi_task(cycle, app)
 
-    def _turn(self, request: Coming) -> None:
+    def _turn(self, request: IncomingRequest) -> None:
         request.turn = True
         self.answering = request
         if isinstance(request.verdict, Refusal):
@@ -234,13 +234,13 @@ class Front(HttpToolsProtocol):
             self.gate.outbox.flush()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _begin(self, request: Coming) -> None:
+    def _begin(self, request: IncomingRequest) -> None:
         if isinstance(request.verdict, Refusal):
             return
         task = request.task = self.loop.create_task(serve(self.gate.services, request.verdict, request))
         task.add_done_callback(partial(self._over, request))
 
-    def _refuse(self, request: Coming, refusal: Refusal) -> None:
+    def _refuse(self, request: IncomingRequest, refusal: Refusal) -> None:
         """A refusal found while the body came."""
         self._leave(request)
         request.verdict = refusal
@@ -248,7 +248,7 @@ class Front(HttpToolsProtocol):
         if request.turn:
             request.refuse(refusal)
 
-    def _over(self, request: Coming, task: asyncio.Task[None]) -> None:
+    def _over(self, request: IncomingRequest, task: asyncio.Task[None]) -> None:
         self._leave(request)
         error = None if task.cancelled() else task.exception()
         if error is not None:
@@ -259,7 +259,7 @@ class Front(HttpToolsProtocol):
         if not request.response_complete:
             request.break_off()
 
-    def _lost(self, request: Coming) -> None:
+    def _lost(self, request: IncomingRequest) -> None:
         """The client is gone: stop the work for it."""
         request.disconnected = True
         if request.timer is not None:
@@ -269,7 +269,7 @@ class Front(HttpToolsProtocol):
         elif not request.response_complete:
             request.task.cancel()
 
-    def _leave(self, request: Coming) -> None:
+    def _leave(self, request: IncomingRequest) -> None:
         if request.counted:
             request.counted = False
             self.gate.in_flight -= 1
@@ -303,9 +303,9 @@ class Front(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
 
 
-def fronts(services: Services) -> Callable[..., Front]:
+def fronts(services: Services) -> Callable[..., FrontendConnection]:
     """What makes a Front for each connection of one server."""
-    return partial(Front, Gate(services))
+    return partial(FrontendConnection, FrontendState(services))
 
 
 def named(sent: _Headers) -> dict[str, str]:

@@ -35,7 +35,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class BackendRoute:
     """How to reach a backend."""
 
     backend: Backend
@@ -48,7 +48,7 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
+class ScoringRules:
     """How local answers are scored. `hold_tokens`: of a stream, before it is let go; None: as many as the promised time
     to first token leaves room for. `top_logprobs`: alternatives per token asked of the engine. `audit_share`: share of
     local answers that a stronger model answers again. `rules`: an answer whose values break one counts as not sure."""
@@ -70,11 +70,11 @@ class Scoring:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class ActiveConfig:
     """Everything that a configuration reload replaces at once."""
 
     policy: Policy
-    channels: Mapping[str, Channel]
+    channels: Mapping[str, BackendRoute]
     privacy: PrivacyRule
     auth: Auth
     limits: Limits
@@ -82,4 +82,4 @@ class Live:
     """Epoch seconds, for /v1/models."""
     opening: bytes
     """Header line of every answer: the policy's version."""
-    scoring: Scoring = Scoring()
+    scoring: ScoringRules = ScoringRules()

@@ -9,14 +9,14 @@ import orjson
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import Usage, price
 from spillway_router.core.routing.filters import TEMPLATE_TOKENS
-from spillway_router.core.routing.model import Attempt, Candidate, Doubt, Outcome, RequestFacts
+from spillway_router.core.routing.model import Attempt, Candidate, ExpectedGain, Outcome, RequestFacts
 from spillway_router.ledger.accounts import Accounts, Durable
 from spillway_router.ledger.entries import Status
-from spillway_router.ledger.holds import Ended, Hold
-from spillway_router.proxy.exchange.active_config import Channel
+from spillway_router.ledger.holds import AttemptResult, Hold
+from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.facts import ROUTING_FIELDS
-from spillway_router.signals.board import Board, Trip
+from spillway_router.signals.board import Board, TrackedCall
 
 IN_FLIGHT_TOKENS = 64
 """Tokens a provider may have produced beyond those that arrived, when a stream breaks off."""
@@ -27,7 +27,7 @@ _STATUS: dict[str, Status] = {"ok": "ok", "cancelled": "aborted"}
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamCall:
+class UpstreamBody:
     """What goes to a backend: the body with the rules' edits, and which of them the client must not see."""
 
     body: bytes
@@ -37,8 +37,8 @@ class UpstreamCall:
 
 
 def prepare(
-    facts: RequestFacts, raw: bytes, body: dict[str, object], channel: Channel, top_logprobs: int = 0
-) -> UpstreamCall:
+    facts: RequestFacts, raw: bytes, body: dict[str, object], channel: BackendRoute, top_logprobs: int = 0
+) -> UpstreamBody:
     """The client's bytes with only those fields changed that a rule must change: model, usage, and, to be scored,
     logprobs with `top_logprobs` alternatives per token (0: not scored)."""
     changes: dict[str, object] = {}
@@ -63,7 +63,7 @@ def prepare(
     drop = channel.provider.entry.drops_fields.intersection(body)
     if backend.provider != KEEPS_ROUTING_FIELDS:
         drop |= ROUTING_FIELDS.intersection(body)
-    return UpstreamCall(wire.edit(raw, body.keys(), changes, drop), usage_added, usage_asked, logprobs_added)
+    return UpstreamBody(wire.edit(raw, body.keys(), changes, drop), usage_added, usage_asked, logprobs_added)
 
 
 def without_logprobs(body: dict[str, object]) -> bytes:
@@ -77,7 +77,7 @@ def without_logprobs(body: dict[str, object]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ReceivedAnswer:
     """What came of a stream that was begun: events with data, the most bytes of text that can be in them, and the usage
     if the answer was whole."""
 
@@ -86,7 +86,7 @@ class Seen:
     usage: Usage | None = None
 
 
-class Call:
+class UpstreamAttempt:
     """An attempt in progress. Make it when its money is set aside; end it exactly once with `close`."""
 
     __slots__ = (
@@ -113,10 +113,10 @@ class Call:
     def __init__(
         self,
         books: tuple[Accounts, Board, Callable[[], float]],
-        channel: Channel,
+        channel: BackendRoute,
         candidate: Candidate,
         hold: Hold,
-        trip: Trip,
+        trip: TrackedCall,
         request_started: float,
     ) -> None:
         self._accounts, self._board, self._clock = books
@@ -135,7 +135,7 @@ class Call:
         self.cost_nano = 0
         self._draft: tuple[Outcome, Callable[[], None]] | None = None
         """Set while a better answer is sought: how it would end, and what stops its upstream."""
-        self.seen: Seen | None = None
+        self.seen: ReceivedAnswer | None = None
         """What came of a stream."""
         self.streamed = False
 
@@ -172,7 +172,7 @@ class Call:
         self._board.ended(self.trip, outcome, now, streamed=self.streamed)
         status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error")
         billed = outcome.kind == "ok" or outcome.billed
-        ended = Ended(status, self._usage(outcome), billed, self.confidence, seconds=now - self.sent_at)
+        ended = AttemptResult(status, self._usage(outcome), billed, self.confidence, seconds=now - self.sent_at)
         self.cost_nano, self.row = self._accounts.settle(self.hold, self.channel.backend, ended)
         start = self._request_started
         self.record = Attempt(
@@ -188,12 +188,12 @@ class Call:
             self.candidate.reasons,
         )
 
-    def doubt(self, outcome: Outcome) -> Doubt:
+    def doubt(self, outcome: Outcome) -> ExpectedGain:
         """What a better answer than this draft gains, and the tokens it is expected to take: those of the draft."""
         expected = outcome.usage or Usage(self.candidate.prompt_tokens, self.candidate.output_tokens)
-        return Doubt(1.0 - (self.confidence or 0.0), expected)
+        return ExpectedGain(1.0 - (self.confidence or 0.0), expected)
 
-    def wait_as_draft(self, outcome: Outcome, stop: Callable[[], None]) -> None:
+    def hold_as_draft(self, outcome: Outcome, stop: Callable[[], None]) -> None:
         """A better answer is sought: this one is discarded when that one begins, unless it is told to `stand`."""
         if outcome.usage is None:  # a stream that will be cut off: it is charged for what came of it
             outcome = Outcome("cancelled", outcome.status, "a better answer was sought", billed=True)
@@ -231,7 +231,7 @@ class Call:
             return usage if self._within_bound(usage) else None
         return None
 
-    def _most_output(self, seen: Seen) -> int:
+    def _most_output(self, seen: ReceivedAnswer) -> int:
         silent_s = 0.0 if self.first_event_at is None else self.first_event_at - self.sent_at
         choices = self.hold.facts.choices
         return seen.text_bytes + choices * (IN_FLIGHT_TOKENS + int(silent_s * MOST_TOKENS_PER_S))

@@ -11,7 +11,7 @@ from spillway_router.proxy.client.document_step import Compare
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredAnswer:
     """What an answer's label needs: who gave it, how sure it was, and its scores. `task` as calibrations are keyed."""
 
     task: str
@@ -22,7 +22,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentCase:
+class DocumentAudit:
     """What is different where the answer is a document's: the configured threshold it stood under, whether it was kept
     (else it is a probe), which backends may judge it, and how."""
 
@@ -33,7 +33,7 @@ class DocumentCase:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class AuditSample:
     """What is asked of the stronger model (bytes and their JSON), and the text that the local one gave."""
 
     facts: RequestFacts
@@ -42,6 +42,6 @@ class Case:
     answer: str
     attempt_no: int
     """That of the audit's own attempt."""
-    scored: Scored | None = None
+    scored: ScoredAnswer | None = None
     """None: it was not judged whole, so that it makes no label."""
-    document: DocumentCase | None = None
+    document: DocumentAudit | None = None

@@ -14,7 +14,7 @@ from spillway_router.core.routing.model import Decision, Refusal, RequestFacts, 
 from spillway_router.core.routing.policy import decide_better
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.feedback import FeedbackRecord
-from spillway_router.proxy.exchange.active_config import Live
+from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.services import Services
 
 log = logging.getLogger("spillway.proxy")
@@ -32,7 +32,7 @@ def known_request(s: Services, facts: RequestFacts, request_id: str) -> RequestR
     return record
 
 
-def decide_again(s: Services, live: Live, facts: RequestFacts, request_id: str) -> Decision:
+def decide_again(s: Services, live: ActiveConfig, facts: RequestFacts, request_id: str) -> Decision:
     """Where the better answer comes from."""
     record = known_request(s, facts, request_id)
     if isinstance(record, Refusal):

@@ -8,13 +8,13 @@ from dataclasses import replace
 from spillway_router.core.routing.model import Outcome, Refusal, RequestFacts
 from spillway_router.providers.interface import ProviderError
 from spillway_router.proxy.client.replies import naming_lines
-from spillway_router.proxy.exchange.active_config import Channel
+from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 
 
 def own_key_channel(
     keys: OwnKeys, headers: Mapping[str, str], facts: RequestFacts, aliases: Container[str]
-) -> Channel | Refusal:
+) -> BackendRoute | Refusal:
     """The channel that `x-spillway-provider` and `x-spillway-provider-key` ask for; a refusal says what to change."""
     if facts.model in aliases:
         message = "With a key of your own, `model` must be the provider's name of a model, not an alias."
@@ -24,10 +24,10 @@ def own_key_channel(
         reach = keys.reach(name, facts.model, headers["x-spillway-provider-key"].strip())
     except ProviderError as error:
         return Refusal(400, "invalid_request", f"x-spillway-provider: {error}.", "x-spillway-provider")
-    return Channel(reach.backend, reach.provider, reach.pool, naming_lines(reach.backend), reach.credentials)
+    return BackendRoute(reach.backend, reach.provider, reach.pool, naming_lines(reach.backend), reach.credentials)
 
 
-def redacted(outcome: Outcome, channel: Channel) -> Outcome:
+def redacted(outcome: Outcome, channel: BackendRoute) -> Outcome:
     """The outcome without the caller's key: providers repeat keys in their errors, and outcomes reach logs."""
     if not channel.credentials:
         return outcome

@@ -21,20 +21,26 @@ from typing import Protocol
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing import retry_budget
-from spillway_router.core.routing.affinity import home
+from spillway_router.core.routing.affinity import preferred_engine
 from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
-from spillway_router.core.routing.policy import at_ease, decide, decide_escalation, decide_own_key, prefer
+from spillway_router.core.routing.policy import (
+    decide,
+    decide_escalation,
+    decide_own_key,
+    prefer_backend,
+    unconstrained_locals,
+)
 from spillway_router.http_client.connection import TransportError
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.exchange import idempotency
-from spillway_router.proxy.exchange.active_config import Channel, Live
-from spillway_router.proxy.exchange.attempt import Call, prepare
+from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt, prepare
 from spillway_router.proxy.exchange.better_answer import BETTER, decide_again, note_better
 from spillway_router.proxy.exchange.byok import own_key_channel, redacted
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.exchange.state import Job, Question
+from spillway_router.proxy.exchange.state import ExchangeState, Question
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
 from spillway_router.proxy.exchange.whole_answer import WholeAnswer
 from spillway_router.proxy.memory.memory import Owner
@@ -51,7 +57,7 @@ INFERENCE_ROLES = frozenset({"inference", "admin"})
 class Admitted:
     """A request that may send its body: who asks, under which configuration, since when (monotonic seconds)."""
 
-    live: Live
+    live: ActiveConfig
     caller: Caller
     started: float
 
@@ -96,7 +102,7 @@ async def answer(s: Services, admitted: Admitted, client: Client) -> None:
     decision, own = found
     if s.memory.retained.on and facts.privacy.may_leave and own is None:
         s.memory.keep(facts, client.headers, client.body, admitted.started)
-    job = Job(s, live, client, Question(facts, body, decision, admitted.started, own))
+    job = ExchangeState(s, live, client, Question(facts, body, decision, admitted.started, own))
     try:
         await run(job)  # 4, 5, 6
     except asyncio.CancelledError:
@@ -113,7 +119,7 @@ async def answer(s: Services, admitted: Admitted, client: Client) -> None:
 
 def decided(
     s: Services, admitted: Admitted, client: Client, facts: RequestFacts, session: Owner | None
-) -> tuple[Decision, Channel | None] | Refusal:
+) -> tuple[Decision, BackendRoute | None] | Refusal:
     """Step 3: the decision, and the place that the caller brought along. Nearly every request takes the last way."""
     live, headers = admitted.live, client.headers
     if "x-spillway-provider" in headers:
@@ -126,11 +132,11 @@ def decided(
     decision = decide(facts, s.signals(live, facts), live.policy)
     if session is not None:
         known = s.memory.sessions.backend(session, admitted.started)
-        decision = prefer(decision, known or home(session, at_ease(decision)))
+        decision = prefer_backend(decision, known or preferred_engine(session, unconstrained_locals(decision)))
     return decision, None
 
 
-async def run(job: Job) -> None:
+async def run(job: ExchangeState) -> None:
     """Step 4: walk the candidates while the client has seen nothing."""
     candidates = job.decision.candidates
     for i, candidate in enumerate(candidates):
@@ -148,7 +154,7 @@ async def run(job: Job) -> None:
     job.refuse()
 
 
-async def ask(job: Job, candidate: Candidate) -> Outcome | None:
+async def ask(job: ExchangeState, candidate: Candidate) -> Outcome | None:
     """One candidate; None: it could not be opened. A paid call whose kept connection turned out to be closed may have
     been worked on, so it is sent again as an attempt with a hold of its own."""
     call = await job.open(candidate)
@@ -160,7 +166,7 @@ async def ask(job: Job, candidate: Candidate) -> Outcome | None:
     return outcome
 
 
-class Answer(Protocol):
+class UpstreamAnswer(Protocol):
     """One upstream's answer on its way: `WholeAnswer` or `StreamAnswer`."""
 
     async def fetch(self, head: bytes) -> Outcome:
@@ -174,9 +180,9 @@ class Answer(Protocol):
         """Stop what is under way; harmless when repeated."""
 
 
-async def attempt(job: Job, call: Call) -> Outcome:
+async def attempt(job: ExchangeState, call: UpstreamAttempt) -> Outcome:
     """Steps 5 and 6 of one upstream call. Whatever happens in it, it is closed once."""
-    reply: Answer | None = None
+    reply: UpstreamAnswer | None = None
     outcome = NOT_SENT
     try:
         scored = scores(job.live.policy.confidence, job.facts, call.channel.backend)
@@ -205,12 +211,12 @@ async def attempt(job: Job, call: Call) -> Outcome:
     return outcome
 
 
-async def escalate(job: Job, draft: Call, answer: Answer, outcome: Outcome) -> bool:
+async def escalate(job: ExchangeState, draft: UpstreamAttempt, answer: UpstreamAnswer, outcome: Outcome) -> bool:
     """Ask the next tier up if it is worth its cost; True if the client got its answer. Else the draft stands."""
     signals = job.s.priced(job.live, job.facts, job.s.signals(job.live, job.facts))
     decision = decide_escalation(job.facts, signals, job.live.policy, draft.doubt(outcome))
     before = job.decided, job.reasons
-    draft.wait_as_draft(outcome, answer.close)
+    draft.hold_as_draft(outcome, answer.close)
     for candidate in decision.candidates:
         job.decided, job.reasons = "escalated", ("confidence",)
         ended = await ask(job, candidate)

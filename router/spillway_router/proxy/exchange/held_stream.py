@@ -17,10 +17,10 @@ from spillway_router.core.routing.backlog import predict
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.pool import Response
 from spillway_router.proxy.client.heartbeat import Heartbeat
-from spillway_router.proxy.exchange.attempt import Call, UpstreamCall
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt, UpstreamBody
 from spillway_router.proxy.exchange.relay import Extension, Relay
 from spillway_router.proxy.exchange.self_check import second_look
-from spillway_router.proxy.exchange.state import Job
+from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
 from spillway_router.proxy.scoring.scoring import ScoredJudge, is_document
 
@@ -41,7 +41,7 @@ class HeldStream(StreamAnswer):
 
     __slots__ = ("_heard", "_judged_whole")
 
-    def __init__(self, job: Job, call: Call, upstream: UpstreamCall) -> None:
+    def __init__(self, job: ExchangeState, call: UpstreamAttempt, upstream: UpstreamBody) -> None:
         super().__init__(job, call, upstream)
         self._heard = ScoredJudge(job.facts.choices, strip=upstream.logprobs_added)
         self._judged_whole = False
@@ -84,7 +84,7 @@ class HeldStream(StreamAnswer):
         job, heard = self._job, self._heard
         slo_s = job.facts.hints.slo_ttft_s or job.live.policy.slo.ttft_s
         slack_s = job.asked.started + slo_s - job.s.clock()
-        job.let_wait(Heartbeat(job.s.loop, job.client, [*job.client.own, *job.lines(None)], slack_s))
+        job.start_heartbeat(Heartbeat(job.s.loop, job.client, [*job.client.own, *job.lines(None)], slack_s))
         if is_document(job.body):
             return await self._relay.hold(lambda: False)
         tokens = self._tokens(slack_s)
@@ -103,7 +103,7 @@ class HeldStream(StreamAnswer):
         """Commit to it: what was held, and the rest as it comes."""
         job, heard = self._job, self._heard
         audited = job.audited()
-        heard.let_go(keep_text=audited)
+        heard.release_held(keep_text=audited)
         outcome = await super().deliver()
         if outcome.kind == "ok" and audited:
             job.audit(heard.text())
@@ -126,5 +126,5 @@ class HeldStream(StreamAnswer):
             job.reasons = (*job.reasons, "confidence")
         if job.confidence is None and not job.client.waiting:
             return None
-        word = job.late_word(heard.frame)
+        word = job.trailing_event(heard.frame)
         return word if unsure or job.client.waiting else Extension(word.member, b"")

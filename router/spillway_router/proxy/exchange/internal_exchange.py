@@ -1,7 +1,7 @@
 """A request that the router itself asks: a document's steps go through the same exchange as chat, without HTTP.
 
 The steps are attempts of one request: one id, numbers that go on, one record at the end, each attempt with its own hold
-and its own row. The exchange answers to a `Keeper`, which keeps the reply instead of writing it to a socket.
+and its own row. The exchange answers to a `CapturingClient`, which keeps the reply instead of writing it to a socket.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spillway_router.core.routing.model import (
     Attempt,
     Backend,
     Decision,
-    Doubt,
+    ExpectedGain,
     Outcome,
     PrivacyVerdict,
     Refusal,
@@ -25,14 +25,14 @@ from spillway_router.core.routing.model import (
     RequestRecord,
 )
 from spillway_router.core.routing.policy import ConfidenceRule, Policy, decide, decide_escalation
-from spillway_router.ledger.holds import Ended, HoldRefused, Why
-from spillway_router.proxy.client.capturing_client import Keeper
-from spillway_router.proxy.client.document_step import Judge, LocalRead, StepAsked, StepReply
-from spillway_router.proxy.exchange.active_config import Live
-from spillway_router.proxy.exchange.audit_sample import Case, DocumentCase, Scored
+from spillway_router.ledger.holds import AttemptReason, AttemptResult, HoldRefused
+from spillway_router.proxy.client.capturing_client import CapturingClient
+from spillway_router.proxy.client.document_step import LocalRead, StepAsked, StepJudge, StepReply
+from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.audit_sample import AuditSample, DocumentAudit, ScoredAnswer
 from spillway_router.proxy.exchange.exchange import Admitted, run
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.exchange.state import Job, Question
+from spillway_router.proxy.exchange.state import ExchangeState, Question
 from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.request.body import bad
 from spillway_router.proxy.request.facts import read_facts
@@ -59,8 +59,8 @@ class _Sums:
     confidence: float | None = None
 
 
-class InsideExchange:
-    """A `DocumentExchange`. Make it with `InsideExchange.open`."""
+class InternalExchange:
+    """A `DocumentExchange`. Make it with `InternalExchange.open`."""
 
     def __init__(self, s: Services, admitted: Admitted, headers: Mapping[str, str], facts: RequestFacts) -> None:
         self._s, self._admitted = s, admitted
@@ -71,7 +71,7 @@ class InsideExchange:
     @classmethod
     def open(
         cls, s: Services, admitted: Admitted, headers: Mapping[str, str], body: Mapping[str, Any], task: str
-    ) -> InsideExchange:
+    ) -> InternalExchange:
         """`body`: all of the document's content, as a chat body; privacy is judged on it. Raises BadRequestError."""
         live = admitted.live
         if "x-spillway-provider" in headers or "x-spillway-provider-key" in headers:
@@ -116,22 +116,22 @@ class InsideExchange:
             return
         body = self._body(read.asked, live.policy)
         facts = self._step_facts(read.asked, body)
-        what = DocumentCase(read.bar, read.kept, judges, read.compare)
-        scored = Scored(facts.task, read.backend, read.model, read.confidence, read.scores)
-        self._s.audits.offer(Case(facts, orjson.dumps(body), body, "", self._next_no(), scored, what))
+        what = DocumentAudit(read.bar, read.kept, judges, read.compare)
+        scored = ScoredAnswer(facts.task, read.backend, read.model, read.confidence, read.scores)
+        self._s.audits.offer(AuditSample(facts, orjson.dumps(body), body, "", self._next_no(), scored, what))
 
-    async def ask(self, asked: StepAsked, judge: Judge) -> StepReply:
+    async def ask(self, asked: StepAsked, judge: StepJudge) -> StepReply:
         """See DocumentExchange. Cancelled when who asks is gone: then the attempt under way ends as aborted."""
         live = self._live(asked)
         body = self._body(asked, live.policy)
         raw = orjson.dumps(body)
-        client = Keeper("chat", self._headers, raw, self.request_id, judge)
+        client = CapturingClient("chat", self._headers, raw, self.request_id, judge)
         client.attempts_before = self._next_no() - 1
         facts = self._step_facts(asked, body)
         decision = self._decide(asked, facts, live)
         own = Records(1)
         quiet = replace(self._s, records=own, hooks=())
-        job = Job(quiet, live, client, Question(facts, body, decision, self._admitted.started))
+        job = ExchangeState(quiet, live, client, Question(facts, body, decision, self._admitted.started))
         try:
             await run(job)
         finally:
@@ -148,9 +148,9 @@ class InsideExchange:
         no = self._next_no()
         place = Backend(backend, backend, model, True, frozenset(), frozenset())
         now = s.clock() - self._admitted.started
-        hold = await s.accounts.hold(self._facts, place, Why("local", (backend,)), no, 0)
+        hold = await s.accounts.hold(self._facts, place, AttemptReason("local", (backend,)), no, 0)
         assert not isinstance(hold, HoldRefused), "an attempt without a price needs no hold"
-        _, row = s.accounts.settle(hold, place, Ended("ok", Usage(0, 0), confidence=confidence))
+        _, row = s.accounts.settle(hold, place, AttemptResult("ok", Usage(0, 0), confidence=confidence))
         await s.accounts.durable(row)
         attempt = Attempt(no, backend, model, now, now, Outcome("ok"), confidence=confidence, reasons=(backend,))
         sums.attempts = (*sums.attempts, attempt)
@@ -190,7 +190,7 @@ class InsideExchange:
         chain = asked.chain or policy.aliases.get(model, tuple(policy.backends))
         return tuple(name for name in chain if policy.backends[name].local == (asked.side == "local"))
 
-    def _live(self, asked: StepAsked) -> Live:
+    def _live(self, asked: StepAsked) -> ActiveConfig:
         """The configuration under which a step runs: its own chain, and no escalation but the steps themselves."""
         live = self._admitted.live
         names = self._names(asked, live.policy)
@@ -226,7 +226,7 @@ class InsideExchange:
         privacy = facts.privacy if self.privacy.may_leave else self.privacy
         return replace(facts, task=whole.task, document=True, hints=hints, privacy=privacy)
 
-    def _decide(self, asked: StepAsked, facts: RequestFacts, live: Live) -> Decision:
+    def _decide(self, asked: StepAsked, facts: RequestFacts, live: ActiveConfig) -> Decision:
         """As for chat: by the filters, and where a draft is there to be better than, by the pace of the budget too."""
         version = live.policy.version
         if facts.hints.route != asked.side:
@@ -237,7 +237,7 @@ class InsideExchange:
         if asked.gain is None or not plain.candidates:
             return plain
         first = plain.candidates[0]
-        doubt = Doubt(asked.gain, Usage(first.prompt_tokens, first.output_tokens))
+        doubt = ExpectedGain(asked.gain, Usage(first.prompt_tokens, first.output_tokens))
         paced = decide_escalation(facts, self._s.priced(live, facts, signals), live.policy, doubt)
         if paced.candidates:
             return paced
@@ -252,7 +252,7 @@ class InsideExchange:
         sums.confidence, sums.decision = record.confidence, record.decision
 
 
-def _reply(record: RequestRecord, client: Keeper) -> StepReply:
+def _reply(record: RequestRecord, client: CapturingClient) -> StepReply:
     told = orjson.loads(client.reply) if client.reply else {}
     good = client.status == 200
     error = {} if good else told.get("error", {})

@@ -22,11 +22,11 @@ from spillway_router.core.money.tariff import Usage, usd
 from spillway_router.core.routing.model import Outcome, OutcomeKind
 from spillway_router.http_client.connection import StallError, TransportError
 from spillway_router.http_client.pool import Response
-from spillway_router.providers.interface import Judge
+from spillway_router.providers.interface import StreamJudge
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.client.client import Client
-from spillway_router.proxy.exchange.attempt import Seen
+from spillway_router.proxy.exchange.attempt import ReceivedAnswer
 
 TAIL_S = 5.0
 """After the finishing event, how long usage and [DONE] may take."""
@@ -56,7 +56,7 @@ class Relay:
         "_told", "_whole", "done_seen", "flaw", "stalled", "steps", "strip", "tail",
     )  # fmt: skip
 
-    def __init__(self, response: Response, judge: Judge, stall_s: float, *, done_follows: bool) -> None:
+    def __init__(self, response: Response, judge: StreamJudge, stall_s: float, *, done_follows: bool) -> None:
         self._response = response
         self._judge = judge
         self._decoder = SseDecoder()
@@ -81,13 +81,13 @@ class Relay:
         self._whole = False
         """What follows the finishing event was read."""
 
-    def seen(self, usage: Usage | None) -> Seen | None:
+    def seen(self, usage: Usage | None) -> ReceivedAnswer | None:
         """What came of the answer, with its usage if it was whole; None where more of it may be on its way than one
         can tell: the client reads slowly, or nothing came for long."""
         held_back = self._client is not None and self._client.paused
         if usage is None and (held_back or self.stalled):
             return None
-        return Seen(self.steps, max(0, self._bytes - self.steps * (self._least - 1)), usage)
+        return ReceivedAnswer(self.steps, max(0, self._bytes - self.steps * (self._least - 1)), usage)
 
     async def begin(self) -> Outcome | None:
         """Read until the answer has begun: None, or why it never did. The caller set the deadline.

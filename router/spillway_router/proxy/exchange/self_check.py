@@ -17,16 +17,16 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.confidence.judge import Verdict, also_scored
+from spillway_router.core.confidence.judge import ConfidenceVerdict, also_scored
 from spillway_router.core.confidence.self_check import SHORTEST_S, SelfCheck, p_true, stated, wanted
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.connection import TransportError
-from spillway_router.ledger.holds import HoldRefused, Why
+from spillway_router.ledger.holds import AttemptReason, HoldRefused
 from spillway_router.providers.logprobs import answer_text, first_alternatives
 from spillway_router.providers.streams import load
-from spillway_router.proxy.exchange.attempt import Call
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt
 from spillway_router.proxy.exchange.outcomes import transport_outcome
-from spillway_router.proxy.exchange.state import Job
+from spillway_router.proxy.exchange.state import ExchangeState
 
 REASON = "self_check"
 ALTERNATIVES = 20
@@ -63,7 +63,9 @@ def score_of(choice: Mapping[str, Any], rule: SelfCheck) -> float | None:
     return stated(answer_text(choice)) if choice.get("finish_reason") == "stop" else None
 
 
-async def second_look(job: Job, draft: Call, verdict: Verdict | None, answer: str, outcome: Outcome) -> Verdict | None:
+async def second_look(
+    job: ExchangeState, draft: UpstreamAttempt, verdict: ConfidenceVerdict | None, answer: str, outcome: Outcome
+) -> ConfidenceVerdict | None:
     """The verdict on a whole answer, after the engine was asked about it where that could change anything.
 
     `outcome`: how the answer's own attempt went.
@@ -83,11 +85,11 @@ async def second_look(job: Job, draft: Call, verdict: Verdict | None, answer: st
     return also_scored(verdict, rule.kind, score, yardstick.task, yardstick.calibration)
 
 
-def _may_matter(job: Job) -> bool:
+def _may_matter(job: ExchangeState) -> bool:
     return job.facts.endpoint == "chat" and job.facts.choices == 1 and job.escalates()
 
 
-def _slack_s(job: Job, outcome: Outcome) -> float:
+def _slack_s(job: ExchangeState, outcome: Outcome) -> float:
     """Seconds until the promised end of the whole answer: its first token in time, and then each of its tokens."""
     slo = job.live.policy.slo
     tokens = 0 if outcome.usage is None else outcome.usage.completion_tokens
@@ -95,7 +97,9 @@ def _slack_s(job: Job, outcome: Outcome) -> float:
     return job.asked.started + promised_s - job.s.clock()
 
 
-async def _ask(job: Job, draft: Call, rule: SelfCheck, answer: str, within_s: float) -> float | None:
+async def _ask(
+    job: ExchangeState, draft: UpstreamAttempt, rule: SelfCheck, answer: str, within_s: float
+) -> float | None:
     """The score, or None; closed and on its way to the ledger when this returns."""
     call = await _open(job, draft, rule)
     if call is None:
@@ -124,25 +128,25 @@ async def _ask(job: Job, draft: Call, rule: SelfCheck, answer: str, within_s: fl
     return score
 
 
-async def _open(job: Job, draft: Call, rule: SelfCheck) -> Call | None:
+async def _open(job: ExchangeState, draft: UpstreamAttempt, rule: SelfCheck) -> UpstreamAttempt | None:
     """An attempt of its own at the draft's backend; None where it can't be made."""
     s = job.s
     tokens = MOST_TOKENS[rule.kind]
     candidate = replace(draft.candidate, reasons=(REASON,), prompt_tokens=NEW_TOKENS, output_tokens=tokens)
     no = job.client.attempts_before + len(job.calls) + job.unused + 1
-    hold = await s.accounts.hold(job.facts, draft.channel.backend, Why("audit", (REASON,)), no, 0)
+    hold = await s.accounts.hold(job.facts, draft.channel.backend, AttemptReason("audit", (REASON,)), no, 0)
     if isinstance(hold, HoldRefused):
         return None
     trip = s.board.sent(candidate, 0, job.live.policy.slo.ttft_s, s.clock())
     if trip is None:
         s.accounts.release(hold)
         return None
-    call = Call((s.accounts, s.board, s.clock), draft.channel, candidate, hold, trip, job.asked.started)
+    call = UpstreamAttempt((s.accounts, s.board, s.clock), draft.channel, candidate, hold, trip, job.asked.started)
     job.calls.append(call)
     return call
 
 
-def _read(call: Call, body: bytes, rule: SelfCheck) -> tuple[Outcome, float | None]:
+def _read(call: UpstreamAttempt, body: bytes, rule: SelfCheck) -> tuple[Outcome, float | None]:
     """How it went, and the score in the reply."""
     parsed = load(body)
     flaw = parsed if isinstance(parsed, str) else call.channel.provider.flaw("chat", parsed)

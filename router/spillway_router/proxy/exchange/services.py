@@ -13,7 +13,7 @@ from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.pacer import Pacer
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.proxy.audits.audits import Audits
-from spillway_router.proxy.exchange.active_config import Live
+from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
@@ -26,7 +26,7 @@ Hook = Callable[[RequestRecord], None]
 class Services:
     """The hot path's surroundings. `clock` is monotonic seconds, `wall` epoch seconds."""
 
-    live: Callable[[], Live]
+    live: Callable[[], ActiveConfig]
     board: Board
     accounts: Accounts
     records: Records
@@ -42,7 +42,7 @@ class Services:
     memory: Memory
     audits: Audits
 
-    def signals(self, live: Live, facts: RequestFacts) -> Signals:
+    def signals(self, live: ActiveConfig, facts: RequestFacts) -> Signals:
         """The board's snapshot, with what this caller's budgets have left where budgets are configured."""
         signals = self.board.current(self.clock())
         if not self.accounts.has_budgets:
@@ -60,7 +60,7 @@ class Services:
             with_budget[name] = known
         return Signals(signals.now, with_budget)
 
-    def priced(self, live: Live, facts: RequestFacts, signals: Signals) -> Signals:
+    def priced(self, live: ActiveConfig, facts: RequestFacts, signals: Signals) -> Signals:
         """The snapshot with what escalating must gain per USD now, where a paced budget covers it."""
         if not self.pacer.active:
             return signals

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from spillway_router.core.confidence.calibration import ANY, Calibration
-from spillway_router.core.confidence.judge import Verdict
+from spillway_router.core.confidence.judge import ConfidenceVerdict
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import (
     Attempt,
@@ -20,17 +20,17 @@ from spillway_router.core.routing.model import (
     RequestRecord,
 )
 from spillway_router.core.routing.rate_limits import exhausted_for_s
-from spillway_router.ledger.holds import HoldRefused, Why
+from spillway_router.ledger.holds import AttemptReason, HoldRefused
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.client.heartbeat import Heartbeat
 from spillway_router.proxy.client.replies import Lines
-from spillway_router.proxy.exchange.active_config import Channel, Live
-from spillway_router.proxy.exchange.attempt import Call
-from spillway_router.proxy.exchange.audit_sample import Case, Scored
+from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt
+from spillway_router.proxy.exchange.audit_sample import AuditSample, ScoredAnswer
 from spillway_router.proxy.exchange.outcomes import failure_refusal
 from spillway_router.proxy.exchange.relay import Extension
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.scoring.scoring import Yardstick, is_document
+from spillway_router.proxy.scoring.scoring import ConfidenceCriteria, is_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Question:
     body: dict[str, Any]
     decision: Decision
     started: float
-    own: Channel | None = None
+    own: BackendRoute | None = None
     """Where a caller's own key leads."""
 
 
-class Job:
+class ExchangeState:
     """See the module docstring."""
 
     __slots__ = (
@@ -54,11 +54,11 @@ class Job:
         "verdict",
     )  # fmt: skip
 
-    def __init__(self, s: Services, live: Live, client: Client, asked: Question) -> None:
+    def __init__(self, s: Services, live: ActiveConfig, client: Client, asked: Question) -> None:
         self.s, self.live, self.client, self.asked = s, live, client, asked
         self.facts, self.body, self.decision = asked.facts, asked.body, asked.decision
         self.cost_asked = client.headers.get("x-spillway-usage-cost", "").lower() == "true"
-        self.calls: list[Call] = []
+        self.calls: list[UpstreamAttempt] = []
         self.unused = 0
         """Attempt numbers whose holds may be in the ledger although no call was made."""
         self.status, self.code = 200, ""
@@ -70,18 +70,18 @@ class Job:
         self.heartbeat: Heartbeat | None = None
         self.probe: str | None = None
         """A draft's text, to be compared with the better answer."""
-        self.verdict: Verdict | None = None
+        self.verdict: ConfidenceVerdict | None = None
         """On the latest answer that was judged whole: an audit's label needs its scores."""
 
     # attempts
 
-    async def open(self, candidate: Candidate) -> Call | None:
+    async def open(self, candidate: Candidate) -> UpstreamAttempt | None:
         """Set the money aside (durably, for a paid backend) and count the work; None: ask the next candidate."""
         s = self.s
         no = self.client.attempts_before + len(self.calls) + self.unused + 1
         channel = self.asked.own or self.live.channels[candidate.backend.name]
         self._rename(candidate)
-        why = Why(self.decided, self.reasons)  # type: ignore[arg-type]  # one of DecisionKind
+        why = AttemptReason(self.decided, self.reasons)  # type: ignore[arg-type]  # one of DecisionKind
         hold = await s.accounts.hold(self.facts, channel.backend, why, no, candidate.cost_bound_nano)
         if isinstance(hold, HoldRefused):
             self.unused += hold.code == "ledger"  # its number may be on disk
@@ -96,7 +96,7 @@ class Job:
             s.accounts.release(hold)
             self.refused = Refusal(503, "overloaded", "The local backlog is at its bound.", retry_after_s=1.0)
             return None
-        call = Call((s.accounts, s.board, s.clock), channel, candidate, hold, trip, self.asked.started)
+        call = UpstreamAttempt((s.accounts, s.board, s.clock), channel, candidate, hold, trip, self.asked.started)
         self.calls.append(call)
         return call
 
@@ -110,17 +110,17 @@ class Job:
             return True
         return self.s.board.may_retry(self.s.clock())
 
-    def learn_limits(self, call: Call, headers: Mapping[str, str]) -> None:
+    def learn_limits(self, call: UpstreamAttempt, headers: Mapping[str, str]) -> None:
         """What a provider's headers say of its rate limits."""
         if not call.channel.backend.local:
             seconds = exhausted_for_s(headers, self.s.wall())
             if seconds:
                 self.s.board.limited(call.channel.backend.name, seconds, self.s.clock())
 
-    def commit(self, call: Call) -> None:
+    def commit(self, call: UpstreamAttempt) -> None:
         """This call's answer goes to the client: drafts of others end here, their upstreams close."""
         self.backend = call.channel.backend.name
-        self.let_wait(None)
+        self.start_heartbeat(None)
         for other in self.calls:
             if other is not call:
                 other.discard()
@@ -136,7 +136,7 @@ class Job:
             if call.row is not None:
                 await self.s.accounts.durable(call.row)
 
-    def let_wait(self, heartbeat: Heartbeat | None) -> None:
+    def start_heartbeat(self, heartbeat: Heartbeat | None) -> None:
         """The client waits for what is held back, its connection kept alive; or (None) no longer."""
         if self.heartbeat is not None:
             self.heartbeat.stop()
@@ -144,16 +144,16 @@ class Job:
 
     # confidence
 
-    def calibration(self, call: Call) -> Calibration | None:
+    def calibration(self, call: UpstreamAttempt) -> Calibration | None:
         """The calibration, if it was made for this backend's model."""
         known, backend = self.live.scoring.calibration, call.channel.backend
         if known is None or backend.name in self.live.scoring.barred:
             return None
         return known if known.key.model in (ANY, backend.model) else None
 
-    def yardstick(self, call: Call) -> Yardstick:
+    def yardstick(self, call: UpstreamAttempt) -> ConfidenceCriteria:
         """What a whole answer of this call is measured by."""
-        return Yardstick(self.facts.task, self.calibration(call), self.live.scoring.rules)
+        return ConfidenceCriteria(self.facts.task, self.calibration(call), self.live.scoring.rules)
 
     def least_confidence(self) -> float:
         """Below it an answer is to be sought one tier up."""
@@ -168,15 +168,15 @@ class Job:
     def audit(self, text: str) -> None:
         """Audit this local answer, which the client got."""
         no = self.client.attempts_before + len(self.calls) + self.unused + 1
-        self.s.audits.offer(Case(self.facts, self.client.body, self.body, text, no, self._scored()))
+        self.s.audits.offer(AuditSample(self.facts, self.client.body, self.body, text, no, self._scored()))
 
-    def _scored(self) -> Scored | None:
+    def _scored(self) -> ScoredAnswer | None:
         verdict = self.verdict
         if verdict is None or not verdict.scores:
             return None
         task = self.facts.task or ("json" if is_document(self.body) else "chat")
         model = self.live.channels[self.backend].backend.model
-        return Scored(task, self.backend, model, verdict.confidence, verdict.scores)
+        return ScoredAnswer(task, self.backend, model, verdict.confidence, verdict.scores)
 
     def escalates(self) -> bool:
         """False if no confidence could send this request one tier up: who pinned a backend, forbade fallbacks or asks
@@ -203,7 +203,7 @@ class Job:
         started = self.asked.started
         return self.calls[0].sent_at - started if self.calls else self.s.clock() - started
 
-    def lines(self, call: Call | None) -> Lines:
+    def lines(self, call: UpstreamAttempt | None) -> Lines:
         """Header lines that tell what was decided and done."""
         lines: Lines = []
         if call is not None:
@@ -226,7 +226,7 @@ class Job:
             told["confidence"] = round(self.confidence, 4)
         return told
 
-    def late_word(self, frame: Mapping[str, Any] | None = None) -> Extension:
+    def trailing_event(self, frame: Mapping[str, Any] | None = None) -> Extension:
         """The same at the end of a stream; `frame`: what names the answer in each of its events."""
         member = self.told()
         event = {**(frame or {"object": "chat.completion.chunk"}), "choices": [], "spillway": member}
@@ -269,7 +269,7 @@ class Job:
 
     def remember(self) -> None:
         """The record for /v1/requests/{id}, and the hooks."""
-        self.let_wait(None)
+        self.start_heartbeat(None)
         now = self.s.clock()
         attempts: tuple[Attempt, ...] = tuple(c.record for c in self.calls if c.record is not None)
         record = RequestRecord(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.pool import Response
 from spillway_router.http_client.types import Reply
-from spillway_router.providers.interface import Judge
+from spillway_router.providers.interface import StreamJudge
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.client.replies import error_event
-from spillway_router.proxy.exchange.attempt import Call, UpstreamCall
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt, UpstreamBody
 from spillway_router.proxy.exchange.relay import Ending, Extension, Relay, tail_bytes
-from spillway_router.proxy.exchange.state import Job
+from spillway_router.proxy.exchange.state import ExchangeState
 
 MAX_ERROR_BYTES = 1024 * 1024
 BEGUN = Outcome("ok", 200)
@@ -21,10 +21,10 @@ class StreamAnswer:
 
     __slots__ = ("_call", "_job", "_judge", "_relay", "_response", "_upstream", "scored")
 
-    _judge: Judge
+    _judge: StreamJudge
     _relay: Relay
 
-    def __init__(self, job: Job, call: Call, upstream: UpstreamCall) -> None:
+    def __init__(self, job: ExchangeState, call: UpstreamAttempt, upstream: UpstreamBody) -> None:
         self._job, self._call, self._upstream = job, call, upstream
         self._response: Response | None = None
         self.scored = False
@@ -90,7 +90,7 @@ class StreamAnswer:
 
     def _extension(self) -> Extension | None:
         """What headers could not tell: where they went out before it was known which backend answers."""
-        return self._job.late_word() if self._job.client.waiting else None
+        return self._job.trailing_event() if self._job.client.waiting else None
 
     async def _interrupted(self, flaw: str) -> Outcome:
         """After the first byte there is no way back: one error event, a clean end."""

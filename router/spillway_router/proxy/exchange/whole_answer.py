@@ -11,9 +11,9 @@ from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import error_text, load
 from spillway_router.proxy.client.replies import JSON
-from spillway_router.proxy.exchange.attempt import Call, UpstreamCall, without_logprobs
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt, UpstreamBody, without_logprobs
 from spillway_router.proxy.exchange.self_check import second_look
-from spillway_router.proxy.exchange.state import Job
+from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.scoring.scoring import answer_verdict
 
 
@@ -22,7 +22,7 @@ class WholeAnswer:
 
     __slots__ = ("_body", "_call", "_job", "_outcome", "_parsed", "_upstream", "scored")
 
-    def __init__(self, job: Job, call: Call, upstream: UpstreamCall, *, scored: bool) -> None:
+    def __init__(self, job: ExchangeState, call: UpstreamAttempt, upstream: UpstreamBody, *, scored: bool) -> None:
         self._job, self._call, self._upstream = job, call, upstream
         self.scored = scored
         self._parsed: dict[str, Any] = {}

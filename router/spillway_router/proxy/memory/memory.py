@@ -142,7 +142,7 @@ class Turn:
     reply: tuple[int, tuple[bytes, ...], bytes] | None = None
 
 
-class Once:
+class IdempotencyKeys:
     """`idempotency-key`: the same request is not worked on, and paid, twice. Of this process only."""
 
     def __init__(self) -> None:
@@ -207,7 +207,7 @@ class Memory:
 
     sessions: Sessions = field(default_factory=Sessions)
     retained: Retained = field(default_factory=Retained)
-    once: Once = field(default_factory=Once)
+    once: IdempotencyKeys = field(default_factory=IdempotencyKeys)
 
     def keep(self, facts: RequestFacts, headers: Mapping[str, str], body: bytes, now: float) -> None:
         """Retain a request that is not private, with those of its headers that say how it wants to be answered."""

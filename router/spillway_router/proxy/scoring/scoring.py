@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from spillway_router.core.confidence.calibration import Calibration
-from spillway_router.core.confidence.judge import Asked, PrefixScore, Token, Verdict, judge
+from spillway_router.core.confidence.judge import AnswerContext, ConfidenceVerdict, PrefixScore, Token, judge
 from spillway_router.core.confidence.validators import Rule
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Backend, RequestFacts
@@ -41,7 +41,7 @@ def is_document(body: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Yardstick:
+class ConfidenceCriteria:
     """What an answer is measured by: the calibration for its model and task, and the user's rules for its values."""
 
     task: str
@@ -49,7 +49,7 @@ class Yardstick:
     rules: tuple[Rule, ...] = ()
 
 
-def asked_of(body: Mapping[str, Any], yardstick: Yardstick, *, tools: bool = False) -> Asked:
+def asked_of(body: Mapping[str, Any], yardstick: ConfidenceCriteria, *, tools: bool = False) -> AnswerContext:
     """What scoring may know of a request; `tools`: the answer is tool calls."""
     wanted = body.get("response_format")
     schema = None
@@ -59,7 +59,7 @@ def asked_of(body: Mapping[str, Any], yardstick: Yardstick, *, tools: bool = Fal
     kind = yardstick.task or ("json" if document or tools else "chat")
     # Only JSON answers are compared with their source, asked for or not; a call's arguments need not stand there.
     source = "" if tools else _text_of(body)
-    return Asked(schema if isinstance(schema, dict) else None, source, kind, tools, yardstick.rules)
+    return AnswerContext(schema if isinstance(schema, dict) else None, source, kind, tools, yardstick.rules)
 
 
 def _text_of(body: Mapping[str, Any]) -> str:
@@ -78,7 +78,9 @@ def _text_of(body: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def answer_verdict(answer: Mapping[str, Any], body: Mapping[str, Any], yardstick: Yardstick) -> Verdict | None:
+def answer_verdict(
+    answer: Mapping[str, Any], body: Mapping[str, Any], yardstick: ConfidenceCriteria
+) -> ConfidenceVerdict | None:
     """The verdict on a whole answer: that of its least sure choice; None if it has no choices."""
     verdicts = []
     for choice in answer.get("choices") or ():
@@ -89,12 +91,12 @@ def answer_verdict(answer: Mapping[str, Any], body: Mapping[str, Any], yardstick
     return least_sure(verdicts)
 
 
-def least_sure(verdicts: Sequence[Verdict]) -> Verdict | None:
+def least_sure(verdicts: Sequence[ConfidenceVerdict]) -> ConfidenceVerdict | None:
     """The verdict that speaks for all choices: one with a flaw, else one without a signal, else the lowest."""
     return min(verdicts, key=_rank, default=None)
 
 
-def _rank(verdict: Verdict) -> tuple[int, float]:
+def _rank(verdict: ConfidenceVerdict) -> tuple[int, float]:
     if verdict.flaws and verdict.confidence is not None:
         return 0, verdict.confidence
     return (1, 0.0) if verdict.confidence is None else (2, verdict.confidence)
@@ -199,7 +201,7 @@ class ScoredJudge(ChatJudge):
         known = [c for c in found if c is not None]
         return min(known) if known and len(known) == len(found) else None
 
-    def verdict(self, body: Mapping[str, Any], yardstick: Yardstick) -> Verdict | None:
+    def verdict(self, body: Mapping[str, Any], yardstick: ConfidenceCriteria) -> ConfidenceVerdict | None:
         """On the whole answer, which must have been held back to its end."""
         return least_sure(
             [
@@ -213,7 +215,7 @@ class ScoredJudge(ChatJudge):
         first = next(iter(self._choices_heard.values()), None)
         return "" if first is None else first.text()
 
-    def let_go(self, *, keep_text: bool) -> None:
+    def release_held(self, *, keep_text: bool) -> None:
         """The stream goes on to the client: forget tokens, and the text unless somebody wants it in the end."""
         self._keep = keep_text
         for heard in self._choices_heard.values():

@@ -21,7 +21,7 @@ from spillway_router.ledger.store.postgres import entries as postgres_entries
 from spillway_router.ledger.store.postgres import migrations as migrations_postgres
 from spillway_router.ledger.store.postgres import statements
 from spillway_router.ledger.store.postgres.schema import migrate
-from spillway_router.ledger.store.postgres.session import Connection, Place, Session, place_of
+from spillway_router.ledger.store.postgres.session import Connection, DatabaseAddress, PostgresSession, database_address
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
 from spillway_router.ledger.store.sql import FIRST_SUM, SqlLedger, total_order
 from spillway_router.ledger.store.statements import KEYS_REVISION, REQUESTS
@@ -40,12 +40,12 @@ class PostgresLedger(SqlLedger):
     OPEN_RESERVATIONS = statements.OPEN_RESERVATIONS
     ORPHANS = statements.ORPHANS
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: DatabaseAddress) -> None:
         super().__init__()
         self.place = place
-        self._writer = Session(place, WRITE_TIMEOUT_MS, _BY_KEY)
-        self._reader = Session(place, REPORT_TIMEOUT_MS, _FOR_SUMS)
-        self._desk = Session(place, DESK_TIMEOUT_MS)
+        self._writer = PostgresSession(place, WRITE_TIMEOUT_MS, _BY_KEY)
+        self._reader = PostgresSession(place, REPORT_TIMEOUT_MS, _FOR_SUMS)
+        self._desk = PostgresSession(place, DESK_TIMEOUT_MS)
         self._keys_revision = RevisionWatch(lambda: int(self._read_keys(KEYS_REVISION)[0][0]))
 
     @classmethod
@@ -55,7 +55,7 @@ class PostgresLedger(SqlLedger):
         Raises LedgerConfigError if the URL can't be read, or the database, its user or its newer schema can't be used;
         LedgerUnavailableError if the server doesn't answer or refuses.
         """
-        ledger = cls(place_of(url))
+        ledger = cls(database_address(url))
         wanted = load_migrations(migrations_postgres.__name__) if migrations is None else migrations
         try:
             ledger._writer.run(lambda connection: migrate(connection, ledger.place.name, wanted))

@@ -40,7 +40,7 @@ _HUNG_CLIENT_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DatabaseAddress:
     """Where a ledger is: `conninfo` for libpq (holds the password), `name` for people (doesn't)."""
 
     conninfo: str
@@ -58,7 +58,7 @@ class Place:
         return text
 
 
-def place_of(url: str) -> Place:
+def database_address(url: str) -> DatabaseAddress:
     """Read a `postgresql://` URL. Raises LedgerConfigError saying what to change."""
     try:
         given = conninfo_to_dict(url)
@@ -74,13 +74,15 @@ def place_of(url: str) -> Place:
     name = f"postgresql://{where}/{given['dbname']}"
     secrets = tuple(str(given[name]) for name in ("password", "sslpassword") if given.get(name))
     conninfo = make_conninfo("", **{**_NETWORK, **given})
-    return Place(conninfo, name, secrets)
+    return DatabaseAddress(conninfo, name, secrets)
 
 
-class Session:
+class PostgresSession:
     """A connection for one purpose. Methods are safe to call from any thread; calls wait for each other."""
 
-    def __init__(self, place: Place, statement_timeout_ms: int, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, place: DatabaseAddress, statement_timeout_ms: int, settings: Mapping[str, str] | None = None
+    ) -> None:
         self._place = place
         wanted = {
             "search_path": SCHEMA,
