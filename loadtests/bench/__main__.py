@@ -1,6 +1,9 @@
 """`python -m loadtests.bench`: CPU per request of our router beside other proxies, on this machine.
 
-Writes loadtests/bench/results/latest.json (with --quick or a selection: results/partial.json, which git ignores).
+Writes loadtests/bench/results/latest.json (with --quick, --baseline or a selection: results/partial.json, which git
+ignores). Compare two checkouts of Spillway, both installed and compiled, in one run:
+
+    python -m loadtests.bench --systems spillway --baseline DIR --only ns32,paced200 --rounds 5
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from rich.console import Console
 from loadtests.bench.report import show
 from loadtests.bench.run import Plan, measure
 from loadtests.bench.scenarios import SCENARIOS
-from loadtests.bench.systems import SYSTEMS
+from loadtests.bench.systems import SYSTEMS, Baseline, System
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -27,6 +30,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", help=f"scenarios, comma-separated, of: {', '.join(SCENARIOS)}")
     parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many (default 3)")
     parser.add_argument("--quick", action="store_true", help="one short round (about 2 minutes)")
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="DIR",
+        help="another checkout of Spillway with its own .venv, measured in the same run as the system `baseline`",
+    )
     parser.add_argument("--output", type=Path, help="where to write the result")
     return parser.parse_args(arguments)
 
@@ -46,10 +55,13 @@ def main(arguments: list[str]) -> int:
     systems = _chosen(options.systems, dict(SYSTEMS), "system")
     scenarios = _chosen(options.only, dict(SCENARIOS), "scenario")
     rounds = 1 if options.quick else max(1, options.rounds)
-    whole = not (options.quick or options.systems or options.only)
+    whole = not (options.quick or options.systems or options.only or options.baseline)
     output = options.output or RESULTS / ("latest.json" if whole else "partial.json")
     console = Console()
-    plan = Plan([SYSTEMS[name] for name in systems], [SCENARIOS[name] for name in scenarios], rounds, options.quick)
+    measured: list[System] = [SYSTEMS[name] for name in systems]
+    if options.baseline:
+        measured.append(Baseline(options.baseline))
+    plan = Plan(measured, [SCENARIOS[name] for name in scenarios], rounds, options.quick)
     result = measure(plan, lambda line: console.print(line, highlight=False, style="dim")).as_json()
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=1) + "\n")

@@ -62,6 +62,12 @@ def ratio(result: dict[str, Any], ours: str, peer: str, scenario: str) -> float 
     return figures[0] / figures[1] if figures[0] and figures[1] else None
 
 
+def memory_ratio(result: dict[str, Any], ours: str, peer: str) -> float | None:
+    """Idle resident memory of `ours` divided by that of `peer`; None where one is missing."""
+    figures = [result["systems"].get(name, {}).get("idle_rss_mib") for name in (ours, peer)]
+    return figures[0] / figures[1] if figures[0] and figures[1] else None
+
+
 def _figure(samples: dict[str, Any] | None) -> str:
     if samples is None:
         return "-"
@@ -71,11 +77,13 @@ def _figure(samples: dict[str, Any] | None) -> str:
 
 
 def _ratios(result: dict[str, Any], names: list[str], console: Console) -> None:
-    for peer in ("vllm-router", "litellm", "litellm-1.80", "nginx"):
+    for peer in ("baseline", "vllm-router", "litellm", "litellm-1.80", "nginx"):
         shown = []
         for name in names:
             value = ratio(result, "spillway", peer, name)
             if value is not None:
                 shown.append(f"{name} {value:.3g}x")
+        if peer == "baseline" and (value := memory_ratio(result, "spillway", peer)):
+            shown.append(f"idle RSS {value:.3g}x")
         if shown:
             console.print(f"spillway / {peer}: {', '.join(shown)}", highlight=False)

@@ -7,6 +7,7 @@ over two backends, backlog, scraping, a durable ledger.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -184,17 +185,18 @@ class Spillway:
 
     name: str = "spillway"
     what: str = "Python, everything on: key, decision, backlog, durable ledger"
-    binary: Path = Path(sys.executable).with_name("spillway")
+    python: Path = Path(sys.executable)
+    """The Python of the environment that Spillway is installed in; its `spillway` command is started."""
     confident: bool = False
     """Scores every stream of the local engine, which is sure enough of all of them."""
 
     def prepare(self) -> str:
-        if not self.binary.exists():
-            raise Unavailable(f"{self.binary} is not installed; run `make install`")
+        if not self._command.exists():
+            raise Unavailable(f"{self._command} is not installed; run `make install`")
         shown = self._run("route", "--help")
         if shown.returncode != 0:
             raise Unavailable(f"`spillway route` does not run: {shown.stderr.strip()[-200:]}")
-        return installed_version(Path(sys.executable), "spillway")
+        return installed_version(self.python, "spillway")
 
     def command(self, place: Place) -> Command:
         file = place.scratch / "spillway.yaml"
@@ -205,11 +207,65 @@ class Spillway:
         made = self._run("keys", "create", "bench", "--json", "--config", str(file))
         if made.returncode != 0:
             raise Unavailable(f"`spillway keys create` failed: {(made.stderr or made.stdout).strip()[-300:]}")
-        return Command((str(self.binary), "route", "--config", str(file)), {}, _secret(made.stdout))
+        # Without PYTHONPATH: it could put the modules of one checkout before those of another.
+        argv = (str(self._command), "route", "--config", str(file))
+        return Command(argv, {"PYTHONPATH": ""}, _secret(made.stdout))
+
+    @property
+    def _command(self) -> Path:
+        return self.python.with_name("spillway")
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [str(self.binary), *arguments]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+        argv = [str(self._command), *arguments]
+        env = {**os.environ, "PYTHONPATH": ""}
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=ROOT, env=env, check=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Another checkout of Spillway, with a `.venv` of its own, under the same configuration as ours."""
+
+    checkout: Path
+    name: str = "baseline"
+    what: str = "another checkout of Spillway, same configuration"
+
+    def prepare(self) -> str:
+        version = self._spillway.prepare()
+        theirs, ours = _hot_path(self._spillway.python), _hot_path(Path(sys.executable))
+        if theirs.split()[0] != ours.split()[0]:
+            raise Unavailable(f"not comparable: the baseline's hot path is {theirs!r}, ours is {ours!r}")
+        return f"{version} {_commit(self.checkout)}".strip()
+
+    def command(self, place: Place) -> Command:
+        return self._spillway.command(place)
+
+    @property
+    def _spillway(self) -> Spillway:
+        return Spillway(python=self.checkout.resolve() / ".venv" / "bin" / "python")
+
+
+def _hot_path(python: Path) -> str:
+    """How the router of an environment runs its hot path: "compiled" or "interpreted (reason)".
+
+    Raises:
+        Unavailable: the environment's router can't be asked.
+    """
+    argv = [str(python), "-c", "from spillway_router import compiled; print(compiled.state())"]
+    env = {**os.environ, "PYTHONPATH": ""}
+    shown = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env, cwd="/", check=False)
+    if shown.returncode != 0:
+        raise Unavailable(f"{python} can't import the router: {shown.stderr.strip()[-200:]}")
+    return shown.stdout.strip()
+
+
+def _commit(checkout: Path) -> str:
+    """The short hash of a checkout's commit; empty where git can't say."""
+    argv = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    try:
+        shown = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    except OSError:
+        return ""
+    return shown.stdout.strip() if shown.returncode == 0 else ""
 
 
 def _spillway_config(place: Place) -> dict[str, object]:
