@@ -1,4 +1,4 @@
-"""The promises: id, bound and the smallest number of samples that may speak for them (promises.json)."""
+"""The promises: an id, a bound and the smallest number of samples that can support it (promises.json)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ _COMPARE: MappingProxyType[str, Callable[[float, float], bool]] = MappingProxyTy
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """`value op bound`, in `unit`, measured on at least `min_n` samples. `step` is the milestone it belongs to."""
+    """The claim that `value op bound` holds, in `unit`, measured on at least `min_n` samples.
+
+    `area` names the part of the product that the promise belongs to, `what` the quantity that is measured.
+    """
 
     id: str
-    step: int
+    area: str
     op: str
     bound: float
     unit: str
@@ -31,28 +34,29 @@ class Promise:
     min_n: int = 1
 
     def holds(self, value: float | None, n: int) -> bool:
-        """Does a measured value keep the promise? No value, a NaN or too few samples never do."""
+        """Return whether a measured value keeps the promise. A missing value, a NaN or too few samples never do."""
         if value is None or math.isnan(value) or n < self.min_n:
             return False
         return _COMPARE[self.op](value, self.bound)
 
     @property
     def bound_text(self) -> str:
+        """The bound as text, such as `<= 50 ms`."""
         return f"{self.op} {self.bound:g} {self.unit}"
 
 
 def load_promises(file: Path = PROMISES) -> dict[str, Promise]:
-    """All promises by id, in the file's order.
+    """Read all promises by id, in the file's order.
 
     Raises:
-        ValueError: an id twice, or a comparison that isn't one of <=, >=, <, >, ==.
+        ValueError: an id occurs twice, or a comparison is not one of <=, >=, <, >, ==.
     """
-    found: dict[str, Promise] = {}
+    promises: dict[str, Promise] = {}
     for entry in json.loads(file.read_text(encoding="utf-8")):
         promise = Promise(**entry)
-        if promise.id in found:
-            raise ValueError(f"{file}: {promise.id} is there twice")
+        if promise.id in promises:
+            raise ValueError(f"{file}: duplicate id {promise.id}")
         if promise.op not in _COMPARE:
             raise ValueError(f"{file}: {promise.id} compares with {promise.op!r}, not one of {', '.join(_COMPARE)}")
-        found[promise.id] = promise
-    return found
+        promises[promise.id] = promise
+    return promises

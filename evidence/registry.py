@@ -1,4 +1,4 @@
-"""Which function measures which promises. Promises that one run can measure together are one group."""
+"""The measure functions, grouped with the promises that one run of each of them measures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Measure = Callable[[Say], Mapping[str, Measurement]]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Ids that `measure` measures in one go. `about`: how long it takes and what it needs."""
+    """The ids that one call of `measure` covers. `about` says how long it takes and what it needs."""
 
     ids: tuple[str, ...]
     measure: Measure
@@ -53,7 +53,7 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_report.MILLION_ROWS,), measures_report.million_rows, "about 2 minutes"),
     Group(("ledger.kill9_lost_or_doubled",), measures_ledger.kill9, "about 1 minute"),
     Group(("ledger.powercut_lost",), measures_ledger.powercut, "about 20 s"),
-    Group(measures_ledger.SPEED, measures_ledger.speed, "about 40 s; wants a quiet machine"),
+    Group(measures_ledger.SPEED, measures_ledger.speed, "about 40 s; needs an idle machine"),
     Group(("budget.overshoot",), measures_money.overshoot, "about 5 minutes; starts PostgreSQL"),
     Group(("budget.leaked_reservations",), measures_money.leaked, "about 3 minutes; starts PostgreSQL"),
     Group(("ledger.independent_bill_difference",), measures_money.independent_bill, "about 3 minutes"),
@@ -68,10 +68,10 @@ GROUPS: tuple[Group, ...] = (
 
 
 def groups_for(prefix: str, groups: Sequence[Group] = GROUPS) -> list[Group]:
-    """The groups with at least one id that begins with `prefix`."""
+    """Return the groups with at least one id that begins with `prefix`."""
     return [group for group in groups if any(name.startswith(prefix) for name in group.ids)]
 
 
 def measured_ids(groups: Iterable[Group] = GROUPS) -> set[str]:
-    """All ids that some function measures."""
+    """Return all ids that a function measures."""
     return {name for group in groups for name in group.ids}

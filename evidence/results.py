@@ -1,10 +1,10 @@
-"""Results: what was measured, judged against its promise, one JSON file per id, committed."""
+"""The results: measured values, judged against their promises and committed as one JSON file per id."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from evidence.promises import Promise
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a measure function found. `value` None: it could not be measured, and `details["reason"]` says why.
+    """The outcome of a measure function. A `value` of None means it failed, and `details["reason"]` says why.
 
-    `n` counts the samples behind `value`; `versions` names what was measured besides Spillway itself.
+    `n` counts the samples behind `value`; `versions` names the software that took part besides Spillway itself.
     """
 
     value: float | None
@@ -25,13 +25,13 @@ class Measurement:
 
 
 def not_measured(reason: str) -> Measurement:
-    """A measurement that failed to happen: it never holds, and the reason is published."""
+    """Return the outcome of a measurement that could not be taken. It never holds, and the page shows the reason."""
     return Measurement(None, 0, {"reason": reason})
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """When and where a measurement was taken, and how to take it again. `date` is UTC, ISO 8601."""
+    """The time and place of a measurement and the command that repeats it. `date` is UTC in ISO 8601."""
 
     command: str
     date: str
@@ -41,7 +41,7 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One published result; its fields are the JSON file's."""
+    """One published result, with exactly the fields of its JSON file."""
 
     id: str
     value: float | None
@@ -55,42 +55,47 @@ class Result:
     details: Mapping[str, Any]
 
 
-def judge(promise: Promise, found: Measurement, taken: Circumstances) -> Result:
-    """The result of one measurement: `holds` comes from the promise's bound and least n, from nothing else."""
+def judge(promise: Promise, measurement: Measurement, taken: Circumstances) -> Result:
+    """Return the result of one measurement. `holds` follows from the promise's bound and smallest n alone."""
     return Result(
         id=promise.id,
-        value=found.value,
+        value=measurement.value,
         unit=promise.unit,
-        n=found.n,
-        holds=promise.holds(found.value, found.n),
+        n=measurement.n,
+        holds=promise.holds(measurement.value, measurement.n),
         command=taken.command,
         date=taken.date,
         machine=taken.machine,
-        versions={**taken.versions, **found.versions},
-        details=found.details,
+        versions={**taken.versions, **measurement.versions},
+        details=measurement.details,
     )
 
 
+def rejudge(promise: Promise, result: Result) -> Result:
+    """Return a published result with `holds` computed from today's bound, which may have moved since."""
+    return replace(result, holds=promise.holds(result.value, result.n))
+
+
 def write_result(result: Result, folder: Path) -> Path:
-    """Writes `folder/<id>.json` and returns its path."""
+    """Write `folder/<id>.json` and return its path."""
     file = folder / f"{result.id}.json"
     file.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
     return file
 
 
 def read_results(folder: Path, promises: Mapping[str, Promise]) -> dict[str, Result]:
-    """The results of the known promises that have a file.
+    """Read the results of those promises that have a file, by id.
 
     Raises:
-        ValueError: a file whose fields are not exactly a result's.
+        ValueError: the fields of a file are not exactly those of a result.
     """
-    found: dict[str, Result] = {}
+    results: dict[str, Result] = {}
     for name in promises:
         file = folder / f"{name}.json"
         if not file.exists():
             continue
         try:
-            found[name] = Result(**json.loads(file.read_text(encoding="utf-8")))
+            results[name] = Result(**json.loads(file.read_text(encoding="utf-8")))
         except TypeError as error:
             raise ValueError(f"{file}: {error}") from error
-    return found
+    return results

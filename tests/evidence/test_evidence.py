@@ -9,13 +9,22 @@ from pathlib import Path
 
 import pytest
 from evidence.measures_overflow import overflow
-from evidence.page import PAGE, render, status
+from evidence.page import PAGE, TOPICS, render, status, topic
 from evidence.promises import FOLDER, Promise, load_promises
 from evidence.registry import GROUPS, groups_for, measured_ids
-from evidence.results import Circumstances, Measurement, Result, judge, not_measured, read_results, write_result
+from evidence.results import (
+    Circumstances,
+    Measurement,
+    Result,
+    judge,
+    not_measured,
+    read_results,
+    rejudge,
+    write_result,
+)
 from loadtests.simulator.table import Load
 
-PROMISE = Promise("relay.disconnect_close", 1, "<=", 50, "ms", "client leaves", min_n=200)
+PROMISE = Promise("relay.disconnect_close", "built", "<=", 50, "ms", "client leaves", min_n=200)
 TAKEN = Circumstances("make evidence ONLY=x", "2026-01-01T00:00:00Z", {"cpu": "c", "cores": 2}, {"spillway": "0"})
 FIELDS = ["id", "value", "unit", "n", "holds", "command", "date", "machine", "versions", "details"]
 
@@ -37,7 +46,7 @@ FIELDS = ["id", "value", "unit", "n", "holds", "command", "date", "machine", "ve
     ],
 )
 def test_the_bound_decides(op: str, bound: float, value: float | None, holds: bool) -> None:
-    assert Promise("x", 1, op, bound, "ms", "").holds(value, 1) is holds
+    assert Promise("x", "built", op, bound, "ms", "").holds(value, 1) is holds
 
 
 def test_too_few_samples_never_hold() -> None:
@@ -45,13 +54,13 @@ def test_too_few_samples_never_hold() -> None:
     assert judge(PROMISE, Measurement(10.0, 200), TAKEN).holds is True
 
 
-def test_a_failed_measurement_is_published_as_falling_short_with_its_reason(tmp_path: Path) -> None:
+def test_a_failed_measurement_is_published_as_failing_with_its_reason(tmp_path: Path) -> None:
     result = judge(PROMISE, not_measured("it did not start"), TAKEN)
     write_result(result, tmp_path)
-    again = read_results(tmp_path, {PROMISE.id: PROMISE})
-    assert again == {PROMISE.id: result}
-    page = render({PROMISE.id: PROMISE}, again)
-    assert "| **falls short** |" in page
+    published = read_results(tmp_path, {PROMISE.id: PROMISE})
+    assert published == {PROMISE.id: result}
+    page = render({PROMISE.id: PROMISE}, published)
+    assert "| **failing** |" in page
     assert "measured no value (n 0), on fewer than 200 samples. it did not start" in page
 
 
@@ -71,16 +80,16 @@ def test_promises_are_well_formed_and_a_bad_file_is_refused(tmp_path: Path) -> N
     first = dataclasses.asdict(PROMISE)
     bad = tmp_path / "promises.json"
     bad.write_text(json.dumps([first, first]), encoding="utf-8")
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="duplicate"):
         load_promises(bad)
     bad.write_text(json.dumps([first | {"op": "~"}]), encoding="utf-8")
     with pytest.raises(ValueError, match="compares with '~'"):
         load_promises(bad)
 
 
-def test_every_promise_of_the_first_step_has_a_measure_function() -> None:
-    first = {name for name, promise in load_promises().items() if promise.step == 1}
-    assert first <= measured_ids()
+def test_every_promise_of_what_is_built_has_a_measure_function() -> None:
+    built = {name for name, promise in load_promises().items() if promise.area == "built"}
+    assert built <= measured_ids()
     assert len([name for group in GROUPS for name in group.ids]) == len(measured_ids())
     assert [group.ids for group in groups_for("relay.slow")] == [("relay.slow_reader_growth",)]
     assert groups_for("nothing") == []
@@ -99,10 +108,32 @@ def test_published_results_are_judged_by_todays_bounds_and_the_page_is_up_to_dat
     assert PAGE.read_text(encoding="utf-8") == render(promises, results), "run: python -m evidence --page"
 
 
-def test_a_tampered_verdict_does_not_reach_the_page() -> None:
-    good = judge(PROMISE, Measurement(60.0, 200), TAKEN)
-    tampered = Result(**(dataclasses.asdict(good) | {"holds": True}))
-    assert status(PROMISE, tampered) == "falls short"
+def test_a_tampered_or_stale_verdict_does_not_reach_the_page() -> None:
+    failing = judge(PROMISE, Measurement(60.0, 200), TAKEN)
+    tampered = Result(**(dataclasses.asdict(failing) | {"holds": True}))
+    assert status(PROMISE, tampered) == "failing"
+    assert rejudge(PROMISE, tampered) == failing
+    assert "60 | 200 | 2026-01-01 | **failing** |" in render({PROMISE.id: PROMISE}, {PROMISE.id: tampered})
+
+
+def test_the_page_keeps_measured_promises_apart_from_those_that_are_not() -> None:
+    planned = dataclasses.replace(PROMISE, id="wire.health_wait_max")
+    page = render(
+        {PROMISE.id: PROMISE, planned.id: planned}, {PROMISE.id: judge(PROMISE, Measurement(1.0, 200), TAKEN)}
+    )
+    assert "1 promises are measured: 1 are held, 0 are failing. 1 more are promised and not measured yet." in page
+    measured, _, rest = page.partition("## Promised, not measured yet")
+    assert "`relay.disconnect_close`" in measured
+    assert "`wire.health_wait_max`" not in measured
+    assert "`wire.health_wait_max`" in rest
+
+
+def test_every_promise_has_a_topic_and_a_description() -> None:
+    for promise in load_promises().values():
+        assert topic(promise) in TOPICS
+        assert promise.what, promise.id
+    with pytest.raises(ValueError, match="no topic"):
+        topic(dataclasses.replace(PROMISE, id="unknown.thing"))
 
 
 def test_overflow_falls_short_with_a_worse_rule_and_holds_with_ours() -> None:
