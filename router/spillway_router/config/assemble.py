@@ -15,7 +15,7 @@ from spillway_router.config.settings import ALL_CLOUDS, BackendPart, PricePart, 
 from spillway_router.core.money.degrade import Ladder, Rung, rungs_of
 from spillway_router.core.money.tariff import Tariff, TariffError
 from spillway_router.core.routing.backlog import EngineRates, Slo
-from spillway_router.core.routing.model import Backend
+from spillway_router.core.routing.model import Backend, Capability
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Target
@@ -23,7 +23,6 @@ from spillway_router.prices import book as prices
 from spillway_router.prices.rows import ModelRecord
 from spillway_router.prices.status import PriceStatus, price_status
 from spillway_router.providers.catalogue import (
-    capabilities_for,
     load_catalogue,
     provider_for,
     target,
@@ -160,7 +159,7 @@ def _backend(
         part.model,
         _local(part, entry),
         entry.endpoints,
-        capabilities_for(entry, known),
+        _capabilities(entry, known),
         tariff,
         part.context_tokens or (known.context_tokens if known is not None else None),
         most,
@@ -168,6 +167,11 @@ def _backend(
         entry.billing_on_cancel == "stops",
         math.ceil(settings.limits.answer_s),
     )
+
+
+def _capabilities(entry: CatalogueEntry, known: ModelRecord | None) -> frozenset[Capability]:
+    """Return what the provider's API can do, without vision where the price list says that the model sees no images."""
+    return entry.capabilities - {"vision"} if known is not None and not known.vision else entry.capabilities
 
 
 def _local(part: BackendPart, entry: CatalogueEntry) -> bool:

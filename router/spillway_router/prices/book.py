@@ -6,11 +6,10 @@ takes a few milliseconds, at start and on reload only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import Tariff
@@ -21,7 +20,6 @@ PRICES_FILE = Path(__file__).with_name("prices.json")
 UNIT = "USD per million tokens"
 SOURCE = "snapshot"
 OWN_SOURCE = "import"
-V = TypeVar("V")
 _Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -111,37 +109,6 @@ def book(own: Path | None = None) -> PriceBook:
 def record(provider: str, model: str, path: Path = PRICES_FILE) -> ModelRecord | None:
     """The record of a model in one list. Raises ProviderError for a damaged file."""
     return PriceBook((read_list(path, SOURCE),)).record(provider, model)
-
-
-class Lookup(Mapping[str, V]):
-    """Model -> one value of its shipped record, read when asked for. Iterating lists the names that have the value."""
-
-    __slots__ = ("_provider", "_take")
-
-    def __init__(self, provider: str, take: Callable[[ModelRecord], V | None]) -> None:
-        self._provider = provider
-        self._take = take
-
-    def __getitem__(self, model: str) -> V:
-        found = record(self._provider, model)
-        value = None if found is None else self._take(found)
-        if value is None:
-            raise KeyError(model)
-        return value
-
-    def __iter__(self) -> Iterator[str]:
-        shipped = book()
-        names = (model for provider, model in shipped.models() if provider == self._provider)
-        find = partial(shipped.record, self._provider)
-        return (model for model in names if (found := find(model)) is not None and self._take(found) is not None)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-def newest(found: ModelRecord) -> Tariff:
-    """The newest price of a record, whatever the day."""
-    return found.prices[-1][1]
 
 
 def priced(

@@ -11,17 +11,21 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
-from spillway_router.core.money.tariff import Tariff
 from spillway_router.core.routing.model import Capability, Endpoint
 from spillway_router.http_client.types import Target
-from spillway_router.prices import book
-from spillway_router.prices.rows import ModelRecord
-from spillway_router.providers.interface import AuthStyle, Billing, CatalogueEntry, Provider, ProviderError
+from spillway_router.providers.interface import (
+    AuthStyle,
+    Billing,
+    CatalogueEntry,
+    OutputBoundField,
+    Provider,
+    ProviderError,
+)
 from spillway_router.providers.openai_compatible import OpenAICompatible
 from spillway_router.providers.vllm import LocalEngine
 
@@ -29,7 +33,8 @@ CATALOGUE_FILE = Path(__file__).with_name("catalogue.yaml")
 ADAPTERS: Mapping[str, Callable[[CatalogueEntry], Provider]] = MappingProxyType(
     {"openai": OpenAICompatible, "engine": LocalEngine}
 )
-PriceSource = Literal["snapshot", "config"]
+_ROUTING = "routing"
+"""The list of catalogue.yaml that is dropped unless an entry says `keeps_routing_fields: true`."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _DEFAULT_PREFIX = "/v1"
 _UNIX = "unix://"
@@ -52,11 +57,6 @@ def load_catalogue(path: Path = CATALOGUE_FILE) -> Mapping[str, CatalogueEntry]:
 def provider_for(entry: CatalogueEntry) -> Provider:
     """The adapter that speaks the entry's protocol."""
     return ADAPTERS[entry.adapter](entry)
-
-
-def capabilities_for(entry: CatalogueEntry, known: ModelRecord | None) -> frozenset[Capability]:
-    """What the provider's API can do, less vision where the price list knows the model as blind."""
-    return entry.capabilities - {"vision"} if known is not None and not known.vision else entry.capabilities
 
 
 def target(entry: CatalogueEntry, base_url: str | None = None, api_key: str | None = None) -> Target:
@@ -146,39 +146,45 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
     adapter = row.get("adapter", "openai")
     if adapter not in ADAPTERS:
         raise ProviderError(f"catalogue entry {name}: adapter is {adapter!r}, it must be one of {sorted(ADAPTERS)}")
-    local, collects = row["local"], row["collects_data"]
-    if not isinstance(local, bool) or not isinstance(collects, bool):
-        raise ProviderError(f"catalogue entry {name}: local and collects_data are true or false")
-    priced = _one_of(name, "prices", row["prices"], get_args(PriceSource)) == "snapshot"
     return CatalogueEntry(
         name=name,
         base_url=str(row["base_url"]).rstrip("/"),
         key_variable=str(row["key_variable"]),
         auth=_one_of(name, "auth", row["auth"], get_args(AuthStyle)),
-        local=local,
+        local=_flag(name, "local", row["local"]),
         endpoints=_all_of(name, "endpoints", row["endpoints"], get_args(Endpoint)),
         capabilities=_all_of(name, "capabilities", row["capabilities"], get_args(Capability)),
         billing_on_cancel=_one_of(name, "billing_on_cancel", row["billing_on_cancel"], get_args(Billing)),
-        collects_data=collects,
+        collects_data=_flag(name, "collects_data", row["collects_data"]),
         extra_headers=tuple((str(n).lower(), str(v)) for n, v in row.get("headers", {}).items()),
-        drops_fields=frozenset(f for item in row.get("drops", ()) for f in lists.get(item, (item,))),
-        model_suffixes=tuple(row.get("model_suffixes", ())),
-        prices=book.Lookup(name, book.newest) if priced else _NO_PRICES,
-        context_tokens=book.Lookup(name, lambda found: found.context_tokens) if priced else _NO_LENGTHS,
+        drops_fields=_dropped_fields(name, row, lists),
         health_path=str(row.get("health", "")),
         metrics=str(row.get("metrics", "")),
         adapter=adapter,
         request_fault=frozenset(row.get("request_fault", ())),
-        price_source=row["prices"],
+        output_bound_field=_one_of(
+            name, "output_bound_field", row.get("output_bound_field", "max_tokens"), get_args(OutputBoundField)
+        ),
     )
 
 
-_NO_PRICES: Mapping[str, Tariff] = MappingProxyType({})
-_NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
 _KEYS = frozenset(
     {"base_url", "key_variable", "auth", "adapter", "local", "endpoints", "capabilities", "headers", "drops"}
-    | {"request_fault", "model_suffixes", "billing_on_cancel", "collects_data", "prices", "health", "metrics"}
+    | {"keeps_routing_fields", "output_bound_field", "request_fault", "billing_on_cancel", "collects_data"}
+    | {"health", "metrics"}
 )
+
+
+def _dropped_fields(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) -> frozenset[str]:
+    keeps_routing_fields = _flag(name, "keeps_routing_fields", row.get("keeps_routing_fields", False))
+    items = [*row.get("drops", ()), *(() if keeps_routing_fields else (_ROUTING,))]
+    return frozenset(field for item in items for field in lists.get(item, (item,)))
+
+
+def _flag(name: str, key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ProviderError(f"catalogue entry {name}: {key} is {value!r}, it must be true or false")
+    return value
 
 
 def _one_of(name: str, key: str, value: object, allowed: tuple[Any, ...]) -> Any:

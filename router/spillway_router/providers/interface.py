@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 from spillway_router.core.frozen import dataclass
-from spillway_router.core.money.tariff import Tariff, Usage
+from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Capability, Endpoint, Outcome
 from spillway_router.http_client.types import Reply
 
 Billing = Literal["stops", "continues", "unknown"]
 AuthStyle = Literal["bearer", "x-api-key", "none"]
+OutputBoundField = Literal["max_tokens", "max_completion_tokens"]
 
 PATHS: Mapping[Endpoint, str] = {
     "chat": "/chat/completions",
@@ -33,7 +34,7 @@ class ProviderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """One provider of catalogue.yaml. `prices` maps model name -> Tariff, the newest valid one."""
+    """One provider of catalogue.yaml."""
 
     name: str
     base_url: str
@@ -46,11 +47,8 @@ class CatalogueEntry:
     collects_data: bool
     extra_headers: tuple[tuple[str, str], ...]
     drops_fields: frozenset[str]
-    """Top-level body fields this API rejects; removed before sending."""
-    model_suffixes: tuple[str, ...]
-    """Suffixes of the model name that the provider itself understands (`:fastest`)."""
-    prices: Mapping[str, Tariff]
-    context_tokens: Mapping[str, int]
+    """Top-level body fields that are removed before sending: those that this API rejects, and OpenRouter's routing
+    fields unless the provider acts on them."""
     health_path: str
     """Path from the server's root that answers 200 when up; empty where there is none (clouds)."""
     metrics: str
@@ -59,8 +57,8 @@ class CatalogueEntry:
     """Name of the adapter in catalogue.ADAPTERS."""
     request_fault: frozenset[int] = frozenset()
     """Statuses that blame the request here although they usually blame our credentials (403 for moderation)."""
-    price_source: str = "config"
-    """Where prices come from: `snapshot` (prices.json) or `config` (the user must give them)."""
+    output_bound_field: OutputBoundField = "max_tokens"
+    """Name of the chat body's field that bounds the output tokens."""
 
 
 class StreamJudge(Protocol):

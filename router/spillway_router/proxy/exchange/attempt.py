@@ -15,14 +15,12 @@ from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import AttemptResult, Hold
 from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.request import body as wire
-from spillway_router.proxy.request.facts import ROUTING_FIELDS
 from spillway_router.signals.board import Board, TrackedCall
 
 IN_FLIGHT_TOKENS = 64
 """Tokens a provider may have produced beyond those that arrived, when a stream breaks off."""
 MOST_TOKENS_PER_S = 1000
 """Faster than providers produce the tokens of one choice: what it may have thought before its first word."""
-KEEPS_ROUTING_FIELDS = "openrouter"
 _STATUS: dict[str, Status] = {"ok": "ok", "cancelled": "aborted"}
 
 
@@ -61,8 +59,6 @@ def prepare(
         else:
             changes["logprobs"] = top_logprobs
     drop = channel.provider.entry.drops_fields.intersection(body)
-    if backend.provider != KEEPS_ROUTING_FIELDS:
-        drop |= ROUTING_FIELDS.intersection(body)
     return UpstreamBody(wire.edit(raw, body.keys(), changes, drop), usage_added, usage_asked, logprobs_added)
 
 

@@ -39,8 +39,6 @@ from spillway_router.proxy.request.facts import read_facts
 
 _CHAIN = "documents"
 """The name of the chain that a step brings along."""
-_NEW_BOUND = frozenset({"openai", "groq", "cerebras"})
-"""Providers that know max_completion_tokens; OpenAI's newer models refuse max_tokens, which the others ask for."""
 _NEEDS = (("response_format", "json_schema"), ("logprobs", "logprobs"))
 
 
@@ -202,16 +200,17 @@ class InternalExchange:
         """The step's body. What no backend of its side can do is left out; confidence is asked of clouds only where all
         of them can tell it, as no better one may be passed over for that."""
         body = dict(asked.body)
-        backends = [policy.backends[name] for name in self._names(asked, policy)]
-        able = [backend.capabilities for backend in backends]
+        names = self._names(asked, policy)
+        able = [policy.backends[name].capabilities for name in names]
         for field, capability in _NEEDS:
             enough = all if (asked.side, capability) == ("cloud", "logprobs") else any
             if field in body and not enough(capability in known for known in able):
                 del body[field]
         if "logprobs" not in body:
             body.pop("top_logprobs", None)
-        if backends and all(backend.provider in _NEW_BOUND for backend in backends) and "max_tokens" in body:
-            body["max_completion_tokens"] = body.pop("max_tokens")
+        bound_fields = {self._admitted.live.channels[name].provider.entry.output_bound_field for name in names}
+        if len(bound_fields) == 1 and "max_tokens" in body:
+            body[bound_fields.pop()] = body.pop("max_tokens")
         if asked.chain:
             body["model"] = _CHAIN
         return body

@@ -53,7 +53,6 @@ _REQUIRED: Mapping[Endpoint, str] = {
     "responses": "input",
     "messages": "messages",
 }
-ROUTING_FIELDS = frozenset({"models", "provider"})
 _LOCAL_MARKS = frozenset({"local-only", "local_only", "private", "true"})
 _OPEN_MARKS = frozenset({"any", "public", "false"})
 
