@@ -10,8 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from random import Random
 
-from tests.ledger.books import Bill, keep
-
 from evidence.results import Measurement
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff
@@ -20,6 +18,7 @@ from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange, one_day
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.testing.books import Bill, keep
 
 USED_PLUS_UNUSED = "accounting.used_plus_unused_minus_billed"
 BOOKS = 1000

@@ -13,11 +13,11 @@ from loadtests.bench.report import ratio
 from loadtests.bench.run import Plan, measure
 from loadtests.bench.scenarios import BURST8, PACED200, Scenario
 from loadtests.bench.systems import SYSTEMS, System
-from tests.proxy.harness import MESSAGES, Router, cloud, local, routing, settings
-from tests.proxy.streams import data, delta
 
 from evidence.results import Measurement, not_measured
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import MESSAGES, Router, cloud, local, routing, settings
+from spillway_router.testing.streams import data, delta
 from spillway_router.testing.upstream import BEAT_S
 
 OVERHEAD = "bench.confidence_stream_overhead"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.deploy.commands import MODEL, TARGETS, Done, dry_run
-from tests.deploy.runpod_server import Schema
 
+from evidence.deploy_commands import MODEL, TARGETS, Done, dry_run
 from evidence.results import Measurement
+from evidence.runpod_schema import Schema
 from spillway_router.config.load import ConfigError, parse
 from spillway_router.deploy.files import deploy_file
 

@@ -12,9 +12,9 @@ from typing import get_args
 
 import apsw
 from loadtests.bench_ledger import Kind, Result, run, sync_ms
-from tests.ledger.kill9 import kill9_trials
-from tests.ledger.powercut import powercut_trials
 
+from evidence.durability.kill9 import kill9_trials
+from evidence.durability.powercut import powercut_trials
 from evidence.results import Measurement
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 

@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import uvloop
-from tests.proxy.harness import Router, cloud, local, routing, settings
-from tests.proxy.streams import DONE, USAGE, data, delta
 
 from evidence.results import Measurement
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import Router, cloud, local, routing, settings
+from spillway_router.testing.streams import DONE, USAGE, data, delta
 
 MIXED = "confidence.mixed_streams"
 STREAMS = 10_000

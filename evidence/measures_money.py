@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-from tests.ledger.postgres_server import postgres_server
 
 from evidence.money.bill import BillTrial, bill_trial, checked
 from evidence.money.leaks import Leaks, leak_trials
 from evidence.money.overshoot import Overshoot, overshoot_trials
 from evidence.money.shards import side_by_side
 from evidence.results import Measurement
+from spillway_router.testing.postgres_server import postgres_server
 
 SEEDS = 200
 REQUESTS = 80_000

@@ -10,9 +10,9 @@ from pathlib import Path
 from demo.processes import ChildError
 from loadtests.scaleout import sites
 from loadtests.scaleout.trial import Shape, Trial, run
-from tests.ledger.postgres_server import ServerMissingError, postgres_server
 
 from evidence.results import Measurement, not_measured
+from spillway_router.testing.postgres_server import ServerMissingError, postgres_server
 
 LOST = "scaleout.lost_requests"
 

@@ -21,14 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.running import ROOT, SPILLWAY, Spillway
-
 from evidence.money.mix import FAILURES, random_ask, random_place
 from evidence.money.parts import Ask, Money, ask, start_router, stop_router, tills, write_config
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.verify import verify
+from spillway_router.testing.processes import ROOT, SPILLWAY, Spillway
 
 AT_ONCE = 48
 PLACES = {"a": "openai", "b": "generic", "c": "openai", "d": "generic"}

@@ -10,14 +10,14 @@ import asyncio
 import os
 import random
 import time
+from decimal import Decimal
 from itertools import count
 from multiprocessing.connection import Connection
 
-from tests.core.scenes import GROQ, facts
-
 from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.core.money.budget import BudgetLine
-from spillway_router.core.money.tariff import Usage
+from spillway_router.core.money.tariff import Tariff, Usage
+from spillway_router.core.routing.model import Backend, Caller, PrivacyVerdict, RequestFacts
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold
 from spillway_router.ledger.maintenance import Upkeep
@@ -28,6 +28,16 @@ from spillway_router.ledger.writer import LedgerWriter
 AT_ONCE = 6
 BOUND = 100_000
 WHY = AttemptReason("overflow", ("queue",))
+CLOUD = Backend(
+    name="groq",
+    provider="groq",
+    model="openai/gpt-oss-20b",
+    local=False,
+    endpoints=frozenset({"chat"}),
+    capabilities=frozenset(),
+    tariff=Tariff(Decimal("0.05"), Decimal("0.20")),
+    context_tokens=131_072,
+)
 
 
 def spend(url: str, name: str, seed: int, told: Connection, deaf: bool = False) -> None:
@@ -51,7 +61,7 @@ async def _spend(url: str, name: str, rng: random.Random, told: int, deaf: bool)
 
     async def call(request: str) -> None:
         tell("holding", request)
-        hold = await accounts.hold(facts(request_id=request), GROQ, WHY, 1, BOUND)
+        hold = await accounts.hold(_facts(request), CLOUD, WHY, 1, BOUND)
         assert isinstance(hold, Hold), hold
         tell("sent", request)
         await asyncio.sleep(rng.expovariate(2000))
@@ -65,7 +75,7 @@ async def _spend(url: str, name: str, rng: random.Random, told: int, deaf: bool)
             ended = AttemptResult("aborted", None, billed=True)
         else:
             ended = AttemptResult("ok", Usage(rng.randrange(1000), rng.randrange(100)))
-        amount, durable = accounts.settle(hold, GROQ, ended)
+        amount, durable = accounts.settle(hold, CLOUD, ended)
         if durable is not None and await durable is None:
             tell("settled", request, amount)
 
@@ -74,3 +84,19 @@ async def _spend(url: str, name: str, rng: random.Random, told: int, deaf: bool)
             await call(f"{name}-{next(numbers)}")
 
     await asyncio.gather(*(calls() for _ in range(AT_ONCE)))
+
+
+def _facts(request_id: str) -> RequestFacts:
+    """A small public chat request."""
+    return RequestFacts(
+        request_id=request_id,
+        endpoint="chat",
+        model="auto",
+        stream=False,
+        prompt_bytes=300,
+        max_tokens=100,
+        choices=1,
+        needs=frozenset(),
+        privacy=PrivacyVerdict(True),
+        caller=Caller(),
+    )

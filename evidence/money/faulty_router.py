@@ -6,13 +6,12 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from tests.proxy.harness import serving
-
 from spillway_router.config import load
 from spillway_router.ledger.records import Write, WriteResult
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.runtime.router import Runtime
 from spillway_router.testing import MemoryLedger
+from spillway_router.testing.harness import serving
 
 
 class Generous(SqliteLedger):

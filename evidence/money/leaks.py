@@ -138,8 +138,8 @@ def _upkeep(survivors: list[Ledger]) -> None:
 
 def _check(ledger: Ledger, lines: list[list[str]], found: Leaks) -> None:
     last: dict[str, tuple[str, int]] = {}
-    for stage, request, nano in lines:
-        last[request] = (stage, int(nano))
+    for stage, request, cost_nano in lines:
+        last[request] = (stage, int(cost_nano))
     found.calls += len(last)
     for request, (stage, nano) in last.items():
         rows = ledger.entries_of(request)

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import yaml
-from tests.e2e.running import ROOT, SPILLWAY, STOP_LIMIT_S, Spillway
+
+from spillway_router.testing.processes import ROOT, SPILLWAY, STOP_LIMIT_S, Spillway
 
 LIMIT_S = 120.0
 """No wait is longer."""

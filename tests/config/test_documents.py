@@ -9,7 +9,6 @@ import pytest
 from tests.documents.papers import STRANGE, answer, truth
 from tests.documents.test_extract import ask, setup
 from tests.documents.test_parsers import SMALL
-from tests.proxy.harness import error_of
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
@@ -18,6 +17,7 @@ from spillway_router.config.documents import document_mistakes, document_rules
 from spillway_router.config.load import ConfigError
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
+from spillway_router.testing.harness import error_of
 
 PLAIN = "backends: [{name: local, provider: vllm, model: m, base_url: 'http://127.0.0.1:9/v1'}]\n"
 

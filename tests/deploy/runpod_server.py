@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from jsonschema import Draft202012Validator
+from evidence.runpod_schema import Schema
 
-SCHEMA = Path(__file__).resolve().parents[2] / "runpod" / "schema.json"
 KEY = "rpa_test_key_of_nobody"
 _ACTIONS = {"RUNNING": ["stop", "restart", "terminate"], "EXITED": ["start", "terminate"]}
 _AFTER = {"start": "RUNNING", "restart": "RUNNING", "stop": "EXITED"}
@@ -31,28 +29,6 @@ class Account:
     broken: str = ""
     """`schema`: answers lack a field; `full`: no GPU is free."""
     url: str = ""
-
-
-class Schema:
-    """The excerpt of RunPod's OpenAPI document."""
-
-    def __init__(self) -> None:
-        self.document = json.loads(SCHEMA.read_text(encoding="utf-8"))
-
-    def errors(self, name: str, value: Any) -> list[str]:
-        """What of a value breaks the schema of this name."""
-        schema = {"$ref": f"#/components/schemas/{name}", "components": self.document["components"]}
-        return [f"{e.json_path}: {e.message}" for e in Draft202012Validator(schema).iter_errors(value)]
-
-    def operation(self, method: str, path: str) -> tuple[dict[str, Any], str] | None:
-        """The operation of a path, and the id in it."""
-        for pattern, methods in self.document["paths"].items():
-            wanted, given = pattern.split("/"), path.split("/")
-            if len(wanted) == len(given) and method.lower() in methods:
-                pairs = list(zip(wanted, given, strict=True))
-                if all(w == g or w == "{id}" for w, g in pairs):
-                    return methods[method.lower()], next((g for w, g in pairs if w == "{id}"), "")
-        return None
 
 
 def _body_schema(operation: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from evidence.deploy_commands import ROOT
 from moto import mock_aws
-from tests.deploy.commands import ROOT
 
 TEMPLATE = ROOT / "deploy" / "aws" / "template.yaml"
 AMI = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from evidence.deploy_commands import ROOT
 from tests.deploy.clean_root import instructions
-from tests.deploy.commands import ROOT
 
 FILES = (ROOT / "Dockerfile.gpu", ROOT / "deploy" / "Dockerfile.cpu")
 ENGINE = ROOT / ".venv-vllm"

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tests.deploy.commands import ROOT, spillway
+from evidence.deploy_commands import ROOT, spillway
 
 DOCS = ROOT / "docs" / "deploy"
 

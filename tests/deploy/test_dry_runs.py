@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.deploy.commands import MODEL, TARGETS, dry_run, spillway
+from evidence.deploy_commands import MODEL, TARGETS, dry_run, spillway
 
 from spillway_router.config.load import parse
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.deploy.commands import ROOT
+from evidence.deploy_commands import ROOT
 
 from spillway_router.config.load import parse
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.deploy.commands import MODEL, TARGETS, Done, spillway
+from evidence.deploy_commands import MODEL, TARGETS, Done, spillway
 
 _STANDIN = """#!{python}
 import json, os, sys

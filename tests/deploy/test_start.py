@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.deploy.commands import ROOT
+from evidence.deploy_commands import ROOT
 
 START = ROOT / "deploy" / "container" / "start"
 YAML = 'listen: 0.0.0.0:8080\nserver: {model: "demo"}\n'

@@ -14,9 +14,9 @@ from demo.workload import DocumentJob
 from tests.documents.papers import answer
 from tests.documents.test_extract_command import command, rows
 from tests.loop import run_test
-from tests.proxy.harness import LIMIT_S, local, routing, settings
 
 from spillway_router.testing import FaultUpstream
+from spillway_router.testing.harness import LIMIT_S, local, routing, settings
 from spillway_server.demo_model.documents import generate
 
 COUNT, BEFORE, AT_ONCE = 12, 4, 3

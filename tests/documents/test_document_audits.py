@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 from tests.documents.test_extract import COST, ask, rows, setup, steps
-from tests.proxy.harness import Router
 
 from spillway_router.calibration.labelled import read
 from spillway_router.documents.labels import labels as exported
 from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.audits.thresholds import ThresholdState
+from spillway_router.testing.harness import Router
 
 AUDITED = "confidence: {escalate_to: [cloud], audit_share: 1.0}\n"
 

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
-from tests.proxy.harness import LIMIT_S, Router, cloud, error_of, local, routing, settings
 
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.verify import verify
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import LIMIT_S, Router, cloud, error_of, local, routing, settings
 
 COST, FREE = "0.000200", "0.000000"
 """100 tokens at 1 USD and 50 at 2 USD per million."""

@@ -13,12 +13,12 @@ import pytest
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 from tests.documents.test_extract import ask, setup
 from tests.loop import run_test
-from tests.proxy.harness import LIMIT_S, Router
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
 from spillway_router.commands.extract_batch import BatchError, BatchProgress, RouterAddress, count_lines, extract_batch
 from spillway_router.testing import Answer
+from spillway_router.testing.harness import LIMIT_S, Router
 from spillway_server.demo_model.documents import generate
 
 TEXTS = [generate(10_000_000 + i, "clean", "iolmaster_en").text for i in range(12)]

@@ -8,9 +8,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 from tests.documents.test_extract import ask, setup
-from tests.proxy.harness import Router
 
 from spillway_router.testing import Answer
+from spillway_router.testing.harness import Router
 from spillway_server.demo_model.documents import canonical_json
 
 AUDITED = "confidence: {escalate_to: [cloud], audit_share: 1.0, threshold: 0.7}\n"

@@ -10,12 +10,12 @@ import pytest
 from fastapi.responses import Response
 from tests.documents.papers import STRANGE, answer, truth
 from tests.documents.test_extract import PATH, ask, setup
-from tests.proxy.harness import LIMIT_S, error_of
 
 from spillway_router.documents import repeats
 from spillway_router.documents.repeats import KeyTakenError, Repeats
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import ManualClock
+from spillway_router.testing.harness import LIMIT_S, error_of
 
 
 async def test_the_same_request_is_read_once_and_another_with_its_key_is_refused() -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from tests.documents.papers import STRANGE, answer, truth, wrong
 from tests.documents.test_extract import ask, setup
-from tests.proxy.harness import Router, error_of
 
 from spillway_router.calibration.labelled import read
 from spillway_router.documents.labels import of_reviews
 from spillway_router.documents.reviews import DAY_MS, QueueRules, ReviewQueue, shown
 from spillway_router.ledger.tables.reviews import ReviewDecision, ReviewRecord
 from spillway_router.testing import MemoryLedger
+from spillway_router.testing.harness import Router, error_of
 
 
 @asynccontextmanager

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from demo.product import Cloud, cloud
 from demo.workload import DocumentJob
-from tests.e2e.running import Spillway, await_ready, running, write
 
+from spillway_router.testing.processes import Spillway, await_ready, running, write
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, generate
 
 if TYPE_CHECKING:

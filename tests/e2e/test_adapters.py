@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 import yaml
-from tests.e2e.running import ROOT
 
 from spillway_router.config import load
+from spillway_router.testing.processes import ROOT
 
 
 def test_the_configurations_in_the_docs_are_valid() -> None:

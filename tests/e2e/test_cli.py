@@ -18,13 +18,13 @@ import typer
 import yaml
 from demo.product import Cloud
 from tests.e2e.conftest import Front
-from tests.e2e.running import ROOT, SPILLWAY, await_ready, eventually, running, write
 from typer.testing import CliRunner, Result
 
 from spillway_router.cli import app
 from spillway_router.config import load
 from spillway_router.config.settings import Settings
 from spillway_router.core.money.tariff import usd
+from spillway_router.testing.processes import ROOT, SPILLWAY, await_ready, eventually, running, write
 from spillway_server.demo_model.documents import Document, exact, prompt
 
 EXAMPLE = ROOT / "deploy" / "spillway.example.yaml"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from demo.product import Cloud
-from tests.e2e.running import await_ready, running, write
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
+from spillway_router.testing.processes import await_ready, running, write
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, generate
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionChunk
 from tests.e2e.conftest import Front
-from tests.e2e.running import eventually
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
+from spillway_router.testing.processes import eventually
 from spillway_server.demo_model.documents import Document, exact, generate, json_schema, prompt
 
 pytestmark = pytest.mark.engine

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.running import ROOT
 from typer.testing import CliRunner, Result
 
 from spillway_router.cli import app
 from spillway_router.commands.check_litellm import convert
 from spillway_router.config import load
 from spillway_router.core.money.tariff import nano_from_usd
+from spillway_router.testing.processes import ROOT
 
 EXCERPT = ROOT / "tests" / "providers" / "prices" / "litellm_excerpt.json"
 

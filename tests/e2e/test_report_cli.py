@@ -14,13 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.e2e.running import eventually, running, write
 from typer.testing import CliRunner, Result
 
 from spillway_router.cli import app
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.testing.processes import eventually, running, write
 
 HOUR_MS = 3_600_000
 CONFIG = """

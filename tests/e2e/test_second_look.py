@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from demo.product import CALIBRATION, Cloud
-from tests.e2e.running import await_ready, running, write
 
 from spillway_router.ledger.store.open import open_ledger
+from spillway_router.testing.processes import await_ready, running, write
 from spillway_server.demo_model.documents import Document, prompt
 
 if TYPE_CHECKING:

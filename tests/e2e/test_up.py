@@ -18,7 +18,8 @@ import psutil
 import pytest
 from demo.product import Cloud, free_ports
 from tests.e2e.lora import adapter
-from tests.e2e.running import (
+
+from spillway_router.testing.processes import (
     ROOT,
     Spillway,
     alive,
@@ -30,7 +31,6 @@ from tests.e2e.running import (
     sessions,
     write,
 )
-
 from spillway_server.demo_model.documents import Document, exact, prompt
 
 pytestmark = pytest.mark.engine

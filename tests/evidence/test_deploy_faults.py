@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from evidence.deploy_commands import TARGETS, Done, dry_run
 from evidence.measures_deploy import DRY_RUNS, SECRETS, dry_runs
-from tests.deploy.commands import TARGETS, Done, dry_run
 
 
 def quiet(line: str) -> None:

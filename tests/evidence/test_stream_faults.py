@@ -12,7 +12,8 @@ from evidence.results import Circumstances, judge
 from loadtests.bench.processes import Command
 from loadtests.bench.scenarios import BURST8
 from loadtests.bench.systems import SYSTEMS, Place
-from tests.proxy.harness import Router
+
+from spillway_router.testing.harness import Router
 
 TAKEN = Circumstances("make evidence ONLY=confidence.mixed", "2026-01-01T00:00:00Z", {}, {})
 SHORT = replace(BURST8, count=24, events=32)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.ledger.postgres_server import PostgresServer, ServerMissingError, find_binaries, postgres_server
+
+from spillway_router.testing.postgres_server import PostgresServer, ServerMissingError, find_binaries, postgres_server
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from evidence.measures_scaleout import LOST, lost_requests
 from loadtests.scaleout import affinity, sites
 from loadtests.scaleout.affinity import Held, Moved, Turn
 from loadtests.scaleout.trial import Shape
-from tests.ledger.postgres_server import ServerMissingError, find_binaries
+
+from spillway_router.testing.postgres_server import ServerMissingError, find_binaries
 
 QUICK, SLOW = sites.fake("--scale", "0.5"), sites.fake("--scale", "2")
 """Answers of about a second; and of about four, so that an engine that is killed has streams under way."""

@@ -11,9 +11,9 @@ from evidence.money.caps import Watch
 from evidence.money.overshoot import overshoot_trials
 from evidence.promises import load_promises
 from evidence.results import Circumstances, judge
-from tests.ledger.postgres_server import ServerMissingError, find_binaries
 
 from spillway_router.ledger.entries import Entry
+from spillway_router.testing.postgres_server import ServerMissingError, find_binaries
 
 TAKEN = Circumstances("make evidence ONLY=budget", "2026-01-01T00:00:00Z", {}, {})
 NOON_MS = 1_790_000_000_000

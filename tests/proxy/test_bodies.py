@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.proxy.harness import LIMIT_S, MESSAGES, Router, error_of, pair
 
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, error_of, pair
 
 WHOLE = Answer.json({"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]})
 GOOD: dict[str, Any] = {"model": "auto", "messages": MESSAGES}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.harness import MESSAGES, cloud, error_of, local, pair, routing, serving, settings
-from tests.proxy.streams import chat, delta
 
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream, ManualClock
+from spillway_router.testing.harness import MESSAGES, cloud, error_of, local, pair, routing, serving, settings
+from spillway_router.testing.streams import chat, delta
 
 WHOLE = Answer.json({"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]})
 KEYWORDS = "privacy: {keywords: [Password, Straße, 'a\"b']}\n"

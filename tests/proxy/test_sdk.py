@@ -7,11 +7,10 @@ from typing import Any
 
 import openai
 import pytest
-from tests.proxy import streams
-from tests.proxy.harness import Router, pair
-from tests.proxy.streams import DONE, chat, delta
 
-from spillway_router.testing import Answer
+from spillway_router.testing import Answer, streams
+from spillway_router.testing.harness import Router, pair
+from spillway_router.testing.streams import DONE, chat, delta
 
 BEGUN = delta({"role": "assistant", "content": ""}) + delta({"content": "alpha"})
 BREAKS = {

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from tests.loop import run_test
-from tests.proxy.harness import cloud, local, routing, serving, settings
 
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.runtime.alerts import AlertHooks, Alerts, DeliveryRules, Webhook, message, sentence, signature
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import cloud, local, routing, serving, settings
 from spillway_server import demo_model
 
 ALERT = BudgetAlert("all", "day", 1_700_006_400, Decimal("0.8"), 50 * 10**9, 41 * 10**9)

@@ -12,7 +12,6 @@ from random import Random
 
 import pytest
 from rich.console import Console
-from tests.ledger.books import Bill, keep
 
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff, nano_from_usd, usd
@@ -41,6 +40,7 @@ from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.tables.feedback import FeedbackRecord
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import MemoryLedger
+from spillway_router.testing.books import Bill, keep
 
 FIRST = date(2026, 11, 1)
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"))

@@ -13,9 +13,8 @@ from threading import Event
 
 import psycopg
 import pytest
+from evidence.durability.kill9 import kill9_trials
 from tests.ledger.contract import D0, H0, T0, LedgerContract, assert_chain_holds, entry
-from tests.ledger.kill9 import kill9_trials
-from tests.ledger.postgres_server import PostgresServer
 
 from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.interface import Ledger
@@ -26,6 +25,7 @@ from spillway_router.ledger.store.postgres import migrations as migrations_postg
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.testing.postgres_server import PostgresServer
 
 CHILD = Path(__file__).with_name("postgres_child.py")
 OURS = "datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'spillway'"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.ledger import kill9_child
+from evidence.durability import kill9_child
+from evidence.durability.kill9 import kill9_trials
+from evidence.durability.powercut import powercut_trials
 from tests.ledger.contract import T0, LedgerContract, entry
-from tests.ledger.kill9 import kill9_trials
-from tests.ledger.powercut import powercut_trials
 
 from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.interface import Ledger

@@ -7,12 +7,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.ledger.books import keep
 
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.store.sqlite.file import connect
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.store.sqlite.scans import Scans
+from spillway_router.testing.books import keep
 
 
 @pytest.mark.parametrize("days", [(0, 3), (0, 1), (1, 2), (0, 30)])

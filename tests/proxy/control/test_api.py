@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.proxy.harness import Router, cloud, error_of, local, pair, routing, settings
-from tests.proxy.streams import chat
 
 from spillway_router.ledger.records import Role
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer, FaultUpstream, ManualClock
+from spillway_router.testing.harness import Router, cloud, error_of, local, pair, routing, settings
+from spillway_router.testing.streams import chat
 
 WHOLE = Answer.json(
     {

@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.proxy.harness import MESSAGES, Router, cloud, error_of, local, pair, routing, settings
 
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import MESSAGES, Router, cloud, error_of, local, pair, routing, settings
 
 RULE = "confidence: {threshold: 0.0, escalate_to: [cloud]}\n"
 KEPT = RULE + "retention: {minutes: 10}\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.proxy.control.test_api import WHOLE, get, local
-from tests.proxy.harness import error_of, routing, settings
 
+from spillway_router.testing.harness import error_of, routing, settings
 from spillway_router.testing.upstream import FaultUpstream
 
 

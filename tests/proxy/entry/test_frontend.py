@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.proxy.harness import LIMIT_S, MESSAGES, Router, pair
-from tests.proxy.streams import chat, delta
 
 from spillway_router.testing import Answer
+from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, pair
+from spillway_router.testing.streams import chat, delta
 
 CHAT = b"/v1/chat/completions"
 

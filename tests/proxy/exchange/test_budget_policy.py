@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.proxy.harness import MESSAGES, Router, cloud, error_of, local, routing, serving, settings
-
 from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.entries import Entry
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream
+from spillway_router.testing.harness import MESSAGES, Router, cloud, error_of, local, routing, serving, settings
 
 DAY_MS = 86_400_000
 BROKEN = Answer.json({"error": {"message": "broken"}}, 500)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from tests.loop import run_test
-from tests.proxy.harness import MESSAGES, Router, error_of, local, routing, settings
-from tests.proxy.streams import delta
 
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import MESSAGES, Router, error_of, local, routing, settings
+from spillway_router.testing.streams import delta
 
 KEY = "sk-canary-0123456789"
 HEADERS = {"x_spillway_provider": "groq", "x_spillway_provider_key": KEY}

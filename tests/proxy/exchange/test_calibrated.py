@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.harness import cloud, local, routing, settings
-from tests.proxy.streams import DONE, data
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
@@ -21,6 +19,8 @@ from spillway_router.config.settings import Settings
 from spillway_router.config.settings_confidence import FingerprintPart
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import cloud, local, routing, settings
+from spillway_router.testing.streams import DONE, data
 from spillway_server import demo_model
 
 STAGE: dict[str, Any] = {

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, pair, routing, settings
-from tests.proxy.streams import delta
 
 from spillway_router.core.routing.model import RequestRecord
 from spillway_router.testing import Answer, Arrival, FaultUpstream
+from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, cloud, pair, routing, settings
+from spillway_router.testing.streams import delta
 
 PROMPT_S = 1.0
 """How soon the upstream must be closed (DESIGN 4, stream promise 6)."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.harness import Router, escalating
 
 from spillway_router.config.load import ConfigError, parse
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream
+from spillway_router.testing.harness import Router, escalating
 
 RULE = "confidence: {threshold: 0.8, escalate_to: [cloud]}\n"
 STRONG = Answer.json(

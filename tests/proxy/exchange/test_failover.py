@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.proxy.harness import Router, cloud, error_of, local, pair, routing, settings
 
 from spillway_router.testing import Answer, FaultUpstream, ManualClock
+from spillway_router.testing.harness import Router, cloud, error_of, local, pair, routing, settings
 
 WHOLE = Answer.json(
     {

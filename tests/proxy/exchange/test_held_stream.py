@@ -14,11 +14,11 @@ import httpx
 import openai
 import pytest
 from tests.proxy.exchange.test_disconnect import asking
-from tests.proxy.harness import LIMIT_S, MESSAGES, Router, escalating, events
-from tests.proxy.streams import DONE, data, delta
 
 from spillway_router.proxy.exchange.held_stream import tokens_to_hold
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, escalating, events
+from spillway_router.testing.streams import DONE, data, delta
 
 RULE = "confidence: {threshold: 0.8, escalate_to: [cloud], hold_tokens: 2}\n"
 SURE, UNSURE = -0.01, -3.0

@@ -11,14 +11,14 @@ from typing import Any
 
 import orjson
 import pytest
-from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, local, routing, settings
-from tests.proxy.streams import delta
 
 from spillway_router.config.load import ConfigError
 from spillway_router.core.money.tariff import nano_from_usd
 from spillway_router.ledger.entries import Entry
 from spillway_router.runtime.day_change import DAY_S, DayChange, utc_day
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, cloud, local, routing, settings
+from spillway_router.testing.streams import delta
 
 SONNET = (
     '{input_per_million: "3", output_per_million: "15", cached_input_per_million: "0.3", '

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from tests.proxy.exchange.test_calibrated import CALIBRATION, STAGE, rule, streamed, whole
 from tests.proxy.exchange.test_disconnect import asking
-from tests.proxy.harness import LIMIT_S, MESSAGES, Router, cloud, escalating, local, settings
-from tests.proxy.streams import DONE, data
 
 from spillway_router.config.assemble import assembled
 from spillway_router.config.load import Loaded, parse
 from spillway_router.core.confidence.self_check import QUESTIONS
 from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, cloud, escalating, local, settings
+from spillway_router.testing.streams import DONE, data
 
 WITH_P_TRUE = {**STAGE, "features": ["min", "p_true"], "fill": [-1.0, 0.5], "centre": [0.0, 0.5], "scale": [1.0, 1.0]}
 KNOWS: dict[str, Any] = {**CALIBRATION, "answer": {**WITH_P_TRUE, "weights": [1.0, 2.0]}}

@@ -7,11 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.proxy import streams
-from tests.proxy.harness import MESSAGES, Router, cloud, error_of, events, local, pair, routing, settings
-from tests.proxy.streams import DONE, SHAPES, USAGE, Stream, delta
 
-from spillway_router.testing import Answer, FaultUpstream
+from spillway_router.testing import Answer, FaultUpstream, streams
+from spillway_router.testing.harness import MESSAGES, Router, cloud, error_of, events, local, pair, routing, settings
+from spillway_router.testing.streams import DONE, SHAPES, USAGE, Stream, delta
 from spillway_router.testing.upstream import End
 
 SHORT = "limits: {first_event_s: 0.25, stall_s: 0.25}\n"

@@ -7,10 +7,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from tests.proxy.harness import MESSAGES, cloud, local, routing, serving, settings
-
 from spillway_router.ledger.verify import verify
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream
+from spillway_router.testing.harness import MESSAGES, cloud, local, routing, serving, settings
 
 FEW = {"max_tokens": 50}
 WHOLE = Answer.json(

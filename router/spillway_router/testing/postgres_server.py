@@ -135,12 +135,13 @@ class PostgresServer:
 
     def initialise(self) -> None:
         """Make the data folder: everyone on the socket is trusted, but users called `locked...` need a password."""
-        command = [self._binaries / "initdb", "-D", "data", "-U", SUPERUSER, "-A", "trust", "-E", "UTF8"]
-        made = subprocess.run(
-            [*command, "--no-locale", "--no-sync"], capture_output=True, check=False, timeout=120, **self._environment()
+        command = [str(self._binaries / "initdb"), "-D", "data", "-U", SUPERUSER, "-A", "trust", "-E", "UTF8"]
+        command += ["--no-locale", "--no-sync"]
+        initdb: subprocess.CompletedProcess[bytes] = subprocess.run(
+            command, capture_output=True, check=False, timeout=120, **self._environment()
         )
-        if made.returncode != 0:
-            raise RuntimeError(f"initdb failed: {made.stderr.decode(errors='replace')}")
+        if initdb.returncode != 0:
+            raise RuntimeError(f"initdb failed: {initdb.stderr.decode(errors='replace')}")
         rules = self._folder / "data" / "pg_hba.conf"
         rules.write_text("local all locked scram-sha-256\nlocal all all trust\n", "utf-8")
 
@@ -154,7 +155,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     """A running server in a fresh folder, stopped and removed afterwards. Raises ServerMissingError."""
     binaries = find_binaries()
     # A socket's path holds at most 107 bytes, so a long TMPDIR can't be used.
-    short = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
+    short = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"  # noqa: S108
     folder = Path(tempfile.mkdtemp(prefix="spillway-pg-", dir=short))
     server = None
     try:

@@ -43,7 +43,7 @@ def data(value: object) -> bytes:
 
 def named(value: dict[str, Any]) -> bytes:
     """An event named by its type."""
-    return b"event: " + value["type"].encode() + b"\n" + data(value)
+    return b"event: " + str(value["type"]).encode() + b"\n" + data(value)
 
 
 DONE = b"data: [DONE]\n\n"

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.ledger import kill9_child
-
+from evidence.durability import kill9_child
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import close_orphans
 from spillway_router.ledger.store.open import open_ledger

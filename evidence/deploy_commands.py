@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SPILLWAY = str(Path(sys.executable).parent / "spillway")
 MODEL = "Qwen/Qwen2.5-7B-Instruct-AWQ"
 TARGETS: dict[str, tuple[str, ...]] = {

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from random import Random
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from spillway_router.ledger.calendar import DAY_MS, start_of
 from spillway_router.ledger.entries import Entry, Status
@@ -18,6 +18,7 @@ from spillway_router.ledger.reports.days import ReportRange
 
 HOUR_MS = 3_600_000
 DECISIONS = ("overflow", "escalated", "fallback", "pinned", "byok", "cache", "")
+_RENTAL_KINDS: tuple[Literal["reserved", "interruptible"], ...] = ("reserved", "interruptible")
 STATUSES: tuple[Status, ...] = tuple(status for status in get_args(Status) if status)
 
 
@@ -62,7 +63,7 @@ def _rent(rng: Random, ledger: Ledger, bill: Bill, name: str) -> None:
         stop = min(end_ms, at + rng.choice((0, 1, rng.randint(1, SPAN_MS), rng.randint(1, 2 * DAY_MS))))
         nano = rng.choice((0, 526_000_000, 1_390_000_000, rng.randint(1, 10**10)))
         count = rng.choice((1, 1, 2, 7))
-        kind = rng.choice(("reserved", "interruptible"))
+        kind = rng.choice(_RENTAL_KINDS)
         source = rng.choice(("router", "cli", "vast"))
         ledger.add_rental(RentalRecord(f"{name}_{part}", "t4", count, nano, kind, at, stop, source))
         bill.billed += nano * count * (stop - at) // HOUR_MS
@@ -107,15 +108,27 @@ def _request(rng: Random, bill: Bill, request_id: str) -> list[Entry]:
 
 
 def _local(request_id: str, attempt: int, ts: int, gpu_us: int, rest: dict[str, Any]) -> Entry:
-    backend = {"backend": "local", "provider": "vllm", "model": "demo", "local": True, "decision": "local"}
+    backend: dict[str, Any] = {
+        "backend": "local",
+        "provider": "vllm",
+        "model": "demo",
+        "local": True,
+        "decision": "local",
+    }
     return Entry(kind="charged", request_id=request_id, attempt_no=attempt, ts=ts, gpu_us=gpu_us, **{**backend, **rest})
 
 
 def _cloud(rng: Random, bill: Bill, who: tuple[str, int, int], rest: dict[str, Any]) -> list[Entry]:
     request_id, attempt, ts = who
     name = rng.choice(("groq", "openai"))
-    base = {"backend": name, "provider": name, "model": "m", "decision": rng.choice(DECISIONS), "tariff_ref": "t@1"}
-    base |= {"key_id": rest["key_id"], "tier": rest["tier"], "task": rest["task"]}
+    base: dict[str, Any] = {
+        "backend": name,
+        "provider": name,
+        "model": "m",
+        "decision": rng.choice(DECISIONS),
+        "tariff_ref": "t@1",
+    }
+    base |= {"tariff_ref": "t@1", "key_id": rest["key_id"], "tier": rest["tier"], "task": rest["task"]}
     bound = rng.randint(0, 10**8)
     end = rng.choice(("open", "released", "charged", "charged", "charged"))
     ids: dict[str, Any] = {"request_id": request_id, "attempt_no": attempt}

@@ -16,10 +16,11 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import apsw
-from tests.ledger.contract import T0, entry
 
+from spillway_router.ledger.entries import Entry, Kind
 from spillway_router.ledger.records import Write
 from spillway_router.ledger.store.sqlite.entries import EntryStore
 from spillway_router.ledger.store.sqlite.file import configure
@@ -27,6 +28,7 @@ from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import verify
 
 VFS = "powercut"
+T0 = 1_790_000_000_000
 MOST_OPERATIONS = 3_000
 """A cut comes within so many writes and syncs: with about ten pages a commit, some checkpoints of the WAL are in it."""
 
@@ -183,8 +185,13 @@ def _writes(name: str, random_: random.Random) -> list[Write]:
     for number in range(random_.randrange(1, 24)):
         request_id = f"{name}-{number}"
         if number % 3:
-            writes.append(Write((entry("charged", request_id, ts=T0 + number, local=True),)))
+            writes.append(Write((_entry("charged", request_id, ts=T0 + number, local=True),)))
         else:
-            writes.append(Write((entry("reserved", request_id, reserved_nano=9),)))
-            writes.append(Write((entry("charged", request_id, amount_nano=random_.randrange(9)),)))
+            writes.append(Write((_entry("reserved", request_id, reserved_nano=9),)))
+            writes.append(Write((_entry("charged", request_id, amount_nano=random_.randrange(9)),)))
     return writes
+
+
+def _entry(kind: Kind, request_id: str, *, ts: int = T0, **fields: Any) -> Entry:
+    attempt = {"backend": "groq", "provider": "groq", "model": "m", "key_id": "k1", "tier": "free", **fields}
+    return Entry(kind=kind, request_id=request_id, attempt_no=1, ts=ts, **attempt)

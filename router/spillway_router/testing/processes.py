@@ -20,7 +20,7 @@ import httpx
 import psutil
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SPILLWAY = str(Path(sys.executable).parent / "spillway")
 CACHE = ROOT / ".cache" / "vllm"
 LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")

@@ -95,7 +95,7 @@ class Router:
     async def until(self, true: Callable[[], bool]) -> None:
         """Until the condition holds, looking at every turn of the loop. Raises TimeoutError."""
         async with asyncio.timeout(LIMIT_S):
-            while not true():
+            while not true():  # noqa: ASYNC110 - the condition may be anything, so nothing signals it
                 await asyncio.sleep(0.002)
 
 
@@ -177,7 +177,7 @@ async def _reached(engine: FakeEngine | FaultUpstream) -> AsyncIterator[str]:
 
 def _client(url: str) -> httpx.AsyncClient:
     # Nothing here speaks TLS, and reading the system's certificates takes longer than a request.
-    return httpx.AsyncClient(base_url=url, timeout=LIMIT_S, verify=False)
+    return httpx.AsyncClient(base_url=url, timeout=LIMIT_S, verify=False)  # noqa: S501
 
 
 @functools.cache
@@ -212,12 +212,12 @@ class _Server(uvicorn.Server):
         await self.on_tick(0)
         await self.ending.wait()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn names it
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        while self.server_state.connections or self.server_state.tasks:
+        while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - uvicorn signals neither
             await asyncio.sleep(0.001)
         for server in self.servers:
             await server.wait_closed()
