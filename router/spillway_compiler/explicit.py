@@ -1,12 +1,12 @@
-"""Dataclasses as mypyc can compile them: their `__init__` written out.
+"""Write out the `__init__` of dataclasses so that mypyc can compile it.
 
-mypyc compiles the class body it reads, but the `__init__` of a dataclass is made at run time by the standard library,
-so it would run interpreted: for some twenty values per request. The standard library leaves an `__init__` alone that
-the class has already, so writing it into the body is enough; equality, hash, `repr` and `replace` stay its own.
-`slots` has to go: a compiled class has no dictionary anyway, and the decorator would make a second, ordinary class. And
-`frozen` becomes the hash that it stands for: the type checker has seen to the rest by then (core/frozen.py).
+mypyc compiles the class body that it reads, but the standard library makes the `__init__` of a dataclass at run time,
+so it would run interpreted, for some twenty values per request. The standard library leaves an existing `__init__`
+alone, so writing one into the body is enough; equality, hash, `repr` and `replace` remain the standard library's.
+`slots` has to go: a compiled class has no dictionary anyway, and the decorator would make a second, ordinary class.
+`@fast_frozen` becomes a dataclass with the hash of a frozen one, as at run time without compilation (core/frozen.py).
 
-The `__init__` takes the place of the blank line behind the last field, on one line, so that line numbers in tracebacks
+The `__init__` replaces the blank line after the last field and stands on one line, so that line numbers in tracebacks
 are those of the source.
 """
 
@@ -15,9 +15,13 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
+DECORATORS = ("dataclass", "fast_frozen")
+_FROZEN_MODULE = "spillway_router.core.frozen"
+_UNSUPPORTED = "router/spillway_compiler/explicit.py does not support"
+
 
 class CannotWriteOutError(Exception):
-    """A dataclass uses something that isn't known here; the message names the class, the field and what to do."""
+    """A dataclass uses a feature that this module does not support; the message names class and field, and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,9 @@ class _Field:
     name: str
     annotation: str
     default: str = ""
-    """Expression of the default; empty if there is none."""
+    """Source of the default; empty if there is none."""
     factory: str = ""
-    """Expression of the default factory; empty if there is none."""
+    """Source of the default factory; empty if there is none."""
 
     @property
     def parameter(self) -> str:
@@ -37,62 +41,68 @@ class _Field:
 
     @property
     def assignment(self) -> str:
-        made = f" if {self.name} is not None else ({self.factory})()" if self.factory else ""
-        return f"self.{self.name} = {self.name}{made}"
+        fallback = f" if {self.name} is not None else ({self.factory})()" if self.factory else ""
+        return f"self.{self.name} = {self.name}{fallback}"
 
 
 def written_out(source: str) -> str:
-    """The module's source with an `__init__` in every dataclass at its top level; the same number of lines.
+    """Return the module's source with an `__init__` in every dataclass at its top level; the line count stays the same.
 
-    Raises `CannotWriteOutError`.
+    Raises `CannotWriteOutError` for a dataclass that it can't write out.
     """
     lines = source.split("\n")
     for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom) and node.module == _FROZEN_MODULE:
+            names = ("dataclass as fast_frozen" if name.name == "fast_frozen" else name.name for name in node.names)
+            lines[node.lineno - 1] = f"from dataclasses import {', '.join(names)}"
         if isinstance(node, ast.ClassDef):
             for decorator in node.decorator_list:
-                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "dataclass":
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) in DECORATORS:
                     _write_out(node, decorator, lines)
     return "\n".join(lines)
 
 
 def _write_out(node: ast.ClassDef, decorator: ast.Call, lines: list[str]) -> None:
-    """Change the lines of one dataclass."""
+    """Change the lines of one dataclass in `lines`."""
+    name = ast.unparse(decorator.func)
     if unknown := {str(option.arg) for option in decorator.keywords} - {"frozen", "slots"}:
-        raise CannotWriteOutError(
-            f"{node.name}: teach router/spillway_compiler/explicit.py the option {', '.join(unknown)}"
-        )
+        raise CannotWriteOutError(f"{node.name}: {_UNSUPPORTED} the option {', '.join(unknown)}")
     frozen = any(option.arg == "frozen" and ast.unparse(option.value) == "True" for option in decorator.keywords)
-    lines[decorator.lineno - 1] = f"@dataclass(unsafe_hash={frozen})"
-    stated = [part for part in node.body if isinstance(part, ast.AnnAssign)]
-    if not stated or any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in node.body):
+    lines[decorator.lineno - 1] = f"@{name}(unsafe_hash={frozen})"
+    annotated = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+    if not annotated or any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in node.body):
         return
-    fields = [field for part in stated if (field := _field(node, part))]
+    fields = [field for part in annotated if (field := _field(node, part))]
     body = [field.assignment for field in fields]
     if any(isinstance(part, ast.FunctionDef) and part.name == "__post_init__" for part in node.body):
         body.append("self.__post_init__()")
     parameters = ", ".join(["self", *(field.parameter for field in fields)])
-    lines[_blank_behind(node, stated[-1], lines)] = f"    def __init__({parameters}) -> None: {'; '.join(body)}"
+    lines[_blank_line_after(node, annotated[-1], lines)] = f"    def __init__({parameters}) -> None: {'; '.join(body)}"
 
 
-def _field(node: ast.ClassDef, stated: ast.AnnAssign) -> _Field | None:
-    """None for a field that `__post_init__` sets."""
-    name, annotation = ast.unparse(stated.target), ast.unparse(stated.annotation)
-    value = stated.value
+def _field(node: ast.ClassDef, assignment: ast.AnnAssign) -> _Field | None:
+    """Return the field, or None for one that `__post_init__` sets."""
+    name, annotation = ast.unparse(assignment.target), ast.unparse(assignment.annotation)
+    value = assignment.value
     if annotation.startswith("ClassVar"):
-        raise CannotWriteOutError(f"{node.name}.{name}: teach router/spillway_compiler/explicit.py class variables")
+        raise CannotWriteOutError(
+            f"{node.name}.{name}: router/spillway_compiler/explicit.py does not support class variables yet"
+        )
     if not (isinstance(value, ast.Call) and ast.unparse(value.func) == "field"):
         return _Field(name, annotation, ast.unparse(value) if value is not None else "")
-    given = {option.arg: ast.unparse(option.value) for option in value.keywords}
-    if given.get("init") == "False" and not given.keys() & {"default", "default_factory"}:
+    options = {option.arg: ast.unparse(option.value) for option in value.keywords}
+    if options.get("init") == "False" and not options.keys() & {"default", "default_factory"}:
         return None
-    factory = given.get("default_factory", "")
-    if "init" in given or (factory and "None" in annotation):
-        raise CannotWriteOutError(f"{node.name}.{name}: teach router/spillway_compiler/explicit.py this field()")
-    return _Field(name, annotation, given.get("default", ""), factory)
+    factory = options.get("default_factory", "")
+    if "init" in options or (factory and "None" in annotation):
+        raise CannotWriteOutError(
+            f"{node.name}.{name}: router/spillway_compiler/explicit.py does not support this field() yet"
+        )
+    return _Field(name, annotation, options.get("default", ""), factory)
 
 
-def _blank_behind(node: ast.ClassDef, last: ast.AnnAssign, lines: list[str]) -> int:
-    """Index of the first blank line behind the last field and its docstring; the formatter leaves one there."""
+def _blank_line_after(node: ast.ClassDef, last: ast.AnnAssign, lines: list[str]) -> int:
+    """Return the index of the first blank line after the last field and its docstring; the formatter leaves one."""
     at = last.end_lineno or 0
     for part in node.body:
         if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and part.lineno > at:

@@ -1,4 +1,4 @@
-"""A frozen value: equal and hashed by its fields, and nobody gets an assignment past the type checker."""
+"""A fast frozen value is equal and hashed by its fields, and the type checker rejects every assignment to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from mypy import api
 
-from spillway_router.core.frozen import dataclass
+from spillway_compiler.build import MODULES
+from spillway_router.compiled import PACKAGE, source_of
+from spillway_router.core.frozen import fast_frozen
 
 ASSIGNS = """
 from spillway_router.core.routing.model import Refusal
@@ -18,7 +20,7 @@ refusal.status = 200
 """
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Money:
     nano: int
     name: str = ""
@@ -36,16 +38,21 @@ def test_it_has_no_other_attributes() -> None:
         Money(1).other = 2  # type: ignore[attr-defined]
 
 
-def test_one_that_is_not_frozen_is_not_hashed() -> None:
-    @dataclass(slots=True)
-    class Counter:
-        count: int = 0
-
-    with pytest.raises(TypeError, match="unhashable"):
-        hash(Counter())
+def test_a_mutable_class_is_rejected() -> None:
+    with pytest.raises(TypeError, match="frozen classes only"):
+        fast_frozen(frozen=False, slots=True)
 
 
-def test_the_type_checker_refuses_an_assignment(tmp_path: Path) -> None:
+def test_only_compiled_modules_use_it() -> None:
+    """Everywhere else a frozen dataclass is the standard library's and is frozen at run time, too."""
+    compiled = {source_of(module) for module in MODULES}
+    for source in sorted(PACKAGE.rglob("*.py")):
+        text = source.read_text("utf-8")
+        if source not in compiled and source != source_of("core.frozen"):
+            assert "fast_frozen" not in text, f"{source} is not compiled: use dataclasses.dataclass"
+
+
+def test_the_type_checker_rejects_an_assignment(tmp_path: Path) -> None:
     source = tmp_path / "assigns.py"
     source.write_text(ASSIGNS, "utf-8")
     out, _, status = api.run(["--cache-dir", str(tmp_path / "cache"), str(source)])

@@ -1,4 +1,4 @@
-"""What can't be compiled runs from its sources, and says why."""
+"""A build that is impossible says why, and the router runs from its sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUTER = PACKAGE.parent
 @pytest.fixture
 def router(tmp_path: Path) -> Path:
     """A copy of the router without anything compiled."""
-    for name in (PACKAGE.name, "compiler"):
+    for name in (PACKAGE.name, "spillway_compiler"):
         shutil.copytree(ROUTER / name, tmp_path / name, ignore=shutil.ignore_patterns(f"{FOLDER}*", "__pycache__"))
     return tmp_path
 
@@ -30,23 +30,23 @@ def build(router: Path, path: str = os.environ["PATH"]) -> subprocess.CompletedP
     return subprocess.run(words, env=env, cwd=router, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_no_c_compiler_is_told(router: Path) -> None:
-    done = build(router, path="/nowhere")
-    assert done.returncode == 0
-    assert "runs from its sources" in done.stderr
-    assert "no C compiler (Debian, Ubuntu: apt install gcc)" in done.stderr
+def test_a_missing_c_compiler_is_reported(router: Path) -> None:
+    process = build(router, path="/nowhere")
+    assert process.returncode == 0
+    assert "runs from its sources" in process.stderr
+    assert "no C compiler (Debian, Ubuntu: apt install gcc)" in process.stderr
     assert not list((router / PACKAGE.name).glob(f"{FOLDER}*"))
 
 
-def test_a_wrong_type_is_told_and_leaves_nothing(router: Path) -> None:
+def test_a_type_error_is_reported_and_leaves_nothing(router: Path) -> None:
     try:
         c_compiler()
     except CannotCompileError as error:
         pytest.skip(str(error))
-    with (router / PACKAGE.name / "core" / "values.py").open("a") as source:
+    with (router / PACKAGE.name / "core" / "confidence" / "scores.py").open("a") as source:
         source.write('\nWRONG: int = "a text"\n')
-    done = build(router)
-    assert done.returncode == 0
-    assert "mypyc refuses the modules" in done.stderr
-    assert 'Incompatible types in assignment (expression has type "str", variable has type "int")' in done.stderr
+    process = build(router)
+    assert process.returncode == 0
+    assert "mypyc rejects the modules" in process.stderr
+    assert 'Incompatible types in assignment (expression has type "str", variable has type "int")' in process.stderr
     assert not list((router / PACKAGE.name).glob(f"{FOLDER}*"))

@@ -1,4 +1,4 @@
-"""Dataclasses with their `__init__` written out mean what they meant before."""
+"""A dataclass behaves the same with its `__init__` written out."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from spillway_router.compiled import source_of
 SOURCE = '''\
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 
 START = 7
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Point:
     """Text, and a blank line before the fields.
 
@@ -53,7 +53,7 @@ def run(source: str) -> dict[str, Any]:
     return found
 
 
-def test_every_way_to_make_one_gives_the_same() -> None:
+def test_every_way_to_construct_one_gives_the_same() -> None:
     before, after = run(SOURCE), run(written_out(SOURCE))
     for name, given in (("Point", (3,)), ("Point", (3, 1.5, ["a"], b"k")), ("Bare", ()), ("Bare", (1,))):
         one, other = before[name](*given), after[name](*given)
@@ -62,9 +62,9 @@ def test_every_way_to_make_one_gives_the_same() -> None:
         assert other == after[name](*given)
     first, second = after["Point"](3), after["Point"](x=3, names=[])
     assert first == second
-    assert first.names is not second.names, "each has a list of its own"
+    assert first.names is not second.names, "each has its own list"
     assert after["Point"](4, 0.5, (), b"").__hash__() == after["Point"](4, 0.5, (), b"").__hash__()
-    assert after["Bare"].__hash__ is None, "not frozen: it has no hash, as before"
+    assert after["Bare"].__hash__ is None, "a class that is not frozen has no hash, as before"
     with pytest.raises(TypeError, match="'x'"):
         after["Point"]()
 
@@ -72,7 +72,7 @@ def test_every_way_to_make_one_gives_the_same() -> None:
 def test_lines_stay_where_they_are() -> None:
     after = written_out(SOURCE).split("\n")
     for number, line in enumerate(SOURCE.split("\n")):
-        if line.strip() and not line.startswith("@"):
+        if line.strip() and not line.startswith(("@", "from spillway_router.core.frozen")):
             assert after[number] == line
 
 
@@ -82,22 +82,22 @@ def test_methods_keep_their_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields_", "told"),
+    ("fields_", "message"),
     [
-        ("    x: int = field(init=False, default=1)", r"Odd\.x: teach .* this field\(\)"),
-        ("    x: int | None = field(default_factory=int)", r"Odd\.x: teach"),
-        ("    x: ClassVar[int] = 1", r"Odd\.x: teach .* class variables"),
+        ("    x: int = field(init=False, default=1)", r"Odd\.x: .* does not support this field\(\)"),
+        ("    x: int | None = field(default_factory=int)", r"Odd\.x: .* does not support this field\(\)"),
+        ("    x: ClassVar[int] = 1", r"Odd\.x: .* does not support class variables"),
     ],
 )
-def test_what_it_does_not_know_it_refuses(fields_: str, told: str) -> None:
-    with pytest.raises(CannotWriteOutError, match=told):
+def test_an_unsupported_feature_is_rejected(fields_: str, message: str) -> None:
+    with pytest.raises(CannotWriteOutError, match=message):
         written_out(f"@dataclass(slots=True)\nclass Odd:\n{fields_}\n\n\n")
     with pytest.raises(CannotWriteOutError, match="the option order"):
         written_out("@dataclass(order=True)\nclass Odd:\n    x: int\n\n\n")
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_compiled_modules_are_all_known(module: str) -> None:
+def test_every_compiled_module_can_be_written_out(module: str) -> None:
     source = source_of(module).read_text(encoding="utf-8")
     after = written_out(source)
     assert after.count("\n") == source.count("\n")

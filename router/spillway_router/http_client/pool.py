@@ -22,12 +22,12 @@ import time
 from collections.abc import Callable, Mapping
 
 from spillway_router.aio.outbox import Outbox
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.http_client.connection import BrokenError, ConnectError, Connection, PoolFullError, UnansweredError
 from spillway_router.http_client.types import Reply, Target
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class PoolLimits:
     """Bounds of one pool; seconds and counts. `keepalive_s` stays below the server's own (vLLM: 5 s).
 

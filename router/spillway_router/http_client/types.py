@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Target:
     """Where a backend's calls go: parsed once at start. `headers` hold the credentials: never log them."""
 
@@ -24,7 +24,7 @@ class Target:
         return f"Target({self.scheme}://{self.host}:{self.port}{self.prefix})"
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Reply:
     """A whole non-stream answer of a provider."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Capability, Endpoint, Outcome
 from spillway_router.http_client.types import Reply
@@ -32,7 +32,7 @@ class ProviderError(Exception):
     """A provider can't be used as configured; the message says what to change."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class CatalogueEntry:
     """One provider of catalogue.yaml."""
 

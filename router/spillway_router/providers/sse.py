@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
@@ -23,7 +23,7 @@ class SseError(ValueError):
     """The stream is not usable: an event is larger than the bound."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Event:
     """One event: its exact bytes, its name (`event:` field) and its joined data; a comment block has no data."""
 

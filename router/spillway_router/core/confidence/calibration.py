@@ -18,7 +18,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 
 FORMAT = "spillway-calibration/1"
 ANY = "*"
@@ -28,7 +28,7 @@ class CalibrationError(Exception):
     """A calibration file can't be used; the message says what to change."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Key:
     """What a calibration holds for. `model`: served name; `quantisation`: such as awq or bfloat16; `template` and
     `weights`: marks of the chat template and of the weights (calibration/fingerprint.py); `task`: as `Asked.task`. A
@@ -65,7 +65,7 @@ class Key:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Fingerprint:
     """What a backend serves, as far as somebody told; "*" where nobody did. Parts as in `Key`."""
 
@@ -74,7 +74,7 @@ class Fingerprint:
     quantisation: str = ANY
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class FingerprintComparison:
     """A calibration's key beside a backend's fingerprint. `differs`: sentences, one for each part that is another;
     `unverified`: parts that the calibration holds for and nobody told of the backend."""
@@ -83,7 +83,7 @@ class FingerprintComparison:
     unverified: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Certificate:
     """P(wrong | kept local) <= alpha with probability >= 1 - delta, for answers like the `n` labelled ones.
 
@@ -100,7 +100,7 @@ class Certificate:
     revoked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Tree:
     """One decision tree as parallel arrays: at node i go `left` if scores[feature] <= cut, else `right`; a leaf has
     feature -1 and counts `value`."""
@@ -119,7 +119,7 @@ class Tree:
         return self.value[node]
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class ConfidenceCurve:
     """Monotone piecewise-linear map; flat outside its first and last point."""
 
@@ -138,7 +138,7 @@ class ConfidenceCurve:
         return self.y[after - 1] + share * (self.y[after] - self.y[after - 1])
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Stage:
     """A model over named scores and its curve. `tokens`: how many tokens of a stream it needs; 0: the whole answer.
 
@@ -171,7 +171,7 @@ class Stage:
         return raw
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Calibration:
     """See the top of this file. `value`: P(right) of one field from its own scores, None where not fitted.
     `reference`: rising quantiles of the certified answers' confidences, for core/confidence/drift.py; () where not

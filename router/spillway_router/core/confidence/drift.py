@@ -26,9 +26,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import replace
-
-from spillway_router.core.frozen import dataclass
+from dataclasses import dataclass, replace
 
 ETA = 0.03
 CLOSED_AT = 0.97

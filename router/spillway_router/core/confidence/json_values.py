@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spillway_router.core.confidence.scores import Token
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 
 DEEPEST = 32
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR = json.JSONDecoder()
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Value:
     """A scalar of a JSON text: RFC 6901 pointer, parsed value, and where it is written: text[start:end]."""
 

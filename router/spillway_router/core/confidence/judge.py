@@ -42,7 +42,7 @@ from spillway_router.core.confidence.scores import (
     with_alternatives,
 )
 from spillway_router.core.confidence.validators import FATAL, PromptSource, Rule, broken_rules, fits
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 
 __all__ = [
     "AnswerContext",
@@ -58,7 +58,7 @@ __all__ = [
 THINK_END = "</think>"
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class AnswerContext:
     """What scoring may know of the question; never stored.
 
@@ -73,7 +73,7 @@ class AnswerContext:
     rules: tuple[Rule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class ConfidenceVerdict:
     """What is thought of an answer.
 
@@ -89,7 +89,7 @@ class ConfidenceVerdict:
     flaws: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class _Json:
     """The scalars of a JSON answer with the tokens that wrote each."""
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 
 FORCED = -9999.0
 """What engines report for tokens that a grammar masked; nothing at or below it is a log-probability."""
@@ -34,7 +34,7 @@ LEAST = -50.0
 """Floor of one token's log-probability, so that one impossible token doesn't swamp a sum."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Token:
     """One generated token as the engine reports it.
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from spillway_router.core.confidence.json_values import Value
-from spillway_router.core.frozen import dataclass
 
 FATAL = frozenset({"empty", "json", "schema", "rule"})
 """Flaws with which an answer is wrong whatever its tokens say."""

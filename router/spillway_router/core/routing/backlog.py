@@ -50,7 +50,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.estimators import EWMA_WEIGHT, OutputLength, PrefillRate, RecentWork, StepScale
 from spillway_router.core.routing.ticket import Ticket
 
@@ -68,7 +68,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Slo:
     """The latency promise: seconds to the first token, seconds per output token after it."""
 
@@ -76,7 +76,7 @@ class Slo:
     tpot_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class EngineRates:
     """What is believed of one local engine. ValueError where a figure makes no sense."""
 
@@ -110,7 +110,7 @@ class _Believed(EngineRates):
     def __post_init__(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class BacklogView:
     """The work in flight at one local engine; requests and tokens, load from elsewhere included."""
 
@@ -126,7 +126,7 @@ class BacklogView:
     window_s: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Prediction:
     """What a request would see at one local engine."""
 
@@ -138,7 +138,7 @@ class Prediction:
     """TTFT of the same request at the same engine with nothing ahead: tells a queue from a long prompt."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class EngineLoad:
     """The engine's own gauges at one scrape, summed over its replicas."""
 
@@ -148,7 +148,7 @@ class EngineLoad:
     """Share of the KV cache in use, 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class BacklogTuning:
     """How a backlog learns and what bounds it. The defaults suit an engine behind a router."""
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import OutcomeKind
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class BreakerRule:
     """Seconds and counts of one breaker."""
 
@@ -22,7 +22,7 @@ class BreakerRule:
     longest_open_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Breaker:
     """State: consecutive failures, until when it is open (monotonic seconds), how long it opened last."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Literal
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.budget import LineKey
 from spillway_router.core.money.degrade import Ladder
 from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
@@ -32,7 +32,7 @@ OutcomeKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class ExpectedGain:
     """What escalating a doubtful answer is expected to bring: the chance that it gets better, and the tokens to pay."""
 
@@ -40,7 +40,7 @@ class ExpectedGain:
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Caller:
     """Who asks. `key_id` is empty where no key was required."""
 
@@ -51,7 +51,7 @@ class Caller:
     local_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Hints:
     """What the request's headers ask for; None where they are silent."""
 
@@ -62,7 +62,7 @@ class Hints:
     session_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Preferences:
     """OpenRouter's `models` and `provider` fields, and the suffix of the model name."""
 
@@ -81,7 +81,7 @@ NO_PREFERENCES = Preferences()
 """Of nearly every request: rules may compare by identity."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class PrivacyVerdict:
     """May the content leave for the cloud? Reasons name the rules that said no; rules can only restrict."""
 
@@ -89,7 +89,7 @@ class PrivacyVerdict:
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class RequestFacts:
     """What routing may know of a request. No text in it, only sizes and marks."""
 
@@ -118,7 +118,7 @@ class RequestFacts:
     """Choices that are billed where they are more than `choices` (`best_of`)."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Backend:
     """One place that serves a model, as configured. `tariff` is None for local backends only."""
 
@@ -140,7 +140,7 @@ class Backend:
     """The rungs of the degrade ladder that leave it out."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class BackendSignals:
     """What is known of one backend right now. `backlog` and `rates` are None for cloud backends."""
 
@@ -166,7 +166,7 @@ class BackendSignals:
     """What an escalation to it must gain per USD (core/money/pacing.py); 0 where no paced budget covers it."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Signals:
     """An immutable snapshot; `now` is monotonic seconds."""
 
@@ -174,7 +174,7 @@ class Signals:
     backends: Mapping[str, BackendSignals]
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Candidate:
     """A backend that may serve the request, with what was predicted for it."""
 
@@ -187,7 +187,7 @@ class Candidate:
     """Upper bound of what this attempt can cost: reserved before it leaves. 0 for local backends."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Removed:
     """A backend that may not serve the request: the rule's reason token and a sentence."""
 
@@ -196,7 +196,7 @@ class Removed:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Refusal:
     """A final no, in the shape the client gets."""
 
@@ -209,7 +209,7 @@ class Refusal:
     """Sends `x-should-retry: false`: asking again at once would not help."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Decision:
     """Ordered candidates or a refusal, and why."""
 
@@ -221,7 +221,7 @@ class Decision:
     refusal: Refusal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Outcome:
     """How one upstream call ended. `billed` says that the provider may charge for it although it failed."""
 
@@ -235,7 +235,7 @@ class Outcome:
     """The kept connection was closed before a byte came back: nobody knows whether the call was worked on."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Attempt:
     """One upstream call, for the request record: monotonic seconds relative to the request's start."""
 
@@ -251,7 +251,7 @@ class Attempt:
     reasons: tuple[str, ...] = field(default=())
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class RequestRecord:
     """What became of a request: served by /v1/requests/{id} and given to the hooks. No text of it."""
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing import filters
 from spillway_router.core.routing.backlog import Slo, overflow_reasons, predict
 from spillway_router.core.routing.model import (
@@ -44,7 +44,7 @@ from spillway_router.core.routing.ordering import SCORERS
 UNKNOWN = BackendSignals(health="down", health_reason="nothing is known of it yet")
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class ConfidenceRule:
     """Below `threshold` a local answer goes to the first of `escalate_to` that may have it."""
 
@@ -52,7 +52,7 @@ class ConfidenceRule:
     escalate_to: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Policy:
     """Backends, names, promises and thresholds, under one version (a digest of the configuration)."""
 
@@ -63,7 +63,7 @@ class Policy:
     confidence: ConfidenceRule = ConfidenceRule()
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class _Resolved:
     chain: tuple[str, ...]
     sort: Sort = ""

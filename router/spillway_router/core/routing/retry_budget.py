@@ -6,7 +6,8 @@ Retries and failovers after the first attempt draw tokens from one bucket: 20% o
 
 from __future__ import annotations
 
-from spillway_router.core.frozen import dataclass
+from dataclasses import dataclass
+
 from spillway_router.core.routing.model import Outcome
 
 MAX_ATTEMPTS = 3
