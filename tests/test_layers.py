@@ -1,0 +1,86 @@
+"""The import contracts name every folder: a new one cannot stay outside the rules, and a deleted one cannot linger."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = {
+    "spillway_router": ROOT / "router" / "spillway_router",
+    "spillway_server": ROOT / "server" / "spillway_server",
+}
+LAYERED = (
+    "spillway_router",
+    "spillway_router.proxy",
+    "spillway_router.ledger",
+    "spillway_router.core",
+    "spillway_server",
+)
+
+
+def contracts(text: str) -> dict[str, configparser.SectionProxy]:
+    """The layers contracts of an import-linter configuration, by container."""
+    parser = configparser.ConfigParser()
+    parser.read_string(text)
+    sections = [parser[name] for name in parser.sections() if parser[name].get("type") == "layers"]
+    return {container: section for section in sections for container in section["containers"].split()}
+
+
+def modules_in(container: str) -> set[str]:
+    """The names of the packages and modules directly inside a package."""
+    root, *parts = container.split(".")
+    folder = SOURCES[root].joinpath(*parts)
+    files = {file.stem for file in folder.glob("*.py") if file.stem not in ("__init__", "__main__")}
+    return files | {file.parent.name for file in folder.glob("*/__init__.py")}
+
+
+def names(section: configparser.SectionProxy, option: str) -> set[str]:
+    """The module names of a multi-line option, in which `|` and `:` separate siblings."""
+    return set(re.split(r"[\s|:]+", section.get(option, ""))) - {""}
+
+
+def faults(text: str) -> Iterator[str]:
+    """What the contracts of `text` get wrong about the source tree, one sentence each."""
+    found = contracts(text)
+    for container in LAYERED:
+        if container not in found:
+            yield f"{container} has no layers contract"
+            continue
+        section = found[container]
+        if not section.getboolean("exhaustive", fallback=False):
+            yield f"the contract of {container} lacks `exhaustive = true`"
+        present = modules_in(container)
+        layers, ignored = names(section, "layers"), names(section, "exhaustive_ignores")
+        yield from (f"{container}.{name} is in no layer" for name in sorted(present - layers - ignored))
+        yield from (f"{container}.{name} is listed but does not exist" for name in sorted((layers | ignored) - present))
+        yield from (f"{container}.{name} is a layer and ignored" for name in sorted(layers & ignored))
+
+
+CONFIGURATION = (ROOT / ".importlinter").read_text(encoding="utf-8")
+
+
+def test_every_folder_is_in_a_layer_and_every_layer_is_a_folder() -> None:
+    assert list(faults(CONFIGURATION)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("config | metrics", "config", "spillway_router.metrics is in no layer"),
+        ("config | metrics", "config | metrics | dashboard", "spillway_router.dashboard is listed but does not exist"),
+        ("    audits\n", "", "spillway_router.proxy.audits is in no layer"),
+        ("exhaustive = true", "exhaustive = false", "the contract of spillway_router lacks `exhaustive = true`"),
+        ("    spillway_router.core\nexhaustive", "    spillway_router.other\nexhaustive", "has no layers contract"),
+    ],
+)
+def test_a_fault_in_the_contracts_is_noticed(old: str, new: str, fault: str) -> None:
+    """Seeded faults: the test above can fail."""
+    if old == "    audits\n":
+        old, new = " | audits", ""
+    assert old in CONFIGURATION
+    assert any(fault in sentence for sentence in faults(CONFIGURATION.replace(old, new, 1)))
