@@ -17,7 +17,7 @@ from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, cloud, pa
 from spillway_router.testing.streams import delta
 
 PROMPT_S = 1.0
-"""How soon the upstream must be closed (DESIGN 4, stream promise 6)."""
+"""How soon the upstream must be closed (docs/stream-promise.md, point 6)."""
 BEGUN = Answer.stream(delta({"role": "assistant"}) + delta({"content": "alpha"}), end="hang")
 SILENT = Answer(silent=True, end="hang")
 HALF = Answer(b"x" * 50, cut=10, end="hang")

@@ -1,4 +1,4 @@
-"""The stream promise (DESIGN 4), against an upstream that breaks off at every byte and in every way."""
+"""The stream promise (docs/stream-promise.md) against an upstream that breaks off at every byte and in every way."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """May another attempt be made? A retry budget so that a broken upstream is not hit harder than a healthy one.
 
 Retries and failovers after the first attempt draw tokens from one bucket: 20% of requests plus 10 per second
-(DESIGN 5), at most three attempts per request. A reducer: (state, now) -> state.
+(docs/routing.md), at most three attempts per request. A reducer: (state, now) -> state.
 """
 
 from __future__ import annotations

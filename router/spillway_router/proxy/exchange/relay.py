@@ -1,4 +1,4 @@
-"""One answer stream from upstream to client, kept to the stream promise (DESIGN 4).
+"""One answer stream from upstream to client, kept to the stream promise (docs/stream-promise.md).
 
     hold     until the first content, tool, reasoning or finish event: nothing has reached the client yet, so a
              failure here is an Outcome and the next candidate may be asked
