@@ -1,7 +1,7 @@
 """Judges: what the events of an answer stream mean, per protocol, without I/O.
 
-The stream promise (docs/stream-promise.md) rests on them. A chat or completions stream is whole only if every choice got a
-finish_reason that is not `error` or `abort`; a responses stream only with `response.completed` (or `incomplete`);
+The stream promise (docs/stream-promise.md) rests on them. A chat or completions stream is whole only if every choice
+got a finish_reason that is not `error` or `abort`; a responses stream only with `response.completed` (or `incomplete`);
 a messages stream only with `message_stop`. `[DONE]` alone proves nothing.
 """
 
