@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
 )
 
+from spillway_router.config.gpus import GpuName
 from spillway_router.config.settings_base import Part as _Part
 from spillway_router.config.settings_confidence import ConfidencePart, FingerprintPart
 from spillway_router.core.money.budget import BudgetError, BudgetLine, check_scope
@@ -53,7 +54,7 @@ class WorkPart(_Part):
 class GpuPart(_Part):
     """What the rented GPUs are and cost: USD per hour of one."""
 
-    name: Literal["t4", "a10g", "l4", "a100-40", "a100-80", "h100"] | None = None
+    name: GpuName | None = None
     price_per_hour: Money = Decimal(0)
     count: int = Field(1, ge=1, le=1024)
     kind: Literal["reserved", "interruptible"] = "reserved"

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from spillway_router.config.assemble import Assembly
+from spillway_router.config.gpus import data_sheet_coefficients
 from spillway_router.config.load import Loaded
 from spillway_router.config.settings import Settings
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
-from spillway_router.core.money.gpu_sheets import coefficients_of, sheet_of
 from spillway_router.core.money.tariff import NANO, Tariff
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.interface import Ledger
@@ -96,7 +96,7 @@ def rental_terms(settings: Settings, assembly: Assembly) -> RentalTerms | None:
 
 def coefficients(settings: Settings) -> WorkCoefficients:
     """Work per token of the local engine: as configured, else of the GPU's data sheet, else the default."""
-    base = coefficients_of(sheet_of(settings.gpu.name)) if settings.gpu.name else WorkCoefficients()
+    base = data_sheet_coefficients(settings.gpu.name) if settings.gpu.name else WorkCoefficients()
     work = settings.gpu.work
     return WorkCoefficients(
         prefill_ps=base.prefill_ps if work.prefill_us is None else round(work.prefill_us * 10**6),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spillway_hardware.gpus import NAMES
 from spillway_server.planning.hardware import Hardware
 from spillway_server.planning.measurements import shipped
 from spillway_server.planning.models import GIB, TABLE
@@ -13,7 +14,6 @@ from spillway_server.planning.profiles import PROFILES
 from spillway_server.planning.speed import speed_of
 from spillway_server.refusal import Refusal
 
-GPUS = ("t4", "l4", "a100-40", "a100-80", "h100")
 MODELS = (
     "Qwen/Qwen2.5-7B-Instruct-AWQ",
     "Qwen/Qwen2.5-7B-Instruct",
@@ -25,7 +25,7 @@ _HEAD = (
 )
 
 
-def markdown(gpus: Sequence[str] = GPUS, models: Sequence[str] = MODELS) -> str:
+def markdown(gpus: Sequence[str] = NAMES, models: Sequence[str] = MODELS) -> str:
     """The table. Names as in `profiles.PROFILES` and `models.TABLE`. KeyError for others."""
     lines = [_HEAD, "|" + "---|" * _HEAD.count(" | ") + "---|"]
     lines.extend(_line(gpu, model) for gpu in gpus for model in models)

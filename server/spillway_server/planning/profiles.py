@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spillway_hardware.gpus import GPUS, GpuModel
 from spillway_server.planning.hardware import Gpu, Hardware
 
-MIB = 1024**2
 CPU = "cpu"
 
 
@@ -42,17 +42,23 @@ class Profile:
         return Gpu(self.title, self.memory_bytes, self.compute_capability, self.driver)
 
 
-PROFILES: dict[str, Profile] = {
-    profile.key: profile
-    for profile in (
-        Profile("t4", "NVIDIA T4 16 GB", 15360 * MIB, (7, 5), 4096, 32, 2048, 0.90, 48),
-        Profile("a10g", "NVIDIA A10G 24 GB", 23028 * MIB, (8, 6), 8192, 64, 2048, 0.90, 96),
-        Profile("l4", "NVIDIA L4 24 GB", 23034 * MIB, (8, 9), 8192, 64, 2048, 0.90, 96, "fp8"),
-        Profile("a100-40", "NVIDIA A100 40 GB", 40960 * MIB, (8, 0), 16384, 256, 8192, 0.92, 320),
-        Profile("a100-80", "NVIDIA A100 80 GB", 81920 * MIB, (8, 0), 16384, 256, 8192, 0.92, 320),
-        Profile("h100", "NVIDIA H100 80 GB", 81559 * MIB, (9, 0), 16384, 256, 8192, 0.92, 320, "fp8"),
+def _of_model(model: GpuModel) -> Profile:
+    limits = model.limits
+    return Profile(
+        key=model.name,
+        title=model.title,
+        memory_bytes=model.memory_bytes,
+        compute_capability=model.compute_capability,
+        max_model_len=limits.max_model_len,
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        utilisation=limits.utilisation,
+        queue_limit=limits.queue_limit,
+        kv_dtype=limits.kv_dtype,
     )
-}
+
+
+PROFILES: dict[str, Profile] = {name: _of_model(model) for name, model in GPUS.items()}
 
 
 def cpu_profile(memory_bytes: int) -> Profile:

@@ -9,28 +9,15 @@ and the weights' bytes; KV reads with bandwidth and the cache's bytes per token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 
+from spillway_hardware.gpus import BASE, GPUS
 from spillway_server.planning import arguments
 from spillway_server.planning.hardware import Hardware
 from spillway_server.planning.measurements import MeasuredRates, MeasuredRun, Subject, best
 from spillway_server.planning.memory import Row, element_bytes
 from spillway_server.planning.plan import EnginePlan
-from spillway_server.planning.profiles import CPU
 
 MEASURED, ESTIMATED = "measured", "estimated"
-SHEETS = MappingProxyType(
-    {
-        "t4": (65, 320),
-        "a10g": (70, 600),
-        "l4": (121, 300),
-        "a100-40": (312, 1555),
-        "a100-80": (312, 2039),
-        "h100": (989, 3350),
-    }
-)
-"""NVIDIA's data sheets: dense FP16 tensor TFLOPS, memory bandwidth in GB/s."""
-_BASE_TFLOPS, _BASE_BANDWIDTH = SHEETS["a100-80"]
 _BASE_PARAMETERS = 8_030_261_248
 _BASE_STEP_S, _BASE_SEQUENCES = 0.0098, 64
 _BASE_SEQUENCE_S = (0.0114 - 0.0098) / 64
@@ -91,11 +78,12 @@ def speed_of(plan: EnginePlan, machine: Hardware, runs: tuple[MeasuredRun, ...],
 
 def estimate(plan: EnginePlan, devices: int = 1) -> Speed | None:
     """Scaled from the base (see the module's docstring); several devices count as one of their sum."""
-    shape, sheet = plan.model.shape, SHEETS.get(plan.profile.key)
-    if shape is None or sheet is None or plan.profile.key == CPU:
+    shape, gpu = plan.model.shape, GPUS.get(plan.profile.key)
+    if shape is None or gpu is None:
         return None
-    compute = _BASE_TFLOPS / (sheet[0] * devices) * shape.parameters / _BASE_PARAMETERS
-    bandwidth = _BASE_BANDWIDTH / (sheet[1] * devices)
+    base = GPUS[BASE]
+    compute = base.tflops / (gpu.tflops * devices) * shape.parameters / _BASE_PARAMETERS
+    bandwidth = base.bandwidth_gb_s / (gpu.bandwidth_gb_s * devices)
     flags = arguments.parse(plan.arguments)
     cache = "auto" if isinstance(flags, str) else arguments.value_of(flags, "--kv-cache-dtype") or "auto"
     per_token = shape.kv_bytes_per_token(element_bytes(cache, "float16"))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.money.attribution import WorkCoefficients, break_even_utilisation, work_share_us
-from spillway_router.core.money.gpu_sheets import SHEETS, coefficients_of, sheet_of
+from spillway_router.core.money.attribution import WorkCoefficients, break_even_utilisation
+from spillway_router.core.money.gpu_sheets import GpuSheet, coefficients_of
 from spillway_router.core.money.tariff import NANO, Tariff, TariffError, Usage, price
 from spillway_router.core.money.whatif import Assumptions, Choice, DocumentShape, GpuOffer, plan
 
@@ -93,12 +93,13 @@ def test_every_choice_is_its_parts(volume: int, us: int, hourly: Decimal, gpus: 
     assert {choice.month_nano for choice in found.choices if choice.cheapest} == {least}
 
 
-def test_gpus_are_scaled_by_their_data_sheets() -> None:
-    assert coefficients_of(sheet_of("a100")) == WorkCoefficients()
-    seconds = {name: work_share_us(1155, 1155, 211, coefficients_of(sheet)) for name, sheet in SHEETS.items()}
-    assert seconds["h100"] < seconds["a100-80"] < seconds["a100-40"] < seconds["l4"] < seconds["t4"]
-    with pytest.raises(TariffError, match="a100-80"):
-        sheet_of("tpu")
+def test_work_is_scaled_from_the_base_gpu_by_the_data_sheets() -> None:
+    base = GpuSheet(tflops=312, bandwidth=2039)
+    assert coefficients_of(base, base) == WorkCoefficients()
+    half = coefficients_of(GpuSheet(tflops=156, bandwidth=4078), base)
+    assert half.prefill_ps == 2 * WorkCoefficients().prefill_ps
+    assert half.decode_ps == WorkCoefficients().decode_ps // 2
+    assert half.kv_ps == WorkCoefficients().kv_ps // 2
 
 
 def test_what_cant_be_planned_is_told() -> None:

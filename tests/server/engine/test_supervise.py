@@ -22,7 +22,7 @@ from spillway_server.engine.lifecycle import Rules
 from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.refusal import Refusal
 
-FAKE = Path(__file__).with_name("fake_engine.py")
+FAKE = Path(__file__).parents[1] / "fake_engine.py"
 QUICK = Rules(start_timeout=20.0, backoff_base=0.02, backoff_most=0.05, failures_most=3, drain_bound=10.0, grace=5.0)
 LOOKS = Intervals(probe=0.02, drain=0.02, watch=0.05, stall_after=0.3)
 

@@ -113,7 +113,7 @@ def test_supervisor_asks_an_embedding_engine_for_an_embedding(tmp_path: Path) ->
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     launch = Launch(
-        argv=(sys.executable, str(Path(__file__).with_name("fake_engine.py")), str(port), str(tmp_path)),
+        argv=(sys.executable, str(Path(__file__).parents[1] / "fake_engine.py"), str(port), str(tmp_path)),
         env=dict(os.environ),
         address=Address(f"http://127.0.0.1:{port}", "embedder", embedding=True),
         log_path=tmp_path / "engine.log",

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from spillway_hardware.gpus import NAMES
 from spillway_router.cli import app
-from spillway_server.planning.plan_table import GPUS, MODELS, markdown
+from spillway_server.planning.plan_table import MODELS, markdown
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "plans.md"
 
@@ -18,8 +19,8 @@ def test_the_page_holds_the_table_of_today() -> None:
 
 def test_every_line_is_the_plan_of_its_gpu_and_model() -> None:
     lines = markdown().splitlines()[2:]
-    assert len(lines) == len(GPUS) * len(MODELS)
-    for line, (gpu, model) in zip(lines, ((g, m) for g in GPUS for m in MODELS), strict=True):
+    assert len(lines) == len(NAMES) * len(MODELS)
+    for line, (gpu, model) in zip(lines, ((g, m) for g in NAMES for m in MODELS), strict=True):
         shown = CliRunner().invoke(app, ["plan", "--gpu", gpu, "--model", model])
         if "does not fit" in line:
             assert shown.exit_code == 1

@@ -12,14 +12,14 @@ import yaml
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
+from spillway_router.config.gpus import data_sheet_coefficients
 from spillway_router.config.settings import Settings
-from spillway_router.core.money import gpu_sheets
 from spillway_server.planning import measurements, models, profiles
 from spillway_server.planning.hardware import Gpu, Hardware
 from spillway_server.planning.measurements import MeasuredRates, MeasuredRun, ResultError, Subject, best, path_of
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
-from spillway_server.planning.speed import ESTIMATED, MEASURED, SHEETS, Speed, settings, speed_of
+from spillway_server.planning.speed import ESTIMATED, MEASURED, Speed, settings, speed_of
 
 AWQ = "Qwen/Qwen2.5-7B-Instruct-AWQ"
 RATES = MeasuredRates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
@@ -90,11 +90,10 @@ def test_the_estimates_base_is_the_cost_reports_own() -> None:
     plan = planned("a100-80", "meta-llama/Llama-3.1-8B-Instruct")
     found = speed_of(plan, with_gpu("A100"), ())
     assert found is not None
-    sheet = gpu_sheets.coefficients_of(gpu_sheets.sheet_of("a100-80"))
+    sheet = data_sheet_coefficients("a100-80")
     assert found.work_us()["prefill_us"] * 1e6 == pytest.approx(sheet.prefill_ps, rel=1e-4)
     assert found.work_us()["decode_us"] * 1e6 == pytest.approx(sheet.decode_ps, rel=1e-4)
     assert found.work_us()["kv_us"] * 1e6 == pytest.approx(sheet.kv_ps, rel=1e-4)
-    assert {name: (one.tflops, one.bandwidth) for name, one in gpu_sheets.SHEETS.items()} == SHEETS
 
 
 def test_estimates_follow_the_data_sheets() -> None:
