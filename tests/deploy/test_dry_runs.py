@@ -97,10 +97,10 @@ WRONG = [
     (("aws", "--gpu", "t4", "--price", "1", "--set", "vpc=vpc-1"), "together"),
     (("aws", "--gpu", "t4", "--price", "1", "--set", "vpc"), "NAME=VALUE"),
     (("vast", "--gpu", "t4", "--price", "1", "--model", "Qwen/Qwen2.5-7B-Instruct"), "does not fit"),
-    (("vast", "--gpu", "t4", "--price", "1", "--model", "."), "path of this machine"),
+    (("vast", "--gpu", "t4", "--price", "1", "--model", "."), "path on this machine"),
     (("kubernetes", "--gpu", "l4", "--price", "1", "--interruptible"), "spot nodes"),
-    (("moon", "--gpu", "l4", "--price", "1"), "no target"),
-    (("runpod", "pod1", "--gpu", "l4", "--price", "1"), "belongs to --destroy"),
+    (("moon", "--gpu", "l4", "--price", "1"), "not a target"),
+    (("runpod", "pod1", "--gpu", "l4", "--price", "1"), "only used with --destroy"),
 ]
 
 
@@ -135,4 +135,4 @@ def test_destroy_is_dry_too(tmp_path: Path) -> None:
         assert word in done.out
         assert "nothing was done" in done.out
     nothing = spillway(tmp_path, "deploy", "aws", "--destroy")
-    assert "there are none" in nothing.err
+    assert "nothing was deployed on aws" in nothing.err

@@ -128,5 +128,5 @@ def test_a_program_that_fails_or_lacks_is_told(tmp_path: Path, target: str, name
     program(tmp_path, name, {}, status=3)
     failed = deploy(tmp_path, target)
     assert failed.status == 1
-    assert "ended with status 3" in failed.err
+    assert "exited with status 3" in failed.err
     assert rentals(tmp_path) == []

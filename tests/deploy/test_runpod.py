@@ -107,12 +107,12 @@ def test_failures_are_told_and_nothing_is_booked(
 def test_no_server_is_told(tmp_path: Path) -> None:
     with runpod_server() as gone:
         pass
-    assert "can't be reached" in spillway(tmp_path, "deploy", *ORDER, env=env(gone)).err
+    assert "RunPod is unreachable" in spillway(tmp_path, "deploy", *ORDER, env=env(gone)).err
 
 
 def test_unknown_fields_are_refused_by_the_schema(account: Account) -> None:
     client = RunPodClient(KEY, account.url)
-    with pytest.raises(DeployError, match=r"422.*not as the API wants"):
+    with pytest.raises(DeployError, match=r"422.*the API rejected a field"):
         client.call("POST", "/v2/pods", {"name": "x", "image": "y", "gpuTypeIds": ["v1"]})
     assert client.create_volume("models", 100, "EU-RO-1").size == 100
     with pytest.raises(DeployError, match="422"):

@@ -50,7 +50,7 @@ async def command(*arguments: str) -> tuple[int, str, str]:
 
 
 def here(router: Router, at_once: int = 4) -> RouterAddress:
-    return RouterAddress(router.url, most_at_once=at_once)
+    return RouterAddress(router.url, max_in_flight=at_once)
 
 
 async def test_a_batch_has_a_line_for_every_document_and_an_error_stops_nothing(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ async def test_files_are_read_and_shown(tmp_path: Path) -> None:
         assert status == 0, err
         assert "a.txt: parser, confidence 0.990, 0.000000 USD" in out
         assert "b.txt: review, confidence 0.600" in out
-        assert "waits for a person: spillway reviews show rev_" in out
+        assert "waiting for review: spillway reviews show rev_" in out
         status, out, err = await command("extract", files[0], "--url", router.url, "--json", "--schema", "nonsense")
         assert status == 1
         assert json.loads(out)["error"]["param"] == "schema"

@@ -118,8 +118,8 @@ def test_every_way_a_backend_can_be(tmp_path: Path, closed: str) -> None:
     assert "it has no model 'demo': set model to one it serves" in warned["backends.local", 9]
     assert ("/ok/v1/models", "Bearer good") in seen
     assert not any(path == "/elsewhere" for path, _ in seen)
-    assert "ready  fine: cloud, generic, m, reachable in " in text
-    assert "away   gone: cloud, generic, m, refused in " in text
+    assert "ready        fine: cloud, generic, m, reachable in " in text
+    assert "unreachable  gone: cloud, generic, m, refused in " in text
 
 
 def test_a_refused_key_is_a_mistake_with_its_fix(tmp_path: Path) -> None:
@@ -132,14 +132,14 @@ def test_a_refused_key_is_a_mistake_with_its_fix(tmp_path: Path) -> None:
     assert "set api_key" in found["backends.wrong"][1]
     assert "unauthorized (HTTP 403)" in found["backends.barred"][1]
     assert "sk-bad" not in text + json.dumps(told)
-    assert "2 to mend" in text
+    assert "2 errors" in text
 
 
 def test_offline_asks_nobody(tmp_path: Path) -> None:
     with server() as (url, seen):
         code, told, text = check(tmp_path, cloud("wrong", url + "/ok", "sk-bad"), "--offline")
     assert (code, told["backends"], seen) == (0, [], [])
-    assert "ready  wrong: cloud, generic, m\n" in text
+    assert "ready        wrong: cloud, generic, m\n" in text
 
 
 def test_pacing_without_a_tier_to_escalate_to_is_a_warning(tmp_path: Path) -> None:

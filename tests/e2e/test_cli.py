@@ -209,7 +209,7 @@ def test_check_of_a_good_file(checked: Path, tmp_path: Path) -> None:
     assert "export SPILLWAY_TEST_UNSET" in off["off"][1]["problem"]
     on = spillway("check", "-c", checked, "--offline", env={"GROQ_API_KEY": "gsk_secret"})
     assert on.exit_code == 0
-    assert "ready  groq: cloud, groq, openai/gpt-oss-20b" in on.stdout
+    assert "ready        groq: cloud, groq, openai/gpt-oss-20b" in on.stdout
     assert "gsk_secret" not in on.output
 
 
@@ -224,7 +224,7 @@ def test_no_configuration_is_the_default_one(tmp_path: Path, monkeypatch: pytest
     told = spillway("check", "--offline", env={"SPILLWAY_CONFIG": None})
     assert told.exit_code == 0
     assert "defaults (no spillway.yaml found)" in told.stdout
-    assert "ready  local: local, vllm, demo" in told.stdout
+    assert "ready        local: local, vllm, demo" in told.stdout
     (tmp_path / "spillway.yaml").write_text("listen: nowhere\n")
     assert spillway("check", env={"SPILLWAY_CONFIG": None}).exit_code == 1
     (tmp_path / "other.yaml").write_text("listen: 127.0.0.1:0\n")
@@ -359,7 +359,7 @@ def test_a_litellm_configuration_becomes_a_spillway_one(tmp_path: Path) -> None:
     assert settings.keys.required
     assert [(b.scope, str(b.period), str(b.limit_usd)) for b in settings.budgets] == [("all", "month", "100")]
     notes = [line for line in done.stdout.splitlines() if line.startswith("#   - ")]
-    for fragment in ("rpm is left out", "export TOGETHER_API_KEY", "'azure'", "wildcards", "fallback azure", "cache"):
+    for fragment in ("rpm was left out", "export TOGETHER_API_KEY", "'azure'", "wildcards", "fallback azure", "cache"):
         assert any(fragment in note for note in notes), fragment
     assert answer("check", "--from-litellm", source, "--json")["config"]["listen"] == "127.0.0.1:8080"
     checked = spillway("check", "-c", made, "--offline", env={"MY_GROQ": "g", "OTHER_KEY": "o"})

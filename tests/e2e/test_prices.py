@@ -16,7 +16,7 @@ from spillway_router.config import load
 from spillway_router.core.money.tariff import nano_from_usd
 from spillway_router.testing.processes import ROOT
 
-EXCERPT = ROOT / "tests" / "providers" / "prices" / "litellm_excerpt.json"
+EXCERPT = ROOT / "tests" / "prices" / "data" / "litellm_excerpt.json"
 
 
 def spillway(*words: str | Path, env: dict[str, str | None] | None = None) -> Result:
@@ -75,7 +75,7 @@ def test_the_list_of_a_day(file: Path) -> None:
     assert row["steps"][0]["above_tokens"] == 100_000
     wrong = spillway("prices", "list", "-c", file, "--on", "yesterday")
     assert wrong.exit_code == 1
-    assert "write it like 2026-11-20" in wrong.output
+    assert "write it as 2026-11-20" in wrong.output
 
 
 def test_diff_names_each_price_with_unit_and_percent(file: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_check_tells_a_stale_price_and_finds_no_mistake(file: Path, tmp_path: Pa
     file.write_text(f"{ledger}prices: {{stale_after_days: 30}}\nbackends:\n{stale}")
     shown = spillway("check", "-c", file, "--offline")
     assert shown.exit_code == 0, shown.output
-    assert "  warn   line 4, backends.old: its price was checked" in shown.stdout
+    assert "  warning      line 4, backends.old: its price was checked" in shown.stdout
     assert "prices.stale_after_days = 30" in shown.stdout
     (told,) = answer("check", "-c", file, "--offline")["warnings"]
     assert (told["where"], told["line"]) == ("backends.old", 4)

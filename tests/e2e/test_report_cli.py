@@ -155,7 +155,7 @@ def test_a_rental_from_start_to_stop(spillway: Run) -> None:
     told = json.loads(good(spillway("report", "--day", f"{yesterday():%Y-%m-%d}", "--json")))
     assert told["fixed"]["billed_nano"] == 2 * 24 * 1_390_000_000
     assert (told["fixed"]["gpus"], told["fixed"]["price_per_hour_usd"]) == (2, "1.39")
-    assert "runs" in good(spillway("rentals", "list"))
+    assert "running" in good(spillway("rentals", "list"))
     noon = (yesterday() + timedelta(hours=12)).isoformat()
     assert made["id"] in good(spillway("rentals", "stop", made["id"], "--at", noon))
     (row,) = json.loads(good(spillway("rentals", "list", "--json")))
@@ -180,7 +180,7 @@ def test_what_is_on_the_books_stays(spillway: Run, tmp_path: Path) -> None:
     made = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
     late = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
     good(spillway("rentals", "stop", late["id"]))  # writes what is due, of the other one too
-    assert "on the books" in bad(spillway("rentals", "stop", made["id"], "--at", yesterday().isoformat()))
+    assert "already billed until" in bad(spillway("rentals", "stop", made["id"], "--at", yesterday().isoformat()))
 
 
 # what-if

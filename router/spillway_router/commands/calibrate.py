@@ -1,4 +1,4 @@
-"""`spillway calibrate`: labelled answers -> a calibration file with a certified threshold, and its report."""
+"""`spillway calibrate`: turn labelled answers into a calibration file with a certified threshold, and a report."""
 
 from __future__ import annotations
 
@@ -16,42 +16,48 @@ if TYPE_CHECKING:
     from spillway_router.calibration.build import Built
     from spillway_router.calibration.labelled import Labelled
 
-NEEDS = "calibrating needs scikit-learn and matplotlib: pip install 'spillway[calibrate]' ({error})"
+MISSING_EXTRA = (
+    "calibrating needs scikit-learn and matplotlib ({error}): in the checkout, run pip install '.[calibrate]'"
+)
 
 LabelledArgument = Annotated[
-    list[Path], typer.Argument(help="JSON lines: scores or tokens of an answer, and whether it was right.")
+    list[Path], typer.Argument(help="JSON lines with the scores or tokens of an answer, and whether it was right.")
 ]
 
 
 def calibrate(
     labelled: LabelledArgument,
     out: Annotated[Path, typer.Option(help="The calibration file to write.")] = Path("calibration.json"),
-    model: Annotated[str, typer.Option(help="Served model name that it holds for; * for any.")] = "*",
+    model: Annotated[str, typer.Option(help="The served model name that the calibration holds for; * for any.")] = "*",
     weights: Annotated[
         Path | None,
-        typer.Option(help="The model's folder: marks of its weights and chat template go into the file."),
+        typer.Option(help="The model's folder; the file records marks of its weights and chat template."),
     ] = None,
-    quantisation: Annotated[str, typer.Option(help="Such as awq or bfloat16.")] = "*",
+    quantisation: Annotated[
+        str, typer.Option(help="The quantisation that it holds for, such as awq or bfloat16; * for any.")
+    ] = "*",
     task: Annotated[str, typer.Option(help="chat, json, code or a document schema's name; * for any.")] = "*",
     alpha: Annotated[
-        float, typer.Option(min=0.0001, max=0.9999, help="Share of kept answers that may be wrong.")
+        float, typer.Option(min=0.0001, max=0.9999, help="The share of kept answers that may be wrong.")
     ] = 0.05,
-    delta: Annotated[float, typer.Option(min=0.0001, max=0.9999, help="Probability that the promise is missed.")] = 0.1,
-    report: Annotated[Path | None, typer.Option(help="Folder for the drawings and the HTML page.")] = None,
+    delta: Annotated[
+        float, typer.Option(min=0.0001, max=0.9999, help="The probability that the promise is broken.")
+    ] = 0.1,
+    report: Annotated[Path | None, typer.Option(help="Folder for the charts and the HTML page.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fit confidence on labelled answers and certify a threshold: at most ALPHA of the kept answers wrong.
 
-    One JSON object a line. {"right": true, "scores": {"mean": -0.01, ...}}, or {"right": true, "text": "...", "tokens":
-    [["token", logprob, [best alternatives]], ...], "source": "...", "schema": {...}}. Optional: "group" (rows that
-    belong together, such as one document), "values" ({"/field": true}), "self_check" ({"p_true": 0.9}, where a second
-    look was taken). 60% of the groups fit, the rest certify.
+    Each line is one JSON object: {"right": true, "scores": {"mean": -0.01, ...}}, or {"right": true, "text": "...",
+    "tokens": [["token", logprob, [best alternatives]], ...], "source": "...", "schema": {...}}. Optional: "group" (rows
+    that belong together, such as one document), "values" ({"/field": true}), "self_check" ({"p_true": 0.9}, where the
+    model checked its own answer). 60% of the groups fit the curve, the rest certify the threshold.
     """
     try:
         from spillway_router.calibration.build import Promise, build
         from spillway_router.calibration.fit import FitError
     except ImportError as error:
-        fail(NEEDS.format(error=error))
+        fail(MISSING_EXTRA.format(error=error))
     from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
     from spillway_router.core.confidence.calibration import ANY, Key
 
@@ -59,13 +65,13 @@ def calibrate(
     try:
         marks = fingerprint(weights) if weights is not None else {}
         key = Key(model, quantisation, marks.get("template", ANY), task, marks.get("weights", ANY))
-        made = {"on": datetime.now(UTC).date().isoformat(), "labelled": len(rows)}
-        built = build(rows, key, Promise(alpha, delta), made)
+        provenance = {"on": datetime.now(UTC).date().isoformat(), "labelled": len(rows)}
+        built = build(rows, key, Promise(alpha, delta), provenance)
     except (FitError, FingerprintError) as error:
         fail(str(error))
     out.write_text(built.text, encoding="utf-8")
-    drawings = _report(built, report, out.stem)
-    _tell(built, out, drawings, as_json)
+    charts = _report(built, report, out.stem)
+    _print_result(built, out, charts, as_json)
 
 
 def _read(paths: Sequence[Path]) -> list[Labelled]:
@@ -91,17 +97,17 @@ def _report(built: Built, folder: Path | None, stem: str) -> list[Path]:
     return write(built, folder, stem)
 
 
-def _tell(built: Built, out: Path, drawings: Sequence[Path], as_json: bool) -> None:
+def _print_result(built: Built, out: Path, charts: Sequence[Path], as_json: bool) -> None:
     certificate = built.data["certificate"]
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "file": str(out),
         "model": built.fitted.chosen,
         "best_single": built.fitted.best_single,
         "certificate": certificate,
-        "report": [str(path) for path in drawings],
+        "report": [str(path) for path in charts],
     }
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps(summary, indent=2))
         return
     typer.echo(f"{out}: fitted on {built.data['made']['fitted_on']} answers ({built.fitted.chosen})")
     alpha, delta = certificate["alpha"], certificate["delta"]
@@ -109,14 +115,14 @@ def _tell(built: Built, out: Path, drawings: Sequence[Path], as_json: bool) -> N
     if threshold is None:
         fewest = certificate["labels_needed_at_least"]
         typer.echo(
-            f"No threshold could be certified on {n} answers: at most {alpha:.1%} wrong needs more labels (at the very "
-            f"least {fewest} kept ones without a mistake) or a larger --alpha."
+            f"No threshold could be certified on {n} answers: at most {alpha:.1%} wrong needs more labels (no fewer "
+            f"than {fewest} kept answers without an error) or a larger --alpha."
         )
     else:
         typer.echo(
             f"Certified on {n} answers: at a confidence of {threshold:.4f} or more, {certificate['coverage']:.1%} are "
             f"kept, and at most {alpha:.1%} of those are wrong with probability {1 - delta:.0%}."
         )
-    for path in drawings:
+    for path in charts:
         typer.echo(f"  {path}")
     typer.echo(f"Put it into spillway.yaml:  confidence: {{calibration: {out}}}")

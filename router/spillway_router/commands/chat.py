@@ -1,4 +1,4 @@
-"""`spillway chat`: a conversation in the terminal."""
+"""`spillway chat`: hold a conversation in the terminal."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, rout
 
 
 def chat(
-    text: Annotated[str | None, typer.Argument(help="Answer this and end; - reads standard input.")] = None,
+    text: Annotated[str | None, typer.Argument(help="Answer this text and exit; - reads standard input.")] = None,
     path: ConfigOption = None,
-    url: Annotated[str | None, typer.Option(help="The router's address; else `listen` of the configuration.")] = None,
-    model: Annotated[str, typer.Option(help="Alias, or backend/model.")] = "auto",
+    url: Annotated[
+        str | None, typer.Option(help="The router's address. The default is `listen` of the configuration.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="An alias, or backend/model.")] = "auto",
     key: Annotated[str, typer.Option(envvar="SPILLWAY_API_KEY", show_envvar=True, help="API key.")] = "",
     private: Annotated[bool, typer.Option("--private", help="The text must not leave this machine's engines.")] = False,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of one answer.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The maximum number of tokens per answer.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Talk to a running router; shows who answered, why, and what it cost."""
+    """Talk to a running router, and see after each answer which backend gave it, why, and what it cost."""
     from rich.console import Console
 
-    from spillway_router.commands.chat_client import Asking, ChatError, converse, one_shot
+    from spillway_router.commands.chat_client import ChatError, ChatTarget, converse, one_shot
 
-    asking = Asking(router_url(path, url), model, key, private, max_tokens)
+    target = ChatTarget(router_url(path, url), model, key, private, max_tokens)
     console = Console()
     if text is None:
         if as_json:
-            fail("--json answers one text: spillway chat --json 'your text'")
-        converse(asking, console, lambda: console.input("[bold]> [/]"))
+            fail("--json needs a text: spillway chat --json 'your text'")
+        converse(target, console, lambda: console.input("[bold]> [/]"))
         return
     try:
-        one_shot(asking, sys.stdin.read() if text == "-" else text, console, as_json=as_json)
+        one_shot(target, sys.stdin.read() if text == "-" else text, console, as_json=as_json)
     except ChatError as error:
         fail(str(error))

@@ -1,7 +1,6 @@
-"""`spillway chat`: talk to a running router, and see after each answer who gave it, why, and what it cost.
+"""The client of `spillway chat`: stream answers over plain HTTP, as any client would, and show how each came about.
 
-One text is answered and printed; without one it is a conversation. Answers are streamed over plain HTTP, as any
-client would.
+`one_shot` answers a single text, `converse` holds a conversation.
 """
 
 from __future__ import annotations
@@ -17,18 +16,21 @@ from rich.console import Console
 
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 
-LEAVE = frozenset({"/quit", "/exit", "/q"})
+QUIT = frozenset({"/quit", "/exit", "/q"})
 RESET = "/reset"
 Message = dict[str, str]
 
 
 class ChatError(Exception):
-    """No answer; the message says what the router said, or how to reach one."""
+    """There is no answer; the message repeats the router's error, or says how to reach a router."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """Where and how to ask. `url` is the router's root; `max_tokens` None leaves it to the backend."""
+class ChatTarget:
+    """The router to talk to and the options of each request.
+
+    `url` is the router's root; `max_tokens` None leaves the limit to the backend.
+    """
 
     url: str
     model: str = "auto"
@@ -40,7 +42,7 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """A whole answer and how it was made; `cost_usd` as decimal text ("" when not told), times in seconds."""
+    """A whole answer and how it came about; `cost_usd` is decimal text ("" if unknown), times are in seconds."""
 
     text: str
     finish: str
@@ -58,7 +60,7 @@ class ChatAnswer:
 
     @property
     def footer(self) -> str:
-        """One line for a person."""
+        """One line for people: decision, backend, tokens, cost and times."""
         why = f" ({self.reason})" if self.reason else ""
         tokens = "" if self.prompt_tokens is None else f"{self.prompt_tokens} + {self.completion_tokens} tokens  "
         cost = f"{self.cost_usd} USD  " if self.cost_usd else ""
@@ -66,30 +68,32 @@ class ChatAnswer:
         return f"{self.decision}{why}: {self.backend} / {self.model}  {tokens}{cost}{times}  {self.request_id}"
 
 
-def ask(client: httpx.Client, asking: Asking, messages: list[Message], on_text: Callable[[str], None]) -> ChatAnswer:
-    """Send a conversation; `on_text` gets the answer as it comes. Raises ChatError."""
-    headers = {"authorization": f"Bearer {asking.key}"} if asking.key else {}
-    if asking.private:
+def ask(
+    client: httpx.Client, target: ChatTarget, messages: list[Message], on_text: Callable[[str], None]
+) -> ChatAnswer:
+    """Send a conversation; `on_text` receives the answer as it arrives. Raises `ChatError`."""
+    headers = {"authorization": f"Bearer {target.key}"} if target.key else {}
+    if target.private:
         headers["x-spillway-privacy"] = "local-only"
     body: dict[str, Any] = {
-        "model": asking.model,
+        "model": target.model,
         "messages": messages,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    if asking.max_tokens is not None:
-        body["max_tokens"] = asking.max_tokens
+    if target.max_tokens is not None:
+        body["max_tokens"] = target.max_tokens
     started = monotonic()
     try:
-        with client.stream("POST", f"{asking.url}/v1/chat/completions", json=body, headers=headers) as response:
+        with client.stream("POST", f"{target.url}/v1/chat/completions", json=body, headers=headers) as response:
             if response.status_code != 200:
                 response.read()
                 raise ChatError(_refusal(response))
             return _read(response, started, on_text)
     except httpx.ConnectError:
-        raise ChatError(f"nothing answers at {asking.url}; start it with `spillway up` or `spillway route`") from None
+        raise ChatError(f"nothing answers at {target.url}; start it with `spillway up` or `spillway route`") from None
     except (httpx.HTTPError, SseError) as error:
-        raise ChatError(f"the answer broke off: {error or type(error).__name__}") from None
+        raise ChatError(f"the answer was interrupted: {error or type(error).__name__}") from None
 
 
 def _read(response: httpx.Response, started: float, on_text: Callable[[str], None]) -> ChatAnswer:
@@ -108,18 +112,18 @@ def _read(response: httpx.Response, started: float, on_text: Callable[[str], Non
                 parts.append(text)
                 on_text(text)
     if not finish:
-        raise ChatError("the answer ended before it was finished")
-    told = response.headers
+        raise ChatError("the answer ended before it was complete")
+    headers = response.headers
     cost = usage.get("cost")
     return ChatAnswer(
         text="".join(parts),
         finish=finish,
-        request_id=told.get("x-request-id", ""),
-        backend=told.get("x-spillway-backend", ""),
-        model=told.get("x-spillway-model", ""),
-        decision=told.get("x-spillway-decision", ""),
-        reason=told.get("x-spillway-reason", ""),
-        attempts=int(told.get("x-spillway-attempts", "0")),
+        request_id=headers.get("x-request-id", ""),
+        backend=headers.get("x-spillway-backend", ""),
+        model=headers.get("x-spillway-model", ""),
+        decision=headers.get("x-spillway-decision", ""),
+        reason=headers.get("x-spillway-reason", ""),
+        attempts=int(headers.get("x-spillway-attempts", "0")),
         prompt_tokens=usage.get("prompt_tokens"),
         completion_tokens=usage.get("completion_tokens"),
         cost_usd="" if cost is None else f"{cost:.9f}".rstrip("0").rstrip("."),
@@ -143,7 +147,7 @@ def _parsed(event: Event) -> dict[str, Any] | None:
     try:
         parsed = json.loads(event.data)
     except ValueError:
-        raise ChatError(f"not an answer of the OpenAI API: {event.data[:80]!r}") from None
+        raise ChatError(f"the answer is not that of an OpenAI API: {event.data[:80]!r}") from None
     return parsed if isinstance(parsed, dict) else None
 
 
@@ -155,49 +159,51 @@ def _refusal(response: httpx.Response) -> str:
         return f"{response.status_code} from {response.url}: is that a Spillway router?"
 
 
-def one_shot(asking: Asking, text: str, console: Console, *, as_json: bool) -> None:
-    """Answer one text; as JSON nothing is printed before the end. Raises ChatError."""
-    with httpx.Client(timeout=asking.timeout_s, trust_env=False) as client:
-        shown = _shown(console)
-        answer = ask(client, asking, [{"role": "user", "content": text}], (lambda _: None) if as_json else shown)
+def one_shot(target: ChatTarget, text: str, console: Console, *, as_json: bool) -> None:
+    """Answer one text and print it; with `as_json` nothing is printed before the end. Raises `ChatError`."""
+    with httpx.Client(timeout=target.timeout_s, trust_env=False) as client:
+        print_text = _printer(console)
+        answer = ask(client, target, [{"role": "user", "content": text}], (lambda _: None) if as_json else print_text)
     if as_json:
         print(json.dumps(asdict(answer), indent=2))
     else:
-        _end(console, answer)
+        _print_footer(console, answer)
 
 
-def converse(asking: Asking, console: Console, lines: Callable[[], str]) -> None:
-    """A conversation until /quit or the end of the input; `lines` asks for the next line. An error ends one answer,
-    not the conversation."""
-    console.print(f"{asking.url}, model {asking.model}. {RESET} forgets the conversation, /quit leaves.", style="dim")
+def converse(target: ChatTarget, console: Console, lines: Callable[[], str]) -> None:
+    """Hold a conversation until /quit or the end of the input; `lines` reads the next line.
+
+    An error ends one answer, not the conversation.
+    """
+    console.print(f"{target.url}, model {target.model}. {RESET} clears the conversation, /quit exits.", style="dim")
     messages: list[Message] = []
-    with httpx.Client(timeout=asking.timeout_s, trust_env=False) as client:
+    with httpx.Client(timeout=target.timeout_s, trust_env=False) as client:
         while True:
             try:
-                said = lines().strip()
+                line = lines().strip()
             except (EOFError, KeyboardInterrupt):
                 return
-            if said in LEAVE:
+            if line in QUIT:
                 return
-            if said == RESET:
+            if line == RESET:
                 messages.clear()
-            if not said or said == RESET:
+            if not line or line == RESET:
                 continue
-            messages.append({"role": "user", "content": said})
+            messages.append({"role": "user", "content": line})
             try:
-                answer = ask(client, asking, messages, _shown(console))
+                answer = ask(client, target, messages, _printer(console))
             except ChatError as error:
                 messages.pop()
                 console.print(str(error), style="red", markup=False)
                 continue
-            _end(console, answer)
+            _print_footer(console, answer)
             messages.append({"role": "assistant", "content": answer.text})
 
 
-def _shown(console: Console) -> Callable[[str], None]:
+def _printer(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
 
 
-def _end(console: Console, answer: ChatAnswer) -> None:
+def _print_footer(console: Console, answer: ChatAnswer) -> None:
     console.print()
     console.print(answer.footer, style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`spillway check`: the configuration and all it refers to."""
+"""`spillway check`: validate the configuration and everything that it refers to."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from spillway_router.config.settings import Settings
 
 LiteLLMOption = Annotated[
-    Path | None, typer.Option("--from-litellm", help="Print the spillway.yaml of a LiteLLM config.yaml instead.")
+    Path | None,
+    typer.Option("--from-litellm", help="Convert a LiteLLM config.yaml, and print the spillway.yaml instead."),
 ]
 
 
-_WORDS = {"reachable": "ready", "refused": "away", "unknown": "away", "unauthorized": "barred"}
+_STATES = {"reachable": "ready", "refused": "unreachable", "unknown": "unreachable", "unauthorized": "unauthorized"}
 FingerprintOption = Annotated[
     str | None,
     typer.Option(help="Print the `fingerprint` of a model (folder, hub name, demo) for its backend instead."),
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Don't ask the backends whether they are there.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Don't test whether the backends are reachable.")]
 
 
 def check(
@@ -41,7 +42,8 @@ def check(
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Validate configuration, keys, prices, the ledger and that backends can be reached; say every mistake and fix."""
+    """Validate the configuration, keys, prices, the ledger and the reachability of backends; report every error and its
+    fix."""
     from spillway_router.commands.reachability import ask_all
     from spillway_router.config.assemble import assemble
     from spillway_router.config.documents import document_mistakes
@@ -74,13 +76,13 @@ def check(
         _print_checked(mistakes, off, warnings, reached)
     else:
         typer.echo(f"configuration: {loaded.path or 'defaults (no spillway.yaml found)'}")
-        for word, rows in (("wrong", mistakes), ("off", off), ("warn", warnings)):
+        for word, rows in (("error", mistakes), ("disabled", off), ("warning", warnings)):
             for row in rows:
-                typer.echo(f"  {word:<6} {row}")
+                typer.echo(f"  {word:<12} {row}")
         if not isinstance(found, tuple):
             _print_backends(found, reached)
         typer.echo(f"hot path: {compiled.state()}")
-        typer.echo("no mistakes" if not mistakes else f"{len(mistakes)} to mend")
+        typer.echo("no errors" if not mistakes else f"{len(mistakes)} error{'s' * (len(mistakes) > 1)}")
     if mistakes:
         raise typer.Exit(1)
 
@@ -96,10 +98,10 @@ def _print_backends(assembly: Assembly, reached: Sequence[Reach]) -> None:
     asked = {one.backend: one for one in reached}
     for name, place in assembly.places.items():
         one = asked.get(name)
-        word = "ready" if one is None else _WORDS[one.verdict]
+        word = "ready" if one is None else _STATES[one.verdict]
         how = "" if one is None else f", {one.verdict} in {one.ms:.0f} ms ({one.detail})"
         kind = "local" if place.backend.local else "cloud"
-        typer.echo(f"  {word:<6} {name}: {kind}, {place.backend.provider}, {place.backend.model}{how}")
+        typer.echo(f"  {word:<12} {name}: {kind}, {place.backend.provider}, {place.backend.model}{how}")
 
 
 def _print_checked(

@@ -1,4 +1,4 @@
-"""What all commands share: options, errors on stderr with exit 1, opening configuration and ledger, times."""
+"""Helpers of all commands: options, errors on stderr with exit status 1, opening configuration and ledger, times."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ from spillway_router.config.load import ConfigError, Loaded
 if TYPE_CHECKING:
     from spillway_router.ledger.interface import Ledger
 
+DISTRIBUTION = "spillway"
+"""The name of the installed distribution."""
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="Path of spillway.yaml.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def fail(message: str) -> NoReturn:
-    """Say what is wrong on stderr and exit 1."""
+    """Print an error message on stderr and exit with status 1."""
     typer.echo(message, err=True)
     raise typer.Exit(1)
 
 
 def load(path: str | None) -> Loaded:
-    """The configuration; its mistakes end the command."""
+    """Read the configuration. Its problems end the command."""
     try:
         return config.read(path)
     except ConfigError as error:
-        fail("The configuration has mistakes:\n" + "\n".join(f"  - {m}" for m in error.mistakes))
+        fail("The configuration has errors:\n" + "\n".join(f"  - {m}" for m in error.mistakes))
 
 
 def version() -> str:
-    """Version of the installed distribution."""
-    return distribution_version("spillway")
+    """Return the version of the installed distribution."""
+    return distribution_version(DISTRIBUTION)
 
 
 def open_ledger(loaded: Loaded) -> Ledger:
-    """The ledger of the configuration; an error ends the command."""
+    """Open the ledger of the configuration. An error ends the command."""
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.store import open as url
 
@@ -55,7 +57,7 @@ def open_ledger(loaded: Loaded) -> Ledger:
 
 @contextmanager
 def opened(loaded: Loaded) -> Iterator[Ledger]:
-    """The ledger of the configuration while the block runs; an error of it ends the command."""
+    """Open the ledger of the configuration while the block runs. An error of the ledger ends the command."""
     from spillway_router.ledger.errors import LedgerError
 
     ledger = open_ledger(loaded)
@@ -69,7 +71,7 @@ def opened(loaded: Loaded) -> Iterator[Ledger]:
 
 @contextmanager
 def writing(output: Path | None) -> Iterator[TextIO]:
-    """The file to write to, standard output for None; a file that can't be written ends the command."""
+    """Open the file to write to, standard output for None. A file that can't be written ends the command."""
     try:
         # newline="": the CSV writer ends its own lines.
         with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8", newline="") as out:
@@ -79,16 +81,16 @@ def writing(output: Path | None) -> Iterator[TextIO]:
 
 
 def router_url(path: str | None, url: str | None) -> str:
-    """Where a router is asked, without /v1: `url`, else `listen` of the configuration."""
+    """Return the root URL of a router, without /v1: `url`, else `listen` of the configuration."""
     root = f"http://{load(path).settings.listen}" if url is None else url.rstrip("/").removesuffix("/v1")
     return root.replace("//0.0.0.0:", "//127.0.0.1:")
 
 
 def now_ms() -> int:
-    """Now in epoch milliseconds."""
+    """Return the current time in epoch milliseconds."""
     return time.time_ns() // 1_000_000
 
 
 def when(ms: int) -> str:
-    """Epoch milliseconds as UTC date and time."""
+    """Format epoch milliseconds as a UTC date and time."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,4 +1,4 @@
-"""`spillway deploy TARGET`: rent a GPU and start Spillway on it, or give it back; a dry run prints all of it first."""
+"""`spillway deploy TARGET`: rent a GPU and start Spillway on it, or release it; a dry run prints every step first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spillway_hardware.gpus import BASE, listed
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 from spillway_router.deploy import TARGETS
 from spillway_router.deploy.container import pin_notes
@@ -21,19 +22,24 @@ if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
 
 IMAGE_VARIABLE = "SPILLWAY_IMAGE"
-NO_IMAGE = "spillway-gpu:0.1.0"
+PLACEHOLDER_IMAGE = "spillway-gpu:0.1.0"
+"""What a dry run shows where no image was given."""
 _Model = Annotated[str, typer.Option(help="A hub name (owner/name), `demo`, or `auto` to choose by GPU.")]
-_Price = Annotated[str, typer.Option(help="USD per hour of one GPU; gpu.price_per_hour of the configuration.")]
-_Image = Annotated[str, typer.Option(help=f"The image that you pushed; {IMAGE_VARIABLE} of the environment.")]
-_Place = Annotated[str, typer.Option("--place", help="Data centre, region or namespace, in the target's own words.")]
-_Secret = Annotated[list[str] | None, typer.Option("--secret", help="Name of a secret that the target keeps; repeat.")]
-_Cloud = Annotated[list[str] | None, typer.Option("--cloud", help="Overflow to PROVIDER=MODEL; repeat.")]
-_Set = Annotated[list[str] | None, typer.Option("--set", help="The target's own settings, NAME=VALUE; repeat.")]
+_Price = Annotated[
+    str, typer.Option(help="USD per hour of one GPU. The default is gpu.price_per_hour of the configuration.")
+]
+_Image = Annotated[str, typer.Option(help=f"The image that you pushed. The default is the variable {IMAGE_VARIABLE}.")]
+_Place = Annotated[str, typer.Option("--place", help="Data centre, region or namespace, as the target names it.")]
+_Secret = Annotated[
+    list[str] | None, typer.Option("--secret", help="Name of a secret that the target keeps. Repeatable.")
+]
+_Cloud = Annotated[list[str] | None, typer.Option("--cloud", help="Overflow to PROVIDER=MODEL. Repeatable.")]
+_Set = Annotated[list[str] | None, typer.Option("--set", help="A setting of the target, NAME=VALUE. Repeatable.")]
 
 
 @dataclass(frozen=True, slots=True)
 class DeployOptions:
-    """What the command line said about the machine; texts as given."""
+    """The options that describe the machine, as given on the command line."""
 
     gpu: str
     model: str
@@ -52,50 +58,62 @@ class DeployOptions:
 
 
 def deploy(
-    target: Annotated[str, typer.Argument(help=f"{', '.join(TARGETS)}.")],
+    target: Annotated[str, typer.Argument(help=f"Where to rent: {', '.join(TARGETS)}.")],
     handle: Annotated[
-        str, typer.Argument(help="Id of what runs there; with --destroy, the only one if left out.")
+        str, typer.Argument(help="With --destroy, the ID of what to release; the only deployment if left out.")
     ] = "",
-    gpu: Annotated[str, typer.Option(help="t4, a10g, l4, a100-40, a100-80 or h100.")] = "",
+    gpu: Annotated[str, typer.Option(help=f"The GPU: {listed()}. The default is gpu.name.")] = "",
     model: _Model = "auto",
     gpus: Annotated[int, typer.Option(min=1, max=16, help="GPUs to split the model over.")] = 1,
     price: _Price = "",
     image: _Image = "",
-    name: Annotated[str, typer.Option(help="What to call it there.")] = "spillway",
+    name: Annotated[str, typer.Option(help="What to call the deployment.")] = "spillway",
     interruptible: Annotated[
-        bool, typer.Option("--interruptible", help="Spot or bid; the price is the most to pay.")
+        bool, typer.Option("--interruptible", help="Rent a spot instance, or bid; the price is the maximum.")
     ] = False,
     disk: Annotated[int, typer.Option(min=20, max=4000, help="Disk in GB, for image and models.")] = 80,
     place: _Place = "",
-    volume: Annotated[str, typer.Option(help="An existing network volume (RunPod).")] = "",
+    volume: Annotated[str, typer.Option(help="The ID of an existing network volume (RunPod).")] = "",
     secret: _Secret = None,
     cloud: _Cloud = None,
     setting: _Set = None,
     send: Annotated[
-        Path | None, typer.Option(help="A spillway.yaml to run there, instead of one made for this order.")
+        Path | None, typer.Option(help="A spillway.yaml to run on the machine, instead of a generated one.")
     ] = None,
-    no_key: Annotated[bool, typer.Option("--no-key", help="Make no first API key.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print everything, do nothing.")] = False,
-    destroy: Annotated[bool, typer.Option("--destroy", help="Give it back.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    no_key: Annotated[bool, typer.Option("--no-key", help="Create no first API key.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every step and do nothing.")] = False,
+    destroy: Annotated[bool, typer.Option("--destroy", help="Release the machine.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")] = False,
     path: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Rent a GPU and start Spillway on it; --dry-run prints price, configuration and every step first."""
+    """Rent a GPU and start Spillway on it; --dry-run prints the price, the configuration and every step first."""
     if target not in TARGETS:
-        fail(f"{target!r} is no target; use one of {', '.join(TARGETS)}")
+        fail(f"{target!r} is not a target; use one of {', '.join(TARGETS)}")
     loaded = load(path)
     try:
         if destroy:
             _destroy(target, handle, loaded, dry_run, yes, as_json)
             return
         if handle:
-            fail(f"what is {handle!r}? an id belongs to --destroy")
-        wish = DeployOptions(
-            gpu, model, gpus, price, image, name, interruptible, disk, place, volume,
-            tuple(secret or ()), tuple(cloud or ()), tuple(setting or ()), send,
-        )  # fmt: skip
-        order = order_of(wish, loaded, dry_run)
+            fail(f"unexpected argument {handle!r}; an ID is only used with --destroy")
+        options = DeployOptions(
+            gpu=gpu,
+            model=model,
+            gpus=gpus,
+            price=price,
+            image=image,
+            name=name,
+            interruptible=interruptible,
+            disk=disk,
+            place=place,
+            volume=volume,
+            secrets=tuple(secret or ()),
+            clouds=tuple(cloud or ()),
+            options=tuple(setting or ()),
+            send=send,
+        )
+        order = order_of(options, loaded, dry_run)
         if dry_run:
             _show(_plan(target, order), order, True, as_json)
         else:
@@ -104,36 +122,36 @@ def deploy(
         fail(f"{target}: {error}")
 
 
-def order_of(wish: DeployOptions, loaded: Loaded, dry_run: bool) -> DeploymentOrder:
-    """The order, checked: a known GPU, a price, a model that fits. Raises DeployError."""
+def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> DeploymentOrder:
+    """Build the order and check it: a known GPU, a price, a model that fits. Raises `DeployError`."""
     part = loaded.settings.gpu
-    gpu = wish.gpu or part.name or ""
+    gpu = options.gpu or part.name or ""
     if not gpu:
-        raise DeployError("say which GPU: --gpu a100-80, or gpu.name of the configuration")
-    if wish.send is not None and not wish.send.is_file():
-        raise DeployError(f"--send {wish.send}: there is no such file")
-    image = wish.image or loaded.environment.get(IMAGE_VARIABLE, "")
+        raise DeployError(f"say which GPU: --gpu {BASE}, or gpu.name in the configuration")
+    if options.send is not None and not options.send.is_file():
+        raise DeployError(f"--send {options.send}: the file does not exist")
+    image = options.image or loaded.environment.get(IMAGE_VARIABLE, "")
     if not image and not dry_run:
         raise DeployError(
-            "name the image: build it (docker build -f Dockerfile.gpu), push it where the target can pull it from, "
-            f"then --image, or {IMAGE_VARIABLE}"
+            "name the image: build it (docker build -f Dockerfile.gpu), push it to a registry that the target can pull "
+            f"from, then pass --image or set {IMAGE_VARIABLE}"
         )
-    _fits(gpu, wish.model, wish.gpus)
+    _check_fit(gpu, options.model, options.gpus)
     return DeploymentOrder(
         gpu=gpu,
-        model=wish.model,
-        price_per_hour=_price(wish.price, part.price_per_hour),
-        image=image or NO_IMAGE,
-        name=wish.name,
-        count=wish.gpus,
-        interruptible=wish.interruptible,
-        disk_gb=wish.disk,
-        place=wish.place,
-        volume=wish.volume,
-        secrets=wish.secrets,
-        clouds=tuple(_pairs("--cloud", wish.clouds).items()),
-        yaml=wish.send.read_text(encoding="utf-8") if wish.send else "",
-        options=_pairs("--set", wish.options),
+        model=options.model,
+        price_per_hour=_price(options.price, part.price_per_hour),
+        image=image or PLACEHOLDER_IMAGE,
+        name=options.name,
+        count=options.gpus,
+        interruptible=options.interruptible,
+        disk_gb=options.disk,
+        place=options.place,
+        volume=options.volume,
+        secrets=options.secrets,
+        clouds=tuple(_pairs("--cloud", options.clouds).items()),
+        yaml=options.send.read_text(encoding="utf-8") if options.send else "",
+        options=_pairs("--set", options.options),
     )
 
 
@@ -141,9 +159,9 @@ def _price(text: str, configured: Decimal) -> Decimal:
     try:
         amount = Decimal(text) if text else configured
     except InvalidOperation:
-        raise DeployError(f"--price {text!r} is not an amount; write USD per hour like 1.39") from None
+        raise DeployError(f"--price {text!r} is not an amount; write USD per hour, such as 1.39") from None
     if not amount.is_finite() or not 0 < amount <= 1000:
-        raise DeployError("say what one GPU costs: --price in USD per hour, or gpu.price_per_hour of the configuration")
+        raise DeployError("say what one GPU costs: --price in USD per hour, or gpu.price_per_hour in the configuration")
     return amount
 
 
@@ -154,8 +172,8 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def _fits(gpu: str, model: str, gpus: int) -> None:
-    """Refuse what vLLM's plan refuses, before anything is rented."""
+def _check_fit(gpu: str, model: str, gpus: int) -> None:
+    """Raise `DeployError` for a model that can't run on the GPU, before anything is rented."""
     from spillway_server.planning import models
     from spillway_server.planning.hardware import Hardware
     from spillway_server.planning.plan import PlanOptions, make_plan
@@ -166,16 +184,16 @@ def _fits(gpu: str, model: str, gpus: int) -> None:
     if profile is None:
         raise DeployError(f"--gpu {gpu!r} is not known; use one of {', '.join(PROFILES)}")
     if model != "demo" and Path(model).expanduser().exists():
-        raise DeployError(f"--model {model} is a path of this machine; the rented one needs a hub name (owner/name)")
+        raise DeployError(f"--model {model} is a path on this machine; the rented one needs a hub name (owner/name)")
     machine = Hardware((profile.gpu,), 8, 64 * 2**30)
     spec = models.resolve(model, machine, Path("/nonexistent"))
-    made = spec if isinstance(spec, Refusal) else make_plan(profile, spec, PlanOptions(devices=gpus))
-    if isinstance(made, Refusal):
-        raise DeployError(f"{made.reason} {made.fix}")
+    plan = spec if isinstance(spec, Refusal) else make_plan(profile, spec, PlanOptions(devices=gpus))
+    if isinstance(plan, Refusal):
+        raise DeployError(f"{plan.reason} {plan.fix}")
 
 
 def _plan(target: str, order: DeploymentOrder) -> DeploymentPlan:
-    """What to do, and what to know of it."""
+    """Return the target's plan, with notes about the image added."""
     plan = TARGETS[target].create(order)
     return replace(plan, notes=(*plan.notes, *pin_notes(order.image)))
 
@@ -191,7 +209,7 @@ def _show(plan: DeploymentPlan, order: DeploymentOrder, creates: bool, as_json: 
 def _create(target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool, yes: bool) -> None:
     from spillway_router.commands.deploy_execution import DeploymentRunner, first_key
 
-    hands = DeploymentRunner(target, loaded)
+    runner = DeploymentRunner(target, loaded)
     for line in price_lines(order):
         typer.echo(line)
     _confirm(f"Rent this on {target}?", yes)
@@ -200,26 +218,26 @@ def _create(target: str, order: DeploymentOrder, loaded: Loaded, no_key: bool, y
         token, access = first_key()
         order = replace(order, access=access)
     plan = _plan(target, order)
-    handle = hands.rent(plan, order)
-    typer.echo(f"made {handle}; give it back with: spillway deploy {target} {handle} --destroy")
+    handle = runner.rent(plan, order)
+    typer.echo(f"created {handle}; release it with: spillway deploy {target} {handle} --destroy")
     for note in plan.notes:
         typer.echo(f"note  {note}")
     if token:
-        typer.echo(f"key   {token}\nKeep the key now: it is not stored and not shown again.")
+        typer.echo(f"key   {token}\nSave the key now: it is not stored and not shown again.")
 
 
 def _destroy(target: str, handle: str, loaded: Loaded, dry_run: bool, yes: bool, as_json: bool) -> None:
     from spillway_router.commands.deploy_execution import DeploymentRunner, deployments
 
-    known = deployments(loaded).find(target, handle)
-    order = DeploymentOrder(known.gpu, "", Decimal(0), "", place=known.place)
-    plan = TARGETS[target].destroy(known.handle, order)
+    deployment = deployments(loaded).find(target, handle)
+    order = DeploymentOrder(deployment.gpu, model="", price_per_hour=Decimal(0), image="", place=deployment.place)
+    plan = TARGETS[target].destroy(deployment.handle, order)
     if dry_run:
         _show(plan, order, False, as_json)
         return
-    hands = DeploymentRunner(target, loaded)
-    _confirm(f"Give back {known.handle} on {target}? What is on its disk is lost.", yes)
-    hands.give_back(plan, known)
+    runner = DeploymentRunner(target, loaded)
+    _confirm(f"Release {deployment.handle} on {target}? What is on its disk is lost.", yes)
+    runner.release(plan, deployment)
     for note in plan.notes:
         typer.echo(f"note  {note}")
 
@@ -228,5 +246,5 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        fail("nobody is there to ask: add --yes, or look first with --dry-run")
+        fail("no terminal to confirm on; pass --yes, or look first with --dry-run")
     typer.confirm(question, abort=True)

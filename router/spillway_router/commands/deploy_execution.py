@@ -1,4 +1,4 @@
-"""What `spillway deploy` and `spillway pod` do to the world: the provider, the list of deployments, the ledger."""
+"""The side effects of `spillway deploy` and `spillway pod`: on the provider, the list of deployments and the ledger."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from spillway_router.deploy.runpod_api import RunPodClient
 
 RUNPOD_URL_VARIABLE = "RUNPOD_API_URL"
-"""Another base URL of RunPod's API, for tests and proxies."""
+"""The variable with another base URL of RunPod's API, for tests and proxies."""
 
 
 def deployments(loaded: Loaded) -> Deployments:
-    """The list of what was deployed, beside the ledger."""
+    """Return the list of deployments that were made from here, next to the ledger."""
     return Deployments(Path(loaded.settings.price_file).parent / "deployments.json")
 
 
 def first_key() -> tuple[str, Access]:
-    """A new API key with the admin role: the token to show once, and what the rented machine is told of it."""
+    """Create an API key with the admin role: the token to show once, and what the rented machine learns of it."""
     from spillway_router.ledger.tables.keys import KeySpec, mint
 
-    new = mint(KeySpec("deploy", "admin"), secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
-    return new.token, Access(new.record.id, new.record.secret_sha256.hex())
+    key = mint(KeySpec("deploy", "admin"), secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
+    return key.token, Access(key.record.id, key.record.secret_sha256.hex())
 
 
 def runpod_client(loaded: Loaded) -> RunPodClient:
-    """RunPod's API with the key of the environment."""
+    """Return a client of RunPod's API with the key from the environment."""
     from spillway_router.deploy.runpod_api import BASE_URL, RunPodClient
 
     base_url = loaded.environment.get(RUNPOD_URL_VARIABLE, BASE_URL)
@@ -50,7 +50,7 @@ def runpod_client(loaded: Loaded) -> RunPodClient:
 
 
 def provider_key(target: str, environment: Mapping[str, str]) -> str:
-    """The provider's key from the environment, "" where none is needed; a missing one ends the command."""
+    """Return the provider's key from the environment, "" where none is needed. A missing key ends the command."""
     variable = TARGETS[target].key_variable
     if not variable:
         return ""
@@ -61,7 +61,7 @@ def provider_key(target: str, environment: Mapping[str, str]) -> str:
 
 
 class DeploymentRunner:
-    """Does what a plan says and keeps the books. Ends the command where the provider's key is missing."""
+    """Carry out plans and record the rentals in the ledger. A missing provider key ends the command."""
 
     def __init__(self, target: str, loaded: Loaded) -> None:
         provider_key(target, loaded.environment)
@@ -69,73 +69,75 @@ class DeploymentRunner:
         self._loaded = loaded
         self._api: Api | None = runpod_client(loaded) if target == "runpod" else None
         self._shell = Shell(loaded.environment)
-        self._known = deployments(loaded)
+        self._deployments = deployments(loaded)
 
     def rent(self, plan: DeploymentPlan, order: DeploymentOrder) -> str:
-        """Carry out the plan, note what was made, start its rental; answers the handle."""
-        self._known.all()  # a list that can't be read is told before anything costs
-        handle = perform(plan, self._api, self._shell, _tell)
-        made = Deployment(
-            self._target,
-            handle,
-            "",
-            order.gpu,
-            order.count,
-            str(order.price_per_hour),
-            order.kind,
-            order.place,
+        """Carry out the plan, record the deployment, start its rental, and return the handle."""
+        self._deployments.all()  # reports an unreadable list before anything costs money
+        handle = perform(plan, self._api, self._shell, typer.echo)
+        deployment = Deployment(
+            target=self._target,
+            handle=handle,
+            rental="",
+            gpu=order.gpu,
+            count=order.count,
+            price_per_hour=str(order.price_per_hour),
+            kind=order.kind,
+            place=order.place,
         )
-        self._known.put(made)
+        self._deployments.put(deployment)
         if not order.options.get("serverless"):
-            begin_rental(self._loaded, self._known, made)
+            begin_rental(self._loaded, self._deployments, deployment)
         return handle
 
-    def give_back(self, plan: DeploymentPlan, known: Deployment) -> None:
-        """Carry out the plan, end the rental, forget the deployment."""
-        perform(plan, self._api, self._shell, _tell)
-        end_rental(self._loaded, self._known, known)
-        self._known.remove(known.target, known.handle)
+    def release(self, plan: DeploymentPlan, deployment: Deployment) -> None:
+        """Carry out the plan, end the rental, and remove the deployment from the list."""
+        perform(plan, self._api, self._shell, typer.echo)
+        end_rental(self._loaded, self._deployments, deployment)
+        self._deployments.remove(deployment.target, deployment.handle)
 
 
-def begin_rental(loaded: Loaded, known: Deployments, made: Deployment) -> None:
-    """From now on it is billed. It runs already, so a ledger that fails is told and ends nothing."""
+def begin_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment) -> None:
+    """Record that a deployment is billed from now on.
+
+    A ledger that fails ends the command with a warning, since the machine runs already.
+    """
     from spillway_router.core.money.tariff import NANO
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.rentals.keeper import RentalTerms
 
-    kind = cast('Literal["reserved", "interruptible"]', made.kind)
-    terms = RentalTerms(made.gpu, made.count, int(Decimal(made.price_per_hour) * NANO), kind)
+    kind = cast('Literal["reserved", "interruptible"]', deployment.kind)
+    terms = RentalTerms(deployment.gpu, deployment.count, int(Decimal(deployment.price_per_hour) * NANO), kind)
     try:
         ledger = open_ledger(loaded)
         try:
-            record = declare(ledger, terms, made.target, now_ms())
+            record = declare(ledger, terms, deployment.target, now_ms())
         finally:
             ledger.close()
     except (LedgerError, typer.Exit) as error:
-        fail(f"{made.handle} RUNS AND COSTS, but its rental is not on the books ({error}); `spillway rentals start`")
-    known.put(replace(made, rental=record.id))
-    typer.echo(f"rental {record.id} is on the books from now on")
+        fail(
+            f"{deployment.handle} IS RUNNING AND COSTS MONEY, but its rental is not in the ledger ({error}); "
+            "record it with `spillway rentals start`"
+        )
+    recorded.put(replace(deployment, rental=record.id))
+    typer.echo(f"rental {record.id} is recorded from now on")
 
 
-def end_rental(loaded: Loaded, known: Deployments, made: Deployment) -> None:
-    """It is billed no longer."""
-    if not made.rental:
+def end_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment) -> None:
+    """Record that a deployment is no longer billed."""
+    if not deployment.rental:
         return
     with opened(loaded) as ledger:
         now = now_ms()
-        running = [r for r in ledger.rentals(0, now + 1) if r.id == made.rental and r.stopped_ms is None]
+        running = [r for r in ledger.rentals(0, now + 1) if r.id == deployment.rental and r.stopped_ms is None]
         end(ledger, running, now, now)
-    known.put(replace(made, rental=""))
+    recorded.put(replace(deployment, rental=""))
 
 
-def known_pod(loaded: Loaded, pod_id: str) -> tuple[Deployments, Deployment]:
-    """A pod that was deployed from here; others are not on these books. Raises DeployError."""
-    known = deployments(loaded)
-    found = known.find("runpod", pod_id)
-    if found.handle.startswith("serverless/"):
-        raise DeployError(f"{found.handle} is an endpoint; it starts and stops by itself")
-    return known, found
-
-
-def _tell(line: str) -> None:
-    typer.echo(line)
+def deployed_pod(loaded: Loaded, pod_id: str) -> tuple[Deployments, Deployment]:
+    """Return the list of deployments and the pod's entry in it. Raises `DeployError` for a serverless endpoint."""
+    recorded = deployments(loaded)
+    deployment = recorded.find("runpod", pod_id)
+    if deployment.handle.startswith("serverless/"):
+        raise DeployError(f"{deployment.handle} is a serverless endpoint, which starts and stops by itself")
+    return recorded, deployment

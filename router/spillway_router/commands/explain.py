@@ -1,4 +1,4 @@
-"""`spillway explain`: one request, from the ledger."""
+"""`spillway explain`: show one request from the ledger."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 
 
 def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """What the ledger knows of a request: decision, reasons, attempts, tokens, charges."""
+    """Show what the ledger knows of a request: decision, reasons, attempts, tokens and charges."""
     from spillway_router.core.money.tariff import usd
 
     with opened(load(path)) as ledger:
         entries = ledger.entries_of(request_id)
     if not entries:
-        fail(f"no ledger rows for {request_id}")
+        fail(f"the ledger has no rows for {request_id}")
     if as_json:
         typer.echo(json.dumps([e._asdict() for e in entries], indent=2))
         return

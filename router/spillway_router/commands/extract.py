@@ -1,4 +1,4 @@
-"""`spillway extract`: values out of documents, one, several or a batch, by a running router."""
+"""`spillway extract`: extract fields from one document, several, or a batch, through a running router."""
 
 from __future__ import annotations
 
@@ -17,45 +17,53 @@ if TYPE_CHECKING:
     from spillway_router.commands.extract_batch import BatchProgress, RouterAddress
 
 FilesArgument = Annotated[
-    list[Path] | None, typer.Argument(help="Text files, one document each; - reads one from standard input.")
+    list[Path] | None, typer.Argument(help="Text files with one document each; - reads one from standard input.")
 ]
 SchemaOption = Annotated[
-    str, typer.Option(help="Name of a schema, or a file with a JSON schema; else the configured one.")
+    str, typer.Option(help="Name of a schema, or a file with a JSON schema. The default is the configured one.")
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Documents on their way at once.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Documents in flight at once.")]
 
 
 def extract(
     files: FilesArgument = None,
     path: ConfigOption = None,
     batch: Annotated[Path | None, typer.Option(help='JSON lines of documents: {"text": ..., "id": ...}.')] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON lines of results; a run that was killed goes on here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON lines of results; an interrupted run resumes from this file.")
+    ] = None,
     schema: SchemaOption = "",
     parser: Annotated[str, typer.Option(help="auto, none, or a parser's name.")] = "auto",
-    min_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Instead of the thresholds.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="The documents must not leave.")] = False,
+    min_confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Use this confidence instead of the configured thresholds.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="The documents must not leave this machine's engines.")
+    ] = False,
     concurrency: Concurrency = 8,
-    url: Annotated[str | None, typer.Option(help="The router's address; else `listen` of the configuration.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The router's address. The default is `listen` of the configuration.")
+    ] = None,
     key: Annotated[str, typer.Option(envvar="SPILLWAY_API_KEY", show_envvar=True, help="API key.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Read values out of documents: a local model, parsers, an external model, or a person's review."""
+    """Extract fields from documents, by a local model, parsers, an external model, or a person's review."""
     from spillway_router.commands.extract_batch import RouterAddress
 
     if (batch is None) == (not files):
-        fail("name text files to read, or --batch IN.jsonl --out OUT.jsonl")
+        fail("name text files to read, or pass --batch IN.jsonl --out OUT.jsonl")
     if (batch is None) != (out is None):
-        fail("--batch and --out belong together")
-    place = RouterAddress(router_url(path, url), key, private, concurrency)
+        fail("--batch and --out must be used together")
+    address = RouterAddress(router_url(path, url), key, private, concurrency)
     if batch is not None and out is not None:
-        _batch(batch, out, place, as_json=as_json)
+        _batch(batch, out, address, as_json=as_json)
         return
     fields: dict[str, Any] = {"parser": parser}
     if schema:
         fields["schema"] = _schema(schema)
     if min_confidence is not None:
         fields["min_confidence"] = min_confidence
-    _files(files or [], place, fields, as_json=as_json)
+    _files(files or [], address, fields, as_json=as_json)
 
 
 def _schema(name: str) -> Any:
@@ -65,30 +73,30 @@ def _schema(name: str) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        fail(f"{file}: can't be used as a JSON schema: {error}")
+        fail(f"{file} can't be used as a JSON schema: {error}")
 
 
-def _files(files: list[Path], place: RouterAddress, fields: Mapping[str, Any], *, as_json: bool) -> None:
+def _files(files: list[Path], address: RouterAddress, fields: Mapping[str, Any], *, as_json: bool) -> None:
     import asyncio
 
-    from spillway_router.commands.extract_batch import asking
+    from spillway_router.commands.extract_batch import extract_client
 
-    async def all_of_them() -> bool:
-        good = True
-        async with asking(place) as ask:
+    async def extract_all() -> bool:
+        succeeded = True
+        async with extract_client(address) as extract_one:
             for file in files:
-                status, told = await ask({"text": _text(file), **fields})
-                good = good and status == 200
+                status, reply = await extract_one({"text": _text(file), **fields})
+                succeeded = succeeded and status == 200
                 if as_json:
                     kind = "result" if status == 200 else "error"
-                    typer.echo(json.dumps({"file": str(file), kind: told}, ensure_ascii=False))
+                    typer.echo(json.dumps({"file": str(file), kind: reply}, ensure_ascii=False))
                 elif status == 200:
-                    _show(file, told)
+                    _show(file, reply)
                 else:
-                    typer.echo(f"{file}: {told['message']}", err=True)
-        return good
+                    typer.echo(f"{file}: {reply['message']}", err=True)
+        return succeeded
 
-    if not asyncio.run(all_of_them()):
+    if not asyncio.run(extract_all()):
         raise typer.Exit(1)
 
 
@@ -96,24 +104,24 @@ def _text(file: Path) -> str:
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file}: can't be read as UTF-8 text: {error}")
+        fail(f"{file} can't be read as UTF-8 text: {error}")
 
 
-def _show(file: Path, told: Mapping[str, Any]) -> None:
-    sure = "unknown" if told["confidence"] is None else f"{told['confidence']:.3f}"
-    typer.echo(f"{file}: {told['step']}, confidence {sure}, {told['cost_usd']} USD  {told['id']}")
-    for pointer, field in told["fields"].items():
+def _show(file: Path, reply: Mapping[str, Any]) -> None:
+    overall = "unknown" if reply["confidence"] is None else f"{reply['confidence']:.3f}"
+    typer.echo(f"{file}: {reply['step']}, confidence {overall}, {reply['cost_usd']} USD  {reply['id']}")
+    for pointer, field in reply["fields"].items():
         confidence = "" if field["confidence"] is None else f"{field['confidence']:.3f}"
         typer.echo(
             f"  {pointer:12} {json.dumps(field['value'], ensure_ascii=False):>14}  {confidence:5}  {field['why']}"
         )
-    for step in told["steps"]:
+    for step in reply["steps"]:
         typer.echo(f"  {step['step']:9} {step['outcome']:9} {step['backend']} {step['why']}".rstrip())
-    if told["review_id"] is not None:
-        typer.echo(f"  waits for a person: spillway reviews show {told['review_id']}")
+    if reply["review_id"] is not None:
+        typer.echo(f"  waiting for review: spillway reviews show {reply['review_id']}")
 
 
-def _batch(source: Path, target: Path, place: RouterAddress, *, as_json: bool) -> None:
+def _batch(source: Path, target: Path, address: RouterAddress, *, as_json: bool) -> None:
     import asyncio
 
     from rich.console import Console
@@ -130,22 +138,27 @@ def _batch(source: Path, target: Path, place: RouterAddress, *, as_json: bool) -
         with bar:
             task = bar.add_task(source.name, total=total)
 
-            def on_row(tally: BatchProgress) -> None:
-                told = f"{source.name}: {tally.reviews} to review, {tally.errors} errors, {tally.cost_usd:.6f} USD"
-                bar.update(task, completed=tally.before + tally.results + tally.errors, description=told)
+            def on_row(so_far: BatchProgress) -> None:
+                text = f"{source.name}: {so_far.reviews} to review, {so_far.errors} errors, {so_far.cost_usd:.6f} USD"
+                bar.update(task, completed=so_far.before + so_far.results + so_far.errors, description=text)
 
-            tally = asyncio.run(extract_batch(source, target, place, on_row))
+            progress = asyncio.run(extract_batch(source, target, address, on_row))
     except BatchError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail(f"stopped; the same command goes on where {target} ends")
+        fail(f"interrupted; run the same command to resume where {target} ends")
     if as_json:
-        told = {"documents": total, "before": tally.before, "results": tally.results, "to_review": tally.reviews}
-        typer.echo(json.dumps({**told, "errors": tally.errors, "cost_usd": f"{tally.cost_usd:.6f}"}))
+        counts = {
+            "documents": total,
+            "before": progress.before,
+            "results": progress.results,
+            "to_review": progress.reviews,
+        }
+        typer.echo(json.dumps({**counts, "errors": progress.errors, "cost_usd": f"{progress.cost_usd:.6f}"}))
     else:
         typer.echo(
-            f"{total} documents: {tally.before} before, {tally.results} now, {tally.reviews} of them to review, "
-            f"{tally.errors} errors; {tally.cost_usd:.6f} USD -> {target}"
+            f"{total} documents: {progress.before} before, {progress.results} now, {progress.reviews} of them "
+            f"to review, {progress.errors} errors; {progress.cost_usd:.6f} USD -> {target}"
         )
-    if tally.errors:
+    if progress.errors:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""What a model is, as calibrations are keyed: `spillway up` tells it the router that it starts beside the engine."""
+"""Fingerprint a model as calibrations are keyed; `spillway up` passes the fingerprint to the router that it starts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from spillway_server.planning.models import ModelSpec
 
 
 def fingerprint_of(model: ModelSpec) -> FingerprintPart:
-    """Marks of the weights and the chat template where the model is on this disk, and its quantisation (the type of
-    its weights where they are not quantised)."""
+    """Return the model's quantisation (the type of its weights where they are not quantised), and marks of its weights
+    and chat template where the model is on this disk."""
     quantisation = model.quantisation or model.dtype
     folder = _folder(model)
     if folder is None:
@@ -21,16 +21,17 @@ def fingerprint_of(model: ModelSpec) -> FingerprintPart:
         marks = fingerprint(folder)
     except FingerprintError:
         return FingerprintPart(quantisation=quantisation)
-    return FingerprintPart(weights=marks["weights"], template=_known(marks["template"]), quantisation=quantisation)
+    return FingerprintPart(weights=marks["weights"], template=_specific(marks["template"]), quantisation=quantisation)
 
 
 def _folder(model: ModelSpec) -> Path | None:
-    """Where its files are; of a hub model the one downloaded snapshot, None where there is none or several."""
+    """Return the folder of the model's files: for a hub model the downloaded snapshot, None unless there is exactly
+    one."""
     if model.is_local:
         return Path(model.location)
-    found = list(hub_cache().glob(f"models--{model.location.replace('/', '--')}/snapshots/*"))
-    return found[0] if len(found) == 1 else None
+    snapshots = list(hub_cache().glob(f"models--{model.location.replace('/', '--')}/snapshots/*"))
+    return snapshots[0] if len(snapshots) == 1 else None
 
 
-def _known(mark: str) -> str | None:
+def _specific(mark: str) -> str | None:
     return None if mark == "*" else mark

@@ -1,4 +1,4 @@
-"""`spillway keys`: create, list, revoke."""
+"""`spillway keys`: create, accept, list and revoke API keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 if TYPE_CHECKING:
     from spillway_router.ledger.records import KeyPrivacy, Role
 
-keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
+keys_app = typer.Typer(no_args_is_help=True, help="Manage API keys: create, list, revoke.")
 
 
 @keys_app.command("create")
@@ -21,12 +21,16 @@ def create_key(
     name: str,
     path: ConfigOption = None,
     role: Annotated[str, typer.Option(help="inference, viewer or admin.")] = "inference",
-    tier: Annotated[str, typer.Option(help="Tier for policies and budgets.")] = "",
-    private: Annotated[bool, typer.Option("--private", help="Requests with this key never leave.")] = False,
-    may_route: Annotated[bool, typer.Option("--may-route", help="May use the x-spillway-route header.")] = False,
+    tier: Annotated[str, typer.Option(help="Tier that policies and budgets refer to.")] = "",
+    private: Annotated[
+        bool, typer.Option("--private", help="Requests with this key never leave this machine's engines.")
+    ] = False,
+    may_route: Annotated[
+        bool, typer.Option("--may-route", help="Allow the x-spillway-route header with this key.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a key; the secret is shown once."""
+    """Create a key and show its secret once."""
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 
@@ -34,24 +38,26 @@ def create_key(
     with opened(load(path)) as ledger:
         try:
             spec = KeySpec(name, cast("Role", role), tier, privacy, may_route)
-            made = KeyStore(ledger).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
+            created = KeyStore(ledger).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
         except LedgerError as error:
             fail(str(error))
     if as_json:
-        typer.echo(json.dumps({"id": made.record.id, "key": made.token, "role": role}))
+        typer.echo(json.dumps({"id": created.record.id, "key": created.token, "role": role}))
     else:
-        typer.echo(f"id   {made.record.id}\nkey  {made.token}\nKeep the key now: it is not stored and not shown again.")
+        typer.echo(
+            f"id   {created.record.id}\nkey  {created.token}\nSave the key now: it is not stored and not shown again."
+        )
 
 
 @keys_app.command("accept")
 def accept_key(
     entry: Annotated[
-        str, typer.Argument(help="ID:SHA256 of a key that was made elsewhere, as `spillway deploy` does.")
+        str, typer.Argument(help="ID:SHA256 of a key that was created elsewhere, as `spillway deploy` does.")
     ],
     path: ConfigOption = None,
     role: Annotated[str, typer.Option(help="inference, viewer or admin.")] = "admin",
 ) -> None:
-    """Take in a key of which only the hash is known here. Again is no error."""
+    """Add a key of which only the hash is known here. Adding it twice is not an error."""
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.tables.keys import KeySpec, KeyStore, accepted
 
@@ -59,7 +65,7 @@ def accept_key(
     with opened(load(path)) as ledger:
         try:
             record = accepted(KeySpec("deploy", cast("Role", role)), key_id, digest, now_ms())
-            if record.id not in {known.id for known in KeyStore(ledger).list()}:
+            if record.id not in {key.id for key in KeyStore(ledger).list()}:
                 ledger.add_key(record)
         except LedgerError as error:
             fail(str(error))
@@ -68,7 +74,7 @@ def accept_key(
 
 @keys_app.command("list")
 def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """All keys, without their secrets."""
+    """List all keys, without their secrets."""
     from spillway_router.ledger.tables.keys import KeyStore
 
     with opened(load(path)) as ledger:
@@ -95,11 +101,11 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 @keys_app.command("revoke")
 def revoke_key(key_id: str, path: ConfigOption = None) -> None:
-    """Revoke a key; running routers follow within a second."""
+    """Revoke a key; running routers reject it within a second."""
     from spillway_router.ledger.tables.keys import KeyStore
 
     with opened(load(path)) as ledger:
         revoked = KeyStore(ledger).revoke(key_id, now_ms())
     if not revoked:
-        fail(f"no valid key has the id {key_id}; `spillway keys list` shows them")
+        fail(f"no valid key has the ID {key_id}; `spillway keys list` shows all keys")
     typer.echo(f"revoked {key_id}")

@@ -1,4 +1,4 @@
-"""`spillway ledger`: verify, export, reconcile."""
+"""`spillway ledger`: verify the ledger, export it, reconcile it with a bill."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 if TYPE_CHECKING:
     from spillway_router.ledger.reconcile import BilledAttempt
 
-ledger_app = typer.Typer(no_args_is_help=True, help="The ledger: verify it, export it, reconcile it with a bill.")
+ledger_app = typer.Typer(no_args_is_help=True, help="Verify the ledger, export it, reconcile it with a bill.")
 
 
 class Format(StrEnum):
-    """What `export` writes."""
+    """A format that `export` writes."""
 
     focus = "focus"
     jsonl = "jsonl"
@@ -30,24 +30,24 @@ class Format(StrEnum):
 @ledger_app.command("verify")
 def verify_ledger(
     path: ConfigOption = None,
-    head: Annotated[str, typer.Option(help="The head you noted before: it must still be in the chain's place.")] = "",
+    head: Annotated[str, typer.Option(help="A head that you noted before; it must still be part of the chain.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Check every row's hash, the invariants and the balances; exit 1 and name the first bad row."""
+    """Check every row's hash, the invariants and the balances; on a fault, name the first bad row and exit 1."""
     from spillway_router.ledger.verify import verify
 
     with opened(load(path)) as ledger:
-        found = verify(ledger, head)
+        verification = verify(ledger, head)
     if as_json:
-        typer.echo(json.dumps({"holds": found.holds, **asdict(found)}, indent=2))
+        typer.echo(json.dumps({"holds": verification.holds, **asdict(verification)}, indent=2))
     else:
-        typer.echo(f"{found.rows} rows, {found.linked} of them in the hash chain")
-        typer.echo(f"head {found.head}")
-        for fault in found.faults:
+        typer.echo(f"{verification.rows} rows, {verification.linked} of them in the hash chain")
+        typer.echo(f"head {verification.head}")
+        for fault in verification.faults:
             where = f"row {fault.seq}: " if fault.seq else ""
             typer.echo(f"  {fault.rule}: {where}{fault.detail}")
-        typer.echo("nothing is wrong" if found.holds else f"{found.fault_count} faults")
-    if not found.holds:
+        typer.echo("no faults" if verification.holds else f"{verification.fault_count} faults")
+    if not verification.holds:
         raise typer.Exit(1)
 
 
@@ -55,9 +55,9 @@ def verify_ledger(
 def export_ledger(
     path: ConfigOption = None,
     form: Annotated[Format, typer.Option("--format", help="focus (CSV) or jsonl (every entry).")] = Format.focus,
-    first: Annotated[str, typer.Option("--from", help="First UTC day; today if left out.")] = "today",
-    last: Annotated[str, typer.Option("--to", help="Last UTC day, included; today if left out.")] = "today",
-    output: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
+    first: Annotated[str, typer.Option("--from", help="First UTC day.")] = "today",
+    last: Annotated[str, typer.Option("--to", help="Last UTC day, included.")] = "today",
+    output: Annotated[Path | None, typer.Option(help="File to write. The default is standard output.")] = None,
 ) -> None:
     """Export costs as FOCUS rows or all entries as JSON lines."""
     from spillway_router.ledger.reports.days import RangeError, ReportQuery, read_range
@@ -77,27 +77,30 @@ def export_ledger(
 
 @ledger_app.command("reconcile")
 def reconcile_ledger(
-    bill: Annotated[Path, typer.Argument(help="CSV or JSON lines: request_id, attempt_no, cost_usd or cost_nano.")],
+    bill: Annotated[
+        Path, typer.Argument(help="CSV or JSON lines with request_id, attempt_no, and cost_usd or cost_nano.")
+    ],
     path: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring calls that are charged at their bound, as nobody saw their end, to what the provider billed."""
+    """Correct calls that were interrupted by a crash, and are charged at their upper bound, to what the provider
+    billed."""
     from spillway_router.core.money.tariff import usd
     from spillway_router.ledger.reconcile import reconcile
 
     bills = _bills(bill)
     with opened(load(path)) as ledger:
-        done = reconcile(ledger, bills, now_ms())
+        outcomes = reconcile(ledger, bills, now_ms())
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in done], indent=2))
+        typer.echo(json.dumps([asdict(one) for one in outcomes], indent=2))
     else:
-        for outcome, count in sorted(Counter(one.outcome for one in done).items()):
+        for outcome, count in sorted(Counter(one.outcome for one in outcomes).items()):
             typer.echo(f"{count:6}  {outcome}")
-        typer.echo(f"charges changed by {usd(sum(one.difference_nano for one in done))} USD")
-        for one in done:
+        typer.echo(f"charges changed by {usd(sum(one.difference_nano for one in outcomes))} USD")
+        for one in outcomes:
             if one.outcome not in ("adjusted", "already"):
                 typer.echo(f"  {one.bill.request_id} attempt {one.bill.attempt_no}: {one.outcome}", err=True)
-    if any(one.outcome not in ("adjusted", "already") for one in done):
+    if any(one.outcome not in ("adjusted", "already") for one in outcomes):
         raise typer.Exit(1)
 
 

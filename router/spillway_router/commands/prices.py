@@ -1,4 +1,4 @@
-"""`spillway prices`: what the cloud models cost, what changed, and taking in a newer price list."""
+"""`spillway prices`: show what the cloud models cost, compare price lists, and import a newer one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from spillway_router.prices.imported import Source
     from spillway_router.prices.rows import ModelRecord
 
-prices_app = typer.Typer(no_args_is_help=True, help="Prices of the cloud models: show, compare, take in.")
+prices_app = typer.Typer(no_args_is_help=True, help="Manage the prices of the cloud models: list, diff, import.")
 
-ProviderOption = Annotated[str | None, typer.Option(help="Only this provider.")]
+ProviderOption = Annotated[str | None, typer.Option(help="Show only this provider.")]
 FileArgument = Annotated[
     Path, typer.Argument(help="LiteLLM's model_prices_and_context_window.json, or a price list of Spillway.")
 ]
-DayOption = Annotated[str | None, typer.Option(metavar="DATE", help="Day, like 2026-11-20; today if left out.")]
+DayOption = Annotated[str | None, typer.Option(metavar="DATE", help="Day, such as 2026-11-20. The default is today.")]
 RATES = ("input", "output", "cached_input", "cache_write", "cache_write_long", "reasoning")
 _HEADINGS = ("input", "output", "cached", "write", "write 1h", "reasoning")
 
@@ -36,7 +36,7 @@ _HEADINGS = ("input", "output", "cached", "write", "write 1h", "reasoning")
 def list_prices(
     provider: ProviderOption = None, on: DayOption = None, config: ConfigOption = None, as_json: JsonOption = False
 ) -> None:
-    """USD per million tokens of every model on a day, with the day each price began and was last checked."""
+    """List USD per million tokens of every model on a day, and when each price began and was last checked."""
     from spillway_router.prices.book import priced
     from spillway_router.providers.interface import ProviderError
 
@@ -44,12 +44,12 @@ def list_prices(
     day = _day(on)
     try:
         book = _book(settings.price_file)
-        found = list(priced(book, day, (provider,) if provider else ()))
+        models = list(priced(book, day, (provider,) if provider else ()))
     except ProviderError as error:
         fail(str(error))
-    if not found:
-        fail(f"no prices for {provider!r}; without --provider all are shown")
-    rows = [_row(*one, day, settings.prices.stale_after_days) for one in found]
+    if not models:
+        fail(f"no prices for {provider!r}; without --provider all are listed")
+    rows = [_row(*model, day, settings.prices.stale_after_days) for model in models]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -74,7 +74,7 @@ def diff(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What FILE prices differently from the prices in use: added, changed and removed, old and new, in percent."""
+    """Show what FILE prices differently from the prices in use: added, changed and removed prices, with percentages."""
     from spillway_router.prices.book import PriceBook
     from spillway_router.prices.changes import changes
     from spillway_router.providers.interface import ProviderError
@@ -82,14 +82,16 @@ def diff(
     day = _day(on)
     try:
         source = _source(file, day)
-        found = list(changes(_book(load(config).settings.price_file), PriceBook((source.prices,)), day))
+        differences = list(changes(_book(load(config).settings.price_file), PriceBook((source.prices,)), day))
     except ProviderError as error:
         fail(f"{file}: {error}")
-    found = [change for change in found if provider in (None, change.provider)]
+    differences = [change for change in differences if provider in (None, change.provider)]
     if as_json:
-        typer.echo(json.dumps({"day": day.isoformat(), "changes": [asdict(change) for change in found]}, indent=2))
+        typer.echo(
+            json.dumps({"day": day.isoformat(), "changes": [asdict(change) for change in differences]}, indent=2)
+        )
         return
-    _show_changes(found, f"{file} against the prices in use on {day}")
+    _show_changes(differences, f"{file} against the prices in use on {day}")
     _show_skipped(source)
 
 
@@ -98,16 +100,18 @@ def import_prices(
     file: FileArgument,
     as_of: Annotated[
         str | None,
-        typer.Option(metavar="DATE", help="First day of prices that name none (LiteLLM's); today if left out."),
+        typer.Option(
+            metavar="DATE", help="First day of prices that name none, such as LiteLLM's. The default is today."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite prices that were imported for the same first day.")
     ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add the prices of FILE to your own price list, as new dated rows: earlier days keep the price they had."""
+    """Add the prices of FILE to your own price list as new dated rows; earlier days keep their prices."""
     from spillway_router.prices.book import OWN_SOURCE, PriceBook, read_list
     from spillway_router.prices.changes import changes
     from spillway_router.prices.imported import add, locked, write
@@ -123,7 +127,7 @@ def import_prices(
             before = _book(target)
             own = read_list(target, OWN_SOURCE) if target.exists() else None
             added = add(source, before, own, day)
-            found = list(changes(before, PriceBook((*before.lists, added.prices)), max(day, _day(None))))
+            differences = list(changes(before, PriceBook((*before.lists, added.prices)), max(day, _day(None))))
             if added.conflicts and not replace:
                 fail(_conflict(added.conflicts))
             if not dry_run:
@@ -131,16 +135,16 @@ def import_prices(
     except ProviderError as error:
         fail(str(error))
     if as_json:
-        told: dict[str, Any] = {"file": str(target), "written": not dry_run, "models": added.models}
-        told |= {"changes": [asdict(change) for change in found], "left_out": dict(source.skipped)}
-        typer.echo(json.dumps(told, indent=2))
+        summary: dict[str, Any] = {"file": str(target), "written": not dry_run, "models": added.models}
+        summary |= {"changes": [asdict(change) for change in differences], "left_out": dict(source.skipped)}
+        typer.echo(json.dumps(summary, indent=2))
         return
-    _show_changes(found, "Would change" if dry_run else "Changed")
+    _show_changes(differences, "Would change" if dry_run else "Changed")
     _show_skipped(source)
     count = f"{added.models} models"
     typer.echo(f"nothing written (--dry-run): {target} would price {count}" if dry_run else f"{target} prices {count}")
     if not dry_run:
-        typer.echo("a running router takes them up on SIGHUP or POST /admin/reload")
+        typer.echo("a running router loads them on SIGHUP or POST /admin/reload")
 
 
 def _day(text: str | None) -> date:
@@ -149,7 +153,7 @@ def _day(text: str | None) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        fail(f"{text!r} is no day; write it like 2026-11-20")
+        fail(f"{text!r} is not a day; write it as 2026-11-20")
 
 
 def _book(own: Path) -> PriceBook:
@@ -173,19 +177,19 @@ def _source(file: Path, day: date) -> Source:
 def _conflict(conflicts: Sequence[str]) -> str:
     shown = ", ".join(conflicts[:5]) + (f" and {len(conflicts) - 5} more" if len(conflicts) > 5 else "")
     return (
-        f"nothing written: other prices were imported for the same first day ({shown}). If the price changed since, "
-        "give the day it did with --as-of; if the earlier import was wrong, use --replace"
+        f"nothing written: other prices were imported for the same first day ({shown}). If the price has changed "
+        "since, give the day of the change with --as-of; if the earlier import was wrong, use --replace"
     )
 
 
 def _row(
-    provider: str, model: str, known: ModelRecord, tariff: Tariff | None, day: date, stale_after_days: int
+    provider: str, model: str, record: ModelRecord, tariff: Tariff | None, day: date, stale_after_days: int
 ) -> dict[str, Any]:
-    """One model as JSON: decimal text in USD per million tokens, null where there is no such price."""
+    """Return one model as JSON values: decimal text in USD per million tokens, null where there is no such price."""
     from spillway_router.prices.status import age_days, price_status
 
-    found = price_status(known, day, stale_after_days)
-    age = age_days(known, day)
+    status = price_status(record, day, stale_after_days)
+    age = age_days(record, day)
     rates = dict.fromkeys(RATES) if tariff is None else _rates(tariff.rates)
     steps = [] if tariff is None else tariff.steps
     return {
@@ -199,18 +203,18 @@ def _row(
         "valid_from": None if tariff is None else tariff.valid_from,
         "valid_until": None if tariff is None else tariff.valid_until,
         "source": None if tariff is None else tariff.source,
-        "checked_on": _iso(known.checked_on),
+        "checked_on": _iso(record.checked_on),
         "age_days": age,
         "stale": age is not None and age > stale_after_days,
-        "deprecated_on": _iso(known.deprecated_on),
-        "retired_on": _iso(known.retired_on),
-        "usable": not found.off,
-        "notes": [found.off] if found.off else list(found.warnings),
+        "deprecated_on": _iso(record.deprecated_on),
+        "retired_on": _iso(record.retired_on),
+        "usable": not status.off,
+        "notes": [status.off] if status.off else list(status.warnings),
     }
 
 
 def plain(value: Decimal) -> str:
-    """A price as short decimal text without an exponent."""
+    """Format a price as short decimal text without an exponent."""
     return f"{value.normalize():f}"
 
 
@@ -223,7 +227,7 @@ def _iso(day: date | None) -> str | None:
 
 
 def _lines(row: dict[str, Any]) -> Iterator[str]:
-    """A model: its usual prices, one more line per step, then what should be known of it."""
+    """Yield the lines of a model: its usual prices, one line per step, then notes."""
     since = f"from {row['valid_from']}" if row["valid_from"] else "no price"
     until = f" until {row['valid_until']}" if row["valid_until"] else ""
     age = "" if row["age_days"] is None else f", checked {row['age_days']} days ago"
@@ -231,28 +235,30 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
     for step in row["steps"]:
         where = f"prompts above {step['above_tokens']:,} tokens" if step["above_tokens"] else "any prompt"
         yield f"{'    ' + (step['service'] + ', ' if step['service'] else '') + where:60}{_columns(step)}"
-    extra = [f"{row[key]} USD per {what}" for key, what in _APART.items() if row[key] not in (None, "0")]
-    # That a price is stale is said once, below the table.
+    extra = [f"{row[key]} USD per {what}" for key, what in _EXTRA_PRICES.items() if row[key] not in (None, "0")]
+    # The line below the table reports stale prices once for all models.
     notes = [note for note in row["notes"] if "stale_after_days" not in note]
     yield from (f"    {text}" for text in [*extra, *notes])
 
 
-_APART = {"usd_per_request": "request", "usd_per_second": "second"}
+_EXTRA_PRICES = {"usd_per_request": "request", "usd_per_second": "second"}
 
 
 def _columns(rates: dict[str, Any]) -> str:
     return "".join(f" {rates[name] or '-':>9}" for name in RATES)
 
 
-def _show_changes(found: Sequence[Change], title: str) -> None:
-    models = len({(change.provider, change.model) for change in found})
-    typer.echo(f"{title}: {len(found)} prices of {models} models" if found else f"{title}: no price differs")
-    for change in found:
+def _show_changes(differences: Sequence[Change], title: str) -> None:
+    models = len({(change.provider, change.model) for change in differences})
+    typer.echo(
+        f"{title}: {len(differences)} prices of {models} models" if differences else f"{title}: no price differs"
+    )
+    for change in differences:
         was, now = change.old or "-", change.new or "-"
         percent = f"  {change.percent} %" if change.percent else ""
-        doubt = "  <- more than tenfold: is the unit right?" if change.suspicious else ""
+        warning = "  <- more than tenfold: is the unit right?" if change.suspicious else ""
         name = f"{change.provider}  {change.model}"
-        typer.echo(f"{change.kind:8} {name:56} {change.price}: {was} -> {now} {change.unit}{percent}{doubt}")
+        typer.echo(f"{change.kind:8} {name:56} {change.price}: {was} -> {now} {change.unit}{percent}{warning}")
 
 
 def _show_skipped(source: Source) -> None:

@@ -1,6 +1,6 @@
-"""Asks each backend for its list of models, with its key, as `spillway check` does: is it there, does it take the key?
+"""Ask each backend for its list of models, as `spillway check` does: is it reachable, and does it accept the key?
 
-Who does not answer is a warning, as an engine may start later; a refused key is a mistake.
+A backend that does not answer is a warning, since an engine may start later; a rejected key is an error.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import httpx
@@ -17,7 +17,7 @@ import orjson
 from spillway_router.config.assemble import BackendTarget
 
 TIMEOUT_S = 3.0
-"""For one backend, from the name's look-up to the last byte; all are asked at once."""
+"""The time limit for one backend, from the name lookup to the last byte; all backends are asked at once."""
 _MOST_BYTES = 4 * 1024 * 1024
 _SHOWN = 3
 
@@ -26,7 +26,8 @@ Verdict = Literal["reachable", "refused", "unauthorized", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How asking a backend went. `fix`: what to do about it, empty where all is well; `ms` milliseconds it took."""
+    """How a backend answered. `fix` says what to do, empty where all is well; `ms` is the time it took in
+    milliseconds."""
 
     backend: str
     verdict: Verdict
@@ -36,41 +37,41 @@ class Reach:
 
     @property
     def sentence(self) -> str:
-        """For people."""
-        told = f"{self.verdict} ({self.detail})"
-        return f"{told}; {self.fix}" if self.fix else told
+        """The verdict, its detail and the fix as one sentence for people."""
+        text = f"{self.verdict} ({self.detail})"
+        return f"{text}; {self.fix}" if self.fix else text
 
 
-def ask_all(places: Iterable[BackendTarget], timeout_s: float = TIMEOUT_S) -> tuple[Reach, ...]:
-    """Every backend, in the order given. Takes `timeout_s` at most, however many there are."""
+def ask_all(candidates: Iterable[BackendTarget], timeout_s: float = TIMEOUT_S) -> tuple[Reach, ...]:
+    """Ask every backend and return the results in the order given. Takes at most `timeout_s`, however many there
+    are."""
 
-    async def main() -> list[Reach]:
-        return await asyncio.gather(*(_ask(place, timeout_s) for place in places))
+    async def ask_concurrently() -> list[Reach]:
+        return await asyncio.gather(*(_ask(candidate, timeout_s) for candidate in candidates))
 
-    return tuple(asyncio.run(main()))
+    return tuple(asyncio.run(ask_concurrently()))
 
 
-async def _ask(place: BackendTarget, timeout_s: float) -> Reach:
-    began = time.monotonic()
+async def _ask(candidate: BackendTarget, timeout_s: float) -> Reach:
+    started = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s):
-            status, models = await _get(place)
+            status, models = await _get(candidate)
     except TimeoutError:
-        found = _told(place, "unknown", f"no answer within {timeout_s:g} s", _ABSENT)
+        reach = _reach(candidate, "unknown", f"no answer within {timeout_s:g} s", _ABSENT)
     except httpx.ConnectError as error:
-        found = _told(place, "refused", str(error) or "no connection", _ABSENT)
+        reach = _reach(candidate, "refused", str(error) or "no connection", _ABSENT)
     except httpx.HTTPError as error:
-        found = _told(place, "unknown", str(error) or type(error).__name__, "check base_url")
+        reach = _reach(candidate, "unknown", str(error) or type(error).__name__, "check base_url")
     else:
-        found = _judged(place, status, models)
-    ms = (time.monotonic() - began) * 1000
-    return Reach(found.backend, found.verdict, found.detail, found.fix, round(ms, 1))
+        reach = _judge(candidate, status, models)
+    return replace(reach, ms=round((time.monotonic() - started) * 1000, 1))
 
 
-async def _get(place: BackendTarget) -> tuple[int, frozenset[str]]:
-    """Status, and the names in the list of models where there is one."""
-    target = place.target
-    # As the router itself goes: no proxies of the environment, no redirects, certificates checked.
+async def _get(candidate: BackendTarget) -> tuple[int, frozenset[str]]:
+    """Return the status, and the names in the list of models where there is one."""
+    target = candidate.target
+    # As the router itself connects: without proxies of the environment or redirects, and with certificates checked.
     transport = httpx.AsyncHTTPTransport(uds=target.uds or None)
     url = f"{target.scheme}://{target.authority.decode()}{target.prefix}/models"
     async with (
@@ -98,26 +99,28 @@ def _names(body: bytes) -> frozenset[str]:
 _ABSENT = "start it or check base_url"
 
 
-def _judged(place: BackendTarget, status: int, models: frozenset[str]) -> Reach:
+def _judge(candidate: BackendTarget, status: int, models: frozenset[str]) -> Reach:
     if status in (401, 403):
-        variable = place.entry.key_variable
+        variable = candidate.entry.key_variable
         where = f"set api_key, or export {variable}," if variable else "set api_key"
-        fix = f"its key is missing, wrong or may not do this: {where} to a valid one"
-        return _told(place, "unauthorized", f"HTTP {status}", fix)
+        fix = f"its key is missing, wrong or lacks the permission: {where} to a valid one"
+        return _reach(candidate, "unauthorized", f"HTTP {status}", fix)
     if status >= 500:
-        return _told(place, "unknown", f"HTTP {status}", "it may be starting; look at its log")
+        return _reach(candidate, "unknown", f"HTTP {status}", "it may be starting; look at its log")
     if 300 <= status < 400:
-        return _told(place, "unknown", f"HTTP {status}, a redirect", "write the final address as base_url")
+        return _reach(candidate, "unknown", f"HTTP {status}, a redirect", "write the final address as base_url")
     if status in (404, 405):
-        return _told(
-            place, "unknown", f"HTTP {status} for its list of models", "check the path of base_url, mostly /v1"
+        return _reach(
+            candidate, "unknown", f"HTTP {status} for its list of models", "check the path of base_url, usually /v1"
         )
-    model = place.backend.model
-    if place.backend.local and models and model not in models:
-        there = ", ".join(sorted(models)[:_SHOWN])
-        return _told(place, "reachable", f"it serves {there}", f"it has no model {model!r}: set model to one it serves")
-    return _told(place, "reachable", f"HTTP {status}", "")
+    model = candidate.backend.model
+    if candidate.backend.local and models and model not in models:
+        served = ", ".join(sorted(models)[:_SHOWN])
+        return _reach(
+            candidate, "reachable", f"it serves {served}", f"it has no model {model!r}: set model to one it serves"
+        )
+    return _reach(candidate, "reachable", f"HTTP {status}", "")
 
 
-def _told(place: BackendTarget, verdict: Verdict, detail: str, fix: str) -> Reach:
-    return Reach(place.backend.name, verdict, detail, fix, 0.0)
+def _reach(candidate: BackendTarget, verdict: Verdict, detail: str, fix: str) -> Reach:
+    return Reach(candidate.backend.name, verdict, detail, fix, 0.0)

@@ -1,4 +1,4 @@
-"""`spillway rentals`: when GPUs are rented, and at which price."""
+"""`spillway rentals`: record when GPUs are rented, and at which price."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from spillway_hardware.gpus import BASE
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, when
+from spillway_router.deploy import TARGETS
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -20,25 +22,25 @@ if TYPE_CHECKING:
     from spillway_router.ledger.records import RentalRecord
     from spillway_router.ledger.rentals.keeper import RentalTerms
 
-rentals_app = typer.Typer(no_args_is_help=True, help="GPU rentals: start, stop, list.")
+rentals_app = typer.Typer(no_args_is_help=True, help="Record GPU rentals: start, stop, list.")
 
-SOURCES = ("cli", "runpod", "vast", "aws", "kubernetes")
+SOURCES = ("cli", *TARGETS)
 _KINDS = ("reserved", "interruptible")
-AtOption = Annotated[str, typer.Option("--at", help="When, as ISO time (UTC if it names no zone); now if left out.")]
+AtOption = Annotated[str, typer.Option("--at", help="When, as ISO time (UTC if it names no zone). The default is now.")]
 
 
 @rentals_app.command("start")
 def start_rental(
     path: ConfigOption = None,
-    gpu: Annotated[str, typer.Option(help="What is rented, such as a100-80; gpu.name of the configuration.")] = "",
-    count: Annotated[int | None, typer.Option(min=1, max=1024, help="How many; gpu.count.")] = None,
-    price: Annotated[str, typer.Option(help="USD per hour of one; gpu.price_per_hour of the configuration.")] = "",
-    kind: Annotated[str, typer.Option(help="reserved or interruptible; gpu.kind of the configuration.")] = "",
-    source: Annotated[str, typer.Option(help="Where it is rented: cli, runpod, vast, aws or kubernetes.")] = "cli",
+    gpu: Annotated[str, typer.Option(help=f"What is rented, such as {BASE}. The default is gpu.name.")] = "",
+    count: Annotated[int | None, typer.Option(min=1, max=1024, help="How many GPUs. The default is gpu.count.")] = None,
+    price: Annotated[str, typer.Option(help="USD per hour of one GPU. The default is gpu.price_per_hour.")] = "",
+    kind: Annotated[str, typer.Option(help="reserved or interruptible. The default is gpu.kind.")] = "",
+    source: Annotated[str, typer.Option(help=f"Where it is rented: {', '.join(SOURCES)}.")] = "cli",
     at: AtOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """GPUs are rented from now on, until they are declared stopped, whether or not a router runs."""
+    """Record that GPUs are rented from now on until `rentals stop`, whether or not a router runs."""
     loaded = load(path)
     terms = _terms(loaded, gpu, count, price, kind)
     if source not in SOURCES:
@@ -53,14 +55,14 @@ def start_rental(
 
 @rentals_app.command("stop")
 def stop_rental(
-    rental_id: Annotated[str, typer.Argument(help="Id of the rental; --all for every one.")] = "",
+    rental_id: Annotated[str, typer.Argument(help="ID of the rental; --all for every one.")] = "",
     path: ConfigOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="Stop every rental that runs.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Stop every running rental.")] = False,
     at: AtOption = "",
 ) -> None:
-    """GPUs are no longer rented."""
+    """Record that GPUs are no longer rented."""
     if bool(rental_id) == everything:
-        fail("name one rental, or --all; `spillway rentals list` shows them")
+        fail("name one rental, or pass --all; `spillway rentals list` shows them")
     now, at_ms = now_ms(), _moment(at)
     with opened(load(path)) as ledger:
         running = [r for r in ledger.rentals(0, now + 1) if r.stopped_ms is None and (everything or r.id == rental_id)]
@@ -71,7 +73,7 @@ def stop_rental(
 
 @rentals_app.command("list")
 def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """All rentals, oldest first, with what they have cost."""
+    """List all rentals, oldest first, with what they have cost."""
     from spillway_router.core.money.tariff import usd
     from spillway_router.ledger.rentals.books import cost_nano
 
@@ -84,9 +86,9 @@ def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None
         return
     for record, cost in zip(records, costs, strict=True):
         row = _row(record, cost)
-        what = f"{record.count} x {record.gpu or 'GPU'} at {row['price_per_hour_usd']} USD/h"
-        until = "runs" if record.stopped_ms is None else f"to {row['stopped']}"
-        words = (record.id, f"{record.source:7}", f"{record.kind:13}", what, f"{row['started']} {until}")
+        rented = f"{record.count} x {record.gpu or 'GPU'} at {row['price_per_hour_usd']} USD/h"
+        until = "running" if record.stopped_ms is None else f"to {row['stopped']}"
+        words = (record.id, f"{record.source:7}", f"{record.kind:13}", rented, f"{row['started']} {until}")
         typer.echo("  ".join((*words, f"{usd(cost)} USD so far")))
 
 
@@ -98,9 +100,9 @@ def _terms(loaded: Loaded, gpu: str, count: int | None, price: str, kind: str) -
     try:
         amount = Decimal(price) if price else part.price_per_hour
     except InvalidOperation:
-        fail(f"--price {price!r} is not an amount; write USD per hour like 1.39")
+        fail(f"--price {price!r} is not an amount; write USD per hour, such as 1.39")
     if not amount.is_finite() or not 0 < amount <= 10**6:
-        fail("give the price of one GPU in USD per hour, above 0: --price 1.39, or gpu.price_per_hour")
+        fail("give the price of one GPU in USD per hour, above 0: --price 1.39, or set gpu.price_per_hour")
     chosen = kind or part.kind
     if chosen not in _KINDS:
         fail(f"--kind {kind!r} is not known; use reserved or interruptible")
@@ -109,7 +111,7 @@ def _terms(loaded: Loaded, gpu: str, count: int | None, price: str, kind: str) -
 
 
 def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> RentalRecord:
-    """Put the start of a rental on the books, and end those that routers opened by themselves."""
+    """Record the start of a rental, and end the rentals that routers started by themselves."""
     from spillway_router.ledger.records import RentalRecord
     from spillway_router.ledger.rentals.books import written
     from spillway_router.ledger.rentals.closed_days import is_closed
@@ -117,13 +119,21 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
     from spillway_router.runtime.gpu_billing import new_rental_id
 
     if is_closed(ledger, at_ms):
-        fail(f"the books of {when(at_ms)[:10]} are closed; start it at a later day")
-    own = [r for r in ledger.rentals(0, now_ms() + 1) if r.source == ROUTER]
-    billed = max((written(ledger, r).until_ms if r.stopped_ms is None else r.stopped_ms for r in own), default=0)
-    if at_ms < billed:
-        fail(f"a router has billed its own GPU time until {when(billed)}; start it then or later")
+        fail(f"the books of {when(at_ms)[:10]} are closed; start the rental on a later day")
+    automatic = [r for r in ledger.rentals(0, now_ms() + 1) if r.source == ROUTER]
+    ends_ms = (written(ledger, r).until_ms if r.stopped_ms is None else r.stopped_ms for r in automatic)
+    billed_until_ms = max(ends_ms, default=0)
+    if at_ms < billed_until_ms:
+        fail(f"a router has billed its own GPU time until {when(billed_until_ms)}; start the rental then or later")
     record = RentalRecord(
-        new_rental_id(), terms.gpu, terms.count, terms.price_nano_per_hour, terms.kind, at_ms, None, source
+        id=new_rental_id(),
+        gpu=terms.gpu,
+        count=terms.count,
+        price_nano_per_hour=terms.price_nano_per_hour,
+        kind=terms.kind,
+        started_ms=at_ms,
+        stopped_ms=None,
+        source=source,
     )
     ledger.add_rental(record)
     supersede(ledger, ledger.rentals(0, now_ms() + 1))
@@ -131,13 +141,13 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
 
 
 def end(ledger: Ledger, running: Sequence[RentalRecord], at_ms: int, now: int) -> None:
-    """Put the end of rentals on the books; a moment before what is billed already ends the command."""
+    """Record the end of rentals. A moment before what is billed already ends the command."""
     from spillway_router.ledger.rentals.books import RentalBooks, written
 
     for record in running:
-        least = max(record.started_ms, written(ledger, record).until_ms)
-        if at_ms < least:
-            fail(f"{record.id} is on the books until {when(least)} already; stop it then or later")
+        billed_until_ms = max(record.started_ms, written(ledger, record).until_ms)
+        if at_ms < billed_until_ms:
+            fail(f"{record.id} is already billed until {when(billed_until_ms)}; stop it then or later")
     for record in running:
         ledger.stop_rental(record.id, at_ms)
         typer.echo(f"stopped {record.id} at {when(at_ms)}")
@@ -161,15 +171,15 @@ def _row(record: RentalRecord, cost_nano: int | None) -> dict[str, Any]:
 
 
 def _moment(text: str) -> int:
-    """Epoch milliseconds of an ISO time; now where there is none."""
+    """Return the epoch milliseconds of an ISO time, or of now if the text is empty."""
     now = now_ms()
     if not text:
         return now
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        fail(f"--at {text!r} is not a time; write it like 2026-11-20T14:00Z")
+        fail(f"--at {text!r} is not a time; write it as 2026-11-20T14:00Z")
     at_ms = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
     if at_ms > now:
-        fail(f"--at {text} is in the future; declare it when it happens")
+        fail(f"--at {text} is in the future; record it when it happens")
     return at_ms

@@ -1,4 +1,4 @@
-"""`spillway report`: fixed and per-request cost side by side."""
+"""`spillway report`: show fixed and per-request cost side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spillway_router.ledger.reports.days import ReportQuery
     from spillway_router.ledger.reports.model import Report
 
-report_app = typer.Typer(help="Fixed and per-request cost, side by side; planning with what-if.")
+report_app = typer.Typer(help="Show fixed and per-request cost side by side; plan with what-if.")
 report_app.command("what-if")(what_if)
 
 
@@ -25,20 +25,22 @@ def report(
     context: typer.Context,
     path: ConfigOption = None,
     day: Annotated[str, typer.Option(help="UTC day as YYYY-MM-DD, or today. The default is today.")] = "",
-    month: Annotated[str, typer.Option(help="UTC month as YYYY-MM, or this.")] = "",
+    month: Annotated[str, typer.Option(help="UTC month as YYYY-MM, or this for the current one.")] = "",
     first: Annotated[str, typer.Option("--from", help="First UTC day.")] = "",
-    last: Annotated[str, typer.Option("--to", help="Last UTC day, included; today if left out.")] = "",
+    last: Annotated[str, typer.Option("--to", help="Last UTC day, included. The default is today.")] = "",
     by: Annotated[
         list[str] | None,
-        typer.Option(help="Group by day, month, backend, provider, model, key, tier, task, decision; several: a,b."),
+        typer.Option(help="Group by day, month, backend, provider, model, key, tier, task, decision; several as a,b."),
     ] = None,
     as_json: JsonOption = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print the groups as CSV (default: by day and decision).")
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML file; - prints it.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one self-contained HTML file; - prints it to standard output.")
+    ] = None,
 ) -> None:
-    """Fixed and per-request cost of a day, a month or any days, side by side."""
+    """Show the fixed and the per-request cost of a day, a month or a range of days, side by side."""
     from spillway_router.ledger.reports.days import ReportQuery
 
     if context.invoked_subcommand is not None:
@@ -46,26 +48,26 @@ def report(
     if as_json + as_csv + (html is not None) > 1:
         fail("--json, --csv and --html exclude each other")
     groups = tuple(by or (("day", "decision") if as_csv else ()))
-    made = _made(path, ReportQuery(day, month, first, last, groups))
+    result = _build(path, ReportQuery(day, month, first, last, groups))
     if html is not None:
-        _write_html(made, html)
+        _write_html(result, html)
     elif as_csv:
         from spillway_router.ledger.reports.csv_file import report_csv
 
-        typer.echo(report_csv(made), nl=False)
+        typer.echo(report_csv(result), nl=False)
     elif as_json:
         from spillway_router.ledger.reports.json_values import report_json
 
-        typer.echo(report_json(made))
+        typer.echo(report_json(result))
     else:
         from rich.console import Console
 
         from spillway_router.ledger.reports.terminal import render_report
 
-        render_report(made, Console())
+        render_report(result, Console())
 
 
-def _made(path: str | None, asked: ReportQuery) -> Report:
+def _build(path: str | None, query: ReportQuery) -> Report:
     from spillway_router.config.assemble import assembled
     from spillway_router.ledger.reports.days import RangeError
     from spillway_router.runtime.gpu_billing import report_for
@@ -77,19 +79,19 @@ def _made(path: str | None, asked: ReportQuery) -> Report:
         fail(str(error))
     with opened(loaded) as ledger:
         try:
-            return report_for(ledger, loaded, assembly, asked)
+            return report_for(ledger, loaded, assembly, query)
         except RangeError as error:
             fail(f"--{error}")
 
 
-def _write_html(made: Report, file: Path) -> None:
+def _write_html(result: Report, file: Path) -> None:
     from spillway_router.ledger.reports.html import report_html
 
     if str(file) == "-":
-        typer.echo(report_html(made), nl=False)
+        typer.echo(report_html(result), nl=False)
         return
     try:
-        file.write_text(report_html(made), encoding="utf-8")
+        file.write_text(report_html(result), encoding="utf-8")
     except OSError as error:
         fail(f"{file} can't be written: {error.strerror or error}")
     typer.echo(f"wrote {file}")

@@ -1,4 +1,4 @@
-"""`spillway reviews`: documents that wait for a person, from the ledger's database."""
+"""`spillway reviews`: work through the documents that wait for a person's review, in the ledger's database."""
 
 from __future__ import annotations
 
@@ -17,55 +17,57 @@ if TYPE_CHECKING:
 
     from spillway_router.ledger.tables.reviews import ReviewTable
 
-reviews_app = typer.Typer(no_args_is_help=True, help="Documents that no step was sure of: list, show, decide, learn.")
-IdArgument = Annotated[str, typer.Argument(help="The review's id, rev_...")]
+reviews_app = typer.Typer(
+    no_args_is_help=True, help="Review the documents that no step was sure of: list, show, decide, export labels."
+)
+IdArgument = Annotated[str, typer.Argument(help="The review's ID, rev_...")]
 
 
 @reviews_app.command("list")
 def list_reviews(
     path: ConfigOption = None,
     state: Annotated[str, typer.Option(help="open, accepted, corrected, dismissed, or all.")] = "open",
-    schema: Annotated[str, typer.Option(help="Only of this schema.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=500, help="Most reviews to list.")] = 50,
+    schema: Annotated[str, typer.Option(help="List only reviews of this schema.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500, help="The maximum number of reviews to list.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """The newest reviews."""
+    """List the newest reviews."""
     from spillway_router.documents.reviews import summary
     from spillway_router.ledger.tables.reviews import ReviewFilter
 
     if state not in ("open", "accepted", "corrected", "dismissed", "all"):
         fail("--state must be open, accepted, corrected, dismissed or all")
     with _table(path) as table:
-        found = table.list(ReviewFilter("" if state == "all" else state, schema, limit=limit))
+        records = table.list(ReviewFilter("" if state == "all" else state, schema, limit=limit))
     if as_json:
-        typer.echo(json.dumps([summary(record) for record in found], indent=2))
+        typer.echo(json.dumps([summary(record) for record in records], indent=2))
         return
-    for r in found:
-        sure = "     " if r.confidence is None else f"{r.confidence:.3f}"
-        typer.echo(f"{r.id}  {r.state:9}  {_when(r.created_ms)}  {r.schema_name:12} {r.step:8} {sure}  {r.why}")
-    if not found:
+    for r in records:
+        confidence = "     " if r.confidence is None else f"{r.confidence:.3f}"
+        typer.echo(f"{r.id}  {r.state:9}  {_when(r.created_ms)}  {r.schema_name:12} {r.step:8} {confidence}  {r.why}")
+    if not records:
         typer.echo("no reviews", err=True)
 
 
 @reviews_app.command("show")
 def show_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """One review: the document with its values marked, and how sure each is."""
+    """Show one review: the document with its values marked, and the confidence of each value."""
     from spillway_router.documents.reviews import shown
 
     with _table(path) as table:
         record = table.get(review_id)
     if record is None:
-        fail(f"no review has the id {review_id}; `spillway reviews list --state all` shows them")
-    found = shown(record)
+        fail(f"no review has the ID {review_id}; `spillway reviews list --state all` shows them")
+    review = shown(record)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(review, indent=2, ensure_ascii=False))
     else:
-        _print(found)
+        _print(review)
 
 
 @reviews_app.command("accept")
 def accept_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """The values are right as they were read."""
+    """Accept a review: all values are right as they were read."""
     _decide(review_id, "accept", None, path, as_json)
 
 
@@ -78,29 +80,31 @@ def correct_review(
     path: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """These fields have other values; the rest is right as it was read."""
+    """Correct a review: these fields have other values, the rest is right as it was read."""
     changes: dict[str, Any] = {}
     for text in values:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            fail(f"{text!r} is no FIELD=VALUE")
+            fail(f"{text!r} is not FIELD=VALUE")
         changes[name] = _value(value)
     _decide(review_id, "correct", changes, path, as_json)
 
 
 @reviews_app.command("dismiss")
 def dismiss_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Nothing can be read there; no label is made of it."""
+    """Dismiss a review: the document can't be read, and yields no label."""
     _decide(review_id, "dismiss", None, path, as_json)
 
 
 @reviews_app.command("labels")
 def export_labels(
     path: ConfigOption = None,
-    task: Annotated[str, typer.Option(help="Only of this task: a schema's name, json, chat; else all.")] = "",
-    output: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
+    task: Annotated[
+        str, typer.Option(help="Export only labels of this task: a schema's name, json or chat. The default is all.")
+    ] = "",
+    output: Annotated[Path | None, typer.Option(help="File to write. The default is standard output.")] = None,
 ) -> None:
-    """Accepted, corrected and audited answers with their scores as JSON lines, for `spillway calibrate`. No content."""
+    """Export accepted, corrected and audited answers with their scores, without content, for `spillway calibrate`."""
     from spillway_router.documents.labels import labels
 
     count = 0
@@ -123,13 +127,13 @@ def _decide(review_id: str, action: str, changes: dict[str, Any] | None, path: s
     with _table(path) as table:
         record = table.get(review_id)
         if record is None:
-            fail(f"no review has the id {review_id}; `spillway reviews list --state all` shows them")
+            fail(f"no review has the ID {review_id}; `spillway reviews list --state all` shows them")
         try:
             decision = decision_of(record, action, changes, now_ms(), "cli")
         except ReviewError as error:
             fail(str(error))
         if not table.decide(review_id, decision):
-            fail("somebody decided this review meanwhile")
+            fail("somebody else has decided this review in the meantime")
         after = table.get(review_id)
     assert after is not None
     if as_json:
@@ -149,25 +153,27 @@ def _when(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(review: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.text import Text
 
     typer.echo(
-        f"{found['id']}  {found['state']}  {_when(found['created_ms'])}  {found['schema']}  {found['request_id']}"
+        f"{review['id']}  {review['state']}  {_when(review['created_ms'])}  {review['schema']}  {review['request_id']}"
     )
-    typer.echo(f"why: {found['why']}")
-    if found["document"] is None:
+    typer.echo(f"why: {review['why']}")
+    if review["document"] is None:
         typer.echo("the document was removed (documents.keep_days)")
         return
     text = Text()
-    for segment in found["highlighted"]:
+    for segment in review["highlighted"]:
         text.append(segment["text"], "bold reverse" if segment["field"] else "")
         if segment["field"]:
             text.append(f"[{segment['field'][1:]}]", "dim")
     Console().print(text)
-    for pointer, field in found["fields"].items():
-        sure = "" if field["confidence"] is None else f"{field['confidence']:.3f}"
-        typer.echo(f"  {pointer[1:]:12} {json.dumps(field['value'], ensure_ascii=False):>14}  {sure:5}  {field['why']}")
-    if found["values"] != found["drafted"]:
-        typer.echo(f"decided: {json.dumps(found['values'], ensure_ascii=False)}")
+    for pointer, field in review["fields"].items():
+        confidence = "" if field["confidence"] is None else f"{field['confidence']:.3f}"
+        typer.echo(
+            f"  {pointer[1:]:12} {json.dumps(field['value'], ensure_ascii=False):>14}  {confidence:5}  {field['why']}"
+        )
+    if review["values"] != review["drafted"]:
+        typer.echo(f"decided: {json.dumps(review['values'], ensure_ascii=False)}")

@@ -1,4 +1,4 @@
-"""`spillway route` and `spillway up`."""
+"""`spillway route` and `spillway up`: run the router, alone or with the engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from spillway_server.planning.speed import MEASURED
 from spillway_server.refusal import Refusal as ServerRefusal
 
 
-def _run(loaded: Loaded, beside: tuple[Any, ...] = ()) -> None:
+def _run(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
+    """Run the router until a signal; `companions` are coroutines that run as long as it does."""
     import uvloop
 
     from spillway_router.ledger.errors import LedgerError
@@ -40,27 +41,28 @@ def _run(loaded: Loaded, beside: tuple[Any, ...] = ()) -> None:
         sys.stdout.flush()
 
     try:
-        uvloop.run(run_router(loaded, version(), listening, beside))
+        uvloop.run(run_router(loaded, version(), listening, companions))
     except ConfigError as error:
         fail("\n".join(str(m) for m in error.mistakes))
     except LedgerError as error:
         fail(f"ledger: {error}")
     except OSError as error:
-        fail(f"can't listen on {loaded.settings.listen}: {error.strerror or error}; change `listen` or stop the other")
+        reason = error.strerror or error
+        fail(f"can't listen on {loaded.settings.listen}: {reason}; change `listen` or stop the other process")
 
 
 def route(path: ConfigOption = None) -> None:
-    """Run the router only."""
+    """Run only the router."""
     _run(load(path))
 
 
 def up(path: ConfigOption = None) -> None:
-    """Run the engine and the router; the router answers first and overflows while the engine warms up."""
+    """Run the engine and the router. The router starts first and overflows to the cloud while the engine warms up."""
     loaded = load(path)
-    place = next((b for b in loaded.settings.backends if b.provider == "vllm" and b.base_url), None)
-    if place is None:
+    backend = next((b for b in loaded.settings.backends if b.provider == "vllm" and b.base_url), None)
+    if backend is None:
         fail("`up` launches the engine of a vllm backend and the configuration has none; use `spillway route`")
-    url = urlsplit(str(place.base_url))
+    url = urlsplit(str(backend.base_url))
     server = loaded.settings.server or ServerPart()
     options = ServeOptions(
         model=server.model,
@@ -73,27 +75,32 @@ def up(path: ConfigOption = None) -> None:
     prepared = prepare(options, typer.echo)
     if isinstance(prepared, ServerRefusal):
         fail(f"engine: {prepared.reason} {prepared.fix}")
-    served = loaded.served_by(partial(_serving, place.name, prepared, fingerprint_of(prepared.plan.model)))
+    served = loaded.served_by(partial(_with_engine, backend.name, prepared, fingerprint_of(prepared.plan.model)))
     _run(served, (_supervise(prepared, options),))
 
 
-def _serving(name: str, prepared: Prepared, fingerprint: FingerprintPart, settings: Settings) -> Settings:
-    """The settings with what the plan knows of the engine it launches: served name, fingerprint, sequences, and where
-    it was measured on such hardware, its prefill rate and the work of a token. What the user wrote stays."""
+def _with_engine(name: str, prepared: Prepared, fingerprint: FingerprintPart, settings: Settings) -> Settings:
+    """Complete the settings with what the plan knows of the engine that it launches.
+
+    That is the served name, the fingerprint, the number of sequences, and, where the engine was measured on such
+    hardware, its prefill rate and the work per token. The served name and the fingerprint always follow the engine; of
+    the rest, what the user wrote is kept.
+    """
     flags = dict(zip(prepared.plan.arguments, prepared.plan.arguments[1:], strict=False))
-    sure = {"model": prepared.plan.served_name, "fingerprint": fingerprint}
-    known: dict[str, Any] = dict(sure)
-    known["max_sequences"] = int(flags.get("--max-num-seqs", 256))
+    certain = {"model": prepared.plan.served_name, "fingerprint": fingerprint}
+    derived: dict[str, Any] = dict(certain)
+    derived["max_sequences"] = int(flags.get("--max-num-seqs", 256))
     gpu, speed = settings.gpu, prepared.speed
     if speed is not None and speed.origin == MEASURED:
         if not prepared.plan.profile.is_cpu:
-            # On a CPU the engine was measured alone; here router and clients share its cores, so the router learns.
-            known["prefill_tokens_per_s"] = speed.rates.prefill_tokens_per_s
+            # On a CPU the engine was measured alone; here router and clients share its cores, so the router learns the
+            # rate.
+            derived["prefill_tokens_per_s"] = speed.rates.prefill_tokens_per_s
         measured = {name: Decimal(str(value)) for name, value in speed.work_us().items()}
         missing = {name: value for name, value in measured.items() if getattr(gpu.work, name) is None}
         gpu = gpu.model_copy(update={"work": gpu.work.model_copy(update=missing)})
     backends = tuple(
-        b.model_copy(update={k: v for k, v in known.items() if k in sure or getattr(b, k) is None})
+        b.model_copy(update={k: v for k, v in derived.items() if k in certain or getattr(b, k) is None})
         if b.name == name
         else b
         for b in settings.backends
@@ -102,13 +109,13 @@ def _serving(name: str, prepared: Prepared, fingerprint: FingerprintPart, settin
 
 
 async def _supervise(prepared: Prepared, options: ServeOptions) -> None:
-    """Run the engine beside the router. Its end is not the router's: the cloud still answers."""
-    refusal = await run_prepared(prepared, options, _tell)
+    """Run the engine next to the router. When the engine ends, the router goes on: the cloud still answers."""
+    refusal = await run_prepared(prepared, options, _print_event)
     if refusal is not None:
-        typer.echo(f"engine given up: {refusal.reason} {refusal.fix}", err=True)
+        typer.echo(f"giving up on the engine: {refusal.reason} {refusal.fix}", err=True)
 
 
-def _tell(event: EngineEvent) -> None:
+def _print_event(event: EngineEvent) -> None:
     if isinstance(event, EngineStarting):
         typer.echo(f"engine starting; its log: {event.log_path}")
     elif isinstance(event, EngineReady):

@@ -1,4 +1,4 @@
-"""The planning table for people."""
+"""Print the planning table of `spillway report what-if` on a terminal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from spillway_router.core.money.whatif import HOURS_PER_MONTH, Choice, Crossing,
 
 
 def render_plan(plan: PlanningTable, console: Console) -> None:
-    """Print the plan: per choice and volume USD per document and per month, the cheapest marked; then break-even."""
+    """Print USD per document and per month for each choice and volume, with the cheapest marked, then the break-even
+    points."""
     assumed = plan.assumptions
-    shape = f"{assumed.shape.prompt_tokens:,} prompt + {assumed.shape.output_tokens:,} output tokens a document"
+    shape = f"{assumed.shape.prompt_tokens:,} prompt + {assumed.shape.output_tokens:,} output tokens per document"
     console.print(Text(f"What if: {shape}, a month of {HOURS_PER_MONTH} h", style="bold"))
     table = Table(title_justify="left", show_lines=True)
     table.add_column("choice", overflow="fold")
@@ -27,8 +28,8 @@ def render_plan(plan: PlanningTable, console: Console) -> None:
         console.print(_crossings(plan.crossings))
     for offer in plan.offers:
         most = float(offer.documents_per_month(1, assumed.load))
-        text = f"{offer.name}: {offer.us_per_document / 1e6:.3f} s a document ({offer.basis}); "
-        text += f"planned up to {float(assumed.load):.0%} load, {most:,.0f} documents a month each."
+        text = f"{offer.name}: {offer.us_per_document / 1e6:.3f} s per document ({offer.basis}); "
+        text += f"planned up to {float(assumed.load):.0%} load, {most:,.0f} documents per month each."
         console.print(Text(text, style="dim"))
 
 
@@ -47,7 +48,7 @@ def _cell(choice: Choice) -> Text:
         gpus = f"{choice.gpus:,} GPU{'s' if choice.gpus > 1 else ''}"
         lines.append(f"{gpus}, {choice.utilisation:.1%} used")
     if choice.overflow:
-        where = f"to {choice.cloud}" if choice.cloud else "not done"
+        where = f"to {choice.cloud}" if choice.cloud else "not processed"
         lines.append(f"{choice.overflow:.0%} {where}")
     if choice.cheapest:
         lines.append("cheapest")

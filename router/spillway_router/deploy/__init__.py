@@ -1,7 +1,8 @@
-"""Renting a GPU and starting Spillway on it: one file per target, and this registry.
+"""Rent a GPU and start Spillway on it: one file per target, and the registry of the targets.
 
-To add a target: a class with `name`, `key_variable`, `create` and `destroy` (order.Target) in a file of its own, a line
-here, its case in tests/deploy and a page in docs/deploy.
+To add a target, write a class with `name`, `key_variable`, `create` and `destroy` (order.DeploymentTarget) in a file of
+its own, and add a line to `TARGETS`, the target's names of the GPUs to gpus.yaml, a case to tests/deploy and a page to
+docs/deploy.
 """
 
 from __future__ import annotations

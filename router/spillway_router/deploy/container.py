@@ -1,4 +1,4 @@
-"""What the container is told: its spillway.yaml and its environment. Secrets are names here, never values."""
+"""Build the container's spillway.yaml and its environment. Secrets appear by name here, never by value."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ import yaml
 from spillway_router.deploy.order import PORT, DeploymentOrder
 
 CONFIG_VARIABLE = "SPILLWAY_YAML"
-"""The whole spillway.yaml as text: most GPU markets can't mount a file. The image's start script writes it down."""
+"""The whole spillway.yaml as text, since most GPU markets can't mount a file. The image's start script writes it to
+disk."""
 ENCODED_VARIABLE = "SPILLWAY_YAML_BASE64"
-"""The same in base64, for the ways in that don't carry line ends and quotes."""
+"""The same in base64, for targets that don't preserve line ends and quotes."""
 ACCESS_VARIABLE = "SPILLWAY_ACCEPT_KEY"
-"""`ID:SHA256` of the first API key; the start script puts it into the ledger."""
+"""`ID:SHA256` of the first API key; the start script enters it into the ledger."""
 
 
 def settings_text(order: DeploymentOrder, data: str = "/data") -> str:
-    """The machine's spillway.yaml: the user's own, or one for this order. `data` is a directory that outlives it."""
+    """Return the machine's spillway.yaml: the user's own, or one for this order.
+
+    `data` is a directory that outlives the container.
+    """
     if order.yaml:
         return order.yaml
-    more = ["--tensor-parallel-size", str(order.count)] if order.count > 1 else []
-    server: dict[str, Any] = {"model": order.model, "vllm_args": more}
+    vllm_args = ["--tensor-parallel-size", str(order.count)] if order.count > 1 else []
+    server: dict[str, Any] = {"model": order.model, "vllm_args": vllm_args}
     backends: list[dict[str, Any]] = [
         {"name": "local", "provider": "vllm", "base_url": "http://127.0.0.1:8001/v1", "model": order.model}
     ]
@@ -44,33 +48,36 @@ def settings_text(order: DeploymentOrder, data: str = "/data") -> str:
 
 
 def environment(order: DeploymentOrder, root: str = "", encoded: bool = False) -> dict[str, str]:
-    """The container's variables, without any secret. `root`: a mounted volume for ledger, models and compiled kernels,
-    instead of the image's own volumes. `encoded`: the configuration in base64."""
+    """Return the container's variables, without any secret.
+
+    `root` is a mounted volume that holds ledger, models and compiled kernels instead of the image's own volumes;
+    `encoded` passes the configuration in base64.
+    """
     text = settings_text(order, f"{root}/data")
     config = {ENCODED_VARIABLE: base64.b64encode(text.encode()).decode()} if encoded else {CONFIG_VARIABLE: text}
-    found = {**config, "HF_HOME": f"{root}/models"}
+    variables = {**config, "HF_HOME": f"{root}/models"}
     if root:
         caches = {"VLLM_CACHE_ROOT": "vllm", "TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
-        found |= {name: f"{root}/cache/{folder}" for name, folder in caches.items()}
-        found["SPILLWAY_WRITES"] = f"/data {root}/data {root}/models {root}/cache"
+        variables |= {name: f"{root}/cache/{folder}" for name, folder in caches.items()}
+        variables["SPILLWAY_WRITES"] = f"/data {root}/data {root}/models {root}/cache"
     if order.access is not None:
-        found[ACCESS_VARIABLE] = f"{order.access.id}:{order.access.sha256}"
-    return found
+        variables[ACCESS_VARIABLE] = f"{order.access.id}:{order.access.sha256}"
+    return variables
 
 
 def with_references(variables: Mapping[str, str], secrets: tuple[str, ...], form: str) -> dict[str, str]:
-    """The variables with one more per secret, written as the target's reference: `form` with {name} in it."""
+    """Add one variable per secret, whose value is the target's reference to it: `form` with {name} replaced."""
     return {**variables, **{name: form.replace("{name}", name) for name in secrets}}
 
 
 def pin_notes(image: str) -> tuple[str, ...]:
-    """What to say of an image that is named by a tag only: the tag may mean other bytes tomorrow."""
+    """Return notes about an image that is named by a tag only, since the tag may mean other bytes tomorrow."""
     if "@sha256:" in image:
         return ()
-    look = f"docker buildx imagetools inspect {image} --format '{{{{.Manifest.Digest}}}}'"
+    inspect = f"docker buildx imagetools inspect {image} --format '{{{{.Manifest.Digest}}}}'"
     return (
-        f"The image is not pinned: {image} may mean other bytes at the next start. After the push, look its digest up "
-        f"({look}) and order {image}@sha256:... instead.",
-        "Nor does this see what it was built on: build with --build-arg VLLM_DIGEST=@sha256:... "
+        f"The image is not pinned: {image} may mean other bytes at the next start. After the push, look up its digest "
+        f"({inspect}) and pass --image {image}@sha256:... instead.",
+        "The digest says nothing about the base image: build with --build-arg VLLM_DIGEST=@sha256:... "
         "(docs/deploy/containers.md).",
     )

@@ -1,7 +1,7 @@
-"""What is to be rented, and the steps that rent it. Values only: nothing here opens a socket or starts a process.
+"""Orders of rented GPUs and the plans that fulfil them, as values: nothing here opens a socket or starts a process.
 
-A target (one file each beside this one) turns an Order into a Plan. A plan is printed by a dry run and carried out by
-perform.py, step by step, from the same values: what was printed is what is done.
+A target (one file each in this folder) turns a `DeploymentOrder` into a `DeploymentPlan`. A dry run prints the plan,
+and perform.py carries out the same values step by step: what was printed is what is done.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeVar
 
 HOURS_PER_MONTH = 730
-"""8,760 hours of a year by twelve months."""
+"""The 8,760 hours of a year divided by twelve months."""
 PORT = 8080
 _T = TypeVar("_T")
 
 
 class DeployError(Exception):
-    """A deployment can't go on; the message says what to change."""
+    """A deployment can't continue; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The first API key as the rented machine is told it: its public id and the SHA-256 of its secret, never the secret
+    """The first API key as the rented machine learns it: its public ID and the SHA-256 of its secret, never the secret
     itself."""
 
     id: str
@@ -34,10 +34,11 @@ class Access:
 class DeploymentOrder:
     """What to rent and what to run on it.
 
-    `gpu` is a profile's key (t4, a10g, l4, a100-40, a100-80, h100); `price_per_hour` US dollars per hour of one GPU
-    (the most to pay, where it is a bid); `place` the target's own word for where: data centre, region, namespace;
-    `volume` an existing network volume; `secrets` names of environment variables whose values the target keeps; `yaml`
-    the machine's spillway.yaml (empty: written from the order); `disk_gb` in GB.
+    `gpu` is a name of gpus.yaml; `price_per_hour` is in US dollars per hour of one GPU (the maximum for a bid); `place`
+    is where to rent in the target's own terms: data centre, region or namespace; `volume` is an existing network
+    volume; `secrets` names environment variables whose values the target keeps; `clouds` are (provider, model) pairs to
+    overflow to; `yaml` is the machine's spillway.yaml (empty: written from the order); `disk_gb` is in GB; `options`
+    are the target's own settings.
     """
 
     gpu: str
@@ -58,23 +59,23 @@ class DeploymentOrder:
 
     @property
     def kind(self) -> Literal["reserved", "interruptible"]:
-        """As the ledger calls it."""
+        """Return the ledger's word for this kind of rental."""
         return "interruptible" if self.interruptible else "reserved"
 
     @property
     def per_hour(self) -> Decimal:
-        """US dollars per hour of all GPUs."""
+        """Return US dollars per hour of all GPUs."""
         return self.price_per_hour * self.count
 
     @property
     def per_month(self) -> Decimal:
-        """US dollars per month of 730 hours."""
+        """Return US dollars per month of 730 hours."""
         return self.per_hour * HOURS_PER_MONTH
 
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """A value that later steps name as `{name}`: where it stands in the JSON answer of this one."""
+    """A value that later steps use as `{name}`, and its path in the JSON answer of this step."""
 
     name: str
     path: tuple[str | int, ...]
@@ -82,7 +83,7 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call of the provider's HTTP API. `path` is relative to its base URL."""
+    """A call of the provider's HTTP API. `why` tells people what it does; `path` is relative to the API's base URL."""
 
     why: str
     method: Literal["GET", "POST", "DELETE"]
@@ -93,7 +94,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run. `standard_input` is given to it as text; its answer is read as JSON where a value is saved."""
+    """A program to run. `standard_input` is passed as text; its output is read as JSON where a value is saved."""
 
     why: str
     argv: tuple[str, ...]
@@ -106,7 +107,7 @@ Step = Request | Command
 
 @dataclass(frozen=True, slots=True)
 class DeploymentPlan:
-    """Steps in order. `handle` names what the last of them made: a saved value in braces, or a fixed name."""
+    """Steps in order. `handle` identifies what the last step created: a saved value in braces, or a fixed name."""
 
     target: str
     steps: tuple[Step, ...]
@@ -115,25 +116,26 @@ class DeploymentPlan:
 
 
 class DeploymentTarget(Protocol):
-    """A place that rents GPUs. All methods are pure and raise DeployError for what the target can't do."""
+    """A place that rents GPUs. All methods are pure and raise `DeployError` for what the target can't do."""
 
     @property
     def name(self) -> str:
-        """Its name on the command line."""
+        """The target's name on the command line."""
 
     @property
     def key_variable(self) -> str:
-        """Environment variable with the provider's key; empty where its own program is logged in already."""
+        """The environment variable with the provider's key; empty where the provider's own program is logged in
+        already."""
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:
-        """Rent and start."""
+        """Return the plan that rents the machine and starts Spillway on it."""
 
     def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
-        """Give everything back; `handle` is what `create` ended with."""
+        """Return the plan that releases everything; `handle` identifies what `create` made."""
 
 
-def gpu_of(known: Mapping[str, _T], order: DeploymentOrder, target: str) -> _T:
-    """What the target calls the order's GPU, or has of it. Raises DeployError where it has none."""
-    if order.gpu not in known:
-        raise DeployError(f"{target} has no {order.gpu}; it has {', '.join(known)}")
-    return known[order.gpu]
+def gpu_of(names: Mapping[str, _T], order: DeploymentOrder, target: str) -> _T:
+    """Return the target's name of the order's GPU. Raises `DeployError` where the target does not rent it."""
+    if order.gpu not in names:
+        raise DeployError(f"{target} has no {order.gpu}; it has {', '.join(names)}")
+    return names[order.gpu]

@@ -1,4 +1,5 @@
-"""Carries out a plan. Each step may use what an earlier one saved: `{offer}`, `{pod}`, `{instance}`, `{stack}`."""
+"""Carry out a plan. Each step may use a value that an earlier step saved: `{offer}`, `{pod}`, `{instance}`,
+`{stack}`."""
 
 from __future__ import annotations
 
@@ -10,27 +11,27 @@ from typing import Any, Protocol
 from spillway_router.deploy.order import Command, DeployError, DeploymentPlan, Request, Save, Step
 
 COMMAND_TIMEOUT_S = 1800.0
-"""`aws cloudformation deploy` and `helm --wait` are the long ones."""
+"""Long enough for `aws cloudformation deploy` and `helm --wait`."""
 
 
 class Api(Protocol):
     """A provider's HTTP API."""
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """One call; the answer's JSON."""
+        """Make one call and return the JSON of its answer."""
 
 
 class Shell:
-    """Runs programs with the given environment. Raises DeployError with what they said on stderr."""
+    """Run programs with the given environment. Raises `DeployError` with what they printed on stderr."""
 
     def __init__(self, environment: Mapping[str, str], timeout_s: float = COMMAND_TIMEOUT_S) -> None:
         self._environment = dict(environment)
         self._timeout_s = timeout_s
 
     def run(self, argv: tuple[str, ...], standard_input: str) -> str:
-        """The program's standard output."""
+        """Run a program and return its standard output."""
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 argv,
                 input=standard_input,
                 capture_output=True,
@@ -40,34 +41,35 @@ class Shell:
                 check=False,
             )
         except FileNotFoundError as error:
-            raise DeployError(
-                f"the program {argv[0]} is not installed; docs/deploy says where it comes from"
-            ) from error
+            raise DeployError(f"the program {argv[0]} is not installed; docs/deploy says where to get it") from error
         except subprocess.TimeoutExpired as error:
             raise DeployError(
-                f"{argv[0]} took more than {self._timeout_s:.0f} s; look at the provider's console what there is now"
+                f"{argv[0]} took more than {self._timeout_s:.0f} s; check in the provider's console what exists now"
             ) from error
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()[-2000:]
-            raise DeployError(f"{argv[0]} {argv[1]} ended with status {done.returncode}: {said}")
-        return done.stdout
+        if completed.returncode != 0:
+            output = (completed.stderr or completed.stdout).strip()[-2000:]
+            raise DeployError(f"{argv[0]} {argv[1]} exited with status {completed.returncode}: {output}")
+        return completed.stdout
 
 
-def perform(plan: DeploymentPlan, api: Api | None, shell: Shell, tell: Callable[[str], None]) -> str:
-    """Carry out the steps in order; answers the handle of what was made. Raises DeployError at the first that fails:
-    what the steps before it made is told, as it may cost money."""
+def perform(plan: DeploymentPlan, api: Api | None, shell: Shell, report: Callable[[str], None]) -> str:
+    """Carry out the steps in order and return the handle of what they created.
+
+    Raises `DeployError` at the first step that fails; the message names what earlier steps created, which may cost
+    money.
+    """
     saved: dict[str, str] = {}
     for step in plan.steps:
-        tell(f"{plan.target}: {step.why}")
+        report(f"{plan.target}: {step.why}")
         try:
-            _do(step, api, shell, saved)
+            _perform_step(step, api, shell, saved)
         except DeployError as error:
-            made = ", ".join(f"{name} {value}" for name, value in saved.items())
-            raise DeployError(f"{error}" + (f". Known so far: {made}" if made else "")) from error
+            values = ", ".join(f"{name} {value}" for name, value in saved.items())
+            raise DeployError(f"{error}" + (f". Known so far: {values}" if values else "")) from error
     return _fill(plan.handle, saved)
 
 
-def _do(step: Step, api: Api | None, shell: Shell, saved: dict[str, str]) -> None:
+def _perform_step(step: Step, api: Api | None, shell: Shell, saved: dict[str, str]) -> None:
     if isinstance(step, Request):
         if api is None:
             raise DeployError("this target has no HTTP API")
@@ -85,11 +87,11 @@ def _run(step: Command, shell: Shell, saved: dict[str, str]) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise DeployError(f"{step.argv[0]} {step.argv[1]} answered with something that is no JSON") from error
+        raise DeployError(f"{step.argv[0]} {step.argv[1]} printed something that is not JSON") from error
 
 
 def _fill(text: str, saved: Mapping[str, str]) -> str:
-    """Only whole words in braces: JSON and YAML in an argument stay as they are."""
+    """Replace `{name}` by the saved value; other braces, such as those of JSON in an argument, stay as they are."""
     for name, value in saved.items():
         text = text.replace(f"{{{name}}}", value)
     return text
@@ -100,6 +102,8 @@ def _pick(answer: Any, save: Save, why: str) -> str:
         try:
             answer = answer[key]
         except (KeyError, IndexError, TypeError) as error:
-            hint = "ask for less, or pay more" if save.name == "offer" else "it may run and cost: look in the console"
+            hint = (
+                "ask for less, or pay more" if save.name == "offer" else "it may run and cost money: check the console"
+            )
             raise DeployError(f"no {save.name} in the answer to `{why}`: {hint}") from error
     return str(answer)

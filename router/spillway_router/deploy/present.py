@@ -1,4 +1,4 @@
-"""A plan as text: price per hour and month first, then what the machine is told, then every step as it would be."""
+"""Render a plan as text or JSON: the price first, then the machine's configuration, then every step as it would run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from spillway_router.deploy.order import HOURS_PER_MONTH, Command, DeploymentOrd
 
 
 def price_lines(order: DeploymentOrder) -> tuple[str, ...]:
-    """What it costs, in US dollars."""
-    bound = "at most " if order.interruptible else ""
-    one = f"{order.count} x {order.gpu} at {_usd(order.price_per_hour)}"
+    """Return the price per hour and per month, in US dollars."""
+    at_most = "at most " if order.interruptible else ""
+    terms = f"{order.count} x {order.gpu} at {_usd(order.price_per_hour)}"
     return (
-        f"price   {bound}{_usd(order.per_hour)} per hour  ({one})",
-        f"        {bound}{_usd(order.per_month)} per month ({HOURS_PER_MONTH} hours)",
-        "        GPU time only: disks, volumes and traffic are billed by the provider on top",
+        f"price   {at_most}{_usd(order.per_hour)} per hour  ({terms})",
+        f"        {at_most}{_usd(order.per_month)} per month ({HOURS_PER_MONTH} hours)",
+        "        for GPU time only: the provider bills disks, volumes and traffic on top",
     )
 
 
 def plan_text(plan: DeploymentPlan, order: DeploymentOrder, creates: bool) -> str:
-    """Everything that a dry run prints. Same order, same text."""
+    """Return everything that a dry run prints. The same order always gives the same text."""
     lines: list[str] = []
     if creates:
         lines += [*price_lines(order), f"model   {order.model}", f"image   {order.image}", ""]
@@ -35,7 +35,7 @@ def plan_text(plan: DeploymentPlan, order: DeploymentOrder, creates: bool) -> st
 
 
 def plan_json(plan: DeploymentPlan, order: DeploymentOrder, creates: bool) -> dict[str, Any]:
-    """The same as data; money as decimal text."""
+    """Return the same content as data; money is decimal text."""
     cost = {"per_hour_usd": f"{order.per_hour:f}", "per_month_usd": f"{order.per_month:f}"} if creates else {}
     return {
         **cost,

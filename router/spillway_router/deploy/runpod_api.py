@@ -1,8 +1,8 @@
-"""RunPod's REST API v2: the part that Spillway uses, typed. Written from its OpenAPI document (runpod/schema.json holds
-the excerpt, with source and date).
+"""A typed client of the part of RunPod's REST API v2 that Spillway uses.
 
-Unknown fields of an answer are passed over (the API is in beta and grows); a request carries only fields of the schema,
-as the API refuses others with a 422.
+It follows the API's OpenAPI document (runpod/schema.json holds the excerpt, with source and date). Unknown fields of an
+answer are ignored, since the API is in beta and grows; a request carries only fields of the schema, since the API
+rejects others with a 422.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from spillway_router.deploy.order import DeployError
 BASE_URL = "https://api.runpod.io"
 TIMEOUT_S = 60.0
 Action = Literal["start", "stop", "restart", "terminate"]
-Answer = TypeVar("Answer", bound=BaseModel)
+_Model = TypeVar("_Model", bound=BaseModel)
 Status = Literal["PROVISIONING", "STARTING", "RUNNING", "EXITED", "ERROR", "TERMINATED"]
 
 
 class _Body(BaseModel):
-    """A request's body. Field names are the API's."""
+    """The body of a request. Field names are the API's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def json_body(self) -> dict[str, Any]:
-        """As JSON, without what was left out."""
+        """Return the body as JSON values, without fields that are None."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -42,14 +42,14 @@ class Gpu(_Body):
 
 
 class NetworkMount(_Body):
-    """An existing network volume and where it appears."""
+    """An existing network volume and its mount point."""
 
     volumeId: str  # noqa: N815 - the API's name
     path: str
 
 
 class Mounts(_Body):
-    """At most one network volume today."""
+    """The mounts of a pod; the API takes at most one network volume today."""
 
     network: tuple[NetworkMount, ...] = Field(max_length=1)
 
@@ -63,7 +63,7 @@ class _Container(_Body):
 
 
 class CreatePod(_Container):
-    """Body of POST /v2/pods. `disk` in GB, wiped at every restart."""
+    """The body of POST /v2/pods. `disk` is in GB and is wiped at every restart."""
 
     gpu: Gpu
     cloud: Literal["SECURE", "COMMUNITY"] = "SECURE"
@@ -72,14 +72,14 @@ class CreatePod(_Container):
 
 
 class Workers(_Body):
-    """How many workers a serverless endpoint keeps and may have."""
+    """How many workers a serverless endpoint keeps (`min`) and may have (`max`)."""
 
     min: int = Field(0, ge=0)
     max: int = Field(3, ge=0)
 
 
 class Scaling(_Body):
-    """When workers are added; `idleTimeout` in seconds."""
+    """When workers are added; `idleTimeout` is in seconds."""
 
     type: Literal["QUEUE_DELAY", "REQUEST_COUNT"]
     value: float = Field(ge=0.5)
@@ -87,7 +87,7 @@ class Scaling(_Body):
 
 
 class CreateEndpoint(_Container):
-    """Body of POST /v2/serverless."""
+    """The body of POST /v2/serverless."""
 
     gpu: Mapping[str, Any]
     workers: Workers
@@ -97,7 +97,7 @@ class CreateEndpoint(_Container):
 
 
 class Pod(BaseModel):
-    """A pod as the API tells it. `cost` in US dollars per hour, 0 while it is stopped."""
+    """A pod as the API describes it. `cost` is in US dollars per hour, 0 while the pod is stopped."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -110,12 +110,12 @@ class Pod(BaseModel):
 
     @property
     def url(self) -> str:
-        """Where RunPod's proxy answers for it."""
+        """The URL at which RunPod's proxy serves the pod."""
         return f"https://{self.id}-8080.proxy.runpod.net"
 
 
 class Volume(BaseModel):
-    """A network volume; `size` in GB."""
+    """A network volume; `size` is in GB."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -127,7 +127,7 @@ class Volume(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of a pod's log; `at` as the API writes the time."""
+    """One line of a pod's log; `at` is the time as the API writes it."""
 
     at: str
     source: str
@@ -135,7 +135,7 @@ class LogLine:
 
 
 class RunPodClient:
-    """Calls the API. All methods raise DeployError with what RunPod said and what to do; the key is in no message."""
+    """Call the API. All methods raise `DeployError` with RunPod's message and what to do; the key is in no message."""
 
     def __init__(self, api_key: str, base_url: str = BASE_URL, timeout_s: float = TIMEOUT_S) -> None:
         self._http = httpx.Client(
@@ -150,40 +150,43 @@ class RunPodClient:
         self._http.close()
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """One call; the answer's JSON, None where it has no body."""
+        """Make one call and return the JSON of its answer, None where the answer has no body."""
         try:
             reply = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise DeployError(
-                f"RunPod can't be reached ({type(error).__name__}); nothing is known of {path}"
+                f"RunPod is unreachable ({type(error).__name__}); whether {path} took effect is unknown"
             ) from error
         _check(reply)
         try:
             return reply.json() if reply.content else None
         except ValueError as error:
-            raise DeployError(f"RunPod answered {path} with something that is no JSON") from error
+            raise DeployError(f"RunPod answered {path} with something that is not JSON") from error
 
     def pod(self, pod_id: str) -> Pod:
-        """One pod."""
+        """Return one pod."""
         return _read(Pod, self.call("GET", f"/v2/pods/{pod_id}"))
 
     def pods(self) -> tuple[Pod, ...]:
-        """All pods of the account."""
+        """Return all pods of the account."""
         answer = self.call("GET", "/v2/pods")
         return tuple(_read(Pod, row) for row in (answer.get("pods", ()) if isinstance(answer, dict) else ()))
 
     def act(self, pod_id: str, action: Action) -> Pod | None:
-        """Start, stop, restart or terminate; None after `terminate`. A pod that is in no state for it is an error."""
+        """Start, stop, restart or terminate a pod and return it, None after `terminate`.
+
+        Raises `DeployError` where the pod's state does not allow the action.
+        """
         answer = self.call("POST", f"/v2/pods/{pod_id}/action", {"action": action})
         return None if answer is None else _read(Pod, answer)
 
     def create_volume(self, name: str, size_gb: int, data_center: str) -> Volume:
-        """Make a network volume of 10 to 4096 GB."""
+        """Create a network volume of 10 to 4096 GB."""
         body = {"name": name, "size": size_gb, "dataCenter": data_center}
         return _read(Volume, self.call("POST", "/v2/network-volumes", body))
 
     def logs(self, pod_id: str, tail: int = 100, source: str = "container") -> Iterator[LogLine]:
-        """The last lines, then new ones as they come, until the server or the caller ends it."""
+        """Yield the last `tail` lines, then new lines as they arrive, until the server or the caller stops."""
         parameters: dict[str, str | int] = {"tail": tail, "source": source}
         try:
             with self._http.stream("GET", f"/v2/pods/{pod_id}/logs", params=parameters) as reply:
@@ -197,23 +200,23 @@ class RunPodClient:
         except httpx.ReadTimeout:
             return
         except (httpx.HTTPError, ValueError) as error:
-            raise DeployError(f"the log of {pod_id} broke off: {type(error).__name__}") from error
+            raise DeployError(f"the log of {pod_id} was interrupted: {type(error).__name__}") from error
 
 
-def _read(model: type[Answer], value: Any) -> Answer:
+def _read(model: type[_Model], value: Any) -> _Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        where = ", ".join(".".join(map(str, e["loc"])) for e in error.errors()[:5])
-        raise DeployError(f"RunPod's answer is not what its schema says ({where}); has the API changed?") from error
+        fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors()[:5])
+        raise DeployError(f"RunPod's answer does not match its schema ({fields}); has the API changed?") from error
 
 
 _ADVICE = {
     401: "check RUNPOD_API_KEY",
-    403: "the key may not do this; make one with write access to pods",
-    404: "nothing of this account has that id; `spillway pod list` shows the pods",
-    409: "the pod is in no state for it; ask for its --status",
-    422: "a field is not as the API wants it",
+    403: "the key lacks the permission; create one with write access to pods",
+    404: "this account has nothing with that ID; `spillway pod list` shows the pods",
+    409: "the pod's state does not allow it; see `spillway pod status`",
+    422: "the API rejected a field",
     429: "too many calls; wait a minute",
 }
 
@@ -223,8 +226,8 @@ def _check(reply: httpx.Response) -> None:
         return
     try:
         problem = reply.json()
-        said = "; ".join([str(problem.get("detail", "")), *map(str, problem.get("errors", []))])
+        detail = "; ".join([str(problem.get("detail", "")), *map(str, problem.get("errors", []))])
     except (ValueError, AttributeError):
-        said = ""
+        detail = ""
     advice = _ADVICE.get(reply.status_code, "try again later")
-    raise DeployError(f"RunPod answered {reply.status_code}: {said or reply.reason_phrase}; {advice}")
+    raise DeployError(f"RunPod answered {reply.status_code}: {detail or reply.reason_phrase}; {advice}")

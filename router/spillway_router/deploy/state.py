@@ -1,5 +1,7 @@
-"""What was deployed from here: a small JSON file beside the ledger, so that `--destroy` needs no id and finds the
-rental that it ends. No secrets."""
+"""The list of deployments that were made from here: a small JSON file next to the ledger, without secrets.
+
+It lets `--destroy` work without an ID and find the rental that it ends.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from spillway_router.deploy.order import DeployError
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One thing that runs, or is stopped: its handle at the target, the rental in the ledger (empty: none runs), and
-    what a new rental would be: price in US dollars per hour of one GPU as decimal text."""
+    """One deployment, running or stopped: its handle at the target, its rental in the ledger (empty: none is running),
+    and the terms of a new rental. `price_per_hour` is in US dollars per hour of one GPU, as decimal text."""
 
     target: str
     handle: str
@@ -28,41 +30,44 @@ class Deployment:
 
 
 class Deployments:
-    """The file; every change is written whole and atomically."""
+    """The list in its file; every change rewrites the file atomically."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def all(self) -> tuple[Deployment, ...]:
-        """Oldest first. Raises DeployError for a file that can't be read."""
+        """Return the deployments, oldest first. Raises `DeployError` for a file that can't be read."""
         try:
             rows = json.loads(self._file.read_text(encoding="utf-8"))
             return tuple(Deployment(**row) for row in rows)
         except FileNotFoundError:
             return ()
         except (OSError, ValueError, TypeError) as error:
-            raise DeployError(
-                f"{self._file} can't be read ({error}); mend it, or name the id after --destroy"
-            ) from error
+            raise DeployError(f"{self._file} can't be read ({error}); repair or remove it") from error
 
     def find(self, target: str, handle: str) -> Deployment:
-        """The one with this handle, or the target's only one. Raises DeployError where that is not one."""
+        """Return the deployment with this handle, or the target's only one if the handle is empty.
+
+        A handle that is not in the list is taken as a deployment without a rental. Raises `DeployError` where an empty
+        handle is ambiguous, or nothing was deployed.
+        """
         rows = [row for row in self.all() if row.target == target]
-        found = [row for row in rows if row.handle == handle] if handle else rows
-        if len(found) == 1:
-            return found[0]
+        matching = [row for row in rows if row.handle == handle] if handle else rows
+        if len(matching) == 1:
+            return matching[0]
         if handle:
             return Deployment(target, handle, "", "", 0, "0", "reserved")
-        known = ", ".join(row.handle for row in rows) or "none"
-        raise DeployError(f"name one: on {target} there are {known} that were deployed from here")
+        if not rows:
+            raise DeployError(f"nothing was deployed on {target} from here; give the ID of what to release")
+        raise DeployError(f"several were deployed on {target} from here: {', '.join(r.handle for r in rows)}; name one")
 
     def put(self, deployment: Deployment) -> None:
-        """Add it, or replace the one with its handle."""
+        """Add a deployment, or replace the one with its handle."""
         others = [row for row in self.all() if (row.target, row.handle) != (deployment.target, deployment.handle)]
         self._write([*others, deployment])
 
     def remove(self, target: str, handle: str) -> None:
-        """Forget it."""
+        """Remove a deployment from the list."""
         self._write([row for row in self.all() if (row.target, row.handle) != (target, handle)])
 
     def _write(self, rows: Iterable[Deployment]) -> None:

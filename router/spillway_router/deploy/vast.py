@@ -1,39 +1,34 @@
 """Vast.ai through its own command line, `vastai`: search, take the cheapest offer, create, destroy.
 
-The arguments never hold a secret: provider keys are account variables there (`vastai create env-var NAME VALUE`), which
-every instance of the account gets. The container is started in `args` mode, which keeps the image's own entrypoint;
-`--ssh` replaces it, and then deploy/vast/onstart.sh starts the supervisor.
+The arguments never hold a secret: provider keys are variables of the Vast.ai account (`vastai create env-var NAME
+VALUE`), which every instance of the account receives. The container starts in `args` mode, which keeps the image's own
+entrypoint; `--ssh` replaces the entrypoint, and then `spillway-onstart` of the image starts the supervisor.
 """
 
 from __future__ import annotations
 
+from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import environment
 from spillway_router.deploy.order import PORT, Command, DeployError, DeploymentOrder, DeploymentPlan, Save, gpu_of
 
-GPUS = {
-    "t4": "gpu_name=Tesla_T4",
-    "l4": "gpu_name=L4",
-    "a100-40": "gpu_name in [A100_PCIE,A100_SXM4] gpu_ram<50",
-    "a100-80": "gpu_name in [A100_PCIE,A100_SXM4] gpu_ram>=79",
-    "h100": "gpu_name in [H100_PCIE,H100_SXM,H100_NVL] gpu_ram>=79",
-}
+QUERIES = {name: gpu.targets.vast for name, gpu in GPUS.items() if gpu.targets.vast is not None}
 ONSTART = "/opt/spillway/bin/spillway-onstart"
 
 
 class Vast:
-    """Instances of the cheapest reliable host."""
+    """Rent instances of the cheapest reliable host."""
 
     name = "vast"
     key_variable = "VAST_API_KEY"
 
     def create(self, order: DeploymentOrder) -> DeploymentPlan:
-        """Search, then create on the first offer."""
+        """Search, then create an instance on the first offer."""
         if order.volume:
-            raise DeployError("volumes on Vast.ai belong to one machine; leave --volume out")
+            raise DeployError("a Vast.ai volume belongs to one machine; omit --volume")
         cuda = order.options.get("cuda", "13.0")
         query = " ".join(
             [
-                gpu_of(GPUS, order, self.name),
+                gpu_of(QUERIES, order, self.name),
                 f"num_gpus={order.count}",
                 f"dph_total<={order.per_hour:f}",
                 f"disk_space>={order.disk_gb}",
@@ -74,24 +69,24 @@ class Vast:
         )
 
     def destroy(self, handle: str, order: DeploymentOrder) -> DeploymentPlan:
-        """Destroy the instance with its disk."""
+        """Destroy the instance and its disk."""
         del order
         return DeploymentPlan(
-            self.name, (Command("destroy it", ("vastai", "destroy", "instance", handle, "--yes")),), handle
+            self.name, (Command("destroy the instance", ("vastai", "destroy", "instance", handle, "--yes")),), handle
         )
 
 
 def _notes(order: DeploymentOrder) -> tuple[str, ...]:
-    bid = (
-        ("Outbid means paused, not deleted: the disk still costs; raise with `vastai change bid`.",)
-        if order.interruptible
-        else ()
+    outbid = (
+        "An outbid instance is paused, not deleted, and its disk costs money; raise the bid with `vastai change bid`."
     )
-    secrets = tuple(f"Needs the account variable {name}: vastai create env-var {name} VALUE" for name in order.secrets)
-    where = "Its address: `vastai show instance ID --raw`, public_ipaddr and the host port of 8080/tcp."
+    secrets = tuple(
+        f"The instance needs the account variable {name}: vastai create env-var {name} VALUE" for name in order.secrets
+    )
+    address = "`vastai show instance ID --raw` shows its address: public_ipaddr and the host port of 8080/tcp."
     return (
-        where,
-        "A host on a market can read what runs on it: keep private data off unverified ones.",
-        *bid,
+        address,
+        "The owner of a rented machine can read what runs on it: keep private data off unverified hosts.",
+        *((outbid,) if order.interruptible else ()),
         *secrets,
     )
