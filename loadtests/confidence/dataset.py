@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from spillway_router.calibration.labelled import Labelled, from_tokens, in_share
-from spillway_router.core.confidence.judge import AnswerContext, Token
+from spillway_router.core.confidence.judge import AnswerContext
+from spillway_router.core.confidence.scores import Token
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, NOISES, Document, exact, generate, numeral, prompt
 
 ANSWERS = Path(__file__).with_name("answers.jsonl.gz")

@@ -13,8 +13,9 @@ from loadtests.confidence.dataset import FRESH, Answer, answers, asked, labelled
 from loadtests.confidence.trials import Floats, Pool
 from spillway_router.calibration.build import Built, Promise, build
 from spillway_router.calibration.labelled import Labelled
-from spillway_router.core.confidence.calibration import Calibration, Key
-from spillway_router.core.confidence.judge import Token, judge
+from spillway_router.core.confidence.calibration import Calibration, CalibrationKey
+from spillway_router.core.confidence.judge import judge
+from spillway_router.core.confidence.scores import Token
 
 ALPHA, DELTA = 0.05, 0.1
 SHARPENED = 0.4
@@ -45,7 +46,7 @@ def held(limit: int | None = None) -> Held:
     fitting = [labelled(answer) for answer in given if not answer.held_out]
     kept = [answer for answer in given if answer.held_out]
     rows = [labelled(answer) for answer in kept]
-    built = build(fitting, Key("demo", "*", "*", "*"), Promise(ALPHA, DELTA), {})
+    built = build(fitting, CalibrationKey("demo", "*", "*", "*"), Promise(ALPHA, DELTA), {})
     calibration = built.calibration
     confidence = np.array([calibration.answer.probability(row.scores) for row in rows])
     right = np.array([float(row.right) for row in rows])

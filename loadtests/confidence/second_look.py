@@ -28,7 +28,14 @@ from loadtests.confidence.collect import ATTEMPTS, CONNECTIONS, CollectError
 from loadtests.confidence.dataset import Answer, answers, labelled
 from spillway_router.calibration.fit import FitError, fit, table
 from spillway_router.calibration.measures import auroc, interval, resamples
-from spillway_router.core.confidence.self_check import LEAST_MASS, QUESTIONS, SelfCheck, SelfCheckKind, masses, stated
+from spillway_router.core.confidence.self_check import (
+    LEAST_MASS,
+    QUESTIONS,
+    SelfCheck,
+    SelfCheckKind,
+    stated,
+    word_probabilities,
+)
 from spillway_router.providers.logprobs import answer_text, first_alternatives
 from spillway_router.proxy.exchange.self_check import question_body
 from spillway_server.demo_model.documents import prompt
@@ -62,7 +69,7 @@ def _ask(client: httpx.Client, model: str, answer: Answer) -> str:
         choice = _post(client, question_body(asked, model, answer.text, rule(kind)))
         if kind == "p_true":
             alternatives = first_alternatives(choice)
-            right, wrong = masses(alternatives, WORDS)
+            right, wrong = word_probabilities(alternatives, WORDS)
             found |= {"best": alternatives[0][0], "p": [float(f"{right:.6g}"), float(f"{wrong:.6g}")]}
         else:
             found |= {"said": answer_text(choice), "end": choice["finish_reason"]}

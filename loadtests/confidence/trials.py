@@ -139,7 +139,7 @@ def _run(
     rng: np.random.Generator,
 ) -> tuple[int, int, bool]:
     """(wrong among kept, kept) of the last LOOKED_AT requests, and whether the certificate was revoked."""
-    state = drift.begin(control.certified, control.reference)
+    state = drift.initial_state(control.certified, control.reference)
     level = control.certified
     wrong = kept = 0
     for (pool, mix), count in ((before, BEFORE), (after, AFTER + LOOKED_AT)):

@@ -15,7 +15,7 @@ from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.rate_limits import exhausted_for_s
 from spillway_router.http_client.types import Target
 from spillway_router.providers.catalogue import load_catalogue, provider_for, target
-from spillway_router.providers.interface import Provider, StreamJudge
+from spillway_router.providers.interface import Provider, StreamMonitor
 
 CATALOGUE = load_catalogue()
 WALL = datetime.fromisoformat("2026-11-20T12:00:00Z").timestamp()
@@ -124,13 +124,13 @@ def test_errors_have_their_kind_wait_and_message(served: Shape) -> None:
 def test_a_whole_stream_is_judged_whole_and_its_usage_read(served: Shape) -> None:
     async def test(provider: Provider, to: Target, recorded: Recorded) -> None:
         recorded.answer_stream(served.stream)
-        judge = provider.judge(served.data["endpoint"], 1)
-        assert watch(judge, await events(provider, to, served)) is None
-        assert judge.started
-        assert judge.finished
-        assert not judge.overloaded
-        assert judge.complete() is None
-        assert judge.usage == Usage(**served.data["stream_usage"])
+        monitor = provider.stream_monitor(served.data["endpoint"], 1)
+        assert watch(monitor, await events(provider, to, served)) is None
+        assert monitor.started
+        assert monitor.finished
+        assert not monitor.overloaded
+        assert monitor.missing() is None
+        assert monitor.usage == Usage(**served.data["stream_usage"])
 
     against(served, test)
 
@@ -138,10 +138,10 @@ def test_a_whole_stream_is_judged_whole_and_its_usage_read(served: Shape) -> Non
 def test_a_broken_stream_is_never_judged_whole(served: Shape) -> None:
     async def test(provider: Provider, to: Target, recorded: Recorded) -> None:
         recorded.answer_stream(served.broken)
-        judge = provider.judge(served.data["endpoint"], 1)
-        flaw = watch(judge, await events(provider, to, served))
-        assert flaw is not None or judge.complete() is not None
-        assert not judge.finished
+        monitor = provider.stream_monitor(served.data["endpoint"], 1)
+        flaw = watch(monitor, await events(provider, to, served))
+        assert flaw is not None or monitor.missing() is not None
+        assert not monitor.finished
 
     against(served, test)
 
@@ -151,10 +151,10 @@ def test_a_stream_cut_before_its_end_is_never_judged_whole(served: Shape) -> Non
         recorded.answer_stream(served.stream)
         found = await events(provider, to, served)
         for count in range(len(found)):
-            judge = provider.judge(served.data["endpoint"], 1)
-            assert watch(judge, found[:count]) is None
+            monitor = provider.stream_monitor(served.data["endpoint"], 1)
+            assert watch(monitor, found[:count]) is None
             ended = any(END[served.data["endpoint"]] in data for _, data in found[:count])
-            assert (judge.complete() is None, judge.finished) == (ended, ended)
+            assert (monitor.missing() is None, monitor.finished) == (ended, ended)
 
     against(served, test)
 
@@ -165,17 +165,17 @@ def test_a_full_or_draining_engine_is_load_inside_a_200(name: str) -> None:
 
     async def test(provider: Provider, to: Target, recorded: Recorded) -> None:
         recorded.answer_stream(served.broken)
-        judge = provider.judge("chat", 1)
-        assert watch(judge, await events(provider, to, served)) is not None
-        assert judge.overloaded
+        monitor = provider.stream_monitor("chat", 1)
+        assert watch(monitor, await events(provider, to, served)) is not None
+        assert monitor.overloaded
 
     against(served, test)
 
 
-def watch(judge: StreamJudge, found: list[tuple[bytes, bytes]]) -> str | None:
-    """The first flaw the judge sees, as the relay would."""
+def watch(monitor: StreamMonitor, found: list[tuple[bytes, bytes]]) -> str | None:
+    """The first flaw the monitor sees, as the relay would."""
     for name, data in found:
-        flaw = judge.see(name, data)
+        flaw = monitor.check(name, data)
         if flaw is not None:
             return flaw
     return None

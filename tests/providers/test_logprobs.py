@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spillway_router.core.confidence.judge import Token
+from spillway_router.core.confidence.scores import Token
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 
 

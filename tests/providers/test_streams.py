@@ -7,14 +7,14 @@ import pytest
 from tests.providers.recorded import NAMES, shape
 
 from spillway_router.core.money.tariff import Usage
-from spillway_router.providers.interface import StreamJudge
+from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.sse import SseDecoder
-from spillway_router.providers.streams import ChatJudge, MessagesJudge, ResponsesJudge, read_usage
+from spillway_router.providers.streams import ChatMonitor, MessagesMonitor, ResponsesMonitor, read_usage
 
-JUDGES: dict[str, type[ChatJudge] | type[ResponsesJudge] | type[MessagesJudge]] = {
-    "chat": ChatJudge,
-    "responses": ResponsesJudge,
-    "messages": MessagesJudge,
+MONITORS: dict[str, type[ChatMonitor] | type[ResponsesMonitor] | type[MessagesMonitor]] = {
+    "chat": ChatMonitor,
+    "responses": ResponsesMonitor,
+    "messages": MessagesMonitor,
 }
 END = {"chat": b'"finish_reason":"stop"', "responses": b"event: response.completed", "messages": b"event: message_stop"}
 
@@ -27,13 +27,13 @@ def delta(content: str | None = None, finish: str | None = None, index: int = 0)
     return {"index": index, "delta": {} if content is None else {"content": content}, "finish_reason": finish}
 
 
-def verdict(judge: StreamJudge, stream: bytes) -> str | None:
+def verdict(monitor: StreamMonitor, stream: bytes) -> str | None:
     """What a relay concludes at the end of these bytes; None means a whole answer."""
     for event in SseDecoder().feed(stream):
-        flaw = None if event.data is None else judge.see(event.name, event.data)
+        flaw = None if event.data is None else monitor.check(event.name, event.data)
         if flaw is not None:
             return flaw
-    return judge.complete()
+    return monitor.missing()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,28 +44,28 @@ def test_cut_at_every_byte(name: str) -> None:
     blank = b"\r\n\r\n" if b"\r\n" in stream else b"\n\n"
     whole_from = stream.index(blank, at) + len(blank)
     for end in range(len(stream) + 1):
-        judge = JUDGES[endpoint]()
-        whole = verdict(judge, stream[:end]) is None
-        assert whole == judge.finished == (end >= whole_from), (end, stream[max(0, end - 40) : end])
+        monitor = MONITORS[endpoint]()
+        whole = verdict(monitor, stream[:end]) is None
+        assert whole == monitor.finished == (end >= whole_from), (end, stream[max(0, end - 40) : end])
 
 
 def test_every_choice_must_finish() -> None:
     for order in ([0, 1, 2], [2, 0, 1]):
-        judge = ChatJudge(3)
+        monitor = ChatMonitor(3)
         for count, index in enumerate(order):
-            assert judge.complete() is not None
-            assert judge.see(b"", b"[DONE]") is not None
-            assert judge.see(b"", chat(delta("x", "stop", index))) is None
-            assert judge.finished == (count == 2)
-        assert judge.complete() is None
-        assert judge.see(b"", b"[DONE]") is None
+            assert monitor.missing() is not None
+            assert monitor.check(b"", b"[DONE]") is not None
+            assert monitor.check(b"", chat(delta("x", "stop", index))) is None
+            assert monitor.finished == (count == 2)
+        assert monitor.missing() is None
+        assert monitor.check(b"", b"[DONE]") is None
 
 
 def test_one_choice_finishing_twice_is_not_two() -> None:
-    judge = ChatJudge(2)
+    monitor = ChatMonitor(2)
     for _ in range(2):
-        judge.see(b"", chat(delta("x", "stop", 0)))
-    assert judge.complete() is not None
+        monitor.check(b"", chat(delta("x", "stop", 0)))
+    assert monitor.missing() is not None
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_one_choice_finishing_twice_is_not_two() -> None:
     ],
 )
 def test_flaws_of_a_chat_stream(data: bytes) -> None:
-    judge = ChatJudge()
-    assert judge.see(b"", data)
-    assert not judge.finished
+    monitor = ChatMonitor()
+    assert monitor.check(b"", data)
+    assert not monitor.finished
 
 
 @pytest.mark.parametrize(
@@ -106,29 +106,30 @@ def test_flaws_of_a_chat_stream(data: bytes) -> None:
     ],
 )
 def test_what_starts_an_answer(choice: dict[str, object]) -> None:
-    judge = ChatJudge()
+    monitor = ChatMonitor()
     assert (
-        judge.see(b"", chat({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None})) is None
+        monitor.check(b"", chat({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}))
+        is None
     )
-    assert not judge.started
-    judge.see(b"", chat({"index": 0, **choice}))
-    assert judge.started
+    assert not monitor.started
+    monitor.check(b"", chat({"index": 0, **choice}))
+    assert monitor.started
 
 
 def test_a_refusal_inside_a_200_is_load_only_before_the_answer_started() -> None:
-    early, late = ChatJudge(), ChatJudge()
-    late.see(b"", chat(delta("x")))
-    for judge in (early, late):
-        assert judge.see(b"", b'{"error": {"message": "queue full", "code": 503}}') == "queue full"
+    early, late = ChatMonitor(), ChatMonitor()
+    late.check(b"", chat(delta("x")))
+    for monitor in (early, late):
+        assert monitor.check(b"", b'{"error": {"message": "queue full", "code": 503}}') == "queue full"
     assert (early.overloaded, late.overloaded) == (True, False)
 
 
 def test_usage_does_not_finish_an_answer() -> None:
-    judge = ChatJudge()
+    monitor = ChatMonitor()
     usage = {"prompt_tokens": 7, "completion_tokens": 2}
-    assert judge.see(b"", orjson.dumps({"choices": [], "usage": usage})) is None
-    assert judge.usage == Usage(7, 2)
-    assert judge.complete() is not None
+    assert monitor.check(b"", orjson.dumps({"choices": [], "usage": usage})) is None
+    assert monitor.usage == Usage(7, 2)
+    assert monitor.missing() is not None
 
 
 @pytest.mark.parametrize(
@@ -164,21 +165,21 @@ def test_usage_of_every_dialect() -> None:
 
 
 def test_the_service_that_answered_is_read_beside_the_usage() -> None:
-    chat, responses = ChatJudge(), ResponsesJudge()
+    chat, responses = ChatMonitor(), ResponsesMonitor()
     usage = {"prompt_tokens": 3, "completion_tokens": 1}
-    assert chat.see(b"", orjson.dumps({"choices": [], "usage": usage, "service_tier": "flex"})) is None
+    assert chat.check(b"", orjson.dumps({"choices": [], "usage": usage, "service_tier": "flex"})) is None
     assert chat.usage == Usage(3, 1, service="flex")
     whole = {"usage": {"input_tokens": 3, "output_tokens": 1}, "service_tier": "priority"}
-    assert responses.see(b"", orjson.dumps({"type": "response.completed", "response": whole})) is None
+    assert responses.check(b"", orjson.dumps({"type": "response.completed", "response": whole})) is None
     assert responses.usage == Usage(3, 1, service="priority")
 
 
 def test_a_failed_response_and_an_incomplete_one() -> None:
-    judge = ResponsesJudge()
+    monitor = ResponsesMonitor()
     failed = {"type": "response.failed", "response": {"error": {"message": "out of luck"}}}
-    assert judge.see(b"response.failed", orjson.dumps(failed)) == "out of luck"
-    assert judge.complete() is not None
-    judge = ResponsesJudge()
+    assert monitor.check(b"response.failed", orjson.dumps(failed)) == "out of luck"
+    assert monitor.missing() is not None
+    monitor = ResponsesMonitor()
     short = {"type": "response.incomplete", "response": {"usage": {"input_tokens": 3, "output_tokens": 4}}}
-    assert judge.see(b"response.incomplete", orjson.dumps(short)) is None
-    assert (judge.complete(), judge.usage) == (None, Usage(3, 4))
+    assert monitor.check(b"response.incomplete", orjson.dumps(short)) is None
+    assert (monitor.missing(), monitor.usage) == (None, Usage(3, 4))

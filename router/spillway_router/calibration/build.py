@@ -20,7 +20,7 @@ from spillway_router.calibration.certify import Certified, certify, labels_neede
 from spillway_router.calibration.curves import bagged
 from spillway_router.calibration.fit import CANDIDATES, FitError, Fitted, confidences, fit, table
 from spillway_router.calibration.labelled import Labelled, in_share
-from spillway_router.core.confidence.calibration import FORMAT, Calibration, Key, Stage
+from spillway_router.core.confidence.calibration import FORMAT, Calibration, CalibrationKey, Stage
 
 FIT_SHARE = 0.6
 SALT = "fit"
@@ -58,7 +58,7 @@ class Built:
         return Calibration.from_json(self.text)
 
 
-def build(rows: Sequence[Labelled], key: Key, promise: Promise, made: Mapping[str, Any]) -> Built:
+def build(rows: Sequence[Labelled], key: CalibrationKey, promise: Promise, made: Mapping[str, Any]) -> Built:
     """Fits and certifies. Raises FitError where the labelled answers don't allow it."""
     fitting = [row for row in rows if in_share(row.group, FIT_SHARE, SALT)]
     held = [row for row in rows if not in_share(row.group, FIT_SHARE, SALT)]

@@ -21,7 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spillway_router.core.confidence.judge import AnswerContext, PrefixScore, Token, judge, value_scores
+from spillway_router.core.confidence.judge import AnswerContext, PrefixScore, judge, value_scores
+from spillway_router.core.confidence.scores import Token
 from spillway_router.core.confidence.self_check import QUESTIONS
 
 PREFIXES = (1, 4, 16, 64)

@@ -59,12 +59,12 @@ def calibrate(
     except ImportError as error:
         fail(MISSING_EXTRA.format(error=error))
     from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
-    from spillway_router.core.confidence.calibration import ANY, Key
+    from spillway_router.core.confidence.calibration import ANY, CalibrationKey
 
     rows = _read(labelled)
     try:
         marks = fingerprint(weights) if weights is not None else {}
-        key = Key(model, quantisation, marks.get("template", ANY), task, marks.get("weights", ANY))
+        key = CalibrationKey(model, quantisation, marks.get("template", ANY), task, marks.get("weights", ANY))
         provenance = {"on": datetime.now(UTC).date().isoformat(), "labelled": len(rows)}
         built = build(rows, key, Promise(alpha, delta), provenance)
     except (FitError, FingerprintError) as error:

@@ -11,7 +11,7 @@ from spillway_router.config.settings import BackendPart
 from spillway_router.config.settings_confidence import ConfidencePart, SelfCheckPart
 from spillway_router.core.confidence.calibration import ANY, Calibration, CalibrationError, Fingerprint
 from spillway_router.core.confidence.self_check import QUESTIONS, SelfCheck
-from spillway_router.core.confidence.validators import Rule
+from spillway_router.core.confidence.validators import ValueRule
 from spillway_router.core.routing.model import Backend
 from spillway_router.proxy.exchange.active_config import ScoringRules
 
@@ -58,7 +58,7 @@ def scoring_rules(
     tokens = None if part.hold_tokens == "auto" else part.hold_tokens
     made_with = None if calibration is None else calibration.alternatives
     alternatives = part.top_logprobs if made_with is None else min(made_with, MOST_LOGPROBS)
-    rules = tuple(Rule(r.field, r.pattern, r.min, r.max, r.in_source) for r in part.rules)
+    rules = tuple(ValueRule(r.field, r.pattern, r.min, r.max, r.in_source) for r in part.rules)
     check = _self_check(part.self_check, calibration, warnings)
     return ScoringRules(calibration, tokens, alternatives, part.audit_share, rules, check, barred)
 

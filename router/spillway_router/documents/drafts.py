@@ -17,7 +17,7 @@ from spillway_router.core.confidence.agreement import same
 from spillway_router.core.confidence.calibration import ANY, Calibration
 from spillway_router.core.confidence.json_values import is_required, required_pointers
 from spillway_router.core.confidence.judge import AnswerContext, judge
-from spillway_router.core.confidence.validators import FATAL, PromptSource, fits
+from spillway_router.core.confidence.validators import FATAL, PromptSource, matches_schema
 from spillway_router.documents.highlight import TextSpan, places, pointers
 from spillway_router.documents.parsers import Parsed
 from spillway_router.documents.schemas import Schema
@@ -152,7 +152,7 @@ def of_parser(parsed: Parsed, reading: Reading) -> Draft:
         for name, found in parsed.fields.items()
     }
     draft = Draft("parser", "parsers", parsed.parser, parsed.values, fields, parsed.confidence, False, parsed.why)
-    if fits(parsed.values, reading.schema.json_schema):
+    if matches_schema(parsed.values, reading.schema.json_schema):
         return draft
     return replace(draft, confidence=0.0, why=("schema", *parsed.why))
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from spillway_router.aio.tasks import end
-from spillway_router.core.confidence.validators import fits
+from spillway_router.core.confidence.validators import matches_schema
 from spillway_router.documents.drafts import agreement
 from spillway_router.documents.extract import Extraction, ExtractionRequest
 from spillway_router.documents.highlight import TextSpan, places, pointers, segments
@@ -116,7 +116,7 @@ def decision_of(record: ReviewRecord, action: str, changes: object, now_ms: int,
             raise ReviewError("'values' must be an object of the fields to correct and their values", "values")
         final = {**(drafted or {}), **changes}
     param = "values" if action == "correct" else "action"
-    if not fits(final, content["schema"]):
+    if not matches_schema(final, content["schema"]):
         raise ReviewError(
             "the values don't fit the document's schema; correct it with every required field as it asks", param
         )

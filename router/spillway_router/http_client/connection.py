@@ -24,11 +24,11 @@ class ConnectError(TransportError):
     """No connection could be made: nothing was sent."""
 
 
-class BrokenError(TransportError):
+class ConnectionBrokenError(TransportError):
     """The connection or its HTTP broke before the answer was whole."""
 
 
-class UnansweredError(BrokenError):
+class StaleConnectionError(ConnectionBrokenError):
     """A kept connection broke before a byte of the answer: it may have been closed before the call came."""
 
 
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(BrokenError(f"the upstream's HTTP is malformed: {error}"))
+            self._fail(ConnectionBrokenError(f"the upstream's HTTP is malformed: {error}"))
             self.abort()
             return
         if self._size > HIGH_WATER and not self._paused and self._transport is not None:
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
             if self.head_done and not self._length_known() and exc is None:
                 self.complete = True  # a body that ends with the connection
             else:
-                self._fail(BrokenError("the upstream closed the connection before its answer was whole"))
+                self._fail(ConnectionBrokenError("the upstream closed the connection before its answer was whole"))
         self._wake()
         self.on_lost(self)
 
@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
 
-    async def pump(self, sink: Callable[[bytes], bool]) -> None:
+    async def stream_to(self, sink: Callable[[bytes], bool]) -> None:
         """Until `sink`, which gets the bytes as they come, says False, or the answer ended or broke."""
         self._sink = sink
         try:
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
                 await self.wait()
 
     @property
-    def holds(self) -> bool:
+    def has_data(self) -> bool:
         """True if bytes wait for the reader."""
         return bool(self._buffer)
 

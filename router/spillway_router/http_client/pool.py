@@ -23,7 +23,13 @@ from collections.abc import Callable, Mapping
 
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.http_client.connection import BrokenError, ConnectError, Connection, PoolFullError, UnansweredError
+from spillway_router.http_client.connection import (
+    ConnectError,
+    Connection,
+    ConnectionBrokenError,
+    PoolFullError,
+    StaleConnectionError,
+)
 from spillway_router.http_client.types import Reply, Target
 
 
@@ -32,7 +38,7 @@ class PoolLimits:
     """Bounds of one pool; seconds and counts. `keepalive_s` stays below the server's own (vLLM: 5 s).
 
     `resend`: a call that broke on a kept connection before a byte of answer is sent again without a word; else
-    UnansweredError.
+    StaleConnectionError.
     """
 
     connections: int = 2048
@@ -69,7 +75,7 @@ class Response:
                 return data
             await connection.wait()
 
-    async def pump(self, sink: Callable[[bytes], bool]) -> bool:
+    async def stream_to(self, sink: Callable[[bytes], bool]) -> bool:
         """Hand bytes to `sink` as they come, within the socket's own callback: no task wakes up for each chunk.
 
         True: `sink` said False and may get more. False: the answer has ended. Raises BrokenError or StallError.
@@ -77,8 +83,8 @@ class Response:
         connection = self._connection
         if connection is None:
             return False
-        await connection.pump(sink)
-        return not connection.complete or connection.holds
+        await connection.stream_to(sink)
+        return not connection.complete or connection.has_data
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body. Raises TooLargeError over `limit` bytes, BrokenError or StallError."""
@@ -129,13 +135,13 @@ class Pool:
                 connection.expect_within(head_within_s)
                 while not connection.head_done:
                     await connection.wait()
-            except BrokenError as error:
+            except ConnectionBrokenError as error:
                 self._drop(connection)
                 if not reused or connection.status:
                     raise
                 self._clear_idle()  # its siblings are as old: ask on a fresh one, once
                 if not self._limits.resend:
-                    raise UnansweredError(str(error)) from error
+                    raise StaleConnectionError(str(error)) from error
             except BaseException:
                 self._drop(connection)
                 raise

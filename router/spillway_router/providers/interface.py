@@ -61,7 +61,7 @@ class CatalogueEntry:
     """Name of the chat body's field that bounds the output tokens."""
 
 
-class StreamJudge(Protocol):
+class StreamMonitor(Protocol):
     """Watches the events of one answer stream: is there content yet, did it end well, what was used?
 
     `see` takes one event's name and data and returns None, or what is wrong with it. No I/O.
@@ -75,8 +75,8 @@ class StreamJudge(Protocol):
     """The engine refused the work inside a 200 (full queue, draining): load, not illness."""
     usage: Usage | None
 
-    def see(self, name: bytes, data: bytes) -> str | None: ...
-    def complete(self) -> str | None: ...
+    def check(self, name: bytes, data: bytes) -> str | None: ...
+    def missing(self) -> str | None: ...
 
 
 class Provider(Protocol):
@@ -87,7 +87,7 @@ class Provider(Protocol):
     def path(self, endpoint: Endpoint) -> str:
         """Path below the base URL."""
 
-    def judge(self, endpoint: Endpoint, choices: int) -> StreamJudge:
+    def stream_monitor(self, endpoint: Endpoint, choices: int) -> StreamMonitor:
         """A fresh judge for one stream."""
 
     def outcome(self, reply: Reply, wall: float) -> Outcome:

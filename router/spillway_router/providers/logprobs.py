@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spillway_router.core.confidence.judge import Token
-from spillway_router.core.confidence.scores import FORCED
+from spillway_router.core.confidence.scores import FORCED, Token
 
 _NOT_A_NUMBER = float("nan")
 

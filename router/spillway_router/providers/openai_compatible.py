@@ -12,12 +12,12 @@ from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Endpoint, Outcome, OutcomeKind
 from spillway_router.core.routing.rate_limits import wait_s
 from spillway_router.http_client.types import Reply
-from spillway_router.providers.interface import PATHS, CatalogueEntry, StreamJudge
+from spillway_router.providers.interface import PATHS, CatalogueEntry, StreamMonitor
 from spillway_router.providers.streams import (
     BAD_FINISH,
-    ChatJudge,
-    MessagesJudge,
-    ResponsesJudge,
+    ChatMonitor,
+    MessagesMonitor,
+    ResponsesMonitor,
     error_text,
     read_usage,
 )
@@ -45,13 +45,13 @@ class OpenAICompatible:
         """Path below the base URL."""
         return PATHS[endpoint]
 
-    def judge(self, endpoint: Endpoint, choices: int) -> StreamJudge:
+    def stream_monitor(self, endpoint: Endpoint, choices: int) -> StreamMonitor:
         """A fresh judge for one stream."""
         if endpoint == "responses":
-            return ResponsesJudge()
+            return ResponsesMonitor()
         if endpoint == "messages":
-            return MessagesJudge()
-        return ChatJudge(choices)
+            return MessagesMonitor()
+        return ChatMonitor(choices)
 
     def outcome(self, reply: Reply, wall: float) -> Outcome:
         """What an HTTP status and its body mean."""

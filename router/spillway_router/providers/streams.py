@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import TariffError, Usage, service_of
 
 BAD_FINISH = frozenset({"error", "abort"})
@@ -90,16 +91,23 @@ def _groq(extra: object) -> tuple[object, str | None]:
     return extra.get("usage"), error_text(extra)
 
 
-def load(data: bytes) -> dict[str, Any] | str:
-    """A JSON object, or what is wrong (bad UTF-8 is bad JSON to orjson)."""
+@fast_frozen(frozen=True, slots=True)
+class MalformedObject:
+    """Bytes that are no JSON object; `flaw` says what is wrong with them."""
+
+    flaw: str
+
+
+def parse_object(data: bytes) -> dict[str, Any] | MalformedObject:
+    """Parse a JSON object. Bad UTF-8 counts as bad JSON."""
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        return f"bad JSON in the stream: {error}"
-    return body if isinstance(body, dict) else "an event is not a JSON object"
+        return MalformedObject(f"bad JSON in the stream: {error}")
+    return body if isinstance(body, dict) else MalformedObject("an event is not a JSON object")
 
 
-class ChatJudge:
+class ChatMonitor:
     """Chat and completions streams of one or more choices."""
 
     __slots__ = ("_choices", "_done", "_finishes", "finished", "overloaded", "started", "usage")
@@ -113,14 +121,14 @@ class ChatJudge:
         self.overloaded = False
         self.usage: Usage | None = None
 
-    def see(self, name: bytes, data: bytes, parsed: dict[str, Any] | None = None) -> str | None:
+    def check(self, name: bytes, data: bytes, parsed: dict[str, Any] | None = None) -> str | None:
         """None, or what is wrong with this event. `parsed`: its JSON where the caller has it already."""
         if data == DONE:
             self._done = True
             return None if self.finished else "[DONE] came without a finish_reason on every choice"
-        body = load(data) if parsed is None else parsed
-        if isinstance(body, str):
-            return body
+        body = parse_object(data) if parsed is None else parsed
+        if isinstance(body, MalformedObject):
+            return body.flaw
         if "error" in body or name == b"error":
             error = error_text(body)
             if error is not None or name == b"error":
@@ -138,16 +146,16 @@ class ChatJudge:
             # A flat error ({"message", "code"}) has no choices; only a bare usage event may lack them.
             return None if usage is not None or not self._flat_error(body) else "error event without choices"
         for choice in choices:
-            flaw = self._see_choice(choice)
+            flaw = self._check_choice(choice)
             if flaw is not None:
                 return flaw
         return None
 
-    def complete(self) -> str | None:
+    def missing(self) -> str | None:
         """At the end of the stream: None if the answer is whole, else what is missing."""
         return None if self.finished else "the stream ended without a finish_reason on every choice"
 
-    def _see_choice(self, choice: object) -> str | None:
+    def _check_choice(self, choice: object) -> str | None:
         if not isinstance(choice, dict):
             return "a choice is not a JSON object"
         reason = choice.get("finish_reason")
@@ -182,7 +190,7 @@ def _has_content(choice: Mapping[str, Any]) -> bool:
     return any(value for key, value in delta.items() if key != "role")
 
 
-class ResponsesJudge:
+class ResponsesMonitor:
     """The OpenAI Responses API: typed events, the last of which is `response.completed` or `.incomplete`."""
 
     __slots__ = ("finished", "overloaded", "started", "usage")
@@ -193,13 +201,13 @@ class ResponsesJudge:
         self.overloaded = False
         self.usage: Usage | None = None
 
-    def see(self, name: bytes, data: bytes) -> str | None:
+    def check(self, name: bytes, data: bytes) -> str | None:
         """None, or what is wrong with this event."""
         if data == DONE:
-            return self.complete()
-        body = load(data)
-        if isinstance(body, str):
-            return body
+            return self.missing()
+        body = parse_object(data)
+        if isinstance(body, MalformedObject):
+            return body.flaw
         kind = str(body.get("type") or name.decode("latin-1"))
         if kind in ("error", "response.failed") or body.get("error"):
             response = body.get("response")
@@ -214,12 +222,12 @@ class ResponsesJudge:
                 self.usage = read_usage(response.get("usage"), response.get("service_tier"))
         return None
 
-    def complete(self) -> str | None:
+    def missing(self) -> str | None:
         """At the end of the stream: None if the answer is whole, else what is missing."""
         return None if self.finished else "the stream ended without response.completed"
 
 
-class MessagesJudge:
+class MessagesMonitor:
     """The Anthropic Messages API: ends with `message_stop`; usage is spread over two events."""
 
     __slots__ = ("_prompt", "finished", "overloaded", "started", "usage")
@@ -231,11 +239,11 @@ class MessagesJudge:
         self.usage: Usage | None = None
         self._prompt: dict[str, Any] = {}
 
-    def see(self, name: bytes, data: bytes) -> str | None:
+    def check(self, name: bytes, data: bytes) -> str | None:
         """None, or what is wrong with this event."""
-        body = load(data)
-        if isinstance(body, str):
-            return body
+        body = parse_object(data)
+        if isinstance(body, MalformedObject):
+            return body.flaw
         kind = str(body.get("type") or name.decode("latin-1"))
         if kind == "error" or body.get("error"):
             return error_text(body) or "error event"
@@ -252,6 +260,6 @@ class MessagesJudge:
             self.started = self.finished = True
         return None
 
-    def complete(self) -> str | None:
+    def missing(self) -> str | None:
         """At the end of the stream: None if the answer is whole, else what is missing."""
         return None if self.finished else "the stream ended without message_stop"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spillway_router.core.confidence.calibration import Calibration, CalibrationError, ConfidenceCurve, Key
+from spillway_router.core.confidence.calibration import Calibration, CalibrationError, CalibrationKey, ConfidenceCurve
 
 TREE = {"feature": [0, -1, -1], "cut": [0.5, 0, 0], "left": [1, 0, 0], "right": [2, 0, 0], "value": [0, -1.0, 2.0]}
 STAGE: dict[str, Any] = {
@@ -59,8 +59,8 @@ def test_the_stage_of_a_stream_uses_what_has_come() -> None:
 
 def test_it_holds_for_its_model_and_task_only() -> None:
     found = Calibration.from_json(json.dumps(FILE))
-    assert found.applies(Key("demo", "awq", "abc", "json"))
-    assert not found.applies(Key("other", "awq", "abc", "json"))
+    assert found.applies(CalibrationKey("demo", "awq", "abc", "json"))
+    assert not found.applies(CalibrationKey("other", "awq", "abc", "json"))
     assert found.holds_for_task("json")
     assert not found.holds_for_task("chat")
 

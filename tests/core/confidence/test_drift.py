@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_router.core.confidence import drift
-from spillway_router.core.confidence.drift import CLOSED_AT, MOST, NOTHING, Drift, DriftTerms
+from spillway_router.core.confidence.drift import CLOSED_AT, KEEP_NOTHING, MAX_THETA, Drift, DriftTerms
 
 REFERENCE = tuple(i / 100 for i in range(101))
 TERMS = DriftTerms(alpha=0.05, share=0.5, start=0.6)
 
 
 def test_a_fresh_certificate_keeps_its_threshold() -> None:
-    state = drift.begin(0.6, REFERENCE)
+    state = drift.initial_state(0.6, REFERENCE)
     assert state.theta == pytest.approx(0.6)
     assert drift.threshold(state, TERMS, 0.6, REFERENCE) == 0.6
 
@@ -32,11 +32,11 @@ def test_audits_move_theta_by_the_rule_and_never_below_the_certified() -> None:
 
 
 def test_closed_keeps_nothing_until_probes_open_it() -> None:
-    state = Drift(MOST)
-    assert drift.threshold(state, TERMS, 0.6, REFERENCE) == NOTHING
+    state = Drift(MAX_THETA)
+    assert drift.threshold(state, TERMS, 0.6, REFERENCE) == KEEP_NOTHING
     assert drift.is_probe(state, 0.81, TERMS, REFERENCE)
     assert not drift.is_probe(state, 0.79, TERMS, REFERENCE)
-    for _ in range(math.ceil((MOST - CLOSED_AT) / (0.03 * 0.05)) + 1):
+    for _ in range(math.ceil((MAX_THETA - CLOSED_AT) / (0.03 * 0.05)) + 1):
         state = drift.observe(state, False, TERMS, kept=False)
     assert not state.closed
     assert state.audits == 0  # probes are no audits
@@ -54,15 +54,15 @@ def test_a_certificate_that_no_longer_holds_is_revoked_for_good() -> None:
     for _ in range(50):
         state = drift.observe(state, False, TERMS)
     assert state.revoked
-    assert drift.threshold(state, TERMS, 0.6, REFERENCE) == NOTHING
+    assert drift.threshold(state, TERMS, 0.6, REFERENCE) == KEEP_NOTHING
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=80))
 def test_theta_stays_in_its_bounds(events: list[tuple[bool, bool]]) -> None:
-    state = drift.begin(0.6, REFERENCE)
+    state = drift.initial_state(0.6, REFERENCE)
     for wrong, kept in events:
         state = drift.observe(state, wrong, TERMS, kept=kept)
-        assert TERMS.start <= state.theta <= MOST
+        assert TERMS.start <= state.theta <= MAX_THETA
         assert drift.threshold(state, TERMS, 0.6, REFERENCE) >= 0.6
 
 
@@ -70,4 +70,4 @@ def test_theta_stays_in_its_bounds(events: list[tuple[bool, bool]]) -> None:
 def test_at_least_is_the_binomial_tail(n: int, p: float, data: st.DataObject) -> None:
     wrong = data.draw(st.integers(0, n))
     exact = sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(wrong, n + 1))
-    assert drift.at_least(wrong, n, p) == pytest.approx(exact, abs=1e-9)
+    assert drift.upper_tail(wrong, n, p) == pytest.approx(exact, abs=1e-9)

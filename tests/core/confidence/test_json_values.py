@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spillway_router.core.confidence.json_values import Value, is_required, required_pointers, scalars, tokens_by_value
 from spillway_router.core.confidence.scores import Token
-from spillway_router.core.confidence.validators import PromptSource, Rule, broken_rules, fits
+from spillway_router.core.confidence.validators import PromptSource, ValueRule, broken_rules, matches_schema
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-999, 999) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -93,12 +93,12 @@ VALUES: list[Any] = [
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_the_schema_check_agrees_with_the_reference(schema: dict[str, Any]) -> None:
     reference = jsonschema.Draft202012Validator(schema)
-    assert [fits(value, schema) for value in VALUES] == [reference.is_valid(value) for value in VALUES]
+    assert [matches_schema(value, schema) for value in VALUES] == [reference.is_valid(value) for value in VALUES]
 
 
 def test_a_schema_that_points_at_itself_ends() -> None:
-    assert fits({"a": 1}, {"$ref": "#"})
-    assert not fits(1, False)
+    assert matches_schema({"a": 1}, {"$ref": "#"})
+    assert not matches_schema(1, False)
 
 
 def test_a_value_stands_in_the_source_in_any_writing() -> None:
@@ -114,10 +114,10 @@ def test_a_value_stands_in_the_source_in_any_writing() -> None:
 def test_rules_name_the_values_that_break_them() -> None:
     values = [Value("/AL", 40.0, 0, 0), Value("/id", "X1", 0, 0), Value("/K1", None, 0, 0), Value("/q", "9", 0, 0)]
     rules = [
-        Rule("/AL", least=20.0, most=33.0),
-        Rule("/id", pattern=r"[A-Z]\d"),
-        Rule("/K1", least=1.0),
-        Rule("/gone", in_source=True),
-        Rule("/q", in_source=True),
+        ValueRule("/AL", least=20.0, most=33.0),
+        ValueRule("/id", pattern=r"[A-Z]\d"),
+        ValueRule("/K1", least=1.0),
+        ValueRule("/gone", in_source=True),
+        ValueRule("/q", in_source=True),
     ]
     assert broken_rules(rules, values, PromptSource("nothing")) == ["/AL", "/q"]

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from spillway_router.core.confidence.judge import AnswerContext, PrefixScore, Token, judge
-from spillway_router.core.confidence.scores import FORCED, token_scores
-from spillway_router.core.confidence.validators import Rule
+from spillway_router.core.confidence.judge import AnswerContext, PrefixScore, judge
+from spillway_router.core.confidence.scores import FORCED, Token, token_scores
+from spillway_router.core.confidence.validators import ValueRule
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "string"}}, "required": ["a"]}
 
@@ -36,7 +36,7 @@ def test_a_document_is_as_sure_as_its_least_sure_required_value() -> None:
         ("", AnswerContext(), ("empty",)),
         ("no json", AnswerContext(SCHEMA), ("json",)),
         ('{"a":"12"}', AnswerContext(SCHEMA), ("schema",)),
-        (TEXT, AnswerContext(SCHEMA, rules=(Rule("/a", most=11.0),)), ("rule",)),
+        (TEXT, AnswerContext(SCHEMA, rules=(ValueRule("/a", most=11.0),)), ("rule",)),
     ],
 )
 def test_a_fatal_flaw_is_no_confidence_at_all(text: str, asked: AnswerContext, flaws: tuple[str, ...]) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from spillway_router.core.confidence.calibration import Calibration, Certificate, ConfidenceCurve, Key, Stage
-from spillway_router.core.confidence.judge import ConfidenceVerdict, also_scored
-from spillway_router.core.confidence.self_check import SelfCheck, masses, p_true, stated, wanted
+from spillway_router.core.confidence.calibration import Calibration, CalibrationKey, Certificate, ConfidenceCurve, Stage
+from spillway_router.core.confidence.judge import ConfidenceVerdict, with_score
+from spillway_router.core.confidence.self_check import SelfCheck, is_worth_asking, p_true, stated, word_probabilities
 
 WORDS = ("True", "False")
 RULE = SelfCheck("p_true", 0.1, 0.5, "?", WORDS)
@@ -40,8 +40,8 @@ def test_p_true(known: list[tuple[str, float]], score: float | None) -> None:
 
 def test_what_is_no_log_probability_counts_for_nothing() -> None:
     odd = [("True", math.nan), ("False", -9999.0), ("T", math.log(0.5)), ("F", math.log(0.25))]
-    assert masses(odd, WORDS) == pytest.approx((0.5, 0.25))
-    assert masses(odd[:3], WORDS) == (0.0, 0.0)
+    assert word_probabilities(odd, WORDS) == pytest.approx((0.5, 0.25))
+    assert word_probabilities(odd[:3], WORDS) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def verdict(confidence: float | None, *, calibrated: bool = True, flaws: tuple[s
     ],
 )
 def test_it_is_asked_near_the_threshold_alone(found: ConfidenceVerdict, asks: bool) -> None:
-    assert wanted(RULE, found, 0.8) is asks
+    assert is_worth_asking(RULE, found, 0.8) is asks
 
 
 def test_a_later_score_counts_where_the_calibration_knows_it() -> None:
@@ -79,11 +79,13 @@ def test_a_later_score_counts_where_the_calibration_knows_it() -> None:
     stage = Stage(
         ("min", "p_true"), (-1.0, 0.5), (0.0, 0.0), one, one, 0.0, (), ConfidenceCurve((-1.0, 1.0), (0.0, 1.0))
     )
-    known = Calibration(Key("m", "*", "*", "json"), stage, (), None, Certificate(0.8, 0.05, 0.1, 100, 0.5, 1), {})
+    known = Calibration(
+        CalibrationKey("m", "*", "*", "json"), stage, (), None, Certificate(0.8, 0.05, 0.1, 100, 0.5, 1), {}
+    )
     before = verdict(stage.probability({"min": -1.0}))
-    after = also_scored(before, "p_true", 1.0, "json", known)
+    after = with_score(before, "p_true", 1.0, "json", known)
     assert (before.confidence, after.confidence) == (0.25, 0.5)
     assert after.scores == {**before.scores, "p_true": 1.0}
-    assert also_scored(before, "stated", 1.0, "json", known).confidence == 0.25
-    assert not also_scored(before, "p_true", 1.0, "chat", known).calibrated
-    assert also_scored(verdict(0.0, flaws=("rule",)), "p_true", 1.0, "json", known).confidence == 0.0
+    assert with_score(before, "stated", 1.0, "json", known).confidence == 0.25
+    assert not with_score(before, "p_true", 1.0, "chat", known).calibrated
+    assert with_score(verdict(0.0, flaws=("rule",)), "p_true", 1.0, "json", known).confidence == 0.0

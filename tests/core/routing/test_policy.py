@@ -27,7 +27,7 @@ from tests.core.scenes import (
 
 from spillway_router.core.money.tariff import upper_bound
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
-from spillway_router.core.routing.filters import cost_bound
+from spillway_router.core.routing.filters import cost_bound_nano
 from spillway_router.core.routing.model import (
     BackendSignals,
     Caller,
@@ -39,7 +39,7 @@ from spillway_router.core.routing.model import (
     RequestFacts,
     Signals,
 )
-from spillway_router.core.routing.policy import UNKNOWN, Policy, decide, decide_escalation, decide_own_key
+from spillway_router.core.routing.policy import UNKNOWN, Policy, decide, decide_byok, decide_escalation
 
 PRIVATE = PrivacyVerdict(False, ("header",))
 
@@ -96,7 +96,7 @@ def test_each_filter_removes_with_its_reason(
 
 
 def test_what_is_equal_to_a_limit_stays() -> None:
-    bound = cost_bound(facts(), OPENAI)
+    bound = cost_bound_nano(facts(), OPENAI)
     enough = replace(CLOUD, budget_left_nano=bound, limited_until=NOW)
     assert names(decide(facts(hints=Hints(max_cost_nano=bound)), signals(openai=enough), POLICY)) == [
         "local",
@@ -382,7 +382,7 @@ def test_local_backends_are_told_from_clouds_by_their_flag_alone() -> None:
 
 def test_an_own_key_goes_to_its_place_whatever_is_busy_or_spent() -> None:
     own = replace(GROQ, name="own-groq", tariff=None)
-    decision = decide_own_key(facts(model="openai/gpt-oss-20b"), own, signals(local=BUSY), "v1")
+    decision = decide_byok(facts(model="openai/gpt-oss-20b"), own, signals(local=BUSY), "v1")
     assert (decision.kind, decision.reasons, names(decision)) == ("byok", ("byok",), ["own-groq"])
     assert decision.candidates[0].cost_bound_nano == 0
 
@@ -398,7 +398,7 @@ def test_an_own_key_goes_to_its_place_whatever_is_busy_or_spent() -> None:
 )
 def test_an_own_key_lifts_no_restriction(changes: dict[str, Any], status: int, reason: str) -> None:
     own = replace(GROQ, name="own-groq", tariff=None)
-    decision = decide_own_key(facts(**changes), own, signals(), "v1")
+    decision = decide_byok(facts(**changes), own, signals(), "v1")
     assert not decision.candidates
     assert decision.refusal is not None
     assert (decision.refusal.status, decision.reasons) == (status, (reason,))

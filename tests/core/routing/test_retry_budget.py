@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_router.core.routing.model import Outcome, OutcomeKind
-from spillway_router.core.routing.retry_budget import MAX_ATTEMPTS, RetryBudget, goes_on, on_requests, on_retry
+from spillway_router.core.routing.retry_budget import MAX_ATTEMPTS, RetryBudget, may_try_next, on_requests, on_retry
 
 KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
 NEXT = {"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"}
@@ -17,18 +17,18 @@ NEXT = {"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "tim
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_which_outcomes_go_on(kind: OutcomeKind) -> None:
-    assert goes_on(Outcome(kind), 1, 1) == (kind in NEXT)
-    assert not goes_on(Outcome(kind), 1, 0)
+    assert may_try_next(Outcome(kind), 1, 1) == (kind in NEXT)
+    assert not may_try_next(Outcome(kind), 1, 0)
 
 
 def test_three_attempts_and_no_more() -> None:
     assert MAX_ATTEMPTS == 3
-    assert [goes_on(Outcome("failed"), attempts, 9) for attempts in (1, 2, 3, 4)] == [True, True, False, False]
+    assert [may_try_next(Outcome("failed"), attempts, 9) for attempts in (1, 2, 3, 4)] == [True, True, False, False]
 
 
 def test_a_refusal_at_the_queue_cap_may_walk_the_whole_chain() -> None:
-    assert all(goes_on(Outcome("overloaded"), attempts, 1) for attempts in range(1, 20))
-    assert not goes_on(Outcome("overloaded"), 1, 0)
+    assert all(may_try_next(Outcome("overloaded"), attempts, 1) for attempts in range(1, 20))
+    assert not may_try_next(Outcome("overloaded"), 1, 0)
 
 
 def test_a_request_earns_a_fifth_of_a_retry_and_a_second_earns_ten() -> None:

@@ -29,7 +29,7 @@ class CalibrationError(Exception):
 
 
 @fast_frozen(frozen=True, slots=True)
-class Key:
+class CalibrationKey:
     """What a calibration holds for. `model`: served name; `quantisation`: such as awq or bfloat16; `template` and
     `weights`: marks of the chat template and of the weights (calibration/fingerprint.py); `task`: as `Asked.task`. A
     part that is "*" holds for all."""
@@ -40,7 +40,7 @@ class Key:
     task: str
     weights: str = ANY
 
-    def covers(self, other: Key) -> bool:
+    def covers(self, other: CalibrationKey) -> bool:
         """Whether a calibration with this key holds for `other`."""
         pairs = (
             (self.model, other.model),
@@ -67,7 +67,7 @@ class Key:
 
 @fast_frozen(frozen=True, slots=True)
 class Fingerprint:
-    """What a backend serves, as far as somebody told; "*" where nobody did. Parts as in `Key`."""
+    """What a backend serves, as far as somebody told; "*" where nobody did. Parts as in `CalibrationKey`."""
 
     weights: str = ANY
     template: str = ANY
@@ -177,7 +177,7 @@ class Calibration:
     `reference`: rising quantiles of the certified answers' confidences, for core/confidence/drift.py; () where not
     known."""
 
-    key: Key
+    key: CalibrationKey
     answer: Stage
     stages: tuple[Stage, ...]
     value: Stage | None
@@ -190,7 +190,7 @@ class Calibration:
         """The certified threshold; None where none could be certified or the certificate is revoked."""
         return None if self.certificate.revoked else self.certificate.threshold
 
-    def applies(self, key: Key) -> bool:
+    def applies(self, key: CalibrationKey) -> bool:
         """Whether it holds for this model, quantisation, template and task."""
         return self.key.covers(key)
 
@@ -239,7 +239,7 @@ def _calibration(data: Mapping[str, Any]) -> Calibration:
     weights = str(key.get("weights") or made.get("weights") or ANY)  # older files have it in `made` alone
     stages = tuple(sorted((_stage(s, f"stages[{i}]") for i, s in enumerate(data["stages"])), key=lambda s: s.tokens))
     return Calibration(
-        Key(str(key["model"]), str(key["quantisation"]), str(key["template"]), str(key["task"]), weights),
+        CalibrationKey(str(key["model"]), str(key["quantisation"]), str(key["template"]), str(key["task"]), weights),
         _stage(data["answer"], "answer"),
         stages,
         _stage(data["value"], "value") if data.get("value") is not None else None,

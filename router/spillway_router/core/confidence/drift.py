@@ -31,10 +31,10 @@ from dataclasses import dataclass, replace
 ETA = 0.03
 CLOSED_AT = 0.97
 BAND = 0.3
-MOST = 1.1
+MAX_THETA = 1.1
 WINDOW = 400
 REVOKE_AT = 0.001
-NOTHING = 2.0
+KEEP_NOTHING = 2.0
 """A threshold above every confidence."""
 
 
@@ -71,7 +71,7 @@ def theta_of(threshold: float, reference: Sequence[float]) -> float:
     return bisect_left(reference, threshold) / (len(reference) - 1)
 
 
-def begin(threshold: float, reference: Sequence[float]) -> Drift:
+def initial_state(threshold: float, reference: Sequence[float]) -> Drift:
     """The state of a fresh certificate."""
     return Drift(theta_of(threshold, reference))
 
@@ -79,7 +79,7 @@ def begin(threshold: float, reference: Sequence[float]) -> Drift:
 def threshold(state: Drift, terms: DriftTerms, certified: float, reference: Sequence[float]) -> float:
     """The confidence from which on an answer is kept; NOTHING where none is."""
     if state.closed:
-        return NOTHING
+        return KEEP_NOTHING
     return certified if state.theta <= terms.start else max(certified, _quantile(reference, state.theta))
 
 
@@ -92,11 +92,11 @@ def observe(state: Drift, wrong: bool, terms: DriftTerms, *, kept: bool = True) 
     """The state after one comparison: of an audited answer that was kept, or (`kept=False`) of a probe."""
     loss = int(wrong)
     step = terms.eta * (loss - terms.alpha) / (terms.share if kept else 1.0)
-    theta = min(MOST, max(terms.start, state.theta + step))
+    theta = min(MAX_THETA, max(terms.start, state.theta + step))
     if not kept:
         return replace(state, theta=theta)
     losses = (*state.losses[-(WINDOW - 1) :], loss)
-    revoked = state.revoked or at_least(sum(losses), len(losses), terms.alpha) < REVOKE_AT
+    revoked = state.revoked or upper_tail(sum(losses), len(losses), terms.alpha) < REVOKE_AT
     return Drift(theta, state.audits + 1, state.wrong + loss, losses, revoked)
 
 
@@ -107,7 +107,7 @@ def _quantile(reference: Sequence[float], share: float) -> float:
     return reference[low] + (reference[high] - reference[low]) * (place - low)
 
 
-def at_least(wrong: int, n: int, p: float) -> float:
+def upper_tail(wrong: int, n: int, p: float) -> float:
     """P(X >= wrong) for X binomial with n trials of probability p, 0 < p < 1."""
     if wrong <= 0:
         return 1.0

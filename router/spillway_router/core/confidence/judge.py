@@ -41,19 +41,8 @@ from spillway_router.core.confidence.scores import (
     token_scores,
     with_alternatives,
 )
-from spillway_router.core.confidence.validators import FATAL, PromptSource, Rule, broken_rules, fits
+from spillway_router.core.confidence.validators import FATAL, PromptSource, ValueRule, broken_rules, matches_schema
 from spillway_router.core.frozen import fast_frozen
-
-__all__ = [
-    "AnswerContext",
-    "Calibration",
-    "ConfidenceVerdict",
-    "PrefixScore",
-    "Token",
-    "also_scored",
-    "judge",
-    "value_scores",
-]
 
 THINK_END = "</think>"
 
@@ -70,7 +59,7 @@ class AnswerContext:
     source: str = ""
     task: str = ""
     tools: bool = False
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[ValueRule, ...] = ()
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -124,7 +113,7 @@ def judge(
     return ConfidenceVerdict(confidence, calibrated, scores, fields, flaws)
 
 
-def also_scored(
+def with_score(
     verdict: ConfidenceVerdict, name: str, score: float, task: str, calibration: Calibration | None
 ) -> ConfidenceVerdict:
     """The verdict with one more score, which came later: it counts where the calibration knows it."""
@@ -206,7 +195,7 @@ def _flaws(text: str, parsed: _Json | None, asked: AnswerContext, source: Prompt
             whole = json.loads(text[text.rfind(THINK_END) + len(THINK_END) :] if THINK_END in text else text)
         except (ValueError, RecursionError):
             return ("json",)
-        if not fits(whole, asked.schema):
+        if not matches_schema(whole, asked.schema):
             found.append("schema")
     if parsed is None:
         return tuple(found)

@@ -46,7 +46,7 @@ class SelfCheck:
     words: tuple[str, str]
 
 
-def wanted(rule: SelfCheck, verdict: ConfidenceVerdict, threshold: float) -> bool:
+def is_worth_asking(rule: SelfCheck, verdict: ConfidenceVerdict, threshold: float) -> bool:
     """Whether a second look could change what becomes of this answer: a calibrated confidence near the threshold."""
     if not verdict.calibrated or verdict.confidence is None or not FATAL.isdisjoint(verdict.flaws):
         return False
@@ -58,11 +58,11 @@ def p_true(alternatives: Sequence[tuple[str, float]], words: tuple[str, str]) ->
 
     `alternatives`: the first token's, each with its log-probability.
     """
-    right, wrong = masses(alternatives, words)
+    right, wrong = word_probabilities(alternatives, words)
     return right / (right + wrong) if right + wrong >= LEAST_MASS else None
 
 
-def masses(alternatives: Sequence[tuple[str, float]], words: tuple[str, str]) -> tuple[float, float]:
+def word_probabilities(alternatives: Sequence[tuple[str, float]], words: tuple[str, str]) -> tuple[float, float]:
     """Probability of either word; a token that only begins one counts for it. (0, 0) where there is no signal."""
     known = [(text, value) for text, value in alternatives if math.isfinite(value) and value > FORCED]
     if len(known) < 2 or all(value == 0.0 for _, value in known):

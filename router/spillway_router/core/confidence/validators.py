@@ -36,7 +36,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ValueRule:
     """A user's rule for one field, by JSON pointer: a regular expression that the whole value must match, bounds of a
     number, or that it must stand in the source. A null or absent value breaks no rule."""
 
@@ -47,14 +47,14 @@ class Rule:
     in_source: bool = False
 
 
-def fits(value: Any, schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) -> bool:
+def matches_schema(value: Any, schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) -> bool:
     """Whether a parsed JSON value is as `schema` asks. `root`: where local references point; default `schema`."""
     if schema is True or not isinstance(schema, Mapping) or depth > DEEPEST:
         return schema is not False
     root = schema if root is None else root
     if "$ref" in schema:
         target = _target(schema["$ref"], root)
-        if target is not None and not fits(value, target, root, depth + 1):
+        if target is not None and not matches_schema(value, target, root, depth + 1):
             return False
     return (
         _fits_kind(value, schema.get("type"))
@@ -125,11 +125,11 @@ def _bound(schema: Mapping[str, Any], name: str, absent: float) -> float:
 
 def _fits_branches(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
     some, one, every = schema.get("anyOf"), schema.get("oneOf"), schema.get("allOf")
-    if isinstance(some, list) and not any(fits(value, s, root, depth + 1) for s in some):
+    if isinstance(some, list) and not any(matches_schema(value, s, root, depth + 1) for s in some):
         return False
-    if isinstance(one, list) and sum(fits(value, s, root, depth + 1) for s in one) != 1:
+    if isinstance(one, list) and sum(matches_schema(value, s, root, depth + 1) for s in one) != 1:
         return False
-    return not isinstance(every, list) or all(fits(value, s, root, depth + 1) for s in every)
+    return not isinstance(every, list) or all(matches_schema(value, s, root, depth + 1) for s in every)
 
 
 def _fits_members(value: dict[str, Any], schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
@@ -139,13 +139,13 @@ def _fits_members(value: dict[str, Any], schema: Mapping[str, Any], root: Mappin
     properties = schema.get("properties")
     known: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
     rest = schema.get("additionalProperties", True) if "patternProperties" not in schema else True
-    return all(fits(member, known.get(name, rest), root, depth + 1) for name, member in value.items())
+    return all(matches_schema(member, known.get(name, rest), root, depth + 1) for name, member in value.items())
 
 
 def _fits_items(value: list[Any], schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
     if "prefixItems" in schema or "items" not in schema:
         return True
-    return all(fits(item, schema["items"], root, depth + 1) for item in value)
+    return all(matches_schema(item, schema["items"], root, depth + 1) for item in value)
 
 
 class PromptSource:
@@ -181,13 +181,13 @@ def _plain(number: str) -> str:
     return f"{whole}.{part}" if part else whole
 
 
-def broken_rules(rules: Sequence[Rule], values: Sequence[Value], source: PromptSource) -> list[str]:
+def broken_rules(rules: Sequence[ValueRule], values: Sequence[Value], source: PromptSource) -> list[str]:
     """Pointers of the values that break a rule."""
     by_pointer = {value.pointer: value.value for value in values}
     return [rule.pointer for rule in rules if not _keeps(rule, by_pointer.get(rule.pointer), source)]
 
 
-def _keeps(rule: Rule, value: str | float | int | bool | None, source: PromptSource) -> bool:
+def _keeps(rule: ValueRule, value: str | float | int | bool | None, source: PromptSource) -> bool:
     if value is None:
         return True
     if rule.pattern is not None and re.fullmatch(rule.pattern, str(value)) is None:

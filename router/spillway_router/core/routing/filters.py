@@ -25,16 +25,16 @@ framing bytes, which are counted as prompt bytes)."""
 Filter = Callable[[RequestFacts, Backend, BackendSignals, float], Removed | None]
 
 
-def output_tokens(facts: RequestFacts, backend: Backend) -> int:
+def output_bound(facts: RequestFacts, backend: Backend) -> int:
     """Most output tokens the request can cause at `backend`, per choice."""
     return facts.max_tokens if facts.max_tokens is not None else backend.max_output_tokens
 
 
-def cost_bound(facts: RequestFacts, backend: Backend) -> int:
+def cost_bound_nano(facts: RequestFacts, backend: Backend) -> int:
     """Upper bound of the request's cost at `backend` in nano-dollars; 0 for a local one."""
     if backend.tariff is None:
         return 0
-    output = output_tokens(facts, backend)
+    output = output_bound(facts, backend)
     unseen, most = facts.unseen_tokens, backend.context_tokens
     if unseen and most is not None:
         unseen = min(unseen, max(0, most - facts.prompt_bytes))
@@ -49,7 +49,7 @@ def cost_bound(facts: RequestFacts, backend: Backend) -> int:
     )
 
 
-def prompt_tokens(facts: RequestFacts, signals: BackendSignals) -> int:
+def expected_prompt_tokens(facts: RequestFacts, signals: BackendSignals) -> int:
     """Expected prompt tokens, biased high by the estimator that learned the ratio."""
     return TEMPLATE_TOKENS // 4 + int(facts.prompt_bytes * signals.tokens_per_byte) + 1
 
@@ -109,7 +109,7 @@ def capability(facts: RequestFacts, backend: Backend, signals: BackendSignals, _
     limit = backend.context_tokens
     if limit is not None:
         # Only a sure misfit removes: the estimate is biased high, so half of it is the benefit of the doubt.
-        wanted = prompt_tokens(facts, signals) // 2 + (facts.max_tokens or 1)
+        wanted = expected_prompt_tokens(facts, signals) // 2 + (facts.max_tokens or 1)
         if wanted > limit:
             return Removed(backend.name, "context", f"needs about {wanted} tokens, holds {limit}")
     return None
@@ -140,7 +140,7 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
     own, left = facts.hints.max_cost_nano, signals.budget_left_nano
     if own is None and left is None:
         return None
-    bound = cost_bound(facts, backend)
+    bound = cost_bound_nano(facts, backend)
     if own is not None and bound > own:
         detail = f"could cost {tariff.usd(bound)} USD, over x-spillway-max-cost-usd"
         return Removed(backend.name, "budget", detail)
@@ -158,7 +158,7 @@ def rate_limit(_: RequestFacts, backend: Backend, signals: BackendSignals, now: 
     return None
 
 
-def pace(doubt: ExpectedGain, backend: Backend, signals: BackendSignals) -> Removed | None:
+def worth_its_cost(doubt: ExpectedGain, backend: Backend, signals: BackendSignals) -> Removed | None:
     """For escalations: the gain is worth its cost at the price of gain that a paced budget has now."""
     if not signals.price_of_gain or backend.tariff is None:
         return None
@@ -176,7 +176,7 @@ FILTERS: tuple[Filter, ...] = (access, privacy, preferences, capability, health,
 _WITHOUT_WISHES = (capability, health, budget, rate_limit)
 
 
-def applying(facts: RequestFacts) -> tuple[Filter, ...]:
+def applicable_filters(facts: RequestFacts) -> tuple[Filter, ...]:
     """Those of FILTERS that can remove anything for this request: the first three only look at what it asks for, and
     nearly every request asks for nothing."""
     plain = facts.hints.route == "auto" and facts.preferences is NO_PREFERENCES

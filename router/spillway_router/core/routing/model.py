@@ -168,9 +168,10 @@ class BackendSignals:
 
 @fast_frozen(frozen=True, slots=True)
 class Signals:
-    """An immutable snapshot; `now` is monotonic seconds."""
+    """An immutable snapshot of what is known of every backend."""
 
-    now: float
+    monotonic_s: float
+    """When it was taken, in seconds of the monotonic clock."""
     backends: Mapping[str, BackendSignals]
 
 
@@ -231,8 +232,8 @@ class Outcome:
     retry_after_s: float | None = None
     usage: Usage | None = None
     billed: bool = False
-    unanswered: bool = False
-    """The kept connection was closed before a byte came back: nobody knows whether the call was worked on."""
+    stale_connection: bool = False
+    """The server closed a kept-alive connection before a byte of the answer came. It may have worked on the call."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -263,7 +264,7 @@ class RequestRecord:
     backend: str
     decided: str
     reasons: tuple[str, ...]
-    wall: float
+    wall_s: float
     total_s: float
     overhead_s: float
     cost_nano: int

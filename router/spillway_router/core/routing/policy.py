@@ -92,15 +92,15 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     return Decision(kind, tuple(ordered), reasons, removed, policy.version)
 
 
-def decide_own_key(facts: RequestFacts, backend: Backend, signals: Signals, version: str) -> Decision:
+def decide_byok(facts: RequestFacts, backend: Backend, signals: Signals, version: str) -> Decision:
     """For a caller who brings a provider and a key: that one place or a refusal. It costs us nothing, so neither budget
     nor health nor load matter; who may use it, privacy and what the place can do matter as ever."""
     for rule in (filters.access, filters.privacy, filters.preferences, filters.capability):
-        verdict = rule(facts, backend, BackendSignals(), signals.now)
+        verdict = rule(facts, backend, BackendSignals(), signals.monotonic_s)
         if verdict is not None:
             return Decision("byok", (), (verdict.reason,), (verdict,), version, _refusal((verdict,), signals))
-    prompt = filters.prompt_tokens(facts, BackendSignals())
-    output = filters.output_tokens(facts, backend)
+    prompt = filters.expected_prompt_tokens(facts, BackendSignals())
+    output = filters.output_bound(facts, backend)
     return Decision(
         "byok", (Candidate(backend, (), BackendSignals().ttft_s, prompt, output, 0),), ("byok",), (), version
     )
@@ -114,7 +114,9 @@ def decide_escalation(
     kept, removed = _filter(facts, signals, policy, policy.confidence.escalate_to)
     kept = [backend for backend in kept if not backend.local]
     if doubt is not None:
-        verdicts = [(backend, filters.pace(doubt, backend, signals.backends[backend.name])) for backend in kept]
+        verdicts = [
+            (backend, filters.worth_its_cost(doubt, backend, signals.backends[backend.name])) for backend in kept
+        ]
         removed = (*removed, *(verdict for _, verdict in verdicts if verdict is not None))
         kept = [backend for backend, verdict in verdicts if verdict is None]
     if not kept:
@@ -208,7 +210,7 @@ def _filter(
 ) -> tuple[list[Backend], tuple[Removed, ...]]:
     kept: list[Backend] = []
     removed: list[Removed] = []
-    now, rules = signals.now, filters.applying(facts)
+    now, rules = signals.monotonic_s, filters.applicable_filters(facts)
     for name in chain:
         backend = policy.backends[name]
         known = signals.backends.get(name, UNKNOWN)
@@ -229,10 +231,10 @@ def _slo(facts: RequestFacts, policy: Policy) -> Slo:
 
 def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo) -> Candidate:
     known = signals.backends[backend.name]
-    prompt = filters.prompt_tokens(facts, known)
-    output = filters.output_tokens(facts, backend)
+    prompt = filters.expected_prompt_tokens(facts, known)
+    output = filters.output_bound(facts, backend)
     if not backend.local or known.backlog is None or known.rates is None:
-        bound = filters.cost_bound(facts, backend)
+        bound = filters.cost_bound_nano(facts, backend)
         return Candidate(backend, (), known.ttft_s, prompt, output, bound)
     rates = known.rates
     if known.gpu_rate < 1.0:
@@ -319,7 +321,7 @@ def _refusal(removed: Sequence[Removed], signals: Signals) -> Refusal:
     if "rate_limit" in reasons:
         waiting = [signals.backends[r.backend] for r in removed if r.reason == "rate_limit"]
         until = min(known.limited_until for known in waiting)
-        wait = min(60.0, max(1.0, until - signals.now))
+        wait = min(60.0, max(1.0, until - signals.monotonic_s))
         return Refusal(503, "overloaded", f"Every backend asked to wait. {details}.", retry_after_s=wait)
     if reasons & {"health"}:
         message = f"No backend can answer now. {details}."

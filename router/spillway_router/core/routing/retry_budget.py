@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from spillway_router.core.routing.model import Outcome
 
 MAX_ATTEMPTS = 3
-TRY_NEXT = frozenset({"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"})
+RETRYABLE = frozenset({"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ def on_retry(state: RetryBudget) -> RetryBudget | None:
     return RetryBudget(state.tokens - 1.0, state.at, state.share, state.per_s, state.most)
 
 
-def goes_on(outcome: Outcome, attempts: int, left: int) -> bool:
+def may_try_next(outcome: Outcome, attempts: int, left: int) -> bool:
     """True if the request may go to its next candidate after `attempts` calls, `left` candidates remaining.
 
     A queue cap that refuses cost the engine nothing, so overflow may walk the whole chain.
     """
-    if left <= 0 or outcome.kind not in TRY_NEXT:
+    if left <= 0 or outcome.kind not in RETRYABLE:
         return False
     return attempts < MAX_ATTEMPTS or outcome.kind == "overloaded"

@@ -34,7 +34,7 @@ from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.holds import AttemptReason, HoldRefused
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.providers.logprobs import answer_text
-from spillway_router.providers.streams import load
+from spillway_router.providers.streams import MalformedObject, parse_object
 from spillway_router.proxy.audits.thresholds import AuditedThreshold, Kind, ThresholdState
 from spillway_router.proxy.client.document_step import DocumentComparison, LocalRead
 from spillway_router.proxy.exchange.active_config import ActiveConfig
@@ -265,9 +265,13 @@ class Audits:
             outcome = channel.provider.outcome(reply, s.wall())
             if outcome.kind != "ok":
                 return "failed"
-            parsed = load(reply.body)
-            flaw = parsed if isinstance(parsed, str) else channel.provider.flaw(case.facts.endpoint, parsed)
-            if isinstance(parsed, str) or flaw is not None:
+            parsed = parse_object(reply.body)
+            flaw = (
+                parsed.flaw
+                if isinstance(parsed, MalformedObject)
+                else channel.provider.flaw(case.facts.endpoint, parsed)
+            )
+            if isinstance(parsed, MalformedObject) or flaw is not None:
                 outcome = Outcome("failed", reply.status, str(flaw), billed=True)
                 return "failed"
             outcome = Outcome("ok", reply.status, usage=channel.provider.usage(parsed))

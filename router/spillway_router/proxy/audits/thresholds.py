@@ -80,7 +80,7 @@ class AuditedThreshold:
         calibration = self._calibration(live)
         basis = (own, None if calibration is None else calibration.certificate)
         if basis != self._basis:
-            self._basis, self.drift = basis, drift.begin(own, self._reference(live))
+            self._basis, self.drift = basis, drift.initial_state(own, self._reference(live))
 
     def _calibration(self, live: ActiveConfig) -> Calibration | None:
         return live.scoring.for_documents if self.kind == "document" else live.scoring.calibration

@@ -7,7 +7,7 @@ from dataclasses import field
 
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.confidence.self_check import SelfCheck
-from spillway_router.core.confidence.validators import Rule
+from spillway_router.core.confidence.validators import ValueRule
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Backend
 from spillway_router.core.routing.policy import Policy
@@ -57,7 +57,7 @@ class ScoringRules:
     hold_tokens: int | None = None
     top_logprobs: int = 2
     audit_share: float = 0.0
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[ValueRule, ...] = ()
     self_check: SelfCheck | None = None
     """A second look at answers near the threshold."""
     barred: frozenset[str] = frozenset()

@@ -25,8 +25,8 @@ from spillway_router.core.routing.affinity import preferred_engine
 from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
 from spillway_router.core.routing.policy import (
     decide,
+    decide_byok,
     decide_escalation,
-    decide_own_key,
     prefer_backend,
     unconstrained_locals,
 )
@@ -126,7 +126,7 @@ def decided(
         own = own_key_channel(s.own_keys, headers, facts, live.policy.aliases)
         if isinstance(own, Refusal):
             return own
-        return decide_own_key(facts, own.backend, s.signals(live, facts), live.policy.version), own
+        return decide_byok(facts, own.backend, s.signals(live, facts), live.policy.version), own
     if BETTER in headers:
         return decide_again(s, live, facts, headers[BETTER]), None
     decision = decide(facts, s.signals(live, facts), live.policy)
@@ -149,7 +149,7 @@ async def run(job: ExchangeState) -> None:
         if outcome.kind in ("ok", "cancelled") or job.client.started:
             return
         job.note_failure(candidate, outcome)
-        if not retry_budget.goes_on(outcome, len(job.calls), len(candidates) - i - 1):
+        if not retry_budget.may_try_next(outcome, len(job.calls), len(candidates) - i - 1):
             break
     job.refuse()
 
@@ -161,7 +161,7 @@ async def ask(job: ExchangeState, candidate: Candidate) -> Outcome | None:
     if call is None:
         return None
     outcome = await attempt(job, call)
-    if outcome.unanswered and (again := await job.open(candidate)) is not None:
+    if outcome.stale_connection and (again := await job.open(candidate)) is not None:
         outcome = await attempt(job, again)
     return outcome
 

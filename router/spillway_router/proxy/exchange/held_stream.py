@@ -22,7 +22,7 @@ from spillway_router.proxy.exchange.relay import Extension, Relay
 from spillway_router.proxy.exchange.self_check import second_look
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
-from spillway_router.proxy.scoring.scoring import ScoredJudge, is_document
+from spillway_router.proxy.scoring.scoring import ScoredMonitor, is_document
 
 MOST_HELD_TOKENS = 64
 """Of an automatic hold: what more of them would add to the verdict is not worth the wait."""
@@ -43,7 +43,7 @@ class HeldStream(StreamAnswer):
 
     def __init__(self, job: ExchangeState, call: UpstreamAttempt, upstream: UpstreamBody) -> None:
         super().__init__(job, call, upstream)
-        self._heard = ScoredJudge(job.facts.choices, strip=upstream.logprobs_added)
+        self._heard = ScoredMonitor(job.facts.choices, strip=upstream.logprobs_added)
         self._judged_whole = False
 
     def _relaying(self, response: Response, stall_s: float, *, done_follows: bool) -> Relay:

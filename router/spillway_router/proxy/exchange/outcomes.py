@@ -6,9 +6,9 @@ from spillway_router.core.routing.model import Candidate, Outcome, Refusal
 from spillway_router.http_client.connection import (
     ConnectError,
     PoolFullError,
+    StaleConnectionError,
     StallError,
     TransportError,
-    UnansweredError,
 )
 
 
@@ -18,8 +18,8 @@ def transport_outcome(error: TransportError) -> Outcome:
         return Outcome("overloaded", detail=str(error))
     if isinstance(error, StallError):
         return Outcome("timeout", detail=str(error), billed=True)
-    unanswered = isinstance(error, UnansweredError)
-    return Outcome("failed", detail=str(error), billed=not isinstance(error, ConnectError), unanswered=unanswered)
+    stale = isinstance(error, StaleConnectionError)
+    return Outcome("failed", detail=str(error), billed=not isinstance(error, ConnectError), stale_connection=stale)
 
 
 def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:

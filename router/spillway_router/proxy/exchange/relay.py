@@ -22,7 +22,7 @@ from spillway_router.core.money.tariff import Usage, usd
 from spillway_router.core.routing.model import Outcome, OutcomeKind
 from spillway_router.http_client.connection import StallError, TransportError
 from spillway_router.http_client.pool import Response
-from spillway_router.providers.interface import StreamJudge
+from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.client.client import Client
@@ -56,7 +56,7 @@ class Relay:
         "_told", "_whole", "done_seen", "flaw", "stalled", "steps", "strip", "tail",
     )  # fmt: skip
 
-    def __init__(self, response: Response, judge: StreamJudge, stall_s: float, *, done_follows: bool) -> None:
+    def __init__(self, response: Response, judge: StreamMonitor, stall_s: float, *, done_follows: bool) -> None:
         self._response = response
         self._judge = judge
         self._decoder = SseDecoder()
@@ -110,7 +110,7 @@ class Relay:
             before = self.steps
             data = await self._response.read()
             if not data:
-                flaw = self._judge.complete() or "the stream ended without content"
+                flaw = self._judge.missing() or "the stream ended without content"
                 return Outcome("failed", 200, flaw, usage=self._judge.usage, billed=True)
             self._head.append(self._take(data))
             if self.flaw is not None:
@@ -137,12 +137,12 @@ class Relay:
             if client.paused:
                 await client.drain()
             try:
-                more = await self._response.pump(self._forward)
+                more = await self._response.stream_to(self._forward)
             except TransportError as error:
                 self.stalled = isinstance(error, StallError)
                 return str(error)
             if not more and not self._judge.finished:
-                return self.flaw or self._judge.complete() or "the stream ended early"
+                return self.flaw or self._judge.missing() or "the stream ended early"
         return self.flaw
 
     def _forward(self, data: bytes) -> bool:
@@ -204,7 +204,7 @@ class Relay:
         for event in events:
             seen = event.data
             if seen is not None:
-                self.flaw = judge.see(event.name, seen)
+                self.flaw = judge.check(event.name, seen)
                 if self.flaw is not None:
                     self._told = b"error" in seen or event.name == b"error"
                     break

@@ -17,13 +17,13 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.confidence.judge import ConfidenceVerdict, also_scored
-from spillway_router.core.confidence.self_check import SHORTEST_S, SelfCheck, p_true, stated, wanted
+from spillway_router.core.confidence.judge import ConfidenceVerdict, with_score
+from spillway_router.core.confidence.self_check import SHORTEST_S, SelfCheck, is_worth_asking, p_true, stated
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.connection import TransportError
 from spillway_router.ledger.holds import AttemptReason, HoldRefused
 from spillway_router.providers.logprobs import answer_text, first_alternatives
-from spillway_router.providers.streams import load
+from spillway_router.providers.streams import MalformedObject, parse_object
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.exchange.state import ExchangeState
@@ -74,7 +74,7 @@ async def second_look(
     if rule is None or verdict is None or not _may_matter(job):
         return verdict
     within_s = min(rule.longest_s, _slack_s(job, outcome))
-    if within_s < SHORTEST_S or not wanted(rule, verdict, job.least_confidence()):
+    if within_s < SHORTEST_S or not is_worth_asking(rule, verdict, job.least_confidence()):
         return verdict
     # The answer is whole: what is learnt from its time must not count the second look.
     job.s.board.ended(draft.trip, outcome, job.s.clock(), streamed=draft.streamed)
@@ -82,7 +82,7 @@ async def second_look(
     if score is None:
         return verdict
     yardstick = job.yardstick(draft)
-    return also_scored(verdict, rule.kind, score, yardstick.task, yardstick.calibration)
+    return with_score(verdict, rule.kind, score, yardstick.task, yardstick.calibration)
 
 
 def _may_matter(job: ExchangeState) -> bool:
@@ -148,8 +148,8 @@ async def _open(job: ExchangeState, draft: UpstreamAttempt, rule: SelfCheck) -> 
 
 def _read(call: UpstreamAttempt, body: bytes, rule: SelfCheck) -> tuple[Outcome, float | None]:
     """How it went, and the score in the reply."""
-    parsed = load(body)
-    flaw = parsed if isinstance(parsed, str) else call.channel.provider.flaw("chat", parsed)
-    if isinstance(parsed, str) or flaw is not None:
+    parsed = parse_object(body)
+    flaw = parsed.flaw if isinstance(parsed, MalformedObject) else call.channel.provider.flaw("chat", parsed)
+    if isinstance(parsed, MalformedObject) or flaw is not None:
         return Outcome("failed", 200, str(flaw), billed=True), None
     return Outcome("ok", 200, usage=call.channel.provider.usage(parsed)), score_of(parsed["choices"][0], rule)

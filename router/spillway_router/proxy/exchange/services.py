@@ -58,7 +58,7 @@ class Services:
                     used = self.accounts.used(facts)
                 known = replace(known, budget_left_nano=self.accounts.headroom(facts, backend), budget_used=used)
             with_budget[name] = known
-        return Signals(signals.now, with_budget)
+        return Signals(signals.monotonic_s, with_budget)
 
     def priced(self, live: ActiveConfig, facts: RequestFacts, signals: Signals) -> Signals:
         """The snapshot with what escalating must gain per USD now, where a paced budget covers it."""
@@ -70,4 +70,4 @@ class Services:
             for name in live.policy.confidence.escalate_to
             if name in signals.backends
         }
-        return Signals(signals.now, {**signals.backends, **priced})
+        return Signals(signals.monotonic_s, {**signals.backends, **priced})

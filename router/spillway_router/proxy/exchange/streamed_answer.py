@@ -5,7 +5,7 @@ from __future__ import annotations
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.pool import Response
 from spillway_router.http_client.types import Reply
-from spillway_router.providers.interface import StreamJudge
+from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.client.replies import error_event
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt, UpstreamBody
@@ -21,7 +21,7 @@ class StreamAnswer:
 
     __slots__ = ("_call", "_job", "_judge", "_relay", "_response", "_upstream", "scored")
 
-    _judge: StreamJudge
+    _judge: StreamMonitor
     _relay: Relay
 
     def __init__(self, job: ExchangeState, call: UpstreamAttempt, upstream: UpstreamBody) -> None:
@@ -50,7 +50,7 @@ class StreamAnswer:
 
     def _relaying(self, response: Response, stall_s: float, *, done_follows: bool) -> Relay:
         facts = self._job.facts
-        self._judge = self._call.channel.provider.judge(facts.endpoint, facts.choices)
+        self._judge = self._call.channel.provider.stream_monitor(facts.endpoint, facts.choices)
         return Relay(response, self._judge, stall_s, done_follows=done_follows)
 
     async def deliver(self) -> Outcome:

@@ -9,7 +9,7 @@ import orjson
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
-from spillway_router.providers.streams import error_text, load
+from spillway_router.providers.streams import MalformedObject, error_text, parse_object
 from spillway_router.proxy.client.replies import JSON
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt, UpstreamBody, without_logprobs
 from spillway_router.proxy.exchange.self_check import second_look
@@ -39,9 +39,9 @@ class WholeAnswer:
         job.learn_limits(call, answer.headers)
         if outcome.kind != "ok":
             return outcome
-        parsed = load(answer.body)
-        if isinstance(parsed, str):
-            return Outcome("failed", answer.status, parsed, billed=True)
+        parsed = parse_object(answer.body)
+        if isinstance(parsed, MalformedObject):
+            return Outcome("failed", answer.status, parsed.flaw, billed=True)
         flaw = provider.flaw(job.facts.endpoint, parsed)
         if flaw is not None:
             aborted = call.channel.backend.local and error_text(parsed) is None

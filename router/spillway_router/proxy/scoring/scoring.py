@@ -1,6 +1,6 @@
 """How sure an answer is: what is asked of the engine for it, and the verdicts on whole answers and on streams.
 
-A stream's judge (`ScoredJudge`) hears the log-probabilities in the events and takes them out again if only we asked
+A stream's judge (`ScoredMonitor`) hears the log-probabilities in the events and takes them out again if only we asked
 for them; events without any pass untouched. While the stream is held back it keeps tokens and text, so that an answer
 that ends before it is let go, a JSON document or a tool call can be judged whole. Once it is let go only the running
 score of each choice stays: no memory per token.
@@ -14,14 +14,15 @@ from typing import Any
 import orjson
 
 from spillway_router.core.confidence.calibration import Calibration
-from spillway_router.core.confidence.judge import AnswerContext, ConfidenceVerdict, PrefixScore, Token, judge
-from spillway_router.core.confidence.validators import Rule
+from spillway_router.core.confidence.judge import AnswerContext, ConfidenceVerdict, PrefixScore, judge
+from spillway_router.core.confidence.scores import Token
+from spillway_router.core.confidence.validators import ValueRule
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.core.routing.policy import ConfidenceRule
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 from spillway_router.providers.sse import Event
-from spillway_router.providers.streams import DONE, ChatJudge, load
+from spillway_router.providers.streams import DONE, ChatMonitor, MalformedObject, parse_object
 
 SCORED = frozenset({"chat", "completions"})
 DOCUMENT_FORMATS = frozenset({"json_schema", "json_object"})
@@ -46,7 +47,7 @@ class ConfidenceCriteria:
 
     task: str
     calibration: Calibration | None
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[ValueRule, ...] = ()
 
 
 def asked_of(body: Mapping[str, Any], yardstick: ConfidenceCriteria, *, tools: bool = False) -> AnswerContext:
@@ -118,7 +119,7 @@ class _Heard:
         return "".join(self.parts)
 
 
-class ScoredJudge(ChatJudge):
+class ScoredMonitor(ChatMonitor):
     """See the module docstring. `strip`: take the log-probabilities out of the events."""
 
     __slots__ = ("_body", "_choices_heard", "_keep", "_strip", "frame", "tools")
@@ -134,15 +135,15 @@ class ScoredJudge(ChatJudge):
         self.frame: dict[str, Any] = {}
         """What names the answer in each of its events."""
 
-    def see(self, name: bytes, data: bytes, parsed: dict[str, Any] | None = None) -> str | None:
+    def check(self, name: bytes, data: bytes, parsed: dict[str, Any] | None = None) -> str | None:
         """None, or what is wrong with this event."""
         self._body = None
         if data == DONE:
-            return super().see(name, data)
-        found = load(data) if parsed is None else parsed
-        if isinstance(found, str):
-            return found
-        flaw = super().see(name, data, found)
+            return super().check(name, data)
+        found = parse_object(data) if parsed is None else parsed
+        if isinstance(found, MalformedObject):
+            return found.flaw
+        flaw = super().check(name, data, found)
         if flaw is None:
             self._hear(found)
         return flaw
