@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from spillway_router.cli import app
 from spillway_router.config import load as config
-from spillway_router.config.documents import document_mistakes, document_rules
+from spillway_router.config.documents import document_problems, document_rules
 from spillway_router.config.load import ConfigError
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
@@ -33,7 +33,7 @@ def test_every_mistake_about_parsers_and_schemas_is_told_at_once(tmp_path: Path)
         f"documents:\n  parsers: {tmp_path}\n  default_schema: nothing\n"
         "  schemas: {list: {schema: {type: array}}, good: {schema: {type: object, properties: {a: {}}}}}\n"
     )
-    told = {mistake.where: mistake.problem for mistake in document_mistakes(config.parse(text, {}))}
+    told = {mistake.where: mistake.problem for mistake in document_problems(config.parse(text, {}))}
     assert set(told) == {"documents.parsers", "documents.schemas.list", "documents.default_schema"}
     assert "holds no .yaml file" in told["documents.parsers"]
     assert "use one of biometry, good, list" in told["documents.default_schema"]

@@ -20,7 +20,7 @@ from spillway_router.cli import app
 from spillway_router.commands import reachability
 from spillway_router.commands.reachability import Reach, ask_all
 from spillway_router.config import load
-from spillway_router.config.assemble import Assembly, BackendTarget, assembled
+from spillway_router.config.assemble import Assembly, BackendTarget, assembly_of
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -151,11 +151,11 @@ def test_pacing_without_a_tier_to_escalate_to_is_a_warning(tmp_path: Path) -> No
 
 
 def place(url: str) -> BackendTarget:
-    found: Assembly = assembled(
+    found: Assembly = assembly_of(
         load.Loaded(load.parse(f"backends:\n{cloud('c', url)}", {}), None, "", {}),
         datetime.now(UTC).date(),
     )
-    return found.places["c"]
+    return found.targets["c"]
 
 
 def test_silence_is_bounded_and_all_are_asked_at_once() -> None:

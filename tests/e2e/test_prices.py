@@ -138,7 +138,7 @@ def test_an_imported_price_prices_a_backend(file: Path, tmp_path: Path) -> None:
     assert "spillway prices import FILE" in missing.output
     assert spillway("prices", "import", source, "-c", file).exit_code == 0
     found = _assembled(file)
-    tariff = found.places["router"].backend.tariff
+    tariff = found.targets["router"].backend.tariff
     assert tariff is not None
     assert (str(tariff.input_per_million), tariff.ref) == ("0.25", "import@2026-01-01")
 
@@ -156,8 +156,8 @@ def _assembled(file: Path) -> Any:
 
 def test_what_is_withdrawn_or_ended_is_off_and_what_is_stale_warned_of(file: Path) -> None:
     found = _assembled(file)
-    assert set(found.places) == {"groq", "kept"}
-    off = {mistake.where: mistake.problem for mistake in found.off}
+    assert set(found.targets) == {"groq", "kept"}
+    off = {mistake.where: mistake.problem for mistake in found.disabled}
     assert "withdrew the model on 2025-06-06" in off["backends.gone"]
     assert "ended on 2026-02-28" in off["backends.ended"]
     (warning,) = found.warnings
@@ -188,7 +188,7 @@ def test_a_price_of_ones_own_outweighs_the_list(file: Path) -> None:
         )
     )
     found = _assembled(file)
-    assert "gone" in found.places
+    assert "gone" in found.targets
     assert any("2025-06-06" in w.problem and w.where == "backends.gone" for w in found.warnings)
 
 

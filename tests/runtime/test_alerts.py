@@ -18,8 +18,16 @@ from typing import Any
 import pytest
 from tests.loop import run_test
 
+from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
-from spillway_router.runtime.alerts import AlertHooks, Alerts, DeliveryRules, Webhook, message, sentence, signature
+from spillway_router.runtime.alerts import (
+    AlertHooks,
+    Alerts,
+    DeliveryRules,
+    budget_message,
+    sentence,
+    signature,
+)
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import cloud, local, routing, serving, settings
 from spillway_server import demo_model
@@ -92,7 +100,7 @@ async def alerting(
 async def test_an_alert_is_posted_signed_and_readable() -> None:
     receiver = Receiver()
     async with serving(receiver) as url, alerting(url + "/hook", "whsec-12345") as (alerts, told):
-        alerts.told(ALERT)
+        alerts.budget_reached(ALERT)
         await told.until_over()
     assert told.results == ["sent"]
     [(headers, body)] = receiver.seen
@@ -115,11 +123,11 @@ async def test_an_alert_is_posted_signed_and_readable() -> None:
 async def test_a_receiver_that_fails_for_a_while_gets_it_in_the_end(failures: list[int]) -> None:
     receiver = Receiver(list(failures))
     async with serving(receiver) as url, alerting(url) as (alerts, told):
-        alerts.told(ALERT)
+        alerts.budget_reached(ALERT)
         await told.until_over()
     assert told.results == [*["retried"] * len(failures), "sent"]
     ids = {headers["x-spillway-delivery"] for headers, _ in receiver.seen}
-    assert ids == {message(ALERT).id}
+    assert ids == {budget_message(ALERT).id}
     assert len(receiver.seen) == len(failures) + 1
     assert "x-spillway-signature" not in receiver.seen[0][0]
 
@@ -130,7 +138,7 @@ async def test_a_receiver_that_is_away_gets_it_when_it_is_back() -> None:
         place.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused, and nobody takes the port
         patient = replace(QUICK, attempts=1000)
         async with alerting("http://127.0.0.1:{1}".format(*place.getsockname()), rules=patient) as (alerts, told):
-            alerts.told(ALERT)
+            alerts.budget_reached(ALERT)
             async with asyncio.timeout(10):
                 while "retried" not in told.results:
                     await asyncio.sleep(0.001)
@@ -152,10 +160,10 @@ def test_it_gives_up_after_the_attempts_and_says_what_is_lost(caplog: pytest.Log
     async def main() -> None:
         receiver = Receiver([500] * 9)
         async with serving(receiver) as url, alerting(url + "/T0P-SECRET") as (alerts, told):
-            alerts.told(ALERT)
+            alerts.budget_reached(ALERT)
             await told.until_over()
             told.over.clear()
-            alerts.told(replace(ALERT, scope="key:k1"))  # the next one has its own attempts
+            alerts.budget_reached(replace(ALERT, scope="key:k1"))  # the next one has its own attempts
             await told.until_over()
         assert told.results == [*["retried"] * 3, "lost"] * 2
         assert len(receiver.seen) == 8
@@ -170,13 +178,13 @@ def test_a_refusal_for_good_is_not_repeated(status: int, caplog: pytest.LogCaptu
     async def main() -> None:
         receiver = Receiver([status], [(b"location", b"/elsewhere")])
         async with serving(receiver) as url, alerting(url) as (alerts, told):
-            alerts.told(ALERT)
+            alerts.budget_reached(ALERT)
             await told.until_over()
         assert told.results == ["lost"]
         assert len(receiver.seen) == 1
 
     run_test(main)
-    assert f"HTTP {status}: mend alerts.webhook_url" in caplog.text
+    assert f"HTTP {status}: correct alerts.webhook_url" in caplog.text
 
 
 def test_each_threshold_is_told_once_per_period(caplog: pytest.LogCaptureFixture) -> None:
@@ -186,7 +194,7 @@ def test_each_threshold_is_told_once_per_period(caplog: pytest.LogCaptureFixture
             tomorrow = replace(ALERT, period_start=ALERT.period_start + 86_400)
             others = [replace(ALERT, at=Decimal(1)), replace(ALERT, scope="key:k1"), tomorrow]
             for alert in (ALERT, ALERT, *others, tomorrow):
-                alerts.told(alert)
+                alerts.budget_reached(alert)
             assert told.alerts == [ALERT, *others]
         assert told.results == ["sent"] * 4
         assert len({headers["x-spillway-delivery"] for headers, _ in receiver.seen}) == 4
@@ -202,7 +210,7 @@ def test_a_full_queue_loses_the_newest_and_never_waits(caplog: pytest.LogCapture
         told = Told()
         alerts = Alerts(told.hooks, Webhook("http://127.0.0.1:9"), QUICK)  # not started: nothing leaves the queue
         for i in range(6):
-            alerts.told(replace(ALERT, scope=f"key:k{i}"))
+            alerts.budget_reached(replace(ALERT, scope=f"key:k{i}"))
         assert told.results == ["lost", "lost"]
         assert len(told.alerts) == 6
         await alerts.close(0)
@@ -217,8 +225,8 @@ def test_stopping_is_bounded_and_what_is_left_is_logged(caplog: pytest.LogCaptur
         slow = replace(QUICK, timeout_s=60.0)
         async with serving(receiver) as url:
             async with alerting(url, rules=slow, flush_s=0.05) as (alerts, told):
-                alerts.told(ALERT)
-                alerts.told(replace(ALERT, at=Decimal(1)))
+                alerts.budget_reached(ALERT)
+                alerts.budget_reached(replace(ALERT, at=Decimal(1)))
                 async with asyncio.timeout(10):
                     while not receiver.seen:
                         await asyncio.sleep(0.001)
@@ -233,11 +241,11 @@ async def test_a_reload_can_take_the_receiver_away() -> None:
     receiver = Receiver([500] * 9)
     async with serving(receiver) as url:
         alerts = Alerts(told.hooks, Webhook(url), QUICK)
-        alerts.told(ALERT)
+        alerts.budget_reached(ALERT)
         alerts.configure(None)
         alerts.start()
         await told.until_over()
-        alerts.told(replace(ALERT, at=Decimal(1)))
+        alerts.budget_reached(replace(ALERT, at=Decimal(1)))
         await alerts.close(10)
     assert told.results == ["lost"]
     assert receiver.seen == []

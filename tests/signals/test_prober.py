@@ -13,7 +13,7 @@ from tests.signals.servers import Server, never, reply, serving
 
 from spillway_router.signals.engines import VLLM, WITHOUT_METRICS, EngineMetrics
 from spillway_router.signals.liveness import LivenessRules, LivenessVerdict
-from spillway_router.signals.prober import Probed, Prober, ProbeSettings
+from spillway_router.signals.prober import ProbedEngine, Prober, ProbeSettings
 from spillway_router.signals.scraper import Scraper, ScrapeSettings
 
 QUICK = ProbeSettings(interval_s=0.01, timeout_s=0.2, proof_timeout_s=0.2, proof_interval_s=0.02)
@@ -66,7 +66,7 @@ async def probing(
     verdicts = Verdicts()
     async with httpx.AsyncClient() as client:
         prober = Prober(
-            client, Probed(server.url, metrics, model, awaiting), verdicts.take, rules=rules, settings=settings
+            client, ProbedEngine(server.url, metrics, model, awaiting), verdicts.take, rules=rules, settings=settings
         )
         scraper = Scraper(client, server.url, metrics, prober.on_sample, ScrapeSettings(interval_s=0.02))
         tasks = [asyncio.create_task(prober.run()), asyncio.create_task(scraper.run())]

@@ -1,1 +1,1 @@
-"""What asyncio code shares: tasks that end in order, and writes of one loop turn sent together."""
+"""Asyncio helpers: tasks that end in order, periodic work, and writes that are sent together."""

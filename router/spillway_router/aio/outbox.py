@@ -1,11 +1,12 @@
-"""Writes that leave together, when the event loop has done what was ready.
+"""Writes that leave together, after the event loop has run every callback that was ready.
 
-A write wakes whoever reads the socket, and to wake a sleeping process costs more than the write: on a virtual machine
-an interrupt of another processor, 5 to 15 us. What one turn of the loop has to say is therefore written in one go after
-it: the reader is woken by the first write and awake for the others (8 of 180 us per request with 32 in flight).
-Nothing waits for what is not ready; a turn is as long as the work of the sockets that had something.
+A write wakes the process that reads the socket, and waking a sleeping process costs more than the write itself: on a
+virtual machine it is an interrupt of another processor, 5 to 15 us. The outbox therefore collects what one turn of the
+loop has to send and writes it in one go after the turn: the first write wakes the reader, and the reader is still awake
+for the others (this saves 8 of 180 us per request with 32 requests in flight). No write waits for data that is not
+ready yet; a turn lasts as long as the work of the sockets that had data.
 
-Whoever writes to one of these transports past the outbox calls `flush` first.
+Code that writes to one of these transports directly must call `flush` first.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 
 
 class Outbox:
-    """See the module docstring. For one event loop."""
+    """Collects writes for one event loop and sends them at the end of the loop's turn."""
 
     __slots__ = ("_loop", "_waiting")
 
@@ -29,7 +30,7 @@ class Outbox:
         self._waiting.append((transport, data))
 
     def flush(self) -> None:
-        """Write what waits now. What is for a connection that was closed meanwhile is left out."""
+        """Write everything that waits. Data for a connection that has closed meanwhile is dropped."""
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
             if not transport.is_closing():

@@ -1,21 +1,31 @@
-"""Background tasks: their end, and work that ends when nobody waits for it any more."""
+"""Background tasks: how they end, and work that is cancelled when its client leaves."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
 
-async def end(task: asyncio.Task[None] | None) -> None:
-    """Cancel the task and wait until it has ended; nothing to do for None. An error it ended with is raised."""
-    if task is not None:
+async def end(*tasks: asyncio.Task[Any] | None, limit_s: float | None = None) -> None:
+    """Cancel the tasks and wait until they have ended; None stands for a task that was never started.
+
+    Raises the first error that a task ended with, and TimeoutError if a task still runs after `limit_s` seconds.
+    """
+    started = [task for task in tasks if task is not None]
+    if not started:
+        return
+    for task in started:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    # asyncio.wait, not `await task`: a task that swallows its cancellation must not hold the caller beyond the limit.
+    ended, running = await asyncio.wait(started, timeout=limit_s)
+    errors = [error for task in ended if not task.cancelled() and (error := task.exception()) is not None]
+    if errors:
+        raise errors[0]
+    if running:
+        raise TimeoutError(f"{', '.join(sorted(task.get_name() for task in running))} still running")
 
 
 async def unless_gone(
@@ -23,22 +33,25 @@ async def unless_gone(
     work: Awaitable[_T],
     on_gone: Callable[[], None] = lambda: None,
 ) -> _T | None:
-    """The work's result; None where the client of this ASGI `receive` leaves before. Then the work is cancelled, as a
-    GPU or a cloud would otherwise be paid for nobody, and has ended when this returns; `on_gone` is called before."""
-    doing = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(receive))
+    """Return the work's result, or None if the client of this ASGI `receive` leaves first.
+
+    When the client leaves, `on_gone` is called and the work is cancelled, because a GPU or a cloud would otherwise be
+    paid for an answer that nobody reads. The work has ended when this function returns.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(receive))
     try:
-        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            return doing.result()
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
         on_gone()
         return None
     finally:
-        for task in (doing, leaving):
+        for task in (working, leaving):
             task.cancel()
-        await asyncio.gather(doing, leaving, return_exceptions=True)
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _gone(receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+async def _disconnected(receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -14,11 +14,12 @@ import typer
 from spillway_router import compiled
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, open_ledger
 from spillway_router.config import load as config
-from spillway_router.config.load import ConfigError, ConfigProblem
+from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected
 
 if TYPE_CHECKING:
     from spillway_router.commands.reachability import Reach
     from spillway_router.config.assemble import Assembly
+    from spillway_router.config.load import Loaded
     from spillway_router.config.settings import Settings
 
 LiteLLMOption = Annotated[
@@ -46,7 +47,7 @@ def check(
     fix."""
     from spillway_router.commands.reachability import ask_all
     from spillway_router.config.assemble import assemble
-    from spillway_router.config.documents import document_mistakes
+    from spillway_router.config.documents import document_problems
 
     if from_litellm is not None:
         _convert_litellm(from_litellm, as_json)
@@ -57,17 +58,16 @@ def check(
     try:
         loaded = config.read(path) if as_json else load(path)
     except ConfigError as error:
-        _print_checked(error.mistakes, (), (), ())
+        _print_checked(error.problems, (), (), ())
         raise typer.Exit(1) from None
-    found = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
-    mistakes = [config.located(loaded.text, m) for m in found] if isinstance(found, tuple) else []
-    mistakes.extend(document_mistakes(loaded.settings))
-    off = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.off]
-    warnings = [] if isinstance(found, tuple) else [config.located(loaded.text, m) for m in found.warnings]
-    if not isinstance(found, tuple):
-        warnings.extend(config.located(loaded.text, m) for m in _unverified(loaded.settings, found))
+    outcome = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
+    assembly = None if isinstance(outcome, ConfigRejected) else outcome
+    mistakes = _located(loaded, outcome.problems if isinstance(outcome, ConfigRejected) else ())
+    mistakes.extend(document_problems(loaded.settings))
+    off = [] if assembly is None else _located(loaded, assembly.disabled)
+    warnings = [] if assembly is None else _located(loaded, _warnings(loaded.settings, assembly))
     open_ledger(loaded).close()
-    reached: tuple[Reach, ...] = () if offline or isinstance(found, tuple) else ask_all(found.places.values())
+    reached: tuple[Reach, ...] = () if offline or assembly is None else ask_all(assembly.targets.values())
     for one in reached:
         if one.fix:
             wrong = config.located(loaded.text, ConfigProblem(f"backends.{one.backend}", 0, f"is {one.sentence}"))
@@ -79,24 +79,28 @@ def check(
         for word, rows in (("error", mistakes), ("disabled", off), ("warning", warnings)):
             for row in rows:
                 typer.echo(f"  {word:<12} {row}")
-        if not isinstance(found, tuple):
-            _print_backends(found, reached)
+        if assembly is not None:
+            _print_backends(assembly, reached)
         typer.echo(f"hot path: {compiled.state()}")
         typer.echo("no errors" if not mistakes else f"{len(mistakes)} error{'s' * (len(mistakes) > 1)}")
     if mistakes:
         raise typer.Exit(1)
 
 
-def _unverified(settings: Settings, assembly: Assembly) -> tuple[ConfigProblem, ...]:
-    from spillway_router.config.confidence import fingerprinted, unverified
+def _located(loaded: Loaded, problems: Sequence[ConfigProblem]) -> list[ConfigProblem]:
+    return [config.located(loaded.text, problem) for problem in problems]
 
-    nearby = {name: place.backend for name, place in assembly.places.items() if place.backend.local}
-    return unverified(assembly.scoring, fingerprinted(settings.backends, nearby))
+
+def _warnings(settings: Settings, assembly: Assembly) -> tuple[ConfigProblem, ...]:
+    from spillway_router.config.confidence import served_models, unverified
+
+    local = {backend.name: backend for backend in assembly.backends if backend.local}
+    return (*assembly.warnings, *unverified(assembly.scoring, served_models(settings.backends, local)))
 
 
 def _print_backends(assembly: Assembly, reached: Sequence[Reach]) -> None:
     asked = {one.backend: one for one in reached}
-    for name, place in assembly.places.items():
+    for name, place in assembly.targets.items():
         one = asked.get(name)
         word = "ready" if one is None else _STATES[one.verdict]
         how = "" if one is None else f", {one.verdict} in {one.ms:.0f} ms ({one.detail})"

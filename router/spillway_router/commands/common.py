@@ -36,7 +36,7 @@ def load(path: str | None) -> Loaded:
     try:
         return config.read(path)
     except ConfigError as error:
-        fail("The configuration has errors:\n" + "\n".join(f"  - {m}" for m in error.mistakes))
+        fail("The configuration has errors:\n" + "\n".join(f"  - {m}" for m in error.problems))
 
 
 def version() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spillway_router.calibration.fingerprint import FingerprintError, fingerprint
-from spillway_router.config.settings_confidence import FingerprintPart
+from spillway_router.config.settings import FingerprintPart
 from spillway_server.environment import hub_cache
 from spillway_server.planning.models import ModelSpec
 

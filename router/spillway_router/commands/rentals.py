@@ -116,7 +116,7 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
     from spillway_router.ledger.rentals.books import written
     from spillway_router.ledger.rentals.closed_days import is_closed
     from spillway_router.ledger.rentals.keeper import ROUTER, supersede
-    from spillway_router.runtime.gpu_billing import new_rental_id
+    from spillway_router.ledger.ids import new_rental_id
 
     if is_closed(ledger, at_ms):
         fail(f"the books of {when(at_ms)[:10]} are closed; start the rental on a later day")

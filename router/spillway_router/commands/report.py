@@ -68,18 +68,20 @@ def report(
 
 
 def _build(path: str | None, query: ReportQuery) -> Report:
-    from spillway_router.config.assemble import assembled
+    from spillway_router.config.assemble import assembly_of
+    from spillway_router.config.costs import report_terms
+    from spillway_router.ledger.reports.build import report_for
     from spillway_router.ledger.reports.days import RangeError
-    from spillway_router.runtime.gpu_billing import report_for
 
     loaded = load(path)
+    now = datetime.now(UTC)
     try:
-        assembly = assembled(loaded, datetime.now(UTC).date())
+        terms = report_terms(loaded.settings, assembly_of(loaded, now.date()))
     except ConfigError as error:
         fail(str(error))
     with opened(loaded) as ledger:
         try:
-            return report_for(ledger, loaded, assembly, query)
+            return report_for(ledger, query, terms, int(now.timestamp() * 1000))
         except RangeError as error:
             fail(f"--{error}")
 

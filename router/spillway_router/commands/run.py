@@ -16,8 +16,7 @@ from spillway_router import compiled
 from spillway_router.commands.common import ConfigOption, fail, load, version
 from spillway_router.commands.fingerprint import fingerprint_of
 from spillway_router.config.load import ConfigError, Loaded
-from spillway_router.config.settings import ServerPart, Settings
-from spillway_router.config.settings_confidence import FingerprintPart
+from spillway_router.config.settings import FingerprintPart, ServerPart, Settings
 from spillway_server.engine.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
 from spillway_server.engine.serve import Prepared, ServeOptions, prepare, run_prepared
 from spillway_server.planning.speed import MEASURED
@@ -43,7 +42,7 @@ def _run(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
     try:
         uvloop.run(run_router(loaded, version(), listening, companions))
     except ConfigError as error:
-        fail("\n".join(str(m) for m in error.mistakes))
+        fail("\n".join(str(m) for m in error.problems))
     except LedgerError as error:
         fail(f"ledger: {error}")
     except OSError as error:

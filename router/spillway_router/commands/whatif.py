@@ -137,14 +137,14 @@ def _distinct(offers: list[GpuOffer]) -> list[GpuOffer]:
 
 
 def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
-    from spillway_router.config.assemble import assembled
+    from spillway_router.config.assemble import assembly_of
     from spillway_router.prices import book as prices
     from spillway_router.providers.interface import ProviderError
 
     today = datetime.now(UTC).date()
     if not names:
         try:
-            backends = [place.backend for place in assembled(loaded, today).places.values()]
+            backends = assembly_of(loaded, today).backends
         except ConfigError as error:
             fail(str(error))
         configured = {f"{b.name} ({b.model})": b.tariff for b in backends if b.tariff is not None}

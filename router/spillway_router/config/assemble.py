@@ -1,16 +1,16 @@
-"""From Settings to the values the hot path works with: backends, policy, channels. Every mistake is told at once."""
+"""Derives from Settings what the hot path works with: backends, policy and routes. Reports every problem at once."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import ssl
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 
-from spillway_router.config.confidence import fingerprinted, scoring_rules, threshold
-from spillway_router.config.load import ConfigError, ConfigProblem, Loaded, located, unset
+from spillway_router.config.confidence import scoring_rules, served_models, threshold
+from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
 from spillway_router.core.money.degrade import Ladder, Rung, rungs_of
 from spillway_router.core.money.tariff import Tariff, TariffError
@@ -22,11 +22,7 @@ from spillway_router.http_client.types import Target
 from spillway_router.prices import book as prices
 from spillway_router.prices.rows import ModelRecord
 from spillway_router.prices.status import PriceStatus, price_status
-from spillway_router.providers.catalogue import (
-    load_catalogue,
-    provider_for,
-    target,
-)
+from spillway_router.providers.catalogue import load_catalogue, provider_for, target
 from spillway_router.providers.interface import CatalogueEntry, ProviderError
 from spillway_router.proxy.client.replies import naming_lines
 from spillway_router.proxy.exchange.active_config import BackendRoute, Limits, ScoringRules
@@ -49,164 +45,218 @@ class BackendTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class _Offer:
+class _PricedModel:
     tariff: Tariff | None
     price_status: PriceStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """Everything derived from Settings. `off`: backends left out, each with the reason; they are not mistakes.
-    `warnings`: what works but should be looked at, such as a stale price."""
+    """The backends, the policy and the scoring of local answers that follow from Settings.
+
+    `disabled` names the backends that are left out, each with the reason; they are no errors. `warnings` names what
+    works but needs attention, such as a stale price.
+    """
 
     policy: Policy
-    places: Mapping[str, BackendTarget]
+    targets: Mapping[str, BackendTarget]
     rates: Mapping[str, EngineRates]
-    off: tuple[ConfigProblem, ...]
+    disabled: tuple[ConfigProblem, ...]
     warnings: tuple[ConfigProblem, ...] = ()
-    scoring: ScoringRules = ScoringRules()
+    scoring: ScoringRules = field(default_factory=ScoringRules)
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The backends in the order of the file."""
+        return tuple(target.backend for target in self.targets.values())
 
 
-def assembled(loaded: Loaded, today: date) -> Assembly:
-    """The Assembly of a configuration with the prices of a UTC day. Raises ConfigError with every mistake."""
-    found = assemble(loaded.settings, loaded.environment, today)
-    if isinstance(found, tuple):
-        raise ConfigError([located(loaded.text, mistake) for mistake in found])
-    return found
+def assembly_of(loaded: Loaded, today: date) -> Assembly:
+    """Return the Assembly of a configuration with the prices of a UTC day. Raises ConfigError with every problem."""
+    assembly = assemble(loaded.settings, loaded.environment, today)
+    if isinstance(assembly, ConfigRejected):
+        raise ConfigError([located(loaded.text, problem) for problem in assembly.problems])
+    return assembly
 
 
-def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | tuple[ConfigProblem, ...]:
-    """The Assembly, or the mistakes that prevent it. A provider without its key is simply off."""
-    catalogue = load_catalogue()
-    places: dict[str, BackendTarget] = {}
-    off: list[ConfigProblem] = []
-    warnings: list[ConfigProblem] = []
-    mistakes: list[ConfigProblem] = []
-    try:
-        book = prices.book(settings.price_file)
-    except ProviderError as error:
-        mistakes.append(ConfigProblem("prices.file", 0, str(error)))
-        book = prices.book()
-    ladder = _ladder(settings, catalogue)
-    for part in settings.backends:
-        where = f"backends.{part.name}"
-        entry = catalogue.get(part.provider)
-        if entry is None:
-            names = ", ".join(sorted(catalogue))
-            mistakes.append(ConfigProblem(where, 0, f"provider {part.provider!r} is not known; use one of {names}"))
-            continue
-        variable = unset(part.api_key, environment)
-        if variable:
-            off.append(ConfigProblem(where, 0, f"is off: ${{{variable}}} is not set; export {variable}"))
-            continue
-        key = part.api_key or environment.get(entry.key_variable, "")
-        if not key and entry.key_variable and not (part.local or entry.local):
-            off.append(ConfigProblem(where, 0, f"is off: export {entry.key_variable}, or set api_key"))
-            continue
+def assemble(settings: Settings, environment: Mapping[str, str], today: date) -> Assembly | ConfigRejected:
+    """Return the Assembly, or every problem that prevents it. A provider without its key is only disabled."""
+    findings = Findings()
+    targets = _Backends(settings, environment, today, findings).targets()
+    local = {name: target.backend for name, target in targets.items() if target.backend.local}
+    scoring = scoring_rules(settings.confidence, served_models(settings.backends, local), findings)
+    findings.problems.extend(_check_degrade(settings, targets))
+    findings.warnings.extend(_check_pacing(settings))
+    if findings.problems:
+        return ConfigRejected(tuple(findings.problems))
+    return Assembly(
+        policy=_policy(settings, targets, scoring),
+        targets=targets,
+        rates={part.name: _rates(part) for part in settings.backends},
+        disabled=tuple(findings.disabled),
+        warnings=tuple(findings.warnings),
+        scoring=scoring,
+    )
+
+
+class _Backends:
+    """Derives the backends of a configuration, and adds what is wrong with each to `findings`."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str], today: date, findings: Findings) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._today = today
+        self._findings = findings
+        self._catalogue = load_catalogue()
+        self._book = self._price_book()
+        self._ladder = _ladder(settings, self._catalogue)
+
+    def targets(self) -> dict[str, BackendTarget]:
+        """Return the usable backends by name, in the order of the file."""
+        targets = {part.name: self._target(part) for part in self._settings.backends}
+        return {name: target for name, target in targets.items() if target is not None}
+
+    def _price_book(self) -> prices.PriceBook:
         try:
+            return prices.book(self._settings.price_file)
+        except ProviderError as error:
+            self._findings.problems.append(ConfigProblem("prices.file", 0, str(error)))
+            return prices.book()
+
+    def _target(self, part: BackendPart) -> BackendTarget | None:
+        """Return one backend; None if it is disabled or wrong, which is then in the findings."""
+        where = f"backends.{part.name}"
+        entry = self._catalogue.get(part.provider)
+        if entry is None:
+            names = ", ".join(sorted(self._catalogue))
+            problem = f"provider {part.provider!r} is not known; use one of {names}"
+            self._findings.problems.append(ConfigProblem(where, 0, problem))
+            return None
+        missing_key = self._missing_key(part, entry)
+        if missing_key:
+            self._findings.disabled.append(ConfigProblem(where, 0, f"is disabled: {missing_key}"))
+            return None
+        local = _is_local(part, entry)
+        try:
+            key = part.api_key or self._environment.get(entry.key_variable, "")
             reach = target(entry, part.base_url, key or None)
-            known = book.record(part.provider, part.model)
-            offer = None if _local(part, entry) else _offer(part, known, today, settings.prices.stale_after_days)
+            record = self._book.record(part.provider, part.model)
+            priced = None if local else self._priced(part, record)
         except (ProviderError, TariffError) as error:
-            mistakes.append(ConfigProblem(where, 0, str(error)))
-            continue
-        if offer is None and not _local(part, entry):
-            mistakes.append(ConfigProblem(where, 0, _NO_PRICE.format(part.model)))
-            continue
-        if offer is not None:
-            warnings.extend(ConfigProblem(where, 0, text) for text in offer.price_status.warnings)
-            if offer.price_status.off:
-                off.append(ConfigProblem(where, 0, f"is off: {offer.price_status.off}"))
-                continue
-        backend = _backend(part, entry, known, None if offer is None else offer.tariff, settings)
-        backend = replace(backend, rungs=rungs_of(backend.name, ladder))
-        places[part.name] = BackendTarget(backend, entry, reach, part.base_url or entry.base_url)
-    nearby = {name: place.backend for name, place in places.items() if place.backend.local}
-    scoring = scoring_rules(settings.confidence, fingerprinted(settings.backends, nearby), mistakes, warnings)
-    mistakes.extend(_costless(settings, places))
-    warnings.extend(_paceless(settings))
-    if mistakes:
-        return tuple(mistakes)
-    policy = _policy(settings, places, scoring)
-    return Assembly(policy, places, _rates(settings.backends), tuple(off), tuple(warnings), scoring)
+            self._findings.problems.append(ConfigProblem(where, 0, str(error)))
+            return None
+        if not local and not self._check_price(where, part, priced):
+            return None
+        tariff = None if priced is None else priced.tariff
+        backend = _backend(part, entry, record, tariff, math.ceil(self._settings.limits.answer_s))
+        backend = replace(backend, rungs=rungs_of(backend.name, self._ladder))
+        return BackendTarget(backend, entry, reach, part.base_url or entry.base_url)
+
+    def _missing_key(self, part: BackendPart, entry: CatalogueEntry) -> str:
+        """Return what is missing of the provider's key and how to set it; "" if nothing is."""
+        variable = unset(part.api_key, self._environment)
+        if variable:
+            return f"${{{variable}}} is not set; export {variable}"
+        key = part.api_key or self._environment.get(entry.key_variable, "")
+        if not key and entry.key_variable and not (part.local or entry.local):
+            return f"export {entry.key_variable}, or set api_key"
+        return ""
+
+    def _priced(self, part: BackendPart, record: ModelRecord | None) -> _PricedModel | None:
+        """Return the price of a paid backend and whether it may be relied on; None if no price is known.
+
+        A configured `price:` takes precedence over the price list.
+        """
+        today, stale_after_days = self._today, self._settings.prices.stale_after_days
+        if part.price is None:
+            status = None if record is None else price_status(record, today, stale_after_days)
+            return None if record is None or status is None else _PricedModel(record.tariff(today), status)
+        own = _configured_price(part.price)
+        status = price_status(own, today, stale_after_days)
+        if record is not None and record.retired_on is not None and part.price.retired_on is None:
+            warning = (
+                f"the price list says the provider withdraws the model on {record.retired_on}; its own `price:` is used"
+            )
+            status = replace(status, warnings=(*status.warnings, warning))
+        return _PricedModel(own.tariff(today), status)
+
+    def _check_price(self, where: str, part: BackendPart, priced: _PricedModel | None) -> bool:
+        """Return whether the price allows the backend to be used; add what there is to say to the findings."""
+        if priced is None:
+            self._findings.problems.append(ConfigProblem(where, 0, _NO_PRICE.format(part.model)))
+            return False
+        status = priced.price_status
+        self._findings.warnings.extend(ConfigProblem(where, 0, warning) for warning in status.warnings)
+        if status.off:
+            self._findings.disabled.append(ConfigProblem(where, 0, f"is disabled: {status.off}"))
+        return not status.off
 
 
-def _policy(settings: Settings, places: Mapping[str, BackendTarget], scoring: ScoringRules) -> Policy:
-    chains = {alias: tuple(n for n in chain if n in places) for alias, chain in settings.chains().items()}
+def _policy(settings: Settings, targets: Mapping[str, BackendTarget], scoring: ScoringRules) -> Policy:
+    chains = {alias: tuple(n for n in chain if n in targets) for alias, chain in settings.chains().items()}
     return Policy(
         _version(settings),
-        {name: place.backend for name, place in places.items()},
+        {name: target.backend for name, target in targets.items()},
         {alias: chain for alias, chain in chains.items() if chain},
         Slo(settings.slo.ttft_ms / 1000, settings.slo.tpot_ms / 1000),
         ConfidenceRule(
             threshold(settings.confidence, scoring.calibration),
-            tuple(n for n in settings.confidence.escalate_to if n in places),
+            tuple(n for n in settings.confidence.escalate_to if n in targets),
         ),
     )
 
 
 def _backend(
-    part: BackendPart, entry: CatalogueEntry, known: ModelRecord | None, tariff: Tariff | None, settings: Settings
+    part: BackendPart, entry: CatalogueEntry, record: ModelRecord | None, tariff: Tariff | None, answer_s: int
 ) -> Backend:
-    most = part.max_output_tokens
-    if known is not None and known.max_output_tokens is not None:
-        # Of a paid model the reservation must cover what it can say, unless the configuration knows better.
-        paid = tariff is not None and "max_output_tokens" not in part.model_fields_set
-        most = known.max_output_tokens if paid else min(most, known.max_output_tokens)
+    max_output_tokens = part.max_output_tokens
+    if record is not None and record.max_output_tokens is not None:
+        # The hold of a paid model must cover the longest output that the model can give, unless the file sets a limit.
+        use_record = tariff is not None and "max_output_tokens" not in part.model_fields_set
+        max_output_tokens = record.max_output_tokens if use_record else min(max_output_tokens, record.max_output_tokens)
     return Backend(
-        part.name,
-        part.provider,
-        part.model,
-        _local(part, entry),
-        entry.endpoints,
-        _capabilities(entry, known),
-        tariff,
-        part.context_tokens or (known.context_tokens if known is not None else None),
-        most,
-        entry.collects_data,
-        entry.billing_on_cancel == "stops",
-        math.ceil(settings.limits.answer_s),
+        name=part.name,
+        provider=part.provider,
+        model=part.model,
+        local=_is_local(part, entry),
+        endpoints=entry.endpoints,
+        capabilities=_capabilities(entry, record),
+        tariff=tariff,
+        context_tokens=part.context_tokens or (record.context_tokens if record is not None else None),
+        max_output_tokens=max_output_tokens,
+        collects_data=entry.collects_data,
+        stops_billing_on_cancel=entry.billing_on_cancel == "stops",
+        longest_s=answer_s,
     )
 
 
-def _capabilities(entry: CatalogueEntry, known: ModelRecord | None) -> frozenset[Capability]:
-    """Return what the provider's API can do, without vision where the price list says that the model sees no images."""
-    return entry.capabilities - {"vision"} if known is not None and not known.vision else entry.capabilities
+def _capabilities(entry: CatalogueEntry, record: ModelRecord | None) -> frozenset[Capability]:
+    """Return what the provider's API can do, without vision if the price list says that the model sees no images."""
+    return entry.capabilities - {"vision"} if record is not None and not record.vision else entry.capabilities
 
 
-def _local(part: BackendPart, entry: CatalogueEntry) -> bool:
+def _is_local(part: BackendPart, entry: CatalogueEntry) -> bool:
     return entry.local if part.local is None else part.local
 
 
-def _own_price(price: PricePart) -> ModelRecord:
-    """What the configuration says of a model, in the shape of a price list's record."""
-    tariff = price.tariff()
-    begin = price.valid_from or date.min
+def _configured_price(price: PricePart) -> ModelRecord:
+    """Return a configured price in the shape of a price list's record."""
     return ModelRecord(
-        ((begin, tariff),), None, None, price.retired_on, True, checked_on=price.checked_on or price.valid_from
+        prices=((price.valid_from or date.min, price.tariff()),),
+        context_tokens=None,
+        max_output_tokens=None,
+        retired_on=price.retired_on,
+        vision=True,
+        checked_on=price.checked_on or price.valid_from,
     )
 
 
-def _offer(part: BackendPart, known: ModelRecord | None, today: date, stale_after_days: int) -> _Offer | None:
-    """The price of a paid backend and whether to rely on it; None where no price is known. `price:` goes first."""
-    if part.price is not None:
-        own = _own_price(part.price)
-        found = price_status(own, today, stale_after_days)
-        if known is not None and known.retired_on is not None and part.price.retired_on is None:
-            told = (
-                f"the price list says the provider withdraws the model on {known.retired_on}; its own `price:` counts"
-            )
-            found = replace(found, warnings=(*found.warnings, told))
-        return _Offer(own.tariff(today), found)
-    return None if known is None else _Offer(known.tariff(today), price_status(known, today, stale_after_days))
-
-
 def _ladder(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> Ladder:
-    """Every rung of every budget; the word `cloud` stands for all backends that are not local."""
+    """Return every rung of every budget; the word `cloud` stands for all backends that are not local."""
     clouds = frozenset(
         part.name
         for part in settings.backends
-        if (entry := catalogue.get(part.provider)) is not None and not _local(part, entry)
+        if (entry := catalogue.get(part.provider)) is not None and not _is_local(part, entry)
     )
     return tuple(
         Rung(cap.scope, cap.period, float(rung.at), clouds if rung.drop == ALL_CLOUDS else frozenset(rung.drop))
@@ -215,40 +265,37 @@ def _ladder(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> Ladd
     )
 
 
-def _paceless(settings: Settings) -> list[ConfigProblem]:
-    """Paced budgets where nothing is escalated: there is nothing to pace."""
+def _check_pacing(settings: Settings) -> Iterator[ConfigProblem]:
+    """Yield a problem for every paced budget if nothing is escalated, because then there is nothing to pace."""
     if settings.confidence.escalate_to:
-        return []
-    problem = "paces escalations, but confidence.escalate_to names no backend; add one, or take out pacing"
-    return [ConfigProblem(f"budgets.{i}.pacing", 0, problem) for i, cap in enumerate(settings.budgets) if cap.pacing]
+        return
+    problem = "paces escalations, but confidence.escalate_to names no backend; add one, or remove pacing"
+    for i, cap in enumerate(settings.budgets):
+        if cap.pacing:
+            yield ConfigProblem(f"budgets.{i}.pacing", 0, problem)
 
 
-def _costless(settings: Settings, places: Mapping[str, BackendTarget]) -> list[ConfigProblem]:
-    """Rungs that leave out a local backend, which saves no money."""
-    return [
-        ConfigProblem(f"budgets.{i}.degrade.{j}", 0, f"{name} is local and costs no request; take it out of `drop`")
-        for i, cap in enumerate(settings.budgets)
-        for j, rung in enumerate(cap.degrade)
-        if rung.drop != ALL_CLOUDS
-        for name in rung.drop
-        if name in places and places[name].backend.local
-    ]
+def _check_degrade(settings: Settings, targets: Mapping[str, BackendTarget]) -> Iterator[ConfigProblem]:
+    """Yield a problem for every rung that drops a local backend, because that saves no money."""
+    for i, cap in enumerate(settings.budgets):
+        for j, rung in enumerate(cap.degrade):
+            for name in () if rung.drop == ALL_CLOUDS else rung.drop:
+                if name in targets and targets[name].backend.local:
+                    problem = f"{name} is local and its requests cost nothing; remove it from `drop`"
+                    yield ConfigProblem(f"budgets.{i}.degrade.{j}", 0, problem)
 
 
-def _rates(parts: Sequence[BackendPart]) -> dict[str, EngineRates]:
-    found: dict[str, EngineRates] = {}
-    for part in parts:
-        rates = EngineRates()
-        if part.prefill_tokens_per_s is not None:
-            rates = replace(rates, prefill_tokens_per_s=part.prefill_tokens_per_s)
-        if part.max_sequences is not None:
-            rates = replace(rates, max_sequences=part.max_sequences)
-        found[part.name] = rates
-    return found
+def _rates(part: BackendPart) -> EngineRates:
+    rates = EngineRates()
+    if part.prefill_tokens_per_s is not None:
+        rates = replace(rates, prefill_tokens_per_s=part.prefill_tokens_per_s)
+    if part.max_sequences is not None:
+        rates = replace(rates, max_sequences=part.max_sequences)
+    return rates
 
 
 def _version(settings: Settings) -> str:
-    """A short digest of everything that routing depends on; secrets are left out."""
+    """Return a short digest of everything that routing depends on, without the secrets."""
     text = settings.model_dump_json(
         include={"backends", "aliases", "slo", "confidence", "privacy", "budgets"},
         exclude={"backends": {"__all__": {"api_key"}}},
@@ -256,26 +303,26 @@ def _version(settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def channels(assembly: Assembly, kept: Mapping[str, tuple[Target, Pool]]) -> dict[str, BackendRoute]:
-    """A channel per backend; pools of unchanged targets are kept with their connections."""
+def backend_routes(
+    targets: Mapping[str, BackendTarget], open_pools: Mapping[str, tuple[Target, Pool]]
+) -> dict[str, BackendRoute]:
+    """Return a route to each backend. A backend whose target has not changed keeps its pool and its connections."""
     tls: ssl.SSLContext | None = None
-    found: dict[str, BackendRoute] = {}
-    for name, place in assembly.places.items():
-        known = kept.get(name)
-        if known is not None and known[0] == place.target:
-            pool = known[1]
-        else:
-            if place.target.scheme == "https" and tls is None:
+    routes: dict[str, BackendRoute] = {}
+    for name, reached in targets.items():
+        backend = reached.backend
+        open_target, pool = open_pools.get(name, (None, None))
+        if pool is None or open_target != reached.target:
+            if reached.target.scheme == "https" and tls is None:
                 tls = ssl.create_default_context()
-            limits = PoolLimits() if place.backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
-            limits = replace(limits, resend=place.backend.tariff is None)
-            pool = Pool(place.target, limits, tls)
-        found[name] = BackendRoute(place.backend, provider_for(place.entry), pool, naming_lines(place.backend))
-    return found
+            limits = PoolLimits() if backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
+            pool = Pool(reached.target, replace(limits, resend=backend.tariff is None), tls)
+        routes[name] = BackendRoute(backend, provider_for(reached.entry), pool, naming_lines(backend))
+    return routes
 
 
-def limits(settings: Settings) -> Limits:
-    """Bounds of one request in bytes and seconds."""
+def request_limits(settings: Settings) -> Limits:
+    """Return the limits of one request, in bytes and seconds."""
     part = settings.limits
     return Limits(
         body_bytes=int(part.body_mb * 1024 * 1024),

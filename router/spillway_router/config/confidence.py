@@ -1,14 +1,12 @@
-"""From the settings to how local answers are scored: the calibration, whether it holds for what is served, the second
-look."""
+"""Derives from Settings how local answers are scored: the calibration, the backends it is valid for, the self-check."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spillway_router.config.load import ConfigProblem
-from spillway_router.config.settings import BackendPart
-from spillway_router.config.settings_confidence import ConfidencePart, SelfCheckPart
+from spillway_router.config.load import ConfigProblem, Findings
+from spillway_router.config.settings import BackendPart, ConfidencePart, SelfCheckPart
 from spillway_router.core.confidence.calibration import ANY, Calibration, CalibrationError, Fingerprint
 from spillway_router.core.confidence.self_check import QUESTIONS, SelfCheck
 from spillway_router.core.confidence.validators import ValueRule
@@ -16,122 +14,129 @@ from spillway_router.core.routing.model import Backend
 from spillway_router.proxy.exchange.active_config import ScoringRules
 
 MOST_LOGPROBS = 20
-"""Alternatives per token that vLLM gives at most."""
+"""The most alternatives per token that vLLM returns."""
 CALIBRATION = "confidence.calibration"
-"""Where mistakes and warnings of the calibration are said to be."""
+"""The setting that problems and warnings about the calibration name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What a local backend serves: the model's name, and as much of its fingerprint as somebody told."""
+    """What a local backend serves: the model's name, and its fingerprint as far as it is known."""
 
     model: str
     fingerprint: Fingerprint
 
 
-def fingerprinted(parts: Sequence[BackendPart], nearby: Mapping[str, Backend]) -> dict[str, ServedModel]:
-    """What each of the local backends serves."""
-    told = {part.name: part.fingerprint for part in parts}
-    found = {}
-    for name, backend in nearby.items():
-        part = told.get(name)
-        found[name] = ServedModel(backend.model, Fingerprint() if part is None else part.fingerprint())
-    return found
+def served_models(parts: Sequence[BackendPart], local: Mapping[str, Backend]) -> dict[str, ServedModel]:
+    """Return what each of the local backends serves, by the backend's name."""
+    configured = {part.name: part.fingerprint for part in parts}
+    served = {}
+    for name, backend in local.items():
+        part = configured.get(name)
+        served[name] = ServedModel(backend.model, Fingerprint() if part is None else part.fingerprint())
+    return served
 
 
-def scoring_rules(
-    part: ConfidencePart,
-    served: Mapping[str, ServedModel],
-    mistakes: list[ConfigProblem],
-    warnings: list[ConfigProblem],
-) -> ScoringRules:
-    """How local answers are scored, with the calibration file read; what is wrong with it is added to the lists."""
-    calibration, barred = _calibration(part, mistakes), frozenset[str]()
+def scoring_rules(part: ConfidencePart, served: Mapping[str, ServedModel], findings: Findings) -> ScoringRules:
+    """Return how local answers are scored. The calibration file is read; its problems are added to `findings`."""
+    calibration, uncalibrated = _calibration(part, findings), frozenset[str]()
     if calibration is not None:
-        mine = _of_its_model(calibration, served)
-        if not mine:
-            told = f"was made for the model {calibration.key.model!r}, which no local backend serves; it is not used"
-            warnings.append(ConfigProblem(CALIBRATION, 0, told))
-        barred = _barred(calibration, mine, warnings)
-        if not mine.keys() - barred:
+        matching = _of_its_model(calibration, served)
+        if not matching:
+            problem = f"was made for the model {calibration.key.model!r}, which no local backend serves; it is not used"
+            findings.warnings.append(ConfigProblem(CALIBRATION, 0, problem))
+        uncalibrated = _backends_without_calibration(calibration, matching, findings)
+        if not matching.keys() - uncalibrated:
             calibration = None
-    tokens = None if part.hold_tokens == "auto" else part.hold_tokens
     made_with = None if calibration is None else calibration.alternatives
-    alternatives = part.top_logprobs if made_with is None else min(made_with, MOST_LOGPROBS)
-    rules = tuple(ValueRule(r.field, r.pattern, r.min, r.max, r.in_source) for r in part.rules)
-    check = _self_check(part.self_check, calibration, warnings)
-    return ScoringRules(calibration, tokens, alternatives, part.audit_share, rules, check, barred)
+    return ScoringRules(
+        calibration=calibration,
+        hold_tokens=None if part.hold_tokens == "auto" else part.hold_tokens,
+        top_logprobs=part.top_logprobs if made_with is None else min(made_with, MOST_LOGPROBS),
+        audit_share=part.audit_share,
+        rules=tuple(ValueRule(r.field, r.pattern, r.min, r.max, r.in_source) for r in part.rules),
+        self_check=_self_check(part.self_check, calibration, findings),
+        barred=uncalibrated,
+    )
 
 
 def threshold(part: ConfidencePart, calibration: Calibration | None) -> float:
-    """The user's own threshold, else the certified one, else the default."""
+    """Return the user's own threshold, else the certified one, else the default."""
     certified = None if calibration is None or "threshold" in part.model_fields_set else calibration.threshold
     return part.threshold if certified is None else certified
 
 
 def unverified(scoring: ScoringRules, served: Mapping[str, ServedModel]) -> tuple[ConfigProblem, ...]:
-    """Where the calibration is used by the model's name alone, as nobody told all that it was made for."""
+    """Return a warning for each backend whose fingerprint is too incomplete to verify that the calibration fits it."""
     calibration = scoring.calibration
     if calibration is None:
         return ()
-    found = []
-    for name, one in _of_its_model(calibration, served).items():
-        missing = calibration.key.compared(one.fingerprint).unverified
+    warnings = []
+    for name, model in _of_its_model(calibration, served).items():
+        missing = calibration.key.compared(model.fingerprint).unverified
         if missing and name not in scoring.barred:
-            told = f"the calibration is used by the model's name, unverified: nobody told its {' and '.join(missing)}"
-            found.append(
-                ConfigProblem(f"backends.{name}", 0, f"{told}; set `fingerprint`, or start it with `spillway up`")
-            )
-    return tuple(found)
+            problem = f"the calibration is used because the model's name matches; {' and '.join(missing)} unverified"
+            fix = "set `fingerprint`, or start the engine with `spillway up`"
+            warnings.append(ConfigProblem(f"backends.{name}", 0, f"{problem}; {fix}"))
+    return tuple(warnings)
 
 
-def _calibration(part: ConfidencePart, mistakes: list[ConfigProblem]) -> Calibration | None:
+def _calibration(part: ConfidencePart, findings: Findings) -> Calibration | None:
     if part.calibration is None:
         return None
     try:
         return Calibration.from_json(part.calibration.expanduser().read_bytes())
     except OSError as error:
-        told = f"{part.calibration} can't be read ({error.strerror}); make it with `spillway calibrate`"
-        mistakes.append(ConfigProblem(CALIBRATION, 0, told))
+        problem = f"{part.calibration} can't be read ({error.strerror}); make it with `spillway calibrate`"
+        findings.problems.append(ConfigProblem(CALIBRATION, 0, problem))
     except CalibrationError as error:
-        mistakes.append(ConfigProblem(CALIBRATION, 0, f"{part.calibration} can't be used: {error}"))
+        findings.problems.append(ConfigProblem(CALIBRATION, 0, f"{part.calibration} can't be used: {error}"))
     return None
 
 
 def _of_its_model(calibration: Calibration, served: Mapping[str, ServedModel]) -> dict[str, ServedModel]:
-    return {name: one for name, one in served.items() if calibration.key.model in (ANY, one.model)}
+    return {name: model for name, model in served.items() if calibration.key.model in (ANY, model.model)}
 
 
-def _barred(
-    calibration: Calibration, served: Mapping[str, ServedModel], warnings: list[ConfigProblem]
+def _backends_without_calibration(
+    calibration: Calibration, served: Mapping[str, ServedModel], findings: Findings
 ) -> frozenset[str]:
-    """Backends that serve something else than the calibration was made for, each told."""
-    barred = set()
-    for name, one in served.items():
-        differs = calibration.key.compared(one.fingerprint).differs
-        if differs:
-            barred.add(name)
-            told = f"is not used for {name}, which serves something else than it was made for: {'; '.join(differs)}"
-            told += ". The conservative rule counts there; label its answers and run `spillway calibrate`"
-            warnings.append(ConfigProblem(CALIBRATION, 0, told))
-    return frozenset(barred)
+    """Return the backends that serve something else than the calibration was made for, each with a warning."""
+    uncalibrated = set()
+    for name, model in served.items():
+        differences = calibration.key.compared(model.fingerprint).differs
+        if differences:
+            uncalibrated.add(name)
+            problem = (
+                f"is not used for {name}, which serves something else than it was made for: {'; '.join(differences)}. "
+                "The conservative rule applies there; label its answers and run `spillway calibrate`"
+            )
+            findings.warnings.append(ConfigProblem(CALIBRATION, 0, problem))
+    return frozenset(uncalibrated)
 
 
-def _self_check(
-    part: SelfCheckPart, calibration: Calibration | None, warnings: list[ConfigProblem]
-) -> SelfCheck | None:
-    """The second look, if one is asked for; told where it can change nothing."""
+def _self_check(part: SelfCheckPart, calibration: Calibration | None, findings: Findings) -> SelfCheck | None:
+    """Return the self-check if it is configured. It has a warning where it can change nothing."""
     if part.ask == "none":
         return None
     where = "confidence.self_check"
     if calibration is None:
-        told = (
-            "asks nothing: only a calibration says where a second look is worth it; make one with `spillway calibrate`"
+        problem = (
+            "asks nothing, because only a calibration says where a second question is worth it; "
+            "make one with `spillway calibrate`"
         )
-        warnings.append(ConfigProblem(where, 0, told))
+        findings.warnings.append(ConfigProblem(where, 0, problem))
         return None
     if not calibration.knows(part.ask):
-        told = f"the calibration was made without {part.ask}, which is asked and stands in the request's record, but"
-        warnings.append(ConfigProblem(where, 0, f"{told} changes no confidence until a calibration is made with it"))
-    question = part.question or QUESTIONS[part.ask]
-    return SelfCheck(part.ask, part.band, part.timeout_ms / 1000, question, part.words)
+        problem = (
+            f"the calibration was made without {part.ask}: its reply is recorded with the request but changes no "
+            "confidence until a calibration is made with it"
+        )
+        findings.warnings.append(ConfigProblem(where, 0, problem))
+    return SelfCheck(
+        kind=part.ask,
+        band=part.band,
+        longest_s=part.timeout_ms / 1000,
+        question=part.question or QUESTIONS[part.ask],
+        words=part.words,
+    )

@@ -1,4 +1,4 @@
-"""From Settings to what documents are read by: schemas, parsers, thresholds, the queue's rules."""
+"""Derives from Settings how documents are read: schemas, parsers, thresholds and the rules of the review queue."""
 
 from __future__ import annotations
 
@@ -19,69 +19,74 @@ if TYPE_CHECKING:
     from spillway_router.documents.parser_files import Parser
 
 
-def document_mistakes(settings: Settings) -> tuple[ConfigProblem, ...]:
-    """What is wrong with the parsers and schemas that a configuration names."""
+def document_problems(settings: Settings) -> tuple[ConfigProblem, ...]:
+    """Return what is wrong with the parsers and schemas of a configuration."""
     part = settings.documents
-    mistakes: list[ConfigProblem] = []
+    problems: list[ConfigProblem] = []
     if part.parsers is not None:
         from spillway_router.documents.parser_files import ParserError, load_parsers
 
         try:
             load_parsers(part.parsers)
         except ParserError as error:
-            mistakes.append(ConfigProblem("documents.parsers", 0, str(error)))
+            problems.append(ConfigProblem("documents.parsers", 0, str(error)))
     for name, schema in part.schemas.items():
         try:
             chosen(schema.json_schema, {})
         except SchemaError as error:
-            mistakes.append(ConfigProblem(f"documents.schemas.{name}", 0, str(error)))
-    known = {*shipped_schemas(), *part.schemas}
-    if part.default_schema not in known:
-        problem = f"no schema has the name {part.default_schema!r}; use one of {', '.join(sorted(known))}"
-        mistakes.append(ConfigProblem("documents.default_schema", 0, problem))
-    return tuple(mistakes)
+            problems.append(ConfigProblem(f"documents.schemas.{name}", 0, str(error)))
+    names = {*shipped_schemas(), *part.schemas}
+    if part.default_schema not in names:
+        problem = f"no schema has the name {part.default_schema!r}; use one of {', '.join(sorted(names))}"
+        problems.append(ConfigProblem("documents.default_schema", 0, problem))
+    return tuple(problems)
 
 
 def document_rules(settings: Settings, policy: Policy, calibration: Calibration | None) -> DocumentRules:
-    """What documents are read by. Raises ConfigError with every mistake."""
-    mistakes = document_mistakes(settings)
-    if mistakes:
-        raise ConfigError(mistakes)
+    """Return how documents are read. Raises ConfigError with every problem."""
+    problems = document_problems(settings)
+    if problems:
+        raise ConfigError(problems)
     part = settings.documents
-    own = {name: Schema(name, schema.json_schema, schema.prompt) for name, schema in part.schemas.items()}
+    configured = {name: Schema(name, schema.json_schema, schema.prompt) for name, schema in part.schemas.items()}
     cascade = CascadeRules(
-        Thresholds(part.thresholds.local, part.thresholds.parser, part.thresholds.external),
-        _external(part, policy),
-        part.external_trust,
-        _parsers(part.parsers),
-        part.max_output_tokens,
-        calibration,
+        thresholds=Thresholds(part.thresholds.local, part.thresholds.parser, part.thresholds.external),
+        external=_external(part, policy),
+        trust=part.external_trust,
+        parsers=_parsers(part.parsers),
+        max_output_tokens=part.max_output_tokens,
+        calibration=calibration,
     )
-    schemas = {**shipped_schemas(), **own}
-    return DocumentRules(cascade, schemas, part.default_schema, part.max_chars, part.most_at_once)
-
-
-def _parsers(folder: Path | None) -> Callable[[], tuple[Parser, ...]]:
-    """The shipped parsers when they are first needed; with a folder of one's own all of them, read now."""
-
-    def shipped() -> tuple[Parser, ...]:
-        from spillway_router.documents.parser_files import shipped_parsers
-
-        return shipped_parsers()
-
-    if folder is None:
-        return shipped
-    from spillway_router.documents.parser_files import load_parsers
-
-    found = load_parsers(folder)
-    return lambda: found
+    return DocumentRules(
+        cascade=cascade,
+        schemas={**shipped_schemas(), **configured},
+        default_schema=part.default_schema,
+        max_chars=part.max_chars,
+        most_at_once=part.most_at_once,
+    )
 
 
 def queue_rules(part: DocumentsPart) -> QueueRules:
-    """What the review queue keeps."""
+    """Return what the review queue stores, and for how long."""
     return QueueRules(part.reviews, part.most_open, part.keep_days)
 
 
+def _parsers(folder: Path | None) -> Callable[[], tuple[Parser, ...]]:
+    """Return a source of parsers: those of the folder, read now, or the shipped ones, read when first needed."""
+    if folder is None:
+        return _shipped_parsers
+    from spillway_router.documents.parser_files import load_parsers
+
+    parsers = load_parsers(folder)
+    return lambda: parsers
+
+
+def _shipped_parsers() -> tuple[Parser, ...]:
+    from spillway_router.documents.parser_files import shipped_parsers
+
+    return shipped_parsers()
+
+
 def _external(part: DocumentsPart, policy: Policy) -> tuple[str, ...]:
-    """The backends that are there, of those that the configuration names: one whose key is missing is off."""
+    """Return the configured external backends that are usable; one without its key is disabled."""
     return tuple(name for name in part.external or policy.confidence.escalate_to if name in policy.backends)

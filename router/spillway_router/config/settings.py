@@ -1,7 +1,11 @@
-"""The settings of spillway.yaml as frozen values: names, defaults, units and bounds. Read by config.py."""
+"""The settings of spillway.yaml as frozen values: names, defaults, units and bounds. load.py reads the file into them.
+
+The docstrings of the classes are the descriptions in the JSON schema (`spillway schema`), so they address users.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -10,7 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AnyHttpUrl,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -18,8 +24,7 @@ from pydantic import (
 )
 
 from spillway_router.config.gpus import GpuName
-from spillway_router.config.settings_base import Part as _Part
-from spillway_router.config.settings_confidence import ConfidencePart, FingerprintPart
+from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.core.money.budget import BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, service_of
 
@@ -30,9 +35,18 @@ _HTTP_URL = TypeAdapter(AnyHttpUrl)
 Money = Annotated[Decimal, Field(ge=0, le=10**9)]
 
 
+class _Part(BaseModel):
+    """A group of settings. It is frozen, and an unknown name in it is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class ServerPart(_Part):
-    """The engine that `serve` and `up` launch. `loras`: adapters served beside the model, name -> directory; a backend
-    reaches one by naming it as its `model`."""
+    """The engine that `spillway serve` and `spillway up` launch.
+
+    `loras` maps the names of adapters to their directories. The engine serves them next to the model, and a backend
+    reaches one by giving its name as `model`.
+    """
 
     model: str = "auto"
     vllm_args: tuple[str, ...] = ()
@@ -40,10 +54,11 @@ class ServerPart(_Part):
 
 
 class WorkPart(_Part):
-    """GPU time per token in microseconds of one GPU at full load; what is left out comes from the GPU's data sheet.
+    """GPU time per token, in microseconds of one GPU at full load. A value left out comes from the GPU's data sheet.
 
-    `prefill_us` per prompt token that was not cached, `decode_us` per output token, `kv_us` per token of context that
-    one decode step reads. Measured: 1,000,000 / tokens per second of the whole engine.
+    `prefill_us` is the time per prompt token that was not cached, `decode_us` the time per output token, and `kv_us`
+    the time per token of context that one decode step reads. To measure a value, divide 1,000,000 by the tokens per
+    second of the whole engine.
     """
 
     prefill_us: Annotated[Decimal, Field(ge=0, le=10**6)] | None = None
@@ -52,7 +67,7 @@ class WorkPart(_Part):
 
 
 class GpuPart(_Part):
-    """What the rented GPUs are and cost: USD per hour of one."""
+    """The rented GPUs: model, number, and the price of one GPU in USD per hour."""
 
     name: GpuName | None = None
     price_per_hour: Money = Decimal(0)
@@ -62,7 +77,8 @@ class GpuPart(_Part):
 
 
 class _RatesPart(_Part):
-    """USD per million tokens, as decimal text. Left out: as what the tokens are part of."""
+    """Prices in USD per million tokens, as decimal text. Tokens without a price of their own cost as much as the
+    tokens that they are a part of."""
 
     input_per_million: Money
     output_per_million: Money
@@ -72,26 +88,27 @@ class _RatesPart(_Part):
     reasoning_per_million: Money | None = None
 
     def rates(self) -> Rates:
-        """The prices per token."""
+        """Return the same prices as core's `Rates`, in USD per million tokens."""
         return Rates(
-            self.input_per_million,
-            self.output_per_million,
-            self.cached_input_per_million,
-            self.cache_write_per_million,
-            self.cache_write_long_per_million,
-            self.reasoning_per_million,
+            input=self.input_per_million,
+            output=self.output_per_million,
+            cached_input=self.cached_input_per_million,
+            cache_write=self.cache_write_per_million,
+            cache_write_long=self.cache_write_long_per_million,
+            reasoning=self.reasoning_per_million,
         )
 
 
 class StepPart(_RatesPart):
-    """Other prices for prompts above so many tokens, or for a service (`service_tier`) of the provider."""
+    """Prices that apply to prompts of more than `above_tokens` tokens, or to a service (`service_tier`) of the
+    provider."""
 
     above_tokens: int = Field(0, ge=0)
     service: str = ""
 
 
 class PricePart(_RatesPart):
-    """What a backend costs: USD per million tokens, per request and per second, as decimal text."""
+    """The prices of a backend in USD per million tokens, per request and per second, as decimal text."""
 
     per_request: Money = Decimal(0)
     per_second: Money = Decimal(0)
@@ -102,34 +119,53 @@ class PricePart(_RatesPart):
     retired_on: date | None = None
 
     def tariff(self) -> Tariff:
-        """The tariff. Raises TariffError."""
+        """Return the tariff with these prices. Raises TariffError."""
         rates = self.rates()
         return Tariff(
-            rates.input,
-            rates.output,
-            rates.cached_input,
-            self.per_request,
-            "1970-01-01" if self.valid_from is None else self.valid_from.isoformat(),
-            "config",
-            rates.cache_write,
-            rates.cache_write_long,
-            rates.reasoning,
-            self.per_second,
-            tuple(TariffStep(step.rates(), step.above_tokens, service_of(step.service)) for step in self.steps),
-            None if self.valid_until is None else self.valid_until.isoformat(),
+            input_per_million=rates.input,
+            output_per_million=rates.output,
+            cached_input_per_million=rates.cached_input,
+            per_request=self.per_request,
+            valid_from="1970-01-01" if self.valid_from is None else self.valid_from.isoformat(),
+            source="config",
+            cache_write_per_million=rates.cache_write,
+            cache_write_long_per_million=rates.cache_write_long,
+            reasoning_per_million=rates.reasoning,
+            per_second=self.per_second,
+            steps=tuple(TariffStep(step.rates(), step.above_tokens, service_of(step.service)) for step in self.steps),
+            valid_until=None if self.valid_until is None else self.valid_until.isoformat(),
         )
 
 
 class PricesPart(_Part):
-    """Where `spillway prices import` writes (default: prices.json beside the ledger), and after how many days without
-    a look at the provider's page a price is told as stale."""
+    """The price list and its age limit.
+
+    `file` is the list that `spillway prices import` writes; the default is prices.json next to the ledger. A price is
+    reported as stale when nobody has checked it against the provider's page for `stale_after_days` days.
+    """
 
     file: str | None = Field(None, min_length=1)
     stale_after_days: int = Field(90, ge=1, le=3650)
 
 
+class FingerprintPart(_Part):
+    """What a local engine serves, because a calibration is valid only for the model that it was made for.
+
+    `weights` and `template` are the fingerprints of the weights and the chat template as `spillway check` prints them.
+    A value left out is unknown; `spillway up` knows all three.
+    """
+
+    weights: str | None = Field(None, min_length=1)
+    template: str | None = Field(None, min_length=1)
+    quantisation: str | None = Field(None, min_length=1)
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint, with "*" for every value that is unknown."""
+        return Fingerprint(self.weights or ANY, self.template or ANY, self.quantisation or ANY)
+
+
 class BackendPart(_Part):
-    """One backend. What is left out comes from the provider's catalogue entry."""
+    """One backend. A value left out comes from the provider's catalogue entry."""
 
     name: str = Field(pattern=_NAME)
     provider: str
@@ -146,21 +182,95 @@ class BackendPart(_Part):
 
 
 class AliasPart(_Part):
-    """A model name for clients, and the backends behind it in order."""
+    """A model name that clients use, and the backends behind it in the order in which they are tried."""
 
     chain: tuple[str, ...] = Field(min_length=1)
 
 
 class SloPart(_Part):
-    """Latency promise: milliseconds to the first token, and per output token."""
+    """The latency promise: milliseconds to the first token, and milliseconds per output token."""
 
     ttft_ms: float = Field(2000, gt=0)
     tpot_ms: float = Field(100, gt=0)
 
 
+class RulePart(_Part):
+    """A rule for one value of a JSON answer: a pattern for the whole value, bounds of a number, or that the value
+    occurs in the request.
+
+    `field` is a JSON pointer. A value that is null or absent breaks no rule.
+    """
+
+    field: str = Field(pattern=r"^(/[^/]*)+$")
+    pattern: str | None = None
+    min: float | None = None
+    max: float | None = None
+    in_source: bool = False
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"is not a valid regular expression: {error}") from None
+        return value
+
+
+class SelfCheckPart(_Part):
+    """A second question to the engine about its own answer, where the calibrated confidence of a whole answer lies
+    within `band` of the threshold.
+
+    `ask` selects the question: p_true asks whether the answer is right (one token), stated asks how sure the model is
+    from 0 to 100, and none asks nothing. The reply changes the confidence only through a calibration that was made
+    with it. An empty `question` uses the default wording. `words` are the replies that mean right and wrong.
+    `timeout_ms` is the longest wait, within the time that the latency promise leaves.
+    """
+
+    ask: Literal["none", "p_true", "stated"] = "none"
+    band: float = Field(0.1, gt=0, le=1)
+    timeout_ms: float = Field(500, gt=0, le=60_000)
+    question: str = Field("", max_length=2000)
+    words: tuple[str, str] = ("True", "False")
+
+    @field_validator("words")
+    @classmethod
+    def _words(cls, value: tuple[str, str]) -> tuple[str, str]:
+        one, other = (word.strip().casefold() for word in value)
+        if not one or not other or one[0] == other[0]:
+            raise ValueError("need different first letters, as one token may hold no more; write such as [True, False]")
+        return value
+
+
+class ConfidencePart(_Part):
+    """How sure a local answer must be. An answer below `threshold` is escalated to the first backend of `escalate_to`
+    that may receive it. With an empty `escalate_to` nothing is escalated.
+
+    `calibration` is a file written by `spillway calibrate`; its certified threshold applies unless `threshold` is set.
+    `hold_tokens` is the number of tokens of a stream that are held back before the stream is committed; auto holds as
+    many as the promised time to first token leaves time for. `audit_share` is the share of local answers that are
+    answered again to check the confidence, by the first backend of `escalate_to` (for documents, of
+    `documents.external`) that may receive them. `top_logprobs` is the number of alternatives per token that the engine
+    is asked for; the number that a calibration was made with takes precedence. A JSON answer with a value that breaks
+    one of the `rules` counts as not sure, whatever its log-probabilities. `self_check` asks the engine a second
+    question.
+    """
+
+    threshold: float = Field(0.8, ge=0, le=1)
+    escalate_to: tuple[str, ...] = ()
+    calibration: Path | None = None
+    hold_tokens: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = "auto"
+    audit_share: float = Field(0.0, ge=0, le=1)
+    top_logprobs: int = Field(2, ge=2, le=5)
+    rules: tuple[RulePart, ...] = ()
+    self_check: SelfCheckPart = SelfCheckPart()
+
+
 class RetentionPart(_Part):
-    """How many minutes requests that are not private are kept in memory, for `retry` of POST /v1/feedback and for
-    repeated idempotency keys (at most 64 MiB of them); 0: not at all."""
+    """For how many minutes requests are kept in memory, at most 64 MiB of them. 0 keeps none.
+
+    `retry` of POST /v1/feedback and repeated idempotency keys need them. Private requests are never kept.
+    """
 
     minutes: float = Field(0.0, ge=0, le=1440)
 
@@ -177,16 +287,18 @@ def _dropped(value: object) -> object:
 
 
 class RungPart(_Part):
-    """From this share of the limit on, these cloud backends are not asked: a list of names, or the word cloud."""
+    """Cloud backends that are left out once the share `at` of the limit is used: a list of names, or the word cloud
+    for every cloud backend."""
 
     at: Decimal = Field(gt=0, le=1)
     drop: Annotated[tuple[str, ...] | Literal["cloud"], BeforeValidator(_dropped)]
 
 
 class BudgetPart(_Part):
-    """A cap in USD per period. Scope: all | backend:NAME | key:ID | tier:NAME.
+    """A cap in USD per period. The scope is one of all, backend:NAME, key:ID and tier:NAME.
 
-    `degrade`: what is left out as it runs low. `pacing`: escalate only what is worth its price, so that it lasts.
+    `degrade` lists the backends that are left out as the budget runs low. With `pacing`, the router makes only
+    escalations that are worth their price, so that the budget lasts for the whole period.
     """
 
     scope: str
@@ -206,13 +318,15 @@ class BudgetPart(_Part):
         return value
 
     def line(self) -> BudgetLine:
-        """The budget line in nano-dollars."""
+        """Return the budget line, in nano-dollars."""
         return BudgetLine(self.scope, self.period, int(self.limit_usd * NANO), self.alert_at)
 
 
 class AlertsPart(_Part):
-    """Where alerts are posted besides the log: budgets, audits that speak against the confidence threshold, a
-    calibration that is not used. The secret signs them."""
+    """The webhook to which alerts are posted in addition to the log. The secret signs the messages.
+
+    Alerts report budgets, audits that contradict the confidence threshold, and a calibration that is not used.
+    """
 
     webhook_url: str | None = Field(None, repr=False)
     secret: str | None = Field(None, min_length=8, repr=False)
@@ -224,12 +338,12 @@ class AlertsPart(_Part):
             try:
                 _HTTP_URL.validate_python(value)
             except ValidationError:
-                raise ValueError("write a whole address, such as https://hooks.example.com/spillway") from None
+                raise ValueError("write a complete URL, such as https://hooks.example.com/spillway") from None
         return value
 
 
 class ThresholdsPart(_Part):
-    """Least confidence with which each step of a document's extraction answers."""
+    """The lowest confidence at which each step of a document's extraction gives the answer."""
 
     local: float = Field(0.9, ge=0, le=1)
     parser: float = Field(0.8, ge=0, le=1)
@@ -237,20 +351,24 @@ class ThresholdsPart(_Part):
 
 
 class SchemaPart(_Part):
-    """What is to be read out of documents: the JSON schema of an object, and what stands before the text for local
-    models that were trained on it (left out: they are shown the schema)."""
+    """The values to extract from a document, as the JSON schema of an object.
+
+    `prompt` is the text that precedes the document for a local model that was trained on this schema. Without it the
+    model is shown the schema.
+    """
 
     json_schema: dict[str, Any] = Field(alias="schema")
     prompt: str = ""
 
 
 class DocumentsPart(_Part):
-    """Reading values out of documents: local model, parsers, external model, review.
+    """Extraction of values from documents: by the local model, parsers, an external model and human review.
 
-    `external`: cloud backends in the order they are asked; left out: those of `confidence.escalate_to`, else of the
-    request's model. `external_trust`: how sure to be of a value from a model that sends no log-probabilities, if it
-    stands in the document. `parsers`: a folder of your own parsers. `reviews`: keep documents that no step was sure of
-    for a person, with their text, until `keep_days` after the decision; above `most_open` new ones are not kept.
+    `external` names the cloud backends in the order in which they are tried. Without it they are those of
+    `confidence.escalate_to`, or else those of the request's model. `external_trust` is the confidence in a value that
+    appears in the document but comes from a model without log-probabilities. `parsers` is a folder with your own
+    parsers. With `reviews`, a document that no step was sure of is stored with its text for a person to decide, until
+    `keep_days` days after the decision; while `most_open` documents wait, new ones are not stored.
     """
 
     thresholds: ThresholdsPart = ThresholdsPart()
@@ -268,26 +386,26 @@ class DocumentsPart(_Part):
 
 
 class PrivacyPart(_Part):
-    """Default mark of a request, and words that make it private."""
+    """The default privacy of a request, and the words that make a request private."""
 
     default: Literal["any", "local-only"] = "any"
     keywords: tuple[str, ...] = ()
 
 
 class KeysPart(_Part):
-    """Whether requests need a key; always true when listening beyond loopback."""
+    """Whether requests need a key. They always do when the router listens beyond loopback."""
 
     required: bool = False
 
 
 class LedgerPart(_Part):
-    """Where the money is written down."""
+    """The database that records requests and money."""
 
     url: str = "sqlite:///data/spillway.db"
 
 
 class LimitsPart(_Part):
-    """Bounds of one request, in MB and seconds."""
+    """Limits of one request in MB and seconds, and the number of requests in progress."""
 
     body_mb: float = Field(32, gt=0, le=1024)
     body_s: float = Field(30, gt=0)
@@ -298,7 +416,7 @@ class LimitsPart(_Part):
 
 
 class Settings(_Part):
-    """The whole configuration."""
+    """The whole configuration. Every setting is optional."""
 
     listen: str = "127.0.0.1:8080"
     server: ServerPart | None = None
@@ -329,22 +447,22 @@ class Settings(_Part):
 
     @property
     def host(self) -> str:
-        """Address to listen on."""
+        """The address to listen on."""
         return self.listen.rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
-        """Port to listen on; 0 lets the system choose."""
+        """The port to listen on; 0 lets the system choose one."""
         return int(self.listen.rpartition(":")[2])
 
     @property
     def loopback(self) -> bool:
-        """True if only this machine can reach the router."""
+        """Whether only this machine can reach the router."""
         return self.host in ("127.0.0.1", "::1", "localhost")
 
     @property
     def price_file(self) -> Path:
-        """The user's own price list; it need not exist."""
+        """The user's own price list. The file need not exist."""
         if self.prices.file is not None:
             return Path(self.prices.file).expanduser()
         path = self.ledger.url.removeprefix("sqlite:///")
@@ -352,7 +470,7 @@ class Settings(_Part):
         return beside / "prices.json"
 
     def chains(self) -> dict[str, tuple[str, ...]]:
-        """Alias -> chain; `auto` defaults to all backends in the order of the file."""
+        """Return the chain of each alias. `auto` defaults to all backends in the order of the file."""
         chains = {alias: part.chain for alias, part in self.aliases.items()}
         chains.setdefault("auto", tuple(b.name for b in self.backends))
         return chains

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from spillway_router.aio.tasks import end
+from spillway_router.aio.periodic import Periodic
 from spillway_router.core.confidence.validators import matches_schema
 from spillway_router.documents.drafts import agreement
 from spillway_router.documents.extract import Extraction, ExtractionRequest
@@ -214,7 +214,8 @@ class ReviewQueue:
         new_id: Callable[[], str],
     ) -> None:
         self._table, self._rules, self._wall, self._new_id = table, rules, wall, new_id
-        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._sweep = Periodic("reviews, forget", SWEEP_S, self._forget_and_log, self._log_sweep_error)
+        self._count = Periodic("reviews, count", COUNT_S, self.count)
         self._standing: OpenReviews | None = None
 
     async def put(self, waiting: Waiting) -> Queued:
@@ -272,33 +273,28 @@ class ReviewQueue:
         return await asyncio.to_thread(self._table.forget, before)
 
     def start(self) -> None:
-        """Begin to forget, once an hour, and to count."""
-        loop = asyncio.get_running_loop()
-        self._tasks = (
-            loop.create_task(self._sweep(), name="reviews"),
-            loop.create_task(self._keep_count(), name="reviews, count"),
-        )
+        """Start to forget old texts, once an hour, and to count the open reviews."""
+        self._sweep.start()
+        self._count.start()
 
     async def stop(self) -> None:
-        """End it; harmless when repeated."""
-        tasks, self._tasks = self._tasks, ()
-        for task in tasks:
-            await end(task)
+        """Stop both; harmless when repeated."""
+        try:
+            await self._sweep.stop()
+        finally:
+            await self._count.stop()
 
-    async def _sweep(self) -> None:
-        while True:
-            try:
-                count = await self.forget()
-                if count:
-                    log.info("the texts of %d decided reviews were removed", count)
-            except LedgerError as error:
-                log.warning("old reviews could not be emptied: %s", error)
-            await asyncio.sleep(SWEEP_S)
+    async def _forget_and_log(self) -> None:
+        count = await self.forget()
+        if count:
+            log.info("the texts of %d decided reviews were removed", count)
 
-    async def _keep_count(self) -> None:
-        while True:
-            await self.count()
-            await asyncio.sleep(COUNT_S)
+    @staticmethod
+    def _log_sweep_error(error: Exception) -> None:
+        if isinstance(error, LedgerError):
+            log.warning("old reviews could not be emptied: %s", error)
+        else:
+            log.error("old reviews could not be emptied", exc_info=error)
 
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)

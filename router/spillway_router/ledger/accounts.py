@@ -72,6 +72,10 @@ class Accounts:
         self._owed: dict[tuple[str, int, str], tuple[Entry, Hold]] = {}
         self.lost_rows = 0
 
+    def set_coefficients(self, coefficients: WorkCoefficients) -> None:
+        """Attribute GPU time by other coefficients, for attempts that end from now on."""
+        self._rows = Rows(self._rows.router_id, coefficients, self._wall)
+
     def load(self, ledger: Ledger, lines: Sequence[BudgetLine]) -> None:
         """Take budgets from a configuration, with what the ledger says of their current periods."""
         now = self._now()

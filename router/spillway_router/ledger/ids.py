@@ -1,4 +1,4 @@
-"""Request ids: unguessable, and in the order of time.
+"""Ids of requests, reviews and rentals. Request ids are unguessable and in the order of time.
 
     req_ + 11 hex digits of the epoch milliseconds + 17 hex digits (68 bits) from the system's randomness
 
@@ -22,3 +22,8 @@ def request_ids(wall: Callable[[], float], prefix: str = "req_") -> Iterator[str
         pool = secrets.token_hex((_RANDOM * _POOL + 1) // 2)
         for at in range(0, _RANDOM * _POOL, _RANDOM):
             yield f"{prefix}{int(wall() * 1000):011x}{pool[at : at + _RANDOM]}"
+
+
+def new_rental_id() -> str:
+    """Return an unused id for a rental."""
+    return f"rent_{secrets.token_hex(8)}"

@@ -1,7 +1,8 @@
-"""Upkeep: what a router does beside its requests so that the books stay right.
+"""Upkeep: what a router does in the background so that the books stay right.
 
-Every second it reads the balances again (other processes spend too) and tries again to store what ends a hold. Every
-few seconds it says that it lives, and closes the reservations of routers that don't any more; the first time at once.
+Every second it reads the balances again, because other processes spend too, and retries to store the rows that end a
+hold. Every few seconds, and at once after the start, it records that this router is alive and closes the reservations
+of routers that are not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from spillway_router.aio.tasks import end
+from spillway_router.aio.periodic import Periodic
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry
@@ -24,7 +25,8 @@ TEND_S = 1.0
 
 
 class Upkeep:
-    """Start it inside the event loop; `stop` before the writer closes. `wall` is epoch seconds."""
+    """Keeps the books right. Call `start` inside the event loop, and `stop` before the writer closes. `wall` is epoch
+    seconds."""
 
     def __init__(self, ledger: Ledger, accounts: Accounts, router_id: str, wall: Callable[[], float]) -> None:
         self._ledger = ledger
@@ -32,20 +34,21 @@ class Upkeep:
         self._router_id = router_id
         self._wall = wall
         self._beat_at = float("-inf")
-        self._task: asyncio.Task[None] | None = None
+        self._periodic = Periodic("ledger upkeep", TEND_S, self.tend, self._log_error)
 
     def start(self) -> None:
-        """Begin."""
-        self._task = asyncio.get_running_loop().create_task(self._forever(), name="ledger-upkeep")
+        """Start the upkeep; harmless when repeated."""
+        self._periodic.start()
 
     async def stop(self) -> None:
-        """End; harmless when repeated. What ends a hold is queued once more."""
-        task, self._task = self._task, None
-        await end(task)
-        self._accounts.retry()
+        """Stop the upkeep; harmless when repeated. The rows that end a hold are queued once more."""
+        try:
+            await self._periodic.stop()
+        finally:
+            self._accounts.retry()
 
     async def tend(self) -> None:
-        """One round. Raises LedgerError if the ledger can't be used now."""
+        """Do one round. Raises LedgerError if the ledger can't be used now."""
         self._accounts.retry()
         now = self._wall()
         if now - self._beat_at >= BEAT_S or now < self._beat_at:
@@ -65,10 +68,9 @@ class Upkeep:
         self._ledger.alive(self._router_id, now_ms)
         return close_orphans(self._ledger, now_ms)
 
-    async def _forever(self) -> None:
-        while True:
-            try:
-                await self.tend()
-            except LedgerError as error:
-                log.warning("ledger upkeep waits: %s", error)
-            await asyncio.sleep(TEND_S)
+    @staticmethod
+    def _log_error(error: Exception) -> None:
+        if isinstance(error, LedgerError):
+            log.warning("ledger upkeep waits: %s", error)
+        else:
+            log.error("ledger upkeep failed and will be repeated", exc_info=error)

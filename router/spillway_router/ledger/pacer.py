@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
-from spillway_router.aio.tasks import end
+from spillway_router.aio.periodic import Periodic
 from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.budget import BudgetLine, LineKey, Spender, covers, period_end, period_start
 from spillway_router.core.money.pacing import (
@@ -111,8 +111,8 @@ class Pacer:
         self._plans: Mapping[LineKey, PacingPlan] = {}
         self._hour = -1
         self._history = History(0, 0)
-        self._task: asyncio.Task[None] | None = None
         self._stopping = threading.Event()
+        self._periodic = Periodic("pacer", REFRESH_S, self.refresh, self._log_error)
 
     @property
     def active(self) -> bool:
@@ -125,14 +125,13 @@ class Pacer:
             self._rules, self._hour, self._history = rules, -1, History(0, 0)
 
     def start(self) -> None:
-        """Begin to keep plans up to date."""
-        self._task = asyncio.get_running_loop().create_task(self._forever(), name="pacer")
+        """Start to keep the plans up to date."""
+        self._periodic.start()
 
     async def stop(self) -> None:
-        """Stop; a read under way ends with its piece."""
+        """Stop; a read in progress ends after its current piece."""
         self._stopping.set()
-        task, self._task = self._task, None
-        await end(task)
+        await self._periodic.stop()
 
     def price(self, backend: str, caller: Caller, used: Mapping[LineKey, float]) -> float:
         """Gain per USD that an escalation there must bring now; 0 where no paced budget covers it. `used`: shares of
@@ -159,13 +158,12 @@ class Pacer:
             if rules is self._rules:
                 self._history, self._plans, self._hour = history, plans, hour
 
-    async def _forever(self) -> None:
-        while True:
-            try:
-                await self.refresh()
-            except LedgerError as error:
-                log.warning("pacing keeps its last plan: %s", error)
-            await asyncio.sleep(REFRESH_S)
+    @staticmethod
+    def _log_error(error: Exception) -> None:
+        if isinstance(error, LedgerError):
+            log.warning("pacing keeps its last plan: %s", error)
+        else:
+            log.error("pacing keeps its last plan because planning failed", exc_info=error)
 
     def _pause(self) -> bool:
         return self._stopping.wait(_PAUSE_S)

@@ -1,67 +1,28 @@
-"""What is known of how good local answers are, as Prometheus families: audits, thresholds, reviews that wait.
-
-Plain values, read when somebody scrapes; runtime.py says where they come from.
-"""
+"""Metrics of the quality of local answers: audits, the thresholds that audits move, and reviews that wait."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.documents.reviews import ReviewQueue
+from spillway_router.proxy.audits.audits import Audits
+from spillway_router.proxy.audits.thresholds import KINDS
+from spillway_router.proxy.exchange.active_config import ActiveConfig
 
 
-@dataclass(frozen=True, slots=True)
-class AuditGauge:
-    """Audits of one kind of answers (chat, document): calls made, how they ended, and what probes said."""
+class AuditMetrics(Collector):
+    """Audits and thresholds of each kind of answers (chat, document)."""
 
-    kind: str
-    asked: int
-    ended: Mapping[str, int]
-    probes: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdGauge:
-    """The threshold of one kind of answers, as configured and as audits moved it."""
-
-    kind: str
-    configured: float
-    threshold: float
-    revoked: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewGauge:
-    """Reviews that wait for a person, and the age of the oldest in seconds."""
-
-    open: int
-    oldest_s: float
-
-
-class ConfidenceMetrics(Collector):
-    """See the module docstring. Each source is called at a scrape and must not wait; reviews None: not known now."""
-
-    def __init__(
-        self,
-        audits: Callable[[], Iterable[AuditGauge]],
-        gates: Callable[[], Iterable[ThresholdGauge]],
-        reviews: Callable[[], ReviewGauge | None],
-    ) -> None:
-        self._audits, self._gates, self._reviews = audits, gates, reviews
+    def __init__(self, audits: Audits, active_config: Callable[[], ActiveConfig]) -> None:
+        self._audits, self._active_config = audits, active_config
 
     def collect(self) -> Iterable[Metric]:
-        """The families."""
+        """Yield the families."""
         yield from self._audited()
-        yield from self._gated()
-        waiting = self._reviews()
-        if waiting is not None:
-            yield GaugeMetricFamily("spillway_reviews_open", "Documents that wait for a person", value=waiting.open)
-            yield GaugeMetricFamily(
-                "spillway_reviews_oldest_seconds", "Age of the oldest of them in seconds", value=waiting.oldest_s
-            )
+        yield from self._thresholds()
 
     def _audited(self) -> Iterable[Metric]:
         asked = CounterMetricFamily("spillway_audits_asked", "Local answers asked of a stronger model", labels=["kind"])
@@ -69,26 +30,46 @@ class ConfidenceMetrics(Collector):
         probes = CounterMetricFamily(
             "spillway_audit_probes", "Escalated drafts compared with their better answer", labels=["kind", "result"]
         )
-        for audits in self._audits():
-            asked.add_metric([audits.kind], audits.asked)
-            for result, count in audits.ended.items():
-                ended.add_metric([audits.kind, result], count)
-            for result, count in audits.probes.items():
-                probes.add_metric([audits.kind, result], count)
+        counts = self._audits.counts
+        for kind in KINDS:
+            asked.add_metric([kind], counts.asked.get(kind, 0))
+        for (kind, result), count in counts.ended.items():
+            ended.add_metric([kind, result], count)
+        for (kind, result), count in counts.probes.items():
+            probes.add_metric([kind, result], count)
         return asked, ended, probes
 
-    def _gated(self) -> Iterable[Metric]:
+    def _thresholds(self) -> Iterable[Metric]:
         configured = GaugeMetricFamily(
             "spillway_confidence_threshold_configured", "Least confidence kept, as configured", labels=["kind"]
         )
         threshold = GaugeMetricFamily(
-            "spillway_confidence_threshold", "The same as audits moved it; above 1 nothing is kept", labels=["kind"]
+            "spillway_confidence_threshold",
+            "Least confidence kept, as audits moved it; above 1 no local answer is kept",
+            labels=["kind"],
         )
         revoked = GaugeMetricFamily(
-            "spillway_certificate_revoked", "1 if audits speak against the threshold", labels=["kind"]
+            "spillway_certificate_revoked", "1 if audits contradict the threshold", labels=["kind"]
         )
-        for gate in self._gates():
-            configured.add_metric([gate.kind], gate.configured)
-            threshold.add_metric([gate.kind], gate.threshold)
-            revoked.add_metric([gate.kind], float(gate.revoked))
+        for state in self._audits.gates(self._active_config()):
+            configured.add_metric([state.kind], state.configured)
+            threshold.add_metric([state.kind], state.threshold)
+            revoked.add_metric([state.kind], float(state.drift.revoked))
         return configured, threshold, revoked
+
+
+class ReviewMetrics(Collector):
+    """Documents that wait for a person, as of the queue's last count."""
+
+    def __init__(self, reviews: ReviewQueue) -> None:
+        self._reviews = reviews
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families; none while the number is unknown."""
+        standing = self._reviews.standing()
+        if standing is not None:
+            count, oldest_s = standing
+            yield GaugeMetricFamily("spillway_reviews_open", "Documents that wait for a person", value=count)
+            yield GaugeMetricFamily(
+                "spillway_reviews_oldest_seconds", "Age of the oldest waiting document in seconds", value=oldest_s
+            )

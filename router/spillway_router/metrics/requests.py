@@ -1,7 +1,7 @@
-"""Counts of finished requests: dictionaries on the hot path, Prometheus families when somebody scrapes.
+"""Counters of finished requests: dictionaries on the hot path, turned into Prometheus families at a scrape.
 
-A counter object of the client library takes a lock and a call for every increment; a request has six of them, which
-cost more than deciding where it goes. All of this runs on the event loop, so a dictionary will do.
+A counter object of the client library takes a lock and a call for every increment. A request has six increments, which
+would cost more than deciding where the request goes. Everything here runs on the event loop, so dictionaries suffice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 class Histogram:
-    """Counts per bucket (upper bounds in seconds; the last one is infinite) and the sum."""
+    """Counts per bucket and the sum of the values. `bounds` are upper bounds in seconds; an infinite one is added."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -32,18 +32,18 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one value; a bound belongs to its bucket."""
+        """Count one value. A value that equals a bound belongs to the bucket of that bound."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts as Prometheus wants them."""
+        """Return the cumulative counts in the form that Prometheus expects."""
         names = [*map(str, self.bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
 class RequestMetrics(Collector):
-    """Everything counted of finished requests. Not safe across threads."""
+    """Counts of finished requests, their attempts, tokens, costs and times. Not safe across threads."""
 
     def __init__(self) -> None:
         self._requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
@@ -56,7 +56,7 @@ class RequestMetrics(Collector):
         self._documents: defaultdict[str, int] = defaultdict(int)
 
     def on_request(self, record: RequestRecord) -> None:
-        """The hook."""
+        """Count a finished request. This is the hook that the exchange calls."""
         self._requests[record.decided, record.backend, record.status] += 1
         self._overhead.observe(record.overhead_s)
         if record.facts.document:
@@ -74,7 +74,7 @@ class RequestMetrics(Collector):
                 self._ttft[name].observe(attempt.first_event_s)
 
     def collect(self) -> Iterable[Metric]:
-        """The families."""
+        """Return the families."""
         requests = CounterMetricFamily(
             "spillway_requests", "Requests by outcome", labels=["decision", "backend", "status"]
         )
@@ -91,8 +91,8 @@ class RequestMetrics(Collector):
             for backend, count in counts.items():
                 tokens.add_metric([backend, kind], count)
         ttft = HistogramMetricFamily("spillway_ttft_seconds", "First content of streams", labels=["backend"])
-        for backend, seen in self._ttft.items():
-            ttft.add_metric([backend], seen.buckets(), seen.total)
+        for backend, histogram in self._ttft.items():
+            ttft.add_metric([backend], histogram.buckets(), histogram.total)
         overhead = HistogramMetricFamily("spillway_overhead_seconds", "From arrival to the first call")
         overhead.add_metric([], self._overhead.buckets(), self._overhead.total)
         documents = CounterMetricFamily("spillway_documents", "Documents by the step that answered", labels=["step"])
@@ -102,8 +102,9 @@ class RequestMetrics(Collector):
 
 
 def _step(record: RequestRecord) -> str:
-    """Which step of a document's extraction answered: local, parser, external, review (nobody was sure), failed."""
+    """Return which step of a document's extraction answered: local, parser, external, review (no step was sure) or
+    failed."""
     if record.status != 200:
         return "failed"
-    own = {"parsers": "parser", "review": "review"}.get(record.backend)
-    return own or ("local" if record.decided == "local" else "external")
+    without_model = {"parsers": "parser", "review": "review"}.get(record.backend)
+    return without_model or ("local" if record.decided == "local" else "external")

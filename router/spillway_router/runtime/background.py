@@ -1,4 +1,4 @@
-"""What runs beside the requests: one list gives the order of the start and, in reverse, that of the stop."""
+"""The services that run in the background: one list gives the order of their start and, in reverse, of their stop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 log = logging.getLogger("spillway")
 
 STOP_S = 15.0
-"""Longer than what the services wait for themselves: the ledger's last flush takes up to 10 s."""
+"""Longer than the services themselves wait when they stop: the ledger's last flush takes up to 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Something that is stopped, and perhaps started. `start` begins inside the event loop and doesn't wait."""
+    """Something that has to be stopped, and perhaps started. `start` runs inside the event loop and doesn't wait."""
 
     name: str
     stop: Callable[[], Awaitable[object]]
@@ -31,22 +31,24 @@ class Background:
         self._stop_s = stop_s
 
     def start(self) -> None:
-        """Start all, in order."""
+        """Start all services in order."""
         for service in self._services:
             service.start()
 
     async def stop(self) -> None:
-        """Stop all, the last one first. One that fails, hangs or is cancelled keeps none of the others running: the log
-        tells of it."""
+        """Stop all services, the last one first.
+
+        A service that fails, hangs or is cancelled is logged and does not prevent the others from stopping.
+        """
         async with AsyncExitStack() as stack:
             for service in self._services:
-                stack.push_async_callback(self._end, service)
+                stack.push_async_callback(self._stop, service)
 
-    async def _end(self, service: Service) -> None:
+    async def _stop(self, service: Service) -> None:
         try:
             async with asyncio.timeout(self._stop_s):
                 await service.stop()
         except TimeoutError:
-            log.exception("%s: not stopped within %g s, left behind", service.name, self._stop_s)
+            log.exception("%s did not stop within %g s and is left behind", service.name, self._stop_s)
         except Exception:
-            log.exception("%s: stopped with an error", service.name)
+            log.exception("%s stopped with an error", service.name)

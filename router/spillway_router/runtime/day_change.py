@@ -1,28 +1,30 @@
-"""Tell when a UTC day begins: prices, withdrawals and staleness go by days, and a router runs for many of them."""
+"""Notices when a UTC day begins: prices, model withdrawals and staleness depend on the day, and a router runs for many
+days."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
 
+from spillway_router.aio.periodic import Periodic
+
 log = logging.getLogger("spillway")
 
 LONGEST_SLEEP_S = 600.0
-"""The wall clock is looked at this often, as it may be set, and a machine may sleep over midnight."""
+"""The wall clock is read at least this often, because it may be set and a machine may sleep over midnight."""
 DAY_S = 86_400
 
 
-def utc_day(wall: float) -> date:
-    """The UTC day of epoch seconds."""
-    return datetime.fromtimestamp(wall, UTC).date()
+def utc_day(wall_s: float) -> date:
+    """Return the UTC day of epoch seconds."""
+    return datetime.fromtimestamp(wall_s, UTC).date()
 
 
 class DayChange:
-    """Calls `on_day` with every new day, once. An error of it is logged and doesn't end the watch.
+    """Calls `on_day` once for each new day. An error of `on_day` is logged, and the next day is still noticed.
 
-    `wall` gives epoch seconds.
+    `wall` is epoch seconds.
     """
 
     def __init__(
@@ -32,27 +34,25 @@ class DayChange:
         self._wall = wall
         self._longest_s = longest_s
         self._day = utc_day(wall())
-        self._task: asyncio.Task[None] | None = None
+        self._periodic = Periodic("day change", self._pause_s, self.check, self._on_error, wait_first=True)
 
     def start(self) -> None:
-        """Begin to watch; harmless when repeated."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._watch(), name="days")
+        """Start to watch the clock; harmless when repeated."""
+        self._periodic.start()
 
     async def stop(self) -> None:
-        """End the watch."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        """Stop to watch the clock; harmless when repeated."""
+        await self._periodic.stop()
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(min(self._longest_s, DAY_S - self._wall() % DAY_S))
-            today = utc_day(self._wall())
-            if today != self._day:
-                self._day = today
-                try:
-                    await self._on_day(today)
-                except Exception:
-                    log.exception("the prices of %s could not be taken up; those of before stay", today)
+    async def check(self) -> None:
+        """Call `on_day` if a new day has begun since the last call."""
+        today = utc_day(self._wall())
+        if today != self._day:
+            self._day = today
+            await self._on_day(today)
+
+    def _pause_s(self) -> float:
+        return min(self._longest_s, DAY_S - self._wall() % DAY_S)
+
+    def _on_error(self, error: Exception) -> None:
+        log.error("the prices of %s could not be loaded; the previous prices stay in force", self._day, exc_info=error)

@@ -1,8 +1,7 @@
-"""The composition root: builds everything from one configuration, owns the order of start and stop.
+"""The composition root: builds a router from one configuration, and owns the order of start, reload and stop.
 
-Start: ledger -> writer -> accounts -> board -> policy and channels -> what runs beside the requests (`_beside` has its
-order) -> listening (serving.py). Stop, in reverse: no new connections, requests in progress end, watchers stop, the
-rental ends and its last row is written, the writer flushes, the ledger closes.
+`Runtime.__init__` is the whole composition. Its list of services gives the order of the start; they stop in reverse, so
+that what writes rows stops before the ledger's writer. Listening is serve.py's part.
 """
 
 from __future__ import annotations
@@ -18,13 +17,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from spillway_router.config.assemble import Assembly, assembled, channels, limits
+from spillway_router.config.assemble import backend_routes
 from spillway_router.config.confidence import CALIBRATION
-from spillway_router.config.documents import document_rules, queue_rules
+from spillway_router.config.derived import DerivedConfig
 from spillway_router.config.load import ConfigError, Loaded
-from spillway_router.config.settings import Settings
 from spillway_router.core.confidence.drift import Drift
-from spillway_router.core.money.tariff import NANO
 from spillway_router.documents.repeats import Repeats
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
@@ -35,16 +32,21 @@ from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.maintenance import Upkeep
-from spillway_router.ledger.pacer import Pacer, PacingRules
+from spillway_router.ledger.pacer import Pacer
+from spillway_router.ledger.reports.build import report_for
+from spillway_router.ledger.reports.days import ReportQuery
+from spillway_router.ledger.reports.json_values import report_values
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
-from spillway_router.metrics.confidence import AuditGauge, ConfidenceMetrics, ReviewGauge, ThresholdGauge
-from spillway_router.metrics.registry import BudgetGauge, Metrics, log_request
+from spillway_router.metrics.backends import BackendMetrics, GpuMetrics
+from spillway_router.metrics.confidence import AuditMetrics, ReviewMetrics
+from spillway_router.metrics.ledger import BudgetMetrics, LedgerMetrics
+from spillway_router.metrics.registry import Metrics, log_request
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
 from spillway_router.proxy.audits.audits import Audits
-from spillway_router.proxy.audits.thresholds import KINDS, Kind
+from spillway_router.proxy.audits.thresholds import Kind
 from spillway_router.proxy.control.api import ControlHooks, build_control
 from spillway_router.proxy.control.feedback import add_feedback_routes
 from spillway_router.proxy.control.gateway import ControlGateway
@@ -56,13 +58,12 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import Memory, Retained
 from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.request.auth import Auth
-from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
-from spillway_router.runtime.alerts import AlertHooks, Alerts, Webhook
+from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
 from spillway_router.runtime.day_change import DayChange, utc_day
-from spillway_router.runtime.engine_watch import EngineObservers, EngineWatch
-from spillway_router.runtime.gpu_billing import GpuBilling, coefficients
-from spillway_router.signals.board import Board, BoardRules
+from spillway_router.runtime.engine_watch import EngineWatch
+from spillway_router.runtime.gpu_billing import GpuBilling
+from spillway_router.signals.board import Board
 
 log = logging.getLogger("spillway")
 
@@ -71,10 +72,10 @@ ALERTS_FLUSH_S = 3.0
 
 
 class Runtime:
-    """A running router. Make it inside the event loop with `Runtime.open`; `close` when done.
+    """A running router. Make it inside the event loop with `Runtime.open`, and `close` it when done.
 
-    `clock` is monotonic seconds: what breakers, rate limits and the backlog go by. `catalogue` says where callers may
-    go with keys of their own (None: the shipped one).
+    `clock` is monotonic seconds: breakers, rate limits and the backlog go by it. `catalogue` lists the providers that
+    callers may reach with keys of their own (None: the shipped one). `config` is the configuration in force.
     """
 
     def __init__(
@@ -85,71 +86,76 @@ class Runtime:
         clock: Callable[[], float] = time.monotonic,
         catalogue: Mapping[str, CatalogueEntry] | None = None,
     ) -> None:
-        settings = loaded.settings
-        assembly = assembled(loaded, utc_day(time.time()))
-        self._loaded = loaded
-        self._ledger = ledger
-        self._assembly = assembly
+        config = DerivedConfig.of(loaded, utc_day(time.time()))
         router_id = f"router-{secrets.token_hex(8)}"
-        self.writer = LedgerWriter(ledger, on_change=self._on_writer)
-        self._keys = KeyStore(ledger)
-        backends = [place.backend for place in assembly.places.values()]
-        self.board = Board(backends, BoardRules(rates=assembly.rates))
-        self._pools: dict[str, tuple[Target, Pool]] = {}
-        self.metrics = Metrics(self.board, clock, self._writer_gauges)
-        self._alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery), _webhook(settings))
-        self._accounts = Accounts(self.writer, (), coefficients(settings), time.time, self._alerts.told, router_id)
-        self._accounts.load(ledger, [b.line() for b in settings.budgets])
-        self._pacer = Pacer(ledger, _pacing(settings, assembly))
-        self._own_keys = OwnKeys(load_catalogue() if catalogue is None else catalogue)
-        self.metrics.budgets = self._budget_gauges
-        self._live = self._make_live(settings, assembly)
-        self._documents = document_rules(settings, assembly.policy, assembly.scoring.for_documents)
-        self.services = Services(
-            lambda: self._live,
-            self.board,
-            self._accounts,
-            Records(),
-            (self.metrics.on_request, log_request),
-            clock,
-            time.time,
-            request_ids(time.time).__next__,
-            asyncio.get_running_loop(),
-            self._pacer,
-            self._own_keys,
-            ledger.feedback,
-            Memory(retained=Retained(lambda: self._loaded.settings.retention.minutes)),
-            Audits(random.random, self._on_revoked, ledger.labels.put),
+        self.ledger = ledger
+        self.board = Board()
+        self.metrics = Metrics()
+        self.alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery))
+        self.writer = LedgerWriter(ledger, on_change=_log_writer_health)
+        self.accounts = Accounts(
+            self.writer, (), config.report.coefficients, time.time, self.alerts.budget_reached, router_id
         )
-        self._upkeep = Upkeep(ledger, self._accounts, router_id, time.time)
-        self._days = DayChange(self.reprice, time.time)
-        self._watchers = EngineWatch(EngineObservers(self.board, self.metrics, clock))
-        self._books = GpuBilling(ledger, loaded, assembly)
+        self.pacer = Pacer(ledger, config.pacing)
+        self.gpu_billing = GpuBilling(ledger, config.rental)
+        self.engine_watch = EngineWatch(self.board, clock)
+        self._keys = KeyStore(ledger)
+        self._pools: dict[str, tuple[Target, Pool]] = {}
+        self._apply(config)
+        self.services = Services(
+            live=lambda: self._active_config,
+            board=self.board,
+            accounts=self.accounts,
+            records=Records(),
+            hooks=(self.metrics.on_request, log_request),
+            clock=clock,
+            wall=time.time,
+            new_id=request_ids(time.time).__next__,
+            loop=asyncio.get_running_loop(),
+            pacer=self.pacer,
+            own_keys=OwnKeys(load_catalogue() if catalogue is None else catalogue),
+            feedback=ledger.feedback,
+            memory=Memory(retained=Retained(lambda: self.config.retention_minutes)),
+            audits=Audits(random.random, self._on_certificate_revoked, ledger.labels.put),
+        )
         self.reviews = ReviewQueue(
             ledger.reviews,
-            lambda: queue_rules(self._loaded.settings.documents),
+            lambda: self.config.review_queue,
             time.time,
             request_ids(time.time, "rev_").__next__,
         )
-        self._repeats = Repeats(clock)
-        self._background = self._beside()
-        self.metrics.add(ConfidenceMetrics(self._audit_gauges, self._gate_gauges, self._review_gauge))
-        self.app: App = build(self._control(version))
+        repeats = Repeats(clock)
+        self.metrics.add(
+            BackendMetrics(self.board, clock, lambda: self.engine_watch.metrics_complete),
+            LedgerMetrics(self.writer, self.accounts),
+            BudgetMetrics(self.accounts, self.pacer),
+            GpuMetrics(lambda: self.engine_watch.gpus),
+            AuditMetrics(self.services.audits, self.services.live),
+            ReviewMetrics(self.reviews),
+        )
+        upkeep = Upkeep(ledger, self.accounts, router_id, time.time)
+        days = DayChange(self.reprice, time.time)
+        self._background = Background(
+            Service("ledger", lambda: asyncio.to_thread(ledger.close)),
+            # The writer's last flush may raise an alert, so alerts stop after it.
+            Service("alerts", lambda: self.alerts.close(ALERTS_FLUSH_S), self.alerts.start),
+            Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
+            Service("ledger upkeep", upkeep.stop, upkeep.start),
+            Service("connections", self._disconnect),
+            Service("GPU billing", self.gpu_billing.stop, self.gpu_billing.start),
+            Service("pacer", self.pacer.stop, self.pacer.start),
+            Service("audits", self.services.audits.stop, lambda: self.services.audits.start(self.services)),
+            Service("engine watch", self.engine_watch.stop, self._watch_engines),
+            Service("day change", days.stop, days.start),
+            Service("reviews", self.reviews.stop, self.reviews.start),
+            Service("repeated documents", repeats.stop),
+        )
+        self.app: App = build(self._control_api(version, repeats))
         self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
-
-    def _control(self, version: str) -> FastAPI:
-        """The control API with the routes of feedback and documents."""
-        hooks = ControlHooks(self.metrics.render, self._books.usage, self._stored, self.reload)
-        control = build_control(self.services, hooks, version)
-        desk = ControlGateway(self.services)
-        add_feedback_routes(control, desk, self.services, self._stored)
-        documents = DocumentServices(desk, lambda: self._documents, self.reviews, self._repeats)
-        add_document_routes(control, documents)
-        return control
 
     @classmethod
     def open(cls, loaded: Loaded, version: str) -> Runtime:
-        """Build everything. Raises ConfigError or LedgerError."""
+        """Open the configured ledger and build a router on it. Raises ConfigError or LedgerError."""
         ledger = open_ledger(loaded.settings.ledger.url)
         try:
             return cls(loaded, ledger, version)
@@ -158,151 +164,108 @@ class Runtime:
             raise
 
     def start(self) -> None:
-        """Begin what runs beside the requests."""
+        """Start the background services."""
         self._background.start()
-        self._tell()
+        self._report_findings()
 
     async def close(self) -> None:
-        """Stop in order; the last rows are written."""
+        """Stop the background services in order; the last rows are written."""
         await self._background.stop()
 
-    def _beside(self) -> Background:
-        """What runs beside the requests. It stops in reverse: who writes rows before the ledger's writer, alerts after
-        it, as it may bring one."""
-        audits = self.services.audits
-        return Background(
-            Service("ledger", lambda: asyncio.to_thread(self._ledger.close)),
-            Service("alerts", lambda: self._alerts.close(ALERTS_FLUSH_S), self._alerts.start),
-            Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
-            Service("ledger upkeep", self._upkeep.stop, self._upkeep.start),
-            Service("connections", self._disconnect),
-            Service("GPU time", self._books.stop, self._books.start),
-            Service("pacer", self._pacer.stop, self._pacer.start),
-            Service("audits", audits.stop, lambda: audits.start(self.services)),
-            Service("watchers", self._watchers.stop, lambda: self._watchers.start(self._assembly.places)),
-            Service("days", self._days.stop, self._days.start),
-            Service("reviews", self.reviews.stop, self.reviews.start),
-            Service("repeated documents", self._repeats.stop),
+    async def reload(self) -> list[str]:
+        """Read the configuration again. A bad one changes nothing, and its problems are returned."""
+        try:
+            await self._replace(DerivedConfig.of(self.config.loaded.again(), utc_day(time.time())))
+        except ConfigError as error:
+            for problem in error.problems:
+                log.warning("configuration not reloaded: %s", problem)
+            return [str(problem) for problem in error.problems]
+        log.info("configuration reloaded, policy %s", self.config.assembly.policy.version)
+        return []
+
+    async def reprice(self, today: date) -> None:
+        """Use the prices and the model withdrawals of a day; the configuration stays as it is.
+
+        Raises ConfigError if the price list was damaged since it was last read; nothing changes then.
+        """
+        await self._replace(DerivedConfig.of(self.config.loaded, today))
+        log.info("using the prices of %s", today)
+
+    async def _replace(self, config: DerivedConfig) -> None:
+        """Put another configuration in force while the router runs."""
+        self._apply(config)
+        await self.gpu_billing.reprice(config.rental)
+        self._watch_engines()
+        self._report_findings()
+
+    def _apply(self, config: DerivedConfig) -> None:
+        """Hand every derived value to what works with it, at the start and at every reload.
+
+        The rest of `config` is read where it is needed. Raises LedgerError if the balances can't be read.
+        """
+        assembly = config.assembly
+        self.alerts.configure(config.webhook)
+        self.accounts.set_coefficients(config.report.coefficients)
+        self.accounts.load(self.ledger, config.budgets)
+        self.board.update(assembly.backends, assembly.rates)
+        self.pacer.configure(config.pacing)
+        self._active_config = self._make_active_config(config)
+        self.config = config
+
+    def _make_active_config(self, config: DerivedConfig) -> ActiveConfig:
+        assembly = config.assembly
+        routes = backend_routes(assembly.targets, self._pools)
+        self._pools = {name: (assembly.targets[name].target, route.pool) for name, route in routes.items()}
+        return ActiveConfig(
+            policy=assembly.policy,
+            channels=routes,
+            privacy=config.privacy,
+            auth=Auth(self._keys.verify, config.keys_required),
+            limits=config.limits,
+            created=int(time.time()),
+            opening=b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode(),
+            scoring=assembly.scoring,
         )
+
+    def _watch_engines(self) -> None:
+        self.engine_watch.watch(self.config.assembly.targets)
 
     async def _disconnect(self) -> None:
         for _, pool in self._pools.values():
             pool.close()
-        self._own_keys.close()
+        self.services.own_keys.close()
 
-    async def reload(self) -> list[str]:
-        """Read the configuration again; a bad one changes nothing and its mistakes are returned."""
-        try:
-            loaded = self._loaded.again()
-            assembly = assembled(loaded, utc_day(time.time()))
-            await self._apply(loaded, assembly)
-        except ConfigError as error:
-            for mistake in error.mistakes:
-                log.warning("configuration not reloaded: %s", mistake)
-            return [str(m) for m in error.mistakes]
-        log.info("configuration reloaded, policy %s", assembly.policy.version)
-        return []
+    def _control_api(self, version: str, repeats: Repeats) -> FastAPI:
+        """Return the control API with the routes of feedback and documents."""
+        hooks = ControlHooks(self.metrics.render, self._usage, self._stored_entries, self.reload)
+        control = build_control(self.services, hooks, version)
+        gateway = ControlGateway(self.services)
+        add_feedback_routes(control, gateway, self.services, self._stored_entries)
+        documents = DocumentServices(gateway, lambda: self.config.documents, self.reviews, repeats)
+        add_document_routes(control, documents)
+        return control
 
-    async def reprice(self, today: date) -> None:
-        """Take up the prices of a day, and what was withdrawn on it; the configuration stays as it is.
+    async def _usage(self, query: ReportQuery) -> Mapping[str, Any]:
+        """Return a report as JSON values. Raises RangeError or LedgerError."""
+        now_ms = time.time_ns() // 1_000_000
+        return report_values(await asyncio.to_thread(report_for, self.ledger, query, self.config.report, now_ms))
 
-        Raises ConfigError where the price list was damaged since; nothing changes then.
-        """
-        await self._apply(self._loaded, assembled(self._loaded, today))
-        log.info("prices of %s taken up", today)
+    def _stored_entries(self, request_id: str) -> list[Mapping[str, Any]]:
+        return [entry._asdict() for entry in self.ledger.entries_of(request_id)]
 
-    async def _apply(self, loaded: Loaded, assembly: Assembly) -> None:
-        settings = loaded.settings
-        documents = document_rules(settings, assembly.policy, assembly.scoring.for_documents)
-        self._loaded, self._assembly = loaded, assembly
-        self.board.update([place.backend for place in assembly.places.values()])
-        self._accounts.load(self._ledger, [b.line() for b in settings.budgets])
-        self._live = self._make_live(settings, assembly)
-        self._documents = documents
-        self._alerts.configure(_webhook(settings))
-        self._pacer.configure(_pacing(settings, assembly))
-        await self._books.reload(loaded, assembly)
-        self._watchers.start(assembly.places)
-        self._tell()
+    def _report_findings(self) -> None:
+        """Log what is disabled or needs attention, and post an alert if the calibration is not used."""
+        assembly = self.config.assembly
+        for finding in (*assembly.disabled, *assembly.warnings):
+            log.warning("%s %s", finding.where, finding.problem)
+        self.alerts.calibration_unused([w.problem for w in assembly.warnings if w.where == CALIBRATION])
 
-    def _make_live(self, settings: Settings, assembly: Assembly) -> ActiveConfig:
-        found = channels(assembly, self._pools)
-        self._pools = {name: (assembly.places[name].target, channel.pool) for name, channel in found.items()}
-        required = settings.keys.required or not settings.loopback
-        privacy = PrivacyRule(settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords))
-        auth = Auth(self._keys.verify, required)
-        opening = b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode()
-        created = int(time.time())
-        return ActiveConfig(assembly.policy, found, privacy, auth, limits(settings), created, opening, assembly.scoring)
-
-    def _stored(self, request_id: str) -> list[Mapping[str, Any]]:
-        return [entry._asdict() for entry in self._ledger.entries_of(request_id)]
-
-    def _budget_gauges(self) -> list[BudgetGauge]:
-        return [
-            BudgetGauge(
-                line.scope,
-                line.period,
-                line.limit_nano / NANO,
-                balance.spent / NANO,
-                balance.reserved / NANO,
-                self._pacer.price_of(line.key, balance.taken / line.limit_nano if line.limit_nano else 1.0),
-            )
-            for line, balance in self._accounts.standing()
-        ]
-
-    def _audit_gauges(self) -> list[AuditGauge]:
-        counts = self.services.audits.counts
-        return [
-            AuditGauge(
-                kind,
-                counts.asked.get(kind, 0),
-                {result: n for (k, result), n in counts.ended.items() if k == kind},
-                {result: n for (k, result), n in counts.probes.items() if k == kind},
-            )
-            for kind in KINDS
-        ]
-
-    def _gate_gauges(self) -> list[ThresholdGauge]:
-        states = self.services.audits.gates(self._live)
-        return [ThresholdGauge(g.kind, g.configured, g.threshold, g.drift.revoked) for g in states]
-
-    def _review_gauge(self) -> ReviewGauge | None:
-        known = self.reviews.standing()
-        return None if known is None else ReviewGauge(*known)
-
-    def _writer_gauges(self) -> Mapping[str, float]:
-        health = self.writer.health
-        return {
-            "spillway_ledger_up": float(not health.degraded),
-            "spillway_ledger_queued_rows": float(health.queued_rows),
-            "spillway_ledger_owed_rows": float(self._accounts.owed_rows),
-            "spillway_ledger_lost_rows": float(self._accounts.lost_rows),
-        }
-
-    def _tell(self) -> None:
-        for told in (*self._assembly.off, *self._assembly.warnings):
-            log.warning("%s %s", told.where, told.problem)
-        self._alerts.calibration_unused([w.problem for w in self._assembly.warnings if w.where == CALIBRATION])
-
-    def _on_revoked(self, kind: Kind, found: Drift) -> None:
-        self._alerts.certificate_revoked(kind, sum(found.losses), len(found.losses))
-
-    @staticmethod
-    def _on_writer(health: WriterHealth) -> None:
-        if health.degraded:
-            log.error("ledger can't write (%s): paid calls are refused, local answers go on", health.reason)
-        else:
-            log.warning("ledger writes again")
+    def _on_certificate_revoked(self, kind: Kind, drift: Drift) -> None:
+        self.alerts.certificate_revoked(kind, sum(drift.losses), len(drift.losses))
 
 
-def _pacing(settings: Settings, assembly: Assembly) -> PacingRules:
-    lines = tuple(part.line() for part in settings.budgets if part.pacing)
-    rule = assembly.policy.confidence
-    tiers = (assembly.policy.backends[name] for name in rule.escalate_to)
-    return PacingRules(lines, tuple(tier for tier in tiers if tier.tariff is not None), rule.threshold)
-
-
-def _webhook(settings: Settings) -> Webhook | None:
-    part = settings.alerts
-    return None if part.webhook_url is None else Webhook(part.webhook_url, part.secret or "")
+def _log_writer_health(health: WriterHealth) -> None:
+    if health.degraded:
+        log.error("the ledger can't write (%s): paid calls are refused, local requests are still served", health.reason)
+    else:
+        log.warning("the ledger can write again")

@@ -1,1 +1,1 @@
-"""What is known of every backend right now."""
+"""What is known of every backend at the moment, and the watchers that find it out."""

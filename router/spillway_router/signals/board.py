@@ -1,8 +1,9 @@
 """The board: what is known of every backend now, and the one place where that knowledge changes.
 
-Readers get an immutable `Signals`; writers tell it events (sent, first event, ended, health, scrape). The reducers of
-core (breaker, retry budget, backlog, estimators) do the thinking; the board only keeps their states per backend. One
-event loop, no locks. A backend's snapshot is built again only after something about it changed or ran out.
+Readers get an immutable `Signals`; writers report events (sent, first event, ended, health, scrape). The reducers in
+core (breaker, retry budget, backlog, estimators) make the decisions, and the board only keeps their states per backend.
+It belongs to one event loop and takes no locks. A backend's snapshot is rebuilt only after something about it changed
+or expired. All times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from spillway_router.core.routing.estimators import EWMA_WEIGHT, MarginLearner, 
 from spillway_router.core.routing.model import Backend, BackendSignals, Candidate, Health, Outcome, Signals
 
 CLOUD_TTFT_S = 0.5
-"""Believed of a cloud backend before its first answer."""
+"""Assumed time to first token of a cloud backend before its first answer."""
 OVERLOADED_WAIT_S = 0.25
-"""How long a local engine whose queue cap answered is left alone, so that a burst does not hammer it."""
+"""How long a local engine gets no requests after its queue cap refused one, so that a burst does not hammer it."""
 
 
 @dataclass(slots=True)
@@ -40,17 +41,17 @@ class _State:
     margin: MarginLearner = field(default_factory=MarginLearner)
     gpu_rate: float = 1.0
     gpu_reason: str = ""
-    """Why NVML says that the GPU must not be used; empty when it may."""
+    """Why the GPU must not be used according to NVML; empty if it may be used."""
     in_flight: int = 0
     unread: deque[TrackedCall] = field(default_factory=deque)
-    """Non-stream calls whose first token is to be presumed, in the order of sending: so an engine reads prompts."""
+    """Calls without a stream whose first token will be presumed, in the order of sending, as engines read prompts."""
     snapshot: BackendSignals | None = None
     fresh_until: float = -math.inf
 
 
 @dataclass(slots=True)
 class TrackedCall:
-    """One upstream call as the board follows it; `ended` may be told twice, the second time does nothing."""
+    """One upstream call as the board follows it."""
 
     ticket: int
     backend: str
@@ -60,33 +61,26 @@ class TrackedCall:
     slo_ttft_s: float
     first_event_at: float | None = None
     presumed_at: float = math.inf
-    """When the first token of a whole answer is presumed to have come."""
+    """When the first token of an answer without a stream is presumed to have arrived."""
     open: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class BoardRules:
-    """Tuning of the board."""
-
-    breaker: BreakerRule = BreakerRule()
-    rates: Mapping[str, EngineRates] = field(default_factory=dict)
-    """Configured rates per local backend."""
-
-
 class Board:
-    """See the module docstring. Not safe across threads."""
+    """The state of every backend. It has none until `update`, and is not safe across threads."""
 
-    def __init__(self, backends: Iterable[Backend], rules: BoardRules | None = None) -> None:
-        self._rules = rules or BoardRules()
+    def __init__(self, breaker_rule: BreakerRule | None = None) -> None:
+        self._breaker_rule = breaker_rule or BreakerRule()
         self._states: dict[str, _State] = {}
         self._retry = retry_budget.RetryBudget()
         self._arrived = 0
-        """Requests that the retry budget has not heard of yet."""
+        """Requests that have not been added to the retry budget yet."""
         self._next_ticket = 1
-        self.update(backends)
 
-    def update(self, backends: Iterable[Backend]) -> None:
-        """Take a new set of backends; what is known of those that stay is kept."""
+    def update(self, backends: Iterable[Backend], rates: Mapping[str, EngineRates]) -> None:
+        """Set the backends, with the configured rates of the local ones.
+
+        A backend that stays keeps everything that was learned of it, including its rates.
+        """
         states: dict[str, _State] = {}
         for backend in backends:
             known = self._states.get(backend.name)
@@ -95,164 +89,165 @@ class Board:
                 known.snapshot = None
                 states[backend.name] = known
                 continue
-            rates = self._rules.rates.get(backend.name, EngineRates())
-            backlog = Backlog(rates) if backend.local else None
+            backlog = Backlog(rates.get(backend.name, EngineRates())) if backend.local else None
             state = _State(backend, backlog)
             if backend.local:
                 state.health, state.health_reason = "starting", "not probed yet"
             states[backend.name] = state
         self._states = states
 
-    def current(self, now: float) -> Signals:
-        """The snapshot at `now` (monotonic seconds)."""
-        found = {name: self._view(state, now) for name, state in self._states.items()}
-        return Signals(now, found)
+    def current(self, monotonic_s: float) -> Signals:
+        """Return the snapshot of all backends."""
+        return Signals(monotonic_s, {name: self._view(state, monotonic_s) for name, state in self._states.items()})
 
-    def _view(self, state: _State, now: float) -> BackendSignals:
+    def _view(self, state: _State, monotonic_s: float) -> BackendSignals:
         unread = state.unread
-        while unread and (not unread[0].open or unread[0].presumed_at <= now):
-            trip = unread.popleft()
-            self._presume_first(trip, trip.presumed_at)
-        if state.snapshot is not None and now < state.fresh_until:
+        while unread and (not unread[0].open or unread[0].presumed_at <= monotonic_s):
+            call = unread.popleft()
+            self._presume_first(call, call.presumed_at)
+        if state.snapshot is not None and monotonic_s < state.fresh_until:
             return state.snapshot
         backlog = state.backlog
-        is_open = breaker.is_open(state.breaker, now)
+        is_open = breaker.is_open(state.breaker, monotonic_s)
         state.snapshot = BackendSignals(
-            "down" if state.gpu_reason else state.health,
-            state.gpu_reason or state.health_reason,
-            is_open,
-            state.limited_until,
-            state.ttft_s,
-            state.tokens.tokens_per_byte,
-            None if backlog is None else backlog.view(now),
-            None if backlog is None else backlog.rates(now),
-            300 if backlog is None else backlog.expected_output(),
-            state.margin.margin,
-            state.gpu_rate,
+            health="down" if state.gpu_reason else state.health,
+            health_reason=state.gpu_reason or state.health_reason,
+            breaker_open=is_open,
+            limited_until=state.limited_until,
+            ttft_s=state.ttft_s,
+            tokens_per_byte=state.tokens.tokens_per_byte,
+            backlog=None if backlog is None else backlog.view(monotonic_s),
+            rates=None if backlog is None else backlog.rates(monotonic_s),
+            expected_output_tokens=300 if backlog is None else backlog.expected_output(),
+            margin=state.margin.margin,
+            gpu_rate=state.gpu_rate,
         )
-        # A backlog's view ages (load from elsewhere goes stale), an open breaker closes: look again soon.
-        state.fresh_until = now + (0.05 if is_open or backlog is not None else 1.0)
+        # A backlog's view ages (load from elsewhere goes stale) and an open breaker closes, so the snapshot is short.
+        state.fresh_until = monotonic_s + (0.05 if is_open or backlog is not None else 1.0)
         return state.snapshot
 
     # the request path
 
     def arrived(self) -> None:
-        """A request came: it earns its share of the retry budget."""
+        """Count a request that arrived; it earns its share of the retry budget."""
         self._arrived += 1
 
-    def may_retry(self, now: float) -> bool:
-        """Takes one attempt from the retry budget; False if there is none left."""
+    def may_retry(self, monotonic_s: float) -> bool:
+        """Take one attempt from the retry budget. Return False if none is left."""
         arrived, self._arrived = self._arrived, 0
-        self._retry = retry_budget.on_requests(self._retry, arrived, now)
+        self._retry = retry_budget.on_requests(self._retry, arrived, monotonic_s)
         after = retry_budget.on_retry(self._retry)
         if after is None:
             return False
         self._retry = after
         return True
 
-    def sent(self, candidate: Candidate, prompt_bytes: int, slo_ttft_s: float, now: float) -> TrackedCall | None:
-        """A call is about to leave. None: the local backlog is at its bound, send it elsewhere."""
+    def sent(
+        self, candidate: Candidate, prompt_bytes: int, slo_ttft_s: float, monotonic_s: float
+    ) -> TrackedCall | None:
+        """Record a call that is about to be sent. Return None if the local backlog is full: send it elsewhere."""
         state = self._states.get(candidate.backend.name)
         ticket = self._next_ticket
         self._next_ticket += 1
-        trip = TrackedCall(ticket, candidate.backend.name, now, candidate.ttft_s, prompt_bytes, slo_ttft_s)
+        call = TrackedCall(ticket, candidate.backend.name, monotonic_s, candidate.ttft_s, prompt_bytes, slo_ttft_s)
         if state is None:
-            return trip
+            return call
         if state.backlog is not None and not state.backlog.admit(
-            ticket, candidate.prompt_tokens, candidate.output_tokens, now
+            ticket, candidate.prompt_tokens, candidate.output_tokens, monotonic_s
         ):
             return None
         state.in_flight += 1
         if state.breaker is not CLOSED:
-            state.breaker = breaker.on_send(state.breaker, now)
+            state.breaker = breaker.on_send(state.breaker, monotonic_s)
         state.snapshot = None
-        return trip
+        return call
 
-    def first_event(self, trip: TrackedCall, now: float) -> None:
-        """The first content of a streamed answer came."""
-        state = self._states.get(trip.backend)
-        if state is None or trip.first_event_at is not None or not trip.open:
+    def first_event(self, call: TrackedCall, monotonic_s: float) -> None:
+        """Record that the first content of a streamed answer arrived."""
+        state = self._states.get(call.backend)
+        if state is None or call.first_event_at is not None or not call.open:
             return
-        trip.first_event_at = now
-        ttft = now - trip.sent_at
+        call.first_event_at = monotonic_s
+        ttft = monotonic_s - call.sent_at
         if state.backlog is None:
             state.ttft_s += EWMA_WEIGHT * 4 * (ttft - state.ttft_s)
         else:
-            state.backlog.first_token(trip.ticket, now)
-            state.margin.observe(trip.predicted_ttft_s, ttft, trip.slo_ttft_s)
+            state.backlog.first_token(call.ticket, monotonic_s)
+            state.margin.observe(call.predicted_ttft_s, ttft, call.slo_ttft_s)
         state.snapshot = None
 
-    def ended(self, trip: TrackedCall, outcome: Outcome, now: float, *, streamed: bool) -> None:
-        """The call ended, well or not. Harmless when repeated."""
-        if not trip.open:
+    def ended(self, call: TrackedCall, outcome: Outcome, monotonic_s: float, *, streamed: bool) -> None:
+        """Record how the call ended. Harmless when repeated."""
+        if not call.open:
             return
-        if trip.presumed_at <= now:
-            self._presume_first(trip, trip.presumed_at)
-        trip.open = False
-        state = self._states.get(trip.backend)
+        if call.presumed_at <= monotonic_s:
+            self._presume_first(call, call.presumed_at)
+        call.open = False
+        state = self._states.get(call.backend)
         if state is None:
             return
         state.in_flight -= 1
         state.snapshot = None
         usage = outcome.usage
         if state.backlog is not None:
-            if outcome.kind == "ok" and trip.first_event_at is None:
-                self._guess_first_token(state, trip, outcome, now)
+            if outcome.kind == "ok" and call.first_event_at is None:
+                self._guess_first_token(state, call, outcome, monotonic_s)
             output = usage.completion_tokens if usage is not None and outcome.kind == "ok" else None
-            state.backlog.finish(trip.ticket, now, output)
+            state.backlog.finish(call.ticket, monotonic_s, output)
             if outcome.kind == "overloaded":
-                state.limited_until = now + OVERLOADED_WAIT_S
+                state.limited_until = monotonic_s + OVERLOADED_WAIT_S
         elif outcome.kind == "ok" and not streamed and usage is not None and usage.completion_tokens <= 8:
-            # A short whole answer is about as long as a first token; a long one says nothing of it.
-            state.ttft_s += EWMA_WEIGHT * 4 * (now - trip.sent_at - state.ttft_s)
+            # A short answer without a stream takes about as long as a first token; a long one says nothing about it.
+            state.ttft_s += EWMA_WEIGHT * 4 * (monotonic_s - call.sent_at - state.ttft_s)
         if usage is not None:
-            state.tokens.observe(trip.prompt_bytes, usage.prompt_tokens)
+            state.tokens.observe(call.prompt_bytes, usage.prompt_tokens)
         if outcome.kind == "rate_limited":
-            state.limited_until = max(state.limited_until, now + (outcome.retry_after_s or 1.0))
+            state.limited_until = max(state.limited_until, monotonic_s + (outcome.retry_after_s or 1.0))
         elif outcome.kind == "failed" and outcome.status == 503 and outcome.retry_after_s:
-            state.limited_until = max(state.limited_until, now + min(60.0, outcome.retry_after_s))
-        state.breaker = breaker.on_outcome(state.breaker, outcome.kind, now, self._rules.breaker)
+            state.limited_until = max(state.limited_until, monotonic_s + min(60.0, outcome.retry_after_s))
+        state.breaker = breaker.on_outcome(state.breaker, outcome.kind, monotonic_s, self._breaker_rule)
 
-    def presume_first(self, trip: TrackedCall) -> None:
-        """From its predicted time to first token on, count the prompt of a non-stream call as read.
+    def presume_first(self, call: TrackedCall) -> None:
+        """Count the prompt of a call without a stream as read once its predicted time to first token has passed.
 
-        Nobody sees the first token of a non-stream answer. Without the guess its prompt would count as unread
-        until the last token. If the engine was slower than believed, the whole answer's time still tells: it
-        shows as time per token.
+        Nobody sees the first token of such an answer, and without this presumption its prompt would count as unread
+        until the last token. If the engine is slower than predicted, the time of the whole answer still shows it, as
+        time per token.
         """
-        trip.presumed_at = trip.sent_at + trip.predicted_ttft_s
-        state = self._states.get(trip.backend)
+        call.presumed_at = call.sent_at + call.predicted_ttft_s
+        state = self._states.get(call.backend)
         if state is not None:
-            state.unread.append(trip)
+            state.unread.append(call)
 
-    def _presume_first(self, trip: TrackedCall, now: float) -> None:
-        state = self._states.get(trip.backend)
-        if state is not None and state.backlog is not None and trip.open and trip.first_event_at is None:
-            trip.first_event_at = now
-            state.backlog.first_token(trip.ticket, now)
+    def _presume_first(self, call: TrackedCall, monotonic_s: float) -> None:
+        state = self._states.get(call.backend)
+        if state is not None and state.backlog is not None and call.open and call.first_event_at is None:
+            call.first_event_at = monotonic_s
+            state.backlog.first_token(call.ticket, monotonic_s)
             state.snapshot = None
 
     @staticmethod
-    def _guess_first_token(state: _State, trip: TrackedCall, outcome: Outcome, now: float) -> None:
-        """The answer came whole before its first token was expected: the decode steps are taken off its time."""
+    def _guess_first_token(state: _State, call: TrackedCall, outcome: Outcome, monotonic_s: float) -> None:
+        """Date the first token of an answer that ended before its first token was presumed, by subtracting the decode
+        steps."""
         backlog = state.backlog
         assert backlog is not None
         output = outcome.usage.completion_tokens if outcome.usage is not None else 0
         decode_s = max(0, output - 1) * backlog.step_time_s
-        trip.first_event_at = max(trip.sent_at + 0.2 * (now - trip.sent_at), now - decode_s)
-        backlog.first_token(trip.ticket, trip.first_event_at)
+        call.first_event_at = max(call.sent_at + 0.2 * (monotonic_s - call.sent_at), monotonic_s - decode_s)
+        backlog.first_token(call.ticket, call.first_event_at)
 
-    def limited(self, name: str, seconds: float, now: float) -> None:
-        """A provider's x-ratelimit headers say that nothing is left for `seconds`."""
+    def limited(self, name: str, seconds: float, monotonic_s: float) -> None:
+        """Record that a provider's x-ratelimit headers allow no request for `seconds`."""
         state = self._states.get(name)
         if state is not None and seconds > 0:
-            state.limited_until = max(state.limited_until, now + seconds)
+            state.limited_until = max(state.limited_until, monotonic_s + seconds)
             state.snapshot = None
 
-    # the watchers
+    # the engine watch
 
     def health(self, name: str, health: Health, reason: str) -> None:
-        """A prober's verdict."""
+        """Record a prober's verdict."""
         state = self._states.get(name)
         if state is not None and (state.health, state.health_reason) != (health, reason):
             state.health, state.health_reason = health, reason
@@ -260,15 +255,15 @@ class Board:
             if health == "up":
                 state.breaker = CLOSED
 
-    def engine_load(self, name: str, load: EngineLoad | None, now: float) -> None:
-        """A scrape of the engine's gauges; None where it failed or series are missing."""
+    def engine_load(self, name: str, load: EngineLoad | None, monotonic_s: float) -> None:
+        """Record a scrape of the engine's gauges; None if it failed or series are missing."""
         state = self._states.get(name)
         if state is not None and state.backlog is not None:
-            state.backlog.observe_engine(load, now)
+            state.backlog.observe_engine(load, monotonic_s)
             state.snapshot = None
 
     def engine_capacity(self, name: str, kv_tokens: int) -> None:
-        """The KV capacity that the engine reports of itself, in tokens."""
+        """Record the KV capacity that the engine reports, in tokens."""
         state = self._states.get(name)
         if state is not None and state.backlog is not None:
             known = state.backlog.rates(-math.inf)
@@ -277,7 +272,10 @@ class Board:
                 state.snapshot = None
 
     def gpu(self, rate: float, reasons: tuple[str, ...], healthy: bool) -> None:
-        """NVML's verdict; it concerns every local backend of this machine."""
+        """Record NVML's verdict, which applies to every local backend of this machine.
+
+        `rate` is the factor on the prefill rate, `reasons` says why it is below 1 or the GPU is unhealthy.
+        """
         for state in self._states.values():
             if state.backlog is None:
                 continue
@@ -286,5 +284,5 @@ class Board:
             state.snapshot = None
 
     def in_flight(self) -> Mapping[str, int]:
-        """Calls under way per backend."""
+        """Return the number of calls in progress per backend."""
         return {name: state.in_flight for name, state in self._states.items()}

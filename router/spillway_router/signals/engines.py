@@ -1,32 +1,32 @@
-"""What each family of local engines calls its gauges and counters, and where it says that it is well.
+"""The names of gauges and counters in each family of local engines, and the path on which it reports its health.
 
-Names change between versions; a name that is gone must be noticed, not read as 0. So every quantity lists its names,
-newest first, the first one on the page counts, and only `optional` ones may be absent without an alarm.
+Names change between versions, and a name that has disappeared must be noticed, not read as 0. Every quantity therefore
+lists its names, newest first. The first one on the page is used, and only `optional` quantities may be absent without
+an alarm.
 
-What was checked, and where:
+The sources of the names are:
 
-- vLLM: its `v1/metrics/loggers.py` (0.32) and a page of a live engine. `vllm:gpu_cache_usage_perc` is the name before
-  0.10; the prefix counters had a `gpu_` in them then, too.
-- SGLang: its `srt/metrics/collector.py`. Its token counters move only when a request ends, the gauges every few steps;
+- vLLM: `v1/metrics/loggers.py` (0.32) and a page of a live engine. `vllm:gpu_cache_usage_perc` is the name before 0.10;
+  the prefix counters also contained `gpu_` then.
+- SGLang: `srt/metrics/collector.py`. Its token counters move only when a request ends, the gauges every few steps;
   `realtime_tokens_total` (newer versions) follows the steps. All tensor-parallel ranks may report the same requests.
-- llama.cpp: its server's README and pages of its builds. The KV gauge went away when the cache was unified;
+- llama.cpp: the README of its server and pages of its builds. The KV gauge was removed when the cache was unified;
   `tokens_predicted_total` moves when a request ends, `n_decode_total` with every step.
-- Ollama and others without a metrics page: nothing is scraped; the router's own backlog decides alone.
+- Ollama and others have no metrics page. Nothing is scraped, and the router's own backlog decides alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-
-from spillway_router.core.frozen import dataclass
 
 Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineMetrics:
-    """Series names of one engine family, newest first; () where the engine has no such series."""
+    """The series names of one engine family, newest first; () if the engine has no such series."""
 
     running: Names = ()
     waiting: Names = ()
@@ -38,21 +38,21 @@ class EngineMetrics:
     """Prompt tokens looked up in the prefix cache."""
     preemptions: Names = ()
     steps: Names = ()
-    """Further series that move while the engine steps; all that are present count as marks of progress."""
+    """Further series that move while the engine steps; each one on the page counts as a mark of progress."""
     kv_capacity: Names = ()
-    """A gauge of the tokens the KV cache holds."""
+    """A gauge of the tokens that the KV cache can hold."""
     cache_info: Names = ()
     """A series whose labels give that capacity (`kv_cache_size_tokens`, or `num_gpu_blocks` and `block_size`)."""
     replica_label: str = ""
-    """The label that tells replicas behind one port apart: their counts add up."""
+    """The label that distinguishes replicas behind one port; their counts are added."""
     copy_labels: Names = ()
-    """Labels of ranks that each report the same requests: the largest counts, once."""
+    """Labels of ranks that each report the same requests; the largest value is used once."""
     optional: frozenset[str] = frozenset()
-    """Quantities (field names of this class) that current versions may leave out without an alarm."""
+    """Quantities (field names of this class) that may be absent without an alarm."""
     metrics_path: str = "/metrics"
-    """Empty where the engine has no metrics page."""
+    """Empty if the engine has no metrics page."""
     health_path: str = "/health"
-    """Relative to the server's root, not to its `/v1`."""
+    """The path relative to the server's root, not to its `/v1`."""
 
 
 VLLM = EngineMetrics(
@@ -66,7 +66,7 @@ VLLM = EngineMetrics(
     steps=("vllm:iteration_tokens_total_count",),
     cache_info=("vllm:cache_config_info",),
     replica_label="engine",
-    # The prefix counter is missing where prefix caching is off in old versions.
+    # Old versions lack the prefix counter if prefix caching is disabled.
     optional=frozenset({"prefix_queries", "cache_info", "steps"}),
 )
 
@@ -97,7 +97,7 @@ LLAMACPP = EngineMetrics(
 )
 
 WITHOUT_METRICS = EngineMetrics(metrics_path="", health_path="/v1/models")
-"""Ollama, and any server that only speaks the OpenAI API."""
+"""For Ollama, and any server that speaks only the OpenAI API."""
 
 ENGINE_METRICS: Mapping[str, EngineMetrics] = MappingProxyType(
     {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMACPP, "ollama": WITHOUT_METRICS}
@@ -105,5 +105,5 @@ ENGINE_METRICS: Mapping[str, EngineMetrics] = MappingProxyType(
 
 
 def engine_metrics(provider: str) -> EngineMetrics:
-    """The names for a provider; those of an engine without metrics where it is not known."""
+    """Return the names for a provider; an unknown provider counts as an engine without metrics."""
     return ENGINE_METRICS.get(provider, WITHOUT_METRICS)

@@ -1,10 +1,11 @@
-"""Reads the few series routing needs out of an engine's metrics page (Prometheus text format 0.0.4).
+"""Reads the few series that routing needs from an engine's metrics page (Prometheus text format 0.0.4).
 
 A page of vLLM has a thousand lines, nearly all of them histogram buckets, and is read every second. One compiled
-pattern that knows the wanted names skips the rest at the speed of the regex engine (see `tests/signals` for what
-prometheus_client's parser costs instead).
+pattern with the needed names skips the rest at the speed of the regex engine (`tests/signals` compares it with the
+parser of prometheus_client).
 
-Pure: text in, an `EngineSample` out. Bad text never raises: what cannot be read is missing, and missing is said.
+This module is pure: it turns text into an `EngineSample`. Bad text never raises an error: a series that can't be read
+is reported as missing.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.backlog import EngineLoad
 from spillway_router.signals.engines import EngineMetrics, Names
 
@@ -27,40 +28,40 @@ _ALARMED = (
 )  # fmt: skip
 
 Replicas = dict[str, float]
-"""One quantity, by replica."""
+"""The values of one quantity by replica."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaProgress:
-    """What one replica's gauges and counters stood at. While it steps, at least one of the marks moves."""
+    """The gauges and counters of one replica. While it steps, at least one of the marks moves."""
 
     replica: str
-    """Value of the engine's replica label; empty where there is one engine only."""
+    """Value of the engine's replica label; empty if there is only one replica."""
     unfinished: float
-    """Requests it runs or holds waiting."""
+    """Requests that run or wait."""
     marks: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSample:
-    """One scrape of one engine, summed over its replicas. None where the engine has no such series."""
+    """One scrape of one engine, summed over its replicas. A value is None if the engine has no such series."""
 
     load: EngineLoad | None
-    """None where one of its three gauges is missing. `kv_usage` is the mean over replicas (of equal size), and 0
-    for engines that do not tell it."""
+    """None if one of its three gauges is missing. `kv_usage` is the mean over the replicas (which have equal sizes),
+    and 0 for engines that do not report it."""
     missing: tuple[str, ...] = ()
-    """Names of series that should be there and are not, or hold no number: reason for an alarm."""
+    """Names of required series that are missing or hold no number. They are a reason for an alarm."""
     kv_capacity_tokens: int | None = None
     progress: tuple[ReplicaProgress, ...] = ()
 
     @property
     def unfinished(self) -> float:
-        """Requests the engine runs or holds waiting."""
+        """Requests that run or wait in the engine."""
         return sum(replica.unfinished for replica in self.progress)
 
 
 class ExpositionReader:
-    """Reads pages of one engine family. Holds the compiled pattern, no state."""
+    """Reads pages of one engine family. It holds the compiled pattern and no state."""
 
     __slots__ = ("_metrics", "_pattern")
 
@@ -71,23 +72,23 @@ class ExpositionReader:
         self._pattern = re.compile(rf"^[ \t]*({alternatives})[ \t]*(?:{_LABELS})?[ \t]+(\S+)", re.MULTILINE)
 
     def read(self, text: str) -> EngineSample:
-        """The sample of one page. An empty or foreign page gives `load=None` and all required names as missing."""
+        """Return the sample of a page. An empty or unrelated page has `load=None` and all required names missing."""
         metrics = self._metrics
         series, infos = self._collect(text)
-        found = {field: _first(series, _names(metrics, field)) for field in _ALARMED if field != "steps"}
+        quantities = {field: _first(series, _names(metrics, field)) for field in _ALARMED if field != "steps"}
         steps = [series[name] for name in metrics.steps if name in series]
-        capacity = _total(found["kv_capacity"])
-        present = {field for field, by_replica in found.items() if by_replica}
+        capacity = _total(quantities["kv_capacity"])
+        present = {field for field, by_replica in quantities.items() if by_replica}
         present |= {name for name, there in (("steps", steps), ("cache_info", infos)) if there}
         return EngineSample(
-            load=_load(found, metrics),
+            load=_load(quantities, metrics),
             missing=_missing(metrics, present),
             kv_capacity_tokens=_capacity(infos) if capacity is None else int(capacity),
-            progress=_progress(found, steps),
+            progress=_progress(quantities, steps),
         )
 
     def _collect(self, text: str) -> tuple[dict[str, Replicas], list[Mapping[str, str]]]:
-        """Values by name and replica, and the label sets of the info series."""
+        """Return the values by name and replica, and the label sets of the info series."""
         metrics = self._metrics
         series: dict[str, dict[tuple[str, str], float]] = {}
         infos: list[Mapping[str, str]] = []
@@ -99,7 +100,7 @@ class ExpositionReader:
             value = _number(raw_value)
             if value is None:
                 continue
-            # Ranks of one group report the same requests: equal keys but for the rank are copies of each other.
+            # Ranks of one group report the same requests: series that differ only in the rank are copies.
             rest = ",".join(f"{k}={v}" for k, v in labels.items() if k not in metrics.copy_labels)
             key = (labels.get(metrics.replica_label, ""), rest)
             values = series.setdefault(name, {})
@@ -120,7 +121,7 @@ def _labels(raw: str) -> dict[str, str]:
 
 
 def _number(raw: str) -> float | None:
-    """A value that can be a count or a share; None for NaN, infinities, negatives and what is no number."""
+    """Return a count or a share; None for NaN, infinities, negative values and text that is no number."""
     try:
         value = float(raw)
     except ValueError:
@@ -136,7 +137,7 @@ def _by_replica(values: Mapping[tuple[str, str], float]) -> Replicas:
 
 
 def _first(series: Mapping[str, Replicas], names: Names) -> Replicas:
-    """Old and new name of one quantity may stand side by side: they must not add up."""
+    """Return the values of the first name on the page: an old and a new name of a quantity must not be added."""
     return next((series[name] for name in names if name in series), {})
 
 
@@ -144,19 +145,20 @@ def _total(by_replica: Replicas) -> float | None:
     return sum(by_replica.values()) if by_replica else None
 
 
-def _load(found: Mapping[str, Replicas], metrics: EngineMetrics) -> EngineLoad | None:
-    running, waiting = _total(found["running"]), _total(found["waiting"])
-    shares = found["kv_usage"]
+def _load(quantities: Mapping[str, Replicas], metrics: EngineMetrics) -> EngineLoad | None:
+    running, waiting = _total(quantities["running"]), _total(quantities["waiting"])
+    shares = quantities["kv_usage"]
     if running is None or waiting is None or not (shares or "kv_usage" in metrics.optional):
         return None
     return EngineLoad(waiting, running, sum(shares.values()) / len(shares) if shares else 0.0)
 
 
 def _capacity(infos: Sequence[Mapping[str, str]]) -> int | None:
-    """Tokens over all replicas; None where they don't tell (vLLM writes `None` before it has profiled).
+    """Return the tokens of all replicas; None if they are not reported (vLLM writes `None` before it has profiled).
 
-    vLLM's `core_client.py`: `kv_cache_size_tokens` is per replica, and right for hybrid models too, whose layer groups
-    share the blocks. `num_gpu_blocks`, all there is before, is the sum over replicas already, written to each line.
+    According to vLLM's `core_client.py`, `kv_cache_size_tokens` is per replica, and right also for hybrid models, whose
+    layer groups share the blocks. Older versions only have `num_gpu_blocks`, which is the sum over all replicas and is
+    repeated on each line.
     """
     sizes = [_whole(labels, "kv_cache_size_tokens") for labels in infos]
     if sizes and None not in sizes:
@@ -166,7 +168,7 @@ def _capacity(infos: Sequence[Mapping[str, str]]) -> int | None:
 
 
 def _whole(labels: Mapping[str, str], name: str) -> int | None:
-    """At most 15 digits: a number, not an attack on `int`."""
+    """Return the label as a whole number of at most 15 digits, so that `int` stays cheap; None if it is not one."""
     text = labels.get(name, "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 15 else None
 
@@ -176,18 +178,19 @@ def _missing(metrics: EngineMetrics, present: set[str]) -> tuple[str, ...]:
     return tuple(_names(metrics, field)[0] for field in required if _names(metrics, field))
 
 
-def _progress(found: Mapping[str, Replicas], steps: list[Replicas]) -> tuple[ReplicaProgress, ...]:
-    """Gauges count as marks too: they are written by the engine's steps, and KV use grows while a long prompt is read.
+def _progress(quantities: Mapping[str, Replicas], steps: list[Replicas]) -> tuple[ReplicaProgress, ...]:
+    """Return the marks of each replica.
 
-    vLLM's count of rejections would be none: the front end counts them, and goes on doing so before a hung engine.
+    Gauges count as marks too: the engine's steps write them, and KV use grows while a long prompt is read. vLLM's count
+    of rejections is no mark, because the front end counts them and continues to do so in front of a hung engine.
     """
     fields = ("running", "waiting", "kv_usage", "generation_tokens", "prompt_tokens", "prefix_queries", "preemptions")
-    marks = [found[field] for field in fields] + steps
-    replicas = sorted({replica for field in ("running", "waiting") for replica in found[field]})
+    marks = [quantities[field] for field in fields] + steps
+    replicas = sorted({replica for field in ("running", "waiting") for replica in quantities[field]})
     return tuple(
         ReplicaProgress(
             replica,
-            found["running"].get(replica, 0.0) + found["waiting"].get(replica, 0.0),
+            quantities["running"].get(replica, 0.0) + quantities["waiting"].get(replica, 0.0),
             tuple(by_replica.get(replica, 0.0) for by_replica in marks),
         )
         for replica in replicas

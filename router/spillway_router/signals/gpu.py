@@ -1,21 +1,21 @@
-"""What a GPU says of its health, and what that means for routing. Values only: no driver is called here.
+"""The health of a GPU and what it means for routing. These are values only; no driver is called here.
 
-NVML's "utilisation" is the share of time in which at least one kernel ran: it says busy, not full, so it is reported
-and decides nothing. What decides: an XID error takes the GPU out; a clock that the driver holds down slows the engine
-by about the ratio of the clocks.
+NVML's "utilisation" is the share of time in which at least one kernel ran. It says that the GPU is busy, not that it is
+full, so it is reported and decides nothing. Two things decide: an XID error takes the GPU out, and a clock that the
+driver holds down slows the engine by about the ratio of the clocks.
 """
 
 from __future__ import annotations
 
-from spillway_router.core.frozen import dataclass
+from dataclasses import dataclass
 
 MIN_RATE_FACTOR = 0.1
 
 APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
-"""XIDs that a program's own fault raises; the GPU goes on. The same list NVIDIA's Kubernetes device plugin leaves out
-when it marks a GPU unhealthy."""
+"""XIDs that are the fault of a program and leave the GPU usable. NVIDIA's Kubernetes device plugin ignores the same
+list when it marks a GPU unhealthy."""
 
-# NVML's clock event reasons (nvml.h, nvmlClocksEventReasons). Idle and application clocks are no throttling.
+# NVML's clock event reasons (nvml.h, nvmlClocksEventReasons). Idle and application clocks do not count as throttling.
 _THROTTLE_TOKENS = (
     ("thermal", 0x20 | 0x40),  # software and hardware thermal slowdown
     ("power", 0x04 | 0x80),  # software power cap, external power brake
@@ -25,7 +25,7 @@ _THROTTLE_TOKENS = (
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One GPU at one moment. None where the GPU does not tell (MIG, old driver, laptop)."""
+    """One GPU at one moment. A value that the GPU does not report is None (MIG, old driver, laptop)."""
 
     index: int
     name: str
@@ -38,14 +38,14 @@ class GpuReading:
     sm_clock_mhz: float | None = None
     sm_clock_max_mhz: float | None = None
     throttle: tuple[str, ...] = ()
-    """Why the driver holds the clock down: of "thermal", "power", "hw"."""
+    """Why the driver holds the clock down: any of "thermal", "power" and "hw"."""
     xid_errors: tuple[int, ...] | None = None
-    """XIDs of the last minutes, oldest first; None where the driver does not report events."""
+    """XIDs of the last minutes, oldest first; None if the driver does not report events."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuVerdict:
-    """May the engine on this GPU get requests, and how fast is it against an unthrottled one?"""
+    """Whether the engine on this GPU may get requests, and how fast it is compared with an unthrottled one."""
 
     healthy: bool
     rate_factor: float
@@ -55,7 +55,7 @@ class GpuVerdict:
 
 @dataclass(frozen=True, slots=True)
 class GpuTelemetry:
-    """A reading of all GPUs. `up` is False where there is no driver, no library, no GPU or no answer."""
+    """A reading of all GPUs. `up` is False if there is no driver, no library, no GPU or no answer."""
 
     up: bool
     readings: tuple[GpuReading, ...] = ()
@@ -63,15 +63,15 @@ class GpuTelemetry:
 
 
 def throttle_tokens(reason_bits: int) -> tuple[str, ...]:
-    """Tokens for NVML's bit mask of clock event reasons."""
+    """Return the tokens for NVML's bit mask of clock event reasons."""
     return tuple(token for token, bits in _THROTTLE_TOKENS if reason_bits & bits)
 
 
 def gpu_verdict(reading: GpuReading) -> GpuVerdict:
-    """The verdict on one GPU.
+    """Return the verdict on one GPU.
 
-    The clock counts only while the driver gives a reason: an idle GPU clocks down too and is as fast as ever when
-    work comes. XIDs of applications are told and held against nobody.
+    The clock counts only while the driver gives a reason, because an idle GPU clocks down too and is at full speed as
+    soon as work arrives. XIDs of applications are reported but do not make the GPU unhealthy.
     """
     xids = tuple(dict.fromkeys(reading.xid_errors or ()))
     fatal = tuple(xid for xid in xids if xid not in APPLICATION_XIDS)

@@ -1,32 +1,32 @@
-"""Is a local engine alive? A state machine over what its health path says and what its counters do.
+"""Is a local engine alive? A state machine over the answers of its health path and the movement of its counters.
 
-Theory. A health path speaks for the front end. vLLM's answers 200 while the engine behind it hangs, and a port may be
-bound before there is an engine. Whether an engine lives shows in its work: while it has requests, its counters and
-gauges move with every step. So an engine is *hung* when it has unfinished requests, or we have requests there that wait
-for their first token, and no mark moved for `hung_after_s`; also when its front end takes connections and answers none.
+Theory. A health path speaks for the front end only. vLLM's answers 200 while the engine behind it hangs, and a port may
+be bound before there is an engine. Whether an engine is alive shows in its work: while it has requests, its counters
+and gauges (the marks) move with every step. An engine therefore counts as *hung* if it has unfinished requests, or the
+router has requests there that wait for their first token, and no mark has moved for `hung_after_s`; and also if its
+front end accepts connections and answers none.
 
     starting --ok--> up --refused, 5xx--> down --ok x recover_after--> up
                      up --no step, no answer--> hung --a step, or answers again--> up
 
-- Refused is certain at once: nothing listens there. One failed look takes the engine out.
-- A stall is certain only after a while: a long prompt may take seconds. From `suspect_after_s` on the prober asks for
-  one token (`wants_proof`): an engine that lives must step for it, and its marks move. That tells stale gauges, or a
-  miscount of ours, from a stuck engine.
-- A hung engine that fell quiet is not well again: only a step or a restart shows that. Otherwise it would take in one
-  request per round and lose it.
-- Hysteresis guards the way back only: `recover_after` good looks in a row.
+- A refused connection is certain at once: nothing listens there. One failed probe takes the engine out.
+- A stall is certain only after a while, because a long prompt may take seconds. From `suspect_after_s` on, the prober
+  requests one token (`wants_proof`): a live engine must step for it, and its marks move. That distinguishes stale
+  gauges, or a miscount of the router, from a stuck engine.
+- A hung engine that has become idle is not healthy again: only a step or a restart shows that. Otherwise it would
+  accept one request per round and lose it.
+- Hysteresis applies to the recovery only: it takes `recover_after` good probes in a row.
 
-Pure: no I/O and no clock; `now` is seconds of any one monotonic clock.
+This module is pure: it does no I/O and reads no clock. All times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.signals.exposition import EngineSample
 
 Condition = Literal["starting", "up", "hung", "down"]
@@ -34,21 +34,21 @@ Answer = Literal[
     "ok",  # the health path answered
     "not_ready",  # it answered 5xx: loading its model, or its engine is dead
     "refused",  # nothing listens
-    "silent",  # connected, or not even that, and no answer in time
+    "silent",  # no answer in time, whether or not the connection was made
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class LivenessRules:
-    """Times in seconds. With looks every second the defaults find a dead engine in 2 s and a hung one in 10 s.
+    """Times in seconds. With a probe every second the defaults find a dead engine in 2 s and a hung one in 10 s.
 
-    An engine whose single steps last longer than `hung_after_s` (a large model on a CPU) needs a larger value.
+    An engine with single steps longer than `hung_after_s` (a large model on a CPU) needs a larger value.
     """
 
     hung_after_s: float = 7.0
     suspect_after_s: float = 3.0
     stale_after_s: float = 5.0
-    """A sample older than this says nothing."""
+    """A sample older than this is ignored."""
     start_grace_s: float = 900.0
     """How long an engine that was never up may take to start before it counts as down."""
     recover_after: int = 2
@@ -56,16 +56,16 @@ class LivenessRules:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look at an engine."""
+    """The result of one probe of an engine, with the last sample of its metrics."""
 
-    now: float
+    monotonic_s: float
     answer: Answer
     detail: str = ""
-    """What was seen, for people: an HTTP status, an error's name."""
+    """Details for people: an HTTP status, the name of an error."""
     sample: EngineSample | None = None
     sampled_at: float = 0.0
     awaiting: int = 0
-    """Requests the router sent there that have no first token yet."""
+    """Requests that the router has sent to the engine and that have no first token yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +77,30 @@ class _Replica:
 
 @dataclass(frozen=True, slots=True)
 class LivenessState:
-    """What is remembered between two looks. Start with `LivenessState(since=now)`."""
+    """What is remembered between two probes. Start with `LivenessState(since=monotonic_s)`."""
 
     since: float
     condition: Condition = "starting"
     reasons: tuple[str, ...] = ()
-    good_looks: int = 0
+    good_probes: int = 0
     last_ok_at: float | None = None
     last_answer: Answer | None = None
     replicas: Mapping[str, _Replica] = field(default_factory=lambda: MappingProxyType({}))
     awaiting_since: float | None = None
     stalled: bool = False
-    """Hung for want of steps, not of answers: more than an answer is needed to come back."""
+    """Whether the engine hangs because it makes no steps: then an answer alone does not bring it back."""
 
 
 @dataclass(frozen=True, slots=True)
 class LivenessVerdict:
-    """What to believe of an engine now. Only "up" may get requests."""
+    """The judgement on an engine. Only an engine that is "up" may get requests."""
 
     condition: Condition
     reasons: tuple[str, ...]
     since: float
     """When this condition began."""
     wants_proof: bool = False
-    """Ask the engine for one token now: a live one must step for it."""
+    """Whether to request one token now: a live engine must step for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,106 +109,108 @@ class _Stall:
     reason: str
 
 
-def observe(state: LivenessState, seen: Observation, rules: LivenessRules) -> tuple[LivenessState, LivenessVerdict]:
-    """The next state and the verdict after one look."""
-    state, moved = _follow(state, seen, rules)
-    if seen.answer == "ok":
-        state = replace(state, last_ok_at=seen.now, good_looks=state.good_looks + 1)
+def observe(
+    state: LivenessState, observation: Observation, rules: LivenessRules
+) -> tuple[LivenessState, LivenessVerdict]:
+    """Return the next state and the verdict after one probe."""
+    state, moved = _follow(state, observation, rules)
+    if observation.answer == "ok":
+        state = replace(state, last_ok_at=observation.monotonic_s, good_probes=state.good_probes + 1)
     else:
-        state = replace(state, good_looks=0)
-    stall = _stall(state, seen)
-    condition, reasons, stalled = _judge(state, seen, stall, moved, rules)
+        state = replace(state, good_probes=0)
+    stall = _stall(state, observation)
+    condition, reasons, stalled = _judge(state, observation, stall, moved, rules)
     changed = condition != state.condition
     state = replace(
         state,
         condition=condition,
         reasons=reasons,
         stalled=stalled,
-        since=seen.now if changed else state.since,
-        good_looks=0 if changed else state.good_looks,
-        last_answer=seen.answer,
+        since=observation.monotonic_s if changed else state.since,
+        good_probes=0 if changed else state.good_probes,
+        last_answer=observation.answer,
     )
-    wants_proof = seen.answer == "ok" and (stalled or stall.seconds >= rules.suspect_after_s)
+    wants_proof = observation.answer == "ok" and (stalled or stall.seconds >= rules.suspect_after_s)
     return state, LivenessVerdict(condition, reasons, state.since, wants_proof)
 
 
-def _follow(state: LivenessState, seen: Observation, rules: LivenessRules) -> tuple[LivenessState, bool]:
-    """Notes which replicas moved. True if any did since the look before."""
+def _follow(state: LivenessState, observation: Observation, rules: LivenessRules) -> tuple[LivenessState, bool]:
+    """Return the state with the replicas' marks noted, and whether any replica has moved since the last probe."""
     awaiting_since = state.awaiting_since
-    if seen.awaiting <= 0:
+    if observation.awaiting <= 0:
         awaiting_since = None
     elif awaiting_since is None:
-        awaiting_since = seen.now
-    fresh = seen.sample is not None and seen.now - seen.sampled_at <= rules.stale_after_s
+        awaiting_since = observation.monotonic_s
+    fresh = observation.sample is not None and observation.monotonic_s - observation.sampled_at <= rules.stale_after_s
     known: dict[str, _Replica] = {}
     moved = False
-    if seen.sample is not None and fresh:
-        for progress in seen.sample.progress:
+    if observation.sample is not None and fresh:
+        for progress in observation.sample.progress:
             before = state.replicas.get(progress.replica)
             same = before is not None and before.marks == progress.marks
             moved = moved or (before is not None and not same)
-            # A replica that had nothing to do was not stalled: its clock starts with its work.
+            # A replica without work is not stalled: its clock starts with its work.
             idle = before is None or not before.unfinished
-            at = before.moved_at if before is not None and same and not idle else seen.sampled_at
+            at = before.moved_at if before is not None and same and not idle else observation.sampled_at
             known[progress.replica] = _Replica(progress.marks, at, progress.unfinished)
     elif state.stalled or state.condition == "hung":
         known = dict(state.replicas)
     if moved and awaiting_since is not None:
-        awaiting_since = seen.now
+        awaiting_since = observation.monotonic_s
     return replace(state, replicas=MappingProxyType(known), awaiting_since=awaiting_since), moved
 
 
-def _stall(state: LivenessState, seen: Observation) -> _Stall:
-    """The longest time an engine with work went without a step; 0 where it works, idles or tells nothing."""
+def _stall(state: LivenessState, observation: Observation) -> _Stall:
+    """Return the longest time that a replica with work went without a step; 0 if it steps, idles or is unknown."""
     worst = _Stall(0.0, "")
     for name, replica in state.replicas.items():
-        seconds = seen.now - replica.moved_at
+        seconds = observation.monotonic_s - replica.moved_at
         if replica.unfinished > 0 and seconds > worst.seconds:
             where = f" at replica {name}" if len(state.replicas) > 1 else ""
             requests = f"{replica.unfinished:.0f} request{'s' if replica.unfinished != 1 else ''}"
             worst = _Stall(seconds, f"stalled: {requests} unfinished{where}, no step for {seconds:.1f} s")
-    # Without counters a long wait proves nothing: it may be a long prompt.
+    # Without counters a long wait proves nothing, because the engine may be reading a long prompt.
     if state.replicas and state.awaiting_since is not None:
-        seconds = seen.now - state.awaiting_since
+        seconds = observation.monotonic_s - state.awaiting_since
         if seconds > worst.seconds:
-            reason = f"stalled: {seen.awaiting} sent and none began, no step for {seconds:.1f} s"
+            reason = f"stalled: {observation.awaiting} sent and none started, no step for {seconds:.1f} s"
             worst = _Stall(seconds, reason)
     return worst
 
 
 def _judge(
-    state: LivenessState, seen: Observation, stall: _Stall, moved: bool, rules: LivenessRules
+    state: LivenessState, observation: Observation, stall: _Stall, moved: bool, rules: LivenessRules
 ) -> tuple[Condition, tuple[str, ...], bool]:
-    """Condition, reasons, and whether it is a stall."""
-    if seen.answer in ("refused", "not_ready"):
-        return *_absent(state, seen, rules), False
-    if seen.answer == "silent":
-        return *_silent(state, seen, rules), state.stalled
+    """Return the condition, its reasons, and whether it is a stall."""
+    if observation.answer in ("refused", "not_ready"):
+        return *_absent(state, observation, rules), False
+    if observation.answer == "silent":
+        return *_silent(state, observation, rules), state.stalled
     if stall.seconds >= rules.hung_after_s:
         return "hung", (stall.reason,), True
     if state.stalled and not moved and state.condition == "hung":
         return "hung", state.reasons, True
-    if state.condition in ("up", "starting") or state.good_looks >= rules.recover_after:
+    if state.condition in ("up", "starting") or state.good_probes >= rules.recover_after:
         return "up", (), False
-    return state.condition, (f"recovering: {state.good_looks} of {rules.recover_after} good looks",), False
+    return state.condition, (f"recovering: {state.good_probes} of {rules.recover_after} good probes",), False
 
 
-def _absent(state: LivenessState, seen: Observation, rules: LivenessRules) -> tuple[Condition, tuple[str, ...]]:
-    reason = f"{seen.answer}: {seen.detail}" if seen.detail else seen.answer
-    if state.condition == "starting" and seen.now - state.since < rules.start_grace_s:
+def _absent(state: LivenessState, observation: Observation, rules: LivenessRules) -> tuple[Condition, tuple[str, ...]]:
+    reason = f"{observation.answer}: {observation.detail}" if observation.detail else observation.answer
+    if state.condition == "starting" and observation.monotonic_s - state.since < rules.start_grace_s:
         return "starting", (reason,)
-    # Something listens again where nothing did: a new process, loading its model.
-    if state.condition == "down" and state.last_answer == "refused" and seen.answer == "not_ready":
+    # Something listens again where nothing did: it is a new process that loads its model.
+    if state.condition == "down" and state.last_answer == "refused" and observation.answer == "not_ready":
         return "starting", (reason,)
     return "down", (reason,)
 
 
-def _silent(state: LivenessState, seen: Observation, rules: LivenessRules) -> tuple[Condition, tuple[str, ...]]:
-    detail = f" ({seen.detail})" if seen.detail else ""
+def _silent(state: LivenessState, observation: Observation, rules: LivenessRules) -> tuple[Condition, tuple[str, ...]]:
+    detail = f" ({observation.detail})" if observation.detail else ""
     if state.condition == "starting":
-        late = seen.now - state.since >= rules.start_grace_s
+        late = observation.monotonic_s - state.since >= rules.start_grace_s
         return ("down" if late else "starting"), (f"silent: no answer yet{detail}",)
-    quiet_s = seen.now - (state.last_ok_at if state.last_ok_at is not None else state.since)
+    quiet_s = observation.monotonic_s - (state.last_ok_at if state.last_ok_at is not None else state.since)
     if state.condition == "up" and quiet_s < rules.hung_after_s:
         return "up", (f"silent: no answer for {quiet_s:.1f} s{detail}",)
     return ("down" if state.condition == "down" else "hung"), (f"silent: no answer for {quiet_s:.1f} s{detail}",)

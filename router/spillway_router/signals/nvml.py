@@ -1,10 +1,11 @@
-"""Reads GPUs through NVML (`nvidia-ml-py`), every two seconds, off the event loop.
+"""Reads GPUs through NVML (`nvidia-ml-py`) every two seconds, outside the event loop.
 
-The library is an argument, so that tests bring an exact one and a machine without a driver needs none. Whatever NVML
-cannot say is None; whatever goes wrong as a whole is a `GpuTelemetry` with `up=False` and the reason, never an error.
+The library is an argument, so that tests can pass an exact fake and a machine without a driver needs none. A value that
+NVML does not have is None; a reading that fails as a whole is a `GpuTelemetry` with `up=False` and the reason, never an
+error.
 
-A wedged driver can hold a call for ever, and nothing can cancel it. So calls run in a daemon thread of their own: a
-worker of the loop's pool would keep the process from ending. While one call hangs, no second is made.
+A wedged driver can block a call for ever, and nothing can cancel it. Calls therefore run in a daemon thread of their
+own: a worker of the loop's pool would keep the process from ending. While one call hangs, no second one is made.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.aio.periodic import Periodic
 from spillway_router.signals.gpu import GpuReading, GpuTelemetry, throttle_tokens
 
 T = TypeVar("T")
 
 OnGpus = Callable[[GpuTelemetry, float], None]
-"""Takes every reading and its time, monotonic seconds. Must not raise."""
+"""Receives every reading and its time in monotonic seconds. It must not raise."""
 
 _TEMPERATURE_GPU = 0
 _CLOCK_SM = 1
@@ -32,7 +34,7 @@ _EVENT_XID = 0x8
 
 
 class Nvml(Protocol):
-    """The part of pynvml that is used. Every call may raise `NVMLError`. Handles are opaque."""
+    """The part of pynvml that the router uses. Every call may raise `NVMLError`. Handles are opaque."""
 
     NVMLError: type[Exception]
 
@@ -62,13 +64,13 @@ class NvmlSettings:
     interval_s: float = 2.0
     timeout_s: float = 2.0
     xid_memory_s: float = 300.0
-    """How long an XID is told after it came; the engine's own health says more after that."""
+    """How long an XID is reported; after that the engine's own health says more."""
     retry_s: float = 60.0
-    """Between tries where there is no driver or no GPU."""
+    """Between attempts on a machine without a driver or a GPU."""
 
 
 def load_nvml() -> Nvml | None:
-    """The NVML binding, or None where it is not installed. The driver's library is loaded by `nvmlInit` only."""
+    """Return the NVML binding, or None if it is not installed. Only `nvmlInit` loads the driver's library."""
     try:
         return cast(Nvml, importlib.import_module("pynvml"))
     except ImportError:
@@ -76,7 +78,7 @@ def load_nvml() -> Nvml | None:
 
 
 class NvmlReader:
-    """Reads all GPUs. Blocking: for one thread at a time. Opens NVML at the first reading and after a loss."""
+    """Reads all GPUs. It blocks and is for one thread at a time. NVML opens at the first reading and after a loss."""
 
     __slots__ = ("_clock", "_event_set", "_handles", "_library", "_settings", "_watched", "_xids")
 
@@ -90,7 +92,7 @@ class NvmlReader:
         self._xids: deque[tuple[float, int, int]] = deque(maxlen=1024)
 
     def read(self) -> GpuTelemetry:
-        """All GPUs now; `up=False` and the reason where that does not work."""
+        """Return a reading of all GPUs, or `up=False` and the reason."""
         library = self._library
         if library is None:
             return GpuTelemetry(False, (), "nvidia-ml-py is not installed")
@@ -102,12 +104,12 @@ class NvmlReader:
             self._drain_events(library)
             return GpuTelemetry(True, tuple(self._read_one(library, i, h) for i, h in enumerate(handles)))
         except library.NVMLError as error:
-            # The handles may be of a GPU that fell off the bus, or of a driver since replaced: open afresh next time.
+            # The handles may belong to a GPU that fell off the bus or to a replaced driver: reopen NVML next time.
             self.close()
             return GpuTelemetry(False, (), f"NVML: {error}")
 
     def close(self) -> None:
-        """Gives NVML back. May run twice."""
+        """Shut NVML down; harmless when repeated."""
         library, opened = self._library, self._handles is not None
         event_set, self._event_set, self._handles, self._watched = self._event_set, None, None, {}
         if library is None or not opened:
@@ -120,7 +122,7 @@ class NvmlReader:
 
     def _open(self, library: Nvml) -> list[Any]:
         library.nvmlInit()
-        self._handles = []  # open from here on, so that a failure below closes it
+        self._handles = []  # NVML is open from here on, so that a failure below closes it
         self._handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(library.nvmlDeviceGetCount())]
         try:
             self._event_set = library.nvmlEventSetCreate()
@@ -135,18 +137,18 @@ class NvmlReader:
     def _drain_events(self, library: Nvml) -> None:
         if self._event_set is None or not self._watched:
             return
-        now = self._clock()
+        monotonic_s = self._clock()
         for _ in range(64):  # a storm of events must not keep the reading from ending
             try:
                 event = library.nvmlEventSetWait_v2(self._event_set, 0)
-            except library.NVMLError:  # a timeout: no more of them
+            except library.NVMLError:  # a timeout: there are no more events
                 break
             if event.eventType == _EVENT_XID:
                 index = self._watched.get(_bus_id(library, event.device))
-                # A GPU that fell off the bus does not even tell its address: hold it against all of them.
-                where = [index] if index is not None else list(self._watched.values())
-                self._xids.extend((now, i, int(event.eventData)) for i in where)
-        while self._xids and now - self._xids[0][0] > self._settings.xid_memory_s:
+                # A GPU that fell off the bus does not even have an address: count the event against all GPUs.
+                indices = [index] if index is not None else list(self._watched.values())
+                self._xids.extend((monotonic_s, i, int(event.eventData)) for i in indices)
+        while self._xids and monotonic_s - self._xids[0][0] > self._settings.xid_memory_s:
             self._xids.popleft()
 
     def _read_one(self, library: Nvml, index: int, handle: Any) -> GpuReading:
@@ -180,9 +182,9 @@ class NvmlReader:
 
 
 class GpuSampler:
-    """Reads all GPUs every `interval_s` and hands the readings on. `run` until cancelled."""
+    """Reads all GPUs every `interval_s` seconds and reports the readings. `clock` is monotonic seconds."""
 
-    __slots__ = ("_clock", "_on_gpus", "_reader", "_settings", "_under_way")
+    __slots__ = ("_clock", "_on_gpus", "_pending", "_reader", "_settings", "_up")
 
     def __init__(
         self,
@@ -195,47 +197,53 @@ class GpuSampler:
         self._reader = NvmlReader(library, self._settings, clock)
         self._on_gpus = on_gpus
         self._clock = clock
-        self._under_way: asyncio.Future[GpuTelemetry] | None = None
+        self._pending: asyncio.Future[GpuTelemetry] | None = None
+        self._up = False
 
     async def run(self) -> None:
-        """Samples until cancelled, then gives NVML back unless a call hangs in it."""
+        """Sample until cancelled, then shut NVML down unless a call hangs in it."""
         try:
-            while True:
-                began = self._clock()
-                telemetry = await self.sample()
-                self._on_gpus(telemetry, self._clock())
-                pause = self._settings.interval_s if telemetry.up or self._hangs else self._settings.retry_s
-                await asyncio.sleep(max(0.0, began + pause - self._clock()))
+            await Periodic(
+                "GPU sampler", self._pause_s, self._sample_and_report, from_start=True, clock=self._clock
+            ).run()
         finally:
             await self._close()
 
+    def _pause_s(self) -> float:
+        return self._settings.interval_s if self._up or self._hangs else self._settings.retry_s
+
+    async def _sample_and_report(self) -> None:
+        telemetry = await self.sample()
+        self._up = telemetry.up
+        self._on_gpus(telemetry, self._clock())
+
     async def sample(self) -> GpuTelemetry:
-        """One reading; `up=False` where NVML does not answer in time, until the call that hangs returns."""
-        if self._under_way is None:
-            self._under_way = _in_daemon_thread(self._reader.read, "nvml")
-        done, _ = await asyncio.wait({self._under_way}, timeout=self._settings.timeout_s)
+        """Return one reading; `up=False` if NVML does not answer in time, until the call that hangs returns."""
+        if self._pending is None:
+            self._pending = _in_daemon_thread(self._reader.read, "nvml")
+        done, _ = await asyncio.wait({self._pending}, timeout=self._settings.timeout_s)
         if not done:
             return GpuTelemetry(False, (), f"NVML did not answer within {self._settings.timeout_s:g} s")
-        answer, self._under_way = self._under_way, None
+        answer, self._pending = self._pending, None
         try:
             return answer.result()
-        except Exception as error:  # a binding and a driver that don't fit together; routing goes on without
+        except Exception as error:  # a binding and a driver that don't fit together; routing continues without them
             return GpuTelemetry(False, (), f"NVML: {type(error).__name__}: {error}")
 
     async def _close(self) -> None:
         limit = self._settings.timeout_s
-        if self._under_way is not None:
-            await asyncio.wait({self._under_way}, timeout=limit)
+        if self._pending is not None:
+            await asyncio.wait({self._pending}, timeout=limit)
         if not self._hangs:
             await asyncio.wait({_in_daemon_thread(self._reader.close, "nvml-close")}, timeout=limit)
 
     @property
     def _hangs(self) -> bool:
-        return self._under_way is not None and not self._under_way.done()
+        return self._pending is not None and not self._pending.done()
 
 
 def _in_daemon_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Runs `call` in a thread that does not keep the process alive. Its result is lost if the loop ends first."""
+    """Run `call` in a thread that does not keep the process alive. Its result is lost if the loop ends first."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -252,9 +260,9 @@ def _in_daemon_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
         failure: Exception | None = None
         try:
             result = call()
-        except Exception as error:  # handed to the waiter, whatever it is
+        except Exception as error:  # raised where the future is awaited
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits for the result
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=run, name=name, daemon=True).start()
@@ -262,7 +270,7 @@ def _in_daemon_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
 
 
 def _bus_id(library: Nvml, handle: Any) -> str:
-    """Tells handles apart: an event carries its own handle object, not the one it was registered with."""
+    """Return what identifies a GPU: an event carries a handle object of its own, not the registered one."""
     try:
         bus_id = library.nvmlDeviceGetPciInfo(handle).busId
     except library.NVMLError:
@@ -271,5 +279,6 @@ def _bus_id(library: Nvml, handle: Any) -> str:
 
 
 def _is_lost(error: Exception) -> bool:
-    """NVML_ERROR_UNINITIALIZED, GPU_IS_LOST, RESET_REQUIRED, UNKNOWN: not one figure missing, but the device."""
+    """Return whether the device is gone, not only one value: NVML_ERROR_UNINITIALIZED, GPU_IS_LOST, RESET_REQUIRED,
+    UNKNOWN."""
     return getattr(error, "value", None) in (1, 15, 16, 999)

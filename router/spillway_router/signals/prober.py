@@ -1,7 +1,7 @@
-"""Looks after the health of one local engine: asks its health path, watches its work, asks for a token in doubt.
+"""Probes the health of one local engine: requests its health path, watches its progress, and in doubt requests a token.
 
-The loop only gathers what was seen; what it means is `liveness.observe`. The scraper's readings come in through
-`on_sample`, so that there is one poll of the metrics page for both uses.
+The prober only collects observations; `liveness.observe` judges them. The scraper's samples arrive through `on_sample`,
+so that one poll of the metrics page serves both uses.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import httpx
 
+from spillway_router.aio.periodic import Periodic
 from spillway_router.aio.tasks import end
-from spillway_router.core.frozen import dataclass
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample
 from spillway_router.signals.liveness import Answer, LivenessRules, LivenessState, LivenessVerdict, Observation, observe
 from spillway_router.signals.scraper import Clock
 
 _SMALL_BYTES = 65_536
-"""A body shorter than this is read, so that the connection can be used again; others are left and it is closed."""
+"""A body shorter than this is read, so that the connection can be reused. For a longer one the connection is closed."""
 
 OnVerdict = Callable[[LivenessVerdict, float], None]
-"""Takes the verdict and the time of the look, after every look. Must not raise."""
+"""Receives the verdict and its time in monotonic seconds, after every probe. It must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +34,19 @@ class ProbeSettings:
 
     interval_s: float = 0.8
     timeout_s: float = 1.0
-    """For an answer of the health path. Interval + timeout stays under the 2 s in which a dead engine must be out."""
+    """For an answer of the health path. A dead engine must be noticed within 2 s, so interval + timeout stay below."""
     proof_timeout_s: float = 5.0
-    """For the one token that tells a slow engine from a hung one."""
+    """For the one token that distinguishes a slow engine from a hung one."""
     proof_interval_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """An engine to look at. `awaiting` tells how many requests the router has there without a first token. `model` is
-    the name to ask the one token of; empty: no proof is asked, and only steps or a restart bring a hung engine back."""
+class ProbedEngine:
+    """An engine to probe.
+
+    `awaiting` returns how many requests the router has at the engine without a first token. `model` is the model that
+    is asked for a token as proof of life; if it is empty, only steps or a restart bring a hung engine back.
+    """
 
     root_url: str
     metrics: EngineMetrics
@@ -51,7 +55,7 @@ class Probed:
 
 
 class Prober:
-    """Probes one engine. `run` until cancelled. `client` is the caller's and is not closed here."""
+    """Probes one engine. `client` belongs to the caller and is not closed here; `clock` is monotonic seconds."""
 
     __slots__ = (
         "_awaiting", "_client", "_clock", "_health_url", "_model", "_on_verdict", "_proof", "_proof_at",
@@ -61,7 +65,7 @@ class Prober:
     def __init__(
         self,
         client: httpx.AsyncClient,
-        probed: Probed,
+        engine: ProbedEngine,
         on_verdict: OnVerdict,
         *,
         rules: LivenessRules | None = None,
@@ -69,11 +73,11 @@ class Prober:
         clock: Clock = time.monotonic,
     ) -> None:
         self._client = client
-        self._root_url = probed.root_url.rstrip("/")
-        self._health_url = self._root_url + probed.metrics.health_path
+        self._root_url = engine.root_url.rstrip("/")
+        self._health_url = self._root_url + engine.metrics.health_path
         self._on_verdict = on_verdict
-        self._awaiting = probed.awaiting
-        self._model = probed.model
+        self._awaiting = engine.awaiting
+        self._model = engine.model
         self._rules = rules or LivenessRules()
         self._settings = settings or ProbeSettings()
         self._clock = clock
@@ -83,36 +87,41 @@ class Prober:
         self._proof: asyncio.Task[None] | None = None
         self._proof_at = float("-inf")
 
-    def on_sample(self, sample: EngineSample | None, _reason: str, now: float) -> None:
-        """Takes a reading of the scraper. A reading without a sample leaves the last one to grow old."""
+    def on_sample(self, sample: EngineSample | None, _reason: str, monotonic_s: float) -> None:
+        """Take the result of a scrape. A failed scrape leaves the last sample to grow old."""
         if sample is not None:
-            self._sample, self._sampled_at = sample, now
+            self._sample, self._sampled_at = sample, monotonic_s
 
     async def run(self) -> None:
-        """Looks until cancelled; a proof under way is cancelled with it."""
+        """Probe until cancelled; a request for a token in progress is cancelled too."""
         try:
-            while True:
-                began = self._clock()
-                await self.look()
-                await asyncio.sleep(max(0.0, began + self._settings.interval_s - self._clock()))
+            await Periodic("probe", self._settings.interval_s, self.probe, from_start=True, clock=self._clock).run()
         finally:
             await self._stop_proof()
 
-    async def look(self) -> LivenessVerdict:
-        """One look: asks the health path, judges, hands the verdict on and may start a proof."""
-        answer, detail = await self._ask()
-        now = self._clock()
-        seen = Observation(now, answer, detail, self._sample, self._sampled_at, self._awaiting())
-        self._state, verdict = observe(self._state, seen, self._rules)
-        self._on_verdict(verdict, now)
+    async def probe(self) -> LivenessVerdict:
+        """Probe once: request the health path, judge, report the verdict, and perhaps request a token."""
+        answer, detail = await self._request_health()
+        monotonic_s = self._clock()
+        observation = Observation(
+            monotonic_s=monotonic_s,
+            answer=answer,
+            detail=detail,
+            sample=self._sample,
+            sampled_at=self._sampled_at,
+            awaiting=self._awaiting(),
+        )
+        self._state, verdict = observe(self._state, observation, self._rules)
+        self._on_verdict(verdict, monotonic_s)
         if verdict.wants_proof and self._model:
-            self._start_proof(now)
+            self._start_proof(monotonic_s)
         return verdict
 
-    async def _ask(self) -> tuple[Answer, str]:
+    async def _request_health(self) -> tuple[Answer, str]:
+        """Return the answer of the health path, and details for people."""
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                # The head is enough: what the body says of models or versions is not asked here.
+                # The head is enough: what the body says about models or versions does not matter here.
                 async with self._client.stream("GET", self._health_url, timeout=None) as response:
                     status = response.status_code
                     if _is_small(response.headers.get("content-length", "")):
@@ -122,22 +131,22 @@ class Prober:
         except httpx.ConnectError as error:
             return "refused", str(error) or type(error).__name__
         except httpx.HTTPError as error:
-            # A kept connection that the engine closed meanwhile fails once; a dead engine refuses the next look.
+            # A reused connection that the engine has closed fails once; a dead engine refuses the next probe.
             return "silent", str(error) or type(error).__name__
         detail = f"HTTP {status}"
-        # 401 or 404 is an answer too: the server lives, it only has no such path for us.
+        # 401 or 404 is an answer too: the server is alive, it only has no such path for us.
         return ("not_ready" if status >= httpx.codes.INTERNAL_SERVER_ERROR else "ok"), detail
 
-    def _start_proof(self, now: float) -> None:
-        """One at a time, and not more often than every `proof_interval_s`."""
-        under_way = self._proof is not None and not self._proof.done()
-        if under_way or now - self._proof_at < self._settings.proof_interval_s:
+    def _start_proof(self, monotonic_s: float) -> None:
+        """Request a token, unless one is being requested or was less than `proof_interval_s` ago."""
+        in_progress = self._proof is not None and not self._proof.done()
+        if in_progress or monotonic_s - self._proof_at < self._settings.proof_interval_s:
             return
-        self._proof_at = now
-        self._proof = asyncio.create_task(self._ask_for_a_token())
+        self._proof_at = monotonic_s
+        self._proof = asyncio.create_task(self._request_token())
 
-    async def _ask_for_a_token(self) -> None:
-        """The answer does not matter: an engine that lives steps for it, and the next samples show that."""
+    async def _request_token(self) -> None:
+        """Request one token and ignore the answer: a live engine steps for it, which the next samples show."""
         body = {"model": self._model, "prompt": "a", "max_tokens": 1, "temperature": 0}
         url = f"{self._root_url}/v1/completions"
         with contextlib.suppress(TimeoutError, httpx.HTTPError):

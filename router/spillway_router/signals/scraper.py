@@ -1,9 +1,9 @@
-"""Reads an engine's metrics page again and again, and hands every reading on.
+"""Reads an engine's metrics page periodically and reports every result.
 
-One loop per local backend. A reading is a sample, or None with the reason why there is none: the receiver decides what
-to do without (the backlog then decides alone, and an alarm goes up). Readings never overlap: the next begins after the
-one before has ended, at the latest after its timeout. After a failure the pauses double up to `max_backoff_s`, so that
-a dead engine is not hammered and a restarted one is seen again soon.
+Each local backend has one scraper. The result of a scrape is a sample, or None with the reason: the receiver decides
+what to do without a sample (the backlog then decides alone, and an alarm is raised). Scrapes never overlap: the next
+one begins after the previous one has ended, at the latest after its timeout. After a failure the pauses double up to
+`max_backoff_s`, so that a dead engine is not hammered and a restarted one is noticed soon.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import httpx
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.aio.periodic import Periodic
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample, ExpositionReader
 
@@ -22,7 +23,8 @@ Clock = Callable[[], float]
 """Monotonic seconds."""
 
 OnSample = Callable[[EngineSample | None, str, float], None]
-"""Takes the sample or None, the reason where it is None ("" otherwise), and the time of it. Must not raise."""
+"""Receives the sample or None, the reason if it is None ("" otherwise), and the time in monotonic seconds. It must not
+raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +33,31 @@ class ScrapeSettings:
 
     interval_s: float = 1.0
     timeout_s: float = 1.0
-    """For a whole reading, connecting included."""
+    """For a whole scrape, including the connection."""
     max_backoff_s: float = 5.0
     max_bytes: int = 4 * 1024 * 1024
-    """A page larger than this is refused: no engine has one, and it would be held in memory."""
+    """A page larger than this is rejected: no engine has one, and it would have to fit in memory."""
 
 
 def pause_s(failures: int, settings: ScrapeSettings) -> float:
-    """Seconds from the begin of one reading to the next, after so many failures in a row: doubling, bounded."""
+    """Return the seconds from the start of one scrape to the next, after this many failures in a row."""
     doubled = settings.interval_s * 2.0 ** min(max(0, failures - 1), 16)
     return max(settings.interval_s, min(settings.max_backoff_s, doubled))
 
 
 def server_root(base_url: str) -> str:
-    """`http://host:port/v1` -> `http://host:port`: metrics and health lie beside the API, not under it."""
+    """Turn `http://host:port/v1` into `http://host:port`: metrics and health are next to the API, not under it."""
     return base_url.rstrip("/").removesuffix("/v1")
 
 
 class Scraper:
-    """Polls one engine's metrics. `run` until cancelled; `scrape` once.
+    """Scrapes one engine's metrics page. `clock` is monotonic seconds.
 
-    `client` is the caller's, with whatever transport (TCP, Unix socket) and credentials the engine needs; it is not
-    closed here. Nothing is raised for an engine that fails: that is a reading without a sample.
+    `client` belongs to the caller, has the transport (TCP, Unix socket) and credentials that the engine needs, and is
+    not closed here. A failing engine raises nothing: it is a result without a sample.
     """
 
-    __slots__ = ("_client", "_clock", "_on_sample", "_reader", "_settings", "_url")
+    __slots__ = ("_client", "_clock", "_failures", "_on_sample", "_reader", "_settings", "_url")
 
     def __init__(
         self,
@@ -72,43 +74,46 @@ class Scraper:
         self._on_sample = on_sample
         self._settings = settings or ScrapeSettings()
         self._clock = clock
+        self._failures = 0
 
     async def run(self) -> None:
-        """Polls until cancelled. Returns at once for an engine without a metrics page."""
+        """Scrape until cancelled. Returns at once for an engine without a metrics page."""
         if not self._url:
             self._on_sample(None, "this engine has no metrics page", self._clock())
             return
-        failures = 0
-        while True:
-            began = self._clock()
-            sample, reason = await self.scrape()
-            self._on_sample(sample, reason, self._clock())
-            failures = failures + 1 if sample is None else 0
-            await asyncio.sleep(max(0.0, began + pause_s(failures, self._settings) - self._clock()))
+        await Periodic("scrape", self._pause_s, self._scrape_and_report, from_start=True, clock=self._clock).run()
+
+    def _pause_s(self) -> float:
+        return pause_s(self._failures, self._settings)
+
+    async def _scrape_and_report(self) -> None:
+        sample, reason = await self.scrape()
+        self._failures = self._failures + 1 if sample is None else 0
+        self._on_sample(sample, reason, self._clock())
 
     async def scrape(self) -> tuple[EngineSample | None, str]:
-        """One reading: the sample, or None and what went wrong."""
+        """Scrape once. Return the sample, or None and what went wrong."""
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 text, reason = await self._fetch()
         except TimeoutError:
-            return None, f"metrics page did not come within {self._settings.timeout_s:g} s"
+            return None, f"the metrics page did not arrive within {self._settings.timeout_s:g} s"
         except httpx.HTTPError as error:
-            return None, f"metrics page could not be read: {_describe(error)}"
+            return None, f"the metrics page could not be read: {_describe(error)}"
         return (None, reason) if text is None else (self._reader.read(text), "")
 
     async def _fetch(self) -> tuple[str | None, str]:
-        # Packing a page costs the engine's front end more than sending it over loopback.
+        # Compressing a page costs the engine's front end more than sending it over loopback.
         headers = {"accept": "text/plain;version=0.0.4", "accept-encoding": "identity"}
         limit = self._settings.max_bytes
         async with self._client.stream("GET", self._url, headers=headers, timeout=None) as response:
             if response.status_code != httpx.codes.OK:
-                return None, f"metrics page answered HTTP {response.status_code}"
+                return None, f"the metrics page answered HTTP {response.status_code}"
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > limit:
-                    return None, f"metrics page is larger than {limit} bytes"
+                    return None, f"the metrics page is larger than {limit} bytes"
         return body.decode("utf-8", "replace"), ""
 
 

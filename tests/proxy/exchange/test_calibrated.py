@@ -13,10 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
-from spillway_router.config.assemble import assembled
+from spillway_router.config.assemble import assembly_of
 from spillway_router.config.load import ConfigError, Loaded, parse, read
-from spillway_router.config.settings import Settings
-from spillway_router.config.settings_confidence import FingerprintPart
+from spillway_router.config.settings import FingerprintPart, Settings
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import cloud, local, routing, settings
@@ -129,7 +128,7 @@ def served(engine: str, marks: Mapping[str, str], name: str = "local") -> str:
 
 
 def warnings(text: str) -> list[str]:
-    found = assembled(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
+    found = assembly_of(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
     return [told.problem for told in found.warnings if told.where == "confidence.calibration"]
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.proxy.exchange.test_calibrated import CALIBRATION, STAGE, rule, streamed, whole
 from tests.proxy.exchange.test_disconnect import asking
 
-from spillway_router.config.assemble import assembled
+from spillway_router.config.assemble import assembly_of
 from spillway_router.config.load import Loaded, parse
 from spillway_router.core.confidence.self_check import QUESTIONS
 from spillway_router.testing import Answer, FaultUpstream
@@ -211,7 +211,7 @@ async def test_where_it_can_change_nothing_the_router_says_so(calibrated: bool, 
     plain = f"confidence: {{escalate_to: [cloud]{ASKS}}}\n"
     more = rule(tmp_path, CALIBRATION, ASKS) if calibrated else plain
     text = settings(local("http://127.0.0.1:9/v1"), cloud("http://127.0.0.1:9/v1"), more=more)
-    found = assembled(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
+    found = assembly_of(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
     (told,) = [w.problem for w in found.warnings if w.where == "confidence.self_check"]
     assert ("until a calibration is made with it" if calibrated else "make one with `spillway calibrate`") in told
     engine = FaultUpstream(whole("weak", OPEN))

@@ -15,6 +15,7 @@ A report reads the entries of its time once (`Ledger.totals`); the forecast read
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from spillway_router.core.frozen import dataclass
@@ -24,7 +25,7 @@ from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, Rent, fixed_days, lines, rent
-from spillway_router.ledger.reports.days import GroupKey, ReportRange
+from spillway_router.ledger.reports.days import GroupKey, ReportQuery, ReportRange, read_by, read_range
 from spillway_router.ledger.reports.forecast import outlook
 from spillway_router.ledger.reports.groups import Costs, group_rows, per, served_of, units_of
 from spillway_router.ledger.reports.model import (
@@ -65,6 +66,15 @@ class _Books:
     rent: Rent
     days: tuple[FixedDay, ...]
     lines: tuple[CostLine, ...]
+
+
+def report_for(ledger: Ledger, query: ReportQuery, terms: ReportTerms, now_ms: int) -> Report:
+    """Build the report of a query, with `now_ms` (epoch milliseconds) as the present.
+
+    Raises RangeError for a day, month or grouping that can't be used, and LedgerUnavailableError.
+    """
+    today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
+    return build_report(ledger, read_range(query, today), terms, now_ms, read_by(query.by))
 
 
 def build_report(

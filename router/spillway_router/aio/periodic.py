@@ -1,0 +1,88 @@
+"""One piece of work, repeated in the background until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from spillway_router.aio.tasks import end
+
+log = logging.getLogger("spillway")
+
+STOP_S = 10.0
+"""How long `stop` waits for work that does not end when it is cancelled."""
+
+OnError = Callable[[Exception], None]
+
+
+class Periodic:
+    """Runs `work` again and again. Call `start` inside the event loop and `stop` when done, or await `run`.
+
+    `every_s` is the pause in seconds, or a function that is asked for it after each run. The pause counts from the end
+    of a run; with `from_start` it counts from the beginning, so that runs keep their rhythm and one that takes longer
+    than the pause is followed at once. The first run begins at once, or after a pause with `wait_first`.
+
+    `on_error` is called with every exception that the work raises; without it the exception is logged. The next run
+    follows after the usual pause either way. `clock` is monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        every_s: float | Callable[[], float],
+        work: Callable[[], Awaitable[object]],
+        on_error: OnError | None = None,
+        *,
+        wait_first: bool = False,
+        from_start: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._name = name
+        self._every_s = every_s
+        self._work = work
+        self._on_error = on_error or self._log_error
+        self._wait_first = wait_first
+        self._from_start = from_start
+        self._clock = clock
+        self._sleep = sleep
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._task is not None
+
+    def start(self) -> None:
+        """Run in a task of its own; harmless when repeated."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self.run(), name=self._name)
+
+    async def stop(self, limit_s: float = STOP_S) -> None:
+        """Cancel the run in progress and end; harmless when repeated.
+
+        Raises TimeoutError if the work does not end within `limit_s` seconds, and what `on_error` raised.
+        """
+        task, self._task = self._task, None
+        await end(task, limit_s=limit_s)
+
+    async def run(self) -> None:
+        """Repeat the work until cancelled."""
+        if self._wait_first:
+            await self._sleep(self._pause_s())
+        while True:
+            started = self._clock()
+            try:
+                await self._work()
+            except Exception as error:
+                self._on_error(error)
+            pause_s = self._pause_s()
+            await self._sleep(max(0.0, started + pause_s - self._clock()) if self._from_start else pause_s)
+
+    def _pause_s(self) -> float:
+        return self._every_s if isinstance(self._every_s, (int, float)) else self._every_s()
+
+    def _log_error(self, error: Exception) -> None:
+        log.error("%s failed and will be repeated", self._name, exc_info=error)

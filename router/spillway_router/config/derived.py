@@ -1,0 +1,92 @@
+"""The one derivation from a loaded configuration to everything that a running router works with.
+
+The start and every reload take their values from here, so that a reload can't miss one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+
+import httpx
+
+from spillway_router.config.assemble import Assembly, assembly_of, request_limits
+from spillway_router.config.costs import budget_lines, pacing_rules, rental_terms, report_terms
+from spillway_router.config.documents import document_rules, queue_rules
+from spillway_router.config.load import Loaded
+from spillway_router.config.settings import AlertsPart, Settings
+from spillway_router.core.money.budget import BudgetLine
+from spillway_router.documents.reviews import QueueRules
+from spillway_router.documents.services import DocumentRules
+from spillway_router.ledger.pacer import PacingRules
+from spillway_router.ledger.rentals.keeper import RentalTerms
+from spillway_router.ledger.reports.build import ReportTerms
+from spillway_router.proxy.exchange.active_config import Limits
+from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where alerts are posted. The URL may carry a secret in its path, so neither field is ever logged."""
+
+    url: str = field(repr=False)
+    secret: str = field(default="", repr=False)
+
+    @property
+    def host(self) -> str:
+        """The host name, which is the only part that may be logged."""
+        return httpx.URL(self.url).host
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedConfig:
+    """Everything that a router takes from one configuration and the prices of one day."""
+
+    loaded: Loaded
+    """The source, from which a reload reads again."""
+    assembly: Assembly
+    """Backends, policy and scoring."""
+    limits: Limits
+    privacy: PrivacyRule
+    keys_required: bool
+    """Whether requests need an API key: configured, or the router listens beyond loopback."""
+    budgets: tuple[BudgetLine, ...]
+    pacing: PacingRules
+    rental: RentalTerms | None
+    """What the router bills for its GPUs; None if there is nothing to bill."""
+    report: ReportTerms
+    """What reports compare with, and the work coefficients by which GPU time is attributed."""
+    documents: DocumentRules
+    review_queue: QueueRules
+    retention_minutes: float
+    """How long finished requests are kept in memory."""
+    webhook: Webhook | None
+
+    @staticmethod
+    def of(loaded: Loaded, today: date) -> DerivedConfig:
+        """Derive the values of a configuration with the prices of a UTC day. Raises ConfigError with every problem."""
+        settings = loaded.settings
+        assembly = assembly_of(loaded, today)
+        return DerivedConfig(
+            loaded=loaded,
+            assembly=assembly,
+            limits=request_limits(settings),
+            privacy=_privacy_rule(settings),
+            keys_required=settings.keys.required or not settings.loopback,
+            budgets=budget_lines(settings),
+            pacing=pacing_rules(settings, assembly),
+            rental=rental_terms(settings, assembly),
+            report=report_terms(settings, assembly),
+            documents=document_rules(settings, assembly.policy, assembly.scoring.for_documents),
+            review_queue=queue_rules(settings.documents),
+            retention_minutes=settings.retention.minutes,
+            webhook=_webhook(settings.alerts),
+        )
+
+
+def _privacy_rule(settings: Settings) -> PrivacyRule:
+    return PrivacyRule(settings.privacy.default == "local-only", keyword_pattern(settings.privacy.keywords))
+
+
+def _webhook(part: AlertsPart) -> Webhook | None:
+    return None if part.webhook_url is None else Webhook(part.webhook_url, part.secret or "")
