@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing import breaker, retry_budget
 from spillway_router.core.routing.backlog import Backlog, EngineLoad, EngineRates
 from spillway_router.core.routing.breaker import CLOSED, Breaker, BreakerRule
