@@ -112,7 +112,7 @@ def test_an_idle_engine_that_does_not_take_our_requests_is_hung() -> None:
     assert {watch.look("ok", sample((0, 5)), awaiting=2).condition for _ in range(7)} == {"up"}
     verdict = watch.look("ok", sample((0, 5)), awaiting=2)
     assert verdict.condition == "hung"
-    assert verdict.reasons == ("stalled: 2 sent and none began, no step for 7.0 s",)
+    assert verdict.reasons == ("stalled: 2 sent and none started, no step for 7.0 s",)
     # Its requests have gone elsewhere: that does not make it well. A step does.
     assert {watch.look("ok", sample((0, 5))).condition for _ in range(20)} == {"hung"}
     assert watch.look("ok", sample((0, 6))).condition == "up"

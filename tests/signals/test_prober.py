@@ -126,7 +126,7 @@ async def test_a_hung_engine_is_asked_for_one_token_at_a_time() -> None:
         server.replies["/v1/completions"] = never
         async with probing(server, model="m", awaiting=lambda: 3) as verdicts:
             verdict, _ = await verdicts.becomes("hung")
-            assert verdict.reasons[0].startswith("stalled: 3 sent and none began, no step for ")
+            assert verdict.reasons[0].startswith("stalled: 3 sent and none started, no step for ")
             await verdicts.until(lambda _: server.asked.count("/v1/completions") >= 2)
             # A health look, a scrape and one proof: never two proofs.
             assert server.open_most <= 3

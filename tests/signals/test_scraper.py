@@ -66,10 +66,10 @@ async def test_reads_again_and_again_without_overlap() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (reply("busy", 503), "metrics page answered HTTP 503"),
-        (reply("", 404), "metrics page answered HTTP 404"),
-        (never, "metrics page did not come within 0.2 s"),
-        (endless, "metrics page is larger than 1000000 bytes"),
+        (reply("busy", 503), "the metrics page answered HTTP 503"),
+        (reply("", 404), "the metrics page answered HTTP 404"),
+        (never, "the metrics page did not arrive within 0.2 s"),
+        (endless, "the metrics page is larger than 1000000 bytes"),
     ],
 )
 async def test_a_page_that_cannot_be_had_is_a_reading_with_its_reason(answer: Reply, reason: str) -> None:
@@ -107,7 +107,7 @@ async def test_a_dead_engine_is_a_reading_too() -> None:
         server.close()
         while (reading := await readings.next())[0] is not None:
             pass
-        assert reading[1].startswith("metrics page could not be read: ")
+        assert reading[1].startswith("the metrics page could not be read: ")
 
 
 async def test_an_engine_without_metrics_is_not_asked() -> None:
