@@ -112,11 +112,11 @@ def _terms(loaded: Loaded, gpu: str, count: int | None, price: str, kind: str) -
 
 def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> RentalRecord:
     """Record the start of a rental, and end the rentals that routers started by themselves."""
+    from spillway_router.ledger.ids import new_rental_id
     from spillway_router.ledger.records import RentalRecord
     from spillway_router.ledger.rentals.books import written
     from spillway_router.ledger.rentals.closed_days import is_closed
     from spillway_router.ledger.rentals.keeper import ROUTER, supersede
-    from spillway_router.ledger.ids import new_rental_id
 
     if is_closed(ledger, at_ms):
         fail(f"the books of {when(at_ms)[:10]} are closed; start the rental on a later day")
