@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.documents.harness import ask, setup
 from tests.documents.papers import STRANGE, answer, truth
-from tests.documents.test_extract import ask, setup
 from tests.documents.test_parsers import SMALL
 from typer.testing import CliRunner
 
@@ -16,7 +16,7 @@ from spillway_router.config import load as config
 from spillway_router.config.documents import document_problems, document_rules
 from spillway_router.config.load import ConfigError
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
-from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
+from spillway_router.documents.schemas import Schema, SchemaError, select_schema, shipped_schemas
 from spillway_router.testing.harness import error_of
 
 PLAIN = "backends: [{name: local, provider: vllm, model: m, base_url: 'http://127.0.0.1:9/v1'}]\n"
@@ -35,7 +35,7 @@ def test_every_mistake_about_parsers_and_schemas_is_told_at_once(tmp_path: Path)
     )
     told = {mistake.where: mistake.problem for mistake in document_problems(config.parse(text, {}))}
     assert set(told) == {"documents.parsers", "documents.schemas.list", "documents.default_schema"}
-    assert "holds no .yaml file" in told["documents.parsers"]
+    assert "has no .yaml file" in told["documents.parsers"]
     assert "use one of biometry, good, list" in told["documents.default_schema"]
 
 
@@ -83,11 +83,11 @@ async def test_the_clouds_of_escalation_are_the_external_ones() -> None:
 
 def test_schemas_are_named_or_sent() -> None:
     shape = {"type": "object", "properties": {"a": {"type": "string"}}}
-    assert chosen("biometry", shipped_schemas()).prompt == "Biometry report to JSON:\n"
-    assert chosen({**shape, "title": "mine"}, {}) == Schema("mine", {**shape, "title": "mine"})
-    assert chosen(shape, {}).name == "document"
+    assert select_schema("biometry", shipped_schemas()).prompt == "Biometry report to JSON:\n"
+    assert select_schema({**shape, "title": "mine"}, {}) == Schema("mine", {**shape, "title": "mine"})
+    assert select_schema(shape, {}).name == "document"
     assert shipped_schemas()["biometry"].response_format()["json_schema"]["strict"] is True
-    assert chosen(shape, {}).response_format()["json_schema"]["strict"] is False
-    assert chosen({**shape, "title": "a b/c"}, {}).response_format()["json_schema"]["name"] == "a_b_c"
+    assert select_schema(shape, {}).response_format()["json_schema"]["strict"] is False
+    assert select_schema({**shape, "title": "a b/c"}, {}).response_format()["json_schema"]["name"] == "a_b_c"
     with pytest.raises(SchemaError, match="larger than 64 KiB"):
-        chosen({**shape, "description": "x" * 70_000}, {})
+        select_schema({**shape, "description": "x" * 70_000}, {})

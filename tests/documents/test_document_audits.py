@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.documents.harness import COST, ask, rows, setup, steps
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
-from tests.documents.test_extract import COST, ask, rows, setup, steps
 
 from spillway_router.calibration.labelled import read
 from spillway_router.documents.labels import labels as exported

@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.documents.harness import COST, FREE, PATH, ask, documents, rows, setup, steps
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.verify import verify
-from spillway_router.testing import Answer, FaultUpstream
-from spillway_router.testing.harness import LIMIT_S, Router, cloud, error_of, local, routing, settings
-
-COST, FREE = "0.000200", "0.000000"
-"""100 tokens at 1 USD and 50 at 2 USD per million."""
-PATH = "/v1/documents/extract"
-
-
-@asynccontextmanager
-async def setup(
-    first: Answer, second: Answer | None = None, more: str = "", folder: Path | None = None
-) -> AsyncIterator[tuple[FaultUpstream, FaultUpstream, Router]]:
-    async with (
-        FaultUpstream(first) as engine,
-        FaultUpstream(second) as other,
-        routing(settings(local(engine), cloud(other), more=more), folder) as router,
-    ):
-        yield engine, other, router
-
-
-async def ask(router: Router, text: str, fields: dict[str, Any] | None = None, **headers: str) -> dict[str, Any]:
-    reply = await router.post({"text": text, **(fields or {})}, PATH, **headers)
-    assert reply.status_code == 200, reply.text
-    found: dict[str, Any] = reply.json()
-    assert reply.headers["x-request-id"] == found["id"]
-    assert reply.headers["x-spillway-cost-usd"] == found["cost_usd"]
-    return found
-
-
-def steps(found: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(step["step"], step["outcome"]) for step in found["steps"]]
-
-
-def rows(router: Router, found: dict[str, Any]) -> list[tuple[int, str, str, bool, str]]:
-    """Attempt, backend, status, document and task of every charge of a document."""
-    kept = [e for e in router.ledger.entries_of(found["id"]) if e.kind != "reserved"]
-    return [(e.attempt_no, e.backend, e.status, e.document, e.task) for e in kept]
-
-
-def documents(router: Router) -> int:
-    """Documents as reports count them: answered charges that are marked as one."""
-    return sum(total.requests for total in router.ledger.totals(0, 2**52) if total.document)
+from spillway_router.testing import Answer
+from spillway_router.testing.harness import LIMIT_S, error_of
 
 
 async def test_a_sure_local_model_answers_alone(tmp_path: Path) -> None:
@@ -85,7 +44,7 @@ async def test_below_the_threshold_a_parser_answers_and_nothing_leaves(tmp_path:
         assert found["read_by"] == {"step": "parser", "backend": "parsers", "model": "iolmaster_en"}
         assert steps(found) == [("local", "unsure"), ("parser", "accepted")]
         assert "0.500 < 0.9" in found["steps"][0]["why"]
-        assert "/AL: does not stand in the document" in found["steps"][0]["why"]
+        assert "/AL: not found in the document" in found["steps"][0]["why"]
         assert not other.seen
         assert rows(router, found) == [
             (1, "local", "discarded", True, "biometry"),
@@ -127,7 +86,7 @@ async def test_when_nobody_is_sure_a_person_is_asked(tmp_path: Path) -> None:
         assert found["values"] == STRANGE.truth  # of the surest draft
         assert found["read_by"]["step"] == "local"
         assert found["review_id"].startswith("rev_")
-        assert "/AL: does not stand in the document" in found["steps"][2]["why"]
+        assert "/AL: not found in the document" in found["steps"][2]["why"]
         assert [(row[1], row[2]) for row in rows(router, found)] == [
             ("local", "discarded"),
             ("cloud", "discarded"),
@@ -172,7 +131,7 @@ async def test_a_private_document_never_leaves_and_its_reply_says_so(mark: str) 
         found = await ask(router, STRANGE.text, fields, **headers)
         assert (found["status"], found["private"], found["privacy_reasons"]) == ("review", True, [mark])
         assert steps(found) == [("local", "unsure"), ("parser", "skipped"), ("external", "skipped")]
-        assert found["steps"][2]["why"] == f"private: it must not leave (marked by {mark})"
+        assert found["steps"][2]["why"] == f"private: must not leave (marked by {mark})"
         assert not other.seen
         kept = router.ledger.reviews.get(found["review_id"])
         assert kept is not None

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.documents.harness import ask, setup
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
-from tests.documents.test_extract import ask, setup
 from tests.loop import run_test
 from typer.testing import CliRunner
 
@@ -72,7 +72,7 @@ async def test_a_batch_has_a_line_for_every_document_and_an_error_stops_nothing(
             "invalid_json",
             "invalid_request",
         ]
-        assert "'colour' is not known here" in found[16]["error"]["message"]
+        assert "Unknown field 'colour'" in found[16]["error"]["message"]
         asked = len(engine.seen)
         again = await extract_batch(source, target, here(router), lambda _: None)
         assert (again.before, again.results, again.errors) == (12, 0, 3)
@@ -196,7 +196,7 @@ def test_reviews_are_decided_from_the_command_line(tmp_path: Path) -> None:
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ids[::-1]
     shown = cli.invoke(app, ["reviews", "show", ids[0], *with_config])
     assert "[K1]" in shown.stdout
-    assert "does not stand in the document" in shown.stdout
+    assert "not found in the document" in shown.stdout
     fixed = cli.invoke(
         app, ["reviews", "correct", ids[0], f"AL={STRANGE.truth['AL']}", "eye=OD", *with_config, "--json"]
     )

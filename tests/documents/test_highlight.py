@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.documents.papers import CLEAN, STRANGE
 
-from spillway_router.documents.highlight import Segment, TextSpan, places, pointers, segments
+from spillway_router.documents.highlight import Segment, TextSpan, pointers, segments, spans_of_values
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, generate
 
 
 def shown(text: str, values: dict[str, object]) -> dict[str, str]:
-    found = places(text, dict(pointers(values)))
+    found = spans_of_values(text, dict(pointers(values)))
     return {pointer: text[place.start : place.end] for pointer, place in found.items()}
 
 
@@ -29,7 +29,7 @@ def test_texts_stand_as_words_whatever_their_case_and_spaces() -> None:
 
 
 def test_equal_values_stand_in_different_places_and_are_not_sure() -> None:
-    found = places("1.5 then 1.5", {"/a": 1.5, "/b": 1.5, "/c": 1.5})
+    found = spans_of_values("1.5 then 1.5", {"/a": 1.5, "/b": 1.5, "/c": 1.5})
     assert found == {"/a": TextSpan(0, 3, False), "/b": TextSpan(9, 12, False), "/c": TextSpan(0, 3, False)}
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.documents.harness import ask, setup
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
-from tests.documents.test_extract import ask, setup
 
 from spillway_router.testing import Answer
 from spillway_router.testing.harness import Router

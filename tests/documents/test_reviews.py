@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.documents.harness import ask, setup
 from tests.documents.papers import STRANGE, answer, truth, wrong
-from tests.documents.test_extract import ask, setup
 
 from spillway_router.calibration.labelled import read
 from spillway_router.documents.labels import of_reviews
-from spillway_router.documents.reviews import DAY_MS, QueueRules, ReviewQueue, shown
+from spillway_router.documents.reviews import DAY_MS, QueueRules, ReviewQueue, review_with_document
 from spillway_router.ledger.tables.reviews import ReviewDecision, ReviewRecord
 from spillway_router.testing import MemoryLedger
 from spillway_router.testing.harness import Router, error_of
@@ -181,4 +181,4 @@ def test_labels_come_over_many_pages_and_leave_parsers_out() -> None:
 
 def test_a_forgotten_review_is_shown_without_its_document() -> None:
     record = ReviewRecord("rev_1", "r", 0, "biometry", state="accepted", decided_ms=1)
-    assert shown(record)["document"] is None
+    assert review_with_document(record)["document"] is None

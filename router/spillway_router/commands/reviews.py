@@ -32,7 +32,7 @@ def list_reviews(
     as_json: JsonOption = False,
 ) -> None:
     """List the newest reviews."""
-    from spillway_router.documents.reviews import summary
+    from spillway_router.documents.reviews import review_summary
     from spillway_router.ledger.tables.reviews import ReviewFilter
 
     if state not in ("open", "accepted", "corrected", "dismissed", "all"):
@@ -40,7 +40,7 @@ def list_reviews(
     with _table(path) as table:
         records = table.list(ReviewFilter("" if state == "all" else state, schema, limit=limit))
     if as_json:
-        typer.echo(json.dumps([summary(record) for record in records], indent=2))
+        typer.echo(json.dumps([review_summary(record) for record in records], indent=2))
         return
     for r in records:
         confidence = "     " if r.confidence is None else f"{r.confidence:.3f}"
@@ -52,13 +52,13 @@ def list_reviews(
 @reviews_app.command("show")
 def show_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show one review: the document with its values marked, and the confidence of each value."""
-    from spillway_router.documents.reviews import shown
+    from spillway_router.documents.reviews import review_with_document
 
     with _table(path) as table:
         record = table.get(review_id)
     if record is None:
         fail(f"no review has the ID {review_id}; `spillway reviews list --state all` shows them")
-    review = shown(record)
+    review = review_with_document(record)
     if as_json:
         typer.echo(json.dumps(review, indent=2, ensure_ascii=False))
     else:
@@ -122,7 +122,7 @@ def _table(path: str | None) -> Iterator[ReviewTable]:
 
 
 def _decide(review_id: str, action: str, changes: dict[str, Any] | None, path: str | None, as_json: bool) -> None:
-    from spillway_router.documents.reviews import ReviewError, decision_of, shown
+    from spillway_router.documents.reviews import ReviewError, decision_of, review_with_document
 
     with _table(path) as table:
         record = table.get(review_id)
@@ -137,7 +137,7 @@ def _decide(review_id: str, action: str, changes: dict[str, Any] | None, path: s
         after = table.get(review_id)
     assert after is not None
     if as_json:
-        typer.echo(json.dumps(shown(after), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(review_with_document(after), indent=2, ensure_ascii=False))
     else:
         typer.echo(f"{review_id} {after.state}")
 

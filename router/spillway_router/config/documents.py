@@ -12,7 +12,7 @@ from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.routing.policy import Policy
 from spillway_router.documents.extract import CascadeRules, Thresholds
 from spillway_router.documents.reviews import QueueRules
-from spillway_router.documents.schemas import Schema, SchemaError, chosen, shipped_schemas
+from spillway_router.documents.schemas import Schema, SchemaError, select_schema, shipped_schemas
 from spillway_router.documents.services import DocumentRules
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def document_problems(settings: Settings) -> tuple[ConfigProblem, ...]:
             problems.append(ConfigProblem("documents.parsers", 0, str(error)))
     for name, schema in part.schemas.items():
         try:
-            chosen(schema.json_schema, {})
+            select_schema(schema.json_schema, {})
         except SchemaError as error:
             problems.append(ConfigProblem(f"documents.schemas.{name}", 0, str(error)))
     names = {*shipped_schemas(), *part.schemas}

@@ -1,1 +1,1 @@
-"""Documents: from a text to the values of a schema, in steps that cost more and more, and the queue for the rest."""
+"""Documents: read the values of a schema from a text, in steps of rising cost, and queue the rest for a person."""

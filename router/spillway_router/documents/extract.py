@@ -1,16 +1,16 @@
-"""One document, from its text to values: each step costs more than the one before, and the first that is sure enough
-answers. Read `extract` from top to bottom.
+"""Read one document: from its text to values, in steps of rising cost. Read `extract` from top to bottom.
 
-1. local       a local model, through the exchange: sure enough at `thresholds.local`
-2. parser      patterns of the device's layout: sure enough at `thresholds.parser`; costs nothing, sends nothing
+1. local       a local model, through the exchange; it answers from the confidence `thresholds.local` on
+2. parser      patterns of the device's layout, from `thresholds.parser` on; costs nothing, sends nothing
 3. external    a cloud model, through the exchange, if the document may leave and a budget pays for it
 4. review      a person
 
-A request's `min_confidence` stands for all three thresholds. The values in the reply are those of the step that
-answered, else of the surest. One row of the ledger is `ok` per document: that of the step that answered, or a row
-without cost for a parser or the queue; drafts that were not used are `discarded`.
+The first step that is sure enough answers. A request's `min_confidence` replaces all three thresholds. The values in
+the reply are those of the step that answered, otherwise those of the surest step. Each document has one `ok` row in the
+ledger: that of the step that answered, or a row without cost for a parser or the queue. Drafts that were not used are
+`discarded`.
 
-Audits may raise the local threshold, and hear of the local reading once the document has its answer
+Audits may raise the local threshold. They are offered the local reading once the document has its answer
 (proxy/audits/audits.py), unless the request brought a `min_confidence` of its own.
 """
 
@@ -22,29 +22,30 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from spillway_router.core.confidence.calibration import Calibration
-from spillway_router.documents.drafts import Draft, Reading, compared, of_model, of_parser
-from spillway_router.documents.parsers import Parsed, best, parse
-from spillway_router.documents.schemas import Schema
-from spillway_router.proxy.client.document_step import (
-    DocumentComparison,
-    DocumentExchange,
-    LocalRead,
-    StepAsked,
-    StepJudgement,
-    StepReply,
+from spillway_router.documents.drafts import (
+    Draft,
+    DraftContext,
+    compare_drafts,
+    draft_of_answer,
+    draft_of_parsed_text,
 )
+from spillway_router.documents.parsers import ParsedText, parse, surest_reading
+from spillway_router.documents.schemas import Schema
+from spillway_router.proxy.client.judgement import AnswerJudgement
+from spillway_router.proxy.exchange.audit_sample import DocumentComparison, LocalReading, ScoredAnswer
+from spillway_router.proxy.exchange.internal_exchange import InternalExchange, StepReply, StepRequest
 
 if TYPE_CHECKING:
-    from spillway_router.documents.parser_files import Parser
+    from spillway_router.documents.parser_files import Parser  # it loads RE2, which most routers never need
 
 TOP_LOGPROBS = 5
 Status = Literal["answered", "unsure"]
-Verb = Literal["accepted", "unsure", "failed", "skipped"]
+StepOutcome = Literal["accepted", "unsure", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Least confidence with which each step answers, in [0, 1]."""
+    """The least confidence with which each step answers, in [0, 1]."""
 
     local: float = 0.9
     parser: float = 0.8
@@ -53,8 +54,12 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class CascadeRules:
-    """`external`: names of cloud backends in order; empty: those of the request's model. `trust`: see drafts.py.
-    `parsers` is called when the first document comes: most routers never need them, nor RE2."""
+    """What a configuration says of the steps.
+
+    `external` names cloud backends in order; if it is empty, the request's model decides. `trust` is the confidence in
+    a value of a model that returns no log-probabilities (drafts.py). `parsers` is called when the first document comes,
+    as most routers never need parsers.
+    """
 
     thresholds: Thresholds = Thresholds()
     external: tuple[str, ...] = ()
@@ -66,7 +71,7 @@ class CascadeRules:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionRequest:
-    """What is to be read. `messages`: the client's own chat, None where it sent a text. `parser`: auto, none, name."""
+    """What to read. `messages` is the client's own chat, None if it sent a text. `parser` is auto, none or a name."""
 
     text: str
     schema: Schema
@@ -77,11 +82,11 @@ class ExtractionRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class StepTold:
-    """What a step did, for the reply: confidence against threshold, and why it did not answer ("" if it did)."""
+class StepReport:
+    """What a step did: its confidence against its threshold, and why it did not answer ("" if it did)."""
 
     step: str
-    verb: Verb
+    outcome: StepOutcome
     backend: str = ""
     model: str = ""
     confidence: float | None = None
@@ -92,11 +97,11 @@ class StepTold:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """The end of it: the draft that answered, or the surest one, or None where no step read anything."""
+    """The result: the draft that answered, otherwise the surest one, or None if no step read anything."""
 
     status: Status
     draft: Draft | None
-    steps: tuple[StepTold, ...]
+    steps: tuple[StepReport, ...]
 
     @property
     def cost_nano(self) -> int:
@@ -104,139 +109,149 @@ class Extraction:
         return sum(step.cost_nano for step in self.steps)
 
 
-async def extract(exchange: DocumentExchange, order: ExtractionRequest, rules: CascadeRules) -> Extraction:
+async def extract(exchange: InternalExchange, request: ExtractionRequest, rules: CascadeRules) -> Extraction:
     """Read one document. Cancelled when its client leaves."""
-    run = _Run(exchange, order, rules)
-    found = await run.local() or await run.parser() or await run.external()
-    if found is not None:
-        run.watched(found)
-        return Extraction("answered", found, tuple(run.told))
-    surest = max(run.drafts, key=lambda draft: draft.confidence or 0.0, default=None)
-    await exchange.note("review", order.schema.name, None if surest is None else surest.confidence)
-    return Extraction("unsure", surest, tuple(run.told))
+    cascade = _Cascade(exchange, request, rules)
+    answer = await cascade.local() or await cascade.parser() or await cascade.external()
+    if answer is not None:
+        cascade.offer_audit(answer)
+        return Extraction("answered", answer, tuple(cascade.reports))
+    surest = max(cascade.drafts, key=lambda draft: draft.confidence or 0.0, default=None)
+    await exchange.record_step("review", request.schema.name, None if surest is None else surest.confidence)
+    return Extraction("unsure", surest, tuple(cascade.reports))
 
 
-class _Run:
-    """The steps of one document, and what they told."""
+class _Cascade:
+    """The steps of one document, with their drafts and reports. Each step returns its draft if it is sure enough."""
 
-    def __init__(self, exchange: DocumentExchange, order: ExtractionRequest, rules: CascadeRules) -> None:
-        self._exchange, self._order, self._rules = exchange, order, rules
-        self._reading = Reading(order.text, order.schema, rules.calibration, rules.trust)
-        self.told: list[StepTold] = []
+    def __init__(self, exchange: InternalExchange, request: ExtractionRequest, rules: CascadeRules) -> None:
+        self._exchange, self._request, self._rules = exchange, request, rules
+        self._context = DraftContext(request.text, request.schema, rules.calibration, rules.trust)
+        self.reports: list[StepReport] = []
         self.drafts: list[Draft] = []
 
-    def watched(self, found: Draft) -> None:
-        """Tell audits of the local reading."""
-        read = next((draft for draft in self.drafts if draft.step == "local"), None)
-        if read is None or read.confidence is None or not read.scores or self._order.min_confidence is not None:
-            return
-        asked = self._asked_outside()
-        known = compared(read, found) if found.step == "external" else None
-        bar = self._rules.thresholds.local
-
-        def compare(answer: Mapping[str, Any]) -> DocumentComparison | None:
-            better = of_model(answer, "external", self._reading)
-            return compared(read, better) if better.at_least(self._rules.thresholds.external) else None
-
-        self._exchange.watch(
-            LocalRead(read.backend, read.model, read.confidence, read.scores, bar, found is read, known, asked, compare)
-        )
-
     async def local(self) -> Draft | None:
-        """Step 1."""
+        """Run step 1."""
         body = self._body(local=True) | {"temperature": 0}
-        return await self._model("local", StepAsked("local", body), self._threshold("local"))
+        return await self._ask_model("local", StepRequest("local", body), self._threshold("local"))
 
     async def parser(self) -> Draft | None:
-        """Step 2."""
-        order, threshold = self._order, self._threshold("parser")
-        if order.parser == "none":
-            self.told.append(StepTold("parser", "skipped", why="the request asks for no parser"))
+        """Run step 2."""
+        threshold = self._threshold("parser")
+        if self._request.parser == "none":
+            self.reports.append(StepReport("parser", "skipped", why="the request disables parsers"))
             return None
-        # In a thread: parsers are loaded with the first document, and a text may be long.
-        read = await asyncio.to_thread(self._parsed)
-        if read is None:
-            self.told.append(StepTold("parser", "skipped", why="no parser knows this layout"))
+        # Parsing runs in a thread: the first document loads the parsers, and a text may be long.
+        parsed = await asyncio.to_thread(self._parsed)
+        if parsed is None:
+            self.reports.append(StepReport("parser", "skipped", why="no parser knows this layout"))
             return None
-        draft = of_parser(read, self._reading)
+        draft = draft_of_parsed_text(parsed, self._context)
         self.drafts.append(draft)
-        good = draft.at_least(threshold)
-        self._tell(draft, threshold, good)
-        if good:
-            await self._exchange.note("parsers", draft.model, draft.confidence)
-        return draft if good else None
+        accepted = draft.at_least(threshold)
+        self._report(draft, threshold, accepted=accepted)
+        if accepted:
+            await self._exchange.record_step("parsers", draft.model, draft.confidence)
+        return draft if accepted else None
 
-    def _parsed(self) -> Parsed | None:
-        order = self._order
-        fitting = [p for p in self._rules.parsers() if p.schema == order.schema.name]
-        named = next((p for p in fitting if p.name == order.parser), None)
-        return best(fitting, order.text) if named is None else parse(named, order.text)
+    def _parsed(self) -> ParsedText | None:
+        request = self._request
+        parsers = [parser for parser in self._rules.parsers() if parser.schema == request.schema.name]
+        named = next((parser for parser in parsers if parser.name == request.parser), None)
+        return surest_reading(parsers, request.text) if named is None else parse(named, request.text)
 
     async def external(self) -> Draft | None:
-        """Step 3."""
+        """Run step 3."""
         privacy = self._exchange.privacy
         if not privacy.may_leave:
             marks = ", ".join(privacy.reasons) or "default"
-            self.told.append(StepTold("external", "skipped", why=f"private: it must not leave (marked by {marks})"))
+            self.reports.append(StepReport("external", "skipped", why=f"private: must not leave (marked by {marks})"))
             return None
-        surest = max((d.confidence or 0.0 for d in self.drafts), default=None)
+        surest = max((draft.confidence or 0.0 for draft in self.drafts), default=None)
         gain = None if surest is None else 1.0 - surest
-        asked = replace(self._asked_outside(), gain=gain)
-        return await self._model("external", asked, self._threshold("external"))
+        step = replace(self._external_step(), gain=gain)
+        return await self._ask_model("external", step, self._threshold("external"))
 
-    def _asked_outside(self) -> StepAsked:
-        return StepAsked("cloud", self._body(local=False), self._rules.external)
+    def offer_audit(self, answer: Draft) -> None:
+        """Offer the local reading to the audits, now that the document has its answer."""
+        local = next((draft for draft in self.drafts if draft.step == "local"), None)
+        if local is None or local.confidence is None or not local.scores or self._request.min_confidence is not None:
+            return
 
-    async def _model(self, step: str, asked: StepAsked, threshold: float) -> Draft | None:
-        made: list[Draft] = []
+        def compare(answer: Mapping[str, Any]) -> DocumentComparison | None:
+            better = draft_of_answer(answer, "external", self._context)
+            return compare_drafts(local, better) if better.at_least(self._rules.thresholds.external) else None
 
-        def judge(answer: Mapping[str, Any]) -> StepJudgement:
-            draft = of_model(answer, step, self._reading, self.drafts)
-            made.append(draft)
-            return StepJudgement(draft.confidence, draft.at_least(threshold))
+        reading = LocalReading(
+            ScoredAnswer(self._request.schema.name, local.backend, local.model, local.confidence, local.scores),
+            threshold=self._rules.thresholds.local,
+            used=answer is local,
+            external=compare_drafts(local, answer) if answer.step == "external" else None,
+        )
+        self._exchange.offer_audit(reading, self._external_step(), compare)
 
-        reply = await self._exchange.ask(asked, judge)
-        if reply.answer is None or not made:
-            self.told.append(_failed(step, reply))
+    def _external_step(self) -> StepRequest:
+        return StepRequest("cloud", self._body(local=False), self._rules.external)
+
+    async def _ask_model(self, step: str, request: StepRequest, threshold: float) -> Draft | None:
+        judged: list[Draft] = []
+
+        def judge(answer: Mapping[str, Any]) -> AnswerJudgement:
+            draft = draft_of_answer(answer, step, self._context, self.drafts)
+            judged.append(draft)
+            return AnswerJudgement(draft.confidence, draft.at_least(threshold))
+
+        reply = await self._exchange.run_step(request, judge)
+        if reply.answer is None or not judged:
+            self.reports.append(_report_without_answer(step, reply))
             return None
-        draft = replace(made[-1], backend=reply.backend, model=reply.model)
+        draft = replace(judged[-1], backend=reply.backend, model=reply.model)
         self.drafts.append(draft)
-        good = draft.at_least(threshold)
-        self._tell(draft, threshold, good, reply.cost_nano)
-        return draft if good else None
+        accepted = draft.at_least(threshold)
+        self._report(draft, threshold, accepted=accepted, cost_nano=reply.cost_nano)
+        return draft if accepted else None
 
-    def _tell(self, draft: Draft, threshold: float, good: bool, cost_nano: int = 0) -> None:
-        verb: Verb = "accepted" if good else "unsure"
-        sure = "no signal" if draft.confidence is None else f"{draft.confidence:.3f} < {threshold:g}"
-        why = "" if good else "; ".join((sure, *draft.why))
-        self.told.append(
-            StepTold(draft.step, verb, draft.backend, draft.model, draft.confidence, threshold, why, cost_nano)
+    def _report(self, draft: Draft, threshold: float, *, accepted: bool, cost_nano: int = 0) -> None:
+        shortfall = "no signal" if draft.confidence is None else f"{draft.confidence:.3f} < {threshold:g}"
+        self.reports.append(
+            StepReport(
+                draft.step,
+                "accepted" if accepted else "unsure",
+                draft.backend,
+                draft.model,
+                confidence=draft.confidence,
+                threshold=threshold,
+                why="" if accepted else "; ".join((shortfall, *draft.why)),
+                cost_nano=cost_nano,
+            )
         )
 
     def _threshold(self, step: Literal["local", "parser", "external"]) -> float:
-        least = self._order.min_confidence
-        if least is not None:
-            return least
+        required = self._request.min_confidence
+        if required is not None:
+            return required
         configured: float = getattr(self._rules.thresholds, step)
-        return self._exchange.bar(configured) if step == "local" else configured
+        return self._exchange.threshold(configured) if step == "local" else configured
 
     def _body(self, *, local: bool) -> dict[str, Any]:
-        order = self._order
-        messages = order.schema.messages(order.text, local=local) if order.messages is None else order.messages
+        request = self._request
+        messages = request.messages
+        if messages is None:
+            messages = request.schema.messages(request.text, local=local)
         return {
-            "model": order.model,
+            "model": request.model,
             "messages": messages,
             "max_tokens": self._rules.max_output_tokens,
-            "response_format": order.schema.response_format(),
+            "response_format": request.schema.response_format(),
             "logprobs": True,
             "top_logprobs": TOP_LOGPROBS,
         }
 
 
-def _failed(step: str, reply: StepReply) -> StepTold:
-    """A step that brought no answer: skipped if nothing was sent."""
-    last = reply.attempts[-1] if reply.attempts else None
-    verb: Verb = "skipped" if last is None else "failed"
+def _report_without_answer(step: str, reply: StepReply) -> StepReport:
+    """Report a step that brought no answer: it was skipped if nothing was sent."""
     why = reply.message or reply.code
-    backend, model = ("", "") if last is None else (last.backend, last.model)
-    return StepTold(step, verb, backend, model, why=why, cost_nano=reply.cost_nano)
+    if not reply.attempts:
+        return StepReport(step, "skipped", why=why, cost_nano=reply.cost_nano)
+    last = reply.attempts[-1]
+    return StepReport(step, "failed", last.backend, last.model, why=why, cost_nano=reply.cost_nano)

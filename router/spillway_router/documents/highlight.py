@@ -1,8 +1,8 @@
-"""Where the values of a document stand in its text. Pure.
+"""Find the values of a document in its text. Pure.
 
-A number stands wherever the same number is written, with a point or a comma and any number of trailing zeros: 23.4 in
-"23,40". A text stands where its letters are, in any case and with any white space. Where a value could stand in several
-places, the first that no other value has taken is shown, and `sure` is False.
+A number is found wherever the same number is written, with a point or a comma and any number of trailing zeros: 23.4 in
+"23,40". A text is found wherever its words are, in any case and with any white space. A value that occurs several times
+gets the first place that no other value has taken, and `sure` is False.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 Scalar = str | float | int | bool | None
 Span = tuple[int, int]
 _NUMBER = re.compile(r"(?<![\d.,])[-+]?\d+(?:[.,]\d+)?(?![\d])")
-_DEEPEST = 64
+_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class TextSpan:
-    """Characters [start, end) of the text; `sure` if the value stands nowhere else."""
+    """The characters [start, end) of the text; `sure` if the value occurs nowhere else."""
 
     start: int
     end: int
@@ -30,15 +30,15 @@ class TextSpan:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of the text; `field` is the JSON pointer of the value that it holds, "" for the text between."""
+    """A piece of the text; `field` is the JSON pointer of the value in it, "" for the text between values."""
 
     text: str
     field: str = ""
 
 
 def pointers(value: Any, pointer: str = "", depth: int = 0) -> Iterator[tuple[str, Scalar]]:
-    """JSON pointer and value of every scalar in a JSON value, in its order."""
-    if isinstance(value, dict | list) and depth < _DEEPEST:
+    """Yield the JSON pointer and the value of every scalar in a JSON value, in order."""
+    if isinstance(value, dict | list) and depth < _MAX_DEPTH:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, inner in items:
             name = str(key).replace("~", "~0").replace("/", "~1")
@@ -47,23 +47,23 @@ def pointers(value: Any, pointer: str = "", depth: int = 0) -> Iterator[tuple[st
         yield pointer, value
 
 
-def places(text: str, values: Mapping[str, Scalar]) -> dict[str, TextSpan]:
-    """JSON pointer -> place, for the values that stand in the text. Null, true and false stand nowhere."""
+def spans_of_values(text: str, values: Mapping[str, Scalar]) -> dict[str, TextSpan]:
+    """Map JSON pointers to places, for the values that are in the text. Null, true and false have no place."""
     numbers: dict[Decimal, list[Span]] = {}
     for match in _NUMBER.finditer(text):
         numbers.setdefault(Decimal(match.group().replace(",", ".")), []).append(match.span())
     taken: set[Span] = set()
-    found: dict[str, TextSpan] = {}
+    places: dict[str, TextSpan] = {}
     for pointer, value in values.items():
-        spans = _spans(text, numbers, value)
+        spans = _occurrences(text, numbers, value)
         free = [span for span in spans if span not in taken] or spans
         if free:
             taken.add(free[0])
-            found[pointer] = TextSpan(*free[0], len(spans) == 1)
-    return found
+            places[pointer] = TextSpan(*free[0], len(spans) == 1)
+    return places
 
 
-def _spans(text: str, numbers: Mapping[Decimal, list[Span]], value: Scalar) -> list[Span]:
+def _occurrences(text: str, numbers: Mapping[Decimal, list[Span]], value: Scalar) -> list[Span]:
     if value is None or isinstance(value, bool) or value == "":
         return []
     if isinstance(value, str):
@@ -72,17 +72,17 @@ def _spans(text: str, numbers: Mapping[Decimal, list[Span]], value: Scalar) -> l
     return numbers.get(Decimal(repr(value)), [])
 
 
-def segments(text: str, found: Mapping[str, TextSpan]) -> list[Segment]:
-    """The text cut at the places; one that begins inside another is left out."""
-    cut: list[Segment] = []
+def segments(text: str, places: Mapping[str, TextSpan]) -> list[Segment]:
+    """Cut the text at the places of its values; a place that begins inside another one is left out."""
+    pieces: list[Segment] = []
     at = 0
-    for field, place in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
+    for field, place in sorted(places.items(), key=lambda item: (item[1].start, item[1].end)):
         if place.start < at:
             continue
         if place.start > at:
-            cut.append(Segment(text[at : place.start]))
-        cut.append(Segment(text[place.start : place.end], field))
+            pieces.append(Segment(text[at : place.start]))
+        pieces.append(Segment(text[place.start : place.end], field))
         at = place.end
     if at < len(text):
-        cut.append(Segment(text[at:]))
-    return cut
+        pieces.append(Segment(text[at:]))
+    return pieces

@@ -1,4 +1,4 @@
-"""Labelled answers for `spillway calibrate`: what people decided in reviews, and what audits found. No content."""
+"""Labelled answers for `spillway calibrate`, from reviews that people decided and from audits. They hold no content."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from spillway_router.ledger.tables.reviews import MOST_AT_ONCE, ReviewFilter, Re
 
 
 def labels(ledger: Ledger, since_ms: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
-    """Those of reviews, then those of audits, in the shape that calibration/labelled.py reads. `task`: only of this one
-    ("": all), as a calibration holds for one.
+    """Yield the labels of reviews, then those of audits, in the shape that calibration/labelled.py reads.
 
-    People see what was not kept, audits what was: a fit wants both, a certificate for what is kept those of audits.
+    `since_ms` is epoch milliseconds. `task` selects one task ("": all), as a calibration is made for one. People see
+    the answers that were not used, audits those that were: a fit needs both, and a certificate for the answers that
+    are used needs those of audits.
     """
     for label in chain(of_reviews(ledger.reviews, since_ms), of_audits(ledger.labels, since_ms)):
         if task in ("", label["task"]):
@@ -26,9 +27,9 @@ def labels(ledger: Ledger, since_ms: int = 0, task: str = "") -> Iterator[dict[s
 
 
 def of_reviews(table: ReviewTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
-    """Decided reviews, newest first. Only drafts of models have scores; a parser's are left out."""
-    wanted = ReviewFilter(since_ms=since_ms, limit=MOST_AT_ONCE)
-    while page := table.list(wanted):
+    """Yield the labels of decided reviews, newest first. Drafts of parsers are left out, as they have no scores."""
+    page_filter = ReviewFilter(since_ms=since_ms, limit=MOST_AT_ONCE)
+    while page := table.list(page_filter):
         for record in page:
             if record.label is not None and record.step in ("local", "external"):
                 label = orjson.loads(record.label)
@@ -45,11 +46,11 @@ def of_reviews(table: ReviewTable, since_ms: int = 0) -> Iterator[dict[str, Any]
                     "source": "review",
                     "ts_ms": record.decided_ms,
                 }
-        wanted = replace(wanted, before=(page[-1].created_ms, page[-1].id))
+        page_filter = replace(page_filter, before=(page[-1].created_ms, page[-1].id))
 
 
 def of_audits(table: LabelTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
-    """Audited answers, oldest first."""
+    """Yield the labels of audited answers, oldest first."""
     for record in table.all(since_ms):
         yield {
             "id": record.request_id,

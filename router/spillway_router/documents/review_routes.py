@@ -2,92 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 
 from spillway_router.core.routing.model import Refusal
-from spillway_router.documents.reviews import ReviewError, shown, summary
+from spillway_router.documents.reviews import ReviewError, review_summary, review_with_document
 from spillway_router.documents.services import DocumentServices
+from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.reviews import MOST_AT_ONCE, ReviewFilter, ReviewRecord
+from spillway_router.proxy.control.requests import caller_of, json_body
+from spillway_router.proxy.request.errors import RefusedError, bad_request
 
 READERS = frozenset({"viewer", "admin"})
 DECIDERS = frozenset({"admin"})
 _STATES = ("open", "accepted", "corrected", "dismissed")
 _LIST_PARAMS = frozenset({"state", "schema", "since_ms", "limit", "after"})
+_T = TypeVar("_T")
 
 
-def add_review_routes(api: FastAPI, desk: DocumentServices) -> None:
-    """`/v1/reviews`: list, show, decide."""
+def add_review_routes(api: FastAPI, documents: DocumentServices) -> None:
+    """Add `/v1/reviews`: list, show, decide."""
 
     @api.get("/v1/reviews")
     async def list_reviews(request: Request) -> dict[str, Any]:
-        """Documents that waited for a person, newest first: `state` (open, accepted, corrected, dismissed), `schema`,
-        `since_ms`, `limit` (50, at most 500), `after` (`next` of the page before)."""
-        desk.door.caller(request, READERS)
-        wanted = _filter(desk, request.query_params)
-        found = await desk.kept(desk.queue.list(wanted))
-        more = len(found) == min(wanted.limit, MOST_AT_ONCE)
-        following = f"{found[-1].created_ms}.{found[-1].id}" if more else None
-        return {"object": "list", "data": [summary(record) for record in found], "next": following}
+        """List the documents that were queued for a person, newest first. Parameters: `state` (open, accepted,
+        corrected, dismissed), `schema`, `since_ms`, `limit` (50 by default, at most 500), and `after` (the `next` of
+        the previous page)."""
+        caller_of(documents.proxy, request, READERS)
+        page_filter = _filter(request.query_params)
+        records = await _from_table(documents.reviews.list(page_filter))
+        full = len(records) == min(page_filter.limit, MOST_AT_ONCE)
+        next_page = f"{records[-1].created_ms}.{records[-1].id}" if full else None
+        return {"object": "list", "data": [review_summary(record) for record in records], "next": next_page}
 
     @api.get("/v1/reviews/{review_id}")
     async def show_review(review_id: str, request: Request) -> dict[str, Any]:
-        """One review: the document cut at the places of its values (`highlighted`), each value with confidence."""
-        desk.door.caller(request, READERS)
-        return shown(await _one(desk, review_id))
+        """Show one review: each value with its confidence, and the document cut at the places of its values
+        (`highlighted`)."""
+        caller_of(documents.proxy, request, READERS)
+        return review_with_document(await _review(documents, review_id))
 
     @api.post("/v1/reviews/{review_id}")
     async def decide_review(review_id: str, request: Request) -> dict[str, Any]:
         """Close a review: `{"action": "accept"}`, `{"action": "correct", "values": {field: value}}` or
         `{"action": "dismiss"}`. Accepted and corrected values become labels for `spillway calibrate`."""
-        caller = desk.door.caller(request, DECIDERS)
-        body = await desk.door.body(request)
+        caller = caller_of(documents.proxy, request, DECIDERS)
+        body = await json_body(documents.proxy, request)
         unknown = sorted(body.keys() - {"action", "values"})
         if unknown:
-            raise desk.bad(f"'{unknown[0]}' is not known here; use action and values.", unknown[0])
-        record = await _one(desk, review_id)
+            raise bad_request(f"Unknown field {unknown[0]!r}. Use action and values.", unknown[0])
+        record = await _review(documents, review_id)
+        decision = documents.reviews.decide(record, str(body.get("action")), body.get("values"), caller.key_id)
         try:
-            after = await desk.kept(
-                desk.queue.decide(record, str(body.get("action")), body.get("values"), caller.key_id)
-            )
+            decided = await _from_table(decision)
         except ReviewError as error:
             message = f"{str(error)[0].upper()}{str(error)[1:]}."
             if error.param is None:
-                raise desk.door.refused(Refusal(409, "conflict", message)) from None
-            raise desk.bad(message, error.param) from None
-        return shown(after)
+                raise RefusedError(Refusal(409, "conflict", message)) from None
+            raise bad_request(message, error.param) from None
+        return review_with_document(decided)
 
 
-async def _one(desk: DocumentServices, review_id: str) -> ReviewRecord:
-    """A review, or a 404."""
-    found = await desk.kept(desk.queue.get(review_id))
-    if found is None:
-        message = f"No review {review_id[:80]} is known. GET /v1/reviews lists them."
-        raise desk.door.refused(Refusal(404, "review_not_found", message))
-    return found
+async def _from_table(query: Awaitable[_T]) -> _T:
+    """Return the result of a query; raise RefusedError with a 503 while the table is unavailable."""
+    try:
+        return await query
+    except LedgerError as error:
+        message = f"Reviews are not available now: {error}. Try again."
+        raise RefusedError(Refusal(503, "overloaded", message, retry_after_s=5.0)) from None
 
 
-def _filter(desk: DocumentServices, asked: Mapping[str, str]) -> ReviewFilter:
-    unknown = sorted(asked.keys() - _LIST_PARAMS)
+async def _review(documents: DocumentServices, review_id: str) -> ReviewRecord:
+    """Return a review; raise RefusedError with a 404 if there is none."""
+    record = await _from_table(documents.reviews.get(review_id))
+    if record is None:
+        message = f"Unknown review {review_id[:80]}. GET /v1/reviews lists the reviews."
+        raise RefusedError(Refusal(404, "review_not_found", message))
+    return record
+
+
+def _filter(params: Mapping[str, str]) -> ReviewFilter:
+    unknown = sorted(params.keys() - _LIST_PARAMS)
     if unknown:
-        raise desk.bad(f"'{unknown[0]}' is not known here; use {', '.join(sorted(_LIST_PARAMS))}.", unknown[0])
-    state = asked.get("state", "")
+        raise bad_request(f"Unknown parameter {unknown[0]!r}. Use {', '.join(sorted(_LIST_PARAMS))}.", unknown[0])
+    state = params.get("state", "")
     if state not in ("", *_STATES):
-        raise desk.bad(f"'state' must be one of {', '.join(_STATES)}.", "state")
-    after = asked.get("after", "")
+        raise bad_request(f"'state' must be one of {', '.join(_STATES)}.", "state")
+    after = params.get("after", "")
     created, dot, review_id = after.partition(".")
     if after and not (dot and created.isdecimal()):
-        raise desk.bad("'after' must be the `next` of the page before.", "after")
-    numbers = {name: asked[name] for name in ("since_ms", "limit") if name in asked}
+        raise bad_request("'after' must be the `next` of the previous page.", "after")
+    numbers = {name: params[name] for name in ("since_ms", "limit") if name in params}
     for name, text in numbers.items():
         if not text.isdecimal() or len(text) > 15:
-            raise desk.bad(f"'{name}' must be a whole number.", name)
+            raise bad_request(f"'{name}' must be a whole number.", name)
     return ReviewFilter(
-        state,
-        asked.get("schema", ""),
-        int(numbers["since_ms"]) if "since_ms" in numbers else None,
-        (int(created), review_id) if after else None,
-        int(numbers.get("limit", 50)),
+        state=state,
+        schema_name=params.get("schema", ""),
+        since_ms=int(numbers["since_ms"]) if "since_ms" in numbers else None,
+        before=(int(created), review_id) if after else None,
+        limit=int(numbers.get("limit", 50)),
     )

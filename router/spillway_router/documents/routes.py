@@ -1,4 +1,4 @@
-"""`POST /v1/documents/extract`: the HTTP side of the cascade. Reviews: review_routes.py."""
+"""`POST /v1/documents/extract`: the HTTP side of the extraction. The reviews' routes are in review_routes.py."""
 
 from __future__ import annotations
 
@@ -13,150 +13,178 @@ from fastapi.responses import JSONResponse, Response
 from spillway_router.aio.tasks import unless_gone
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Refusal
-from spillway_router.documents.extract import Extraction, ExtractionRequest, extract
-from spillway_router.documents.repeats import HEADER, MOST_KEY, KeyTakenError
+from spillway_router.documents.drafts import Draft
+from spillway_router.documents.extract import Extraction, ExtractionRequest, StepReport, extract
 from spillway_router.documents.request import read_extraction_request
 from spillway_router.documents.review_routes import add_review_routes
-from spillway_router.documents.reviews import Queued, Waiting
+from spillway_router.documents.reviews import QueuedReview, UnsureDocument
 from spillway_router.documents.services import DocumentServices
-from spillway_router.proxy.client.document_step import DocumentExchange
-
-EXTRACTORS = frozenset({"inference", "admin"})
-
-
-def add_document_routes(api: FastAPI, desk: DocumentServices) -> None:
-    """Serve documents and reviews."""
-    _add_extract(api, desk)
-    add_review_routes(api, desk)
+from spillway_router.proxy.control.requests import caller_of, json_body
+from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES, Admitted
+from spillway_router.proxy.exchange.internal_exchange import InternalExchange
+from spillway_router.proxy.memory.idempotency import HEADER, key_flaw
+from spillway_router.proxy.request.errors import RefusedError, bad_request
 
 
-def _add_extract(api: FastAPI, desk: DocumentServices) -> None:
+def add_document_routes(api: FastAPI, documents: DocumentServices) -> None:
+    """Add the routes of documents and of reviews."""
+    _add_extract(api, documents)
+    add_review_routes(api, documents)
+
+
+def _add_extract(api: FastAPI, documents: DocumentServices) -> None:
     @api.post("/v1/documents/extract")
     async def extract_document(request: Request) -> Response:
-        """Read values out of a document: `text` or `messages`; `schema` (a name or a JSON schema), `parser` (auto, none
-        or a name), `min_confidence` (0 to 1, instead of the configured thresholds), `model`, `review` (false: not to
-        the queue). The reply tells every step, the confidence of every field, and what it cost. With an
-        `idempotency-key` a document that may leave is read, and paid, once: see repeats.py."""
-        caller = desk.door.caller(request, EXTRACTORS)
-        rules = desk.rules()
-        if desk.in_progress >= rules.most_at_once:
+        """Read values from a document. Send `text` or `messages`; optionally `schema` (a name or a JSON schema),
+        `parser` (auto, none or a name), `min_confidence` (0 to 1, instead of the configured thresholds), `model`, and
+        `review` (false: the document is not queued). The reply reports every step, the confidence of every field, and
+        the cost. With an `idempotency-key`, a document that may leave is read, and paid, once."""
+        caller = caller_of(documents.proxy, request, INFERENCE_ROLES)
+        rules = documents.rules()
+        if documents.in_progress >= rules.max_in_progress:
             message = "Too many documents in progress here (documents.most_at_once)."
-            raise desk.door.refused(Refusal(503, "overloaded", message, retry_after_s=1.0))
-        body = await desk.door.body(request)
-        order = read_extraction_request(desk, body, rules)
+            raise RefusedError(Refusal(503, "overloaded", message, retry_after_s=1.0))
+        body = await json_body(documents.proxy, request)
+        extraction = read_extraction_request(body, rules)
         review = body.get("review", True)
         if not isinstance(review, bool):
-            raise desk.bad("'review' must be true or false.", "review")
-        content = {
-            "model": order.model,
-            "messages": order.messages or order.schema.messages(order.text, local=False),
-            **({"metadata": body["metadata"]} if "metadata" in body else {}),
-        }
-        exchange = desk.door.open(request, caller, content, order.schema.name)
-        if order.min_confidence is None:
-            order = replace(order, min_confidence=exchange.least_confidence)
+            raise bad_request("'review' must be true or false.", "review")
+        exchange = _open_exchange(documents, request, caller, body, extraction)
+        if extraction.min_confidence is None:
+            extraction = replace(extraction, min_confidence=exchange.min_confidence)
 
         async def answer() -> Response:
-            desk.in_progress += 1
+            documents.in_progress += 1
             try:
-                return await _answer(desk, exchange, order, caller, review)
+                return await _answer(documents, exchange, extraction, caller, review=review)
             finally:
-                desk.in_progress -= 1
+                documents.in_progress -= 1
 
-        found = await unless_gone(request.receive, _once(desk, request, caller, body, exchange, answer))
-        return Response(status_code=204) if found is None else found  # a 204 that nobody reads
+        response = await unless_gone(request.receive, _answer_once(documents, request, caller, body, exchange, answer))
+        return Response(status_code=204) if response is None else response  # the client left, so nobody reads the 204
 
 
-async def _once(
-    desk: DocumentServices,
+def _open_exchange(
+    documents: DocumentServices,
     request: Request,
     caller: Caller,
     body: Mapping[str, Any],
-    exchange: DocumentExchange,
+    extraction: ExtractionRequest,
+) -> InternalExchange:
+    """Open the document's exchange; its privacy is judged by all of the document's content."""
+    content = {
+        "model": extraction.model,
+        "messages": extraction.messages or extraction.schema.messages(extraction.text, local=False),
+        **({"metadata": body["metadata"]} if "metadata" in body else {}),
+    }
+    s = documents.proxy
+    admitted = Admitted(s.live(), caller, s.clock())
+    return InternalExchange.open(s, admitted, dict(request.headers), content, extraction.schema.name)
+
+
+async def _answer_once(
+    documents: DocumentServices,
+    request: Request,
+    caller: Caller,
+    body: Mapping[str, Any],
+    exchange: InternalExchange,
     answer: Callable[[], Awaitable[Response]],
 ) -> Response:
-    """The answer, or that of the same request before. A private document costs nothing and is not kept, so its key says
-    nothing."""
+    """Answer, or repeat the reply of the same request. A private document is free and its reply is never stored, so its
+    key has no effect."""
     key = request.headers.get(HEADER)
     if key is None:
         return await answer()
-    if not 0 < len(key) <= MOST_KEY:
-        raise desk.bad(f"{HEADER} must have 1 to {MOST_KEY} characters.", HEADER)
+    flaw = key_flaw(key)
+    if flaw is not None:
+        raise RefusedError(flaw)
     if not exchange.privacy.may_leave:
         return await answer()
-    try:
-        return await desk.repeats.once((caller.key_id, key), orjson.dumps(body, option=orjson.OPT_SORT_KEYS), answer)
-    except KeyTakenError:
-        told = (
-            "This idempotency-key came with another document or other fields before. Use a new key for a new request."
-        )
-        raise desk.door.refused(Refusal(409, "idempotency_conflict", told, HEADER)) from None
+    content = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    return await documents.extractions.run((caller.key_id, key), content, exchange.request_id, answer)
 
 
 async def _answer(
-    desk: DocumentServices, exchange: DocumentExchange, order: ExtractionRequest, caller: Caller, review: bool
+    documents: DocumentServices,
+    exchange: InternalExchange,
+    request: ExtractionRequest,
+    caller: Caller,
+    *,
+    review: bool,
 ) -> Response:
     status, code = 499, "client_left"
     try:
-        found = await extract(exchange, order, desk.rules().cascade)
-        queued = Queued(None, "the request asks for no review")
-        if found.status == "unsure" and review:
-            waiting = Waiting(exchange.request_id, caller.key_id, not exchange.privacy.may_leave, order, found)
-            queued = await desk.queue.put(waiting)
+        extraction = await extract(exchange, request, documents.rules().cascade)
+        queued = QueuedReview(None, "the request asks for no review")
+        if extraction.status == "unsure" and review:
+            queued = await documents.reviews.put(
+                UnsureDocument(
+                    exchange.request_id,
+                    caller.key_id,
+                    private=not exchange.privacy.may_leave,
+                    request=request,
+                    extraction=extraction,
+                )
+            )
         status, code = 200, ""
     except Exception:
         status, code = 500, "internal_error"
         raise
     finally:
         exchange.close(status, code)
-    return _reply(exchange, order, found, queued)
+    return _reply(exchange, request.schema.name, extraction, queued)
 
 
-def _reply(exchange: DocumentExchange, order: ExtractionRequest, found: Extraction, queued: Queued) -> Response:
-    draft, cost = found.draft, usd(found.cost_nano)
-    answered = found.status == "answered"
-    state = "answered" if answered else "unsure" if queued.id is None else "review"
+def _reply(exchange: InternalExchange, schema: str, extraction: Extraction, queued: QueuedReview) -> Response:
+    draft, cost_usd = extraction.draft, usd(extraction.cost_nano)
+    answered = extraction.status == "answered"
+    status = "answered" if answered else "unsure" if queued.id is None else "review"
     body = {
         "id": exchange.request_id,
         "object": "document.extraction",
-        "status": state,
-        "step": draft.step if answered and draft is not None else state,
+        "status": status,
+        "step": draft.step if answered and draft is not None else status,
         "values": None if draft is None else draft.values,
         "confidence": None if draft is None else draft.confidence,
         "calibrated": draft is not None and draft.calibrated,
-        "fields": {
-            pointer: {
-                "value": read.value,
-                "confidence": read.confidence,
-                "span": None if read.place is None else [read.place.start, read.place.end],
-                "why": read.why,
-            }
-            for pointer, read in (draft.fields if draft is not None else {}).items()
-        },
+        "fields": {} if draft is None else _fields(draft),
         "read_by": None if draft is None else {"step": draft.step, "backend": draft.backend, "model": draft.model},
-        "schema": order.schema.name,
-        "steps": [
-            {
-                "step": told.step,
-                "outcome": told.verb,
-                "backend": told.backend,
-                "model": told.model,
-                "confidence": told.confidence,
-                "threshold": told.threshold,
-                "why": told.why,
-                "cost_usd": usd(told.cost_nano),
-            }
-            for told in found.steps
-        ],
+        "schema": schema,
+        "steps": [_step(report) for report in extraction.steps],
         "private": not exchange.privacy.may_leave,
         "privacy_reasons": exchange.privacy.reasons,
         "review_id": queued.id,
         "review_why": "" if answered else queued.why,
-        "cost_usd": cost,
+        "cost_usd": cost_usd,
     }
-    headers = {"x-request-id": exchange.request_id, "x-spillway-cost-usd": cost}
+    headers = {"x-request-id": exchange.request_id, "x-spillway-cost-usd": cost_usd}
     if draft is not None:
         headers["x-spillway-backend"] = draft.backend
         if draft.confidence is not None:
             headers["x-spillway-confidence"] = f"{draft.confidence:.4f}"
     return JSONResponse(body, headers=headers)
+
+
+def _fields(draft: Draft) -> dict[str, Any]:
+    return {
+        pointer: {
+            "value": reading.value,
+            "confidence": reading.confidence,
+            "span": None if reading.place is None else [reading.place.start, reading.place.end],
+            "why": reading.why,
+        }
+        for pointer, reading in draft.fields.items()
+    }
+
+
+def _step(report: StepReport) -> dict[str, Any]:
+    return {
+        "step": report.step,
+        "outcome": report.outcome,
+        "backend": report.backend,
+        "model": report.model,
+        "confidence": report.confidence,
+        "threshold": report.threshold,
+        "why": report.why,
+        "cost_usd": usd(report.cost_nano),
+    }

@@ -1,4 +1,4 @@
-"""What is to be read out of documents: JSON schemas by name, and how a model is asked for one."""
+"""The schemas of documents: JSON schemas by name, and the prompt that asks a model for values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import yaml
 
 MAX_SCHEMA_BYTES = 64 * 1024
 UNNAMED = "document"
-_DEEPEST = 64
-_ASK = (
+_MAX_DEPTH = 64
+_PROMPT = (
     "Read the document below and answer with one JSON object as this JSON schema asks, and nothing else. Take every "
     "value as it stands in the document, numbers with a decimal point; null where the document holds no value."
     "\n\nSchema:\n"
@@ -22,38 +22,44 @@ _ASK = (
 
 
 class SchemaError(Exception):
-    """A schema can't be used; the message says what to change."""
+    """A schema is invalid; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A JSON schema of one object. `name` is the task for calibration and reports. `prompt` stands before the text for
-    local models, which may have been trained on it; "": the schema itself is shown to them, as to every other model."""
+    """A JSON schema of one object.
+
+    `name` is the task for calibration and reports. `prompt` precedes the text for local models, which may have been
+    trained on it. If it is "", local models are shown the schema, like every other model.
+    """
 
     name: str
     json_schema: Mapping[str, Any]
     prompt: str = ""
 
     def messages(self, text: str, *, local: bool) -> list[dict[str, str]]:
-        """The chat that asks for the values of a text."""
+        """Return the chat that asks for the values of a text."""
         if local and self.prompt:
             return [{"role": "user", "content": self.prompt + text}]
-        shown = orjson.dumps(self.json_schema).decode()
-        return [{"role": "user", "content": f"{_ASK}{shown}\n\nDocument:\n{text}"}]
+        schema = orjson.dumps(self.json_schema).decode()
+        return [{"role": "user", "content": f"{_PROMPT}{schema}\n\nDocument:\n{text}"}]
 
     def response_format(self) -> dict[str, Any]:
-        """The field of a chat body that makes an engine keep to the schema."""
+        """Return the field of a chat body that makes an engine obey the schema."""
         name = "".join(c if c.isalnum() or c in "_-" else "_" for c in self.name)[:64]
-        wanted = {"name": name, "schema": self.json_schema, "strict": _strict(self.json_schema)}
-        return {"type": "json_schema", "json_schema": wanted}
+        json_schema = {"name": name, "schema": self.json_schema, "strict": _is_strict(self.json_schema)}
+        return {"type": "json_schema", "json_schema": json_schema}
 
 
-def _strict(schema: Any, depth: int = 0) -> bool:
-    """Whether every object in it names all its fields and requires them: OpenAI refuses `strict` for any other."""
-    if depth > _DEEPEST:
+def _is_strict(schema: Any, depth: int = 0) -> bool:
+    """Return True if every object in the schema requires all its fields and allows no others.
+
+    OpenAI rejects `strict` for any other schema.
+    """
+    if depth > _MAX_DEPTH:
         return False
     if isinstance(schema, list):
-        return all(_strict(inner, depth + 1) for inner in schema)
+        return all(_is_strict(inner, depth + 1) for inner in schema)
     if not isinstance(schema, Mapping):
         return True
     properties = schema.get("properties")
@@ -62,31 +68,30 @@ def _strict(schema: Any, depth: int = 0) -> bool:
         whole = isinstance(required, list) and set(map(str, required)) == set(properties)
         if not whole or schema.get("additionalProperties") is not False:
             return False
-    return all(_strict(inner, depth + 1) for inner in schema.values())
+    return all(_is_strict(inner, depth + 1) for inner in schema.values())
 
 
 @lru_cache(maxsize=1)
 def shipped_schemas() -> Mapping[str, Schema]:
-    """The schemas that come with Spillway, by name."""
+    """Return the schemas that come with Spillway, by name."""
     folder = files(__package__).joinpath("schemas")
     rows = [yaml.safe_load(f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".yaml")]
     return {row["name"]: Schema(row["name"], row["schema"], row["prompt"]) for row in rows}
 
 
-def chosen(asked: object, known: Mapping[str, Schema]) -> Schema:
-    """The schema that a request names or brings along. Raises SchemaError."""
-    if isinstance(asked, str):
-        found = known.get(asked)
-        if found is None:
-            raise SchemaError(
-                f"the schema {asked!r} is not known here; use {', '.join(sorted(known))}, or send a schema"
-            )
-        return found
-    if not isinstance(asked, dict):
+def select_schema(requested: object, schemas: Mapping[str, Schema]) -> Schema:
+    """Return the schema that a request names or contains. Raise SchemaError if it is unknown or invalid."""
+    if isinstance(requested, str):
+        schema = schemas.get(requested)
+        if schema is None:
+            raise SchemaError(f"unknown schema {requested!r}; use {', '.join(sorted(schemas))}, or send a schema")
+        return schema
+    if not isinstance(requested, dict):
         raise SchemaError("'schema' must be the name of a schema or a JSON schema object")
-    if asked.get("type") != "object" or not isinstance(asked.get("properties"), dict) or not asked["properties"]:
+    properties = requested.get("properties")
+    if requested.get("type") != "object" or not isinstance(properties, dict) or not properties:
         raise SchemaError("'schema' must describe an object with properties: {type: object, properties: {...}}")
-    if len(orjson.dumps(asked)) > MAX_SCHEMA_BYTES:
+    if len(orjson.dumps(requested)) > MAX_SCHEMA_BYTES:
         raise SchemaError(f"'schema' is larger than {MAX_SCHEMA_BYTES // 1024} KiB")
-    title = asked.get("title")
-    return Schema(title if isinstance(title, str) and 0 < len(title) <= 64 else UNNAMED, asked)
+    title = requested.get("title")
+    return Schema(title if isinstance(title, str) and 0 < len(title) <= 64 else UNNAMED, requested)

@@ -66,9 +66,9 @@ class ReviewMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield the families; none while the number is unknown."""
-        standing = self._reviews.standing()
-        if standing is not None:
-            count, oldest_s = standing
+        open_reviews = self._reviews.open_reviews()
+        if open_reviews is not None:
+            count, oldest_s = open_reviews
             yield GaugeMetricFamily("spillway_reviews_open", "Documents that wait for a person", value=count)
             yield GaugeMetricFamily(
                 "spillway_reviews_oldest_seconds", "Age of the oldest waiting document in seconds", value=oldest_s

@@ -22,7 +22,7 @@ from spillway_router.config.confidence import CALIBRATION
 from spillway_router.config.derived import DerivedConfig
 from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.core.confidence.drift import Drift
-from spillway_router.documents.repeats import Repeats
+from spillway_router.documents.idempotency import IdempotentExtractions
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.documents.routes import add_document_routes
 from spillway_router.documents.services import DocumentServices
@@ -49,14 +49,14 @@ from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.audits.thresholds import Kind
 from spillway_router.proxy.control.api import ControlHooks, build_control
 from spillway_router.proxy.control.feedback import add_feedback_routes
-from spillway_router.proxy.control.gateway import ControlGateway
 from spillway_router.proxy.entry.app import App, build
-from spillway_router.proxy.entry.frontend import fronts
+from spillway_router.proxy.entry.frontend import frontend_factory
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.memory.memory import Memory, Retained
+from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
+from spillway_router.proxy.memory.retained import RetainedRequests
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
@@ -115,7 +115,7 @@ class Runtime:
             pacer=self.pacer,
             own_keys=OwnKeys(load_catalogue() if catalogue is None else catalogue),
             feedback=ledger.feedback,
-            memory=Memory(retained=Retained(lambda: self.config.retention_minutes)),
+            memory=Memory(retained=RetainedRequests(lambda: self.config.retention_minutes)),
             audits=Audits(random.random, self._on_certificate_revoked, ledger.labels.put),
         )
         self.reviews = ReviewQueue(
@@ -124,7 +124,7 @@ class Runtime:
             time.time,
             request_ids(time.time, "rev_").__next__,
         )
-        repeats = Repeats(clock)
+        extractions = IdempotentExtractions(clock)
         self.metrics.add(
             BackendMetrics(self.board, clock, lambda: self.engine_watch.metrics_complete),
             LedgerMetrics(self.writer, self.accounts),
@@ -148,10 +148,10 @@ class Runtime:
             Service("engine watch", self.engine_watch.stop, self._watch_engines),
             Service("day change", days.stop, days.start),
             Service("reviews", self.reviews.stop, self.reviews.start),
-            Service("repeated documents", repeats.stop),
+            Service("keyed extractions", extractions.stop),
         )
-        self.app: App = build(self._control_api(version, repeats))
-        self.front: Callable[..., asyncio.Protocol] = fronts(self.services)
+        self.app: App = build(self._control_api(version, extractions))
+        self.front: Callable[..., asyncio.Protocol] = frontend_factory(self.services)
 
     @classmethod
     def open(cls, loaded: Loaded, version: str) -> Runtime:
@@ -235,13 +235,12 @@ class Runtime:
             pool.close()
         self.services.own_keys.close()
 
-    def _control_api(self, version: str, repeats: Repeats) -> FastAPI:
+    def _control_api(self, version: str, extractions: IdempotentExtractions) -> FastAPI:
         """Return the control API with the routes of feedback and documents."""
         hooks = ControlHooks(self.metrics.render, self._usage, self._stored_entries, self.reload)
         control = build_control(self.services, hooks, version)
-        gateway = ControlGateway(self.services)
-        add_feedback_routes(control, gateway, self.services, self._stored_entries)
-        documents = DocumentServices(gateway, lambda: self.config.documents, self.reviews, repeats)
+        add_feedback_routes(control, self.services, self._stored_entries)
+        documents = DocumentServices(self.services, lambda: self.config.documents, self.reviews, extractions)
         add_document_routes(control, documents)
         return control
 

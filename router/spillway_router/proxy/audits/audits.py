@@ -36,10 +36,9 @@ from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.providers.streams import MalformedObject, parse_object
 from spillway_router.proxy.audits.thresholds import AuditedThreshold, Kind, ThresholdState
-from spillway_router.proxy.client.document_step import DocumentComparison, LocalRead
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt, prepare
-from spillway_router.proxy.exchange.audit_sample import AuditSample, ScoredAnswer
+from spillway_router.proxy.exchange.audit_sample import AuditSample, DocumentComparison, LocalReading, ScoredAnswer
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.request import body as wire
 
@@ -146,17 +145,17 @@ class Audits:
         """The least confidence of a document's local answer: the configured one, moved by what audits found of it."""
         return self._documents.threshold(live, configured)
 
-    def wants(self, live: ActiveConfig, read: LocalRead) -> bool:
+    def wants(self, live: ActiveConfig, reading: LocalReading) -> bool:
         """A document has its answer: True if its local reading is to be audited. Where the external model read it
         anyway, that is its audit, for free."""
-        if read.kept:
+        if reading.used:
             return self._draws(live)
-        if not self._documents.is_probe(live, read.bar, read.confidence):
+        if not self._documents.is_probe(live, reading.threshold, reading.scored.confidence):
             return False
-        if read.known is None:
+        if reading.external is None:
             return self._draws(live)
-        self._probes["document", "agreed" if read.known.right else "disagreed"] += 1
-        self._documents.observe(live, read.bar, wrong=not read.known.right, kept=False)
+        self._probes["document", "agreed" if reading.external.right else "disagreed"] += 1
+        self._documents.observe(live, reading.threshold, wrong=not reading.external.right, kept=False)
         return False
 
     # both
@@ -230,7 +229,7 @@ class Audits:
         if document is None:
             self._chat.observe(live, live.policy.confidence.threshold, wrong=not found.right, kept=True)
         else:
-            self._documents.observe(live, document.bar, wrong=not found.right, kept=document.kept)
+            self._documents.observe(live, document.threshold, wrong=not found.right, kept=document.used)
         if case.scored is None:
             return
         try:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.routing.model import Endpoint, Refusal
-from spillway_router.proxy.client.document_step import StepJudgement
+from spillway_router.proxy.client.judgement import AnswerJudgement
 from spillway_router.proxy.client.replies import SSE, STATUS_LINES, Lines, error_event, refusal_reply
 
 _CLOSE = b"connection: close\r\n"
@@ -98,7 +98,7 @@ class Client:
             self._transport.writelines((b"".join((head, *lines)), body))
         self._end()
 
-    def judged(self, _answer: Mapping[str, Any]) -> StepJudgement | None:
+    def judged(self, _answer: Mapping[str, Any]) -> AnswerJudgement | None:
         """What the caller thinks of a whole answer, for its row; only one inside the router does (keeper.py)."""
         return None
 

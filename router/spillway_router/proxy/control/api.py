@@ -1,56 +1,55 @@
-"""The control API: models, request records, dry runs, usage, probes, metrics, administration. FastAPI."""
+"""The control API on FastAPI: models, request records, dry runs, usage, probes, metrics and administration."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
 from spillway_router.core.routing.policy import decide
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
 from spillway_router.proxy.client.replies import error_body, refusal_headers
+from spillway_router.proxy.control.requests import bounded_body, caller_of
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.request import body as wire
+from spillway_router.proxy.request.body import load
+from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
 
 READERS = frozenset({"inference", "viewer", "admin"})
 ADMINS = frozenset({"admin"})
 _USAGE_PARAMS = frozenset({"day", "month", "from", "to", "by"})
-_SHAPE: tuple[tuple[str, Endpoint], ...] = (("messages", "chat"), ("prompt", "completions"), ("input", "embeddings"))
+_ENDPOINT_FIELDS: tuple[tuple[str, Endpoint], ...] = (
+    ("messages", "chat"),
+    ("prompt", "completions"),
+    ("input", "embeddings"),
+)
+"""The field by which a dry run recognises the endpoint of a body."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlHooks:
-    """What the control API asks of the rest: each a function, so that it knows no one."""
+    """The functions through which the control API reaches the rest of the router, so that it depends on none of it."""
 
     metrics: Callable[[], tuple[str, bytes]]
-    """Content type and exposition."""
+    """Return the content type and the exposition."""
     usage: Callable[[ReportQuery], Awaitable[Mapping[str, Any]]]
-    """The report that was asked for as JSON values. Raises RangeError for days or a grouping that can't be used."""
+    """Return the requested report as JSON values. Raise RangeError for invalid days or an invalid grouping."""
     stored: Callable[[str], list[Mapping[str, Any]]]
-    """Ledger entries of a request that memory no longer holds."""
+    """Return the ledger entries of a request that memory no longer holds."""
     reload: Callable[[], Awaitable[list[str]]]
-    """Reload the configuration; the mistakes that kept the running one, or []."""
-
-
-class RefusedError(Exception):
-    """Ends a control request with a refusal."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        self.refusal = refusal
+    """Reload the configuration. Return the problems that kept the running one in force; [] if there are none."""
 
 
 def build_control(s: Services, hooks: ControlHooks, version: str) -> FastAPI:
-    """The control application."""
+    """Build the control application."""
     api = FastAPI(title="Spillway", version=version, docs_url="/docs", redoc_url=None)
     api.add_exception_handler(RefusedError, _on_refused)
     api.add_exception_handler(HTTPException, _on_http)
@@ -62,27 +61,17 @@ def build_control(s: Services, hooks: ControlHooks, version: str) -> FastAPI:
 
 async def _on_refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
-    r = error.refusal
-    headers = {k.decode(): v.decode() for k, v in refusal_headers(r)}
-    return JSONResponse(error_body(r.status, r.code, r.message, r.param), r.status, headers)
+    refusal = error.refusal
+    headers = {name.decode(): value.decode() for name, value in refusal_headers(refusal)}
+    body = error_body(refusal.status, refusal.code, refusal.message, refusal.param)
+    return JSONResponse(body, refusal.status, headers)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = "not_found" if error.status_code == 404 else "invalid_request"
-    message = f"{request.method} {request.url.path} is not served here. See /docs for what is."
+    message = f"{request.method} {request.url.path} does not exist. GET /docs lists the routes."
     return JSONResponse(error_body(error.status_code, code, message), error.status_code)
-
-
-def caller_of(s: Services, request: Request, roles: frozenset[str]) -> Caller:
-    """Who asks, if one of the roles. Raises RefusedError."""
-    auth = s.live().auth
-    caller = auth.caller(request.headers, s.clock())
-    refused = caller if isinstance(caller, Refusal) else auth.admit(caller, roles)
-    if isinstance(refused, Refusal):
-        raise RefusedError(refused)
-    assert isinstance(caller, Caller)
-    return caller
 
 
 def _add_probes(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
@@ -111,9 +100,9 @@ def _add_probes(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
     @api.post("/admin/reload")
     async def reload(request: Request) -> Response:
         caller_of(s, request, ADMINS)
-        mistakes = await hooks.reload()
-        if mistakes:
-            message = "The running configuration stays. " + " | ".join(mistakes)
+        problems = await hooks.reload()
+        if problems:
+            message = "The running configuration stays in force. " + " | ".join(problems)
             return JSONResponse(error_body(400, "invalid_config", message), 400)
         return JSONResponse({"reloaded": True, "policy": s.live().policy.version})
 
@@ -121,11 +110,11 @@ def _add_probes(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
 def _ready(s: Services) -> dict[str, Any]:
     signals = s.board.current(s.clock())
     backends = {
-        name: {"health": known.health, "reason": known.health_reason, "breaker_open": known.breaker_open}
-        for name, known in signals.backends.items()
+        name: {"health": backend.health, "reason": backend.health_reason, "breaker_open": backend.breaker_open}
+        for name, backend in signals.backends.items()
     }
-    usable = any(known.health == "up" and not known.breaker_open for known in signals.backends.values())
-    return {"ready": usable, "backends": backends}
+    is_ready = any(backend.health == "up" and not backend.breaker_open for backend in signals.backends.values())
+    return {"ready": is_ready, "backends": backends}
 
 
 def _add_models(api: FastAPI, s: Services) -> None:
@@ -145,7 +134,7 @@ def _add_models(api: FastAPI, s: Services) -> None:
         for model in models():
             if model["id"] == model_id:
                 return model
-        message = f"The model '{model_id}' is not known here. GET /v1/models lists what is."
+        message = f"Unknown model '{model_id}'. GET /v1/models lists the models."
         raise RefusedError(Refusal(404, "model_not_found", message, "model"))
 
 
@@ -159,64 +148,50 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
         rows = await asyncio.to_thread(hooks.stored, request_id) if record is None else []
         if rows and all(_may_see(caller, str(row["key_id"])) for row in rows):
             return {"id": request_id, "entries": rows}
-        message = f"No request {request_id} is known. Memory holds the newest; the ledger those that were charged."
+        message = f"Unknown request {request_id}. Memory holds the newest requests, the ledger those that were charged."
         raise RefusedError(Refusal(404, "request_not_found", message))
 
     @api.post("/v1/route/explain")
     async def explain(request: Request) -> Any:
         caller = caller_of(s, request, READERS)
         live = s.live()
-        try:
-            body = wire.load(await bounded_body(request, live.limits.body_bytes))
-            endpoint: Endpoint = next((e for field, e in _SHAPE if field in body), "chat")
-            facts = read_facts("dry-run", endpoint, request.headers, body, caller, live.privacy)
-        except wire.BadRequestError as error:
-            raise RefusedError(error.refusal) from None
+        body = load(await bounded_body(request, live.limits.body_bytes))
+        endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if field in body), "chat")
+        facts = read_facts("dry-run", endpoint, request.headers, body, caller, live.privacy)
         decision = decide(facts, s.signals(live, facts), live.policy)
         return {"facts": _facts(facts), **_decision(decision)}
 
     @api.get("/v1/usage")
     async def usage(
         request: Request,
-        day: Annotated[str, Query(description="UTC day, such as 2026-11-20, or today (the default)")] = "",
-        month: Annotated[str, Query(description="UTC month, such as 2026-11, or this")] = "",
+        day: Annotated[str, Query(description="UTC day such as 2026-11-20, or today (the default)")] = "",
+        month: Annotated[str, Query(description="UTC month such as 2026-11, or this")] = "",
         first: Annotated[str, Query(alias="from", description="first UTC day")] = "",
-        last: Annotated[str, Query(alias="to", description="last UTC day, included; today if left out")] = "",
+        last: Annotated[str, Query(alias="to", description="last UTC day, inclusive; today by default")] = "",
         by: Annotated[list[str], Query(description=f"{', '.join(GROUP_KEYS)}; several: a,b")] = [],  # noqa: B006
     ) -> Any:
-        """Both sides of the cost of some days, and by what was asked for."""
+        """Report both sides of the cost, the GPU and the cloud, for the given days and groups."""
         caller_of(s, request, frozenset({"viewer", "admin"}))
         unknown = sorted(request.query_params.keys() - _USAGE_PARAMS)
         if unknown:
-            message = f"{unknown[0]} is not known here; use {', '.join(sorted(_USAGE_PARAMS))}"
-            raise RefusedError(Refusal(400, "invalid_request", message, unknown[0]))
+            raise bad_request(f"Unknown parameter {unknown[0]!r}. Use {', '.join(sorted(_USAGE_PARAMS))}.", unknown[0])
         try:
             return await hooks.usage(ReportQuery(day, month, first, last, tuple(by)))
         except RangeError as error:
-            raise RefusedError(Refusal(400, "invalid_request", str(error), error.param)) from None
+            raise bad_request(str(error), error.param) from None
         except LedgerError as error:
-            raise RefusedError(Refusal(503, "overloaded", f"No report now: {error}", retry_after_s=5)) from None
-
-
-async def bounded_body(request: Request, limit: int) -> bytes:
-    """The body, of at most `limit` bytes. Raises RefusedError."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise RefusedError(Refusal(413, "request_too_large", f"The body is larger than {limit} bytes."))
-        parts.append(part)
-    return b"".join(parts)
+            raise RefusedError(
+                Refusal(503, "overloaded", f"The report is not available now: {error}", retry_after_s=5)
+            ) from None
 
 
 def _may_see(caller: Caller, key_id: str) -> bool:
-    """An inference key sees its own requests, other roles see all."""
+    """Return True for the caller's own requests, and for all of them unless its role is inference."""
     return caller.role != "inference" or caller.key_id == key_id
 
 
 def describe(record: RequestRecord) -> dict[str, Any]:
-    """A record as JSON values; money as decimal text in USD, times in milliseconds."""
+    """Return a record as JSON values: money as decimal text in USD, times in milliseconds."""
     return {
         "id": record.facts.request_id,
         "status": record.status,

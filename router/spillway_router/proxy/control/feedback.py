@@ -1,34 +1,34 @@
-"""`POST /v1/feedback`: what a person thinks of an answer, and the better answer if one is asked for."""
+"""`POST /v1/feedback`: take a person's rating of an answer, and give a better answer on request."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
 
 from spillway_router.aio.tasks import unless_gone
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Caller, Refusal, RequestRecord
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.feedback import MOST_REASON, FeedbackRecord
 from spillway_router.proxy.client.capturing_client import CapturingClient
-from spillway_router.proxy.control.api import RefusedError
-from spillway_router.proxy.control.gateway import ControlGateway
-from spillway_router.proxy.control.rating import FIELDS, RatingError, stars
+from spillway_router.proxy.control.rating import FIELDS, stars
+from spillway_router.proxy.control.requests import caller_of, json_body
 from spillway_router.proxy.exchange.better_answer import BETTER
 from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES, Admitted, serve
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.request import body as wire
+from spillway_router.proxy.request.body import edit, load
+from spillway_router.proxy.request.errors import RefusedError, bad_request
 
 _FIELDS = FIELDS | {"request_id", "reason", "retry"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Rated:
-    """The answer that is rated: whose it is, and who gave it."""
+class _RatedAnswer:
+    """The answer that is rated: whose request it was, and which backend gave it ("": no backend answered)."""
 
     request_id: str
     key_id: str
@@ -37,123 +37,129 @@ class _Rated:
 
 
 Stored = Callable[[str], list[Mapping[str, Any]]]
-"""Ledger entries of a request that memory no longer holds. Raises LedgerError."""
+"""Return the ledger entries of a request that memory no longer holds. Raise LedgerError."""
 
 
-def add_feedback_routes(api: FastAPI, desk: ControlGateway, s: Services, stored: Stored) -> None:
-    """`POST /v1/feedback`."""
+def add_feedback_routes(api: FastAPI, s: Services, stored: Stored) -> None:
+    """Add `POST /v1/feedback`."""
 
     @api.post("/v1/feedback")
     async def feedback(request: Request) -> dict[str, Any]:
-        """`{"request_id", "rating": 1 to 5, "up", "down", true or false, "reason"?: text, "retry"?: true}`: keeps the
-        rating; with `retry` the request is answered again one tier up, for which `retention` must be on. Instead of
-        `rating`: `"score": -1, 0 or 1, "scale": "thumbs"` (or 0 and 1 on `binary`, 1 to 5 on `stars`)."""
-        caller = desk.caller(request, INFERENCE_ROLES)
-        body = await desk.body(request)
-        rated = await _known(s, stored, caller, body)
-        rating, reason = _rating(body), _reason(body)
-        ts = int(s.wall() * 1000)
-        kept = FeedbackRecord(rated.request_id, ts, rated.key_id, rated.backend, rated.model, rating, reason)
+        """Store the rating of an answer: `{"request_id", "rating": 1 to 5, "up", "down", true or false, "reason"?:
+        text, "retry"?: true}`. With `retry` the request is answered again one tier up, for which `retention` must be
+        on. Instead of `rating`: `"score": -1, 0 or 1, "scale": "thumbs"` (or 0 and 1 on `binary`, 1 to 5 on
+        `stars`)."""
+        caller = caller_of(s, request, INFERENCE_ROLES)
+        body = await json_body(s, request)
+        rated = await _rated_answer(s, stored, caller, body)
+        record = FeedbackRecord(
+            request_id=rated.request_id,
+            ts=int(s.wall() * 1000),
+            key_id=rated.key_id,
+            backend=rated.backend,
+            model=rated.model,
+            rating=_rating(body),
+            reason=_reason(body),
+        )
         try:
-            await asyncio.to_thread(s.feedback.put, kept)
+            await asyncio.to_thread(s.feedback.put, record)
         except LedgerError as error:
-            raise RefusedError(Refusal(503, "overloaded", f"Not kept: {error}", retry_after_s=5)) from None
-        said: dict[str, Any] = {"request_id": kept.request_id, "recorded": True}
-        if _flag(body):
-            said["better"] = await _better(s, caller, rated.request_id, request)
-        return said
+            raise _not_stored(error) from None
+        response: dict[str, Any] = {"request_id": record.request_id, "recorded": True}
+        if _retry(body):
+            response["better"] = await _better_answer(s, caller, rated.request_id, request)
+        return response
 
 
-async def _better(s: Services, caller: Caller, request_id: str, request: Request) -> dict[str, Any]:
+async def _better_answer(s: Services, caller: Caller, request_id: str, request: Request) -> dict[str, Any]:
     retained = s.memory.retained.get(request_id, s.clock())
     if retained is None:
-        told = "The request is not kept"
-        told += " any more." if s.memory.retained.on else ": `retention` is off, or it was private."
-        told += f" Send its body again with the header {BETTER}: {request_id}."
-        raise RefusedError(Refusal(409, "not_retained", told, "retry"))
-    parsed = wire.load(retained.body)
-    raw = wire.edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
+        problem = "it is too old, or private" if s.memory.retained.enabled else "`retention` is off"
+        message = f"The request is not retained: {problem}. Send its body again with the header {BETTER}: {request_id}."
+        raise RefusedError(Refusal(409, "not_retained", message, "retry"))
+    parsed = load(retained.body)
+    raw = edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
     client = CapturingClient(retained.endpoint, {**retained.headers, BETTER: request_id}, raw, s.new_id())
-    await _served(s, Admitted(s.live(), caller, s.clock()), client, request)
+    await _serve_unless_gone(s, Admitted(s.live(), caller, s.clock()), client, request)
     content = orjson.loads(client.reply)
     if client.status != 200:
-        e = content["error"]
-        raise RefusedError(Refusal(client.status, e["code"], e["message"], e["param"]))
-    found = s.records.get(client.request_id)
-    told_of = {} if found is None else {"backend": found.backend, "decision": found.decided, "reasons": found.reasons}
-    return {"request_id": client.request_id, **told_of, "answer": content}
+        error = content["error"]
+        raise RefusedError(Refusal(client.status, error["code"], error["message"], error["param"]))
+    record = s.records.get(client.request_id)
+    summary: dict[str, Any] = {}
+    if record is not None:
+        summary = {"backend": record.backend, "decision": record.decided, "reasons": record.reasons}
+    return {"request_id": client.request_id, **summary, "answer": content}
 
 
-async def _served(s: Services, admitted: Admitted, client: CapturingClient, request: Request) -> None:
-    """Answer, but for nobody: who leaves stops the upstream."""
+async def _serve_unless_gone(s: Services, admitted: Admitted, client: CapturingClient, request: Request) -> None:
+    """Answer into `client`. If the person who waits for it leaves, stop the upstream."""
 
-    def leave() -> None:
+    def on_gone() -> None:
         client.disconnected = True
 
-    await unless_gone(request.receive, serve(s, admitted, client), leave)
+    await unless_gone(request.receive, serve(s, admitted, client), on_gone)
     if client.disconnected:
         raise RefusedError(Refusal(499, "client_left", "The client left."))
 
 
-async def _known(s: Services, stored: Stored, caller: Caller, body: dict[str, Any]) -> _Rated:
+async def _rated_answer(s: Services, stored: Stored, caller: Caller, body: dict[str, Any]) -> _RatedAnswer:
+    """Find the answer that the body names. Raise RefusedError if it is not the caller's own, or there is none."""
     unknown = sorted(body.keys() - _FIELDS)
     if unknown:
-        raise _bad(f"{unknown[0]!r} is not known here; use {', '.join(sorted(_FIELDS))}.", unknown[0])
+        raise bad_request(f"Unknown field {unknown[0]!r}. Use {', '.join(sorted(_FIELDS))}.", unknown[0])
     request_id = body.get("request_id")
     if not isinstance(request_id, str) or not request_id:
-        raise _bad("'request_id' must be the x-request-id of the answer.", "request_id")
+        raise bad_request("'request_id' must be the x-request-id of the answer.", "request_id")
     record = s.records.get(request_id)
-    found = await _from_ledger(stored, request_id) if record is None else _from_memory(s, record)
-    if found is None or (caller.role != "admin" and found.key_id != caller.key_id):
-        told = f"No request {request_id[:80]} of yours is known. Send the x-request-id of an answer."
-        raise RefusedError(Refusal(404, "request_not_found", told, "request_id"))
-    if not found.backend:
-        raise _bad("This request got no answer that could be rated.", "request_id")
-    return found
+    answer = await _from_ledger(stored, request_id) if record is None else _from_memory(s, record)
+    if answer is None or (caller.role != "admin" and answer.key_id != caller.key_id):
+        message = f"This key sent no request {request_id[:80]}. Send the x-request-id of an answer."
+        raise RefusedError(Refusal(404, "request_not_found", message, "request_id"))
+    if not answer.backend:
+        raise bad_request("This request was not answered, so there is nothing to rate.", "request_id")
+    return answer
 
 
-def _from_memory(s: Services, record: RequestRecord) -> _Rated:
+def _from_memory(s: Services, record: RequestRecord) -> _RatedAnswer:
     backend = s.live().policy.backends.get(record.backend)
     model = "" if backend is None else backend.model
-    return _Rated(record.facts.request_id, record.facts.caller.key_id, record.backend, model)
+    return _RatedAnswer(record.facts.request_id, record.facts.caller.key_id, record.backend, model)
 
 
-async def _from_ledger(stored: Stored, request_id: str) -> _Rated | None:
-    """People rate minutes later, when memory has forgotten: the charged row of the answer knows who gave it."""
+async def _from_ledger(stored: Stored, request_id: str) -> _RatedAnswer | None:
+    """Find an answer by its charged row: people rate minutes later, when memory has forgotten the request."""
     try:
         rows = await asyncio.to_thread(stored, request_id)
     except LedgerError as error:
-        raise RefusedError(Refusal(503, "overloaded", f"Not kept: {error}", retry_after_s=5)) from None
+        raise _not_stored(error) from None
     if not rows:
         return None
     answered = next((row for row in rows if row["kind"] == "charged" and row["status"] == "ok"), None)
     row = answered or {**rows[0], "backend": "", "model": ""}
-    return _Rated(request_id, str(row["key_id"]), str(row["backend"]), str(row["model"]))
+    return _RatedAnswer(request_id, str(row["key_id"]), str(row["backend"]), str(row["model"]))
+
+
+def _not_stored(error: LedgerError) -> RefusedError:
+    return RefusedError(Refusal(503, "overloaded", f"The rating was not stored: {error}", retry_after_s=5))
 
 
 def _rating(body: dict[str, Any]) -> int | None:
-    try:
-        rating = stars(body)
-    except RatingError as error:
-        raise _bad(str(error), error.param) from None
-    if rating is None and not _flag(body):
-        raise _bad("Send a 'rating': 1 to 5, up, down, true or false; or `retry: true`.", "rating")
+    rating = stars(body)
+    if rating is None and not _retry(body):
+        raise bad_request("Send a 'rating': 1 to 5, up, down, true or false; or `retry: true`.", "rating")
     return rating
 
 
 def _reason(body: dict[str, Any]) -> str:
     value = body.get("reason") or ""
     if not isinstance(value, str) or len(value) > MOST_REASON:
-        raise _bad(f"'reason' must be text of at most {MOST_REASON} characters.", "reason")
+        raise bad_request(f"'reason' must be text of at most {MOST_REASON} characters.", "reason")
     return value
 
 
-def _flag(body: dict[str, Any]) -> bool:
+def _retry(body: dict[str, Any]) -> bool:
     value = body.get("retry", False)
     if not isinstance(value, bool):
-        raise _bad("'retry' must be true or false.", "retry")
+        raise bad_request("'retry' must be true or false.", "retry")
     return value
-
-
-def _bad(message: str, param: str) -> RefusedError:
-    return RefusedError(Refusal(400, "invalid_request", message, param))

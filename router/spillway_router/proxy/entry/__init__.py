@@ -1,1 +1,1 @@
-"""Where connections arrive: the HTTP front end and the control application."""
+"""Where requests enter: the HTTP frontend of the inference routes, and the ASGI application."""

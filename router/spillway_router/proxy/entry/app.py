@@ -1,7 +1,7 @@
-"""The ASGI side, for everything asked once a second or less: guard (Host, last-resort error) -> control API.
+"""The ASGI application: a guard around the control API that checks Host and handles unexpected errors.
 
-Inference routes don't come here: proxy/entry/frontend.py answers them before ASGI begins, unless their method or
-spelling is wrong.
+It serves what is requested about once a second or less. Requests to inference routes do not come here, unless their
+method or spelling is wrong: proxy/entry/frontend.py answers them without ASGI.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.replies import refusal_reply
-from spillway_router.proxy.entry.frontend import ROUTES, bad_host, named
+from spillway_router.proxy.entry.frontend import ROUTES, headers_by_name, host_flaw
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -26,28 +26,28 @@ _INFERENCE = frozenset(path.decode() for path in ROUTES)
 
 
 def build(control: App) -> App:
-    """The control API behind its guard."""
+    """Return the control API behind its guard."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await control(scope, receive, send)
             return
-        refusal = bad_host(named(scope["headers"])) or _wrong_method(scope)
+        refusal = host_flaw(headers_by_name(scope["headers"])) or _wrong_method(scope)
         if refusal is not None:
             await _refuse(send, refusal)
             return
-        begun = False
+        started = False
 
-        async def noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
         try:
-            await control(scope, receive, noting)
+            await control(scope, receive, note_start)
         except Exception:
             log.exception("unexpected error on %s", scope["path"])
-            if begun:
+            if started:
                 raise
             message = "An unexpected error happened in the router; its log has the details."
             await _refuse(send, Refusal(500, "internal_error", message))
@@ -58,8 +58,8 @@ def build(control: App) -> App:
 def _wrong_method(scope: Scope) -> Refusal | None:
     if scope["path"] not in _INFERENCE:
         return None
-    if scope["method"] == "POST":  # spelled with escapes: the front knows it as written only
-        return Refusal(404, "not_found", f"Write the path as it is: {scope['path']}.")
+    if scope["method"] == "POST":  # the frontend compares raw paths, so this one was written with escapes
+        return Refusal(404, "not_found", f"Write the path without escapes: {scope['path']}.")
     return Refusal(405, "invalid_request", f"Use POST for {scope['path']}.")
 
 

@@ -1,16 +1,16 @@
-"""The front: uvicorn's HTTP protocol, with the inference routes answered in place.
+"""The frontend: uvicorn's HTTP protocol, which answers the inference routes itself.
 
-uvicorn serves the control API through ASGI as ever. A request to an inference route does without ASGI, whose tasks,
-messages and events per request cost as much as the rest of the router (decisions/0007): its body is gathered here,
-one task answers it, and a lost connection cancels that task.
+uvicorn serves the control API through ASGI as usual. A request to an inference route bypasses ASGI, whose tasks,
+messages and events per request cost as much as the rest of the router (decisions/0007). The frontend collects its
+body, one task answers it, and a lost connection cancels that task.
 
-    head   Host, number of requests in progress, key, content type and length are checked before a byte of the body
-           is kept; after a refusal the body is read over
-    body   gathered up to its bound, whole within `body_s` seconds
-    turn   answers leave in the order of the requests; a pipelined request waits for the answer before its own
-    out    whole answers leave by the outbox; what is written or closed past it flushes it first
-    rest   a connection without a request in progress is closed after the keep-alive time. One timer per connection
-           looks after it, not one per request
+    head   Host, number of requests in progress, key, content type and length are checked before any of the body is
+           stored; after a refusal the rest of the body is discarded
+    body   collected up to its size limit; it must be complete within `body_s` seconds
+    turn   answers leave in the order of their requests; a pipelined request waits for the answers before its own
+    out    whole answers leave through the outbox; whatever bypasses it, or closes the connection, flushes it first
+    idle   a connection without a request in progress closes after the keep-alive timeout. There is one timer per
+           connection, not one per request
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ ROUTES: dict[bytes, Endpoint] = {
     b"/v1/responses": "responses",
     b"/v1/messages": "messages",
 }
-MOST_WAITING = 8
-"""Requests that wait on one connection for the answers before theirs; then nothing more is read from it."""
+MAX_PIPELINED = 8
+"""Requests that may wait on one connection for the answers before theirs; then reading from it pauses."""
 FIRST_HEAD_S = 30.0
-"""How long a new connection may take to send its first head."""
+"""How long a new connection may take to send its first request head."""
 _HOST = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$")
 _Headers = list[tuple[bytes, bytes]]
 
 
 class FrontendState:
-    """What all connections share: the services, the outbox, and how many inference requests are in progress."""
+    """What all connections share: the services, the outbox and the number of inference requests in progress."""
 
     __slots__ = ("in_flight", "outbox", "services")
 
@@ -65,80 +65,80 @@ class FrontendState:
 
 
 class IncomingRequest(Client):
-    """A request from its head to its answer."""
+    """A request that is being received, and its client until the answer has been sent."""
 
-    __slots__ = ("counted", "parts", "size", "task", "timer", "turn", "verdict", "whole_body")
+    __slots__ = ("admission", "body_complete", "body_timer", "has_turn", "holds_slot", "parts", "size", "task")
 
-    verdict: Admitted | Refusal
+    admission: Admitted | Refusal
 
     def start(self, services: Services) -> None:
-        """The state at the head."""
+        """Set the state of a request whose head has come."""
         self.request_id = services.new_id()
         self.own = (b"x-request-id: %b\r\n" % self.request_id.encode(), services.live().opening)
         self.parts: list[bytes] = []
         self.size = 0
-        self.whole_body = self.turn = self.counted = False
-        self.timer: asyncio.TimerHandle | None = None
+        self.body_complete = self.has_turn = self.holds_slot = False
+        self.body_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
 
 
 class FrontendConnection(HttpToolsProtocol):
-    """One connection of a client. Give `fronts(services)` to uvicorn as its `http`."""
+    """One connection of a client. Pass `frontend_factory(services)` to uvicorn as its `http`."""
 
     def __init__(
         self,
-        gate: FrontendState,
+        state: FrontendState,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.gate = gate
+        self.state = state
         self.answering: IncomingRequest | None = None
-        """The request whose turn it is, or was last."""
-        self.idle_since: float | None = None
+        """The request whose turn it is, or whose turn was last."""
+        self.idle_since_s: float | None = None
         """When the last answer ended (loop time); None while a request is in progress."""
 
-    # the socket
+    # the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._rest(FIRST_HEAD_S)
+        self._start_idle_timer(FIRST_HEAD_S)
 
     def data_received(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # answered as HTTP/1.1, then the connection is closed
+            pass  # the request is answered as HTTP/1.1, then the connection closes
         except httptools.HttpParserError:
             self.send_400_response("This is not a valid HTTP request.")
         request = self.cycle
-        if isinstance(request, IncomingRequest) and not request.whole_body and request.timer is None:
-            self._bound_body(request)
+        if isinstance(request, IncomingRequest) and not request.body_complete and request.body_timer is None:
+            self._start_body_timer(request)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        # With pipelined requests the newest, which uvicorn calls the cycle, is not the one whose turn it is.
+        # With pipelined requests, uvicorn's cycle is the newest request, not the one whose turn it is.
         for cycle in (self.answering, self.cycle, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, IncomingRequest):
-                self._lost(cycle)
+                self._on_client_gone(cycle)
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn would say it in plain text."""
+        """Answer a malformed request with a JSON error, where uvicorn would send plain text."""
         body = orjson.dumps(error_body(400, "invalid_request", f"{msg} Send HTTP/1.1."))
         head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-        self.gate.outbox.flush()
+        self.state.outbox.flush()
         self.transport.write(head + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 
     def shutdown(self) -> None:
-        """The server goes down: uvicorn closes what rests."""
-        self.gate.outbox.flush()
+        """Prepare for the server's end: uvicorn closes idle connections, and the others after their answer."""
+        self.state.outbox.flush()
         super().shutdown()
 
-    # head and body, as the parser finds them
+    # head and body: callbacks of the parser
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -146,33 +146,38 @@ class FrontendConnection(HttpToolsProtocol):
         self.headers = []
 
     def on_headers_complete(self) -> None:
-        self.idle_since = None
+        self.idle_since_s = None
         path = self.url if b"?" not in self.url else self.url.partition(b"?")[0]
         endpoint = ROUTES.get(path)
         if endpoint is None or self.parser.get_method() != b"POST":
-            self._control()
+            self._pass_to_asgi()
             return
-        services = self.gate.services
+        services = self.state.services
         request = IncomingRequest(
-            endpoint, named(self.headers), self.transport, self.flow, self.gate.outbox, self.on_response_complete
+            endpoint,
+            headers_by_name(self.headers),
+            self.transport,
+            self.flow,
+            self.state.outbox,
+            self.on_response_complete,
         )
         request.start(services)
         request.chunked = self.parser.get_http_version() != "1.0"
         request.keep_alive = request.chunked and self.parser.should_keep_alive() and not self.parser.should_upgrade()
-        request.verdict = bad_host(request.headers) or admit(services, request.headers, self.gate.in_flight)
-        if type(request.verdict) is Admitted:
-            request.counted = True
-            self.gate.in_flight += 1
-        before, self.cycle = self.cycle, cast("Any", request)
-        if before is None or before.response_complete:
-            self._turn(request)
+        request.admission = host_flaw(request.headers) or admit(services, request.headers, self.state.in_flight)
+        if type(request.admission) is Admitted:
+            request.holds_slot = True
+            self.state.in_flight += 1
+        previous, self.cycle = self.cycle, cast("Any", request)
+        if previous is None or previous.response_complete:
+            self._start_turn(request)
         else:
             self.pipeline.appendleft((cast("Any", request), self.app))
-            if len(self.pipeline) >= MOST_WAITING:
-                self.flow.pause_reading()  # a paused connection can't tell that its client left, so not before
+            if len(self.pipeline) >= MAX_PIPELINED:
+                self.flow.pause_reading()  # not earlier: a paused connection does not notice that its client left
 
-    def _control(self) -> None:
-        """Everything else goes uvicorn's way; only this one needs the ASGI scope."""
+    def _pass_to_asgi(self) -> None:
+        """Let uvicorn handle the request. Only such a request needs the ASGI scope."""
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
@@ -184,72 +189,73 @@ class FrontendConnection(HttpToolsProtocol):
         if not isinstance(request, IncomingRequest):
             super().on_body(body)
             return
-        admitted = request.verdict
-        if isinstance(admitted, Refusal):
+        admission = request.admission
+        if isinstance(admission, Refusal):
             return
         request.parts.append(body)
         request.size += len(body)
-        if request.size > admitted.live.limits.body_bytes:
-            self._refuse(request, too_large(admitted.live.limits.body_bytes))
+        if request.size > admission.live.limits.body_bytes:
+            self._refuse(request, too_large(admission.live.limits.body_bytes))
 
     def on_message_complete(self) -> None:
         request = self.cycle
         if not isinstance(request, IncomingRequest):
             super().on_message_complete()
             return
-        if request.timer is not None:
-            request.timer.cancel()
+        if request.body_timer is not None:
+            request.body_timer.cancel()
         request.body = request.parts[0] if len(request.parts) == 1 else b"".join(request.parts)
-        request.whole_body = True
-        if request.turn:
-            self._begin(request)
+        request.body_complete = True
+        if request.has_turn:
+            self._start_task(request)
 
-    def _bound_body(self, request: IncomingRequest) -> None:
-        """The body did not come with the head: it has a while to."""
-        if type(request.verdict) is Admitted:
-            within_s = request.verdict.live.limits.body_s
-            request.timer = self.loop.call_later(within_s, self._late, request, within_s)
+    def _start_body_timer(self, request: IncomingRequest) -> None:
+        """Limit the time for a body that did not come with its head."""
+        if type(request.admission) is Admitted:
+            limit_s = request.admission.live.limits.body_s
+            request.body_timer = self.loop.call_later(limit_s, self._on_body_timeout, request, limit_s)
 
-    def _late(self, request: IncomingRequest, within: float) -> None:
+    def _on_body_timeout(self, request: IncomingRequest, limit_s: float) -> None:
         request.keep_alive = False
-        self._refuse(request, Refusal(408, "invalid_request", f"The request body did not arrive within {within:g} s."))
+        message = f"The request body did not arrive within {limit_s:g} s."
+        self._refuse(request, Refusal(408, "invalid_request", message))
 
-    # its turn
+    # the request's turn
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """uvicorn's next in the pipeline."""
+        """Start the next request of the pipeline; uvicorn calls this after an answer."""
         if isinstance(cycle, IncomingRequest):
-            self._turn(cycle)
+            self._start_turn(cycle)
         else:
             super()._start_asgi_task(cycle, app)
 
-    def _turn(self, request: IncomingRequest) -> None:
-        request.turn = True
+    def _start_turn(self, request: IncomingRequest) -> None:
+        request.has_turn = True
         self.answering = request
-        if isinstance(request.verdict, Refusal):
-            request.refuse(request.verdict)
-        elif request.whole_body:
-            self._begin(request)
+        if isinstance(request.admission, Refusal):
+            request.refuse(request.admission)
+        elif request.body_complete:
+            self._start_task(request)
         elif self.expect_100_continue and request is cast("Any", self.cycle):
-            self.gate.outbox.flush()
+            self.state.outbox.flush()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _begin(self, request: IncomingRequest) -> None:
-        if isinstance(request.verdict, Refusal):
+    def _start_task(self, request: IncomingRequest) -> None:
+        if isinstance(request.admission, Refusal):
             return
-        task = request.task = self.loop.create_task(serve(self.gate.services, request.verdict, request))
-        task.add_done_callback(partial(self._over, request))
+        task = request.task = self.loop.create_task(serve(self.state.services, request.admission, request))
+        task.add_done_callback(partial(self._on_task_done, request))
 
     def _refuse(self, request: IncomingRequest, refusal: Refusal) -> None:
-        """A refusal found while the body came."""
-        self._leave(request)
-        request.verdict = refusal
+        """Refuse a request whose body is still arriving."""
+        self._release_slot(request)
+        request.admission = refusal
         request.parts = []
-        if request.turn:
+        if request.has_turn:
             request.refuse(refusal)
 
-    def _over(self, request: IncomingRequest, task: asyncio.Task[None]) -> None:
-        self._leave(request)
+    def _on_task_done(self, request: IncomingRequest, task: asyncio.Task[None]) -> None:
+        self._release_slot(request)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("unexpected error on %s", request.endpoint, exc_info=error)
@@ -259,22 +265,23 @@ class FrontendConnection(HttpToolsProtocol):
         if not request.response_complete:
             request.break_off()
 
-    def _lost(self, request: IncomingRequest) -> None:
-        """The client is gone: stop the work for it."""
+    def _on_client_gone(self, request: IncomingRequest) -> None:
+        """Stop the work for a client that left."""
         request.disconnected = True
-        if request.timer is not None:
-            request.timer.cancel()
+        if request.body_timer is not None:
+            request.body_timer.cancel()
         if request.task is None:
-            self._leave(request)
+            self._release_slot(request)
         elif not request.response_complete:
             request.task.cancel()
 
-    def _leave(self, request: IncomingRequest) -> None:
-        if request.counted:
-            request.counted = False
-            self.gate.in_flight -= 1
+    def _release_slot(self, request: IncomingRequest) -> None:
+        """Count the request out of those in progress, once."""
+        if request.holds_slot:
+            request.holds_slot = False
+            self.state.in_flight -= 1
 
-    # its end
+    # the end of an answer
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -284,43 +291,47 @@ class FrontendConnection(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
-            self._rest(self.timeout_keep_alive)
+            self._start_idle_timer(self.timeout_keep_alive)
 
-    def _rest(self, seconds: float) -> None:
-        self.idle_since = self.loop.time() + seconds - self.timeout_keep_alive
+    def _start_idle_timer(self, seconds: float) -> None:
+        """Close the connection after so many seconds without a request."""
+        self.idle_since_s = self.loop.time() + seconds - self.timeout_keep_alive
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it rested long enough, or look again when it may have."""
+        """Close the connection if it has been idle long enough; otherwise check again when it may have been."""
         self.timeout_keep_alive_task = None
-        if self.idle_since is None or self.transport.is_closing():
+        if self.idle_since_s is None or self.transport.is_closing():
             return
-        left = self.idle_since + self.timeout_keep_alive - self.loop.time()
-        if left <= 0.01:
+        remaining_s = self.idle_since_s + self.timeout_keep_alive - self.loop.time()
+        if remaining_s <= 0.01:
             self.transport.close()
         else:
-            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = self.loop.call_later(remaining_s, self.timeout_keep_alive_handler)
 
 
-def fronts(services: Services) -> Callable[..., FrontendConnection]:
-    """What makes a Front for each connection of one server."""
+def frontend_factory(services: Services) -> Callable[..., FrontendConnection]:
+    """Return the function with which uvicorn makes a FrontendConnection for each connection of one server."""
     return partial(FrontendConnection, FrontendState(services))
 
 
-def named(sent: _Headers) -> dict[str, str]:
-    """Header names in small letters -> values. One that was sent twice counts as a list, so that neither is lost."""
-    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent}
-    if len(found) != len(sent):
-        for name in found:
-            values = [value for known, value in sent if known.decode("latin-1") == name]
-            found[name] = b", ".join(values).decode("latin-1")
-    return found
+def headers_by_name(pairs: _Headers) -> dict[str, str]:
+    """Map lowercase header names to values. The values of a repeated header are joined, so that none is lost."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+    if len(headers) != len(pairs):
+        for name in headers:
+            values = [value for sent_name, value in pairs if sent_name.decode("latin-1") == name]
+            headers[name] = b", ".join(values).decode("latin-1")
+    return headers
 
 
-def bad_host(headers: Mapping[str, str]) -> Refusal | None:
-    """The refusal unless exactly one valid Host was sent: llhttp lets anything through; nobody honest sends it. Two are
-    a list here, which is no valid one."""
+def host_flaw(headers: Mapping[str, str]) -> Refusal | None:
+    """Return a 400 unless exactly one valid Host was sent.
+
+    llhttp accepts anything as a Host, which no honest client sends. Two Host headers arrive here joined by a comma, and
+    are therefore invalid too.
+    """
     if _HOST.match(headers.get("host", "")):
         return None
     return Refusal(400, "invalid_request", "Send exactly one valid Host header.", "host")

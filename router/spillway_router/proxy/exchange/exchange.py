@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from spillway_router.core.frozen import dataclass
@@ -32,19 +31,21 @@ from spillway_router.core.routing.policy import (
 )
 from spillway_router.http_client.connection import TransportError
 from spillway_router.proxy.client.client import Client
-from spillway_router.proxy.exchange import idempotency
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt, prepare
 from spillway_router.proxy.exchange.better_answer import BETTER, decide_again, note_better
 from spillway_router.proxy.exchange.byok import own_key_channel, redacted
 from spillway_router.proxy.exchange.held_stream import HeldStream
+from spillway_router.proxy.exchange.idempotency import answer_once
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import ExchangeState, Question
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
 from spillway_router.proxy.exchange.whole_answer import WholeAnswer
-from spillway_router.proxy.memory.memory import Owner
+from spillway_router.proxy.memory.idempotency import HEADER as IDEMPOTENCY_KEY
+from spillway_router.proxy.memory.sessions import SessionId, session_of
 from spillway_router.proxy.request import body as wire
+from spillway_router.proxy.request.errors import RefusedError
 from spillway_router.proxy.request.facts import read_facts
 from spillway_router.proxy.scoring.scoring import scores
 
@@ -76,8 +77,8 @@ def admit(s: Services, headers: Mapping[str, str], in_flight: int) -> Admitted |
 
 async def serve(s: Services, admitted: Admitted, client: Client) -> None:
     """Answer one inference request whose body has come. Cancelled when its client leaves."""
-    if idempotency.HEADER in client.headers:
-        await idempotency.once(s, admitted.caller.key_id, client, lambda: answer(s, admitted, client))
+    if IDEMPOTENCY_KEY in client.headers:
+        await answer_once(s, admitted.caller.key_id, client, lambda: answer(s, admitted, client))
     else:
         await answer(s, admitted, client)
 
@@ -88,20 +89,19 @@ async def answer(s: Services, admitted: Admitted, client: Client) -> None:
     try:
         body = wire.load(client.body)  # 2
         facts = read_facts(client.request_id, client.endpoint, client.headers, body, admitted.caller, live.privacy)
-    except wire.BadRequestError as error:
+    except RefusedError as error:
         client.refuse(error.refusal)
         return
     s.board.arrived()
-    session = (admitted.caller.key_id, facts.hints.session_id) if facts.hints.session_id else None
-    if session is not None:
-        facts = replace(facts, privacy=s.memory.sessions.verdict(session, facts.privacy, admitted.started))
+    facts = s.memory.sessions.with_privacy(facts, admitted.started)
+    session = session_of(facts)
     found = decided(s, admitted, client, facts, session)  # 3
     if isinstance(found, Refusal):
         client.refuse(found)
         return
     decision, own = found
-    if s.memory.retained.on and facts.privacy.may_leave and own is None:
-        s.memory.keep(facts, client.headers, client.body, admitted.started)
+    if s.memory.retained.enabled and facts.privacy.may_leave and own is None:
+        s.memory.retained.add(facts, client.headers, client.body, admitted.started)
     job = ExchangeState(s, live, client, Question(facts, body, decision, admitted.started, own))
     try:
         await run(job)  # 4, 5, 6
@@ -118,7 +118,7 @@ async def answer(s: Services, admitted: Admitted, client: Client) -> None:
 
 
 def decided(
-    s: Services, admitted: Admitted, client: Client, facts: RequestFacts, session: Owner | None
+    s: Services, admitted: Admitted, client: Client, facts: RequestFacts, session: SessionId | None
 ) -> tuple[Decision, BackendRoute | None] | Refusal:
     """Step 3: the decision, and the place that the caller brought along. Nearly every request takes the last way."""
     live, headers = admitted.live, client.headers

@@ -1,9 +1,8 @@
 """`idempotency-key` around an exchange: a request that is sent twice is worked on, and paid, once.
 
-The same key with the same body while the first is in progress, or after it was answered, is a 409 that names the first
-request; with another body too. Where `retention` is on, a whole answer that is no private one is kept with its key and
-repeated instead. What failed gives its key free: a client that tries again is served. Keys are this process's own:
-behind several routers send a client's retries to the same one.
+A key that comes again with the same body, while its request is in progress or after it was answered, is a 409 that
+names that request. Where `retention` is on, a whole answer that is not private is stored with its key, and repeated
+instead.
 """
 
 from __future__ import annotations
@@ -13,32 +12,48 @@ from collections.abc import Awaitable, Callable
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.memory.memory import MOST_KEY, Owner
+from spillway_router.proxy.memory.idempotency import HEADER, CallerKey, KeyUse, conflict, key_flaw
+from spillway_router.proxy.memory.memory import WholeReply
 
-HEADER = "idempotency-key"
 
-
-async def once(s: Services, key_id: str, client: Client, answer: Callable[[], Awaitable[None]]) -> None:
-    """Answer unless that was or is done already."""
-    key = client.headers[HEADER]
-    if not key or len(key) > MOST_KEY:
-        client.refuse(Refusal(400, "invalid_request", f"{HEADER} must have 1 to {MOST_KEY} characters.", HEADER))
+async def answer_once(s: Services, key_id: str, client: Client, answer: Callable[[], Awaitable[None]]) -> None:
+    """Run `answer` unless the same request was answered before, or is in progress."""
+    sent_key = client.headers[HEADER]
+    flaw = key_flaw(sent_key)
+    if flaw is not None:
+        client.refuse(flaw)
         return
-    owner: Owner = (key_id, f"{client.endpoint} {key}")
-    turn = s.memory.once.begin(owner, client.body, client.request_id, s.clock())
-    if isinstance(turn, Refusal):
-        client.refuse(turn)
+    keys = s.memory.idempotency
+    key: CallerKey = (key_id, f"{client.endpoint} {sent_key}")
+    lookup = keys.begin(key, client.body, client.request_id, s.clock())
+    if isinstance(lookup, Refusal):
+        client.refuse(lookup)
         return
-    if turn.reply is not None:
-        status, lines, body = turn.reply
-        client.whole(status, [*lines], body)
+    if lookup.repeated:
+        _repeat(client, lookup.use)
         return
-    client.kept = [] if s.memory.retained.on else None
+    client.kept = [] if s.memory.retained.enabled else None
     try:
         await answer()
     finally:
         record = s.records.get(client.request_id)
-        answered = record is not None and record.status == 200
-        if record is not None and answered and client.kept and record.facts.privacy.may_leave:
-            turn.reply = client.kept[0]
-        s.memory.once.end(owner, turn, answered=answered, now=s.clock())
+        if record is None or record.status != 200:
+            keys.release(key)
+        else:
+            reply = client.kept[0] if client.kept and record.facts.privacy.may_leave else None
+            keys.finish(key, reply, 0 if reply is None else len(reply[2]), s.clock())
+
+
+def _repeat(client: Client, use: KeyUse[WholeReply]) -> None:
+    """Send the stored reply, or a 409 that says why there is none."""
+    if use.reply is not None:
+        status, lines, body = use.reply
+        client.whole(status, [*lines], body)
+    elif use.ended_s is None:
+        client.refuse(conflict(f"is in progress ({use.request_id}). Wait for its answer."))
+    else:
+        problem = (
+            f"was answered ({use.request_id}), and its answer is not stored. GET /v1/requests/{use.request_id} shows "
+            "the outcome; send a new key to ask again, or switch `retention` on to have answers repeated."
+        )
+        client.refuse(conflict(problem))

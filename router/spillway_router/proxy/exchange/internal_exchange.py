@@ -1,14 +1,15 @@
-"""A request that the router itself asks: a document's steps go through the same exchange as chat, without HTTP.
+"""A request that the router starts itself: the steps of a document go through the same exchange as chat, without HTTP.
 
-The steps are attempts of one request: one id, numbers that go on, one record at the end, each attempt with its own hold
-and its own row. The exchange answers to a `CapturingClient`, which keeps the reply instead of writing it to a socket.
+A document is one request, and each step that asks a model is an exchange of it: the same filters, one request id,
+consecutive attempt numbers, a hold and a ledger row for each attempt, and one record at the end. The exchange answers
+a `CapturingClient`, which keeps the reply instead of writing it to a socket.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -21,30 +22,65 @@ from spillway_router.core.routing.model import (
     Outcome,
     PrivacyVerdict,
     Refusal,
+    Removed,
     RequestFacts,
     RequestRecord,
 )
 from spillway_router.core.routing.policy import ConfidenceRule, Policy, decide, decide_escalation
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, HoldRefused
 from spillway_router.proxy.client.capturing_client import CapturingClient
-from spillway_router.proxy.client.document_step import LocalRead, StepAsked, StepJudge, StepReply
+from spillway_router.proxy.client.judgement import AnswerJudge
 from spillway_router.proxy.exchange.active_config import ActiveConfig
-from spillway_router.proxy.exchange.audit_sample import AuditSample, DocumentAudit, ScoredAnswer
+from spillway_router.proxy.exchange.audit_sample import AuditSample, Compare, DocumentAudit, LocalReading
 from spillway_router.proxy.exchange.exchange import Admitted, run
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import ExchangeState, Question
 from spillway_router.proxy.memory.records import Records
-from spillway_router.proxy.request.body import bad
+from spillway_router.proxy.request.errors import bad_request
 from spillway_router.proxy.request.facts import read_facts
 
 _CHAIN = "documents"
-"""The name of the chain that a step brings along."""
-_NEEDS = (("response_format", "json_schema"), ("logprobs", "logprobs"))
+"""The alias under which a step's own chain enters the policy."""
+_NEEDED_CAPABILITIES = (("response_format", "json_schema"), ("logprobs", "logprobs"))
+"""Fields of a step's body, and the capability that a backend needs for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """One step: a chat body for local or for cloud backends.
+
+    `chain` names the backends to ask, in order; if it is empty, the body's `model` decides. `gain` is the probability
+    that the answer improves, which the pace of a budget weighs; None where there is no draft to improve.
+    """
+
+    side: Literal["local", "cloud"]
+    body: Mapping[str, Any]
+    chain: tuple[str, ...] = ()
+    gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepReply:
+    """How a step ended.
+
+    `answer` is the backend's whole JSON. It is None if there is no answer; then `code` and `message` say why, and
+    `removed` which rule removed which backend. `cost_nano` are the nano-dollars of the step's attempts.
+    """
+
+    answer: Mapping[str, Any] | None
+    code: str
+    message: str
+    backend: str
+    model: str
+    reasons: tuple[str, ...]
+    removed: tuple[Removed, ...]
+    attempts: tuple[Attempt, ...]
+    cost_nano: int
 
 
 @dataclass(slots=True)
-class _Sums:
-    """What the steps so far did."""
+class _Totals:
+    """What the steps have done so far."""
 
     decision: Decision
     attempts: tuple[Attempt, ...] = ()
@@ -58,212 +94,241 @@ class _Sums:
 
 
 class InternalExchange:
-    """A `DocumentExchange`. Make it with `InternalExchange.open`."""
+    """The exchange of one document. Create it with `InternalExchange.open`; `close` it when the document is done."""
 
     def __init__(self, s: Services, admitted: Admitted, headers: Mapping[str, str], facts: RequestFacts) -> None:
         self._s, self._admitted = s, admitted
         self._headers = dict(headers)
         self._facts = facts
-        self._sums = _Sums(Decision("local", (), (), (), admitted.live.policy.version))
+        self._totals = _Totals(Decision("local", (), (), (), admitted.live.policy.version))
 
     @classmethod
     def open(
         cls, s: Services, admitted: Admitted, headers: Mapping[str, str], body: Mapping[str, Any], task: str
     ) -> InternalExchange:
-        """`body`: all of the document's content, as a chat body; privacy is judged on it. Raises BadRequestError."""
+        """Start the exchange of a document.
+
+        `body` is all of the document's content as a chat body, by which privacy is judged. Raise RefusedError for
+        invalid headers or content.
+        """
         live = admitted.live
         if "x-spillway-provider" in headers or "x-spillway-provider-key" in headers:
-            # Ignoring it would read the document on our account, and where it was not meant to go.
-            raise bad("Own provider keys are not used for documents. Leave x-spillway-provider out.")
+            # Ignoring the headers would read the document on our account, and where the caller did not want it.
+            raise bad_request("Documents can't be read with a provider key of your own. Omit x-spillway-provider.")
         facts = read_facts(s.new_id(), "chat", headers, body, admitted.caller, live.privacy)
-        if facts.hints.session_id:
-            session = (admitted.caller.key_id, facts.hints.session_id)
-            facts = replace(facts, privacy=s.memory.sessions.verdict(session, facts.privacy, admitted.started))
+        facts = s.memory.sessions.with_privacy(facts, admitted.started)
         s.board.arrived()
         return cls(s, admitted, headers, replace(facts, task=task, document=True))
 
     @property
     def request_id(self) -> str:
-        """See DocumentExchange."""
+        """The id of the request to which all steps belong."""
         return self._facts.request_id
 
     @property
     def privacy(self) -> PrivacyVerdict:
-        """See DocumentExchange."""
+        """Whether the document may leave."""
         verdict = self._facts.privacy
         if verdict.may_leave and self._facts.caller.local_only:
             return PrivacyVerdict(False, ("key",))
         return verdict
 
     @property
-    def least_confidence(self) -> float | None:
-        """See DocumentExchange."""
+    def min_confidence(self) -> float | None:
+        """The least confidence that a header requires (x-spillway-min-confidence); None without the header."""
         return self._facts.hints.min_confidence
 
-    def bar(self, configured: float) -> float:
-        """See DocumentExchange."""
+    def threshold(self, configured: float) -> float:
+        """Return the least confidence with which a local model answers: the configured one, as audits have moved it."""
         return self._s.audits.bar(self._admitted.live, configured)
 
-    def watch(self, read: LocalRead) -> None:
-        """See DocumentExchange."""
-        live, hints = self._admitted.live, self._facts.hints
-        if not self.privacy.may_leave or hints.route == "local" or self._sums.decision.kind == "pinned":
-            return
-        judges = self._names(read.asked, live.policy)
-        if not judges or not self._s.audits.wants(live, read):
-            return
-        body = self._body(read.asked, live.policy)
-        facts = self._step_facts(read.asked, body)
-        what = DocumentAudit(read.bar, read.kept, judges, read.compare)
-        scored = ScoredAnswer(facts.task, read.backend, read.model, read.confidence, read.scores)
-        self._s.audits.offer(AuditSample(facts, orjson.dumps(body), body, "", self._next_no(), scored, what))
+    def offer_audit(self, reading: LocalReading, step: StepRequest, compare: Compare) -> None:
+        """Offer the local reading of a document that has its answer to the audits. Never waits.
 
-    async def ask(self, asked: StepAsked, judge: StepJudge) -> StepReply:
-        """See DocumentExchange. Cancelled when who asks is gone: then the attempt under way ends as aborted."""
-        live = self._live(asked)
-        body = self._body(asked, live.policy)
+        `step` is how a better model would be asked, and `compare` reads what its answer says of the local reading.
+        """
+        live, hints = self._admitted.live, self._facts.hints
+        if not self.privacy.may_leave or hints.route == "local" or self._totals.decision.kind == "pinned":
+            return
+        judges = self._backend_names(step, live.policy)
+        if not judges or not self._s.audits.wants(live, reading):
+            return
+        body = self._body(step, live.policy)
+        facts = self._step_facts(step, body)
+        audit = DocumentAudit(reading.threshold, reading.used, judges, compare)
+        self._s.audits.offer(
+            AuditSample(
+                facts=facts,
+                raw=orjson.dumps(body),
+                body=body,
+                answer="",
+                attempt_no=self._next_attempt_no(),
+                scored=reading.scored,
+                document=audit,
+            )
+        )
+
+    async def run_step(self, step: StepRequest, judge: AnswerJudge) -> StepReply:
+        """Run one step. `judge` is called with a whole answer before its row is written.
+
+        When the document's client leaves this is cancelled, and the attempt under way ends as aborted.
+        """
+        live = self._step_config(step)
+        body = self._body(step, live.policy)
         raw = orjson.dumps(body)
         client = CapturingClient("chat", self._headers, raw, self.request_id, judge)
-        client.attempts_before = self._next_no() - 1
-        facts = self._step_facts(asked, body)
-        decision = self._decide(asked, facts, live)
-        own = Records(1)
-        quiet = replace(self._s, records=own, hooks=())
-        job = ExchangeState(quiet, live, client, Question(facts, body, decision, self._admitted.started))
+        client.attempts_before = self._next_attempt_no() - 1
+        facts = self._step_facts(step, body)
+        decision = self._decide(step, facts, live)
+        step_records = Records(1)
+        step_services = replace(self._s, records=step_records, hooks=())
+        job = ExchangeState(step_services, live, client, Question(facts, body, decision, self._admitted.started))
         try:
             await run(job)
         finally:
             job.remember()
-            self._sums.unused += job.unused
-            record = own.get(self.request_id)
+            self._totals.unused += job.unused
+            record = step_records.get(self.request_id)
             assert record is not None
             self._add(record)
         return _reply(record, client)
 
-    async def note(self, backend: str, model: str, confidence: float | None) -> None:
-        """See DocumentExchange."""
-        s, sums = self._s, self._sums
-        no = self._next_no()
-        place = Backend(backend, backend, model, True, frozenset(), frozenset())
-        now = s.clock() - self._admitted.started
-        hold = await s.accounts.hold(self._facts, place, AttemptReason("local", (backend,)), no, 0)
+    async def record_step(self, backend: str, model: str, confidence: float | None) -> None:
+        """Write the row of a step that gave the document's values without a model; it costs nothing."""
+        s, totals = self._s, self._totals
+        attempt_no = self._next_attempt_no()
+        source = Backend(backend, backend, model, True, frozenset(), frozenset())
+        since_start_s = s.clock() - self._admitted.started
+        hold = await s.accounts.hold(self._facts, source, AttemptReason("local", (backend,)), attempt_no, 0)
         assert not isinstance(hold, HoldRefused), "an attempt without a price needs no hold"
-        _, row = s.accounts.settle(hold, place, AttemptResult("ok", Usage(0, 0), confidence=confidence))
+        _, row = s.accounts.settle(hold, source, AttemptResult("ok", Usage(0, 0), confidence=confidence))
         await s.accounts.durable(row)
-        attempt = Attempt(no, backend, model, now, now, Outcome("ok"), confidence=confidence, reasons=(backend,))
-        sums.attempts = (*sums.attempts, attempt)
-        sums.decided, sums.reasons, sums.backend, sums.confidence = "local", (backend,), backend, confidence
+        attempt = Attempt(
+            attempt_no,
+            backend,
+            model,
+            started_s=since_start_s,
+            ended_s=since_start_s,
+            outcome=Outcome("ok"),
+            confidence=confidence,
+            reasons=(backend,),
+        )
+        totals.attempts = (*totals.attempts, attempt)
+        totals.decided, totals.reasons, totals.backend, totals.confidence = "local", (backend,), backend, confidence
 
     def close(self, status: int, code: str = "") -> None:
-        """See DocumentExchange."""
-        sums, s = self._sums, self._s
+        """Add the document's record, with the attempts of all its steps, and call the hooks."""
+        totals, s = self._totals, self._s
         started = self._admitted.started
-        total = s.clock() - started
-        first = sums.attempts[0].started_s if sums.attempts else total
+        total_s = s.clock() - started
+        first_s = totals.attempts[0].started_s if totals.attempts else total_s
         record = RequestRecord(
             self._facts,
-            sums.decision,
-            sums.attempts,
+            totals.decision,
+            totals.attempts,
             status,
             code,
-            sums.backend,
-            sums.decided,
-            sums.reasons,
+            totals.backend,
+            totals.decided,
+            totals.reasons,
             s.wall(),
-            total,
-            first,
-            sums.cost_nano,
-            sums.confidence,
+            total_s,
+            first_s,
+            totals.cost_nano,
+            totals.confidence,
         )
         s.records.add(record)
         for hook in s.hooks:
             hook(record)
 
-    def _next_no(self) -> int:
-        return len(self._sums.attempts) + self._sums.unused + 1
+    def _next_attempt_no(self) -> int:
+        return len(self._totals.attempts) + self._totals.unused + 1
 
-    def _names(self, asked: StepAsked, policy: Policy) -> tuple[str, ...]:
-        """The backends of a step's side, in the order in which they are asked."""
-        model = str(asked.body.get("model", "auto"))
-        chain = asked.chain or policy.aliases.get(model, tuple(policy.backends))
-        return tuple(name for name in chain if policy.backends[name].local == (asked.side == "local"))
+    def _backend_names(self, step: StepRequest, policy: Policy) -> tuple[str, ...]:
+        """Name the backends of a step's side in the order in which they are asked."""
+        model = str(step.body.get("model", "auto"))
+        chain = step.chain or policy.aliases.get(model, tuple(policy.backends))
+        return tuple(name for name in chain if policy.backends[name].local == (step.side == "local"))
 
-    def _live(self, asked: StepAsked) -> ActiveConfig:
-        """The configuration under which a step runs: its own chain, and no escalation but the steps themselves."""
+    def _step_config(self, step: StepRequest) -> ActiveConfig:
+        """Return the configuration for a step: its own chain, and no escalation but the steps themselves."""
         live = self._admitted.live
-        names = self._names(asked, live.policy)
-        aliases = {**live.policy.aliases, _CHAIN: names} if asked.chain else live.policy.aliases
-        rule = ConfidenceRule(escalate_to=names if asked.side == "cloud" else ())
+        names = self._backend_names(step, live.policy)
+        aliases = {**live.policy.aliases, _CHAIN: names} if step.chain else live.policy.aliases
+        rule = ConfidenceRule(escalate_to=names if step.side == "cloud" else ())
         return replace(live, policy=replace(live.policy, aliases=aliases, confidence=rule))
 
-    def _body(self, asked: StepAsked, policy: Policy) -> dict[str, Any]:
-        """The step's body. What no backend of its side can do is left out; confidence is asked of clouds only where all
-        of them can tell it, as no better one may be passed over for that."""
-        body = dict(asked.body)
-        names = self._names(asked, policy)
-        able = [policy.backends[name].capabilities for name in names]
-        for field, capability in _NEEDS:
-            enough = all if (asked.side, capability) == ("cloud", "logprobs") else any
-            if field in body and not enough(capability in known for known in able):
+    def _body(self, step: StepRequest, policy: Policy) -> dict[str, Any]:
+        """Return the step's body without the fields that no backend of its side supports.
+
+        Clouds are asked for log-probabilities only if all of them return some: otherwise the filters would pass over a
+        better cloud because it lacks them.
+        """
+        body = dict(step.body)
+        names = self._backend_names(step, policy)
+        capabilities = [policy.backends[name].capabilities for name in names]
+        for field, needed in _NEEDED_CAPABILITIES:
+            enough = all if (step.side, needed) == ("cloud", "logprobs") else any
+            if field in body and not enough(needed in supported for supported in capabilities):
                 del body[field]
         if "logprobs" not in body:
             body.pop("top_logprobs", None)
         bound_fields = {self._admitted.live.channels[name].provider.entry.output_bound_field for name in names}
         if len(bound_fields) == 1 and "max_tokens" in body:
             body[bound_fields.pop()] = body.pop("max_tokens")
-        if asked.chain:
+        if step.chain:
             body["model"] = _CHAIN
         return body
 
-    def _step_facts(self, asked: StepAsked, body: Mapping[str, Any]) -> RequestFacts:
-        """Facts of a step's body, private if the whole document is."""
-        live, whole = self._admitted.live, self._facts
+    def _step_facts(self, step: StepRequest, body: Mapping[str, Any]) -> RequestFacts:
+        """Return the facts of a step's body; they are private if the document is."""
+        live, document = self._admitted.live, self._facts
         facts = read_facts(self.request_id, "chat", self._headers, body, self._admitted.caller, live.privacy)
-        wanted = whole.hints.route
-        route = asked.side if wanted == "auto" else wanted
-        hints = replace(facts.hints, route=route, min_confidence=None)
+        requested = document.hints.route
+        hints = replace(facts.hints, route=step.side if requested == "auto" else requested, min_confidence=None)
         privacy = facts.privacy if self.privacy.may_leave else self.privacy
-        return replace(facts, task=whole.task, document=True, hints=hints, privacy=privacy)
+        return replace(facts, task=document.task, document=True, hints=hints, privacy=privacy)
 
-    def _decide(self, asked: StepAsked, facts: RequestFacts, live: ActiveConfig) -> Decision:
-        """As for chat: by the filters, and where a draft is there to be better than, by the pace of the budget too."""
+    def _decide(self, step: StepRequest, facts: RequestFacts, live: ActiveConfig) -> Decision:
+        """Decide by the filters, as for chat; where there is a draft to improve, by the pace of the budget too."""
         version = live.policy.version
-        if facts.hints.route != asked.side:
-            told = f"The request asks for {facts.hints.route} only (x-spillway-route)."
-            return Decision("local", (), ("route",), (), version, Refusal(400, "invalid_request", told))
+        if facts.hints.route != step.side:
+            message = f"The request allows only {facts.hints.route} backends (x-spillway-route)."
+            return Decision("local", (), ("route",), (), version, Refusal(400, "invalid_request", message))
         signals = self._s.signals(live, facts)
-        plain = decide(facts, signals, live.policy)
-        if asked.gain is None or not plain.candidates:
-            return plain
-        first = plain.candidates[0]
-        doubt = ExpectedGain(asked.gain, Usage(first.prompt_tokens, first.output_tokens))
-        paced = decide_escalation(facts, self._s.priced(live, facts, signals), live.policy, doubt)
+        unpaced = decide(facts, signals, live.policy)
+        if step.gain is None or not unpaced.candidates:
+            return unpaced
+        first = unpaced.candidates[0]
+        gain = ExpectedGain(step.gain, Usage(first.prompt_tokens, first.output_tokens))
+        paced = decide_escalation(facts, self._s.priced(live, facts, signals), live.policy, gain)
         if paced.candidates:
             return paced
-        told = "; ".join(f"{removed.backend}: {removed.detail}" for removed in paced.removed)
-        return replace(paced, refusal=Refusal(402, "budget_exceeded", f"Not worth its cost now. {told}."))
+        reasons = "; ".join(f"{removed.backend}: {removed.detail}" for removed in paced.removed)
+        return replace(paced, refusal=Refusal(402, "budget_exceeded", f"Not worth its cost now. {reasons}."))
 
     def _add(self, record: RequestRecord) -> None:
-        sums = self._sums
-        sums.attempts = (*sums.attempts, *record.attempts)
-        sums.cost_nano += record.cost_nano
-        sums.decided, sums.reasons, sums.backend = record.decided, record.reasons, record.backend
-        sums.confidence, sums.decision = record.confidence, record.decision
+        """Add a step's record to the totals."""
+        totals = self._totals
+        totals.attempts = (*totals.attempts, *record.attempts)
+        totals.cost_nano += record.cost_nano
+        totals.decided, totals.reasons, totals.backend = record.decided, record.reasons, record.backend
+        totals.confidence, totals.decision = record.confidence, record.decision
 
 
 def _reply(record: RequestRecord, client: CapturingClient) -> StepReply:
-    told = orjson.loads(client.reply) if client.reply else {}
-    good = client.status == 200
-    error = {} if good else told.get("error", {})
+    content = orjson.loads(client.reply) if client.reply else {}
+    answered = client.status == 200
+    error = {} if answered else content.get("error", {})
     last = record.attempts[-1] if record.attempts else None
     return StepReply(
-        told if good else None,
-        record.code,
-        str(error.get("message", "")),
-        record.backend if good else "" if last is None else last.backend,
-        "" if last is None else last.model,
-        record.reasons,
-        record.decision.removed,
-        record.attempts,
-        record.cost_nano,
+        answer=content if answered else None,
+        code=record.code,
+        message=str(error.get("message", "")),
+        backend=record.backend if answered or last is None else last.backend,
+        model="" if last is None else last.model,
+        reasons=record.reasons,
+        removed=record.decision.removed,
+        attempts=record.attempts,
+        cost_nano=record.cost_nano,
     )

@@ -67,7 +67,7 @@ class WholeAnswer:
         judged = job.client.judged(parsed)
         if judged is not None:
             self._call.confidence = job.confidence = judged.confidence
-        self._call.close(self._outcome, discarded=judged is not None and not judged.wanted)
+        self._call.close(self._outcome, discarded=judged is not None and not judged.used)
         job.commit(self._call)
         if job.cost_asked and isinstance(parsed.get("usage"), dict):
             parsed["usage"]["cost"] = float(usd(job.cost()))

@@ -1,1 +1,1 @@
-"""What a request says: body, facts and caller."""
+"""What a request says: its caller, its JSON body, and the facts that routing may know."""

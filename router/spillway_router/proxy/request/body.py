@@ -1,9 +1,10 @@
-"""The client's JSON body: what routing reads from it, and how single fields are changed without re-writing it.
+"""The client's JSON body: parse it once, and change single fields without rewriting it.
 
-The bytes that a client sent go upstream as they are; a rule that must change a top-level field (the model's name, an
-added `stream_options`) splices just that span. So numbers, key order and unknown fields arrive as they were written.
-To splice safely the spans must be certain: `spans` walks the bytes with one regular expression that knows strings and
-brackets, and a body whose top-level keys are not unique is refused, because two readers could read it differently.
+The bytes that a client sent go upstream unchanged; a rule that must change a top-level field (the model's name, an
+added `stream_options`) splices only that span. Numbers, key order and unknown fields therefore arrive as the client
+wrote them. Splicing is safe only if the spans are certain: `spans` walks the bytes with one regular expression that
+recognises strings and brackets, and `load` refuses a body with duplicate keys, because two parsers could read it
+differently.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import orjson
 
 from spillway_router.core.routing.model import Refusal
+from spillway_router.proxy.request.errors import bad_request
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|,|:', re.DOTALL)
 _OPEN = frozenset(b"{[")
@@ -24,30 +26,17 @@ MAX_DEPTH = 64
 _OBJECTS = {dict}
 
 
-class BadRequestError(Exception):
-    """The request can't be accepted; `refusal` is what the client gets."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-
-
-def bad(message: str, param: str | None = None) -> BadRequestError:
-    """A 400 with the OpenAI error shape."""
-    return BadRequestError(Refusal(400, "invalid_request", message, param))
-
-
 def too_large(limit: int) -> Refusal:
-    """A 413 that names the limit."""
+    """Return a 413 that names the limit, which is in bytes."""
     message = f"The request body is larger than {limit} bytes. Send less, or raise limits.body_mb."
     return Refusal(413, "request_too_large", message)
 
 
 def head_flaw(headers: Mapping[str, str], limit: int) -> Refusal | None:
-    """What bars a request before its body is read: 415 not JSON, 413 above `limit` bytes, 400 two lengths.
+    """Return why the headers alone rule a request out: 415 not JSON, 413 above `limit` bytes, 400 two lengths.
 
-    A web page of another origin can make a browser POST text, forms or untyped bytes without asking first, also to a
-    router on loopback that needs no key; it can't do so with JSON.
+    A web page of another origin can make a browser POST text, forms or untyped bytes without a preflight request, even
+    to a router on loopback that requires no key. It cannot do so with JSON.
     """
     kind = headers.get("content-type", "")
     if kind != "application/json":
@@ -66,23 +55,26 @@ def head_flaw(headers: Mapping[str, str], limit: int) -> Refusal | None:
 
 
 def load(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object with unique keys. Raises BadRequestError that says what to change."""
+    """Parse the body as a JSON object with unique keys. Raise RefusedError, which says what to change."""
     if not body:
-        raise bad("The request body is empty. Send a JSON object.")
+        raise bad_request("The request body is empty. Send a JSON object.")
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise bad(f"The request body is not valid JSON: {error}.") from None
+        raise bad_request(f"The request body is not valid JSON: {error}.") from None
     if not isinstance(parsed, dict):
-        raise bad("The request body must be a JSON object.")
-    if not _plain(body, parsed) and not _plainly_unique(body, _measure(parsed)):
+        raise bad_request("The request body must be a JSON object.")
+    if not _is_plain_chat(body, parsed) and not _has_unique_keys(body, _measure(parsed)):
         _refuse_duplicates(body)
     return parsed
 
 
-def _plain(body: bytes, parsed: dict[str, Any]) -> bool:
-    """True if counting bytes proves what `_measure` and `_plainly_unique` would find, for a usual chat: as many colons
-    as keys in the object and its messages, which leaves none for other or double ones, and too few brackets to nest."""
+def _is_plain_chat(body: bytes, parsed: dict[str, Any]) -> bool:
+    """Return True if counting bytes proves that the keys are unique and the nesting is shallow enough.
+
+    This covers the usual chat: there are as many colons as keys in the object and its messages, which leaves none for
+    other or duplicate keys, and too few brackets to nest too deep.
+    """
     messages = parsed.get("messages")
     if type(messages) is not list or set(map(type, messages)) != _OBJECTS:
         return False
@@ -90,18 +82,18 @@ def _plain(body: bytes, parsed: dict[str, Any]) -> bool:
     return body.count(b":") == keys and body.count(b"[") + body.count(b"{") <= MAX_DEPTH
 
 
-def _plainly_unique(body: bytes, keys: int) -> bool:
-    """True if counting proves that no key was lost in parsing, so that none stands twice.
+def _has_unique_keys(body: bytes, keys: int) -> bool:
+    """Return True if counting proves that parsing lost no key, so that no key is a duplicate.
 
-    Without white space every key token ends in a quote and a colon, so there are at least as many of those as keys:
-    equal counts leave no room for a duplicate. Text that looks like a key only makes the proof fail; then the exact
-    and slow check decides.
+    Without white space every key token ends in a quote and a colon, so there are at least as many of those as keys.
+    Equal counts leave no room for a duplicate. Text that merely looks like a key makes the proof fail; then the slow,
+    exact check decides.
     """
     return body.translate(None, b" \t\r\n").count(b'":') == keys
 
 
 def _measure(parsed: dict[str, Any]) -> int:
-    """Number of keys at all levels. Raises BadRequestError when nested too deep."""
+    """Count the keys at all levels. Raise RefusedError if the body is nested too deep."""
     keys = 0
     level: list[Any] = [parsed]
     for _ in range(MAX_DEPTH):
@@ -115,7 +107,7 @@ def _measure(parsed: dict[str, Any]) -> int:
         if not below:
             return keys
         level = below
-    raise bad(f"The request body is nested deeper than {MAX_DEPTH} levels.")
+    raise bad_request(f"The request body is nested deeper than {MAX_DEPTH} levels.")
 
 
 def _refuse_duplicates(body: bytes) -> None:
@@ -123,15 +115,15 @@ def _refuse_duplicates(body: bytes) -> None:
         seen = set()
         for key, _ in pairs:
             if key in seen:
-                raise bad(f"The key {key[:80]!r} stands twice in one JSON object. Send it once.", key[:80])
+                raise bad_request(f"Duplicate key {key[:80]!r} in a JSON object. Send it once.", key[:80])
             seen.add(key)
 
     json.loads(body, object_pairs_hook=unique)
 
 
 def spans(body: bytes) -> dict[str, tuple[int, int, int]]:
-    """Top-level key -> (start of the key, start of its value, end of its value), for a valid JSON object."""
-    found: dict[str, tuple[int, int, int]] = {}
+    """Map each top-level key of a valid JSON object to (start of the key, start of its value, end of its value)."""
+    raw: dict[str, tuple[int, int, int]] = {}
     depth = 0
     key_start = value_start = -1
     key: str | None = None
@@ -143,18 +135,18 @@ def spans(body: bytes) -> dict[str, tuple[int, int, int]]:
         elif char in _CLOSE:
             depth -= 1
             if depth == 0 and key is not None:
-                found[key] = (key_start, value_start, _rstrip(body, match.start()))
+                raw[key] = (key_start, value_start, _rstrip(body, match.start()))
         elif depth == 1:
             if char == 0x3A:  # colon
                 value_start = match.end()
                 expect_key = False
             elif char == 0x2C and key is not None:  # comma
-                found[key] = (key_start, value_start, _rstrip(body, match.start()))
+                raw[key] = (key_start, value_start, _rstrip(body, match.start()))
                 key, expect_key = None, True
             elif expect_key:
                 key_start = match.start()
                 key = orjson.loads(match.group())
-    return {k: (a, _lstrip(body, b), c) for k, (a, b, c) in found.items()}
+    return {k: (a, _lstrip(body, b), c) for k, (a, b, c) in raw.items()}
 
 
 def _rstrip(body: bytes, end: int) -> int:
@@ -170,42 +162,42 @@ def _lstrip(body: bytes, start: int) -> int:
 
 
 def edit(body: bytes, keys: Collection[str], changes: Mapping[str, Any], drop: frozenset[str] = frozenset()) -> bytes:
-    """The body with top-level fields set to new values, added or dropped; every other byte as it was.
+    """Return the body with top-level fields set, added or dropped; every other byte stays as it was.
 
-    `keys` are the body's top-level keys, known from parsing it.
+    `keys` are the body's top-level keys, which the caller has from parsing it.
     """
     if not changes and drop.isdisjoint(keys):
         return body
-    quick = _quick(body, keys, changes) if drop.isdisjoint(keys) else None
+    quick = _edited_without_walk(body, keys, changes) if drop.isdisjoint(keys) else None
     if quick is not None:
         return quick
-    where = spans(body)
+    span_of = spans(body)
     pieces: list[tuple[int, int, bytes]] = []
     added: list[bytes] = []
     for key, value in changes.items():
-        if key in where:
-            _, start, end = where[key]
+        if key in span_of:
+            _, start, end = span_of[key]
             pieces.append((start, end, orjson.dumps(value)))
         else:
             added.append(orjson.dumps(key) + b":" + orjson.dumps(value))
-    kept = sorted((span, key) for key, span in where.items())
-    pieces.extend(_drop_span(kept, i) for i, (_, key) in enumerate(kept) if key in drop)
-    left = [key for _, key in kept if key not in drop]
+    fields = sorted((span, key) for key, span in span_of.items())
+    pieces.extend(_drop_span(fields, i) for i, (_, key) in enumerate(fields) if key in drop)
+    remaining = [key for _, key in fields if key not in drop]
     out = bytearray(body)
     for start, end, text in sorted(pieces, reverse=True):
         out[start:end] = text
     if added:
         close = out.rindex(b"}")
-        out[close:close] = (b"," if left else b"") + b",".join(added)
-    if drop and left and kept[0][1] in drop:
+        out[close:close] = (b"," if remaining else b"") + b",".join(added)
+    if drop and remaining and fields[0][1] in drop:
         _fix_leading_comma(out)
     return bytes(out)
 
 
-def _drop_span(kept: list[tuple[tuple[int, int, int], str]], i: int) -> tuple[int, int, bytes]:
-    """From the end of the field before (its comma included) to the end of this one."""
-    start = kept[i - 1][0][2] if i else kept[i][0][0]
-    return (start, kept[i][0][2], b"")
+def _drop_span(fields: list[tuple[tuple[int, int, int], str]], i: int) -> tuple[int, int, bytes]:
+    """Return the span from the end of the previous field, so including its comma, to the end of field `i`."""
+    start = fields[i - 1][0][2] if i else fields[i][0][0]
+    return (start, fields[i][0][2], b"")
 
 
 def _fix_leading_comma(out: bytearray) -> None:
@@ -217,13 +209,16 @@ def _fix_leading_comma(out: bytearray) -> None:
         del out[i]
 
 
-def _quick(body: bytes, keys: Collection[str], changes: Mapping[str, Any]) -> bytes | None:
-    """The common edits without a walk: add new fields, replace `"model": "..."` where that text stands once."""
+def _edited_without_walk(body: bytes, keys: Collection[str], changes: Mapping[str, Any]) -> bytes | None:
+    """Make the common edits without walking the body; None if that is not safe.
+
+    The common edits add new fields, and replace `"model": "..."` where that text occurs once.
+    """
     if not keys:
         return None
     out = body
     for key, value in changes.items():
-        # The first key of the object can be no deeper one, and no second one is there.
+        # The first key of the object is at the top level, and keys are unique.
         if key == "model" and (first := _MODEL_FIRST.match(out)) is not None:
             out = b"%b%b%b" % (out[: first.start(1)], orjson.dumps(value), out[first.end(1) :])
             continue
@@ -231,7 +226,8 @@ def _quick(body: bytes, keys: Collection[str], changes: Mapping[str, Any]) -> by
             close = out.rindex(b"}")
             out = b"%b,%b:%b%b" % (out[:close], orjson.dumps(key), orjson.dumps(value), out[close:])
             continue
-        # The top-level key is in the text once; spelled with escapes, or with a namesake deeper down, it takes a walk.
+        # The top-level key occurs in the text once. Written with escapes, or with a namesake deeper down, it needs the
+        # walk.
         if key != "model" or b"\\u" in body or body.count(b'"model"') != 1:
             return None
         match = _MODEL.search(out)

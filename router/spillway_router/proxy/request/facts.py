@@ -1,4 +1,4 @@
-"""From headers and a parsed body to RequestFacts: every hint checked once, every mistake told with its fix."""
+"""Read RequestFacts from headers and a parsed body: check every hint once, and name the fix of every mistake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import TariffError, nano_from_usd, service_of
 from spillway_router.core.routing.model import (
     NO_PREFERENCES,
@@ -21,20 +21,21 @@ from spillway_router.core.routing.model import (
     RequestFacts,
     Sort,
 )
-from spillway_router.proxy.request.body import bad
+from spillway_router.proxy.request.errors import bad_request
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128
 IMAGE_TOKENS = 50_000
-"""Above what any provider counts for one image, however few bytes show it."""
-KEPT_TOKENS = 1_000_000
-"""As much as a provider may add of what it keeps: earlier turns, stored prompts."""
+"""More than any provider counts for one image, however few bytes name it."""
+STORED_INPUT_TOKENS = 1_000_000
+"""Upper bound of the input that a provider may add from its own store: earlier turns, stored prompts."""
 _PLAIN = frozenset(
     {"model", "messages", "stream", "stream_options", "temperature", "top_p", "stop", "seed", "user", "metadata"}
     | {"max_tokens", "max_completion_tokens", "presence_penalty", "frequency_penalty"}
 )
-"""Fields that ask for nothing a backend may lack. With only these, one choice of the standard service is wanted."""
-_OPTIONAL_OBJECT = (dict, type(None))  # a union would be made anew for each request
+"""Fields that need no optional capability of a backend. With only these, a request asks for one choice of the standard
+service."""
+_OPTIONAL_OBJECT = (dict, type(None))  # a union would be built anew for each request
 _OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _BOUND_FIELDS: Mapping[Endpoint, tuple[str, ...]] = {
     "chat": ("max_completion_tokens", "max_tokens"),
@@ -43,9 +44,9 @@ _BOUND_FIELDS: Mapping[Endpoint, tuple[str, ...]] = {
     "responses": ("max_output_tokens",),
     "messages": ("max_tokens",),
 }
-"""What bounds an answer where. Others are passed on, but no provider keeps to them."""
-_KEPT_FIELDS = ("previous_response_id", "conversation", "prompt")
-"""Of /v1/responses: input that the provider has already."""
+"""The fields that bound an answer, by endpoint. Others are passed on, but no provider obeys them there."""
+_STORED_INPUT_FIELDS = ("previous_response_id", "conversation", "prompt")
+"""Fields of /v1/responses that name input which the provider has stored."""
 _REQUIRED: Mapping[Endpoint, str] = {
     "chat": "messages",
     "completions": "prompt",
@@ -53,26 +54,25 @@ _REQUIRED: Mapping[Endpoint, str] = {
     "responses": "input",
     "messages": "messages",
 }
-_LOCAL_MARKS = frozenset({"local-only", "local_only", "private", "true"})
 _OPEN_MARKS = frozenset({"any", "public", "false"})
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class PrivacyRule:
-    """What makes a request private: a default and a pattern of keywords (None: no keywords)."""
+    """What makes a request private: a default and a pattern of keywords (None: there are no keywords)."""
 
     local_only: bool = False
     keywords: re.Pattern[bytes] | None = None
 
 
 def keyword_pattern(keywords: Sequence[str]) -> re.Pattern[bytes] | None:
-    """One pattern over the folded UTF-8 of a JSON text that finds any keyword anywhere, inside longer words too."""
+    """Return one pattern over the case-folded UTF-8 of a JSON text that finds any keyword, inside longer words too."""
     words = [w for w in keywords if w]
     if not words:
         return None
-    # As JSON writes them: a quote in a keyword stands escaped in the text.
-    written = [orjson.dumps(w.casefold())[1:-1] for w in sorted(words, key=len, reverse=True)]
-    return re.compile(b"|".join(re.escape(w) for w in written))
+    # Keywords are matched as JSON writes them: the text escapes a quote in a keyword.
+    escaped = [orjson.dumps(w.casefold())[1:-1] for w in sorted(words, key=len, reverse=True)]
+    return re.compile(b"|".join(re.escape(w) for w in escaped))
 
 
 def read_facts(
@@ -83,87 +83,98 @@ def read_facts(
     caller: Caller,
     rule: PrivacyRule,
 ) -> RequestFacts:
-    """RequestFacts of one request. Raises BadRequestError for what can't be understood."""
+    """Return the facts of one request. Raise RefusedError for anything that is malformed."""
     model = body.get("model", "auto")
     if not isinstance(model, str) or not model or len(model) > 256:
-        raise bad("'model' must be a non-empty string of at most 256 characters.", "model")
+        raise bad_request("'model' must be a non-empty string of at most 256 characters.", "model")
     required = _REQUIRED[endpoint]
     content = body.get(required)
     if content is None:
-        raise bad(f"'{required}' is required.", required)
+        raise bad_request(f"'{required}' is required.", required)
     parts = True
     if required == "messages":
         parts = _check_messages(content)
     elif not isinstance(content, str | list):
-        raise bad(f"'{required}' must be a string or an array.", required)
+        raise bad_request(f"'{required}' must be a string or an array.", required)
     stream = body.get("stream")
     if stream is None:
         stream = False
     if not isinstance(stream, bool):
-        raise bad("'stream' must be true or false.", "stream")
+        raise bad_request("'stream' must be true or false.", "stream")
     if not isinstance(body.get("stream_options"), _OPTIONAL_OBJECT):
-        raise bad("'stream_options' must be an object such as {\"include_usage\": true}.", "stream_options")
+        raise bad_request("'stream_options' must be an object such as {\"include_usage\": true}.", "stream_options")
     text = orjson.dumps(body)
-    most, hints = _max_tokens(endpoint, body), _hints(headers, caller)
+    max_tokens, hints = _max_tokens(endpoint, body), _hints(headers, caller)
     privacy = _privacy(headers, body, caller, rule, text)
     if body.keys() <= _PLAIN and not parts:
         return RequestFacts(
-            request_id, endpoint, model, stream, len(text), most, 1, _NO_NEEDS, privacy, caller, hints, billed_choices=1
+            request_id=request_id,
+            endpoint=endpoint,
+            model=model,
+            stream=stream,
+            prompt_bytes=len(text),
+            max_tokens=max_tokens,
+            choices=1,
+            needs=_NO_NEEDS,
+            privacy=privacy,
+            caller=caller,
+            hints=hints,
+            billed_choices=1,
         )
     choices, needs = _choices(endpoint, body), _needs(body, content)
     return RequestFacts(
-        request_id,
-        endpoint,
-        model,
-        stream,
-        len(text),
-        most,
-        choices,
-        needs,
-        privacy,
-        caller,
-        hints,
-        _preferences(body),
-        service_of(body.get("service_tier")),
+        request_id=request_id,
+        endpoint=endpoint,
+        model=model,
+        stream=stream,
+        prompt_bytes=len(text),
+        max_tokens=max_tokens,
+        choices=choices,
+        needs=needs,
+        privacy=privacy,
+        caller=caller,
+        hints=hints,
+        preferences=_preferences(body),
+        service=service_of(body.get("service_tier")),
         unseen_tokens=_unseen(endpoint, body, content, needs),
         billed_choices=_best_of(body, choices) if endpoint == "completions" else choices,
     )
 
 
 def _check_messages(content: object) -> bool:
-    """True if a message has parts, which may be images."""
+    """Check the messages' shape. Return True if a message has parts, which may be images."""
     if not isinstance(content, list) or not content:
-        raise bad("'messages' must be a non-empty array of {role, content} objects.", "messages")
+        raise bad_request("'messages' must be a non-empty array of {role, content} objects.", "messages")
     parts = False
     for i, message in enumerate(content):
         if type(message) is not dict:
-            raise bad(f"'messages[{i}]' must be an object with role and content.", f"messages[{i}]")
+            raise bad_request(f"'messages[{i}]' must be an object with role and content.", f"messages[{i}]")
         if type(message.get("role")) is not str:
-            raise bad(f"'messages[{i}].role' must be a string.", f"messages[{i}].role")
+            raise bad_request(f"'messages[{i}].role' must be a string.", f"messages[{i}].role")
         inner = message.get("content")
         if type(inner) is list:
             parts = True
         elif inner is not None and type(inner) is not str:
-            raise bad(f"'messages[{i}].content' must be a string or an array.", f"messages[{i}].content")
+            raise bad_request(f"'messages[{i}].content' must be a string or an array.", f"messages[{i}].content")
     return parts
 
 
 def _max_tokens(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
-    """The largest bound given: which of two a provider keeps to, nobody knows."""
-    found: int | None = None
+    """Return the largest bound of the body's output fields, as providers differ in which of two they obey."""
+    largest: int | None = None
     for name in _OUTPUT_FIELDS:
         value = body.get(name)
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_OUTPUT_TOKENS:
-            raise bad(f"'{name}' must be a whole number from 1 to {MAX_OUTPUT_TOKENS}.", name)
+            raise bad_request(f"'{name}' must be a whole number from 1 to {MAX_OUTPUT_TOKENS}.", name)
         if name in _BOUND_FIELDS[endpoint]:
-            found = value if found is None else max(found, value)
-    return found
+            largest = value if largest is None else max(largest, value)
+    return largest
 
 
 def _choices(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
-    """`n`, for each of the prompts where several are asked at once."""
+    """Return `n` times the number of prompts."""
     return _count(body, "n") * (_prompts(body) if endpoint == "completions" else 1)
 
 
@@ -176,12 +187,12 @@ def _count(body: Mapping[str, Any], name: str) -> int:
     if value is None:
         return 1
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_CHOICES:
-        raise bad(f"'{name}' must be a whole number from 1 to {MAX_CHOICES}.", name)
+        raise bad_request(f"'{name}' must be a whole number from 1 to {MAX_CHOICES}.", name)
     return value
 
 
 def _prompts(body: Mapping[str, Any]) -> int:
-    """A prompt may be a text, its tokens, or a list of either."""
+    """Count the prompts: `prompt` may be a text, its tokens, or a list of either."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
         return len(prompt)
@@ -190,19 +201,19 @@ def _prompts(body: Mapping[str, Any]) -> int:
 
 def _unseen(endpoint: Endpoint, body: Mapping[str, Any], content: object, needs: frozenset[Capability]) -> int:
     unseen = IMAGE_TOKENS * _images(content) if "vision" in needs else 0
-    if endpoint == "responses" and any(body.get(name) for name in _KEPT_FIELDS):
-        unseen += KEPT_TOKENS
+    if endpoint == "responses" and any(body.get(name) for name in _STORED_INPUT_FIELDS):
+        unseen += STORED_INPUT_TOKENS
     return unseen
 
 
 def _images(content: object) -> int:
-    """Images anywhere in the messages, in the results of tools too."""
+    """Count the images anywhere in the messages, including those in tool results."""
     if isinstance(content, list):
         return sum(map(_images, content))
     if isinstance(content, dict):
         kind = content.get("type")
-        own = kind in _IMAGE_KINDS if isinstance(kind, str) else False
-        return own + _images(content.get("content"))
+        is_image = kind in _IMAGE_KINDS if isinstance(kind, str) else False
+        return is_image + _images(content.get("content"))
     return 0
 
 
@@ -222,8 +233,6 @@ def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
 
 
 _NO_NEEDS: frozenset[Capability] = frozenset()
-
-
 _IMAGE_KINDS = ("image_url", "input_image", "image")
 
 
@@ -239,7 +248,7 @@ def _shows_images(content: object) -> bool:
 def _privacy(
     headers: Mapping[str, str], body: Mapping[str, Any], caller: Caller, rule: PrivacyRule, text: bytes
 ) -> PrivacyVerdict:
-    """Marks and detectors can only add restriction; a malformed mark means private."""
+    """Judge privacy. Marks and detectors can only add restriction; a malformed mark means private."""
     reasons: list[str] = []
     header = headers.get("x-spillway-privacy")
     if header is not None and header.strip().lower() not in _OPEN_MARKS:
@@ -263,34 +272,34 @@ _NO_HINTS = Hints()
 
 
 def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
-    # One search in all names together instead of one in each.
+    # One search in the joined names is faster than one in each name.
     if "x-spillway-" not in "\n".join(headers) and "x-session-id" not in headers:
         return _NO_HINTS
     session = headers.get("x-session-id", "")
     if ("x-spillway-provider" in headers) != ("x-spillway-provider-key" in headers):
-        # Ignoring one would answer on our account, or send the content where it was not meant to go.
-        raise bad("Send x-spillway-provider and x-spillway-provider-key together.", "x-spillway-provider")
+        # Ignoring one header would answer on our account, or send the content where the caller did not want it.
+        raise bad_request("Send x-spillway-provider and x-spillway-provider-key together.", "x-spillway-provider")
     if len(session) > 256:
-        raise bad("x-session-id must be at most 256 characters.", "x-session-id")
+        raise bad_request("x-session-id must be at most 256 characters.", "x-session-id")
     route = headers.get("x-spillway-route", "auto").strip().lower()
     if route not in ("auto", "local", "cloud"):
-        raise bad("x-spillway-route must be local, cloud or auto.", "x-spillway-route")
+        raise bad_request("x-spillway-route must be local, cloud or auto.", "x-spillway-route")
     if route != "auto" and not caller.may_route:
-        raise bad("This key may not use x-spillway-route. Leave the header out.", "x-spillway-route")
+        raise bad_request("This key may not use x-spillway-route. Leave the header out.", "x-spillway-route")
     slo_ms = _number(headers, "x-spillway-slo-ttft-ms", 1.0, 3_600_000.0)
     cost = headers.get("x-spillway-max-cost-usd")
     try:
         cost_nano = None if cost is None else nano_from_usd(cost.strip())
     except TariffError as error:
-        raise bad(f"x-spillway-max-cost-usd: {error}.", "x-spillway-max-cost-usd") from None
+        raise bad_request(f"x-spillway-max-cost-usd: {error}.", "x-spillway-max-cost-usd") from None
     if cost_nano is not None and cost_nano < 0:
-        raise bad("x-spillway-max-cost-usd must be 0 or more.", "x-spillway-max-cost-usd")
+        raise bad_request("x-spillway-max-cost-usd must be 0 or more.", "x-spillway-max-cost-usd")
     return Hints(
-        route,  # type: ignore[arg-type]  # checked above
-        _number(headers, "x-spillway-min-confidence", 0.0, 1.0),
-        None if slo_ms is None else slo_ms / 1000,
-        cost_nano,
-        session,
+        route=route,  # type: ignore[arg-type]  # checked above
+        min_confidence=_number(headers, "x-spillway-min-confidence", 0.0, 1.0),
+        slo_ttft_s=None if slo_ms is None else slo_ms / 1000,
+        max_cost_nano=cost_nano,
+        session_id=session,
     )
 
 
@@ -303,7 +312,7 @@ def _number(headers: Mapping[str, str], name: str, low: float, high: float) -> f
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
-        raise bad(f"{name} must be a number from {low:g} to {high:g}.", name)
+        raise bad_request(f"{name} must be a number from {low:g} to {high:g}.", name)
     return value
 
 
@@ -312,40 +321,40 @@ def _preferences(body: Mapping[str, Any]) -> Preferences:
     if models is None and provider is None:
         return NO_PREFERENCES
     if models is not None and (not isinstance(models, list) or not all(isinstance(m, str) for m in models)):
-        raise bad("'models' must be an array of model names.", "models")
+        raise bad_request("'models' must be an array of model names.", "models")
     if provider is None:
         return Preferences(tuple(models or ()))
     if not isinstance(provider, dict):
-        raise bad("'provider' must be an object (order, only, ignore, allow_fallbacks, max_price).", "provider")
+        raise bad_request("'provider' must be an object (order, only, ignore, allow_fallbacks, max_price).", "provider")
     price = provider.get("max_price") or {}
     if not isinstance(price, dict):
-        raise bad("'provider.max_price' must be an object {prompt, completion} in USD per million.", "provider")
+        raise bad_request("'provider.max_price' must be an object {prompt, completion} in USD per million.", "provider")
     fallbacks = provider.get("allow_fallbacks", True)
     if not isinstance(fallbacks, bool):
-        raise bad("'provider.allow_fallbacks' must be true or false.", "provider.allow_fallbacks")
+        raise bad_request("'provider.allow_fallbacks' must be true or false.", "provider.allow_fallbacks")
     collection = provider.get("data_collection", "allow")
     if collection not in ("allow", "deny"):
-        raise bad("'provider.data_collection' must be allow or deny.", "provider.data_collection")
+        raise bad_request("'provider.data_collection' must be allow or deny.", "provider.data_collection")
     return Preferences(
-        tuple(models or ()),
-        _sort(provider.get("sort")),
-        _strings(provider, "order"),
-        frozenset(_strings(provider, "only")),
-        frozenset(_strings(provider, "ignore")),
-        fallbacks,
-        _price(price, "prompt"),
-        _price(price, "completion"),
-        collection == "deny",
+        models=tuple(models or ()),
+        sort=_sort(provider.get("sort")),
+        order=_strings(provider, "order"),
+        only=frozenset(_strings(provider, "only")),
+        ignore=frozenset(_strings(provider, "ignore")),
+        allow_fallbacks=fallbacks,
+        max_input_per_million=_price(price, "prompt"),
+        max_output_per_million=_price(price, "completion"),
+        no_data_collection=collection == "deny",
     )
 
 
 def _sort(value: object) -> Sort:
     if value is None:
         return ""
-    known: dict[str, Sort] = {"price": "cheapest", "latency": "fastest", "throughput": "fastest"}
-    if not isinstance(value, str) or value not in known:
-        raise bad("'provider.sort' must be price, latency or throughput.", "provider.sort")
-    return known[value]
+    sorts: dict[str, Sort] = {"price": "cheapest", "latency": "fastest", "throughput": "fastest"}
+    if not isinstance(value, str) or value not in sorts:
+        raise bad_request("'provider.sort' must be price, latency or throughput.", "provider.sort")
+    return sorts[value]
 
 
 def _strings(provider: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -353,7 +362,7 @@ def _strings(provider: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise bad(f"'provider.{name}' must be an array of names.", f"provider.{name}")
+        raise bad_request(f"'provider.{name}' must be an array of names.", f"provider.{name}")
     return tuple(v.lower() for v in value)
 
 
@@ -362,10 +371,10 @@ def _price(price: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     try:
-        limit = -1.0 if isinstance(value, bool) else float(value)  # OpenRouter takes decimal text, too
+        limit = -1.0 if isinstance(value, bool) else float(value)  # OpenRouter accepts decimal text, too
     except (TypeError, ValueError):
         limit = -1.0
     if not limit >= 0:
         where = f"provider.max_price.{name}"
-        raise bad(f"'{where}' must be a number of USD per million tokens, 0 or more.", where)
+        raise bad_request(f"'{where}' must be a number of USD per million tokens, 0 or more.", where)
     return limit

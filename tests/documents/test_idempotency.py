@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import httpx
 import pytest
 from fastapi.responses import Response
+from tests.documents.harness import PATH, ask, setup
 from tests.documents.papers import STRANGE, answer, truth
-from tests.documents.test_extract import PATH, ask, setup
 
-from spillway_router.documents import repeats
-from spillway_router.documents.repeats import KeyTakenError, Repeats
+from spillway_router.documents.idempotency import IdempotentExtractions
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
+from spillway_router.proxy.memory.idempotency import DOCUMENTS
+from spillway_router.proxy.request.errors import RefusedError
 from spillway_router.testing import ManualClock
 from spillway_router.testing.harness import LIMIT_S, error_of
 
@@ -80,39 +80,68 @@ async def test_what_is_under_way_at_a_stop_ends() -> None:
     assert (record.status, record.attempts[-1].outcome.kind) == (499, "cancelled")
 
 
-async def test_what_failed_frees_its_key_and_replies_are_forgotten_in_time() -> None:
-    clock = ManualClock()
-    kept = Repeats(clock)
-    made: list[Any] = []
+class Extractions:
+    """Extractions that count how often they run; `status` and `gate` decide how and when the next one ends."""
 
-    async def fine() -> Response:
-        made.append(None)
-        return Response(b"x" * 1000)
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.keyed = IdempotentExtractions(self.clock)
+        self.runs = 0
+        self.status = 200
+        self.gate = asyncio.Event()
+        self.gate.set()
 
-    async def broken() -> Response:
-        raise ValueError("broken")
+    async def _extract(self) -> Response:
+        self.runs += 1
+        number = self.runs
+        await self.gate.wait()
+        if self.status == 500:
+            raise ValueError("broken")
+        return Response(f"reply {number}", self.status)
 
+    async def run(self, key: str = "k", body: bytes = b"1") -> str:
+        """The text of the reply."""
+        reply = await self.keyed.run(("ann", key), body, "req_1", self._extract)
+        return bytes(reply.body).decode()
+
+
+async def test_a_failure_releases_its_key() -> None:
+    extractions = Extractions()
+    extractions.status = 500
     with pytest.raises(ValueError, match="broken"):
-        await kept.once(("a", "k"), b"1", broken)
-    await kept.once(("a", "k"), b"1", fine)
-    with pytest.raises(KeyTakenError):
-        await kept.once(("a", "k"), b"2", fine)
-    unheard = asyncio.create_task(kept.once(("a", "left"), b"1", fine))
+        await extractions.run()
+    extractions.status = 422
+    assert await extractions.run() == "reply 2"
+    extractions.status = 200
+    assert await extractions.run() == "reply 3"
+    assert await extractions.run() == "reply 3"
+    with pytest.raises(RefusedError, match="another body"):
+        await extractions.run(body=b"2")
+
+
+async def test_a_failure_reaches_everybody_who_waits() -> None:
+    extractions = Extractions()
+    extractions.gate.clear()
+    waiting = [asyncio.create_task(extractions.run()) for _ in range(3)]
     await asyncio.sleep(0)
-    unheard.cancel()
-    await asyncio.gather(unheard, return_exceptions=True)
-    await kept.once(("a", "other"), b"1", fine)
-    assert len(made) == 3
-    clock.advance(repeats.HEARD_S + 1)
-    await kept.once(("a", "k"), b"2", fine)  # forgotten: any body will do
-    await kept.once(("a", "left"), b"1", fine)  # nobody got it yet: still there
-    assert len(made) == 4
-    for i in range(70_000_000 // 1_000_000):
+    extractions.status = 500
+    extractions.gate.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [ValueError] * 3
+    assert extractions.runs == 1
 
-        async def large() -> Response:
-            return Response(b"x" * 1_000_000)
 
-        await kept.once(("b", str(i)), b"1", large)
-    await kept.once(("b", "69"), b"1", broken)  # the newest are kept
-    with pytest.raises(ValueError, match="broken"):
-        await kept.once(("b", "0"), b"1", broken)  # the oldest went
+async def test_an_undelivered_reply_is_stored_longer() -> None:
+    extractions = Extractions()
+    await extractions.run("delivered")
+    extractions.gate.clear()
+    leaving = asyncio.create_task(extractions.run("left"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    extractions.gate.set()
+    await extractions.run("other")
+    assert extractions.runs == 3
+    extractions.clock.advance(DOCUMENTS.delivered_s + 1)
+    assert await extractions.run("left") == "reply 2"
+    assert await extractions.run("delivered", b"2") == "reply 4"  # forgotten, so any body will do
