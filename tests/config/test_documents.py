@@ -69,7 +69,7 @@ def test_external_backends_come_from_documents_then_from_escalation() -> None:
     policy = Policy("v", {}, {}, confidence=ConfidenceRule(escalate_to=("b",)))
     settings = config.parse(PLAIN, {})
     assert document_rules(settings, policy, None).cascade.external == ()  # b is off: its key is missing
-    assert document_rules(settings, policy, None).most_at_once == 64
+    assert document_rules(settings, policy, None).max_in_progress == 64
 
 
 async def test_the_clouds_of_escalation_are_the_external_ones() -> None:

@@ -267,7 +267,7 @@ async def test_what_is_wrong_with_a_request_is_told() -> None:
         hint = await router.post({"text": "a"}, PATH, x_spillway_min_confidence="2")
         assert hint.status_code == 400
         own = await router.post({"text": "a"}, PATH, x_spillway_provider="groq", x_spillway_provider_key="k")
-        assert (own.status_code, "Own provider keys" in error_of(own)["message"]) == (400, True)
+        assert (own.status_code, "provider key of your own" in error_of(own)["message"]) == (400, True)
         assert not engine.seen
 
 
