@@ -62,7 +62,7 @@ def document_rules(settings: Settings, policy: Policy, calibration: Calibration 
         schemas={**shipped_schemas(), **configured},
         default_schema=part.default_schema,
         max_chars=part.max_chars,
-        most_at_once=part.most_at_once,
+        max_in_progress=part.most_at_once,
     )
 
 
