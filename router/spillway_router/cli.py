@@ -1,6 +1,6 @@
-"""`spillway`: the command line, put together from commands/.
+"""`spillway`: the command line, composed of the modules in commands/.
 
-Heavy imports happen inside the commands, so that `--help` and `keys` stay quick.
+The commands import heavy modules themselves, so that `--help` and `keys` stay quick.
 """
 
 from __future__ import annotations

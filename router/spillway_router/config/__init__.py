@@ -1,1 +1,1 @@
-"""Configuration: the settings, the file they come from, and what the router derives from them."""
+"""Configuration: the settings, the file that they come from, and what the router derives from them."""

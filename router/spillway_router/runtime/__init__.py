@@ -1,1 +1,1 @@
-"""A running router: its parts, their start and their end."""
+"""A running router: its composition, its background services, and serving."""

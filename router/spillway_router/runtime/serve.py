@@ -1,4 +1,4 @@
-"""Serving until a signal: the listener, uvicorn, what runs beside it, and the order in which they end."""
+"""Serves until a signal: the listener, uvicorn, the coroutines that run along, and the order in which they end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from spillway_router.runtime.router import Runtime
 DRAIN_S = 30
 BACKLOG = 4096
 KEEP_ALIVE_S = 75
-"""How long a client's connection may rest: longer than the pools of usual clients keep theirs, so that they end it."""
+"""How long a client's connection may be idle: longer than common clients keep it in their pools, so they close it."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: it raises the signal again when it has served, which would end the
-    process before the ledger is flushed and the engine stopped."""
+    """uvicorn without its signal handling: it raises the signal again when it has finished, which would end the process
+    before the ledger is flushed and the engine has stopped."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -31,10 +31,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def route(loaded: Loaded, version: str, on_listening: Callable[[str], None], beside: Sequence[Any] = ()) -> None:
-    """Serve until SIGTERM or SIGINT. `beside`: coroutines that run as long (the engine's supervisor).
+async def route(
+    loaded: Loaded, version: str, on_listening: Callable[[str], None], companions: Sequence[Any] = ()
+) -> None:
+    """Serve until SIGTERM or SIGINT. `companions` are coroutines that run as long, such as the engine's supervisor.
 
-    Raises ConfigError, LedgerError, or OSError if the address is taken.
+    Raises ConfigError, LedgerError, or OSError if the address is in use.
     """
     runtime = Runtime.open(loaded, version)
     settings = loaded.settings
@@ -56,34 +58,42 @@ async def route(loaded: Loaded, version: str, on_listening: Callable[[str], None
     )
     listener = _listen(settings.host, settings.port)
     loop = asyncio.get_running_loop()
-    helpers = [loop.create_task(work) for work in beside]
-    reloads: set[asyncio.Task[list[str]]] = set()
-
-    def reload() -> None:
-        task = loop.create_task(runtime.reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    for ending in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(ending, server.handle_exit, ending, None)
+    tasks = [loop.create_task(companion) for companion in companions]
+    _handle_signals(loop, runtime, server)
     runtime.start()
-    _spare_the_collector()
+    _relieve_garbage_collector()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     on_listening(f"http://{host}:{listener.getsockname()[1]}")
     try:
         await server.serve(sockets=[listener])
     finally:
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await runtime.close()
         listener.close()
 
 
-def _spare_the_collector() -> None:
-    """What was built so far stays for good: the cycle collector need not walk it again. And it runs less often, as
-    requests leave few cycles behind; it took a tenth of the router's time with the default thresholds."""
+def _handle_signals(loop: asyncio.AbstractEventLoop, runtime: Runtime, server: _Server) -> None:
+    """Reload on SIGHUP, and stop to serve on SIGTERM and SIGINT."""
+    reloads: set[asyncio.Task[list[str]]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(runtime.reload())
+        reloads.add(task)  # the loop keeps only weak references to tasks
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(ending, server.handle_exit, ending, None)
+
+
+def _relieve_garbage_collector() -> None:
+    """Exclude everything built so far from garbage collection, and collect less often.
+
+    What was built so far lives as long as the process, and requests leave few cycles behind. With the default
+    thresholds the collector took a tenth of the router's time.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
@@ -95,7 +105,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(BACKLOG)  # from here on nobody is refused, though the first answer takes a moment yet
+        listener.listen(BACKLOG)  # from here on no connection is refused, though the first answer takes a moment
     except OSError:
         listener.close()
         raise

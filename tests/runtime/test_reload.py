@@ -1,0 +1,116 @@
+"""A reload applies everything that a start derives from a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spillway_router.config.derived import DerivedConfig
+from spillway_router.runtime.router import Runtime
+from spillway_router.testing import FaultUpstream
+from spillway_router.testing.harness import Router, cloud, local, routing, settings
+
+FIRST = """
+gpu: {price_per_hour: "1.39"}
+budgets: [{scope: all, period: day, limit_usd: "5", pacing: true}]
+confidence: {escalate_to: [cloud]}
+"""
+SECOND = """
+gpu: {price_per_hour: "2.50", name: h100}
+budgets: [{scope: all, period: month, limit_usd: "7", pacing: true}]
+confidence: {escalate_to: [cloud], threshold: 0.7, top_logprobs: 4}
+alerts: {webhook_url: "http://127.0.0.1:9/hook"}
+documents: {max_chars: 1000, most_open: 3}
+privacy: {default: local-only}
+keys: {required: true}
+limits: {body_mb: 1}
+retention: {minutes: 5}
+"""
+
+
+def received(runtime: Runtime) -> dict[str, Any]:
+    """Return, for each field of DerivedConfig, what the part of the router that works with it has."""
+    active = runtime.services.live()
+    return {
+        "loaded": runtime.config.loaded,
+        "assembly": (active.policy, active.scoring, watched(runtime), set(active.channels)),
+        "limits": active.limits,
+        "privacy": active.privacy,
+        "keys_required": active.auth.required,
+        "budgets": tuple(line for line, _ in runtime.accounts.standing()),
+        "pacing": runtime.pacer._rules,
+        "rental": runtime.gpu_billing._keeper._terms,
+        "report": (runtime.config.report, runtime.accounts._rows.coefficients),
+        "documents": runtime.config.documents,
+        "review_queue": runtime.config.review_queue,
+        "retention_minutes": runtime.config.retention_minutes,
+        "webhook": runtime.alerts._webhook,
+    }
+
+
+def watched(runtime: Runtime) -> dict[str, str]:
+    """Return the addresses of the engines that are watched."""
+    return {name: target.base_url for name, (target, _) in runtime.engine_watch._engines.items()}
+
+
+def derived(config: DerivedConfig) -> dict[str, Any]:
+    """Return the fields of the configuration in the form of `received`."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    assembly = config.assembly
+    engines = {name: target.base_url for name, target in assembly.targets.items() if target.backend.local}
+    values["assembly"] = (assembly.policy, assembly.scoring, engines, set(assembly.targets))
+    values["report"] = (config.report, config.report.coefficients)
+    return values
+
+
+def rewrite(router: Router, text: str) -> None:
+    """Replace the configuration, with the same ledger."""
+    ledger = router.path.read_text().splitlines()[0]
+    router.path.write_text(f"{ledger}\n{text}")
+
+
+async def test_a_reload_applies_every_value_that_the_start_derives(tmp_path: Path) -> None:
+    async with (
+        FaultUpstream() as one,
+        FaultUpstream() as other,
+        FaultUpstream() as strong,
+        routing(settings(local(one), cloud(strong), more=FIRST), tmp_path) as router,
+    ):
+        runtime = router.runtime
+        first = runtime.config
+        assert received(runtime) == derived(first)
+        rewrite(router, settings(local(one), local(other, "second"), cloud(strong), more=SECOND))
+        assert await runtime.reload() == []
+        second = runtime.config
+        assert received(runtime) == derived(second)
+    names = [field.name for field in fields(DerivedConfig)]
+    unchanged = [name for name in names if getattr(first, name) == getattr(second, name)]
+    assert unchanged == [], "the second configuration must differ in every field, or the test proves nothing of it"
+
+
+async def test_a_backend_that_a_reload_adds_has_its_configured_rates(tmp_path: Path) -> None:
+    async with FaultUpstream() as one, FaultUpstream() as other, routing(settings(local(one)), tmp_path) as router:
+        second = local(other, "second").replace("model: m", "model: m, prefill_tokens_per_s: 1234")
+        ledger = router.path.read_text().splitlines()[0]
+        router.path.write_text(f"{ledger}\n{settings(local(one), second)}")
+        assert await router.runtime.reload() == []
+        rates = router.runtime.board.current(router.runtime.services.clock()).backends["second"].rates
+    assert rates is not None
+    assert rates.prefill_tokens_per_s == 1234
+
+
+async def test_a_configuration_that_is_rejected_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with FaultUpstream() as engine, routing(settings(local(engine)), tmp_path) as router:
+        runtime = router.runtime
+        first = runtime.config
+        router.path.write_text("backends: [{name: local, provider: nobody, model: m}]\n")
+        (problem,) = await runtime.reload()
+        assert "provider 'nobody' is not known" in problem
+        assert runtime.config is first
+        assert received(runtime) == derived(first)
+    assert "configuration not reloaded: line 1, backends.local" in caplog.text
