@@ -38,7 +38,7 @@ class Money:
 
     def add(self, tills: Mapping[str, Mapping[str, Any]]) -> None:
         """Open these tills."""
-        self._http.put(f"{self.url}/tills", content=json.dumps(tills)).raise_for_status()
+        self._http.put(f"{self.url}/providers", content=json.dumps(tills)).raise_for_status()
 
     def bill(self, since: int = 0) -> list[tuple[str, str, int]]:
         """The bill's lines from that one on: till, the caller's id of the call, nano-dollars."""

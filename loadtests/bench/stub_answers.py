@@ -1,4 +1,4 @@
-"""The bytes the stub upstream answers with: one whole reply, streams as ready HTTP chunks, vLLM-like metrics."""
+"""The bytes that the stub upstream answers with: one whole reply, streams as prepared HTTP chunks, vLLM's metrics."""
 
 from __future__ import annotations
 
@@ -8,56 +8,33 @@ from typing import Any
 import orjson
 
 from loadtests.bench.directive import event_text
-from loadtests.bench.stub_board import Board
+from loadtests.bench.stub_board import StubBoard
+from spillway_router.testing import openai_wire as wire
 
 REPLY_TEXT = "The stub's whole answer. " * 24
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
-)
-_JSON = b"application/json"
+STREAM_HEAD = wire.http_stream_head("text/event-stream; charset=utf-8", "cache-control: no-cache")
 _PROMPT_TOKENS = 250
+_WHOLE_TOKENS = 150
 
 
-def _scores(text: str, number: int, alternatives: int) -> dict[str, Any]:
-    """Log-probabilities of one token as vLLM writes them, with so many alternatives."""
+def _logprobs(text: str, number: int, alternatives: int) -> dict[str, Any]:
+    """Return the log-probabilities of event `number`'s token as vLLM writes them, with so many alternatives."""
     chosen = -0.001 * (1 + number % 97)
-    ranks = [{"token": text, "logprob": chosen - rank * 4.3, "bytes": [*text.encode()]} for rank in range(alternatives)]
-    return {"content": [{"token": text, "logprob": chosen, "bytes": [*text.encode()], "top_logprobs": ranks}]}
-
-
-def _chunk_body(
-    model: str, delta: dict[str, str], finish: str | None, scores: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    return {
-        "id": "chatcmpl-stub",
-        "object": "chat.completion.chunk",
-        "created": 1_790_000_000,
-        "model": model,
-        "choices": [{"index": 0, "delta": delta, "logprobs": scores, "finish_reason": finish}],
-    }
-
-
-def _http_chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
+    utf8 = [*text.encode()]
+    ranked = [wire.token_logprob(text, chosen - rank * 4.3, utf8, None) for rank in range(alternatives)]
+    return wire.logprobs([wire.token_logprob(text, chosen, utf8, ranked)])
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return _http_chunk(b"data: " + orjson.dumps(body) + b"\n\n")
-
-
-def _usage(completion_tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": _PROMPT_TOKENS,
-        "completion_tokens": completion_tokens,
-        "total_tokens": _PROMPT_TOKENS + completion_tokens,
-    }
+    return wire.http_chunk(wire.sse(orjson.dumps(body)))
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What makes two streams byte for byte the same, so that their frames are built once. `alternatives`: per token,
-    with its log-probability; None where none were asked for."""
+class StreamShape:
+    """What a stream's bytes depend on, so that the frames of equal streams are built only once.
+
+    `alternatives` is their number per token, beside its log-probability; None: the request asks for none.
+    """
 
     events: int
     event_bytes: int
@@ -66,72 +43,46 @@ class Shape:
 
 
 class Frames:
-    """Builds and keeps the HTTP chunks of streams and the one whole answer."""
+    """The one whole answer and the HTTP chunks of streams, which are built once and kept."""
 
     def __init__(self, model: str) -> None:
-        self._model = model
-        self._streams: dict[Shape, list[bytes]] = {}
-        body = orjson.dumps(
-            {
-                "id": "chatcmpl-stub",
-                "object": "chat.completion",
-                "created": 1_790_000_000,
-                "model": model,
-                "choices": [
-                    {
-                        "index": 0,
-                        "message": {"role": "assistant", "content": REPLY_TEXT},
-                        "logprobs": None,
-                        "finish_reason": "stop",
-                    }
-                ],
-                "usage": _usage(150),
-            }
-        ).ljust(1024)
-        self.whole = answer(200, body)
+        self._completion = wire.Completion("chatcmpl-stub", model, 1_790_000_000)
+        self._streams: dict[StreamShape, list[bytes]] = {}
+        choice = wire.message_choice({"content": REPLY_TEXT})
+        body = orjson.dumps(self._completion.whole([choice], wire.usage(_PROMPT_TOKENS, _WHOLE_TOKENS)))
+        self.whole = wire.http_answer(200, body.ljust(1024))
 
-    def stream(self, shape: Shape) -> list[bytes]:
-        """Role chunk, `events` content chunks, finish chunk, usage chunk if asked, [DONE] with the end."""
-        known = self._streams.get(shape)
-        if known is not None:
-            return known
-        frames = [_event(_chunk_body(self._model, {"role": "assistant", "content": ""}, None))]
+    def stream(self, shape: StreamShape) -> list[bytes]:
+        """Return the frames: role, `events` times content, finish, usage if requested, and [DONE] with the HTTP end."""
+        frames = self._streams.get(shape)
+        if frames is None:
+            frames = self._build(shape)
+            if len(self._streams) < 16:
+                self._streams[shape] = frames
+        return frames
+
+    def _build(self, shape: StreamShape) -> list[bytes]:
+        completion = self._completion
+        frames = [_event(completion.opening())]
         texts = [event_text(number, shape.event_bytes) for number in range(shape.events)]
         for number, text in enumerate(texts):
-            scores = None if shape.alternatives is None else _scores(text, number, shape.alternatives)
-            frames.append(_event(_chunk_body(self._model, {"content": text}, None, scores)))
-        frames.append(_event(_chunk_body(self._model, {}, "stop")))
+            logprobs = None if shape.alternatives is None else _logprobs(text, number, shape.alternatives)
+            frames.append(_event(completion.said(text, logprobs=logprobs)))
+        frames.append(_event(completion.chunk([wire.delta_choice({}, "stop")])))
         if shape.include_usage:
-            usage = _chunk_body(self._model, {}, None) | {"choices": [], "usage": _usage(shape.events)}
-            frames.append(_event(usage))
-        frames.append(_http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
-        if len(self._streams) < 16:
-            self._streams[shape] = frames
+            frames.append(_event(completion.usage_chunk(wire.usage(_PROMPT_TOKENS, shape.events))))
+        frames.append(wire.http_chunk(wire.DONE) + wire.LAST_CHUNK)
         return frames
 
 
-def answer(status: int, body: bytes, content_type: bytes = _JSON) -> bytes:
-    return b"HTTP/1.1 %d OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n%s" % (
-        status,
-        content_type,
-        len(body),
-        body,
-    )
-
-
-def metrics(board: Board) -> bytes:
-    """Prometheus text with the names of current vLLM."""
-    labels = f'{{model_name="{board.model}",engine="0"}}'
-    values = {
-        "num_requests_running": ("gauge", board.open),
-        "num_requests_waiting": ("gauge", 0),
-        "kv_cache_usage_perc": ("gauge", 0.0),
-        "prompt_tokens_total": ("counter", board.requests * _PROMPT_TOKENS),
-        "generation_tokens_total": ("counter", board.completed * 150),
-        "num_preemptions_total": ("counter", 0),
+def metrics(board: StubBoard) -> bytes:
+    """Return the metrics page, under current vLLM's names."""
+    series = {
+        "num_requests_running": board.open,
+        "num_requests_waiting": 0,
+        "kv_cache_usage_perc": 0.0,
+        "prompt_tokens_total": board.requests * _PROMPT_TOKENS,
+        "generation_tokens_total": board.completed * _WHOLE_TOKENS,
+        "num_preemptions_total": 0,
     }
-    lines = []
-    for name, (kind, value) in values.items():
-        lines += [f"# TYPE vllm:{name} {kind}", f"vllm:{name}{labels} {value}"]
-    lines.append('vllm:cache_config_info{engine="0",block_size="16",num_gpu_blocks="100000"} 1.0')
-    return ("\n".join(lines) + "\n").encode()
+    return wire.metrics_page(series, board.model, kv_blocks=100_000).encode()

@@ -1,4 +1,4 @@
-"""What the stub upstream has seen: counts, and times of the requests that carry a tag."""
+"""What the stub upstream has seen: counts of all requests, and the times of the requests that carry a tag."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ MAX_RECORDS = 100_000
 
 
 @dataclass(slots=True)
-class Record:
-    """One tagged request. Times are CLOCK_MONOTONIC nanoseconds, 0 where it hasn't happened."""
+class TaggedRequest:
+    """One tagged request. Times are nanoseconds of CLOCK_MONOTONIC, 0 for what has not happened."""
 
     received_ns: int = 0
     started_ns: int = 0
@@ -19,7 +19,7 @@ class Record:
     events_sent: int = 0
 
     def reached(self, state: str) -> bool:
-        """`received`, `started`, or (any other word) over: closed early or complete."""
+        """Return whether it is `received`, `started`, or (any other word) over: closed early or complete."""
         if state == "received":
             return self.received_ns > 0
         if state == "started":
@@ -28,8 +28,8 @@ class Record:
 
 
 @dataclass(slots=True)
-class Board:
-    """What the stub has seen. `open_peak`: the most answers under way at one time."""
+class StubBoard:
+    """What the stub has seen. `open_peak` is the largest number of answers under way at one time."""
 
     model: str
     connections: int = 0
@@ -38,11 +38,11 @@ class Board:
     closed_early: int = 0
     open: int = 0
     open_peak: int = 0
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, TaggedRequest] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tick(self) -> None:
-        """Wakes everyone who waits for a record."""
+        """Wake all tasks that wait for a tagged request."""
         if self.records:
             self.changed.set()
             self.changed = asyncio.Event()

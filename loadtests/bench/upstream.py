@@ -31,8 +31,9 @@ import uvloop
 
 from loadtests.bench.directive import Directive, parse
 from loadtests.bench.pacer import Pacer, Timer
-from loadtests.bench.stub_answers import STREAM_HEAD, Frames, Shape, answer, metrics
-from loadtests.bench.stub_board import MAX_RECORDS, Board, Record
+from loadtests.bench.stub_answers import STREAM_HEAD, Frames, StreamShape, metrics
+from loadtests.bench.stub_board import MAX_RECORDS, StubBoard, TaggedRequest
+from spillway_router.testing import openai_wire as wire
 
 WAIT_LIMIT_S = 10.0
 
@@ -40,7 +41,7 @@ WAIT_LIMIT_S = 10.0
 class Connection(asyncio.Protocol):
     """One keep-alive connection; one request at a time, as HTTP/1.1 proxies send them."""
 
-    def __init__(self, board: Board, frames: Frames, loop: asyncio.AbstractEventLoop, pacer: Pacer) -> None:
+    def __init__(self, board: StubBoard, frames: Frames, loop: asyncio.AbstractEventLoop, pacer: Pacer) -> None:
         self._pacer = pacer
         self._board = board
         self._frames = frames
@@ -59,7 +60,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._waiting_for_room = False
         self._timer: asyncio.TimerHandle | asyncio.Handle | Timer | None = None
-        self._record: Record | None = None
+        self._record: TaggedRequest | None = None
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -119,18 +120,18 @@ class Connection(asyncio.Protocol):
     def _plain(self, path: bytes) -> bytes:
         board = self._board
         if path == b"/_stub/state":
-            return answer(200, orjson.dumps(board.counts()))
+            return wire.http_answer(200, orjson.dumps(board.counts()))
         if path == b"/_stub/reset":
             board.reset()
-            return answer(200, b"{}")
+            return wire.http_answer(200, b"{}")
         if path == b"/health":
-            return answer(200, b"", b"text/plain")
+            return wire.http_answer(200, b"", "text/plain")
         if path == b"/v1/models":
-            model = {"id": board.model, "object": "model", "created": 1, "owned_by": "stub", "max_model_len": 8192}
-            return answer(200, orjson.dumps({"object": "list", "data": [model]}))
+            card = wire.model_card(board.model, created=1, owned_by="stub", max_model_len=8192)
+            return wire.http_answer(200, orjson.dumps(wire.model_list([card])))
         if path == b"/metrics":
-            return answer(200, metrics(board), b"text/plain; version=0.0.4")
-        return answer(404, b'{"error":{"message":"the stub has no such route","type":"not_found"}}')
+            return wire.http_answer(200, metrics(board), "text/plain; version=0.0.4")
+        return wire.http_answer(404, orjson.dumps(wire.error("the stub has no such route", type="not_found")))
 
     def _chat(self, raw: bytes) -> None:
         board = self._board
@@ -139,15 +140,15 @@ class Connection(asyncio.Protocol):
             body = orjson.loads(raw)
             directive = parse(str(body["messages"][-1]["content"]))
         except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, ValueError) as error:
-            text = {"error": {"message": f"the stub can't read this: {error}", "type": "invalid_request"}}
-            self._write(answer(400, orjson.dumps(text)))
+            text = wire.error(f"the stub can't read this: {error}", type="invalid_request")
+            self._write(wire.http_answer(400, orjson.dumps(text)))
             return
         self._answering = True
         board.open += 1
         board.open_peak = max(board.open_peak, board.open)
         self._record = None
         if directive.tag and len(board.records) < MAX_RECORDS:
-            self._record = board.records[directive.tag] = Record(received_ns=time.monotonic_ns())
+            self._record = board.records[directive.tag] = TaggedRequest(received_ns=time.monotonic_ns())
             board.tick()
         self._prepare(body, directive)
         if directive.delay_ms:
@@ -163,7 +164,7 @@ class Connection(asyncio.Protocol):
             return
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
         alternatives = int(body.get("top_logprobs") or 0) if body.get("logprobs") else None
-        frames = self._frames.stream(Shape(directive.events, directive.event_bytes, usage, alternatives))
+        frames = self._frames.stream(StreamShape(directive.events, directive.event_bytes, usage, alternatives))
         self._pending = frames
         self._step_s = directive.step_ms / 1000
         self._gap_s = directive.pace_ms / 1000 / max(1, directive.events)
@@ -214,14 +215,14 @@ class Connection(asyncio.Protocol):
         tag, state = query.get("tag", [""])[0], query.get("for", ["closed"])[0]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WAIT_LIMIT_S):
-                while not (self._board.records.get(tag) or Record()).reached(state):
+                while not (self._board.records.get(tag) or TaggedRequest()).reached(state):
                     await self._board.changed.wait()
         record = self._board.records.get(tag)
         if record is None or not record.reached(state):
-            self._write(answer(404, b'{"error":"did not happen in time"}'))
+            self._write(wire.http_answer(404, b'{"error":"did not happen in time"}'))
             return
         names = ("received_ns", "started_ns", "closed_ns", "completed_ns", "events_sent")
-        self._write(answer(200, orjson.dumps({name: getattr(record, name) for name in names})))
+        self._write(wire.http_answer(200, orjson.dumps({name: getattr(record, name) for name in names})))
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -235,7 +236,7 @@ class Connection(asyncio.Protocol):
 async def serve(port: int, model: str) -> None:
     """Listens on 127.0.0.1 until SIGTERM or SIGINT; prints the port as one JSON line."""
     loop = asyncio.get_running_loop()
-    board, frames, pacer = Board(model), Frames(model), Pacer(loop, time.monotonic)
+    board, frames, pacer = StubBoard(model), Frames(model), Pacer(loop, time.monotonic)
     server = await loop.create_server(lambda: Connection(board, frames, loop, pacer), "127.0.0.1", port, backlog=1024)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,6 +1,6 @@
-"""`python -m loadtests.fake_cloud --corpus FILE`: run the stand-in cloud until SIGTERM or Ctrl-C.
+"""`python -m loadtests.fake_cloud --corpus FILE`: run the fake cloud until SIGTERM or Ctrl-C.
 
-Binds 127.0.0.1 (port 0: the OS chooses) and announces itself as one JSON line {"url": base URL, "root", "pid"}.
+It binds to 127.0.0.1 (port 0: the OS chooses) and announces itself with one JSON line {"url": base URL, "root", "pid"}.
 The API key comes from the environment (STANDIN_API_KEY unless --key-env says otherwise), so that it stays out of argv.
 """
 
@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from loadtests.fake_cloud.app import Setup, build
+from loadtests.fake_cloud.app import CloudSetup, build
 from loadtests.fake_cloud.corpus import CorpusError, load
 
 
@@ -30,18 +30,18 @@ def main(
     requests_per_day: Annotated[int, typer.Option(min=1)] = 500_000,
     tokens_per_minute: Annotated[int, typer.Option(min=1)] = 3_000_000,
 ) -> None:
-    """Run a stand-in cloud that speaks Groq's API and answers documents from a corpus file."""
+    """Run a fake cloud that speaks Groq's API and answers documents from a corpus file."""
     key = os.environ.get(key_env, "")
     if not key:
-        raise SystemExit(f"Set {key_env} to the API key that the stand-in should accept.")
+        raise SystemExit(f"Set {key_env} to the API key that the fake cloud should accept.")
     try:
         answers = load(corpus)
     except (OSError, CorpusError) as error:
         raise SystemExit(f"Can't read the corpus: {error}") from error
-    app = build(Setup(key, answers, seed, latency, requests_per_day, tokens_per_minute))
+    app = build(CloudSetup(key, answers, seed, latency, requests_per_day, tokens_per_minute))
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     root = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    # The socket listens already: whoever reads the announcement can connect, at worst it waits a moment to be accepted.
+    # The socket listens already: a client that reads the announcement can connect, even if it waits to be accepted.
     _announce(announce, json.dumps({"url": f"{root}/openai/v1", "root": root, "pid": os.getpid()}))
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
     uvicorn.Server(config).run(sockets=[listener])
@@ -54,8 +54,8 @@ def _announce(where: str, line: str) -> None:
     target = Path(where)
     partial = target.with_name(target.name + ".partial")
     partial.write_text(line + "\n", encoding="utf-8")
-    partial.replace(target)  # readers see the whole line or no file
-    print(f"stand-in cloud announced in {where}", file=sys.stderr)
+    partial.replace(target)  # a reader sees the whole line or no file
+    print(f"fake cloud announced in {where}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the stand-in charged and which documents it saw. Append-only, in memory, one entry per billed request."""
+"""What the fake cloud charged and which documents it saw: append-only, in memory, one line per billed request."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from loadtests.fake_cloud.models import MODELS, Tokens
+from loadtests.fake_cloud.models import MODELS, CloudTokens
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One billed request. `nano_usd` is integer nano-dollars (1e-9 USD)."""
+class CloudBillLine:
+    """One billed request. `nano_usd` is an integer number of nano-dollars (1e-9 USD)."""
 
     request_id: str
     model: str
@@ -24,29 +24,29 @@ class Line:
 
 
 @dataclass(slots=True)
-class Bill:
-    """All billed requests, and every document text that arrived, billed or refused."""
+class CloudBill:
+    """All billed requests, and the hash of every document that arrived, whether it was billed or refused."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[CloudBillLine] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     unknown: set[str] = field(default_factory=set)
     refused: Counter[str] = field(default_factory=Counter)
 
-    def charge(self, request_id: str, model: str, sha256: str, known: bool, tokens: Tokens) -> Line:
-        """Add one request to the bill; as with Groq, it is due in full from the moment the request is accepted."""
+    def charge(self, request_id: str, model: str, sha256: str, known: bool, tokens: CloudTokens) -> CloudBillLine:
+        """Add one request to the bill. As with Groq, it is due in full as soon as the request is accepted."""
         cost = MODELS[model].nano_usd(tokens)
-        line = Line(request_id, model, sha256, known, tokens.prompt, tokens.cached, tokens.completion, cost)
+        line = CloudBillLine(request_id, model, sha256, known, tokens.prompt, tokens.cached, tokens.completion, cost)
         self.lines.append(line)
         return line
 
     def arrived(self, sha256: str, known: bool) -> None:
-        """Note a document that reached this process, whatever becomes of the request."""
+        """Record a document that reached this process, whatever becomes of the request."""
         self.seen[sha256] += 1
         if not known:
             self.unknown.add(sha256)
 
     def statement(self) -> dict[str, Any]:
-        """The bill as JSON data: totals in tokens and nano-dollars, per model, and each line."""
+        """Return the bill as JSON data: totals in tokens and nano-dollars, totals per model, and all lines."""
         by_model: dict[str, dict[str, int]] = {}
         for line in self.lines:
             sums = by_model.setdefault(line.model, dict.fromkeys(_SUMMED, 0))

@@ -1,6 +1,6 @@
-"""The oracle: from the text of a document to what it truly says.
+"""The oracle: it maps the text of a document to the values that the document truly holds.
 
-The corpus file has one JSON object per line: {"sha256": hex of the document's UTF-8 text, "answer": what to say}.
+Each line of the corpus file is one JSON object: {"sha256": hex of the document's UTF-8 text, "answer": its answer}.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from pathlib import Path
 
 UNKNOWN_ANSWER = "I can't find a biometry report in this message."
 
-# About how modern tokenizers cut: words in pieces, up to three digits together, the rest by character.
+# Cuts roughly as modern tokenizers do: words in pieces, up to three digits together, the rest by character.
 _PIECES = re.compile(r" ?[^\W\d_]{1,6}|\d{1,3}|\s+|.", re.DOTALL)
 
 
 class CorpusError(ValueError):
-    """The corpus file can't be read; the message names the line and what is wrong."""
+    """The corpus file is invalid; the message names the line and the problem."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What the oracle knows of a message: the document's hash (of the whole message where unknown) and the answer."""
+class CorpusEntry:
+    """The oracle's entry for a message: the document's hash and answer.
+
+    Of an unknown document, the hash is that of the whole message.
+    """
 
     sha256: str
     known: bool
@@ -32,17 +35,22 @@ class Found:
 
 
 def digest(text: str) -> str:
-    """The key of a document: hex SHA-256 of its UTF-8 text (lone surrogates kept, so that any JSON string has one)."""
+    """Return the key of a document: the hex SHA-256 of its UTF-8 text (lone surrogates are kept, as JSON has them)."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def pieces(text: str) -> list[str]:
-    """The text cut into the stand-in's tokens; joined they give the text again."""
+    """Cut a text into the fake cloud's tokens; joined, they are the text again."""
     return _PIECES.findall(text)
 
 
 def load(path: Path) -> dict[str, str]:
-    """Answers by document hash. Raises CorpusError for a line that isn't as the module says, OSError for the file."""
+    """Read the answers by document hash.
+
+    Raises:
+        CorpusError: a line is not as this module describes it.
+        OSError: the file can't be read.
+    """
     answers: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
@@ -61,11 +69,11 @@ def save(path: Path, answers: Iterable[tuple[str, str]]) -> None:
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def look_up(answers: Mapping[str, str], message: str) -> Found:
-    """Find the document in a user message: the message as a whole, or what follows its first line (the instruction)."""
+def look_up(answers: Mapping[str, str], message: str) -> CorpusEntry:
+    """Find the document of a user message: the whole message, or what follows its first line (the instruction)."""
     _, _, rest = message.partition("\n")
     for text in (message, rest):
         key = digest(text)
         if text and key in answers:
-            return Found(key, known=True, answer=answers[key])
-    return Found(digest(message), known=False, answer=UNKNOWN_ANSWER)
+            return CorpusEntry(key, known=True, answer=answers[key])
+    return CorpusEntry(digest(message), known=False, answer=UNKNOWN_ANSWER)

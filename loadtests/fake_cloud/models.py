@@ -1,4 +1,4 @@
-"""What the stand-in offers, and what it costs and takes.
+"""The models that the fake cloud offers, with their prices and speeds.
 
 Prices as of 2026-11-20 from LiteLLM's public price map (MIT licence); speeds roughly as Groq publishes them.
 """
@@ -15,8 +15,8 @@ _CACHE_BLOCK = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens of one request. `cached` is part of `prompt`, `reasoning` part of `completion`."""
+class CloudTokens:
+    """Token counts of one request. `cached` is part of `prompt`, `reasoning` part of `completion`."""
 
     prompt: int
     cached: int
@@ -37,8 +37,8 @@ class Model:
     max_output: int
     tokens_per_s: float
 
-    def nano_usd(self, tokens: Tokens) -> int:
-        """What one request costs in nano-dollars: exact, then rounded half up once."""
+    def nano_usd(self, tokens: CloudTokens) -> int:
+        """Return what one request costs in nano-dollars: computed exactly, then rounded half up once."""
         exact = (
             (tokens.prompt - tokens.cached) * Fraction(self.input_per_million)
             + tokens.cached * Fraction(self.cached_per_million)
@@ -48,8 +48,8 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds one request takes. `network` is what a client sees on top of what the provider reports."""
+class Latency:
+    """How long one request takes, in seconds. `network` comes on top of what the provider reports."""
 
     network: float
     queue: float
@@ -58,18 +58,18 @@ class Timing:
 
     @property
     def first_token(self) -> float:
-        """Seconds until the first token can leave."""
+        """Return the seconds until the first token can leave."""
         return self.network + self.queue + self.prompt
 
     @property
     def total(self) -> float:
-        """Seconds the provider reports as `total_time`: without network and queue."""
+        """Return the seconds that the provider reports as `total_time`: without network and queue."""
         return self.prompt + self.completion
 
 
-def timing(model: Model, tokens: Tokens, rng: random.Random, scale: float) -> Timing:
+def draw_latency(model: Model, tokens: CloudTokens, rng: random.Random, scale: float) -> Latency:
     """Draw the latency of one request: typically 0.15 to 0.4 s in all, times `scale` (0: no waiting)."""
-    return Timing(
+    return Latency(
         network=scale * rng.uniform(0.05, 0.14),
         queue=scale * min(0.005 + rng.expovariate(40), 0.08),
         prompt=scale * (0.01 + (tokens.prompt - tokens.cached) / 20_000),
@@ -78,7 +78,7 @@ def timing(model: Model, tokens: Tokens, rng: random.Random, scale: float) -> Ti
 
 
 def cacheable(prompt_tokens: int) -> int:
-    """Prompt tokens that a repeated prompt finds cached: whole blocks, and never the whole prompt."""
+    """Return how many tokens of a repeated prompt are cached: whole blocks, and never the whole prompt."""
     return max(0, (prompt_tokens - 1) // _CACHE_BLOCK * _CACHE_BLOCK)
 
 

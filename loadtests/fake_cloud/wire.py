@@ -1,4 +1,4 @@
-"""The shapes of Groq's API: checked request, completion, stream events, errors. No I/O."""
+"""Groq's side of the OpenAI wire format: request checks, its own fields in answers and events, its errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.fake_cloud.models import MODELS, Model, Timing, Tokens
+from loadtests.fake_cloud.models import MODELS, CloudTokens, Latency, Model
+from spillway_router.testing import openai_wire
 
 # Groq answers 400 to fields it doesn't know and to these, which OpenAI knows and Groq doesn't.
 _UNSUPPORTED = frozenset({"logit_bias", "logprobs", "top_logprobs"})
@@ -48,21 +49,19 @@ _KNOWN = frozenset(
 _FINGERPRINT = "fp_3d587a02fb"
 
 
-class ApiError(Exception):
-    """An error answer: HTTP status and the fields of Groq's error object."""
+class CloudApiError(Exception):
+    """A request is answered with an error in Groq's shape. `headers` are further headers of that answer."""
 
     def __init__(self, status: int, message: str, kind: str = "invalid_request_error", code: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.headers: dict[str, str] = {}
-        self.body: dict[str, Any] = {"error": {"message": message, "type": kind}}
-        if code:
-            self.body["error"]["code"] = code
+        self.body = openai_wire.error(message, type=kind, **({"code": code} if code else {}))
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A checked chat request. `text` is the last user message, `prompt` everything the model reads."""
+class ChatRequest:
+    """A checked chat request. `text` is the last user message, `prompt` everything that the model reads."""
 
     model: Model
     text: str
@@ -75,8 +74,8 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the model says, cut into tokens, with its accounts."""
+class CloudAnswer:
+    """What the model says, cut into tokens, with its token counts and its latency."""
 
     id: str
     created: int
@@ -84,34 +83,38 @@ class Answer:
     reasoning: tuple[str, ...]
     content: tuple[str, ...]
     finish: str
-    tokens: Tokens
-    timing: Timing
+    tokens: CloudTokens
+    latency: Latency
 
 
-def parse(raw: bytes) -> Ask:
-    """Check a request body. Raises ApiError (400, or 404 for a model that isn't offered)."""
+def parse(raw: bytes) -> ChatRequest:
+    """Check a request body.
+
+    Raises:
+        CloudApiError: the body is invalid (400) or names a model that isn't offered (404).
+    """
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
-        raise ApiError(400, "could not parse JSON body", code="json_parse_error") from None
+        raise CloudApiError(400, "could not parse JSON body", code="json_parse_error") from None
     if not isinstance(body, dict):
-        raise ApiError(400, "request body must be a JSON object")
+        raise CloudApiError(400, "request body must be a JSON object")
     for name, value in body.items():
         if (name in _UNSUPPORTED and value not in (None, False)) or name not in _KNOWN | _UNSUPPORTED:
-            raise ApiError(400, f"property '{name}' is unsupported")
+            raise CloudApiError(400, f"property '{name}' is unsupported")
     if body.get("n") not in (None, 1):
-        raise ApiError(400, "'n' : number must be at most 1")
+        raise CloudApiError(400, "'n' : number must be at most 1")
     model = MODELS.get(str(body.get("model", "")))
     if model is None:
         message = f"The model `{body.get('model', '')}` does not exist or you do not have access to it."
-        raise ApiError(404, message, code="model_not_found")
+        raise CloudApiError(404, message, code="model_not_found")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise ApiError(400, "'messages' : minimum number of items is 1")
+        raise CloudApiError(400, "'messages' : minimum number of items is 1")
     texts = [_message_text(number, message) for number, message in enumerate(messages)]
     users = [text for text, message in zip(texts, messages, strict=True) if message["role"] == "user"]
     options = body.get("stream_options")
-    return Ask(
+    return ChatRequest(
         model=model,
         text=users[-1] if users else "",
         prompt="\n".join(texts),
@@ -125,12 +128,12 @@ def parse(raw: bytes) -> Ask:
 
 def _message_text(number: int, message: object) -> str:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise ApiError(400, f"'messages.{number}' : discriminator property 'role' has invalid value")
+        raise CloudApiError(400, f"'messages.{number}' : discriminator property 'role' has invalid value")
     content = message.get("content")
     if isinstance(content, str) or content is None:
         return content or ""
     if not isinstance(content, list):
-        raise ApiError(400, f"'messages.{number}.content' : value must be a string or an array of parts")
+        raise CloudApiError(400, f"'messages.{number}.content' : value must be a string or an array of parts")
     texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
     return "".join(text for text in texts if isinstance(text, str))
 
@@ -141,79 +144,66 @@ def _max_tokens(body: Mapping[str, Any], model: Model) -> int:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= model.max_output:
-            raise ApiError(400, f"`{name}` must be between 1 and {model.max_output}")
+            raise CloudApiError(400, f"`{name}` must be between 1 and {model.max_output}")
         return value
     return model.max_output
 
 
-def usage(answer: Answer) -> dict[str, Any]:
-    """Groq's usage object: tokens, and times in seconds."""
-    tokens, took = answer.tokens, answer.timing
+def usage(answer: CloudAnswer) -> dict[str, Any]:
+    """Return Groq's usage object, which has the times in seconds beside the tokens."""
+    tokens, latency = answer.tokens, answer.latency
+    counts = openai_wire.usage(
+        tokens.prompt, tokens.completion, cached_tokens=tokens.cached, reasoning_tokens=tokens.reasoning
+    )
     return {
-        "queue_time": round(took.queue, 9),
-        "prompt_tokens": tokens.prompt,
-        "prompt_time": round(took.prompt, 9),
-        "completion_tokens": tokens.completion,
-        "completion_time": round(took.completion, 9),
-        "total_tokens": tokens.prompt + tokens.completion,
-        "total_time": round(took.total, 9),
-        "prompt_tokens_details": {"cached_tokens": tokens.cached},
-        "completion_tokens_details": {"reasoning_tokens": tokens.reasoning},
+        **counts,
+        "queue_time": round(latency.queue, 9),
+        "prompt_time": round(latency.prompt, 9),
+        "completion_time": round(latency.completion, 9),
+        "total_time": round(latency.total, 9),
     }
 
 
-def completion(answer: Answer, request_id: str, show_reasoning: bool) -> dict[str, Any]:
-    """The body of a whole answer."""
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(answer.content)}
+def completion(answer: CloudAnswer, request_id: str, show_reasoning: bool) -> dict[str, Any]:
+    """Return the body of a whole answer."""
+    message: dict[str, Any] = {"content": "".join(answer.content)}
     if show_reasoning and answer.reasoning:
         message["reasoning"] = "".join(answer.reasoning)
-    return {
-        "id": answer.id,
-        "object": "chat.completion",
-        "created": answer.created,
-        "model": answer.model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}],
-        "usage": usage(answer),
-        "usage_breakdown": None,
-        "system_fingerprint": _FINGERPRINT,
-        "x_groq": {"id": request_id},
-        "service_tier": "on_demand",
-    }
+    return _frame(answer).whole(
+        [openai_wire.message_choice(message, answer.finish)],
+        usage(answer),
+        usage_breakdown=None,
+        system_fingerprint=_FINGERPRINT,
+        x_groq={"id": request_id},
+        service_tier="on_demand",
+    )
 
 
-def chunk(answer: Answer, delta: Mapping[str, Any], finish: str | None = None, **extra: object) -> bytes:
-    """One stream event."""
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return event(answer, [choice], **extra)
+def chunk(answer: CloudAnswer, delta: Mapping[str, Any], finish: str | None = None, **extra: object) -> bytes:
+    """Return one stream event with this delta; `extra` are further fields of the event."""
+    return event(answer, [openai_wire.delta_choice(delta, finish)], **extra)
 
 
-def event(answer: Answer, choices: list[dict[str, Any]], **extra: object) -> bytes:
-    """One stream event with these choices (none: the usage event)."""
-    body = {
-        "id": answer.id,
-        "object": "chat.completion.chunk",
-        "created": answer.created,
-        "model": answer.model,
-        "system_fingerprint": _FINGERPRINT,
-        "choices": choices,
-        **extra,
-    }
-    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+def event(answer: CloudAnswer, choices: list[dict[str, Any]], **extra: object) -> bytes:
+    """Return one stream event with these choices; the usage event has none."""
+    return openai_wire.event(_frame(answer).chunk(choices, system_fingerprint=_FINGERPRINT, **extra))
+
+
+def _frame(answer: CloudAnswer) -> openai_wire.Completion:
+    return openai_wire.Completion(answer.id, answer.model, answer.created)
 
 
 def catalogue(created: int) -> dict[str, Any]:
-    """The body of GET /openai/v1/models."""
-    data = [
-        {
-            "id": model.id,
-            "object": "model",
-            "created": created,
-            "owned_by": model.owner,
-            "active": True,
-            "context_window": model.context,
-            "public_apps": None,
-            "max_completion_tokens": model.max_output,
-        }
+    """Return the body of `GET /openai/v1/models`. `created` is epoch seconds."""
+    return openai_wire.model_list(
+        openai_wire.model_card(
+            model.id,
+            created=created,
+            owned_by=model.owner,
+            active=True,
+            context_window=model.context,
+            public_apps=None,
+            max_completion_tokens=model.max_output,
+        )
         for model in MODELS.values()
-    ]
-    return {"object": "list", "data": data}
+    )

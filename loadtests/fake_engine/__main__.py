@@ -1,6 +1,6 @@
-"""`python -m loadtests.fake_engine`: run the fake engine until SIGTERM (requests in flight are finished) or Ctrl-C.
+"""`python -m loadtests.fake_engine`: run the fake engine until Ctrl-C or SIGTERM, after which running requests finish.
 
-Binds 127.0.0.1 (port 0: the OS chooses) and announces itself as one JSON line {"url": base URL, "root", "pid"}.
+It binds to 127.0.0.1 (port 0: the OS chooses) and announces itself with one JSON line {"url": base URL, "root", "pid"}.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import typer
 import uvicorn
 
 from loadtests.fake_cloud.corpus import CorpusError, load
-from loadtests.fake_engine.app import FakeVllm, Setup
+from loadtests.fake_engine.app import EngineSetup, FakeVllm
 from loadtests.fake_engine.batch import Batch
 from loadtests.fake_engine.live import LiveEngine
 from loadtests.simulator.engine import EngineModel
@@ -26,18 +26,18 @@ DRAIN_S = 30
 
 def main(
     port: Annotated[int, typer.Option(help="0 lets the OS choose.", min=0, max=65_535)] = 0,
-    model: Annotated[str, typer.Option(help="The name it serves.")] = "demo",
-    corpus: Annotated[Path | None, typer.Option(help="Answers by document, as the stand-in cloud reads them.")] = None,
-    scale: Annotated[float, typer.Option(help="Stretch of all times: 4 is a quarter as fast.", min=0.01)] = 1.0,
-    sequences: Annotated[int, typer.Option(help="Requests it runs at once.", min=1)] = 256,
+    model: Annotated[str, typer.Option(help="Name of the served model.")] = "demo",
+    corpus: Annotated[Path | None, typer.Option(help="Answers by document, in the fake cloud's corpus format.")] = None,
+    scale: Annotated[float, typer.Option(help="Factor on all times: with 4 it is a quarter as fast.", min=0.01)] = 1.0,
+    sequences: Annotated[int, typer.Option(help="Requests that run at once.", min=1)] = 256,
     kv_tokens: Annotated[int, typer.Option(help="Tokens the KV cache holds.", min=1024)] = 200_000,
-    queue_cap: Annotated[int, typer.Option(help="Requests that may wait; more get 503.", min=1)] = 512,
+    queue_cap: Annotated[int, typer.Option(help="Requests that may wait; further requests get 503.", min=1)] = 512,
     stream_interval: Annotated[int, typer.Option(help="Tokens per event after the first.", min=1)] = 1,
-    cut_every: Annotated[int, typer.Option(help="Seeded fault: break off every so-manieth stream.", min=0)] = 0,
+    cut_every: Annotated[int, typer.Option(help="Seeded fault: break off one stream in N; 0: none.", min=0)] = 0,
 ) -> None:
     """Run an engine that batches like vLLM on the step times of an A100 with Llama-3-8B, without a GPU."""
     try:
-        known = {} if corpus is None else load(corpus)
+        answers = {} if corpus is None else load(corpus)
     except (OSError, CorpusError) as error:
         raise SystemExit(f"Can't read the corpus: {error}") from error
     curve = replace(EngineModel(), sequences=sequences, kv_capacity_tokens=kv_tokens)
@@ -45,7 +45,7 @@ def main(
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     root = f"http://127.0.0.1:{listener.getsockname()[1]}"
     print(json.dumps({"url": f"{root}/v1", "root": root, "pid": os.getpid()}), flush=True)
-    app = FakeVllm(engine, Setup(model, known, stream_interval, cut_every))
+    app = FakeVllm(engine, EngineSetup(model, answers, stream_interval, cut_every))
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S)
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -1,4 +1,4 @@
-"""What the fake engine says: the answer of a corpus for what it knows, otherwise as many words as it may write."""
+"""What the fake engine answers: the text of a corpus for a known document, otherwise as many words as it may write."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ from dataclasses import dataclass
 from loadtests.fake_cloud.corpus import look_up, pieces
 
 DEFAULT_TOKENS = 128
+TEMPLATE_TOKENS = 8
+"""Tokens that the chat template adds to a prompt."""
 _WORDS = tuple(pieces(" the eye was measured twice and both values agree within a tenth of a unit so the report holds"))
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The tokens of one answer, and why it ends (`stop` or `length`)."""
+class EngineAnswer:
+    """The tokens of one answer, and its finish reason (`stop` or `length`)."""
 
     tokens: Sequence[str]
     finish: str
 
 
-def answer(corpus: Mapping[str, str], message: str, most: int | None) -> Answer:
-    """The answer to a user message of at most `most` tokens (None: no limit was named)."""
-    found = look_up(corpus, message)
-    if found.known:
-        tokens = pieces(found.answer)
-        return Answer(tokens[:most], "stop" if most is None or len(tokens) <= most else "length")
-    count = DEFAULT_TOKENS if most is None else most
-    return Answer([_WORDS[i % len(_WORDS)] for i in range(count)], "stop" if most is None else "length")
+def answer(corpus: Mapping[str, str], message: str, max_tokens: int | None) -> EngineAnswer:
+    """Return the answer to a user message with at most `max_tokens` tokens (None: no limit)."""
+    entry = look_up(corpus, message)
+    if entry.known:
+        tokens = pieces(entry.answer)
+        return EngineAnswer(
+            tokens[:max_tokens], "stop" if max_tokens is None or len(tokens) <= max_tokens else "length"
+        )
+    count = DEFAULT_TOKENS if max_tokens is None else max_tokens
+    words = [_WORDS[index % len(_WORDS)] for index in range(count)]
+    return EngineAnswer(words, "stop" if max_tokens is None else "length")
 
 
-def count(text: str) -> int:
-    """Tokens of a text, as this engine cuts."""
+def count_tokens(text: str) -> int:
+    """Return how many tokens this engine cuts a text into."""
     return len(pieces(text))

@@ -1,7 +1,8 @@
-"""The batch on a real clock: requests come in, tokens go out to whoever waits for them.
+"""The batch on a real clock: requests come in, tokens go out to the readers that wait for them.
 
 One task steps the batch for as long as there is work. A request's tokens are announced in order; a reader that leaves
-takes its request out of the batch. Steps are due at fixed moments after one another, so a late wake-up is made up for.
+takes its request out of the batch. Steps are due at fixed moments after one another, so the engine catches up after a
+late wake-up.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from loadtests.fake_engine.batch import Batch, Sequence
+from loadtests.fake_engine.batch import Batch, BatchedRequest
 
 
 @dataclass(slots=True)
-class Counters:
-    """Totals since the start, for the metrics page; seconds are the engine's own (as slow as it plays)."""
+class EngineCounters:
+    """Totals since the start, for the metrics page. `first_token_s` is the sum of all times to the first token."""
 
     prompt_tokens: int = 0
     generation_tokens: int = 0
@@ -27,74 +28,82 @@ class Counters:
 
 @dataclass(slots=True)
 class _Reader:
-    sequence: Sequence
-    arrived: float
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    batched: BatchedRequest
+    arrived_s: float
+    progressed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class LiveEngine:
-    """`scale` stretches all times (2: half as fast); `queue_cap`: requests that may wait, more are refused."""
+    """A batch that runs in real time.
+
+    `scale` stretches all times (2: half as fast). `queue_cap` is the number of requests that may wait; the engine
+    rejects more than that.
+    """
 
     def __init__(self, batch: Batch, scale: float = 1.0, queue_cap: int = 512) -> None:
         self.batch = batch
-        self.counters = Counters()
+        self.counters = EngineCounters()
         self._scale = scale
         self._queue_cap = queue_cap
         self._readers: dict[int, _Reader] = {}
-        self._work = asyncio.Event()
+        self._has_work = asyncio.Event()
 
-    def admit(self, prompt_tokens: int, output_tokens: int) -> Sequence | None:
-        """A sequence in the queue, or None when the queue is full. ValueError: the prompt can never fit."""
+    def admit(self, prompt_tokens: int, output_tokens: int) -> BatchedRequest | None:
+        """Put a request into the queue; return None when the queue is full.
+
+        Raises:
+            ValueError: the prompt can never fit into the KV cache.
+        """
         if len(self.batch.waiting) >= self._queue_cap:
             self.counters.rejections += 1
             return None
-        sequence = Sequence(prompt_tokens, max(1, output_tokens))
-        self.batch.add(sequence)
+        batched = BatchedRequest(prompt_tokens, max(1, output_tokens))
+        self.batch.add(batched)
         self.counters.prompt_tokens += prompt_tokens
-        self._readers[id(sequence)] = _Reader(sequence, asyncio.get_running_loop().time())
-        self._work.set()
-        return sequence
+        self._readers[id(batched)] = _Reader(batched, asyncio.get_running_loop().time())
+        self._has_work.set()
+        return batched
 
-    async def progress(self, sequence: Sequence) -> AsyncIterator[int]:
-        """How many tokens are out, whenever there are more, up to the last one."""
-        reader = self._readers[id(sequence)]
-        told = 0
-        while not sequence.done or told < sequence.produced:
-            await reader.news.wait()
-            reader.news.clear()
-            if sequence.produced > told:
-                told = sequence.produced
-                yield told
+    async def progress(self, batched: BatchedRequest) -> AsyncIterator[int]:
+        """Yield how many tokens have been produced, whenever there are more, up to the last one."""
+        reader = self._readers[id(batched)]
+        announced = 0
+        while not batched.done or announced < batched.produced:
+            await reader.progressed.wait()
+            reader.progressed.clear()
+            if batched.produced > announced:
+                announced = batched.produced
+                yield announced
 
-    def leave(self, sequence: Sequence) -> None:
-        """The reader has all it wanted or is gone."""
-        self._readers.pop(id(sequence), None)
-        self.batch.remove(sequence)
+    def leave(self, batched: BatchedRequest) -> None:
+        """Forget a request whose reader has everything or is gone."""
+        self._readers.pop(id(batched), None)
+        self.batch.remove(batched)
 
     async def run(self) -> None:
-        """Step for ever."""
+        """Step the batch until cancelled."""
         clock = asyncio.get_running_loop().time
-        due = clock()
+        due_s = clock()
         while True:
             if self.batch.idle:
-                self._work.clear()
-                await self._work.wait()
-                due = clock()
-            due += self.batch.begin().duration_s * self._scale
+                self._has_work.clear()
+                await self._has_work.wait()
+                due_s = clock()
+            due_s += self.batch.begin().duration_s * self._scale
             # After a long stall of the machine the lost time is not made up in one go.
-            due = max(due, clock() - self._scale * self.batch.model.step_ms[-1][1] / 1000)
-            await asyncio.sleep(max(0.0, due - clock()))
+            due_s = max(due_s, clock() - self._scale * self.batch.model.step_ms[-1][1] / 1000)
+            await asyncio.sleep(max(0.0, due_s - clock()))
             self._deliver(clock())
 
-    def _deliver(self, now: float) -> None:
+    def _deliver(self, monotonic_s: float) -> None:
         counters = self.counters
-        for sequence in self.batch.complete():
+        for batched in self.batch.complete():
             counters.generation_tokens += 1
-            reader = self._readers.get(id(sequence))
+            reader = self._readers.get(id(batched))
             if reader is None:
                 continue
-            if sequence.produced == 1:
+            if batched.produced == 1:
                 counters.first_tokens += 1
-                counters.first_token_s += now - reader.arrived
-            counters.finished += sequence.done
-            reader.news.set()
+                counters.first_token_s += monotonic_s - reader.arrived_s
+            counters.finished += batched.done
+            reader.progressed.set()

@@ -1,4 +1,4 @@
-"""What the tills charged: exact, append-only, in memory."""
+"""What the fake providers charged: exact, append-only, in memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _MILLION = 10**6
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
-    """USD as decimal text: per million tokens, and per request."""
+class ProviderPrice:
+    """USD as decimal text: per million tokens of each kind, and per request."""
 
     input: str
     output: str
@@ -19,8 +19,8 @@ class Price:
     reasoning: str
     request: str = "0"
 
-    def nano(self, tokens: Tokens) -> int:
-        """Nano-dollars of one call: exact, rounded half up once."""
+    def nano(self, tokens: CallTokens) -> int:
+        """Return the nano-dollars of one call: computed exactly, then rounded half up once."""
         exact = (
             (tokens.prompt - tokens.cached) * Fraction(self.input)
             + tokens.cached * Fraction(self.cached)
@@ -31,37 +31,37 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens of one call. `cached` is part of `prompt`, `reasoning` of `out`."""
+class CallTokens:
+    """Token counts of one call. `cached` is part of `prompt`, `reasoning` of `out`."""
 
     prompt: int
     cached: int
     out: int
     reasoning: int
 
-    def first(self, out: int) -> Tokens:
-        """The same call, stopped after so many tokens of output."""
-        return Tokens(self.prompt, self.cached, out, min(self.reasoning, out))
+    def first(self, out: int) -> CallTokens:
+        """Return the counts of the same call, stopped after `out` tokens of output."""
+        return CallTokens(self.prompt, self.cached, out, min(self.reasoning, out))
 
 
 @dataclass(frozen=True, slots=True)
-class Till:
+class FakeProvider:
     """One provider: its price, what a cancelled call costs, and its longest answer in tokens.
 
     `on_cancel`: `stops` bills what was produced until the caller left, `continues` the whole answer.
     """
 
-    price: Price
+    price: ProviderPrice
     on_cancel: str
     most_out: int
 
 
 @dataclass(slots=True)
-class Bill:
-    """Lines of (till, the caller's id of the call, nano-dollars)."""
+class ProviderBill:
+    """Lines of (provider, the caller's id of the call, nano-dollars)."""
 
     lines: list[tuple[str, str, int]] = field(default_factory=list)
 
-    def charge(self, till: str, caller_id: str, nano: int) -> None:
+    def charge(self, provider: str, caller_id: str, nano: int) -> None:
         """Add a line."""
-        self.lines.append((till, caller_id, nano))
+        self.lines.append((provider, caller_id, nano))

@@ -87,7 +87,7 @@ class Documents:
         schema = {"type": "json_schema", "json_schema": {"name": "biometry", "schema": json_schema()}}
         if self._extract:
             body = {"text": found.text, "parser": "none", "review": False}
-            return Ask(at_s, "extract", EXTRACT, body, answer_tokens=answers.count(known[1])), known
+            return Ask(at_s, "extract", EXTRACT, body, answer_tokens=answers.count_tokens(known[1])), known
         messages: list[dict[str, str]] = [{"role": "user", "content": INSTRUCTION + found.text}]
         body = {"messages": messages, "max_tokens": 200, "temperature": 0, "response_format": schema}
         return Ask(at_s, "document", CHAT, body), known

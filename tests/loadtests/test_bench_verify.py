@@ -6,7 +6,7 @@ import orjson
 import pytest
 from loadtests.bench.directive import Directive, parse
 from loadtests.bench.scenarios import REQUEST_BYTES, chat_body
-from loadtests.bench.stub_answers import Frames, Shape
+from loadtests.bench.stub_answers import Frames, StreamShape
 from loadtests.bench.verify import check_stream, check_whole
 
 EVENTS = 12
@@ -14,7 +14,7 @@ EVENTS = 12
 
 def _stream_body() -> bytes:
     """A whole stream's body, the HTTP chunk framing taken off."""
-    frames = Frames("demo").stream(Shape(EVENTS, 0, True))
+    frames = Frames("demo").stream(StreamShape(EVENTS, 0, True))
     return b"".join(frame.partition(b"\r\n")[2].partition(b"\n\n")[0] + b"\n\n" for frame in frames)
 
 

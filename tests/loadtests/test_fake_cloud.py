@@ -17,7 +17,7 @@ import openai
 import pytest
 from loadtests.fake_cloud.corpus import digest, load, look_up, pieces, save
 from loadtests.fake_cloud.limits import Bucket, duration
-from loadtests.fake_cloud.models import MODELS, Tokens
+from loadtests.fake_cloud.models import MODELS, CloudTokens
 
 KEY = "gsk_test_only"
 MODEL = "openai/gpt-oss-20b"
@@ -270,14 +270,14 @@ def test_pieces_lose_nothing() -> None:
 
 
 def test_price_is_rounded_half_up_once() -> None:
-    half = MODELS[MODEL].nano_usd(Tokens(prompt=1, cached=1, completion=0, reasoning=0))  # 37.5 nano-dollars
+    half = MODELS[MODEL].nano_usd(CloudTokens(prompt=1, cached=1, completion=0, reasoning=0))  # 37.5 nano-dollars
     assert half == 38
-    assert MODELS[MODEL].nano_usd(Tokens(prompt=2, cached=2, completion=1, reasoning=0)) == 375
+    assert MODELS[MODEL].nano_usd(CloudTokens(prompt=2, cached=2, completion=1, reasoning=0)) == 375
 
 
 def test_bucket_refills_and_never_waits_for_what_fits() -> None:
     bucket = Bucket(limit=60, period_s=60.0)
-    bucket.take(60, now=0.0)
+    bucket.take(60, monotonic_s=0.0)
     assert bucket.remaining(0.0) == 0
     assert bucket.wait(10, 0.0) == pytest.approx(10.0)
     assert bucket.remaining(30.0) == 30

@@ -11,8 +11,8 @@ from dataclasses import replace
 import httpx
 import pytest
 from loadtests.fake_cloud.corpus import digest
-from loadtests.fake_engine.app import FakeVllm, Setup
-from loadtests.fake_engine.batch import Batch, Sequence
+from loadtests.fake_engine.app import EngineSetup, FakeVllm
+from loadtests.fake_engine.batch import Batch, BatchedRequest
 from loadtests.fake_engine.live import LiveEngine
 from loadtests.simulator.engine import EngineModel
 from loadtests.simulator.policies import AlwaysLocal
@@ -37,7 +37,7 @@ def first_tokens(requests: list[Request], model: EngineModel) -> list[float]:
             now = max(now, coming[-1].arrival_s)
         while coming and coming[-1].arrival_s <= now:
             request = coming.pop()
-            sequence = Sequence(request.prompt_tokens, request.output_tokens)
+            sequence = BatchedRequest(request.prompt_tokens, request.output_tokens)
             keep.append(sequence)
             numbers[id(sequence)] = request
             batch.add(sequence)
@@ -61,10 +61,10 @@ def test_it_takes_the_same_time_as_the_simulator(name: str) -> None:
 def test_requests_removed_at_any_moment_leave_no_kv_behind() -> None:
     rng = random.Random(7)
     batch = Batch(replace(EngineModel(), kv_capacity_tokens=4096, sequences=4))
-    alive: list[Sequence] = []
+    alive: list[BatchedRequest] = []
     for _ in range(400):
         if rng.random() < 0.4:
-            alive.append(Sequence(rng.randint(1, 3000), rng.randint(1, 20)))
+            alive.append(BatchedRequest(rng.randint(1, 3000), rng.randint(1, 20)))
             batch.add(alive[-1])
         if alive and rng.random() < 0.2:
             batch.remove(alive.pop(rng.randrange(len(alive))))
@@ -83,13 +83,13 @@ def test_requests_removed_at_any_moment_leave_no_kv_behind() -> None:
 
 def test_a_prompt_that_can_never_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="the most are 190000"):
-        Batch(EngineModel()).add(Sequence(190_001, 1))
+        Batch(EngineModel()).add(BatchedRequest(190_001, 1))
 
 
 class Running:
     """The application in process, its engine stepping."""
 
-    def __init__(self, setup: Setup, queue_cap: int = 512, scale: float = FAST, sequences: int = 256) -> None:
+    def __init__(self, setup: EngineSetup, queue_cap: int = 512, scale: float = FAST, sequences: int = 256) -> None:
         self.engine = LiveEngine(Batch(replace(EngineModel(), sequences=sequences)), scale, queue_cap)
         self.app = FakeVllm(self.engine, setup)
 
@@ -110,7 +110,7 @@ def chat(text: str, **more: object) -> Mapping[str, object]:
 
 
 async def test_whole_and_streamed_answers_say_the_same_and_count_the_same() -> None:
-    setup = Setup(corpus={digest("what?"): "It is 23.40 mm."}, stream_interval=3)
+    setup = EngineSetup(corpus={digest("what?"): "It is 23.40 mm."}, stream_interval=3)
     async with Running(setup) as client:
         whole = (await client.post("/v1/chat/completions", json=chat("what?", logprobs=True))).json()
         options = {"include_usage": True}
@@ -129,7 +129,7 @@ async def test_whole_and_streamed_answers_say_the_same_and_count_the_same() -> N
 
 
 async def test_a_full_queue_is_a_503_and_an_unknown_model_a_404() -> None:
-    running = Running(Setup(), queue_cap=1, scale=1.0, sequences=1)
+    running = Running(EngineSetup(), queue_cap=1, scale=1.0, sequences=1)
     async with running as client:
         async with asyncio.TaskGroup() as group:
             body = chat("long", max_tokens=20)
@@ -144,7 +144,7 @@ async def test_a_full_queue_is_a_503_and_an_unknown_model_a_404() -> None:
 
 
 async def test_the_metrics_page_has_what_the_router_reads() -> None:
-    async with Running(Setup()) as client:
+    async with Running(EngineSetup()) as client:
         await client.post("/v1/chat/completions", json=chat("one two three", max_tokens=5))
         page = (await client.get("/metrics")).text
     sample = ExpositionReader(VLLM).read(page)
@@ -156,7 +156,7 @@ async def test_the_metrics_page_has_what_the_router_reads() -> None:
 
 
 async def test_embeddings_are_the_same_for_the_same_text() -> None:
-    async with Running(Setup()) as client:
+    async with Running(EngineSetup()) as client:
         body = {"model": "demo", "input": ["a", "b", "a"]}
         data = (await client.post("/v1/embeddings", json=body)).json()["data"]
     vectors = [row["embedding"] for row in data]

@@ -66,7 +66,7 @@ def test_the_trace_replays_at_its_own_moments_and_lengths() -> None:
     first = next(plan.lengths(slow))
     assert first[1:] == (374, 44)  # the first row of the trace
     body = slow.asks[0].body
-    assert answers.count(body["messages"][0]["content"]) == 374
+    assert answers.count_tokens(body["messages"][0]["content"]) == 374
     assert answers.answer({digest(t): a for t, a in slow.answers}, slow.answers[0][0], None).finish == "stop"
 
 

@@ -1,24 +1,26 @@
-"""An ASGI application that looks like vLLM: `/health`, `/metrics`, chat completions whole and streamed, with usage and
-logprobs. It answers every request with the tokens it was made with; serve it with any ASGI server."""
+"""An ASGI application that looks like vLLM: `/health`, `/metrics` and chat completions, whole and streamed.
+
+It answers every request with the tokens it was made with, and with usage and log-probabilities as vLLM sends them.
+Serve it with any ASGI server.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from spillway_router.testing import openai_wire as wire
+from spillway_router.testing.asgi import Message, Receive, Send, read_body, send_answer, send_part, start_event_stream
 
 PROMPT_TOKENS = 7
 
 
 class FakeEngine:
-    """`tokens` is the answer, `logprobs` one number per token (None: all -0.1), `model` its name.
+    """An engine that serves `model` and answers with `tokens`.
 
-    Attributes may be changed between requests. `bodies` holds what was asked. `running` and `waiting` are what
-    `/metrics` shows.
+    `logprobs` has one natural logarithm per token (None: all -0.1). All attributes may be changed between requests.
+    `bodies` holds the bodies of the requests so far; `/metrics` reports `running` and `waiting`.
     """
 
     def __init__(self, tokens: Sequence[str], logprobs: Sequence[float] | None = None, model: str = "m") -> None:
@@ -30,90 +32,61 @@ class FakeEngine:
         self.bodies: list[dict[str, Any]] = []
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Serve one request (ASGI)."""
         path = scope["path"]
         if scope["method"] == "GET":
-            known = {"/health": "", "/metrics": self._metrics()}
-            await _answer(send, 200 if path in known else 404, known.get(path, ""), "text/plain")
+            pages = {"/health": "", "/metrics": self._metrics()}
+            await send_answer(send, 200 if path in pages else 404, pages.get(path, "").encode(), "text/plain")
             return
-        body = await _read(receive)
+        body: dict[str, Any] = json.loads(await read_body(receive))
         if path != "/v1/chat/completions":
-            await _answer(send, 404, json.dumps({"error": {"message": f"no route {path}", "code": 404}}))
+            await send_answer(send, 404, wire.dump(wire.error(f"no route {path}", code=404)))
             return
         self.bodies.append(body)
         if body.get("stream"):
-            await self._stream(body, send)
+            await start_event_stream(send)
+            for chunk in self._chunks(body):
+                await send_part(send, wire.event(chunk))
+            await send_part(send, wire.DONE, last=True)
         else:
-            await _answer(send, 200, json.dumps(self._whole(body)))
+            await send_answer(send, 200, wire.dump(self._whole(body)))
 
     def _whole(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        choice: dict[str, Any] = {
-            "index": 0,
-            "message": {"role": "assistant", "content": "".join(self.tokens)},
-            "logprobs": {"content": [self._score(i) for i in range(len(self.tokens))]} if _scored(body) else None,
-            "finish_reason": "stop",
-        }
-        return {**self._frame("chat.completion"), "choices": [choice], "usage": self._usage()}
+        logprobs = wire.logprobs(map(self._logprob, range(len(self.tokens)))) if _wants_logprobs(body) else None
+        choice = wire.message_choice({"content": "".join(self.tokens)}, logprobs=logprobs)
+        return self._completion.whole([choice], self._usage)
 
-    async def _stream(self, body: Mapping[str, Any], send: Send) -> None:
-        kind = [(b"content-type", b"text/event-stream; charset=utf-8")]
-        await send({"type": "http.response.start", "status": 200, "headers": kind})
-        for event in self._events(body):
-            data = b"data: " + json.dumps(event).encode() + b"\n\n"
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
-
-    def _events(self, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        frame = self._frame("chat.completion.chunk")
-        yield {**frame, "choices": [_delta({"role": "assistant", "content": ""})]}
-        for i, token in enumerate(self.tokens):
-            scores = {"content": [self._score(i)]} if _scored(body) else None
-            yield {**frame, "choices": [{**_delta({"content": token}), "logprobs": scores}]}
-        yield {**frame, "choices": [{**_delta({}), "finish_reason": "stop"}]}
+    def _chunks(self, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        completion = self._completion
+        yield completion.opening()
+        for index, token in enumerate(self.tokens):
+            logprobs = wire.logprobs([self._logprob(index)]) if _wants_logprobs(body) else None
+            yield completion.said(token, logprobs=logprobs)
+        yield completion.chunk([wire.delta_choice({}, "stop")])
         if (body.get("stream_options") or {}).get("include_usage"):
-            yield {**frame, "choices": [], "usage": self._usage()}
+            yield completion.usage_chunk(self._usage)
 
-    def _score(self, i: int) -> dict[str, Any]:
-        return {"token": self.tokens[i], "logprob": self.logprobs[i], "bytes": None, "top_logprobs": []}
+    def _logprob(self, index: int) -> dict[str, Any]:
+        return wire.token_logprob(self.tokens[index], self.logprobs[index])
 
-    def _frame(self, kind: str) -> dict[str, Any]:
-        return {"id": "chatcmpl-1", "object": kind, "created": 1_700_000_000, "model": self.model}
+    @property
+    def _completion(self) -> wire.Completion:
+        return wire.Completion("chatcmpl-1", self.model, 1_700_000_000)
 
-    def _usage(self) -> dict[str, int]:
-        output = len(self.tokens)
-        return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": output, "total_tokens": PROMPT_TOKENS + output}
+    @property
+    def _usage(self) -> dict[str, Any]:
+        return wire.usage(PROMPT_TOKENS, len(self.tokens))
 
     def _metrics(self) -> str:
-        output = len(self.tokens) * len(self.bodies)
-        values = {
+        series = {
             "num_requests_running": self.running,
             "num_requests_waiting": self.waiting,
             "kv_cache_usage_perc": 0,
-            "generation_tokens_total": output,
+            "generation_tokens_total": len(self.tokens) * len(self.bodies),
             "prompt_tokens_total": PROMPT_TOKENS * len(self.bodies),
         }
-        return "".join(f'vllm:{n}{{engine="0",model_name="{self.model}"}} {v}\n' for n, v in values.items())
+        return wire.metrics_page(series, self.model)
 
 
-def _scored(body: Mapping[str, Any]) -> bool:
+def _wants_logprobs(body: Mapping[str, Any]) -> bool:
     return body.get("logprobs") is True
-
-
-def _delta(delta: dict[str, str]) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
-
-
-async def _read(receive: Receive) -> dict[str, Any]:
-    parts = []
-    while True:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            found: dict[str, Any] = json.loads(b"".join(parts))
-            return found
-
-
-async def _answer(send: Send, status: int, body: str, kind: str = "application/json") -> None:
-    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body.encode())).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body.encode()})

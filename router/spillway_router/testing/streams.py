@@ -1,17 +1,23 @@
-"""Short streams of each protocol, with where they begin to have content and where they are whole."""
+"""Short streams of each protocol that know where their content begins and where the answer is complete."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spillway_router.testing import openai_wire as wire
+
+DONE = wire.DONE
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One answer as events. `content` is the index of the first event with content, `last` of the one that makes the
-    answer whole. Indices count events from 0."""
+    """One answer as a list of events, with the path and the fields of its request.
+
+    `content` is the index of the first event with content, `last` the index of the event that completes the answer.
+    Indices count events from 0.
+    """
 
     path: str
     fields: Mapping[str, Any]
@@ -24,34 +30,33 @@ class Stream:
         return b"".join(self.events)
 
     def end_of(self, index: int) -> int:
-        """Bytes up to the end of that event."""
+        """Return how many bytes the stream has up to the end of the event with this index."""
         return sum(len(event) for event in self.events[: index + 1])
 
     def whole_events(self, cut: int) -> int:
-        """How many events are whole within the first `cut` bytes."""
+        """Return how many events end within the first `cut` bytes."""
         return sum(self.end_of(i) <= cut for i in range(len(self.events)))
 
     def fragment(self, cut: int) -> bool:
-        """True if byte `cut` lies inside an event."""
+        """Return whether a cut after `cut` bytes splits an event."""
         return cut not in (0, *(self.end_of(i) for i in range(len(self.events))))
 
 
 def data(value: object) -> bytes:
-    """An unnamed event."""
-    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+    """Return an unnamed event."""
+    return wire.event(value)
 
 
 def named(value: dict[str, Any]) -> bytes:
-    """An event named by its type."""
-    return b"event: " + str(value["type"]).encode() + b"\n" + data(value)
+    """Return an event that is named by its `type`."""
+    return wire.event(value, str(value["type"]))
 
 
-DONE = b"data: [DONE]\n\n"
-USAGE = data({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}})
+USAGE = data({"choices": [], "usage": wire.usage(3, 2)})
 
 
 def delta(content: dict[str, Any], finish: str | None = None, index: int = 0) -> bytes:
-    """A chat event."""
+    """Return a chat event with this delta."""
     choice: dict[str, Any] = {"index": index, "delta": content}
     if finish is not None:
         choice["finish_reason"] = finish
@@ -59,7 +64,7 @@ def delta(content: dict[str, Any], finish: str | None = None, index: int = 0) ->
 
 
 def chat(word: str) -> Stream:
-    """Role, two pieces, finish, usage, [DONE]."""
+    """Return a chat stream: role, two pieces of text, finish, usage, [DONE]."""
     events = (
         delta({"role": "assistant", "content": ""}),
         delta({"content": word}),
@@ -72,7 +77,7 @@ def chat(word: str) -> Stream:
 
 
 def completions(word: str) -> Stream:
-    """Two pieces, the second with the finish, usage, [DONE]."""
+    """Return a text completion: two pieces of text, the second with the finish; usage; [DONE]."""
     events = (
         data({"id": "c", "choices": [{"index": 0, "text": word}]}),
         data({"id": "c", "choices": [{"index": 0, "text": "!", "finish_reason": "length"}]}),
@@ -83,7 +88,7 @@ def completions(word: str) -> Stream:
 
 
 def responses(word: str) -> Stream:
-    """Created, two deltas, completed."""
+    """Return a stream of the Responses API: created, two deltas, completed."""
     usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
     events = (
         named({"type": "response.created", "response": {"id": "r"}}),
@@ -95,7 +100,7 @@ def responses(word: str) -> Stream:
 
 
 def messages(word: str) -> Stream:
-    """Start, block, delta, message_delta, stop."""
+    """Return a stream of the Messages API: start, block, delta, message_delta, stop."""
     start = {"id": "m", "content": [], "usage": {"input_tokens": 3, "output_tokens": 0}}
     text = {"type": "text_delta", "text": word}
     events = (

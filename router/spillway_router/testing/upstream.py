@@ -1,14 +1,14 @@
-"""An upstream that fails as told: at which byte, and how the connection ends.
+"""An upstream that fails on demand: the test chooses at which byte, and how the connection ends.
 
-It listens on a port of the loopback that the system chooses, speaks just enough HTTP/1.1 (POST with a content-length,
-keep-alive), and writes its answers as raw bytes, so that a cut stands exactly where the test wants it.
+It listens on a port of the loopback that the operating system chooses, speaks just enough HTTP/1.1 (POST with a
+`content-length`, keep-alive), and writes its answers as raw bytes, so that an answer is cut exactly where a test wants.
 
     answer = Answer.stream(events, cut=120, end="rst")      # 120 bytes of the body, then a reset
     async with FaultUpstream() as upstream:
         upstream.answer = answer                            # for every request from now on
         upstream.script.append(Answer.json({...}, 429))     # or for the next one only
 
-`GET /health` says 200 and `GET /metrics` shows an idle vLLM, so that it can stand in for a local engine too.
+`GET /health` answers 200 and `GET /metrics` shows an idle vLLM, so that it can stand in for a local engine too.
 """
 
 from __future__ import annotations
@@ -25,35 +25,31 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal
 
+from spillway_router.testing import openai_wire as wire
+
 End = Literal[
-    "whole",  # as HTTP wants it; the connection stays open
-    "fin",  # the connection closes without the end of the HTTP body
+    "whole",  # the HTTP body is ended properly and the connection stays open
+    "fin",  # the connection closes before the HTTP body has ended
     "rst",  # the connection is reset
-    "hang",  # nothing more comes, the connection stays open
+    "hang",  # nothing more is sent and the connection stays open
 ]
 
 BEAT_S = 0.005
-IDLE_METRICS = b"""# TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{engine="0",model_name="m"} 0.0
-# TYPE vllm:num_requests_waiting gauge
-vllm:num_requests_waiting{engine="0",model_name="m"} 0.0
-# TYPE vllm:kv_cache_usage_perc gauge
-vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.0
-# TYPE vllm:generation_tokens_total counter
-vllm:generation_tokens_total{engine="0",model_name="m"} 0.0
-# TYPE vllm:prompt_tokens_total counter
-vllm:prompt_tokens_total{engine="0",model_name="m"} 0.0
-"""
+"""Seconds between two beats of an answer that never ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One scripted answer.
 
-    `cut` sends only so many bytes of the body; `piece` is the size of each write (and HTTP chunk) of it, 0: one write;
-    `chunked` frames it in HTTP chunks, else by its length; `silent` sends not even a head; `gate` is waited for before
-    the head; `beat` is sent after the body every 5 ms for as long as the client stays; `pause` sends so many bytes of
-    the body in one write and the rest when its event is set.
+    cut: the answer ends after this many bytes of the body (None: the whole body is sent).
+    end: how the connection ends after that.
+    piece: bytes of the body per write and HTTP chunk; 0 sends the body in one write.
+    chunked: the body is framed in HTTP chunks instead of by its length.
+    silent: nothing is sent, not even a head.
+    gate: the head is sent only when this event is set.
+    beat: sent after the body every `BEAT_S` seconds for as long as the client stays.
+    pause: a number of bytes and an event; so much of the body goes out in one write, the rest when the event is set.
     """
 
     body: bytes = b""
@@ -70,36 +66,36 @@ class Answer:
 
     @classmethod
     def stream(cls, events: bytes, *, cut: int | None = None, end: End = "whole", piece: int = 0) -> Answer:
-        """A chunked event stream."""
-        kind = (("content-type", "text/event-stream"),)
+        """Return a chunked event stream."""
+        kind = (("content-type", wire.EVENT_STREAM),)
         return cls(events, headers=kind, cut=cut, end=end, piece=piece, chunked=True)
 
     @classmethod
     def json(cls, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-        """A whole JSON answer."""
-        kind = (("content-type", "application/json"), *(headers or {}).items())
+        """Return a whole JSON answer."""
+        kind = (("content-type", wire.JSON), *(headers or {}).items())
         return cls(json.dumps(value).encode(), status, kind)
 
     def after(self, gate: asyncio.Event) -> Answer:
-        """The same answer, held back until the gate opens."""
+        """Return the same answer, held back until the gate opens."""
         return replace(self, gate=gate)
 
     def then(self, beat: bytes) -> Answer:
-        """The same answer, which never ends: `beat` follows its body again and again."""
+        """Return the same answer without an end: `beat` follows its body again and again."""
         return replace(self, beat=beat)
 
     def pausing(self, at: int, gate: asyncio.Event) -> Answer:
-        """The same answer, held back after `at` bytes of its body until the gate opens."""
+        """Return the same answer, held back after `at` bytes of its body until the gate opens."""
         return replace(self, pause=(at, gate))
 
     def head(self) -> bytes:
-        """Status line and headers."""
+        """Return the status line and the headers."""
         framing = "transfer-encoding: chunked" if self.chunked else f"content-length: {len(self.body)}"
         lines = [f"HTTP/1.1 {self.status} X", framing, *(f"{n}: {v}" for n, v in self.headers)]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def writes(self) -> list[bytes]:
-        """The body as it goes out, cut and framed, without its end."""
+        """Return the writes that make up the body, cut and framed, without its end."""
         sent = self.body if self.cut is None else self.body[: self.cut]
         size = self.piece or len(sent) or 1
         if self.pause is not None:
@@ -109,13 +105,13 @@ class Answer:
         return [self.frame(part) for part in parts]
 
     def frame(self, part: bytes) -> bytes:
-        """One write as it goes out."""
-        return b"%x\r\n%b\r\n" % (len(part), part) if self.chunked else part
+        """Frame one write as an HTTP chunk where the answer is chunked."""
+        return wire.http_chunk(part) if self.chunked else part
 
 
 @dataclass(slots=True)
 class Arrival:
-    """One request as it arrived. `closed` is set when its connection is gone."""
+    """One request that arrived. `closed` is set when its connection is gone."""
 
     path: str
     headers: Mapping[str, str]
@@ -124,28 +120,32 @@ class Arrival:
 
     @property
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body, parsed as JSON."""
         return json.loads(self.body)
 
 
 class FaultUpstream:
-    """See the module docstring. Use it as an async context manager."""
+    """The upstream of this module; an async context manager that serves while its block runs.
+
+    `script` holds answers for the next requests, one each; `answer` is for all other requests. `metrics` is the page of
+    `GET /metrics`.
+    """
 
     def __init__(self, answer: Answer | None = None) -> None:
         self.answer = answer or Answer.json({"error": {"message": "no answer was scripted"}}, 500)
         self.script: deque[Answer] = deque()
         self.seen: list[Arrival] = []
-        """Every POST, in the order of arrival."""
+        """All POST requests, in the order of their arrival."""
         self.arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
-        """The same, to wait for."""
-        self.metrics = IDLE_METRICS
+        """The same requests as a queue, for tests that wait for the next one."""
+        self.metrics = wire.IDLE_METRICS
         self.root = ""
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
-        """Base URL of its API."""
+        """Return the base URL of the API, which ends in `/v1`."""
         return self.root + "/v1"
 
     async def __aenter__(self) -> FaultUpstream:
@@ -164,7 +164,11 @@ class FaultUpstream:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def arrival(self, within_s: float = 10.0) -> Arrival:
-        """The next request that nobody waited for yet. Raises TimeoutError."""
+        """Return the next request that no earlier call has returned.
+
+        Raises:
+            TimeoutError: no request arrived within `within_s` seconds.
+        """
         async with asyncio.timeout(within_s):
             return await self.arrivals.get()
 
@@ -180,7 +184,7 @@ class FaultUpstream:
             while True:
                 method, arrived = await self._read(reader)
                 if method == "GET":
-                    await self._tell(writer, arrived.path)
+                    await self._answer_get(writer, arrived.path)
                     continue
                 mine.append(arrived)
                 self.seen.append(arrived)
@@ -202,15 +206,15 @@ class FaultUpstream:
         headers = {n.lower(): v for n, v in (line.split(": ", 1) for line in head[1:] if line)}
         return method, Arrival(path, headers, await reader.readexactly(int(headers.get("content-length", "0"))))
 
-    async def _tell(self, writer: asyncio.StreamWriter, path: str) -> None:
-        known = {"/health": b"", "/metrics": self.metrics, "/v1/models": b'{"data":[]}'}
-        body = known.get(path)
+    async def _answer_get(self, writer: asyncio.StreamWriter, path: str) -> None:
+        pages = {"/health": b"", "/metrics": self.metrics, "/v1/models": b'{"data":[]}'}
+        body = pages.get(path)
         answer = Answer(body or b"", 404 if body is None else 200, (("content-type", "text/plain"),))
         await _send(writer, answer.head() + answer.body)
 
     @staticmethod
     async def _write(answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Send the answer; True if the connection may carry another request."""
+        """Send the answer; return whether the connection may carry another request."""
         if answer.gate is not None and not await _opened(answer.gate, reader):
             return False
         if not answer.silent:
@@ -224,32 +228,36 @@ class FaultUpstream:
                 await _send(writer, answer.frame(answer.beat))
                 await asyncio.sleep(BEAT_S)
         if answer.end == "whole" and answer.chunked:
-            await _send(writer, b"0\r\n\r\n")
+            await _send(writer, wire.LAST_CHUNK)
         elif answer.end == "rst":
             _reset(writer)
         elif answer.end == "hang":
-            await _left(reader)
+            await _client_gone(reader)
         return answer.end == "whole"
 
 
 async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Hand data to the system. Raises ConnectionError if the client left (uvloop alone would say RuntimeError)."""
+    """Hand data to the operating system.
+
+    Raises:
+        ConnectionError: the client is gone (uvloop by itself would raise RuntimeError).
+    """
     if writer.is_closing():
         raise ConnectionResetError
     writer.write(data)
     await writer.drain()
 
 
-async def _left(reader: asyncio.StreamReader) -> None:
-    """Until the client closed its end; what it sends before its answer is read and dropped."""
+async def _client_gone(reader: asyncio.StreamReader) -> None:
+    """Return when the client has closed its end; drop whatever it sends until then."""
     with contextlib.suppress(ConnectionError):
         while await reader.read(4096):
             pass
 
 
 async def _opened(gate: asyncio.Event, reader: asyncio.StreamReader) -> bool:
-    """Until the gate opens: True; or until the client left: False."""
-    gone, opened = asyncio.create_task(_left(reader)), asyncio.create_task(gate.wait())
+    """Return True when the gate opens, or False when the client is gone before."""
+    gone, opened = asyncio.create_task(_client_gone(reader)), asyncio.create_task(gate.wait())
     try:
         await asyncio.wait({gone, opened}, return_when=asyncio.FIRST_COMPLETED)
         return not gone.done()
@@ -260,8 +268,8 @@ async def _opened(gate: asyncio.Event, reader: asyncio.StreamReader) -> bool:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """End the connection with RST: SO_LINGER of 0 seconds, set on a second handle of the same socket."""
-    known: socket.socket = writer.get_extra_info("socket")
-    with socket.socket(fileno=os.dup(known.fileno())) as same:
-        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    """End the connection with RST: set SO_LINGER to 0 seconds on a second handle of the same socket."""
+    original: socket.socket = writer.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(original.fileno())) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
