@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.text import Text
 
 from demo import accounts, product, show, stages
-from demo.claims import Claim, Run, Slo, judge
-from demo.client import Result
+from demo.claims import Claim, DemoRun, DemoSlo, judge
+from demo.client import DocumentResult
 from demo.load import Clients
 from demo.processes import ChildError
 from demo.workload import Sizes
@@ -73,7 +73,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _demo(console: Console, sizes: Sizes, seed: int, folder: Path) -> tuple[Run, stages.Pace, str]:
+def _demo(console: Console, sizes: Sizes, seed: int, folder: Path) -> tuple[DemoRun, stages.Pace, str]:
     """Start everything, send everything, read the books, stop everything; returns the run, its pace and the report."""
     started = time.monotonic()
     plan = stages.plan(sizes, seed)
@@ -86,12 +86,12 @@ def _demo(console: Console, sizes: Sizes, seed: int, folder: Path) -> tuple[Run,
             with show.waiting(console, "stopping in order"):
                 status, left = running.child.stop(product.STOP_PATIENCE_S)
     total = time.monotonic() - started
-    slo = Slo(product.SLO_TTFT_MS / 1000, product.SLO_TPOT_MS / 1000)
-    run = Run(tuple(results), books, slo, total, status, left)
+    slo = DemoSlo(product.SLO_TTFT_MS / 1000, product.SLO_TPOT_MS / 1000)
+    run = DemoRun(tuple(results), books, slo, total, status, left)
     return run, pace, report
 
 
-def _show(console: Console, run: Run, claims: Sequence[Claim], report: str) -> None:
+def _show(console: Console, run: DemoRun, claims: Sequence[Claim], report: str) -> None:
     show.phases(console, run)
     show.faults(console, run.results)
     show.accuracy(console, run.of("calm", "burst"))
@@ -104,8 +104,8 @@ def _show(console: Console, run: Run, claims: Sequence[Claim], report: str) -> N
 
 
 async def _send_all(
-    console: Console, running: product.Product, plan: stages.Plan, sizes: Sizes
-) -> tuple[list[Result], stages.Pace]:
+    console: Console, running: product.Product, plan: stages.DocumentPlan, sizes: Sizes
+) -> tuple[list[DocumentResult], stages.Pace]:
     async with Clients(running.url) as clients:
         await stages.router_up(console, clients, running.child)
         console.print(f"router at {running.url}")
@@ -119,7 +119,7 @@ async def _send_all(
         return results, pace
 
 
-def _evidence(run: Run, claims: Sequence[Claim], pace: stages.Pace) -> dict[str, Any]:
+def _evidence(run: DemoRun, claims: Sequence[Claim], pace: stages.Pace) -> dict[str, Any]:
     rows = [
         {
             "phase": r.job.phase,

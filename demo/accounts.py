@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from demo.product import Cloud, Product, spillway
+from demo.product import CloudProcess, Product, spillway
 
 _TIMEOUT_S = 60.0
 
@@ -42,7 +42,7 @@ def report_text(product: Product, columns: int) -> str:
     )
 
 
-def read(product: Product, cloud: Cloud) -> Accounts:
+def read(product: Product, cloud: CloudProcess) -> Accounts:
     """The books of both sides. Raises AccountsError."""
     try:
         report = json.loads(_run(product, "report", "--json", "--config", str(product.config)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from loadtests.fake_cloud.corpus import digest
 
 from demo.accounts import Accounts
-from demo.client import Result
+from demo.client import DocumentResult
 
 AWAY = ("overflow", "escalated", "fallback")
 _CALM_LOCAL_SHARE = 0.9
@@ -30,34 +30,34 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Slo:
+class DemoSlo:
     """The promise: seconds to the first token, and seconds per token after it."""
 
     ttft_s: float
     tpot_s: float
 
-    def limit_s(self, result: Result) -> float:
+    def limit_s(self, result: DocumentResult) -> float:
         """How long this document may wait: a stream for its first text, a whole answer for all of its tokens."""
         return self.ttft_s + (0.0 if result.job.stream else self.tpot_s * result.tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DemoRun:
     """Everything a verdict needs. Times in seconds."""
 
-    results: tuple[Result, ...]
+    results: tuple[DocumentResult, ...]
     accounts: Accounts
-    slo: Slo
+    slo: DemoSlo
     total_s: float
     exit_status: int
     left_over: tuple[str, ...]
 
-    def of(self, *phases: str) -> list[Result]:
+    def of(self, *phases: str) -> list[DocumentResult]:
         """Results of these phases, in the order they were sent."""
         return [result for result in self.results if result.job.phase in phases]
 
 
-def judge(run: Run) -> list[Claim]:
+def judge(run: DemoRun) -> list[Claim]:
     """All claims in the order they are shown."""
     return [
         _answers_first(run),
@@ -88,7 +88,7 @@ def percentile(values: Iterable[float], q: float) -> float:
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else 0.0
 
 
-def _answers_first(run: Run) -> Claim:
+def _answers_first(run: DemoRun) -> Claim:
     early = run.of("warming")
     good = sum(r.answered and r.decision in AWAY for r in early)
     return Claim(
@@ -99,7 +99,7 @@ def _answers_first(run: Run) -> Claim:
     )
 
 
-def _keeps_local(run: Run) -> Claim:
+def _keeps_local(run: DemoRun) -> Claim:
     calm = run.of("calm")
     kept = sum(r.decision in ("local", "escalated") for r in calm)  # escalated: the local model was asked first
     return Claim(
@@ -110,7 +110,7 @@ def _keeps_local(run: Run) -> Claim:
     )
 
 
-def _spills(run: Run) -> Claim:
+def _spills(run: DemoRun) -> Claim:
     burst = run.of("burst")
     counts = Counter(r.decision for r in burst)
     kinds = ("local", "overflow", "escalated")
@@ -123,7 +123,7 @@ def _spills(run: Run) -> Claim:
     )
 
 
-def _in_time(run: Run) -> Claim:
+def _in_time(run: DemoRun) -> Claim:
     open_ = [r for r in run.of("warming", "calm", "burst") if not r.job.private]
     late = [r for r in open_ if r.served_s > run.slo.limit_s(r)]
     lost = [r for r in open_ if not r.answered]
@@ -145,7 +145,7 @@ def _waits(name: str, waits: Sequence[float]) -> str:
     return f"{name} p50 {half:.2f} s, p99 {most:.2f} s, longest {max(waits, default=0.0):.2f} s"
 
 
-def _privacy(run: Run) -> list[Claim]:
+def _privacy(run: DemoRun) -> list[Claim]:
     private = [r for r in run.results if r.job.private]
     shareable = {digest(r.job.text) for r in run.results if not r.job.private}
     leaked = {digest(r.job.text) for r in private} & run.accounts.seen
@@ -171,7 +171,7 @@ def _privacy(run: Run) -> list[Claim]:
     ]
 
 
-def _accuracy(run: Run) -> list[Claim]:
+def _accuracy(run: DemoRun) -> list[Claim]:
     mixed = [r for r in run.of("warming", "calm", "burst") if r.answered]
     # Streams and private documents can't be escalated, so only whole answers that may leave were judged and kept.
     kept = [r for r in mixed if r.decision == "local" and not r.job.private and not r.job.stream]
@@ -200,7 +200,7 @@ def _accuracy(run: Run) -> list[Claim]:
     ]
 
 
-def _money(run: Run) -> list[Claim]:
+def _money(run: DemoRun) -> list[Claim]:
     books = run.accounts
     return [
         Claim(
@@ -221,22 +221,22 @@ def _money(run: Run) -> list[Claim]:
     ]
 
 
-def _stops(run: Run) -> Claim:
+def _stops(run: DemoRun) -> Claim:
     left = ", ".join(run.left_over) or "nobody"
     seen = f"exit status {run.exit_status}, had to be killed: {left}"
     return Claim("stops in order", "on SIGTERM router and engine end", seen, run.exit_status == 0 and not run.left_over)
 
 
-def _quick(run: Run) -> Claim:
+def _quick(run: DemoRun) -> Claim:
     return Claim(
         "quick", f"all of it takes less than {_MAX_RUN_S:.0f} s", f"{run.total_s:.0f} s", run.total_s < _MAX_RUN_S
     )
 
 
-def accuracy_table(results: Sequence[Result]) -> list[tuple[str, int, int]]:
+def accuracy_table(results: Sequence[DocumentResult]) -> list[tuple[str, int, int]]:
     """(group, right, answered) for all, per decision and per noise level."""
     answered = [r for r in results if r.answered]
-    groups: dict[str, list[Result]] = {"all": answered}
+    groups: dict[str, list[DocumentResult]] = {"all": answered}
     for result in answered:
         groups.setdefault(f"decision {result.decision}", []).append(result)
     for result in answered:

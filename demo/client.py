@@ -19,7 +19,7 @@ _LONGEST_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class DocumentResult:
     """How one document fared. Times are seconds from the moment it was due.
 
     `served_s`: for a stream until the first text, for a whole answer until its response headers (which come with all
@@ -62,7 +62,7 @@ class _Reply:
     """The `spillway` member at a stream's end: who answered, where the status line left before that was known."""
 
 
-async def send(client: httpx.AsyncClient, job: DocumentJob, due: float) -> Result:
+async def send(client: httpx.AsyncClient, job: DocumentJob, due: float) -> DocumentResult:
     """Ask for the document's JSON. A refused private document is sent again after the pause the router asks for."""
     clock = asyncio.get_running_loop().time
     refusals = 0
@@ -90,10 +90,10 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _result(job: DocumentJob, reply: _Reply, done_s: float, refusals: int) -> Result:
+def _result(job: DocumentJob, reply: _Reply, done_s: float, refusals: int) -> DocumentResult:
     seen = reply.headers
     overhead_ms = _number(seen.get("x-spillway-overhead-ms"))
-    return Result(
+    return DocumentResult(
         job=job,
         status=reply.status,
         fault=reply.fault,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 import httpx
 
-from demo.client import REQUEST_TIMEOUT_S, Result, send
+from demo.client import REQUEST_TIMEOUT_S, DocumentResult, send
 from demo.workload import DocumentJob
 
 # httpx's pool looks at every connection for every request, so a thousand in one pool cost the machine more than the
@@ -17,7 +17,7 @@ from demo.workload import DocumentJob
 POOLS = 16
 CONNECTIONS_PER_POOL = 64
 
-Watch = Callable[[Counter[str]], None]
+ProgressWatch = Callable[[Counter[str]], None]
 
 
 class Clients:
@@ -45,7 +45,7 @@ class Clients:
             await pool.aclose()
 
 
-async def run_open(clients: Clients, jobs: Sequence[DocumentJob], watch: Watch) -> list[Result]:
+async def run_open(clients: Clients, jobs: Sequence[DocumentJob], watch: ProgressWatch) -> list[DocumentResult]:
     """Send every job at its moment, whatever is still in flight; results in the order of `jobs`.
 
     `watch` gets the running counts ("sent", "failed", and each decision) after every change.
@@ -54,7 +54,7 @@ async def run_open(clients: Clients, jobs: Sequence[DocumentJob], watch: Watch) 
     start = clock() + 0.05
     counts: Counter[str] = Counter()
 
-    async def one(job: DocumentJob) -> Result:
+    async def one(job: DocumentJob) -> DocumentResult:
         due = start + job.at_s
         await asyncio.sleep(max(0.0, due - clock()))
         counts["sent"] += 1
@@ -64,13 +64,15 @@ async def run_open(clients: Clients, jobs: Sequence[DocumentJob], watch: Watch) 
     return await _gather([one(job) for job in jobs])
 
 
-async def run_closed(clients: Clients, jobs: Sequence[DocumentJob], at_once: int, watch: Watch) -> list[Result]:
+async def run_closed(
+    clients: Clients, jobs: Sequence[DocumentJob], at_once: int, watch: ProgressWatch
+) -> list[DocumentResult]:
     """Send the jobs with at most `at_once` in flight; results in the order of `jobs`."""
     clock = asyncio.get_running_loop().time
     slots = asyncio.Semaphore(at_once)
     counts: Counter[str] = Counter()
 
-    async def one(job: DocumentJob) -> Result:
+    async def one(job: DocumentJob) -> DocumentResult:
         async with slots:
             counts["sent"] += 1
             watch(counts)
@@ -79,14 +81,14 @@ async def run_closed(clients: Clients, jobs: Sequence[DocumentJob], at_once: int
     return await _gather([one(job) for job in jobs])
 
 
-def _count(counts: Counter[str], result: Result, watch: Watch) -> Result:
+def _count(counts: Counter[str], result: DocumentResult, watch: ProgressWatch) -> DocumentResult:
     counts["done"] += 1
     counts[result.decision if result.answered else "failed"] += 1
     watch(counts)
     return result
 
 
-async def _gather(work: Sequence[Coroutine[None, None, Result]]) -> list[Result]:
+async def _gather(work: Sequence[Coroutine[None, None, DocumentResult]]) -> list[DocumentResult]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(item) for item in work]
     return [task.result() for task in tasks]

@@ -42,7 +42,7 @@ _KEY_VARIABLE = "STANDIN_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
-class Cloud:
+class CloudProcess:
     """The running stand-in: `url` is its API base, `root` its address, `key` its API key."""
 
     url: str
@@ -67,7 +67,7 @@ def spillway(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def cloud(folder: Path, jobs: Sequence[DocumentJob]) -> Iterator[Cloud]:
+def cloud(folder: Path, jobs: Sequence[DocumentJob]) -> Iterator[CloudProcess]:
     """A running stand-in that knows the documents of `jobs`. Raises ChildError if it doesn't come up."""
     corpus, announced = folder / "corpus.jsonl", folder / "cloud.json"
     save(corpus, ((job.text, job.answer) for job in jobs))
@@ -82,13 +82,13 @@ def cloud(folder: Path, jobs: Sequence[DocumentJob]) -> Iterator[Cloud]:
                 raise ChildError(f"the stand-in cloud said nothing for {_ANNOUNCE_TIMEOUT_S:.0f} s:\n{child.tail()}")
             time.sleep(0.05)
         address = json.loads(announced.read_text())
-        yield Cloud(address["url"], address["root"], key, child)
+        yield CloudProcess(address["url"], address["root"], key, child)
     finally:
         child.stop(5.0)
 
 
 @contextmanager
-def product(folder: Path, cloud: Cloud) -> Iterator[Product]:
+def product(folder: Path, cloud: CloudProcess) -> Iterator[Product]:
     """The running product, stopped in order at the end. Raises ChildError if it can't be started."""
     (engine_port,) = free_ports(1)
     config = folder / "spillway.yaml"

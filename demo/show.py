@@ -11,15 +11,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from demo.claims import Claim, Run, accuracy_table, percent, percentile
-from demo.client import Result
-from demo.load import Watch
+from demo.claims import Claim, DemoRun, accuracy_table, percent, percentile
+from demo.client import DocumentResult
+from demo.load import ProgressWatch
 
 _KINDS = ("local", "overflow", "escalated", "fallback", "failed")
 
 
 @contextmanager
-def sending(console: Console, title: str, total: int) -> Iterator[Watch]:
+def sending(console: Console, title: str, total: int) -> Iterator[ProgressWatch]:
     """A live line for one phase: documents done, and how they were decided so far."""
     columns = (
         SpinnerColumn(),
@@ -49,7 +49,7 @@ def waiting(console: Console, title: str) -> Iterator[None]:
         progress.update(task, completed=1)
 
 
-def phases(console: Console, run: Run) -> None:
+def phases(console: Console, run: DemoRun) -> None:
     """One row per phase: how documents were decided and how long they took."""
     table = Table(title="Where the documents went", title_justify="left")
     for heading in ("phase", "documents", "local", "overflow", "escalated", "fallback", "failed", "served p50", "p99"):
@@ -64,7 +64,7 @@ def phases(console: Console, run: Run) -> None:
     console.print(table)
 
 
-def accuracy(console: Console, results: Sequence[Result]) -> None:
+def accuracy(console: Console, results: Sequence[DocumentResult]) -> None:
     """Exactly right answers: over all, by decision, by noise of the document."""
     table = Table(title="Answers exactly right", title_justify="left")
     table.add_column("group")
@@ -74,7 +74,7 @@ def accuracy(console: Console, results: Sequence[Result]) -> None:
     console.print(table)
 
 
-def faults(console: Console, results: Sequence[Result]) -> None:
+def faults(console: Console, results: Sequence[DocumentResult]) -> None:
     """What went wrong, by kind; nothing if nothing did."""
     kinds = Counter(f"{r.job.phase}: {r.fault}" for r in results if not r.answered)
     for fault, count in kinds.most_common(8):

@@ -9,7 +9,7 @@ import httpx
 from rich.console import Console
 
 from demo import show
-from demo.client import Result, send
+from demo.client import DocumentResult, send
 from demo.load import Clients, run_closed, run_open
 from demo.processes import Child, ChildError
 from demo.product import LOCAL_MODEL
@@ -26,7 +26,7 @@ _POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DocumentPlan:
     """All documents of one run but for those asked again."""
 
     warming: list[DocumentJob]
@@ -49,14 +49,14 @@ class Pace:
     burst: float
 
 
-def plan(sizes: Sizes, seed: int) -> Plan:
+def plan(sizes: Sizes, seed: int) -> DocumentPlan:
     """Draw the documents of a run; every phase has its own."""
     warming = draw("warming", 0, sizes.warming, seed)
     capacity = draw("capacity", sizes.warming, sizes.capacity, seed)
     calm = draw("calm", sizes.warming + sizes.capacity, sizes.calm, seed)
     burst = draw("burst", sizes.warming + sizes.capacity + sizes.calm, sizes.burst, seed)
     local = f"local/{LOCAL_MODEL}"
-    return Plan(warming, pinned(capacity, "capacity", local), calm, burst)
+    return DocumentPlan(warming, pinned(capacity, "capacity", local), calm, burst)
 
 
 def pace(capacity: float) -> Pace:
@@ -87,7 +87,7 @@ async def _until(clients: Clients, child: Child, path: str, timeout_s: float) ->
         raise ChildError(f"no {path} from the router within {timeout_s:.0f} s:\n{child.tail()}") from None
 
 
-async def warming(console: Console, clients: Clients, jobs: list[DocumentJob]) -> list[Result]:
+async def warming(console: Console, clients: Clients, jobs: list[DocumentJob]) -> list[DocumentResult]:
     """Documents that come before the engine is there."""
     with show.sending(console, "engine still warming up", len(jobs)) as watch:
         return await run_closed(clients, jobs, len(jobs), watch)
@@ -107,7 +107,7 @@ async def engine_up(console: Console, clients: Clients, child: Child, probe: Doc
             await asyncio.sleep(_POLL_S)
 
 
-async def capacity(console: Console, clients: Clients, jobs: list[DocumentJob]) -> tuple[list[Result], Pace]:
+async def capacity(console: Console, clients: Clients, jobs: list[DocumentJob]) -> tuple[list[DocumentResult], Pace]:
     """What the engine holds, with all documents pinned to it; the later rates follow from that."""
     clock = asyncio.get_running_loop().time
     with show.sending(console, f"engine alone, {AT_ONCE} at a time", len(jobs)) as watch:
@@ -122,13 +122,17 @@ async def capacity(console: Console, clients: Clients, jobs: list[DocumentJob]) 
     return results, found
 
 
-async def timed(console: Console, clients: Clients, title: str, jobs: list[DocumentJob], per_s: float) -> list[Result]:
+async def timed(
+    console: Console, clients: Clients, title: str, jobs: list[DocumentJob], per_s: float
+) -> list[DocumentResult]:
     """Documents that come as they come, `per_s` per second on average."""
     with show.sending(console, title, len(jobs)) as watch:
         return await run_open(clients, arrive(jobs, per_s, seed=len(jobs)), watch)
 
 
-async def second_look(console: Console, clients: Clients, results: list[Result], most: int) -> list[Result]:
+async def second_look(
+    console: Console, clients: Clients, results: list[DocumentResult], most: int
+) -> list[DocumentResult]:
     """Ask the local model alone for documents that were escalated: was it right to send them away?"""
     escalated = [result.job for result in results if result.decision == "escalated" and result.answered][:most]
     if not escalated:

@@ -22,7 +22,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class CommandResult:
     """How a command ended."""
 
     status: int
@@ -30,15 +30,15 @@ class Done:
     err: str
 
 
-def spillway(folder: Path, *words: str, env: Mapping[str, str] | None = None, limit_s: float = 60) -> Done:
+def spillway(folder: Path, *words: str, env: Mapping[str, str] | None = None, limit_s: float = 60) -> CommandResult:
     """Run it in `folder` with a bare environment; `env` adds to it."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "200", **(env or {})}
     done = subprocess.run(
         [SPILLWAY, *words], cwd=folder, env=bare, capture_output=True, text=True, timeout=limit_s, check=False
     )
-    return Done(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
-def dry_run(folder: Path, target: str, *more: str, env: Mapping[str, str] | None = None) -> Done:
+def dry_run(folder: Path, target: str, *more: str, env: Mapping[str, str] | None = None) -> CommandResult:
     """The usual order's dry run."""
     return spillway(folder, "deploy", target, "--model", MODEL, "--dry-run", *TARGETS[target], *more, env=env)

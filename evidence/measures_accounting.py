@@ -18,7 +18,7 @@ from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange, one_day
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
-from spillway_router.testing.books import Bill, keep
+from spillway_router.testing.books import ExpectedBill, fill_books
 
 USED_PLUS_UNUSED = "accounting.used_plus_unused_minus_billed"
 BOOKS = 1000
@@ -61,7 +61,7 @@ def used_plus_unused(
             ledger = SqliteLedger.open(Path(folder) / "spillway.db")
             for number in range(at, min(books, at + PER_LEDGER)):
                 first = _FIRST + timedelta(days=4 * (number - at))
-                bill = keep(rng, ledger, first, f"b{number}")
+                bill = fill_books(rng, ledger, first, f"b{number}")
                 _check(found, ledger, bill, (rng.choice(GROUP_KEYS), rng.choice(GROUP_KEYS)), build)
             ledger.close()
         say(f"  {min(books, at + PER_LEDGER)} of {books} books, {found.comparisons:,} comparisons")
@@ -74,7 +74,7 @@ def used_plus_unused(
     return {USED_PLUS_UNUSED: Measurement(found.worst, books, details)}
 
 
-def _check(found: _Found, ledger: Ledger, bill: Bill, by: tuple[GroupKey, GroupKey], build: Build) -> None:
+def _check(found: _Found, ledger: Ledger, bill: ExpectedBill, by: tuple[GroupKey, GroupKey], build: Build) -> None:
     keys = tuple(dict.fromkeys(by))
     report = build(ledger, bill.range, _TERMS, bill.now_ms, keys)
     fixed, groups = report.fixed, report.groups
@@ -100,7 +100,7 @@ def _check(found: _Found, ledger: Ledger, bill: Bill, by: tuple[GroupKey, GroupK
     found.saw("several rentals", len(fixed.rentals) > 1)
 
 
-def _idle_rows(ledger: Ledger, bill: Bill) -> Iterator[int | None]:
+def _idle_rows(ledger: Ledger, bill: ExpectedBill) -> Iterator[int | None]:
     for number in range(bill.range.days):
         day = bill.range.first + timedelta(days=number)
         rows = ledger.entries_of(f"idle-{day.isoformat()}")

@@ -10,7 +10,7 @@ from loadtests.bench import cpu
 from loadtests.bench.install import Unavailable
 from loadtests.bench.processes import BenchError
 from loadtests.bench.report import ratio
-from loadtests.bench.run import Load, Plan, measure
+from loadtests.bench.run import BenchPlan, LoadProcess, measure
 from loadtests.bench.scenarios import NS32, PACED200
 from loadtests.bench.start import started
 from loadtests.bench.systems import SYSTEMS
@@ -28,7 +28,9 @@ def ratios(say: Callable[[str], None]) -> dict[str, Measurement]:
     """All ratios from one interleaved run of three rounds. LiteLLM can't hold 200 streams; it does ns32 only."""
     names = ("spillway", "vllm-router", *LITELLMS)
     streams_too_many = frozenset((name, PACED200.name) for name in LITELLMS)
-    plan = Plan([SYSTEMS[name] for name in names], (NS32, PACED200), ROUNDS, quick=False, leave_out=streams_too_many)
+    plan = BenchPlan(
+        [SYSTEMS[name] for name in names], (NS32, PACED200), ROUNDS, quick=False, leave_out=streams_too_many
+    )
     run = measure(plan, say).as_json()
     return {
         RATIOS[0]: _ratio(run, ("vllm-router",), NS32.name),
@@ -75,7 +77,7 @@ def idle_rss(say: Callable[[str], None]) -> dict[str, Measurement]:
             with started(system) as running:
                 time.sleep(5.0)
                 idle.append(round(cpu.use(running.pid).rss_mib, 1))
-                Load(running.port, running.key, running.cores.load, quick=True).run(NS32)
+                LoadProcess(running.port, running.key, running.cores.load, quick=True).run(NS32)
                 time.sleep(2.0)
                 loaded.append(round(cpu.use(running.pid).rss_mib, 1))
             say(f"  start {number + 1} of {STARTS}: {idle[-1]} MiB idle, {loaded[-1]} MiB after a load")

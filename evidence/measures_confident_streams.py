@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 from loadtests.bench.report import ratio
-from loadtests.bench.run import Plan, measure
+from loadtests.bench.run import BenchPlan, measure
 from loadtests.bench.scenarios import BURST8, PACED200, Scenario
 from loadtests.bench.systems import SYSTEMS, System
 
@@ -36,7 +36,7 @@ def overhead(
 ) -> dict[str, Measurement]:
     """CPU per event of the first scenario, on / off; the others in the details. `n`: scored streams. `trials`: streams
     per number of held tokens, for the time to the first token."""
-    run = measure(Plan(systems, scenarios, rounds, quick=False), say).as_json()
+    run = measure(BenchPlan(systems, scenarios, rounds, quick=False), say).as_json()
     off, on = (system.name for system in systems)
     missing = {name: reason for name, reason in run["skipped"].items() if name in (off, on)}
     if missing:

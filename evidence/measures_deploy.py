@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from evidence.deploy_commands import MODEL, TARGETS, Done, dry_run
+from evidence.deploy_commands import MODEL, TARGETS, CommandResult, dry_run
 from evidence.results import Measurement
 from evidence.runpod_schema import Schema
 from spillway_router.config.load import ConfigError, parse
@@ -28,11 +28,11 @@ SECRETS = {
 }
 """Made up; none may appear anywhere."""
 
-Run = Callable[..., Done]
+DryRun = Callable[..., CommandResult]
 
 
 def dry_runs(
-    say: Callable[[str], None], run: Run = dry_run, targets: Mapping[str, tuple[str, ...]] = TARGETS
+    say: Callable[[str], None], run: DryRun = dry_run, targets: Mapping[str, tuple[str, ...]] = TARGETS
 ) -> dict[str, Measurement]:
     """How many targets are green: exit status 0, price first, no secret, nothing written, the same text again, and
     steps that the target accepts: RunPod's schema, the stack's parameters, the chart's values, a complete Vast.ai
@@ -51,7 +51,7 @@ def dry_runs(
     return {DRY_RUNS: Measurement(green, len(problems), details)}
 
 
-def _problems(target: str, folder: Path, run: Run) -> list[str]:
+def _problems(target: str, folder: Path, run: DryRun) -> list[str]:
     text = run(folder, target, env=SECRETS)
     if text.status != 0:
         return [f"ended with status {text.status}: {text.err.strip()[-200:]}"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import apsw
-from loadtests.bench_ledger import Kind, Result, run, sync_ms
+from loadtests.bench_ledger import LedgerSpeed, RowKind, run, sync_ms
 
 from evidence.durability.kill9 import kill9_trials
 from evidence.durability.powercut import powercut_trials
@@ -75,7 +75,7 @@ def speed(
     with tempfile.TemporaryDirectory() as folder:
         sync = sync_ms(Path(folder))
         say(f"  one sync of this disk: {sync:.2f} ms")
-        disk = {kind: _runs(ledger, Path(folder), kind, rows, repeats) for kind in get_args(Kind)}
+        disk = {kind: _runs(ledger, Path(folder), kind, rows, repeats) for kind in get_args(RowKind)}
         _tell(say, "disk", disk)
     details = {
         "sync_ms": round(sync, 3),
@@ -83,7 +83,7 @@ def speed(
     }
     if _MEMORY_DISK.is_dir():
         with tempfile.TemporaryDirectory(dir=_MEMORY_DISK) as folder:
-            memory = {kind: _runs(ledger, Path(folder), kind, rows, repeats) for kind in get_args(Kind)}
+            memory = {kind: _runs(ledger, Path(folder), kind, rows, repeats) for kind in get_args(RowKind)}
         _tell(say, "memory", memory)
         details["memory"] = {kind: _summary(results) for kind, results in memory.items()}
     slowest = min(statistics.median(r.rows_per_s for r in results) for results in disk.values())
@@ -95,17 +95,17 @@ def speed(
     }
 
 
-def _runs(ledger: type[SqliteLedger], folder: Path, kind: Kind, rows: int, repeats: int) -> list[Result]:
+def _runs(ledger: type[SqliteLedger], folder: Path, kind: RowKind, rows: int, repeats: int) -> list[LedgerSpeed]:
     return [run(folder, rows, kind, WAITING, ledger) for _ in range(repeats)]
 
 
-def _tell(say: Say, where: str, found: dict[Kind, list[Result]]) -> None:
+def _tell(say: Say, where: str, found: dict[RowKind, list[LedgerSpeed]]) -> None:
     for kind, results in found.items():
         summary = _summary(results)
         say(f"  {where}, {kind}: {summary['rows_per_s']} rows/s, {summary['cpu_us_per_row']} us of CPU per row")
 
 
-def _summary(results: Iterable[Result]) -> dict[str, float]:
+def _summary(results: Iterable[LedgerSpeed]) -> dict[str, float]:
     results = list(results)
     return {
         "rows_per_s": round(statistics.median(r.rows_per_s for r in results)),

@@ -11,7 +11,7 @@ from loadtests.bench import machine
 from loadtests.locust_runs import report, session
 from loadtests.locust_runs.__main__ import versions
 from loadtests.locust_runs.scenarios import EVERY_DAY
-from loadtests.locust_runs.session import NoLocustError, Settings
+from loadtests.locust_runs.session import NoLocustError, SessionSettings
 
 from evidence.results import Measurement, not_measured
 
@@ -30,7 +30,7 @@ def runs_green(
     `engine`: options of the fake engine, such as a seeded fault.
     """
     try:
-        found = session.run(Settings(tuple(names), seconds, sweep=False, engine=tuple(engine)), say)
+        found = session.run(SessionSettings(tuple(names), seconds, sweep=False, engine=tuple(engine)), say)
     except (ChildError, NoLocustError) as error:
         return {RUNS_GREEN: not_measured(str(error))}
     with tempfile.TemporaryDirectory() as folder:

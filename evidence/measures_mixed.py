@@ -30,7 +30,7 @@ limits: {first_event_s: 0.15, stall_s: 0.15}
 """
 WEAK, STRONG = b"weak", b"strong"
 
-Ask = Callable[[Router, dict[str, Any]], Awaitable[bytes]]
+SendRequest = Callable[[Router, dict[str, Any]], Awaitable[bytes]]
 
 
 async def through_the_router(router: Router, fields: dict[str, Any]) -> bytes:
@@ -39,7 +39,7 @@ async def through_the_router(router: Router, fields: dict[str, Any]) -> bytes:
 
 
 def mixed_streams(
-    say: Callable[[str], None], streams: int = STREAMS, ask: Ask = through_the_router, seed: int = SEED
+    say: Callable[[str], None], streams: int = STREAMS, ask: SendRequest = through_the_router, seed: int = SEED
 ) -> dict[str, Measurement]:
     """How many of `streams` replies held words of both models."""
     logging.disable(logging.WARNING)  # thousands of failures are part of it
@@ -51,7 +51,9 @@ def mixed_streams(
     return {MIXED: Measurement(mixed, streams, {"replies": dict(sorted(kinds.items())), "seed": seed})}
 
 
-async def _all(say: Callable[[str], None], streams: int, ask: Ask, dice: random.Random) -> tuple[int, Counter[str]]:
+async def _all(
+    say: Callable[[str], None], streams: int, ask: SendRequest, dice: random.Random
+) -> tuple[int, Counter[str]]:
     kinds: Counter[str] = Counter()
     left = iter(range(streams))
     async with (

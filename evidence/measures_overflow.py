@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from loadtests.simulator.table import REFERENCE_LOADS, TTFT_SLO_S, Cell, Load, overflow_table
+from loadtests.simulator.table import REFERENCE_LOADS, TTFT_SLO_S, Cell, TraceLoad, overflow_table
 
 from evidence.results import Measurement
 
@@ -18,7 +18,7 @@ IDS = tuple(f"overflow.{load}_{figure}" for load in ("conv_x1", "conv_x2", "code
 def overflow(
     say: Callable[[str], None],
     rule: str = RULE,
-    loads: Sequence[Load] = REFERENCE_LOADS,
+    loads: Sequence[TraceLoad] = REFERENCE_LOADS,
     beside: Sequence[str] = BESIDE,
 ) -> dict[str, Measurement]:
     """Per load: percent of requests sent to the cloud, percent of the local ones past the TTFT SLO."""

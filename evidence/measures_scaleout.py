@@ -9,7 +9,7 @@ from pathlib import Path
 
 from demo.processes import ChildError
 from loadtests.scaleout import sites
-from loadtests.scaleout.trial import Shape, Trial, run
+from loadtests.scaleout.trial import Trial, TrialShape, run
 
 from evidence.results import Measurement, not_measured
 from spillway_router.testing.postgres_server import ServerMissingError, postgres_server
@@ -18,7 +18,7 @@ LOST = "scaleout.lost_requests"
 
 
 def lost_requests(
-    say: Callable[[str], None], starter: sites.Starter = sites.vllm, shape: Shape | None = None
+    say: Callable[[str], None], starter: sites.Starter = sites.vllm, shape: TrialShape | None = None
 ) -> dict[str, Measurement]:
     """Requests without a whole answer, while one of two engines is asked to end under load.
 
@@ -29,7 +29,7 @@ def lost_requests(
         return {LOST: not_measured("the engine's environment .venv-vllm is missing: run `make install`")}
     try:
         with tempfile.TemporaryDirectory(prefix="spillway-scaleout-") as folder, postgres_server() as server:
-            trial = run(starter, server.new_database(), Path(folder), shape or Shape(), say)
+            trial = run(starter, server.new_database(), Path(folder), shape or TrialShape(), say)
     except (ChildError, ServerMissingError) as error:
         return {LOST: not_measured(str(error)[-600:])}
     details = {**dataclasses.asdict(trial), "budget_held": trial.budget_held}

@@ -40,8 +40,8 @@ from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.writer import LedgerWriter
 
 WAITING = (1, 8, 32, 128)
-Kind = Literal["local", "paid"]
-ROWS_OF: dict[Kind, int] = {"local": 1, "paid": 2}
+RowKind = Literal["local", "paid"]
+ROWS_OF: dict[RowKind, int] = {"local": 1, "paid": 2}
 
 CALLER = Caller(key_id="0123456789ab", tier="free")
 FACTS = RequestFacts("", "chat", "auto", True, 4620, 400, 1, frozenset(), PrivacyVerdict(True), CALLER)
@@ -54,11 +54,11 @@ BOUND_NANO = 500_000
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class LedgerSpeed:
     """One measurement: requests that wait at once, rows stored, rows/s, CPU us per row, median milliseconds that a
     request waits for its rows."""
 
-    kind: Kind
+    kind: RowKind
     waiting: int
     rows: int
     rows_per_s: float
@@ -66,7 +66,7 @@ class Result:
     wait_ms_p50: float
 
 
-async def measure(ledger: SqliteLedger, kind: Kind, waiting: int, rows: int) -> Result:
+async def measure(ledger: SqliteLedger, kind: RowKind, waiting: int, rows: int) -> LedgerSpeed:
     """`waiting` tasks make one request after the other, each waiting until its rows are durable."""
     writer = LedgerWriter(ledger)
     accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, "router-0123456789abcdef")
@@ -101,7 +101,7 @@ async def measure(ledger: SqliteLedger, kind: Kind, waiting: int, rows: int) -> 
     assert await writer.close(10)
     stored = count * ROWS_OF[kind]
     waits.sort()
-    return Result(kind, waiting, stored, stored / wall, 1e6 * cpu / stored, 1e3 * waits[len(waits) // 2])
+    return LedgerSpeed(kind, waiting, stored, stored / wall, 1e6 * cpu / stored, 1e3 * waits[len(waits) // 2])
 
 
 def sync_ms(folder: Path, times: int = 50) -> float:
@@ -117,7 +117,7 @@ def sync_ms(folder: Path, times: int = 50) -> float:
     return 1e3 * sorted(took)[times // 2]
 
 
-def run(folder: Path, rows: int, kind: Kind, waiting: int, ledger: type[SqliteLedger] = SqliteLedger) -> Result:
+def run(folder: Path, rows: int, kind: RowKind, waiting: int, ledger: type[SqliteLedger] = SqliteLedger) -> LedgerSpeed:
     """One measurement on a fresh database."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         opened = ledger.open(Path(place) / "ledger.db")
@@ -138,7 +138,7 @@ def main() -> None:
     # Few requests at once are slow on a real disk, so they write fewer rows.
     results = [
         run(options.dir, min(options.rows, 1_000 * waiting), kind, waiting)
-        for kind in get_args(Kind)
+        for kind in get_args(RowKind)
         for waiting in WAITING
     ]
     if options.json:

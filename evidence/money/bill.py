@@ -21,13 +21,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evidence.money.mix import FAILURES, random_ask, random_place
-from evidence.money.parts import Ask, Money, ask, start_router, stop_router, tills, write_config
+from evidence.money.mix import FAILURES, random_backend, random_request
+from evidence.money.parts import (
+    MoneyRequest,
+    ProviderProcess,
+    fake_providers,
+    send,
+    start_router,
+    stop_router,
+    write_config,
+)
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.verify import verify
-from spillway_router.testing.processes import ROOT, SPILLWAY, Spillway
+from spillway_router.testing.processes import ROOT, SPILLWAY, SpillwayProcess
 
 AT_ONCE = 48
 PLACES = {"a": "openai", "b": "generic", "c": "openai", "d": "generic"}
@@ -66,8 +74,8 @@ def bill_trial(
     """Run it. `forget`: leave that many lines of the bill out when reconciling (a seeded fault)."""
     rng, found = random.Random(seed), BillTrial(requests=requests, kills=kills)
     config = folder / "spillway.yaml"
-    with tills() as money:
-        places = [random_place(rng, name, money.url, provider) for name, provider in PLACES.items()]
+    with fake_providers() as money:
+        places = [random_backend(rng, name, money.url, provider) for name, provider in PLACES.items()]
         money.add({place.name: place.till for place in places})
         write_config(config, _settings(folder, money.url, [dict(place.backend) for place in places]))
         asks = [_ask(rng) for _ in range(requests)]
@@ -102,24 +110,26 @@ def _settings(folder: Path, url: str, backends: list[dict[str, Any]]) -> Mapping
     }
 
 
-def _ask(rng: random.Random) -> Ask:
+def _ask(rng: random.Random) -> MoneyRequest:
     model = rng.choices(("paid", "other", "unsure"), (5, 3, 2))[0]
-    return random_ask(rng, list(PLACES), model, failures=0.05, aborts=0.12, kinds=(*FAILURES, "gateway"))
+    return random_request(rng, list(PLACES), model, failures=0.05, aborts=0.12, kinds=(*FAILURES, "gateway"))
 
 
-async def _send(router: Spillway, asks: list[Ask], found: BillTrial, lives: int | None) -> list[Ask]:
+async def _send(
+    router: SpillwayProcess, asks: list[MoneyRequest], found: BillTrial, lives: int | None
+) -> list[MoneyRequest]:
     """Send these, some at once, until the router is killed after so many answers; returns what was not sent."""
     url, gate = router.url, asyncio.Semaphore(AT_ONCE)
-    left: list[Ask] = []
+    left: list[MoneyRequest] = []
     done = 0
 
-    async def one(asked: Ask) -> None:
+    async def one(asked: MoneyRequest) -> None:
         nonlocal done
         async with gate:
             if done == lives:
                 left.append(asked)
                 return
-            told = await ask(url, asked)
+            told = await send(url, asked)
         found.statuses[told.status] = found.statuses.get(told.status, 0) + 1
         found.left_early += not told.stayed
         if done != lives:
@@ -140,7 +150,7 @@ def _orphans(config: Path, folder: Path) -> int:
         ledger.close()
 
 
-def _settled_bill(money: Money) -> list[tuple[str, str, int]]:
+def _settled_bill(money: ProviderProcess) -> list[tuple[str, str, int]]:
     """The bill once it grows no more: calls whose router died go on at the provider for a moment."""
     lines, before = money.bill(), -1
     while len(lines) != before:

@@ -27,7 +27,7 @@ def cap_keys(entry: Entry) -> Iterable[CapKey]:
 
 
 @dataclass(slots=True)
-class Watch:
+class CapWatch:
     """Follows the rows. `taken` of each cap now; `over` the most nano-dollars by which a limit was passed so far."""
 
     limits: dict[tuple[str, str], int] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evidence.money.parts import Ask
+from evidence.money.parts import MoneyRequest
 
 MOST_OUT = 64
 """Longest answer of a till, in tokens; the routers are told the same."""
@@ -19,7 +19,7 @@ _PROVIDERS = {"openai": "stops", "groq": "continues", "generic": "continues"}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PaidBackend:
     """A paid backend: its till, and what the router's configuration says of it."""
 
     name: str
@@ -27,7 +27,7 @@ class Place:
     backend: Mapping[str, Any]
 
 
-def random_place(rng: random.Random, name: str, url: str, provider: str = "") -> Place:
+def random_backend(rng: random.Random, name: str, url: str, provider: str = "") -> PaidBackend:
     """A backend with random prices. One in three has a price per request."""
     provider = provider or rng.choice(list(_PROVIDERS))
     prices = {
@@ -51,10 +51,10 @@ def random_place(rng: random.Random, name: str, url: str, provider: str = "") ->
         "max_output_tokens": MOST_OUT,
         "price": price,
     }
-    return Place(name, till, backend)
+    return PaidBackend(name, till, backend)
 
 
-def random_ask(
+def random_request(
     rng: random.Random,
     places: Sequence[str],
     model: str,
@@ -62,7 +62,7 @@ def random_ask(
     failures: float,
     aborts: float,
     kinds: Sequence[str] = FAILURES,
-) -> Ask:
+) -> MoneyRequest:
     """A request of any kind that tells each till what to do; some fail, some clients leave."""
     kind = rng.choices(("chat", "completions", "embeddings"), (6, 1, 1))[0]
     stream = kind != "embeddings" and rng.random() < 0.5
@@ -78,7 +78,7 @@ def random_ask(
         body["stream"] = True
     if kind != "embeddings" and rng.random() < 0.7:
         body["max_tokens"] = rng.randrange(1, MOST_OUT + 1)
-    return Ask(_PATHS[kind], body, leave_s=rng.uniform(0.0, 0.12) if leaves else None)
+    return MoneyRequest(_PATHS[kind], body, leave_s=rng.uniform(0.0, 0.12) if leaves else None)
 
 
 def _plan(rng: random.Random, failures: float, kinds: Sequence[str], *, slow: bool) -> Mapping[str, Any]:

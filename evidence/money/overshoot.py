@@ -19,9 +19,18 @@ from typing import Any
 
 import httpx
 
-from evidence.money.caps import Watch
-from evidence.money.mix import Place, random_ask, random_place
-from evidence.money.parts import LIMIT_S, Ask, Money, ask, start_router, stop_router, tills, write_config
+from evidence.money.caps import CapWatch
+from evidence.money.mix import PaidBackend, random_backend, random_request
+from evidence.money.parts import (
+    LIMIT_S,
+    MoneyRequest,
+    ProviderProcess,
+    fake_providers,
+    send,
+    start_router,
+    stop_router,
+    write_config,
+)
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.entries import entry_of
 from spillway_router.ledger.interface import Ledger
@@ -62,7 +71,7 @@ def overshoot_trials(
 ) -> Overshoot:
     """Run these seeds on one pair of routers that share the ledger of this URL."""
     found = Overshoot()
-    with tills() as money:
+    with fake_providers() as money:
         trial = _Trial(url, folder, money, fault)
         try:
             for number, seed in enumerate(seeds):
@@ -75,15 +84,15 @@ def overshoot_trials(
 
 
 class _Trial:
-    def __init__(self, url: str, folder: Path, money: Money, fault: bool) -> None:
+    def __init__(self, url: str, folder: Path, money: ProviderProcess, fault: bool) -> None:
         self._folder, self._url, self._money = folder, url, money
         self._ledger: Ledger = open_ledger(url)
         self._keys = KeyStore(self._ledger)
         self._admin = self._key("admin", "admin")
-        self._watch = Watch()
+        self._watch = CapWatch()
         self._seq = self._billed = 0
         self._configs = [folder / f"router{number}.yaml" for number in (1, 2)]
-        place = random_place(random.Random(0), "opening", money.url)
+        place = random_backend(random.Random(0), "opening", money.url)
         self._write([place], [])
         self._routers = [start_router(config, ignores_caps=fault) for config in self._configs]
         self._urls = [router.url for router in self._routers]
@@ -98,14 +107,14 @@ class _Trial:
         at_once = AT_ONCE[seed % len(AT_ONCE)]
         count = REQUESTS[at_once]
         names = [f"s{seed}{letter}" for letter in "abc"[: rng.randrange(2, 4)]]
-        places = [random_place(rng, name, self._money.url) for name in names]
+        places = [random_backend(rng, name, self._money.url) for name in names]
         tier = f"tier{seed}"
         token = self._key(f"seed{seed}", "inference", tier)
         self._money.add({place.name: place.till for place in places})
         self._caps(rng, token, tier, places, count)
         self._write(places, [_budget(scope, period, nano) for (scope, period), nano in self._watch.limits.items()])
         await self._reload()
-        asks = [random_ask(rng, names, "auto", failures=0.15, aborts=0.2) for _ in range(count)]
+        asks = [random_request(rng, names, "auto", failures=0.15, aborts=0.2) for _ in range(count)]
         statuses = await self._send(asks, token, at_once)
         await self._quiet()
         self._follow(found)
@@ -120,7 +129,7 @@ class _Trial:
         spec = KeySpec(name, role, tier)
         return self._keys.create(spec, secrets.token_bytes(6), secrets.token_bytes(32), int(time.time() * 1000)).token
 
-    def _caps(self, rng: random.Random, token: str, tier: str, places: Sequence[Place], count: int) -> None:
+    def _caps(self, rng: random.Random, token: str, tier: str, places: Sequence[PaidBackend], count: int) -> None:
         """New caps, each for a part of what the requests would cost without them."""
         key_id = token.removeprefix("sk-spill-").partition("-")[0]
         mean = sum(_mean_nano(place) for place in places) / len(places)
@@ -131,7 +140,7 @@ class _Trial:
                 room = int(mean * (2 + count * rng.uniform(0.0, 0.7)))
                 self._watch.limits[scope, period] = self._watch.now(scope, period) + room
 
-    def _write(self, places: Sequence[Place], budgets: Sequence[dict[str, str]]) -> None:
+    def _write(self, places: Sequence[PaidBackend], budgets: Sequence[dict[str, str]]) -> None:
         for config in self._configs:
             write_config(
                 config,
@@ -150,13 +159,13 @@ class _Trial:
                 done = await client.post(f"{url}/admin/reload", headers={"authorization": f"Bearer {self._admin}"})
                 assert done.status_code == 200, done.text
 
-    async def _send(self, asks: Sequence[Ask], token: str, at_once: int) -> list[int]:
+    async def _send(self, asks: Sequence[MoneyRequest], token: str, at_once: int) -> list[int]:
         gate = asyncio.Semaphore(at_once)
 
-        async def one(number: int, asked: Ask) -> int:
-            named = Ask(asked.path, asked.body, token, asked.leave_s)
+        async def one(number: int, asked: MoneyRequest) -> int:
+            named = MoneyRequest(asked.path, asked.body, token, asked.leave_s)
             async with gate:
-                while (told := await ask(self._urls[number % 2], named)).status == 401:
+                while (told := await send(self._urls[number % 2], named)).status == 401:
                     await asyncio.sleep(0.1)  # the routers look for new keys once a second
             return told.status
 
@@ -191,7 +200,7 @@ class _Trial:
         found.open_holds, found.peak_share = len(watch.open), round(watch.peak, 6)
 
 
-def _mean_nano(place: Place) -> float:
+def _mean_nano(place: PaidBackend) -> float:
     price = place.till["price"]
     return (200 * float(price["input"]) + 32 * float(price["output"])) * 1000 + float(price["request"]) * _NANO
 

@@ -18,14 +18,14 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
-from spillway_router.testing.processes import ROOT, SPILLWAY, STOP_LIMIT_S, Spillway
+from spillway_router.testing.processes import ROOT, SPILLWAY, STOP_LIMIT_S, SpillwayProcess
 
 LIMIT_S = 120.0
 """No wait is longer."""
 _ID = re.compile(rb"x-request-id: (\S+)\r\n", re.IGNORECASE)
 
 
-class Money:
+class ProviderProcess:
     """The tills' process, seen from outside."""
 
     def __init__(self, url: str) -> None:
@@ -36,9 +36,9 @@ class Money:
         """End the connection."""
         self._http.close()
 
-    def add(self, tills: Mapping[str, Mapping[str, Any]]) -> None:
+    def add(self, fake_providers: Mapping[str, Mapping[str, Any]]) -> None:
         """Open these tills."""
-        self._http.put(f"{self.url}/providers", content=json.dumps(tills)).raise_for_status()
+        self._http.put(f"{self.url}/providers", content=json.dumps(fake_providers)).raise_for_status()
 
     def bill(self, since: int = 0) -> list[tuple[str, str, int]]:
         """The bill's lines from that one on: till, the caller's id of the call, nano-dollars."""
@@ -47,7 +47,7 @@ class Money:
 
 
 @contextmanager
-def tills() -> Iterator[Money]:
+def fake_providers() -> Iterator[ProviderProcess]:
     """A process of tills, ended afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-m", "loadtests.fake_providers"],
@@ -58,7 +58,7 @@ def tills() -> Iterator[Money]:
     )
     try:
         assert process.stdout is not None
-        money = Money(process.stdout.readline().strip())
+        money = ProviderProcess(process.stdout.readline().strip())
         try:
             yield money
         finally:
@@ -70,7 +70,7 @@ def tills() -> Iterator[Money]:
             process.stdout.close()
 
 
-def start_router(config: Path, *, ignores_caps: bool = False) -> Spillway:
+def start_router(config: Path, *, ignores_caps: bool = False) -> SpillwayProcess:
     """`spillway route`, or the one with the seeded fault. End it with `stop_router`."""
     fault = [sys.executable, "-m", "evidence.money.faulty_router", str(config)]
     process = subprocess.Popen(
@@ -82,12 +82,12 @@ def start_router(config: Path, *, ignores_caps: bool = False) -> Spillway:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         cwd=ROOT,
     )
-    found = Spillway(process)
+    found = SpillwayProcess(process)
     found.listen()
     return found
 
 
-def stop_router(router: Spillway, *, kill: bool = False) -> None:
+def stop_router(router: SpillwayProcess, *, kill: bool = False) -> None:
     """SIGTERM, or SIGKILL."""
     if router.process.poll() is None:
         router.process.kill() if kill else router.process.terminate()
@@ -102,7 +102,7 @@ def write_config(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class MoneyRequest:
     """A request. `leave_s`: the client hangs up that long after sending; None: it stays to the end."""
 
     path: str
@@ -112,7 +112,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ClientOutcome:
     """What the client saw: status (0: no answer), the request's id if it came, and whether it stayed to the end."""
 
     status: int
@@ -120,7 +120,7 @@ class Told:
     stayed: bool
 
 
-async def ask(url: str, asked: Ask) -> Told:
+async def send(url: str, asked: MoneyRequest) -> ClientOutcome:
     """Send a request on a connection of its own."""
     place = urlsplit(url)
     body = json.dumps(asked.body).encode()
@@ -146,8 +146,8 @@ async def ask(url: str, asked: Ask) -> Told:
             await asyncio.sleep(0)  # the socket closes in the loop's next turn
 
 
-def _told(got: bytes, *, stayed: bool) -> Told:
+def _told(got: bytes, *, stayed: bool) -> ClientOutcome:
     head = got.partition(b"\r\n\r\n")[0] + b"\r\n"
     found = _ID.search(head)
     status = int(got[9:12]) if got.startswith(b"HTTP/1.1 ") and len(got) > 12 else 0
-    return Told(status, found.group(1).decode() if found else "", stayed and status > 0)
+    return ClientOutcome(status, found.group(1).decode() if found else "", stayed and status > 0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtests.bench.report import show
-from loadtests.bench.run import Plan, measure
+from loadtests.bench.run import BenchPlan, measure
 from loadtests.bench.scenarios import SCENARIOS
 from loadtests.bench.systems import SYSTEMS, Baseline, System
 
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     measured: list[System] = [SYSTEMS[name] for name in systems]
     if options.baseline:
         measured.append(Baseline(options.baseline))
-    plan = Plan(measured, [SCENARIOS[name] for name in scenarios], rounds, options.quick)
+    plan = BenchPlan(measured, [SCENARIOS[name] for name in scenarios], rounds, options.quick)
     result = measure(plan, lambda line: console.print(line, highlight=False, style="dim")).as_json()
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=1) + "\n")

@@ -25,10 +25,10 @@ from rich.console import Console
 
 from loadtests.bench import cpu
 from loadtests.bench.directive import Directive
-from loadtests.bench.load import Target
-from loadtests.bench.run import Load
+from loadtests.bench.load import LoadTarget
+from loadtests.bench.run import LoadProcess
 from loadtests.bench.scenarios import PACED200, chat_body
-from loadtests.bench.start import Started, started
+from loadtests.bench.start import RunningSystem, started
 from loadtests.bench.systems import SYSTEMS
 
 LIMIT_S = 20.0
@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class WayOfLeaving:
     """One way of leaving. `before_answer`: the client leaves while the upstream still works on the first byte."""
 
     name: str
@@ -57,14 +57,14 @@ class Leave:
 
 
 LEAVES = (
-    Leave("mid-stream", stream=True, before_answer=False),
-    Leave("waiting for a whole answer", stream=False, before_answer=True),
-    Leave("waiting for a stream's first byte", stream=True, before_answer=True),
+    WayOfLeaving("mid-stream", stream=True, before_answer=False),
+    WayOfLeaving("waiting for a whole answer", stream=False, before_answer=True),
+    WayOfLeaving("waiting for a stream's first byte", stream=True, before_answer=True),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class LeaveTrial:
     """One trial: milliseconds until the upstream was closed, or (`ran_to_end`) until it had done all its work."""
 
     how: str
@@ -79,20 +79,20 @@ def p99(values: Sequence[float]) -> float:
 
 
 @contextlib.contextmanager
-def _client(system: Started, directive: Directive, *, stream: bool) -> Iterator[socket.socket]:
+def _client(system: RunningSystem, directive: Directive, *, stream: bool) -> Iterator[socket.socket]:
     content = chat_body(directive, "demo", stream=stream)
     with socket.create_connection(("127.0.0.1", system.port), timeout=LIMIT_S) as client:
-        client.sendall(Target(system.port, system.key).head(len(content)) + content)
+        client.sendall(LoadTarget(system.port, system.key).head(len(content)) + content)
         yield client
 
 
-def disconnects(system: Started, trials: int, say: Say) -> list[Closed]:
+def disconnects(system: RunningSystem, trials: int, say: Say) -> list[LeaveTrial]:
     """`trials` clients that leave, spread evenly over the ways of leaving.
 
     Raises:
         httpx.HTTPError: the stub says that a request never reached it.
     """
-    found: list[Closed] = []
+    found: list[LeaveTrial] = []
     with httpx.Client(base_url=f"http://127.0.0.1:{system.upstream_port}", timeout=LIMIT_S, trust_env=False) as stub:
         for number in range(trials):
             found.append(_leave_once(system, LEAVES[number % len(LEAVES)], f"leave{number}", stub))
@@ -101,7 +101,7 @@ def disconnects(system: Started, trials: int, say: Say) -> list[Closed]:
     return found
 
 
-def _leave_once(system: Started, leave: Leave, tag: str, stub: httpx.Client) -> Closed:
+def _leave_once(system: RunningSystem, leave: WayOfLeaving, tag: str, stub: httpx.Client) -> LeaveTrial:
     with _client(system, leave.directive(tag), stream=leave.stream) as client:
         if leave.before_answer:
             stub.get("/_stub/wait", params={"tag": tag, "for": "received"}).raise_for_status()
@@ -110,7 +110,7 @@ def _leave_once(system: Started, leave: Leave, tag: str, stub: httpx.Client) -> 
         left_ns = time.monotonic_ns()
     record = stub.get("/_stub/wait", params={"tag": tag, "for": "over"}).raise_for_status().json()
     ended_ns = record["closed_ns"] or record["completed_ns"]
-    return Closed(leave.name, (ended_ns - left_ns) / 1e6, ran_to_end=not record["closed_ns"])
+    return LeaveTrial(leave.name, (ended_ns - left_ns) / 1e6, ran_to_end=not record["closed_ns"])
 
 
 def _read_until(client: socket.socket, marker: bytes) -> None:
@@ -123,7 +123,7 @@ def _read_until(client: socket.socket, marker: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class SlowReader:
+class SlowReaderTrial:
     """One client that read nothing for a while. `got_all`: the answer was whole when it read on."""
 
     growth_mib: float
@@ -131,7 +131,7 @@ class SlowReader:
     got_all: bool
 
 
-def slow_readers(system: Started, trials: int, say: Say) -> list[SlowReader]:
+def slow_readers(system: RunningSystem, trials: int, say: Say) -> list[SlowReaderTrial]:
     """Growth of resident memory over `SLOW_S` while one client reads nothing of a stream of 33 MB."""
     for _ in range(8):
         _slow_once(system, SMALL, 0.0)
@@ -142,7 +142,7 @@ def slow_readers(system: Started, trials: int, say: Say) -> list[SlowReader]:
     return found
 
 
-def _slow_once(system: Started, directive: Directive, pause_s: float) -> SlowReader:
+def _slow_once(system: RunningSystem, directive: Directive, pause_s: float) -> SlowReaderTrial:
     before = cpu.use(system.pid).rss_mib
     most = before
     with _client(system, directive, stream=True) as client:
@@ -158,12 +158,12 @@ def _slow_once(system: Started, directive: Directive, pause_s: float) -> SlowRea
             size += len(data)
             tail = (tail + data)[-4096:]
     whole = b"data: [DONE]" in tail and size > directive.events * directive.event_bytes
-    return SlowReader(most - before, size / (1 << 20), whole)
+    return SlowReaderTrial(most - before, size / (1 << 20), whole)
 
 
-def held_streams(system: Started) -> dict[str, Any]:
+def held_streams(system: RunningSystem) -> dict[str, Any]:
     """200 streams at a time for a few seconds: how many came back whole, the most at one time at the upstream."""
-    load = Load(system.port, system.key, system.cores.load, quick=True)
+    load = LoadProcess(system.port, system.key, system.cores.load, quick=True)
     with httpx.Client(base_url=f"http://127.0.0.1:{system.upstream_port}", timeout=LIMIT_S, trust_env=False) as stub:
         stub.post("/_stub/reset").raise_for_status()
         seen = load.run(PACED200)
@@ -172,7 +172,7 @@ def held_streams(system: Started) -> dict[str, Any]:
     return {"held": held, "completed": seen["completed"], "errors": seen["errors"], "open_peak_upstream": peak}
 
 
-def summary(closed: Sequence[Closed]) -> dict[str, Any]:
+def summary(closed: Sequence[LeaveTrial]) -> dict[str, Any]:
     """Per way of leaving: n, median, p99, worst in ms, and how many upstreams worked to the end."""
     found: dict[str, Any] = {}
     for leave in LEAVES:

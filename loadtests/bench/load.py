@@ -28,7 +28,7 @@ ANSWER_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LoadTarget:
     """Where the load goes. `key` is sent as a bearer token; systems without keys ignore it."""
 
     port: int
@@ -72,7 +72,7 @@ class LoadResult:
 
 
 @dataclass(slots=True)
-class Answer:
+class ReceivedAnswer:
     """One answer as it came off the connection."""
 
     status: int = 0
@@ -83,10 +83,10 @@ class Answer:
 class ClientConnection(asyncio.Protocol):
     """One connection: `ask()` sends, `done` is called with the answer, or with None when the connection broke."""
 
-    def __init__(self, done: Callable[[Answer | None], None]) -> None:
+    def __init__(self, done: Callable[[ReceivedAnswer | None], None]) -> None:
         self._done = done
         self._parser = httptools.HttpResponseParser(self)
-        self._answer = Answer()
+        self._answer = ReceivedAnswer()
         self._busy = False
         self.transport: asyncio.Transport | None = None
 
@@ -99,7 +99,7 @@ class ClientConnection(asyncio.Protocol):
         if self.transport is None:
             self._done(None)
             return
-        self._answer = Answer()
+        self._answer = ReceivedAnswer()
         self._busy = True
         self.transport.write(request)
 
@@ -136,10 +136,10 @@ class ClientConnection(asyncio.Protocol):
         self._done(self._answer)
 
 
-class Load:
+class LoadGenerator:
     """Runs one scenario against one target."""
 
-    def __init__(self, scenario: Scenario, target: Target) -> None:
+    def __init__(self, scenario: Scenario, target: LoadTarget) -> None:
         self._scenario = scenario
         self._target = target
         self._requests = [self._request(number) for number in range(101 if scenario.stream else 1)]
@@ -172,9 +172,9 @@ class Load:
     async def _worker(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()
         connection: ClientConnection | None = None
-        waiter: asyncio.Future[Answer | None] = loop.create_future()
+        waiter: asyncio.Future[ReceivedAnswer | None] = loop.create_future()
 
-        def done(answer: Answer | None) -> None:
+        def done(answer: ReceivedAnswer | None) -> None:
             if not waiter.done():
                 waiter.set_result(answer)
 
@@ -197,7 +197,9 @@ class Load:
         if connection is not None and connection.transport is not None:
             connection.transport.close()
 
-    async def _ask(self, connection: ClientConnection, number: int, waiter: asyncio.Future[Answer | None]) -> None:
+    async def _ask(
+        self, connection: ClientConnection, number: int, waiter: asyncio.Future[ReceivedAnswer | None]
+    ) -> None:
         self._under_way += 1
         self.result.peak = max(self.result.peak, self._under_way)
         begun = time.monotonic()
@@ -216,7 +218,7 @@ class Load:
         self._durations.append(time.monotonic() - begun)
         self._judge(answer)
 
-    def _judge(self, answer: Answer | None) -> None:
+    def _judge(self, answer: ReceivedAnswer | None) -> None:
         if answer is None:
             self._errors["connection closed in the answer"] += 1
             return
@@ -236,7 +238,7 @@ class Load:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Load generator for benchmarks.")
+    parser = argparse.ArgumentParser(description="LoadGenerator generator for benchmarks.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--scenario", choices=sorted(SCENARIOS), required=True)
     parser.add_argument("--key", default="")
@@ -249,8 +251,8 @@ def main() -> None:
         scenario = scenario.quick()
     if options.count is not None:
         scenario = replace(scenario, count=options.count)
-    target = Target(port=options.port, key=options.key, model=options.model)
-    result = uvloop.run(Load(scenario, target).run())
+    target = LoadTarget(port=options.port, key=options.key, model=options.model)
+    result = uvloop.run(LoadGenerator(scenario, target).run())
     sys.stdout.write(orjson.dumps(asdict(result)).decode() + "\n")
 
 

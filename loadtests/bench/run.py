@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchPlan:
     """What to measure. `quick`: short loads, for a look and not for a figure.
 
     `leave_out`: pairs of a system's and a scenario's name that are not run.
@@ -39,7 +39,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Samples:
+class ScenarioSamples:
     """One scenario on one system, one entry per round."""
 
     cpu_us_per_request: list[float] = field(default_factory=list)
@@ -89,7 +89,7 @@ class SystemResult:
     what: str
     idle_rss_mib: list[float] = field(default_factory=list)
     loaded_rss_mib: list[float] = field(default_factory=list)
-    scenarios: dict[str, Samples] = field(default_factory=dict)
+    scenarios: dict[str, ScenarioSamples] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -122,7 +122,7 @@ class BenchResult:
         }
 
 
-def measure(plan: Plan, say: Say) -> BenchResult:
+def measure(plan: BenchPlan, say: Say) -> BenchResult:
     """Runs the plan. A system that can't be had or fails is skipped with its reason; the others go on."""
     result = BenchResult(plan.rounds, plan.quick)
     for system in plan.systems:
@@ -146,15 +146,15 @@ def measure(plan: Plan, say: Say) -> BenchResult:
     return result
 
 
-def _one_start(system: System, plan: Plan, result: SystemResult, say: Say) -> None:
+def _one_start(system: System, plan: BenchPlan, result: SystemResult, say: Say) -> None:
     with started(system) as running:
         time.sleep(SETTLE_S)
         result.idle_rss_mib.append(cpu.use(running.pid).rss_mib)
-        load = Load(running.port, running.key, running.cores.load, plan.quick)
+        load = LoadProcess(running.port, running.key, running.cores.load, plan.quick)
         for scenario in plan.scenarios:
             if (system.name, scenario.name) in plan.leave_out:
                 continue
-            samples = result.scenarios.setdefault(scenario.name, Samples())
+            samples = result.scenarios.setdefault(scenario.name, ScenarioSamples())
             figure = _one_load(running.pid, scenario, load, samples)
             shown = f"{figure:,.0f} us/request" if figure else "nothing completed"
             errors = f", errors so far {samples.errors}" if samples.errors else ""
@@ -163,7 +163,7 @@ def _one_start(system: System, plan: Plan, result: SystemResult, say: Say) -> No
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadProcess:
     """How the load generator is started."""
 
     port: int
@@ -189,7 +189,7 @@ class Load:
         return loaded
 
 
-def _one_load(pid: int, scenario: Scenario, load: Load, samples: Samples) -> float | None:
+def _one_load(pid: int, scenario: Scenario, load: LoadProcess, samples: ScenarioSamples) -> float | None:
     load.run(scenario, count=min(WARM_UP, scenario.connections * 8) if not scenario.pace_ms[1] else 16)
     begun, busy, before = time.monotonic(), machine.busy_cpu_s(), cpu.use(pid)
     seen = load.run(scenario)

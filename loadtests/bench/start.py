@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.bench.processes import CACHE, Cores, free_port, running, stub_upstream, wait_until_it_answers
-from loadtests.bench.systems import Place, System
+from loadtests.bench.systems import StartSite, System
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class RunningSystem:
     """A running system: the root of its process tree, its port, the bearer token, the stub's port."""
 
     pid: int
@@ -24,7 +24,7 @@ class Started:
 
 
 @contextlib.contextmanager
-def started(system: System) -> Iterator[Started]:
+def started(system: System) -> Iterator[RunningSystem]:
     """Starts stub and system, waits until a request comes back whole; ends both in the end.
 
     Raises:
@@ -37,9 +37,9 @@ def started(system: System) -> Iterator[Started]:
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="run-") as folder:
         scratch = Path(folder)
         with stub_upstream(cores, scratch) as upstream_port:
-            place = Place(free_port(), upstream_port, scratch)
+            place = StartSite(free_port(), upstream_port, scratch)
             command = system.command(place)
             log = scratch / "system.log"
             with running(command, cores.system, log) as process:
                 wait_until_it_answers(process, place.port, command.key, log)
-                yield Started(process.pid, place.port, command.key, upstream_port, cores)
+                yield RunningSystem(process.pid, place.port, command.key, upstream_port, cores)

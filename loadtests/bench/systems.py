@@ -23,7 +23,7 @@ RELAY = Path(__file__).with_name("relay_asgi.py")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StartSite:
     """Where one start of a system happens: the port it listens on, its upstream's port, a folder for its files."""
 
     port: int
@@ -51,7 +51,7 @@ class System(Protocol):
             Unavailable: it can't be had here; the message is the reason.
         """
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         """Writes its files into `place.scratch` and says how to start it."""
 
 
@@ -65,7 +65,7 @@ class Bare:
     def prepare(self) -> str:
         return "-"
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         return Command((sys.executable, "-m", "loadtests.bench.upstream", "--port", str(place.port)))
 
 
@@ -81,7 +81,7 @@ class Nginx:
         shown = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=20, check=False)
         return shown.stderr.strip().rpartition("/")[2]
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         program = debian_program("nginx", "usr/sbin/nginx")
         file = place.scratch / "nginx.conf"
         file.write_text(_NGINX.format(folder=place.scratch, port=place.port, upstream=place.upstream_port))
@@ -123,7 +123,7 @@ class VllmRouter:
     def prepare(self) -> str:
         return installed_version(environment("vllm-router"), "vllm-router")
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         python = environment("vllm-router")
         argv = [str(python.with_name("vllm-router")), "--host", "127.0.0.1", "--port", str(place.port)]
         argv += ["--worker-urls", place.upstream, "--policy", "round_robin", "--log-level", "warning"]
@@ -149,7 +149,7 @@ class LiteLlm:
     def prepare(self) -> str:
         return installed_version(environment(self.name), "litellm")
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         python = environment(self.name)
         file = place.scratch / "litellm.yaml"
         model = {"model": "openai/demo", "api_base": f"{place.upstream}/v1", "api_key": "stub"}
@@ -175,7 +175,7 @@ class AsgiRelay:
     def prepare(self) -> str:
         return installed_version(environment("relay"), "aiohttp")
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         return Command((str(environment("relay")), str(RELAY), str(place.port), place.upstream))
 
 
@@ -198,7 +198,7 @@ class Spillway:
             raise Unavailable(f"`spillway route` does not run: {shown.stderr.strip()[-200:]}")
         return installed_version(self.python, "spillway")
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         file = place.scratch / "spillway.yaml"
         config = _spillway_config(place)
         if self.confident:
@@ -236,7 +236,7 @@ class Baseline:
             raise Unavailable(f"not comparable: the baseline's hot path is {theirs!r}, ours is {ours!r}")
         return f"{version} {_commit(self.checkout)}".strip()
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         return self._spillway.command(place)
 
     @property
@@ -268,7 +268,7 @@ def _commit(checkout: Path) -> str:
     return shown.stdout.strip() if shown.returncode == 0 else ""
 
 
-def _spillway_config(place: Place) -> dict[str, object]:
+def _spillway_config(place: StartSite) -> dict[str, object]:
     price = {"input_per_million": "0.15", "output_per_million": "0.60"}
     cloud = {"name": "cloud", "provider": "generic", "base_url": f"{place.upstream}/v1", "api_key": "stub"}
     return {

@@ -36,7 +36,7 @@ _LOOK_ALIKE = str.maketrans("OlSBZ,", "01582.")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LabelledAnswer:
     """What the model said of one document. `tokens`: text, log-probability, and the best two alternatives. `fresh`: of
     the documents that are for judging alone."""
 
@@ -57,12 +57,12 @@ class Answer:
         return self.fresh or not in_share(str(self.seed), FIT_SHARE, "confidence")
 
 
-def answers(path: Path = ANSWERS) -> Iterator[Answer]:
+def answers(path: Path = ANSWERS) -> Iterator[LabelledAnswer]:
     """The answers of a file, in the order of their documents."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            yield Answer(HELD_OUT_SEEDS[row["s"]], NOISES[row["n"]], row["t"], _tokens(row), path == FRESH)
+            yield LabelledAnswer(HELD_OUT_SEEDS[row["s"]], NOISES[row["n"]], row["t"], _tokens(row), path == FRESH)
 
 
 def _tokens(row: dict[str, Any]) -> tuple[Token, ...]:
@@ -108,7 +108,7 @@ def value_labels(text: str, truth: dict[str, object]) -> dict[str, bool]:
     return {f"/{key}": found.get(key) == truth[key] for key in truth if key in found} if isinstance(found, dict) else {}
 
 
-def labelled(answer: Answer, *, values: bool = False) -> Labelled:
+def labelled(answer: LabelledAnswer, *, values: bool = False) -> Labelled:
     """The answer with its scores and label. Raises ValueError where it carries no signal."""
     document = answer.document
     labels = value_labels(answer.text, document.truth) if values else {}

@@ -9,7 +9,7 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.confidence.dataset import FRESH, Answer, answers, asked, labelled, legible
+from loadtests.confidence.dataset import FRESH, LabelledAnswer, answers, asked, labelled, legible
 from loadtests.confidence.trials import Floats, Pool
 from spillway_router.calibration.build import Built, Promise, build
 from spillway_router.calibration.labelled import Labelled
@@ -56,7 +56,7 @@ def held(limit: int | None = None) -> Held:
     return Held(built, calibration, rows, pool, strong, fresh, _sharpened(kept, calibration, pool))
 
 
-def _sharpened(kept: Sequence[Answer], calibration: Calibration, pool: Pool) -> Pool:
+def _sharpened(kept: Sequence[LabelledAnswer], calibration: Calibration, pool: Pool) -> Pool:
     """The held-out answers as an overconfident engine would report them."""
     found = []
     for answer in kept:

@@ -25,7 +25,7 @@ import numpy as np
 from rich.progress import track
 
 from loadtests.confidence.collect import ATTEMPTS, CONNECTIONS, CollectError
-from loadtests.confidence.dataset import Answer, answers, labelled
+from loadtests.confidence.dataset import LabelledAnswer, answers, labelled
 from spillway_router.calibration.fit import FitError, fit, table
 from spillway_router.calibration.measures import auroc, interval, resamples
 from spillway_router.core.confidence.self_check import (
@@ -51,7 +51,7 @@ def rule(kind: SelfCheckKind) -> SelfCheck:
     return SelfCheck(kind, 1.0, 60.0, QUESTIONS[kind], WORDS)
 
 
-def collect(base_url: str, given: Sequence[Answer]) -> Iterator[str]:
+def collect(base_url: str, given: Sequence[LabelledAnswer]) -> Iterator[str]:
     """One JSON line per answer, in their order. Raises CollectError when the engine fails ATTEMPTS times at one."""
     model = served_model(base_url)
     limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=3.0)
@@ -62,7 +62,7 @@ def collect(base_url: str, given: Sequence[Answer]) -> Iterator[str]:
         yield from pool.map(lambda answer: _ask(client, model, answer), given)
 
 
-def _ask(client: httpx.Client, model: str, answer: Answer) -> str:
+def _ask(client: httpx.Client, model: str, answer: LabelledAnswer) -> str:
     asked = {"messages": prompt(answer.document.text)}
     found: dict[str, Any] = {}
     for kind in QUESTIONS:

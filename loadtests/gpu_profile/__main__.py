@@ -24,7 +24,7 @@ from rich.text import Text
 
 from loadtests.bench import machine
 from loadtests.gpu_profile import engine, result
-from loadtests.gpu_profile.engine import Target
+from loadtests.gpu_profile.engine import EngineTarget
 from loadtests.gpu_profile.fit import FitError, rates
 from loadtests.gpu_profile.probe import TIMEOUT_S, Grid, Probed, ProbeError, Prober
 from spillway_server import environment as settings_of_server
@@ -64,7 +64,7 @@ def measure(
     place_name, place_kind = (hardware, kind) if hardware else this_place(device, gpus)
     try:
         for words in flags or [""]:
-            place: AbstractContextManager[Target]
+            place: AbstractContextManager[EngineTarget]
             place = (
                 nullcontext(engine.running(base_url, words.split()))
                 if base_url
@@ -100,14 +100,14 @@ def settings(
         raise typer.Exit(1) from error
 
 
-def examine(target: Target, grid: Grid, say: Callable[[str], None]) -> tuple[Probed, MeasuredRates]:
+def examine(target: EngineTarget, grid: Grid, say: Callable[[str], None]) -> tuple[Probed, MeasuredRates]:
     """Measure one engine. Raises ProbeError, FitError."""
     grid = replace(grid, context=min(grid.context, target.context or grid.context))
     probed = asyncio.run(_probe(target, grid, say))
     return probed, rates(probed.prefill_tokens_per_s, probed.decodes)
 
 
-async def _probe(target: Target, grid: Grid, say: Callable[[str], None]) -> Probed:
+async def _probe(target: EngineTarget, grid: Grid, say: Callable[[str], None]) -> Probed:
     limits = httpx.Limits(max_connections=max(*grid.concurrency, grid.prefill_prompts))
     async with httpx.AsyncClient(base_url=target.base_url, timeout=TIMEOUT_S, limits=limits, trust_env=False) as client:
         return await Prober(client, target.model, grid).run(say)

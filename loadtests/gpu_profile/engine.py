@@ -22,7 +22,7 @@ _NOT_FLAGS = ("--model", "--host", "--port", "--uds")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class EngineTarget:
     """An engine that answers: API base, model name, its flags, version as it tells it, longest context in tokens."""
 
     base_url: str
@@ -33,7 +33,7 @@ class Target:
 
 
 @contextmanager
-def served(model: str, flags: Sequence[str], device: str) -> Iterator[Target]:
+def served(model: str, flags: Sequence[str], device: str) -> Iterator[EngineTarget]:
     """`spillway serve MODEL` with these flags beside its own, ended afterwards. Raises ChildError."""
     with tempfile.TemporaryDirectory(prefix="spillway-profile-") as place:
         folder = Path(place)
@@ -49,14 +49,14 @@ def served(model: str, flags: Sequence[str], device: str) -> Iterator[Target]:
             child.stop(STOP_S)
 
 
-def running(base_url: str, flags: list[str]) -> Target:
+def running(base_url: str, flags: list[str]) -> EngineTarget:
     """An engine that runs already. Raises httpx.HTTPError when it doesn't answer."""
     root = re.sub(r"/v1/?$", "", base_url)
     with httpx.Client(timeout=30, trust_env=False) as client:
         card = client.get(f"{root}/v1/models").raise_for_status().json()["data"][0]
         told = client.get(f"{root}/version")
         version = str(told.json().get("version", "unknown")) if told.status_code == 200 else "unknown"
-    return Target(f"{root}/v1", str(card["id"]), flags, version, card.get("max_model_len"))
+    return EngineTarget(f"{root}/v1", str(card["id"]), flags, version, card.get("max_model_len"))
 
 
 def _flags(argv: Sequence[str]) -> list[str]:

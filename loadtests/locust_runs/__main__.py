@@ -22,7 +22,7 @@ from rich.text import Text
 
 from loadtests.bench import machine
 from loadtests.locust_runs import report, scenarios, session
-from loadtests.locust_runs.session import LOCUST, NoLocustError, Settings
+from loadtests.locust_runs.session import LOCUST, NoLocustError, SessionSettings
 
 _OUT = Path(".cache/loadtest")
 
@@ -52,7 +52,7 @@ def main(
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(scenarios.SCENARIOS)}, all")
     others = tuple(_named(text) for text in compare or ())
-    settings = Settings(chosen, seconds, seed, "closed" if closed else "open", sweep, others)
+    settings = SessionSettings(chosen, seconds, seed, "closed" if closed else "open", sweep, others)
     try:
         found = session.begin(settings)
     except NoLocustError as error:

@@ -18,7 +18,7 @@ from locust import LoadTestShape, User, constant_pacing, events, task
 
 from loadtests.locust_runs import samples
 from loadtests.locust_runs.player import Player, end_with_parent, load
-from loadtests.locust_runs.shapes import Shape
+from loadtests.locust_runs.shapes import LoadShape
 
 PACE_S = 5.0
 _run: dict[str, Any] = {}
@@ -34,7 +34,7 @@ def _arguments(parser: Any) -> None:
 @events.test_start.add_listener
 def _begin(environment: Any, **_: Any) -> None:
     corners, asks = load(environment.parsed_options.plan)
-    _run.update(shape=Shape(tuple(corners)), asks=itertools.cycle(asks), start=time.monotonic())
+    _run.update(shape=LoadShape(tuple(corners)), asks=itertools.cycle(asks), start=time.monotonic())
     _run["player"] = Player(environment.host, environment)
 
 

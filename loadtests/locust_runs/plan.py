@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.fake_engine import answers
-from loadtests.locust_runs.shapes import Shape, arrivals
+from loadtests.locust_runs.shapes import LoadShape, arrivals
 from loadtests.simulator import trace
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, INSTRUCTION, canonical_json, generate, json_schema
 
@@ -24,7 +24,7 @@ _DOCUMENT_SEEDS = 400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PlannedRequest:
     """One request. `at_s`: when it is due. `key`: name of the key to send. The body has no model yet, so that one plan
     serves every policy."""
 
@@ -40,15 +40,15 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RequestPlan:
     """A run: its shape, its requests in order of their moments, and (message, answer) pairs for the fakes."""
 
-    shape: Shape
-    asks: tuple[Ask, ...]
+    shape: LoadShape
+    asks: tuple[PlannedRequest, ...]
     answers: tuple[tuple[str, str], ...]
 
 
-Maker = Callable[[float], tuple[Ask, tuple[str, str] | None]]
+Maker = Callable[[float], tuple[PlannedRequest, tuple[str, str] | None]]
 
 
 class Chats:
@@ -59,7 +59,7 @@ class Chats:
         self._lengths = [(r.prompt_tokens, r.output_tokens) for r in trace.load("conv", limit=4000)]
         self._numbers = count(seed * 100_000)
 
-    def __call__(self, at_s: float, lengths: tuple[int, int] | None = None) -> tuple[Ask, tuple[str, str]]:
+    def __call__(self, at_s: float, lengths: tuple[int, int] | None = None) -> tuple[PlannedRequest, tuple[str, str]]:
         """One chat, of these prompt and output tokens if they are given."""
         prompt, output = lengths or self._rng.choice(self._lengths)
         text = words(next(self._numbers), prompt)
@@ -70,7 +70,7 @@ class Chats:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        return Ask(at_s, "chat", CHAT, body, stream=True), (text, sentence(output))
+        return PlannedRequest(at_s, "chat", CHAT, body, stream=True), (text, sentence(output))
 
 
 class Documents:
@@ -80,17 +80,17 @@ class Documents:
         self._numbers = count(_DOCUMENT_SEEDS + seed * 10_000)
         self._extract = extract
 
-    def __call__(self, at_s: float) -> tuple[Ask, tuple[str, str]]:
+    def __call__(self, at_s: float) -> tuple[PlannedRequest, tuple[str, str]]:
         """One document."""
         found = generate(HELD_OUT_SEEDS[next(self._numbers)])
         known = (found.text, canonical_json(found.truth))
         schema = {"type": "json_schema", "json_schema": {"name": "biometry", "schema": json_schema()}}
         if self._extract:
             body = {"text": found.text, "parser": "none", "review": False}
-            return Ask(at_s, "extract", EXTRACT, body, answer_tokens=answers.count_tokens(known[1])), known
+            return PlannedRequest(at_s, "extract", EXTRACT, body, answer_tokens=answers.count_tokens(known[1])), known
         messages: list[dict[str, str]] = [{"role": "user", "content": INSTRUCTION + found.text}]
         body = {"messages": messages, "max_tokens": 200, "temperature": 0, "response_format": schema}
-        return Ask(at_s, "document", CHAT, body), known
+        return PlannedRequest(at_s, "document", CHAT, body), known
 
 
 class Embeddings:
@@ -99,9 +99,9 @@ class Embeddings:
     def __init__(self, seed: int) -> None:
         self._numbers = count(seed * 100_000 + 50_000)
 
-    def __call__(self, at_s: float) -> tuple[Ask, None]:
+    def __call__(self, at_s: float) -> tuple[PlannedRequest, None]:
         """One request."""
-        return Ask(
+        return PlannedRequest(
             at_s, "embedding", "/v1/embeddings", {"input": [words(next(self._numbers), 40) for _ in range(4)]}
         ), None
 
@@ -115,18 +115,18 @@ class Mixed:
         self._keys = keys
         self._rng = random.Random(f"mixed/{seed}")
 
-    def __call__(self, at_s: float) -> tuple[Ask, tuple[str, str] | None]:
+    def __call__(self, at_s: float) -> tuple[PlannedRequest, tuple[str, str] | None]:
         """One request of one of the makers."""
         ask, known = self._rng.choices(self._makers, self._shares)[0](at_s)
         return replace(ask, key=self._rng.choice(self._keys)), known
 
 
-def by_shape(shape: Shape, make: Maker, seed: int) -> Plan:
+def by_shape(shape: LoadShape, make: Maker, seed: int) -> RequestPlan:
     """Requests at the moments of a Poisson process."""
     return _plan(shape, (make(moment) for moment in arrivals(shape, seed)))
 
 
-def by_trace(name: str, speed: float, seconds: float, seed: int, begin_s: float = 120.0) -> Plan:
+def by_trace(name: str, speed: float, seconds: float, seed: int, begin_s: float = 120.0) -> RequestPlan:
     """A piece of a trace, its time compressed by `speed`: its own moments, prompt and output lengths.
 
     `begin_s`: where the piece begins, in seconds of the trace. The conversation trace starts slowly; after two minutes
@@ -136,12 +136,12 @@ def by_trace(name: str, speed: float, seconds: float, seed: int, begin_s: float 
     rows = [(row, at) for row, at in coming if 0 <= at < seconds]
     chats = Chats(seed)
     made = [chats(at, (row.prompt_tokens, max(1, row.output_tokens))) for row, at in rows]
-    return _plan(Shape(((0.0, len(rows) / seconds), (seconds, len(rows) / seconds))), made)
+    return _plan(LoadShape(((0.0, len(rows) / seconds), (seconds, len(rows) / seconds))), made)
 
 
-def _plan(shape: Shape, made: Iterable[tuple[Ask, tuple[str, str] | None]]) -> Plan:
+def _plan(shape: LoadShape, made: Iterable[tuple[PlannedRequest, tuple[str, str] | None]]) -> RequestPlan:
     pairs = list(made)
-    return Plan(shape, tuple(ask for ask, _ in pairs), tuple(known for _, known in pairs if known is not None))
+    return RequestPlan(shape, tuple(ask for ask, _ in pairs), tuple(known for _, known in pairs if known is not None))
 
 
 def words(number: int, tokens: int) -> str:
@@ -156,7 +156,7 @@ def sentence(tokens: int) -> str:
     return "".join(" " + _WORDS[i % len(_WORDS)] for i in range(tokens))
 
 
-def write(path: Path, plan: Plan, model: str, keys: dict[str, str]) -> None:
+def write(path: Path, plan: RequestPlan, model: str, keys: dict[str, str]) -> None:
     """The plan for one system: its model name in every body, the secrets of its keys in every header."""
     lines = [json.dumps({"corners": plan.shape.corners})]
     for ask in plan.asks:
@@ -168,7 +168,7 @@ def write(path: Path, plan: Plan, model: str, keys: dict[str, str]) -> None:
     path.chmod(0o600)  # it holds keys
 
 
-def lengths(plan: Plan) -> Iterator[tuple[float, int, int]]:
+def lengths(plan: RequestPlan) -> Iterator[tuple[float, int, int]]:
     """Moment, prompt and output tokens of each chat, for the simulator."""
     for ask in plan.asks:
         if ask.name == "chat":

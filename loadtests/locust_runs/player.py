@@ -31,7 +31,7 @@ def end_with_parent() -> None:
 
 
 @dataclass(frozen=True)
-class Planned:
+class ReadyRequest:
     """A line of a plan, ready to send."""
 
     at_s: float
@@ -43,7 +43,7 @@ class Planned:
     answer_tokens: int = 0
 
 
-def load(path: str) -> tuple[list[tuple[float, float]], list[Planned]]:
+def load(path: str) -> tuple[list[tuple[float, float]], list[ReadyRequest]]:
     """The shape's corners and the requests of a plan file."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     corners = [(float(t), float(rate)) for t, rate in json.loads(lines[0])["corners"]]
@@ -53,7 +53,9 @@ def load(path: str) -> tuple[list[tuple[float, float]], list[Planned]]:
         headers = {"content-type": "application/json", **row["headers"]}
         body = json.dumps(row["body"]).encode()
         asks.append(
-            Planned(row["at_s"], row["name"], row["path"], body, row["stream"], headers, row.get("answer_tokens", 0))
+            ReadyRequest(
+                row["at_s"], row["name"], row["path"], body, row["stream"], headers, row.get("answer_tokens", 0)
+            )
         )
     return corners, asks
 
@@ -87,7 +89,7 @@ class Player:
         self._environment = environment
         self.samples: list[Sample] = []
 
-    def send(self, ask: Planned, start: float, due: float) -> None:
+    def send(self, ask: ReadyRequest, start: float, due: float) -> None:
         """Send it now; `start` and `due` are moments of the monotonic clock, and times count from `due`."""
         sent = time.monotonic()
         seen = _Seen()
@@ -129,7 +131,7 @@ class Player:
             fire(request_type=kind, name=name, response_time=value, **row)
 
 
-def _sample(ask: Planned, seen: _Seen, headers: Any, moments: tuple[float, float, float, float]) -> Sample:
+def _sample(ask: ReadyRequest, seen: _Seen, headers: Any, moments: tuple[float, float, float, float]) -> Sample:
     start, due, sent, done = moments
     first = seen.first or done
     pace = (seen.last - seen.first) / (seen.output_tokens - 1) if seen.first and seen.output_tokens > 1 else 0.0

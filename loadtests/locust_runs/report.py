@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.locust_runs import charts
-from loadtests.locust_runs.samples import Figures
+from loadtests.locust_runs.samples import RunFigures
 from loadtests.locust_runs.scenarios import SCALE
-from loadtests.locust_runs.session import Point, Run, Session
+from loadtests.locust_runs.session import ScenarioRun, Session, SweepPoint
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:2rem auto;padding:0 1rem;color:#1b1f24}
@@ -108,7 +108,7 @@ def _sweep(session: Session) -> list[str]:
         name = point.system + (" [sim]" if point.simulated else "")
         attained.setdefault(f"{point.multiple:g} x", {})[name] = 100 * point.figures.slo_share
 
-    def by_load(title: str, value: Callable[[Figures], float], y: str, guide: float | None = None) -> str:
+    def by_load(title: str, value: Callable[[RunFigures], float], y: str, guide: float | None = None) -> str:
         log = guide is not None
         return charts.lines(title, _series(live, value), charts.Axes(x, y, guide, "promise" if log else "", log=log))
 
@@ -134,14 +134,14 @@ def _sweep(session: Session) -> list[str]:
     ]
 
 
-def _series(points: Sequence[Point], value: Callable[[Figures], float]) -> dict[str, list[tuple[float, float]]]:
+def _series(points: Sequence[SweepPoint], value: Callable[[RunFigures], float]) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, list[tuple[float, float]]] = {}
     for point in points:
         found.setdefault(point.system, []).append((point.multiple, value(point.figures)))
     return found
 
 
-def _run_chart(run: Run, guide: float) -> str:
+def _run_chart(run: ScenarioRun, guide: float) -> str:
     by_place: dict[str, list[tuple[float, float]]] = {}
     for sample in run.samples:
         if sample.stream and not sample.fault:
@@ -151,7 +151,7 @@ def _run_chart(run: Run, guide: float) -> str:
     return f"<figure>{charts.dots(title, dict(sorted(by_place.items(), reverse=True)), axes)}</figure>"
 
 
-def _table(rows: Sequence[tuple[str, Figures, Sequence[str]]]) -> str:
+def _table(rows: Sequence[tuple[str, RunFigures, Sequence[str]]]) -> str:
     groups = "".join(f"<th colspan={len(names)}>{group}</th>" for group, names in _COLUMNS)
     head = "".join(f"<th>{name}</th>" for _, names in _COLUMNS for name in names)
     body = []
@@ -176,7 +176,7 @@ def _table(rows: Sequence[tuple[str, Figures, Sequence[str]]]) -> str:
     )
 
 
-def _simulated(points: Sequence[Point]) -> str:
+def _simulated(points: Sequence[SweepPoint]) -> str:
     multiples = list(dict.fromkeys(p.multiple for p in points))
     head = "".join(f"<th>{m:g} x: cloud / in time</th>" for m in multiples)
     names = list(dict.fromkeys(p.system for p in points))

@@ -12,7 +12,7 @@ from demo.processes import ChildError, start
 
 from loadtests.bench.install import Unavailable
 from loadtests.bench.processes import free_port
-from loadtests.bench.systems import LiteLlm, Place
+from loadtests.bench.systems import LiteLlm, StartSite
 from loadtests.scaleout import sites
 
 _START_S = 120.0
@@ -32,7 +32,7 @@ def litellm(engine_url: str, folder: Path) -> Iterator[str]:
     scratch = folder / "litellm"
     scratch.mkdir()
     port = free_port()
-    command = system.command(Place(port, urlsplit(engine_url).port or 80, scratch))
+    command = system.command(StartSite(port, urlsplit(engine_url).port or 80, scratch))
     child = start(f"LiteLLM {version}", command.argv, folder / "litellm.log", command.env, scratch)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -37,7 +37,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class LatencyPromise:
     """The latency promise that samples are judged by, in seconds."""
 
     ttft_s: float
@@ -62,7 +62,7 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class RunFigures:
     """One run in numbers. Seconds, tokens/s, USD, shares 0 to 1; percentiles over requests that were answered.
 
     TTFT and TPOT are those of streams. `late_share` (first token too late) and `slow_share` (tokens too slow): streams
@@ -101,7 +101,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def figures(samples: Sequence[Sample], promise: Promise, gpu_usd_per_hour: float) -> Figures:
+def figures(samples: Sequence[Sample], promise: LatencyPromise, gpu_usd_per_hour: float) -> RunFigures:
     """The numbers of one run."""
     good = [s for s in samples if not s.fault]
     streams = [s for s in good if s.stream]
@@ -110,7 +110,7 @@ def figures(samples: Sequence[Sample], promise: Promise, gpu_usd_per_hour: float
     cloud = sum(s.cost_usd for s in samples)
     gpu = gpu_usd_per_hour * seconds / 3600
     n = len(samples)
-    return Figures(
+    return RunFigures(
         requests=n,
         failed=n - len(good),
         seconds=round(seconds, 2),

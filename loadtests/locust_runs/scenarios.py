@@ -10,14 +10,14 @@ from functools import cache
 from types import MappingProxyType
 
 from loadtests.locust_runs import plan, shapes
-from loadtests.locust_runs.plan import Chats, Documents, Embeddings, Maker, Mixed, Plan
-from loadtests.locust_runs.samples import Promise
+from loadtests.locust_runs.plan import Chats, Documents, Embeddings, Maker, Mixed, RequestPlan
+from loadtests.locust_runs.samples import LatencyPromise
 from loadtests.simulator import trace
 from loadtests.simulator.policies import AlwaysLocal
 from loadtests.simulator.simulate import simulate
-from loadtests.simulator.trace import Request
+from loadtests.simulator.trace import TraceRequest
 
-PROMISE = Promise(ttft_s=2.0, tpot_s=0.1)
+PROMISE = LatencyPromise(ttft_s=2.0, tpot_s=0.1)
 SCALE = 2.0
 """The engine is half as fast as the A100 of the service curve: a laptop has to keep up with it."""
 MULTIPLES = (1.0, 2.0, 4.0)
@@ -27,7 +27,7 @@ _LATE_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class RunSize:
     """How large a run is: seconds of load, capacity of the engine in chats/s, seed, whether documents may be sent to
     the extraction endpoint."""
 
@@ -38,21 +38,21 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class LocustScenario:
     """A named run: what it shows, and its plan for a size."""
 
     about: str
-    make: Callable[[Scale], Plan]
+    make: Callable[[RunSize], RequestPlan]
 
 
-def _documents(scale: Scale) -> Plan:
+def _documents(scale: RunSize) -> RequestPlan:
     makers: list[tuple[Maker, float]] = [(Documents(scale.seed), 0.7), (Documents(scale.seed + 1, extract=True), 0.3)]
     kinds = makers if scale.extract else makers[:1]
     shape = shapes.burst(2 * scale.capacity, 6 * scale.capacity, scale.seconds)
     return plan.by_shape(shape, Mixed(kinds, ("load",), scale.seed), scale.seed)
 
 
-def _mixed(scale: Scale) -> Plan:
+def _mixed(scale: RunSize) -> RequestPlan:
     makers: list[tuple[Maker, float]] = [
         (Chats(scale.seed), 0.6),
         (Documents(scale.seed + 2), 0.25),
@@ -62,11 +62,11 @@ def _mixed(scale: Scale) -> Plan:
     return plan.by_shape(shape, Mixed(makers, KEYS, scale.seed), scale.seed)
 
 
-def _chats(shape: Callable[[float, float], shapes.Shape]) -> Callable[[Scale], Plan]:
+def _chats(shape: Callable[[float, float], shapes.LoadShape]) -> Callable[[RunSize], RequestPlan]:
     return lambda scale: plan.by_shape(shape(scale.capacity, scale.seconds), Chats(scale.seed), scale.seed)
 
 
-def _embeddings(scale: Scale) -> Plan:
+def _embeddings(scale: RunSize) -> RequestPlan:
     return plan.by_shape(shapes.steady(4 * scale.capacity, scale.seconds), Embeddings(scale.seed), scale.seed)
 
 
@@ -79,17 +79,17 @@ def trace_rate() -> float:
 
 SCENARIOS = MappingProxyType(
     {
-        "steady": Scenario("chats at 0.8 x capacity", _chats(lambda c, s: shapes.steady(0.8 * c, s))),
-        "ramp": Scenario("chats from 0.2 x to 3 x capacity", _chats(lambda c, s: shapes.ramp(0.2 * c, 3 * c, s))),
-        "burst": Scenario("chats at 0.5 x, a burst of 4 x", _chats(lambda c, s: shapes.burst(0.5 * c, 4 * c, s))),
-        "documents": Scenario("documents with a JSON schema, in a burst", _documents),
-        "trace": Scenario(
+        "steady": LocustScenario("chats at 0.8 x capacity", _chats(lambda c, s: shapes.steady(0.8 * c, s))),
+        "ramp": LocustScenario("chats from 0.2 x to 3 x capacity", _chats(lambda c, s: shapes.ramp(0.2 * c, 3 * c, s))),
+        "burst": LocustScenario("chats at 0.5 x, a burst of 4 x", _chats(lambda c, s: shapes.burst(0.5 * c, 4 * c, s))),
+        "documents": LocustScenario("documents with a JSON schema, in a burst", _documents),
+        "trace": LocustScenario(
             "the Azure conversation trace at 1.5 x capacity",
             lambda scale: plan.by_trace("conv", 1.5 * scale.capacity / trace_rate(), scale.seconds, scale.seed),
         ),
-        "mixed": Scenario("chats, documents and embeddings under three keys", _mixed),
-        "embeddings": Scenario("embeddings only", _embeddings),
-        "soak": Scenario("chats at 0.8 x capacity for long", _chats(lambda c, s: shapes.steady(0.8 * c, 20 * s))),
+        "mixed": LocustScenario("chats, documents and embeddings under three keys", _mixed),
+        "embeddings": LocustScenario("embeddings only", _embeddings),
+        "soak": LocustScenario("chats at 0.8 x capacity for long", _chats(lambda c, s: shapes.steady(0.8 * c, 20 * s))),
     }
 )
 EVERY_DAY = ("steady", "ramp", "burst", "documents", "trace", "mixed")
@@ -97,7 +97,7 @@ EVERY_DAY = ("steady", "ramp", "burst", "documents", "trace", "mixed")
 
 
 @cache
-def capacity(promise: Promise = PROMISE, scale: float = SCALE) -> float:
+def capacity(promise: LatencyPromise = PROMISE, scale: float = SCALE) -> float:
     """Chats per second (lengths of the conversation trace) that the engine alone holds with at most 1% late.
 
     By bisection through the simulator: Poisson arrivals, TTFT against the promise, times in the engine's own seconds.
@@ -110,12 +110,12 @@ def capacity(promise: Promise = PROMISE, scale: float = SCALE) -> float:
     return low
 
 
-def _poisson(rate: float) -> Sequence[Request]:
+def _poisson(rate: float) -> Sequence[TraceRequest]:
     rng = random.Random("capacity")
     rows = trace.load("conv", limit=4000)
     moment, found = 0.0, []
     for number in range(_PROBES):
         moment += rng.expovariate(rate)
         row = rng.choice(rows)
-        found.append(Request(number, moment, row.prompt_tokens, max(1, row.output_tokens)))
+        found.append(TraceRequest(number, moment, row.prompt_tokens, max(1, row.output_tokens)))
     return found

@@ -19,17 +19,17 @@ import httpx
 from demo.processes import ChildError
 
 from loadtests.locust_runs import plan, samples, scenarios
-from loadtests.locust_runs.plan import Chats, Plan
+from loadtests.locust_runs.plan import Chats, RequestPlan
 from loadtests.locust_runs.rivals import litellm
-from loadtests.locust_runs.samples import Figures, Promise, Sample
-from loadtests.locust_runs.scenarios import MULTIPLES, PROMISE, SCALE, SCENARIOS, Scale
+from loadtests.locust_runs.samples import LatencyPromise, RunFigures, Sample
+from loadtests.locust_runs.scenarios import MULTIPLES, PROMISE, SCALE, SCENARIOS, RunSize
 from loadtests.locust_runs.shapes import steady
 from loadtests.locust_runs.site import GPU_USD_PER_HOUR, Site, site
 from loadtests.scaleout.sites import ROOT
 from loadtests.simulator.engine import EngineModel
 from loadtests.simulator.simulate import simulate
 from loadtests.simulator.table import CONTENDERS
-from loadtests.simulator.trace import Request
+from loadtests.simulator.trace import TraceRequest
 from spillway_router.core.routing.backlog import Slo
 
 LOCUST = ROOT / ".venv-loadtest" / "bin" / "locust"
@@ -50,7 +50,7 @@ class NoLocustError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SessionSettings:
     """`seconds` of load per run; `compare`: other systems as (name, base URL); `engine`: options of the fake engine."""
 
     names: tuple[str, ...] = scenarios.EVERY_DAY
@@ -59,29 +59,29 @@ class Settings:
     loop: Loop = "open"
     sweep: bool = True
     compare: tuple[tuple[str, str], ...] = ()
-    promise: Promise = PROMISE
+    promise: LatencyPromise = PROMISE
     engine: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ScenarioRun:
     """One run: what was planned, what came back, the verdict. `wrong` is empty for a green run."""
 
     name: str
     about: str
     planned: int
-    figures: Figures
+    figures: RunFigures
     samples: tuple[Sample, ...]
     wrong: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SweepPoint:
     """One run of the sweep: a policy or another system at a multiple of the engine's capacity."""
 
     system: str
     multiple: float
-    figures: Figures
+    figures: RunFigures
     simulated: bool = False
 
 
@@ -90,9 +90,9 @@ class Session:
     """Everything that was found, so far if it is still going on. `capacity` in chats/s; `failed`: why, by name."""
 
     capacity: float
-    settings: Settings
-    runs: list[Run] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
+    settings: SessionSettings
+    runs: list[ScenarioRun] = field(default_factory=list)
+    points: list[SweepPoint] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -110,14 +110,14 @@ def label(multiple: float, system: str) -> str:
     return f"{multiple:g} x {system}"
 
 
-def begin(settings: Settings) -> Session:
+def begin(settings: SessionSettings) -> Session:
     """A session with nothing in it yet. Raises NoLocustError without locust."""
     if not LOCUST.exists():
         raise NoLocustError("locust is not installed: run `make loadtest`, or python3 requirements/install.py loadtest")
     return Session(scenarios.capacity(settings.promise), settings)
 
 
-def run(settings: Settings, say: Say) -> Session:
+def run(settings: SessionSettings, say: Say) -> Session:
     """Run it all. Raises ChildError when the product doesn't come up, NoLocustError without locust."""
     session = begin(settings)
     play(session, say, lambda: None)
@@ -132,7 +132,7 @@ def play(session: Session, say: Say, after: Callable[[], object]) -> None:
     """
     settings, capacity = session.settings, session.capacity
     say(f"the engine holds {capacity:.2f} chats/s within the promise (simulated); 1 x is that much")
-    size = Scale(settings.seconds, capacity, settings.seed)
+    size = RunSize(settings.seconds, capacity, settings.seed)
     sweeps = {m: _chats(m * capacity, settings) for m in MULTIPLES} if settings.sweep else {}
     with tempfile.TemporaryDirectory(prefix="spillway-load-") as place:
         folder = Path(place)
@@ -187,23 +187,23 @@ def _others(session: Session, up: Site, folder: Path, rivals: ExitStack, say: Sa
     return found
 
 
-def _with_extract(size: Scale) -> Scale:
-    return Scale(size.seconds, size.capacity, size.seed, extract=True)
+def _with_extract(size: RunSize) -> RunSize:
+    return RunSize(size.seconds, size.capacity, size.seed, extract=True)
 
 
-def _chats(rate: float, settings: Settings) -> Plan:
+def _chats(rate: float, settings: SessionSettings) -> RequestPlan:
     return plan.by_shape(steady(rate, settings.seconds), Chats(settings.seed + 50), settings.seed + 50)
 
 
-def _scenario(name: str, made: Plan, up: Site, settings: Settings, folder: Path) -> Run:
+def _scenario(name: str, made: RequestPlan, up: Site, settings: SessionSettings, folder: Path) -> ScenarioRun:
     model = "local/demo" if name == "embeddings" else "auto"
     found, status = _play(made, up.url, model, up.keys, settings.loop, folder)
     figures = samples.figures(found, settings.promise, float(GPU_USD_PER_HOUR))
     wrong = judge(made, found, figures, status, settings.loop)
-    return Run(name, SCENARIOS[name].about, len(made.asks), figures, tuple(found), wrong)
+    return ScenarioRun(name, SCENARIOS[name].about, len(made.asks), figures, tuple(found), wrong)
 
 
-def judge(made: Plan, found: Sequence[Sample], figures: Figures, status: int, loop: Loop) -> tuple[str, ...]:
+def judge(made: RequestPlan, found: Sequence[Sample], figures: RunFigures, status: int, loop: Loop) -> tuple[str, ...]:
     """What is wrong with a run; empty: it is green."""
     wrong = []
     if status != 0:
@@ -224,12 +224,21 @@ def judge(made: Plan, found: Sequence[Sample], figures: Figures, status: int, lo
     return tuple(wrong)
 
 
-def _play(made: Plan, url: str, model: str, keys: dict[str, str], loop: Loop, folder: Path) -> tuple[list[Sample], int]:
+def _play(
+    made: RequestPlan, url: str, model: str, keys: dict[str, str], loop: Loop, folder: Path
+) -> tuple[list[Sample], int]:
     """One plan through locust: samples and exit status."""
     planned, kept = folder / "plan.jsonl", folder / "samples.jsonl"
     plan.write(planned, made, model, keys)
     kept.unlink(missing_ok=True)
-    command = [str(LOCUST), "-f", str(ROOT / "loadtests" / "swarm" / f"{loop}_loop.py"), "--headless", "--host", url]
+    command = [
+        str(LOCUST),
+        "-f",
+        str(ROOT / "loadtests" / "locust_runs" / f"{loop}_loop.py"),
+        "--headless",
+        "--host",
+        url,
+    ]
     command += ["--plan", str(planned), "--samples", str(kept), "--only-summary", "--skip-log-setup"]
     log = folder / "locust.log"
     with log.open("wb") as out:
@@ -251,12 +260,12 @@ def _play(made: Plan, url: str, model: str, keys: dict[str, str], loop: Loop, fo
     return samples.read(kept), ended.returncode
 
 
-def _point(name: str, multiple: float, found: Sequence[Sample], promise: Promise) -> Point:
+def _point(name: str, multiple: float, found: Sequence[Sample], promise: LatencyPromise) -> SweepPoint:
     rented = 0.0 if name == "always cloud" else float(GPU_USD_PER_HOUR)
-    return Point(name, multiple, samples.figures(found, promise, rented))
+    return SweepPoint(name, multiple, samples.figures(found, promise, rented))
 
 
-def _tell_point(point: Point, say: Say) -> None:
+def _tell_point(point: SweepPoint, say: Say) -> None:
     f = point.figures
     say(
         f"  {label(point.multiple, point.system)}: {f.requests} requests, {f.failed} failed, first token p50 "
@@ -278,10 +287,11 @@ def first_model(url: str) -> str:
         ) from None
 
 
-def simulated(multiple: float, made: Plan, promise: Promise) -> list[Point]:
+def simulated(multiple: float, made: RequestPlan, promise: LatencyPromise) -> list[SweepPoint]:
     """What other overflow rules would make of these arrivals, through the simulator (no machine, no noise)."""
     requests = [
-        Request(number, at / SCALE, prompt, output) for number, (at, prompt, output) in enumerate(plan.lengths(made))
+        TraceRequest(number, at / SCALE, prompt, output)
+        for number, (at, prompt, output) in enumerate(plan.lengths(made))
     ]
     found = []
     for name in RULES:
@@ -292,11 +302,11 @@ def simulated(multiple: float, made: Plan, promise: Promise) -> list[Point]:
         share = 1 - late / len(requests) if requests else 0.0
         cloud = result.cloud / max(1, len(requests))
         figures = replace(samples.figures([], promise, 0.0), requests=len(requests), cloud_share=cloud, slo_share=share)
-        found.append(Point(contender.label, multiple, figures, simulated=True))
+        found.append(SweepPoint(contender.label, multiple, figures, simulated=True))
     return found
 
 
-def _tell(done: Run, say: Say) -> None:
+def _tell(done: ScenarioRun, say: Say) -> None:
     f = done.figures
     verdict = "green" if not done.wrong else "RED: " + "; ".join(done.wrong)
     say(

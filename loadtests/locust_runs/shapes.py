@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class LoadShape:
     """Requests per second over seconds: corners joined by straight lines; two corners at one moment make a step."""
 
     corners: tuple[tuple[float, float], ...]
@@ -31,23 +31,23 @@ class Shape:
         return 0.0
 
 
-def steady(rate: float, seconds: float) -> Shape:
+def steady(rate: float, seconds: float) -> LoadShape:
     """The same all the time; a soak is this for hours."""
-    return Shape(((0.0, rate), (seconds, rate)))
+    return LoadShape(((0.0, rate), (seconds, rate)))
 
 
-def ramp(first: float, last: float, seconds: float) -> Shape:
+def ramp(first: float, last: float, seconds: float) -> LoadShape:
     """From one rate to another, evenly."""
-    return Shape(((0.0, first), (seconds, last)))
+    return LoadShape(((0.0, first), (seconds, last)))
 
 
-def burst(base: float, peak: float, seconds: float) -> Shape:
+def burst(base: float, peak: float, seconds: float) -> LoadShape:
     """A third calm, a third at the peak, a third calm."""
     third = seconds / 3
-    return Shape(((0, base), (third, base), (third, peak), (2 * third, peak), (2 * third, base), (seconds, base)))
+    return LoadShape(((0, base), (third, base), (third, peak), (2 * third, peak), (2 * third, base), (seconds, base)))
 
 
-def arrivals(shape: Shape, seed: int) -> Iterator[float]:
+def arrivals(shape: LoadShape, seed: int) -> Iterator[float]:
     """Moments of a Poisson process with the shape's rate (thinning: candidates at the peak's rate, kept by share).
 
     ValueError: a shape without load.

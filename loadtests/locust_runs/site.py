@@ -16,8 +16,8 @@ from demo.processes import Child, ChildError, start
 from demo.product import spillway
 
 from loadtests.fake_cloud.corpus import save
-from loadtests.locust_runs.plan import EXTRACT, Plan
-from loadtests.locust_runs.samples import Promise
+from loadtests.locust_runs.plan import EXTRACT, RequestPlan
+from loadtests.locust_runs.samples import LatencyPromise
 from loadtests.locust_runs.scenarios import KEYS
 from loadtests.scaleout import sites
 
@@ -44,7 +44,9 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, plans: Sequence[Plan], promise: Promise, engine: Sequence[str] = ()) -> Iterator[Site]:
+def site(
+    folder: Path, plans: Sequence[RequestPlan], promise: LatencyPromise, engine: Sequence[str] = ()
+) -> Iterator[Site]:
     """Everything up, for plans whose answers both fakes know; `engine`: further options of the fake engine.
 
     Raises ChildError when something doesn't come up.
@@ -85,7 +87,7 @@ def _cloud(folder: Path, corpus: Path) -> Iterator[tuple[Child, str]]:
         child.stop(5.0)
 
 
-def _settings(folder: Path, engine_url: str, cloud_url: str, promise: Promise) -> dict[str, Any]:
+def _settings(folder: Path, engine_url: str, cloud_url: str, promise: LatencyPromise) -> dict[str, Any]:
     cloud = {"name": "cloud", "provider": "groq", "base_url": cloud_url, "api_key": "${STANDIN_API_KEY}"}
     return {
         "listen": "127.0.0.1:0",

@@ -21,7 +21,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class AffinityShare:
     """Conversations of one plan: turns asked, lost, those that had a turn before them, and how many of these the same
     engine answered as the one before; engines that answered; share of prompt tokens found in prefix caches."""
 
@@ -50,10 +50,10 @@ class Moved:
     lost: int
 
 
-def held(turns: Sequence[Turn], cached_share: float) -> Held:
+def held(turns: Sequence[Turn], cached_share: float) -> AffinityShare:
     """What became of these conversations."""
     pairs = [pair for one in by_session(turns) for pair in pairwise(one)]
-    return Held(
+    return AffinityShare(
         turns=len(turns),
         lost=sum(bool(turn.fault) for turn in turns),
         followed=len(pairs),
@@ -76,7 +76,7 @@ def moved(turns: Sequence[Turn], ended: str) -> Moved:
     return Moved(len(there), len(left), len(homes) - len(there), len(strayed), sum(bool(t.fault) for t in turns))
 
 
-def faults(kept: Held, without: Held, *, prefix_cache: bool) -> list[str]:
+def faults(kept: AffinityShare, without: AffinityShare, *, prefix_cache: bool) -> list[str]:
     """Why affinity is not shown: `kept` said `x-session-id`, `without` did not; empty when it is."""
     found = []
     if kept.kept < kept.followed:

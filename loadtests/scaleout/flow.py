@@ -39,7 +39,7 @@ def document(number: int) -> tuple[list[dict[str, str]], dict[str, object]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class FlowReply:
     """What came back: the answer's text, or why there is no whole one; status 0 if there was none; headers."""
 
     text: str
@@ -53,7 +53,7 @@ class Reply:
         return str(self.headers.get("x-spillway-backend", ""))
 
 
-async def exchange(client: httpx.AsyncClient, body: Mapping[str, Any], headers: Mapping[str, str]) -> Reply:
+async def exchange(client: httpx.AsyncClient, body: Mapping[str, Any], headers: Mapping[str, str]) -> FlowReply:
     """Send one chat request and follow it to its end."""
     text, fault, status, told = "", "", 0, httpx.Headers()
     try:
@@ -64,7 +64,7 @@ async def exchange(client: httpx.AsyncClient, body: Mapping[str, Any], headers: 
         text, fault = _judge(status, raw, stream=bool(body.get("stream")))
     except (httpx.HTTPError, TimeoutError) as error:
         fault = f"{type(error).__name__}: {error}"
-    return Reply(text, fault, status, told)
+    return FlowReply(text, fault, status, told)
 
 
 async def ask(client: httpx.AsyncClient, router: int, number: int, model: str) -> Fate:

@@ -27,7 +27,7 @@ Reached = Callable[[int], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SessionPlan:
     """Conversations to hold. `alternate`: each turn through the next router instead of always the same one;
     `with_id`: say `x-session-id`; `first`: number of the first conversation, so that no two plans say the same."""
 
@@ -71,7 +71,9 @@ async def at_once(_turn: int) -> str:
     return ""
 
 
-async def hold(urls: Sequence[str], model: str, plan: Plan, together: int, reached: Reached = at_once) -> list[Turn]:
+async def hold(
+    urls: Sequence[str], model: str, plan: SessionPlan, together: int, reached: Reached = at_once
+) -> list[Turn]:
     """Hold the conversations of a plan, `together` of them at a time; every other one is streamed."""
     turns: list[Turn] = []
     room = asyncio.Semaphore(together)

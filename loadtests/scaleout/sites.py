@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import yaml
 from demo.processes import Child, ChildError, start
-from demo.product import Cloud, spillway
+from demo.product import CloudProcess, spillway
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
@@ -29,7 +29,7 @@ _LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineSite:
     """One engine: its API base and the process that answers to signals."""
 
     name: str
@@ -52,7 +52,7 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Router:
+class RouterSite:
     """One router: its address and its config file."""
 
     url: str
@@ -60,18 +60,18 @@ class Router:
     child: Child
 
 
-Starter = Callable[[str, Path], "Started"]
+Starter = Callable[[str, Path], "StartingEngine"]
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartingEngine:
     """An engine on its way up, and how to wait for it."""
 
     child: Child
     address: Callable[[], tuple[str, str]]
 
 
-def vllm(name: str, folder: Path) -> Started:
+def vllm(name: str, folder: Path) -> StartingEngine:
     """Real vLLM with the demo model under `spillway serve`; small limits, since two share a machine's cores.
 
     `--shutdown-timeout`: vLLM finishes what runs when it is asked to end, instead of aborting it. `--block-size`: the
@@ -89,21 +89,21 @@ def vllm(name: str, folder: Path) -> Started:
         told = wait(child, VLLM_START_S, lambda: _event(child, "base_url"))
         return str(told["base_url"]), str(told["served_model"])
 
-    return Started(child, ready)
+    return StartingEngine(child, ready)
 
 
 def fake(*extra: str) -> Starter:
     """The fake engine with these options."""
 
-    def begin(name: str, folder: Path) -> Started:
+    def begin(name: str, folder: Path) -> StartingEngine:
         child = start(name, python("loadtests.fake_engine", *extra), folder / f"{name}.log", {}, ROOT)
-        return Started(child, lambda: (str(wait(child, START_S, lambda: _event(child, "url"))["url"]), "demo"))
+        return StartingEngine(child, lambda: (str(wait(child, START_S, lambda: _event(child, "url"))["url"]), "demo"))
 
     return begin
 
 
 @contextmanager
-def engines(starter: Starter, folder: Path, names: tuple[str, ...] = ("left", "right")) -> Iterator[list[Engine]]:
+def engines(starter: Starter, folder: Path, names: tuple[str, ...] = ("left", "right")) -> Iterator[list[EngineSite]]:
     """Running engines, started side by side, ended afterwards. Raises ChildError when one doesn't come up."""
     with ExitStack() as stack:
         started = []
@@ -114,12 +114,14 @@ def engines(starter: Starter, folder: Path, names: tuple[str, ...] = ("left", "r
         found = []
         for name, one in started:
             base_url, model = one.address()
-            found.append(Engine(name, base_url, model, one.child))
+            found.append(EngineSite(name, base_url, model, one.child))
         yield found
 
 
 @contextmanager
-def routers(settings: Mapping[str, Any], cloud: Cloud, folder: Path, count: int = 2) -> Iterator[list[Router]]:
+def routers(
+    settings: Mapping[str, Any], cloud: CloudProcess, folder: Path, count: int = 2
+) -> Iterator[list[RouterSite]]:
     """Routers from one configuration, each on a port of its own. Raises ChildError when one doesn't come up."""
     with ExitStack() as stack:
         found = []
@@ -132,10 +134,10 @@ def routers(settings: Mapping[str, Any], cloud: Cloud, folder: Path, count: int 
             child = start(f"router {number}", spillway("route", "-c", str(config)), place / "router.log", env, place)
             stack.callback(child.stop, STOP_S)
             found.append((config, child))
-        yield [Router(listening(child), config, child) for config, child in found]
+        yield [RouterSite(listening(child), config, child) for config, child in found]
 
 
-def settings(local: list[Engine], cloud: Cloud, ledger_url: str, cap_usd: str) -> dict[str, Any]:
+def settings(local: list[EngineSite], cloud: CloudProcess, ledger_url: str, cap_usd: str) -> dict[str, Any]:
     """What both routers are told: all engines, a capped cloud under a name of its own, the shared ledger."""
     backends: list[dict[str, Any]] = [
         {"name": engine.name, "provider": "vllm", "local": True, "base_url": engine.base_url, "model": engine.model}

@@ -26,10 +26,10 @@ from demo.product import cloud
 from demo.workload import DocumentJob
 
 from loadtests.scaleout import affinity, sites
-from loadtests.scaleout.affinity import Held, Moved, Turn
+from loadtests.scaleout.affinity import AffinityShare, Moved, Turn
 from loadtests.scaleout.flow import Fate, document, flow
-from loadtests.scaleout.sessions import Plan, counted, hold
-from loadtests.scaleout.sites import Engine, Router, Starter
+from loadtests.scaleout.sessions import SessionPlan, counted, hold
+from loadtests.scaleout.sites import EngineSite, RouterSite, Starter
 from spillway_router.core.money.budget import period_start
 from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.store.open import open_ledger
@@ -41,16 +41,16 @@ CAP_USD = "0.0003"
 PAID = 60
 LOOKED_UP = 20
 PLANS = {
-    "with_session_id": Plan(0, 0),
-    "without_session_id": Plan(0, 0, first=100_000, with_id=False),
-    "through_both_routers_in_turns": Plan(0, 0, first=200_000, alternate=True),
+    "with_session_id": SessionPlan(0, 0),
+    "without_session_id": SessionPlan(0, 0, first=100_000, with_id=False),
+    "through_both_routers_in_turns": SessionPlan(0, 0, first=200_000, alternate=True),
 }
 TURNS_OF = {"before": 3, "during": 2, "after": 2}
 """Turns of a conversation in each phase of an engine's end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TrialShape:
     """How much is asked, and how one engine ends: in order, or killed (a seeded fault: its streams break off).
 
     `sessions` conversations of `turns` turns per plan; half as many, ten at least, go on while the engine ends.
@@ -84,7 +84,7 @@ class Trial:
     paid_refused: dict[str, int]
     paid_usd: str
     cap_usd: str
-    held: dict[str, Held]
+    held: dict[str, AffinityShare]
     moved: Moved
     prefix_cache: bool
 
@@ -101,7 +101,7 @@ class Trial:
         return 0 < Decimal(self.paid_usd) <= Decimal(self.cap_usd) and refused_by_both
 
 
-def run(starter: Starter, ledger_url: str, folder: Path, shape: Shape, say: Callable[[str], None]) -> Trial:
+def run(starter: Starter, ledger_url: str, folder: Path, shape: TrialShape, say: Callable[[str], None]) -> Trial:
     """One trial from nothing. Raises ChildError when something doesn't come up."""
     jobs = [_job(number) for number in range(PAID)]
     with cloud(folder, jobs) as paid, sites.engines(starter, folder) as engines:
@@ -119,7 +119,7 @@ def _job(number: int) -> DocumentJob:
 
 
 async def _trial(
-    engines: list[Engine], routers: list[Router], ledger_url: str, shape: Shape, say: Callable[[str], None]
+    engines: list[EngineSite], routers: list[RouterSite], ledger_url: str, shape: TrialShape, say: Callable[[str], None]
 ) -> Trial:
     urls = [router.url for router in routers]
     for url in urls:
@@ -155,8 +155,13 @@ async def _trial(
 
 
 async def _held(
-    engines: Sequence[Engine], urls: Sequence[str], plan: Plan, shape: Shape, say: Callable[[str], None], name: str
-) -> Held:
+    engines: Sequence[EngineSite],
+    urls: Sequence[str],
+    plan: SessionPlan,
+    shape: TrialShape,
+    say: Callable[[str], None],
+    name: str,
+) -> AffinityShare:
     """The conversations of one plan, and what the prefix caches counted meanwhile."""
     bases = [engine.base_url for engine in engines]
     wanted = replace(plan, sessions=shape.sessions, turns=shape.turns, with_id=plan.with_id and shape.session_ids)
@@ -167,7 +172,9 @@ async def _held(
     return found
 
 
-async def _under_load(first: Engine, urls: Sequence[str], shape: Shape) -> tuple[list[Fate], list[Turn], float]:
+async def _under_load(
+    first: EngineSite, urls: Sequence[str], shape: TrialShape
+) -> tuple[list[Fate], list[Turn], float]:
     """The requests, the conversations' turns, and the moment (of the loop's clock) when the first engine was gone."""
     clock = asyncio.get_running_loop().time
     phases = {name: asyncio.Event() for name in TURNS_OF}
@@ -175,7 +182,7 @@ async def _under_load(first: Engine, urls: Sequence[str], shape: Shape) -> tuple
     phase_of = [name for name, count in TURNS_OF.items() for _ in range(count)]
     # Which engine a session goes to is drawn: of ten some are on the one that ends, but once in a thousand trials.
     sessions = max(10, shape.sessions // 2)
-    plan = Plan(sessions, len(phase_of), first=300_000, with_id=shape.session_ids)
+    plan = SessionPlan(sessions, len(phase_of), first=300_000, with_id=shape.session_ids)
     begun = 0
 
     async def reached(turn: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.simulator.table import CONTENDERS, REFERENCE_LOADS, TTFT_SLO_S, Cell, Load, overflow_table
+from loadtests.simulator.table import CONTENDERS, REFERENCE_LOADS, TTFT_SLO_S, Cell, TraceLoad, overflow_table
 from loadtests.simulator.trace import NAMES
 from spillway_router.core.routing.backlog import Slo
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.limit is not None and options.limit < 1
     ):
         parser.error("--speed, --slo and --tpot-slo must be above 0, --limit at least 1")
-    loads = [Load(options.trace, options.speed, options.limit)] if options.trace else list(REFERENCE_LOADS)
+    loads = [TraceLoad(options.trace, options.speed, options.limit)] if options.trace else list(REFERENCE_LOADS)
     cells = overflow_table(options.policy or list(CONTENDERS), loads, options.slo, options.tpot_slo)
     if options.json:
         json.dump([asdict(cell) for cell in cells], sys.stdout, indent=1)
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print(cells: Sequence[Cell], loads: Sequence[Load], slo: Slo) -> None:
+def _print(cells: Sequence[Cell], loads: Sequence[TraceLoad], slo: Slo) -> None:
     title = f"% of requests sent to cloud / % of local requests past the TTFT SLO of {slo.ttft_s:g} s"
     paced = slo.tpot_s < math.inf
     title += f" / % past {1000 * slo.tpot_s:g} ms per token" if paced else " (in brackets: reference)"

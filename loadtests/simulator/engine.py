@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from loadtests.simulator.trace import Request
+from loadtests.simulator.trace import TraceRequest
 
 A100_LLAMA_8B_STEP_MS = (
     (1, 9.8),
@@ -75,7 +75,7 @@ class Iteration:
 
 @dataclass(slots=True)
 class _Prefill:
-    request: Request
+    request: TraceRequest
     left: int
 
 
@@ -83,11 +83,11 @@ class _Prefill:
 class Completed:
     """What the end of one iteration brought."""
 
-    first_tokens: list[Request] = field(default_factory=list)
-    finished: list[Request] = field(default_factory=list)
+    first_tokens: list[TraceRequest] = field(default_factory=list)
+    finished: list[TraceRequest] = field(default_factory=list)
 
 
-class Engine:
+class SimulatedEngine:
     """The state of one engine. Call `submit` any time, and `begin` and `complete` in turns."""
 
     def __init__(self, model: EngineModel) -> None:
@@ -99,10 +99,10 @@ class Engine:
         self._step_s = model.step_times_s()
         self._kv_s_per_token = model.kv_bytes_per_token / model.kv_bytes_per_s
         self._kv_admission = model.kv_admission_share * model.kv_capacity_tokens
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[TraceRequest] = deque()
         self._prefilling: deque[_Prefill] = deque()
-        self._decoding: list[tuple[int, int, Request]] = []
-        self._ended_prefill: list[Request] = []
+        self._decoding: list[tuple[int, int, TraceRequest]] = []
+        self._ended_prefill: list[TraceRequest] = []
         self._iteration = 0
 
     @property
@@ -115,7 +115,7 @@ class Engine:
         running = len(self._prefilling) + len(self._decoding)
         return Gauges(len(self._waiting), running, self.kv_tokens / self.model.kv_capacity_tokens, busy_s)
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: TraceRequest) -> None:
         """Puts a request in the queue. ValueError: its prompt can never fit."""
         if request.prompt_tokens > self._kv_admission:
             raise ValueError(f"request {request.number}: {request.prompt_tokens} prompt tokens never fit the KV cache")
@@ -152,7 +152,7 @@ class Engine:
         self._iteration += 1
         return done
 
-    def _retire(self, request: Request, done: Completed, kv_tokens: int | None = None) -> None:
+    def _retire(self, request: TraceRequest, done: Completed, kv_tokens: int | None = None) -> None:
         # The last token is never read back, so it takes no KV; the one from the prefill does once decoding
         # starts.
         held = request.prompt_tokens + request.output_tokens - 1 if kv_tokens is None else kv_tokens

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from loadtests.simulator.engine import EngineModel, Gauges, Iteration
-from loadtests.simulator.trace import Request
+from loadtests.simulator.trace import TraceRequest
 from spillway_router.core.routing.backlog import (
     Backlog,
     BacklogTuning,
@@ -30,11 +30,11 @@ class Policy(Protocol):
     poll_s: float
     """Period of `poll`; infinite for rules that read no gauges."""
 
-    def keep(self, request: Request, now: float) -> bool: ...
+    def keep(self, request: TraceRequest, now: float) -> bool: ...
     def poll(self, gauges: Gauges) -> None: ...
     def iteration(self, iteration: Iteration, now: float) -> None: ...
-    def first_token(self, request: Request, now: float) -> None: ...
-    def finished(self, request: Request, now: float) -> None: ...
+    def first_token(self, request: TraceRequest, now: float) -> None: ...
+    def finished(self, request: TraceRequest, now: float) -> None: ...
 
 
 class AlwaysLocal:
@@ -42,7 +42,7 @@ class AlwaysLocal:
 
     poll_s = math.inf
 
-    def keep(self, request: Request, now: float) -> bool:
+    def keep(self, request: TraceRequest, now: float) -> bool:
         return True
 
     def poll(self, gauges: Gauges) -> None:
@@ -51,10 +51,10 @@ class AlwaysLocal:
     def iteration(self, iteration: Iteration, now: float) -> None:
         """Does not look inside the engine."""
 
-    def first_token(self, request: Request, now: float) -> None:
+    def first_token(self, request: TraceRequest, now: float) -> None:
         """Learns nothing."""
 
-    def finished(self, request: Request, now: float) -> None:
+    def finished(self, request: TraceRequest, now: float) -> None:
         """Counts nothing."""
 
 
@@ -67,7 +67,7 @@ class UtilisationPolicy(AlwaysLocal):
         self._busy_s = 0.0
         self._full = False
 
-    def keep(self, request: Request, now: float) -> bool:
+    def keep(self, request: TraceRequest, now: float) -> bool:
         return not self._full
 
     def poll(self, gauges: Gauges) -> None:
@@ -84,7 +84,7 @@ class GaugePolicy(AlwaysLocal):
         self._kv_usage = kv_usage
         self._full = False
 
-    def keep(self, request: Request, now: float) -> bool:
+    def keep(self, request: TraceRequest, now: float) -> bool:
         return not self._full
 
     def poll(self, gauges: Gauges) -> None:
@@ -98,13 +98,13 @@ class InFlightPolicy(AlwaysLocal):
         self._cap = cap
         self._in_flight = 0
 
-    def keep(self, request: Request, now: float) -> bool:
+    def keep(self, request: TraceRequest, now: float) -> bool:
         if self._in_flight >= self._cap:
             return False
         self._in_flight += 1
         return True
 
-    def finished(self, request: Request, now: float) -> None:
+    def finished(self, request: TraceRequest, now: float) -> None:
         self._in_flight -= 1
 
 
@@ -123,20 +123,20 @@ class AimdPolicy(AlwaysLocal):
         self._in_flight = 0
         self._last_cut = -math.inf
 
-    def keep(self, request: Request, now: float) -> bool:
+    def keep(self, request: TraceRequest, now: float) -> bool:
         if self._in_flight >= self._cap:
             return False
         self._in_flight += 1
         return True
 
-    def first_token(self, request: Request, now: float) -> None:
+    def first_token(self, request: TraceRequest, now: float) -> None:
         if now - request.arrival_s <= self._bad_s:
             self._cap = min(256.0, self._cap + 1 / self._cap)
         elif now - self._last_cut > self._slo_s:
             self._cap = max(1.0, self._cap * self._cut)
             self._last_cut = now
 
-    def finished(self, request: Request, now: float) -> None:
+    def finished(self, request: TraceRequest, now: float) -> None:
         self._in_flight -= 1
 
 
@@ -176,7 +176,7 @@ class BacklogPolicy(AlwaysLocal):
             )
         self._backlog = Backlog(rates, tuning)
 
-    def keep(self, request: Request, now: float) -> bool:
+    def keep(self, request: TraceRequest, now: float) -> bool:
         prompt = math.ceil(request.prompt_tokens * self._rule.length_error)
         output = 300 if self._rule.true_output else self._backlog.expected_output()
         prediction = predict(self._backlog.view(now), self._backlog.rates(now), prompt, output)
@@ -191,11 +191,11 @@ class BacklogPolicy(AlwaysLocal):
         if self._rule.from_iterations and iteration.tokens > 1024:
             self._backlog.observe_prefill_rate(iteration.tokens / iteration.duration_s, now)
 
-    def first_token(self, request: Request, now: float) -> None:
+    def first_token(self, request: TraceRequest, now: float) -> None:
         observed = self._backlog.first_token(request.number, now)
         prediction = self._predictions.pop(request.number)
         if observed is not None and self._margin:
             self._margin.observe(prediction.ttft_s, observed, self._slo.ttft_s)
 
-    def finished(self, request: Request, now: float) -> None:
+    def finished(self, request: TraceRequest, now: float) -> None:
         self._backlog.finish(request.number, now, request.output_tokens)

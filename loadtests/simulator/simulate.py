@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from loadtests.simulator.engine import Engine, EngineModel
+from loadtests.simulator.engine import EngineModel, SimulatedEngine
 from loadtests.simulator.policies import Policy
-from loadtests.simulator.trace import Request
+from loadtests.simulator.trace import TraceRequest
 from spillway_router.core.routing.backlog import Slo
 
 
@@ -26,7 +26,7 @@ class Timing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SimulationResult:
     """What became of a trace. `ttft_s` holds the local requests' times to the first token, in order of arrival;
     `tpot_s` beside it the time per token after that one (0 for an answer of one token)."""
 
@@ -51,10 +51,10 @@ class Result:
 
 
 class _Run:
-    def __init__(self, requests: Sequence[Request], policy: Policy, model: EngineModel, timing: Timing) -> None:
+    def __init__(self, requests: Sequence[TraceRequest], policy: Policy, model: EngineModel, timing: Timing) -> None:
         self.requests = requests
         self.policy = policy
-        self.engine = Engine(model)
+        self.engine = SimulatedEngine(model)
         self.timing = timing
         self.next_request = 0
         self.next_poll = policy.poll_s
@@ -105,11 +105,11 @@ class _Run:
 
 
 def simulate(
-    requests: Sequence[Request],
+    requests: Sequence[TraceRequest],
     policy: Policy,
     model: EngineModel | None = None,
     timing: Timing = Timing.ARRIVAL,
-) -> Result:
+) -> SimulationResult:
     """Runs `requests` (ordered by arrival) to the end of the last answer."""
     run = _Run(requests, policy, model or EngineModel(), timing)
     now = 0.0
@@ -124,4 +124,4 @@ def simulate(
         now = run.iterate(now)
     local = [r.number for r in requests if r.number in run.ttft]
     ttft, tpot = tuple(map(run.ttft.__getitem__, local)), tuple(map(run.tpot.__getitem__, local))
-    return Result(len(requests), len(requests) - len(local), ttft, tpot, run.engine.busy_s, now)
+    return SimulationResult(len(requests), len(requests) - len(local), ttft, tpot, run.engine.busy_s, now)

@@ -34,7 +34,7 @@ TTFT_SLO_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class TraceLoad:
     """A trace at a speed; `limit` takes only its first requests."""
 
     trace: str
@@ -55,7 +55,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class RuleFigures:
     """One cell of the table, in percent."""
 
     cloud_percent: float
@@ -80,7 +80,7 @@ class Cell:
     miss_percent: float
     pace_miss_percent: float
     p99_ttft_s: float
-    reference: Figures | None
+    reference: RuleFigures | None
 
 
 def _backlog(rule: BacklogRule) -> Callable[[Slo, EngineModel], Policy]:
@@ -120,24 +120,24 @@ CONTENDERS = MappingProxyType(
     }
 )
 
-REFERENCE_LOADS = (Load("conv"), Load("conv", 2.0), Load("code"))
+REFERENCE_LOADS = (TraceLoad("conv"), TraceLoad("conv", 2.0), TraceLoad("code"))
 
 REFERENCE = MappingProxyType(
     {
-        "always-local": (Figures(0, 16.0), Figures(0, 98), Figures(0, 84)),
-        "nvml-90": (Figures(77.8, 0.6), Figures(83.7, 6.4), Figures(62.9, 34)),
-        "gauges-50ms": (Figures(1.9, 2.0), Figures(29.6, 5.7), Figures(38.3, 32)),
-        "gauges-5s": (Figures(4.9, 3.1), Figures(35.2, 25), Figures(40.8, 56)),
-        "cap-32": (Figures(12.7, 0.4), Figures(50.7, 0.2), Figures(32.3, 60)),
-        "aimd": (Figures(4.7, 1.3), Figures(36.7, 1.0), Figures(41.3, 22)),
-        "backlog": (Figures(1.4, 0.04), Figures(21.2, 0.2), Figures(27.1, 2.1)),
+        "always-local": (RuleFigures(0, 16.0), RuleFigures(0, 98), RuleFigures(0, 84)),
+        "nvml-90": (RuleFigures(77.8, 0.6), RuleFigures(83.7, 6.4), RuleFigures(62.9, 34)),
+        "gauges-50ms": (RuleFigures(1.9, 2.0), RuleFigures(29.6, 5.7), RuleFigures(38.3, 32)),
+        "gauges-5s": (RuleFigures(4.9, 3.1), RuleFigures(35.2, 25), RuleFigures(40.8, 56)),
+        "cap-32": (RuleFigures(12.7, 0.4), RuleFigures(50.7, 0.2), RuleFigures(32.3, 60)),
+        "aimd": (RuleFigures(4.7, 1.3), RuleFigures(36.7, 1.0), RuleFigures(41.3, 22)),
+        "backlog": (RuleFigures(1.4, 0.04), RuleFigures(21.2, 0.2), RuleFigures(27.1, 2.1)),
     }
 )
 """An independent simulation of the same rules and engine, in the order of `REFERENCE_LOADS`."""
 
 
 def overflow_table(
-    policies: Sequence[str], cells: Sequence[Load], slo_s: float = TTFT_SLO_S, tpot_slo_s: float = math.inf
+    policies: Sequence[str], cells: Sequence[TraceLoad], slo_s: float = TTFT_SLO_S, tpot_slo_s: float = math.inf
 ) -> list[Cell]:
     """Runs every named policy on every load: policies outer, loads inner. ValueError for an unknown policy.
 
@@ -150,7 +150,7 @@ def overflow_table(
     return [_cell(name, CONTENDERS[name], cell, slo) for name in policies for cell in cells]
 
 
-def _cell(name: str, contender: Contender, cell: Load, slo: Slo) -> Cell:
+def _cell(name: str, contender: Contender, cell: TraceLoad, slo: Slo) -> Cell:
     engine = EngineModel()
     requests = load(cell.trace, cell.speed, cell.limit)
     result = simulate(requests, contender.make(slo, engine), engine, contender.timing)

@@ -13,7 +13,7 @@ NAMES = ("conv", "code")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class TraceRequest:
     """One line of a trace. `arrival_s` counts seconds from the first request."""
 
     number: int
@@ -22,7 +22,7 @@ class Request:
     output_tokens: int
 
 
-def load(name: str, speed: float = 1.0, limit: int | None = None) -> list[Request]:
+def load(name: str, speed: float = 1.0, limit: int | None = None) -> list[TraceRequest]:
     """The trace `name`, with time compressed by `speed`; only its first `limit` requests if given.
 
     ValueError for an unknown name or a speed that is not above 0.
@@ -34,7 +34,7 @@ def load(name: str, speed: float = 1.0, limit: int | None = None) -> list[Reques
     return list(_read(FOLDER / f"{name}.csv", speed, limit))
 
 
-def _read(path: Path, speed: float, limit: int | None) -> Iterator[Request]:
+def _read(path: Path, speed: float, limit: int | None) -> Iterator[TraceRequest]:
     with path.open(newline="", encoding="ascii") as lines:
         start = None
         for number, row in enumerate(csv.DictReader(lines)):
@@ -44,4 +44,4 @@ def _read(path: Path, speed: float, limit: int | None) -> Iterator[Request]:
             at = datetime.fromisoformat(row["TIMESTAMP"][:26])
             start = start or at
             arrival = (at - start).total_seconds() / speed
-            yield Request(number, arrival, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+            yield TraceRequest(number, arrival, int(row["ContextTokens"]), int(row["GeneratedTokens"]))

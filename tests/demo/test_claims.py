@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import pytest
 from demo.accounts import Accounts
-from demo.claims import Run, Slo, judge, percentile
-from demo.client import Result
+from demo.claims import DemoRun, DemoSlo, judge, percentile
+from demo.client import DocumentResult
 from demo.workload import DocumentJob, Phase
 from loadtests.fake_cloud.corpus import digest
 
 
-def result(number: int, phase: Phase, decision: str, *, private: bool = False, right: bool = True) -> Result:
+def result(number: int, phase: Phase, decision: str, *, private: bool = False, right: bool = True) -> DocumentResult:
     job = DocumentJob(number, phase, 0.0, f"report {number}", {}, "clean", private, stream=False)
-    return Result(job, 200, "", decision, (), "some", None, 0.4, 0.4, 60, 0.001, 0, right, f"req-{number}")
+    return DocumentResult(job, 200, "", decision, (), "some", None, 0.4, 0.4, 60, 0.001, 0, right, f"req-{number}")
 
 
-def good() -> Run:
+def good() -> DemoRun:
     kinds = ["local"] * 50 + ["overflow"] * 30 + ["escalated"] * 20
     burst = [result(100 + at, "burst", kind) for at, kind in enumerate(kinds)]
     results = [
@@ -30,14 +30,16 @@ def good() -> Run:
     ]
     seen = {digest(r.job.text) for r in results if r.decision in ("fallback", "overflow", "escalated")}
     books = Accounts(5000, 55, 0, 900, 600, 300, 5000, 55, frozenset(seen))
-    return Run(tuple(results), books, Slo(2.0, 0.1), 120.0, 0, ())
+    return DemoRun(tuple(results), books, DemoSlo(2.0, 0.1), 120.0, 0, ())
 
 
-def broken(run: Run) -> set[str]:
+def broken(run: DemoRun) -> set[str]:
     return {claim.name for claim in judge(run) if not claim.holds}
 
 
-def change(run: Run, where: Callable[[Result], bool], to: Callable[[Result], Result], most: int = 1) -> Run:
+def change(
+    run: DemoRun, where: Callable[[DocumentResult], bool], to: Callable[[DocumentResult], DocumentResult], most: int = 1
+) -> DemoRun:
     left, changed = most, []
     for item in run.results:
         hit = left > 0 and where(item)
@@ -47,7 +49,7 @@ def change(run: Run, where: Callable[[Result], bool], to: Callable[[Result], Res
     return replace(run, results=tuple(changed))
 
 
-def books(run: Run, **fields: int) -> Run:
+def books(run: DemoRun, **fields: int) -> DemoRun:
     values = {name: getattr(run.accounts, name) for name in Accounts.__dataclass_fields__}
     return replace(run, accounts=Accounts(**{**values, **fields}))
 
@@ -56,11 +58,11 @@ def test_good_run_holds_everywhere() -> None:
     assert broken(good()) == set()
 
 
-def _burst(kind: str) -> Callable[[Result], bool]:
+def _burst(kind: str) -> Callable[[DocumentResult], bool]:
     return lambda r: r.job.phase == "burst" and r.decision == kind and not r.job.private
 
 
-FAULTS: dict[str, tuple[str, Callable[[Run], Run]]] = {
+FAULTS: dict[str, tuple[str, Callable[[DemoRun], DemoRun]]] = {
     "one late": ("in time", lambda run: change(run, _burst("overflow"), lambda r: replace(r, served_s=8.01))),
     "one stream late": (
         "in time",

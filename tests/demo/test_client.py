@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from demo.client import Result, send
+from demo.client import DocumentResult, send
 from demo.load import Clients, run_closed, run_open
 from demo.product import free_ports
 from demo.workload import DocumentJob, arrive, draw
@@ -70,10 +70,10 @@ async def serving(replies: Sequence[bytes], asked: list[bytes]) -> AsyncIterator
         server.close()
 
 
-def ask(job: DocumentJob, *replies: bytes) -> tuple[Result, list[bytes]]:
+def ask(job: DocumentJob, *replies: bytes) -> tuple[DocumentResult, list[bytes]]:
     asked: list[bytes] = []
 
-    async def run() -> Result:
+    async def run() -> DocumentResult:
         async with serving(replies, asked) as url, Clients(url) as clients:
             return await send(clients.next(), job, asyncio.get_running_loop().time())
 
@@ -134,7 +134,7 @@ def test_other_documents_are_not_sent_again() -> None:
 
 
 def test_dead_router_is_a_fault_not_a_crash() -> None:
-    async def run() -> Result:
+    async def run() -> DocumentResult:
         async with Clients(f"http://127.0.0.1:{free_ports(1)[0]}") as clients:
             return await send(clients.next(), JOB, asyncio.get_running_loop().time())
 
@@ -144,7 +144,7 @@ def test_dead_router_is_a_fault_not_a_crash() -> None:
 def test_open_and_closed_load_give_every_result_in_order() -> None:
     jobs = arrive([replace(JOB, number=number) for number in range(40)], 400.0, seed=1)
 
-    async def run() -> tuple[list[Result], list[Result], dict[str, int]]:
+    async def run() -> tuple[list[DocumentResult], list[DocumentResult], dict[str, int]]:
         last: dict[str, int] = {}
         async with serving([whole(JOB.answer)], []) as url, Clients(url) as clients:
             opened = await run_open(clients, jobs, last.update)

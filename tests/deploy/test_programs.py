@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from evidence.deploy_commands import MODEL, TARGETS, Done, spillway
+from evidence.deploy_commands import MODEL, TARGETS, CommandResult, spillway
 
 _STANDIN = """#!{python}
 import json, os, sys
@@ -38,7 +38,7 @@ def asked(folder: Path) -> list[tuple[list[str], str, str]]:
     return [(row[0][1:], row[1], row[2]) for row in map(json.loads, lines)]
 
 
-def deploy(folder: Path, target: str, *more: str, order: bool = True) -> Done:
+def deploy(folder: Path, target: str, *more: str, order: bool = True) -> CommandResult:
     """The usual order for real, against the stand-ins."""
     words = ("--model", MODEL, "--image", "reg.example/spillway-gpu:0.1.0", *TARGETS[target]) if order else ()
     env = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "VAST_API_KEY": "vast-secret"}

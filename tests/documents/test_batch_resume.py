@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from demo.product import Cloud, cloud
+from demo.product import CloudProcess, cloud
 from demo.workload import DocumentJob
 from tests.documents.papers import answer
 from tests.documents.test_extract_command import command, rows
@@ -24,7 +24,7 @@ PAPERS = [generate(10_000_000 + i, "clean", "letter_en") for i in range(COUNT)]
 """No parser knows their layout: each is paid."""
 
 
-def bill(standin: Cloud) -> dict[str, Any]:
+def bill(standin: CloudProcess) -> dict[str, Any]:
     reply = httpx.get(f"{standin.root}/bill", headers={"authorization": f"Bearer {standin.key}"}, trust_env=False)
     found: dict[str, Any] = reply.raise_for_status().json()
     return found

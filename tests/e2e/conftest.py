@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from demo.product import Cloud, cloud
+from demo.product import CloudProcess, cloud
 from demo.workload import DocumentJob
 
-from spillway_router.testing.processes import Spillway, await_ready, running, write
+from spillway_router.testing.processes import SpillwayProcess, await_ready, running, write
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, generate
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Front:
 
     url: str
     config: Path
-    process: Spillway
+    process: SpillwayProcess
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def _front(engine: RunningEngine, folder: Path, *, required: bool) -> Iterator[F
 
 
 @pytest.fixture(scope="module")
-def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
     """A stand-in cloud, a real HTTP process that knows the answers to the documents."""
     jobs = [
         DocumentJob(number, "calm", 0.0, document.text, document.truth, document.noise, private=False, stream=False)

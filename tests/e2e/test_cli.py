@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import typer
 import yaml
-from demo.product import Cloud
+from demo.product import CloudProcess
 from tests.e2e.conftest import Front
 from typer.testing import CliRunner, Result
 
@@ -379,7 +379,7 @@ def test_what_is_no_litellm_configuration_is_told(text: str, tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def cloudy(standin: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def cloudy(standin: CloudProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """A router that needs keys, in front of the stand-in cloud alone."""
     groq = {"name": "groq", "provider": "groq", "base_url": standin.url, "api_key": "${STANDIN_API_KEY}"}
     settings = {
@@ -450,7 +450,9 @@ def test_a_key_of_an_unknown_role_is_refused(cloudy: Front) -> None:
     assert "use inference, viewer or admin" in done.output
 
 
-def test_explain_and_report_after_a_paid_request(cloudy: Front, standin: Cloud, documents: list[Document]) -> None:
+def test_explain_and_report_after_a_paid_request(
+    cloudy: Front, standin: CloudProcess, documents: list[Document]
+) -> None:
     made = answer("keys", "create", "ned", "-c", cloudy.config, "--json")
     reply = ask(cloudy, made["key"], documents[1], 200)
     request_id = reply.headers["x-request-id"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from demo.product import Cloud
+from demo.product import CloudProcess
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
@@ -31,7 +31,7 @@ DAMAGED = [generate(seed, "heavy", "oa2000_nl") for seed in HELD_OUT_SEEDS[:6]]
 
 @pytest.fixture(scope="module")
 def place(
-    engine: RunningEngine, standin: Cloud, tmp_path_factory: pytest.TempPathFactory
+    engine: RunningEngine, standin: CloudProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
     """A router before the real engine and a stand-in cloud: its root and its configuration."""
     local = {"name": "local", "provider": "vllm", "base_url": engine.base_url, "model": engine.model}

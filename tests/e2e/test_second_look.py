@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from demo.product import CALIBRATION, Cloud
+from demo.product import CALIBRATION, CloudProcess
 
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.testing.processes import await_ready, running, write
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.mark.parametrize("kind", ["p_true", "stated"])
 def test_the_prefix_cache_serves_the_question(
-    kind: str, engine: RunningEngine, standin: Cloud, documents: list[Document], tmp_path: Path
+    kind: str, engine: RunningEngine, standin: CloudProcess, documents: list[Document], tmp_path: Path
 ) -> None:
     """Whatever the demo model makes of it: nobody's answer changes, and most of the prompt is not read again."""
     local = {"name": "local", "provider": "vllm", "base_url": engine.base_url, "model": engine.model}

@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from demo.product import Cloud, free_ports
+from demo.product import CloudProcess, free_ports
 from tests.e2e.lora import adapter
 
 from spillway_router.testing.processes import (
     ROOT,
-    Spillway,
+    SpillwayProcess,
     alive,
     await_ready,
     eventually,
@@ -49,7 +49,7 @@ def _engine_installed() -> None:
         pytest.skip("the engine's environment .venv-vllm is missing: run `make install`")
 
 
-def up_config(folder: Path, standin: Cloud) -> Path:
+def up_config(folder: Path, standin: CloudProcess) -> Path:
     (port,) = free_ports(1)
     base = f"http://127.0.0.1:{port}/v1"
     groq = {"name": "groq", "provider": "groq", "base_url": standin.url, "api_key": "${STANDIN_API_KEY}"}
@@ -97,7 +97,7 @@ class NotYetError(Exception):
     """The processes are not there yet."""
 
 
-def begun(spillway: Spillway, stage: re.Pattern[str]) -> list[psutil.Process]:
+def begun(spillway: SpillwayProcess, stage: re.Pattern[str]) -> list[psutil.Process]:
     """Wait until vLLM has come to a stage of its start; all processes of `up`."""
     spillway.says(stage, ENGINE_LIMIT_S)
 
@@ -111,7 +111,7 @@ def begun(spillway: Spillway, stage: re.Pattern[str]) -> list[psutil.Process]:
 
 
 def test_it_answers_at_once_overflows_while_warming_then_stays_local_serves_adapters_and_ends_in_order(
-    standin: Cloud, documents: list[Document], tmp_path: Path, record_property: Any
+    standin: CloudProcess, documents: list[Document], tmp_path: Path, record_property: Any
 ) -> None:
     started = time.monotonic()
     with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
@@ -161,7 +161,7 @@ def each_adapter_answers_under_its_alias(url: str, document: Document, of_the_mo
     assert answers["loud"] != of_the_model
 
 
-def in_flight_over_sigterm(up: Spillway, url: str) -> tuple[str, str]:
+def in_flight_over_sigterm(up: SpillwayProcess, url: str) -> tuple[str, str]:
     """SIGTERM between two tokens of a stream: (its finish reason, its last event)."""
     body = {
         "model": "local/demo",
@@ -182,7 +182,7 @@ def in_flight_over_sigterm(up: Spillway, url: str) -> tuple[str, str]:
     return finishes[0], rest[-1]
 
 
-def test_sigterm_while_the_engine_starts(standin: Cloud, tmp_path: Path) -> None:
+def test_sigterm_while_the_engine_starts(standin: CloudProcess, tmp_path: Path) -> None:
     with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
         processes = begun(up, ENGINE_LAUNCHED)
         theirs = sessions(processes)
@@ -190,7 +190,7 @@ def test_sigterm_while_the_engine_starts(standin: Cloud, tmp_path: Path) -> None
         assert alive(processes, 1.0) == in_sessions(theirs) == []
 
 
-def test_a_killed_supervisor_leaves_no_engine_behind(standin: Cloud, tmp_path: Path) -> None:
+def test_a_killed_supervisor_leaves_no_engine_behind(standin: CloudProcess, tmp_path: Path) -> None:
     with running("up", up_config(tmp_path, standin), {"STANDIN_API_KEY": standin.key}) as up:
         processes = begun(up, ENGINE_LOADS)
         theirs = sessions(processes)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from evidence.deploy_commands import TARGETS, Done, dry_run
+from evidence.deploy_commands import TARGETS, CommandResult, dry_run
 from evidence.measures_deploy import DRY_RUNS, SECRETS, dry_runs
 
 
@@ -19,7 +19,7 @@ def quiet(line: str) -> None:
 def measured(target: str, fault: str) -> tuple[float | None, str]:
     """Green targets of one, and what is wrong, with a fault in every dry run."""
 
-    def run(folder: Path, name: str, *more: str, env: Mapping[str, str] | None = None) -> Done:
+    def run(folder: Path, name: str, *more: str, env: Mapping[str, str] | None = None) -> CommandResult:
         done = dry_run(folder, name, *more, env=env)
         if fault == "writes":
             (folder / "left").write_text("x")

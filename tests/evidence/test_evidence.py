@@ -22,7 +22,7 @@ from evidence.results import (
     rejudge,
     write_result,
 )
-from loadtests.simulator.table import Load
+from loadtests.simulator.table import TraceLoad
 
 PROMISE = Promise("relay.disconnect_close", "built", "<=", 50, "ms", "client leaves", min_n=200)
 TAKEN = Circumstances("make evidence ONLY=x", "2026-01-01T00:00:00Z", {"cpu": "c", "cores": 2}, {"spillway": "0"})
@@ -138,7 +138,7 @@ def test_every_promise_has_a_topic_and_a_description() -> None:
 
 def test_overflow_falls_short_with_a_worse_rule_and_holds_with_ours() -> None:
     """Seeded fault: no overflow at all."""
-    loads = [Load("code")]
+    loads = [TraceLoad("code")]
     promise = load_promises()["overflow.code_x1_misses"]
     ours = overflow(lambda _line: None, loads=loads, beside=())[promise.id]
     worse = overflow(lambda _line: None, rule="always-local", loads=loads, beside=())[promise.id]

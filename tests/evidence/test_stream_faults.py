@@ -11,7 +11,7 @@ from evidence.promises import load_promises
 from evidence.results import Circumstances, judge
 from loadtests.bench.processes import Command
 from loadtests.bench.scenarios import BURST8
-from loadtests.bench.systems import SYSTEMS, Place
+from loadtests.bench.systems import SYSTEMS, StartSite
 
 from spillway_router.testing.harness import Router
 
@@ -58,7 +58,7 @@ class Slow:
     def prepare(self) -> str:
         return "-"
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         return SYSTEMS["bare"].command(place)
 
 

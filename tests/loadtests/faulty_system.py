@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.bench.processes import Command
-from loadtests.bench.systems import Place
+from loadtests.bench.systems import StartSite
 
 _SCRIPT = Path(__file__).with_name("faulty_relay.py")
 
@@ -26,5 +26,5 @@ class FaultyRelay:
     def prepare(self) -> str:
         return "-"
 
-    def command(self, place: Place) -> Command:
+    def command(self, place: StartSite) -> Command:
         return Command((sys.executable, str(_SCRIPT), str(place.port), str(place.upstream_port), self.fault))

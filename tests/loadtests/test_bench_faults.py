@@ -9,7 +9,7 @@ import httpx
 from loadtests.bench.behaviour import disconnects, slow_readers, summary
 from loadtests.bench.directive import Directive
 from loadtests.bench.processes import Cores, stub_upstream
-from loadtests.bench.run import Load, Plan, measure
+from loadtests.bench.run import BenchPlan, LoadProcess, measure
 from loadtests.bench.scenarios import BURST8, NS32, Scenario, chat_body
 from loadtests.bench.start import started
 from tests.loadtests.faulty_system import FaultyRelay
@@ -41,17 +41,17 @@ def test_the_stub_paces_a_stream_over_the_time_it_was_told(tmp_path: Path) -> No
 
 def test_a_relay_that_loses_an_event_is_caught_and_a_good_one_is_not() -> None:
     with started(FaultyRelay("none")) as good:
-        seen = Load(good.port, "", good.cores.load, quick=True).run(BURST8, count=16)
+        seen = LoadProcess(good.port, "", good.cores.load, quick=True).run(BURST8, count=16)
         assert (seen["completed"], seen["errors"]) == (16, {})
     with started(FaultyRelay("loses-event")) as bad:
-        seen = Load(bad.port, "", bad.cores.load, quick=True).run(BURST8, count=16)
+        seen = LoadProcess(bad.port, "", bad.cores.load, quick=True).run(BURST8, count=16)
         assert seen["completed"] == 0
         assert seen["errors"] == {"events lost, doubled or out of order": 16}
 
 
 def test_cpu_that_a_proxy_burns_shows_in_its_figure() -> None:
     short = Scenario(NS32.name, NS32.what, 32, 200, 5.0)
-    result = measure(Plan([FaultyRelay("none"), FaultyRelay("burns-cpu")], [short], 1, quick=True), _quiet)
+    result = measure(BenchPlan([FaultyRelay("none"), FaultyRelay("burns-cpu")], [short], 1, quick=True), _quiet)
     good, bad = (result.systems[name].scenarios["ns32"] for name in ("relay-none", "relay-burns-cpu"))
     assert good.held
     assert bad.held

@@ -17,7 +17,7 @@ from loadtests.fake_engine.live import LiveEngine
 from loadtests.simulator.engine import EngineModel
 from loadtests.simulator.policies import AlwaysLocal
 from loadtests.simulator.simulate import Timing, simulate
-from loadtests.simulator.trace import Request, load
+from loadtests.simulator.trace import TraceRequest, load
 
 from spillway_router.signals.engines import VLLM
 from spillway_router.signals.exposition import ExpositionReader
@@ -26,10 +26,10 @@ FAST = 0.01
 """Stretch of time in tests of the API: a step of 10 ms takes 0.1 ms."""
 
 
-def first_tokens(requests: list[Request], model: EngineModel) -> list[float]:
+def first_tokens(requests: list[TraceRequest], model: EngineModel) -> list[float]:
     """Seconds to the first token of each request through `Batch`, arrivals seen between steps."""
     batch, now, coming = Batch(model), 0.0, list(reversed(requests))
-    numbers: dict[int, Request] = {}
+    numbers: dict[int, TraceRequest] = {}
     ttft: dict[int, float] = {}
     keep = []
     while coming or not batch.idle:

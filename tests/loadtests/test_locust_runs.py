@@ -19,21 +19,21 @@ from evidence.measures_loadtest import RUNS_GREEN, runs_green
 from loadtests.fake_cloud.corpus import digest
 from loadtests.fake_engine import answers
 from loadtests.locust_runs import charts, plan, report, samples, scenarios, session, shapes
-from loadtests.locust_runs.samples import Promise, Sample
-from loadtests.locust_runs.scenarios import SCENARIOS, Scale
-from loadtests.locust_runs.session import LOCUST, Settings, judge
+from loadtests.locust_runs.samples import LatencyPromise, Sample
+from loadtests.locust_runs.scenarios import SCENARIOS, RunSize
+from loadtests.locust_runs.session import LOCUST, SessionSettings, judge
 from loadtests.scaleout.sites import ROOT
 
-SIZE = Scale(seconds=30.0, capacity=3.0)
+SIZE = RunSize(seconds=30.0, capacity=3.0)
 GOOD = Sample("chat", 1.0, 0.0, 0.5, 2.0, 0.02, 0.02, 76, 300, 200, "", "local", "local", "", 0.0, stream=True)
-PROMISE = Promise(2.0, 0.1)
+PROMISE = LatencyPromise(2.0, 0.1)
 
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [(shapes.steady(4, 100), 400), (shapes.ramp(0, 8, 100), 400), (shapes.burst(2, 8, 90), 360)],
 )
-def test_arrivals_come_at_the_shapes_rate(shape: shapes.Shape, expected: int) -> None:
+def test_arrivals_come_at_the_shapes_rate(shape: shapes.LoadShape, expected: int) -> None:
     moments = list(shapes.arrivals(shape, seed=3))
     assert moments == sorted(moments)
     assert moments[-1] < shape.seconds
@@ -138,9 +138,9 @@ def test_samples_survive_their_file(tmp_path: Path) -> None:
 
 def test_the_report_shows_runs_policies_and_what_is_wrong() -> None:
     figures = samples.figures([GOOD], PROMISE, 1.39)
-    found = session.Session(3.0, Settings())
-    found.runs.append(session.Run("steady", "about <it>", 1, figures, (GOOD,), ("1 requests failed: <x>",)))
-    found.points += [session.Point("Spillway (auto)", m, figures) for m in (1.0, 2.0)]
+    found = session.Session(3.0, SessionSettings())
+    found.runs.append(session.ScenarioRun("steady", "about <it>", 1, figures, (GOOD,), ("1 requests failed: <x>",)))
+    found.points += [session.SweepPoint("Spillway (auto)", m, figures) for m in (1.0, 2.0)]
     found.points += session.simulated(1.0, SCENARIOS["steady"].make(SIZE), PROMISE)
     found.points += session.simulated(2.0, SCENARIOS["steady"].make(SIZE), PROMISE)
     page = report.render(found, {"cpu": "some & cpu"}, {"spillway": "0"}, "2026-01-01")
@@ -155,14 +155,14 @@ def test_the_report_shows_runs_policies_and_what_is_wrong() -> None:
 
 
 def test_a_report_says_what_has_no_result_and_why() -> None:
-    found = session.Session(3.0, Settings(("steady", "ramp"), compare=(("bare", "engine"),)))
+    found = session.Session(3.0, SessionSettings(("steady", "ramp"), compare=(("bare", "engine"),)))
     assert found.missing[:3] == ("steady", "ramp", "1 x Spillway (auto)")
     assert "4 x bare" in found.missing
     figures = samples.figures([GOOD], PROMISE, 1.39)
     told: list[str] = []
     kept: list[int] = []
     with session.noted(found, "steady", told.append, lambda: kept.append(len(found.missing))):
-        found.runs.append(session.Run("steady", "x", 1, figures, (GOOD,), ()))
+        found.runs.append(session.ScenarioRun("steady", "x", 1, figures, (GOOD,), ()))
     before = len(found.missing)
     with session.noted(found, "ramp", told.append, lambda: kept.append(len(found.missing))):
         raise ChildError("locust <died>")
@@ -216,7 +216,7 @@ def test_locust_finds_a_sound_product_green_and_a_broken_engine_red() -> None:
 
 @needs_locust
 def test_users_that_wait_for_their_answers_find_the_product_green_too() -> None:
-    found = session.run(Settings(("steady",), 6.0, loop="closed", sweep=False, engine=QUICK), lambda _line: None)
+    found = session.run(SessionSettings(("steady",), 6.0, loop="closed", sweep=False, engine=QUICK), lambda _line: None)
     (run,) = found.runs
     assert run.wrong == ()
     assert run.figures.requests > 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 from evidence.measures_scaleout import LOST, lost_requests
 from loadtests.scaleout import affinity, sites
-from loadtests.scaleout.affinity import Held, Moved, Turn
-from loadtests.scaleout.trial import Shape
+from loadtests.scaleout.affinity import AffinityShare, Moved, Turn
+from loadtests.scaleout.trial import TrialShape
 
 from spillway_router.testing.postgres_server import ServerMissingError, find_binaries
 
@@ -48,16 +48,16 @@ def test_conversations_that_stay_are_told_from_those_that_dont() -> None:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        (Held(8, 0, 6, 5, ("left", "right"), 0.6), "1 of 6 turns left a healthy engine"),
-        (Held(8, 0, 6, 6, ("left",), 0.6), "on left only"),
+        (AffinityShare(8, 0, 6, 5, ("left", "right"), 0.6), "1 of 6 turns left a healthy engine"),
+        (AffinityShare(8, 0, 6, 6, ("left",), 0.6), "on left only"),
         (
-            Held(8, 0, 6, 6, ("left", "right"), 0.4),
+            AffinityShare(8, 0, 6, 6, ("left", "right"), 0.4),
             "40.0% of prompt tokens came from prefix caches, no more than the 50",
         ),
     ],
 )
-def test_what_shows_no_affinity_is_told(kept: Held, message: str) -> None:
-    found = affinity.faults(kept, Held(8, 0, 6, 3, ("left", "right"), 0.5), prefix_cache=True)
+def test_what_shows_no_affinity_is_told(kept: AffinityShare, message: str) -> None:
+    found = affinity.faults(kept, AffinityShare(8, 0, 6, 3, ("left", "right"), 0.5), prefix_cache=True)
     assert len(found) == 1
     assert message in found[0]
 
@@ -81,9 +81,9 @@ def test_conversations_move_on_when_their_engine_ends_and_only_those() -> None:
 
 @pytest.mark.usefixtures("_postgres")
 def test_a_drained_engine_loses_nothing_and_both_routers_share_requests_and_budget() -> None:
-    found = lost_requests(lambda _line: None, QUICK, Shape(requests=90, at_once=12, sessions=8, prefix_cache=False))[
-        LOST
-    ]
+    found = lost_requests(
+        lambda _line: None, QUICK, TrialShape(requests=90, at_once=12, sessions=8, prefix_cache=False)
+    )[LOST]
     assert found.value == 0, found.details
     assert found.n >= 90
     served = found.details["served"]
@@ -99,7 +99,9 @@ def test_a_drained_engine_loses_nothing_and_both_routers_share_requests_and_budg
 def test_a_killed_engine_loses_streams() -> None:
     """Seeded fault: SIGKILL instead of SIGTERM."""
     found = lost_requests(
-        lambda _line: None, SLOW, Shape(requests=60, at_once=24, end="kill", sessions=4, turns=2, prefix_cache=False)
+        lambda _line: None,
+        SLOW,
+        TrialShape(requests=60, at_once=24, end="kill", sessions=4, turns=2, prefix_cache=False),
     )[LOST]
     assert found.value is not None, found.details
     assert found.value > 0
@@ -109,7 +111,7 @@ def test_a_killed_engine_loses_streams() -> None:
 @pytest.mark.usefixtures("_postgres")
 def test_conversations_without_an_id_show_no_affinity() -> None:
     """Seeded fault: no `x-session-id` where it should be said."""
-    shape = Shape(requests=12, at_once=12, sessions=12, turns=4, prefix_cache=False, session_ids=False)
+    shape = TrialShape(requests=12, at_once=12, sessions=12, turns=4, prefix_cache=False, session_ids=False)
     found = lost_requests(lambda _line: None, QUICK, shape)[LOST]
     assert found.value is None
     assert "turns left a healthy engine that had their prefix" in found.details["reason"]

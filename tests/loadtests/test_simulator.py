@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loadtests.simulator.__main__ import main
-from loadtests.simulator.engine import Engine, EngineModel
+from loadtests.simulator.engine import EngineModel, SimulatedEngine
 from loadtests.simulator.policies import AlwaysLocal, BacklogPolicy, BacklogRule
 from loadtests.simulator.simulate import Timing, simulate
-from loadtests.simulator.table import CONTENDERS, REFERENCE_LOADS, Load, overflow_table
-from loadtests.simulator.trace import Request, load
+from loadtests.simulator.table import CONTENDERS, REFERENCE_LOADS, TraceLoad, overflow_table
+from loadtests.simulator.trace import TraceRequest, load
 
 from spillway_router.core.routing.backlog import Slo
 
@@ -38,17 +38,17 @@ class Recorder(AlwaysLocal):
     def iteration(self, iteration: object, now: float) -> None:
         self.iteration_tokens.append(iteration.tokens)  # type: ignore[attr-defined]
 
-    def first_token(self, request: Request, now: float) -> None:
+    def first_token(self, request: TraceRequest, now: float) -> None:
         self.first.append(request.number)
 
-    def finished(self, request: Request, now: float) -> None:
+    def finished(self, request: TraceRequest, now: float) -> None:
         assert request.number not in self.ended
         self.ended[request.number] = now
 
 
-def requests_of(jobs: list[tuple[float, int, int]]) -> list[Request]:
+def requests_of(jobs: list[tuple[float, int, int]]) -> list[TraceRequest]:
     ordered = sorted(jobs)
-    return [Request(number, *job) for number, job in enumerate(ordered)]
+    return [TraceRequest(number, *job) for number, job in enumerate(ordered)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,9 +75,9 @@ def test_tokens_are_conserved_and_service_is_first_come_first_served(
 
 
 def test_an_engine_ends_empty() -> None:
-    engine = Engine(SMALL)
+    engine = SimulatedEngine(SMALL)
     for number in range(10):
-        engine.submit(Request(number, 0.0, 100 + number, 1 + number))
+        engine.submit(TraceRequest(number, 0.0, 100 + number, 1 + number))
     while not engine.idle:
         engine.begin()
         assert 0 <= engine.kv_tokens <= SMALL.kv_capacity_tokens
@@ -89,7 +89,7 @@ def test_an_engine_ends_empty() -> None:
 
 def test_one_request_takes_what_the_service_curve_says() -> None:
     model = EngineModel()
-    result = simulate([Request(0, 5.0, 512, 2)], AlwaysLocal(), model)
+    result = simulate([TraceRequest(0, 5.0, 512, 2)], AlwaysLocal(), model)
     kv_s = 128 * 1024 / 1.5e12
     assert list(result.ttft_s) == pytest.approx([0.0355 + 512 * kv_s + 0.001])
     assert result.busy_s == pytest.approx(0.0355 + 0.0098 + (512 + 513) * kv_s + 0.002)
@@ -106,7 +106,7 @@ def test_the_service_curve_is_linear_between_its_points() -> None:
 
 def test_a_prompt_that_can_never_fit_is_an_error() -> None:
     with pytest.raises(ValueError, match="never fit"):
-        Engine(SMALL).submit(Request(0, 0.0, 1901, 1))
+        SimulatedEngine(SMALL).submit(TraceRequest(0, 0.0, 1901, 1))
 
 
 def test_the_traces_are_whole() -> None:
@@ -121,7 +121,7 @@ def test_the_traces_are_whole() -> None:
         load("nobody")
 
 
-SLICE = Load("code", limit=2000)
+SLICE = TraceLoad("code", limit=2000)
 
 
 def test_the_backlog_rule_keeps_the_promise_that_others_break() -> None:
@@ -148,7 +148,7 @@ def test_whole_traces_agree_with_the_reference_and_hold_the_bounds() -> None:
 
 def test_reading_prompts_between_tokens_is_seen_and_kept_within_the_promise_per_token() -> None:
     """Conversations at twice the trace's rate, 50 ms per token: what is late is late by others' prompts."""
-    load_ = Load("conv", 2.0, 6000)
+    load_ = TraceLoad("conv", 2.0, 6000)
     table = overflow_table(["backlog-router-ttft", "backlog-router"], [load_], tpot_slo_s=0.05)
     blind, seeing = table
     assert blind.pace_miss_percent > 80
@@ -158,7 +158,7 @@ def test_reading_prompts_between_tokens_is_seen_and_kept_within_the_promise_per_
 
 
 def test_a_promise_per_token_costs_little_where_the_engine_is_not_full() -> None:
-    blind, seeing = overflow_table(["backlog-router-ttft", "backlog-router"], [Load("conv")], tpot_slo_s=0.05)
+    blind, seeing = overflow_table(["backlog-router-ttft", "backlog-router"], [TraceLoad("conv")], tpot_slo_s=0.05)
     assert seeing.cloud_percent < 5
     assert seeing.pace_miss_percent < 1 < 10 < blind.pace_miss_percent
 
@@ -190,7 +190,7 @@ def test_ttfts_alone_make_up_for_lengths_believed_too_short() -> None:
 
 
 def test_every_contender_runs() -> None:
-    cells = overflow_table(list(CONTENDERS), [Load("conv", speed=2.0, limit=400)])
+    cells = overflow_table(list(CONTENDERS), [TraceLoad("conv", speed=2.0, limit=400)])
     assert [c.policy for c in cells] == list(CONTENDERS)
     assert all(c.requests == 400 and 0 <= c.cloud_percent <= 100 and 0 <= c.miss_percent <= 100 for c in cells)
     with pytest.raises(ValueError, match="no policy named magic"):

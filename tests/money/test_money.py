@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from evidence.measures_money import independent_bill, leaked, overshoot
-from evidence.money.caps import Watch
+from evidence.money.caps import CapWatch
 from evidence.money.overshoot import overshoot_trials
 from evidence.promises import load_promises
 from evidence.results import Circumstances, judge
@@ -91,7 +91,7 @@ def _row(kind: str, nano: int, ts: int = NOON_MS, attempt: int = 1) -> Entry:
 
 
 def test_the_watch_follows_holds_through_their_periods() -> None:
-    watch = Watch({("all", "hour"): 100})
+    watch = CapWatch({("all", "hour"): 100})
     watch.row(_row("reserved", 60))
     watch.row(_row("reserved", 40, attempt=2))
     assert watch.over == 0

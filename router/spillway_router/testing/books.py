@@ -23,7 +23,7 @@ STATUSES: tuple[Status, ...] = tuple(status for status in get_args(Status) if st
 
 
 @dataclass(slots=True)
-class Bill:
+class ExpectedBill:
     """What the books must say of some days, added up while they were made. Money in nano-dollars."""
 
     range: ReportRange
@@ -36,11 +36,11 @@ class Bill:
     """Cloud cost and holds by key id."""
 
 
-def keep(rng: Random, ledger: Ledger, first: date, name: str) -> Bill:
+def fill_books(rng: Random, ledger: Ledger, first: date, name: str) -> ExpectedBill:
     """Fill up to three days from `first` on; `name` must differ between calls on one ledger. Returns the bill."""
     days = rng.randint(1, 3)
     after = first + timedelta(days=days)
-    bill = Bill(ReportRange(first, after, name), start_of(after) + rng.choice((0, HOUR_MS, DAY_MS)))
+    bill = ExpectedBill(ReportRange(first, after, name), start_of(after) + rng.choice((0, HOUR_MS, DAY_MS)))
     for number in range(rng.choice((0, 1, 1, 2, 3))):
         _rent(rng, ledger, bill, f"rent_{name}_{number}")
     if rng.random() < 0.2:
@@ -55,7 +55,7 @@ def keep(rng: Random, ledger: Ledger, first: date, name: str) -> Bill:
     return bill
 
 
-def _rent(rng: Random, ledger: Ledger, bill: Bill, name: str) -> None:
+def _rent(rng: Random, ledger: Ledger, bill: ExpectedBill, name: str) -> None:
     """A rental within the days, down to a millisecond; some free, some a row of short ones at changing prices."""
     start_ms, end_ms = bill.range.start_ms, bill.range.end_ms
     at = rng.randint(start_ms, end_ms - 1)
@@ -70,7 +70,7 @@ def _rent(rng: Random, ledger: Ledger, bill: Bill, name: str) -> None:
         at = stop
 
 
-def _unexplained(rng: Random, ledger: Ledger, bill: Bill, name: str) -> None:
+def _unexplained(rng: Random, ledger: Ledger, bill: ExpectedBill, name: str) -> None:
     """GPU time that no rental tells of, as routers wrote it before rentals were kept."""
     amount = rng.randint(0, 10**10)
     at = rng.randint(bill.range.start_ms, bill.range.end_ms - 1)
@@ -81,7 +81,7 @@ def _unexplained(rng: Random, ledger: Ledger, bill: Bill, name: str) -> None:
     bill.billed += amount
 
 
-def _request(rng: Random, bill: Bill, request_id: str) -> list[Entry]:
+def _request(rng: Random, bill: ExpectedBill, request_id: str) -> list[Entry]:
     """One request: local, or a hold and what became of it, or both (an escalated draft); some adjusted later."""
     ts = rng.randint(bill.range.start_ms, bill.range.end_ms - 2)
     about: dict[str, Any] = {
@@ -118,7 +118,7 @@ def _local(request_id: str, attempt: int, ts: int, gpu_us: int, rest: dict[str, 
     return Entry(kind="charged", request_id=request_id, attempt_no=attempt, ts=ts, gpu_us=gpu_us, **{**backend, **rest})
 
 
-def _cloud(rng: Random, bill: Bill, who: tuple[str, int, int], rest: dict[str, Any]) -> list[Entry]:
+def _cloud(rng: Random, bill: ExpectedBill, who: tuple[str, int, int], rest: dict[str, Any]) -> list[Entry]:
     request_id, attempt, ts = who
     name = rng.choice(("groq", "openai"))
     base: dict[str, Any] = {

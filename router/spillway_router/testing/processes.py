@@ -32,7 +32,7 @@ Done = TypeVar("Done")
 
 
 @dataclass(slots=True)
-class Spillway:
+class SpillwayProcess:
     """A running process. `lines` is what it has said so far, stdout and stderr together."""
 
     process: subprocess.Popen[str]
@@ -127,7 +127,7 @@ def alive(processes: list[psutil.Process], limit_s: float) -> list[psutil.Proces
 
 
 @contextmanager
-def running(command: str, config: Path, env: Mapping[str, str] | None = None) -> Iterator[Spillway]:
+def running(command: str, config: Path, env: Mapping[str, str] | None = None) -> Iterator[SpillwayProcess]:
     """`spillway COMMAND -c config`. At the end SIGTERM, and SIGKILL for whatever is left."""
     process = subprocess.Popen(
         [SPILLWAY, command, "-c", str(config)],
@@ -139,7 +139,7 @@ def running(command: str, config: Path, env: Mapping[str, str] | None = None) ->
         cwd=config.parent,  # the engine's log goes to data/ there
         start_new_session=True,
     )
-    found = Spillway(process)
+    found = SpillwayProcess(process)
     found.listen()
     children: list[psutil.Process] = []
     try:

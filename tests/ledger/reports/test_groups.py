@@ -40,14 +40,14 @@ from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.tables.feedback import FeedbackRecord
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import MemoryLedger
-from spillway_router.testing.books import Bill, keep
+from spillway_router.testing.books import ExpectedBill, fill_books
 
 FIRST = date(2026, 11, 1)
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"))
 OSS = Tariff(Decimal("0.075"), Decimal("0.30"))
 TERMS = ReportTerms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"openai/mini": MINI, "groq/oss": OSS})
 
-Kept = tuple[Ledger, list[Bill]]
+Kept = tuple[Ledger, list[ExpectedBill]]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql", "memory"])
@@ -60,12 +60,12 @@ def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     else:
         ledger = PostgresLedger.open(request.getfixturevalue("postgres").new_database())
     rng = Random(7)
-    bills = [keep(rng, ledger, FIRST + timedelta(days=4 * number), f"s{number}") for number in range(40)]
+    bills = [fill_books(rng, ledger, FIRST + timedelta(days=4 * number), f"s{number}") for number in range(40)]
     yield ledger, bills
     ledger.close()
 
 
-def made(ledger: Ledger, bill: Bill, *by: GroupKey) -> Report:
+def made(ledger: Ledger, bill: ExpectedBill, *by: GroupKey) -> Report:
     return build_report(ledger, bill.range, TERMS, bill.now_ms, by)
 
 
@@ -181,7 +181,7 @@ def test_html_is_one_safe_file(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     with_names = ReportTerms(TERMS.gpu, TERMS.coefficients, {f"{evil}&co": MINI})
     ledger = SqliteLedger.open(tmp_path / "x.db")
-    keep(Random(3), ledger, FIRST, "h")
+    fill_books(Random(3), ledger, FIRST, "h")
     report = build_report(ledger, one_day(FIRST), with_names, start_of(FIRST) + 86_400_000, ("day", "key"))
     ledger.close()
     text = report_html(report)

@@ -12,7 +12,7 @@ from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.store.sqlite.file import connect
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.store.sqlite.scans import Scans
-from spillway_router.testing.books import keep
+from spillway_router.testing.books import fill_books
 
 
 @pytest.mark.parametrize("days", [(0, 3), (0, 1), (1, 2), (0, 30)])
@@ -21,7 +21,7 @@ def test_shared_scans_equal_those_of_one(days: tuple[int, int], tmp_path: Path) 
     start, end = (start_of(first) + day * 86_400_000 for day in days)
     ledger = SqliteLedger.open(tmp_path / "spillway.db")
     for number in range(20):
-        keep(Random(number), ledger, first, f"s{number}")
+        fill_books(Random(number), ledger, first, f"s{number}")
     alone = ledger.totals(start, end)
     ledger.close()
     path = tmp_path / "spillway.db"
