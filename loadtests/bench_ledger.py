@@ -1,16 +1,17 @@
-"""Durable rows per second and CPU per row of the ledger, at 1, 8, 32 and 128 requests that wait for their rows.
+"""Durable rows per second and CPU per row of the ledger, with 1, 8, 32 and 128 requests that wait for their rows.
 
     python loadtests/bench_ledger.py [--rows 40000] [--dir FOLDER] [--json]
 
-Two kinds of requests, both through the router's own accounts and writer, each waiting until its row is on disk:
+There are two kinds of requests. Both go through the router's own accounts and writer, and each waits until its row is
+on disk:
 
     local   one row: the charge of a local answer, 0 USD and its GPU work share
-    paid    two rows: a hold under two caps, judged by the database, then the charge that replaces it; both move the
+    paid    two rows: a hold under two caps, judged by the database, then the charge that replaces it; both change the
             balances of four scopes in three periods
 
-Every row is in the hash chain. CPU is of the whole process: event loop, futures, writer thread, SQLite and the kernel's
-work for it, from making the entry to the resumed request. Rows per second depend on how long the disk takes to sync,
-which is measured beside it.
+Every row is in the hash chain. CPU is that of the whole process: event loop, futures, writer thread, SQLite and the
+kernel's work for it, from the creation of the entry to the resumed request. Rows per second depend on how long the disk
+takes to sync, which is measured as well.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ BOUND_NANO = 500_000
 
 @dataclass(frozen=True, slots=True)
 class LedgerSpeed:
-    """One measurement: requests that wait at once, rows stored, rows/s, CPU us per row, median milliseconds that a
-    request waits for its rows."""
+    """One measurement: waiting requests at a time, rows stored, rows/s, CPU us per row, median ms
+    that a request waits.
+    """
 
     kind: RowKind
     waiting: int
@@ -67,7 +69,7 @@ class LedgerSpeed:
 
 
 async def measure(ledger: SqliteLedger, kind: RowKind, waiting: int, rows: int) -> LedgerSpeed:
-    """`waiting` tasks make one request after the other, each waiting until its rows are durable."""
+    """Let `waiting` tasks make one request after the other; each waits until its rows are durable."""
     writer = LedgerWriter(ledger)
     accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, "router-0123456789abcdef")
     accounts.load(ledger, CAPS)
@@ -105,7 +107,7 @@ async def measure(ledger: SqliteLedger, kind: RowKind, waiting: int, rows: int) 
 
 
 def sync_ms(folder: Path, times: int = 50) -> float:
-    """Median milliseconds of one fsync of 8 KiB in this folder."""
+    """Return the median milliseconds of one fsync of 8 KiB in this folder."""
     took = []
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(times):
@@ -118,7 +120,7 @@ def sync_ms(folder: Path, times: int = 50) -> float:
 
 
 def run(folder: Path, rows: int, kind: RowKind, waiting: int, ledger: type[SqliteLedger] = SqliteLedger) -> LedgerSpeed:
-    """One measurement on a fresh database."""
+    """Take one measurement on a fresh database."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         opened = ledger.open(Path(place) / "ledger.db")
         try:
@@ -135,7 +137,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     sync = sync_ms(options.dir)
-    # Few requests at once are slow on a real disk, so they write fewer rows.
+    # With few requests at a time a real disk is slow, so these runs write fewer rows.
     results = [
         run(options.dir, min(options.rows, 1_000 * waiting), kind, waiting)
         for kind in get_args(RowKind)

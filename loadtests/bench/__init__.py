@@ -1,4 +1,4 @@
-"""What a router costs: CPU per request, memory, and how it behaves when a client leaves or reads slowly.
+"""What a router costs: CPU per request, memory, and its behaviour when a client leaves or reads slowly.
 
-Black box: every system is a process that speaks HTTP, whatever it is written in. `python -m loadtests.bench`.
+The systems are black boxes: each is a process that speaks HTTP. `python -m loadtests.bench` runs the benchmark.
 """

@@ -28,7 +28,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--systems", help=f"comma-separated, of: {', '.join(SYSTEMS)}")
     parser.add_argument("--only", help=f"scenarios, comma-separated, of: {', '.join(SCENARIOS)}")
-    parser.add_argument("--rounds", type=int, default=3, help="medians are taken over so many (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds that medians are taken over (default 3)")
     parser.add_argument("--quick", action="store_true", help="one short round (about 2 minutes)")
     parser.add_argument(
         "--baseline",
@@ -40,18 +40,18 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _chosen(text: str | None, known: dict[str, object], what: str) -> list[str]:
-    names = text.split(",") if text else list(known)
+def _chosen(text: str | None, choices: dict[str, object], what: str) -> list[str]:
+    names = text.split(",") if text else list(choices)
     for name in names:
-        if name not in known:
-            sys.exit(f"no {what} {name!r}; there are: {', '.join(known)}")
+        if name not in choices:
+            sys.exit(f"unknown {what} {name!r}; choose from: {', '.join(choices)}")
     return names
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the benchmark; 0 when Spillway itself was measured without an error (or was not asked for)."""
+    """Run the benchmark; return 0 when Spillway was measured without an error, or was not asked for."""
     options = _options(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end what was started, like Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end every started process, as Ctrl-C does
     systems = _chosen(options.systems, dict(SYSTEMS), "system")
     scenarios = _chosen(options.only, dict(SCENARIOS), "scenario")
     rounds = 1 if options.quick else max(1, options.rounds)

@@ -2,8 +2,8 @@
 
     python -m loadtests.bench.behaviour --system spillway
 
-The upstream is what pays for a client that left: a GPU keeps generating, a cloud keeps billing. So the figure is the
-time from the client's close() to the moment the upstream sees its connection closed, on the clock both share.
+When a client leaves, the upstream pays: a GPU keeps generating, a cloud keeps billing. So the figure is the time from
+the client's close() to the moment at which the upstream sees its connection closed, on the clock that both share.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from loadtests.bench.start import RunningSystem, started
 from loadtests.bench.systems import SYSTEMS
 
 LIMIT_S = 20.0
-# Longer than any close should take, short enough that 200 of them that never close end in minutes.
+# Longer than any close should take, yet short enough that 200 upstreams which never close end within minutes.
 WORK_MS = 3000
 SLOW_S = 2.5
 BIG = Directive(events=4000, event_bytes=8192)
-# Warms every code path; too small to leave room in the allocator for a slow reader to hide in.
+# Warms up every code path, but is too small to leave free memory in the allocator that would hide a slow reader.
 SMALL = Directive(events=64, event_bytes=8192)
 
 Say = Callable[[str], None]
@@ -65,7 +65,7 @@ LEAVES = (
 
 @dataclass(frozen=True, slots=True)
 class LeaveTrial:
-    """One trial: milliseconds until the upstream was closed, or (`ran_to_end`) until it had done all its work."""
+    """One trial: milliseconds until the upstream was closed, or, with `ran_to_end`, until it had done all its work."""
 
     how: str
     ms: float
@@ -73,7 +73,7 @@ class LeaveTrial:
 
 
 def p99(values: Sequence[float]) -> float:
-    """The smallest value that at least 99% of the values don't exceed (nearest rank)."""
+    """Return the smallest value that at least 99% of the values don't exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[math.ceil(len(ordered) * 0.99) - 1]
 
@@ -87,10 +87,10 @@ def _client(system: RunningSystem, directive: Directive, *, stream: bool) -> Ite
 
 
 def disconnects(system: RunningSystem, trials: int, say: Say) -> list[LeaveTrial]:
-    """`trials` clients that leave, spread evenly over the ways of leaving.
+    """Let `trials` clients leave, spread evenly over the ways of leaving.
 
     Raises:
-        httpx.HTTPError: the stub says that a request never reached it.
+        httpx.HTTPError: the stub reports that a request never reached it.
     """
     found: list[LeaveTrial] = []
     with httpx.Client(base_url=f"http://127.0.0.1:{system.upstream_port}", timeout=LIMIT_S, trust_env=False) as stub:
@@ -124,7 +124,7 @@ def _read_until(client: socket.socket, marker: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SlowReaderTrial:
-    """One client that read nothing for a while. `got_all`: the answer was whole when it read on."""
+    """One client that paused its reading. `got_all`: the answer was complete when it read on."""
 
     growth_mib: float
     answer_mib: float
@@ -132,7 +132,7 @@ class SlowReaderTrial:
 
 
 def slow_readers(system: RunningSystem, trials: int, say: Say) -> list[SlowReaderTrial]:
-    """Growth of resident memory over `SLOW_S` while one client reads nothing of a stream of 33 MB."""
+    """Measure how resident memory grows over `SLOW_S` seconds while one client reads nothing of a 33 MB stream."""
     for _ in range(8):
         _slow_once(system, SMALL, 0.0)
     found = []
@@ -162,7 +162,9 @@ def _slow_once(system: RunningSystem, directive: Directive, pause_s: float) -> S
 
 
 def held_streams(system: RunningSystem) -> dict[str, Any]:
-    """200 streams at a time for a few seconds: how many came back whole, the most at one time at the upstream."""
+    """Run 200 streams at a time for a few seconds; return how many were complete and the most the
+    upstream saw at once.
+    """
     load = LoadProcess(system.port, system.key, system.cores.load, quick=True)
     with httpx.Client(base_url=f"http://127.0.0.1:{system.upstream_port}", timeout=LIMIT_S, trust_env=False) as stub:
         stub.post("/_stub/reset").raise_for_status()
@@ -173,7 +175,7 @@ def held_streams(system: RunningSystem) -> dict[str, Any]:
 
 
 def summary(closed: Sequence[LeaveTrial]) -> dict[str, Any]:
-    """Per way of leaving: n, median, p99, worst in ms, and how many upstreams worked to the end."""
+    """Summarise the trials per way of leaving: n, median, p99, worst (ms), and how many upstreams worked to the end."""
     found: dict[str, Any] = {}
     for leave in LEAVES:
         mine = [one for one in closed if one.how == leave.name]
@@ -195,7 +197,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=210, help="clients that leave (default 210)")
     parser.add_argument("--slow", type=int, default=5, help="slow readers (default 5)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end what was started, like Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end every started process, as Ctrl-C does
     console = Console(stderr=True)
 
     def say(line: str) -> None:

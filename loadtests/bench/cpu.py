@@ -1,8 +1,8 @@
-"""CPU time and memory of a process and everything it started, from outside.
+"""CPU time and memory of a process and its descendants, measured from outside.
 
-CPU is user + system time. A live process's own comes from its CPU clock (`clock_getcpuclockid(3)`: all threads, dead
-ones included, in nanoseconds; the kernel keeps utime + stime from the same counter, but shows them in 10 ms ticks).
-Children that ended and were waited for come from cutime + cstime of /proc/PID/stat.
+CPU is user plus system time. That of a live process comes from its CPU clock (`clock_getcpuclockid(3)`: all threads,
+including ended ones, in nanoseconds; the kernel keeps utime and stime from the same counter, but shows them in ticks of
+10 ms). That of children that ended and were waited for comes from cutime and cstime in /proc/PID/stat.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 @dataclass(frozen=True, slots=True)
 class TreeUse:
-    """CPU microseconds since the processes began, resident MiB now, number of live processes."""
+    """CPU microseconds since the processes started, resident MiB now, and the number of live processes."""
 
     cpu_us: float
     rss_mib: float
@@ -26,12 +26,12 @@ class TreeUse:
 
 
 def _stat(pid: int) -> list[str]:
-    # The command's name is in parentheses and may hold anything; fields are counted after it.
+    # The command's name is in parentheses and may hold any character; the fields are counted after it.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def tree(root: int) -> list[int]:
-    """`root` and all its living descendants; empty when `root` is gone."""
+    """Return `root` and all its living descendants; the list is empty when `root` is gone."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -50,12 +50,12 @@ def tree(root: int) -> list[int]:
 
 
 def _cpu_clock_us(pid: int) -> float:
-    # Linux's MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED): part of the kernel's ABI, what clock_getcpuclockid returns.
+    # Linux's MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED), which clock_getcpuclockid returns: part of the kernel's ABI.
     return time.clock_gettime((~pid << 3) | 2) * 1_000_000
 
 
 def use(root: int) -> TreeUse:
-    """What the tree under `root` has used so far.
+    """Return what the process tree under `root` has used so far.
 
     Raises:
         ProcessLookupError: there is no such process (any more).

@@ -1,7 +1,8 @@
-"""How the load generator tells the stub upstream what to answer, through any proxy in between.
+"""How the load generator directs the stub upstream's answer, through any proxy in between.
 
-The text of the last user message carries it: proxies re-serialise bodies, drop unknown fields and rename models,
-but none of them edits the user's words. Form: `[[stub events=128 pace_ms=2500 tag=a17]]`, integers and a tag.
+The text of the last user message carries the directive: proxies re-serialise bodies, drop unknown fields and rename
+models, but none of them edits the user's words. It has the form `[[stub events=128 pace_ms=2500 tag=a17]]`: integers,
+and a tag.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ _FORM = re.compile(r"\[\[stub ([^\]]*)\]\]")
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """What the stub is to answer. Times in milliseconds, sizes in bytes.
+    """What the stub should answer. Times are in milliseconds, sizes in bytes.
 
-    `delay_ms` passes before the first byte of the answer. `pace_ms` is spread over the `events` of a stream; 0 sends
-    them as fast as the connection takes them. `step_ms` lets paced events leave only at its multiples, all streams
-    together, as the steps of a batching engine do. `event_bytes` pads the text of each event. `tag` names the
-    request in the stub's records (empty: not recorded).
+    `delay_ms` passes before the first byte of the answer. `pace_ms` is spread over the `events` of a stream; with 0
+    they leave as fast as the connection takes them. With `step_ms` paced events leave only at its multiples, those of
+    all streams together, like the steps of a batching engine. `event_bytes` pads the text of each event. `tag` names
+    the request in the stub's records (empty: the request is not recorded).
     """
 
     delay_ms: int = 0
@@ -30,7 +31,7 @@ class Directive:
     tag: str = ""
 
     def text(self) -> str:
-        """The marker to put into a user message."""
+        """Return the marker to put into a user message."""
         return (
             f"[[stub delay_ms={self.delay_ms} events={self.events} pace_ms={self.pace_ms} "
             f"step_ms={self.step_ms} "
@@ -39,10 +40,10 @@ class Directive:
 
 
 def parse(text: str) -> Directive:
-    """The directive in `text`; the defaults where there is none.
+    """Return the directive in `text`, or the default directive where there is none.
 
     Raises:
-        ValueError: an unknown field or a number that is none.
+        ValueError: there is an unknown field or an invalid number.
     """
     found = _FORM.search(text)
     if found is None:
@@ -56,5 +57,5 @@ def parse(text: str) -> Directive:
 
 
 def event_text(number: int, event_bytes: int) -> str:
-    """The text that event `number` (from 0) of a stream carries, so that a reader can check order and loss."""
+    """Return the text that event `number` (from 0) of a stream carries, so that a reader can check order and loss."""
     return f"{number} ".ljust(event_bytes, ".") if event_bytes else f"{number} "

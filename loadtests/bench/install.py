@@ -1,4 +1,4 @@
-"""Installs the peers from hash locks, each into a folder of its own under .cache/bench; the system stays as it is."""
+"""Installs the other proxies from hash locks, each into its own folder under .cache/bench, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ INSTALL_LIMIT_S = 900
 
 
 class Unavailable(Exception):  # noqa: N818 - an expected finding, with its reason, rather than an error
-    """A system can't be had on this machine; the message is the reason shown to the user."""
+    """A system is not available on this machine; the message is the reason that the user sees."""
 
 
 def environment(name: str) -> Path:
-    """The Python of the environment `name`, installed from locks/NAME.lock on first use or when the lock changed.
+    """Return the Python of the environment `name`; install it from locks/NAME.lock first if it is missing or outdated.
 
     Raises:
         Unavailable: pip could not install it.
@@ -40,7 +40,11 @@ def environment(name: str) -> Path:
 
 
 def installed_version(python: Path, package: str) -> str:
-    """The version of `package` in the environment of `python`."""
+    """Return the version of `package` in the environment of `python`.
+
+    Raises:
+        Unavailable: the package is not installed there.
+    """
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
     shown = subprocess.run([str(python), "-c", code], capture_output=True, text=True, timeout=60, check=False)
     if shown.returncode != 0:
@@ -49,10 +53,10 @@ def installed_version(python: Path, package: str) -> str:
 
 
 def debian_program(package: str, inside: str) -> str:
-    """A program from the PATH, else unpacked (not installed) from Debian's package `package`.
+    """Return a program from the PATH, or unpack it (without installing it) from Debian's package `package`.
 
     Raises:
-        Unavailable: not on the PATH and no apt-get, or the package could not be fetched.
+        Unavailable: it is not on the PATH, and there is no apt-get or the package could not be fetched.
     """
     found = shutil.which(Path(inside).name)
     if found is not None:

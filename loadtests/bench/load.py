@@ -1,9 +1,10 @@
-"""A load generator that costs little and believes nothing: every answer is checked.
+"""A load generator that costs little CPU time and checks every answer.
 
     python -m loadtests.bench.load --port 8080 --scenario ns32 [--key KEY] [--quick]      # prints JSON
 
-Bare asyncio.Protocol and httptools, so that one core carries generator and stub while the other carries the system
-under test. Connections are kept alive; a connection the server closes between answers is opened again (counted).
+It uses bare asyncio.Protocol and httptools, so that one core carries generator and stub while another core carries the
+system under test. Connections are kept alive; a connection that the server closes between answers is opened again and
+counted.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class LoadTarget:
 
 @dataclass(slots=True)
 class LoadResult:
-    """What a load saw. Times in seconds; `peak` is the most answers that were under way at one time."""
+    """What a load observed. Times are in seconds; `peak` is the largest number of answers under way at one time."""
 
     scenario: str
     completed: int = 0
@@ -73,7 +74,7 @@ class LoadResult:
 
 @dataclass(slots=True)
 class ReceivedAnswer:
-    """One answer as it came off the connection."""
+    """One answer as it came from the connection."""
 
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)
@@ -81,7 +82,9 @@ class ReceivedAnswer:
 
 
 class ClientConnection(asyncio.Protocol):
-    """One connection: `ask()` sends, `done` is called with the answer, or with None when the connection broke."""
+    """One connection. `ask()` sends a request; `done` is called with the answer, or with None if
+    the connection broke.
+    """
 
     def __init__(self, done: Callable[[ReceivedAnswer | None], None]) -> None:
         self._done = done
@@ -95,7 +98,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def ask(self, request: bytes) -> None:
-        """Sends one request; the last one must be answered."""
+        """Send one request; the previous one must have been answered."""
         if self.transport is None:
             self._done(None)
             return
@@ -127,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._answer.status = self._parser.get_status_code()
         keep = self._parser.should_keep_alive()
-        # A parser serves one message: some servers send trailing bytes that a used parser would refuse.
+        # A parser serves one message: some servers send trailing bytes that a used parser would reject.
         self._parser = httptools.HttpResponseParser(self)
         if not keep and self.transport is not None:
             self.transport.close()

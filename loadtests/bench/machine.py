@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine that a figure was measured on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe() -> dict[str, object]:
-    """Processor, usable cores, memory in MiB, kernel, Python: what a reader needs to compare figures."""
+    """Return processor, usable cores, memory in MiB, kernel and Python, which a reader needs to compare figures."""
     return {
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -26,7 +26,7 @@ def _processor() -> str:
 
 
 def busy_cpu_s() -> float:
-    """Seconds of CPU that anything on this machine has used since it started."""
+    """Return the CPU seconds that all processes of this machine have used since it started."""
     first = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq = (int(value) for value in first[:7])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")

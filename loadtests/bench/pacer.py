@@ -1,8 +1,8 @@
 """Timers finer than an event loop's millisecond, so that paced events leave one by one.
 
-uvloop and asyncio round timers to milliseconds. 200 streams of 50 events a second would then leave in heaps of ten per
-tick, and a proxy would pay one wake-up for ten events: a figure about the stub's timer and not about the proxy. A
-timerfd (Linux, like the rest of the benchmark) fires to the microsecond.
+uvloop and asyncio round timers to milliseconds. Then 200 streams of 50 events a second would leave in groups of ten per
+tick, a proxy would wake up once for ten events, and the figure would describe the stub's timer instead of the proxy. A
+timerfd (Linux, like the rest of the benchmark) fires with microsecond precision.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _TimerSpec(ctypes.Structure):
 
 
 class Timer:
-    """One entry of a pacer; `cancel()` like asyncio's handles."""
+    """One entry of a pacer; `cancel()` works like that of asyncio's handles."""
 
     __slots__ = ("call",)
 
@@ -40,7 +40,7 @@ class Timer:
 
 
 class Pacer:
-    """Calls back at times of CLOCK_MONOTONIC in seconds (what `time.monotonic()` shows)."""
+    """Calls back at times of CLOCK_MONOTONIC in seconds (as `time.monotonic()` returns them)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> None:
         self._now = now
@@ -54,7 +54,7 @@ class Pacer:
         loop.add_reader(self._fd, self._fire)
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
-        """Calls `call` at `when`, or on the next turn of the loop if that is past."""
+        """Call `call` at `when`, or in the next turn of the loop if that time has passed."""
         timer = Timer(call)
         heapq.heappush(self._heap, (when, next(self._order), timer))
         if when < self._armed:
@@ -66,7 +66,7 @@ class Pacer:
 
     def _arm(self, when: float) -> None:
         self._armed = when
-        # All zeros would disarm it.
+        # A value of zero would disarm the timer.
         nanoseconds = max(1, int(when * 1e9))
         value = _TimeSpec(nanoseconds // 1_000_000_000, nanoseconds % 1_000_000_000)
         self._libc.timerfd_settime(self._fd, _ABSOLUTE, ctypes.byref(_TimerSpec(_TimeSpec(0, 0), value)), None)

@@ -1,4 +1,4 @@
-"""Starting, pinning, awaiting and stopping the processes of a benchmark."""
+"""Starts, pins, awaits and stops the processes of a benchmark."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _PIN = "import os,sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execvp(sy
 
 
 class BenchError(Exception):
-    """A benchmark could not go on; the message says what to do."""
+    """A benchmark could not continue; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core runs what; None: no pinning (fewer than two cores may be used)."""
+    """The cores that system and load run on. None: no pinning, since fewer than two cores may be used."""
 
     system: int | None
     load: int | None
@@ -43,7 +43,7 @@ class Cores:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How a process is started. `key` is the bearer token its clients must send."""
+    """How a process is started. `key` is the bearer token that its clients must send."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Command:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago, for programs that can't say which one they took."""
+    """Return a port of 127.0.0.1 that was free a moment ago, for programs that can't report a port of their choice."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -59,13 +59,13 @@ def free_port() -> int:
 
 
 def pinned(argv: tuple[str, ...], core: int | None) -> list[str]:
-    """`argv`, started so that it and its children stay on one core."""
+    """Return `argv`, changed so that the process and its children stay on one core."""
     return list(argv) if core is None else [sys.executable, "-c", _PIN, str(core), *argv]
 
 
 @contextlib.contextmanager
 def running(command: Command, core: int | None, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for as long as the block lasts; then its whole group is ended (SIGTERM, after 5 s SIGKILL)."""
+    """Run a process while the block lasts; then end its whole process group (SIGTERM, after 5 s SIGKILL)."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -96,7 +96,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def stub_upstream(cores: Cores, scratch: Path) -> Iterator[int]:
-    """The stub upstream on the load's core; yields its port."""
+    """Run the stub upstream on the load's core and yield its port."""
     log = scratch / "upstream.log"
     command = Command((sys.executable, "-m", "loadtests.bench.upstream"))
     with running(command, cores.load, log) as process:
@@ -113,10 +113,10 @@ def stub_upstream(cores: Cores, scratch: Path) -> Iterator[int]:
 def wait_until_it_answers(
     process: subprocess.Popen[bytes], port: int, key: str, log: Path, limit_s: float = 90
 ) -> None:
-    """Returns when a chat request comes back whole.
+    """Return when a chat request gets a complete answer.
 
     Raises:
-        BenchError: the process ended, or no answer within `limit_s`.
+        BenchError: the process ended, or there was no answer within `limit_s` seconds.
     """
     deadline = time.monotonic() + limit_s
     content = chat_body(Directive(), "demo", stream=False)

@@ -1,9 +1,9 @@
-"""The yardstick relay: bare ASGI on uvicorn, aiohttp towards the upstream. Runs in its own environment.
+"""The yardstick relay: bare ASGI on uvicorn, aiohttp towards the upstream. It runs in an environment of its own.
 
     python relay_asgi.py PORT UPSTREAM
 
-It does the least a router must: reads the body for `model` and `stream`, forwards it, relays raw chunks, keeps a tail
-to find the usage in, and stops when the client leaves. No keys, no decision, no ledger.
+It does the least that a router must do: it reads the body for `model` and `stream`, forwards it, relays raw chunks,
+keeps a tail to find the usage in, and stops when the client leaves. It has no keys, no decision and no ledger.
 """
 
 from __future__ import annotations

@@ -9,12 +9,14 @@ from rich.table import Table
 
 from loadtests.bench.scenarios import SCENARIOS
 
-STRANGERS_CORES = 1.2
+UNRELATED_CORES = 1.2
 EVENTS = SCENARIOS["paced200"].events
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Prints one run (as in results/latest.json): CPU per request and per event, memory, ratios to vllm-router."""
+    """Print the result of one run (as in results/latest.json): CPU per request and event, memory, ratios to other
+    systems.
+    """
     names = [name for name in SCENARIOS if any(name in system["scenarios"] for system in result["systems"].values())]
     table = Table(title="CPU per request (medians)", title_justify="left")
     table.add_column("system")
@@ -42,19 +44,21 @@ def show(result: dict[str, Any], console: Console) -> None:
         for samples in system["scenarios"].values()
         for value in samples["others_busy_cores"]
     ]
-    # Stub and load generator share one core; what is above it belongs to strangers.
-    if busy and max(busy) > STRANGERS_CORES:
+    # Stub and load generator share one core; anything above that belongs to unrelated processes.
+    if busy and max(busy) > UNRELATED_CORES:
         console.print(
             f"Other processes kept up to {max(busy):.1f} cores busy (1 is the benchmark's own): on a busy machine "
-            "single requests cost more and streams less, whose events then arrive in heaps. Compare ratios only.",
+            "single requests cost more and streams less, since their events arrive in groups. Compare ratios only.",
             highlight=False,
         )
     if result["quick"]:
-        console.print("Short loads (--quick): good for a look, too short to quote.", highlight=False)
+        console.print("Short loads (--quick): good for a first look, too short to quote.", highlight=False)
 
 
 def ratio(result: dict[str, Any], ours: str, peer: str, scenario: str) -> float | None:
-    """CPU per request of `ours` divided by that of `peer`; None where one is missing or completed nothing."""
+    """Return the CPU per request of `ours` divided by that of `peer`; None where one is missing or
+    completed nothing.
+    """
     figures = [
         result["systems"].get(name, {}).get("scenarios", {}).get(scenario, {}).get("cpu_us_per_request")
         for name in (ours, peer)
@@ -63,7 +67,7 @@ def ratio(result: dict[str, Any], ours: str, peer: str, scenario: str) -> float 
 
 
 def memory_ratio(result: dict[str, Any], ours: str, peer: str) -> float | None:
-    """Idle resident memory of `ours` divided by that of `peer`; None where one is missing."""
+    """Return the idle resident memory of `ours` divided by that of `peer`; None where one is missing."""
     figures = [result["systems"].get(name, {}).get("idle_rss_mib") for name in (ours, peer)]
     return figures[0] / figures[1] if figures[0] and figures[1] else None
 

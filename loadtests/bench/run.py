@@ -1,4 +1,4 @@
-"""Measures systems in rounds: each round starts every system once, so that a slow minute of the machine hits all."""
+"""Measures systems in rounds: each round starts every system once, so that a slow minute of the machine affects all."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BenchPlan:
-    """What to measure. `quick`: short loads, for a look and not for a figure.
+    """What to measure. `quick` makes the loads short: good for a first look, too short to quote.
 
-    `leave_out`: pairs of a system's and a scenario's name that are not run.
+    `leave_out` holds pairs of a system's and a scenario's name that are not run.
     """
 
     systems: Sequence[System]
@@ -40,7 +40,7 @@ class BenchPlan:
 
 @dataclass(slots=True)
 class ScenarioSamples:
-    """One scenario on one system, one entry per round."""
+    """One scenario on one system, with one entry per round."""
 
     cpu_us_per_request: list[float] = field(default_factory=list)
     requests: int = 0
@@ -63,7 +63,7 @@ class ScenarioSamples:
 
     @property
     def held(self) -> bool:
-        """Fewer than one answer in a hundred failed; else CPU per completed request says nothing."""
+        """Return whether fewer than 1% of the answers failed; otherwise CPU per completed request means nothing."""
         return sum(self.errors.values()) * 100 < self.requests
 
     def as_json(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class ScenarioSamples:
 
 @dataclass(slots=True)
 class SystemResult:
-    """All of one system."""
+    """All measurements of one system."""
 
     version: str
     what: str
@@ -103,7 +103,7 @@ class SystemResult:
 
 @dataclass(slots=True)
 class BenchResult:
-    """All of a run; `skipped` says why a system is missing."""
+    """All measurements of a run; `skipped` says why a system is missing."""
 
     rounds: int
     quick: bool
@@ -123,7 +123,7 @@ class BenchResult:
 
 
 def measure(plan: BenchPlan, say: Say) -> BenchResult:
-    """Runs the plan. A system that can't be had or fails is skipped with its reason; the others go on."""
+    """Run the plan. A system that is unavailable or fails is skipped with its reason; the other systems continue."""
     result = BenchResult(plan.rounds, plan.quick)
     for system in plan.systems:
         say(f"{system.name}: preparing")
@@ -141,7 +141,7 @@ def measure(plan: BenchPlan, say: Say) -> BenchResult:
                 _one_start(system, plan, result.systems[system.name], say)
             except (BenchError, Unavailable, ProcessLookupError) as error:
                 result.skipped[system.name] = f"{type(error).__name__}: {error}"
-                say(f"{system.name}: given up, {error}")
+                say(f"{system.name}: skipped, {error}")
                 del result.systems[system.name]
     return result
 
@@ -172,7 +172,9 @@ class LoadProcess:
     quick: bool
 
     def run(self, scenario: Scenario, count: int | None = None) -> dict[str, Any]:
-        """One load in a process of its own; its result as `LoadResult`'s fields. `count` other than the scenario's."""
+        """Run one load in a process of its own; return the fields of its `LoadResult`. `count` overrides the scenario's
+        count.
+        """
         requests = (scenario.quick() if self.quick else scenario).count if count is None else count
         argv = [sys.executable, "-m", "loadtests.bench.load", "--port", str(self.port), "--scenario", scenario.name]
         argv += ["--key", self.key] if self.key else []
@@ -196,7 +198,7 @@ def _one_load(pid: int, scenario: Scenario, load: LoadProcess, samples: Scenario
     after = cpu.use(pid)
     used_s = (after.cpu_us - before.cpu_us) / 1e6
     wall = time.monotonic() - begun
-    # Includes stub and generator: more than about one core says that somebody else was busy too.
+    # This includes stub and generator: more than about one core means that unrelated processes were busy, too.
     others = max(0.0, (machine.busy_cpu_s() - busy - used_s) / wall)
     samples.add(after.cpu_us - before.cpu_us, seen, others)
     return (after.cpu_us - before.cpu_us) / seen["completed"] if seen["completed"] else None

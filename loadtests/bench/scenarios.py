@@ -1,4 +1,4 @@
-"""The loads that are compared, and the request each of them sends."""
+"""The loads that are compared, and the request that each of them sends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ REQUEST_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One load: `connections` keep-alive connections, each sending its next request when the last is answered.
+    """One load: `connections` keep-alive connections, each of which sends its next request when the last one is
+    answered.
 
-    It ends after `count` requests or when `seconds` have passed, whichever is first; started requests are finished.
-    `pace_ms` is (shortest, longest) duration of a stream; (0, 0) is as fast as possible. With
-    `step_ms` the events of all streams leave together at its multiples, without it one by one.
+    It ends after `count` requests or after `seconds`, whichever comes first; requests under way are finished. `pace_ms`
+    is the (shortest, longest) duration of a stream; (0, 0) means as fast as possible. With `step_ms` the events of all
+    streams leave together at its multiples, otherwise one by one.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Scenario:
     step_ms: int = 0
 
     def quick(self) -> Scenario:
-        """The same load, short: for a first look, too short for a figure to quote."""
+        """Return a short version of the load: good for a first look, too short to quote."""
         count = max(self.connections, self.count // 8)
         return replace(self, count=count, seconds=self.seconds / 3)
 
@@ -47,7 +48,7 @@ SCENARIOS = {scenario.name: scenario for scenario in (NS1, NS32, BURST8, PACED20
 
 
 def body(scenario: Scenario, number: int, model: str) -> bytes:
-    """The `number`-th request of a scenario: 1 KB of JSON. Durations are spread evenly over `pace_ms`."""
+    """Return the `number`-th request of a scenario: 1 KB of JSON. Durations are spread evenly over `pace_ms`."""
     shortest, longest = scenario.pace_ms
     pace = shortest + (number * 37 % 101) * (longest - shortest) // 100
     directive = Directive(events=scenario.events, pace_ms=pace, step_ms=scenario.step_ms)
@@ -55,7 +56,7 @@ def body(scenario: Scenario, number: int, model: str) -> bytes:
 
 
 def chat_body(directive: Directive, model: str, *, stream: bool) -> bytes:
-    """A chat request that carries `directive`, padded with words to `REQUEST_BYTES` bytes."""
+    """Return a chat request that carries `directive`, padded with words to `REQUEST_BYTES` bytes."""
     content = "Please answer this. " + directive.text() + " "
     request: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 256}
     if stream:

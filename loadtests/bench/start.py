@@ -1,4 +1,4 @@
-"""One system under test, started on its core in front of a stub upstream on the other, until the block ends."""
+"""One system under test, which runs on its core in front of a stub upstream on another core."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadtests.bench.systems import StartSite, System
 
 @dataclass(frozen=True, slots=True)
 class RunningSystem:
-    """A running system: the root of its process tree, its port, the bearer token, the stub's port."""
+    """A running system: the root of its process tree, its port, its bearer token and the stub's port."""
 
     pid: int
     port: int
@@ -25,7 +25,7 @@ class RunningSystem:
 
 @contextlib.contextmanager
 def started(system: System) -> Iterator[RunningSystem]:
-    """Starts stub and system, waits until a request comes back whole; ends both in the end.
+    """Start stub and system, wait until a request gets a complete answer, and end both when the block ends.
 
     Raises:
         BenchError: it did not start or did not answer; the message has the end of its log.
@@ -33,7 +33,7 @@ def started(system: System) -> Iterator[RunningSystem]:
     """
     cores = Cores.of_this_machine()
     CACHE.mkdir(parents=True, exist_ok=True)
-    # Under the checkout, not in the system's temporary folder: that may be memory, where a durable write is free.
+    # In the checkout, since the system's temporary folder may be in memory, where durable writes cost nothing.
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="run-") as folder:
         scratch = Path(folder)
         with stub_upstream(cores, scratch) as upstream_port:

@@ -1,7 +1,7 @@
-"""The systems under test: how each is installed in an environment of its own, and started.
+"""The systems under test: how each is installed in an environment of its own, and how it is started.
 
-Peers run as they come, without key store or database. Spillway runs with everything on: a key required, decision
-over two backends, backlog, scraping, a durable ledger.
+The other proxies run as they come, without key store or database. Spillway runs with everything on: a required key, a
+decision over two backends, backlog, scraping and a durable ledger.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RELAY = Path(__file__).with_name("relay_asgi.py")
 
 @dataclass(frozen=True, slots=True)
 class StartSite:
-    """Where one start of a system happens: the port it listens on, its upstream's port, a folder for its files."""
+    """Where a system is started: the port it listens on, its upstream's port, and a folder for its files."""
 
     port: int
     upstream_port: int
@@ -45,19 +45,19 @@ class System(Protocol):
     def what(self) -> str: ...
 
     def prepare(self) -> str:
-        """Installs it where needed and returns its version.
+        """Install the system where needed and return its version.
 
         Raises:
-            Unavailable: it can't be had here; the message is the reason.
+            Unavailable: it is not available here; the message is the reason.
         """
 
-    def command(self, place: StartSite) -> Command:
-        """Writes its files into `place.scratch` and says how to start it."""
+    def command(self, site: StartSite) -> Command:
+        """Write the system's files into `site.scratch` and return the command that starts it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """The stub upstream itself, in the proxy's place."""
+    """The stub upstream itself, in the proxy's site."""
 
     name: str = "bare"
     what: str = "the stub upstream itself, no proxy"
@@ -65,13 +65,13 @@ class Bare:
     def prepare(self) -> str:
         return "-"
 
-    def command(self, place: StartSite) -> Command:
-        return Command((sys.executable, "-m", "loadtests.bench.upstream", "--port", str(place.port)))
+    def command(self, site: StartSite) -> Command:
+        return Command((sys.executable, "-m", "loadtests.bench.upstream", "--port", str(site.port)))
 
 
 @dataclass(frozen=True, slots=True)
 class Nginx:
-    """nginx, one worker, upstream connections kept alive, unbuffered as streams need it."""
+    """nginx with one worker, upstream connections kept alive, and without buffering, as streams need it."""
 
     name: str = "nginx"
     what: str = "C, forwards without looking at the body"
@@ -81,14 +81,14 @@ class Nginx:
         shown = subprocess.run([program, "-v"], capture_output=True, text=True, timeout=20, check=False)
         return shown.stderr.strip().rpartition("/")[2]
 
-    def command(self, place: StartSite) -> Command:
+    def command(self, site: StartSite) -> Command:
         program = debian_program("nginx", "usr/sbin/nginx")
-        file = place.scratch / "nginx.conf"
-        file.write_text(_NGINX.format(folder=place.scratch, port=place.port, upstream=place.upstream_port))
-        return Command((program, "-p", str(place.scratch), "-e", "stderr", "-c", str(file)))
+        file = site.scratch / "nginx.conf"
+        file.write_text(_NGINX.format(folder=site.scratch, port=site.port, upstream=site.upstream_port))
+        return Command((program, "-p", str(site.scratch), "-e", "stderr", "-c", str(file)))
 
 
-# `user root` only matters (and is only allowed) when started by root, whose folders others can't write.
+# `user root` matters (and is allowed) only when root starts nginx, since others can't write to root's folders.
 _NGINX = """daemon off;
 worker_processes 1;
 user root;
@@ -123,11 +123,11 @@ class VllmRouter:
     def prepare(self) -> str:
         return installed_version(environment("vllm-router"), "vllm-router")
 
-    def command(self, place: StartSite) -> Command:
+    def command(self, site: StartSite) -> Command:
         python = environment("vllm-router")
-        argv = [str(python.with_name("vllm-router")), "--host", "127.0.0.1", "--port", str(place.port)]
-        argv += ["--worker-urls", place.upstream, "--policy", "round_robin", "--log-level", "warning"]
-        # Its default limits would turn some of 200 streams away; no other setting is touched.
+        argv = [str(python.with_name("vllm-router")), "--host", "127.0.0.1", "--port", str(site.port)]
+        argv += ["--worker-urls", site.upstream, "--policy", "round_robin", "--log-level", "warning"]
+        # Its default limits would reject some of 200 streams; no other setting is changed.
         argv += [
             "--max-concurrent-requests",
             "1024",
@@ -141,7 +141,7 @@ class VllmRouter:
 
 @dataclass(frozen=True, slots=True)
 class LiteLlm:
-    """LiteLLM's proxy, one worker (it is given one core), no database, no callbacks."""
+    """LiteLLM's proxy with one worker (it gets one core), no database and no callbacks."""
 
     name: str = "litellm"
     what: str = "Python, LiteLLM proxy; no keys, no database"
@@ -149,10 +149,10 @@ class LiteLlm:
     def prepare(self) -> str:
         return installed_version(environment(self.name), "litellm")
 
-    def command(self, place: StartSite) -> Command:
+    def command(self, site: StartSite) -> Command:
         python = environment(self.name)
-        file = place.scratch / "litellm.yaml"
-        model = {"model": "openai/demo", "api_base": f"{place.upstream}/v1", "api_key": "stub"}
+        file = site.scratch / "litellm.yaml"
+        model = {"model": "openai/demo", "api_base": f"{site.upstream}/v1", "api_key": "stub"}
         config = {"model_list": [{"model_name": "demo", "litellm_params": model}], "litellm_settings": {}}
         file.write_text(yaml.safe_dump(config))
         argv = (str(python.with_name("litellm")), "--config", str(file), "--host", "127.0.0.1")
@@ -160,14 +160,14 @@ class LiteLlm:
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_LOG": "ERROR",
             "LITELLM_MODE": "PRODUCTION",
-            "HOME": str(place.scratch),
+            "HOME": str(site.scratch),
         }
-        return Command((*argv, "--port", str(place.port), "--num_workers", "1", "--telemetry", "False"), env)
+        return Command((*argv, "--port", str(site.port), "--num_workers", "1", "--telemetry", "False"), env)
 
 
 @dataclass(frozen=True, slots=True)
 class AsgiRelay:
-    """What a minimal Python relay on a ready-made client costs: the yardstick for our own transport."""
+    """A minimal Python relay on a ready-made client: the yardstick for our own transport."""
 
     name: str = "asgi-aiohttp"
     what: str = "Python, bare ASGI on uvicorn + aiohttp client; only relays"
@@ -175,20 +175,20 @@ class AsgiRelay:
     def prepare(self) -> str:
         return installed_version(environment("relay"), "aiohttp")
 
-    def command(self, place: StartSite) -> Command:
-        return Command((str(environment("relay")), str(RELAY), str(place.port), place.upstream))
+    def command(self, site: StartSite) -> Command:
+        return Command((str(environment("relay")), str(RELAY), str(site.port), site.upstream))
 
 
 @dataclass(frozen=True, slots=True)
 class Spillway:
-    """Our router: key, decision, backlog, scraping and a durable SQLite ledger on."""
+    """Our router with keys, decision, backlog, scraping and a durable SQLite ledger."""
 
     name: str = "spillway"
     what: str = "Python, everything on: key, decision, backlog, durable ledger"
     python: Path = Path(sys.executable)
     """The Python of the environment that Spillway is installed in; its `spillway` command is started."""
     confident: bool = False
-    """Scores every stream of the local engine, which is sure enough of all of them."""
+    """Whether every stream of the local engine is scored; all of its scores are above the threshold."""
 
     def prepare(self) -> str:
         if not self._command.exists():
@@ -198,9 +198,9 @@ class Spillway:
             raise Unavailable(f"`spillway route` does not run: {shown.stderr.strip()[-200:]}")
         return installed_version(self.python, "spillway")
 
-    def command(self, place: StartSite) -> Command:
-        file = place.scratch / "spillway.yaml"
-        config = _spillway_config(place)
+    def command(self, site: StartSite) -> Command:
+        file = site.scratch / "spillway.yaml"
+        config = _spillway_config(site)
         if self.confident:
             config["confidence"] = {"threshold": 0.1, "escalate_to": ["cloud"]}
         file.write_text(yaml.safe_dump(config))
@@ -236,8 +236,8 @@ class Baseline:
             raise Unavailable(f"not comparable: the baseline's hot path is {theirs!r}, ours is {ours!r}")
         return f"{version} {_commit(self.checkout)}".strip()
 
-    def command(self, place: StartSite) -> Command:
-        return self._spillway.command(place)
+    def command(self, site: StartSite) -> Command:
+        return self._spillway.command(site)
 
     @property
     def _spillway(self) -> Spillway:
@@ -245,10 +245,10 @@ class Baseline:
 
 
 def _hot_path(python: Path) -> str:
-    """How the router of an environment runs its hot path: "compiled" or "interpreted (reason)".
+    """Return how the router of an environment runs its hot path: "compiled" or "interpreted (reason)".
 
     Raises:
-        Unavailable: the environment's router can't be asked.
+        Unavailable: the environment can't import the router.
     """
     argv = [str(python), "-c", "from spillway_router import compiled; print(compiled.state())"]
     env = {**os.environ, "PYTHONPATH": ""}
@@ -259,7 +259,7 @@ def _hot_path(python: Path) -> str:
 
 
 def _commit(checkout: Path) -> str:
-    """The short hash of a checkout's commit; empty where git can't say."""
+    """Return the short hash of a checkout's commit; empty where git does not report one."""
     argv = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
     try:
         shown = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
@@ -268,24 +268,24 @@ def _commit(checkout: Path) -> str:
     return shown.stdout.strip() if shown.returncode == 0 else ""
 
 
-def _spillway_config(place: StartSite) -> dict[str, object]:
+def _spillway_config(site: StartSite) -> dict[str, object]:
     price = {"input_per_million": "0.15", "output_per_million": "0.60"}
-    cloud = {"name": "cloud", "provider": "generic", "base_url": f"{place.upstream}/v1", "api_key": "stub"}
+    cloud = {"name": "cloud", "provider": "generic", "base_url": f"{site.upstream}/v1", "api_key": "stub"}
     return {
-        "listen": f"127.0.0.1:{place.port}",
+        "listen": f"127.0.0.1:{site.port}",
         "gpu": {"price_per_hour": "1.39", "count": 1},
         "backends": [
-            {"name": "local", "provider": "vllm", "local": True, "base_url": f"{place.upstream}/v1", "model": "demo"},
+            {"name": "local", "provider": "vllm", "local": True, "base_url": f"{site.upstream}/v1", "model": "demo"},
             {**cloud, "model": "demo", "price": price},
         ],
         "aliases": {"auto": {"chain": ["local", "cloud"]}, "demo": {"chain": ["local", "cloud"]}},
         "keys": {"required": True},
-        "ledger": {"url": f"sqlite:///{place.scratch}/spillway.db"},
+        "ledger": {"url": f"sqlite:///{site.scratch}/spillway.db"},
     }
 
 
 def _secret(shown: str) -> str:
-    """The secret in what `spillway keys create --json` prints."""
+    """Return the secret from the output of `spillway keys create --json`."""
     made = json.loads(shown)
     for name in ("key", "secret", "token"):
         if isinstance(made.get(name), str):
@@ -301,6 +301,6 @@ _ALL: tuple[System, ...] = (
     LiteLlm("litellm-1.80", "Python, an older LiteLLM"),
     AsgiRelay(),
     Spillway(),
-    Spillway("spillway-confident", "the same, streams scored and their first tokens held", confident=True),
+    Spillway("spillway-confident", "the same with streams scored and their first tokens held", confident=True),
 )
 SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}

@@ -2,15 +2,15 @@
 
     python -m loadtests.bench.upstream        # prints {"port": N} once it listens on 127.0.0.1
 
-It answers with a 1 KB JSON body or a stream of events, as the request's directive says (directive.py), and looks
-enough like vLLM (/health, /v1/models, /metrics) for routers that probe their workers. Requests with a tag are
-recorded, with the time the connection was closed early on the clock all processes of a machine share
-(CLOCK_MONOTONIC), so that another process can say how long after its own close() the upstream saw one:
+It answers with 1 KB of JSON or a stream of events, as the request's directive says (directive.py), and looks enough
+like vLLM (/health, /v1/models, /metrics) for routers that probe their workers. It records requests with a tag and the
+time at which their connection was closed early, on the clock that all processes of a machine share (CLOCK_MONOTONIC),
+so that another process can tell how long after its own close() the upstream saw the close:
 
     GET  /_stub/state              counts: connections opened, requests, completed, closed_early, open, open_peak
-    GET  /_stub/wait?tag=T&for=F   answers when request T was `received`, has `started` to be answered or was
+    GET  /_stub/wait?tag=T&for=F   answers when request T was `received`, when its answer `started`, or when it was
                                    `closed` early or complete; 404 after 10 s
-    POST /_stub/reset              counts back to zero, records forgotten
+    POST /_stub/reset              sets all counts to zero and forgets the recorded requests
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WAIT_LIMIT_S = 10.0
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection; one request at a time, as HTTP/1.1 proxies send them."""
+    """One keep-alive connection. It carries one request at a time, as HTTP/1.1 proxies send them."""
 
     def __init__(self, board: StubBoard, frames: Frames, loop: asyncio.AbstractEventLoop, pacer: Pacer) -> None:
         self._pacer = pacer
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        # Only true in here: the parser forgets the headers when this returns.
+        # This must be asked here: the parser forgets the headers when this method returns.
         self._keep_alive = self._parser.should_keep_alive()
         path = self._url.partition(b"?")[0]
         if path.endswith(b"/chat/completions"):
@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
         self._send_next()
 
     def _send_next(self) -> None:
-        """One event per turn of the loop: a proxy then sees them as single reads, as from a real engine."""
+        """Send one event per turn of the loop, so that a proxy reads them one by one, as from a real engine."""
         if self._paused:
             self._waiting_for_room = True
             return
@@ -188,7 +188,7 @@ class Connection(asyncio.Protocol):
         if self._next == len(self._pending):
             self._complete()
         elif self._gap_s:
-            # Against the plan, not against now: late timers don't stretch the stream.
+            # Counted from the planned moment, so that late timers don't stretch the stream.
             self._due_s += self._gap_s
             due = math.ceil(self._due_s / self._step_s) * self._step_s if self._step_s else self._due_s
             self._timer = self._pacer.call_at(due, self._send_next)
@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int, model: str) -> None:
-    """Listens on 127.0.0.1 until SIGTERM or SIGINT; prints the port as one JSON line."""
+    """Listen on 127.0.0.1 until SIGTERM or SIGINT; print the port as one JSON line."""
     loop = asyncio.get_running_loop()
     board, frames, pacer = StubBoard(model), Frames(model), Pacer(loop, time.monotonic)
     server = await loop.create_server(lambda: Connection(board, frames, loop, pacer), "127.0.0.1", port, backlog=1024)

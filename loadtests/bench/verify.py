@@ -1,4 +1,4 @@
-"""Is an answer whole and right? A proxy that is fast because it loses events must not look good."""
+"""Checks that an answer is complete and correct: a proxy that is fast because it loses events must not look good."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from loadtests.bench.stub_answers import REPLY_TEXT
 
 
 def check_whole(status: int, body: bytes) -> str:
-    """What is wrong with a non-stream answer; empty when it is the stub's, with usage."""
+    """Return what is wrong with a non-stream answer; empty when it is the stub's, with usage."""
     if status != 200:
         return f"status {status}"
     try:
@@ -24,7 +24,9 @@ def check_whole(status: int, body: bytes) -> str:
 
 
 def check_stream(status: int, body: bytes, events: int, event_bytes: int = 0) -> str:
-    """What is wrong with a streamed answer; empty when every event is there, in order, with finish, usage, [DONE]."""
+    """Return what is wrong with a streamed answer; empty when all events are there in order, with finish, usage,
+    [DONE].
+    """
     if status != 200:
         return f"status {status}"
     data = [part[6:] for part in body.replace(b"\r\n", b"\n").split(b"\n\n") if part.startswith(b"data: ")]

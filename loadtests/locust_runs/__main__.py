@@ -1,9 +1,9 @@
 """`python -m loadtests.locust_runs [SCENARIO ...]`: run load tests against the product and write a report.
 
-Without names: steady, ramp, burst, documents, trace and mixed, then the sweep of policies over the offered load.
-The report is written anew after every run, so that one that is interrupted or fails leaves what was found until then,
-marked as incomplete. Exit status 0 when every run is green, 1 when one is not or has no result, 2 when nothing could
-run, 130 or 143 when interrupted.
+Without names it runs steady, ramp, burst, documents, trace and mixed, then the sweep of policies over the offered load.
+The report is written again after every run, so that an interrupted or failed session leaves what it measured, marked as
+incomplete. The exit status is 0 when every run is green, 1 when one is not or has no result, 2 when nothing could run,
+130 or 143 when interrupted.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def main(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html and report.json.")] = _OUT,
 ) -> None:
-    """Put load on the running product and write a report."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop what was started, like Ctrl-C
+    """Load the running product and write a report."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop every started process, as Ctrl-C does
     console = Console(width=None if sys.stdout.isatty() else 160)
     chosen = tuple(scenarios.SCENARIOS) if names == ["all"] else tuple(names or scenarios.EVERY_DAY)
     unknown = [name for name in chosen if name not in scenarios.SCENARIOS]
@@ -91,7 +91,7 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what was measured and of what measured it."""
+    """Return the versions of what was measured and of what measured it."""
     shown = subprocess.run([LOCUST, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
     words = shown.split()
     return {"spillway": importlib.metadata.version("spillway"), "locust": words[1] if len(words) > 1 else "unknown"}

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines over a load, bars in groups, dots over time. Text in, text out."""
+"""Charts as inline SVG: lines over a load, grouped bars, dots over time. They are made of text without any I/O."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Labels of both axes, with their units. `guide`: a dashed line at this height, under the name `guide_name`. `log`:
-    the vertical axis is logarithmic; values of 0 stand at its bottom."""
+    """The labels of both axes, with their units.
+
+    `guide` is the height of a dashed line with the name `guide_name`. With `log` the vertical axis is logarithmic, and
+    values of 0 are drawn at its bottom.
+    """
 
     x: str
     y: str
@@ -29,7 +32,7 @@ class Axes:
 
 
 def lines(title: str, series: Mapping[str, Points], axes: Axes) -> str:
-    """Lines with dots."""
+    """Draw lines with dots."""
     frame = _Frame(title, [p for points in series.values() for p in points], axes)
     parts = frame.axes()
     for number, (name, points) in enumerate(series.items()):
@@ -41,7 +44,7 @@ def lines(title: str, series: Mapping[str, Points], axes: Axes) -> str:
 
 
 def dots(title: str, series: Mapping[str, Points], axes: Axes) -> str:
-    """Dots only, one per request."""
+    """Draw one dot per request."""
     frame = _Frame(title, [p for points in series.values() for p in points], axes)
     parts = frame.axes()
     for number, (name, points) in enumerate(series.items()):
@@ -50,7 +53,7 @@ def dots(title: str, series: Mapping[str, Points], axes: Axes) -> str:
 
 
 def bars(title: str, groups: Mapping[str, Mapping[str, float]], axes: Axes) -> str:
-    """Groups of bars: group -> name -> value from 0 up."""
+    """Draw groups of bars: group -> name -> value, from 0 up."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     top = max((value for group in groups.values() for value in group.values()), default=1.0)
     frame = _Frame(title, [(0.0, 0.0), (0.0, top)], axes, most_x=float(max(1, len(groups))))
@@ -72,7 +75,7 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], axes: Axes) -> s
 
 
 class _Frame:
-    """Scales and axes; both begin at 0."""
+    """The scales and axes of a chart; both begin at 0."""
 
     def __init__(self, title: str, points: Points, axes: Axes, most_x: float | None = None) -> None:
         self._title, self._axes = title, axes
@@ -152,14 +155,16 @@ def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:
-    """The powers of ten below and above all values above 0; one apart at least."""
+    """Return the powers of ten below and above all values above 0; they are at least one apart."""
     found = [math.log10(value) for value in values if value > 0] or [0.0]
     low = math.floor(min(found))
     return low, max(low + 1, math.ceil(max(found)))
 
 
 def _ceiling(value: float) -> float:
-    """The next number of 1, 2, 2.5, 4, 5, 8 or 10 times a power of ten; a quarter of it reads well."""
+    """Return the next number that is 1, 2, 2.5, 4, 5, 8 or 10 times a power of ten, so that its quarter is easy to
+    read.
+    """
     if value <= 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -1,9 +1,9 @@
-"""locust file: users that wait for their answer before they ask again, as many as the plan's shape says.
+"""locust file: users that wait for their answer before they send again, as many as the plan's shape says.
 
     .venv-loadtest/bin/locust -f loadtests/locust_runs/closed_loop.py --headless --host URL --plan FILE --samples FILE
 
-Each user asks every PACE_S seconds while the server keeps up, so rate x PACE_S users offer the shape's rate. A slow
-server slows them down: that is what closed-loop figures leave out, and why open_loop.py is the default.
+Each user sends a request every PACE_S seconds while the server keeps up, so rate x PACE_S users offer the shape's rate.
+A slow server slows them down: closed-loop figures leave that out, which is why open_loop.py is the default.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ def _end(environment: Any, **_: Any) -> None:
 
 
 class Client(User):  # type: ignore[misc]
-    """One user: the next request of the plan, its answer, a pause up to the pace."""
+    """One user: it sends the next request of the plan, waits for the answer, and pauses up to its pace."""
 
     wait_time = constant_pacing(PACE_S)
 
     @task
     def ask(self) -> None:
-        """One request."""
+        """Send one request."""
         _run["player"].send(next(_run["asks"]), _run["start"], time.monotonic())
 
 
 class PlannedShape(LoadTestShape):  # type: ignore[misc]
-    """Users over time, from the plan."""
+    """The number of users over time, from the plan."""
 
     def tick(self) -> tuple[int, float] | None:
-        """(users, users started per second), or None at the end."""
+        """Return (users, users started per second), or None at the end."""
         shape = _run.get("shape")
         moment = self.get_run_time()
         if shape is None:

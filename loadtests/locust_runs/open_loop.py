@@ -1,4 +1,4 @@
-"""locust file: a plan's requests at their moments, whatever is still in flight.
+"""locust file: sends a plan's requests at their moments, whatever is still in flight.
 
 .venv-loadtest/bin/locust -f loadtests/locust_runs/open_loop.py --headless --host URL --plan FILE --samples FILE
 """
@@ -27,13 +27,13 @@ def _arguments(parser: Any) -> None:
 
 
 class Schedule(User):  # type: ignore[misc]
-    """The one user: it plays the whole plan and ends the run."""
+    """The only user: it plays the whole plan and ends the run."""
 
     fixed_count = 1
 
     @task
     def play(self) -> None:
-        """Every request at its moment, each in a greenlet of its own."""
+        """Send every request at its moment, each in a greenlet of its own."""
         options = self.environment.parsed_options
         _, asks = load(options.plan)
         player = Player(self.host or "", self.environment)
@@ -46,4 +46,4 @@ class Schedule(User):  # type: ignore[misc]
         group.join(timeout=2 * TIMEOUT_S)
         samples.write(Path(options.samples), player.samples)
         self.environment.runner.quit()
-        gevent.sleep(TIMEOUT_S)  # quit ends this greenlet; without a pause the plan would begin again
+        gevent.sleep(TIMEOUT_S)  # quit ends this greenlet; without a pause the plan would start again

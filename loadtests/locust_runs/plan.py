@@ -1,6 +1,6 @@
-"""Requests that a run will send: moments, bodies, keys, and the answers that both fakes know. Seeded.
+"""The requests of a run, drawn from a seed: moments, bodies, keys, and the answers that both fakes know.
 
-A plan is a JSON-lines file: first a header with the shape, then one line per request, in the order of their moments.
+A plan is a file of JSON lines: a header with the shape, then one line per request, in the order of their moments.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ _DOCUMENT_SEEDS = 400_000
 
 @dataclass(frozen=True, slots=True)
 class PlannedRequest:
-    """One request. `at_s`: when it is due. `key`: name of the key to send. The body has no model yet, so that one plan
-    serves every policy."""
+    """One request, due after `at_s` seconds, with the name of the `key` to send.
+
+    Its body has no model yet, so that one plan serves every policy.
+    """
 
     at_s: float
     name: str
@@ -36,12 +38,14 @@ class PlannedRequest:
     key: str = "load"
     headers: dict[str, str] = field(default_factory=dict)
     answer_tokens: int = 0
-    """Tokens of the answer that is expected, where it comes without usage."""
+    """Tokens of the expected answer, for answers without usage."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestPlan:
-    """A run: its shape, its requests in order of their moments, and (message, answer) pairs for the fakes."""
+    """The plan of a run: its shape, its requests in the order of their moments, and (message, answer) pairs for the
+    fakes.
+    """
 
     shape: LoadShape
     asks: tuple[PlannedRequest, ...]
@@ -52,7 +56,7 @@ Maker = Callable[[float], tuple[PlannedRequest, tuple[str, str] | None]]
 
 
 class Chats:
-    """Chat requests, streamed, with lengths drawn from the conversation trace."""
+    """Makes streamed chat requests with lengths drawn from the conversation trace."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(f"chats/{seed}")
@@ -60,7 +64,7 @@ class Chats:
         self._numbers = count(seed * 100_000)
 
     def __call__(self, at_s: float, lengths: tuple[int, int] | None = None) -> tuple[PlannedRequest, tuple[str, str]]:
-        """One chat, of these prompt and output tokens if they are given."""
+        """Make one chat, with these prompt and output tokens if they are given."""
         prompt, output = lengths or self._rng.choice(self._lengths)
         text = words(next(self._numbers), prompt)
         body = {
@@ -74,14 +78,16 @@ class Chats:
 
 
 class Documents:
-    """Biometry reports that ask for JSON by schema, whole answers; through the document endpoint with `extract`."""
+    """Makes requests for JSON by schema from biometry reports, with whole answers; with `extract` for the document
+    endpoint.
+    """
 
     def __init__(self, seed: int, *, extract: bool = False) -> None:
         self._numbers = count(_DOCUMENT_SEEDS + seed * 10_000)
         self._extract = extract
 
     def __call__(self, at_s: float) -> tuple[PlannedRequest, tuple[str, str]]:
-        """One document."""
+        """Make one document."""
         found = generate(HELD_OUT_SEEDS[next(self._numbers)])
         known = (found.text, canonical_json(found.truth))
         schema = {"type": "json_schema", "json_schema": {"name": "biometry", "schema": json_schema()}}
@@ -94,20 +100,20 @@ class Documents:
 
 
 class Embeddings:
-    """Embeddings of four short texts."""
+    """Makes requests for embeddings of four short texts."""
 
     def __init__(self, seed: int) -> None:
         self._numbers = count(seed * 100_000 + 50_000)
 
     def __call__(self, at_s: float) -> tuple[PlannedRequest, None]:
-        """One request."""
+        """Make one request."""
         return PlannedRequest(
             at_s, "embedding", "/v1/embeddings", {"input": [words(next(self._numbers), 40) for _ in range(4)]}
         ), None
 
 
 class Mixed:
-    """Several makers by share, under several keys."""
+    """Combines several makers by share, under several keys."""
 
     def __init__(self, makers: Sequence[tuple[Maker, float]], keys: Sequence[str], seed: int) -> None:
         self._makers = [maker for maker, _ in makers]
@@ -116,20 +122,20 @@ class Mixed:
         self._rng = random.Random(f"mixed/{seed}")
 
     def __call__(self, at_s: float) -> tuple[PlannedRequest, tuple[str, str] | None]:
-        """One request of one of the makers."""
+        """Make one request of one of the makers."""
         ask, known = self._rng.choices(self._makers, self._shares)[0](at_s)
         return replace(ask, key=self._rng.choice(self._keys)), known
 
 
 def by_shape(shape: LoadShape, make: Maker, seed: int) -> RequestPlan:
-    """Requests at the moments of a Poisson process."""
+    """Plan requests at the moments of a Poisson process."""
     return _plan(shape, (make(moment) for moment in arrivals(shape, seed)))
 
 
 def by_trace(name: str, speed: float, seconds: float, seed: int, begin_s: float = 120.0) -> RequestPlan:
-    """A piece of a trace, its time compressed by `speed`: its own moments, prompt and output lengths.
+    """Plan a part of a trace, its time compressed by `speed`, with its own moments, prompt and output lengths.
 
-    `begin_s`: where the piece begins, in seconds of the trace. The conversation trace starts slowly; after two minutes
+    `begin_s` is where the part begins, in seconds of the trace. The conversation trace starts slowly; after two minutes
     it has its usual rate.
     """
     coming = ((row, (row.arrival_s - begin_s) / speed) for row in trace.load(name, limit=4000))
@@ -145,19 +151,21 @@ def _plan(shape: LoadShape, made: Iterable[tuple[PlannedRequest, tuple[str, str]
 
 
 def words(number: int, tokens: int) -> str:
-    """A text of so many tokens (at least 4, as the fakes count) that begins like no other: no prefix cache helps."""
+    """Return a text of so many tokens (at least 4, by the fakes' count) with a unique beginning, so that no prefix
+    cache helps.
+    """
     rng = random.Random(f"words/{number}")
     lead = f"{number:09d} "
     return lead + " ".join(rng.choices(_WORDS, k=max(1, tokens - 3)))
 
 
 def sentence(tokens: int) -> str:
-    """An answer of so many tokens."""
+    """Return an answer of so many tokens."""
     return "".join(" " + _WORDS[i % len(_WORDS)] for i in range(tokens))
 
 
 def write(path: Path, plan: RequestPlan, model: str, keys: dict[str, str]) -> None:
-    """The plan for one system: its model name in every body, the secrets of its keys in every header."""
+    """Write the plan for one system: its model name in every body, the secrets of its keys in every header."""
     lines = [json.dumps({"corners": plan.shape.corners})]
     for ask in plan.asks:
         headers = dict(ask.headers)
@@ -165,11 +173,11 @@ def write(path: Path, plan: RequestPlan, model: str, keys: dict[str, str]) -> No
             headers["authorization"] = f"Bearer {secret}"
         lines.append(json.dumps({**asdict(ask), "body": {"model": model, **ask.body}, "headers": headers}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    path.chmod(0o600)  # it holds keys
+    path.chmod(0o600)  # the file holds keys
 
 
 def lengths(plan: RequestPlan) -> Iterator[tuple[float, int, int]]:
-    """Moment, prompt and output tokens of each chat, for the simulator."""
+    """Return the moment, prompt tokens and output tokens of each chat, for the simulator."""
     for ask in plan.asks:
         if ask.name == "chat":
             yield ask.at_s, len(str(ask.body["messages"][0]["content"]).split()) + 2, int(ask.body["max_tokens"])

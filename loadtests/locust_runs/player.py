@@ -1,7 +1,8 @@
-"""One request of a plan, followed event by event and told to locust. Runs in locust's environment (gevent).
+"""Sends one request of a plan, follows it event by event and reports it to locust. Runs in locust's environment
+(gevent).
 
-locust sees, per kind of request: the request itself (ms), and as further rows its time to the first token (ms), pause
-between two events (ms), output tokens/s and cost in millionths of a dollar.
+For each kind of request locust gets the request itself (ms), and as further rows its time to the first token (ms), the
+pause between two events (ms), output tokens/s and the cost in millionths of a dollar.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Be killed when the process that started this one ends: whoever is interrupted just then can't do it any more, and
-    a plan whose samples can't be written would begin again, for ever."""
+    """Let the kernel kill this process when the process that started it ends.
+
+    An interrupted parent can't end it any more, and a plan whose samples can't be written would start again for ever.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -44,7 +47,7 @@ class ReadyRequest:
 
 
 def load(path: str) -> tuple[list[tuple[float, float]], list[ReadyRequest]]:
-    """The shape's corners and the requests of a plan file."""
+    """Read the shape's corners and the requests of a plan file."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     corners = [(float(t), float(rate)) for t, rate in json.loads(lines[0])["corners"]]
     asks = []
@@ -73,7 +76,7 @@ class _Seen:
 
 
 class Player:
-    """Sends requests to one base address and keeps a sample of each."""
+    """Sends requests to one base address and stores a sample of each."""
 
     def __init__(self, host: str, environment: Any) -> None:
         parts = urlsplit(host)
@@ -90,7 +93,7 @@ class Player:
         self.samples: list[Sample] = []
 
     def send(self, ask: ReadyRequest, start: float, due: float) -> None:
-        """Send it now; `start` and `due` are moments of the monotonic clock, and times count from `due`."""
+        """Send a request now. `start` and `due` are moments of the monotonic clock, and times count from `due`."""
         sent = time.monotonic()
         seen = _Seen()
         headers: Any = {}
@@ -106,7 +109,7 @@ class Player:
                     _read_whole(bytes(response.read()), seen)
             finally:
                 response.release()
-        except Exception as error:  # whatever the transport raises: this request failed, the run goes on
+        except Exception as error:  # whatever the transport raises: this request failed, the run continues
             seen.fault = seen.fault or f"{type(error).__name__}: {error}"
         done = time.monotonic()
         sample = _sample(ask, seen, headers, (start, due, sent, done))
@@ -183,8 +186,10 @@ def _read_stream(response: Any, seen: _Seen) -> None:
 
 
 def _plain(line: bytes) -> bool:
-    """Whether an event holds content and nothing else that counts. Most do, and parsing each would make the generator
-    slower than what it measures."""
+    """Return whether an event holds content and nothing else that matters.
+
+    Most events do, and parsing each of them would make the generator slower than what it measures.
+    """
     return (
         b'"finish_reason":null' in line
         and b'"usage"' not in line
@@ -201,7 +206,7 @@ def _note(seen: _Seen) -> None:
 
 
 def _take_event(event: dict[str, Any], seen: _Seen) -> bool:
-    """Note one event; True when it carries a finish_reason."""
+    """Record one event; return whether it carries a finish_reason."""
     finished = False
     for choice in event["choices"]:
         delta = choice.get("delta") or {}

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing else, and the same figures as JSON."""
+"""The report: one self-contained HTML page, and the same figures as JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ same.</li></ul>"""
 
 
 def write(folder: Path, session: Session, machine: Mapping[str, Any], versions: Mapping[str, str], date: str) -> Path:
-    """Write report.html and report.json; returns the page's path."""
+    """Write report.html and report.json; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "report.html"
     page.write_text(render(session, machine, versions, date), encoding="utf-8")
@@ -71,7 +71,7 @@ def write(folder: Path, session: Session, machine: Mapping[str, Any], versions: 
 
 
 def render(session: Session, machine: Mapping[str, Any], versions: Mapping[str, str], date: str) -> str:
-    """The page."""
+    """Return the page."""
     promise = session.settings.promise
     about = ", ".join(f"{k} {v}" for k, v in {**machine, **versions}.items())
     parts = [

@@ -1,4 +1,4 @@
-"""Other gateways in front of the same fake engine, for the sweep: started here, on a port of their own."""
+"""Other gateways in front of the same fake engine, for the sweep; each is started here on a port of its own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ _START_S = 120.0
 
 @contextmanager
 def litellm(engine_url: str, folder: Path) -> Iterator[str]:
-    """LiteLLM's proxy before the engine, from the environment that the bench uses; gives its base URL.
+    """Start LiteLLM's proxy before the engine, from the benchmark's environment; yield its base URL.
 
-    One worker, no keys, no database, as in the bench. Raises ChildError when it can't be had or doesn't come up.
+    As in the benchmark, it has one worker, no keys and no database.
+
+    Raises:
+        ChildError: it is not available or does not start.
     """
     system = LiteLlm()
     try:

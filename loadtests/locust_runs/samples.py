@@ -1,4 +1,6 @@
-"""What is kept of each request, and figures over them. Standard library only: written in locust's environment."""
+"""What is stored of each request, and figures over it. Uses the standard library only, since locust's environment
+writes it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request. Seconds count from the moment it was due (closed loop: from when it was sent).
+    """One request. Seconds count from the moment at which it was due (closed loop: at which it was sent).
 
-    `due_s` is that moment since the start of the run, `lag_s` how much later the generator really sent it. `ttft_s`:
-    the first content of a stream, the whole answer otherwise. `itl_s`: mean pause between two events of a stream;
-    `tpot_s`: (last - first content) / (output tokens - 1). `fault` is empty for a whole answer.
+    `due_s` is that moment since the start of the run, `lag_s` how much later the generator really sent it. `ttft_s` is
+    the time to the first content of a stream, or to the whole answer otherwise. `itl_s` is the mean pause between two
+    events of a stream; `tpot_s` is (last - first content) / (output tokens - 1). `fault` is empty for a complete
+    answer.
     """
 
     name: str
@@ -44,16 +47,19 @@ class LatencyPromise:
     tpot_s: float
 
     def late(self, sample: Sample) -> bool:
-        """Whether a stream's first token came too late."""
+        """Return whether a stream's first token came too late."""
         return sample.stream and not sample.fault and sample.ttft_s > self.ttft_s
 
     def slow(self, sample: Sample) -> bool:
-        """Whether a stream's tokens came too slowly after the first."""
+        """Return whether a stream's tokens came too slowly after the first."""
         return sample.stream and not sample.fault and sample.tpot_s > self.tpot_s
 
     def kept(self, sample: Sample) -> bool:
-        """Whether a request got its answer in time. A stream: its first token and its pace. A whole answer: all of it
-        by when a stream at the promised pace would have ended."""
+        """Return whether a request got its answer in time.
+
+        A stream is judged by its first token and its pace, a whole answer by the moment at which a stream at the
+        promised pace would have ended.
+        """
         if sample.fault:
             return False
         if sample.stream:
@@ -63,10 +69,11 @@ class LatencyPromise:
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
-    """One run in numbers. Seconds, tokens/s, USD, shares 0 to 1; percentiles over requests that were answered.
+    """One run in numbers: seconds, tokens/s, USD, shares from 0 to 1; percentiles are over the answered requests.
 
-    TTFT and TPOT are those of streams. `late_share` (first token too late) and `slow_share` (tokens too slow): streams
-    that broke the promise, of all requests. `gpu_usd` is the rented GPU's price for the run's time, used or idle.
+    TTFT and TPOT are those of streams. `late_share` (first token too late) and `slow_share` (tokens too slow) are the
+    streams that broke the promise, as shares of all requests. `gpu_usd` is the price of the rented GPU for the run's
+    time, used or idle.
     """
 
     requests: int
@@ -96,13 +103,13 @@ class RunFigures:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value at this share of the sorted values (nearest rank); 0 for none."""
+    """Return the value at this share of the sorted values (nearest rank); 0 for no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def figures(samples: Sequence[Sample], promise: LatencyPromise, gpu_usd_per_hour: float) -> RunFigures:
-    """The numbers of one run."""
+    """Compute the numbers of one run."""
     good = [s for s in samples if not s.fault]
     streams = [s for s in good if s.stream]
     seconds = max((s.due_s + s.done_s for s in samples), default=0.0)
@@ -139,10 +146,14 @@ def figures(samples: Sequence[Sample], promise: LatencyPromise, gpu_usd_per_hour
 
 
 def write(path: Path, samples: Iterable[Sample]) -> None:
-    """One JSON object per line."""
+    """Write one JSON object per line."""
     path.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples), encoding="utf-8")
 
 
 def read(path: Path) -> list[Sample]:
-    """Samples of a file that `write` made. Raises ValueError or TypeError for another file."""
+    """Read the samples of a file that `write` wrote.
+
+    Raises:
+        ValueError, TypeError: it is another kind of file.
+    """
     return [Sample(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

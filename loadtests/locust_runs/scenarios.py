@@ -1,4 +1,4 @@
-"""What is run under which name. Loads are shares of the engine's capacity, simulated from its service curve."""
+"""The named runs. Loads are shares of the engine's capacity, which is simulated from its service curve."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loadtests.simulator.trace import TraceRequest
 
 PROMISE = LatencyPromise(ttft_s=2.0, tpot_s=0.1)
 SCALE = 2.0
-"""The engine is half as fast as the A100 of the service curve: a laptop has to keep up with it."""
+"""The engine is half as fast as the A100 of the service curve, so that a laptop can keep up with it."""
 MULTIPLES = (1.0, 2.0, 4.0)
 KEYS = ("clinic", "research", "billing")
 _PROBES = 1500
@@ -28,8 +28,9 @@ _LATE_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class RunSize:
-    """How large a run is: seconds of load, capacity of the engine in chats/s, seed, whether documents may be sent to
-    the extraction endpoint."""
+    """The size of a run: seconds of load, the engine's capacity in chats/s, the seed, and whether the extraction
+    endpoint exists.
+    """
 
     seconds: float
     capacity: float
@@ -39,7 +40,7 @@ class RunSize:
 
 @dataclass(frozen=True, slots=True)
 class LocustScenario:
-    """A named run: what it shows, and its plan for a size."""
+    """A named run: what it shows, and how its plan is made for a size."""
 
     about: str
     make: Callable[[RunSize], RequestPlan]
@@ -72,7 +73,7 @@ def _embeddings(scale: RunSize) -> RequestPlan:
 
 @cache
 def trace_rate() -> float:
-    """Requests per second of the conversation trace."""
+    """Return the requests per second of the conversation trace."""
     requests = trace.load("conv", limit=4000)
     return len(requests) / requests[-1].arrival_s
 
@@ -93,14 +94,15 @@ SCENARIOS = MappingProxyType(
     }
 )
 EVERY_DAY = ("steady", "ramp", "burst", "documents", "trace", "mixed")
-"""The six that the evidence is about, and that run when none is named."""
+"""The six scenarios that the evidence reports, and that run when none is named."""
 
 
 @cache
 def capacity(promise: LatencyPromise = PROMISE, scale: float = SCALE) -> float:
-    """Chats per second (lengths of the conversation trace) that the engine alone holds with at most 1% late.
+    """Return the chats per second that the engine alone holds with at most 1% of them late.
 
-    By bisection through the simulator: Poisson arrivals, TTFT against the promise, times in the engine's own seconds.
+    Lengths are those of the conversation trace. The value is found by bisection through the simulator: Poisson
+    arrivals, TTFT against the promise, times in the engine's own seconds.
     """
     low, high = 0.05, 64.0
     while high / low > 1.02:

@@ -1,7 +1,8 @@
 """Runs scenarios and the sweep against a running product, one after the other, and judges each run.
 
-A run is green when locust ended well, every planned request was sent and answered whole, streams were counted by usage,
-and the generator itself kept its schedule. Latency promises are reported, not judged: they depend on the machine.
+A run is green when locust ended well, every planned request was sent and answered completely, streams were counted by
+usage, and the generator itself kept its schedule. Latency promises are reported without being judged, since they depend
+on the machine.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from spillway_router.core.routing.backlog import Slo
 LOCUST = ROOT / ".venv-loadtest" / "bin" / "locust"
 POLICIES = {"Spillway (auto)": "auto", "always local": "local/demo", "always cloud": "cloud/openai/gpt-oss-20b"}
 RULES = ("nvml-90", "gauges-50ms", "gauges-5s", "cap-32", "aimd", "backlog-router")
-"""Rules of the simulator that stand beside them."""
+"""Rules of the simulator that are shown beside the policies."""
 MOST_LAG_S = 1.0
-"""How late a generator may be at its 99th percentile before its figures say more of it than of the server."""
+"""How late a generator may be at its 99th percentile; beyond that its figures describe it more than the server."""
 _PATIENCE_S = 300.0
 Loop = Literal["open", "closed"]
 Say = Callable[[str], None]
 _System = tuple[str, str, str, dict[str, str]]
-"""Name, base URL, model to ask for, keys."""
+"""Name, base URL, model to request, keys."""
 
 
 class NoLocustError(Exception):
@@ -65,7 +66,7 @@ class SessionSettings:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRun:
-    """One run: what was planned, what came back, the verdict. `wrong` is empty for a green run."""
+    """One run: what was planned, what came back, and the verdict. `wrong` is empty for a green run."""
 
     name: str
     about: str
@@ -87,7 +88,7 @@ class SweepPoint:
 
 @dataclass(slots=True)
 class Session:
-    """Everything that was found, so far if it is still going on. `capacity` in chats/s; `failed`: why, by name."""
+    """All results, as far as the session has come. `capacity` is in chats/s; `failed` holds reasons by name."""
 
     capacity: float
     settings: SessionSettings
@@ -97,7 +98,7 @@ class Session:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What was asked for and has no result, by name; empty for a session that is complete."""
+        """Return the names of requested runs without a result; empty for a complete session."""
         systems = (*POLICIES, *(name for name, _ in self.settings.compare))
         multiples = MULTIPLES if self.settings.sweep else ()
         asked = [*self.settings.names, *(label(m, system) for m in multiples for system in systems)]
@@ -106,38 +107,50 @@ class Session:
 
 
 def label(multiple: float, system: str) -> str:
-    """The name of one run of the sweep."""
+    """Return the name of one run of the sweep."""
     return f"{multiple:g} x {system}"
 
 
 def begin(settings: SessionSettings) -> Session:
-    """A session with nothing in it yet. Raises NoLocustError without locust."""
+    """Return a session without results.
+
+    Raises:
+        NoLocustError: locust is not installed.
+    """
     if not LOCUST.exists():
         raise NoLocustError("locust is not installed: run `make loadtest`, or python3 requirements/install.py loadtest")
     return Session(scenarios.capacity(settings.promise), settings)
 
 
 def run(settings: SessionSettings, say: Say) -> Session:
-    """Run it all. Raises ChildError when the product doesn't come up, NoLocustError without locust."""
+    """Run everything.
+
+    Raises:
+        ChildError: the product does not start.
+        NoLocustError: locust is not installed.
+    """
     session = begin(settings)
     play(session, say, lambda: None)
     return session
 
 
 def play(session: Session, say: Say, after: Callable[[], object]) -> None:
-    """Run what the session's settings ask for and put each result into it at once; `after` is called after each.
+    """Run what the session's settings request, and store each result at once; `after` is called after each.
 
-    A single run that can't be had is noted in `failed` and the others go on. Raises ChildError when the product doesn't
-    come up; what was found before stays in the session, whatever ends it.
+    A single run that fails is recorded in `failed`, and the others continue. Results stay in the session, whatever ends
+    it.
+
+    Raises:
+        ChildError: the product does not start.
     """
     settings, capacity = session.settings, session.capacity
-    say(f"the engine holds {capacity:.2f} chats/s within the promise (simulated); 1 x is that much")
+    say(f"the engine holds {capacity:.2f} chats/s within the promise (simulated), which is the load 1 x")
     size = RunSize(settings.seconds, capacity, settings.seed)
     sweeps = {m: _chats(m * capacity, settings) for m in MULTIPLES} if settings.sweep else {}
     with tempfile.TemporaryDirectory(prefix="spillway-load-") as place:
         folder = Path(place)
-        # The answers of both kinds of documents are the same, so both fakes know them before the router says which
-        # endpoints it has.
+        # Both kinds of documents have the same answers, so both fakes know them before the router reports its
+        # endpoints.
         plans = [SCENARIOS[name].make(_with_extract(size)) for name in settings.names]
         everything = [*plans, *(SCENARIOS[name].make(size) for name in settings.names), *sweeps.values()]
         options = ("--scale", str(SCALE), *settings.engine)
@@ -162,7 +175,7 @@ def play(session: Session, say: Say, after: Callable[[], object]) -> None:
 
 @contextmanager
 def noted(session: Session, name: str, say: Say, after: Callable[[], object]) -> Iterator[None]:
-    """A run that fails is told and noted; the session goes on."""
+    """Report and record a run that fails; the session continues."""
     try:
         yield
     except ChildError as error:
@@ -172,7 +185,7 @@ def noted(session: Session, name: str, say: Say, after: Callable[[], object]) ->
 
 
 def _others(session: Session, up: Site, folder: Path, rivals: ExitStack, say: Say) -> list[_System]:
-    """The servers to compare with; `engine` and `litellm` are known by name, the latter is started here."""
+    """Return the servers to compare with. `engine` and `litellm` are known by name; the latter is started here."""
     found: list[_System] = []
     for name, url in session.settings.compare:
         try:
@@ -204,7 +217,7 @@ def _scenario(name: str, made: RequestPlan, up: Site, settings: SessionSettings,
 
 
 def judge(made: RequestPlan, found: Sequence[Sample], figures: RunFigures, status: int, loop: Loop) -> tuple[str, ...]:
-    """What is wrong with a run; empty: it is green."""
+    """Return what is wrong with a run; empty for a green run."""
     wrong = []
     if status != 0:
         wrong.append(f"locust ended with status {status}")
@@ -227,7 +240,7 @@ def judge(made: RequestPlan, found: Sequence[Sample], figures: RunFigures, statu
 def _play(
     made: RequestPlan, url: str, model: str, keys: dict[str, str], loop: Loop, folder: Path
 ) -> tuple[list[Sample], int]:
-    """One plan through locust: samples and exit status."""
+    """Play one plan through locust; return its samples and exit status."""
     planned, kept = folder / "plan.jsonl", folder / "samples.jsonl"
     plan.write(planned, made, model, keys)
     kept.unlink(missing_ok=True)
@@ -276,7 +289,11 @@ def _tell_point(point: SweepPoint, say: Say) -> None:
 
 
 def first_model(url: str) -> str:
-    """The first model that a server offers. Raises ChildError."""
+    """Return the first model that a server offers.
+
+    Raises:
+        ChildError: it lists none.
+    """
     root = url.rstrip("/").removesuffix("/v1")
     try:
         listed = httpx.get(f"{root}/v1/models", timeout=30, trust_env=False).raise_for_status().json()
@@ -288,7 +305,7 @@ def first_model(url: str) -> str:
 
 
 def simulated(multiple: float, made: RequestPlan, promise: LatencyPromise) -> list[SweepPoint]:
-    """What other overflow rules would make of these arrivals, through the simulator (no machine, no noise)."""
+    """Return what other overflow rules would do with these arrivals, by the simulator (no machine, no noise)."""
     requests = [
         TraceRequest(number, at / SCALE, prompt, output)
         for number, (at, prompt, output) in enumerate(plan.lengths(made))
@@ -318,5 +335,5 @@ def _tell(done: ScenarioRun, say: Say) -> None:
 
 
 def stamp() -> str:
-    """The moment now, UTC, for file names and titles."""
+    """Return the current UTC time, for file names and titles."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

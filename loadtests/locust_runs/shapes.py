@@ -1,4 +1,6 @@
-"""Offered load over time, and arrivals drawn from it. Standard library only: read in locust's environment too."""
+"""Offered load over time, and arrivals drawn from it. Uses the standard library only, since locust's environment reads
+it.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LoadShape:
-    """Requests per second over seconds: corners joined by straight lines; two corners at one moment make a step."""
+    """Requests per second over seconds: corners joined by straight lines. Two corners at one moment make a step."""
 
     corners: tuple[tuple[float, float], ...]
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Return how long the shape lasts."""
         return self.corners[-1][0]
 
     @property
     def peak(self) -> float:
-        """The highest rate, requests/s."""
+        """Return the highest rate in requests/s."""
         return max(rate for _, rate in self.corners)
 
     def rate(self, moment: float) -> float:
-        """Requests per second at a moment; 0 before and after."""
+        """Return the requests per second at a moment; 0 before and after the shape."""
         for (t0, r0), (t1, r1) in zip(self.corners, self.corners[1:], strict=False):
             if t0 <= moment < t1:
                 return r0 + (r1 - r0) * (moment - t0) / (t1 - t0)
@@ -32,25 +34,27 @@ class LoadShape:
 
 
 def steady(rate: float, seconds: float) -> LoadShape:
-    """The same all the time; a soak is this for hours."""
+    """Return a constant rate; a soak is this for hours."""
     return LoadShape(((0.0, rate), (seconds, rate)))
 
 
 def ramp(first: float, last: float, seconds: float) -> LoadShape:
-    """From one rate to another, evenly."""
+    """Return a rate that changes evenly from one value to another."""
     return LoadShape(((0.0, first), (seconds, last)))
 
 
 def burst(base: float, peak: float, seconds: float) -> LoadShape:
-    """A third calm, a third at the peak, a third calm."""
+    """Return a third calm, a third at the peak, and a third calm."""
     third = seconds / 3
     return LoadShape(((0, base), (third, base), (third, peak), (2 * third, peak), (2 * third, base), (seconds, base)))
 
 
 def arrivals(shape: LoadShape, seed: int) -> Iterator[float]:
-    """Moments of a Poisson process with the shape's rate (thinning: candidates at the peak's rate, kept by share).
+    """Draw the moments of a Poisson process with the shape's rate (thinning: candidates at the peak's rate, kept by
+    share).
 
-    ValueError: a shape without load.
+    Raises:
+        ValueError: the shape has no load.
     """
     if shape.peak <= 0:
         raise ValueError("the shape offers no load")

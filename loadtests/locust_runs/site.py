@@ -1,4 +1,4 @@
-"""What the load is put on: fake engine, stand-in cloud and the real router, as processes with a config file."""
+"""The product under load: fake engine, fake cloud and the real router, as processes with a config file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COMMAND_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A running product: the router's address, that of the bare engine, and key secrets by name."""
+    """A running product: the router's address, that of the bare engine, and the secrets of the keys by name."""
 
     url: str
     engine_url: str
@@ -37,7 +37,7 @@ class Site:
 
     @property
     def extracts(self) -> bool:
-        """Whether the router has the endpoint for documents."""
+        """Return whether the router has the endpoint for documents."""
         headers = {"authorization": f"Bearer {self.keys['load']}"}
         answer = httpx.post(self.url + EXTRACT, json={}, headers=headers, timeout=30, trust_env=False)
         return answer.status_code not in (404, 405, 501)
@@ -47,9 +47,10 @@ class Site:
 def site(
     folder: Path, plans: Sequence[RequestPlan], promise: LatencyPromise, engine: Sequence[str] = ()
 ) -> Iterator[Site]:
-    """Everything up, for plans whose answers both fakes know; `engine`: further options of the fake engine.
+    """Run everything for plans whose answers both fakes know; `engine` holds further options of the fake engine.
 
-    Raises ChildError when something doesn't come up.
+    Raises:
+        ChildError: a process does not start.
     """
     corpus = folder / "corpus.jsonl"
     save(corpus, dict(pair for plan in plans for pair in plan.answers).items())
@@ -77,9 +78,9 @@ def site(
 def _cloud(folder: Path, corpus: Path) -> Iterator[tuple[Child, str]]:
     announced = folder / "cloud.json"
     command = sites.python("loadtests.fake_cloud", "--corpus", str(corpus), "--announce", str(announced))
-    # Its own rate limits are not what is measured here.
+    # The cloud's own rate limits are not measured here.
     command += ["--tokens-per-minute", "1000000000", "--requests-per-day", "1000000000"]
-    child = start("stand-in cloud", command, folder / "cloud.log", {"STANDIN_API_KEY": _STANDIN_KEY}, sites.ROOT)
+    child = start("fake cloud", command, folder / "cloud.log", {"STANDIN_API_KEY": _STANDIN_KEY}, sites.ROOT)
     try:
         sites.wait(child, sites.START_S, lambda: announced.exists() or None)
         yield child, str(json.loads(announced.read_text())["url"])
@@ -98,7 +99,7 @@ def _settings(folder: Path, engine_url: str, cloud_url: str, promise: LatencyPro
         ],
         "aliases": {"auto": {"chain": ["local", "cloud"]}},
         "slo": {"ttft_ms": 1000 * promise.ttft_s, "tpot_ms": 1000 * promise.tpot_s},
-        # Load is what is tested; an escalation would send requests away for another reason.
+        # This tests load; an escalation would send requests away for another reason.
         "confidence": {"threshold": 0.0, "escalate_to": []},
         "keys": {"required": True},
         "ledger": {"url": f"sqlite:///{folder / 'spillway.db'}"},
@@ -106,7 +107,7 @@ def _settings(folder: Path, engine_url: str, cloud_url: str, promise: LatencyPro
 
 
 def _make_keys(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
-    """Keys by name, made with the product's own command, which needs the config file first."""
+    """Make keys with the product's own command, which needs the config file first; return their secrets by name."""
     config = folder / "spillway.yaml"
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
     found = {}
@@ -128,7 +129,7 @@ def _make_keys(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
 
 
 def _await_local(url: str, key: str, child: Child) -> None:
-    """Until the router takes the engine for healthy: the load is about a running product, not about its start."""
+    """Return when the router considers the engine healthy: the load concerns a running product, not its start."""
 
     def up() -> bool | None:
         headers = {"authorization": f"Bearer {key}"}

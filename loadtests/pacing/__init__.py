@@ -1,1 +1,1 @@
-"""What pacing gets out of a budget, against the best that was possible."""
+"""What pacing gains from a budget, against the best that was possible."""

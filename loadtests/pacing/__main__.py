@@ -1,4 +1,4 @@
-"""`python -m loadtests.pacing`: gain of each spending rule as a share of the offline optimum."""
+"""`python -m loadtests.pacing`: the gain of each spending rule as a share of the offline optimum."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loadtests.pacing.rules import RULES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.pacing", description=__doc__)
     parser.add_argument("--days", type=int, default=20, help="pairs of days (default 20)")
     parser.add_argument("--offers", type=int, default=10_000, help="doubtful answers on a day (default 10000)")

@@ -9,14 +9,14 @@ from loadtests.pacing.day import draw
 from loadtests.pacing.rules import RULES, Setting, optimum, plan_from
 
 LOADS = (0.7, 1.0, 1.5)
-"""Today's traffic against yesterday's."""
+"""Today's traffic relative to yesterday's."""
 BUDGET_SHARE = 0.25
 """The budget, as a share of what escalating everything would have cost yesterday."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Gain of one rule over the optimum's, for one load: over all days, and the worst day."""
+    """The gain of one rule over the optimum's for one load: over all days, and on the worst day."""
 
     rule: str
     load: float
@@ -29,7 +29,7 @@ class Outcome:
 def compare(
     rules: Sequence[str], days: int, mean_count: int, loads: Sequence[float] = LOADS, cost_noise: float = 0.0
 ) -> list[Outcome]:
-    """Every rule under every load, on the same days. Day i's yesterday has seed 2i, its today 2i + 1."""
+    """Run every rule under every load on the same days. Pair i has the seed 2i for yesterday and 2i + 1 for today."""
     found: dict[tuple[str, float], list[float]] = {(rule, load): [] for load in loads for rule in rules}
     offers = dict.fromkeys(loads, 0)
     for i in range(days):
@@ -49,5 +49,5 @@ def compare(
 
 
 def worst(outcomes: Sequence[Outcome], rule: str) -> float:
-    """The rule's share of the optimum on its worst day under any load."""
+    """Return the rule's share of the optimum on its worst day under any load."""
     return min(o.worst for o in outcomes if o.rule == rule)

@@ -1,7 +1,7 @@
 """Days of offers, drawn from a seed: when low-confidence answers come, what escalating them gains and costs.
 
-Sizes are those of the conversation trace in loadtests/traces; its hour is too short for a day's shape, so the shape is
-drawn: night, morning and afternoon peaks, with noise per half hour that differs from day to day.
+Sizes are those of the conversation trace in loadtests/traces. Its hour is too short for the shape of a day, so the
+shape is drawn: night, morning and afternoon peaks, with noise per half hour that differs from day to day.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache
 from loadtests.simulator import trace
 
 INPUT_USD, OUTPUT_USD = 0.40e-6, 1.60e-6
-"""USD per token of the model that is escalated to: that of a mid-size hosted model."""
+"""USD per token of the model to escalate to: the price of a mid-size hosted model."""
 SLOTS = 48
 SHAPE_NOISE = 0.25
 """Standard deviation of the log of a half hour's traffic, drawn anew for each day."""
@@ -22,7 +22,7 @@ SHAPE_NOISE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """One doubtful answer: when (0 to 1), gain (0 to 1), expected and actual USD of escalating it."""
+    """One doubtful answer: its time (0 to 1), its gain (0 to 1), and the expected and actual USD of escalating it."""
 
     at: float
     gain: float
@@ -31,10 +31,10 @@ class Chance:
 
 
 def draw(seed: int, mean_count: int, cost_noise: float = 0.0) -> list[Chance]:
-    """One day's chances in the order they come. The same seed gives the same day.
+    """Draw one day's chances in their order. The same seed gives the same day.
 
-    `cost_noise`: standard deviation of the log of actual over expected cost (the better answer's length is not the
-    draft's). With 0 the cost is known when the answer is escalated.
+    `cost_noise` is the standard deviation of the log of actual over expected cost (the better answer's length differs
+    from the draft's). With 0 the cost is known when the answer is escalated.
     """
     dice = random.Random(seed)
     sizes = _sizes()
@@ -50,7 +50,7 @@ def draw(seed: int, mean_count: int, cost_noise: float = 0.0) -> list[Chance]:
 
 
 def _traffic(dice: random.Random, mean_count: int) -> list[float]:
-    """Expected chances per half hour."""
+    """Return the expected chances per half hour."""
     shape = []
     for slot in range(SLOTS):
         hour = slot * 24 / SLOTS

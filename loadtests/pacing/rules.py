@@ -11,14 +11,14 @@ from loadtests.pacing.day import Chance
 from spillway_router.core.money.pacing import PacingPlan, SpendOffer, plan_for, price_now, worth
 
 REFRESH = 5 / 86_400
-"""The price is computed again every 5 seconds of the day: a router that sees its spending late still has to hold."""
+"""The price is recomputed every 5 seconds of the day: a rule must hold even if the router sees its spending late."""
 
-_MOST_SHARES = 100.0  # one very long document must not throw the price out of range
+_MOST_SHARES = 100.0  # one very long document must not push the price out of range
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a rule knows when the day begins: yesterday's plan and number of offers, today's budget in USD."""
+    """What a rule knows when the day begins: yesterday's plan and number of offers, and today's budget in USD."""
 
     plan: PacingPlan
     offers: int
@@ -29,28 +29,31 @@ Rule = Callable[[Setting, Sequence[Chance]], float]
 
 
 def plan_from(yesterday: Sequence[Chance], budget_usd: float) -> PacingPlan:
-    """Yesterday's plan, as the router makes it from its ledger."""
+    """Return yesterday's plan as the router makes it from its ledger."""
     return plan_for([SpendOffer(c.at, c.gain, c.expected_usd) for c in yesterday], (), budget_usd)
 
 
 def plan_tracking(setting: Setting, today: Sequence[Chance]) -> float:
-    """core/money/pacing.py: the price follows the distance from the plan."""
+    """Follow the plan as core/money/pacing.py does: the price depends on the distance from the plan."""
     return _spend(setting, today, lambda when, spent: price_now(setting.plan, spent, when))
 
 
 def blind(setting: Setting, today: Sequence[Chance]) -> float:
-    """Seeded fault: yesterday's price all day, whatever was spent."""
+    """Use yesterday's price all day, whatever was spent (a seeded fault)."""
     return _spend(setting, today, lambda _when, _spent: setting.plan.price)
 
 
 def first_come(setting: Setting, today: Sequence[Chance]) -> float:
-    """No pacing: everything is worth it until the money is gone."""
+    """Escalate everything until the money is spent, without pacing."""
     return _spend(setting, today, lambda _when, _spent: 0.0)
 
 
 def dual_descent(setting: Setting, today: Sequence[Chance]) -> float:
-    """Online dual mirror descent (Balseiro, Lu, Mirrokni): the price moves with each offer by what it cost, against an
-    even share of the budget for each of as many offers as yesterday; it starts at yesterday's price."""
+    """Run online dual mirror descent (Balseiro, Lu, Mirrokni).
+
+    The price moves with each offer by its cost, against an even share of the budget for each of as many offers as
+    yesterday; it starts at yesterday's price.
+    """
     share = setting.budget_usd / setting.offers
     price = setting.plan.price
     step = setting.offers**-0.5
@@ -66,7 +69,7 @@ def dual_descent(setting: Setting, today: Sequence[Chance]) -> float:
 
 
 def optimum(setting: Setting, today: Sequence[Chance]) -> float:
-    """Upper bound of any rule: the fractional knapsack over today's actual costs, known in advance."""
+    """Return an upper bound of any rule: the fractional knapsack over today's actual costs, known in advance."""
     left, value = setting.budget_usd, 0.0
     for chance in sorted(today, key=lambda c: -c.gain / c.actual_usd):
         if chance.actual_usd > left:
@@ -77,7 +80,9 @@ def optimum(setting: Setting, today: Sequence[Chance]) -> float:
 
 
 def _spend(setting: Setting, today: Sequence[Chance], price_at: Callable[[float, float], float]) -> float:
-    """Gain of a day at prices that `price_at` gives for (time, share of the budget spent), every 5 seconds."""
+    """Return the gain of a day at prices that `price_at` gives for (time, share of the budget
+    spent), every 5 seconds.
+    """
     left, value, price, due = setting.budget_usd, 0.0, 0.0, 0.0
     for chance in today:
         if chance.at >= due:

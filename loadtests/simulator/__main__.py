@@ -18,7 +18,7 @@ from spillway_router.core.routing.backlog import Slo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.trace is None and (options.speed != 1.0 or options.limit is not None):

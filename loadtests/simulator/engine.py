@@ -45,7 +45,7 @@ class EngineModel:
     kv_admission_share: float = 0.95
 
     def step_times_s(self) -> list[float]:
-        """Seconds of one step by batched tokens, 0 to `batched_tokens`, linear between the points."""
+        """Return the seconds of one step by batched tokens, 0 to `batched_tokens`, linear between the points."""
         times = [self.step_ms[0][1] / 1000]
         for (n0, ms0), (n1, ms1) in zip(((0, self.step_ms[0][1]), *self.step_ms), self.step_ms, strict=False):
             times += [(ms0 + (ms1 - ms0) * (n - n0) / (n1 - n0)) / 1000 for n in range(n0 + 1, n1 + 1)]
@@ -56,7 +56,7 @@ class EngineModel:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What the engine would export at one moment; `busy_s` is the time it has worked so far."""
+    """What the engine would export at one moment; `busy_s` is the time that it has worked so far."""
 
     waiting: int
     running: int
@@ -66,7 +66,7 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """One step under way: its batched tokens, and how many of them were prefill."""
+    """One step under way: its batched tokens, and how many of them are prefill."""
 
     tokens: int
     prefill_tokens: int
@@ -81,14 +81,14 @@ class _Prefill:
 
 @dataclass(slots=True)
 class Completed:
-    """What the end of one iteration brought."""
+    """The outcome of one iteration."""
 
     first_tokens: list[TraceRequest] = field(default_factory=list)
     finished: list[TraceRequest] = field(default_factory=list)
 
 
 class SimulatedEngine:
-    """The state of one engine. Call `submit` any time, and `begin` and `complete` in turns."""
+    """The state of one engine. Call `submit` at any time, and `begin` and `complete` in turns."""
 
     def __init__(self, model: EngineModel) -> None:
         self.model = model
@@ -107,22 +107,26 @@ class SimulatedEngine:
 
     @property
     def idle(self) -> bool:
-        """No request in the engine."""
+        """Return whether the engine has no request."""
         return not (self._waiting or self._prefilling or self._decoding)
 
     def gauges(self, busy_s: float) -> Gauges:
-        """The engine's state now; `busy_s` as the caller counts it, the running iteration included."""
+        """Return the engine's state now. The caller counts `busy_s`, which includes the running iteration."""
         running = len(self._prefilling) + len(self._decoding)
         return Gauges(len(self._waiting), running, self.kv_tokens / self.model.kv_capacity_tokens, busy_s)
 
     def submit(self, request: TraceRequest) -> None:
-        """Puts a request in the queue. ValueError: its prompt can never fit."""
+        """Put a request into the queue.
+
+        Raises:
+            ValueError: its prompt can never fit.
+        """
         if request.prompt_tokens > self._kv_admission:
             raise ValueError(f"request {request.number}: {request.prompt_tokens} prompt tokens never fit the KV cache")
         self._waiting.append(request)
 
     def begin(self) -> Iteration:
-        """Fills one batch and says how long it will take."""
+        """Fill one batch and return how long it will take."""
         decoding = len(self._decoding)
         budget = self.model.batched_tokens - decoding
         self.kv_tokens += decoding
@@ -136,7 +140,7 @@ class SimulatedEngine:
         return Iteration(tokens, prefill, duration)
 
     def complete(self) -> Completed:
-        """Ends the iteration begun last: who got a first token, who is done."""
+        """End the current iteration; return which requests got their first token and which are done."""
         done = Completed()
         while self._decoding and self._decoding[0][0] == self._iteration:
             self._retire(heappop(self._decoding)[2], done)
@@ -171,7 +175,7 @@ class SimulatedEngine:
         return taken
 
     def _admit(self, budget: int) -> int:
-        """Lets waiting requests in while budget, slots and KV last; returns the prefill tokens it took."""
+        """Let waiting requests in while budget, slots and KV suffice; return the prefill tokens that they took."""
         taken = 0
         running = len(self._prefilling) + len(self._decoding) + len(self._ended_prefill)
         while self._waiting and taken < budget and running < self.model.sequences:

@@ -25,10 +25,10 @@ from spillway_router.core.routing.estimators import MarginLearner
 
 
 class Policy(Protocol):
-    """A rule, and the events it may learn from; times in seconds."""
+    """A rule, and the events it may learn from. Times are in seconds."""
 
     poll_s: float
-    """Period of `poll`; infinite for rules that read no gauges."""
+    """Period of `poll` in seconds; infinite for rules that read no gauges."""
 
     def keep(self, request: TraceRequest, now: float) -> bool: ...
     def poll(self, gauges: Gauges) -> None: ...
@@ -38,7 +38,7 @@ class Policy(Protocol):
 
 
 class AlwaysLocal:
-    """Never sends anything away; also the base of the rules that ignore some events."""
+    """Never sends a request away. It is also the base of the rules that ignore some events."""
 
     poll_s = math.inf
 
@@ -46,16 +46,16 @@ class AlwaysLocal:
         return True
 
     def poll(self, gauges: Gauges) -> None:
-        """Reads no gauges."""
+        """Read no gauges."""
 
     def iteration(self, iteration: Iteration, now: float) -> None:
-        """Does not look inside the engine."""
+        """Ignore the engine's iterations."""
 
     def first_token(self, request: TraceRequest, now: float) -> None:
-        """Learns nothing."""
+        """Learn nothing."""
 
     def finished(self, request: TraceRequest, now: float) -> None:
-        """Counts nothing."""
+        """Count nothing."""
 
 
 class UtilisationPolicy(AlwaysLocal):
@@ -111,8 +111,8 @@ class InFlightPolicy(AlwaysLocal):
 class AimdPolicy(AlwaysLocal):
     """A cap on requests in flight that grows by one per cap of good TTFTs and shrinks by `cut` after a bad one.
 
-    Bad is above `target` x SLO; at most one cut per SLO, since the requests already inside tell of the same
-    queue.
+    A TTFT is bad above `target` x SLO. There is at most one cut per SLO, since the requests that are already inside
+    report the same queue.
     """
 
     def __init__(self, slo_s: float, target: float = 1.0, cut: float = 0.9, start: float = 32.0) -> None:
@@ -144,10 +144,10 @@ class AimdPolicy(AlwaysLocal):
 class BacklogRule:
     """How the backlog rule is run.
 
-    The defaults are the reference rule. `from_iterations`: R_p from the engine's iterations with more than
-    1024 tokens, as the reference table has it; otherwise from TTFTs, all that a router sees. `true_output`:
-    KV demand counts each request's real output length; otherwise the running mean. `length_error`
-    multiplies the prompt lengths the rule believes. `sees_pace`: the predicted time per token counts, too.
+    The defaults are the reference rule. With `from_iterations` R_p comes from the engine's iterations with more than
+    1024 tokens, as in the reference table; otherwise from TTFTs, which are all that a router sees. With `true_output`
+    the KV demand counts each request's real output length; otherwise the running mean. `length_error` multiplies the
+    prompt lengths that the rule assumes. With `sees_pace` the predicted time per token counts, too.
     """
 
     margin: float = 0.85
@@ -159,7 +159,7 @@ class BacklogRule:
 
 
 class BacklogPolicy(AlwaysLocal):
-    """The router's rule, through the router's functions."""
+    """The router's rule, run through the router's functions."""
 
     def __init__(self, slo: Slo, engine: EngineModel, rule: BacklogRule | None = None) -> None:
         self._rule = rule or BacklogRule()

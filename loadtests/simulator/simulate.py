@@ -1,4 +1,4 @@
-"""One trace through one rule and one engine, event by event; idle time is skipped."""
+"""Runs one trace through one rule and one engine, event by event; idle time is skipped."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from spillway_router.core.routing.backlog import Slo
 class Timing(Enum):
     """When the rule is asked about a request that arrives while an iteration runs.
 
-    ARRIVAL: at once, as a router does; first tokens of the running iteration are not out yet. ITERATION:
-    when the iteration has ended, as the reference table of this project was computed; the rule then knows a
-    little more, and the wait for the end of the iteration escapes its prediction.
+    ARRIVAL: at once, as a router does; the first tokens of the running iteration are not known yet. ITERATION: when the
+    iteration has ended, as in this project's reference table; the rule then knows a little more, and the wait for the
+    end of the iteration is missing from its prediction.
     """
 
     ARRIVAL = "arrival"
@@ -27,8 +27,11 @@ class Timing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult:
-    """What became of a trace. `ttft_s` holds the local requests' times to the first token, in order of arrival;
-    `tpot_s` beside it the time per token after that one (0 for an answer of one token)."""
+    """The outcome of a trace.
+
+    `ttft_s` holds the local requests' times to the first token, in order of arrival; `tpot_s` holds their times per
+    token after the first (0 for an answer of one token).
+    """
 
     requests: int
     cloud: int
@@ -38,15 +41,15 @@ class SimulationResult:
     end_s: float
 
     def missed(self, slo_s: float) -> int:
-        """Local requests whose first token came later than `slo_s`."""
+        """Return how many local requests got their first token later than `slo_s`."""
         return sum(ttft > slo_s for ttft in self.ttft_s)
 
     def missed_pace(self, slo_s: float) -> int:
-        """Local requests whose tokens came more than `slo_s` apart on average."""
+        """Return how many local requests got their tokens more than `slo_s` apart on average."""
         return sum(tpot > slo_s for tpot in self.tpot_s)
 
     def missed_either(self, slo: Slo) -> int:
-        """Local requests whose first token or whose pace broke the promise."""
+        """Return how many local requests broke the promise by their first token or their pace."""
         return sum(t > slo.ttft_s or p > slo.tpot_s for t, p in zip(self.ttft_s, self.tpot_s, strict=True))
 
 
@@ -68,14 +71,14 @@ class _Run:
         return self.requests[self.next_request].arrival_s
 
     def poll_until(self, end: float, began: float) -> None:
-        """Polls up to `end`; `began`: start of the iteration under way, inf for none."""
+        """Poll up to `end`; `began` is the start of the current iteration, inf for none."""
         while self.next_poll <= end:
             busy = self.busy_before_s + max(0.0, self.next_poll - began)
             self.policy.poll(self.engine.gauges(busy))
             self.next_poll += self.policy.poll_s
 
     def decide_until(self, end: float, began: float) -> None:
-        """Arrivals up to `end`, each after the polls before it."""
+        """Decide all arrivals up to `end`, each after the polls before it."""
         while (arrival := self.next_arrival()) <= end:
             self.poll_until(arrival, began)
             request = self.requests[self.next_request]
@@ -110,7 +113,7 @@ def simulate(
     model: EngineModel | None = None,
     timing: Timing = Timing.ARRIVAL,
 ) -> SimulationResult:
-    """Runs `requests` (ordered by arrival) to the end of the last answer."""
+    """Run `requests` (ordered by arrival) to the end of the last answer."""
     run = _Run(requests, policy, model or EngineModel(), timing)
     now = 0.0
     while True:

@@ -1,11 +1,11 @@
 # ruff: noqa: ARG005  (not every rule needs the SLO or the engine)
-"""The comparison: rules x traces -> share sent to the cloud and shares of local requests past the promise.
+"""The comparison: rules x traces -> the share sent to the cloud and the shares of local requests past the promise.
 
-Rules of the reference table run with its timing (`Timing.ITERATION`) and stand beside its figures. The rows
-named `backlog-router…` are the same rule as a live router runs it: asked at arrival, R_p from its own
-TTFTs, output lengths from a running mean. m = .95 was picked among .85, .9, .95 and 1.0 on these very
-traces, so that row shows what the rule can do, not what to expect elsewhere. The reference knows no promise per
-token; with one, `backlog-router` keeps it too, and `backlog-router-ttft` shows what ignoring it costs.
+Rules of the reference table run with its timing (`Timing.ITERATION`) and are shown beside its figures. The rows named
+`backlog-router…` are the same rule as a live router runs it: asked at arrival, with R_p from its own TTFTs and output
+lengths from a running mean. m = .95 was picked among .85, .9, .95 and 1.0 on these very traces, so that row shows what
+the rule can do, not what to expect elsewhere. The reference has no promise per token; with one, `backlog-router` keeps
+it too, and `backlog-router-ttft` shows what ignoring it costs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TTFT_SLO_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TraceLoad:
-    """A trace at a speed; `limit` takes only its first requests."""
+    """A trace at a speed; `limit` restricts it to its first requests."""
 
     trace: str
     speed: float = 1.0
@@ -47,7 +47,7 @@ class TraceLoad:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A rule with its timing; `make` takes the promise and the engine, and gives a fresh policy."""
+    """A rule with its timing; `make` takes the promise and the engine and returns a new policy."""
 
     label: str
     timing: Timing
@@ -64,10 +64,10 @@ class RuleFigures:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one rule made of one load, and what the reference table says of it (None: not in that table).
+    """The outcome of one rule on one load, and the reference table's figure for it (None: it is not in that table).
 
-    `cloud_percent` is of all requests; `miss_percent` (first token), `pace_miss_percent` (time per token) and
-    `p99_ttft_s` (seconds) are of the local ones.
+    `cloud_percent` is a share of all requests; `miss_percent` (first token), `pace_miss_percent` (time per token) and
+    `p99_ttft_s` (seconds) concern the local ones.
     """
 
     policy: str
@@ -139,9 +139,12 @@ REFERENCE = MappingProxyType(
 def overflow_table(
     policies: Sequence[str], cells: Sequence[TraceLoad], slo_s: float = TTFT_SLO_S, tpot_slo_s: float = math.inf
 ) -> list[Cell]:
-    """Runs every named policy on every load: policies outer, loads inner. ValueError for an unknown policy.
+    """Run every named policy on every load: policies in the outer order, loads in the inner.
 
-    `slo_s`, `tpot_slo_s`: seconds to the first token and per token after it.
+    `slo_s` and `tpot_slo_s` are seconds to the first token and per token after it.
+
+    Raises:
+        ValueError: a policy is unknown.
     """
     unknown = [name for name in policies if name not in CONTENDERS]
     if unknown:

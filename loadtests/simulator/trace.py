@@ -1,4 +1,4 @@
-"""Request traces: when a request came, how long its prompt was and how much it wrote."""
+"""Request traces: when a request came, how long its prompt was and how many tokens it produced."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class TraceRequest:
 
 
 def load(name: str, speed: float = 1.0, limit: int | None = None) -> list[TraceRequest]:
-    """The trace `name`, with time compressed by `speed`; only its first `limit` requests if given.
+    """Read the trace `name` with its time compressed by `speed`; only its first `limit` requests if given.
 
-    ValueError for an unknown name or a speed that is not above 0.
+    Raises:
+        ValueError: the name is unknown or the speed is not above 0.
     """
     if name not in NAMES:
         raise ValueError(f"no trace named {name!r}; there are {', '.join(NAMES)}")

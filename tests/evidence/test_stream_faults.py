@@ -58,8 +58,8 @@ class Slow:
     def prepare(self) -> str:
         return "-"
 
-    def command(self, place: StartSite) -> Command:
-        return SYSTEMS["bare"].command(place)
+    def command(self, site: StartSite) -> Command:
+        return SYSTEMS["bare"].command(site)
 
 
 def test_scoring_that_costs_too_much_falls_short() -> None:

@@ -26,5 +26,5 @@ class FaultyRelay:
     def prepare(self) -> str:
         return "-"
 
-    def command(self, place: StartSite) -> Command:
-        return Command((sys.executable, str(_SCRIPT), str(place.port), str(place.upstream_port), self.fault))
+    def command(self, site: StartSite) -> Command:
+        return Command((sys.executable, str(_SCRIPT), str(site.port), str(site.upstream_port), self.fault))
