@@ -1,19 +1,21 @@
-# Spillway: every task of a developer and of a newcomer. `make` alone lists them.
-# Two environments: .venv (router and tools) and .venv-vllm (the engine), each from a hash lock in requirements/.
+# The tasks of users and developers. `make` alone lists them.
+# There are two main environments, .venv (router and tools) and .venv-vllm (the engine), each installed from a hash lock
+# in requirements/.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help up demo test test-engine test-others check format bench loadtest evidence lock clean install install-dev install-engine install-loadtest install-convert
 
-# The first Python from 3.11 to 3.13 that can make environments; 3.11 first, torch's CPU hash is recorded for it.
+# The first Python from 3.11 to 3.13 that can create environments. 3.11 is preferred, because torch's CPU hash is recorded
+# for it.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	"$$p" -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo "$$p"; break; }; done)
 
-# gpu when NVIDIA's driver answers, else cpu. Override: make up ENGINE=cpu
+# `gpu` if NVIDIA's driver answers, else `cpu`. Override it with: make up ENGINE=cpu
 ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-# Where the CPU build of torch is asked for when plain pip can't find it.
+# The index for the CPU build of torch, used if plain pip does not find it.
 export TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 ONLY ?=
@@ -21,17 +23,17 @@ SCENARIO ?=
 COMPARE ?=
 
 help:  ## list the targets
-	@echo "Spillway: a GPU of your own first, the cloud when it spills over."; echo
+	@echo "Spillway: your rented GPU first, the cloud when it spills over."; echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: install  ## start everything: engine (GPU, or CPU with the demo model) and router; prints the URL
 	.venv/bin/spillway up
 
-demo: install  ## the main job end to end: burst of documents, overflow, escalation, two-sided report (under 5 min)
+demo: install  ## run the main job end to end: a burst of documents, overflow, escalation, two-sided report (under 5 min)
 	.venv/bin/python -m demo
 
-test: install install-loadtest check  ## install, static checks, all tests with the real engine (under 20 min from nothing)
-	@echo "All tests, in two groups side by side; each is shown when it ends (usually 6 to 10 min)."
+test: install install-loadtest check  ## install, then run lint, types and the full test suite with the real engine (under 20 min from nothing)
+	@echo "Running all tests in two parallel groups; the output of a group is shown when it ends (usually 6 to 10 min)."
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-engine test-others
 
 test-engine:
@@ -40,23 +42,23 @@ test-engine:
 test-others:
 	.venv/bin/python -m pytest -m "not engine and not load"
 
-check: install-dev  ## ruff, formatting, mypy, import rules (about 30 s)
+check: install-dev  ## run ruff, the format check, mypy and the import rules (about 30 s)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy router server loadtests demo evidence
 	.venv/bin/lint-imports
 
-format: install-dev  ## let ruff fix and format
+format: install-dev  ## let ruff fix and format the code
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: install  ## CPU time per request and per stream beside other proxies
+bench: install  ## measure CPU time per request and per stream, compared with other proxies
 	.venv/bin/python -m loadtests.bench
 
-loadtest: install-dev install-loadtest  ## locust on the product with a fake engine, HTML report; SCENARIO=NAMES COMPARE=NAME=URL
+loadtest: install-dev install-loadtest  ## run locust on the product with a fake engine, write an HTML report; SCENARIO=NAMES COMPARE=NAME=URL
 	.venv/bin/python -m loadtests.locust_runs $(SCENARIO) $(foreach other,$(COMPARE),--compare $(other))
 
-evidence: install  ## measure every promise with a number; ONLY=prefix limits it
+evidence: install  ## measure the promises and write docs/evidence.md; ONLY=prefix limits it
 	.venv/bin/python -m evidence --only "$(ONLY)"
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
@@ -65,7 +67,7 @@ lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
 
-clean:  ## remove environments, caches and build output (data/ stays)
+clean:  ## remove environments, caches and build output; data/ stays
 	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	rm -rf router/spillway_router/_compiled
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -85,6 +87,6 @@ install-engine:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py engine-$(ENGINE)
 
-install-convert:  ## the environment of `spillway convert` (llm-compressor); also made on first use
+install-convert:  ## install the environment of `spillway convert` (llm-compressor), which its first use would install too
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py convert

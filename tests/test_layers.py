@@ -55,11 +55,23 @@ def faults(text: str) -> Iterator[str]:
         yield from (f"{container}.{name} is a layer and ignored" for name in sorted(layers & ignored))
 
 
+def root_packages(text: str) -> set[str]:
+    """The packages that the contracts look at."""
+    parser = configparser.ConfigParser()
+    parser.read_string(text)
+    return set(parser["importlinter"]["root_packages"].split())
+
+
 CONFIGURATION = (ROOT / ".importlinter").read_text(encoding="utf-8")
 
 
 def test_every_folder_is_in_a_layer_and_every_layer_is_a_folder() -> None:
     assert list(faults(CONFIGURATION)) == []
+
+
+def test_every_package_is_a_root_package() -> None:
+    inits = [*ROOT.glob("router/*/__init__.py"), *ROOT.glob("server/*/__init__.py")]
+    assert root_packages(CONFIGURATION) == {init.parent.name for init in inits}
 
 
 @pytest.mark.parametrize(
