@@ -14,10 +14,14 @@ from typing import Any, Union, get_args, get_origin
 import click
 import pytest
 import typer
+from evidence.page import FAILING, status
+from evidence.promises import FOLDER, load_promises
+from evidence.results import read_results
 from pydantic import BaseModel
 
 from spillway_router.cli import app
 from spillway_router.config.settings import Settings
+from spillway_server.demo_model import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -251,6 +255,35 @@ def test_the_readme_stays_short_and_installs_from_the_checkout() -> None:
     assert len(text(ROOT / "README.md").splitlines()) <= 150
     for page in PAGES:
         assert not re.search(r"pip install '?spillway", text(page)), f"{name(page)}: that name belongs to somebody else"
+
+
+def test_the_example_is_a_held_out_report_of_the_demo_model() -> None:
+    document = documents.generate(10_000_001)
+    assert 10_000_001 in documents.HELD_OUT_SEEDS
+    assert text(DOCS / "examples" / "report.txt") == document.text + "\n"
+    for field, value in document.truth.items():
+        assert re.search(rf"^  /{field} +{re.escape(json.dumps(value))} ", text(ROOT / "README.md"), re.M), field
+
+
+def test_the_overhead_page_quotes_the_published_results() -> None:
+    page = text(DOCS / "overhead.md")
+    promises = load_promises()
+    results = read_results(FOLDER, promises)
+    quoted = {
+        "bench.ns32_vs_vllm_router": "{:.2f} times the Rust router and",
+        "bench.paced200_vs_vllm_router": "on streams {:.2f} times",
+        "bench.confidence_stream_overhead": "cost {:.2f} times",
+        "bench.idle_rss": "takes {:.1f} MiB",
+        "relay.slow_reader_growth": "costs {:.2f} MiB",
+    }
+    for promise, words in quoted.items():
+        assert words.format(results[promise].value) in " ".join(page.split()), promise
+    failing = [
+        name
+        for name in ("bench.ns32_vs_vllm_router", "bench.ns32_vs_litellm", "bench.paced200_vs_vllm_router")
+        if status(promises[name], results[name]) == FAILING
+    ]
+    assert ("all three are failing today" in page) is (len(failing) == 3)
 
 
 def test_the_glossary_defines_each_word_once_and_in_order() -> None:
