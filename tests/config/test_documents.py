@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.documents.harness import ask, setup
-from tests.documents.papers import STRANGE, answer, truth
-from tests.documents.test_parsers import SMALL
+from tests.documents.papers import SCALE_PARSER, STRANGE, answer, truth
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
@@ -51,7 +50,7 @@ def test_check_tells_them(tmp_path: Path) -> None:
 async def test_a_reload_takes_new_parsers_up_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    own = SMALL.replace("schema: weight", "schema: biometry").replace("name: scale", "name: letters")
+    own = SCALE_PARSER.replace("schema: weight", "schema: biometry").replace("name: scale", "name: letters")
     (folder / "a.yaml").write_text(own)
     async with setup(answer("none"), folder=tmp_path, more=f"documents: {{parsers: {folder}}}\n") as (_, _, router):
         assert (await router.post({"text": "a", "parser": "letters"}, "/v1/documents/extract")).status_code == 200

@@ -13,6 +13,19 @@ CLEAN: Document = generate(10_000_000, "clean", "iolmaster_en")
 """A parser knows its layout."""
 STRANGE: Document = generate(10_000_000, "clean", "letter_en")
 """No parser knows its layout."""
+SCALE_PARSER = """
+name: scale
+schema: weight
+applies_to: ['Scale .*']
+fields:
+  kg: {patterns: ['Weight: {value} kg'], unit: kg, decimal: any, digits: 1, range: [0, 300]}
+  low: {patterns: ['Low: {value} kg'], digits: 1, required: false}
+order: [[low, kg]]
+other_lines: ['Thank you']
+last_line: 'Thank you'
+examples: [{text: "Scale 1\\nWeight: 71.5 kg\\nThank you", values: {kg: 71.5, low: null}}]
+"""
+"""A small parser file of another schema."""
 
 
 def answer(text: str, confidence: float | None = None, model: str = "m", status: int = 200) -> Answer:

@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 from demo.product import CloudProcess, cloud
 from demo.workload import DocumentJob
+from tests.documents.command import command, rows
 from tests.documents.papers import answer
-from tests.documents.test_extract_command import command, rows
-from tests.loop import run_test
 
 from spillway_router.testing import FaultUpstream
 from spillway_router.testing.harness import LIMIT_S, local, routing, settings
@@ -43,15 +42,14 @@ async def killed(arguments: tuple[str, ...], target: Path, engine: FaultUpstream
     await made.wait()
 
 
-def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None:
+async def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     chats = [[{"role": "user", "content": f"Biometry report to JSON:\n{paper.text}"}] for paper in PAPERS]
     source.write_text("".join(json.dumps({"id": i, "messages": chat}) + "\n" for i, chat in enumerate(chats)))
     jobs = [
         DocumentJob(i, "calm", 0.0, p.text, p.truth, p.noise, private=False, stream=False) for i, p in enumerate(PAPERS)
     ]
-
-    async def main() -> None:
+    with cloud(tmp_path, jobs) as standin:
         gate = asyncio.Event()
         strong = (
             f"{{name: strong, provider: groq, model: openai/gpt-oss-120b, base_url: '{standin.url}', "
@@ -83,6 +81,3 @@ def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None:
                 assert sum(e.amount_nano for e in charges if e.kind == "charged") == owed["nano_usd"]
                 assert router.ledger.open_reservations(0, 2**62) == ()
                 assert len(engine.seen) == COUNT
-
-    with cloud(tmp_path, jobs) as standin:
-        run_test(main)

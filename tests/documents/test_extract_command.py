@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.documents.command import command, rows
 from tests.documents.harness import ask, setup
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
-from tests.loop import run_test
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
@@ -30,23 +29,6 @@ def batch(folder: Path, *extra: str) -> tuple[Path, Path]:
     lines = [json.dumps({"id": f"d{i}", "text": text}) for i, text in enumerate(TEXTS)]
     source.write_text("\n".join((*lines, *extra)) + "\n")
     return source, folder / "out.jsonl"
-
-
-def rows(target: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in target.read_text().splitlines()]
-
-
-async def command(*arguments: str) -> tuple[int, str, str]:
-    """`spillway ARGUMENTS`: exit status, standard output, standard error."""
-    made = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from spillway_router.cli import app; app()", *arguments,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
-    async with asyncio.timeout(3 * LIMIT_S):
-        out, err = await made.communicate()
-    assert made.returncode is not None
-    return made.returncode, out.decode(), err.decode()
 
 
 def here(router: Router, at_once: int = 4) -> RouterAddress:
@@ -180,15 +162,9 @@ async def test_files_are_read_and_shown(tmp_path: Path) -> None:
         assert (status, "--batch IN.jsonl" in err) == (1, True)
 
 
-def test_reviews_are_decided_from_the_command_line(tmp_path: Path) -> None:
-    ids: list[str] = []
-
-    async def main() -> None:
-        async with setup(answer(wrong(STRANGE), 0.6), folder=tmp_path) as (_, _, router):
-            for _ in range(3):
-                ids.append((await ask(router, STRANGE.text))["review_id"])
-
-    run_test(main)
+async def test_reviews_are_decided_from_the_command_line(tmp_path: Path) -> None:
+    async with setup(answer(wrong(STRANGE), 0.6), folder=tmp_path) as (_, _, router):
+        ids = [(await ask(router, STRANGE.text))["review_id"] for _ in range(3)]
     with_config = ("-c", str(tmp_path / "spillway.yaml"))
     cli = CliRunner(env={"COLUMNS": "200"})
     listed = cli.invoke(app, ["reviews", "list", *with_config])

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.documents.papers import SCALE_PARSER
 
 from spillway_router.documents.parser_files import Parser, ParserError, load_parsers, read_parser, shipped_parsers
 from spillway_router.documents.parsers import LEFT_OUT, applies, parse, surest_reading
@@ -16,18 +17,6 @@ from spillway_server.demo_model.layouts import LAYOUTS
 PARSERS = {parser.name: parser for parser in shipped_parsers()}
 DOCUMENTS = 150
 THRESHOLD = 0.8
-SMALL = """
-name: scale
-schema: weight
-applies_to: ['Scale .*']
-fields:
-  kg: {patterns: ['Weight: {value} kg'], unit: kg, decimal: any, digits: 1, range: [0, 300]}
-  low: {patterns: ['Low: {value} kg'], digits: 1, required: false}
-order: [[low, kg]]
-other_lines: ['Thank you']
-last_line: 'Thank you'
-examples: [{text: "Scale 1\\nWeight: 71.5 kg\\nThank you", values: {kg: 71.5, low: null}}]
-"""
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -101,7 +90,7 @@ def test_the_schema_is_the_one_that_the_demo_model_was_trained_for() -> None:
 
 
 def small() -> Parser:
-    return read_parser(SMALL, "scale.yaml")
+    return read_parser(SCALE_PARSER, "scale.yaml")
 
 
 def test_a_value_outside_its_range_is_doubted() -> None:
@@ -143,7 +132,7 @@ def test_a_mark_of_no_value_is_a_value() -> None:
 @pytest.mark.timeout(60)
 def test_a_crafted_text_takes_linear_time() -> None:
     """The classic pattern of exponential time, which RE2 doesn't know; a back-tracking matcher would never end."""
-    parser = read_parser(SMALL.replace("Weight: {value} kg", "(?:(?:a+)+)+{value} kg"), "evil.yaml")
+    parser = read_parser(SCALE_PARSER.replace("Weight: {value} kg", "(?:(?:a+)+)+{value} kg"), "evil.yaml")
     found = parse(parser, "Scale 1\n" + "a" * 50_000 + "!")
     assert found.values["kg"] is None
 
@@ -151,14 +140,14 @@ def test_a_crafted_text_takes_linear_time() -> None:
 BAD = {
     "not valid YAML": "fields: [",
     "Field required": "name: x",
-    "missing )": SMALL.replace("Scale .*", "Scale ("),
-    "no look-around": SMALL.replace("Scale .*", "(?=Scale)"),
-    "add it to macros": SMALL.replace("Weight:", "{nonsense}"),
-    "needs {value}": SMALL.replace("Weight: {value}", "Weight: {any}"),
-    "is not a field": SMALL.replace("[[low, kg]]", "[[low, gram]]"),
-    "range is [least, most]": SMALL.replace("[0, 300]", "[300, 0]"),
-    "Extra inputs": SMALL + "colour: red\n",
-    "larger than 64 KiB": SMALL + "#" * 70_000,
+    "missing )": SCALE_PARSER.replace("Scale .*", "Scale ("),
+    "no look-around": SCALE_PARSER.replace("Scale .*", "(?=Scale)"),
+    "add it to macros": SCALE_PARSER.replace("Weight:", "{nonsense}"),
+    "needs {value}": SCALE_PARSER.replace("Weight: {value}", "Weight: {any}"),
+    "is not a field": SCALE_PARSER.replace("[[low, kg]]", "[[low, gram]]"),
+    "range is [least, most]": SCALE_PARSER.replace("[0, 300]", "[300, 0]"),
+    "Extra inputs": SCALE_PARSER + "colour: red\n",
+    "larger than 64 KiB": SCALE_PARSER + "#" * 70_000,
 }
 
 
@@ -171,12 +160,12 @@ def test_a_wrong_file_is_told_with_its_name_and_reason(told: str) -> None:
 
 
 def test_own_parsers_stand_beside_the_shipped_ones_or_in_their_place(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(SMALL)
-    (tmp_path / "b.yaml").write_text(SMALL.replace("name: scale", "name: argos_en"))
+    (tmp_path / "a.yaml").write_text(SCALE_PARSER)
+    (tmp_path / "b.yaml").write_text(SCALE_PARSER.replace("name: scale", "name: argos_en"))
     names = [parser.name for parser in load_parsers(tmp_path)]
     assert sorted(names) == sorted({*PARSERS, "scale"})
     assert {p.schema for p in load_parsers(tmp_path) if p.name == "argos_en"} == {"weight"}
-    (tmp_path / "c.yaml").write_text(SMALL)
+    (tmp_path / "c.yaml").write_text(SCALE_PARSER)
     with pytest.raises(ParserError, match="two parsers have the name scale"):
         load_parsers(tmp_path)
     with pytest.raises(ParserError, match="has no"):

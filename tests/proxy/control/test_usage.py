@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.proxy.control.test_api import WHOLE, get, local
+from tests.proxy.control.helpers import WHOLE, get
 
-from spillway_router.testing.harness import error_of, routing, settings
+from spillway_router.testing.harness import error_of, local, routing, settings
 from spillway_router.testing.upstream import FaultUpstream
 
 

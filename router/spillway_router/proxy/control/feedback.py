@@ -17,7 +17,7 @@ from spillway_router.ledger.tables.feedback import MOST_REASON, FeedbackRecord
 from spillway_router.proxy.client.capturing_client import CapturingClient
 from spillway_router.proxy.control.rating import FIELDS, stars
 from spillway_router.proxy.control.requests import caller_of, json_body
-from spillway_router.proxy.exchange.better_answer import BETTER
+from spillway_router.proxy.exchange.better_answer import BETTER_THAN
 from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES, Admitted, serve
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import edit, load
@@ -75,11 +75,13 @@ async def _better_answer(s: Services, caller: Caller, request_id: str, request: 
     retained = s.memory.retained.get(request_id, s.clock())
     if retained is None:
         problem = "it is too old, or private" if s.memory.retained.enabled else "`retention` is off"
-        message = f"The request is not retained: {problem}. Send its body again with the header {BETTER}: {request_id}."
+        message = (
+            f"The request is not retained: {problem}. Send its body again with the header {BETTER_THAN}: {request_id}."
+        )
         raise RefusedError(Refusal(409, "not_retained", message, "retry"))
     parsed = load(retained.body)
     raw = edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
-    client = CapturingClient(retained.endpoint, {**retained.headers, BETTER: request_id}, raw, s.new_id())
+    client = CapturingClient(retained.endpoint, {**retained.headers, BETTER_THAN: request_id}, raw, s.new_id())
     await _serve_unless_gone(s, Admitted(s.live(), caller, s.clock()), client, request)
     content = orjson.loads(client.reply)
     if client.status != 200:

@@ -1,8 +1,8 @@
-"""Answering again, one tier up: for who was not satisfied with an answer.
+"""A better answer, one tier up, for a caller who was not satisfied with the first one.
 
-A request that carries `x-spillway-better-than: REQUEST_ID` is such a one; the router needs to remember of the first
-only who answered it. `POST /v1/feedback` with `retry: true` sends the same request again by itself, for which it must
-have been kept (`retention`).
+A request with `x-spillway-better-than: REQUEST_ID` asks for one; of the first request the router only has to remember
+which backend answered it. `POST /v1/feedback` with `retry: true` sends the first request again by itself, for which it
+must have been retained (`retention`).
 """
 
 from __future__ import annotations
@@ -19,41 +19,46 @@ from spillway_router.proxy.exchange.services import Services
 
 log = logging.getLogger("spillway.proxy")
 
-BETTER = "x-spillway-better-than"
+BETTER_THAN = "x-spillway-better-than"
 
 
-def known_request(s: Services, facts: RequestFacts, request_id: str) -> RequestRecord | Refusal:
-    """The record of an answer of the same caller; an administrator may name anyone's."""
+def _first_answer(s: Services, facts: RequestFacts, request_id: str) -> RequestRecord | Refusal:
+    """Return the record of an earlier request of the same caller; an administrator may name anyone's."""
     record = s.records.get(request_id)
     caller = facts.caller
     if record is None or (caller.role != "admin" and record.facts.caller.key_id != caller.key_id):
-        told = f"No request {request_id[:80]} is in memory, which holds the latest. Leave {BETTER} out to ask anew."
-        return Refusal(404, "request_not_found", told, BETTER)
+        message = f"Memory holds only the newest requests, and not {request_id[:80]}. Omit {BETTER_THAN} to ask anew."
+        return Refusal(404, "request_not_found", message, BETTER_THAN)
     return record
 
 
-def decide_again(s: Services, live: ActiveConfig, facts: RequestFacts, request_id: str) -> Decision:
-    """Where the better answer comes from."""
-    record = known_request(s, facts, request_id)
+def decide_better_answer(s: Services, live: ActiveConfig, facts: RequestFacts, request_id: str) -> Decision:
+    """Decide which backends may improve on the answer to `request_id`."""
+    record = _first_answer(s, facts, request_id)
     if isinstance(record, Refusal):
         return Decision("escalated", (), ("feedback",), (), live.policy.version, record)
-    if not record.facts.privacy.may_leave:  # what was private once stays so, whatever the second request says of itself
-        barred = "Private content stays with the local model, so there is no tier above to ask."
-        refusal = Refusal(503, "local_only_unavailable", barred, BETTER)
+    if not record.facts.privacy.may_leave:  # private content stays private, whatever the second request says of it
+        message = "Private content stays with the local model, so there is no tier above to ask."
+        refusal = Refusal(503, "local_only_unavailable", message, BETTER_THAN)
         return Decision("escalated", (), ("feedback", "privacy"), (), live.policy.version, refusal)
     return decide_better(facts, s.signals(live, facts), live.policy, record.backend)
 
 
-async def note_better(s: Services, facts: RequestFacts, request_id: str) -> None:
-    """Write down that a better answer than that of `request_id` was given; without a ledger to write to it is lost."""
+async def record_better_answer(s: Services, facts: RequestFacts, request_id: str) -> None:
+    """Record that a better answer than that to `request_id` was given; while the ledger is unavailable this is lost."""
     record = s.records.get(request_id)
     if record is None:
         return
     backend = s.live().policy.backends.get(record.backend)
-    model = "" if backend is None else backend.model
-    key_id, ts = record.facts.caller.key_id, int(s.wall() * 1000)
-    kept = FeedbackRecord(request_id, ts, key_id, record.backend, model, better_id=facts.request_id)
+    feedback = FeedbackRecord(
+        request_id=request_id,
+        ts=int(s.wall() * 1000),
+        key_id=record.facts.caller.key_id,
+        backend=record.backend,
+        model="" if backend is None else backend.model,
+        better_id=facts.request_id,
+    )
     try:
-        await asyncio.to_thread(s.feedback.put, kept)
+        await asyncio.to_thread(s.feedback.put, feedback)
     except LedgerError as error:
-        log.warning("a request for a better answer was not kept: %s", error)
+        log.warning("A request for a better answer could not be recorded: %s", error)

@@ -33,7 +33,7 @@ from spillway_router.http_client.connection import TransportError
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt, prepare
-from spillway_router.proxy.exchange.better_answer import BETTER, decide_again, note_better
+from spillway_router.proxy.exchange.better_answer import BETTER_THAN, decide_better_answer, record_better_answer
 from spillway_router.proxy.exchange.byok import own_key_channel, redacted
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
@@ -113,8 +113,8 @@ async def answer(s: Services, admitted: Admitted, client: Client) -> None:
         job.remember()  # 7
     if job.status == 200 and session is not None and job.answered_locally():
         s.memory.sessions.answered(session, job.backend, admitted.started)
-    if job.status == 200 and BETTER in client.headers:
-        await note_better(s, facts, client.headers[BETTER])
+    if job.status == 200 and BETTER_THAN in client.headers:
+        await record_better_answer(s, facts, client.headers[BETTER_THAN])
 
 
 def decided(
@@ -127,8 +127,8 @@ def decided(
         if isinstance(own, Refusal):
             return own
         return decide_byok(facts, own.backend, s.signals(live, facts), live.policy.version), own
-    if BETTER in headers:
-        return decide_again(s, live, facts, headers[BETTER]), None
+    if BETTER_THAN in headers:
+        return decide_better_answer(s, live, facts, headers[BETTER_THAN]), None
     decision = decide(facts, s.signals(live, facts), live.policy)
     if session is not None:
         known = s.memory.sessions.backend(session, admitted.started)
