@@ -112,7 +112,7 @@ def _measurements(
         "same_answers_as_original": round(gate.agreement(found["original"], found["w4a16"]), 4),
         "recipe": verdicts["w4a16"]["recipe"],
         "gate": verdicts["w4a16"]["figures"],
-        "blessed": verdicts["w4a16"]["blessed"],
+        "verified": verdicts["w4a16"]["verified"],
     }
     return {
         AGREEMENT: Measurement(round(same, 4), len(asked), agreement),

@@ -1,4 +1,5 @@
-"""The server's commands: `serve`, `plan`, `doctor`, `convert`; the router's command line mounts them (`register`)."""
+"""The server's commands `serve`, `plan`, `doctor` and `convert`; the router's command line adds them with
+`register`."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from spillway_server import doctor as doctor_checks
 from spillway_server import environment, present
-from spillway_server.convert.command import convert
+from spillway_server.convert_command import convert
 from spillway_server.engine import launcher
 from spillway_server.engine.events import EngineEvent
 from spillway_server.engine.serve import ServeOptions, run_server
@@ -30,10 +31,14 @@ from spillway_server.planning.speed import settings as settings_part
 from spillway_server.refusal import Refusal
 
 _MODEL = typer.Option(help="A directory, a hub name (owner/name), `demo`, or `auto` to choose by hardware.")
-_VLLM_ARG = typer.Option("--vllm-arg", help="An argument for vLLM, such as --vllm-arg=--max-model-len=4096; repeat.")
-_LORA = typer.Option("--lora", help="A LoRA adapter as NAME=DIRECTORY, served under its name; repeat.")
+_VLLM_ARG = typer.Option(
+    "--vllm-arg", help="An argument for vLLM, such as --vllm-arg=--max-model-len=4096. Repeatable."
+)
+_LORA = typer.Option("--lora", help="A LoRA adapter as NAME=DIRECTORY, served under its name. Repeatable.")
 _JSON = typer.Option("--json", help="Print JSON instead of tables.")
-_SETTINGS = typer.Option("--settings", metavar="BACKEND", help="Print the part of spillway.yaml that follows from it.")
+_SETTINGS = typer.Option(
+    "--settings", metavar="BACKEND", help="Print the part of spillway.yaml that follows from the plan."
+)
 _DEVICES = typer.Option("--gpus", min=1, max=16, help="GPUs to split the model over.")
 
 
@@ -47,19 +52,21 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     model: Annotated[str, _MODEL] = "auto",
-    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless you know better.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; keep it on loopback unless you have a reason.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8001,
     uds: Annotated[str | None, typer.Option(help="Listen on this Unix socket instead.")] = None,
-    engine_python: Annotated[Path | None, typer.Option(help="The Python that has vLLM.")] = None,
+    engine_python: Annotated[Path | None, typer.Option(help="A Python that has vLLM.")] = None,
     vllm_arg: Annotated[list[str] | None, _VLLM_ARG] = None,
     gpus: Annotated[int, _DEVICES] = 1,
     device: Annotated[str, typer.Option(help="auto, gpu or cpu.")] = "auto",
     lora: Annotated[list[str] | None, _LORA] = None,
-    embed: Annotated[bool, typer.Option(help="Serve /v1/embeddings instead of answers.")] = False,
+    embed: Annotated[bool, typer.Option(help="Serve /v1/embeddings instead of completions.")] = False,
     log: Annotated[Path, typer.Option(help="vLLM's log file.")] = Path("data/engine.log"),
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Start vLLM for this machine and keep it running; ends in order on Ctrl-C or SIGTERM."""
+    """Start vLLM for this machine and keep it running; Ctrl-C or SIGTERM shuts it down in order."""
     if device not in ("auto", "gpu", "cpu"):
         raise typer.BadParameter(f"{device!r} is not one of auto, gpu, cpu", param_hint="--device")
     options = ServeOptions(
@@ -75,23 +82,27 @@ def serve(
         loras=tuple(lora or ()),
         embedding=embed,
     )
-    refusal = asyncio.run(_serve_until_signal(options, _teller(as_json), _sayer(as_json)))
+    refusal = asyncio.run(_serve_until_signal(options, _event_printer(as_json), _line_printer(as_json)))
     if refusal is not None:
         present.end_refused(refusal, as_json)
 
 
 def plan(
-    gpu: Annotated[str | None, typer.Option(help=f"{', '.join([*PROFILES, 'cpu'])}; this machine if left out.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help=f"{', '.join([*PROFILES, 'cpu'])}. The default is this machine.")
+    ] = None,
     model: Annotated[str, _MODEL] = "auto",
     gpus: Annotated[int, _DEVICES] = 1,
     vllm_arg: Annotated[list[str] | None, _VLLM_ARG] = None,
-    mean_tokens: Annotated[int, typer.Option(min=1, help="Mean request, prompt and answer, in tokens.")] = MEAN_TOKENS,
+    mean_tokens: Annotated[
+        int, typer.Option(min=1, help="The mean request, prompt and answer, in tokens.")
+    ] = MEAN_TOKENS,
     as_json: Annotated[bool, _JSON] = False,
-    table: Annotated[bool, typer.Option("--table", help="What fits where: the usual GPUs and models.")] = False,
+    table: Annotated[bool, typer.Option("--table", help="Print what fits where, for all known GPUs.")] = False,
     as_settings: Annotated[str, _SETTINGS] = "",
 ) -> None:
-    """Show vLLM's command line for a GPU and a model, the memory arithmetic behind it, and how fast it is: as measured,
-    else estimated. Starts nothing."""
+    """Show vLLM's command line for a GPU and a model, the memory arithmetic behind it, and its measured or estimated
+    speed. Starts nothing."""
     if table:
         typer.echo(plan_table.markdown(), nl=False)
         return
@@ -108,21 +119,22 @@ def plan(
         raise typer.BadParameter(f"{gpu!r} is not one of {', '.join([*PROFILES, 'cpu'])}", param_hint="--gpu")
     spec = models.resolve(model, machine, environment.hub_cache())
     options = PlanOptions(devices=gpus, vllm_args=tuple(vllm_arg or ()), mean_tokens=mean_tokens)
-    made = spec if isinstance(spec, Refusal) else make_plan(profile, spec, options)
-    if isinstance(made, Refusal):
-        present.end_refused(made, as_json)
-    command = (*_launcher_words(profile, made.model.location), *made.arguments)
-    speed = speed_of(made, machine, measurements.shipped(), gpus)
+    engine_plan = spec if isinstance(spec, Refusal) else make_plan(profile, spec, options)
+    if isinstance(engine_plan, Refusal):
+        present.end_refused(engine_plan, as_json)
+    command = (*_launcher_words(profile, engine_plan.model.location), *engine_plan.arguments)
+    speed = speed_of(engine_plan, machine, measurements.shipped(), gpus)
     if as_settings:
-        _print_settings(speed, as_settings, made.max_num_seqs)
+        _print_settings(speed, as_settings, engine_plan.max_num_seqs)
     elif as_json:
-        _print_json(present.plan_json(made, command, speed))
+        _print_json(present.plan_json(engine_plan, command, speed))
     else:
-        Console().print(present.plan_view(made, command, speed), soft_wrap=True)
+        Console().print(present.plan_view(engine_plan, command, speed), soft_wrap=True)
 
 
 def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
-    """Check this machine: Python, memory, disk, GPU, driver, vLLM, demo model. Exit status 1 when something fails."""
+    """Check this machine: Python, memory, disk, GPU, driver, vLLM, demo model. Exits with status 1 when a check
+    fails."""
     engine = launcher.find_engine(None, (Path.cwd(), environment.project_root()))
     checks = doctor_checks.examine(hardware.detect(), engine, Path.cwd())
     failed = any(check.verdict is doctor_checks.CheckStatus.FAIL for check in checks)
@@ -135,23 +147,23 @@ def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
 
 
 async def _serve_until_signal(
-    options: ServeOptions, tell: Callable[[EngineEvent], None], say: Callable[[str], None]
+    options: ServeOptions, on_event: Callable[[EngineEvent], None], report: Callable[[str], None]
 ) -> Refusal | None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    return await run_server(options, tell, stop, say)
+    return await run_server(options, on_event, stop, report)
 
 
-def _teller(as_json: bool) -> Callable[[EngineEvent], None]:
+def _event_printer(as_json: bool) -> Callable[[EngineEvent], None]:
     if as_json:
         return lambda event: _print_json(present.event_json(event), indent=None)
     console = Console(stderr=True)
     return lambda event: present.show_event(console, event)
 
 
-def _sayer(as_json: bool) -> Callable[[str], None]:
+def _line_printer(as_json: bool) -> Callable[[str], None]:
     if as_json:
         return lambda line: _print_json({"event": "Note", "text": line}, indent=None)
     console = Console(stderr=True)
@@ -159,7 +171,7 @@ def _sayer(as_json: bool) -> Callable[[str], None]:
 
 
 def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
-    """The installed engine's launcher where it is of the right kind, else the official one's."""
+    """Return the launch command of the installed engine if it is of the right kind, else the official one."""
     engine = launcher.find_engine(None, (Path.cwd(), environment.project_root()))
     if isinstance(engine, Refusal) or engine.is_cpu_build is not profile.is_cpu:
         return ("vllm", "serve", location)
@@ -168,8 +180,8 @@ def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
 
 def _print_settings(speed: Speed | None, backend: str, max_sequences: int) -> None:
     if speed is None:
-        nothing = "nothing like it was measured, and there is no data sheet to estimate from."
-        present.end_refused(Refusal(nothing, "Measure it: python -m loadtests.gpu_profile measure --save."), False)
+        reason = "nothing like it was measured, and there is no data sheet to estimate from."
+        present.end_refused(Refusal(reason, "Measure it: python -m loadtests.gpu_profile measure --save."), False)
     typer.echo(
         f"# {speed.basis}\n{yaml.safe_dump(settings_part(speed, backend, max_sequences), sort_keys=False)}", nl=False
     )

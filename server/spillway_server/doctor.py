@@ -1,4 +1,4 @@
-"""Checks of this machine for `spillway doctor`: each says what was seen, whether it is good, and what to do if not."""
+"""The checks of `spillway doctor`: each says what was found on this machine, its status, and what to do about it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DISK_FLOOR = 5 * GIB
 
 
 class CheckStatus(StrEnum):
-    """How a check came out: `warn` works with a limit, `fail` doesn't work."""
+    """The status of a check: `warn` works with a limitation, `fail` doesn't work."""
 
     OK = "ok"
     WARN = "warn"
@@ -36,7 +36,7 @@ class Check:
 
 
 def examine(machine: Hardware, engine: InstalledEngine | Refusal, folder: Path) -> tuple[Check, ...]:
-    """All checks, in the order in which things depend on each other."""
+    """Run all checks, in the order in which things depend on each other."""
     gpus = tuple(_gpu(index, machine) for index in range(len(machine.gpus)))
     return (
         _python(),
@@ -58,7 +58,7 @@ def _python() -> Check:
 def _memory(machine: Hardware) -> Check:
     seen = f"{machine.memory_bytes / GIB:.1f} GiB"
     if machine.memory_bytes < 6 * GIB and not machine.gpus:
-        return Check("memory", CheckStatus.WARN, seen, "The CPU engine wants about 6 GiB; close other programs.")
+        return Check("memory", CheckStatus.WARN, seen, "The CPU engine needs about 6 GiB; close other programs.")
     return Check("memory", CheckStatus.OK, seen)
 
 
@@ -94,13 +94,17 @@ def _engine(machine: Hardware, engine: InstalledEngine | Refusal) -> tuple[Check
     if machine.gpus and engine.is_cpu_build:
         return (Check("vLLM", CheckStatus.WARN, seen, "It can't use this GPU: make install ENGINE=gpu."),)
     if not machine.gpus and not engine.is_cpu_build:
-        return (Check("vLLM", CheckStatus.FAIL, seen, "It needs a GPU, none is here: make install ENGINE=cpu."),)
+        return (
+            Check(
+                "vLLM", CheckStatus.FAIL, seen, "It needs a GPU, and this machine has none: make install ENGINE=cpu."
+            ),
+        )
     return (Check("vLLM", CheckStatus.OK, seen),)
 
 
 def _demo_model() -> Check:
-    found = models.demo()
-    if isinstance(found, Refusal):
-        return Check("demo model", CheckStatus.FAIL, found.reason, found.fix)
-    size = found.shape.weight_bytes / 1e6 if found.shape else 0.0
+    model = models.demo()
+    if isinstance(model, Refusal):
+        return Check("demo model", CheckStatus.FAIL, model.reason, model.fix)
+    size = model.shape.weight_bytes / 1e6 if model.shape else 0.0
     return Check("demo model", CheckStatus.OK, f"{size:.1f} MB of weights")

@@ -1,4 +1,4 @@
-"""How plans, checks and supervisor events look on a terminal, and as JSON."""
+"""Render plans, checks and supervisor events on a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _DIGITS = {"GiB": ",.2f", "KiB": ",.1f"}
 
 
 def amount(row: Row) -> str:
-    """A row's number with its unit."""
+    """Return a row's number with its unit."""
     if row.unit == "GiB" and 0 < row.value < 0.1:
         return f"{row.value * 1024:,.1f} MiB"
     return f"{row.value:{_DIGITS.get(row.unit, ',.0f')}} {row.unit}"
 
 
 def plan_view(plan: EnginePlan, command: tuple[str, ...], speed: Speed | None = None) -> RenderableType:
-    """The plan as a table of arithmetic, its speed, its warnings and the command line."""
+    """Render the plan: a table of memory arithmetic, its speed, its warnings and the command line."""
     table = Table(title=f"{plan.model.location} on {plan.profile.title}", title_justify="left")
     table.add_column("memory")
     table.add_column("amount", justify="right")
@@ -47,9 +47,9 @@ def plan_view(plan: EnginePlan, command: tuple[str, ...], speed: Speed | None = 
 
 
 def speed_view(speed: Speed | None) -> RenderableType:
-    """How fast, and how that is known."""
+    """Render the speed and how it is known."""
     if speed is None:
-        return "speed: not known, nothing like it was measured; `python -m loadtests.gpu_profile measure --save` does."
+        return "speed: unknown, nothing like it was measured; run `python -m loadtests.gpu_profile measure --save`"
     table = Table(title=f"speed, {speed.basis}", title_justify="left")
     for heading in ("speed", "amount", "how"):
         table.add_column(heading, justify="right" if heading == "amount" else "left")
@@ -59,7 +59,7 @@ def speed_view(speed: Speed | None) -> RenderableType:
 
 
 def plan_json(plan: EnginePlan, command: tuple[str, ...], speed: Speed | None = None) -> dict[str, Any]:
-    """The plan as plain data; `speed` is null where nothing is known."""
+    """Return the plan as plain data; `speed` is null where it is unknown."""
     return {
         "device": {"key": plan.profile.key, "title": plan.profile.title, "memory_bytes": plan.profile.memory_bytes},
         "model": dataclasses.asdict(plan.model),
@@ -75,13 +75,13 @@ def plan_json(plan: EnginePlan, command: tuple[str, ...], speed: Speed | None = 
 
 
 def doctor_view(checks: tuple[Check, ...]) -> RenderableType:
-    """The doctor's report as a table."""
+    """Render the doctor's checks as a table."""
     table = Table()
-    for heading in ("check", "", "seen", "what to do"):
+    for heading in ("check", "", "found", "what to do"):
         table.add_column(heading)
     for check in checks:
-        verdict = f"[{_COLOURS[check.verdict]}]{check.verdict}[/]"
-        table.add_row(check.name, verdict, escape(check.seen), escape(check.fix))
+        status = f"[{_COLOURS[check.verdict]}]{check.verdict}[/]"
+        table.add_row(check.name, status, escape(check.seen), escape(check.fix))
     return table
 
 
@@ -90,22 +90,22 @@ def end_refused(refusal: Refusal, as_json: bool) -> NoReturn:
     if as_json:
         print(json.dumps({"refused": dataclasses.asdict(refusal)}, indent=2), flush=True)
     else:
-        told = f"[red]{escape(refusal.reason)}[/]\n{escape(refusal.fix)}"
-        Console(stderr=True).print(told, soft_wrap=True)
+        message = f"[red]{escape(refusal.reason)}[/]\n{escape(refusal.fix)}"
+        Console(stderr=True).print(message, soft_wrap=True)
     raise typer.Exit(1)
 
 
 def event_line(event: events.EngineEvent) -> str:
-    """One supervisor event as a line of text."""
+    """Return one supervisor event as text."""
     match event:
         case events.EngineStarting(attempt, argv, log_path):
-            again = f" (try {attempt})" if attempt > 1 else ""
-            return f"starting vLLM{again}, usually 30 to 90 s; its log is {log_path}\n  {shlex.join(argv)}"
+            retry = f" (attempt {attempt})" if attempt > 1 else ""
+            return f"starting vLLM{retry}, usually 30 to 90 s; its log is {log_path}\n  {shlex.join(argv)}"
         case events.EngineProgress(phase, elapsed):
             return f"{elapsed:5.1f} s  {phase}"
         case events.EngineReady(base_url, model, elapsed, uds):
-            where = f"Unix socket {uds}" if uds else base_url
-            return f"{elapsed:5.1f} s  ready: {model} at {where}"
+            address = f"Unix socket {uds}" if uds else base_url
+            return f"{elapsed:5.1f} s  ready: {model} at {address}"
         case events.EngineUnready(why):
             return f"not ready: {why}"
         case events.EngineDraining(in_flight):
@@ -113,16 +113,16 @@ def event_line(event: events.EngineEvent) -> str:
         case events.EngineExited(_, diagnosis, _):
             return f"{diagnosis.reason} {diagnosis.fix}"
         case events.EngineRestarting(wait, failures):
-            return f"starting again in {wait:.1f} s (failures in a row: {failures})"
+            return f"restarting in {wait:.1f} s (failures in a row: {failures})"
         case events.EngineStopped():
             return "stopped"
         case events.EngineFailed(diagnosis, tail):
             last = "\n".join(f"  | {line}" for line in tail[-15:])
-            return f"gave up. {diagnosis.reason} {diagnosis.fix}\n{last}"
+            return f"giving up on the engine. {diagnosis.reason} {diagnosis.fix}\n{last}"
 
 
 def event_json(event: events.EngineEvent) -> dict[str, Any]:
-    """One supervisor event as plain data, its kind in `event`."""
+    """Return one supervisor event as plain data, with its kind in `event`."""
     return {"event": type(event).__name__, **dataclasses.asdict(event)}
 
 

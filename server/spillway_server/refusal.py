@@ -1,4 +1,4 @@
-"""The value that says no: an expected result, not an exception."""
+"""The value of a refusal: an expected result, not an exception."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Something the server will not do: why, and what the user can change. Both are whole sentences without units
-    left out, fit to be printed as they are."""
+    """Why the server will not do something, and what the user can change. Both are texts to be printed as they are."""
 
     reason: str
     fix: str

@@ -16,7 +16,7 @@ from spillway_server.demo_model.documents import canonical_json
 
 CLEAN, LIGHT = 300, 20
 VERDICTS: dict[str, dict[str, object]] = {
-    name: {"figures": {}, "recipe": {}, "blessed": True} for name in ("unpacked", "w4a16")
+    name: {"figures": {}, "recipe": {}, "verified": True} for name in ("unpacked", "w4a16")
 }
 
 
@@ -53,7 +53,7 @@ def test_w4a16_of_the_gguf_answers_like_the_original_in_the_real_engine(tmp_path
     if not (ROOT / ".venv-convert" / "bin" / "python").exists():
         pytest.skip("the environment .venv-convert is missing: run `make install-convert`")
     verdict = converted(tmp_path / "model", samples=20)
-    assert verdict["blessed"], verdict["reasons"]
+    assert verdict["verified"], verdict["reasons"]
     asked = documents(24, 0)
     before = right(answers(engine.base_url, engine.model, asked), asked)
     with serving(tmp_path, "--model", str(tmp_path / "model"), "--device", "cpu") as (base, served):

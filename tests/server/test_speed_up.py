@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 
-from spillway_router.commands.run import _serving
+from spillway_router.commands.run import _with_engine
 from spillway_router.config.load import parse
 from spillway_router.config.settings import FingerprintPart, Settings
 from spillway_server.engine.client import Address
@@ -30,7 +30,7 @@ def served(written: str, speed: Speed | None, profile: Profile = PROFILES["l4"])
     prepared = Prepared(plan, InstalledEngine(Path("python"), "vllm", "0.32.0", "2.13"), launch, speed)
     local = "{name: local, provider: vllm, local: true, base_url: 'http://127.0.0.1:8001/v1', model: m}"
     settings = parse(f"{written}\nbackends:\n  - {local}\n", {})
-    return _serving("local", prepared, FingerprintPart(quantisation="awq"), settings)
+    return _with_engine("local", prepared, FingerprintPart(quantisation="awq"), settings)
 
 
 def test_what_was_measured_is_where_the_router_looks() -> None:

@@ -1,4 +1,4 @@
-"""What the gate asks: lines of JSON with `messages` or `prompt`, and the known `answer` where there is one."""
+"""The samples of the gate: JSON lines with `messages` or `prompt`, and the known `answer` where there is one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ GENERAL = Path(__file__).with_name("general_samples.jsonl")
 
 
 def read(named: str | None, limit: int) -> list[dict[str, Any]] | Refusal:
-    """At most `limit` samples of a file, of the demo model's documents (`demo`), or of the general set (None)."""
+    """Return at most `limit` samples of a file, of the demo model's documents (`demo`), or of the general set
+    (None)."""
     if named == "demo":
         return demo(HELD_OUT_SEEDS[:limit])
     file = GENERAL if named is None else Path(named).expanduser()
@@ -21,7 +22,7 @@ def read(named: str | None, limit: int) -> list[dict[str, Any]] | Refusal:
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()][:limit]
     except (OSError, UnicodeDecodeError) as error:
         return Refusal(f"the samples in {file} can't be read: {error}.", "Name a file with one JSON object per line.")
-    found = []
+    samples = []
     for number, line in enumerate(lines, 1):
         sample = _sample(line)
         if sample is None:
@@ -29,8 +30,8 @@ def read(named: str | None, limit: int) -> list[dict[str, Any]] | Refusal:
                 f"{file}, line {number}: not an object with `messages` or `prompt` (and a text `answer`).",
                 'Write {"messages": [{"role": "user", "content": "..."}], "answer": "..."}.',
             )
-        found.append(sample)
-    return found if found else Refusal(f"{file} holds no sample.", "Write one JSON object per line.")
+        samples.append(sample)
+    return samples if samples else Refusal(f"{file} holds no sample.", "Write one JSON object per line.")
 
 
 def _sample(line: str) -> dict[str, Any] | None:
@@ -41,16 +42,18 @@ def _sample(line: str) -> dict[str, Any] | None:
     if not isinstance(sample, dict) or not isinstance(sample.get("answer", ""), str):
         return None
     messages = sample.get("messages")
-    whole = isinstance(messages, list) and all(isinstance(m, dict) and "role" in m and "content" in m for m in messages)
-    return sample if (messages and whole) or isinstance(sample.get("prompt"), str) else None
+    complete = isinstance(messages, list) and all(
+        isinstance(m, dict) and "role" in m and "content" in m for m in messages
+    )
+    return sample if (messages and complete) or isinstance(sample.get("prompt"), str) else None
 
 
 def demo(seeds: range) -> list[dict[str, Any]]:
-    """The demo model's clean documents of these seeds with their answers."""
+    """Return the demo model's clean documents of these seeds, with their answers."""
     documents = [generate(seed) for seed in seeds]
     return [{"messages": prompt(document.text), "answer": canonical_json(document.truth)} for document in documents]
 
 
 def demo_calibration(count: int) -> list[dict[str, Any]]:
-    """Documents for calibration: of the training's seeds, so that the gate's own are never seen before."""
+    """Return documents for calibration, from the training seeds, so that the gate's documents stay unseen."""
     return demo(TRAINING_SEEDS[:count])

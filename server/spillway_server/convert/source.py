@@ -1,4 +1,4 @@
-"""What the user named: a GGUF file, an Ollama modelfile, manifest or blob, or a checkpoint directory."""
+"""Find out what the user named: a GGUF file, an Ollama modelfile, manifest or blob, or a checkpoint directory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ _INSTRUCTION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model to convert. `path` is a GGUF file or a checkpoint directory; `template` is Ollama's (Go syntax), where
-    there is one; `stops` are words that end an answer."""
+    """A model to convert.
+
+    `path` is a GGUF file or a checkpoint directory; `template` is Ollama's (Go syntax), where there is one; `stops` are
+    the words that end an answer.
+    """
 
     path: Path
     name: str
@@ -31,7 +34,7 @@ class ModelSource:
 
 
 def find(named: Path) -> ModelSource | Refusal:
-    """Find out what `named` is; reads a few bytes or a small file."""
+    """Identify `named` by reading a few bytes, or a small file."""
     if named.is_dir():
         if (named / "config.json").exists() and any(named.glob("*.safetensors")):
             return ModelSource(named.absolute(), named.absolute().name, False)
@@ -59,47 +62,47 @@ def find(named: Path) -> ModelSource | Refusal:
 
 
 def _modelfile(file: Path, text: str) -> ModelSource | Refusal:
-    found: dict[str, list[str]] = {}
+    instructions: dict[str, list[str]] = {}
     for match in _INSTRUCTION.finditer(_without_comments(text)):
         value = next(part for part in match.group(3, 4, 5) if part is not None)
-        found.setdefault(match[1].upper(), []).append(value if match[3] is not None else value.strip())
-    if not found.get("FROM"):
-        return Refusal(f"{file} is neither GGUF nor an Ollama modelfile: it has no FROM.", "Name another file.")
-    if found.get("ADAPTER"):
+        instructions.setdefault(match[1].upper(), []).append(value if match[3] is not None else value.strip())
+    if not instructions.get("FROM"):
+        return Refusal(f"{file} is neither a GGUF file nor an Ollama modelfile: it has no FROM.", "Name another file.")
+    if instructions.get("ADAPTER"):
         return Refusal(
             f"{file} puts an adapter on top of its model.", "Convert the base, then serve the adapter with --lora."
         )
-    base = Path(found["FROM"][-1]).expanduser()
+    base = Path(instructions["FROM"][-1]).expanduser()
     base = base if base.is_absolute() else file.parent / base
     if not base.is_file():
         return Refusal(
-            f"{file} is made FROM {found['FROM'][-1]}, which is no file here.",
+            f"{file} is made FROM {instructions['FROM'][-1]}, which is not a file here.",
             "Let Ollama write out the blob's path: `ollama show --modelfile NAME > Modelfile`.",
         )
     below = find(base)
     if isinstance(below, Refusal):
         return below
-    parameters = [p.split(None, 1) for p in found.get("PARAMETER", [])]
+    parameters = [p.split(None, 1) for p in instructions.get("PARAMETER", [])]
     stops = [p[1].strip().strip('"') for p in parameters if len(p) == 2 and p[0].lower() == "stop"]
-    template = found["TEMPLATE"][-1] if found.get("TEMPLATE") else below.template
+    template = instructions["TEMPLATE"][-1] if instructions.get("TEMPLATE") else below.template
     name = file.parent.name if file.name == "Modelfile" else file.stem
     return ModelSource(below.path, name, below.is_gguf, template, tuple(stops))
 
 
 def _without_comments(text: str) -> str:
-    # Only lines before a template can be comments: a template may hold lines that begin with #.
+    # Only lines before the first instruction are comments: a template may hold lines that begin with #.
     return re.sub(r"\A(?:[ \t]*#[^\n]*\n|[ \t]*\n)+", "", text)
 
 
 def _manifest(file: Path, text: str) -> ModelSource | Refusal:
-    """Ollama's manifests/REGISTRY/LIBRARY/NAME/TAG; its blobs lie in the `blobs` folder beside `manifests`."""
+    """Read Ollama's manifests/REGISTRY/LIBRARY/NAME/TAG; its blobs are in the `blobs` folder beside `manifests`."""
     try:
         layers = {str(layer["mediaType"]): str(layer["digest"]) for layer in json.loads(text)["layers"]}
     except (ValueError, KeyError, TypeError):
-        return Refusal(f"{file} is JSON but no Ollama manifest.", "Name a GGUF file or an Ollama modelfile.")
+        return Refusal(f"{file} is JSON but not an Ollama manifest.", "Name a GGUF file or an Ollama modelfile.")
     blobs = next((p.parent / "blobs" for p in file.absolute().parents if p.name == "manifests"), None)
     if blobs is None or _LAYERS["model"] not in layers:
-        return Refusal(f"{file} lies in no Ollama `manifests` folder or names no model.", "Name the blob itself.")
+        return Refusal(f"{file} is not in an Ollama `manifests` folder, or names no model.", "Name the blob itself.")
 
     def blob(kind: str) -> Path | None:
         return blobs / layers[kind].replace(":", "-") if kind in layers else None

@@ -1,6 +1,6 @@
-"""Steps that survive an interruption: each leaves a marker with the digests of what went in and what came out.
+"""Steps that survive an interruption: each leaves a marker with the digests of its inputs and outputs.
 
-A step is skipped when its marker names the same inputs and every file it wrote is still there, byte for byte.
+A step is skipped when its marker names the same inputs and every file that it wrote is still there, byte for byte.
 Before a step runs, the disk must have room for it.
 """
 
@@ -22,7 +22,7 @@ MARGIN_BYTES = 64 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step begins: its name, and the room it needs in bytes."""
+    """A step begins: its name, and the disk space that it needs in bytes."""
 
     step: str
     needs_bytes: int
@@ -30,7 +30,7 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """A step came further: share done (0 to 1) and what it is at."""
+    """A step made progress: the share done (0 to 1), and what it is doing."""
 
     step: str
     share: float
@@ -39,7 +39,7 @@ class StepProgress:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """A step ended; `resumed` when an earlier run had done it already."""
+    """A step ended; `resumed` means that an earlier run had finished it already."""
 
     step: str
     seconds: float
@@ -47,12 +47,13 @@ class StepDone:
 
 
 StepEvent = StepStarted | StepProgress | StepDone
-Tell = Callable[[StepEvent], None]
+OnStepEvent = Callable[[StepEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionStep:
-    """One step: a name, everything its outcome depends on, the folder it fills (None: only a result), bytes needed."""
+    """One step: its name, everything that its outcome depends on, the folder that it fills (None: it only returns a
+    result), and the disk space that it needs in bytes."""
 
     name: str
     inputs: dict[str, Any]
@@ -61,57 +62,57 @@ class ConversionStep:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def contents(folder: Path | None) -> dict[str, str]:
-    """Every file below a folder with its digest."""
+    """Return every file below a folder with its digest."""
     if folder is None or not folder.exists():
         return {}
     return {str(f.relative_to(folder)): digest(f) for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
-def room(folder: Path) -> int:
-    """Free bytes on the disk that a folder (or its nearest parent that exists) lies on."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes on the disk of a folder, or of its nearest parent that exists."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
 
 
 class StepMarkers:
-    """The markers of one conversion, in `markers`; `free` tells the bytes that a folder's disk has left."""
+    """The markers of one conversion, in the folder `markers`; `free` returns the free bytes on a folder's disk."""
 
-    def __init__(self, markers: Path, tell: Tell, free: Callable[[Path], int] = room) -> None:
+    def __init__(self, markers: Path, on_event: OnStepEvent, free: Callable[[Path], int] = free_bytes) -> None:
         self._markers = markers
-        self._tell = tell
+        self._on_event = on_event
         self._free = free
 
     def run(
         self, step: ConversionStep, work: Callable[[Callable[[float, str], None]], dict[str, Any] | Refusal]
     ) -> dict[str, Any] | Refusal:
-        """The step's result, from its marker or by doing it now; a refusal when it can't be done."""
-        began = time.monotonic()
-        known = self._finished(step)
-        if known is not None:
-            self._tell(StepDone(step.name, time.monotonic() - began, True))
-            return known
+        """Return the step's result, from its marker or by running `work` now, or a refusal."""
+        started = time.monotonic()
+        earlier = self._finished(step)
+        if earlier is not None:
+            self._on_event(StepDone(step.name, time.monotonic() - started, True))
+            return earlier
         free = self._free(step.folder or self._markers)
         if free < step.needs_bytes + MARGIN_BYTES:
             return Refusal(
                 f"step {step.name} needs {(step.needs_bytes + MARGIN_BYTES) / 1e9:.2f} GB of disk and "
                 f"{free / 1e9:.2f} GB are free at {step.folder or self._markers}.",
-                "Free some, or name another disk with --out; what is done already is kept.",
+                "Free some, or choose another disk with --out; finished steps are kept.",
             )
-        self._tell(StepStarted(step.name, step.needs_bytes))
-        made = work(lambda share, what: self._tell(StepProgress(step.name, share, what)))
-        if isinstance(made, Refusal):
-            return made
-        self._mark(step, made)
-        self._tell(StepDone(step.name, time.monotonic() - began, False))
-        return made
+        self._on_event(StepStarted(step.name, step.needs_bytes))
+        result = work(lambda share, what: self._on_event(StepProgress(step.name, share, what)))
+        if isinstance(result, Refusal):
+            return result
+        self._mark(step, result)
+        self._on_event(StepDone(step.name, time.monotonic() - started, False))
+        return result
 
     def _file(self, step: ConversionStep) -> Path:
         return self._markers / f"{step.name}.json"
@@ -119,8 +120,8 @@ class StepMarkers:
     def _finished(self, step: ConversionStep) -> dict[str, Any] | None:
         try:
             marker = json.loads(self._file(step).read_text(encoding="utf-8"))
-            fits = marker["inputs"] == step.inputs and marker["outputs"] == contents(step.folder)
-            return dict(marker["result"]) if fits else None
+            matches = marker["inputs"] == step.inputs and marker["outputs"] == contents(step.folder)
+            return dict(marker["result"]) if matches else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

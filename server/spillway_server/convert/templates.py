@@ -1,8 +1,8 @@
-"""Ollama's TEMPLATE (Go text/template) as a Jinja chat template, where it is one of the known shapes.
+"""Translate Ollama's TEMPLATE (Go text/template) into a Jinja chat template, where it has one of the known shapes.
 
-A shape is the template's skeleton: what it prints in order, with control words (if, range, else, end) taken out and
-variables as ¤Name¤; blanks don't count. Two templates with the same skeleton print the same turns. Anything else
-(tools, reasoning) is refused rather than guessed.
+A shape is the template's skeleton: what it prints in order, with control words (if, range, else, end) removed and
+variables written as ¤Name¤; blanks don't count. Two templates with the same skeleton print the same turns. Anything
+else (tools, reasoning) is refused rather than guessed.
 """
 
 from __future__ import annotations
@@ -81,52 +81,55 @@ _SKELETONS = MappingProxyType(
 _ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.S)
 _VARIABLE = re.compile(r"^\.([A-Za-z]+)$")
 _CONTROL = re.compile(r"^(if|range|else|end|with|/\*)\b|^/\*")
-# What follows the answer belongs to the next turn, and `.Response` itself only marks its place.
+# What follows the answer belongs to the next turn; `.Response` itself only marks the answer's position.
 _AFTER_ANSWER = re.compile(r"¤Response¤.*", re.S)
 
 
 def skeleton(template: str) -> str | None:
-    """The template's skeleton, None when it does more than print turns (calls functions, declares variables)."""
-    strange = False
+    """Return the template's skeleton, None when it does more than print turns (calls functions, declares variables)."""
+    unsupported = False
 
     def reduced(match: re.Match[str]) -> str:
-        nonlocal strange
+        nonlocal unsupported
         body = match[1]
         variable = _VARIABLE.match(body)
         if variable:
             return f"¤{variable[1]}¤"
-        # A range over messages declares `$i, $_`; its conditions may ask for the last one. Both print nothing.
+        # A range over messages declares `$i, $_`; its conditions may test for the last one. Both print nothing.
         if _CONTROL.match(body) and "Tool" not in body and "Think" not in body:
             return ""
-        strange = strange or not body.startswith("- ")
+        unsupported = unsupported or not body.startswith("- ")
         return ""
 
     text = _ACTION.sub(reduced, template)
     text = _AFTER_ANSWER.sub("", text)
-    return None if strange else " ".join(text.split())
+    return None if unsupported else " ".join(text.split())
 
 
 def recognise(template: str) -> str | None:
-    """The name of the known shape that an Ollama template has, or None."""
-    bones = skeleton(template)
-    if bones is None:
+    """Return the name of the known shape that an Ollama template has, or None."""
+    shape = skeleton(template)
+    if shape is None:
         return None
-    return next((name for known, name in _SKELETONS.items() if _pressed(known) == _pressed(bones)), None)
+    return next((name for known, name in _SKELETONS.items() if _without_blanks(known) == _without_blanks(shape)), None)
 
 
-def _pressed(text: str) -> str:
+def _without_blanks(text: str) -> str:
     return "".join(text.split())
 
 
 def choose(given: str | None, ollama: str | None, own: str | None) -> tuple[str, str] | Refusal:
-    """The chat template to use and where it comes from: the user's (a name of `NAMED`, or Jinja text), Ollama's where
-    its shape is known, the file's own Jinja."""
+    """Return the chat template to use and where it comes from.
+
+    The user's choice (a name of `NAMED`, or Jinja text) wins over Ollama's template where its shape is known, which
+    wins over the file's own Jinja.
+    """
     if given is not None:
         if given in NAMED:
-            return NAMED[given], f"{given}, as asked"
+            return NAMED[given], f"{given}, as requested"
         if "{%" in given or "{{" in given:
             return given, "given"
-        return Refusal(f"{given!r} is no chat template.", f"Give a file with Jinja, or one of {', '.join(NAMED)}.")
+        return Refusal(f"{given!r} is not a chat template.", f"Give a file with Jinja, or one of {', '.join(NAMED)}.")
     name = recognise(ollama) if ollama else None
     if name is not None:
         return NAMED[name], f"Ollama's TEMPLATE, of the {name} shape"

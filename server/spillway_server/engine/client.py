@@ -1,4 +1,4 @@
-"""The supervisor's own questions to the engine over HTTP: one token, and how much is in flight."""
+"""The supervisor's own requests to the engine over HTTP: one token, and how much is in flight."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _ANY_JSON = {"type": "json_schema", "json_schema": {"name": "any", "schema": {"t
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an engine listens: its root URL, or a Unix socket's path; the name it serves; the key it asks for; whether
-    it embeds instead of generating."""
+    """Where an engine listens: its root URL or Unix socket, the model name that it serves, the key that it requires,
+    and whether it embeds instead of generating."""
 
     root_url: str
     served_model: str
@@ -28,12 +28,13 @@ class Address:
 
     @property
     def base_url(self) -> str:
-        """The URL that OpenAI clients take."""
+        """The base URL for OpenAI clients."""
         return f"{self.root_url}/v1"
 
 
 class EngineClient:
-    """Asks one engine. Use as an async context manager. Answers None or False for every kind of failure."""
+    """A client of one engine, used as an async context manager. Every kind of failure is None or False, not an
+    exception."""
 
     def __init__(self, address: Address) -> None:
         headers = {"authorization": f"Bearer {address.api_key}"} if address.api_key else {}
@@ -54,7 +55,8 @@ class EngineClient:
         await self._http.aclose()
 
     async def generates(self) -> bool:
-        """Whether the engine generates one token (or embeds one) now. Waits up to two minutes for it once connected."""
+        """Return whether the engine generates (or embeds) one token now. Waits up to two minutes for it once
+        connected."""
         if self._embedding:
             return await self._embeds()
         body = {"model": self._model, "prompt": "1", "max_tokens": 1, "temperature": 0}
@@ -66,9 +68,9 @@ class EngineClient:
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
             return False
         if not self._warm:
-            # The first answer bound to a schema loads the grammar compiler, the first with log-probabilities compiles
-            # what ranks them. On a slow machine that takes seconds, in which the engine makes no step, as if it hung.
-            # An engine that can't do it is ready all the same.
+            # The first answer with a schema loads the grammar compiler, and the first with log-probabilities compiles
+            # the kernel that ranks them. On a slow machine that takes seconds without an engine step, which looks like
+            # a hang. An engine that can do neither is ready all the same.
             self._warm = True
             with contextlib.suppress(httpx.HTTPError):
                 body |= {"response_format": _ANY_JSON, "logprobs": 1}
@@ -84,7 +86,7 @@ class EngineClient:
             return False
 
     async def load(self) -> EngineLoad | None:
-        """What the engine holds now, or None when it doesn't tell."""
+        """Return the engine's current load, or None where its metrics are unavailable."""
         try:
             answer = await self._http.get("/metrics", timeout=_METRICS_S)
             answer.raise_for_status()

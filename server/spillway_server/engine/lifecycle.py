@@ -1,15 +1,15 @@
-"""The life of one engine as a state machine without I/O: (lifecycle, event, now) -> lifecycle and actions.
+"""The life of one engine as a state machine without I/O: (lifecycle, event, time) -> lifecycle and actions.
 
     STARTING --ProbeOk--> READY --Exited/Stalled--> BACKOFF --Tick--> STARTING
     STARTING --Exited/too slow--> BACKOFF (or FAILED after too many failures in a row)
     STARTING/BACKOFF --Stop--> TERMINATING/STOPPED
-    READY --Stop--> DRAINING --nothing in flight, or the bound--> TERMINATING --Exited--> STOPPED
-    TERMINATING --grace over--> Kill, then --Exited--> STOPPED
+    READY --Stop--> DRAINING --nothing in flight, or timeout--> TERMINATING --Exited--> STOPPED
+    TERMINATING --grace period over--> Kill, then --Exited--> STOPPED
 
-Draining has an order: readiness is withdrawn first, then running requests are waited for, then the process is asked
-to end (SIGTERM), then made to (SIGKILL). A restart waits base x 2^(failures-1), at most a bound, between half and all
-of it by chance. Failures in a row are forgotten once the engine has been ready for a while. The caller holds clock,
-chance and process; `deadline` says when it must send the next Tick.
+Draining follows an order: withdraw readiness, wait for running requests, ask the process to end (SIGTERM), kill it
+(SIGKILL). A restart waits base x 2^(failures-1), up to a maximum, of which chance takes between half and all. Failures
+in a row are forgotten once the engine has been ready for a while. The caller owns clock, randomness and process;
+`deadline_s` says when it must send the next Tick.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where the engine is in its life; STOPPED and FAILED are final."""
+    """The states of an engine; STOPPED and FAILED are final."""
 
     STARTING = "starting"
     READY = "ready"
@@ -32,31 +32,34 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Times in seconds, and how many failures in a row are one too many."""
+    """The times of the state machine in seconds, and the number of failures in a row at which it gives up."""
 
-    start_timeout: float = 1800.0
-    backoff_base: float = 1.0
-    backoff_most: float = 60.0
-    failures_most: int = 5
-    healthy_after: float = 60.0
-    drain_bound: float = 30.0
-    grace: float = 20.0
+    start_timeout_s: float = 1800.0
+    backoff_base_s: float = 1.0
+    max_backoff_s: float = 60.0
+    max_failures: int = 5
+    healthy_after_s: float = 60.0
+    drain_timeout_s: float = 30.0
+    grace_s: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """State, failures in a row, since when (seconds of the caller's clock), when the next Tick is due (None: never),
-    whether the running process must be followed by a restart rather than the end."""
+    """The state, the failures in a row, when the state began, and when the next Tick is due (None: never).
+
+    Times are in seconds of the caller's clock. `restart` says that the engine is launched again once its process has
+    ended.
+    """
 
     state: State
     failures: int = 0
-    since: float = 0.0
-    deadline: float | None = None
+    since_s: float = 0.0
+    deadline_s: float | None = None
     restart: bool = False
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing happens any more."""
+        """Whether the state is final."""
         return self.state in (State.STOPPED, State.FAILED)
 
 
@@ -72,17 +75,17 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """Requests run, but no token has come for too long."""
+    """Requests are running, but no token has been generated for too long."""
 
 
 @dataclass(frozen=True, slots=True)
-class StopAsked:
-    """The user or the system asks for an orderly end."""
+class StopRequested:
+    """The user or the system requests an orderly shutdown."""
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """How many requests the engine still holds, by its own metrics."""
+    """How many requests the engine still has, according to its own metrics."""
 
     count: int
 
@@ -92,11 +95,11 @@ class Tick:
     """Time has passed."""
 
 
-Event = ProbeOk | Exited | Stalled | StopAsked | InFlight | Tick
+Event = ProbeOk | Exited | Stalled | StopRequested | InFlight | Tick
 
 
 class Action(StrEnum):
-    """What the caller must do, in the order given."""
+    """What the caller must do; actions are carried out in the order given."""
 
     LAUNCH = "launch"
     ANNOUNCE = "announce"
@@ -109,72 +112,74 @@ class Action(StrEnum):
 Step = tuple[Lifecycle, tuple[Action, ...]]
 
 
-def begin(now: float, rules: Rules) -> Step:
-    """The first step: launch."""
-    return Lifecycle(State.STARTING, 0, now, now + rules.start_timeout), (Action.LAUNCH,)
+def begin(now_s: float, rules: Rules) -> Step:
+    """Return the first step, which launches the engine."""
+    return Lifecycle(State.STARTING, 0, now_s, now_s + rules.start_timeout_s), (Action.LAUNCH,)
 
 
-def step(life: Lifecycle, event: Event, now: float, rules: Rules, chance: float) -> Step:
-    """One event; `chance` in [0, 1) spreads restarts. An event that means nothing in a state changes nothing."""
+def step(life: Lifecycle, event: Event, now_s: float, rules: Rules, chance: float) -> Step:
+    """Apply one event; `chance` in [0, 1) spreads restarts. An event without a meaning in the state changes nothing."""
     if life.is_final:
         return life, ()
     match event:
-        case StopAsked():
-            return _stop(life, now, rules)
+        case StopRequested():
+            return _stop(life, now_s, rules)
         case Exited():
-            return _exited(life, now, rules, chance)
+            return _exited(life, now_s, rules, chance)
         case ProbeOk() if life.state is State.STARTING:
-            return replace(life, state=State.READY, since=now, deadline=None), (Action.ANNOUNCE,)
+            return replace(life, state=State.READY, since_s=now_s, deadline_s=None), (Action.ANNOUNCE,)
         case Stalled() if life.state is State.READY:
-            return _end(life, now, rules, restart=True), (Action.WITHDRAW, Action.TERMINATE)
+            return _end(life, now_s, rules, restart=True), (Action.WITHDRAW, Action.TERMINATE)
         case InFlight(count) if life.state is State.DRAINING and count == 0:
-            return _end(life, now, rules), (Action.TERMINATE,)
-        case Tick() if life.deadline is not None and now >= life.deadline:
-            return _due(life, now, rules)
+            return _end(life, now_s, rules), (Action.TERMINATE,)
+        case Tick() if life.deadline_s is not None and now_s >= life.deadline_s:
+            return _due(life, now_s, rules)
     return life, ()
 
 
-def _stop(life: Lifecycle, now: float, rules: Rules) -> Step:
+def _stop(life: Lifecycle, now_s: float, rules: Rules) -> Step:
     match life.state:
         case State.READY:
-            drained = replace(life, state=State.DRAINING, since=now, deadline=now + rules.drain_bound, restart=False)
+            drained = replace(
+                life, state=State.DRAINING, since_s=now_s, deadline_s=now_s + rules.drain_timeout_s, restart=False
+            )
             return drained, (Action.WITHDRAW,)
         case State.STARTING:
-            return _end(life, now, rules), (Action.TERMINATE,)
+            return _end(life, now_s, rules), (Action.TERMINATE,)
         case State.BACKOFF:
-            return replace(life, state=State.STOPPED, since=now, deadline=None), ()
+            return replace(life, state=State.STOPPED, since_s=now_s, deadline_s=None), ()
         case State.TERMINATING:
             return replace(life, restart=False), ()
     return life, ()
 
 
-def _exited(life: Lifecycle, now: float, rules: Rules, chance: float) -> Step:
+def _exited(life: Lifecycle, now_s: float, rules: Rules, chance: float) -> Step:
     withdraw = (Action.WITHDRAW,) if life.state is State.READY else ()
     if life.state is State.DRAINING or (life.state is State.TERMINATING and not life.restart):
-        return replace(life, state=State.STOPPED, since=now, deadline=None), withdraw
+        return replace(life, state=State.STOPPED, since_s=now_s, deadline_s=None), withdraw
     if life.state is State.BACKOFF:
         return life, ()
-    steady = life.state is State.READY and now - life.since >= rules.healthy_after
+    steady = life.state is State.READY and now_s - life.since_s >= rules.healthy_after_s
     failures = 1 if steady else life.failures + 1
-    if failures >= rules.failures_most:
-        return Lifecycle(State.FAILED, failures, now), (*withdraw, Action.GIVE_UP)
-    wait = min(rules.backoff_base * 2 ** (failures - 1), rules.backoff_most) * (0.5 + 0.5 * chance)
-    return Lifecycle(State.BACKOFF, failures, now, now + wait), withdraw
+    if failures >= rules.max_failures:
+        return Lifecycle(State.FAILED, failures, now_s), (*withdraw, Action.GIVE_UP)
+    wait = min(rules.backoff_base_s * 2 ** (failures - 1), rules.max_backoff_s) * (0.5 + 0.5 * chance)
+    return Lifecycle(State.BACKOFF, failures, now_s, now_s + wait), withdraw
 
 
-def _due(life: Lifecycle, now: float, rules: Rules) -> Step:
+def _due(life: Lifecycle, now_s: float, rules: Rules) -> Step:
     match life.state:
         case State.BACKOFF:
-            return Lifecycle(State.STARTING, life.failures, now, now + rules.start_timeout), (Action.LAUNCH,)
+            return Lifecycle(State.STARTING, life.failures, now_s, now_s + rules.start_timeout_s), (Action.LAUNCH,)
         case State.STARTING:
-            return _end(life, now, rules, restart=True), (Action.TERMINATE,)
+            return _end(life, now_s, rules, restart=True), (Action.TERMINATE,)
         case State.DRAINING:
-            return _end(life, now, rules), (Action.TERMINATE,)
+            return _end(life, now_s, rules), (Action.TERMINATE,)
         case State.TERMINATING:
-            # Once more every grace period, should the first one have found nothing to kill.
-            return replace(life, deadline=now + rules.grace), (Action.KILL,)
+            # Repeated every grace period, in case the first attempt found nothing to kill.
+            return replace(life, deadline_s=now_s + rules.grace_s), (Action.KILL,)
     return life, ()
 
 
-def _end(life: Lifecycle, now: float, rules: Rules, restart: bool = False) -> Lifecycle:
-    return replace(life, state=State.TERMINATING, since=now, deadline=now + rules.grace, restart=restart)
+def _end(life: Lifecycle, now_s: float, rules: Rules, restart: bool = False) -> Lifecycle:
+    return replace(life, state=State.TERMINATING, since_s=now_s, deadline_s=now_s + rules.grace_s, restart=restart)

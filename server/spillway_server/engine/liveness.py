@@ -1,7 +1,7 @@
-"""Does the engine still move? Its health page can say yes while it hangs; its counters can't. Pure.
+"""Detect an engine that hangs: its health page may still answer, but its counters stand still. Pure.
 
-An engine is stalled when it has requests running and neither a generated token nor a prompt token was counted for
-`stall_after` seconds.
+An engine is stalled when it has running requests and has counted neither a generated token nor a prompt token for
+`stall_after_s` seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TOKENS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """One look at vLLM's metrics, summed over engines: requests running and waiting, tokens counted so far."""
+    """One reading of vLLM's metrics, summed over engines: requests running and waiting, tokens counted so far."""
 
     running: int
     waiting: int
@@ -25,14 +25,15 @@ class EngineLoad:
 
 @dataclass(frozen=True, slots=True)
 class ProgressWatch:
-    """The token count last seen to change, and when (seconds)."""
+    """The last token count that differed from the one before, and when it was read, in seconds of the caller's
+    clock."""
 
     tokens: float = -1.0
-    since: float = 0.0
+    since_s: float = 0.0
 
 
 def read_load(text: str) -> EngineLoad:
-    """Read a Prometheus page.
+    """Read a page of Prometheus metrics.
 
     Raises `ValueError` when the page can't be parsed or lacks vLLM's gauges.
     """
@@ -48,8 +49,8 @@ def read_load(text: str) -> EngineLoad:
     return EngineLoad(int(sums[_RUNNING]), int(sums[_WAITING]), sum(sums[name] for name in _TOKENS))
 
 
-def observe(watch: ProgressWatch, load: EngineLoad, now: float, stall_after: float) -> tuple[ProgressWatch, bool]:
-    """Take one look into account; answers the new watch and whether the engine is stalled."""
+def observe(watch: ProgressWatch, load: EngineLoad, now_s: float, stall_after_s: float) -> tuple[ProgressWatch, bool]:
+    """Take one reading into account; return the new watch and whether the engine is stalled."""
     if load.running == 0 or load.tokens != watch.tokens:
-        return ProgressWatch(load.tokens, now), False
-    return watch, now - watch.since >= stall_after
+        return ProgressWatch(load.tokens, now_s), False
+    return watch, now_s - watch.since_s >= stall_after_s

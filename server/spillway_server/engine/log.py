@@ -1,4 +1,4 @@
-"""vLLM's output: kept in a file of bounded size, its last lines in memory, its stages recognised."""
+"""vLLM's output: a log file of bounded size, the last lines in memory, and the recognised phases of start-up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 _TAIL_LINES = 60
 _LINE_BYTES = 2000
 
-# What vLLM 0.32 says on its way to the first token, in order.
+# What vLLM 0.32 logs on its way to the first token, in order.
 _PHASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), phase)
     for pattern, phase in (
@@ -28,7 +28,7 @@ _PHASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 
 def phase_of(line: str) -> str | None:
-    """The stage of start-up that a log line tells of, or None."""
+    """Return the phase of start-up that a log line announces, or None."""
     for pattern, phase in _PHASES:
         match = pattern.search(line)
         if match:
@@ -37,9 +37,9 @@ def phase_of(line: str) -> str | None:
 
 
 class EngineLog:
-    """A log file that turns over to `NAME.1` at `limit` bytes, and the last lines. Use as a context manager.
+    """A log file that rotates to `NAME.1` at `limit` bytes, and its last lines; used as a context manager.
 
-    Writing goes straight to the file: at vLLM's rate (a few lines a second) that costs less than a thread would.
+    Lines are written straight to the file: at vLLM's rate (a few lines per second) that costs less than a thread would.
     """
 
     def __init__(self, path: Path, limit: int = 10_000_000) -> None:
@@ -65,7 +65,7 @@ class EngineLog:
         return tuple(self._tail)
 
     def write(self, line: bytes) -> str:
-        """Keep one line; answers it as text, cut at 2000 bytes."""
+        """Write one line and return it as text, cut at 2000 bytes."""
         text = line[:_LINE_BYTES].decode("utf-8", "replace").rstrip()
         self._tail.append(text)
         if self._file is not None:

@@ -1,7 +1,7 @@
-"""From what the user asks for to a running engine: hardware -> model -> plan -> command -> supervisor.
+"""From the user's options to a running engine: hardware -> model -> plan -> command -> supervisor.
 
 `prepare` decides everything and starts nothing, so that a caller knows address and model before the engine is up;
-`run_server` does both.
+`run_server` prepares and runs.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from spillway_server.refusal import Refusal
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What to serve and where. `port` 0 takes a free one; `uds` replaces host and port; `cache_root` is where vLLM
-    keeps compiled code (None: its own default); `device` is auto, gpu or cpu; `loras` are adapters as NAME=DIRECTORY;
-    `embedding` serves /v1/embeddings instead of answers; `converted` is where GGUF files go that were converted."""
+    """What to serve and where.
+
+    `port` 0 takes a free port; `uds` replaces host and port; `cache_root` is where vLLM keeps compiled code (None: its
+    own default); `device` is auto, gpu or cpu; `loras` are adapters as NAME=DIRECTORY; `embedding` serves
+    /v1/embeddings instead of completions; `converted` is the folder of models that were converted from GGUF files.
+    """
 
     model: str = "auto"
     host: str = "127.0.0.1"
@@ -51,7 +54,8 @@ class ServeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything decided: the plan, the engine found, what will be launched, how fast it is as far as that is known."""
+    """Everything that is decided before the launch: the plan, the engine, its command, and its speed where it is
+    known."""
 
     plan: EnginePlan
     engine: InstalledEngine
@@ -59,17 +63,18 @@ class Prepared:
     speed: Speed | None = None
 
 
-def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: None) -> Prepared | Refusal:
-    """Decide how to serve, or say why it can't be done. Asks NVML and up to a few Pythons; takes about a second.
+def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line: None) -> Prepared | Refusal:
+    """Decide how to serve, or return why it can't be done. Queries NVML and a few Pythons; takes about a second.
 
-    A GGUF file that the engine can't read is converted first, minutes for a large one; `say` hears of it.
+    A GGUF file that the engine can't read is converted first, which takes minutes for a large one. `report` receives
+    progress and warnings as lines of text.
     """
     engine = find_engine(options.engine_python, (Path.cwd(), environment.project_root()))
     if isinstance(engine, Refusal):
         return engine
     machine = hardware.detect()
     if options.device == "gpu" and not machine.gpus:
-        return Refusal(f"no GPU was found: {machine.gpu_note}.", "Leave --device out to use the CPU.")
+        return Refusal(f"no GPU was found: {machine.gpu_note}.", "Omit --device to use the CPU.")
     if options.device == "cpu" or engine.is_cpu_build:
         machine = machine.without_gpus()
     elif not machine.gpus:
@@ -79,33 +84,33 @@ def prepare(options: ServeOptions, say: Callable[[str], None] = lambda _line: No
         )
     model = models.resolve(options.model, machine, environment.hub_cache())
     if isinstance(model, ModelSpec) and model.quantisation == "gguf" and not (machine.gpus and engine.gguf_plugin):
-        model = first_use.converted(Path(model.location), options.converted, say)
+        model = first_use.converted(Path(model.location), options.converted, report)
     if isinstance(model, Refusal):
         return model
-    beside = adapters.read(options.loras, model.served_name)
-    if isinstance(beside, Refusal):
-        return beside
+    lora_adapters = adapters.read(options.loras, model.served_name)
+    if isinstance(lora_adapters, Refusal):
+        return lora_adapters
     port = 0 if options.uds else _claim_port(options.host, options.port)
     if isinstance(port, Refusal):
         return port
-    wanted = PlanOptions(
+    plan_options = PlanOptions(
         host=options.host,
         port=port,
         uds=options.uds,
         devices=options.devices,
         vllm_args=options.vllm_args,
-        adapters=beside,
+        adapters=lora_adapters,
         embedding=options.embedding,
         gguf_plugin=engine.gguf_plugin,
     )
-    plan = make_plan(profiles.of_machine(machine), model, wanted)
+    plan = make_plan(profiles.of_machine(machine), model, plan_options)
     if isinstance(plan, Refusal):
         return plan
     for warning in plan.warnings:
-        say(f"warning: {warning}")
+        report(f"warning: {warning}")
     speed = speed_of(plan, machine, measurements.shipped(), options.devices)
     if speed is not None:
-        say(f"speed: {speed.basis}; reads {speed.rates.prefill_tokens_per_s:,.0f} prompt tokens/s")
+        report(f"speed: {speed.basis}; prefills {speed.rates.prefill_tokens_per_s:,.0f} prompt tokens/s")
     return Prepared(plan, engine, _launch(options, engine, model.location, plan, port), speed)
 
 
@@ -116,11 +121,11 @@ def _launch(options: ServeOptions, engine: InstalledEngine, location: str, plan:
         argv=(*engine.command(location), *plan.arguments),
         env=environment.engine_environment((*plan.env, *cache)),
         address=Address(
-            "http://localhost" if options.uds else f"http://{_reachable(host)}:{port}",
-            plan.served_name,
-            options.uds,
-            environment.engine_api_key(),
-            options.embedding,
+            root_url="http://localhost" if options.uds else f"http://{_reachable(host)}:{port}",
+            served_model=plan.served_name,
+            uds=options.uds,
+            api_key=environment.engine_api_key(),
+            embedding=options.embedding,
         ),
         log_path=options.log_path,
     )
@@ -130,13 +135,13 @@ async def run_server(
     options: ServeOptions,
     on_event: Callable[[EngineEvent], None],
     stop: asyncio.Event | None = None,
-    say: Callable[[str], None] = lambda _line: None,
+    report: Callable[[str], None] = lambda _line: None,
 ) -> Refusal | None:
-    """Serve until `stop` is set. Answers None after an orderly end, else why it couldn't start or was given up.
+    """Serve until `stop` is set. Returns None after an orderly end, else why the engine couldn't start or was given up.
 
-    Cancelling also ends the engine, before the cancellation goes on.
+    Cancelling the coroutine also ends the engine, before the cancellation propagates.
     """
-    prepared = await asyncio.to_thread(prepare, options, say)
+    prepared = await asyncio.to_thread(prepare, options, report)
     if isinstance(prepared, Refusal):
         return prepared
     return await run_prepared(prepared, options, on_event, stop)
@@ -148,30 +153,31 @@ async def run_prepared(
     on_event: Callable[[EngineEvent], None],
     stop: asyncio.Event | None = None,
 ) -> Refusal | None:
-    """The second half of `run_server`, for a caller that has prepared already."""
+    """Run the second half of `run_server`, for a caller that has prepared already."""
     supervisor = Supervisor(prepared.launch, on_event, rules=options.rules, intervals=options.intervals)
     return await supervisor.run(stop or asyncio.Event())
 
 
 def _reachable(host: str) -> str:
-    # Listening on every address includes loopback, which is where the supervisor asks.
+    # Listening on every address includes loopback, which the supervisor connects to.
     return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
 def _claim_port(host: str, port: int) -> int | Refusal:
-    """The port if nobody listens on it, or for 0 one that is free now (vLLM can't choose one and say which).
+    """Return the port if nobody listens on it, or for 0 one that is free now (vLLM can't choose one and report it).
 
-    Asked before the launch: an engine left over on the port would answer the readiness question in vLLM's place.
+    This is checked before the launch, since a leftover engine on the port would answer the readiness probe instead of
+    vLLM.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        # As a server does it: connections still closing don't hold the port.
+        # Servers set it too, so that connections that are still closing don't occupy the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             return Refusal(
                 f"the engine can't listen on {host} port {port}: {error.strerror or error}.",
-                "Stop the process that holds it, or choose another with --port (0 takes a free one).",
+                "Stop the process that occupies it, or choose another with --port (0 takes a free one).",
             )
         return int(probe.getsockname()[1])

@@ -1,8 +1,8 @@
-"""Runs one engine for as long as it is wanted: the I/O around `lifecycle`.
+"""Run one engine until it is stopped: the I/O around `lifecycle`.
 
-One loop takes events from a queue and does what the state machine says. The events come from small tasks: one reads
-the log and then tells the exit, one asks for the first token, one watches metrics, one waits for the stop. The engine
-runs under `guard.py`, which outlives neither the engine nor this process.
+One loop takes events from a queue and carries out the actions of the state machine. The events come from small tasks:
+one reads the log and then reports the exit, one probes for the first token, one watches metrics, one waits for the
+stop. The engine runs under `guard.py`, which outlives neither the engine nor this process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LOG_LINE_LIMIT = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What to run and how to reach it: command, whole environment, address, log file."""
+    """What to run and how to reach it: the command, its whole environment, its address and its log file."""
 
     argv: tuple[str, ...]
     env: dict[str, str] = field(repr=False)
@@ -40,18 +40,18 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """How often the supervisor looks, and how long an engine may stand still, in seconds."""
+    """How often the supervisor polls, and how long an engine may make no progress, in seconds."""
 
-    probe: float = 0.25
-    drain: float = 0.1
-    watch: float = 5.0
-    stall_after: float = 120.0
+    probe_s: float = 0.25
+    drain_s: float = 0.1
+    watch_s: float = 5.0
+    stall_after_s: float = 120.0
 
 
 class Supervisor:
-    """Keeps one engine alive until `stop` is set or it fails too often; tells `on_event` everything it does.
+    """Keep one engine alive until `stop` is set or it fails too often; `on_event` receives everything that happens.
 
-    Clock and chance are arguments, so that a test can hold them.
+    `clock` (monotonic seconds) and `chance` are arguments, so that a test can control them.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Supervisor:
         self._intervals = intervals
         self._clock = clock
         self._chance = chance
-        # A handful of tasks, each with one event at a time: the bound can't be reached in practice.
+        # A few tasks send one event at a time each, so that the limit can't be reached in practice.
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue(maxsize=100)
         self._life = Lifecycle(State.STOPPED)
         self._launches = 0
@@ -82,7 +82,7 @@ class Supervisor:
         self._last_diagnosis: Refusal | None = None
 
     async def run(self, stop: asyncio.Event) -> Refusal | None:
-        """Supervise until the end. Answers None after the stop that was asked for, else why it was given up."""
+        """Supervise until the end. Returns None after a requested stop, else why the engine was given up."""
         with self._log:
             async with self._client:
                 try:
@@ -91,16 +91,17 @@ class Supervisor:
                     await asyncio.shield(self._clear())
 
     async def _loop(self, stop: asyncio.Event) -> Refusal | None:
-        stopper = asyncio.create_task(self._tell_stop(stop))
+        stopper = asyncio.create_task(self._await_stop(stop))
         try:
             life, actions = lifecycle.begin(self._clock(), self._rules)
             await self._apply(life, actions)
             while not self._life.is_final:
                 number, event = await self._next_event()
-                # An event of an earlier process says nothing about this one; 0 is the supervisor's own.
+                # An event of an earlier process says nothing about this one; number 0 marks the supervisor's own
+                # events.
                 if number in (0, self._launches):
                     life, actions = lifecycle.step(self._life, event, self._clock(), self._rules, self._chance())
-                    self._note(event)
+                    self._record_reason(event)
                     await self._apply(life, actions)
         finally:
             stopper.cancel()
@@ -110,15 +111,15 @@ class Supervisor:
         return self._last_diagnosis
 
     async def _next_event(self) -> tuple[int, Event]:
-        deadline = self._life.deadline
-        left = None if deadline is None else max(0.0, deadline - self._clock())
+        deadline = self._life.deadline_s
+        timeout_s = None if deadline is None else max(0.0, deadline - self._clock())
         try:
-            return await asyncio.wait_for(self._queue.get(), left)
+            return await asyncio.wait_for(self._queue.get(), timeout_s)
         except TimeoutError:
             return 0, lifecycle.Tick()
 
-    def _note(self, event: Event) -> None:
-        """Keep why the engine goes down, before the state changes."""
+    def _record_reason(self, event: Event) -> None:
+        """Record why the engine goes down, before the state changes."""
         if isinstance(event, lifecycle.Stalled):
             self._last_diagnosis = diagnosis.HUNG
         elif isinstance(event, lifecycle.Tick) and self._life.state is State.STARTING:
@@ -143,7 +144,7 @@ class Supervisor:
         if life.state is State.DRAINING and before.state is not State.DRAINING:
             self._spawn(self._drain())
         if life.state is State.BACKOFF and before.state is not State.BACKOFF:
-            wait = (life.deadline or life.since) - life.since
+            wait = (life.deadline_s or life.since_s) - life.since_s
             self._on_event(events.EngineRestarting(wait, life.failures))
 
     async def _start(self) -> None:
@@ -152,7 +153,7 @@ class Supervisor:
         _remove_stale_socket(self._launch.address.uds)
         self._on_event(events.EngineStarting(self._life.failures + 1, self._launch.argv, str(self._launch.log_path)))
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", guard.__file__, str(self._rules.grace), *self._launch.argv),
+            *(sys.executable, "-I", guard.__file__, str(self._rules.grace_s), *self._launch.argv),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -173,24 +174,24 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell_stop(self, stop: asyncio.Event) -> None:
+    async def _await_stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        await self._queue.put((0, lifecycle.StopAsked()))
+        await self._queue.put((0, lifecycle.StopRequested()))
 
     async def _follow(self, process: asyncio.subprocess.Process, number: int) -> None:
-        """Keep the log until it ends, then tell the exit."""
+        """Write the log until it ends, then report the exit."""
         assert process.stdout is not None
-        told = ""
+        reported = ""
         while True:
             try:
                 line = await process.stdout.readline()
             except ValueError:
-                continue  # a line over the limit: asyncio drops it and goes on
+                continue  # asyncio drops a line over the limit and continues with the next one
             if not line:
                 break
             phase = phase_of(self._log.write(line))
-            if phase and phase != told and self._life.state is State.STARTING:
-                told = phase
+            if phase and phase != reported and self._life.state is State.STARTING:
+                reported = phase
                 self._on_event(events.EngineProgress(phase, self._clock() - self._launched_at))
         status = await process.wait()
         if self._life.state in (State.STARTING, State.READY):
@@ -203,33 +204,33 @@ class Supervisor:
             if await self._client.generates():
                 await self._queue.put((number, lifecycle.ProbeOk()))
                 return
-            await asyncio.sleep(self._intervals.probe)
+            await asyncio.sleep(self._intervals.probe_s)
 
     async def _watch(self, number: int) -> None:
-        watch = ProgressWatch(since=self._clock())
+        watch = ProgressWatch(since_s=self._clock())
         while number == self._launches and self._life.state is State.READY:
             load = await self._client.load()
             if load is not None:
-                watch, stalled = observe(watch, load, self._clock(), self._intervals.stall_after)
+                watch, stalled = observe(watch, load, self._clock(), self._intervals.stall_after_s)
                 if stalled:
                     await self._queue.put((number, lifecycle.Stalled()))
                     return
-            await asyncio.sleep(self._intervals.watch)
+            await asyncio.sleep(self._intervals.watch_s)
 
     async def _drain(self) -> None:
-        told: int | None = -1  # tell only changes
+        reported: int | None = -1  # only changes are reported
         while self._life.state is State.DRAINING:
             load = await self._client.load()
             count = None if load is None else load.running + load.waiting
-            if count != told:
-                told = count
+            if count != reported:
+                reported = count
                 self._on_event(events.EngineDraining(count))
             if count is not None:
                 await self._queue.put((0, lifecycle.InFlight(count)))
-            await asyncio.sleep(self._intervals.drain)
+            await asyncio.sleep(self._intervals.drain_s)
 
     def _signal(self, number: signal.Signals) -> None:
-        """SIGTERM goes to the guard, which passes it on; SIGKILL to the guard's whole process group."""
+        """Send SIGTERM to the guard, which passes it on, or SIGKILL to the guard's whole process group."""
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -243,11 +244,11 @@ class Supervisor:
         """Leave no task and no process behind, however the loop ended."""
         process = self._process
         if process is not None and process.returncode is None:
-            # Cancelled half-way: the exit that follows is our doing and not to be told as a crash.
+            # After a cancellation, the exit that follows is intended and must not be reported as a crash.
             self._life = Lifecycle(State.TERMINATING)
             self._signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), self._rules.grace)
+                await asyncio.wait_for(process.wait(), self._rules.grace_s)
             except TimeoutError:
                 self._signal(signal.SIGKILL)
                 await process.wait()

@@ -1,7 +1,7 @@
-"""LoRA adapters that the engine serves beside its model, each under a name of its own.
+"""LoRA adapters that the engine serves in addition to its model, each under its own name.
 
-vLLM answers for an adapter when a request names it as the model, so the router reaches one through a backend whose
-`model` is the adapter's name (docs/convert.md).
+vLLM uses an adapter when a request names it as the model, so the router reaches it through a backend whose `model` is
+the adapter's name (docs/convert.md).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from spillway_server.refusal import Refusal
 
-# The ranks that vLLM reserves room for (--max-lora-rank); an adapter takes the next larger one.
+# The ranks that vLLM can reserve memory for (--max-lora-rank); an adapter takes the next larger one.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One adapter: the name clients use, its directory, the rank of its matrices."""
+    """One adapter: the name that clients use, its directory, and the rank of its matrices."""
 
     name: str
     path: Path
@@ -28,21 +28,21 @@ class Adapter:
 
 
 def read(words: tuple[str, ...], served_name: str) -> tuple[Adapter, ...] | Refusal:
-    """Adapters written as NAME=DIRECTORY; reads each directory's adapter_config.json."""
-    found: list[Adapter] = []
+    """Parse adapters written as NAME=DIRECTORY, and read each directory's adapter_config.json."""
+    adapters: list[Adapter] = []
     for word in words:
         name, equals, path = word.partition("=")
         if not equals or not _NAME.match(name):
             return Refusal(
-                f"{word!r} is no adapter.", "Write NAME=DIRECTORY; a name has letters, digits, dots and dashes."
+                f"{word!r} is not an adapter.", "Write NAME=DIRECTORY; a name has letters, digits, dots and dashes."
             )
-        if name == served_name or any(adapter.name == name for adapter in found):
-            return Refusal(f"the name {name!r} is taken twice.", "Give each adapter a name of its own.")
+        if name == served_name or any(adapter.name == name for adapter in adapters):
+            return Refusal(f"the name {name!r} is used twice.", "Give each adapter its own name.")
         adapter = _adapter(name, Path(path).expanduser().absolute())
         if isinstance(adapter, Refusal):
             return adapter
-        found.append(adapter)
-    return tuple(found)
+        adapters.append(adapter)
+    return tuple(adapters)
 
 
 def _adapter(name: str, path: Path) -> Adapter | Refusal:
@@ -51,8 +51,8 @@ def _adapter(name: str, path: Path) -> Adapter | Refusal:
         kind, rank = config["peft_type"], int(config["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Refusal(
-            f"{path} is no LoRA adapter: {error!r}.",
-            "Give the folder that PEFT saved, with adapter_config.json and adapter_model.safetensors.",
+            f"{path} is not a LoRA adapter: {error!r}.",
+            "Name the folder that PEFT saved, with adapter_config.json and adapter_model.safetensors.",
         )
     if kind != "LORA" or not 1 <= rank <= RANKS[-1]:
         return Refusal(f"{path} is a {kind} adapter of rank {rank}.", f"vLLM serves LoRA up to rank {RANKS[-1]}.")
@@ -60,7 +60,7 @@ def _adapter(name: str, path: Path) -> Adapter | Refusal:
 
 
 def argv(adapters: tuple[Adapter, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """vLLM's flags for these adapters, as (name, values); none without adapters."""
+    """Return vLLM's flags for these adapters as (name, values); none without adapters."""
     if not adapters:
         return ()
     rank = next(rank for rank in RANKS if rank >= max(adapter.rank for adapter in adapters))

@@ -1,4 +1,4 @@
-"""vLLM's command-line flags as data: read what the user passes through, merge it over what was planned."""
+"""vLLM's command-line flags as data: parse what the user passes through, and merge it over what was planned."""
 
 from __future__ import annotations
 
@@ -11,21 +11,28 @@ _SUFFIXES = {"k": 1000, "m": 10**6, "g": 10**9, "K": 1024, "M": 1024**2, "G": 10
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One option: its long name with dashes (`--max-model-len`), its values, and how the user wrote it."""
+    """One option: its long name with dashes (`--max-model-len`), its values, and the words as the user wrote them."""
 
     name: str
     values: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
 
     def argv(self) -> tuple[str, ...]:
-        """The words of the command line, as the user wrote them where a user did."""
+        """Return the words of the command line, as the user wrote them if the option came from the user."""
         return self.written or (self.name, *self.values)
 
 
-def parse(words: tuple[str, ...]) -> tuple[Flag, ...] | str:
-    """Split words into flags; answers the offending word when one belongs to no flag.
+@dataclass(frozen=True, slots=True)
+class StrayWord:
+    """A word on the command line that belongs to no flag."""
 
-    `--a=b`, `--a b c`, `--a_b` and short aliases are understood; negative numbers count as values.
+    word: str
+
+
+def parse(words: tuple[str, ...]) -> tuple[Flag, ...] | StrayWord:
+    """Split words into flags, or return the first word that belongs to no flag.
+
+    `--a=b`, `--a b c`, `--a_b` and short aliases are accepted; negative numbers count as values.
     """
     flags: list[Flag] = []
     for word in words:
@@ -33,22 +40,23 @@ def parse(words: tuple[str, ...]) -> tuple[Flag, ...] | str:
             head, equals, value = word.partition("=")
             flags.append(Flag(_long_name(head), (value,) if equals else (), (word,)))
         elif not flags:
-            return word
+            return StrayWord(word)
         else:
             last = flags[-1]
             flags[-1] = Flag(last.name, (*last.values, word), (*last.written, word))
     return tuple(flags)
 
 
-def merge(planned: tuple[Flag, ...], wanted: tuple[Flag, ...]) -> tuple[str, ...]:
-    """The command line: planned flags that the user didn't set, then the user's own, the last of each name winning."""
-    last = {_subject(flag.name): flag for flag in wanted}
-    kept = [flag for flag in planned if _subject(flag.name) not in last]
-    return tuple(word for flag in (*kept, *last.values()) for word in flag.argv())
+def merge(planned: tuple[Flag, ...], given: tuple[Flag, ...]) -> tuple[str, ...]:
+    """Return the command line: planned flags that the user didn't set, then the user's own; the last of each name
+    wins."""
+    last = {_subject(flag.name): flag for flag in given}
+    remaining = [flag for flag in planned if _subject(flag.name) not in last]
+    return tuple(word for flag in (*remaining, *last.values()) for word in flag.argv())
 
 
 def value_of(flags: tuple[Flag, ...], name: str) -> str | None:
-    """The last value given for a flag, None when it isn't there; a bare switch gives the empty string."""
+    """Return the last value given for a flag, None when it is absent, and the empty string for a bare switch."""
     for flag in reversed(flags):
         if flag.name == name:
             return flag.values[0] if flag.values else ""
@@ -56,7 +64,7 @@ def value_of(flags: tuple[Flag, ...], name: str) -> str | None:
 
 
 def integer(text: str) -> int:
-    """A count as vLLM reads it: `8192`, `8k` (thousand), `8K` (1024), `1.5m`.
+    """Parse a count as vLLM reads it: `8192`, `8k` (thousand), `8K` (1024), `1.5m`.
 
     Raises `ValueError` for anything else.
     """

@@ -1,4 +1,4 @@
-"""What this machine has: GPUs as NVML tells them, processor cores, memory. A machine without NVML has no GPUs."""
+"""The hardware of this machine: GPUs as NVML reports them, processor cores, memory. Without NVML there are no GPUs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CPU_INFO = Path("/proc/cpuinfo")
 DRIVER_FLOOR = 580
-"""The NVIDIA driver's major version from which on the CUDA 13 build of vLLM runs."""
+"""The lowest major version of NVIDIA's driver that runs the CUDA 13 build of vLLM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """The machine: its GPUs (none is normal), usable cores, memory in bytes, why GPUs are missing if they are, and the
-    processor's name."""
+    """The machine: its GPUs (there may be none), usable cores, memory in bytes, why it has no GPUs, and the processor's
+    name."""
 
     gpus: tuple[Gpu, ...]
     cpu_cores: int
@@ -36,24 +36,24 @@ class Hardware:
 
     @property
     def title(self) -> str:
-        """What a figure was measured on: the GPUs, or processor and cores."""
+        """The name under which measurements are recorded: the GPUs, or processor and cores."""
         if not self.gpus:
             return f"cpu {self.cpu_name} {self.cpu_cores} cores"
         return self.gpus[0].name if len(self.gpus) == 1 else f"{len(self.gpus)}x {self.gpus[0].name}"
 
     def without_gpus(self) -> Hardware:
-        """The same machine, its GPUs left alone."""
+        """Return the same machine without its GPUs."""
         return replace(self, gpus=())
 
 
 def is_old(driver: str) -> bool:
-    """Whether a driver version is below DRIVER_FLOOR; one that can't be read isn't."""
+    """Return whether a driver version is below DRIVER_FLOOR; False for one that can't be read."""
     major = driver.split(".")[0]
     return major.isdigit() and int(major) < DRIVER_FLOOR
 
 
 def detect() -> Hardware:
-    """Look at this machine. Never raises: a broken or absent NVML gives no GPUs and a note that says why."""
+    """Inspect this machine. Never raises: with a broken or absent NVML there are no GPUs, and a note says why."""
     gpus, note = _gpus()
     return Hardware(gpus, len(os.sched_getaffinity(0)), _memory_bytes(CGROUP_LIMIT), note, _processor(CPU_INFO))
 
@@ -62,17 +62,17 @@ def _gpus() -> tuple[tuple[Gpu, ...], str]:
     try:
         import pynvml
     except ImportError:
-        return (), "nvidia-ml-py is not installed, so GPUs can't be seen"
+        return (), "nvidia-ml-py is not installed, so GPUs can't be detected"
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         return (), f"NVML is not usable here: {error}"
     try:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        found = []
+        gpus = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            found.append(
+            gpus.append(
                 Gpu(
                     name=_text(pynvml.nvmlDeviceGetName(handle)),
                     memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
@@ -80,7 +80,7 @@ def _gpus() -> tuple[tuple[Gpu, ...], str]:
                     driver=driver,
                 )
             )
-        return tuple(found), "" if found else "NVML answers, but lists no GPU"
+        return tuple(gpus), "" if gpus else "NVML answers, but lists no GPU"
     except pynvml.NVMLError as error:
         return (), f"NVML stopped answering: {error}"
     finally:
@@ -88,12 +88,12 @@ def _gpus() -> tuple[tuple[Gpu, ...], str]:
 
 
 def _text(value: str | bytes) -> str:
-    # Older NVML bindings answer bytes.
+    # Older NVML bindings return bytes.
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _memory_bytes(limit: Path) -> int:
-    """Physical memory, or the container's limit where that is less."""
+    """Return the physical memory, or the container's limit where that is lower."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         text = limit.read_text(encoding="ascii").strip()
@@ -103,7 +103,7 @@ def _memory_bytes(limit: Path) -> int:
 
 
 def _processor(info: Path) -> str:
-    """The processor's name as Linux tells it, else its architecture."""
+    """Return the processor's name as Linux reports it, else its architecture."""
     try:
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,8 +1,8 @@
-"""Result files of engines that were measured, and which of them speaks for a plan.
+"""Result files of measured engines, and which of them applies to a plan.
 
 measured/<hardware>-<model>[-<quantisation>].json: {"format": 2, "hardware", "device", "devices", "model",
-"quantisation", "runs": [...]}, one run per set of vLLM flags with its date, machine, versions and rates. They are
-written by `python -m loadtests.gpu_profile measure --save` and shipped with this package.
+"quantisation", "runs": [...]}, with one run per set of vLLM flags, and its date, machine, versions and rates. `python
+-m loadtests.gpu_profile measure --save` writes them; they are shipped with this package.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from spillway_server.planning import arguments
 
 FORMAT = 2
 FOLDER = Path(__file__).resolve().parent / "measured"
-# What an engine was measured at says nothing of where it listened and what it was called.
+# Where an engine listened and what it was called does not change what was measured.
 _ADDRESS = {"--host", "--port", "--uds", "--served-model-name", "--model"}
-# Kinds that stand for one product; the others (a CPU, a GPU without a profile) are only themselves.
+# Kinds of device that are not one product: a CPU, and a GPU without a profile. Their hardware must match by name.
 _UNNAMED = ("cpu", "other")
 
 
 class ResultError(ValueError):
-    """The file is no result file; the message says why."""
+    """The file is not a result file; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRates:
-    """What an engine can do: tokens/s; seconds; microseconds of the whole engine per token. The formulas are in
-    loadtests/gpu_profile/fit.py."""
+    """The rates of an engine: tokens/s, seconds, and microseconds of the whole engine per token.
+
+    The formulas are in loadtests/gpu_profile/fit.py.
+    """
 
     prefill_tokens_per_s: float
     step_time_s: float
@@ -45,8 +47,8 @@ class MeasuredRates:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was, or shall be, measured: hardware by name, kind of device (a profile's key), devices, model as it is
-    served, quantisation (None: none)."""
+    """What is measured: the hardware by name, the kind of device (a profile's key), the number of devices, the model as
+    it is served, and its quantisation (None: none)."""
 
     hardware: str
     device: str
@@ -55,7 +57,8 @@ class Subject:
     quantisation: str | None
 
     def covers(self, other: Subject) -> bool:
-        """Whether a measurement of this speaks for the other: the same model on the same kind of device."""
+        """Return whether a measurement of this subject applies to the other: the same model on the same kind of
+        device."""
         same_kind = self.hardware == other.hardware if self.device in _UNNAMED else True
         mine = (self.device, self.devices, self.model, self.quantisation)
         return same_kind and mine == (other.device, other.devices, other.model, other.quantisation)
@@ -63,7 +66,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """One measurement: when, with which vLLM, with which flags, what came out."""
+    """One measurement: its date, vLLM's version and flags, and the rates."""
 
     subject: Subject
     date: str
@@ -73,67 +76,74 @@ class MeasuredRun:
 
 
 def path_of(subject: Subject, folder: Path = FOLDER) -> Path:
-    """Where the results of a subject are kept."""
+    """Return the path of a subject's result file."""
     parts = (subject.hardware, subject.model, *([subject.quantisation] if subject.quantisation else []))
     return folder / ("-".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in parts) + ".json")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A result file's content. Raises ResultError, OSError."""
+    """Return a result file's content. Raises `ResultError` or `OSError`."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ResultError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not found.get("runs"):
-        raise ResultError(f"{path} is no result file of format {FORMAT}")
-    return found
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.get("runs"):
+        raise ResultError(f"{path} is not a result file of format {FORMAT}")
+    return content
 
 
-def runs_of(found: Mapping[str, Any]) -> tuple[MeasuredRun, ...]:
-    """The runs of a file, oldest first. Raises ResultError where something is missing."""
+def runs_of(content: Mapping[str, Any]) -> tuple[MeasuredRun, ...]:
+    """Return the runs of a file, oldest first. Raises `ResultError` where something is missing."""
     try:
-        subject = Subject(**{name: found[name] for name in Subject.__dataclass_fields__})
+        subject = Subject(**{name: content[name] for name in Subject.__dataclass_fields__})
         return tuple(
             MeasuredRun(
-                subject, one["date"], one["versions"]["engine"], tuple(one["flags"]), MeasuredRates(**one["rates"])
+                subject=subject,
+                date=run["date"],
+                engine_version=run["versions"]["engine"],
+                flags=tuple(run["flags"]),
+                rates=MeasuredRates(**run["rates"]),
             )
-            for one in found["runs"]
+            for run in content["runs"]
         )
     except (KeyError, TypeError) as error:
         raise ResultError(f"a result file lacks {error}") from error
 
 
 def shipped(folder: Path = FOLDER) -> tuple[MeasuredRun, ...]:
-    """All runs of all files of a folder; files that are none are left out."""
-    found: list[MeasuredRun] = []
+    """Return all runs of all result files of a folder; other files are ignored."""
+    runs: list[MeasuredRun] = []
     for path in sorted(folder.glob("*.json")):
         try:
-            found += runs_of(load(path))
+            runs += runs_of(load(path))
         except (ResultError, OSError):
             continue
-    return tuple(found)
+    return tuple(runs)
 
 
-def best(
-    runs: Iterable[MeasuredRun], wanted: Subject, flags: Sequence[str]
-) -> tuple[MeasuredRun, tuple[str, ...]] | None:
-    """The run that speaks for these vLLM arguments and the flags that differ: the fewest differences, then the newest.
+@dataclass(frozen=True, slots=True)
+class ClosestRun:
+    """The run that applies to a plan, and the names of the vLLM flags in which the two differ."""
+
+    run: MeasuredRun
+    differing_flags: tuple[str, ...]
+
+
+def closest(runs: Iterable[MeasuredRun], subject: Subject, flags: Sequence[str]) -> ClosestRun | None:
+    """Return the run of the subject whose flags differ least from these vLLM arguments, and of those the newest.
 
     None when nothing of this kind was measured.
     """
-    fitting = [run for run in runs if run.subject.covers(wanted)]
-    if not fitting:
-        return None
-    mine = _by_name(flags)
-    compared = [(_difference(_by_name(run.flags), mine), run) for run in sorted(fitting, key=lambda r: r.date)]
-    fewest = min(len(differing) for differing, _ in compared)
-    differing, run = [pair for pair in compared if len(pair[0]) == fewest][-1]
-    return run, differing
+    applicable = sorted((run for run in runs if run.subject.covers(subject)), key=lambda run: run.date)
+    planned = _by_name(flags)
+    compared = [ClosestRun(run, _difference(_by_name(run.flags), planned)) for run in applicable]
+    fewest = min((len(candidate.differing_flags) for candidate in compared), default=0)
+    return next((c for c in reversed(compared) if len(c.differing_flags) == fewest), None)
 
 
 def _by_name(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
     parsed = arguments.parse(tuple(words))
-    flags = () if isinstance(parsed, str) else parsed
+    flags = () if isinstance(parsed, arguments.StrayWord) else parsed
     return {flag.name: flag.values for flag in flags if flag.name not in _ADDRESS}
 
 

@@ -1,7 +1,8 @@
-"""The memory arithmetic of an engine: what weights and run-time take, how many tokens the KV cache holds.
+"""The memory arithmetic of an engine: what weights and overhead take, and how many tokens the KV cache holds.
 
 KV tokens = (device memory x share - weights - overhead) / KV bytes per token. The overhead (activations, CUDA graphs,
-allocator) was seen between 1.2 GiB at 2048 batched tokens and 3 GiB at 8192; between them it is taken as linear.
+allocator) was observed between 1.2 GiB at 2048 batched tokens and 3 GiB at 8192; between them it is assumed to be
+linear.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ MEAN_TOKENS = 1366
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the arithmetic: what it is, the number, its unit, and how it came about."""
+    """One line of the arithmetic: its label, the number, the unit, and how the number came about."""
 
     label: str
     value: float
@@ -26,8 +27,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the arithmetic needs: bytes per device, the share vLLM may take, devices, batch and context in tokens,
-    KV element size in bytes, the mean request in tokens; `kv_bytes` fixes the KV cache instead of deriving it."""
+    """The inputs of the arithmetic: bytes per device, the share that vLLM may take, the number of devices, the batch in
+    tokens, the KV element size in bytes, and the mean request in tokens. `kv_bytes` sets the KV cache instead of
+    deriving it."""
 
     device_bytes: int
     share: float
@@ -40,7 +42,8 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The result: rows to show, KV capacity in tokens (negative when weights and overhead don't even fit)."""
+    """The result: rows to show, the KV capacity in tokens (negative when weights and overhead don't fit), and the bytes
+    that are missing for them."""
 
     rows: tuple[Row, ...]
     kv_tokens: int
@@ -48,25 +51,25 @@ class MemoryPlan:
 
 
 def overhead_bytes(batched_tokens: int) -> int:
-    """Run-time overhead per device in bytes for a batch of so many tokens."""
+    """Return the run-time overhead per device in bytes for a batch of this many tokens."""
     position = min(max((batched_tokens - 2048) / 6144, 0.0), 1.0)
     return int((1.2 + 1.8 * position) * GIB)
 
 
 def dtype_bytes(dtype: str) -> int:
-    """Bytes per number of a type, as vLLM or a checkpoint names it; 2 for one that isn't known."""
+    """Return the bytes per number of a type, as vLLM or a checkpoint names it; 2 for an unknown one."""
     return DTYPE_BYTES.get({"half": "float16", "float": "float32"}.get(dtype, dtype), 2)
 
 
 def element_bytes(kv_dtype: str, dtype: str) -> int:
-    """Bytes per KV element: 1 for fp8 and int8 caches, else the model's own."""
+    """Return the bytes per KV element: 1 for fp8 and int8 caches, else the model's own size."""
     if kv_dtype.startswith(("fp8", "int8")):
         return 1
     return dtype_bytes(dtype)
 
 
 def arithmetic(shape: ModelShape, weight_bytes: int, budget: Budget) -> MemoryPlan:
-    """Work out the capacity; tensor parallelism splits weights and KV evenly over the devices."""
+    """Compute the capacity; tensor parallelism splits weights and KV evenly over the devices."""
     total = int(budget.device_bytes * budget.share) * budget.devices
     overhead = overhead_bytes(budget.batched_tokens) * budget.devices
     per_token = shape.kv_bytes_per_token(budget.kv_element_bytes)
@@ -78,7 +81,12 @@ def arithmetic(shape: ModelShape, weight_bytes: int, budget: Budget) -> MemoryPl
         Row("memory for vLLM", total / GIB, "GiB", f"{budget.device_bytes / GIB:.1f} GiB x {budget.share:g}{devices}"),
         Row("weights", weight_bytes / GIB, "GiB", f"{shape.parameters / 1e6:,.4g} million parameters"),
         Row("run-time overhead", overhead / GIB, "GiB", f"at {budget.batched_tokens} batched tokens{devices}"),
-        Row("KV cache", max(kv, 0) / GIB, "GiB", "what is left" if budget.kv_bytes is None else "set aside for it"),
+        Row(
+            "KV cache",
+            max(kv, 0) / GIB,
+            "GiB",
+            "the remaining memory" if budget.kv_bytes is None else "reserved for it",
+        ),
         Row(
             "KV per token",
             per_token / 1024,

@@ -1,8 +1,8 @@
-"""What a model needs: weights in bytes and the shape of its KV cache, read from a directory or from a small table.
+"""The memory that a model needs: the bytes of its weights and the shape of its KV cache, from a directory or a table.
 
-KV bytes per token = 2 (key and value) x layers x KV heads x head dimension x bytes per element.
-Table weights: embeddings at 16 bit; other parameters at 4 bit with one 16-bit scale and one 4-bit zero point per group
-of 128 (0.5195 bytes each), or at 8 bit, or at 16 bit.
+KV bytes per token = 2 (key and value) x layers x KV heads x head dimension x bytes per element. Weights in the table:
+embeddings take 16 bits; other parameters take 4 bits plus one 16-bit scale and one 4-bit zero point per group of 128
+(0.5195 bytes each), or 8 bits, or 16 bits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spillway_server.convert import blessing
+from spillway_server.planning import verification
 from spillway_server.planning.hardware import Hardware
 from spillway_server.refusal import Refusal
 
@@ -23,7 +23,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Sizes of a model: parameter count, weights in bytes, layers, KV heads, head size, longest context (tokens)."""
+    """The sizes of a model: parameters, bytes of weights, layers, KV heads, head size, longest context in tokens."""
 
     parameters: int
     weight_bytes: int
@@ -33,7 +33,7 @@ class ModelShape:
     max_len: int
 
     def kv_bytes_per_token(self, element_bytes: int) -> int:
-        """Bytes of KV cache that one token takes at this element size."""
+        """Return the bytes of KV cache that one token takes at this element size."""
         return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
 
 
@@ -41,10 +41,10 @@ class ModelShape:
 class ModelSpec:
     """A model to serve.
 
-    `location` is what vLLM is given (a directory or a hub name); `served_name` is what clients call it; `dtype` is
-    the checkpoint's own; `quantisation` is None, awq, gptq, w4a16, int8, fp8, gguf or whatever the checkpoint names;
-    `shape` is None for a hub model that is neither in the table nor on this disk; `caution` is what to say of a
-    converted model that its quality gate did not bless.
+    `location` is what vLLM gets (a directory or a hub name); `served_name` is what clients call it; `dtype` is the
+    checkpoint's own; `quantisation` is None, awq, gptq, w4a16, int8, fp8, gguf or whatever the checkpoint names;
+    `shape` is None for a hub model that is neither in the table nor on this disk; `caution` is a warning about a
+    converted model that did not pass its quality gate.
     """
 
     location: str
@@ -57,14 +57,15 @@ class ModelSpec:
 
     @property
     def is_local(self) -> bool:
-        """Whether the weights are on this disk already, so that no hub needs to be asked."""
+        """Whether the weights are on this disk, so that no hub is needed."""
         return Path(self.location).is_absolute()
 
 
 def _entry(
     name: str, sizes: tuple[int, int, int], kv: tuple[int, int, int], quantisation: str | None, parser: str
 ) -> ModelSpec:
-    """A table row: sizes = (parameters, embedding parameters, longest context); kv = (layers, KV heads, head size)."""
+    """Build a table row: sizes = (parameters, embedding parameters, longest context); kv = (layers, KV heads, head
+    size)."""
     parameters, embeddings, max_len = sizes
     rest = parameters - embeddings
     body = {None: rest * 2.0, "fp8": rest * 1.0}.get(quantisation, rest * (0.5 + 2.5 / 128))
@@ -95,9 +96,9 @@ FP8_CLASS = "RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic"
 
 
 def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Refusal:
-    """Find the model that a user named: `auto`, `demo`, a directory, a table name, or any hub name.
+    """Find the model that the user names: `auto`, `demo`, a directory, a name of the table, or any hub name.
 
-    `hub_cache` is the folder of downloaded hub models; one that is there is read, never downloaded from here.
+    `hub_cache` is the folder of downloaded hub models; a model in it is read, and nothing is downloaded.
     """
     if name == "auto":
         name = choose(hardware)
@@ -116,30 +117,31 @@ def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Refus
             f"Give a directory with config.json and *.safetensors, a hub name such as {T4_CLASS}, `demo`, or `auto`.",
         )
     for snapshot in sorted(hub_cache.glob(f"models--{name.replace('/', '--')}/snapshots/*/config.json")):
-        found = from_directory(snapshot.parent, name)
-        if isinstance(found, ModelSpec):
-            return replace(found, location=name)
+        spec = from_directory(snapshot.parent, name)
+        if isinstance(spec, ModelSpec):
+            return replace(spec, location=name)
     return ModelSpec(name, name, "bfloat16", _guess_quantisation(name), None, _tool_parser(name))
 
 
 def choose(hardware: Hardware) -> str:
-    """The model that `auto` stands for: the demo model without a GPU, else a quantised 7B that the GPU runs well."""
+    """Return the model that `auto` stands for: the demo model without a GPU, else a quantised 7B that the GPU runs
+    well."""
     if not hardware.gpus:
         return "demo"
     return FP8_CLASS if hardware.gpus[0].compute_capability >= (8, 9) else T4_CLASS
 
 
 def demo() -> ModelSpec | Refusal:
-    """The bundled demo model."""
-    found = from_directory(DEMO_WEIGHTS, "demo")
-    if isinstance(found, Refusal):
+    """Return the bundled demo model."""
+    spec = from_directory(DEMO_WEIGHTS, "demo")
+    if isinstance(spec, Refusal):
         return Refusal(
-            f"the bundled demo model is not complete: {found.reason}",
-            "Get it back with `git checkout -- server/spillway_server/demo_model/weights`, "
+            f"the bundled demo model is incomplete: {spec.reason}",
+            "Restore it with `git checkout -- server/spillway_server/demo_model/weights`, "
             "or name another model with --model.",
         )
-    # Its own shape says nothing of tool calls; the answers it gives are what this parser passes through.
-    return replace(found, tool_parser="hermes")
+    # Its config says nothing about tool calls; this parser passes the model's answers through.
+    return replace(spec, tool_parser="hermes")
 
 
 def from_directory(path: Path, served_name: str) -> ModelSpec | Refusal:
@@ -149,12 +151,12 @@ def from_directory(path: Path, served_name: str) -> ModelSpec | Refusal:
     except FileNotFoundError:
         return Refusal(f"{path} has no config.json.", "Point --model at a Hugging Face checkpoint directory.")
     except ValueError as error:
-        return Refusal(f"{path / 'config.json'} is not JSON: {error}.", "Fetch the checkpoint again.")
+        return Refusal(f"{path / 'config.json'} is not JSON: {error}.", "Download the checkpoint again.")
     weights = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     if weights == 0:
         return Refusal(f"{path} has no *.safetensors file.", "Convert the checkpoint to safetensors first.")
     if not isinstance(config, dict):
-        return Refusal(f"{path / 'config.json'} is not a JSON object.", "Fetch the checkpoint again.")
+        return Refusal(f"{path / 'config.json'} is not a JSON object.", "Download the checkpoint again.")
     text = config.get("text_config", config)
     try:
         shape = _shape(text, weights, _dtype(config))
@@ -164,7 +166,7 @@ def from_directory(path: Path, served_name: str) -> ModelSpec | Refusal:
             "Use a causal language model's checkpoint (num_hidden_layers, hidden_size, num_attention_heads).",
         )
     family = " ".join([served_name, *config.get("architectures", []), str(config.get("model_type", ""))])
-    caution = blessing.warning(path)
+    caution = verification.warning(path)
     return ModelSpec(
         str(path), served_name, _dtype(config), _quantisation(config), shape, _tool_parser(family), caution
     )
@@ -205,11 +207,11 @@ def _quantisation(config: dict[str, Any]) -> str | None:
 def _guess_quantisation(name: str) -> str | None:
     lowered = name.lower()
     marks = ("awq", "gptq", "w4a16", "w8a8", "fp8", "gguf")
-    found = next((mark for mark in marks if mark in lowered), None)
-    return "int8" if found == "w8a8" else found
+    first = next((mark for mark in marks if mark in lowered), None)
+    return "int8" if first == "w8a8" else first
 
 
 def _tool_parser(family: str) -> str | None:
     lowered = family.lower()
-    known = (("qwen2", "hermes"), ("qwen3", "hermes"), ("llama-3", "llama3_json"), ("mistral", "mistral"))
-    return next((parser for mark, parser in known if mark in lowered), None)
+    parsers = (("qwen2", "hermes"), ("qwen3", "hermes"), ("llama-3", "llama3_json"), ("mistral", "mistral"))
+    return next((parser for mark, parser in parsers if mark in lowered), None)

@@ -1,9 +1,9 @@
 """From a device and a model to vLLM's arguments and the arithmetic behind them. Pure: values in, values out.
 
-1. refuse what can't work: reserved flags, formats and number types that this device doesn't have;
-2. take the profile's limits, replaced by whatever the user passes through to vLLM;
-3. do the memory arithmetic; shorten the context when the KV cache can't hold it, refuse when nothing sensible fits;
-4. write the arguments, the user's own last.
+1. Take the profile's limits, replaced by whatever the user passes through to vLLM.
+2. Refuse what can't work: reserved flags, and formats and number types that this device doesn't support.
+3. Do the memory arithmetic; shorten the context when the KV cache can't hold it, refuse when nothing sensible fits.
+4. Write the arguments, the user's own last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spillway_server.planning.profiles import Profile
 from spillway_server.refusal import Refusal
 
 LEAST_CONTEXT = 512
-# Set by Spillway itself, or dangerous on a command line that every user of the machine can read.
+# Spillway sets these itself, or they are dangerous on a command line that every user of the machine can read.
 _RESERVED = {
     "--model": "Name the model with --model of `spillway serve` (server.model in spillway.yaml).",
     "--host": "Use --host of `spillway serve`.",
@@ -34,9 +34,9 @@ _BFLOAT = {"bfloat16", "bf16"}
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What the user may choose: address (a port, or a Unix socket's path), devices, arguments for vLLM, mean request
-    length in tokens for the arithmetic, LoRA adapters beside the model, whether it embeds instead of generating, and
-    whether the engine has the GGUF plugin."""
+    """The user's choices: address (a port, or a Unix socket's path), devices, arguments for vLLM, the mean request
+    length in tokens for the arithmetic, LoRA adapters, and whether the model embeds instead of generating.
+    `gguf_plugin` says whether the engine has the GGUF plugin."""
 
     host: str = "127.0.0.1"
     port: int = 8001
@@ -51,9 +51,9 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """How to start vLLM: the arguments after launcher and model, extra environment, what it will hold.
+    """How to start vLLM: the arguments after launcher and model, extra environment, and the resulting capacity.
 
-    `kv_tokens` is None when the model's shape isn't known before its download.
+    `kv_tokens` is None when the model's shape is unknown before its download.
     """
 
     profile: Profile
@@ -70,12 +70,12 @@ class EnginePlan:
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """The numbers in force after the user's own flags."""
+    """The limits in force after the user's own flags."""
 
     dtype: str
     kv_dtype: str
     max_model_len: int
-    context_is_users: bool
+    context_from_user: bool
     max_num_seqs: int
     batched_tokens: int
     share: float
@@ -83,21 +83,24 @@ class _Limits:
 
 
 def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> EnginePlan | Refusal:
-    """Plan one engine, or say why not and what to change."""
-    wanted = arguments.parse(options.vllm_args)
-    if isinstance(wanted, str):
-        return Refusal(f"{wanted!r} in the vLLM arguments belongs to no flag.", "Write flags as --name value.")
-    limits = _limits(profile, model, options, wanted)
+    """Plan one engine, or return why that is not possible and what to change."""
+    flags = arguments.parse(options.vllm_args)
+    if isinstance(flags, arguments.StrayWord):
+        return Refusal(f"{flags.word!r} in the vLLM arguments belongs to no flag.", "Write flags as --name value.")
+    limits = _limits(profile, model, options, flags)
     if isinstance(limits, Refusal):
         return limits
-    refusal = _refuse_flags(wanted) or _refuse_model(profile, model, options) or _refuse_types(profile, limits)
+    refusal = _refuse_flags(flags) or _refuse_model(profile, model, options) or _refuse_types(profile, limits)
     if refusal:
         return refusal
     warnings = _warnings(profile, model, options)
     kv_space = _cpu_kv_bytes(profile, model, limits)
     memory = _memory(profile, model, limits, options.mean_tokens, kv_space)
     if memory is None:
-        warnings = (*warnings, f"{model.location} is not on this disk and not in the table: no memory arithmetic.")
+        warnings = (
+            *warnings,
+            f"{model.location} is neither on this disk nor in the table, so there is no memory arithmetic.",
+        )
     else:
         fitted = _fit_context(profile, model, limits, memory)
         if isinstance(fitted, Refusal):
@@ -109,8 +112,8 @@ def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Engin
     return EnginePlan(
         profile=profile,
         model=model,
-        served_name=arguments.value_of(wanted, "--served-model-name") or model.served_name,
-        arguments=arguments.merge(planned, wanted),
+        served_name=arguments.value_of(flags, "--served-model-name") or model.served_name,
+        arguments=arguments.merge(planned, flags),
         env=_env(profile, model, kv_space),
         rows=memory.rows if memory else (),
         kv_tokens=memory.kv_tokens if memory else None,
@@ -120,38 +123,38 @@ def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Engin
     )
 
 
-def _limits(profile: Profile, model: ModelSpec, options: PlanOptions, wanted: tuple[Flag, ...]) -> _Limits | Refusal:
+def _limits(profile: Profile, model: ModelSpec, options: PlanOptions, flags: tuple[Flag, ...]) -> _Limits | Refusal:
     model_len = model.shape.max_len if model.shape else profile.max_model_len
-    context = arguments.value_of(wanted, "--max-model-len")
+    context = arguments.value_of(flags, "--max-model-len")
     try:
         return _Limits(
-            dtype=arguments.value_of(wanted, "--dtype") or _dtype(profile, model),
-            kv_dtype=arguments.value_of(wanted, "--kv-cache-dtype") or profile.kv_dtype,
+            dtype=arguments.value_of(flags, "--dtype") or _dtype(profile, model),
+            kv_dtype=arguments.value_of(flags, "--kv-cache-dtype") or profile.kv_dtype,
             max_model_len=arguments.integer(context) if context else min(profile.max_model_len, model_len),
-            context_is_users=bool(context),
-            max_num_seqs=_count(wanted, "--max-num-seqs", profile.max_num_seqs),
-            batched_tokens=_count(wanted, "--max-num-batched-tokens", profile.max_num_batched_tokens),
-            share=float(arguments.value_of(wanted, "--gpu-memory-utilization") or profile.utilisation),
-            devices=_count(wanted, "--tensor-parallel-size", options.devices),
+            context_from_user=bool(context),
+            max_num_seqs=_count(flags, "--max-num-seqs", profile.max_num_seqs),
+            batched_tokens=_count(flags, "--max-num-batched-tokens", profile.max_num_batched_tokens),
+            share=float(arguments.value_of(flags, "--gpu-memory-utilization") or profile.utilisation),
+            devices=_count(flags, "--tensor-parallel-size", options.devices),
         )
     except ValueError as error:
         return Refusal(f"a vLLM argument is not a number: {error}.", "Write it as 8192, 8k or 0.9.")
 
 
-def _count(wanted: tuple[Flag, ...], name: str, otherwise: int) -> int:
-    text = arguments.value_of(wanted, name)
+def _count(flags: tuple[Flag, ...], name: str, otherwise: int) -> int:
+    text = arguments.value_of(flags, name)
     return arguments.integer(text) if text else otherwise
 
 
 def _dtype(profile: Profile, model: ModelSpec) -> str:
     if profile.is_cpu:
-        # bfloat16 goes through AMX where the processor lists it, and dies of SIGILL where a hypervisor hides it.
+        # bfloat16 uses AMX where the processor lists it, and dies of SIGILL where a hypervisor hides it.
         return "float32" if model.quantisation is None else "auto"
     return "half" if profile.compute_capability < (8, 0) else "auto"
 
 
-def _refuse_flags(wanted: tuple[Flag, ...]) -> Refusal | None:
-    for flag in wanted:
+def _refuse_flags(flags: tuple[Flag, ...]) -> Refusal | None:
+    for flag in flags:
         if flag.name in _RESERVED:
             return Refusal(f"{flag.name} can't be among the vLLM arguments.", _RESERVED[flag.name])
     return None
@@ -160,7 +163,7 @@ def _refuse_flags(wanted: tuple[Flag, ...]) -> Refusal | None:
 def _refuse_model(profile: Profile, model: ModelSpec, options: PlanOptions) -> Refusal | None:
     capability = profile.compute_capability
     if options.embedding and options.adapters:
-        return Refusal("adapters can't be served by an embedding engine.", "Leave --lora or --embed out.")
+        return Refusal("an embedding engine can't serve adapters.", "Omit --lora or --embed.")
     if model.quantisation == "gguf" and (profile.is_cpu or not options.gguf_plugin):
         return Refusal(
             f"{model.location} is a GGUF file, which vLLM no longer reads by itself.",
@@ -186,40 +189,40 @@ def _refuse_types(profile: Profile, limits: _Limits) -> Refusal | None:
     if profile.is_cpu:
         return None
     if limits.dtype in _BFLOAT and profile.compute_capability < (8, 0):
-        return Refusal(f"{profile.title} has no bfloat16.", "Use --dtype half, or leave it out.")
+        return Refusal(f"{profile.title} has no bfloat16.", "Use --dtype half, or omit --dtype.")
     if limits.kv_dtype.startswith("fp8") and profile.compute_capability < (8, 0):
-        return Refusal(f"{profile.title} has no fp8 KV cache.", "Leave --kv-cache-dtype out.")
+        return Refusal(f"{profile.title} has no fp8 KV cache.", "Omit --kv-cache-dtype.")
     return None
 
 
 def _warnings(profile: Profile, model: ModelSpec, options: PlanOptions) -> tuple[str, ...]:
-    found = [model.caution] if model.caution else []
+    warnings = [model.caution] if model.caution else []
     if profile.compute_capability == (7, 5) and model.shape and model.shape.head_dim != 128:
-        found.append(
+        warnings.append(
             f"head size {model.shape.head_dim}: on the T4 only models with head size 128 are known to run well."
         )
     if model.quantisation == "gguf":
-        found.append(
-            "vllm-gguf-plugin is much slower than W4A16 (`spillway convert`), and wants the base model's tokenizer: "
+        warnings.append(
+            "vllm-gguf-plugin is much slower than W4A16 (`spillway convert`), and needs the base model's tokenizer: "
             "--vllm-arg=--tokenizer=OWNER/NAME."
         )
     if model.quantisation == "fp8" and not profile.is_cpu and profile.compute_capability < (8, 9):
-        found.append("fp8 weights run without fp8 arithmetic here: a W4A16 or INT8 checkpoint is faster.")
+        warnings.append("this GPU runs fp8 weights without fp8 arithmetic: a W4A16 or INT8 checkpoint is faster.")
     if is_old(profile.driver):
         needs = f"the CUDA 13 build of vLLM needs {DRIVER_FLOOR} or newer; use the cu129 build."
-        found.append(f"driver {profile.driver}: {needs}")
+        warnings.append(f"driver {profile.driver}: {needs}")
     if profile.is_cpu and model.shape and model.shape.parameters > 3_000_000_000:
-        found.append("a model of this size answers very slowly on a CPU; it is meant for a GPU.")
+        warnings.append("a model of this size answers very slowly on a CPU; it is meant for a GPU.")
     if options.uds is None and options.host not in ("127.0.0.1", "::1", "localhost"):
-        found.append(
-            f"the engine listens on {options.host}: vLLM guards only /v1 with a key, so let nothing but the router "
+        warnings.append(
+            f"the engine listens on {options.host}: vLLM protects only /v1 with a key, so allow only the router to "
             "reach that port."
         )
-    return tuple(found)
+    return tuple(warnings)
 
 
 def _cpu_kv_bytes(profile: Profile, model: ModelSpec, limits: _Limits) -> int | None:
-    """On the CPU the KV cache is asked for in whole GiB: what the full batch needs, at least 1, at most 8."""
+    """Return the KV cache to request on the CPU, in whole GiB: what the full batch needs, at least 1, at most 8."""
     if not profile.is_cpu:
         return None
     if model.shape is None:
@@ -261,14 +264,16 @@ def _memory(
 def _fit_context(profile: Profile, model: ModelSpec, limits: _Limits, memory: MemoryPlan) -> _Limits | Refusal:
     if memory.missing_bytes or memory.kv_tokens < LEAST_CONTEXT:
         smaller = f"a 4-bit checkpoint ({T4_CLASS})" if model.quantisation is None else "a smaller model"
-        short = f"{memory.missing_bytes / GIB:.1f} GiB are missing" if memory.missing_bytes else "no KV cache is left"
+        shortage = (
+            f"{memory.missing_bytes / GIB:.1f} GiB are missing" if memory.missing_bytes else "no KV cache is left"
+        )
         return Refusal(
-            f"{model.location} does not fit into {profile.title}: weights and overhead take too much, {short}.",
+            f"{model.location} does not fit into {profile.title}: weights and overhead take too much, {shortage}.",
             f"Use {smaller}, a larger device, or more devices (--gpus 2).",
         )
     if memory.kv_tokens >= limits.max_model_len:
         return limits
-    if limits.context_is_users:
+    if limits.context_from_user:
         return Refusal(
             f"the KV cache holds {memory.kv_tokens} tokens, fewer than --max-model-len {limits.max_model_len}.",
             f"Ask for {memory.kv_tokens} tokens or fewer, or use a smaller model.",
@@ -292,7 +297,7 @@ def _flags(profile: Profile, model: ModelSpec, options: PlanOptions, limits: _Li
         Flag("--max-model-len", (str(limits.max_model_len),)),
         Flag("--max-num-seqs", (str(limits.max_num_seqs),)),
         Flag("--max-num-batched-tokens", (str(max(limits.batched_tokens, limits.max_num_seqs)),)),
-        # Backstop only: the router stops sending long before; past the cap vLLM answers 503.
+        # A backstop only: the router stops sending long before; beyond the limit vLLM answers 503.
         Flag("--max-num-queued-reqs", (str(profile.queue_limit),)),
         Flag("--scheduling-policy", ("priority",)),
         Flag("--enable-prompt-tokens-details"),
@@ -309,7 +314,7 @@ def _flags(profile: Profile, model: ModelSpec, options: PlanOptions, limits: _Li
     if limits.devices > 1:
         flags.append(Flag("--tensor-parallel-size", (str(limits.devices),)))
     if options.embedding:
-        # Pooling instead of decoding; a model without a pooling head of its own embeds by its last token.
+        # Pooling instead of decoding; a model without a pooling head embeds by its last token.
         flags += [Flag("--runner", ("pooling",)), Flag("--convert", ("embed",))]
     elif model.tool_parser:
         flags += [Flag("--enable-auto-tool-choice"), Flag("--tool-call-parser", (model.tool_parser,))]

@@ -1,5 +1,7 @@
-"""What fits where: one line per GPU and model, from the same plans that `serve` runs. Arithmetic; where an engine was
-measured on that GPU, its speed is the measured one and says so."""
+"""What fits where: one line per GPU and model, from the same plans that `serve` runs.
+
+The capacities are arithmetic. The speed is the measured one where such an engine was measured, and the table says so.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ _HEAD = (
 
 
 def markdown(gpus: Sequence[str] = NAMES, models: Sequence[str] = MODELS) -> str:
-    """The table. Names as in `profiles.PROFILES` and `models.TABLE`. KeyError for others."""
+    """Return the table in Markdown.
+
+    GPUs are named as in `profiles.PROFILES`, models as in `models.TABLE`. Raises `KeyError` for others.
+    """
     lines = [_HEAD, "|" + "---|" * _HEAD.count(" | ") + "---|"]
     lines.extend(_line(gpu, model) for gpu in gpus for model in models)
     return "\n".join(lines) + "\n"
@@ -34,28 +39,28 @@ def markdown(gpus: Sequence[str] = NAMES, models: Sequence[str] = MODELS) -> str
 
 def _line(gpu: str, model: str) -> str:
     options = PlanOptions()
-    made = make_plan(PROFILES[gpu], TABLE[model], options)
-    if isinstance(made, Refusal):
-        return f"| {gpu} | {model} | does not fit: {made.reason} {made.fix} | | | | | | | |"
-    return _fitting(gpu, made, options.mean_tokens)
+    plan = make_plan(PROFILES[gpu], TABLE[model], options)
+    if isinstance(plan, Refusal):
+        return f"| {gpu} | {model} | does not fit: {plan.reason} {plan.fix} | | | | | | | |"
+    return _fitting(gpu, plan, options.mean_tokens)
 
 
-def _fitting(gpu: str, made: EnginePlan, mean_tokens: int) -> str:
-    shape, kv = made.model.shape, made.kv_tokens or 0
+def _fitting(gpu: str, plan: EnginePlan, mean_tokens: int) -> str:
+    shape, kv = plan.model.shape, plan.kv_tokens or 0
     weights = "" if shape is None else f"{shape.weight_bytes / GIB:.1f}"
-    flags = " ".join(made.arguments[made.arguments.index("--max-model-len") :])
+    flags = " ".join(plan.arguments[plan.arguments.index("--max-model-len") :])
     return (
-        f"| {gpu} | {made.served_name} | {weights} | {kv:,} | {min(made.max_num_seqs, kv // mean_tokens)} of "
-        f"{mean_tokens} tokens | {made.max_model_len:,} | {_speed(gpu, made)} | `{flags}` |"
+        f"| {gpu} | {plan.served_name} | {weights} | {kv:,} | {min(plan.max_num_seqs, kv // mean_tokens)} of "
+        f"{mean_tokens} tokens | {plan.max_model_len:,} | {_speed(gpu, plan)} | `{flags}` |"
     )
 
 
-def _speed(gpu: str, made: EnginePlan) -> str:
-    found = speed_of(made, Hardware((PROFILES[gpu].gpu,), 1, 0), shipped())
-    if found is None:
-        return "| | not known"
-    rates = found.rates
+def _speed(gpu: str, plan: EnginePlan) -> str:
+    speed = speed_of(plan, Hardware((PROFILES[gpu].gpu,), 1, 0), shipped())
+    if speed is None:
+        return "| | unknown"
+    rates = speed.rates
     return (
         f"{rates.prefill_tokens_per_s:,.0f} | {1e6 / rates.decode_us:,.0f} at {rates.best_sequences} at once | "
-        f"{found.origin}"
+        f"{speed.origin}"
     )

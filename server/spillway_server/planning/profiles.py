@@ -1,9 +1,12 @@
-"""What vLLM is started with per kind of GPU. Starting points, not tuned on the GPUs themselves: the numbers are vLLM
-flags in their own units (tokens, sequences, requests) and the share of memory it may take."""
+"""What vLLM is started with on each kind of device: the GPU table as profiles, and the profile of a CPU.
+
+The numbers are values of vLLM's flags in their own units (tokens, sequences, requests), and the share of memory that it
+may take. They are starting points that were not tuned on the GPUs themselves.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spillway_hardware.gpus import GPUS, GpuModel
 from spillway_server.planning.hardware import Gpu, Hardware
@@ -15,8 +18,8 @@ CPU = "cpu"
 class Profile:
     """One kind of device.
 
-    `memory_bytes` is what NVML reports (for the CPU: the machine's memory); `compute_capability` is (0, 0) for the
-    CPU; `queue_limit` is the cap on waiting plus running requests after which vLLM answers 503.
+    `memory_bytes` is what NVML reports (for the CPU: the machine's memory); `compute_capability` is (0, 0) for the CPU;
+    `queue_limit` is the number of waiting plus running requests beyond which vLLM answers 503.
     """
 
     key: str
@@ -38,7 +41,7 @@ class Profile:
 
     @property
     def gpu(self) -> Gpu:
-        """A GPU of this kind, as NVML would tell it."""
+        """A GPU of this kind, as NVML would report it."""
         return Gpu(self.title, self.memory_bytes, self.compute_capability, self.driver)
 
 
@@ -62,25 +65,35 @@ PROFILES: dict[str, Profile] = {name: _of_model(model) for name, model in GPUS.i
 
 
 def cpu_profile(memory_bytes: int) -> Profile:
-    """The profile of a machine without a GPU: small batches, small context, half of its memory at most.
+    """Return the profile of a machine without a GPU: small batches, a small context, at most half of its memory.
 
-    The queue is short (one batch waits while one runs): engine, router and whatever else share the cores, so a burst
-    slows the engine down just when its queue is longest, and no learned rate knows that in advance.
+    The queue is short (one batch waits while one runs): engine, router and everything else share the cores, so that a
+    burst slows the engine down just when its queue is longest, which no learned rate knows in advance.
     """
-    return Profile(CPU, "CPU", memory_bytes, (0, 0), 2048, 16, 2048, 0.5, 32)
+    return Profile(
+        key=CPU,
+        title="CPU",
+        memory_bytes=memory_bytes,
+        compute_capability=(0, 0),
+        max_model_len=2048,
+        max_num_seqs=16,
+        max_num_batched_tokens=2048,
+        utilisation=0.5,
+        queue_limit=32,
+    )
 
 
 def of_machine(hardware: Hardware) -> Profile:
-    """The profile of this machine: its first GPU's, with that GPU's own memory and driver, or the CPU's."""
+    """Return the profile of this machine: its first GPU's, with that GPU's own memory and driver, or the CPU's."""
     if not hardware.gpus:
         return cpu_profile(hardware.memory_bytes)
     return of_gpu(hardware.gpus[0])
 
 
 def of_gpu(gpu: Gpu) -> Profile:
-    """The nearest profile from below: one of the same compute capability, else the largest that isn't bigger.
+    """Return the nearest profile that is not larger: one of the same compute capability, else the largest.
 
-    A GPU smaller than every known one gets the T4's limits.
+    A GPU smaller than every known one gets the limits of the first entry of the table.
     """
     generations = [profile for profile in PROFILES.values() if profile.compute_capability <= gpu.compute_capability]
     # 3% slack: the same card reports slightly different sizes under ECC and under virtualisation.
@@ -88,20 +101,16 @@ def of_gpu(gpu: Gpu) -> Profile:
     nearest = max(
         fitting,
         key=lambda profile: (profile.compute_capability == gpu.compute_capability, profile.memory_bytes),
-        default=PROFILES["t4"],
+        default=next(iter(PROFILES.values())),
     )
     # fp8 KV needs Ada or newer, whatever the memory size says.
     kv_dtype = "fp8" if gpu.compute_capability >= (8, 9) else "auto"
-    return Profile(
-        nearest.key if nearest.compute_capability == gpu.compute_capability else "other",
-        gpu.name,
-        gpu.memory_bytes,
-        gpu.compute_capability,
-        nearest.max_model_len,
-        nearest.max_num_seqs,
-        nearest.max_num_batched_tokens,
-        nearest.utilisation,
-        nearest.queue_limit,
-        kv_dtype,
-        gpu.driver,
+    return replace(
+        nearest,
+        key=nearest.key if nearest.compute_capability == gpu.compute_capability else "other",
+        title=gpu.name,
+        memory_bytes=gpu.memory_bytes,
+        compute_capability=gpu.compute_capability,
+        kv_dtype=kv_dtype,
+        driver=gpu.driver,
     )

@@ -46,7 +46,7 @@ def convert(
     wish = ConversionOptions(
         out=out,
         samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])),
-        bounds=Bounds(least_samples=FEW),
+        bounds=Bounds(min_samples=FEW),
         **{"precision": "16bit", **wishes},
     )
     judge = find_llama(None, (ROOT,)) if llama else None
@@ -67,7 +67,7 @@ def tensors(folder: Path) -> dict[str, Any]:
 
 def test_f16_comes_back_as_the_checkpoint_that_it_was_made_from(tmp_path: Path) -> None:
     made = done(convert(F16, tmp_path / "out"))
-    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.verified, made.verdict.reasons
     assert made.verdict.figures["samples"] == FEW
     original, again = tensors(DEMO_WEIGHTS), tensors(made.folder)
     assert {n: e["shape"] for n, e in again.items()} == {n: e["shape"] for n, e in original.items()}
@@ -85,7 +85,7 @@ def test_f16_comes_back_as_the_checkpoint_that_it_was_made_from(tmp_path: Path) 
 def test_w4a16_in_groups_that_fit(tmp_path: Path) -> None:
     told: list[StepEvent] = []
     made = done(convert(F16, tmp_path / "out", told, precision="w4a16", llama=False))
-    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.verified, made.verdict.reasons
     assert made.verdict.recipe["group_size"] == 128
     spec = from_directory(made.folder, "m")
     assert isinstance(spec, ModelSpec)
@@ -104,7 +104,7 @@ def test_quantised_files(tmp_path: Path, kind: str) -> None:
     gguf = requantised(tmp_path, kind)
     made = done(convert(gguf, tmp_path / "out"))
     assert made.verdict.source["quantisation"] == kind
-    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.verified, made.verdict.reasons
     if made.verdict.figures["llama_cpp"]:
         assert made.verdict.figures["agreement_with_llama_cpp"] >= 0.9
 
@@ -132,7 +132,7 @@ def test_an_interrupted_conversion_goes_on(tmp_path: Path) -> None:
 
 def test_shards_are_whole_files_with_an_index(tmp_path: Path) -> None:
     made = done(convert(F16, tmp_path / "out", shard_bytes=1_000_000, llama=False))
-    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.verified, made.verdict.reasons
     index = json.loads((made.folder / "model.safetensors.index.json").read_text())
     files = set(index["weight_map"].values())
     assert len(files) > 1
@@ -141,7 +141,7 @@ def test_shards_are_whole_files_with_an_index(tmp_path: Path) -> None:
     assert set(index["weight_map"]) == set(tensors(DEMO_WEIGHTS))
 
 
-def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_blessed(tmp_path: Path) -> None:
+def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_verified(tmp_path: Path) -> None:
     """What an unpacking without putting the rows of q and k back makes: the gate must see it through llama.cpp."""
     if find_llama(None, (ROOT,)) is None:
         pytest.skip("llama.cpp (.venv-llama) is not installed: nothing else can tell the GGUF's own answers")
@@ -156,24 +156,24 @@ def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_blessed(tmp_path: Pa
     assert isinstance(found, source.ModelSource)
     wish = ConversionOptions(tmp_path / "out", "16bit", samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])))
     made = done(Conversion(found, wish, Worker(python, 240), find_llama(None, (ROOT,)), lambda _event: None).run())
-    assert not made.verdict.blessed
+    assert not made.verdict.verified
     assert any("llama.cpp's" in reason for reason in made.verdict.reasons)
     spec = from_directory(made.folder, "m")
     assert isinstance(spec, ModelSpec)
     assert "did not pass" in str(spec.caution)
 
 
-def test_seeded_fault_damaged_weights_are_not_blessed(tmp_path: Path) -> None:
+def test_seeded_fault_damaged_weights_are_not_verified(tmp_path: Path) -> None:
     """Scales that were doubled while quantising: the result differs from its reference."""
     found = source.find(DEMO_WEIGHTS)
     assert isinstance(found, source.ModelSource)
     wish = ConversionOptions(
         tmp_path / "out", "w4a16", group_size=128, samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])), keep_work=True,
-        bounds=Bounds(least_samples=FEW),
+        bounds=Bounds(min_samples=FEW),
     )  # fmt: skip
     spoiling = Spoiling(CONVERT_PYTHON, 240)
     made = done(Conversion(found, wish, spoiling, None, lambda _event: None).run())
-    assert not made.verdict.blessed
+    assert not made.verdict.verified
     assert any("perplexity is" in reason for reason in made.verdict.reasons)
 
 
@@ -222,7 +222,7 @@ def test_an_unknown_pre_tokenizer_is_refused_with_what_to_pass(tmp_path: Path) -
     assert "'qwen9'" in refused.reason
     assert "--tokenizer" in refused.fix
     made = done(convert(gguf, tmp_path / "out", tokenizer=DEMO_WEIGHTS, llama=False))
-    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.verified, made.verdict.reasons
 
 
 def test_calibration_is_asked_for_and_a_strangers_folder_is_left_alone(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_k_quants_are_unpacked_as_llama_cpp_unpacks_them(tmp_path: Path, kind: s
         script = [str(llama), str(Path(__file__).with_name("k_quants.py")), str(source_file), str(files[name]), name]
         subprocess.run(script, check=True, capture_output=True, timeout=120)
     made = done(convert(files[kind], tmp_path / kind, dtype="float32"))
-    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.verified, made.verdict.reasons
     assert made.verdict.figures["agreement_with_llama_cpp"] >= 0.9
     assert {name for name in made.verdict.source["tensor_types"] if name != "F32"} == K_KINDS[kind]
     again = done(convert(files["F32"], tmp_path / "F32", llama=False))
@@ -265,7 +265,7 @@ def test_w4a16_from_a_k_quant_keeps_its_quality(tmp_path: Path) -> None:
     gguf, script = tmp_path / "Q4_K_M.gguf", str(Path(__file__).with_name("k_quants.py"))
     subprocess.run([str(llama), script, str(F16), str(gguf), "Q4_K_M"], check=True, capture_output=True, timeout=120)
     made = done(convert(gguf, tmp_path / "out", precision="w4a16"))
-    assert made.verdict.blessed, made.verdict.reasons
+    assert made.verdict.verified, made.verdict.reasons
     assert made.verdict.figures["perplexity_ratio"] < 1.05
 
 

@@ -1,14 +1,16 @@
-"""The gate's verdicts: each bound alone can refuse the blessing."""
+"""The gate's verdicts: each limit alone can fail a model."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
-from spillway_server.convert import blessing, samples
+from spillway_server.convert import samples
 from spillway_server.convert.gate import Bounds, EngineOutput, GateVerdict, agreement, decide, right
+from spillway_server.planning import verification
 from spillway_server.planning.models import ModelSpec, from_directory
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import cpu_profile
@@ -27,9 +29,9 @@ def verdict(candidate: EngineOutput = GOOD, llama: EngineOutput | None = GOOD, b
     return decide(KNOWN, GOOD, candidate, llama, bounds)
 
 
-def test_a_good_model_is_blessed_with_all_figures() -> None:
+def test_a_good_model_is_verified_with_all_figures() -> None:
     made = verdict()
-    assert made.blessed
+    assert made.verified
     assert made.reasons == ()
     assert made.figures == {
         "samples": 100,
@@ -55,21 +57,21 @@ def test_a_good_model_is_blessed_with_all_figures() -> None:
         (verdict(judged(0, None)), "no perplexity"),
         (verdict(llama=judged(11)), "89.0% of the greedy answers"),
         (verdict(llama=judged(0, 1.6)), "away from llama.cpp's"),
-        (verdict(bounds=Bounds(least_samples=101)), "only 100 samples"),
-        (verdict(bounds=Bounds(most_perplexity=1.4)), "not its kind of work"),
+        (verdict(bounds=Bounds(min_samples=101)), "only 100 samples"),
+        (verdict(bounds=Bounds(max_perplexity=1.4)), "not its kind of work"),
     ],
 )
 def test_each_bound_alone_refuses(made: GateVerdict, reason: str) -> None:
-    assert not made.blessed
+    assert not made.verified
     assert len(made.reasons) == 1
     if "%" not in reason or "greedy" in reason:
         assert reason in made.reasons[0]
 
 
 def test_the_bounds_themselves_are_allowed() -> None:
-    assert verdict(judged(2)).blessed
-    assert verdict(llama=judged(10)).blessed
-    assert verdict(llama=None).blessed
+    assert verdict(judged(2)).verified
+    assert verdict(llama=judged(10)).verified
+    assert verdict(llama=None).verified
 
 
 def test_answers_are_compared_as_json_or_as_text() -> None:
@@ -99,24 +101,26 @@ def caution(folder: Path) -> str | None:
     return plan.warnings[0] if plan.warnings else None
 
 
-def test_serve_warns_of_a_model_that_was_not_blessed(tmp_path: Path) -> None:
+def test_serve_warns_of_a_model_that_was_not_verified(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "m")
     assert caution(folder) is None, "a foreign checkpoint says nothing"
-    sizes = blessing.weight_sizes(folder)
-    blessing.write(folder, blessing.Blessing(True, (), {}, {}, {}, sizes))
+    sizes = verification.weight_sizes(folder)
+    verification.write(folder, verification.Verification(True, (), {}, {}, {}, sizes))
     assert caution(folder) is None
-    blessing.write(folder, blessing.Blessing(False, ("9.0% lost.",), {}, {}, {}, sizes))
+    verification.write(folder, verification.Verification(False, ("9.0% lost.",), {}, {}, {}, sizes))
     assert "9.0% lost" in str(caution(folder))
-    blessing.write(folder, blessing.Blessing(True, (), {}, {}, {}, {"model.safetensors": 999}))
-    assert "not those that passed" in str(caution(folder)), "weights changed after the gate"
-    (folder / blessing.FILE).write_text("{")
+    verification.write(folder, verification.Verification(True, (), {}, {}, {}, {"model.safetensors": 999}))
+    assert "not the ones that passed" in str(caution(folder)), "weights changed after the gate"
+    (folder / verification.FILE).write_text(json.dumps({"blessed": True, "reasons": [], "weights": sizes, "format": 1}))
+    assert caution(folder) is None, "format 1 is still read"
+    (folder / verification.FILE).write_text("{")
     assert "can't be read" in str(caution(folder))
 
 
 def test_samples(tmp_path: Path) -> None:
     general = samples.read(None, 1000)
     assert not isinstance(general, Refusal)
-    assert len(general) >= Bounds().least_samples
+    assert len(general) >= Bounds().min_samples
     assert all(sample["answer"] for sample in general)
     gate, learnt = samples.demo(range(10_000_000, 10_000_005)), samples.demo_calibration(5)
     assert not [sample for sample in gate if sample in learnt], "the gate never asks what was calibrated on"

@@ -83,9 +83,9 @@ def test_a_checkpoint_directory(tmp_path: Path) -> None:
     ("text", "part"),
     [
         ("hello", "no FROM"),
-        ("FROM llama3.2\n", "no file here"),
+        ("FROM llama3.2\n", "not a file here"),
         ("FROM {gguf}\nADAPTER ./lora\n", "adapter"),
-        ("{}", "no Ollama manifest"),
+        ("{}", "not an Ollama manifest"),
         ('{"layers": []}', "names no model"),
     ],
 )

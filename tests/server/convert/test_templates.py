@@ -123,7 +123,7 @@ def test_what_the_templates_print(name: str, text: str) -> None:
 
 
 def test_which_template_wins() -> None:
-    assert templates.choose("llama3", CHATML, "{{ own }}") == (templates.NAMED["llama3"], "llama3, as asked")
+    assert templates.choose("llama3", CHATML, "{{ own }}") == (templates.NAMED["llama3"], "llama3, as requested")
     assert templates.choose("{{ mine }}", CHATML, None) == ("{{ mine }}", "given")
     assert templates.choose(None, CHATML, "{{ own }}") == (
         templates.NAMED["chatml"],

@@ -16,14 +16,20 @@ from spillway_server.engine.lifecycle import (
     Rules,
     Stalled,
     State,
-    StopAsked,
+    StopRequested,
     Tick,
     begin,
     step,
 )
 
 RULES = Rules(
-    start_timeout=100, backoff_base=1, backoff_most=8, failures_most=4, healthy_after=60, drain_bound=30, grace=20
+    start_timeout_s=100,
+    backoff_base_s=1,
+    max_backoff_s=8,
+    max_failures=4,
+    healthy_after_s=60,
+    drain_timeout_s=30,
+    grace_s=20,
 )
 
 
@@ -38,18 +44,18 @@ def play(*moves: tuple[float, Event], chance: float = 0.0) -> tuple[Lifecycle, l
 
 def test_start_to_ready() -> None:
     life, actions = play((30, ProbeOk()))
-    assert (life.state, life.deadline) == (State.READY, None)
+    assert (life.state, life.deadline_s) == (State.READY, None)
     assert actions == [Action.LAUNCH, Action.ANNOUNCE]
 
 
 def test_drain_in_order() -> None:
-    life, actions = play((30, ProbeOk()), (40, StopAsked()), (41, InFlight(3)), (42, InFlight(0)), (43, Exited()))
+    life, actions = play((30, ProbeOk()), (40, StopRequested()), (41, InFlight(3)), (42, InFlight(0)), (43, Exited()))
     assert life.state is State.STOPPED
     assert actions == [Action.LAUNCH, Action.ANNOUNCE, Action.WITHDRAW, Action.TERMINATE]
 
 
 def test_drain_bound_then_grace_then_kill() -> None:
-    moves = ((30.0, ProbeOk()), (40.0, StopAsked()), (69.9, Tick()), (70.0, Tick()), (89.9, Tick()), (90.0, Tick()))
+    moves = ((30.0, ProbeOk()), (40.0, StopRequested()), (69.9, Tick()), (70.0, Tick()), (89.9, Tick()), (90.0, Tick()))
     life, actions = play(*moves)
     assert life.state is State.TERMINATING
     assert actions[2:] == [Action.WITHDRAW, Action.TERMINATE, Action.KILL]
@@ -59,7 +65,7 @@ def test_drain_bound_then_grace_then_kill() -> None:
 def test_backoff_has_jitter(chance: float, wait: float) -> None:
     life, _ = play((5, Exited()), chance=chance)
     assert life.state is State.BACKOFF
-    assert life.deadline == 5 + wait
+    assert life.deadline_s == 5 + wait
 
 
 def test_backoff_doubles_and_gives_up() -> None:
@@ -68,9 +74,9 @@ def test_backoff_doubles_and_gives_up() -> None:
     now = 0.0
     while not life.is_final:
         life, actions = step(life, Exited(), now, RULES, 1.0)
-        if life.deadline is not None:
-            waits.append(life.deadline - now)
-            now = life.deadline
+        if life.deadline_s is not None:
+            waits.append(life.deadline_s - now)
+            now = life.deadline_s
             life, _ = step(life, Tick(), now, RULES, 1.0)
     assert waits == [1, 2, 4]
     assert life.state is State.FAILED
@@ -101,19 +107,19 @@ def test_stalled_engine_is_withdrawn_and_replaced() -> None:
 
 
 def test_stop_during_a_restart_ends_it() -> None:
-    life, _ = play((1, ProbeOk()), (500, Stalled()), (501, StopAsked()), (502, Exited()))
+    life, _ = play((1, ProbeOk()), (500, Stalled()), (501, StopRequested()), (502, Exited()))
     assert life.state is State.STOPPED
 
 
 @pytest.mark.parametrize("state", [State.STOPPED, State.FAILED])
 def test_final_is_final(state: State) -> None:
     life = Lifecycle(state)
-    for event in (StopAsked(), Exited(), ProbeOk(), Stalled(), InFlight(0), Tick()):
+    for event in (StopRequested(), Exited(), ProbeOk(), Stalled(), InFlight(0), Tick()):
         assert step(life, event, 1e9, RULES, 0.5) == (life, ())
 
 
 EVENTS = st.one_of(
-    st.sampled_from([ProbeOk(), Exited(), Stalled(), StopAsked(), Tick()]),
+    st.sampled_from([ProbeOk(), Exited(), Stalled(), StopRequested(), Tick()]),
     st.integers(0, 3).map(InFlight),
 )
 
@@ -128,7 +134,7 @@ def test_any_sequence_keeps_the_promises(moves: list[tuple[float, Event]], chanc
             if not alive:
                 continue
             alive = False
-        stop_asked = stop_asked or isinstance(event, StopAsked)
+        stop_asked = stop_asked or isinstance(event, StopRequested)
         life, actions = step(life, event, now, RULES, chance)
         for action in actions:
             if action is Action.LAUNCH:
@@ -147,10 +153,10 @@ def test_any_sequence_keeps_the_promises(moves: list[tuple[float, Event]], chanc
         if life.is_final:
             assert not alive
     # However it stands, ticks and an exit bring a stop to its end.
-    life, _ = step(life, StopAsked(), now, RULES, chance)
+    life, _ = step(life, StopRequested(), now, RULES, chance)
     for _ in range(4):
-        if life.deadline is not None:
-            now = life.deadline
+        if life.deadline_s is not None:
+            now = life.deadline_s
             life, actions = step(life, Tick(), now, RULES, chance)
             if Action.KILL in actions:
                 life, _ = step(life, Exited(), now, RULES, chance)

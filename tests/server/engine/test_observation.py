@@ -75,7 +75,7 @@ def test_log_turns_over_at_its_limit(tmp_path: Path) -> None:
         (1, "Worker proc VllmWorker-0 died unexpectedly (exit code: -4)", "SIGILL", "--dtype=float32"),
         (1, "OSError: [Errno 98] Address already in use", "port is taken", "--port"),
         (2, "api_server.py: error: unrecognized arguments: --no-such", "arguments", "--no-such"),
-        (1, "torch.OutOfMemoryError: CUDA out of memory.", "memory is not enough", "nvidia-smi"),
+        (1, "torch.OutOfMemoryError: CUDA out of memory.", "too little memory", "nvidia-smi"),
         (137, "", "SIGKILL", "smaller model"),
         (3, "nothing known", "exit status 3", "log"),
     ],

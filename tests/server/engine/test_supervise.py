@@ -23,8 +23,10 @@ from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.refusal import Refusal
 
 FAKE = Path(__file__).parents[1] / "fake_engine.py"
-QUICK = Rules(start_timeout=20.0, backoff_base=0.02, backoff_most=0.05, failures_most=3, drain_bound=10.0, grace=5.0)
-LOOKS = Intervals(probe=0.02, drain=0.02, watch=0.05, stall_after=0.3)
+QUICK = Rules(
+    start_timeout_s=20.0, backoff_base_s=0.02, max_backoff_s=0.05, max_failures=3, drain_timeout_s=10.0, grace_s=5.0
+)
+LOOKS = Intervals(probe_s=0.02, drain_s=0.02, watch_s=0.05, stall_after_s=0.3)
 
 
 class Run:
@@ -135,7 +137,7 @@ async def test_gives_up_after_failures_in_a_row_and_says_why(tmp_path: Path) -> 
     run = Run(tmp_path)
     ended = await run.supervisor.run(run.stop)
     assert isinstance(ended, Refusal)
-    assert "memory is not enough" in ended.reason
+    assert "too little memory" in ended.reason
     assert len(run.pids()) == 3
     waits = [event.wait_s for event in run.seen if isinstance(event, events.EngineRestarting)]
     assert waits == pytest.approx([0.01, 0.02])
@@ -169,7 +171,7 @@ async def test_drain_waits_for_requests_in_flight(tmp_path: Path) -> None:
 async def test_drain_has_a_bound_and_a_deaf_engine_is_killed(tmp_path: Path) -> None:
     _say(tmp_path, "in_flight", "1")
     _say(tmp_path, "deaf")
-    run = Run(tmp_path, Rules(drain_bound=0.2, grace=0.3))
+    run = Run(tmp_path, Rules(drain_timeout_s=0.2, grace_s=0.3))
     task = asyncio.create_task(run.supervisor.run(run.stop))
     await run.until_told(events.EngineReady)
     run.stop.set()
@@ -216,8 +218,8 @@ async def test_cancelling_leaves_no_process(tmp_path: Path) -> None:
 SUPERVISE = """
 import asyncio, os, sys
 from pathlib import Path
-from spillway_server.engine_client import Address
-from spillway_server.supervise import Launch, Supervisor
+from spillway_server.engine.client import Address
+from spillway_server.engine.supervise import Launch, Supervisor
 fake, port, folder = sys.argv[1:]
 launch = Launch((sys.executable, fake, port, folder), dict(os.environ),
                 Address(f"http://127.0.0.1:{port}", "demo"), Path(folder, "log"))

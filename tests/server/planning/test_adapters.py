@@ -62,14 +62,14 @@ def test_users_own_flag_wins_over_the_planned_rank(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("law",), "no adapter"),
-        (("la w=/x",), "no adapter"),
-        (("law=/nowhere",), "no LoRA adapter"),
-        (("base={ok}",), "taken twice"),
-        (("law={ok}", "law={ok}"), "taken twice"),
+        (("law",), "not an adapter"),
+        (("la w=/x",), "not an adapter"),
+        (("law=/nowhere",), "not a LoRA adapter"),
+        (("base={ok}",), "used twice"),
+        (("law={ok}", "law={ok}"), "used twice"),
         (("law={wide}",), "rank 1024"),
         (("law={other}",), "PREFIX"),
-        (("law={odd}",), "no LoRA adapter"),
+        (("law={odd}",), "not a LoRA adapter"),
     ],
 )
 def test_bad_adapters_are_refused(tmp_path: Path, words: tuple[str, ...], part: str) -> None:
@@ -128,8 +128,8 @@ def test_supervisor_asks_an_embedding_engine_for_an_embedding(tmp_path: Path) ->
             if isinstance(event, events.EngineReady):
                 stop.set()
 
-        looks = Intervals(probe=0.02, drain=0.02, watch=0.05)
-        supervisor = Supervisor(launch, tell, rules=Rules(start_timeout=20.0, grace=5.0), intervals=looks)
+        looks = Intervals(probe_s=0.02, drain_s=0.02, watch_s=0.05)
+        supervisor = Supervisor(launch, tell, rules=Rules(start_timeout_s=20.0, grace_s=5.0), intervals=looks)
         async with asyncio.timeout(40):
             assert await supervisor.run(stop) is None
 
@@ -170,14 +170,14 @@ def test_a_gguf_file_that_was_converted_before_is_served_from_the_cache(tmp_path
         '{"num_attention_heads": 4, "hidden_size": 256, "num_hidden_layers": 3, "torch_dtype": "float16"}'
     )
     (folder / "model.safetensors").write_bytes(b"\0" * 1000)
-    (folder / "spillway.json").write_text('{"blessed": false, "reasons": ["9% lost."], "weights": {}}')
+    (folder / "spillway.json").write_text('{"verified": false, "reasons": ["9% lost."], "weights": {}}')
     said: list[str] = []
     options = ServeOptions(model=str(gguf), port=0, engine_python=python, converted=tmp_path / "models")
     found = prepare(options, said.append)
     assert isinstance(found, Prepared), found
     assert str(folder) in found.launch.argv
     assert found.launch.address.served_model == "tuned"
-    assert any("9% lost" in line for line in said), "an unblessed model is warned of"
+    assert any("9% lost" in line for line in said), "serve warns of a model that is not verified"
     missing = prepare(ServeOptions(model="./absent.gguf", port=0, engine_python=python))
     assert isinstance(missing, Refusal)
     assert "no file" in missing.reason

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_server.planning.arguments import Flag, integer, merge, parse, value_of
+from spillway_server.planning.arguments import Flag, StrayWord, integer, merge, parse, value_of
 
 
 def flags(*words: str) -> tuple[Flag, ...]:
@@ -26,7 +26,7 @@ def test_negative_numbers_are_values() -> None:
 
 
 def test_a_word_without_a_flag_is_named() -> None:
-    assert parse(("oops", "--a")) == "oops"
+    assert parse(("oops", "--a")) == StrayWord("oops")
 
 
 def test_the_last_of_a_name_wins() -> None:

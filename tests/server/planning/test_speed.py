@@ -16,7 +16,15 @@ from spillway_router.config.gpus import data_sheet_coefficients
 from spillway_router.config.settings import Settings
 from spillway_server.planning import measurements, models, profiles
 from spillway_server.planning.hardware import Gpu, Hardware
-from spillway_server.planning.measurements import MeasuredRates, MeasuredRun, ResultError, Subject, best, path_of
+from spillway_server.planning.measurements import (
+    ClosestRun,
+    MeasuredRates,
+    MeasuredRun,
+    ResultError,
+    Subject,
+    closest,
+    path_of,
+)
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
 from spillway_server.planning.speed import ESTIMATED, MEASURED, Speed, settings, speed_of
@@ -62,7 +70,7 @@ def test_a_measurement_of_something_else_is_not_taken(other: Subject) -> None:
     found = speed_of(planned("l4"), with_gpu("NVIDIA L4"), (run(subject=other),))
     assert found is not None
     assert found.origin == ESTIMATED
-    assert "nothing of it was measured" in found.basis
+    assert "none of it was measured" in found.basis
 
 
 def test_a_processor_stands_only_for_itself() -> None:
@@ -75,14 +83,14 @@ def test_a_processor_stands_only_for_itself() -> None:
 def test_of_several_runs_the_one_with_the_fewest_other_flags_counts_then_the_newest() -> None:
     old, other = run(("--max-num-seqs", "64")), run(("--max-num-seqs", "32"), "2026-03-01")
     new = run(("--max-num-seqs=64", "--port", "1234"), "2026-02-01")
-    found = best((other, new, old), L4, ("--host", "x", "--max-num-seqs", "64"))
-    assert found == (new, ())
-    found = best((other,), L4, ("--max-num-seqs", "64", "--dtype", "half"))
-    assert found == (other, ("--dtype", "--max-num-seqs"))
+    found = closest((other, new, old), L4, ("--host", "x", "--max-num-seqs", "64"))
+    assert found == ClosestRun(new, ())
+    found = closest((other,), L4, ("--max-num-seqs", "64", "--dtype", "half"))
+    assert found == ClosestRun(other, ("--dtype", "--max-num-seqs"))
     shown = speed_of(planned("l4", AWQ, "--max-num-seqs=48"), with_gpu("NVIDIA L4"), (run(planned("l4").arguments),))
     assert shown is not None
     assert shown.basis.endswith("other --max-num-seqs")
-    assert best((), L4, ()) is None
+    assert closest((), L4, ()) is None
 
 
 def test_the_estimates_base_is_the_cost_reports_own() -> None:

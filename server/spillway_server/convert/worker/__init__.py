@@ -1,4 +1,5 @@
-"""What needs numpy, torch and llm-compressor: runs as a process of its own in .venv-convert, one job each.
+"""The jobs that need numpy, torch and llm-compressor. Each runs as a process of its own in .venv-convert.
 
-Nothing of Spillway outside this package is imported here, so that the environment needs none of its dependencies.
+Apart from `convert.steps` the package imports nothing of Spillway, so that the environment needs none of its
+dependencies.
 """

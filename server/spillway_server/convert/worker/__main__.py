@@ -1,6 +1,6 @@
-"""`python -m spillway_server.convert.worker JOB.json RESULT.json`: one job, then the end.
+"""`python -m spillway_server.convert.worker JOB.json RESULT.json`: run one job.
 
-Exit status 0 with the result written, 3 when the job was refused (the result file holds `refused`), else a crash.
+Exit status: 0 with the result written, 3 when the job was refused (the result file holds `refused`), else a crash.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spillway_server.convert.worker.report import JobError, tell
+from spillway_server.convert.worker.report import JobError, report_progress
 
 
 def _inspect(job: dict[str, Any]) -> dict[str, Any]:
@@ -87,8 +87,8 @@ def main() -> int:
         Path(sys.argv[2]).write_text(json.dumps({"refused": {"reason": error.reason, "fix": error.fix}}))
         return 3
     Path(sys.argv[2]).write_text(json.dumps(result), encoding="utf-8")
-    # Linux tells KiB; pages of mapped files count, though they are given up when memory is short.
-    tell(1.0, f"done, at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB of memory")
+    # Linux reports KiB; pages of mapped files count, although the kernel frees them when memory is short.
+    report_progress(1.0, f"done, at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB of memory")
     return 0
 
 

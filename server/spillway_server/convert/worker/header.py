@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself: architecture, sizes, quantisation, vocabulary, template. Read by the gguf package.
+"""Read what a GGUF file says of itself, by the gguf package: architecture, sizes, quantisation, vocabulary, template.
 
 GGUF keys are those of the format's specification (ggml-org/ggml, docs/gguf.md): `general.*`, `ARCH.*`, `tokenizer.*`.
 """
@@ -15,7 +15,7 @@ import gguf
 from spillway_server.convert.worker.report import JobError
 
 MODEL_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-_CHECKPOINT = "Fetch the checkpoint that the GGUF was made from and convert its directory instead."
+_CHECKPOINT = "Download the checkpoint that the GGUF was made from and convert its directory instead."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +26,26 @@ class Header:
     architecture: str
 
     def value(self, key: str, otherwise: Any = None) -> Any:
-        """A metadata value; `{arch}` in the key stands for the architecture."""
+        """Return a metadata value; `{arch}` in the key stands for the architecture."""
         field = self.reader.get_field(key.replace("{arch}", self.architecture))
         return otherwise if field is None else field.contents()
 
     def needed(self, key: str) -> Any:
-        """A metadata value that must be there. Raises JobError."""
-        found = self.value(key)
-        if found is None:
+        """Return a required metadata value. Raises `JobError` where it is missing."""
+        value = self.value(key)
+        if value is None:
             name = key.replace("{arch}", self.architecture)
             raise JobError(f"the GGUF file has no {name}.", _CHECKPOINT)
-        return found
+        return value
 
 
 def open_gguf(path: Path) -> Header:
-    """Open a GGUF file. Raises JobError when it is broken, split, or of an architecture that can't be rebuilt."""
+    """Open a GGUF file. Raises `JobError` when it is damaged, split, or of an architecture that can't be rebuilt."""
     try:
         reader = gguf.GGUFReader(path)
     except (ValueError, OSError, IndexError, KeyError, OverflowError) as error:
         raise JobError(
-            f"{path} can't be read as GGUF: {error}.", "Fetch the file again and compare its size and digest."
+            f"{path} can't be read as GGUF: {error}.", "Download the file again and compare its size and digest."
         ) from error
     field = reader.get_field("general.architecture")
     architecture = "" if field is None else str(field.contents())
@@ -63,18 +63,18 @@ def open_gguf(path: Path) -> Header:
 
 
 def _check_extent(header: Header, path: Path) -> None:
-    """A cut-off download still has a whole header: the last tensor's end tells."""
+    """Raise `JobError` for a truncated download, which still has a complete header: a tensor ends past the file."""
     size = path.stat().st_size
     for tensor in header.reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:
             raise JobError(
-                f"{path.name} ends inside tensor {tensor.name}: it holds {size} bytes, fewer than it announces.",
-                "Fetch the file again.",
+                f"{path.name} ends inside tensor {tensor.name}: it has {size} bytes, fewer than its header says.",
+                "Download the file again.",
             )
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """The file's description as plain data; sizes in parameters and tokens. Raises JobError."""
+    """Return the file's description as plain data; sizes are in parameters and tokens. Raises `JobError`."""
     header = open_gguf(path)
     kinds = collections.Counter(
         {kind: sum(int(t.n_elements) for t in header.reader.tensors if t.tensor_type.name == kind)
@@ -96,7 +96,7 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
-    """config.json for the file's architecture; `names` are its tensors. Raises JobError."""
+    """Return the config.json for the file's architecture; `names` are its tensors. Raises `JobError`."""
     heads = int(header.needed("{arch}.attention.head_count"))
     hidden = int(header.needed("{arch}.embedding_length"))
     head_dim = int(header.value("{arch}.attention.key_length") or hidden // heads)
@@ -112,7 +112,7 @@ def model_config(header: Header, dtype: str, names: set[str]) -> dict[str, Any]:
         "head_dim": head_dim,
         "hidden_act": "silu",
         "max_position_embeddings": int(header.needed("{arch}.context_length")),
-        # GGUF keeps it as float32: 1e-05 comes back as 9.999999747e-06.
+        # GGUF stores it as float32: 1e-05 comes back as 9.999999747e-06.
         "rms_norm_eps": float(f"{header.needed('{arch}.attention.layer_norm_rms_epsilon'):.6g}"),
         "rope_theta": float(header.value("{arch}.rope.freq_base") or 10_000.0),
         "rope_scaling": _rope_scaling(header, head_dim),
@@ -145,22 +145,22 @@ def _rope_scaling(header: Header, head_dim: int) -> dict[str, Any] | None:
 
 
 def llama3_scaling(factors: list[float], base: float, head_dim: int) -> dict[str, Any]:
-    """Llama 3.1's scaling from the divisors that GGUF stores per frequency; they must be the ones that it gives.
+    """Return Llama 3.1's scaling for the divisors that GGUF stores per frequency, which must be the ones it produces.
 
     Formula: transformers, modeling_rope_utils `llama3`; wave lengths beyond 8192 tokens are divided by the whole
-    factor, those below 8192/4 by 1, between them smoothly. Raises JobError for any other list of factors.
+    factor, those below 8192/4 by 1, and those between by a smooth transition. Raises `JobError` for other divisors.
     """
     import math
 
-    original, low, high, most = 8192, 1.0, 4.0, max(factors)
-    for index, given in enumerate(factors):
+    original, low, high, largest = 8192, 1.0, 4.0, max(factors)
+    for index, stored in enumerate(factors):
         wave = 2 * math.pi * base ** (2 * index / head_dim)
         smooth = min(max((original / wave - low) / (high - low), 0.0), 1.0)
-        if abs(1 / ((1 - smooth) / most + smooth) - given) > 0.01 * given:
+        if abs(1 / ((1 - smooth) / largest + smooth) - stored) > 0.01 * stored:
             raise JobError("the GGUF file's rope_freqs are not those of Llama 3.1, 3.2 or 3.3.", _CHECKPOINT)
     return {
         "rope_type": "llama3",
-        "factor": round(most, 6),
+        "factor": round(largest, 6),
         "low_freq_factor": low,
         "high_freq_factor": high,
         "original_max_position_embeddings": original,

@@ -1,4 +1,4 @@
-"""The GGUF file itself, judged by llama.cpp: run by the Python that has llama-cpp-python, needs nothing else.
+"""Judge a GGUF file with llama.cpp. The Python that has llama-cpp-python runs this file, which needs nothing else.
 
 Usage: llama.py JOB.json RESULT.json with job = {"gguf", "prompts" (token ids), "answers" (texts), "answer_tokens"}.
 The figures have the same names as judge.py's.
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def open_model(path: str, context: int) -> Any:
-    """The model on the CPU with llama.cpp's plain kernels.
+    """Open the model on the CPU with llama.cpp's plain kernels.
 
     Repacked weights crash on processors with AMX (ggml-org/llama.cpp issue 20824), so they are switched off.
     """
@@ -34,7 +34,7 @@ def open_model(path: str, context: int) -> Any:
 
 
 def judge(job: dict[str, Any]) -> dict[str, Any]:
-    """Perplexity of the known answers and greedy answers, token by token from the same prompts."""
+    """Return the perplexity of the known answers, and greedy answers, token by token from the same prompts."""
     import numpy as np
 
     longest = max(len(prompt) for prompt in job["prompts"])
@@ -50,15 +50,15 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
             rows = rows - rows.max(axis=1, keepdims=True)
             chosen = rows[np.arange(len(ids)), ids] - np.log(np.exp(rows).sum(axis=1))
             loss, tokens = loss - float(chosen.sum()), tokens + len(ids)
-        made: list[int] = []
+        generated: list[int] = []
         for token in model.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0, reset=True):
-            if token in ends or len(made) >= job["answer_tokens"]:
+            if token in ends or len(generated) >= job["answer_tokens"]:
                 break
-            made.append(token)
-        answers.append(model.detokenize(made).decode(errors="replace"))
+            generated.append(token)
+        answers.append(model.detokenize(generated).decode(errors="replace"))
     return {"perplexity": math.exp(loss / tokens) if tokens else None, "tokens": tokens, "answers": answers}
 
 
 if __name__ == "__main__":
-    found = judge(json.loads(Path(sys.argv[1]).read_text()))
-    Path(sys.argv[2]).write_text(json.dumps(found))
+    figures = judge(json.loads(Path(sys.argv[1]).read_text()))
+    Path(sys.argv[2]).write_text(json.dumps(figures))

@@ -1,4 +1,4 @@
-"""16 bit -> W4A16 in the compressed-tensors format, by llm-compressor: data-free rounding, GPTQ or AWQ."""
+"""Quantise a 16-bit checkpoint to W4A16 in the compressed-tensors format: data-free rounding, GPTQ or AWQ."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from spillway_server.convert.worker import sizes
-from spillway_server.convert.worker.report import JobError, tell
+from spillway_server.convert.worker.report import JobError, report_progress
 from spillway_server.convert.worker.threads import fit_threads
 
-# Families whose matrices are known by their names: they are rounded without building the model.
+# Families whose matrices are recognised by name: they are rounded without building the model.
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 _COPIED: tuple[str, ...] = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 _COPIED += ("special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
@@ -21,9 +21,9 @@ _COPIED += ("special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.
 def quantise(
     source: Path, target: Path, method: str, group: int | None, samples: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Write a W4A16 checkpoint; embeddings and the output matrix stay in 16 bit. Answers the recipe as data.
+    """Write a W4A16 checkpoint and return the recipe as data; embeddings and the output matrix stay in 16 bit.
 
-    `group` None: the largest that fits. GPTQ and AWQ want calibration `samples`. Raises JobError.
+    `group` None takes the largest that fits. GPTQ and AWQ need calibration `samples`. Raises `JobError`.
     """
     target.mkdir(parents=True, exist_ok=True)
     if method == "rtn" and json.loads((source / "config.json").read_text()).get("model_type") in _KNOWN:
@@ -38,7 +38,7 @@ def quantise(
 
 
 def _by_shard(source: Path, target: Path, group: int | None) -> int | None:
-    """Rounding needs one matrix at a time: one file of the checkpoint is in memory, however large the model is."""
+    """Round file by file: one file of the checkpoint is in memory at a time, however large the model is."""
     from compressed_tensors.quantization import QuantizationScheme
     from llmcompressor import model_free_ptq
 
@@ -48,10 +48,10 @@ def _by_shard(source: Path, target: Path, group: int | None) -> int | None:
         if len(shape) == 2 and name.endswith(".weight") and not name.endswith("embed_tokens.weight")
     }
     size = _fit({name: (shape[0], shape[1]) for name, shape in matrices.items()}, group)
-    tell(0.1, f"rtn, {_grouping(size)}, file by file")
+    report_progress(0.1, f"rtn, {_grouping(size)}, file by file")
     scheme = QuantizationScheme(targets=["Linear"], weights=_weights(size))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="quantise-") as place:
-        # It copies everything that lies beside the weights; a directory may hold a lot more than a checkpoint.
+        # It copies everything beside the weights, and a directory may hold much more than a checkpoint.
         for name in ("config.json", "model.safetensors.index.json", *(f.name for f in source.glob("*.safetensors"))):
             if (source / name).exists():
                 Path(place, name).symlink_to((source / name).absolute())
@@ -60,12 +60,12 @@ def _by_shard(source: Path, target: Path, group: int | None) -> int | None:
 
 
 def _whole(source: Path, target: Path, method: str, group: int | None, samples: list[dict[str, Any]]) -> int | None:
-    """What looks at activations, and models of other families, need the whole model in memory."""
+    """Quantise with the whole model in memory: for methods that use activations, and for other families."""
     import torch
     from llmcompressor import oneshot
     from transformers import AutoModelForCausalLM
 
-    tell(0.05, "loading the checkpoint")
+    report_progress(0.05, "loading the checkpoint")
     model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
     stored = model.dtype
     if method == "awq":
@@ -74,20 +74,20 @@ def _whole(source: Path, target: Path, method: str, group: int | None, samples: 
     linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     size = _fit({name: (m.out_features, m.in_features) for name, m in linear.items()}, group)
     fit_threads(model)
-    tell(0.2, f"{method}, {_grouping(size)}")
+    report_progress(0.2, f"{method}, {_grouping(size)}")
     extra: dict[str, Any] = {}
     if method != "rtn":
         extra = {"dataset": _dataset(source, samples), "num_calibration_samples": len(samples), "max_seq_length": 2048}
     oneshot(model=model, recipe=_modifiers(method, size), **extra)
     model = model.to(stored)
-    tell(0.8, "writing")
+    report_progress(0.8, "writing")
     model.save_pretrained(target, save_compressed=True)
     return size
 
 
-def _fit(matrices: dict[str, tuple[int, int]], wanted: int | None) -> int | None:
-    """Weights per scale for matrices of (rows, columns). Raises JobError where no kernel takes them."""
-    size = fitting_group({name: columns for name, (_, columns) in matrices.items()}, wanted)
+def _fit(matrices: dict[str, tuple[int, int]], requested: int | None) -> int | None:
+    """Return the weights per scale for matrices of (rows, columns). Raises `JobError` where no kernel takes them."""
+    size = fitting_group({name: columns for name, (_, columns) in matrices.items()}, requested)
     _check_kernel(matrices)
     return size
 
@@ -96,28 +96,28 @@ def _grouping(size: int | None) -> str:
     return "one scale per row" if size is None else f"groups of {size}"
 
 
-def fitting_group(widths: dict[str, int], wanted: int | None) -> int | None:
-    """Weights per scale: what was asked for if it divides every row, else the largest of 128, 64, 32 that does.
+def fitting_group(widths: dict[str, int], requested: int | None) -> int | None:
+    """Return the weights per scale: the requested number, else the largest of 128, 64, 32 that divides every row.
 
-    None: one scale per row (nothing divides them all). Raises JobError for a wanted size that doesn't fit.
+    None means one scale per row (nothing divides all rows). Raises `JobError` for a requested size that doesn't fit.
     """
     rows = {width for name, width in widths.items() if "lm_head" not in name}
-    if wanted:
-        misfit = sorted(width for width in rows if width % wanted)
+    if requested:
+        misfit = sorted(width for width in rows if width % requested)
         if misfit:
             raise JobError(
-                f"groups of {wanted} don't fit rows of {misfit[0]} weights.", "Leave --group-size out: it is chosen."
+                f"groups of {requested} don't fit rows of {misfit[0]} weights.", "Omit --group-size to have it chosen."
             )
-        return wanted
+        return requested
     return next((size for size in (128, 64, 32) if all(width % size == 0 for width in rows)), None)
 
 
 def _check_kernel(matrices: dict[str, tuple[int, int]]) -> None:
-    """vLLM's 4-bit kernels want rows and columns in multiples of 32 (CPU) or 64 (Marlin); say so before the work."""
+    """Check before the work that vLLM's 4-bit kernels take the matrices: multiples of 32 (CPU) or 64 (Marlin)."""
     for name, (rows, columns) in matrices.items():
         if "lm_head" not in name and (rows % 32 or columns % 32):
             raise JobError(
-                f"{name} is {rows} x {columns}; 4-bit kernels want multiples of 32.", "Convert with --precision 16bit."
+                f"{name} is {rows} x {columns}; 4-bit kernels need multiples of 32.", "Convert with --precision 16bit."
             )
 
 
@@ -147,14 +147,14 @@ def _modifiers(method: str, size: int | None) -> list[Any]:
         from llmcompressor.modifiers.quantization import QuantizationModifier
         from llmcompressor.modifiers.transform import AWQModifier
 
-        _spare_pinning()
+        _disable_pinning()
         return [AWQModifier(), QuantizationModifier(**common)]
-    raise JobError(f"{method!r} is no method.", "Choose rtn, gptq or awq.")
+    raise JobError(f"{method!r} is not a method.", "Choose rtn, gptq or awq.")
 
 
-def _spare_pinning() -> None:
-    """llm-compressor 0.14 pins the memory of AWQ's samples for a GPU and fails where there is none: then there is
-    nothing to pin for."""
+def _disable_pinning() -> None:
+    """Disable pinned memory without a GPU: llm-compressor 0.14 pins the memory of AWQ's samples, and fails without
+    one."""
     import torch
     from llmcompressor.pipelines.cache import IntermediatesCache
 
@@ -174,12 +174,12 @@ def _dataset(source: Path, samples: list[dict[str, Any]]) -> Any:
 
 
 def as_text(tokenizer: Any, sample: dict[str, Any]) -> str:
-    """The whole text of a sample: prompt through the chat template, and its answer."""
+    """Return the whole text of a sample: the prompt through the chat template, and the answer."""
     return prompt_text(tokenizer, sample) + str(sample.get("answer") or "")
 
 
 def prompt_text(tokenizer: Any, sample: dict[str, Any]) -> str:
-    """What the model sees before it answers."""
+    """Return what the model sees before it answers."""
     if "messages" in sample:
         return str(tokenizer.apply_chat_template(sample["messages"], tokenize=False, add_generation_prompt=True))
     return str(sample.get("prompt", ""))

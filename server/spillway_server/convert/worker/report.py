@@ -1,4 +1,4 @@
-"""What a job tells its caller: progress lines on standard output, one refusal as an exception."""
+"""How a job reports to its caller: progress as lines on standard output, a refusal as an exception."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ class JobError(Exception):
         self.fix = fix
 
 
-def tell(share: float, what: str) -> None:
-    """One line of progress: the share done, 0 to 1, and what is being done."""
+def report_progress(share: float, what: str) -> None:
+    """Print one line of progress: the share done, 0 to 1, and what is being done."""
     print(json.dumps({"progress": round(share, 4), "what": what}), flush=True)

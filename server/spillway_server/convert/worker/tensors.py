@@ -1,7 +1,8 @@
-"""GGUF tensors to a Hugging Face checkpoint: names, order of rows, dequantised values, in shards that can be resumed.
+"""Write GGUF tensors as a Hugging Face checkpoint: names, order of rows, dequantised values, in resumable shards.
 
-llama.cpp stores q and k of the llama architecture with rotated pairs side by side; checkpoints keep them half a head
-apart, so their rows are put back. Qwen's are stored as they are. Values: gguf.quants (the reference in Python).
+llama.cpp stores q and k of the llama architecture with rotated pairs side by side, while checkpoints keep the pairs
+half a head apart, so their rows are reordered. Qwen's rows need no change. Values are decoded by gguf.quants (the
+Python reference).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from spillway_server.convert.steps import digest
 from spillway_server.convert.worker.header import Header
-from spillway_server.convert.worker.report import JobError, tell
+from spillway_server.convert.worker.report import JobError, report_progress
 
 SHARD_BYTES = 2 * 10**9
 ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -52,20 +53,21 @@ class Shard:
 
 
 def checkpoint_name(name: str) -> str:
-    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`. Raises JobError for unknown tensors."""
+    """Translate `blk.3.attn_q.weight` to `model.layers.3.self_attn.q_proj.weight`. Raises `JobError` for unknown
+    tensors."""
     if name in _WHOLE:
         return _WHOLE[name]
     words = name.split(".")
     if len(words) == 4 and words[0] == "blk" and words[2] in _PARTS:
         return f"model.layers.{words[1]}.{_PARTS[words[2]]}.{words[3]}"
     raise JobError(
-        f"the GGUF file has a tensor that this architecture doesn't know: {name} (a mixture of experts?).",
-        "Fetch the checkpoint that the GGUF was made from and convert its directory instead.",
+        f"the GGUF file has a tensor that is unknown to this architecture: {name} (a mixture of experts?).",
+        "Download the checkpoint that the GGUF was made from and convert its directory instead.",
     )
 
 
 def natural_dtype(header: Header) -> str:
-    """What the matrices are kept in: the file's own 16 or 32 bit type, float16 for quantised ones."""
+    """Return the type of the unpacked matrices: the file's own 16- or 32-bit type, float16 for quantised ones."""
     sizes: dict[str, int] = {}
     for tensor in header.reader.tensors:
         if len(tensor.shape) > 1:
@@ -75,20 +77,21 @@ def natural_dtype(header: Header) -> str:
 
 
 def check_complete(header: Header) -> None:
-    """Every layer must have every matrix. Raises JobError that names what is missing."""
+    """Check that every layer has every matrix. Raises `JobError` that names what is missing."""
     names = {tensor.name for tensor in header.reader.tensors}
     layers = int(header.needed("{arch}.block_count"))
     parts = [part for part in _PARTS if not part.endswith(("q_norm", "k_norm")) or header.architecture == "qwen3"]
-    wanted = {f"blk.{layer}.{part}.weight" for layer in range(layers) for part in parts}
-    missing = sorted((wanted | {"token_embd.weight", "output_norm.weight"}) - names)
+    expected = {f"blk.{layer}.{part}.weight" for layer in range(layers) for part in parts}
+    missing = sorted((expected | {"token_embd.weight", "output_norm.weight"}) - names)
     if missing:
         raise JobError(
-            f"the GGUF file lacks {len(missing)} tensors, the first is {missing[0]}.", "Fetch the file again."
+            f"the GGUF file lacks {len(missing)} tensors, the first is {missing[0]}.", "Download the file again."
         )
 
 
 def dequantised(tensor: Any, header: Header) -> np.ndarray[Any, Any]:
-    """The tensor's values as float32, rows in a checkpoint's order. Raises JobError for a type gguf can't decode."""
+    """Return the tensor's values as float32, rows in a checkpoint's order. Raises `JobError` for types gguf can't
+    decode."""
     try:
         decoded = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     except (NotImplementedError, ValueError) as error:
@@ -104,14 +107,15 @@ def dequantised(tensor: Any, header: Header) -> np.ndarray[Any, Any]:
 
 
 def halves(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
-    """Rows (heads x head size) with rotated pairs side by side -> half a head apart; also for a bias of one axis."""
+    """Reorder rows (heads x head size) from rotated pairs side by side to half a head apart; also for a bias of one
+    axis."""
     shape = values.shape
     pairs = values.reshape(heads, shape[0] // heads // 2, 2, *shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(shape))
 
 
 def shards(header: Header, bytes_each: int, limit: int = SHARD_BYTES) -> list[Shard]:
-    """Tensors in file order, cut into files of at most `limit` bytes (one tensor may be larger)."""
+    """Divide the tensors, in file order, into files of at most `limit` bytes (one tensor may be larger)."""
     groups: list[list[Any]] = [[]]
     held = 0
     for tensor in header.reader.tensors:
@@ -130,11 +134,11 @@ def shards(header: Header, bytes_each: int, limit: int = SHARD_BYTES) -> list[Sh
 
 
 def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_BYTES) -> None:
-    """Write all shards and their index; a shard of an interrupted run with the recorded digest is kept.
+    """Write all shards and their index; a shard of an interrupted run is kept if its digest is the recorded one.
 
-    Raises JobError when a value doesn't fit the type.
+    Raises `JobError` when a value doesn't fit the type.
     """
-    # Imported where they are needed: looking at a file's header takes a tenth of the time that importing torch does.
+    # Imported here, since reading a file's header takes a tenth of the time that importing torch does.
     from safetensors.torch import save_file
 
     planned = shards(header, ELEMENT_BYTES[dtype], limit)
@@ -146,13 +150,13 @@ def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_B
         target = folder / shard.name
         if target.exists() and done.get(shard.name) == digest(target):
             continue
-        tell(number / len(planned), f"shard {number + 1} of {len(planned)}")
+        report_progress(number / len(planned), f"shard {number + 1} of {len(planned)}")
         tensors = {checkpoint_name(t.name): _narrowed(t, header, dtype) for t in shard.tensors}
         partial = target.with_suffix(".partial")
         save_file(tensors, partial, metadata={"format": "pt"})
         partial.replace(target)
         del tensors
-        _forget(header)
+        _release_pages(header)
         done[shard.name] = digest(target)
         done_file.write_text(json.dumps(done))
     if len(planned) > 1:
@@ -162,9 +166,9 @@ def write_weights(header: Header, folder: Path, dtype: str, limit: int = SHARD_B
     done_file.unlink(missing_ok=True)
 
 
-def _forget(header: Header) -> None:
-    """Give back the pages of the mapped file that were read: otherwise the whole of it stays in this process's memory
-    until others are short of it."""
+def _release_pages(header: Header) -> None:
+    """Release the pages of the mapped file that were read; otherwise the whole file stays in this process's memory
+    until memory is short."""
     mapped = getattr(header.reader.data, "base", None)
     if isinstance(mapped, mmap.mmap):
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -177,7 +181,7 @@ def _narrowed(tensor: Any, header: Header, dtype: str) -> Any:
     narrow = values.to(getattr(torch, dtype))
     if not bool(torch.isfinite(narrow).all()):
         raise JobError(
-            f"{tensor.name} holds values that {dtype} can't (largest {float(values.abs().max()):.3g}).",
+            f"{tensor.name} holds values that {dtype} can't represent (largest {float(values.abs().max()):.3g}).",
             "Pass --dtype bfloat16; if that fails too, the file is damaged.",
         )
     return narrow.contiguous()

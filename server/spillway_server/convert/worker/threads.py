@@ -1,4 +1,4 @@
-"""How many threads a job's arithmetic takes."""
+"""Choose how many threads a job's arithmetic uses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _SMALL = 50_000_000
 
 
 def fit_threads(model: Any) -> None:
-    """One thread for a small model: its matrices are too small to share, and threads that wait for each other on a
-    busy machine cost ten times what they save."""
+    """Use one thread for a small model: its matrices are too small to split, and on a busy machine threads that wait
+    for each other cost ten times what they save."""
     import torch
 
     if sum(parameter.numel() for parameter in model.parameters()) < _SMALL:

@@ -1,8 +1,8 @@
-"""The tokenizer of a GGUF file as tokenizer.json and tokenizer_config.json.
+"""Rebuild the tokenizer of a GGUF file as tokenizer.json and tokenizer_config.json.
 
-Two kinds exist: `gpt2` (byte-level BPE; the text is cut by a regular expression that GGUF only names) and `llama`
-(SentencePiece BPE with byte fallback, whose merges are implied by the scores). The expressions are those of the
-models' published tokenizer.json files; a name that isn't here is refused, since a wrong cut changes answers silently.
+Two kinds exist: `gpt2` (byte-level BPE, with the regular expression that splits the text only named in the GGUF) and
+`llama` (SentencePiece BPE with byte fallback, whose merges are implied by the scores). The expressions are those of the
+models' published tokenizer.json files; an unknown name is refused, since a wrong split changes answers silently.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _SPLITS: dict[str, str] = {
     "deepseek-r1-qwen": _QWEN2,
     "tekken": _TEKKEN,
 }
-# These take a whole word from the vocabulary without going through the merges.
+# These take a whole word from the vocabulary without applying merges.
 _WHOLE_WORDS = {"llama-bpe", "llama3", "llama-v3", "tekken"}
 _GPT2 = {"gpt-2", "gpt2"}
-_GIVE_ONE = "Pass --tokenizer DIRECTORY with the tokenizer.json of the model that it was made from."
+_GIVE_ONE = "Pass --tokenizer DIRECTORY with the tokenizer.json of the original model."
 
 
 def build(header: Header) -> Tokenizer:
-    """The tokenizer. Raises JobError for a kind or a regular expression that isn't known."""
+    """Build the tokenizer. Raises `JobError` for an unknown kind or an unknown regular expression."""
     kind = header.value("tokenizer.ggml.model")
     if kind == "gpt2":
         tokenizer = _byte_level(header)
     elif kind == "llama":
         tokenizer = _sentencepiece(header)
     else:
-        raise JobError(f"the GGUF file's tokenizer is of kind {kind!r}; gpt2 and llama can be rebuilt.", _GIVE_ONE)
+        raise JobError(f"the GGUF file's tokenizer is of kind {kind!r}; only gpt2 and llama can be rebuilt.", _GIVE_ONE)
     _add_specials(tokenizer, header)
     return tokenizer
 
@@ -68,7 +68,7 @@ def _byte_level(header: Header) -> Tokenizer:
         plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, plain])
     else:
-        raise JobError(f"the GGUF file cuts text by a rule named {name or 'nothing'!r}, which isn't known.", _GIVE_ONE)
+        raise JobError(f"the GGUF file splits text by a rule named {name or 'nothing'!r}, which is unknown.", _GIVE_ONE)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -97,15 +97,15 @@ def _sentencepiece(header: Header) -> Tokenizer:
 
 
 def implied_merges(vocabulary: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
-    """Pairs to merge, best score of the merged piece first; SentencePiece merges whichever pair makes that piece."""
-    found: list[tuple[float, int, int, str, str]] = []
+    """Return the pairs to merge, best score of the merged piece first; SentencePiece merges any pair that forms it."""
+    pairs: list[tuple[float, int, int, str, str]] = []
     for piece, index in vocabulary.items():
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
             if left in vocabulary and right in vocabulary:
-                found.append((-scores[index], vocabulary[left], vocabulary[right], left, right))
-    found.sort()
-    return [(left, right) for *_, left, right in found]
+                pairs.append((-scores[index], vocabulary[left], vocabulary[right], left, right))
+    pairs.sort()
+    return [(left, right) for *_, left, right in pairs]
 
 
 def _add_specials(tokenizer: Tokenizer, header: Header) -> None:
@@ -127,16 +127,16 @@ def _add_specials(tokenizer: Tokenizer, header: Header) -> None:
 
 
 def stop_ids(header: Header, words: list[str]) -> list[int]:
-    """Ids that end an answer: the file's own end tokens, and those of the given words that are single tokens."""
+    """Return the IDs that end an answer: the file's own end tokens, and the given words that are single tokens."""
     tokens: list[str] = header.needed("tokenizer.ggml.tokens")
     keys = ("eos", "eot", "eom")
-    found = [header.value(f"tokenizer.ggml.{key}_token_id") for key in keys]
-    found += [tokens.index(word) for word in words if word in tokens]
-    return sorted({int(index) for index in found if index is not None})
+    indices = [header.value(f"tokenizer.ggml.{key}_token_id") for key in keys]
+    indices += [tokens.index(word) for word in words if word in tokens]
+    return sorted({int(index) for index in indices if index is not None})
 
 
 def write(header: Header, folder: Path, template: str, stops: list[str]) -> None:
-    """Write the tokenizer's files and generation_config.json. Raises JobError."""
+    """Write the tokenizer's files and generation_config.json. Raises `JobError`."""
     tokens: list[str] = header.needed("tokenizer.ggml.tokens")
     build(header).save(str(folder / "tokenizer.json"))
 

@@ -1,0 +1,130 @@
+"""`spillway convert`: the command line of the conversion, its progress and its result on a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from spillway_server import present
+from spillway_server.convert.gate import Bounds
+from spillway_server.convert.pipeline import DTYPES, METHODS, ConversionOptions, Converted
+from spillway_server.convert.request import ConversionRequest, run
+from spillway_server.convert.steps import OnStepEvent, StepDone, StepEvent, StepProgress, StepStarted
+from spillway_server.planning import verification
+from spillway_server.refusal import Refusal
+
+_PRECISIONS = ("w4a16", "16bit")
+_UNVERIFIED = 2
+
+
+def convert(
+    model: Annotated[
+        Path, typer.Argument(help="A GGUF file, an Ollama modelfile, manifest or blob, or a checkpoint directory.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Output folder. The default is data/models/NAME-PRECISION.")] = None,
+    precision: Annotated[str, typer.Option(help="w4a16 (4-bit weights), or 16bit (unpack only).")] = "w4a16",
+    method: Annotated[str, typer.Option(help="rtn (needs no data), gptq or awq (both need --calibration).")] = "rtn",
+    group_size: Annotated[
+        int | None, typer.Option(min=16, help="Weights per scale. The default is the largest that fits.")
+    ] = None,
+    calibration: Annotated[str | None, typer.Option(help="Samples to calibrate on: a .jsonl file, or `demo`.")] = None,
+    gate: Annotated[str | None, typer.Option(help="Samples for the quality gate: a .jsonl file, or `demo`.")] = None,
+    gate_samples: Annotated[int, typer.Option(min=1, max=10000, help="The maximum number of samples to judge.")] = 60,
+    max_drop: Annotated[float, typer.Option(min=0, max=1, help="The share of accuracy that may be lost.")] = 0.02,
+    max_ratio: Annotated[
+        float, typer.Option(min=1, help="The allowed perplexity, as a multiple of the GGUF's.")
+    ] = 1.10,
+    chat_template: Annotated[
+        str | None, typer.Option(help="A Jinja file, or the name of a template such as chatml.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Directory with the original model's tokenizer.json.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float16, bfloat16 or float32. The default depends on the file.")
+    ] = None,
+    convert_python: Annotated[Path | None, typer.Option(help="A Python that has llm-compressor.")] = None,
+    llama_python: Annotated[Path | None, typer.Option(help="A Python that has llama-cpp-python.")] = None,
+    install: Annotated[bool, typer.Option(help="Install .venv-convert when it is missing.")] = True,
+    keep_work: Annotated[bool, typer.Option(help="Keep the unpacked 16-bit checkpoint.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Convert a GGUF file into a checkpoint for vLLM, and judge it against the GGUF. An interrupted run can be resumed.
+
+    Exit status: 0 verified, 1 refused, 2 converted but outside the quality gate.
+    """
+    for value, choices, name in ((precision, _PRECISIONS, "precision"), (method, METHODS, "method")):
+        if value not in choices:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=f"--{name}")
+    if dtype is not None and dtype not in DTYPES:
+        raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(DTYPES)}", param_hint="--dtype")
+    options = ConversionOptions(
+        out=out or Path(),
+        precision=precision,
+        method=method,
+        group_size=group_size,
+        dtype=dtype,
+        template=chat_template,
+        tokenizer=tokenizer,
+        bounds=Bounds(max_drop=max_drop, max_ratio=max_ratio),
+        keep_work=keep_work,
+    )
+    request = ConversionRequest(
+        model=model,
+        options=options,
+        name_out=out is None,
+        gate=gate,
+        gate_samples=gate_samples,
+        calibration=calibration,
+        convert_python=convert_python,
+        llama_python=llama_python,
+        install=install,
+    )
+    console = Console(stderr=True)
+    converted = run(request, _event_printer(console, as_json), lambda line: console.print(escape(line)))
+    if isinstance(converted, Refusal):
+        present.end_refused(converted, as_json)
+    _show(converted, as_json)
+    if not converted.verdict.verified:
+        raise typer.Exit(_UNVERIFIED)
+
+
+def _event_printer(console: Console, as_json: bool) -> OnStepEvent:
+    def print_event(event: StepEvent) -> None:
+        if as_json:
+            print(json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)}), flush=True)
+            return
+        match event:
+            case StepStarted(step, needs):
+                console.print(f"{step}" + (f" (needs {needs / 1e9:.2f} GB of disk)" if needs else ""))
+            case StepProgress(step, share, what):
+                console.print(f"  {step} {share:4.0%}  {escape(what)}", highlight=False)
+            case StepDone(step, seconds, resumed):
+                console.print(f"{step} {'was done before' if resumed else 'done'} ({seconds:.1f} s)", highlight=False)
+
+    return print_event
+
+
+def _show(converted: Converted, as_json: bool) -> None:
+    verdict = dataclasses.asdict(converted.verdict)
+    if as_json:
+        print(json.dumps({"folder": str(converted.folder), **verdict}, indent=2))
+        return
+    table = Table(title=f"{converted.folder}", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in converted.verdict.figures.items():
+        table.add_row(name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
+    console = Console()
+    console.print(table)
+    if converted.verdict.verified:
+        console.print(f"[green]verified[/]: spillway serve --model {converted.folder}")
+    else:
+        console.print(f"[red]not verified[/]: {escape(' '.join(converted.verdict.reasons))}")
+        console.print("Try --method gptq --calibration FILE.jsonl, a smaller --group-size, or --precision 16bit.")
+        console.print(f"The figures are in {converted.folder / verification.FILE}.", soft_wrap=True)
