@@ -21,7 +21,7 @@ from spillway_router.core.routing.backlog import (
     overflow_reasons,
     predict,
 )
-from spillway_router.core.routing.estimators import MarginLearner
+from spillway_router.core.routing.estimators import EWMA_WEIGHT, MarginLearner
 
 
 class Policy(Protocol):
@@ -169,17 +169,19 @@ class BacklogPolicy(AlwaysLocal):
         rates = EngineRates(kv_capacity_tokens=engine.kv_capacity_tokens, max_sequences=engine.sequences)
         tuning = BacklogTuning()
         if self._rule.from_iterations:
-            # Plain EWMA .95/.05 from the first sample on, no samples from TTFTs, no constant step.
+            # The rate comes from the engine's iterations: no samples from TTFTs, no constant step.
             rates = replace(rates, step_time_s=0.0, step_time_s_per_sequence=0.0)
-            tuning = BacklogTuning(
-                prior_samples=20, min_sample_tokens=2**62, long_sample_s=math.inf, relearn_after_s=math.inf
-            )
+            tuning = BacklogTuning(min_sample_tokens=2**62, long_sample_s=math.inf, relearn_after_s=math.inf)
         self._backlog = Backlog(rates, tuning)
+        self._iteration_tokens_per_s = rates.prefill_tokens_per_s
 
     def keep(self, request: TraceRequest, now: float) -> bool:
         prompt = math.ceil(request.prompt_tokens * self._rule.length_error)
         output = 300 if self._rule.true_output else self._backlog.expected_output()
-        prediction = predict(self._backlog.view(now), self._backlog.rates(now), prompt, output)
+        rates = self._backlog.rates(now)
+        if self._rule.from_iterations:
+            rates = replace(rates, prefill_tokens_per_s=self._iteration_tokens_per_s)
+        prediction = predict(self._backlog.view(now), rates, prompt, output)
         margin = self._margin.margin if self._margin else self._rule.margin
         if overflow_reasons(prediction, self._slo, margin):
             return False
@@ -189,7 +191,8 @@ class BacklogPolicy(AlwaysLocal):
 
     def iteration(self, iteration: Iteration, now: float) -> None:
         if self._rule.from_iterations and iteration.tokens > 1024:
-            self._backlog.observe_prefill_rate(iteration.tokens / iteration.duration_s, now)
+            tokens_per_s = iteration.tokens / iteration.duration_s
+            self._iteration_tokens_per_s += EWMA_WEIGHT * (tokens_per_s - self._iteration_tokens_per_s)
 
     def first_token(self, request: TraceRequest, now: float) -> None:
         observed = self._backlog.first_token(request.number, now)

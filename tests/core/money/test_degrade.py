@@ -125,7 +125,7 @@ def test_a_paced_budget_escalates_what_is_worth_its_price(gain: float, escalated
     if not escalated:
         assert decision.reasons == ("confidence", "budget")
         assert decision.removed[1].detail == (
-            "a gain of 0.0001 for 0.007500 USD is below the 50 per USD that the paced budget asks now"
+            "a gain of 0.0001 for 0.007500 USD is below the 50 per USD that the paced budget requires now"
         )
 
 

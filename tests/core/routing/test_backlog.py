@@ -394,12 +394,7 @@ def test_a_scrape_without_figures_drops_the_last_one(load: EngineLoad | None) ->
     assert counts(backlog.view(0.1)) == BacklogView()
 
 
-def test_rates_measured_elsewhere_and_reported_capacity() -> None:
-    backlog = Backlog(EngineRates(12_000), BacklogTuning(prior_samples=20))
-    backlog.observe_prefill_rate(14_000, 0.0)
-    assert backlog.rates(0.0).prefill_tokens_per_s == pytest.approx(0.95 * 12_000 + 0.05 * 14_000)
-    for nonsense in (0.0, -5.0, math.nan, math.inf):
-        backlog.observe_prefill_rate(nonsense, 0.0)
-    assert backlog.rates(0.0).prefill_tokens_per_s == pytest.approx(12_100)
+def test_capacities_that_the_engine_reports_replace_the_configured_ones() -> None:
+    backlog = Backlog(EngineRates())
     backlog.observe_capacity(kv_capacity_tokens=5000, max_sequences=8)
     assert (backlog.rates(0.0).kv_capacity_tokens, backlog.rates(0.0).max_sequences) == (5000, 8)

@@ -118,19 +118,19 @@ def test_recent_work_is_the_sum_of_what_each_part_has_left(parts: list[tuple[int
 def test_step_scale_follows_the_steps_and_not_the_reading() -> None:
     learner = StepScale(0.05)
     for number in range(200):
-        assert learner.learn(expected_s=1.0, took_s=5.0, reading_s=3.0, now=float(number))
+        assert learner.learn(expected_s=1.0, took_s=5.0, reading_s=3.0, monotonic_s=float(number))
     assert learner.scale == pytest.approx(2.0, rel=0.01)
     assert learner.sampled_at == 199.0
 
 
 def test_reading_never_explains_an_answer_away_and_one_stall_moves_little() -> None:
     learner = StepScale(0.05)
-    learner.learn(expected_s=1.0, took_s=5.0, reading_s=50.0, now=0.0)
+    learner.learn(expected_s=1.0, took_s=5.0, reading_s=50.0, monotonic_s=0.0)
     assert learner.scale == pytest.approx(1.0), "a fifth of its time is left: one second, as expected"
-    learner.learn(expected_s=1.0, took_s=1e9, reading_s=0.0, now=0.0)
+    learner.learn(expected_s=1.0, took_s=1e9, reading_s=0.0, monotonic_s=0.0)
     assert learner.scale == pytest.approx(1.0 + 0.05 * 19)
-    assert not learner.learn(expected_s=0.0, took_s=1.0, reading_s=0.0, now=9.0)
-    assert not learner.learn(expected_s=1.0, took_s=0.0, reading_s=0.0, now=9.0)
+    assert not learner.learn(expected_s=0.0, took_s=1.0, reading_s=0.0, monotonic_s=9.0)
+    assert not learner.learn(expected_s=1.0, took_s=0.0, reading_s=0.0, monotonic_s=9.0)
     assert learner.sampled_at == 0.0
 
 

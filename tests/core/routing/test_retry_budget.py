@@ -32,7 +32,7 @@ def test_a_refusal_at_the_queue_cap_may_walk_the_whole_chain() -> None:
 
 
 def test_a_request_earns_a_fifth_of_a_retry_and_a_second_earns_ten() -> None:
-    empty = RetryBudget(tokens=0.0, at=100.0)
+    empty = RetryBudget(tokens=0.0, updated_at=100.0)
     assert on_requests(empty, 1, 100.0).tokens == pytest.approx(0.2)
     assert on_requests(empty, 1, 100.5).tokens == pytest.approx(5.2)
     assert on_requests(empty, 1, 10**6).tokens == empty.most
@@ -50,7 +50,7 @@ def test_an_empty_budget_refuses() -> None:
 @given(st.lists(st.floats(0, 0.2), min_size=1, max_size=300))
 def test_retries_stay_within_a_fifth_of_requests_plus_ten_a_second(gaps: list[float]) -> None:
     """However often every request wants to be tried again."""
-    state, now, retries = RetryBudget(tokens=0.0, at=0.0), 0.0, 0
+    state, now, retries = RetryBudget(tokens=0.0, updated_at=0.0), 0.0, 0
     for gap in gaps:
         now += gap
         state = on_requests(state, 1, now)

@@ -110,7 +110,7 @@ async def test_a_service_without_a_known_price_goes_elsewhere(tmp_path: Path) ->
         reply = await router.chat({"service_tier": "flex"})
         assert reply.headers["x-spillway-backend"] == "local"
         told = await router.post({"model": "auto", "messages": MESSAGES, "service_tier": "flex"}, "/v1/route/explain")
-        assert "service_tier 'flex' is not known" in told.text
+        assert "service_tier 'flex' is unknown" in told.text
         assert (await router.chat({"service_tier": "default"})).headers["x-spillway-backend"] == "cloud"
 
 

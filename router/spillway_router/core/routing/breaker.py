@@ -1,8 +1,9 @@
-"""Circuit breaker of one backend: a reducer (state, outcome, now) -> state.
+"""The circuit breaker of one backend: a reducer (state, event, time) -> state. Times are monotonic seconds.
 
-Closed: counts consecutive failures. Open: no traffic until `open_until`. Then half-open: `allows` lets one trial
-through; its success closes, its failure opens for twice as long, up to a bound. Only `failed` and `timeout` count:
-an overloaded engine and a rate limit are load, not illness, and a rejected request is the client's.
+While closed it counts consecutive failures. When it opens, the backend gets no traffic until `open_until`. Then it is
+half-open and lets one trial through: success closes it, failure opens it for twice as long, up to a bound. Only
+`failed` and `timeout` count as failures: an overloaded engine and a rate limit mean load, and a rejected request is the
+client's fault.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from spillway_router.core.routing.model import OutcomeKind
 
 @fast_frozen(frozen=True, slots=True)
 class BreakerRule:
-    """Seconds and counts of one breaker."""
+    """Bounds of a breaker: consecutive failures that open it, and seconds that it stays open."""
 
     failures: int = 3
     open_s: float = 1.0
@@ -24,41 +25,42 @@ class BreakerRule:
 
 @fast_frozen(frozen=True, slots=True)
 class Breaker:
-    """State: consecutive failures, until when it is open (monotonic seconds), how long it opened last."""
+    """The state: consecutive failures, until when the breaker is open, and for how long it opened last (0: closed)."""
 
     failures: int = 0
     open_until: float = 0.0
     opened_for_s: float = 0.0
     trial_until: float = 0.0
-    """A half-open breaker's single trial is under way until then; a trial that never reports back expires."""
+    """Until when a half-open breaker waits for its single trial; a trial that never reports back expires then."""
 
 
 CLOSED = Breaker()
 TRIAL_S = 30.0
+"""Longest time a half-open breaker waits for its trial."""
 
 
-def is_open(state: Breaker, now: float) -> bool:
-    """True if no request may be sent: still open, or half-open with its trial under way."""
-    return state.opened_for_s > 0 and (now < state.open_until or now < state.trial_until)
+def is_open(state: Breaker, monotonic_s: float) -> bool:
+    """Return whether the backend gets no request: it is still open, or half-open with its trial under way."""
+    return state.opened_for_s > 0 and (monotonic_s < state.open_until or monotonic_s < state.trial_until)
 
 
-def on_send(state: Breaker, now: float) -> Breaker:
-    """A request was sent: in half-open it is the trial."""
+def on_send(state: Breaker, monotonic_s: float) -> Breaker:
+    """Return the state after a request was sent, which is the trial of a half-open breaker."""
     if state.opened_for_s > 0:
-        return replace(state, trial_until=now + TRIAL_S)
+        return replace(state, trial_until=monotonic_s + TRIAL_S)
     return state
 
 
-def on_outcome(state: Breaker, kind: OutcomeKind, now: float, rule: BreakerRule) -> Breaker:
-    """The state after one call ended."""
+def on_outcome(state: Breaker, kind: OutcomeKind, monotonic_s: float, rule: BreakerRule) -> Breaker:
+    """Return the state after one call ended."""
     if kind in ("failed", "timeout"):
-        if state.opened_for_s > 0 and now < state.open_until:
-            return state  # sent before it opened: the same trouble, told again
+        if state.opened_for_s > 0 and monotonic_s < state.open_until:
+            return state  # the call was sent before the breaker opened and reports the same trouble
         failures = state.failures + 1
         if failures < rule.failures and state.opened_for_s == 0:
             return Breaker(failures)
-        length = min(rule.longest_open_s, max(rule.open_s, 2 * state.opened_for_s))
-        return Breaker(failures, now + length, length)
+        open_for_s = min(rule.longest_open_s, max(rule.open_s, 2 * state.opened_for_s))
+        return Breaker(failures, monotonic_s + open_for_s, open_for_s)
     if kind == "cancelled":
         return replace(state, trial_until=0.0) if state.trial_until else state
     if state is CLOSED or state == CLOSED:

@@ -1,4 +1,4 @@
-"""The nouns of routing, as frozen values: what was asked, who may serve it, what was decided, how it went."""
+"""The values of routing: the request, the backends that may serve it, the decision, and how each attempt ended."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ from spillway_router.core.routing.backlog import BacklogView, EngineRates
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]
-DecisionKind = Literal["local", "overflow", "escalated", "fallback", "pinned", "byok", "cache", "audit"]
+DecisionKind = Literal[
+    "local",
+    "overflow",  # the local engine can't serve it in time, or not at all
+    "escalated",  # the local answer was not sure enough
+    "fallback",  # a backend before it was down, or a cloud stands first in the chain
+    "pinned",
+    "byok",  # the caller brought a provider and a key
+    "audit",  # a stronger model answers again, to check a local answer
+    "cache",  # part of the API's values; no answer is cached yet, so no decision has this kind
+]
 Health = Literal["up", "starting", "down"]
 Sort = Literal["", "fastest", "cheapest"]
 Route = Literal["auto", "local", "cloud"]
 
 OutcomeKind = Literal[
     "ok",  # the whole answer arrived
-    "overloaded",  # the engine's queue cap answered; counts as overflow, never as failure
-    "rate_limited",  # 429: stay away until `retry_after_s`
-    "rejected",  # the request itself is at fault (4xx): another backend would say the same
-    "unauthorized",  # our credentials or credit are at fault (401, 402, 403)
-    "unserved",  # it has no such endpoint or model (404, 405): nothing is broken, another backend may have it
+    "overloaded",  # the engine's queue is full; counts as overflow, never as failure
+    "rate_limited",  # 429: send nothing for `retry_after_s`
+    "rejected",  # the request is at fault (4xx): another backend would reject it, too
+    "unauthorized",  # our credentials or our credit are at fault (401, 402, 403)
+    "unserved",  # the backend has no such endpoint or model (404, 405); nothing is broken, another may have it
     "failed",  # 5xx, broken connection, malformed answer
     "timeout",  # no event within the limit
     "cancelled",  # the client left
@@ -34,7 +43,7 @@ OutcomeKind = Literal[
 
 @fast_frozen(frozen=True, slots=True)
 class ExpectedGain:
-    """What escalating a doubtful answer is expected to bring: the chance that it gets better, and the tokens to pay."""
+    """What escalating an unsure answer is expected to bring: the chance of a better one, and the tokens to pay for."""
 
     gain: float
     usage: Usage
@@ -42,7 +51,7 @@ class ExpectedGain:
 
 @fast_frozen(frozen=True, slots=True)
 class Caller:
-    """Who asks. `key_id` is empty where no key was required."""
+    """The authenticated caller. `key_id` is empty where no key was required."""
 
     key_id: str = ""
     role: str = "inference"
@@ -53,7 +62,7 @@ class Caller:
 
 @fast_frozen(frozen=True, slots=True)
 class Hints:
-    """What the request's headers ask for; None where they are silent."""
+    """What the request's headers ask for; None where they ask for nothing."""
 
     route: Route = "auto"
     min_confidence: float | None = None
@@ -64,7 +73,7 @@ class Hints:
 
 @fast_frozen(frozen=True, slots=True)
 class Preferences:
-    """OpenRouter's `models` and `provider` fields, and the suffix of the model name."""
+    """What OpenRouter's `models` and `provider` fields and the suffix of the model name ask for."""
 
     models: tuple[str, ...] = ()
     sort: Sort = ""
@@ -78,12 +87,12 @@ class Preferences:
 
 
 NO_PREFERENCES = Preferences()
-"""Of nearly every request: rules may compare by identity."""
+"""The value of nearly every request; filters may compare by identity."""
 
 
 @fast_frozen(frozen=True, slots=True)
 class PrivacyVerdict:
-    """May the content leave for the cloud? Reasons name the rules that said no; rules can only restrict."""
+    """Whether the content may leave for a cloud. `reasons` name the rules that forbid it; rules can only restrict."""
 
     may_leave: bool
     reasons: tuple[str, ...] = ()
@@ -91,14 +100,14 @@ class PrivacyVerdict:
 
 @fast_frozen(frozen=True, slots=True)
 class RequestFacts:
-    """What routing may know of a request. No text in it, only sizes and marks."""
+    """What routing may know of a request: sizes and flags, but none of its text."""
 
     request_id: str
     endpoint: Endpoint
     model: str
     stream: bool
     prompt_bytes: int
-    """UTF-8 bytes of everything the model will read: messages, tools, schema."""
+    """UTF-8 bytes of everything that the model will read: messages, tools, schema."""
     max_tokens: int | None
     choices: int
     needs: frozenset[Capability]
@@ -107,20 +116,20 @@ class RequestFacts:
     hints: Hints = Hints()
     preferences: Preferences = NO_PREFERENCES
     service: str = STANDARD
-    """The provider's service asked for (`service_tier`): flex, priority… cost differently."""
+    """The provider's service that the request asks for (`service_tier`); flex and priority, say, have other prices."""
     task: str = ""
-    """What kind of work it is, for reports and calibration; "" where nobody said."""
+    """The kind of work, for reports and calibration; "" where the request doesn't say."""
     document: bool = False
-    """One step of a document's extraction: reports count it, and what it costs, per document."""
+    """Whether it is one step of a document's extraction; reports then count it and its cost per document."""
     unseen_tokens: int = 0
-    """Most input tokens that `prompt_bytes` doesn't show: of images, and of what the provider keeps from before."""
+    """Most input tokens that `prompt_bytes` doesn't include: those of images and of context stored at the provider."""
     billed_choices: int = 0
-    """Choices that are billed where they are more than `choices` (`best_of`)."""
+    """Number of billed choices where it is larger than `choices` (`best_of`)."""
 
 
 @fast_frozen(frozen=True, slots=True)
 class Backend:
-    """One place that serves a model, as configured. `tariff` is None for local backends only."""
+    """One place that serves a model, as configured. Only a local backend has no tariff."""
 
     name: str
     provider: str
@@ -131,35 +140,35 @@ class Backend:
     tariff: Tariff | None = None
     context_tokens: int | None = None
     max_output_tokens: int = 4096
-    """Output bound for the reservation where the request sets none."""
+    """Output tokens to reserve for where the request sets no bound."""
     collects_data: bool = False
     stops_billing_on_cancel: bool = False
     longest_s: int = 600
-    """Longest an attempt may take, in seconds: bounds a price per second."""
+    """Longest time one attempt may take, in seconds; it bounds the cost of a price per second."""
     rungs: Ladder = ()
     """The rungs of the degrade ladder that leave it out."""
 
 
 @fast_frozen(frozen=True, slots=True)
 class BackendSignals:
-    """What is known of one backend right now. `backlog` and `rates` are None for cloud backends."""
+    """What is known of one backend at the moment. `backlog` and `rates` are None for cloud backends."""
 
     health: Health = "up"
     health_reason: str = ""
     breaker_open: bool = False
     limited_until: float = 0.0
-    """Monotonic seconds until which the provider asked us to stay away (429, x-ratelimit-*)."""
+    """Until when the provider asked us to send nothing (429, x-ratelimit-*), in seconds of the monotonic clock."""
     ttft_s: float = 0.5
-    """Recent time to first token, for backends without a backlog."""
+    """Recent time to first token, used for backends without a backlog."""
     tokens_per_byte: float = 1 / 3
     backlog: BacklogView | None = None
     rates: EngineRates | None = None
     expected_output_tokens: int = 300
     margin: float = 0.85
     gpu_rate: float = 1.0
-    """Factor on the prefill rate for thermal or power throttling, in (0, 1]."""
+    """Factor on the prefill rate while the GPU is throttled for heat or power, in (0, 1]."""
     budget_left_nano: int | None = None
-    """Tightest budget headroom for this backend; None where no budget applies."""
+    """Smallest headroom of the budgets that cover this backend; None where no budget does."""
     budget_used: Mapping[LineKey, float] | None = None
     """Share used of each budget line that concerns the caller; None where no degrade ladder asks."""
     price_of_gain: float = 0.0
@@ -177,7 +186,7 @@ class Signals:
 
 @fast_frozen(frozen=True, slots=True)
 class Candidate:
-    """A backend that may serve the request, with what was predicted for it."""
+    """A backend that may serve the request, with the prediction for it."""
 
     backend: Backend
     reasons: tuple[str, ...]
@@ -185,12 +194,12 @@ class Candidate:
     prompt_tokens: int
     output_tokens: int
     cost_bound_nano: int
-    """Upper bound of what this attempt can cost: reserved before it leaves. 0 for local backends."""
+    """Upper bound of the attempt's cost, reserved before the attempt starts; 0 for local backends."""
 
 
 @fast_frozen(frozen=True, slots=True)
 class Removed:
-    """A backend that may not serve the request: the rule's reason token and a sentence."""
+    """A backend that may not serve the request, with the filter's reason token and a sentence that explains it."""
 
     backend: str
     reason: str
@@ -199,7 +208,7 @@ class Removed:
 
 @fast_frozen(frozen=True, slots=True)
 class Refusal:
-    """A final no, in the shape the client gets."""
+    """The error that the client gets instead of an answer."""
 
     status: int
     code: str
@@ -207,12 +216,12 @@ class Refusal:
     param: str | None = None
     retry_after_s: float | None = None
     final: bool = True
-    """Sends `x-should-retry: false`: asking again at once would not help."""
+    """Whether to send `x-should-retry: false`, because an immediate retry would not help."""
 
 
 @fast_frozen(frozen=True, slots=True)
 class Decision:
-    """Ordered candidates or a refusal, and why."""
+    """Ordered candidates or a refusal, with the reasons."""
 
     kind: DecisionKind
     candidates: tuple[Candidate, ...]
@@ -224,7 +233,7 @@ class Decision:
 
 @fast_frozen(frozen=True, slots=True)
 class Outcome:
-    """How one upstream call ended. `billed` says that the provider may charge for it although it failed."""
+    """How one upstream call ended. `billed`: the provider may charge for it although it failed."""
 
     kind: OutcomeKind
     status: int = 0
@@ -238,7 +247,7 @@ class Outcome:
 
 @fast_frozen(frozen=True, slots=True)
 class Attempt:
-    """One upstream call, for the request record: monotonic seconds relative to the request's start."""
+    """One upstream call, for the request record. Its times are seconds since the request started."""
 
     no: int
     backend: str
@@ -254,7 +263,7 @@ class Attempt:
 
 @fast_frozen(frozen=True, slots=True)
 class RequestRecord:
-    """What became of a request: served by /v1/requests/{id} and given to the hooks. No text of it."""
+    """What became of a request, for /v1/requests/{id} and the hooks. It holds none of the request's text."""
 
     facts: RequestFacts
     decision: Decision
@@ -265,6 +274,7 @@ class RequestRecord:
     decided: str
     reasons: tuple[str, ...]
     wall_s: float
+    """When the request ended, in epoch seconds."""
     total_s: float
     overhead_s: float
     cost_nano: int

@@ -1,4 +1,8 @@
-"""The rules that order what the filters left: scores in [0, 1], higher first. One function each."""
+"""Scorers: the functions that order the candidates where a request asks for the fastest or the cheapest one.
+
+A scorer maps a candidate to a score in [0, 1]; the highest score comes first. To add one, write a function, name it in
+`SCORERS` and `Sort`, and test it.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ _LATENCY_SCALE_S = 1.0
 _COST_SCALE_NANO = 1_000_000  # 0.001 USD
 
 
-def latency(candidate: Candidate) -> float:
-    """1 at no wait, 0.5 at one second to the first token."""
+def latency_score(candidate: Candidate) -> float:
+    """Return 1 for a first token without delay, 0.5 for one after a second."""
     return _LATENCY_SCALE_S / (_LATENCY_SCALE_S + max(0.0, candidate.ttft_s))
 
 
-def price(candidate: Candidate) -> float:
-    """1 for free (local), 0.5 at a bound of 0.001 USD per request."""
+def price_score(candidate: Candidate) -> float:
+    """Return 1 for a free (local) backend, 0.5 for a cost bound of 0.001 USD per request."""
     return _COST_SCALE_NANO / (_COST_SCALE_NANO + candidate.cost_bound_nano)
 
 
-SCORERS: Mapping[Sort, Scorer] = MappingProxyType({"fastest": latency, "cheapest": price})
+SCORERS: Mapping[Sort, Scorer] = MappingProxyType({"fastest": latency_score, "cheapest": price_score})

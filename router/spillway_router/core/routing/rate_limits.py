@@ -1,6 +1,6 @@
-"""Rate limits that providers tell us: Retry-After and x-ratelimit-* headers -> when a backend may be asked again.
+"""Read the rate limits in a provider's headers (Retry-After, x-ratelimit-*): for how many seconds to send nothing.
 
-Pure: header values and `now` in, seconds out. Wall time comes as an argument because Retry-After may be a date.
+Pure: header values in, seconds out. The functions take the wall clock because Retry-After may be a date.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_S = 3600.0
 DEFAULT_WAIT_S = 1.0
+"""Wait for a limit that is used up but whose reset can't be read."""
 _UNITS = ("requests", "tokens", "requests-minute", "requests-hour", "requests-day", "tokens-minute", "tokens-hour")
 _ANTHROPIC_UNITS = ("requests", "tokens", "input-tokens", "output-tokens")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def retry_after_s(value: str | None, wall: float) -> float | None:
-    """Seconds a Retry-After header asks for: delta-seconds, a fraction, or an HTTP date (`wall` = epoch seconds).
+def retry_after_s(value: str | None, wall_s: float) -> float | None:
+    """Return the seconds that a Retry-After header asks for: a number, or an HTTP date (`wall_s` = epoch seconds now).
 
-    None for an absent or unreadable header; negative and past values are 0; bounded to an hour.
+    None for a missing or unreadable header. A negative or past value gives 0; an hour is the maximum.
     """
     if value is None:
         return None
@@ -32,8 +33,8 @@ def retry_after_s(value: str | None, wall: float) -> float | None:
     except ValueError:
         try:
             then = parsedate_to_datetime(text)
-            # The asctime form names no zone; HTTP dates are always UTC.
-            seconds = (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - wall
+            # The asctime form has no time zone; HTTP dates are always UTC.
+            seconds = (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - wall_s
         except (ValueError, TypeError, OverflowError):
             return None
     if seconds != seconds:  # NaN
@@ -41,21 +42,21 @@ def retry_after_s(value: str | None, wall: float) -> float | None:
     return min(LONGEST_WAIT_S, max(0.0, seconds))
 
 
-def wait_s(headers: Mapping[str, str], wall: float) -> float | None:
-    """Seconds an error answer asks us to wait: `retry-after-ms` (OpenAI's, finer) before `retry-after`."""
-    finer = headers.get("retry-after-ms")
-    if finer is not None:
+def wait_s(headers: Mapping[str, str], wall_s: float) -> float | None:
+    """Return the seconds to wait after an error: from OpenAI's finer `retry-after-ms`, else from `retry-after`."""
+    milliseconds = headers.get("retry-after-ms")
+    if milliseconds is not None:
         try:
-            ms = float(finer)
+            ms = float(milliseconds)
         except ValueError:
             ms = math.nan
         if math.isfinite(ms):
             return min(LONGEST_WAIT_S, max(0.0, ms / 1000))
-    return retry_after_s(headers.get("retry-after"), wall)
+    return retry_after_s(headers.get("retry-after"), wall_s)
 
 
 def duration_s(value: str) -> float | None:
-    """Seconds of a reset value: `1.5`, `7.66s`, `2m59.56s`, `120ms`. None if unreadable."""
+    """Return the seconds of a reset value such as `1.5`, `7.66s`, `2m59.56s` or `120ms`; None if it is unreadable."""
     text = value.strip()
     try:
         return max(0.0, float(text))
@@ -67,11 +68,11 @@ def duration_s(value: str) -> float | None:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-def exhausted_for_s(headers: Mapping[str, str], wall: float | None = None) -> float:
-    """Seconds to stay away because a remaining-count reached 0; 0 if none did or nothing is told.
+def exhausted_for_s(headers: Mapping[str, str], wall_s: float | None = None) -> float:
+    """Return the seconds to send nothing because a limit is used up; 0 if none is, or the headers name none.
 
-    Reads `x-ratelimit-remaining-tokens` and its kin, Cerebras' per-window forms (`-tokens-minute`), and, where `wall`
-    (epoch seconds) is given, Anthropic's `anthropic-ratelimit-tokens-remaining`, whose resets are RFC 3339 times.
+    Reads the `x-ratelimit-remaining-*` headers, Cerebras' per-window forms of them (`-tokens-minute`) and, where
+    `wall_s` (epoch seconds now) is given, `anthropic-ratelimit-*-remaining`, whose resets are RFC 3339 times.
     """
     waits = [0.0]
     for unit in _UNITS:
@@ -79,10 +80,10 @@ def exhausted_for_s(headers: Mapping[str, str], wall: float | None = None) -> fl
             reset = headers.get(f"x-ratelimit-reset-{unit}")
             if reset is not None:
                 waits.append(duration_s(reset) or DEFAULT_WAIT_S)
-    for unit in _ANTHROPIC_UNITS if wall is not None else ():
+    for unit in _ANTHROPIC_UNITS if wall_s is not None else ():
         if _used_up(headers.get(f"anthropic-ratelimit-{unit}-remaining")):
             then = _rfc3339(headers.get(f"anthropic-ratelimit-{unit}-reset"))
-            waits.append(DEFAULT_WAIT_S if then is None or wall is None else then - wall)
+            waits.append(DEFAULT_WAIT_S if then is None or wall_s is None else then - wall_s)
     return min(LONGEST_WAIT_S, max(waits))
 
 
@@ -94,7 +95,7 @@ def _used_up(remaining: str | None) -> bool:
 
 
 def _rfc3339(value: str | None) -> float | None:
-    """Epoch seconds of a time like `2026-11-20T12:00:00Z`; None if absent or unreadable."""
+    """Return the epoch seconds of a time like `2026-11-20T12:00:00Z`; None if it is missing or unreadable."""
     try:
         then = datetime.fromisoformat(value or "")
     except ValueError:
