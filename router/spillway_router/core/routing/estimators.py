@@ -53,7 +53,8 @@ class PrefillRate:
         self._samples = 0
 
     def learn(self, work: int, ttft_s: float, monotonic_s: float) -> bool:
-        """Learn from a time to first token and the tokens ahead of it, its own included; return False if it is no sample."""
+        """Learn from a time to first token and the tokens ahead of it, its own included; return False if it is no
+        sample."""
         if work <= 0 or ttft_s <= 0:
             return False
         believed = 1 / self.tokens_per_s
@@ -79,7 +80,8 @@ class StepScale:
     __slots__ = ("_weight", "sampled_at", "scale")
 
     LEAST_SHARE = 0.2
-    """At least this share of an answer's time is its own steps: too slow a prefill rate can't explain all of it away."""
+    """At least this share of an answer's time is its own steps: too slow a prefill rate can't explain all of it
+    away."""
 
     def __init__(self, weight: float) -> None:
         self.scale = 1.0
@@ -164,9 +166,10 @@ class MarginLearner:
     """Learns m of the rule `predicted > m x SLO` so that at most a share alpha of local requests miss.
 
     q is the (1 - alpha) quantile of observed/predicted TTFT, so a share 1 - alpha of requests takes at most
-    predicted x q. The rule keeps a request local if predicted x q <= SLO, so m = 1/q. The quantile is followed by stochastic
-    gradient descent on the pinball loss (Robbins-Monro) in log space: log q += rate x ((1 - alpha) - [ratio <= q]). Its
-    fixed point is P(ratio <= q) = 1 - alpha for any distribution, with one float of state. m stays within `bounds`.
+    predicted x q. The rule keeps a request local if predicted x q <= SLO, so m = 1/q. The quantile is followed by
+    stochastic gradient descent on the pinball loss (Robbins-Monro) in log space: log q += rate x ((1 - alpha) - [ratio
+    <= q]). Its fixed point is P(ratio <= q) = 1 - alpha for any distribution, with one float of state. m stays within
+    `bounds`.
 
     A request that is predicted to take less than half the SLO is far from the edge at which the rule decides, and its
     ratio is mostly the fixed cost of one engine step. It counts as met, so that the share refers to all local requests
