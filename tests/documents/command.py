@@ -17,7 +17,7 @@ def rows(target: Path) -> list[dict[str, Any]]:
 
 
 async def command(*arguments: str) -> tuple[int, str, str]:
-    """`spillway ARGUMENTS`: exit status, standard output, standard error."""
+    """Run `spillway ARGUMENTS`; return exit status, standard output and standard error."""
     made = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "from spillway_router.cli import app; app()", *arguments,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

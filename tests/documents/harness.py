@@ -1,4 +1,4 @@
-"""A router with a local engine and a cloud, and what tests ask of its document routes."""
+"""A router with a local engine and a cloud, and requests to its document routes."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def steps(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def rows(router: Router, found: dict[str, Any]) -> list[tuple[int, str, str, bool, str]]:
-    """Attempt, backend, status, document and task of every charge of a document."""
+    """Return attempt, backend, status, document flag and task of every charge of a document."""
     kept = [e for e in router.ledger.entries_of(found["id"]) if e.kind != "reserved"]
     return [(e.attempt_no, e.backend, e.status, e.document, e.task) for e in kept]
 
 
 def documents(router: Router) -> int:
-    """Documents as reports count them: answered charges that are marked as one."""
+    """Count documents as reports do: by the answered charges that are marked as one."""
     return sum(total.requests for total in router.ledger.totals(0, 2**52) if total.document)

@@ -29,7 +29,7 @@ examples: [{text: "Scale 1\\nWeight: 71.5 kg\\nThank you", values: {kg: 71.5, lo
 
 
 def answer(text: str, confidence: float | None = None, model: str = "m", status: int = 200) -> Answer:
-    """A chat completion with this content. `confidence`: the probability of its least sure value; None: no
+    """Return a chat completion with this content. `confidence`: the probability of its least sure value; None: no
     log-probabilities."""
     choice: dict[str, Any] = {
         "index": 0,
@@ -44,8 +44,9 @@ def answer(text: str, confidence: float | None = None, model: str = "m", status:
 
 
 def tokens(text: str, confidence: float) -> list[dict[str, Any]]:
-    """Tokens of a JSON text, one per character but numerals whole: the first numeral has this probability, the rest is
-    nearly sure."""
+    """Return the tokens of a JSON text, one per character or numeral: the first numeral has this probability, the others
+    are nearly certain."""
+
     found: list[dict[str, Any]] = []
     doubted = False
     for part in re.findall(r"\d+\.\d+|.", text, re.DOTALL):
@@ -58,10 +59,10 @@ def tokens(text: str, confidence: float) -> list[dict[str, Any]]:
 
 
 def truth(document: Document) -> str:
-    """The right answer."""
+    """Return the right answer."""
     return canonical_json(document.truth)
 
 
 def wrong(document: Document) -> str:
-    """An answer with a number that doesn't stand in the document."""
+    """Return an answer with a number that is not in the document."""
     return canonical_json({**document.truth, "AL": 29.99})

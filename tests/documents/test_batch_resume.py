@@ -1,4 +1,4 @@
-"""A batch that is killed and goes on pays for no document twice: router, SQLite, and the bill of a stand-in cloud."""
+"""A batch that is killed and resumed pays for no document twice, by the ledger and by the bill of a fake cloud."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spillway_server.demo_model.documents import generate
 
 COUNT, BEFORE, AT_ONCE = 12, 4, 3
 PAPERS = [generate(10_000_000 + i, "clean", "letter_en") for i in range(COUNT)]
-"""No parser knows their layout: each is paid."""
+"""No parser knows their layout, so each is paid."""
 
 
 def bill(standin: CloudProcess) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def bill(standin: CloudProcess) -> dict[str, Any]:
 
 
 async def killed(arguments: tuple[str, ...], target: Path, engine: FaultUpstream) -> None:
-    """Run a batch until BEFORE lines are written and AT_ONCE more are on their way, and kill it."""
+    """Run a batch until BEFORE lines are written and AT_ONCE more are in progress, then kill it."""
     made = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "from spillway_router.cli import app; app()", *arguments,
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
@@ -65,7 +65,7 @@ async def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None
                 await killed(arguments, target, engine)
                 assert bill(standin)["requests"] == BEFORE
                 gate.set()
-                # Nobody waits for them any more, but they are read to their end, and paid once.
+                # Nobody waits for these documents any more, but they are read to the end, and paid once.
                 async with asyncio.timeout(LIMIT_S):
                     while bill(standin)["requests"] < BEFORE + AT_ONCE:
                         await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Audits of documents over real sockets: what is asked, paid, compared field by field, learned, and never asked."""
+"""Audits of documents over real sockets: what is asked, paid, compared by field, learned, and never audited."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def watching(router: Router) -> Audits:
 
 
 def gate(router: Router) -> ThresholdState:
-    """The gate of documents."""
+    """Return the state of the documents' threshold."""
     (found,) = (g for g in watching(router).gates(router.runtime.services.live()) if g.kind == "document")
     return found
 
@@ -33,7 +33,7 @@ def labels(router: Router) -> list[Any]:
     return list(router.ledger.labels.all())
 
 
-async def test_a_kept_document_is_read_again_paid_and_labelled_per_field(tmp_path: Path) -> None:
+async def test_an_audit_of_a_used_reading_is_paid_and_labelled_per_field(tmp_path: Path) -> None:
     async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED, tmp_path) as (_, other, router):
         found = await ask(router, STRANGE.text)
         assert (found["step"], found["cost_usd"]) == ("local", "0.000000")
@@ -59,7 +59,7 @@ async def test_a_kept_document_is_read_again_paid_and_labelled_per_field(tmp_pat
         assert str(STRANGE.truth["id"]) not in str(label)
 
 
-async def test_a_wrong_field_is_told_from_the_right_ones_and_tightens_documents_alone(tmp_path: Path) -> None:
+async def test_a_wrong_field_is_distinguished_and_raises_only_the_documents_threshold(tmp_path: Path) -> None:
     more = AUDITED + "documents: {thresholds: {local: 0.4}}\n"
     async with setup(answer(wrong(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (engine, _, router):
         live = router.runtime.services.live()
@@ -110,7 +110,7 @@ async def test_what_may_not_leave_is_never_audited() -> None:
         assert len(other.seen) == 1
 
 
-async def test_a_share_of_none_audits_nothing_and_a_parsers_answer_is_none_of_a_models() -> None:
+async def test_a_share_of_zero_audits_nothing_and_a_parsers_answer_is_not_audited() -> None:
     none = "confidence: {escalate_to: [cloud]}\n"
     async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), none) as (_, other, router):
         await ask(router, STRANGE.text)
@@ -122,7 +122,7 @@ async def test_a_share_of_none_audits_nothing_and_a_parsers_answer_is_none_of_a_
         assert not other.seen
 
 
-async def test_a_spent_budget_refuses_the_audit_and_a_broken_judge_says_nothing(tmp_path: Path) -> None:
+async def test_a_spent_budget_refuses_the_audit_and_a_broken_judge_gives_no_verdict(tmp_path: Path) -> None:
     more = AUDITED + "budgets: [{scope: all, period: day, limit_usd: '0.000001'}]\n"
     async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (_, other, router):
         assert (await ask(router, STRANGE.text))["step"] == "local"
@@ -138,7 +138,7 @@ async def test_a_spent_budget_refuses_the_audit_and_a_broken_judge_says_nothing(
             assert gate(router).drift.audits == 0
 
 
-async def test_wrong_audits_close_the_gate_and_probes_open_it_again(tmp_path: Path) -> None:
+async def test_wrong_audits_raise_the_threshold_and_probes_lower_it_again(tmp_path: Path) -> None:
     """Every local reading is wrong: soon the local model answers no document. Then it is right again, and what the
     external model reads alike opens the gate, without a paid audit."""
     more = AUDITED + "documents: {thresholds: {local: 0.45}}\n"
@@ -146,7 +146,7 @@ async def test_wrong_audits_close_the_gate_and_probes_open_it_again(tmp_path: Pa
         for _ in range(30):
             await ask(router, STRANGE.text)
             await watching(router).settled()
-        assert gate(router).threshold > 0.5  # what a reading with a number that stands nowhere may have
+        assert gate(router).threshold > 0.5  # the most that a reading with a number outside the document may have
         assert (await ask(router, STRANGE.text))["step"] == "external"
         closed, asked = gate(router).threshold, dict(watching(router).counts.asked)
         engine.answer = answer(truth(STRANGE), closed - 0.001)

@@ -1,4 +1,4 @@
-"""`POST /v1/documents/extract` over real sockets: which step answers, what leaves, what it costs, what is written."""
+"""`POST /v1/documents/extract` over real sockets: which step answers, what leaves, what it costs, what is stored."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_document_without_a_parser_goes_to_the_external_model_once_paid_
         assert (found["step"], found["values"], found["cost_usd"]) == ("external", STRANGE.truth, COST)
         assert steps(found) == [("local", "unsure"), ("parser", "skipped"), ("external", "accepted")]
         assert found["steps"][2]["cost_usd"] == COST
-        # Both models read the same: surer than either alone.
+        # Both models read the same, so the value is surer than with either alone.
         assert found["fields"]["/AL"]["confidence"] == pytest.approx(1 - 0.1 * 0.4, abs=1e-3)
         sent = other.seen[0].json
         assert "temperature" not in sent
@@ -79,7 +79,7 @@ async def test_a_document_without_a_parser_goes_to_the_external_model_once_paid_
         assert (record["decision"], record["cost_usd"]) == ("escalated", COST)
 
 
-async def test_when_nobody_is_sure_a_person_is_asked(tmp_path: Path) -> None:
+async def test_when_no_step_is_sure_a_person_is_asked(tmp_path: Path) -> None:
     async with setup(answer(truth(STRANGE), 0.6), answer(wrong(STRANGE)), folder=tmp_path) as (_, _, router):
         found = await ask(router, STRANGE.text)
         assert (found["status"], found["step"], found["cost_usd"]) == ("review", "review", COST)
@@ -102,7 +102,7 @@ async def test_when_nobody_is_sure_a_person_is_asked(tmp_path: Path) -> None:
         assert router.ledger.reviews.count("open") == 1
 
 
-async def test_reviews_that_are_off_or_full_keep_nothing() -> None:
+async def test_disabled_or_full_reviews_store_nothing() -> None:
     off = "documents: {reviews: false}\n"
     async with setup(answer("no json", 0.99), answer("{}"), off) as (_, _, router):
         found = await ask(router, STRANGE.text)
@@ -170,7 +170,7 @@ async def test_a_spent_budget_ends_at_the_review_and_says_why() -> None:
         assert "x-spillway-max-cost-usd" in capped["steps"][2]["why"]
 
 
-async def test_when_the_engine_is_away_parsers_still_answer() -> None:
+async def test_when_the_engine_is_down_parsers_still_answer() -> None:
     async with setup(Answer.json({"error": {"message": "no"}}, 500), answer(wrong(STRANGE))) as (_, other, router):
         found = await ask(router, CLEAN.text)
         assert steps(found) == [("local", "failed"), ("parser", "accepted")]
@@ -190,7 +190,7 @@ async def test_an_external_model_that_fails_leaves_the_draft_to_a_person() -> No
         assert other.seen
 
 
-async def test_min_confidence_stands_for_all_thresholds() -> None:
+async def test_min_confidence_replaces_all_thresholds() -> None:
     async with setup(answer(truth(CLEAN), 0.6), answer(truth(CLEAN))) as (_, other, router):
         found = await ask(router, CLEAN.text, {"min_confidence": 0.5})
         assert (found["step"], found["steps"][0]["threshold"]) == ("local", 0.5)
@@ -221,7 +221,7 @@ async def test_thresholds_chain_and_own_schemas_come_from_the_configuration() ->
         assert '"title":"scale"' in engine.seen[1].json["messages"][0]["content"]
 
 
-async def test_messages_go_to_the_model_as_they_are_and_parsers_read_their_text() -> None:
+async def test_messages_go_to_the_model_unchanged_and_parsers_read_their_text() -> None:
     async with setup(answer("nothing", 0.99)) as (engine, _, router):
         messages = [
             {"role": "system", "content": "You read reports."},
@@ -254,7 +254,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 }
 
 
-async def test_what_is_wrong_with_a_request_is_told() -> None:
+async def test_an_invalid_request_is_rejected_with_the_field_at_fault() -> None:
     async with setup(answer("{}")) as (engine, _, router):
         for name, (body, param) in WRONG.items():
             reply = await router.post(body, PATH)
@@ -271,7 +271,7 @@ async def test_what_is_wrong_with_a_request_is_told() -> None:
         assert not engine.seen
 
 
-async def test_roles() -> None:
+async def test_only_inference_and_admin_keys_may_extract() -> None:
     async with setup(answer(truth(CLEAN), 0.97)) as (_, _, router):
         store = KeyStore(router.ledger)
         kinds = ("inference", "viewer", "admin")
@@ -303,7 +303,7 @@ async def test_a_client_that_leaves_ends_the_work() -> None:
         assert (record.status, record.attempts[0].outcome.kind) == (499, "cancelled")
 
 
-async def test_no_more_at_once_than_configured() -> None:
+async def test_no_more_documents_are_in_progress_than_configured() -> None:
     gate = asyncio.Event()
     more = "documents: {most_at_once: 1}\n"
     async with setup(answer(truth(CLEAN), 0.97).after(gate), more=more) as (engine, _, router):

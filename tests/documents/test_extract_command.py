@@ -1,4 +1,4 @@
-"""`spillway extract`, `spillway reviews`: files, batches that go on after a kill, decisions from the command line."""
+"""`spillway extract` and `spillway reviews`: files, batches that resume after a kill, decisions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = [generate(10_000_000 + i, "clean", "iolmaster_en").text for i in range(1
 
 
 def batch(folder: Path, *extra: str) -> tuple[Path, Path]:
-    """An input of 12 documents and these lines, and where its output goes."""
+    """Write an input of 12 documents and these lines; return it and the path of its output."""
     source = folder / "in.jsonl"
     lines = [json.dumps({"id": f"d{i}", "text": text}) for i, text in enumerate(TEXTS)]
     source.write_text("\n".join((*lines, *extra)) + "\n")
@@ -62,7 +62,7 @@ async def test_a_batch_has_a_line_for_every_document_and_an_error_stops_nothing(
         assert sorted(row["line"] for row in rows(target)) == [*range(1, 13), 14, 15, 16]
 
 
-async def test_no_more_documents_are_on_their_way_than_asked_for(tmp_path: Path) -> None:
+async def test_no_more_documents_are_in_progress_than_requested(tmp_path: Path) -> None:
     source, target = batch(tmp_path)
     gate = asyncio.Event()
     async with setup(answer("none").after(gate)) as (engine, _, router):
@@ -72,7 +72,7 @@ async def test_no_more_documents_are_on_their_way_than_asked_for(tmp_path: Path)
         assert (await task).results == 12
 
 
-async def test_a_batch_goes_on_after_a_kill(tmp_path: Path) -> None:
+async def test_a_batch_resumes_after_a_kill(tmp_path: Path) -> None:
     source, target = batch(tmp_path)
     gate = asyncio.Event()
     async with setup(answer("none")) as (engine, _, router):
@@ -99,13 +99,13 @@ async def test_a_batch_goes_on_after_a_kill(tmp_path: Path) -> None:
             made.kill()
             await made.wait()
         with target.open("ab") as file:
-            file.write(b'{"line": 6, "sha')  # what a kill within a write leaves
+            file.write(b'{"line": 6, "sha')  # what a kill during a write leaves
         gate.set()
         done = {row["line"] for row in rows_until_cut(target)}
         status, out, err = await command(*arguments, "--json")
         assert (status, json.loads(out)["before"], json.loads(out)["results"]) == (0, len(done), 12 - len(done)), err
         assert sorted(row["line"] for row in rows(target)) == list(range(1, 13))
-        assert len(engine.seen) == 12  # those on their way at the kill were read to their end, and not again
+        assert len(engine.seen) == 12  # those in progress at the kill were read to the end, and not again
 
 
 def rows_until_cut(target: Path) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ async def test_an_output_of_another_input_is_left_alone(tmp_path: Path) -> None:
         assert target.read_text() == "my notes\n"
 
 
-async def test_a_router_that_is_overloaded_is_asked_again_and_one_that_is_away_is_told(tmp_path: Path) -> None:
+async def test_an_overloaded_router_is_retried_and_an_unreachable_one_reported(tmp_path: Path) -> None:
     source, target = batch(tmp_path)
     async with setup(answer("none"), more="documents: {most_at_once: 1}\n") as (_, _, router):
         tally = await extract_batch(source, target, here(router, 2), lambda _: None)
@@ -137,7 +137,7 @@ async def test_a_router_that_is_overloaded_is_asked_again_and_one_that_is_away_i
     assert {row["error"]["code"] for row in rows(tmp_path / "gone.jsonl")} == {"unreachable"}
 
 
-def test_lines_are_counted_and_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_lines_are_counted_and_a_missing_file_is_reported(tmp_path: Path) -> None:
     source, target = batch(tmp_path, "", " ", "x")
     assert count_lines(source) == 13
     with pytest.raises(BatchError, match="can't be read"):

@@ -1,4 +1,4 @@
-"""Where values stand in a text."""
+"""The places of values in a text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def shown(text: str, values: dict[str, object]) -> dict[str, str]:
     return {pointer: text[place.start : place.end] for pointer, place in found.items()}
 
 
-def test_a_number_stands_in_any_writing() -> None:
+def test_a_number_is_found_however_it_is_written() -> None:
     assert shown("AL 23,40 mm", {"AL": 23.4}) == {"/AL": "23,40"}
     assert shown("AL 23.400", {"AL": 23.4}) == {"/AL": "23.400"}
     assert shown("123.4 and 23.41 and 3.4", {"AL": 23.4}) == {}
@@ -21,14 +21,14 @@ def test_a_number_stands_in_any_writing() -> None:
     assert shown("n 7", {"n": 7}) == {"/n": "7"}
 
 
-def test_texts_stand_as_words_whatever_their_case_and_spaces() -> None:
+def test_texts_are_found_as_words_in_any_case_and_spacing() -> None:
     assert shown("Eye: od", {"eye": "OD"}) == {"/eye": "od"}
     assert shown("period", {"eye": "OD"}) == {}
     assert shown("Ann\n  Lee", {"name": "Ann Lee"}) == {"/name": "Ann\n  Lee"}
     assert shown("x", {"a": None, "b": True, "c": ""}) == {}
 
 
-def test_equal_values_stand_in_different_places_and_are_not_sure() -> None:
+def test_equal_values_get_different_places_and_are_not_sure() -> None:
     found = spans_of_values("1.5 then 1.5", {"/a": 1.5, "/b": 1.5, "/c": 1.5})
     assert found == {"/a": TextSpan(0, 3, False), "/b": TextSpan(9, 12, False), "/c": TextSpan(0, 3, False)}
 
@@ -37,7 +37,7 @@ def test_nested_values_have_json_pointers() -> None:
     assert dict(pointers({"a": [1, {"b/c": "x"}], "d~": None})) == {"/a/0": 1, "/a/1/b~1c": "x", "/d~0": None}
 
 
-def test_segments_are_the_whole_text_whatever_overlaps() -> None:
+def test_segments_cover_the_whole_text_even_if_places_overlap() -> None:
     found = {"/a": TextSpan(3, 8), "/b": TextSpan(5, 9), "/c": TextSpan(10, 12)}
     cut = segments("0123456789abcdef", found)
     assert "".join(segment.text for segment in cut) == "0123456789abcdef"
@@ -47,6 +47,6 @@ def test_segments_are_the_whole_text_whatever_overlaps() -> None:
 
 def test_every_value_of_the_generators_clean_documents_is_found() -> None:
     for document in (CLEAN, STRANGE, *(generate(seed) for seed in HELD_OUT_SEEDS[:100])):
-        # Which eye it is some layouts only say in words.
+        # Some layouts name the eye only in words.
         values = {key: value for key, value in document.truth.items() if value is not None and key != "eye"}
         assert set(shown(document.text, values)) == {f"/{key}" for key in values}

@@ -38,7 +38,7 @@ async def test_the_same_request_is_read_once_and_another_with_its_key_is_refused
             assert (bad.status_code, error_of(bad)["param"]) == (400, "idempotency-key")
 
 
-async def test_who_asks_again_meanwhile_gets_the_same_and_who_left_may_come_back() -> None:
+async def test_a_repeated_request_shares_the_reply_and_a_client_that_left_may_come_back() -> None:
     gate = asyncio.Event()
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)).after(gate)) as (_, other, router):
         async with httpx.AsyncClient(base_url=router.url, timeout=LIMIT_S) as leaving:
@@ -57,7 +57,7 @@ async def test_who_asks_again_meanwhile_gets_the_same_and_who_left_may_come_back
         assert len(other.seen) == 1
 
 
-async def test_private_documents_are_not_kept() -> None:
+async def test_replies_to_private_documents_are_not_stored() -> None:
     async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE))) as (engine, other, router):
         private = {"x_spillway_privacy": "local-only"}
         first = await ask(router, STRANGE.text, idempotency_key="k", **private)
@@ -66,7 +66,7 @@ async def test_private_documents_are_not_kept() -> None:
         assert not other.seen
 
 
-async def test_what_is_under_way_at_a_stop_ends() -> None:
+async def test_a_stop_ends_extractions_in_progress() -> None:
     gate = asyncio.Event()
     async with (
         setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)).after(gate)) as (_, other, router),
@@ -144,4 +144,4 @@ async def test_an_undelivered_reply_is_stored_longer() -> None:
     assert extractions.runs == 3
     extractions.clock.advance(DOCUMENTS.delivered_s + 1)
     assert await extractions.run("left") == "reply 2"
-    assert await extractions.run("delivered", b"2") == "reply 4"  # forgotten, so any body will do
+    assert await extractions.run("delivered", b"2") == "reply 4"  # the key is forgotten, so any body will do

@@ -1,4 +1,4 @@
-"""What `/metrics` tells of documents, audits, thresholds and reviews, after real requests."""
+"""What `/metrics` reports of documents, audits, thresholds and reviews, after real requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AUDITED = "confidence: {escalate_to: [cloud], audit_share: 1.0, threshold: 0.7}\
 
 
 async def samples(router: Router) -> dict[str, float]:
-    """`name{label=value,…}` -> value."""
+    """Map `name{label=value,…}` to its value."""
     text = (await router.client.get("/metrics")).text
     return {
         s.name + ("{" + ",".join(f"{k}={v}" for k, v in sorted(s.labels.items())) + "}" if s.labels else ""): s.value
@@ -56,7 +56,7 @@ async def test_documents_are_counted_by_the_step_that_answered(tmp_path: Path) -
 STEPS = ("local", "parser", "external", "review")
 
 
-async def test_audits_and_thresholds_are_told_per_kind(tmp_path: Path) -> None:
+async def test_audits_and_thresholds_are_reported_per_kind(tmp_path: Path) -> None:
     async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED, tmp_path) as (_, other, router):
         audits = router.runtime.services.audits
         before = await samples(router)
@@ -83,7 +83,7 @@ async def test_audits_and_thresholds_are_told_per_kind(tmp_path: Path) -> None:
         assert found["spillway_certificate_revoked{kind=document}"] == 0
 
 
-async def test_an_audit_that_a_budget_refuses_and_a_revoked_threshold_are_seen(tmp_path: Path) -> None:
+async def test_an_audit_refused_by_a_budget_and_a_revoked_threshold_are_reported(tmp_path: Path) -> None:
     more = AUDITED + "budgets: [{scope: all, period: day, limit_usd: '0.000001'}]\n"
     async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (_, _, router):
         await ask(router, STRANGE.text)

@@ -1,4 +1,4 @@
-"""Parsers on the generator's documents, whose truth is known, and on texts made to hold them up."""
+"""Parsers on the generator's documents, whose truth is known, and on texts crafted to stall them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_parser_reads_its_own_examples(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_clean_documents_of_a_layout_come_out_exactly(name: str) -> None:
+def test_clean_documents_of_a_layout_are_read_exactly(name: str) -> None:
     for seed in HELD_OUT_SEEDS[:DOCUMENTS]:
         document = generate(seed, "clean", name)
         found = surest_reading(shipped_parsers(), document.text)
@@ -46,7 +46,7 @@ NOISES = ("clean", "light", "heavy", "truncated")
 
 
 def test_what_is_accepted_of_damaged_documents_is_mostly_right(capsys: pytest.CaptureFixture[str]) -> None:
-    """Prints, per layout and noise: share that came out exactly, and right of those accepted at 0.8."""
+    """Print, per layout and noise, the share read exactly, and how many of those accepted at 0.8 are right."""
     accepted: Counter[str] = Counter()
     right: Counter[str] = Counter()
     lines = [f"exact, right/accepted of {DOCUMENTS}".ljust(32) + "".join(noise.ljust(18) for noise in NOISES)]
@@ -67,7 +67,7 @@ def test_what_is_accepted_of_damaged_documents_is_mostly_right(capsys: pytest.Ca
 
 
 def read_all(layout: str, noise: str) -> tuple[int, int, int]:
-    """Of the documents of a layout: how many came out exactly, were accepted, and were right of these."""
+    """Count, of a layout's documents, those that were read exactly, were accepted, and were accepted and right."""
     exact = taken = good = 0
     for seed in HELD_OUT_SEEDS[:DOCUMENTS]:
         document = generate(seed, noise, layout)
@@ -78,7 +78,7 @@ def read_all(layout: str, noise: str) -> tuple[int, int, int]:
     return exact, taken, good
 
 
-def test_layouts_without_a_parser_are_nobodys() -> None:
+def test_no_parser_applies_to_a_layout_without_one() -> None:
     for name in LAYOUTS.keys() - PARSERS.keys():
         assert not any(applies(parser, generate(10_000_003, "clean", name).text) for parser in PARSERS.values())
 
@@ -100,7 +100,7 @@ def test_a_value_outside_its_range_is_doubted() -> None:
     assert found.why == ("kg: 371.5 is outside 0 to 300 kg",)
 
 
-def test_two_different_values_are_a_conflict_and_the_same_twice_is_none() -> None:
+def test_two_different_values_are_a_conflict_and_equal_ones_are_not() -> None:
     assert parse(small(), "Scale 1\nWeight: 71.5 kg\nWeight: 71,5 kg\nThank you").confidence > 0.9
     found = parse(small(), "Scale 1\nWeight: 71.5 kg\nWeight: 71.6 kg\nThank you")
     assert found.confidence == pytest.approx(0.2)
@@ -113,7 +113,7 @@ def test_values_in_the_wrong_order_are_doubted() -> None:
     assert "kg: in the wrong order with low" in found.why
 
 
-def test_what_is_missing_on_a_whole_page_was_left_out_and_on_a_damaged_one_is_unknown() -> None:
+def test_a_missing_field_was_left_out_on_an_intact_page_and_is_unknown_on_a_damaged_one() -> None:
     whole = parse(small(), "Scale 1\nThank you")
     assert (whole.fields["kg"].value, whole.fields["kg"].confidence) == (None, LEFT_OUT)
     cut = parse(small(), "Scale 1\nWeight: 71.5 k")
@@ -131,7 +131,7 @@ def test_a_mark_of_no_value_is_a_value() -> None:
 
 @pytest.mark.timeout(60)
 def test_a_crafted_text_takes_linear_time() -> None:
-    """The classic pattern of exponential time, which RE2 doesn't know; a back-tracking matcher would never end."""
+    """The classic pattern of exponential time is linear in RE2; a backtracking matcher would never finish."""
     parser = read_parser(SCALE_PARSER.replace("Weight: {value} kg", "(?:(?:a+)+)+{value} kg"), "evil.yaml")
     found = parse(parser, "Scale 1\n" + "a" * 50_000 + "!")
     assert found.values["kg"] is None
@@ -152,14 +152,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("told", BAD)
-def test_a_wrong_file_is_told_with_its_name_and_reason(told: str) -> None:
+def test_an_invalid_file_is_rejected_with_its_name_and_the_reason(told: str) -> None:
     with pytest.raises(ParserError) as raised:
         read_parser(BAD[told], "mine.yaml")
     assert str(raised.value).startswith("mine.yaml: ")
     assert told in str(raised.value)
 
 
-def test_own_parsers_stand_beside_the_shipped_ones_or_in_their_place(tmp_path: Path) -> None:
+def test_own_parsers_add_to_the_shipped_ones_or_replace_them(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(SCALE_PARSER)
     (tmp_path / "b.yaml").write_text(SCALE_PARSER.replace("name: scale", "name: argos_en"))
     names = [parser.name for parser in load_parsers(tmp_path)]

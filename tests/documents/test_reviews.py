@@ -1,4 +1,4 @@
-"""The review queue over real sockets: listed, shown with its source, decided once, learned from, forgotten."""
+"""The review queue over real sockets: reviews are listed, shown with their source, decided once, and forgotten."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spillway_router.testing.harness import Router, error_of
 
 @asynccontextmanager
 async def waiting(local: str, folder: Path | None = None) -> AsyncIterator[tuple[Router, dict[str, Any]]]:
-    """A router with one document in its queue, of which a local model read `local`."""
+    """A router with one document in its queue, in which a local model read `local`."""
     async with setup(answer(local, 0.6), answer("no json"), folder=folder) as (_, _, router):
         found = await ask(router, STRANGE.text)
         assert found["status"] == "review"
@@ -87,7 +87,7 @@ async def test_correcting_makes_a_label_that_says_what_was_wrong(tmp_path: Path)
         assert [field for field, good in label["values"].items() if not good] == ["/AL"]
 
 
-async def test_what_is_wrong_with_a_decision_is_told_and_nothing_is_decided() -> None:
+async def test_an_invalid_decision_is_rejected_and_nothing_is_decided() -> None:
     async with waiting(truth(STRANGE)) as (router, found):
         place = f"/v1/reviews/{found['review_id']}"
         wrong_ones: tuple[tuple[dict[str, Any], str], ...] = (
@@ -114,7 +114,7 @@ async def test_what_is_wrong_with_a_decision_is_told_and_nothing_is_decided() ->
         assert router.ledger.reviews.count("open") == 1
 
 
-async def test_a_document_that_nobody_could_read_needs_all_values_or_is_dismissed() -> None:
+async def test_a_document_without_a_draft_needs_all_values_or_is_dismissed() -> None:
     async with setup(answer("no json"), answer("none")) as (_, _, router):
         found = await ask(router, STRANGE.text)
         assert found["values"] is None
@@ -129,7 +129,7 @@ async def test_a_document_that_nobody_could_read_needs_all_values_or_is_dismisse
         assert (await decide(router, other["review_id"], {"action": "dismiss"}))["state"] == "dismissed"
 
 
-async def test_pages() -> None:
+async def test_reviews_are_listed_in_pages() -> None:
     async with setup(answer("none")) as (_, _, router):
         for i in range(5):
             router.ledger.reviews.add(ReviewRecord(f"rev_{i}", "r", 1000 + i // 2, "biometry"))
@@ -143,7 +143,7 @@ async def test_pages() -> None:
         assert seen == [f"rev_{i}" for i in (4, 3, 2, 1, 0)]
 
 
-async def test_the_text_is_forgotten_some_days_after_the_decision_and_the_label_stays() -> None:
+async def test_the_text_is_removed_some_days_after_the_decision_and_the_label_stays() -> None:
     async with waiting(wrong(STRANGE)) as (router, found):
         right = {"AL": STRANGE.truth["AL"]}
         await decide(router, found["review_id"], {"action": "correct", "values": right})
@@ -163,13 +163,13 @@ async def test_the_text_is_forgotten_some_days_after_the_decision_and_the_label_
         assert [label["right"] for label in of_reviews(table)] == [False]
 
 
-def test_open_reviews_are_not_forgotten() -> None:
+def test_the_text_of_an_open_review_is_not_removed() -> None:
     table = MemoryLedger().reviews
     table.add(ReviewRecord("rev_1", "r", 0, "biometry", content="{}"))
     assert table.forget(2**52) == 0
 
 
-def test_labels_come_over_many_pages_and_leave_parsers_out() -> None:
+def test_labels_span_many_pages_and_leave_parsers_out() -> None:
     table = MemoryLedger().reviews
     for i in range(1203):
         step = "parser" if i % 3 == 0 else "local"
@@ -179,6 +179,6 @@ def test_labels_come_over_many_pages_and_leave_parsers_out() -> None:
     assert sum(1 for _ in of_reviews(table, since_ms=1200)) == 2
 
 
-def test_a_forgotten_review_is_shown_without_its_document() -> None:
+def test_a_review_whose_text_was_removed_is_shown_without_it() -> None:
     record = ReviewRecord("rev_1", "r", 0, "biometry", state="accepted", decided_ms=1)
     assert review_with_document(record)["document"] is None

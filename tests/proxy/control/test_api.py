@@ -40,9 +40,9 @@ async def test_a_request_can_be_looked_up(tmp_path: Path) -> None:
         assert record["attempts"][1]["usage"]["prompt_tokens"] == 3
         assert record["facts"]["max_tokens"] == 5
         assert record["route"]["policy"] == reply.headers["x-spillway-policy"]
-        assert "Which eye" not in str(record)  # no text of the request
+        assert "Which eye" not in str(record)  # the record holds no text of the request
 
-    async with pair(folder=tmp_path) as (_, _, router):  # a restart forgets the record; the ledger does not
+    async with pair(folder=tmp_path) as (_, _, router):  # a restart loses the record, but not the ledger
         stored = (await get(router, f"/v1/requests/{request_id}")).json()
         assert {e["kind"] for e in stored["entries"]} == {"charged", "reserved"}
         missing = await get(router, "/v1/requests/req_none")
@@ -100,7 +100,7 @@ async def test_a_reload_takes_effect_and_a_bad_file_does_not(tmp_path: Path) -> 
         assert len(two.seen) == 1
 
 
-async def test_a_reload_does_not_disturb_a_stream_under_way(tmp_path: Path) -> None:
+async def test_a_reload_does_not_disturb_a_stream_in_progress(tmp_path: Path) -> None:
     stream = chat("alpha")
     async with FaultUpstream() as one, routing(settings(cloud(one, "a")), tmp_path) as router:
         cut = stream.end_of(stream.content)
@@ -143,7 +143,7 @@ async def test_keys_are_required_where_the_configuration_says_so(tmp_path: Path)
         assert (await router.chat(**good)).status_code == 200
         own = good["authorization"].removeprefix("Bearer ")
         assert (await router.chat(x_api_key=own)).status_code == 200
-        # A load balancer's key in the other header is none of ours.
+        # A load balancer's key in the other header is ignored.
         assert (await router.chat(x_api_key=own, authorization="Bearer rpa_of_somebody")).status_code == 200
 
         (record,) = router.ledger.keys()
@@ -161,7 +161,7 @@ ALLOWED = {
 }
 
 
-async def test_roles_open_what_they_should_and_nothing_else(tmp_path: Path) -> None:
+async def test_roles_permit_what_they_should_and_nothing_else(tmp_path: Path) -> None:
     body = b'{"model":"auto","messages":[{"role":"user","content":"x"}]}'
     async with pair(WHOLE, more="keys: {required: true}\n", folder=tmp_path) as (_, _, router):
         roles: tuple[Role, ...] = ("inference", "viewer", "admin")
@@ -176,7 +176,7 @@ async def test_roles_open_what_they_should_and_nothing_else(tmp_path: Path) -> N
                     assert (reply.status_code, error_of(reply)["code"]) == (403, "permission_denied"), (path, role)
 
 
-async def test_a_key_sees_its_own_requests_only_and_routes_only_where_it_may(tmp_path: Path) -> None:
+async def test_a_key_sees_only_its_own_requests_and_routes_only_if_it_may(tmp_path: Path) -> None:
     async with pair(WHOLE, WHOLE, more="keys: {required: true}\n", folder=tmp_path) as (_, other, router):
         ann, bob = bearer(router, "inference", "ann"), bearer(router, "inference", "bob", may_route=True)
         eve = bearer(router, "viewer", "eve")
@@ -198,7 +198,7 @@ async def test_a_key_sees_its_own_requests_only_and_routes_only_where_it_may(tmp
         assert (await get(router, path, ann)).status_code == 200
 
 
-async def test_usage_and_metrics_tell_of_requests(tmp_path: Path) -> None:
+async def test_usage_and_metrics_report_requests(tmp_path: Path) -> None:
     async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine)), tmp_path) as router:
         await router.chat()
         report = (await get(router, "/v1/usage")).json()

@@ -1,4 +1,4 @@
-"""`GET /v1/usage`: the report over HTTP, of any days and by any keys."""
+"""`GET /v1/usage`: the report over HTTP, for any days and groups."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_usage_of_days_by_keys(tmp_path: Path) -> None:
     ("query", "param"),
     [("by=colour", "by"), ("month=11", "month"), ("from=2026-11-02&to=2026-11-01", "to"), ("days=3", "days")],
 )
-async def test_what_usage_cant_tell_is_a_400(query: str, param: str, tmp_path: Path) -> None:
+async def test_an_invalid_usage_query_is_a_400(query: str, param: str, tmp_path: Path) -> None:
     async with FaultUpstream(WHOLE) as engine, routing(settings(local(engine)), tmp_path) as router:
         refused = await get(router, f"/v1/usage?{query}")
         assert (refused.status_code, error_of(refused)["param"]) == (400, param)

@@ -1,4 +1,4 @@
-"""HTTP at the front: framing, order of pipelined requests, what a connection lives through, what it never does."""
+"""HTTP at the frontend: framing, the order of pipelined requests, and the life of a connection."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CHAT = b"/v1/chat/completions"
 
 
 def saying(text: str) -> Answer:
-    """A whole answer with this text."""
+    """Return a whole answer with this text."""
     return Answer.json({"choices": [{"index": 0, "message": {"content": text}, "finish_reason": "stop"}]})
 
 
 def post(
     path: bytes = CHAT, fields: dict[str, object] | None = None, version: bytes = b"1.1", more: bytes = b""
 ) -> bytes:
-    """One request as bytes."""
+    """Return one request as bytes."""
     body = json.dumps({"model": "auto", "messages": MESSAGES, **(fields or {})}).encode()
     head = b"POST %b HTTP/%b\r\nhost: a\r\ncontent-type: application/json\r\n%b" % (path, version, more)
     return head + b"content-length: %d\r\n\r\n" % len(body) + body
@@ -32,7 +32,7 @@ def post(
 
 @asynccontextmanager
 async def talking(router: Router) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A bare connection to the router."""
+    """Open a bare connection to the router."""
     host, _, port = router.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -43,7 +43,7 @@ async def talking(router: Router) -> AsyncIterator[tuple[asyncio.StreamReader, a
 
 
 async def answer_of(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Status and body of the next answer with a content-length."""
+    """Return status and body of the next answer with a content-length."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(
         int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
@@ -93,7 +93,7 @@ async def test_a_pipelined_request_of_a_client_that_left_is_never_sent() -> None
         assert len(engine.seen) == 1
 
 
-async def test_a_connection_is_kept_and_closed_as_the_client_asks() -> None:
+async def test_a_connection_is_kept_open_or_closed_as_the_client_asks() -> None:
     async with pair(saying("hi")) as (_, _, router):
         async with talking(router) as (reader, writer):
             for more in (b"", b"", b"connection: close\r\n"):
@@ -106,7 +106,7 @@ async def test_a_connection_is_kept_and_closed_as_the_client_asks() -> None:
             assert await reader.read() == b""
 
 
-async def test_a_stream_for_an_old_client_ends_with_its_connection() -> None:
+async def test_a_stream_for_an_http_1_0_client_ends_with_its_connection() -> None:
     stream = Answer.stream(delta({"content": "alpha"}) + delta({}, "stop") + b"data: [DONE]\n\n")
     async with pair(stream) as (_, _, router), talking(router) as (reader, writer):
         writer.write(post(fields={"stream": True}, version=b"1.0"))
@@ -115,7 +115,7 @@ async def test_a_stream_for_an_old_client_ends_with_its_connection() -> None:
         assert answer.endswith(b"data: [DONE]\n\n")
 
 
-async def test_the_body_is_asked_for_when_the_client_waits_to_be_asked() -> None:
+async def test_a_client_that_expects_100_continue_gets_it() -> None:
     async with pair(saying("hi")) as (engine, _, router), talking(router) as (reader, writer):
         head, _, body = post(more=b"expect: 100-continue\r\n").partition(b"\r\n\r\n")
         writer.write(head + b"\r\n\r\n")
@@ -144,7 +144,7 @@ async def test_a_query_does_not_change_the_route(path: bytes) -> None:
         assert (await answer_of(reader))[0] == 200
 
 
-async def test_what_is_not_http_gets_an_error_and_a_closed_connection() -> None:
+async def test_bytes_that_are_not_http_get_an_error_and_a_closed_connection() -> None:
     async with pair(saying("hi")) as (engine, _, router), talking(router) as (reader, writer):
         writer.write(b"\x16\x03\x01 hello\r\n\r\n")
         status, body = await answer_of(reader)
@@ -153,7 +153,7 @@ async def test_what_is_not_http_gets_an_error_and_a_closed_connection() -> None:
         assert not engine.seen
 
 
-async def test_a_refused_body_is_read_over_and_the_connection_goes_on() -> None:
+async def test_a_refused_body_is_discarded_and_the_connection_stays_usable() -> None:
     async with pair(saying("hi"), more="limits: {body_mb: 0.001}\n") as (engine, _, router):
         async with talking(router) as (reader, writer):
             writer.write(post(fields={"user": "x" * 100_000}) + post())
@@ -161,7 +161,7 @@ async def test_a_refused_body_is_read_over_and_the_connection_goes_on() -> None:
         assert len(engine.seen) == 1
 
 
-async def test_above_the_bound_of_requests_in_progress_503_comes_at_once() -> None:
+async def test_above_the_limit_of_requests_in_progress_the_answer_is_503_at_once() -> None:
     more = "limits: {in_flight: 1}\n"
     async with (
         pair(Answer(silent=True, end="hang"), more=more) as (engine, _, router),
@@ -174,7 +174,7 @@ async def test_above_the_bound_of_requests_in_progress_503_comes_at_once() -> No
         assert reply.headers["retry-after"] == "1"
 
 
-async def test_a_client_that_left_during_its_body_frees_its_place() -> None:
+async def test_a_client_that_leaves_during_its_body_releases_its_slot() -> None:
     async with pair(saying("hi"), more="limits: {in_flight: 1}\n") as (_, _, router):
         async with talking(router) as (_, writer):
             writer.write(post()[:-5])

@@ -1,4 +1,4 @@
-"""wire.edit: only the named fields change, every other byte stays; wire.load: one reading of a body, or none."""
+"""body.edit changes only the named fields and no other byte; body.load accepts a body only if it is unambiguous."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from spillway_router.proxy.request import body as wire
+from spillway_router.proxy.request.body import edit, load
 from spillway_router.proxy.request.errors import RefusedError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
@@ -50,10 +50,10 @@ def test_an_edited_body_differs_in_the_named_fields_only(
 ) -> None:
     drop = drop.difference(changes)
     raw = json.dumps(body, **writer).encode()
-    edited = wire.edit(raw, wire.load(raw).keys(), changes, drop)
+    edited = edit(raw, load(raw).keys(), changes, drop)
     expected = {k: v for k, v in {**body, **changes}.items() if k not in drop}
     assert json.loads(edited) == expected
-    assert len(json.loads(edited, object_pairs_hook=lambda pairs: pairs)) == len(expected)  # no key twice
+    assert len(json.loads(edited, object_pairs_hook=lambda pairs: pairs)) == len(expected)  # no duplicate key
 
 
 @settings(max_examples=200, deadline=None)
@@ -63,24 +63,24 @@ def test_all_other_bytes_are_kept(body: dict[str, Any], writer: dict[str, Any], 
     keys.insert(min(at, len(keys)), "model")
     raw = json.dumps({k: "before" if k == "model" else body[k] for k in keys}, **writer).encode()
     after = json.dumps({k: "after!" if k == "model" else body[k] for k in keys}, **writer).encode()
-    assert wire.edit(raw, wire.load(raw).keys(), {"model": "after!"}) == after
+    assert edit(raw, load(raw).keys(), {"model": "after!"}) == after
 
 
 def test_numbers_escapes_and_order_arrive_as_written() -> None:
     raw = b' { "n":1.0e+02, "z":12345678901234567890123, "s":"\\u00e9\\/" ,"model" : "a", "f":-0.0 } '
-    edited = wire.edit(raw, wire.load(raw).keys(), {"model": "b"}, frozenset({"s"}))
+    edited = edit(raw, load(raw).keys(), {"model": "b"}, frozenset({"s"}))
     assert edited == b' { "n":1.0e+02, "z":12345678901234567890123 ,"model" : "b", "f":-0.0 } '
 
 
 def test_an_escaped_key_is_the_same_key() -> None:
     raw = b'{"mod\\u0065l":"a","stream\\u005foptions":{"x":1}}'
-    edited = wire.edit(raw, wire.load(raw).keys(), {"model": "b", "stream_options": {}})
+    edited = edit(raw, load(raw).keys(), {"model": "b", "stream_options": {}})
     assert edited == b'{"mod\\u0065l":"b","stream\\u005foptions":{}}'
 
 
 def test_nothing_to_change_gives_the_same_bytes() -> None:
     raw = b'{"a": 1}'
-    assert wire.edit(raw, {"a"}, {}, frozenset({"models"})) is raw
+    assert edit(raw, {"a"}, {}, frozenset({"models"})) is raw
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_nothing_to_change_gives_the_same_bytes() -> None:
 )
 def test_a_duplicate_key_is_refused(raw: bytes) -> None:
     with pytest.raises(RefusedError, match="Duplicate key"):
-        wire.load(raw)
+        load(raw)
 
 
 @settings(max_examples=200, deadline=None)
 @given(body=OBJECTS, writer=WRITERS)
 def test_unique_keys_are_not_refused(body: dict[str, Any], writer: dict[str, Any]) -> None:
-    assert wire.load(json.dumps(body, **writer).encode()) == body
+    assert load(json.dumps(body, **writer).encode()) == body
