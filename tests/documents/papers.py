@@ -44,9 +44,8 @@ def answer(text: str, confidence: float | None = None, model: str = "m", status:
 
 
 def tokens(text: str, confidence: float) -> list[dict[str, Any]]:
-    """Return the tokens of a JSON text, one per character or numeral: the first numeral has this probability, the others
-    are nearly certain."""
-
+    """Return the tokens of a JSON text, one per character or numeral. The first numeral has this probability, the
+    others are nearly certain."""
     found: list[dict[str, Any]] = []
     doubted = False
     for part in re.findall(r"\d+\.\d+|.", text, re.DOTALL):
