@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from spillway_router.cli import app
 from spillway_router.commands import reachability
-from spillway_router.commands.reachability import Reach, ask_all
+from spillway_router.commands.reachability import ask_all
 from spillway_router.config import load
 from spillway_router.config.assemble import Assembly, BackendTarget, assembly_of
 
@@ -166,17 +166,12 @@ def test_silence_is_bounded_and_all_are_asked_at_once() -> None:
     assert max(one.ms for one in reached) < 5 * 300  # one after the other the last would have waited for all
 
 
-def test_what_is_not_http() -> None:
-    """It is told, not raised."""
+async def test_a_server_that_speaks_no_http_is_reported() -> None:
+    async def nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello\r\n\r\n")
+        writer.close()
 
-    async def main() -> list[Reach]:
-        async def nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"hello\r\n\r\n")
-            writer.close()
-
-        async with await asyncio.start_server(nonsense, "127.0.0.1", 0) as made:
-            port = made.sockets[0].getsockname()[1]
-            return [await reachability._ask(place(f"http://127.0.0.1:{port}"), 5.0)]
-
-    [one] = asyncio.run(main())
-    assert (one.verdict, one.fix) == ("unknown", "check base_url")
+    async with await asyncio.start_server(nonsense, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        reach = await reachability._ask(place(f"http://127.0.0.1:{port}"), 5.0)
+    assert (reach.verdict, reach.fix) == ("unknown", "check base_url")

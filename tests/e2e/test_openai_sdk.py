@@ -102,18 +102,16 @@ def test_a_stream_with_usage_tells_its_cost(client: OpenAI, documents: list[Docu
     assert (usage.model_extra or {})["cost"] == 0
 
 
-def test_the_async_client_side_by_side(front: Front, documents: list[Document]) -> None:
+@pytest.mark.limit_s(300)
+async def test_the_async_client_sends_requests_concurrently(front: Front, documents: list[Document]) -> None:
     async def one(client: AsyncOpenAI, document: Document, *, stream: bool) -> str:
         messages: Any = prompt(document.text)
         call: Any = client.chat.completions.create
         answer = await call(model="auto", messages=messages, temperature=0, max_tokens=TOKENS, stream=stream)
         return joined([chunk async for chunk in answer]) if stream else text(answer)
 
-    async def main() -> list[str]:
-        async with AsyncOpenAI(base_url=f"{front.url}/v1", api_key="x", timeout=120, max_retries=0) as client:
-            return await asyncio.gather(*(one(client, d, stream=i % 2 == 0) for i, d in enumerate(documents)))
-
-    answers = asyncio.run(main())
+    async with AsyncOpenAI(base_url=f"{front.url}/v1", api_key="x", timeout=120, max_retries=0) as client:
+        answers = await asyncio.gather(*(one(client, d, stream=i % 2 == 0) for i, d in enumerate(documents)))
     right = [exact(answer, document.truth) for answer, document in zip(answers, documents, strict=True)]
     assert sum(right) >= len(right) - 1
 

@@ -1,4 +1,4 @@
-"""Alerts against a real receiver that fails, hangs or is away, and then answers."""
+"""Alerts against a real receiver that fails, hangs or is unreachable, and then answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.loop import run_test
 
 from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
@@ -40,13 +39,13 @@ BROKEN = Answer.json({"error": {"message": "broken"}}, 500)
 
 @dataclass
 class Receiver:
-    """An ASGI receiver: answers with the statuses in order, then with 204. Status 0: it hangs."""
+    """An ASGI receiver that answers with the statuses in order, then with 204. With status 0 it hangs."""
 
     statuses: list[int] = field(default_factory=list)
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     seen: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     gate: asyncio.Event | None = None
-    """Answers only when it is set."""
+    """If given, answers wait until it is set."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = (await receive())["body"]
@@ -63,8 +62,8 @@ class Receiver:
 
 
 @dataclass
-class Told:
-    """What the hooks heard; `over` is set when a message was sent or lost."""
+class HookCalls:
+    """Records the calls of the hooks; `over` is set when a message was sent or lost."""
 
     alerts: list[BudgetAlert] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
@@ -87,22 +86,22 @@ class Told:
 @asynccontextmanager
 async def alerting(
     url: str, secret: str = "", rules: DeliveryRules = QUICK, flush_s: float = 0.0
-) -> AsyncIterator[tuple[Alerts, Told]]:
-    told = Told()
-    alerts = Alerts(told.hooks, Webhook(url, secret), rules, wall=lambda: 1_700_000_000.9, jitter=lambda: 0.0)
+) -> AsyncIterator[tuple[Alerts, HookCalls]]:
+    calls = HookCalls()
+    alerts = Alerts(calls.hooks, Webhook(url, secret), rules, wall=lambda: 1_700_000_000.9, jitter=lambda: 0.0)
     alerts.start()
     try:
-        yield alerts, told
+        yield alerts, calls
     finally:
         await alerts.close(flush_s)
 
 
 async def test_an_alert_is_posted_signed_and_readable() -> None:
     receiver = Receiver()
-    async with serving(receiver) as url, alerting(url + "/hook", "whsec-12345") as (alerts, told):
+    async with serving(receiver) as url, alerting(url + "/hook", "whsec-12345") as (alerts, calls):
         alerts.budget_reached(ALERT)
-        await told.until_over()
-    assert told.results == ["sent"]
+        await calls.until_over()
+    assert calls.results == ["sent"]
     [(headers, body)] = receiver.seen
     assert json.loads(body) == {
         "type": "budget_alert",
@@ -120,27 +119,27 @@ async def test_an_alert_is_posted_signed_and_readable() -> None:
 
 
 @pytest.mark.parametrize("failures", [[500, 503, 502], [HANGS], [429, 408], [500, HANGS, 500]])
-async def test_a_receiver_that_fails_for_a_while_gets_it_in_the_end(failures: list[int]) -> None:
+async def test_an_alert_is_retried_until_a_failing_receiver_accepts_it(failures: list[int]) -> None:
     receiver = Receiver(list(failures))
-    async with serving(receiver) as url, alerting(url) as (alerts, told):
+    async with serving(receiver) as url, alerting(url) as (alerts, calls):
         alerts.budget_reached(ALERT)
-        await told.until_over()
-    assert told.results == [*["retried"] * len(failures), "sent"]
+        await calls.until_over()
+    assert calls.results == [*["retried"] * len(failures), "sent"]
     ids = {headers["x-spillway-delivery"] for headers, _ in receiver.seen}
     assert ids == {budget_message(ALERT).id}
     assert len(receiver.seen) == len(failures) + 1
     assert "x-spillway-signature" not in receiver.seen[0][0]
 
 
-async def test_a_receiver_that_is_away_gets_it_when_it_is_back() -> None:
+async def test_an_unreachable_receiver_gets_the_alert_when_it_is_back() -> None:
     receiver = Receiver()
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused, and nobody takes the port
         patient = replace(QUICK, attempts=1000)
-        async with alerting("http://127.0.0.1:{1}".format(*place.getsockname()), rules=patient) as (alerts, told):
+        async with alerting("http://127.0.0.1:{1}".format(*place.getsockname()), rules=patient) as (alerts, calls):
             alerts.budget_reached(ALERT)
             async with asyncio.timeout(10):
-                while "retried" not in told.results:
+                while "retried" not in calls.results:
                     await asyncio.sleep(0.001)
             place.listen()
             place.setblocking(False)
@@ -151,111 +150,96 @@ async def test_a_receiver_that_is_away_gets_it_when_it_is_back() -> None:
                 while b"budget_alert" not in data:
                     data += await loop.sock_recv(connection, 65536)
                 await loop.sock_sendall(connection, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                await told.until_over()
-    assert told.results[-1] == "sent"
+                await calls.until_over()
+    assert calls.results[-1] == "sent"
     assert receiver.seen == []
 
 
-def test_it_gives_up_after_the_attempts_and_says_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        receiver = Receiver([500] * 9)
-        async with serving(receiver) as url, alerting(url + "/T0P-SECRET") as (alerts, told):
-            alerts.budget_reached(ALERT)
-            await told.until_over()
-            told.over.clear()
-            alerts.budget_reached(replace(ALERT, scope="key:k1"))  # the next one has its own attempts
-            await told.until_over()
-        assert told.results == [*["retried"] * 3, "lost"] * 2
-        assert len(receiver.seen) == 8
-
-    run_test(main)
+async def test_delivery_gives_up_after_the_attempts_and_logs_the_loss(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver([500] * 9)
+    async with serving(receiver) as url, alerting(url + "/T0P-SECRET") as (alerts, calls):
+        alerts.budget_reached(ALERT)
+        await calls.until_over()
+        calls.over.clear()
+        alerts.budget_reached(replace(ALERT, scope="key:k1"))  # the next message has attempts of its own
+        await calls.until_over()
+    assert calls.results == [*["retried"] * 3, "lost"] * 2
+    assert len(receiver.seen) == 8
     assert "alert not delivered (127.0.0.1: HTTP 500, after 4 attempts): budget all per day reached 80%" in caplog.text
     assert "T0P-SECRET" not in caplog.text
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 410])
-def test_a_refusal_for_good_is_not_repeated(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        receiver = Receiver([status], [(b"location", b"/elsewhere")])
-        async with serving(receiver) as url, alerting(url) as (alerts, told):
-            alerts.budget_reached(ALERT)
-            await told.until_over()
-        assert told.results == ["lost"]
-        assert len(receiver.seen) == 1
-
-    run_test(main)
+async def test_a_permanent_refusal_is_not_retried(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver([status], [(b"location", b"/elsewhere")])
+    async with serving(receiver) as url, alerting(url) as (alerts, calls):
+        alerts.budget_reached(ALERT)
+        await calls.until_over()
+    assert calls.results == ["lost"]
+    assert len(receiver.seen) == 1
     assert f"HTTP {status}: correct alerts.webhook_url" in caplog.text
 
 
-def test_each_threshold_is_told_once_per_period(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        receiver = Receiver()
-        async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, told):
-            tomorrow = replace(ALERT, period_start=ALERT.period_start + 86_400)
-            others = [replace(ALERT, at=Decimal(1)), replace(ALERT, scope="key:k1"), tomorrow]
-            for alert in (ALERT, ALERT, *others, tomorrow):
-                alerts.budget_reached(alert)
-            assert told.alerts == [ALERT, *others]
-        assert told.results == ["sent"] * 4
-        assert len({headers["x-spillway-delivery"] for headers, _ in receiver.seen}) == 4
-
-    with caplog.at_level(logging.WARNING):
-        run_test(main)
+async def test_each_threshold_is_reported_once_per_period(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    receiver = Receiver()
+    async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, calls):
+        tomorrow = replace(ALERT, period_start=ALERT.period_start + 86_400)
+        others = [replace(ALERT, at=Decimal(1)), replace(ALERT, scope="key:k1"), tomorrow]
+        for alert in (ALERT, ALERT, *others, tomorrow):
+            alerts.budget_reached(alert)
+        assert calls.alerts == [ALERT, *others]
+    assert calls.results == ["sent"] * 4
+    assert len({headers["x-spillway-delivery"] for headers, _ in receiver.seen}) == 4
     assert caplog.text.count("reached 80%") == 3
     assert "reached 100%: 41.000000 of 50.000000 USD spent or held. Paid calls that don't fit" in caplog.text
 
 
-def test_a_full_queue_loses_the_newest_and_never_waits(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        told = Told()
-        alerts = Alerts(told.hooks, Webhook("http://127.0.0.1:9"), QUICK)  # not started: nothing leaves the queue
-        for i in range(6):
-            alerts.budget_reached(replace(ALERT, scope=f"key:k{i}"))
-        assert told.results == ["lost", "lost"]
-        assert len(told.alerts) == 6
-        await alerts.close(0)
-
-    run_test(main)
+async def test_a_full_queue_loses_the_newest_and_never_waits(caplog: pytest.LogCaptureFixture) -> None:
+    calls = HookCalls()
+    alerts = Alerts(calls.hooks, Webhook("http://127.0.0.1:9"), QUICK)  # not started: nothing leaves the queue
+    for i in range(6):
+        alerts.budget_reached(replace(ALERT, scope=f"key:k{i}"))
+    assert calls.results == ["lost", "lost"]
+    assert len(calls.alerts) == 6
+    await alerts.close(0)
     assert "alert not delivered (4 messages wait already): budget key:k4" in caplog.text
 
 
-def test_stopping_is_bounded_and_what_is_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        receiver = Receiver([HANGS] * 9)
-        slow = replace(QUICK, timeout_s=60.0)
-        async with serving(receiver) as url:
-            async with alerting(url, rules=slow, flush_s=0.05) as (alerts, told):
-                alerts.budget_reached(ALERT)
-                alerts.budget_reached(replace(ALERT, at=Decimal(1)))
-                async with asyncio.timeout(10):
-                    while not receiver.seen:
-                        await asyncio.sleep(0.001)
-            assert told.results == ["lost", "lost"]
-
-    run_test(main)
+async def test_stopping_is_bounded_and_undelivered_alerts_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver([HANGS] * 9)
+    slow = replace(QUICK, timeout_s=60.0)
+    async with serving(receiver) as url:
+        async with alerting(url, rules=slow, flush_s=0.05) as (alerts, calls):
+            alerts.budget_reached(ALERT)
+            alerts.budget_reached(replace(ALERT, at=Decimal(1)))
+            async with asyncio.timeout(10):
+                while not receiver.seen:
+                    await asyncio.sleep(0.001)
+        assert calls.results == ["lost", "lost"]
     assert caplog.text.count("the router stopped") == 2
 
 
 async def test_a_reload_can_take_the_receiver_away() -> None:
-    told = Told()
+    calls = HookCalls()
     receiver = Receiver([500] * 9)
     async with serving(receiver) as url:
-        alerts = Alerts(told.hooks, Webhook(url), QUICK)
+        alerts = Alerts(calls.hooks, Webhook(url), QUICK)
         alerts.budget_reached(ALERT)
         alerts.configure(None)
         alerts.start()
-        await told.until_over()
+        await calls.until_over()
         alerts.budget_reached(replace(ALERT, at=Decimal(1)))
         await alerts.close(10)
-    assert told.results == ["lost"]
+    assert calls.results == ["lost"]
     assert receiver.seen == []
-    assert len(told.alerts) == 2
+    assert len(calls.alerts) == 2
 
 
 def test_waits_double_up_to_a_bound_and_are_jittered() -> None:
     rules = DeliveryRules(first_wait_s=1, longest_wait_s=8)
-    full = Alerts(Told().hooks, rules=rules, jitter=lambda: 0.0)
-    half = Alerts(Told().hooks, rules=rules, jitter=lambda: 1.0)
+    full = Alerts(HookCalls().hooks, rules=rules, jitter=lambda: 0.0)
+    half = Alerts(HookCalls().hooks, rules=rules, jitter=lambda: 1.0)
     assert [full._wait_s(i) for i in range(5)] == [1, 2, 4, 8, 8]
     assert [half._wait_s(i) for i in range(5)] == [0.5, 1, 2, 4, 4]
 
@@ -268,7 +252,7 @@ def test_neither_address_nor_secret_is_shown() -> None:
     assert sentence(replace(ALERT, at=Decimal("0.555"))).startswith("budget all per day reached 55.5%")
 
 
-async def test_the_router_tells_a_budget_that_runs_low_without_holding_up_requests() -> None:
+async def test_a_router_reports_a_budget_that_runs_low_without_delaying_requests() -> None:
     """From a request to the receiver: bytes, tariff, budget, alert, webhook, metric. The receiver takes its time."""
     answer = Answer.json(
         {
@@ -297,9 +281,9 @@ async def test_the_router_tells_a_budget_that_runs_low_without_holding_up_reques
 
 async def test_a_revoked_certificate_is_posted(caplog: pytest.LogCaptureFixture) -> None:
     receiver = Receiver()
-    async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, told):
+    async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, calls):
         alerts.certificate_revoked("chat", 7, 40)
-    assert told.results == ["sent"]
+    assert calls.results == ["sent"]
     [(_, body)] = receiver.seen
     said = json.loads(body)
     assert (said["type"], said["kind"], said["wrong"], said["audits"]) == ("certificate_revoked", "chat", 7, 40)
@@ -307,7 +291,7 @@ async def test_a_revoked_certificate_is_posted(caplog: pytest.LogCaptureFixture)
     assert said["text"].removeprefix("Spillway: ") in caplog.text
 
 
-async def test_a_calibration_that_is_not_used_is_posted_until_it_is_mended() -> None:
+async def test_an_unused_calibration_is_posted_once_until_it_is_fixed() -> None:
     receiver = Receiver()
     async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, _):
         for names in ("a", "ab", "", "a"):

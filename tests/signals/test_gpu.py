@@ -256,54 +256,41 @@ def test_throttle_tokens(bits: int, tokens: tuple[str, ...]) -> None:
     assert throttle_tokens(bits) == tokens
 
 
-def test_the_sampler_hands_readings_on_and_gives_nvml_back() -> None:
+async def test_the_sampler_reports_readings_and_shuts_nvml_down() -> None:
     library = FakeNvml(throttle_bits=0x20, clock_mhz=705)
-
-    async def main() -> list[GpuTelemetry]:
-        seen: asyncio.Queue[GpuTelemetry] = asyncio.Queue()
-        sampler = GpuSampler(library, lambda telemetry, _: seen.put_nowait(telemetry), NvmlSettings(interval_s=0.01))
-        task = asyncio.create_task(sampler.run())
-        async with asyncio.timeout(5):
-            got = [await seen.get() for _ in range(3)]
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        return got
-
-    for telemetry in asyncio.run(main()):
-        assert gpu_verdict(telemetry.readings[0]) == GpuVerdict(True, 0.5, ("thermal",))
+    readings: asyncio.Queue[GpuTelemetry] = asyncio.Queue()
+    settings = NvmlSettings(interval_s=0.01)
+    task = asyncio.create_task(GpuSampler(library, lambda reading, _: readings.put_nowait(reading), settings).run())
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            telemetry = await readings.get()
+            assert gpu_verdict(telemetry.readings[0]) == GpuVerdict(True, 0.5, ("thermal",))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert library.calls.count("init") == library.calls.count("shutdown") == 1
 
 
-def test_a_wedged_driver_is_told_is_called_once_and_recovers() -> None:
+async def test_a_wedged_driver_is_reported_is_called_once_and_recovers() -> None:
     library = FakeNvml(hold=threading.Event())
-
-    async def main() -> list[GpuTelemetry]:
-        sampler = GpuSampler(library, lambda *_: None, NvmlSettings(timeout_s=0.05))
-        got = [await sampler.sample() for _ in range(3)]
-        before = threading.active_count()
-        await sampler.sample()
-        assert threading.active_count() == before
-        assert library.hold is not None
-        library.hold.set()
-        async with asyncio.timeout(5):
-            while not (telemetry := await sampler.sample()).up:
-                pass
-        return [*got, telemetry]
-
-    *held, last = asyncio.run(main())
-    assert held == [GpuTelemetry(False, (), "NVML did not answer within 0.05 s")] * 3
-    assert last == GpuTelemetry(True, (FULL,))
+    assert library.hold is not None
+    sampler = GpuSampler(library, lambda *_: None, NvmlSettings(timeout_s=0.05))
+    silence = GpuTelemetry(False, (), "NVML did not answer within 0.05 s")
+    assert [await sampler.sample() for _ in range(3)] == [silence] * 3
+    before = threading.active_count()
+    await sampler.sample()
+    assert threading.active_count() == before
+    library.hold.set()
+    async with asyncio.timeout(5):
+        while not (telemetry := await sampler.sample()).up:
+            pass
+    assert telemetry == GpuTelemetry(True, (FULL,))
     assert library.calls.count("init") == 1
 
 
-def test_a_binding_that_does_not_fit_is_no_error() -> None:
+async def test_a_binding_that_does_not_fit_is_no_error() -> None:
     library = FakeNvml()
     library.nvmlDeviceGetCount = lambda: "two"  # type: ignore[method-assign,assignment,return-value]
-
-    async def main() -> GpuTelemetry:
-        return await GpuSampler(library, lambda *_: None).sample()
-
-    telemetry = asyncio.run(main())
+    telemetry = await GpuSampler(library, lambda *_: None).sample()
     assert not telemetry.up
     assert telemetry.reason.startswith("NVML: TypeError: ")

@@ -28,64 +28,64 @@ def sample(*replicas: tuple[float, float]) -> EngineSample:
 
 @dataclass
 class Watch:
-    """Looks once a second."""
+    """Probes once a second."""
 
     state: LivenessState = field(default_factory=lambda: LivenessState(since=0.0))
-    now: float = 0.0
+    monotonic_s: float = 0.0
 
-    def look(
+    def probe(
         self, answer: Answer = "ok", seen: EngineSample | None = None, *, awaiting: int = 0, age: float = 0.0
     ) -> LivenessVerdict:
-        self.now += 1
-        at = self.now - age
-        self.state, verdict = observe(self.state, Observation(self.now, answer, "", seen, at, awaiting), RULES)
+        self.monotonic_s += 1
+        at = self.monotonic_s - age
+        self.state, verdict = observe(self.state, Observation(self.monotonic_s, answer, "", seen, at, awaiting), RULES)
         return verdict
 
 
 def up() -> Watch:
     watch = Watch()
-    assert watch.look("ok", sample((0, 0))).condition == "up"
+    assert watch.probe("ok", sample((0, 0))).condition == "up"
     return watch
 
 
 def test_starting_until_the_first_answer() -> None:
     watch = Watch()
     answers: tuple[Answer, ...] = ("refused", "refused", "silent", "not_ready")
-    assert [watch.look(answer).condition for answer in answers] == ["starting"] * 4
-    verdict = watch.look("ok")
+    assert [watch.probe(answer).condition for answer in answers] == ["starting"] * 4
+    verdict = watch.probe("ok")
     assert (verdict.condition, verdict.reasons) == ("up", ())
 
 
 def test_an_engine_that_never_comes_up_is_down_after_the_grace() -> None:
-    watch = Watch(now=RULES.start_grace_s - 2)
-    assert watch.look("refused").condition == "starting"
-    assert watch.look("refused").condition == "down"
+    watch = Watch(monotonic_s=RULES.start_grace_s - 2)
+    assert watch.probe("refused").condition == "starting"
+    assert watch.probe("refused").condition == "down"
 
 
-def test_one_refusal_takes_it_out_and_two_good_looks_bring_it_back() -> None:
+def test_one_refusal_takes_it_out_and_two_good_probes_bring_it_back() -> None:
     watch = up()
-    assert watch.look("refused").reasons == ("refused",)
+    assert watch.probe("refused").reasons == ("refused",)
     assert watch.state.condition == "down"
-    assert [watch.look("ok").condition for _ in range(2)] == ["down", "up"]
+    assert [watch.probe("ok").condition for _ in range(2)] == ["down", "up"]
 
 
 def test_a_dead_engine_behind_a_living_front_end_is_down() -> None:
     watch = up()
-    assert [watch.look("not_ready").condition for _ in range(3)] == ["down"] * 3
+    assert [watch.probe("not_ready").condition for _ in range(3)] == ["down"] * 3
 
 
 def test_a_new_process_on_the_port_is_starting() -> None:
     watch = up()
-    watch.look("refused")
-    assert [watch.look("not_ready").condition for _ in range(3)] == ["starting"] * 3
-    assert watch.look("ok").condition == "up"
+    watch.probe("refused")
+    assert [watch.probe("not_ready").condition for _ in range(3)] == ["starting"] * 3
+    assert watch.probe("ok").condition == "up"
 
 
 def test_a_stalled_engine_is_hung_within_ten_seconds() -> None:
     watch = up()
-    assert watch.look("ok", sample((3, 100))).condition == "up"
-    began = watch.now
-    verdicts = [watch.look("ok", sample((3, 100))) for _ in range(10)]
+    assert watch.probe("ok", sample((3, 100))).condition == "up"
+    began = watch.monotonic_s
+    verdicts = [watch.probe("ok", sample((3, 100))) for _ in range(10)]
     hung_at = next(began + i + 1 for i, verdict in enumerate(verdicts) if verdict.condition == "hung")
     assert hung_at - began == RULES.hung_after_s
     assert verdicts[6].reasons == ("stalled: 3 requests unfinished, no step for 7.0 s",)
@@ -94,66 +94,66 @@ def test_a_stalled_engine_is_hung_within_ten_seconds() -> None:
 
 def test_a_slow_engine_that_steps_is_not_hung() -> None:
     watch = up()
-    conditions = {watch.look("ok", sample((1, second // 6))).condition for second in range(60)}
+    conditions = {watch.probe("ok", sample((1, second // 6))).condition for second in range(60)}
     assert conditions == {"up"}
 
 
 def test_an_idle_engine_is_not_hung_and_its_clock_starts_with_its_work() -> None:
     watch = up()
-    assert {watch.look("ok", sample((0, 5))).condition for _ in range(60)} == {"up"}
+    assert {watch.probe("ok", sample((0, 5))).condition for _ in range(60)} == {"up"}
     # A request came and the engine shows it without any other mark.
-    assert {watch.look("ok", sample((1, 5))).condition for _ in range(7)} == {"up"}
-    assert watch.look("ok", sample((1, 5))).condition == "hung"
+    assert {watch.probe("ok", sample((1, 5))).condition for _ in range(7)} == {"up"}
+    assert watch.probe("ok", sample((1, 5))).condition == "hung"
 
 
 def test_an_idle_engine_that_does_not_take_our_requests_is_hung() -> None:
     """Its gauges go on saying that it has nothing to do: they move only when it steps."""
     watch = up()
-    assert {watch.look("ok", sample((0, 5)), awaiting=2).condition for _ in range(7)} == {"up"}
-    verdict = watch.look("ok", sample((0, 5)), awaiting=2)
+    assert {watch.probe("ok", sample((0, 5)), awaiting=2).condition for _ in range(7)} == {"up"}
+    verdict = watch.probe("ok", sample((0, 5)), awaiting=2)
     assert verdict.condition == "hung"
     assert verdict.reasons == ("stalled: 2 sent and none started, no step for 7.0 s",)
     # Its requests have gone elsewhere: that does not make it well. A step does.
-    assert {watch.look("ok", sample((0, 5))).condition for _ in range(20)} == {"hung"}
-    assert watch.look("ok", sample((0, 6))).condition == "up"
+    assert {watch.probe("ok", sample((0, 5))).condition for _ in range(20)} == {"hung"}
+    assert watch.probe("ok", sample((0, 6))).condition == "up"
 
 
 def test_waiting_for_a_first_token_is_no_hang_while_others_get_tokens() -> None:
     watch = up()
-    assert {watch.look("ok", sample((4, n)), awaiting=1).condition for n in range(60)} == {"up"}
+    assert {watch.probe("ok", sample((4, n)), awaiting=1).condition for n in range(60)} == {"up"}
 
 
 def test_one_stuck_replica_among_living_ones_is_told() -> None:
     watch = up()
-    verdicts = [watch.look("ok", sample((2, n), (2, 7))) for n in range(9)]
+    verdicts = [watch.probe("ok", sample((2, n), (2, 7))) for n in range(9)]
     assert verdicts[-1].condition == "hung"
     assert verdicts[-1].reasons == ("stalled: 2 requests unfinished at replica 1, no step for 8.0 s",)
 
 
 def test_without_counters_a_long_wait_proves_nothing() -> None:
     watch = up()
-    assert {watch.look("ok", None, awaiting=5).condition for _ in range(60)} == {"up"}
+    assert {watch.probe("ok", None, awaiting=5).condition for _ in range(60)} == {"up"}
 
 
 def test_an_old_sample_says_nothing() -> None:
     watch = up()
-    assert {watch.look("ok", sample((3, 100)), age=6.0).condition for _ in range(30)} == {"up"}
+    assert {watch.probe("ok", sample((3, 100)), age=6.0).condition for _ in range(30)} == {"up"}
 
 
 def test_a_front_end_that_no_longer_answers_is_hung_and_comes_back_by_answering() -> None:
     watch = up()
-    conditions = [watch.look("silent").condition for _ in range(8)]
+    conditions = [watch.probe("silent").condition for _ in range(8)]
     assert conditions == ["up"] * 6 + ["hung"] * 2
-    assert [watch.look("ok").condition for _ in range(2)] == ["hung", "up"]
+    assert [watch.probe("ok").condition for _ in range(2)] == ["hung", "up"]
 
 
 def test_a_restart_ends_a_hang() -> None:
     watch = up()
     for _ in range(9):
-        watch.look("ok", sample((3, 100)))
+        watch.probe("ok", sample((3, 100)))
     assert watch.state.condition == "hung"
-    assert watch.look("refused").condition == "down"
-    assert [watch.look("ok", sample((0, 0))).condition for _ in range(2)] == ["down", "up"]
+    assert watch.probe("refused").condition == "down"
+    assert [watch.probe("ok", sample((0, 0))).condition for _ in range(2)] == ["down", "up"]
 
 
 looks = st.tuples(
@@ -168,13 +168,13 @@ def test_invariants(steps: list[tuple[Answer, tuple[float, float] | None, int]])
     watch = Watch()
     before: LivenessVerdict | None = None
     for answer, replica, awaiting in steps:
-        verdict = watch.look(answer, None if replica is None else sample(replica), awaiting=awaiting)
+        verdict = watch.probe(answer, None if replica is None else sample(replica), awaiting=awaiting)
         assert (verdict.reasons == ()) == (verdict.condition == "up" and answer != "silent")
         assert not (verdict.condition == "up" and answer in ("refused", "not_ready"))
-        assert verdict.since <= watch.now
+        assert verdict.since <= watch.monotonic_s
         if before is not None and before.condition == verdict.condition:
             assert verdict.since == before.since
         before = verdict
     for _ in range(RULES.recover_after + 1):  # whatever happened: an engine that answers and steps comes back
-        verdict = watch.look("ok", sample((1, watch.now)))
+        verdict = watch.probe("ok", sample((1, watch.monotonic_s)))
     assert verdict.condition == "up"

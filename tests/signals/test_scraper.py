@@ -28,8 +28,8 @@ class Readings:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Reading] = asyncio.Queue()
 
-    def take(self, sample: EngineSample | None, reason: str, now: float) -> None:
-        self._queue.put_nowait((sample, reason, now))
+    def take(self, sample: EngineSample | None, reason: str, monotonic_s: float) -> None:
+        self._queue.put_nowait((sample, reason, monotonic_s))
 
     async def next(self) -> Reading:
         async with asyncio.timeout(5):
@@ -51,7 +51,7 @@ async def scraping(
                 await task
 
 
-async def test_reads_again_and_again_without_overlap() -> None:
+async def test_scrapes_repeat_without_overlap() -> None:
     async with scraping(reply(PAGE)) as (server, readings):
         got = [await readings.next() for _ in range(5)]
         assert server.open_most == 1
@@ -59,7 +59,7 @@ async def test_reads_again_and_again_without_overlap() -> None:
         assert sample is not None
         assert sample.load == EngineLoad(waiting=0, running=8, kv_usage=0.004397215097105112)
         assert reason == ""
-    times = [now for _, _, now in got]
+    times = [monotonic_s for _, _, monotonic_s in got]
     assert times == sorted(times)
 
 
@@ -72,7 +72,7 @@ async def test_reads_again_and_again_without_overlap() -> None:
         (endless, "the metrics page is larger than 1000000 bytes"),
     ],
 )
-async def test_a_page_that_cannot_be_had_is_a_reading_with_its_reason(answer: Reply, reason: str) -> None:
+async def test_a_page_that_cannot_be_read_gives_a_reason(answer: Reply, reason: str) -> None:
     settings = ScrapeSettings(timeout_s=5.0 if answer is endless else 0.2, max_bytes=1_000_000)
     async with scraping(answer, settings) as (_, readings):
         sample, why, _ = await readings.next()
@@ -93,7 +93,7 @@ def test_pauses_double_to_their_bound() -> None:
     assert pause_s(9, ScrapeSettings(interval_s=10.0, max_backoff_s=5.0)) == 10.0
 
 
-async def test_goes_on_after_failures() -> None:
+async def test_scraping_continues_after_failures() -> None:
     async with scraping(reply("", 500)) as (server, readings):
         assert [(await readings.next())[0] for _ in range(4)] == [None] * 4
         server.replies["/metrics"] = reply(PAGE)
@@ -101,7 +101,7 @@ async def test_goes_on_after_failures() -> None:
             pass
 
 
-async def test_a_dead_engine_is_a_reading_too() -> None:
+async def test_a_dead_engine_gives_a_reason_too() -> None:
     async with scraping(reply(PAGE)) as (server, readings):
         assert (await readings.next())[0] is not None
         server.close()
@@ -110,7 +110,7 @@ async def test_a_dead_engine_is_a_reading_too() -> None:
         assert reading[1].startswith("the metrics page could not be read: ")
 
 
-async def test_an_engine_without_metrics_is_not_asked() -> None:
+async def test_an_engine_without_metrics_gets_no_request() -> None:
     readings = Readings()
     async with serving() as server, httpx.AsyncClient() as client:
         await Scraper(client, server.url, WITHOUT_METRICS, readings.take).run()
@@ -119,5 +119,5 @@ async def test_an_engine_without_metrics_is_not_asked() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://h:1/v1", "http://h:1/v1/", "http://h:1", "http://h:1/"])
-def test_metrics_lie_beside_the_api(url: str) -> None:
+def test_metrics_are_next_to_the_api(url: str) -> None:
     assert server_root(url) == "http://h:1"

@@ -171,14 +171,14 @@ class _Backends:
         if part.price is None:
             status = None if record is None else price_status(record, today, stale_after_days)
             return None if record is None or status is None else _PricedModel(record.tariff(today), status)
-        own = _configured_price(part.price)
-        status = price_status(own, today, stale_after_days)
+        configured = _configured_price(part.price)
+        status = price_status(configured, today, stale_after_days)
         if record is not None and record.retired_on is not None and part.price.retired_on is None:
             warning = (
                 f"the price list says the provider withdraws the model on {record.retired_on}; its own `price:` is used"
             )
             status = replace(status, warnings=(*status.warnings, warning))
-        return _PricedModel(own.tariff(today), status)
+        return _PricedModel(configured.tariff(today), status)
 
     def _check_price(self, where: str, part: BackendPart, priced: _PricedModel | None) -> bool:
         """Return whether the price allows the backend to be used; add what there is to say to the findings."""

@@ -82,11 +82,11 @@ class Board:
         """
         states: dict[str, _State] = {}
         for backend in backends:
-            known = self._states.get(backend.name)
-            if known is not None and known.backend.local == backend.local:
-                known.backend = backend
-                known.snapshot = None
-                states[backend.name] = known
+            previous = self._states.get(backend.name)
+            if previous is not None and previous.backend.local == backend.local:
+                previous.backend = backend
+                previous.snapshot = None
+                states[backend.name] = previous
                 continue
             backlog = Backlog(rates.get(backend.name, EngineRates())) if backend.local else None
             state = _State(backend, backlog)
@@ -265,9 +265,9 @@ class Board:
         """Record the KV capacity that the engine reports, in tokens."""
         state = self._states.get(name)
         if state is not None and state.backlog is not None:
-            known = state.backlog.rates(-math.inf)
-            if known.kv_capacity_tokens != kv_tokens:
-                state.backlog.observe_capacity(kv_tokens, known.max_sequences)
+            rates = state.backlog.rates(-math.inf)
+            if rates.kv_capacity_tokens != kv_tokens:
+                state.backlog.observe_capacity(kv_tokens, rates.max_sequences)
                 state.snapshot = None
 
     def gpu(self, rate: float, reasons: tuple[str, ...], healthy: bool) -> None:

@@ -142,7 +142,7 @@ def _follow(state: LivenessState, observation: Observation, rules: LivenessRules
     elif awaiting_since is None:
         awaiting_since = observation.monotonic_s
     fresh = observation.sample is not None and observation.monotonic_s - observation.sampled_at <= rules.stale_after_s
-    known: dict[str, _Replica] = {}
+    replicas: dict[str, _Replica] = {}
     moved = False
     if observation.sample is not None and fresh:
         for progress in observation.sample.progress:
@@ -152,12 +152,12 @@ def _follow(state: LivenessState, observation: Observation, rules: LivenessRules
             # A replica without work is not stalled: its clock starts with its work.
             idle = before is None or not before.unfinished
             at = before.moved_at if before is not None and same and not idle else observation.sampled_at
-            known[progress.replica] = _Replica(progress.marks, at, progress.unfinished)
+            replicas[progress.replica] = _Replica(progress.marks, at, progress.unfinished)
     elif state.stalled or state.condition == "hung":
-        known = dict(state.replicas)
+        replicas = dict(state.replicas)
     if moved and awaiting_since is not None:
         awaiting_since = observation.monotonic_s
-    return replace(state, replicas=MappingProxyType(known), awaiting_since=awaiting_since), moved
+    return replace(state, replicas=MappingProxyType(replicas), awaiting_since=awaiting_since), moved
 
 
 def _stall(state: LivenessState, observation: Observation) -> _Stall:
