@@ -114,7 +114,7 @@ BROKEN = {
             (1, "listen", "string"),
             (2, "sever", "unknown setting; check the spelling or remove it"),
             (4, "backends.0.bse_url", "unknown setting"),
-            (5, "backends.1.name", "stands twice; rename one"),
+            (5, "backends.1.name", "duplicate backend name 'local'; rename one"),
             (6, "backends.2.base_url", "export SPILLWAY_TEST_UNSET"),
             (8, "aliases.auto.chain.1", "no backend has the name 'gone'; use one of local, paid"),
             (9, "confidence.threshold", "less than or equal to 1"),
@@ -148,7 +148,7 @@ BROKEN = {
             (9, "budgets.0.degrade.1.drop", "names no backend"),
             (10, "budgets.0.degrade.2.drop", "write the names as a list, such as [gpt], or the word cloud"),
             (11, "budgets.0.pacing", "boolean"),
-            (12, "alerts.webhook_url", "write a whole address, such as https://"),
+            (12, "alerts.webhook_url", "write a complete URL, such as https://"),
             (12, "alerts.secret", "at least 8 characters"),
         ],
     ),
@@ -157,7 +157,7 @@ BROKEN = {
         "  - {name: local, provider: vllm, model: demo}\n"
         "budgets:\n"
         "  - {scope: all, period: day, limit_usd: '1', degrade: [{at: 0.8, drop: [local]}]}\n",
-        [(4, "budgets.0.degrade.0", "local is local and costs no request; take it out of `drop`")],
+        [(4, "budgets.0.degrade.0", "local is local and its requests cost nothing; remove it from `drop`")],
     ),
     "not YAML": ("listen: [1\nbackends: 2\n", [(2, "YAML", "check the indentation and quotes")]),
     "not a mapping": ("- listen\n", [(1, "file", "must be a mapping")]),
@@ -184,12 +184,12 @@ def test_check_finds_all_mistakes_at_once_with_line_and_fix(name: str, checked: 
     checked.write_text(text + ledger)
     as_json, as_text = spillway("check", "-c", checked, "--json"), spillway("check", "-c", checked)
     assert as_json.exit_code == as_text.exit_code == 1
-    told = json.loads(as_json.stdout)
-    assert told["ok"] is False
-    found = {(m["line"], m["where"]): m["problem"] for m in told["mistakes"]}
-    assert set(found) == {(line, where) for line, where, _ in expected}
+    report = json.loads(as_json.stdout)
+    assert report["ok"] is False
+    problems = {(m["line"], m["where"]): m["problem"] for m in report["mistakes"]}
+    assert set(problems) == {(line, where) for line, where, _ in expected}
     for line, where, fragment in expected:
-        assert fragment in found[line, where]
+        assert fragment in problems[line, where]
         assert f"line {line}, {where}: " in as_text.output
 
 
@@ -213,7 +213,7 @@ def test_check_of_a_good_file(checked: Path, tmp_path: Path) -> None:
     assert "gsk_secret" not in on.output
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     done = spillway("check", "-c", tmp_path / "none.yaml")
     assert done.exit_code == 1
     assert "can't be read" in done.output
@@ -221,10 +221,10 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
 def test_no_configuration_is_the_default_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told = spillway("check", "--offline", env={"SPILLWAY_CONFIG": None})
-    assert told.exit_code == 0
-    assert "defaults (no spillway.yaml found)" in told.stdout
-    assert "ready        local: local, vllm, demo" in told.stdout
+    checked = spillway("check", "--offline", env={"SPILLWAY_CONFIG": None})
+    assert checked.exit_code == 0
+    assert "defaults (no spillway.yaml found)" in checked.stdout
+    assert "ready        local: local, vllm, demo" in checked.stdout
     (tmp_path / "spillway.yaml").write_text("listen: nowhere\n")
     assert spillway("check", env={"SPILLWAY_CONFIG": None}).exit_code == 1
     (tmp_path / "other.yaml").write_text("listen: 127.0.0.1:0\n")
@@ -284,8 +284,8 @@ def test_defaults_in_the_example_are_the_defaults() -> None:
 def test_prices_list() -> None:
     rows = answer("prices", "list", "--json")
     assert {"groq", "together", "openai", "cerebras", "anthropic"} <= {row["provider"] for row in rows}
-    (found,) = [r for r in rows if (r["provider"], r["model"]) == ("groq", "openai/gpt-oss-120b")]
-    assert (found["input"], found["output"], found["cached_input"]) == ("0.15", "0.6", "0.075")
+    (row,) = [r for r in rows if (r["provider"], r["model"]) == ("groq", "openai/gpt-oss-120b")]
+    assert (row["input"], row["output"], row["cached_input"]) == ("0.15", "0.6", "0.075")
     shown = spillway("prices", "list", "--provider", "groq").stdout
     assert "USD per million tokens" in shown
     assert "openai/gpt-oss-120b" in shown
@@ -295,9 +295,9 @@ def test_prices_list() -> None:
 
 def test_doctor_and_plan_answer_in_json() -> None:
     done = spillway("doctor", "--json")
-    told = json.loads(done.stdout)
-    assert done.exit_code == (0 if told["ok"] else 1)
-    assert len(told["checks"]) >= 5
+    report = json.loads(done.stdout)
+    assert done.exit_code == (0 if report["ok"] else 1)
+    assert len(report["checks"]) >= 5
     planned = json.dumps(answer("plan", "--gpu", "t4", "--json"))
     assert "--max-num-queued-reqs" in planned
     on_cpu = answer("plan", "--gpu", "cpu", "--model", "demo", "--json")
@@ -331,16 +331,16 @@ general_settings: {master_key: sk-master-in-the-clear}
 
 
 def test_a_litellm_configuration_becomes_a_spillway_one(tmp_path: Path) -> None:
-    source, made = tmp_path / "litellm.yaml", tmp_path / "spillway.yaml"
+    source, converted = tmp_path / "litellm.yaml", tmp_path / "spillway.yaml"
     source.write_text(LITELLM)
     done = spillway("check", "--from-litellm", source)
     assert done.exit_code == 0, done.output
     assert "in-the-clear" not in done.output
-    made.write_text(done.stdout)
+    converted.write_text(done.stdout)
     settings = load.parse(done.stdout, {"MY_GROQ": "g", "OTHER_KEY": "o"})
-    found = {b.name: (b.provider, b.model, b.base_url, b.api_key) for b in settings.backends}
+    backends = {b.name: (b.provider, b.model, b.base_url, b.api_key) for b in settings.backends}
     llama = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
-    assert found == {
+    assert backends == {
         "vllm-Qwen2.5-7B-Instruct-AWQ": ("vllm", "Qwen/Qwen2.5-7B-Instruct-AWQ", "http://10.0.0.5:8000/v1", None),
         "openai-gpt-4o": ("openai", "gpt-4o", None, None),
         "together-Llama-3.3-70B-Instruct-Turbo": ("together", llama, None, None),
@@ -362,12 +362,12 @@ def test_a_litellm_configuration_becomes_a_spillway_one(tmp_path: Path) -> None:
     for fragment in ("rpm was left out", "export TOGETHER_API_KEY", "'azure'", "wildcards", "fallback azure", "cache"):
         assert any(fragment in note for note in notes), fragment
     assert answer("check", "--from-litellm", source, "--json")["config"]["listen"] == "127.0.0.1:8080"
-    checked = spillway("check", "-c", made, "--offline", env={"MY_GROQ": "g", "OTHER_KEY": "o"})
+    checked = spillway("check", "-c", converted, "--offline", env={"MY_GROQ": "g", "OTHER_KEY": "o"})
     assert checked.exit_code == 0, checked.output
 
 
 @pytest.mark.parametrize("text", ["", "model_list: 3", "a: [", "model_list: [{model_name: x}]"])
-def test_what_is_no_litellm_configuration_is_told(text: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused_as_litellm_configuration(text: str, tmp_path: Path) -> None:
     source = tmp_path / "litellm.yaml"
     source.write_text(text)
     done = spillway("check", "--from-litellm", source)
@@ -397,15 +397,15 @@ class NotYetError(Exception):
     """The router has not seen the change of keys."""
 
 
-def ask(front: Front, key: str, document: Document, wanted: int) -> httpx.Response:
-    """One paid request; tried again until it has the wanted status."""
+def ask(front: Front, key: str, document: Document, status: int) -> httpx.Response:
+    """One paid request; retried until it has this status."""
 
     def attempt() -> httpx.Response:
         body = {"model": "auto", "messages": prompt(document.text), "max_tokens": 300}
         headers = {"authorization": f"Bearer {key}"}
         url = f"{front.url}/v1/chat/completions"
         reply = httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
-        if reply.status_code != wanted:
+        if reply.status_code != status:
             raise NotYetError(reply.text)
         return reply
 
@@ -413,12 +413,12 @@ def ask(front: Front, key: str, document: Document, wanted: int) -> httpx.Respon
 
 
 def test_a_keys_life_beside_a_running_router(cloudy: Front, documents: list[Document]) -> None:
-    made = answer("keys", "create", "ann", "--tier", "gold", "-c", cloudy.config, "--json")
-    assert made["key"].startswith(f"sk-spill-{made['id']}-")
-    reply = ask(cloudy, made["key"], documents[0], 200)
+    created = answer("keys", "create", "ann", "--tier", "gold", "-c", cloudy.config, "--json")
+    assert created["key"].startswith(f"sk-spill-{created['id']}-")
+    reply = ask(cloudy, created["key"], documents[0], 200)
     assert exact(reply.json()["choices"][0]["message"]["content"], documents[0].truth)
     listed = answer("keys", "list", "-c", cloudy.config, "--json")
-    (row,) = [row for row in listed if row["id"] == made["id"]]
+    (row,) = [row for row in listed if row["id"] == created["id"]]
     assert (row["name"], row["role"], row["tier"], row["privacy"], row["revoked"]) == (
         "ann",
         "inference",
@@ -426,21 +426,21 @@ def test_a_keys_life_beside_a_running_router(cloudy: Front, documents: list[Docu
         "any",
         None,
     )
-    secret = made["key"].rpartition("-")[2]
+    secret = created["key"].rpartition("-")[2]
     assert secret not in json.dumps(listed)
     assert all(secret.encode() not in path.read_bytes() for path in cloudy.config.parent.glob("spillway.db*"))
-    assert spillway("keys", "revoke", made["id"], "-c", cloudy.config).exit_code == 0
-    refused = ask(cloudy, made["key"], documents[0], 401)
+    assert spillway("keys", "revoke", created["id"], "-c", cloudy.config).exit_code == 0
+    refused = ask(cloudy, created["key"], documents[0], 401)
     assert refused.json()["error"]["code"] == "invalid_api_key"
-    again = spillway("keys", "revoke", made["id"], "-c", cloudy.config)
+    again = spillway("keys", "revoke", created["id"], "-c", cloudy.config)
     assert again.exit_code == 1
     assert "spillway keys list" in again.output
-    assert f"{made['id']}  inference  any" in spillway("keys", "list", "-c", cloudy.config).stdout
+    assert f"{created['id']}  inference  any" in spillway("keys", "list", "-c", cloudy.config).stdout
 
 
 def test_a_private_key_never_reaches_the_cloud(cloudy: Front, documents: list[Document]) -> None:
-    made = answer("keys", "create", "eve", "--private", "-c", cloudy.config, "--json")
-    refused = ask(cloudy, made["key"], documents[0], 503)
+    created = answer("keys", "create", "eve", "--private", "-c", cloudy.config, "--json")
+    refused = ask(cloudy, created["key"], documents[0], 503)
     assert refused.json()["error"]["code"] == "local_only_unavailable"
 
 
@@ -453,8 +453,8 @@ def test_a_key_of_an_unknown_role_is_refused(cloudy: Front) -> None:
 def test_explain_and_report_after_a_paid_request(
     cloudy: Front, standin: CloudProcess, documents: list[Document]
 ) -> None:
-    made = answer("keys", "create", "ned", "-c", cloudy.config, "--json")
-    reply = ask(cloudy, made["key"], documents[1], 200)
+    created = answer("keys", "create", "ned", "-c", cloudy.config, "--json")
+    reply = ask(cloudy, created["key"], documents[1], 200)
     request_id = reply.headers["x-request-id"]
     paid = reply.headers["x-spillway-cost-usd"]
     assert float(paid) > 0
@@ -469,12 +469,12 @@ def test_explain_and_report_after_a_paid_request(
     assert unknown.exit_code == 1
     assert "req_nobody" in unknown.output
     env: dict[str, str | None] = {"STANDIN_API_KEY": standin.key}
-    told = answer("report", "-c", cloudy.config, "--json", env=env)
+    report = answer("report", "-c", cloudy.config, "--json", env=env)
     bill = httpx.get(f"{standin.root}/bill", headers={"authorization": f"Bearer {standin.key}"}, trust_env=False).json()
-    assert told["cloud"]["cost_nano"] == bill["nano_usd"], "both sides' books agree to the nano-dollar"
-    assert told["cloud"]["unsettled"] == 0
-    assert told["fixed"]["billed_nano"] == told["fixed"]["used_nano"] + told["fixed"]["idle_nano"]
-    assert told["cloud"]["cost_usd"] == usd(bill["nano_usd"])
+    assert report["cloud"]["cost_nano"] == bill["nano_usd"], "both sides' books agree to the nano-dollar"
+    assert report["cloud"]["unsettled"] == 0
+    assert report["fixed"]["billed_nano"] == report["fixed"]["used_nano"] + report["fixed"]["idle_nano"]
+    assert report["cloud"]["cost_usd"] == usd(bill["nano_usd"])
     table = spillway("report", "-c", cloudy.config, env=env).stdout
     assert f"{bill['requests']} requests, {bill['requests']} answered" in table
     assert spillway("report", "-c", cloudy.config, "--day", "yesterday", env=env).exit_code == 1

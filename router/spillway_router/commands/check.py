@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,10 +45,6 @@ def check(
 ) -> None:
     """Validate the configuration, keys, prices, the ledger and the reachability of backends; report every error and its
     fix."""
-    from spillway_router.commands.reachability import ask_all
-    from spillway_router.config.assemble import assemble
-    from spillway_router.config.documents import document_problems
-
     if from_litellm is not None:
         _convert_litellm(from_litellm, as_json)
         return
@@ -58,33 +54,55 @@ def check(
     try:
         loaded = config.read(path) if as_json else load(path)
     except ConfigError as error:
-        _print_checked(error.problems, (), (), ())
+        _print_json(CheckReport(list(error.problems)))
         raise typer.Exit(1) from None
-    outcome = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
-    assembly = None if isinstance(outcome, ConfigRejected) else outcome
-    mistakes = _located(loaded, outcome.problems if isinstance(outcome, ConfigRejected) else ())
-    mistakes.extend(document_problems(loaded.settings))
-    off = [] if assembly is None else _located(loaded, assembly.disabled)
-    warnings = [] if assembly is None else _located(loaded, _warnings(loaded.settings, assembly))
-    open_ledger(loaded).close()
-    reached: tuple[Reach, ...] = () if offline or assembly is None else ask_all(assembly.targets.values())
-    for one in reached:
-        if one.fix:
-            wrong = config.located(loaded.text, ConfigProblem(f"backends.{one.backend}", 0, f"is {one.sentence}"))
-            (mistakes if one.verdict == "unauthorized" else warnings).append(wrong)
+    report, assembly = _examine(loaded, offline)
     if as_json:
-        _print_checked(mistakes, off, warnings, reached)
+        _print_json(report)
     else:
-        typer.echo(f"configuration: {loaded.path or 'defaults (no spillway.yaml found)'}")
-        for word, rows in (("error", mistakes), ("disabled", off), ("warning", warnings)):
-            for row in rows:
-                typer.echo(f"  {word:<12} {row}")
-        if assembly is not None:
-            _print_backends(assembly, reached)
-        typer.echo(f"hot path: {compiled.state()}")
-        typer.echo("no errors" if not mistakes else f"{len(mistakes)} error{'s' * (len(mistakes) > 1)}")
-    if mistakes:
+        _print_text(report, loaded, assembly)
+    if report.errors:
         raise typer.Exit(1)
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """The result of a check.
+
+    `errors` prevent the configuration from being used. `disabled` are backends that are left out, `warnings` need
+    attention.
+    """
+
+    errors: list[ConfigProblem] = field(default_factory=list)
+    disabled: list[ConfigProblem] = field(default_factory=list)
+    warnings: list[ConfigProblem] = field(default_factory=list)
+    reached: tuple[Reach, ...] = ()
+
+
+def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | None]:
+    """Check a configuration; the Assembly is None where errors prevent it. An unusable ledger ends the command."""
+    from spillway_router.commands.reachability import ask_all
+    from spillway_router.config.assemble import assemble
+    from spillway_router.config.documents import document_problems
+
+    outcome = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
+    if isinstance(outcome, ConfigRejected):
+        report = CheckReport(_located(loaded, outcome.problems) + list(document_problems(loaded.settings)))
+        open_ledger(loaded).close()
+        return report, None
+    report = CheckReport(
+        errors=list(document_problems(loaded.settings)),
+        disabled=_located(loaded, outcome.disabled),
+        warnings=_located(loaded, _warnings(loaded.settings, outcome)),
+    )
+    open_ledger(loaded).close()
+    report.reached = () if offline else ask_all(outcome.targets.values())
+    for reach in report.reached:
+        if reach.fix:
+            problem = ConfigProblem(f"backends.{reach.backend}", 0, f"is {reach.sentence}")
+            severity = report.errors if reach.verdict == "unauthorized" else report.warnings
+            severity.extend(_located(loaded, [problem]))
+    return report, outcome
 
 
 def _located(loaded: Loaded, problems: Sequence[ConfigProblem]) -> list[ConfigProblem]:
@@ -98,26 +116,34 @@ def _warnings(settings: Settings, assembly: Assembly) -> tuple[ConfigProblem, ..
     return (*assembly.warnings, *unverified(assembly.scoring, served_models(settings.backends, local)))
 
 
+def _print_text(report: CheckReport, loaded: Loaded, assembly: Assembly | None) -> None:
+    typer.echo(f"configuration: {loaded.path or 'defaults (no spillway.yaml found)'}")
+    for word, rows in (("error", report.errors), ("disabled", report.disabled), ("warning", report.warnings)):
+        for row in rows:
+            typer.echo(f"  {word:<12} {row}")
+    if assembly is not None:
+        _print_backends(assembly, report.reached)
+    typer.echo(f"hot path: {compiled.state()}")
+    count = len(report.errors)
+    typer.echo("no errors" if not count else f"{count} error{'s' * (count > 1)}")
+
+
 def _print_backends(assembly: Assembly, reached: Sequence[Reach]) -> None:
-    asked = {one.backend: one for one in reached}
-    for name, place in assembly.targets.items():
-        one = asked.get(name)
-        word = "ready" if one is None else _STATES[one.verdict]
-        how = "" if one is None else f", {one.verdict} in {one.ms:.0f} ms ({one.detail})"
-        kind = "local" if place.backend.local else "cloud"
-        typer.echo(f"  {word:<12} {name}: {kind}, {place.backend.provider}, {place.backend.model}{how}")
+    reach_of = {reach.backend: reach for reach in reached}
+    for name, target in assembly.targets.items():
+        reach = reach_of.get(name)
+        state = "ready" if reach is None else _STATES[reach.verdict]
+        details = "" if reach is None else f", {reach.verdict} in {reach.ms:.0f} ms ({reach.detail})"
+        kind = "local" if target.backend.local else "cloud"
+        typer.echo(f"  {state:<12} {name}: {kind}, {target.backend.provider}, {target.backend.model}{details}")
 
 
-def _print_checked(
-    mistakes: Sequence[ConfigProblem],
-    off: Sequence[ConfigProblem],
-    warnings: Sequence[ConfigProblem],
-    reached: Sequence[Reach],
-) -> None:
-    told = {"mistakes": mistakes, "off": off, "warnings": warnings}
-    answer = {"ok": not mistakes} | {name: [asdict(m) for m in rows] for name, rows in told.items()}
-    more = {"backends": [asdict(one) for one in reached], "hot_path": compiled.state()}
-    typer.echo(json.dumps(answer | more, indent=2))
+def _print_json(report: CheckReport) -> None:
+    lists = {"mistakes": report.errors, "off": report.disabled, "warnings": report.warnings}
+    content: dict[str, Any] = {"ok": not report.errors}
+    content |= {name: [asdict(problem) for problem in problems] for name, problems in lists.items()}
+    content |= {"backends": [asdict(reach) for reach in report.reached], "hot_path": compiled.state()}
+    typer.echo(json.dumps(content, indent=2))
 
 
 def _print_fingerprint(model: str, as_json: bool) -> None:
@@ -126,26 +152,29 @@ def _print_fingerprint(model: str, as_json: bool) -> None:
     from spillway_server.planning import hardware, models
     from spillway_server.refusal import Refusal
 
-    found = models.resolve(model, hardware.detect(), settings.hub_cache())
-    if isinstance(found, Refusal):
-        fail(f"{found.reason} {found.fix}")
-    marks = fingerprint_of(found).model_dump(exclude_none=True)
+    spec = models.resolve(model, hardware.detect(), settings.hub_cache())
+    if isinstance(spec, Refusal):
+        fail(f"{spec.reason} {spec.fix}")
+    marks = fingerprint_of(spec).model_dump(exclude_none=True)
     if as_json:
         typer.echo(json.dumps({"fingerprint": marks}, indent=2))
     else:
-        told = ", ".join(f'{name}: "{mark}"' for name, mark in marks.items())  # quoted: some would be YAML's numbers
-        typer.echo(f"fingerprint: {{{told}}}")
+        # In quotes, since YAML would read some marks as numbers.
+        fields = ", ".join(f'{name}: "{mark}"' for name, mark in marks.items())
+        typer.echo(f"fingerprint: {{{fields}}}")
 
 
 def _convert_litellm(source: Path, as_json: bool) -> None:
     from spillway_router.commands.check_litellm import LiteLLMError, convert
 
     try:
-        made = convert(source.read_text(encoding="utf-8"))
+        converted = convert(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, LiteLLMError) as error:
         fail(f"{source}: {error}")
     if as_json:
-        typer.echo(json.dumps({"config": made.settings, "notes": made.notes}, indent=2))
+        typer.echo(json.dumps({"config": converted.settings, "notes": converted.notes}, indent=2))
         return
-    typer.echo(made.text, nl=False)
-    typer.echo(f"{len(made.settings['backends'])} backends converted, {len(made.notes)} notes at the top", err=True)
+    typer.echo(converted.text, nl=False)
+    typer.echo(
+        f"{len(converted.settings['backends'])} backends converted, {len(converted.notes)} notes at the top", err=True
+    )
