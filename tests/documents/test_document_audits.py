@@ -11,7 +11,7 @@ from tests.documents.harness import COST, ask, rows, setup, steps
 from tests.documents.papers import CLEAN, STRANGE, answer, truth, wrong
 
 from spillway_router.calibration.labelled import read
-from spillway_router.documents.labels import labels as exported
+from spillway_router.documents.labels import all_labels as exported
 from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.audits.thresholds import ThresholdState
 from spillway_router.testing.harness import Router

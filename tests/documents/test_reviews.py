@@ -14,7 +14,7 @@ from tests.documents.harness import ask, setup
 from tests.documents.papers import STRANGE, answer, truth, wrong
 
 from spillway_router.calibration.labelled import read
-from spillway_router.documents.labels import of_reviews
+from spillway_router.documents.labels import review_labels
 from spillway_router.documents.reviews import DAY_MS, QueueRules, ReviewQueue, review_with_document
 from spillway_router.ledger.tables.reviews import ReviewDecision, ReviewRecord
 from spillway_router.testing import MemoryLedger
@@ -62,7 +62,7 @@ async def test_accepting_makes_a_label_that_says_right(tmp_path: Path) -> None:
     async with waiting(truth(STRANGE), tmp_path) as (router, found):
         review = await decide(router, found["review_id"], {"action": "accept"})
         assert (review["state"], review["values"]) == ("accepted", STRANGE.truth)
-        (label,) = of_reviews(router.ledger.reviews)
+        (label,) = review_labels(router.ledger.reviews)
         assert (label["task"], label["model"], label["right"]) == ("biometry", "m", True)
         assert label["scores"]["value_min"] < 0
         assert set(label["values"].values()) == {True}
@@ -82,7 +82,7 @@ async def test_correcting_makes_a_label_that_says_what_was_wrong(tmp_path: Path)
         assert review["drafted"]["AL"] == 29.99
         start, end = review["fields"]["/AL"]["span"]
         assert float(STRANGE.text[start:end]) == STRANGE.truth["AL"]
-        (label,) = of_reviews(router.ledger.reviews)
+        (label,) = review_labels(router.ledger.reviews)
         assert not label["right"]
         assert [field for field, good in label["values"].items() if not good] == ["/AL"]
 
@@ -124,7 +124,7 @@ async def test_a_document_without_a_draft_needs_all_values_or_is_dismissed() -> 
         assert some.status_code == 400
         review = await decide(router, found["review_id"], {"action": "correct", "values": STRANGE.truth})
         assert review["values"] == STRANGE.truth
-        assert list(of_reviews(router.ledger.reviews)) == []
+        assert list(review_labels(router.ledger.reviews)) == []
         other = await ask(router, STRANGE.text)
         assert (await decide(router, other["review_id"], {"action": "dismiss"}))["state"] == "dismissed"
 
@@ -160,7 +160,7 @@ async def test_the_text_is_removed_some_days_after_the_decision_and_the_label_st
         assert STRANGE.text not in str(kept)
         review = (await router.client.get(f"/v1/reviews/{found['review_id']}")).json()
         assert (review["document"], review["values"]) == (None, None)
-        assert [label["right"] for label in of_reviews(table)] == [False]
+        assert [label["right"] for label in review_labels(table)] == [False]
 
 
 def test_the_text_of_an_open_review_is_not_removed() -> None:
@@ -175,8 +175,8 @@ def test_labels_span_many_pages_and_leave_parsers_out() -> None:
         step = "parser" if i % 3 == 0 else "local"
         table.add(ReviewRecord(f"rev_{i:04}", "r", i, "biometry", step=step, scores='{"scores": {}}', content="{}"))
         table.decide(f"rev_{i:04}", ReviewDecision("accepted", "{}", '{"right": true, "fields": {}}', i, ""))
-    assert sum(1 for _ in of_reviews(table)) == 802
-    assert sum(1 for _ in of_reviews(table, since_ms=1200)) == 2
+    assert sum(1 for _ in review_labels(table)) == 802
+    assert sum(1 for _ in review_labels(table, since_ms=1200)) == 2
 
 
 def test_a_review_whose_text_was_removed_is_shown_without_it() -> None:

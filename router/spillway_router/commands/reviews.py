@@ -105,11 +105,11 @@ def export_labels(
     output: Annotated[Path | None, typer.Option(help="File to write. The default is standard output.")] = None,
 ) -> None:
     """Export accepted, corrected and audited answers with their scores, without content, for `spillway calibrate`."""
-    from spillway_router.documents.labels import labels
+    from spillway_router.documents.labels import all_labels
 
     count = 0
     with opened(load(path)) as ledger, writing(output) as out:
-        for label in labels(ledger, task=task):
+        for label in all_labels(ledger, task=task):
             out.write(json.dumps(label) + "\n")
             count += 1
     typer.echo(f"{count} labels", err=True)

@@ -14,19 +14,19 @@ from spillway_router.ledger.tables.labels import LabelTable
 from spillway_router.ledger.tables.reviews import MOST_AT_ONCE, ReviewFilter, ReviewTable
 
 
-def labels(ledger: Ledger, since_ms: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
+def all_labels(ledger: Ledger, since_ms: int = 0, task: str = "") -> Iterator[dict[str, Any]]:
     """Yield the labels of reviews, then those of audits, in the shape that calibration/labelled.py reads.
 
     `since_ms` is epoch milliseconds. `task` selects one task ("": all), as a calibration is made for one. People see
     the answers that were not used, audits those that were: a fit needs both, and a certificate for the answers that
     are used needs those of audits.
     """
-    for label in chain(of_reviews(ledger.reviews, since_ms), of_audits(ledger.labels, since_ms)):
+    for label in chain(review_labels(ledger.reviews, since_ms), audit_labels(ledger.labels, since_ms)):
         if task in ("", label["task"]):
             yield label
 
 
-def of_reviews(table: ReviewTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
+def review_labels(table: ReviewTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the labels of decided reviews, newest first. Drafts of parsers are left out, as they have no scores."""
     page_filter = ReviewFilter(since_ms=since_ms, limit=MOST_AT_ONCE)
     while page := table.list(page_filter):
@@ -49,7 +49,7 @@ def of_reviews(table: ReviewTable, since_ms: int = 0) -> Iterator[dict[str, Any]
         page_filter = replace(page_filter, before=(page[-1].created_ms, page[-1].id))
 
 
-def of_audits(table: LabelTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
+def audit_labels(table: LabelTable, since_ms: int = 0) -> Iterator[dict[str, Any]]:
     """Yield the labels of audited answers, oldest first."""
     for record in table.all(since_ms):
         yield {

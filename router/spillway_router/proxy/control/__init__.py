@@ -1,1 +1,1 @@
-"""The control API beside the inference routes."""
+"""The control API: every route that is not an inference route."""

@@ -32,7 +32,7 @@ class KeyRetention:
     `delivered_s` counts from the end of a request whose reply somebody received, `undelivered_s` (not shorter) from the
     end of one whose reply nobody received yet. Beyond `max_reply_bytes` the oldest replies are dropped, with
     `key_outlives_reply` only the reply and otherwise the key too. Beyond `max_keys` the oldest finished keys are
-    dropped; those in progress never are, and `limits.in_flight` bounds their number.
+    dropped; a key in progress is never dropped, and the endpoint limits how many of those there are.
     """
 
     delivered_s: float

@@ -285,7 +285,7 @@ def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
     if route not in ("auto", "local", "cloud"):
         raise bad_request("x-spillway-route must be local, cloud or auto.", "x-spillway-route")
     if route != "auto" and not caller.may_route:
-        raise bad_request("This key may not use x-spillway-route. Leave the header out.", "x-spillway-route")
+        raise bad_request("This key may not use x-spillway-route. Omit the header.", "x-spillway-route")
     slo_ms = _number(headers, "x-spillway-slo-ttft-ms", 1.0, 3_600_000.0)
     cost = headers.get("x-spillway-max-cost-usd")
     try:
