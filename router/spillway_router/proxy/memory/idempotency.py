@@ -43,7 +43,7 @@ class KeyRetention:
 
 
 INFERENCE = KeyRetention(600.0, 600.0, key_outlives_reply=True)
-"""The client of an inference request is there until its end, so an undelivered reply is no more valuable."""
+"""An inference request is cancelled when its client leaves, so every stored reply was delivered."""
 DOCUMENTS = KeyRetention(600.0, 86_400.0, key_outlives_reply=False)
 """An extraction continues when its client leaves: somebody will come back for what may have been paid already."""
 
