@@ -1,4 +1,4 @@
-"""What the demo's client makes of good and bad answers, over real sockets."""
+"""The demo's client with good and bad answers, over real sockets."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def delta(text: str, finish: str = "null") -> str:
 
 
 @asynccontextmanager
-async def serving(replies: Sequence[bytes], asked: list[bytes]) -> AsyncIterator[str]:
-    """A server that gives one canned reply after the other, the last one for ever, and notes what it was asked."""
+async def serving(replies: Sequence[bytes], requests: list[bytes]) -> AsyncIterator[str]:
+    """A server that gives one canned reply after the other, the last one for ever, and records the requests."""
     left = list(replies)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,7 +55,7 @@ async def serving(replies: Sequence[bytes], asked: list[bytes]) -> AsyncIterator
                 size = next(
                     int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line
                 )
-                asked.append(head + await reader.readexactly(size))
+                requests.append(head + await reader.readexactly(size))
                 writer.write(left.pop(0) if len(left) > 1 else left[0])
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -70,39 +70,38 @@ async def serving(replies: Sequence[bytes], asked: list[bytes]) -> AsyncIterator
         server.close()
 
 
-def ask(job: DocumentJob, *replies: bytes) -> tuple[DocumentResult, list[bytes]]:
-    asked: list[bytes] = []
-
-    async def run() -> DocumentResult:
-        async with serving(replies, asked) as url, Clients(url) as clients:
-            return await send(clients.next(), job, asyncio.get_running_loop().time())
-
-    return asyncio.run(run()), asked
+async def send_to(job: DocumentJob, *replies: bytes) -> tuple[DocumentResult, list[bytes]]:
+    """Send a document to a server that gives these replies; return the result and the requests that arrived."""
+    requests: list[bytes] = []
+    async with serving(replies, requests) as url, Clients(url) as clients:
+        return await send(clients.next(), job, asyncio.get_running_loop().time()), requests
 
 
-def test_whole_answer_is_read_with_its_decision() -> None:
-    got, _ = ask(JOB, whole(JOB.answer))
-    assert (got.fault, got.right, got.decision, got.reasons, got.confidence) == (
+async def test_whole_answer_is_read_with_its_decision() -> None:
+    result, _ = await send_to(JOB, whole(JOB.answer))
+    assert (result.fault, result.right, result.decision, result.reasons, result.confidence) == (
         "",
         True,
         "local",
         ("queue", "kv"),
         0.995,
     )
-    assert 0 < got.served_s <= got.done_s
-    assert got.tokens == 9
+    assert 0 < result.served_s <= result.done_s
+    assert result.tokens == 9
 
 
-def test_wrong_answer_is_answered_but_not_right() -> None:
-    got, _ = ask(JOB, whole("{}"))
-    assert (got.answered, got.right) == (True, False)
+async def test_wrong_answer_is_answered_but_not_right() -> None:
+    result, _ = await send_to(JOB, whole("{}"))
+    assert (result.answered, result.right) == (True, False)
 
 
-def test_stream_is_put_together() -> None:
+async def test_stream_is_put_together() -> None:
     job, half = replace(JOB, stream=True), len(JOB.answer) // 2
-    got, asked = ask(job, stream(delta(job.answer[:half]), delta(job.answer[half:], '"stop"'), "[DONE]"))
-    assert (got.fault, got.right) == ("", True)
-    assert b'"stream":true' in asked[0]
+    result, requests = await send_to(
+        job, stream(delta(job.answer[:half]), delta(job.answer[half:], '"stop"'), "[DONE]")
+    )
+    assert (result.fault, result.right) == ("", True)
+    assert b'"stream":true' in requests[0]
 
 
 @pytest.mark.parametrize(
@@ -115,42 +114,38 @@ def test_stream_is_put_together() -> None:
     ],
     ids=["no done", "no finish", "error event", "bad json"],
 )
-def test_broken_streams_are_faults(events: tuple[str, ...]) -> None:
-    got, _ = ask(replace(JOB, stream=True), stream(*events))
-    assert got.fault
-    assert not got.right
+async def test_broken_streams_are_faults(events: tuple[str, ...]) -> None:
+    result, _ = await send_to(replace(JOB, stream=True), stream(*events))
+    assert result.fault
+    assert not result.right
 
 
-def test_private_document_is_marked_and_sent_again_when_refused() -> None:
+async def test_private_document_is_marked_and_sent_again_when_refused() -> None:
     job = replace(JOB, private=True)
-    got, asked = ask(job, refused("503 Service Unavailable", "local_only_unavailable"), whole(job.answer))
-    assert (got.fault, got.refusals, len(asked)) == ("", 1, 2)
-    assert all(b"x-spillway-privacy: local-only" in request.lower() for request in asked)
+    result, requests = await send_to(
+        job, refused("503 Service Unavailable", "local_only_unavailable"), whole(job.answer)
+    )
+    assert (result.fault, result.refusals, len(requests)) == ("", 1, 2)
+    assert all(b"x-spillway-privacy: local-only" in request.lower() for request in requests)
 
 
-def test_other_documents_are_not_sent_again() -> None:
-    got, asked = ask(JOB, refused("503 Service Unavailable", "overloaded"), whole(JOB.answer))
-    assert (got.fault, len(asked)) == ("503 overloaded", 1)
+async def test_other_documents_are_not_sent_again() -> None:
+    result, requests = await send_to(JOB, refused("503 Service Unavailable", "overloaded"), whole(JOB.answer))
+    assert (result.fault, len(requests)) == ("503 overloaded", 1)
 
 
-def test_dead_router_is_a_fault_not_a_crash() -> None:
-    async def run() -> DocumentResult:
-        async with Clients(f"http://127.0.0.1:{free_ports(1)[0]}") as clients:
-            return await send(clients.next(), JOB, asyncio.get_running_loop().time())
-
-    assert "ConnectError" in asyncio.run(run()).fault
+async def test_dead_router_is_a_fault_not_a_crash() -> None:
+    async with Clients(f"http://127.0.0.1:{free_ports(1)[0]}") as clients:
+        result = await send(clients.next(), JOB, asyncio.get_running_loop().time())
+    assert "ConnectError" in result.fault
 
 
-def test_open_and_closed_load_give_every_result_in_order() -> None:
+async def test_open_and_closed_load_give_every_result_in_order() -> None:
     jobs = arrive([replace(JOB, number=number) for number in range(40)], 400.0, seed=1)
 
-    async def run() -> tuple[list[DocumentResult], list[DocumentResult], dict[str, int]]:
-        last: dict[str, int] = {}
-        async with serving([whole(JOB.answer)], []) as url, Clients(url) as clients:
-            opened = await run_open(clients, jobs, last.update)
-            closed = await run_closed(clients, jobs, 4, lambda _: None)
-        return opened, closed, last
-
-    opened, closed, counts = asyncio.run(run())
+    counts: dict[str, int] = {}
+    async with serving([whole(JOB.answer)], []) as url, Clients(url) as clients:
+        opened = await run_open(clients, jobs, counts.update)
+        closed = await run_closed(clients, jobs, 4, lambda _: None)
     assert [r.job.number for r in opened] == [r.job.number for r in closed] == list(range(40))
     assert (counts["sent"], counts["done"], counts["local"]) == (40, 40, 40)
