@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,26 +167,24 @@ def _whole(raw: bytes) -> tuple[str, int]:
 async def _read_stream(answer: httpx.Response, reply: _Reply, due: float) -> None:
     clock = asyncio.get_running_loop().time
     finished = done = False
-    # Closed even after a malformed event, so that the generator does not outlive the request.
-    async with contextlib.aclosing(answer.aiter_lines()) as lines:
-        async for line in lines:
-            if not line.startswith("data: "):
-                continue
-            if line == "data: [DONE]":
-                done = True
-                continue
-            try:
-                event = json.loads(line[6:])
-                if "error" in event:
-                    raise _MalformedError(f"stream broke off: {event['error'].get('code')}")
-                reply.said = event.get("spillway") or reply.said
-                for choice in event["choices"]:
-                    text = choice["delta"].get("content") or ""
-                    if text and not reply.served_s:
-                        reply.served_s = clock() - due
-                    reply.text += text
-                    finished = finished or choice.get("finish_reason") is not None
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise _MalformedError(f"bad event {line[:80]!r}") from error
+    async for line in answer.aiter_lines():
+        if not line.startswith("data: "):
+            continue
+        if line == "data: [DONE]":
+            done = True
+            continue
+        try:
+            event = json.loads(line[6:])
+            if "error" in event:
+                raise _MalformedError(f"stream broke off: {event['error'].get('code')}")
+            reply.said = event.get("spillway") or reply.said
+            for choice in event["choices"]:
+                text = choice["delta"].get("content") or ""
+                if text and not reply.served_s:
+                    reply.served_s = clock() - due
+                reply.text += text
+                finished = finished or choice.get("finish_reason") is not None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _MalformedError(f"bad event {line[:80]!r}") from error
     if not (finished and done):
         raise _MalformedError("stream ended without finish_reason and [DONE]")

@@ -73,8 +73,12 @@ async def serving(replies: Sequence[bytes], requests: list[bytes]) -> AsyncItera
 async def send_to(job: DocumentJob, *replies: bytes) -> tuple[DocumentResult, list[bytes]]:
     """Send a document to a server that gives these replies; return the result and the requests that arrived."""
     requests: list[bytes] = []
+    loop = asyncio.get_running_loop()
     async with serving(replies, requests) as url, Clients(url) as clients:
-        return await send(clients.next(), job, asyncio.get_running_loop().time()), requests
+        result = await send(clients.next(), job, loop.time())
+    # httpx leaves the generators of an answer that was not read to its end to the loop.
+    await loop.shutdown_asyncgens()
+    return result, requests
 
 
 async def test_whole_answer_is_read_with_its_decision() -> None:

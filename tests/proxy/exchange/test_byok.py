@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.loop import run_test
 
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.testing import Answer, FaultUpstream
@@ -63,12 +62,11 @@ async def test_a_stream_of_ones_own_is_relayed_as_any_other(tmp_path: Path) -> N
         assert len(groq.seen) == 1
 
 
-def test_the_key_is_in_no_log_record_or_ledger_even_if_the_provider_repeats_it(
+async def test_the_key_is_in_no_log_record_or_ledger_even_if_the_provider_repeats_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     refusing = Answer.json({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}, 500)
-
-    async def main() -> None:
+    with caplog.at_level(logging.DEBUG):
         async with own(refusing, tmp_path) as (_, _, router):
             reply = await router.chat(MODEL, **HEADERS)
             assert reply.status_code == 502
@@ -78,9 +76,6 @@ def test_the_key_is_in_no_log_record_or_ledger_even_if_the_provider_repeats_it(
             seen = [record.text, stored, caplog.text, (await router.client.get("/metrics")).text]
             assert not [text for text in seen if KEY in text]
             assert "***" in record.text
-
-    with caplog.at_level(logging.DEBUG):
-        run_test(main)
 
 
 async def test_private_content_does_not_leave_with_a_key_of_ones_own_either(tmp_path: Path) -> None:
