@@ -107,7 +107,7 @@ def test_gguf_needs_the_plugin_and_a_gpu() -> None:
         assert "spillway convert" in refused.fix
 
 
-def test_supervisor_asks_an_embedding_engine_for_an_embedding(tmp_path: Path) -> None:
+async def test_supervisor_asks_an_embedding_engine_for_an_embedding(tmp_path: Path) -> None:
     """The second engine of an installation, with the fake engine: ready once it embeds, and never asked to write."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -119,21 +119,17 @@ def test_supervisor_asks_an_embedding_engine_for_an_embedding(tmp_path: Path) ->
         log_path=tmp_path / "engine.log",
     )
     seen: list[events.EngineEvent] = []
+    stop = asyncio.Event()
 
-    async def main() -> None:
-        stop = asyncio.Event()
+    def tell(event: events.EngineEvent) -> None:
+        seen.append(event)
+        if isinstance(event, events.EngineReady):
+            stop.set()
 
-        def tell(event: events.EngineEvent) -> None:
-            seen.append(event)
-            if isinstance(event, events.EngineReady):
-                stop.set()
-
-        looks = Intervals(probe_s=0.02, drain_s=0.02, watch_s=0.05)
-        supervisor = Supervisor(launch, tell, rules=Rules(start_timeout_s=20.0, grace_s=5.0), intervals=looks)
-        async with asyncio.timeout(40):
-            assert await supervisor.run(stop) is None
-
-    asyncio.run(main())
+    looks = Intervals(probe_s=0.02, drain_s=0.02, watch_s=0.05)
+    supervisor = Supervisor(launch, tell, rules=Rules(start_timeout_s=20.0, grace_s=5.0), intervals=looks)
+    async with asyncio.timeout(40):
+        assert await supervisor.run(stop) is None
     assert any(isinstance(event, events.EngineReady) for event in seen)
     asked = json.loads((tmp_path / "asked").read_text())["body"]
     assert asked == {"model": "embedder", "input": "1"}
