@@ -25,7 +25,7 @@ def watching(router: Router) -> Audits:
 
 def gate(router: Router) -> ThresholdState:
     """Return the state of the documents' threshold."""
-    (found,) = (g for g in watching(router).gates(router.runtime.services.live()) if g.kind == "document")
+    (found,) = (g for g in watching(router).threshold_states(router.runtime.services.config()) if g.kind == "document")
     return found
 
 
@@ -49,7 +49,7 @@ async def test_an_audit_of_a_used_reading_is_paid_and_labelled_per_field(tmp_pat
         paid = [e for e in router.ledger.entries_of(found["id"]) if e.kind == "charged" and e.amount_nano]
         assert [(e.decision, e.amount_nano) for e in paid] == [("audit", int(float(COST) * 10**9))]
         counts = watching(router).counts
-        assert (counts.asked, counts.ended) == ({"document": 1}, {("document", "agreed"): 1})
+        assert (counts.calls, counts.results) == ({"document": 1}, {("document", "agreed"): 1})
         (label,) = labels(router)
         assert (label.request_id, label.task, label.backend, label.model, label.judge, label.right) == (
             found["id"], "biometry", "local", "m", "cloud", True,
@@ -62,17 +62,17 @@ async def test_an_audit_of_a_used_reading_is_paid_and_labelled_per_field(tmp_pat
 async def test_a_wrong_field_is_distinguished_and_raises_only_the_documents_threshold(tmp_path: Path) -> None:
     more = AUDITED + "documents: {thresholds: {local: 0.4}}\n"
     async with setup(answer(wrong(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (engine, _, router):
-        live = router.runtime.services.live()
-        chat = watching(router).threshold(live)
+        config = router.runtime.services.config()
+        chat = watching(router).threshold("chat", config, 0.8)
         found = await ask(router, STRANGE.text, {"parser": "none"})
         assert found["step"] == "local"
         await watching(router).settled()
-        assert watching(router).counts.ended == {("document", "disagreed"): 1}
+        assert watching(router).counts.results == {("document", "disagreed"): 1}
         (label,) = labels(router)
         assert not label.right
         assert [field for field, good in json.loads(label.fields).items() if not good] == ["/AL"]
         assert gate(router).threshold > gate(router).configured == 0.4
-        assert watching(router).threshold(live) == chat
+        assert watching(router).threshold("chat", config, 0.8) == chat
         told = (await ask(router, STRANGE.text))["steps"][0]
         assert told["threshold"] == pytest.approx(gate(router).threshold, abs=0.2)
         assert told["threshold"] > 0.4
@@ -104,7 +104,7 @@ async def test_what_may_not_leave_is_never_audited() -> None:
         await ask(router, STRANGE.text, x_spillway_min_confidence="0.1")
         await watching(router).settled()
         assert not other.seen
-        assert watching(router).counts.ended == {}
+        assert watching(router).counts.results == {}
         await ask(router, STRANGE.text)
         await watching(router).settled()
         assert len(other.seen) == 1
@@ -128,12 +128,12 @@ async def test_a_spent_budget_refuses_the_audit_and_a_broken_judge_gives_no_verd
         assert (await ask(router, STRANGE.text))["step"] == "local"
         await watching(router).settled()
         assert not other.seen
-        assert watching(router).counts.ended == {("document", "budget"): 1}
+        assert watching(router).counts.results == {("document", "budget"): 1}
     for says, result in ((answer("no json"), "unclear"), (answer(wrong(STRANGE)), "unclear"), (None, "failed")):
         async with setup(answer(truth(STRANGE), 0.97), says, AUDITED) as (_, _, router):
             await ask(router, STRANGE.text)
             await watching(router).settled()
-            assert watching(router).counts.ended == {("document", result): 1}
+            assert watching(router).counts.results == {("document", result): 1}
             assert labels(router) == []
             assert gate(router).drift.audits == 0
 
@@ -148,7 +148,7 @@ async def test_wrong_audits_raise_the_threshold_and_probes_lower_it_again(tmp_pa
             await watching(router).settled()
         assert gate(router).threshold > 0.5  # the most that a reading with a number outside the document may have
         assert (await ask(router, STRANGE.text))["step"] == "external"
-        closed, asked = gate(router).threshold, dict(watching(router).counts.asked)
+        closed, asked = gate(router).threshold, dict(watching(router).counts.calls)
         engine.answer = answer(truth(STRANGE), closed - 0.001)
         for _ in range(40):
             await ask(router, STRANGE.text, {"parser": "none"})
@@ -157,4 +157,4 @@ async def test_wrong_audits_raise_the_threshold_and_probes_lower_it_again(tmp_pa
                 break
         assert gate(router).threshold < closed
         assert watching(router).counts.probes["document", "agreed"] > 0
-        assert watching(router).counts.asked == asked
+        assert watching(router).counts.calls == asked

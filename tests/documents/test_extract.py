@@ -152,7 +152,7 @@ async def test_a_session_that_was_private_once_keeps_its_documents_here() -> Non
 async def test_a_private_key_keeps_its_documents_here() -> None:
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
         made = KeyStore(router.ledger).create(KeySpec("ann", privacy="local-only"), b"ann123", bytes(32), 0)
-        await router.until(lambda: router.runtime.services.live().auth.verify(made.token, 1e9) is not None)
+        await router.until(lambda: router.runtime.services.config().auth.verify(made.token, 1e9) is not None)
         found = await ask(router, STRANGE.text, authorization=f"Bearer {made.token}")
         assert (found["private"], found["privacy_reasons"]) == (True, ["key"])
         assert not other.seen
@@ -276,7 +276,7 @@ async def test_only_inference_and_admin_keys_may_extract() -> None:
         store = KeyStore(router.ledger)
         kinds = ("inference", "viewer", "admin")
         made = {role: store.create(KeySpec(role, role), role[:6].encode().ljust(6), bytes(32), 0) for role in kinds}  # type: ignore[arg-type]
-        auth = router.runtime.services.live().auth
+        auth = router.runtime.services.config().auth
         await router.until(lambda: all(auth.verify(key.token, 1e9) is not None for key in made.values()))
         may = {}
         for role, key in made.items():

@@ -33,7 +33,7 @@ retention: {minutes: 5}
 
 def received(runtime: Runtime) -> dict[str, Any]:
     """Return, for each field of DerivedConfig, what the part of the router that works with it has."""
-    active = runtime.services.live()
+    active = runtime.services.config()
     return {
         "loaded": runtime.config.loaded,
         "assembly": (active.policy, active.scoring, watched(runtime), set(active.channels)),

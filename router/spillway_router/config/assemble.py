@@ -24,7 +24,7 @@ from spillway_router.prices.rows import ModelRecord
 from spillway_router.prices.status import PriceStatus, price_status
 from spillway_router.providers.catalogue import load_catalogue, provider_for, target
 from spillway_router.providers.interface import CatalogueEntry, ProviderError
-from spillway_router.proxy.client.replies import naming_lines
+from spillway_router.proxy.client.replies import naming_headers
 from spillway_router.proxy.exchange.active_config import BackendRoute, Limits, ScoringRules
 
 CLOUD_KEEPALIVE_S = 30.0
@@ -317,7 +317,7 @@ def backend_routes(
                 tls = ssl.create_default_context()
             limits = PoolLimits() if backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
             pool = Pool(reached.target, replace(limits, resend=backend.tariff is None), tls)
-        routes[name] = BackendRoute(backend, provider_for(reached.entry), pool, naming_lines(backend))
+        routes[name] = BackendRoute(backend, provider_for(reached.entry), pool, naming_headers(backend))
     return routes
 
 

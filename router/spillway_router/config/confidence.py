@@ -56,7 +56,7 @@ def scoring_rules(part: ConfidencePart, served: Mapping[str, ServedModel], findi
         audit_share=part.audit_share,
         rules=tuple(ValueRule(r.field, r.pattern, r.min, r.max, r.in_source) for r in part.rules),
         self_check=_self_check(part.self_check, calibration, findings),
-        barred=uncalibrated,
+        uncalibrated_backends=uncalibrated,
     )
 
 
@@ -74,7 +74,7 @@ def unverified(scoring: ScoringRules, served: Mapping[str, ServedModel]) -> tupl
     warnings = []
     for name, model in _of_its_model(calibration, served).items():
         missing = calibration.key.compared(model.fingerprint).unverified
-        if missing and name not in scoring.barred:
+        if missing and name not in scoring.uncalibrated_backends:
             problem = f"the calibration is used because the model's name matches; {' and '.join(missing)} unverified"
             fix = "set `fingerprint`, or start the engine with `spillway up`"
             warnings.append(ConfigProblem(f"backends.{name}", 0, f"{problem}; {fix}"))

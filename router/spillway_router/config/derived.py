@@ -77,7 +77,7 @@ class DerivedConfig:
             pacing=pacing_rules(settings, assembly),
             rental=rental_terms(settings, assembly),
             report=report_terms(settings, assembly),
-            documents=document_rules(settings, assembly.policy, assembly.scoring.for_documents),
+            documents=document_rules(settings, assembly.policy, assembly.scoring.document_calibration),
             review_queue=queue_rules(settings.documents),
             retention_minutes=settings.retention.minutes,
             webhook=_webhook(settings.alerts),

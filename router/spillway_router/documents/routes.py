@@ -78,7 +78,7 @@ def _open_exchange(
         **({"metadata": body["metadata"]} if "metadata" in body else {}),
     }
     s = documents.proxy
-    admitted = Admitted(s.live(), caller, s.clock())
+    admitted = Admitted(s.config(), caller, s.clock())
     return InternalExchange.open(s, admitted, dict(request.headers), content, extraction.schema.name)
 
 

@@ -9,8 +9,8 @@ from prometheus_client.registry import Collector
 
 from spillway_router.documents.reviews import ReviewQueue
 from spillway_router.proxy.audits.audits import Audits
-from spillway_router.proxy.audits.thresholds import KINDS
 from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.audit_sample import AUDIT_KINDS
 
 
 class AuditMetrics(Collector):
@@ -31,9 +31,9 @@ class AuditMetrics(Collector):
             "spillway_audit_probes", "Escalated drafts compared with their better answer", labels=["kind", "result"]
         )
         counts = self._audits.counts
-        for kind in KINDS:
-            asked.add_metric([kind], counts.asked.get(kind, 0))
-        for (kind, result), count in counts.ended.items():
+        for kind in AUDIT_KINDS:
+            asked.add_metric([kind], counts.calls.get(kind, 0))
+        for (kind, result), count in counts.results.items():
             ended.add_metric([kind, result], count)
         for (kind, result), count in counts.probes.items():
             probes.add_metric([kind, result], count)
@@ -51,7 +51,7 @@ class AuditMetrics(Collector):
         revoked = GaugeMetricFamily(
             "spillway_certificate_revoked", "1 if audits contradict the threshold", labels=["kind"]
         )
-        for state in self._audits.gates(self._active_config()):
+        for state in self._audits.threshold_states(self._active_config()):
             configured.add_metric([state.kind], state.configured)
             threshold.add_metric([state.kind], state.threshold)
             revoked.add_metric([state.kind], float(state.drift.revoked))

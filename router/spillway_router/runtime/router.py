@@ -46,12 +46,12 @@ from spillway_router.metrics.registry import Metrics, log_request
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
 from spillway_router.proxy.audits.audits import Audits
-from spillway_router.proxy.audits.thresholds import Kind
 from spillway_router.proxy.control.api import ControlHooks, build_control
 from spillway_router.proxy.control.feedback import add_feedback_routes
 from spillway_router.proxy.entry.app import App, build
 from spillway_router.proxy.entry.frontend import frontend_factory
 from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.audit_sample import AuditKind
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import Memory
@@ -102,8 +102,9 @@ class Runtime:
         self._keys = KeyStore(ledger)
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._apply(config)
+        self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
         self.services = Services(
-            live=lambda: self._active_config,
+            config=lambda: self._active_config,
             board=self.board,
             accounts=self.accounts,
             records=Records(),
@@ -116,7 +117,7 @@ class Runtime:
             own_keys=OwnKeys(load_catalogue() if catalogue is None else catalogue),
             feedback=ledger.feedback,
             memory=Memory(retained=RetainedRequests(lambda: self.config.retention_minutes)),
-            audits=Audits(random.random, self._on_certificate_revoked, ledger.labels.put),
+            audits=self.audits,
         )
         self.reviews = ReviewQueue(
             ledger.reviews,
@@ -130,7 +131,7 @@ class Runtime:
             LedgerMetrics(self.writer, self.accounts),
             BudgetMetrics(self.accounts, self.pacer),
             GpuMetrics(lambda: self.engine_watch.gpus),
-            AuditMetrics(self.services.audits, self.services.live),
+            AuditMetrics(self.audits, self.services.config),
             ReviewMetrics(self.reviews),
         )
         upkeep = Upkeep(ledger, self.accounts, router_id, time.time)
@@ -144,7 +145,7 @@ class Runtime:
             Service("connections", self._disconnect),
             Service("GPU billing", self.gpu_billing.stop, self.gpu_billing.start),
             Service("pacer", self.pacer.stop, self.pacer.start),
-            Service("audits", self.services.audits.stop, lambda: self.services.audits.start(self.services)),
+            Service("audits", self.audits.stop, lambda: self.audits.start(self.services)),
             Service("engine watch", self.engine_watch.stop, self._watch_engines),
             Service("day change", days.stop, days.start),
             Service("reviews", self.reviews.stop, self.reviews.start),
@@ -218,12 +219,12 @@ class Runtime:
         self._pools = {name: (assembly.targets[name].target, route.pool) for name, route in routes.items()}
         return ActiveConfig(
             policy=assembly.policy,
-            channels=routes,
+            backend_routes=routes,
             privacy=config.privacy,
             auth=Auth(self._keys.verify, config.keys_required),
             limits=config.limits,
             created=int(time.time()),
-            opening=b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode(),
+            policy_header=b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode(),
             scoring=assembly.scoring,
         )
 
@@ -259,7 +260,7 @@ class Runtime:
             log.warning("%s %s", finding.where, finding.problem)
         self.alerts.calibration_unused([w.problem for w in assembly.warnings if w.where == CALIBRATION])
 
-    def _on_certificate_revoked(self, kind: Kind, drift: Drift) -> None:
+    def _on_certificate_revoked(self, kind: AuditKind, drift: Drift) -> None:
         self.alerts.certificate_revoked(kind, sum(drift.losses), len(drift.losses))
 
 

@@ -51,7 +51,7 @@ async def test_audits_are_paid_compared_and_discarded(tmp_path: Path) -> None:
         ]
         assert json.loads(labels[0].scores)["min"] == pytest.approx(-0.1)
         assert "forty" not in str(labels)
-        assert audits.threshold(router.runtime.services.live()) > 0.5
+        assert audits.threshold("chat", router.runtime.services.config(), 0.5) > 0.5
         await router.until(lambda: router.ledger.open_reservations(0, 2**62) == ())
 
 
@@ -71,7 +71,7 @@ async def test_a_spent_budget_stops_audits(tmp_path: Path) -> None:
         await router.chat()
         await router.runtime.services.audits.settled()
         assert not strong.seen
-        assert router.runtime.services.audits.state.unasked == 1
+        assert router.runtime.services.audits.state.without_verdict == 1
 
 
 async def test_streams_are_audited_too_and_wrong_ones_raise_the_threshold() -> None:
@@ -88,7 +88,7 @@ async def test_streams_are_audited_too_and_wrong_ones_raise_the_threshold() -> N
             await audits.settled()
         assert audits.state.drift.wrong == audits.state.drift.audits > 0
         assert audits.state.drift.revoked
-        assert audits.threshold(router.runtime.services.live()) > 1
+        assert audits.threshold("chat", router.runtime.services.config(), 0.5) > 1
 
 
 async def test_audits_recognise_the_same_answer_in_other_words() -> None:

@@ -145,7 +145,7 @@ async def test_a_calibration_for_other_weights_template_or_quantisation_is_not_a
         async with routing(text, tmp_path) as router:
             reply = await router.chat()
             assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.8187, abs=1e-4)  # exp(-0.2)
-            assert router.runtime.services.live().policy.confidence.threshold == 0.8  # not the certified 0.6
+            assert router.runtime.services.config().policy.confidence.threshold == 0.8  # not the certified 0.6
 
 
 @pytest.mark.parametrize("told", [MARKS, {}, {"weights": "aaaa"}])
@@ -169,7 +169,7 @@ async def test_of_two_engines_under_one_name_only_the_right_one_is_judged_by_it(
             for name, confidence in (("right", 0.9), ("other", math.exp(-0.2))):
                 reply = await router.chat({"model": f"{name}/m"}, x_spillway_min_confidence="0.1")
                 assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(confidence, abs=1e-4)
-            assert router.runtime.services.live().scoring.for_documents is None
+            assert router.runtime.services.config().scoring.document_calibration is None
 
 
 def test_check_tells_what_nobody_verified(tmp_path: Path) -> None:

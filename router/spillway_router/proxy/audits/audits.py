@@ -1,15 +1,16 @@
 """Audits: a random share of local answers is asked of a stronger model too, to see whether confidence keeps its word.
 
-What was drawn waits in a bounded queue (full: the draw is dropped and counted) for one worker, behind the client's back
-and after its answer. The stronger model is paid from the budget as an attempt of its own, with the decision `audit`;
-its answer is compared (core/confidence/agreement.py; documents compare field by field), thrown away, and moves the
-threshold (gates.py). Nothing private, nothing pinned and nothing that asks for local only is ever audited, as the
-same filters decide as for an escalation. What an audit found of an answer that was judged whole is kept as a label,
-for `spillway calibrate`.
+Samples wait in a bounded queue (when it is full a sample is dropped and counted) for one worker, which runs after the
+client has its answer. The stronger model is paid from the budget as an attempt of its own, with the decision `audit`.
+Its answer is compared (core/confidence/agreement.py; documents compare field by field) and thrown away, and the result
+moves the threshold (thresholds.py). Nothing private, nothing pinned and nothing that asks for local only is ever
+audited, as the same filters decide as for an escalation. What an audit found of an answer that was judged whole is
+stored as a label for `spillway calibrate`.
 
-Where audits closed the gate, nothing is kept and so nothing can be drawn. Whole answers that were escalated have their
-better answer already: the surest of those are compared for free, until it is safe to open the gate again. Of documents
-that a parser answered instead, the same share is audited as of those kept.
+Where audits raised the threshold above every answer, nothing is accepted and so nothing can be drawn. Whole answers
+that were escalated have their better answer already: those of the highest confidence (probes) are compared for free,
+until it is safe to lower the threshold again. Of documents that a parser answered instead, the same share is audited
+as of those that the local model answered.
 """
 
 from __future__ import annotations
@@ -18,32 +19,41 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import orjson
 
 from spillway_router.aio.tasks import end
 from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.agreement import agree
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Candidate, Outcome
 from spillway_router.core.routing.policy import decide_escalation
-from spillway_router.http_client.connection import TransportError
 from spillway_router.ledger.errors import LedgerError
-from spillway_router.ledger.holds import AttemptReason, HoldRefused
+from spillway_router.ledger.holds import AttemptReason
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.providers.logprobs import answer_text
-from spillway_router.providers.streams import MalformedObject, parse_object
-from spillway_router.proxy.audits.thresholds import AuditedThreshold, Kind, ThresholdState
+from spillway_router.proxy.audits.thresholds import AuditedThreshold, ThresholdState
 from spillway_router.proxy.exchange.active_config import ActiveConfig
-from spillway_router.proxy.exchange.attempt import UpstreamAttempt, prepare
-from spillway_router.proxy.exchange.audit_sample import AuditSample, DocumentComparison, LocalReading, ScoredAnswer
-from spillway_router.proxy.exchange.outcomes import transport_outcome
+from spillway_router.proxy.exchange.attempt import (
+    AttemptNumbers,
+    FetchedAnswer,
+    NotOpened,
+    UpstreamAttempt,
+    fetch_whole,
+    open_attempt,
+)
+from spillway_router.proxy.exchange.audit_sample import (
+    AuditKind,
+    AuditSample,
+    DocumentComparison,
+    LocalReading,
+    ScoredAnswer,
+)
+from spillway_router.proxy.exchange.caller_signals import caller_signals
+from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.exchange.upstream_body import prepare
 from spillway_router.proxy.request import body as wire
-
-if TYPE_CHECKING:
-    from spillway_router.proxy.exchange.services import Services
 
 log = logging.getLogger("spillway.audits")
 
@@ -54,8 +64,8 @@ Result = Literal[
     "agreed",
     "disagreed",
     "unclear",  # the better answer could not be read, or its model was not sure either
-    "failed",  # it was asked and brought no answer, or the ledger could not take its hold
-    "budget",  # a budget does not allow it now
+    "failed",  # the stronger model gave no answer, or the ledger could not take the hold
+    "budget",  # a budget does not allow the audit now
     "barred",  # no stronger model may be asked now: health, rate limits, what the request allows
     "dropped",  # too much waited already
 ]
@@ -64,244 +74,241 @@ _NO_VERDICT: tuple[Result, ...] = ("unclear", "failed", "budget", "barred")
 
 @dataclass(frozen=True, slots=True)
 class AuditState:
-    """What audits of chat found so far: the controller, how many draws were dropped because too much waited, and how
-    many brought no verdict."""
+    """What audits of chat found so far: the controller, how many samples were dropped because too much waited, and how
+    many audits brought no verdict."""
 
     drift: drift.Drift
     dropped: int
-    unasked: int
+    without_verdict: int
 
 
 @dataclass(frozen=True, slots=True)
 class AuditCounts:
-    """Since the start, for metrics: calls that were made, how audits ended, and what probes (free of charge) said."""
+    """Counts since the start, for metrics: upstream calls, results of audits, and results of probes (free)."""
 
-    asked: Mapping[Kind, int]
-    ended: Mapping[tuple[Kind, Result], int]
-    probes: Mapping[tuple[Kind, Result], int]
+    calls: Mapping[AuditKind, int]
+    results: Mapping[tuple[AuditKind, Result], int]
+    probes: Mapping[tuple[AuditKind, Result], int]
 
 
 class Audits:
-    """See the module docstring. `draw` gives numbers in [0, 1); `on_revoked` is told once, when audits speak against
-    a threshold in use; `keep` stores a label durably, in a thread. `start` inside the event loop, `stop` when done."""
+    """The `AuditSink` of a running router. `start` it inside the event loop and `stop` it when done.
+
+    `draw` gives numbers in [0, 1); `on_revoked` is called once, when audits contradict a threshold in use;
+    `store_label` stores a label durably, in a thread.
+    """
 
     def __init__(
         self,
         draw: Callable[[], float],
-        on_revoked: Callable[[Kind, drift.Drift], None],
-        keep: Callable[[LabelRecord], None],
+        on_revoked: Callable[[AuditKind, drift.Drift], None],
+        store_label: Callable[[LabelRecord], None],
     ) -> None:
         self._draw = draw
-        self._keep = keep
-        self._services: Services | None = None
+        self._store_label = store_label
         self._waiting: asyncio.Queue[AuditSample] = asyncio.Queue(MOST_WAITING)
-        self._bytes = 0
-        self._chat = AuditedThreshold("chat", lambda d: on_revoked("chat", d))
-        self._documents = AuditedThreshold("document", lambda d: on_revoked("document", d))
-        self._asked: Counter[Kind] = Counter()
-        self._ended: Counter[tuple[Kind, Result]] = Counter()
-        self._probes: Counter[tuple[Kind, Result]] = Counter()
+        self._waiting_bytes = 0
+        self._thresholds: dict[AuditKind, AuditedThreshold] = {
+            "chat": AuditedThreshold("chat", lambda state: on_revoked("chat", state)),
+            "document": AuditedThreshold("document", lambda state: on_revoked("document", state)),
+        }
+        self._calls: Counter[AuditKind] = Counter()
+        self._results: Counter[tuple[AuditKind, Result]] = Counter()
+        self._probes: Counter[tuple[AuditKind, Result]] = Counter()
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> AuditState:
         """What audits of chat found so far."""
-        unasked = sum(self._ended["chat", result] for result in _NO_VERDICT)
-        return AuditState(self._chat.drift, self._ended["chat", "dropped"], unasked)
+        without_verdict = sum(self._results["chat", result] for result in _NO_VERDICT)
+        return AuditState(self._thresholds["chat"].drift, self._results["chat", "dropped"], without_verdict)
 
     @property
     def counts(self) -> AuditCounts:
-        """Of both kinds."""
-        return AuditCounts(dict(self._asked), dict(self._ended), dict(self._probes))
+        """Counts of audits of chat and of documents since the start."""
+        return AuditCounts(dict(self._calls), dict(self._results), dict(self._probes))
 
-    def gates(self, live: ActiveConfig) -> tuple[ThresholdState, ...]:
-        """The gates that have seen an answer, as they stand."""
-        found = (gate.state(live) for gate in (self._chat, self._documents))
-        return tuple(state for state in found if state is not None)
+    def threshold_states(self, config: ActiveConfig) -> tuple[ThresholdState, ...]:
+        """The thresholds for which an answer was judged already."""
+        states = (threshold.state(config) for threshold in self._thresholds.values())
+        return tuple(state for state in states if state is not None)
 
-    # chat
+    # what the exchange asks
 
-    def threshold(self, live: ActiveConfig) -> float:
-        """The threshold in use: the configured one, moved by what audits found of it."""
-        return self._chat.threshold(live, live.policy.confidence.threshold)
+    def threshold(self, kind: AuditKind, config: ActiveConfig, configured: float) -> float:
+        """The least confidence with which a local answer is accepted: the configured one, as audits moved it."""
+        return self._thresholds[kind].threshold(config, configured)
 
-    def drawn(self, live: ActiveConfig) -> bool:
-        """True if a local answer that is kept is to be audited."""
-        return bool(live.policy.confidence.escalate_to) and self._draws(live)
+    def draws_chat(self, config: ActiveConfig) -> bool:
+        """Draw whether a local answer that was accepted is audited."""
+        return bool(config.policy.confidence.escalate_to) and self._draws(config)
 
-    def probes(self, live: ActiveConfig, confidence: float | None) -> bool:
-        """True if an answer of this confidence, which is escalated, is to be compared with its better one."""
-        return self._chat.is_probe(live, live.policy.confidence.threshold, confidence)
+    def draws_document(self, config: ActiveConfig, reading: LocalReading) -> bool:
+        """Draw whether the local reading of a document that has its answer is audited.
 
-    def probed(self, live: ActiveConfig, draft: str, better: str) -> None:
-        """A probe and its better answer."""
-        right = agree(draft, better)
-        self._probes["chat", "agreed" if right else "disagreed"] += 1
-        self._chat.observe(live, live.policy.confidence.threshold, wrong=not right, kept=False)
-
-    # documents
-
-    def bar(self, live: ActiveConfig, configured: float) -> float:
-        """The least confidence of a document's local answer: the configured one, moved by what audits found of it."""
-        return self._documents.threshold(live, configured)
-
-    def wants(self, live: ActiveConfig, reading: LocalReading) -> bool:
-        """A document has its answer: True if its local reading is to be audited. Where the external model read it
-        anyway, that is its audit, for free."""
+        If the external model read the document anyway, that is its audit, for free.
+        """
         if reading.used:
-            return self._draws(live)
-        if not self._documents.is_probe(live, reading.threshold, reading.scored.confidence):
+            return self._draws(config)
+        threshold = self._thresholds["document"]
+        if not threshold.is_probe(config, reading.threshold, reading.scored.confidence):
             return False
         if reading.external is None:
-            return self._draws(live)
+            return self._draws(config)
         self._probes["document", "agreed" if reading.external.right else "disagreed"] += 1
-        self._documents.observe(live, reading.threshold, wrong=not reading.external.right, kept=False)
+        threshold.observe(config, reading.threshold, wrong=not reading.external.right, accepted=False)
         return False
 
-    # both
+    def is_probe(self, config: ActiveConfig, confidence: float | None) -> bool:
+        """True if an answer of this confidence, which is escalated, is to be compared with its better answer."""
+        return self._thresholds["chat"].is_probe(config, config.policy.confidence.threshold, confidence)
 
-    def _draws(self, live: ActiveConfig) -> bool:
-        share = live.scoring.audit_share
+    def observe_probe(self, config: ActiveConfig, draft: str, better: str) -> None:
+        """Compare a probe with its better answer."""
+        right = agree(draft, better)
+        self._probes["chat", "agreed" if right else "disagreed"] += 1
+        self._thresholds["chat"].observe(config, config.policy.confidence.threshold, wrong=not right, accepted=False)
+
+    def _draws(self, config: ActiveConfig) -> bool:
+        share = config.scoring.audit_share
         return share > 0 and self._draw() < share
 
-    def offer(self, case: AuditSample) -> None:
-        """Audit an answer that the client got. Never waits."""
-        if not case.facts.privacy.may_leave:
+    def offer(self, sample: AuditSample) -> None:
+        """Audit an answer that the client got, unless too much waits already. Never waits."""
+        if not sample.facts.privacy.may_leave:
             return
-        size = len(case.raw) + len(case.answer)
-        if self._waiting.full() or self._bytes + size > MOST_WAITING_BYTES:
-            self._ended[_kind(case), "dropped"] += 1
+        size = len(sample.raw) + len(sample.answer)
+        if self._waiting.full() or self._waiting_bytes + size > MOST_WAITING_BYTES:
+            self._results[_kind(sample), "dropped"] += 1
             return
-        self._bytes += size
-        self._waiting.put_nowait(case)
+        self._waiting_bytes += size
+        self._waiting.put_nowait(sample)
+
+    # the worker
 
     def start(self, services: Services) -> None:
-        """Begin to audit."""
-        self._services = services
-        self._worker = asyncio.get_running_loop().create_task(self._forever(services), name="audits")
+        """Start the worker."""
+        self._worker = asyncio.get_running_loop().create_task(self._audit_forever(services), name="audits")
 
     async def stop(self) -> None:
-        """Stop; the audit under way ends as one that was broken off, those that wait are forgotten."""
-        task, self._worker = self._worker, None
-        await end(task)
+        """Stop the worker. The audit under way ends as interrupted, those that wait are forgotten."""
+        worker, self._worker = self._worker, None
+        await end(worker)
 
     async def settled(self) -> None:
-        """Until nothing waits (for tests)."""
+        """Wait until no sample waits (for tests)."""
         await self._waiting.join()
 
-    async def _forever(self, s: Services) -> None:
+    async def _audit_forever(self, services: Services) -> None:
         while True:
-            case = await self._waiting.get()
-            self._bytes -= len(case.raw) + len(case.answer)
+            sample = await self._waiting.get()
+            self._waiting_bytes -= len(sample.raw) + len(sample.answer)
             result: Result = "failed"
             try:
-                result = await self._audit(s, case)
+                result = await self._audit(services, sample)
             except Exception:
                 log.exception("an audit failed unexpectedly")
             finally:
-                self._ended[_kind(case), result] += 1
+                self._results[_kind(sample), result] += 1
                 self._waiting.task_done()
 
-    async def _audit(self, s: Services, case: AuditSample) -> Result:
-        live = s.live()
-        facts = replace(case.facts, stream=False)
-        policy = live.policy
-        if case.document is not None:
-            judges = tuple(name for name in case.document.judges if name in policy.backends)
+    async def _audit(self, services: Services, sample: AuditSample) -> Result:
+        config = services.config()
+        sample = replace(sample, facts=replace(sample.facts, stream=False))
+        policy = config.policy
+        if sample.document is not None:
+            judges = tuple(name for name in sample.document.judges if name in policy.backends)
             policy = replace(policy, confidence=replace(policy.confidence, escalate_to=judges))
-        decision = decide_escalation(facts, s.signals(live, facts), policy)
+        decision = decide_escalation(sample.facts, caller_signals(services, config, sample.facts), policy)
         if not decision.candidates:
             return "budget" if "budget" in decision.reasons else "barred"
         judge = decision.candidates[0]
-        better = await self._ask(s, live, replace(case, facts=facts), judge)
-        if isinstance(better, str):
-            return better
-        found = _compared(case, better)
-        if found is None:
+        attempt = await _open(services, config, sample, judge)
+        if isinstance(attempt, NotOpened):
+            return _NOT_OPENED[attempt.code]
+        self._calls[_kind(sample)] += 1
+        reply = await _ask(config, sample, attempt)
+        if reply.outcome.kind != "ok":
+            return "failed"
+        comparison = _compare(sample, reply.answer)
+        if comparison is None:
             return "unclear"
-        await self._learn(s, live, case, found, judge.backend.name)
-        return "agreed" if found.right else "disagreed"
+        await self._learn(services, config, sample, comparison, judge.backend.name)
+        return "agreed" if comparison.right else "disagreed"
 
     async def _learn(
-        self, s: Services, live: ActiveConfig, case: AuditSample, found: DocumentComparison, judge: str
+        self, services: Services, config: ActiveConfig, sample: AuditSample, comparison: DocumentComparison, judge: str
     ) -> None:
-        document = case.document
-        if document is None:
-            self._chat.observe(live, live.policy.confidence.threshold, wrong=not found.right, kept=True)
-        else:
-            self._documents.observe(live, document.threshold, wrong=not found.right, kept=document.used)
-        if case.scored is None:
+        """Move the threshold, and store a label if the answer was judged whole."""
+        document = sample.document
+        configured = config.policy.confidence.threshold if document is None else document.threshold
+        accepted = document is None or document.used
+        self._thresholds[_kind(sample)].observe(config, configured, wrong=not comparison.right, accepted=accepted)
+        if sample.scored is None:
             return
+        label = _label(sample.facts.request_id, sample.scored, comparison, judge, int(services.wall() * 1000))
         try:
-            label = _label(case.facts.request_id, case.scored, found, judge, int(s.wall() * 1000))
-            await asyncio.to_thread(self._keep, label)
+            await asyncio.to_thread(self._store_label, label)
         except LedgerError as error:
-            log.warning("the label of an audit was not kept: %s", error)
-
-    async def _ask(
-        self, s: Services, live: ActiveConfig, case: AuditSample, candidate: Candidate
-    ) -> Mapping[str, Any] | Result:
-        """The stronger model's whole answer, or why there is none."""
-        channel = live.channels[candidate.backend.name]
-        why = AttemptReason("audit", ("audit",))
-        hold = await s.accounts.hold(case.facts, channel.backend, why, case.attempt_no, candidate.cost_bound_nano)
-        if isinstance(hold, HoldRefused):
-            return "budget" if hold.code == "budget" else "failed"
-        trip = s.board.sent(candidate, case.facts.prompt_bytes, live.policy.slo.ttft_s, s.clock())
-        if trip is None:
-            s.accounts.release(hold)
-            return "barred"
-        call = UpstreamAttempt((s.accounts, s.board, s.clock), channel, candidate, hold, trip, s.clock())
-        outcome = Outcome("cancelled", billed=True, detail="the router stopped")
-        self._asked[_kind(case)] += 1
-        try:
-            raw = wire.edit(case.raw, case.body.keys(), {"stream": False}, frozenset({"stream_options"}))
-            body = {**case.body, "stream": False}
-            body.pop("stream_options", None)
-            upstream = prepare(case.facts, raw, body, channel)
-            head = channel.pool.head(channel.provider.path(case.facts.endpoint), len(upstream.body), call.label())
-            reply = await channel.pool.call(head, upstream.body, live.limits.answer_s, live.limits.answer_bytes)
-            outcome = channel.provider.outcome(reply, s.wall())
-            if outcome.kind != "ok":
-                return "failed"
-            parsed = parse_object(reply.body)
-            flaw = (
-                parsed.flaw
-                if isinstance(parsed, MalformedObject)
-                else channel.provider.flaw(case.facts.endpoint, parsed)
-            )
-            if isinstance(parsed, MalformedObject) or flaw is not None:
-                outcome = Outcome("failed", reply.status, str(flaw), billed=True)
-                return "failed"
-            outcome = Outcome("ok", reply.status, usage=channel.provider.usage(parsed))
-            return parsed
-        except TransportError as error:
-            outcome = transport_outcome(error)
-            return "failed"
-        finally:
-            call.close(outcome, discarded=outcome.kind == "ok")
+            log.warning("the label of an audit was not stored: %s", error)
 
 
-def _kind(case: AuditSample) -> Kind:
-    return "chat" if case.document is None else "document"
+_NOT_OPENED: Mapping[str, Result] = {"budget": "budget", "ledger": "failed", "backlog": "barred"}
 
 
-def _compared(case: AuditSample, better: Mapping[str, Any]) -> DocumentComparison | None:
-    if case.document is not None:
-        return case.document.compare(better)
-    return DocumentComparison(agree(case.answer, answer_text(better["choices"][0])), {})
+async def _open(
+    services: Services, config: ActiveConfig, sample: AuditSample, judge: Candidate
+) -> UpstreamAttempt | NotOpened:
+    return await open_attempt(
+        services,
+        config,
+        sample.facts,
+        judge,
+        route=config.backend_routes[judge.backend.name],
+        reason=AttemptReason("audit", ("audit",)),
+        numbers=AttemptNumbers(sample.attempt_no - 1),
+        request_started_s=services.clock(),
+    )
 
 
-def _label(request_id: str, scored: ScoredAnswer, found: DocumentComparison, judge: str, ts: int) -> LabelRecord:
+async def _ask(config: ActiveConfig, sample: AuditSample, attempt: UpstreamAttempt) -> FetchedAnswer:
+    """The stronger model's whole answer. The attempt is closed when this returns."""
+    outcome = Outcome("cancelled", billed=True, detail="the router stopped")
+    try:
+        raw = wire.edit(sample.raw, sample.body.keys(), {"stream": False}, frozenset({"stream_options"}))
+        body: dict[str, Any] = {**sample.body, "stream": False}
+        body.pop("stream_options", None)
+        upstream = prepare(sample.facts, raw, body, attempt.route)
+        limits = config.limits
+        reply = await fetch_whole(attempt, sample.facts.endpoint, upstream.body, limits.answer_s, limits.answer_bytes)
+        outcome = reply.outcome
+        return reply
+    finally:
+        attempt.close(outcome, discarded=outcome.kind == "ok")
+
+
+def _kind(sample: AuditSample) -> AuditKind:
+    return "chat" if sample.document is None else "document"
+
+
+def _compare(sample: AuditSample, better: Mapping[str, Any]) -> DocumentComparison | None:
+    if sample.document is not None:
+        return sample.document.compare(better)
+    return DocumentComparison(agree(sample.answer, answer_text(better["choices"][0])), {})
+
+
+def _label(
+    request_id: str, scored: ScoredAnswer, comparison: DocumentComparison, judge: str, epoch_ms: int
+) -> LabelRecord:
     return LabelRecord(
         request_id,
-        ts,
-        scored.task,
-        scored.backend,
-        scored.model,
-        judge,
-        scored.confidence,
-        found.right,
-        orjson.dumps(dict(scored.scores)).decode(),
-        orjson.dumps(dict(found.fields)).decode(),
+        epoch_ms,
+        task=scored.task,
+        backend=scored.backend,
+        model=scored.model,
+        judge=judge,
+        confidence=scored.confidence,
+        right=comparison.right,
+        scores=orjson.dumps(dict(scored.scores)).decode(),
+        fields=orjson.dumps(dict(comparison.fields)).decode(),
     )

@@ -1,47 +1,65 @@
-"""A client inside the router: it captures a whole answer instead of sending it.
-
-It has a module of its own because a subclass of a compiled class must be compiled, too, and its users, the routes of
-FastAPI, must not be (decisions/0016).
-"""
+"""A client inside the router: it captures a whole answer instead of sending it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from typing import Any, cast
-
-from spillway_router.aio.outbox import Outbox
-from spillway_router.core.routing.model import Endpoint
-from spillway_router.proxy.client.client import Client
-from spillway_router.proxy.client.judgement import AnswerJudge, AnswerJudgement
-from spillway_router.proxy.client.replies import Lines
+from spillway_router.core.routing.model import Endpoint, Refusal
+from spillway_router.proxy.client.client import Client, SentReply
+from spillway_router.proxy.client.replies import Lines, refusal_reply
 
 
 class CapturingClient(Client):
-    """Captures `status` and `reply`, and lets `judge` judge a whole answer.
+    """Captures `status` and `content` of the reply. Its requests are never streams.
 
-    It never streams, and never leaves by itself: whoever waits for the answer is cancelled instead.
+    Nobody waits at a socket, so it never disconnects by itself: the task that answers it is cancelled instead.
     """
 
-    __slots__ = ("_judge", "reply", "status")
+    __slots__ = (
+        "base_headers", "body", "content", "copy_reply", "disconnected", "endpoint", "headers", "request_id",
+        "sent_reply", "started", "status", "waiting",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        headers: dict[str, str],
-        body: bytes,
-        request_id: str,
-        judge: AnswerJudge | None = None,
-    ) -> None:
-        nowhere = cast("Any", None)  # `whole` below uses neither
-        super().__init__(endpoint, headers, nowhere, nowhere, Outbox(asyncio.get_running_loop()), lambda: None)
-        self.body, self.request_id = body, request_id
-        self._judge = judge
-        self.status, self.reply = 500, b""
+    def __init__(self, endpoint: Endpoint, headers: dict[str, str], body: bytes, request_id: str) -> None:
+        self.endpoint = endpoint
+        self.headers = headers
+        self.body = body
+        self.request_id = request_id
+        self.base_headers: tuple[bytes, ...] = ()
+        self.copy_reply = False
+        self.sent_reply: SentReply | None = None
+        self.started = self.waiting = self.disconnected = False
+        self.status, self.content = 500, b""
 
-    def judged(self, answer: Mapping[str, Any]) -> AnswerJudgement | None:
-        return None if self._judge is None else self._judge(answer)
+    def reply(self, status: int, headers: Lines, body: bytes) -> None:
+        """Capture a whole answer."""
+        self.started = True
+        self.status, self.content = status, body
+        if self.copy_reply:
+            self.sent_reply = (status, tuple(headers), body)
 
-    def whole(self, status: int, _lines: Lines, body: bytes) -> None:
-        self.started = self.response_complete = True
-        self.status, self.reply = status, body
+    def refuse(self, refusal: Refusal, headers: Lines | None = None) -> None:
+        """Capture an error in the OpenAI shape."""
+        self.reply(*refusal_reply(refusal, [*(headers or ())]))
+
+    def begin_stream(self, _headers: Lines, _first: bytes) -> None:
+        """Fail: a captured request is never a stream."""
+        raise AssertionError("a request of the router itself must not be a stream")
+
+    def send_waiting(self, _headers: Lines) -> bool:
+        """Return False: no connection has to be kept open."""
+        return False
+
+    def write(self, _data: bytes) -> None:
+        """Fail: a captured request is never a stream."""
+        raise AssertionError("a request of the router itself must not be a stream")
+
+    @property
+    def paused(self) -> bool:
+        """False: whoever reads the reply reads it whole."""
+        return False
+
+    async def drain(self) -> None:
+        """Return at once: nothing is buffered."""
+
+    def end_stream(self, _data: bytes = b"") -> None:
+        """Fail: a captured request is never a stream."""
+        raise AssertionError("a request of the router itself must not be a stream")

@@ -12,18 +12,19 @@ HEARTBEAT_S = 5.0
 
 
 class Heartbeat:
-    """Keeps a client that waits connected: the 200 and a comment at `at`, more comments every HEARTBEAT_S."""
+    """Sends a waiting client the 200 and a comment after `after_s` seconds, and a comment every HEARTBEAT_S from then
+    on, until it is stopped or the answer starts."""
 
-    __slots__ = ("_client", "_lines", "_loop", "_timer")
+    __slots__ = ("_client", "_headers", "_loop", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, client: Client, lines: Lines, after_s: float) -> None:
-        self._loop, self._client, self._lines = loop, client, lines
+    def __init__(self, loop: asyncio.AbstractEventLoop, client: Client, headers: Lines, after_s: float) -> None:
+        self._loop, self._client, self._headers = loop, client, headers
         self._timer = loop.call_later(max(0.0, after_s), self._beat)
 
     def _beat(self) -> None:
-        if self._client.wait_visibly(self._lines):
+        if self._client.send_waiting(self._headers):
             self._timer = self._loop.call_later(HEARTBEAT_S, self._beat)
 
     def stop(self) -> None:
-        """No more of them."""
+        """Send no more comments."""
         self._timer.cancel()

@@ -1,4 +1,4 @@
-"""What the client gets, as bytes: error bodies in the OpenAI shape, header lines, status lines."""
+"""Replies as bytes: error bodies in the OpenAI shape, header lines, status lines."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def error_body(status: int, code: str, message: str, param: str | None = None) -
 
 
 def error_event(code: str, message: str) -> bytes:
-    """An error inside a stream that has begun: the nested shape is the one that every SDK raises on."""
+    """An error inside a stream that has started, in the nested shape, which every SDK raises."""
     return b"data: " + orjson.dumps(error_body(502, code, message)) + b"\n\n"
 
 
-def naming_lines(backend: Backend) -> bytes:
-    """The header lines that name a backend in answers; a model's name may hold anything, a header may not."""
+def naming_headers(backend: Backend) -> bytes:
+    """Header lines that name a backend in answers. A model's name may hold any character, a header may not."""
     model = "".join(c if c.isprintable() else "?" for c in backend.model).encode("ascii", "replace")
     return b"x-spillway-backend: %b\r\nx-spillway-model: %b\r\n" % (backend.name.encode(), model)
 
 
 def refusal_headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
-    """retry-after in whole seconds (at most 60) and x-should-retry."""
+    """`retry-after` in whole seconds (at most 60) and `x-should-retry`."""
     headers: list[tuple[bytes, bytes]] = []
     if refusal.retry_after_s is not None:
         seconds = min(60, max(1, math.ceil(refusal.retry_after_s)))
@@ -60,8 +60,8 @@ def refusal_headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def refusal_reply(refusal: Refusal, own: Lines) -> tuple[int, Lines, bytes]:
-    """Status, header lines and body of an error; `own` lines stand among its headers."""
+def refusal_reply(refusal: Refusal, base_headers: Lines) -> tuple[int, Lines, bytes]:
+    """Status, header lines and body of an error. `base_headers` are header lines of every answer."""
     body = orjson.dumps(error_body(refusal.status, refusal.code, refusal.message, refusal.param))
-    lines = [b"%b: %b\r\n" % header for header in refusal_headers(refusal)]
-    return refusal.status, [JSON, *own, *lines], body
+    headers = [b"%b: %b\r\n" % header for header in refusal_headers(refusal)]
+    return refusal.status, [JSON, *base_headers, *headers], body

@@ -18,6 +18,7 @@ from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
 from spillway_router.proxy.client.replies import error_body, refusal_headers
 from spillway_router.proxy.control.requests import bounded_body, caller_of
+from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import load
 from spillway_router.proxy.request.errors import RefusedError, bad_request
@@ -104,7 +105,7 @@ def _add_probes(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
         if problems:
             message = "The running configuration stays in force. " + " | ".join(problems)
             return JSONResponse(error_body(400, "invalid_config", message), 400)
-        return JSONResponse({"reloaded": True, "policy": s.live().policy.version})
+        return JSONResponse({"reloaded": True, "policy": s.config().policy.version})
 
 
 def _ready(s: Services) -> dict[str, Any]:
@@ -119,9 +120,9 @@ def _ready(s: Services) -> dict[str, Any]:
 
 def _add_models(api: FastAPI, s: Services) -> None:
     def models() -> list[dict[str, Any]]:
-        live = s.live()
-        names = [*live.policy.aliases, *(f"{b.name}/{b.model}" for b in live.policy.backends.values())]
-        return [{"id": n, "object": "model", "created": live.created, "owned_by": "spillway"} for n in names]
+        config = s.config()
+        names = [*config.policy.aliases, *(f"{b.name}/{b.model}" for b in config.policy.backends.values())]
+        return [{"id": n, "object": "model", "created": config.created, "owned_by": "spillway"} for n in names]
 
     @api.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
@@ -154,11 +155,11 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
     @api.post("/v1/route/explain")
     async def explain(request: Request) -> Any:
         caller = caller_of(s, request, READERS)
-        live = s.live()
-        body = load(await bounded_body(request, live.limits.body_bytes))
+        config = s.config()
+        body = load(await bounded_body(request, config.limits.body_bytes))
         endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if field in body), "chat")
-        facts = read_facts("dry-run", endpoint, request.headers, body, caller, live.privacy)
-        decision = decide(facts, s.signals(live, facts), live.policy)
+        facts = read_facts("dry-run", endpoint, request.headers, body, caller, config.privacy)
+        decision = decide(facts, caller_signals(s, config, facts), config.policy)
         return {"facts": _facts(facts), **_decision(decision)}
 
     @api.get("/v1/usage")

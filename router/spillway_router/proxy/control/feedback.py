@@ -82,8 +82,8 @@ async def _better_answer(s: Services, caller: Caller, request_id: str, request: 
     parsed = load(retained.body)
     raw = edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
     client = CapturingClient(retained.endpoint, {**retained.headers, BETTER_THAN: request_id}, raw, s.new_id())
-    await _serve_unless_gone(s, Admitted(s.live(), caller, s.clock()), client, request)
-    content = orjson.loads(client.reply)
+    await _serve_unless_gone(s, Admitted(s.config(), caller, s.clock()), client, request)
+    content = orjson.loads(client.content)
     if client.status != 200:
         error = content["error"]
         raise RefusedError(Refusal(client.status, error["code"], error["message"], error["param"]))
@@ -124,7 +124,7 @@ async def _rated_answer(s: Services, stored: Stored, caller: Caller, body: dict[
 
 
 def _from_memory(s: Services, record: RequestRecord) -> _RatedAnswer:
-    backend = s.live().policy.backends.get(record.backend)
+    backend = s.config().policy.backends.get(record.backend)
     model = "" if backend is None else backend.model
     return _RatedAnswer(record.facts.request_id, record.facts.caller.key_id, record.backend, model)
 

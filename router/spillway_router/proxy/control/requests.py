@@ -14,7 +14,7 @@ from spillway_router.proxy.request.errors import RefusedError
 
 def caller_of(s: Services, request: Request, roles: frozenset[str]) -> Caller:
     """Authenticate the caller. Raise RefusedError without a valid key, or if its role is none of `roles`."""
-    auth = s.live().auth
+    auth = s.config().auth
     caller = auth.caller(request.headers, s.clock())
     refusal = caller if isinstance(caller, Refusal) else auth.admit(caller, roles)
     if isinstance(refusal, Refusal):
@@ -25,7 +25,7 @@ def caller_of(s: Services, request: Request, roles: frozenset[str]) -> Caller:
 
 async def json_body(s: Services, request: Request) -> dict[str, Any]:
     """Read the body as a JSON object. Raise RefusedError if its type is another, or it is too large or malformed."""
-    limit = s.live().limits.body_bytes
+    limit = s.config().limits.body_bytes
     flaw = head_flaw(request.headers, limit)
     if flaw is not None:
         raise RefusedError(flaw)

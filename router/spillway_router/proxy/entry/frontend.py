@@ -30,7 +30,7 @@ from uvicorn.server import ServerState
 
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.routing.model import Endpoint, Refusal
-from spillway_router.proxy.client.client import Client
+from spillway_router.proxy.client.http_client_connection import HttpClientConnection
 from spillway_router.proxy.client.replies import error_body
 from spillway_router.proxy.exchange.exchange import Admitted, admit, serve
 from spillway_router.proxy.exchange.services import Services
@@ -64,7 +64,7 @@ class FrontendState:
         self.in_flight = 0
 
 
-class IncomingRequest(Client):
+class IncomingRequest(HttpClientConnection):
     """A request that is being received, and its client until the answer has been sent."""
 
     __slots__ = ("admission", "body_complete", "body_timer", "has_turn", "holds_slot", "parts", "size", "task")
@@ -74,7 +74,7 @@ class IncomingRequest(Client):
     def start(self, services: Services) -> None:
         """Set the state of a request whose head has come."""
         self.request_id = services.new_id()
-        self.own = (b"x-request-id: %b\r\n" % self.request_id.encode(), services.live().opening)
+        self.base_headers = (b"x-request-id: %b\r\n" % self.request_id.encode(), services.config().policy_header)
         self.parts: list[bytes] = []
         self.size = 0
         self.body_complete = self.has_turn = self.holds_slot = False
@@ -194,8 +194,8 @@ class FrontendConnection(HttpToolsProtocol):
             return
         request.parts.append(body)
         request.size += len(body)
-        if request.size > admission.live.limits.body_bytes:
-            self._refuse(request, too_large(admission.live.limits.body_bytes))
+        if request.size > admission.config.limits.body_bytes:
+            self._refuse(request, too_large(admission.config.limits.body_bytes))
 
     def on_message_complete(self) -> None:
         request = self.cycle
@@ -212,7 +212,7 @@ class FrontendConnection(HttpToolsProtocol):
     def _start_body_timer(self, request: IncomingRequest) -> None:
         """Limit the time for a body that did not come with its head."""
         if type(request.admission) is Admitted:
-            limit_s = request.admission.live.limits.body_s
+            limit_s = request.admission.config.limits.body_s
             request.body_timer = self.loop.call_later(limit_s, self._on_body_timeout, request, limit_s)
 
     def _on_body_timeout(self, request: IncomingRequest, limit_s: float) -> None:

@@ -1,81 +1,72 @@
-"""One upstream call and its books: hold, trip, outcome. `close` is the one place where an attempt ends."""
+"""One upstream attempt, from its hold to its charge.
+
+    open_attempt      set its money aside, count its work; nothing was sent yet
+    fetch_whole       send it and read a whole answer (a stream is read by streamed_answer.py)
+    attempt.close     the one place where it ends: board, budgets and ledger hear of the outcome
+
+The exchange, audits and self checks all make their upstream calls this way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from typing import Any
 
-import orjson
-
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import Usage, price
 from spillway_router.core.routing.filters import TEMPLATE_TOKENS
-from spillway_router.core.routing.model import Attempt, Candidate, ExpectedGain, Outcome, RequestFacts
-from spillway_router.ledger.accounts import Accounts, Durable
+from spillway_router.core.routing.model import (
+    Attempt,
+    Backend,
+    Candidate,
+    Endpoint,
+    ExpectedGain,
+    Outcome,
+    OutcomeKind,
+    Refusal,
+    RequestFacts,
+)
+from spillway_router.core.routing.rate_limits import exhausted_for_s
+from spillway_router.http_client.connection import TransportError
+from spillway_router.ledger.accounts import Durable
 from spillway_router.ledger.entries import Status
-from spillway_router.ledger.holds import AttemptResult, Hold
-from spillway_router.proxy.exchange.active_config import BackendRoute
-from spillway_router.proxy.request import body as wire
-from spillway_router.signals.board import Board, TrackedCall
+from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
+from spillway_router.providers.streams import MalformedObject, error_text, parse_object
+from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
+from spillway_router.proxy.exchange.outcomes import transport_outcome
+from spillway_router.proxy.exchange.services import Services
+from spillway_router.signals.board import TrackedCall
 
 IN_FLIGHT_TOKENS = 64
-"""Tokens a provider may have produced beyond those that arrived, when a stream breaks off."""
+"""Tokens that a provider may have produced beyond those that arrived, when a stream breaks off."""
 MOST_TOKENS_PER_S = 1000
-"""Faster than providers produce the tokens of one choice: what it may have thought before its first word."""
+"""More than any provider produces for one choice: bounds what it may have thought before its first word."""
 _STATUS: dict[str, Status] = {"ok": "ok", "cancelled": "aborted"}
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamBody:
-    """What goes to a backend: the body with the rules' edits, and which of them the client must not see."""
+class AttemptNumbers:
+    """Numbers the attempts of one request from 1 on. A number that may be on disk is never used again."""
 
-    body: bytes
-    usage_added: bool
-    usage_asked: bool
-    logprobs_added: bool
+    __slots__ = ("_taken",)
 
+    def __init__(self, taken: int = 0) -> None:
+        self._taken = taken
 
-def prepare(
-    facts: RequestFacts, raw: bytes, body: dict[str, object], channel: BackendRoute, top_logprobs: int = 0
-) -> UpstreamBody:
-    """The client's bytes with only those fields changed that a rule must change: model, usage, and, to be scored,
-    logprobs with `top_logprobs` alternatives per token (0: not scored)."""
-    changes: dict[str, object] = {}
-    backend = channel.backend
-    if body.get("model") != backend.model:
-        changes["model"] = backend.model
-    options = body.get("stream_options")
-    usage_asked = isinstance(options, dict) and options.get("include_usage") is True
-    usage_added = False
-    if facts.stream and facts.endpoint in ("chat", "completions") and not usage_asked:
-        known = options if isinstance(options, dict) else {}
-        changes["stream_options"] = {**known, "include_usage": True}
-        usage_added = True
-    asked = body.get("logprobs")
-    # 0 asks for the chosen tokens' logprobs. Alternatives tell how close a choice was, and what a grammar forced.
-    logprobs_added = bool(top_logprobs) and (asked is None or asked is False)
-    if logprobs_added:
-        if facts.endpoint == "chat":
-            changes |= {"logprobs": True, "top_logprobs": top_logprobs}
-        else:
-            changes["logprobs"] = top_logprobs
-    drop = channel.provider.entry.drops_fields.intersection(body)
-    return UpstreamBody(wire.edit(raw, body.keys(), changes, drop), usage_added, usage_asked, logprobs_added)
+    @property
+    def next(self) -> int:
+        """The number of the next attempt."""
+        return self._taken + 1
+
+    def take(self) -> None:
+        """Use up the next number."""
+        self._taken += 1
 
 
-def without_logprobs(body: dict[str, object]) -> bytes:
-    """A whole answer without the logprobs that only we asked for."""
-    choices = body.get("choices")
-    if isinstance(choices, list):
-        for choice in choices:
-            if isinstance(choice, dict) and "logprobs" in choice:
-                choice["logprobs"] = None
-    return orjson.dumps(body)
-
-
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class ReceivedAnswer:
-    """What came of a stream that was begun: events with data, the most bytes of text that can be in them, and the usage
-    if the answer was whole."""
+    """What arrived of a stream: the number of events with data, an upper bound of the bytes of text in them, and the
+    usage if the answer was whole."""
 
     events: int
     text_bytes: int
@@ -83,155 +74,273 @@ class ReceivedAnswer:
 
 
 class UpstreamAttempt:
-    """An attempt in progress. Make it when its money is set aside; end it exactly once with `close`."""
+    """An attempt in progress. `open_attempt` makes it; end it with `close`. Times are monotonic seconds."""
 
     __slots__ = (
-        "_accounts",
-        "_board",
-        "_clock",
         "_draft",
-        "_request_started",
+        "_request_started_s",
         "candidate",
-        "channel",
         "confidence",
         "cost_nano",
-        "first_event_at",
+        "first_event_s",
         "hold",
-        "no",
+        "ledger_row",
+        "number",
+        "received",
         "record",
-        "row",
-        "seen",
-        "sent_at",
+        "route",
+        "sent_s",
+        "services",
         "streamed",
-        "trip",
+        "tracked",
     )
 
     def __init__(
         self,
-        books: tuple[Accounts, Board, Callable[[], float]],
-        channel: BackendRoute,
+        services: Services,
+        route: BackendRoute,
         candidate: Candidate,
         hold: Hold,
-        trip: TrackedCall,
-        request_started: float,
+        tracked: TrackedCall,
+        request_started_s: float,
     ) -> None:
-        self._accounts, self._board, self._clock = books
-        self.channel = channel
+        self.services = services
+        self.route = route
         self.candidate = candidate
         self.hold = hold
-        self.trip = trip
-        self.no = hold.attempt_no
-        self.sent_at = trip.sent_at
-        self._request_started = request_started
-        self.row: Durable | None = None
-        """Done when the attempt's ledger row is on disk; set once it has ended."""
+        self.tracked = tracked
+        self.number = hold.attempt_no
+        self.sent_s = tracked.sent_at
+        self._request_started_s = request_started_s
+        self.ledger_row: Durable | None = None
+        """Done when the attempt's ledger row is on disk; set by `close`."""
         self.record: Attempt | None = None
-        self.first_event_at: float | None = None
+        """Set by `close`."""
+        self.first_event_s: float | None = None
         self.confidence: float | None = None
         self.cost_nano = 0
         self._draft: tuple[Outcome, Callable[[], None]] | None = None
-        """Set while a better answer is sought: how it would end, and what stops its upstream."""
-        self.seen: ReceivedAnswer | None = None
-        """What came of a stream."""
+        """Set while a better answer is sought: the outcome with which this one would end, and what stops its
+        upstream."""
+        self.received: ReceivedAnswer | None = None
+        """What arrived of a stream."""
         self.streamed = False
 
-    def label(self) -> bytes:
-        """Header line that names a paid call to the provider, so that its bill or its log can be told from ours."""
-        if not self.hold.stored:
-            return b""
-        return f"x-client-request-id: {self.hold.facts.request_id}.{self.no}\r\n".encode("ascii")
+    @property
+    def backend(self) -> Backend:
+        """The backend that is asked."""
+        return self.route.backend
+
+    def head(self, endpoint: Endpoint, length: int) -> bytes:
+        """Request line and headers for a body of `length` bytes, with the caller's own credentials if there are any.
+
+        A paid call carries an id, by which the provider's bill or log can be matched with the ledger.
+        """
+        extra = self.route.credentials
+        if self.hold.stored:
+            extra = b"x-client-request-id: %b.%d\r\n%b" % (
+                self.hold.facts.request_id.encode("ascii"),
+                self.number,
+                extra,
+            )
+        return self.route.pool.head(self.route.provider.path(endpoint), length, extra)
 
     def expect_first_token(self) -> None:
-        """A non-stream call shows no first token: presume it when it was predicted (see Board.presume_first)."""
-        if self.channel.backend.local:
-            self._board.presume_first(self.trip)
+        """Presume the first token of a non-stream answer when it was predicted, as nobody sees it come."""
+        if self.route.backend.local:
+            self.services.board.presume_first(self.tracked)
 
-    def first_event(self) -> None:
-        """The first content of a stream came."""
-        self.first_event_at = self._clock()
-        self._board.first_event(self.trip, self.first_event_at)
+    def on_first_event(self) -> None:
+        """Note the first content of a stream."""
+        self.first_event_s = self.services.clock()
+        self.services.board.first_event(self.tracked, self.first_event_s)
+
+    def learn_rate_limits(self, headers: Mapping[str, str]) -> None:
+        """Keep away from a cloud whose response headers say that its rate limit is exhausted."""
+        backend = self.route.backend
+        if not backend.local:
+            seconds = exhausted_for_s(headers, self.services.wall())
+            if seconds:
+                self.services.board.limited(backend.name, seconds, self.services.clock())
 
     def seconds_left(self) -> float | None:
-        """What the reservation of a backend billed by the second still covers; None where time costs nothing."""
-        backend = self.channel.backend
+        """Seconds that the reservation of a backend billed by the second still covers; None where time is free."""
+        backend = self.route.backend
         if backend.tariff is None or not backend.tariff.per_second:
             return None
-        return max(0.0, self.sent_at + backend.longest_s - self._clock())
+        return max(0.0, self.sent_s + backend.longest_s - self.services.clock())
 
     def close(self, outcome: Outcome, *, discarded: bool = False) -> None:
-        """End the attempt: board, budgets and ledger learn it. Never waits; harmless when repeated."""
+        """End the attempt: inform the board, settle the hold, make the record. Never waits; harmless when repeated."""
         if self.record is not None:
             return
         if self._draft is not None and outcome.kind == "cancelled":
             outcome, discarded = self._draft[0], True  # the client left while a better answer was sought
-        now = self._clock()
-        self._board.ended(self.trip, outcome, now, streamed=self.streamed)
-        status: Status = "discarded" if discarded else _STATUS.get(outcome.kind, "error")
-        billed = outcome.kind == "ok" or outcome.billed
-        ended = AttemptResult(status, self._usage(outcome), billed, self.confidence, seconds=now - self.sent_at)
-        self.cost_nano, self.row = self._accounts.settle(self.hold, self.channel.backend, ended)
-        start = self._request_started
-        self.record = Attempt(
-            self.no,
-            self.channel.backend.name,
-            self.channel.backend.model,
-            self.sent_at - start,
-            now - start,
-            outcome,
-            None if self.first_event_at is None else self.first_event_at - start,
-            self.cost_nano,
+        services, backend = self.services, self.route.backend
+        now_s = services.clock()
+        services.board.ended(self.tracked, outcome, now_s, streamed=self.streamed)
+        result = AttemptResult(
+            "discarded" if discarded else _STATUS.get(outcome.kind, "error"),
+            self._usage(outcome),
+            outcome.kind == "ok" or outcome.billed,
             self.confidence,
-            self.candidate.reasons,
+            seconds=now_s - self.sent_s,
+        )
+        self.cost_nano, self.ledger_row = services.accounts.settle(self.hold, backend, result)
+        start_s, first_event_s = self._request_started_s, self.first_event_s
+        self.record = Attempt(
+            no=self.number,
+            backend=backend.name,
+            model=backend.model,
+            started_s=self.sent_s - start_s,
+            ended_s=now_s - start_s,
+            outcome=outcome,
+            first_event_s=None if first_event_s is None else first_event_s - start_s,
+            charge_nano=self.cost_nano,
+            confidence=self.confidence,
+            reasons=self.candidate.reasons,
         )
 
-    def doubt(self, outcome: Outcome) -> ExpectedGain:
-        """What a better answer than this draft gains, and the tokens it is expected to take: those of the draft."""
-        expected = outcome.usage or Usage(self.candidate.prompt_tokens, self.candidate.output_tokens)
-        return ExpectedGain(1.0 - (self.confidence or 0.0), expected)
+    # a draft: an answer that waits while a better one is sought
+
+    def expected_gain(self, outcome: Outcome) -> ExpectedGain:
+        """What a better answer than this draft is expected to gain, and its tokens: as many as the draft took."""
+        usage = outcome.usage or Usage(self.candidate.prompt_tokens, self.candidate.output_tokens)
+        return ExpectedGain(1.0 - (self.confidence or 0.0), usage)
 
     def hold_as_draft(self, outcome: Outcome, stop: Callable[[], None]) -> None:
-        """A better answer is sought: this one is discarded when that one begins, unless it is told to `stand`."""
-        if outcome.usage is None:  # a stream that will be cut off: it is charged for what came of it
+        """Keep this answer while a better one is sought. `stop` ends its upstream if it is discarded."""
+        if outcome.usage is None:  # a stream that would be cut off: it is charged for what arrived of it
             outcome = Outcome("cancelled", outcome.status, "a better answer was sought", billed=True)
         self._draft = (outcome, stop)
 
-    def stand(self) -> None:
-        """No better answer was found: this draft is the answer."""
+    def accept_draft(self) -> None:
+        """Make the draft the answer, as no better one was found."""
         self._draft = None
 
-    def discard(self) -> None:
-        """Another answer goes to the client. Only a draft has anything to end here."""
+    def discard_draft(self) -> None:
+        """End a draft because another answer goes to the client. Does nothing to an attempt that is no draft."""
         if self._draft is not None:
             outcome, stop = self._draft
             self._draft = None
             stop()
             self.close(outcome, discarded=True)
 
+    # what is charged
+
     def _usage(self, outcome: Outcome) -> Usage | None:
-        """Usage to charge. A broken paid stream without a usage event: the most that may have come about, if the
-        provider stops billing on cancel; else None, which charges the whole bound."""
+        """The usage to charge; None charges the whole bound of a paid attempt.
+
+        A broken paid stream without a usage event is charged for the most that can have been produced, if the provider
+        stops billing on cancel.
+        """
         if outcome.usage is not None or outcome.kind == "ok":
             return outcome.usage
-        seen = self.seen
-        if seen is not None and seen.usage is not None:
-            return seen.usage  # the answer was whole, only its way to the client was not
-        backend = self.channel.backend
+        received = self.received
+        if received is not None and received.usage is not None:
+            return received.usage  # the answer was whole; only its way to the client was not
+        backend = self.route.backend
         if backend.local:
-            return Usage(self.candidate.prompt_tokens, 0 if seen is None else seen.events) if outcome.billed else None
-        if outcome.billed and backend.stops_billing_on_cancel and seen is not None:
-            prompt = self.trip.prompt_bytes + TEMPLATE_TOKENS
+            events = 0 if received is None else received.events
+            return Usage(self.candidate.prompt_tokens, events) if outcome.billed else None
+        if outcome.billed and backend.stops_billing_on_cancel and received is not None:
+            prompt = self.tracked.prompt_bytes + TEMPLATE_TOKENS
             service = self.hold.facts.service
-            # Whether the prompt was written to a cache only a usage event tells: the dearest reading counts. So does
-            # that of the output: every token has a byte or more, and while nothing came some were made unseen.
-            usage = Usage(prompt, self._most_output(seen), 0, 0, prompt, prompt, service)
+            # Only a usage event says whether the prompt was written to a cache, so the dearest reading counts. The same
+            # goes for the output: a token has at least a byte, and some were made unseen while nothing arrived.
+            usage = Usage(prompt, self._most_output(received), 0, 0, prompt, prompt, service)
             return usage if self._within_bound(usage) else None
         return None
 
-    def _most_output(self, seen: ReceivedAnswer) -> int:
-        silent_s = 0.0 if self.first_event_at is None else self.first_event_at - self.sent_at
+    def _most_output(self, received: ReceivedAnswer) -> int:
+        silent_s = 0.0 if self.first_event_s is None else self.first_event_s - self.sent_s
         choices = self.hold.facts.choices
-        return seen.text_bytes + choices * (IN_FLIGHT_TOKENS + int(silent_s * MOST_TOKENS_PER_S))
+        return received.text_bytes + choices * (IN_FLIGHT_TOKENS + int(silent_s * MOST_TOKENS_PER_S))
 
     def _within_bound(self, usage: Usage) -> bool:
-        tariff = self.channel.backend.tariff
+        tariff = self.route.backend.tariff
         return tariff is None or price(usage, tariff) <= self.hold.reserved_nano
+
+
+@fast_frozen(frozen=True, slots=True)
+class NotOpened:
+    """Why an attempt was not opened: `budget`, `ledger` (durability can't be promised) or `backlog` (it is full)."""
+
+    code: str
+    message: str
+
+    def refusal(self) -> Refusal:
+        """The error for the client if no other backend answers."""
+        if self.code == "budget":
+            return Refusal(402, "budget_exceeded", self.message)
+        return Refusal(503, "overloaded", self.message, retry_after_s=1.0 if self.code == "backlog" else 5.0)
+
+
+async def open_attempt(
+    services: Services,
+    config: ActiveConfig,
+    facts: RequestFacts,
+    candidate: Candidate,
+    *,
+    route: BackendRoute,
+    reason: AttemptReason,
+    numbers: AttemptNumbers,
+    request_started_s: float,
+) -> UpstreamAttempt | NotOpened:
+    """Hold the cost bound of the candidate (durably, for a paid backend) and count its work on the board.
+
+    Every attempt of the request takes its number from `numbers`; `request_started_s` is monotonic.
+    """
+    hold = await services.accounts.hold(facts, route.backend, reason, numbers.next, candidate.cost_bound_nano)
+    if isinstance(hold, HoldRefused):
+        if hold.code == "ledger":
+            numbers.take()  # the row of the hold may be on disk under this number
+        return NotOpened(hold.code, hold.message)
+    slo_ttft_s = facts.hints.slo_ttft_s or config.policy.slo.ttft_s
+    tracked = services.board.sent(candidate, facts.prompt_bytes, slo_ttft_s, services.clock())
+    if tracked is None:
+        if hold.stored:
+            numbers.take()
+        services.accounts.release(hold)
+        return NotOpened("backlog", "The local backlog is at its bound.")
+    numbers.take()
+    return UpstreamAttempt(services, route, candidate, hold, tracked, request_started_s)
+
+
+@fast_frozen(frozen=True, slots=True)
+class FetchedAnswer:
+    """How a whole answer came: `body` and its JSON `answer` are there only if the outcome is ok."""
+
+    outcome: Outcome
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    answer: dict[str, Any] = field(default_factory=dict)
+
+
+async def fetch_whole(
+    attempt: UpstreamAttempt, endpoint: Endpoint, body: bytes, within_s: float, limit_bytes: int
+) -> FetchedAnswer:
+    """Send `body` and read the whole answer. `within_s` bounds each wait, `limit_bytes` the answer.
+
+    A failure of the transport, of the backend or in the answer is the outcome of the reply, never an exception.
+    """
+    route = attempt.route
+    provider = route.provider
+    try:
+        reply = await route.pool.call(attempt.head(endpoint, len(body)), body, within_s, limit_bytes)
+    except TransportError as error:
+        return FetchedAnswer(transport_outcome(error))
+    outcome = provider.outcome(reply, attempt.services.wall())
+    if outcome.kind != "ok":
+        return FetchedAnswer(outcome, reply.headers)
+    answer = parse_object(reply.body)
+    if isinstance(answer, MalformedObject):
+        return FetchedAnswer(Outcome("failed", reply.status, answer.flaw, billed=True), reply.headers)
+    flaw = provider.flaw(endpoint, answer)
+    if flaw is not None:
+        # An engine that aborts inside a 200 was full: it did not fail, and another backend may be asked.
+        aborted = route.backend.local and error_text(answer) is None
+        kind: OutcomeKind = "overloaded" if aborted else "failed"
+        return FetchedAnswer(Outcome(kind, reply.status, flaw, billed=not aborted), reply.headers)
+    ok = Outcome("ok", reply.status, usage=provider.usage(answer))
+    return FetchedAnswer(ok, reply.headers, reply.body, answer)

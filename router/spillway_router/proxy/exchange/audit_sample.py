@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from spillway_router.core.routing.model import RequestFacts
+
+AuditKind = Literal["chat", "document"]
+AUDIT_KINDS: tuple[AuditKind, ...] = ("chat", "document")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from spillway_router.core.routing.policy import decide_better
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.tables.feedback import FeedbackRecord
 from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.services import Services
 
 log = logging.getLogger("spillway.proxy")
@@ -22,9 +23,9 @@ log = logging.getLogger("spillway.proxy")
 BETTER_THAN = "x-spillway-better-than"
 
 
-def _first_answer(s: Services, facts: RequestFacts, request_id: str) -> RequestRecord | Refusal:
+def _first_answer(services: Services, facts: RequestFacts, request_id: str) -> RequestRecord | Refusal:
     """Return the record of an earlier request of the same caller; an administrator may name anyone's."""
-    record = s.records.get(request_id)
+    record = services.records.get(request_id)
     caller = facts.caller
     if record is None or (caller.role != "admin" and record.facts.caller.key_id != caller.key_id):
         message = f"Memory holds only the newest requests, and not {request_id[:80]}. Omit {BETTER_THAN} to ask anew."
@@ -32,33 +33,33 @@ def _first_answer(s: Services, facts: RequestFacts, request_id: str) -> RequestR
     return record
 
 
-def decide_better_answer(s: Services, live: ActiveConfig, facts: RequestFacts, request_id: str) -> Decision:
+def decide_better_answer(services: Services, config: ActiveConfig, facts: RequestFacts, request_id: str) -> Decision:
     """Decide which backends may improve on the answer to `request_id`."""
-    record = _first_answer(s, facts, request_id)
+    record = _first_answer(services, facts, request_id)
     if isinstance(record, Refusal):
-        return Decision("escalated", (), ("feedback",), (), live.policy.version, record)
+        return Decision("escalated", (), ("feedback",), (), config.policy.version, record)
     if not record.facts.privacy.may_leave:  # private content stays private, whatever the second request says of it
         message = "Private content stays with the local model, so there is no tier above to ask."
         refusal = Refusal(503, "local_only_unavailable", message, BETTER_THAN)
-        return Decision("escalated", (), ("feedback", "privacy"), (), live.policy.version, refusal)
-    return decide_better(facts, s.signals(live, facts), live.policy, record.backend)
+        return Decision("escalated", (), ("feedback", "privacy"), (), config.policy.version, refusal)
+    return decide_better(facts, caller_signals(services, config, facts), config.policy, record.backend)
 
 
-async def record_better_answer(s: Services, facts: RequestFacts, request_id: str) -> None:
+async def record_better_answer(services: Services, facts: RequestFacts, request_id: str) -> None:
     """Record that a better answer than that to `request_id` was given; while the ledger is unavailable this is lost."""
-    record = s.records.get(request_id)
+    record = services.records.get(request_id)
     if record is None:
         return
-    backend = s.live().policy.backends.get(record.backend)
+    backend = services.config().policy.backends.get(record.backend)
     feedback = FeedbackRecord(
         request_id=request_id,
-        ts=int(s.wall() * 1000),
+        ts=int(services.wall() * 1000),
         key_id=record.facts.caller.key_id,
         backend=record.backend,
         model="" if backend is None else backend.model,
         better_id=facts.request_id,
     )
     try:
-        await asyncio.to_thread(s.feedback.put, feedback)
+        await asyncio.to_thread(services.feedback.put, feedback)
     except LedgerError as error:
         log.warning("A request for a better answer could not be recorded: %s", error)

@@ -1,17 +1,15 @@
-"""Calls with a caller's own key at a provider of the catalogue: the key travels with one call and is kept nowhere.
+"""Connections for calls with a caller's own key: the key travels with one call and is stored nowhere.
 
-Where a call goes is the catalogue's to say, never the request's: else a request could send content, or make this
-machine connect, wherever it likes. Connections are shared by all callers of a provider, as the key is a header of each
-call.
+The catalogue says where a call goes, never the request; otherwise a request could send content, or make this machine
+connect, wherever it likes. All callers of a provider share its connections, as the key is a header of each call.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.routing.model import Backend
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.providers.catalogue import provider_for, target
@@ -23,7 +21,7 @@ MAX_OUTPUT_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class OwnKeyReach:
-    """How to make one such call. `credentials` are whole header lines: never log them."""
+    """How to reach a provider with a caller's key. `credentials` are whole header lines: never log them."""
 
     backend: Backend
     provider: Provider
@@ -32,26 +30,29 @@ class OwnKeyReach:
 
 
 class OwnKeys:
-    """The providers that may be reached with a caller's key, their pools made when first asked for."""
+    """The providers that may be reached with a caller's key. A provider's pool is made when it is first needed."""
 
     def __init__(self, catalogue: Mapping[str, CatalogueEntry]) -> None:
         self._entries = {name: e for name, e in catalogue.items() if not e.local and e.base_url and e.auth != "none"}
         self._pools: dict[str, Pool] = {}
 
     def reach(self, name: str, model: str, key: str) -> OwnKeyReach:
-        """Raises ProviderError, which never repeats the key, for an unknown provider or an unusable key."""
+        """How to reach provider `name`. Raises ProviderError for an unknown provider or an unusable key.
+
+        The error never repeats the key.
+        """
         entry = self._entries.get(name)
         if entry is None:
             raise ProviderError(f"provider {name[:64]!r} is not one of {', '.join(sorted(self._entries))}")
         if not key:
             raise ProviderError("the key is empty; send it as x-spillway-provider-key")
-        place = target(entry, None, key)
-        count = len(place.headers) - len(entry.extra_headers)  # the credentials stand first
+        keyed = target(entry, None, key)
+        count = len(keyed.headers) - len(entry.extra_headers)  # the credentials come first
         pool = self._pools.get(name)
         if pool is None:
-            tls = ssl.create_default_context() if place.scheme == "https" else None
-            bare = replace(place, headers=place.headers[count:])
-            pool = self._pools[name] = Pool(bare, PoolLimits(keepalive_s=KEEPALIVE_S), tls)
+            tls = ssl.create_default_context() if keyed.scheme == "https" else None
+            without_key = replace(keyed, headers=keyed.headers[count:])
+            pool = self._pools[name] = Pool(without_key, PoolLimits(keepalive_s=KEEPALIVE_S), tls)
         backend = Backend(
             f"own-{name}",
             name,
@@ -64,8 +65,8 @@ class OwnKeys:
             max_output_tokens=MAX_OUTPUT_TOKENS,
             collects_data=entry.collects_data,
         )
-        lines = b"".join(b"%b: %b\r\n" % header for header in place.headers[:count])
-        return OwnKeyReach(backend, provider_for(entry), pool, lines)
+        credentials = b"".join(b"%b: %b\r\n" % header for header in keyed.headers[:count])
+        return OwnKeyReach(backend, provider_for(entry), pool, credentials)
 
     def close(self) -> None:
         """Close all connections."""

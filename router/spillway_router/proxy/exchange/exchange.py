@@ -1,15 +1,14 @@
-"""One request, from its first byte to its ledger row. Read `serve` from top to bottom.
+"""One request, from its first byte to its ledger row. Read this module from top to bottom.
 
-1. authenticate            who asks
-2. read                    the body once: bytes kept as they are, facts for routing
+1. authenticate            find the caller, on the head alone
+2. read                    parse the body once: its bytes stay as they are, routing gets facts
 3. decide                  which backends, in which order, and why (core/routing/policy.py)
-4. for each candidate      hold its money, send, and look at how it went; the next one only while the client has
-                           seen nothing
-5. answer                  fetch it as far as it must be seen before the client may (whole.py, stream.py); escalate a
-                           local one of low confidence, or deliver it
-6. settle                  board, budgets and ledger learn every attempt's end; the client's last byte waits for the
-                           row to be on disk
-7. remember                the record for /v1/requests/{id}, the hooks
+4. for each candidate      hold its money and ask it; the next one only while the client has seen nothing
+5. answer                  fetch as much as must be seen before the client may see it (whole_answer.py,
+                           streamed_answer.py); escalate an unsure local answer, or deliver it
+6. settle                  close the attempt: board, budgets and ledger learn its outcome; the client's last byte waits
+                           for its row to be on disk
+7. remember                make the record for /v1/requests/{id} and call the hooks
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing import retry_budget
 from spillway_router.core.routing.affinity import preferred_engine
 from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
@@ -29,200 +28,281 @@ from spillway_router.core.routing.policy import (
     prefer_backend,
     unconstrained_locals,
 )
-from spillway_router.http_client.connection import TransportError
+from spillway_router.ledger.holds import AttemptReason
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
-from spillway_router.proxy.exchange.attempt import UpstreamAttempt, prepare
+from spillway_router.proxy.exchange.attempt import AttemptNumbers, NotOpened, UpstreamAttempt, open_attempt
 from spillway_router.proxy.exchange.better_answer import BETTER_THAN, decide_better_answer, record_better_answer
-from spillway_router.proxy.exchange.byok import own_key_channel, redacted
+from spillway_router.proxy.exchange.byok import byok_route, redacted
+from spillway_router.proxy.exchange.caller_signals import caller_signals, with_gain_prices
+from spillway_router.proxy.exchange.escalation import should_escalate
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.idempotency import answer_once
-from spillway_router.proxy.exchange.outcomes import transport_outcome
+from spillway_router.proxy.exchange.outcomes import failure_refusal, final_refusal
+from spillway_router.proxy.exchange.presentation import response_headers
+from spillway_router.proxy.exchange.record import build_record, publish
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.exchange.state import ExchangeState, Question
+from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
+from spillway_router.proxy.exchange.upstream_body import UpstreamBody, prepare
 from spillway_router.proxy.exchange.whole_answer import WholeAnswer
 from spillway_router.proxy.memory.idempotency import HEADER as IDEMPOTENCY_KEY
 from spillway_router.proxy.memory.sessions import SessionId, session_of
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.errors import RefusedError
 from spillway_router.proxy.request.facts import read_facts
-from spillway_router.proxy.scoring.scoring import scores
+from spillway_router.proxy.scoring.scoring import is_scored
 
 CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
 NOT_SENT = Outcome("cancelled", detail="it was not sent")
 INFERENCE_ROLES = frozenset({"inference", "admin"})
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Admitted:
-    """A request that may send its body: who asks, under which configuration, since when (monotonic seconds)."""
+    """A request that may send its body: its caller, the configuration it runs under, its arrival (monotonic)."""
 
-    live: ActiveConfig
+    config: ActiveConfig
     caller: Caller
-    started: float
+    started_s: float
 
 
-def admit(s: Services, headers: Mapping[str, str], in_flight: int) -> Admitted | Refusal:
-    """Step 1, on the head alone: so that nobody without a key makes the router keep a body."""
-    live, now = s.live(), s.clock()
-    if in_flight >= live.limits.in_flight:
+def admit(services: Services, headers: Mapping[str, str], in_flight: int) -> Admitted | Refusal:
+    """Step 1. It looks at the head alone, so that nobody without a key makes the router keep a body."""
+    config, now_s = services.config(), services.clock()
+    if in_flight >= config.limits.in_flight:
         return Refusal(503, "overloaded", "Too many requests in progress here.", retry_after_s=1.0)
-    caller = live.auth.caller(headers, now)
+    caller = config.auth.caller(headers, now_s)
     if isinstance(caller, Refusal):
         return caller
-    refused = live.auth.admit(caller, INFERENCE_ROLES) or wire.head_flaw(headers, live.limits.body_bytes)
-    return Admitted(live, caller, now) if refused is None else refused
+    refusal = config.auth.admit(caller, INFERENCE_ROLES) or wire.head_flaw(headers, config.limits.body_bytes)
+    return Admitted(config, caller, now_s) if refusal is None else refusal
 
 
-async def serve(s: Services, admitted: Admitted, client: Client) -> None:
-    """Answer one inference request whose body has come. Cancelled when its client leaves."""
+async def serve(services: Services, admitted: Admitted, client: Client) -> None:
+    """Answer one inference request whose body has arrived. The task is cancelled when the client leaves."""
     if IDEMPOTENCY_KEY in client.headers:
-        await answer_once(s, admitted.caller.key_id, client, lambda: answer(s, admitted, client))
+        await answer_once(services, admitted.caller.key_id, client, lambda: answer(services, admitted, client))
     else:
-        await answer(s, admitted, client)
+        await answer(services, admitted, client)
 
 
-async def answer(s: Services, admitted: Admitted, client: Client) -> None:
-    """Steps 2 to 7, for a request that is not answered already."""
-    live = admitted.live
+async def answer(services: Services, admitted: Admitted, client: Client) -> None:
+    """Steps 2 to 7, for a request that was not answered before."""
+    config = admitted.config
     try:
         body = wire.load(client.body)  # 2
-        facts = read_facts(client.request_id, client.endpoint, client.headers, body, admitted.caller, live.privacy)
+        facts = read_facts(client.request_id, client.endpoint, client.headers, body, admitted.caller, config.privacy)
     except RefusedError as error:
         client.refuse(error.refusal)
         return
-    s.board.arrived()
-    facts = s.memory.sessions.with_privacy(facts, admitted.started)
+    services.board.arrived()
+    facts = services.memory.sessions.with_privacy(facts, admitted.started_s)
     session = session_of(facts)
-    found = decided(s, admitted, client, facts, session)  # 3
-    if isinstance(found, Refusal):
-        client.refuse(found)
+    plan = decide_for(services, admitted, client, facts, session)  # 3
+    if isinstance(plan, Refusal):
+        client.refuse(plan)
         return
-    decision, own = found
-    if s.memory.retained.enabled and facts.privacy.may_leave and own is None:
-        s.memory.retained.add(facts, client.headers, client.body, admitted.started)
-    job = ExchangeState(s, live, client, Question(facts, body, decision, admitted.started, own))
+    decision, own_route = plan
+    if services.memory.retained.enabled and facts.privacy.may_leave and own_route is None:
+        services.memory.retained.add(facts, client.headers, client.body, admitted.started_s)
+    state = ExchangeState(
+        services,
+        config,
+        client,
+        facts=facts,
+        body=body,
+        decision=decision,
+        started_s=admitted.started_s,
+        numbers=AttemptNumbers(),
+        byok_route=own_route,
+    )
     try:
-        await run(job)  # 4, 5, 6
+        await run(state)  # 4, 5, 6
     except asyncio.CancelledError:
         if not client.disconnected:
             raise
-        job.status, job.code = 499, "client_left"
+        state.status, state.code = 499, "client_left"
     finally:
-        job.remember()  # 7
-    if job.status == 200 and session is not None and job.answered_locally():
-        s.memory.sessions.answered(session, job.backend, admitted.started)
-    if job.status == 200 and BETTER_THAN in client.headers:
-        await record_better_answer(s, facts, client.headers[BETTER_THAN])
+        state.replace_heartbeat(None)
+        publish(services, build_record(state))  # 7
+    if state.status == 200 and session is not None and _answered_locally(state):
+        services.memory.sessions.answered(session, state.backend, admitted.started_s)
+    if state.status == 200 and BETTER_THAN in client.headers:
+        await record_better_answer(services, facts, client.headers[BETTER_THAN])
 
 
-def decided(
-    s: Services, admitted: Admitted, client: Client, facts: RequestFacts, session: SessionId | None
+def decide_for(
+    services: Services, admitted: Admitted, client: Client, facts: RequestFacts, session: SessionId | None
 ) -> tuple[Decision, BackendRoute | None] | Refusal:
-    """Step 3: the decision, and the place that the caller brought along. Nearly every request takes the last way."""
-    live, headers = admitted.live, client.headers
+    """Step 3: the decision, and the route for the caller's own key. Nearly every request takes the last branch."""
+    config, headers = admitted.config, client.headers
     if "x-spillway-provider" in headers:
-        own = own_key_channel(s.own_keys, headers, facts, live.policy.aliases)
-        if isinstance(own, Refusal):
-            return own
-        return decide_byok(facts, own.backend, s.signals(live, facts), live.policy.version), own
+        route = byok_route(services.own_keys, headers, facts, config.policy.aliases)
+        if isinstance(route, Refusal):
+            return route
+        signals = caller_signals(services, config, facts)
+        return decide_byok(facts, route.backend, signals, config.policy.version), route
     if BETTER_THAN in headers:
-        return decide_better_answer(s, live, facts, headers[BETTER_THAN]), None
-    decision = decide(facts, s.signals(live, facts), live.policy)
+        return decide_better_answer(services, config, facts, headers[BETTER_THAN]), None
+    decision = decide(facts, caller_signals(services, config, facts), config.policy)
     if session is not None:
-        known = s.memory.sessions.backend(session, admitted.started)
-        decision = prefer_backend(decision, known or preferred_engine(session, unconstrained_locals(decision)))
+        last_engine = services.memory.sessions.backend(session, admitted.started_s)
+        engine = last_engine or preferred_engine(session, unconstrained_locals(decision))
+        decision = prefer_backend(decision, engine)
     return decision, None
 
 
-async def run(job: ExchangeState) -> None:
-    """Step 4: walk the candidates while the client has seen nothing."""
-    candidates = job.decision.candidates
+async def run(state: ExchangeState) -> None:
+    """Step 4: ask the candidates one after the other, while the client has seen nothing."""
+    candidates = state.decision.candidates
     for i, candidate in enumerate(candidates):
-        if not job.may_go_on():
-            job.refused = Refusal(503, "overloaded", "The retry budget is used up.", retry_after_s=1.0)
+        if not _may_ask_another(state):
+            state.refusal = Refusal(503, "overloaded", "The retry budget is used up.", retry_after_s=1.0)
             break
-        outcome = await ask(job, candidate)
+        outcome = await ask(state, candidate)
         if outcome is None:
             continue
-        if outcome.kind in ("ok", "cancelled") or job.client.started:
+        if outcome.kind in ("ok", "cancelled") or state.client.started:
             return
-        job.note_failure(candidate, outcome)
-        if not retry_budget.may_try_next(outcome, len(job.calls), len(candidates) - i - 1):
+        state.refusal = failure_refusal(candidate, outcome)
+        if not retry_budget.may_try_next(outcome, len(state.attempts), len(candidates) - i - 1):
             break
-    job.refuse()
+    refusal = final_refusal(state.refusal, state.decision)
+    state.status, state.code = refusal.status, refusal.code
+    state.client.refuse(refusal, response_headers(state, state.attempts[-1] if state.attempts else None))
 
 
-async def ask(job: ExchangeState, candidate: Candidate) -> Outcome | None:
-    """One candidate; None: it could not be opened. A paid call whose kept connection turned out to be closed may have
-    been worked on, so it is sent again as an attempt with a hold of its own."""
-    call = await job.open(candidate)
-    if call is None:
+def _may_ask_another(state: ExchangeState) -> bool:
+    """False if the retry budget is used up. An engine whose queue was full did no work, so that moving on from it is
+    overflow and free."""
+    if not state.attempts:
+        return True
+    last = state.attempts[-1].record
+    if last is not None and last.outcome.kind == "overloaded":
+        return True
+    return state.services.board.may_retry(state.services.clock())
+
+
+async def ask(state: ExchangeState, candidate: Candidate) -> Outcome | None:
+    """Ask one candidate; None if its attempt could not be opened.
+
+    A paid call whose kept connection turned out to be closed may have been worked on. It is repeated as an attempt with
+    a hold of its own.
+    """
+    attempt = await _open(state, candidate)
+    if attempt is None:
         return None
-    outcome = await attempt(job, call)
-    if outcome.stale_connection and (again := await job.open(candidate)) is not None:
-        outcome = await attempt(job, again)
+    outcome = await carry_out(state, attempt)
+    if outcome.stale_connection:
+        second = await _open(state, candidate)
+        if second is not None:
+            outcome = await carry_out(state, second)
     return outcome
+
+
+async def _open(state: ExchangeState, candidate: Candidate) -> UpstreamAttempt | None:
+    """Open an attempt at the candidate; None, with the refusal noted, if that is not possible."""
+    _name_decision(state, candidate)
+    attempt = await open_attempt(
+        state.services,
+        state.config,
+        state.facts,
+        candidate,
+        route=state.route(candidate),
+        reason=AttemptReason(state.decided, state.reasons),  # type: ignore[arg-type]  # it is a DecisionKind
+        numbers=state.numbers,
+        request_started_s=state.started_s,
+    )
+    if isinstance(attempt, NotOpened):
+        if attempt.code != "backlog":
+            state.reasons = (*state.reasons, attempt.code)
+        state.refusal = attempt.refusal()
+        return None
+    state.attempts.append(attempt)
+    return attempt
+
+
+def _name_decision(state: ExchangeState, candidate: Candidate) -> None:
+    """Name the decision after what happens: another candidate than the first may be asked now."""
+    first = state.decision.candidates[0].backend
+    if state.decided == "escalated" or first.name == candidate.backend.name:
+        return
+    if candidate.backend.local:
+        state.decided = "local"
+        return
+    records = [attempt.record for attempt in state.attempts]
+    full = all(record is not None and record.outcome.kind == "overloaded" for record in records)
+    state.decided = "overflow" if full else "fallback"
+    token = "queue" if full else "health"
+    if token not in state.reasons:
+        state.reasons = (*state.reasons, token)
 
 
 class UpstreamAnswer(Protocol):
-    """One upstream's answer on its way: `WholeAnswer` or `StreamAnswer`."""
+    """The answer of one upstream on its way to the client: a `WholeAnswer` or a `StreamAnswer`."""
 
-    async def fetch(self, head: bytes) -> Outcome:
-        """As much of it as must be seen before the client may; nothing of it has left when this returns. `ok`: it may
-        be delivered. Raises TransportError."""
+    async def fetch(self) -> Outcome:
+        """Ask, and read as much as must be seen before the client may see anything. Ok: it may be delivered."""
 
     async def deliver(self) -> Outcome:
-        """To the client, to its end and its ledger row."""
+        """Send it to the client, to its end, once its ledger row is on disk."""
 
     def close(self) -> None:
-        """Stop what is under way; harmless when repeated."""
+        """Stop what is under way. Harmless when repeated."""
 
 
-async def attempt(job: ExchangeState, call: UpstreamAttempt) -> Outcome:
-    """Steps 5 and 6 of one upstream call. Whatever happens in it, it is closed once."""
-    reply: UpstreamAnswer | None = None
+async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
+    """Steps 5 and 6: carry out one attempt. Whatever happens, it is closed once."""
+    upstream: UpstreamAnswer | None = None
     outcome = NOT_SENT
     try:
-        scored = scores(job.live.policy.confidence, job.facts, call.channel.backend)
-        top_logprobs = job.live.scoring.top_logprobs if scored else 0
-        upstream = prepare(job.facts, job.client.body, job.body, call.channel, top_logprobs)
-        path = call.channel.provider.path(job.facts.endpoint)
-        head = call.channel.pool.head(path, len(upstream.body), call.label() + call.channel.credentials)
-        if not job.facts.stream:
-            reply = WholeAnswer(job, call, upstream, scored=scored)
-        else:
-            reply = HeldStream(job, call, upstream) if scored else StreamAnswer(job, call, upstream)
-        outcome = CLIENT_LEFT
-        found = redacted(await reply.fetch(head), call.channel)
-        if found.kind == "ok":
-            if scored and job.doubts(call.confidence) and await escalate(job, call, reply, found):
-                outcome = found
-                return outcome
-            found = redacted(await reply.deliver(), call.channel)
-        outcome = found
-    except TransportError as error:
-        outcome = transport_outcome(error)
+        config = state.config
+        scored = is_scored(config.policy.confidence, state.facts, attempt.backend)
+        top_logprobs = config.scoring.top_logprobs if scored else 0
+        body = prepare(state.facts, state.client.body, state.body, attempt.route, top_logprobs)
+        upstream = _upstream_answer(state, attempt, body, scored=scored)
+        outcome = CLIENT_LEFT  # until something else is known
+        fetched = redacted(await upstream.fetch(), attempt.route)
+        deliverable = fetched.kind == "ok"
+        if deliverable and scored and should_escalate(state, attempt.confidence):
+            deliverable = not await escalate(state, attempt, upstream, fetched)
+        outcome = redacted(await upstream.deliver(), attempt.route) if deliverable else fetched
     finally:
-        if reply is not None:
-            reply.close()
-        call.close(outcome)
+        if upstream is not None:
+            upstream.close()
+        attempt.close(outcome)
     return outcome
 
 
-async def escalate(job: ExchangeState, draft: UpstreamAttempt, answer: UpstreamAnswer, outcome: Outcome) -> bool:
-    """Ask the next tier up if it is worth its cost; True if the client got its answer. Else the draft stands."""
-    signals = job.s.priced(job.live, job.facts, job.s.signals(job.live, job.facts))
-    decision = decide_escalation(job.facts, signals, job.live.policy, draft.doubt(outcome))
-    before = job.decided, job.reasons
-    draft.hold_as_draft(outcome, answer.close)
+def _upstream_answer(
+    state: ExchangeState, attempt: UpstreamAttempt, body: UpstreamBody, *, scored: bool
+) -> UpstreamAnswer:
+    if not state.facts.stream:
+        return WholeAnswer(state, attempt, body, scored=scored)
+    return StreamAnswer(state, attempt, body, HeldStream(state, attempt, body) if scored else None)
+
+
+async def escalate(
+    state: ExchangeState, draft: UpstreamAttempt, draft_answer: UpstreamAnswer, outcome: Outcome
+) -> bool:
+    """Ask the next tier up if that is worth its cost. True if the client got its answer; else the draft stands."""
+    config, facts = state.config, state.facts
+    signals = with_gain_prices(state.services, config, facts, caller_signals(state.services, config, facts))
+    decision = decide_escalation(facts, signals, config.policy, draft.expected_gain(outcome))
+    decided, reasons = state.decided, state.reasons
+    draft.hold_as_draft(outcome, draft_answer.close)
     for candidate in decision.candidates:
-        job.decided, job.reasons = "escalated", ("confidence",)
-        ended = await ask(job, candidate)
-        if ended is not None and (ended.kind == "ok" or job.client.started):
+        state.decided, state.reasons = "escalated", ("confidence",)
+        better = await ask(state, candidate)
+        if better is not None and (better.kind == "ok" or state.client.started):
             return True
-    draft.stand()
-    spared = ("budget",) if not decision.candidates and "budget" in decision.reasons else ()
-    job.decided, job.reasons = before[0], (*before[1], "confidence", *spared)
+    draft.accept_draft()
+    no_budget = ("budget",) if not decision.candidates and "budget" in decision.reasons else ()
+    state.decided, state.reasons = decided, (*reasons, "confidence", *no_budget)
     return False
+
+
+def _answered_locally(state: ExchangeState) -> bool:
+    route = state.config.backend_routes.get(state.backend)
+    return route is not None and route.backend.local

@@ -16,39 +16,39 @@ from spillway_router.proxy.memory.idempotency import HEADER, CallerKey, KeyUse, 
 from spillway_router.proxy.memory.memory import WholeReply
 
 
-async def answer_once(s: Services, key_id: str, client: Client, answer: Callable[[], Awaitable[None]]) -> None:
+async def answer_once(services: Services, key_id: str, client: Client, answer: Callable[[], Awaitable[None]]) -> None:
     """Run `answer` unless the same request was answered before, or is in progress."""
     sent_key = client.headers[HEADER]
     flaw = key_flaw(sent_key)
     if flaw is not None:
         client.refuse(flaw)
         return
-    keys = s.memory.idempotency
+    keys = services.memory.idempotency
     key: CallerKey = (key_id, f"{client.endpoint} {sent_key}")
-    lookup = keys.begin(key, client.body, client.request_id, s.clock())
+    lookup = keys.begin(key, client.body, client.request_id, services.clock())
     if isinstance(lookup, Refusal):
         client.refuse(lookup)
         return
     if lookup.repeated:
         _repeat(client, lookup.use)
         return
-    client.kept = [] if s.memory.retained.enabled else None
+    client.copy_reply = services.memory.retained.enabled
     try:
         await answer()
     finally:
-        record = s.records.get(client.request_id)
+        record = services.records.get(client.request_id)
         if record is None or record.status != 200:
             keys.release(key)
         else:
-            reply = client.kept[0] if client.kept and record.facts.privacy.may_leave else None
-            keys.finish(key, reply, 0 if reply is None else len(reply[2]), s.clock())
+            reply = client.sent_reply if record.facts.privacy.may_leave else None
+            keys.finish(key, reply, 0 if reply is None else len(reply[2]), services.clock())
 
 
 def _repeat(client: Client, use: KeyUse[WholeReply]) -> None:
     """Send the stored reply, or a 409 that says why there is none."""
     if use.reply is not None:
-        status, lines, body = use.reply
-        client.whole(status, [*lines], body)
+        status, headers, body = use.reply
+        client.reply(status, [*headers], body)
     elif use.ended_s is None:
         client.refuse(conflict(f"is in progress ({use.request_id}). Wait for its answer."))
     else:

@@ -31,11 +31,13 @@ from spillway_router.ledger.holds import AttemptReason, AttemptResult, HoldRefus
 from spillway_router.proxy.client.capturing_client import CapturingClient
 from spillway_router.proxy.client.judgement import AnswerJudge
 from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.attempt import AttemptNumbers
 from spillway_router.proxy.exchange.audit_sample import AuditSample, Compare, DocumentAudit, LocalReading
+from spillway_router.proxy.exchange.caller_signals import caller_signals, with_gain_prices
 from spillway_router.proxy.exchange.exchange import Admitted, run
+from spillway_router.proxy.exchange.record import build_record, publish
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.exchange.state import ExchangeState, Question
-from spillway_router.proxy.memory.records import Records
+from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.request.errors import bad_request
 from spillway_router.proxy.request.facts import read_facts
 
@@ -78,47 +80,48 @@ class StepReply:
     cost_nano: int
 
 
-@dataclass(slots=True)
-class _Totals:
-    """What the steps have done so far."""
-
-    decision: Decision
-    attempts: tuple[Attempt, ...] = ()
-    unused: int = 0
-    """Attempt numbers whose holds may be in the ledger although no call was made."""
-    cost_nano: int = 0
-    decided: str = "local"
-    reasons: tuple[str, ...] = ()
-    backend: str = ""
-    confidence: float | None = None
-
-
 class InternalExchange:
     """The exchange of one document. Create it with `InternalExchange.open`; `close` it when the document is done."""
 
-    def __init__(self, s: Services, admitted: Admitted, headers: Mapping[str, str], facts: RequestFacts) -> None:
-        self._s, self._admitted = s, admitted
+    def __init__(self, services: Services, admitted: Admitted, headers: Mapping[str, str], facts: RequestFacts) -> None:
+        self._services, self._admitted = services, admitted
         self._headers = dict(headers)
         self._facts = facts
-        self._totals = _Totals(Decision("local", (), (), (), admitted.live.policy.version))
+        self._numbers = AttemptNumbers()
+        self._record = RequestRecord(
+            facts=facts,
+            decision=Decision("local", (), (), (), admitted.config.policy.version),
+            attempts=(),
+            status=200,
+            code="",
+            backend="",
+            decided="local",
+            reasons=(),
+            wall_s=0.0,
+            total_s=0.0,
+            overhead_s=0.0,
+            cost_nano=0,
+            confidence=None,
+        )
+        """What the steps have done so far."""
 
     @classmethod
     def open(
-        cls, s: Services, admitted: Admitted, headers: Mapping[str, str], body: Mapping[str, Any], task: str
+        cls, services: Services, admitted: Admitted, headers: Mapping[str, str], body: Mapping[str, Any], task: str
     ) -> InternalExchange:
         """Start the exchange of a document.
 
         `body` is all of the document's content as a chat body, by which privacy is judged. Raise RefusedError for
         invalid headers or content.
         """
-        live = admitted.live
         if "x-spillway-provider" in headers or "x-spillway-provider-key" in headers:
             # Ignoring the headers would read the document on our account, and where the caller did not want it.
             raise bad_request("Documents can't be read with a provider key of your own. Omit x-spillway-provider.")
-        facts = read_facts(s.new_id(), "chat", headers, body, admitted.caller, live.privacy)
-        facts = s.memory.sessions.with_privacy(facts, admitted.started)
-        s.board.arrived()
-        return cls(s, admitted, headers, replace(facts, task=task, document=True))
+        privacy_rule = admitted.config.privacy
+        facts = read_facts(services.new_id(), "chat", headers, body, admitted.caller, privacy_rule)
+        facts = services.memory.sessions.with_privacy(facts, admitted.started_s)
+        services.board.arrived()
+        return cls(services, admitted, headers, replace(facts, task=task, document=True))
 
     @property
     def request_id(self) -> str:
@@ -140,29 +143,29 @@ class InternalExchange:
 
     def threshold(self, configured: float) -> float:
         """Return the least confidence with which a local model answers: the configured one, as audits have moved it."""
-        return self._s.audits.bar(self._admitted.live, configured)
+        return self._services.audits.threshold("document", self._admitted.config, configured)
 
     def offer_audit(self, reading: LocalReading, step: StepRequest, compare: Compare) -> None:
         """Offer the local reading of a document that has its answer to the audits. Never waits.
 
         `step` is how a better model would be asked, and `compare` reads what its answer says of the local reading.
         """
-        live, hints = self._admitted.live, self._facts.hints
-        if not self.privacy.may_leave or hints.route == "local" or self._totals.decision.kind == "pinned":
+        config, hints = self._admitted.config, self._facts.hints
+        if not self.privacy.may_leave or hints.route == "local" or self._record.decision.kind == "pinned":
             return
-        judges = self._backend_names(step, live.policy)
-        if not judges or not self._s.audits.wants(live, reading):
+        judges = self._backend_names(step, config.policy)
+        if not judges or not self._services.audits.draws_document(config, reading):
             return
-        body = self._body(step, live.policy)
+        body = self._body(step, config.policy)
         facts = self._step_facts(step, body)
         audit = DocumentAudit(reading.threshold, reading.used, judges, compare)
-        self._s.audits.offer(
+        self._services.audits.offer(
             AuditSample(
                 facts=facts,
                 raw=orjson.dumps(body),
                 body=body,
                 answer="",
-                attempt_no=self._next_attempt_no(),
+                attempt_no=self._numbers.next,
                 scored=reading.scored,
                 document=audit,
             )
@@ -173,36 +176,39 @@ class InternalExchange:
 
         When the document's client leaves this is cancelled, and the attempt under way ends as aborted.
         """
-        live = self._step_config(step)
-        body = self._body(step, live.policy)
-        raw = orjson.dumps(body)
-        client = CapturingClient("chat", self._headers, raw, self.request_id, judge)
-        client.attempts_before = self._next_attempt_no() - 1
+        config = self._step_config(step)
+        body = self._body(step, config.policy)
+        client = CapturingClient("chat", self._headers, orjson.dumps(body), self.request_id)
         facts = self._step_facts(step, body)
-        decision = self._decide(step, facts, live)
-        step_records = Records(1)
-        step_services = replace(self._s, records=step_records, hooks=())
-        job = ExchangeState(step_services, live, client, Question(facts, body, decision, self._admitted.started))
+        state = ExchangeState(
+            self._services,
+            config,
+            client,
+            facts=facts,
+            body=body,
+            decision=self._decide(step, facts, config),
+            started_s=self._admitted.started_s,
+            numbers=self._numbers,
+            answer_judge=judge,
+        )
         try:
-            await run(job)
+            await run(state)
         finally:
-            job.remember()
-            self._totals.unused += job.unused
-            record = step_records.get(self.request_id)
-            assert record is not None
+            record = build_record(state)
             self._add(record)
         return _reply(record, client)
 
     async def record_step(self, backend: str, model: str, confidence: float | None) -> None:
         """Write the row of a step that gave the document's values without a model; it costs nothing."""
-        s, totals = self._s, self._totals
-        attempt_no = self._next_attempt_no()
+        services, attempt_no = self._services, self._numbers.next
         source = Backend(backend, backend, model, True, frozenset(), frozenset())
-        since_start_s = s.clock() - self._admitted.started
-        hold = await s.accounts.hold(self._facts, source, AttemptReason("local", (backend,)), attempt_no, 0)
+        reasons = (backend,)
+        since_start_s = services.clock() - self._admitted.started_s
+        hold = await services.accounts.hold(self._facts, source, AttemptReason("local", reasons), attempt_no, 0)
         assert not isinstance(hold, HoldRefused), "an attempt without a price needs no hold"
-        _, row = s.accounts.settle(hold, source, AttemptResult("ok", Usage(0, 0), confidence=confidence))
-        await s.accounts.durable(row)
+        self._numbers.take()
+        _, row = services.accounts.settle(hold, source, AttemptResult("ok", Usage(0, 0), confidence=confidence))
+        await services.accounts.durable(row)
         attempt = Attempt(
             attempt_no,
             backend,
@@ -211,38 +217,30 @@ class InternalExchange:
             ended_s=since_start_s,
             outcome=Outcome("ok"),
             confidence=confidence,
-            reasons=(backend,),
+            reasons=reasons,
         )
-        totals.attempts = (*totals.attempts, attempt)
-        totals.decided, totals.reasons, totals.backend, totals.confidence = "local", (backend,), backend, confidence
+        self._record = replace(
+            self._record,
+            attempts=(*self._record.attempts, attempt),
+            decided="local",
+            reasons=reasons,
+            backend=backend,
+            confidence=confidence,
+        )
 
     def close(self, status: int, code: str = "") -> None:
         """Add the document's record, with the attempts of all its steps, and call the hooks."""
-        totals, s = self._totals, self._s
-        started = self._admitted.started
-        total_s = s.clock() - started
-        first_s = totals.attempts[0].started_s if totals.attempts else total_s
-        record = RequestRecord(
-            self._facts,
-            totals.decision,
-            totals.attempts,
-            status,
-            code,
-            totals.backend,
-            totals.decided,
-            totals.reasons,
-            s.wall(),
-            total_s,
-            first_s,
-            totals.cost_nano,
-            totals.confidence,
+        services, record = self._services, self._record
+        total_s = services.clock() - self._admitted.started_s
+        record = replace(
+            record,
+            status=status,
+            code=code,
+            wall_s=services.wall(),
+            total_s=total_s,
+            overhead_s=record.attempts[0].started_s if record.attempts else total_s,
         )
-        s.records.add(record)
-        for hook in s.hooks:
-            hook(record)
-
-    def _next_attempt_no(self) -> int:
-        return len(self._totals.attempts) + self._totals.unused + 1
+        publish(services, record)
 
     def _backend_names(self, step: StepRequest, policy: Policy) -> tuple[str, ...]:
         """Name the backends of a step's side in the order in which they are asked."""
@@ -252,11 +250,11 @@ class InternalExchange:
 
     def _step_config(self, step: StepRequest) -> ActiveConfig:
         """Return the configuration for a step: its own chain, and no escalation but the steps themselves."""
-        live = self._admitted.live
-        names = self._backend_names(step, live.policy)
-        aliases = {**live.policy.aliases, _CHAIN: names} if step.chain else live.policy.aliases
+        config = self._admitted.config
+        names = self._backend_names(step, config.policy)
+        aliases = {**config.policy.aliases, _CHAIN: names} if step.chain else config.policy.aliases
         rule = ConfidenceRule(escalate_to=names if step.side == "cloud" else ())
-        return replace(live, policy=replace(live.policy, aliases=aliases, confidence=rule))
+        return replace(config, policy=replace(config.policy, aliases=aliases, confidence=rule))
 
     def _body(self, step: StepRequest, policy: Policy) -> dict[str, Any]:
         """Return the step's body without the fields that no backend of its side supports.
@@ -273,7 +271,7 @@ class InternalExchange:
                 del body[field]
         if "logprobs" not in body:
             body.pop("top_logprobs", None)
-        bound_fields = {self._admitted.live.channels[name].provider.entry.output_bound_field for name in names}
+        bound_fields = {self._admitted.config.backend_routes[name].provider.entry.output_bound_field for name in names}
         if len(bound_fields) == 1 and "max_tokens" in body:
             body[bound_fields.pop()] = body.pop("max_tokens")
         if step.chain:
@@ -282,42 +280,44 @@ class InternalExchange:
 
     def _step_facts(self, step: StepRequest, body: Mapping[str, Any]) -> RequestFacts:
         """Return the facts of a step's body; they are private if the document is."""
-        live, document = self._admitted.live, self._facts
-        facts = read_facts(self.request_id, "chat", self._headers, body, self._admitted.caller, live.privacy)
+        admitted, document = self._admitted, self._facts
+        facts = read_facts(self.request_id, "chat", self._headers, body, admitted.caller, admitted.config.privacy)
         requested = document.hints.route
         hints = replace(facts.hints, route=step.side if requested == "auto" else requested, min_confidence=None)
         privacy = facts.privacy if self.privacy.may_leave else self.privacy
         return replace(facts, task=document.task, document=True, hints=hints, privacy=privacy)
 
-    def _decide(self, step: StepRequest, facts: RequestFacts, live: ActiveConfig) -> Decision:
+    def _decide(self, step: StepRequest, facts: RequestFacts, config: ActiveConfig) -> Decision:
         """Decide by the filters, as for chat; where there is a draft to improve, by the pace of the budget too."""
-        version = live.policy.version
+        policy = config.policy
         if facts.hints.route != step.side:
             message = f"The request allows only {facts.hints.route} backends (x-spillway-route)."
-            return Decision("local", (), ("route",), (), version, Refusal(400, "invalid_request", message))
-        signals = self._s.signals(live, facts)
-        unpaced = decide(facts, signals, live.policy)
+            return Decision("local", (), ("route",), (), policy.version, Refusal(400, "invalid_request", message))
+        signals = caller_signals(self._services, config, facts)
+        unpaced = decide(facts, signals, policy)
         if step.gain is None or not unpaced.candidates:
             return unpaced
         first = unpaced.candidates[0]
         gain = ExpectedGain(step.gain, Usage(first.prompt_tokens, first.output_tokens))
-        paced = decide_escalation(facts, self._s.priced(live, facts, signals), live.policy, gain)
+        paced = decide_escalation(facts, with_gain_prices(self._services, config, facts, signals), policy, gain)
         if paced.candidates:
             return paced
         reasons = "; ".join(f"{removed.backend}: {removed.detail}" for removed in paced.removed)
         return replace(paced, refusal=Refusal(402, "budget_exceeded", f"Not worth its cost now. {reasons}."))
 
-    def _add(self, record: RequestRecord) -> None:
-        """Add a step's record to the totals."""
-        totals = self._totals
-        totals.attempts = (*totals.attempts, *record.attempts)
-        totals.cost_nano += record.cost_nano
-        totals.decided, totals.reasons, totals.backend = record.decided, record.reasons, record.backend
-        totals.confidence, totals.decision = record.confidence, record.decision
+    def _add(self, step: RequestRecord) -> None:
+        """Add a step's record to the document's."""
+        total = self._record
+        self._record = replace(
+            step,
+            facts=self._facts,
+            attempts=(*total.attempts, *step.attempts),
+            cost_nano=total.cost_nano + step.cost_nano,
+        )
 
 
 def _reply(record: RequestRecord, client: CapturingClient) -> StepReply:
-    content = orjson.loads(client.reply) if client.reply else {}
+    content = orjson.loads(client.content) if client.content else {}
     answered = client.status == 200
     error = {} if answered else content.get("error", {})
     last = record.attempts[-1] if record.attempts else None

@@ -1,8 +1,8 @@
-"""What failures mean: a broken call as an Outcome, the last Outcome as the error that the client gets."""
+"""Maps transport errors to outcomes, and the final outcome to the client's error."""
 
 from __future__ import annotations
 
-from spillway_router.core.routing.model import Candidate, Outcome, Refusal
+from spillway_router.core.routing.model import Candidate, Decision, Outcome, Refusal
 from spillway_router.http_client.connection import (
     ConnectError,
     PoolFullError,
@@ -13,7 +13,7 @@ from spillway_router.http_client.connection import (
 
 
 def transport_outcome(error: TransportError) -> Outcome:
-    """What a broken call means. Nothing was sent on a failed connect, so nothing can be billed."""
+    """The outcome of a call that broke. A call that never got a connection can't be billed."""
     if isinstance(error, PoolFullError):
         return Outcome("overloaded", detail=str(error))
     if isinstance(error, StallError):
@@ -23,7 +23,7 @@ def transport_outcome(error: TransportError) -> Outcome:
 
 
 def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:
-    """The client's error when this outcome was the last word."""
+    """The client's error if no backend is asked after this outcome."""
     name = candidate.backend.name
     detail = f"{name}: {outcome.detail or outcome.kind}"
     if outcome.kind == "rejected":
@@ -34,9 +34,23 @@ def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:
         message = f"No backend of this alias has this endpoint and model. {detail}. Ask another alias or endpoint."
         return Refusal(404, "model_not_found", message, "model")
     if outcome.kind in ("overloaded", "rate_limited"):
-        wait = outcome.retry_after_s if outcome.retry_after_s is not None else 1.0
+        retry_after_s = outcome.retry_after_s if outcome.retry_after_s is not None else 1.0
         message = f"Every backend is at its limit. {detail}. Retry after the given time."
-        return Refusal(503, "overloaded", message, retry_after_s=wait)
+        return Refusal(503, "overloaded", message, retry_after_s=retry_after_s)
     if outcome.kind == "timeout":
         return Refusal(504, "upstream_timeout", f"The backend did not answer in time. {detail}")
     return Refusal(502, "upstream_error", f"The backend failed. {detail}")
+
+
+def final_refusal(refusal: Refusal | None, decision: Decision) -> Refusal:
+    """The client's error when every candidate was asked: `refusal` is that of the last one, None if there was none.
+
+    A private request whose local backends failed is refused as one that only they may answer.
+    """
+    if refusal is None:
+        refusal = Refusal(503, "no_backend", "No backend could be asked.", retry_after_s=5.0)
+    kept_local = any(removed.reason == "privacy" for removed in decision.removed)
+    if refusal.status < 500 or not kept_local or refusal.code == "local_only_unavailable":
+        return refusal
+    message = f"No local backend can answer this private request now. {refusal.message}"
+    return Refusal(503, "local_only_unavailable", message, retry_after_s=refusal.retry_after_s or 5.0)

@@ -1,19 +1,18 @@
-"""What the hot path works with: handed in by runtime.py, nothing global."""
+"""The services that the hot path works with. runtime/ hands them in; nothing here is global."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from spillway_router.core.frozen import dataclass
-from spillway_router.core.money.budget import LineKey
-from spillway_router.core.routing.model import BackendSignals, RequestFacts, RequestRecord, Signals
+from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.routing.model import RequestRecord
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.pacer import Pacer
 from spillway_router.ledger.tables.feedback import FeedbackTable
-from spillway_router.proxy.audits.audits import Audits
 from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.audit_sample import AuditKind, AuditSample, LocalReading
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
@@ -22,52 +21,49 @@ from spillway_router.signals.board import Board
 Hook = Callable[[RequestRecord], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The hot path's surroundings. `clock` is monotonic seconds, `wall` epoch seconds."""
+class AuditSink(Protocol):
+    """What the exchange needs of audits: the thresholds that they moved, and a place to offer answers to.
 
-    live: Callable[[], ActiveConfig]
+    No method waits.
+    """
+
+    def threshold(self, kind: AuditKind, config: ActiveConfig, configured: float) -> float:
+        """The least confidence with which a local answer is accepted: the configured one, as audits moved it."""
+
+    def draws_chat(self, config: ActiveConfig) -> bool:
+        """Draw whether a local answer that was accepted is audited."""
+
+    def draws_document(self, config: ActiveConfig, reading: LocalReading) -> bool:
+        """Draw whether the local reading of a document that has its answer is audited."""
+
+    def is_probe(self, config: ActiveConfig, confidence: float | None) -> bool:
+        """True if an answer of this confidence, which is escalated, is to be compared with its better answer."""
+
+    def observe_probe(self, config: ActiveConfig, draft: str, better: str) -> None:
+        """Compare a probe with its better answer."""
+
+    def offer(self, sample: AuditSample) -> None:
+        """Audit an answer that the client got, unless too much waits already."""
+
+
+@fast_frozen(frozen=True, slots=True)
+class Services:
+    """`clock` is monotonic seconds, `wall` epoch seconds; `new_id` makes request ids."""
+
+    config: Callable[[], ActiveConfig]
+    """The configuration in force."""
     board: Board
     accounts: Accounts
     records: Records
     hooks: Sequence[Hook]
+    """Each is called with the record of every request."""
     clock: Callable[[], float]
     wall: Callable[[], float]
     new_id: Callable[[], str]
     loop: asyncio.AbstractEventLoop
-    """The loop all of it runs on. Asking asyncio for it costs a system call each time (Python 3.11)."""
+    """The loop that everything here runs on. Asking asyncio for it costs a system call each time (Python 3.11)."""
     pacer: Pacer
     own_keys: OwnKeys
     feedback: FeedbackTable
     memory: Memory
-    audits: Audits
-
-    def signals(self, live: ActiveConfig, facts: RequestFacts) -> Signals:
-        """The board's snapshot, with what this caller's budgets have left where budgets are configured."""
-        signals = self.board.current(self.clock())
-        if not self.accounts.has_budgets:
-            return signals
-        used: Mapping[LineKey, float] | None = None
-        with_budget: dict[str, BackendSignals] = {}
-        for name, known in signals.backends.items():
-            backend = live.policy.backends.get(name)
-            if backend is None:
-                continue
-            if backend.tariff is not None:
-                if backend.rungs and used is None:
-                    used = self.accounts.used(facts)
-                known = replace(known, budget_left_nano=self.accounts.headroom(facts, backend), budget_used=used)
-            with_budget[name] = known
-        return Signals(signals.monotonic_s, with_budget)
-
-    def priced(self, live: ActiveConfig, facts: RequestFacts, signals: Signals) -> Signals:
-        """The snapshot with what escalating must gain per USD now, where a paced budget covers it."""
-        if not self.pacer.active:
-            return signals
-        used = self.accounts.used(facts)
-        priced = {
-            name: replace(signals.backends[name], price_of_gain=self.pacer.price(name, facts.caller, used))
-            for name in live.policy.confidence.escalate_to
-            if name in signals.backends
-        }
-        return Signals(signals.monotonic_s, {**signals.backends, **priced})
+    audits: AuditSink

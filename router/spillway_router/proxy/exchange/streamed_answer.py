@@ -3,102 +3,137 @@
 from __future__ import annotations
 
 from spillway_router.core.routing.model import Outcome
+from spillway_router.http_client.connection import TransportError
 from spillway_router.http_client.pool import Response
 from spillway_router.http_client.types import Reply
 from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.client.replies import error_event
-from spillway_router.proxy.exchange.attempt import UpstreamAttempt, UpstreamBody
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt
+from spillway_router.proxy.exchange.held_stream import HeldStream
+from spillway_router.proxy.exchange.outcomes import transport_outcome
+from spillway_router.proxy.exchange.presentation import response_headers, trailing_event
 from spillway_router.proxy.exchange.relay import Ending, Extension, Relay, tail_bytes
 from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.exchange.upstream_body import UpstreamBody
 
 MAX_ERROR_BYTES = 1024 * 1024
-BEGUN = Outcome("ok", 200)
+ANSWER_STARTED = Outcome("ok", 200)
 
 
 class StreamAnswer:
-    """See `Answer` in exchange.py."""
+    """An `UpstreamAnswer` that is a stream. `held` decides how long it is held back; None: until its first content."""
 
-    __slots__ = ("_call", "_job", "_judge", "_relay", "_response", "_upstream", "scored")
+    __slots__ = ("_attempt", "_held", "_monitor", "_relay", "_response", "_state", "_upstream")
 
-    _judge: StreamMonitor
+    _monitor: StreamMonitor
     _relay: Relay
 
-    def __init__(self, job: ExchangeState, call: UpstreamAttempt, upstream: UpstreamBody) -> None:
-        self._job, self._call, self._upstream = job, call, upstream
+    def __init__(
+        self, state: ExchangeState, attempt: UpstreamAttempt, upstream: UpstreamBody, held: HeldStream | None
+    ) -> None:
+        self._state, self._attempt, self._upstream = state, attempt, upstream
+        self._held = held
         self._response: Response | None = None
-        self.scored = False
-        call.streamed = True
+        attempt.streamed = True
 
-    async def fetch(self, head: bytes) -> Outcome:
-        """Ask, and wait for the first content."""
-        job, call = self._job, self._call
-        s, limits, facts = job.s, job.live.limits, job.facts
-        response = self._response = await call.channel.pool.send(head, self._upstream.body, limits.first_event_s)
-        job.learn_limits(call, response.headers)
+    async def fetch(self) -> Outcome:
+        """Ask, and wait for the first content, and for the confidence of a stream that is held back."""
+        try:
+            return await self._fetch()
+        except TransportError as error:
+            return transport_outcome(error)
+
+    async def _fetch(self) -> Outcome:
+        state, attempt, body = self._state, self._attempt, self._upstream.body
+        services, limits, route = state.services, state.config.limits, attempt.route
+        head = attempt.head(state.facts.endpoint, len(body))
+        response = self._response = await route.pool.send(head, body, limits.first_event_s)
+        attempt.learn_rate_limits(response.headers)
         if response.status != 200:
             text = await response.read_all(MAX_ERROR_BYTES)
-            return call.channel.provider.outcome(Reply(response.status, response.headers, text), s.wall())
-        done_follows = facts.endpoint in ("chat", "completions")
-        relay = self._relay = self._relaying(response, limits.stall_s, done_follows=done_follows)
-        response.expect_within(max(0.001, call.sent_at + limits.first_event_s - s.clock()))
-        failed = await relay.begin()
-        if failed is not None:
-            return failed
-        call.first_event()
-        return BEGUN
+            return route.provider.outcome(Reply(response.status, response.headers, text), services.wall())
+        relay = self._relay = self._new_relay(response)
+        response.expect_within(max(0.001, attempt.sent_s + limits.first_event_s - services.clock()))
+        failure = await relay.begin()
+        if failure is not None:
+            return failure
+        attempt.on_first_event()
+        if self._held is not None:
+            failure = await self._held.judge_held(relay)
+            if failure is not None:
+                return failure
+        return ANSWER_STARTED
 
-    def _relaying(self, response: Response, stall_s: float, *, done_follows: bool) -> Relay:
-        facts = self._job.facts
-        self._judge = self._call.channel.provider.stream_monitor(facts.endpoint, facts.choices)
-        return Relay(response, self._judge, stall_s, done_follows=done_follows)
+    def _new_relay(self, response: Response) -> Relay:
+        facts, held, stall_s = self._state.facts, self._held, self._state.config.limits.stall_s
+        done_follows = facts.endpoint in ("chat", "completions")
+        if held is not None:
+            self._monitor = held.monitor
+            return Relay(response, held.monitor, stall_s, done_follows=done_follows, strip=held.monitor.stripped)
+        monitor = self._monitor = self._attempt.route.provider.stream_monitor(facts.endpoint, facts.choices)
+        return Relay(response, monitor, stall_s, done_follows=done_follows)
 
     async def deliver(self) -> Outcome:
-        """Commit to it: the 200, what was held, and the rest as it comes."""
-        job, call, relay = self._job, self._call, self._relay
-        job.commit(call)
-        job.client.begin_stream([*job.client.own, *job.lines(call)], relay.opening())
+        """Commit to the stream: send the 200, what was held back, and the rest as it comes."""
+        state, attempt, relay = self._state, self._attempt, self._relay
+        if self._held is not None:
+            self._held.release()
+        state.commit(attempt)
+        headers = [*state.client.base_headers, *response_headers(state, attempt)]
+        state.client.begin_stream(headers, relay.opening())
         try:
-            flaw = await relay.forward_within(job.client, call.seconds_left())
+            flaw = await relay.forward_within(state.client, attempt.seconds_left())
         finally:
-            call.seen = relay.seen(self._judge.usage if self._judge.finished else None)
+            attempt.received = relay.received(self._monitor.usage if self._monitor.finished else None)
         if flaw is not None:
-            return await self._interrupted(flaw)
-        outcome = Outcome("ok", 200, usage=self._judge.usage)
-        call.close(outcome)
-        await job.durable()
-        job.client.end_stream(self._tail())
+            return await self._interrupt(flaw)
+        outcome = Outcome("ok", 200, usage=self._monitor.usage)
+        attempt.close(outcome)
+        await state.durable()
+        state.client.end_stream(self._tail())
+        if self._held is not None:
+            self._held.delivered()
         return outcome
 
     def close(self) -> None:
-        """Give the connection back if its answer is whole, else stop the upstream."""
-        if self._response is not None:
-            self._response.close()
+        """Give the connection back if the answer is whole, else stop the upstream.
+
+        A draft that is dropped is charged for what arrived of it.
+        """
+        if self._response is None:
+            return
+        if self._held is not None and self._attempt.received is None and self._held.monitor.started:
+            usage = self._held.monitor.usage if self._held.monitor.finished else None
+            self._attempt.received = self._relay.received(usage)
+        self._response.close()
 
     def _tail(self) -> bytes:
-        job, upstream = self._job, self._upstream
-        openai = job.facts.endpoint in ("chat", "completions")
-        wants_cost = upstream.usage_asked or job.cost_asked
+        state, upstream = self._state, self._upstream
+        openai = state.facts.endpoint in ("chat", "completions")
+        wants_cost = upstream.usage_asked or state.cost_requested
         ending = Ending(
-            upstream.usage_asked,
-            upstream.usage_added,
-            job.cost() if wants_cost else None,
-            b"data: " + DONE + b"\n\n" if openai else b"",
-            self._extension(),
+            usage_asked=upstream.usage_asked,
+            usage_added=upstream.usage_added,
+            cost_nano=state.cost_nano() if wants_cost else None,
+            closing=b"data: " + DONE + b"\n\n" if openai else b"",
+            extension=self._extension(),
         )
         return tail_bytes(self._relay.tail, ending)
 
     def _extension(self) -> Extension | None:
-        """What headers could not tell: where they went out before it was known which backend answers."""
-        return self._job.trailing_event() if self._job.client.waiting else None
+        """What the headers could not say: they went out before it was known which backend answers."""
+        if self._held is not None:
+            return self._held.extension()
+        return trailing_event(self._state) if self._state.client.waiting else None
 
-    async def _interrupted(self, flaw: str) -> Outcome:
-        """After the first byte there is no way back: one error event, a clean end."""
-        job, call = self._job, self._call
+    async def _interrupt(self, flaw: str) -> Outcome:
+        """End a stream that broke after its first byte: one error event, then a clean end."""
+        state, attempt = self._state, self._attempt
         outcome = Outcome("timeout" if self._relay.stalled else "failed", 200, flaw, billed=True)
-        job.status, job.code = 502, "upstream_interrupted"
-        call.close(outcome)
-        await job.durable()
-        message = f"The answer broke off at {call.channel.backend.name}: {flaw}. Send the request again."
-        job.client.end_stream(error_event("upstream_interrupted", message))
+        state.status, state.code = 502, "upstream_interrupted"
+        attempt.close(outcome)
+        await state.durable()
+        message = f"The answer broke off at {attempt.backend.name}: {flaw}. Send the request again."
+        state.client.end_stream(error_event("upstream_interrupted", message))
         return outcome

@@ -1,85 +1,89 @@
-"""A whole answer: fetched, judged, delivered once its row is on disk."""
+"""A whole answer: fetched, judged, and delivered once its row is on disk."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import orjson
 
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
-from spillway_router.providers.streams import MalformedObject, error_text, parse_object
 from spillway_router.proxy.client.replies import JSON
-from spillway_router.proxy.exchange.attempt import UpstreamAttempt, UpstreamBody, without_logprobs
-from spillway_router.proxy.exchange.self_check import second_look
+from spillway_router.proxy.exchange.attempt import FetchedAnswer, UpstreamAttempt, fetch_whole
+from spillway_router.proxy.exchange.escalation import criteria, draw_audit, offer_audit
+from spillway_router.proxy.exchange.presentation import response_headers
+from spillway_router.proxy.exchange.self_check import verdict_with_self_check
 from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.exchange.upstream_body import UpstreamBody, without_logprobs
 from spillway_router.proxy.scoring.scoring import answer_verdict
 
 
 class WholeAnswer:
-    """See `Answer` in exchange.py."""
+    """An `UpstreamAnswer` that is no stream. `scored`: its confidence is to be known before it is delivered."""
 
-    __slots__ = ("_body", "_call", "_job", "_outcome", "_parsed", "_upstream", "scored")
+    __slots__ = ("_attempt", "_reply", "_scored", "_state", "_upstream")
 
-    def __init__(self, job: ExchangeState, call: UpstreamAttempt, upstream: UpstreamBody, *, scored: bool) -> None:
-        self._job, self._call, self._upstream = job, call, upstream
-        self.scored = scored
-        self._parsed: dict[str, Any] = {}
-        self._body = b""
-        self._outcome = Outcome("ok")
+    _reply: FetchedAnswer
 
-    async def fetch(self, head: bytes) -> Outcome:
-        """Ask, and look at the whole of it."""
-        job, call = self._job, self._call
-        provider, limits = call.channel.provider, job.live.limits
-        call.expect_first_token()
-        answer = await call.channel.pool.call(head, self._upstream.body, limits.answer_s, limits.answer_bytes)
-        outcome = provider.outcome(answer, job.s.wall())
-        job.learn_limits(call, answer.headers)
-        if outcome.kind != "ok":
-            return outcome
-        parsed = parse_object(answer.body)
-        if isinstance(parsed, MalformedObject):
-            return Outcome("failed", answer.status, parsed.flaw, billed=True)
-        flaw = provider.flaw(job.facts.endpoint, parsed)
-        if flaw is not None:
-            aborted = call.channel.backend.local and error_text(parsed) is None
-            return Outcome("overloaded" if aborted else "failed", answer.status, flaw, billed=not aborted)
-        self._parsed, self._body = parsed, answer.body
-        self._outcome = Outcome("ok", answer.status, usage=provider.usage(parsed))
-        if self.scored:
-            verdict = answer_verdict(parsed, job.body, job.yardstick(call))
-            if job.live.scoring.self_check is not None:
-                text = answer_text(parsed["choices"][0])
-                verdict = await second_look(job, call, verdict, text, self._outcome)
-            call.confidence = job.confidence = None if verdict is None else verdict.confidence
-            job.verdict = verdict
-            if job.s.audits.probes(job.live, call.confidence):
-                job.probe = answer_text(parsed["choices"][0])
-            if self._upstream.logprobs_added:
-                self._body = without_logprobs(parsed)
-        return self._outcome
+    def __init__(self, state: ExchangeState, attempt: UpstreamAttempt, upstream: UpstreamBody, *, scored: bool) -> None:
+        self._state, self._attempt, self._upstream = state, attempt, upstream
+        self._scored = scored
+
+    async def fetch(self) -> Outcome:
+        """Ask for the answer and judge all of it."""
+        attempt, limits = self._attempt, self._state.config.limits
+        attempt.expect_first_token()
+        reply = self._reply = await fetch_whole(
+            attempt, self._state.facts.endpoint, self._upstream.body, limits.answer_s, limits.answer_bytes
+        )
+        attempt.learn_rate_limits(reply.headers)
+        if reply.outcome.kind == "ok" and self._scored:
+            await self._judge(reply)
+        return reply.outcome
+
+    async def _judge(self, reply: FetchedAnswer) -> None:
+        state, attempt = self._state, self._attempt
+        verdict = answer_verdict(reply.answer, state.body, criteria(state, attempt))
+        if state.config.scoring.self_check is not None:
+            text = answer_text(reply.answer["choices"][0])
+            verdict = await verdict_with_self_check(state, attempt, verdict, text, reply.outcome)
+        state.verdict = verdict
+        attempt.confidence = state.confidence = None if verdict is None else verdict.confidence
+        if state.services.audits.is_probe(state.config, attempt.confidence):
+            state.probe = answer_text(reply.answer["choices"][0])
 
     async def deliver(self) -> Outcome:
-        """Send it once every row of the request is on disk."""
-        job, parsed, body = self._job, self._parsed, self._body
-        judged = job.client.judged(parsed)
-        if judged is not None:
-            self._call.confidence = job.confidence = judged.confidence
-        self._call.close(self._outcome, discarded=judged is not None and not judged.used)
-        job.commit(self._call)
-        if job.cost_asked and isinstance(parsed.get("usage"), dict):
-            parsed["usage"]["cost"] = float(usd(job.cost()))
-            body = orjson.dumps(parsed)
-        await job.durable()
-        cost = b"x-spillway-cost-usd: %b\r\n" % usd(job.cost()).encode()
-        job.client.whole(200, [JSON, *job.client.own, *job.lines(self._call), cost], body)
-        if job.probe is not None and not self.scored:
-            job.s.audits.probed(job.live, job.probe, answer_text(parsed["choices"][0]))
-        elif self.scored and job.audited():
-            job.audit(answer_text(parsed["choices"][0]))
-        return self._outcome
+        """Send the answer once every row of the request is on disk."""
+        state, attempt, reply = self._state, self._attempt, self._reply
+        discarded = False
+        if state.answer_judge is not None:
+            judgement = state.answer_judge(reply.answer)
+            attempt.confidence = state.confidence = judgement.confidence
+            discarded = not judgement.used
+        attempt.close(reply.outcome, discarded=discarded)
+        state.commit(attempt)
+        body = self._client_body(reply)
+        await state.durable()
+        cost = b"x-spillway-cost-usd: %b\r\n" % usd(state.cost_nano()).encode()
+        state.client.reply(200, [JSON, *state.client.base_headers, *response_headers(state, attempt), cost], body)
+        self._audit(reply)
+        return reply.outcome
+
+    def _client_body(self, reply: FetchedAnswer) -> bytes:
+        """The answer without what the client did not ask for, and with its cost if it did."""
+        answer = reply.answer
+        body = without_logprobs(answer) if self._upstream.logprobs_added else reply.body
+        if self._state.cost_requested and isinstance(answer.get("usage"), dict):
+            answer["usage"]["cost"] = float(usd(self._state.cost_nano()))
+            body = orjson.dumps(answer)
+        return body
+
+    def _audit(self, reply: FetchedAnswer) -> None:
+        state = self._state
+        if state.probe is not None and not self._scored:
+            better = answer_text(reply.answer["choices"][0])
+            state.services.audits.observe_probe(state.config, state.probe, better)
+        elif self._scored and draw_audit(state):
+            offer_audit(state, answer_text(reply.answer["choices"][0]))
 
     def close(self) -> None:
         """Nothing is left open."""

@@ -1,0 +1,46 @@
+"""The board's signals as they are for one caller: with what the caller's budgets have left, and what they demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from spillway_router.core.money.budget import LineKey
+from spillway_router.core.routing.model import BackendSignals, RequestFacts, Signals
+from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.services import Services
+
+
+def caller_signals(services: Services, config: ActiveConfig, facts: RequestFacts) -> Signals:
+    """The board's snapshot, with the caller's headroom at each backend where budgets are configured."""
+    signals = services.board.current(services.clock())
+    accounts = services.accounts
+    if not accounts.has_budgets:
+        return signals
+    used: Mapping[LineKey, float] | None = None
+    with_budget: dict[str, BackendSignals] = {}
+    for name, backend_signals in signals.backends.items():
+        backend = config.policy.backends.get(name)
+        if backend is None:
+            continue
+        if backend.tariff is not None:
+            if backend.rungs and used is None:
+                used = accounts.used(facts)
+            headroom_nano = accounts.headroom(facts, backend)
+            backend_signals = replace(backend_signals, budget_left_nano=headroom_nano, budget_used=used)
+        with_budget[name] = backend_signals
+    return Signals(signals.monotonic_s, with_budget)
+
+
+def with_gain_prices(services: Services, config: ActiveConfig, facts: RequestFacts, signals: Signals) -> Signals:
+    """The snapshot with the gain per USD that an escalation must bring now, where a paced budget covers it."""
+    pacer = services.pacer
+    if not pacer.active:
+        return signals
+    used = services.accounts.used(facts)
+    priced = {
+        name: replace(signals.backends[name], price_of_gain=pacer.price(name, facts.caller, used))
+        for name in config.policy.confidence.escalate_to
+        if name in signals.backends
+    }
+    return Signals(signals.monotonic_s, {**signals.backends, **priced})

@@ -1,0 +1,72 @@
+"""Confidence policy of one request: what an answer is judged by, whether it is escalated, whether it is audited."""
+
+from __future__ import annotations
+
+from spillway_router.core.confidence.calibration import ANY, Calibration
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt
+from spillway_router.proxy.exchange.audit_sample import AuditSample, ScoredAnswer
+from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.scoring.scoring import ConfidenceCriteria, is_document
+
+
+def threshold(state: ExchangeState) -> float:
+    """The least confidence of an answer that is not escalated: the header's, else the configured one as audits moved
+    it."""
+    min_confidence = state.facts.hints.min_confidence
+    if min_confidence is not None:
+        return min_confidence
+    config = state.config
+    return state.services.audits.threshold("chat", config, config.policy.confidence.threshold)
+
+
+def may_escalate(state: ExchangeState) -> bool:
+    """False if no confidence could send this request one tier up: it pins a backend, forbids fallbacks, asks for local
+    only, or is private. The filters decide again on an escalation; this spares a stream a wait that could not help."""
+    facts = state.facts
+    allowed = facts.privacy.may_leave and facts.preferences.allow_fallbacks and facts.hints.route != "local"
+    return allowed and bool(state.config.policy.confidence.escalate_to) and state.decision.kind != "pinned"
+
+
+def should_escalate(state: ExchangeState, confidence: float | None) -> bool:
+    """True if an answer of this confidence is to be sought one tier up. An answer without a confidence is not."""
+    if state.decision.kind == "pinned" or not state.facts.preferences.allow_fallbacks:
+        return False
+    return confidence is not None and confidence < threshold(state)
+
+
+def calibration(state: ExchangeState, attempt: UpstreamAttempt) -> Calibration | None:
+    """The calibration, if it was made for the model of the attempt's backend."""
+    configured, backend = state.config.scoring.calibration, attempt.backend
+    if configured is None or backend.name in state.config.scoring.uncalibrated_backends:
+        return None
+    return configured if configured.key.model in (ANY, backend.model) else None
+
+
+def criteria(state: ExchangeState, attempt: UpstreamAttempt) -> ConfidenceCriteria:
+    """What a whole answer of this attempt is judged by."""
+    return ConfidenceCriteria(state.facts.task, calibration(state, attempt), state.config.scoring.rules)
+
+
+def draw_audit(state: ExchangeState) -> bool:
+    """Draw whether the local answer that goes to the client now is audited. An answer that was accepted under a
+    threshold of the request's own never is, as audits watch the configured one."""
+    if state.facts.hints.min_confidence is not None or not may_escalate(state):
+        return False
+    return state.services.audits.draws_chat(state.config)
+
+
+def offer_audit(state: ExchangeState, text: str) -> None:
+    """Audit the local answer `text`, which the client got."""
+    sample = AuditSample(
+        state.facts, state.client.body, state.body, text, state.numbers.next, scored=_scored_answer(state)
+    )
+    state.services.audits.offer(sample)
+
+
+def _scored_answer(state: ExchangeState) -> ScoredAnswer | None:
+    verdict = state.verdict
+    if verdict is None or not verdict.scores:
+        return None
+    task = state.facts.task or ("json" if is_document(state.body) else "chat")
+    model = state.config.backend_routes[state.backend].backend.model
+    return ScoredAnswer(task, state.backend, model, verdict.confidence, verdict.scores)

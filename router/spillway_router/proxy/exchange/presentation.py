@@ -1,0 +1,49 @@
+"""What a client is told about its request: the response headers of an answer, and a stream's last event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from spillway_router.proxy.client.replies import Lines
+from spillway_router.proxy.exchange.attempt import UpstreamAttempt
+from spillway_router.proxy.exchange.relay import Extension
+from spillway_router.proxy.exchange.state import ExchangeState
+
+
+def response_headers(state: ExchangeState, attempt: UpstreamAttempt | None) -> Lines:
+    """Header lines with what was decided and done; `attempt` is the one whose answer the client gets."""
+    headers: Lines = []
+    if attempt is not None:
+        headers.append(attempt.route.naming_headers)
+        headers.append(b"x-spillway-decision: %b\r\n" % state.decided.encode())
+    if state.reasons:
+        headers.append(b"x-spillway-reason: %b\r\n" % ",".join(state.reasons).encode())
+    overhead_ms = state.overhead_s() * 1000
+    attempts = len(state.attempts)
+    headers.append(b"x-spillway-attempts: %d\r\nx-spillway-overhead-ms: %.2f\r\n" % (attempts, overhead_ms))
+    if state.confidence is not None:
+        headers.append(b"x-spillway-confidence: %.4f\r\n" % state.confidence)
+    return headers
+
+
+def summary(state: ExchangeState) -> dict[str, Any]:
+    """The same as JSON values, for a stream whose headers went out before they were known."""
+    members: dict[str, Any] = {
+        "decision": state.decided,
+        "reasons": state.reasons,
+        "backend": state.backend,
+        "model": state.config.backend_routes[state.backend].backend.model if state.backend else "",
+    }
+    if state.confidence is not None:
+        members["confidence"] = round(state.confidence, 4)
+    return members
+
+
+def trailing_event(state: ExchangeState, frame: Mapping[str, Any] | None = None) -> Extension:
+    """The summary for the end of a stream; `frame` holds the members that name the answer in each of its events."""
+    member = summary(state)
+    event = {**(frame or {"object": "chat.completion.chunk"}), "choices": [], "spillway": member}
+    return Extension(member, b"data: " + orjson.dumps(event) + b"\n\n")

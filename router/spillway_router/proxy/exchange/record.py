@@ -1,0 +1,34 @@
+"""The record of a request: what /v1/requests/{id} shows and what the hooks get."""
+
+from __future__ import annotations
+
+from spillway_router.core.routing.model import RequestRecord
+from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.exchange.state import ExchangeState
+
+
+def build_record(state: ExchangeState) -> RequestRecord:
+    """What has become of the request so far."""
+    services = state.services
+    return RequestRecord(
+        facts=state.facts,
+        decision=state.decision,
+        attempts=tuple([attempt.record for attempt in state.attempts if attempt.record is not None]),
+        status=state.status,
+        code=state.code,
+        backend=state.backend,
+        decided=state.decided,
+        reasons=state.reasons,
+        wall_s=services.wall(),
+        total_s=services.clock() - state.started_s,
+        overhead_s=state.overhead_s(),
+        cost_nano=state.cost_nano(),
+        confidence=state.confidence,
+    )
+
+
+def publish(services: Services, record: RequestRecord) -> None:
+    """Keep the record in memory and give it to the hooks."""
+    services.records.add(record)
+    for hook in services.hooks:
+        hook(record)
