@@ -73,7 +73,7 @@ async def test_a_value_that_breaks_a_rule_of_the_user_is_not_sure(rule: str, kep
 
 
 def test_a_rule_that_is_no_regular_expression_is_a_mistake() -> None:
-    with pytest.raises(ConfigError, match="is no regular expression"):
+    with pytest.raises(ConfigError, match="is not a valid regular expression"):
         parse("confidence: {rules: [{field: /AL, pattern: '['}]}", {})
 
 
