@@ -36,7 +36,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
     active = runtime.services.config()
     return {
         "loaded": runtime.config.loaded,
-        "assembly": (active.policy, active.scoring, watched(runtime), set(active.channels)),
+        "assembly": (active.policy, active.scoring, watched(runtime), set(active.backend_routes)),
         "limits": active.limits,
         "privacy": active.privacy,
         "keys_required": active.auth.required,
