@@ -1,4 +1,4 @@
-"""What a backend becomes from its configuration, its provider's catalogue entry and the price list."""
+"""A backend derived from its settings, its provider's catalogue entry and the price list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration says of documents: mistakes told with their fix, taken up by a reload or not at all."""
+"""The settings of documents: problems are reported with their fix, and a reload applies all of them or nothing."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from spillway_router.testing.harness import error_of
 PLAIN = "backends: [{name: local, provider: vllm, model: m, base_url: 'http://127.0.0.1:9/v1'}]\n"
 
 
-def test_a_backend_that_is_not_there_is_told_with_its_line() -> None:
+def test_a_missing_backend_is_reported_with_its_line() -> None:
     with pytest.raises(ConfigError) as raised:
         config.parse(PLAIN + "documents: {external: [nobody]}\n", {})
     assert "line 2, documents.external.0: no backend has the name 'nobody'" in str(raised.value)
 
 
-def test_every_mistake_about_parsers_and_schemas_is_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_parsers_and_schemas_are_reported_at_once(tmp_path: Path) -> None:
     text = (
         f"documents:\n  parsers: {tmp_path}\n  default_schema: nothing\n"
         "  schemas: {list: {schema: {type: array}}, good: {schema: {type: object, properties: {a: {}}}}}\n"
     )
-    told = {mistake.where: mistake.problem for mistake in document_problems(config.parse(text, {}))}
-    assert set(told) == {"documents.parsers", "documents.schemas.list", "documents.default_schema"}
-    assert "has no .yaml file" in told["documents.parsers"]
-    assert "use one of biometry, good, list" in told["documents.default_schema"]
+    problems = {problem.where: problem.problem for problem in document_problems(config.parse(text, {}))}
+    assert set(problems) == {"documents.parsers", "documents.schemas.list", "documents.default_schema"}
+    assert "has no .yaml file" in problems["documents.parsers"]
+    assert "use one of biometry, good, list" in problems["documents.default_schema"]
 
 
-def test_check_tells_them(tmp_path: Path) -> None:
+def test_check_reports_the_problems(tmp_path: Path) -> None:
     (tmp_path / "spillway.yaml").write_text(
         f"{PLAIN}ledger: {{url: 'sqlite:///{tmp_path}/l.db'}}\ndocuments: {{parsers: {tmp_path}/none}}\n"
     )
@@ -47,7 +47,7 @@ def test_check_tells_them(tmp_path: Path) -> None:
     assert [mistake["where"] for mistake in json.loads(found.stdout)["mistakes"]] == ["documents.parsers"]
 
 
-async def test_a_reload_takes_new_parsers_up_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+async def test_a_reload_loads_new_parsers_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     own = SCALE_PARSER.replace("schema: weight", "schema: biometry").replace("name: scale", "name: letters")
@@ -67,11 +67,11 @@ async def test_a_reload_takes_new_parsers_up_and_a_bad_one_changes_nothing(tmp_p
 def test_external_backends_come_from_documents_then_from_escalation() -> None:
     policy = Policy("v", {}, {}, confidence=ConfidenceRule(escalate_to=("b",)))
     settings = config.parse(PLAIN, {})
-    assert document_rules(settings, policy, None).cascade.external == ()  # b is off: its key is missing
+    assert document_rules(settings, policy, None).cascade.external == ()  # b is disabled: its key is missing
     assert document_rules(settings, policy, None).max_in_progress == 64
 
 
-async def test_the_clouds_of_escalation_are_the_external_ones() -> None:
+async def test_external_backends_default_to_those_of_escalation() -> None:
     rule = "confidence: {escalate_to: [cloud]}\n"
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), rule) as (_, other, router):
         found = await ask(router, STRANGE.text)
@@ -80,7 +80,7 @@ async def test_the_clouds_of_escalation_are_the_external_ones() -> None:
         assert chat.headers["x-spillway-decision"] in ("local", "escalated")
 
 
-def test_schemas_are_named_or_sent() -> None:
+def test_a_request_names_a_schema_or_sends_one() -> None:
     shape = {"type": "object", "properties": {"a": {"type": "string"}}}
     assert select_schema("biometry", shipped_schemas()).prompt == "Biometry report to JSON:\n"
     assert select_schema({**shape, "title": "mine"}, {}) == Schema("mine", {**shape, "title": "mine"})

@@ -1,4 +1,4 @@
-"""A price in the configuration and the tariff it becomes: two lists of the same fields, held together here."""
+"""A configured price and the tariff that it becomes have the same fields."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from spillway_router.config.settings import PricePart, StepPart
 from spillway_router.core.money.tariff import Tariff
 
-TOLD_BY_US = {"source"}
-"""A configured price says of itself that it is configured."""
+SET_BY_THE_ROUTER = {"source"}
+"""The router itself marks the tariff as configured."""
 NO_PRICE = {"checked_on", "retired_on"}
-"""When somebody looked, and when the model goes: warnings at `spillway check`, nothing that money is counted by."""
+"""When the price was checked, and when the model is withdrawn: these only give warnings at `spillway check`."""
 
 
 def given() -> dict[str, Any]:
-    """A value of its own for every field of PricePart, none of them the default of the tariff."""
+    """Return a different value for every field of PricePart, none of which is the default of the tariff."""
     prices = {
         name: Decimal(place)
         for place, name in enumerate(PricePart.model_fields, 1)
@@ -40,5 +40,5 @@ def test_a_tariff_takes_every_price_from_the_configuration() -> None:
 
 def test_both_have_the_same_fields() -> None:
     tariff = {part.name for part in fields(Tariff) if part.init}
-    assert tariff - TOLD_BY_US == set(PricePart.model_fields) - NO_PRICE
+    assert tariff - SET_BY_THE_ROUTER == set(PricePart.model_fields) - NO_PRICE
     assert set(given()) == set(PricePart.model_fields)

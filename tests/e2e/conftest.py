@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: a router in front of the real engine, a router in front of a stand-in cloud."""
+"""Fixtures of the end-to-end tests: a router in front of the real engine, and a stand-in cloud."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ class Front:
 
 @pytest.fixture(scope="session")
 def documents() -> list[Document]:
-    """Clean reports that the demo model was not trained on."""
+    """Return clean reports that the demo model was not trained on."""
     return DOCUMENTS
 
 
 @pytest.fixture(scope="module")
 def front(engine: RunningEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """A router in front of the real engine, which needs no key."""
+    """Run a router without keys in front of the real engine."""
     yield from _front(engine, tmp_path_factory.mktemp("front"), required=False)
 
 
 @pytest.fixture(scope="module")
 def locked(engine: RunningEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """A router in front of the real engine, which needs a key."""
+    """Run a router that requires keys in front of the real engine."""
     yield from _front(engine, tmp_path_factory.mktemp("locked"), required=True)
 
 
 def _front(engine: RunningEngine, folder: Path, *, required: bool) -> Iterator[Front]:
     local = {"name": "local", "provider": "vllm", "base_url": engine.base_url, "model": engine.model}
-    # The promise is wide: what is asked here must not overflow because other tests keep the machine busy.
+    # The promise is wide, so that no request overflows because other tests keep the machine busy.
     slo = {"ttft_ms": 60_000, "tpot_ms": 10_000}
     config = write(folder, {"backends": [local], "slo": slo, "keys": {"required": required}})
     with running("route", config) as process:
@@ -59,7 +59,7 @@ def _front(engine: RunningEngine, folder: Path, *, required: bool) -> Iterator[F
 
 @pytest.fixture(scope="module")
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
-    """A stand-in cloud, a real HTTP process that knows the answers to the documents."""
+    """Run a stand-in cloud: a real HTTP process that knows the answers to the documents."""
     jobs = [
         DocumentJob(number, "calm", 0.0, document.text, document.truth, document.noise, private=False, stream=False)
         for number, document in enumerate(DOCUMENTS)

@@ -1,4 +1,4 @@
-"""A LoRA adapter for the demo model, made on the spot."""
+"""Writes a LoRA adapter for the demo model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ RANK, HIDDEN = 8, 256
 
 
 def adapter(folder: Path, strength: float) -> Path:
-    """A LoRA on the demo model's q projections, as PEFT saves one; strength 0 leaves every answer as it is."""
+    """Write a LoRA on the demo model's q projections in the format of PEFT, and return its folder.
+
+    With strength 0 it changes no answer.
+    """
     chance = random.Random(1)
     tensors: dict[str, tuple[list[int], bytes]] = {}
     for layer in range(3):

@@ -1,4 +1,4 @@
-"""`spillway check` asks the backends: real servers that answer, refuse, hang or are not there."""
+"""`spillway check` contacts the backends: real servers that answer, refuse, hang or don't exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from spillway_router.config.assemble import Assembly, BackendTarget, assembly_of
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answers by the first part of the path: a status, or `hang`. `/ok` wants the key `good`."""
+    """Answers by the first part of the path: a status, or `hang`. `/ok` requires the key `good`."""
 
     seen: list[tuple[str, str]]
     gate: threading.Event
@@ -45,7 +45,7 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def server() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 @pytest.fixture
 def closed() -> Iterator[str]:
-    """An address that nobody listens on, and nobody else can take."""
+    """Return an address on which nothing listens and which nothing else can bind."""
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         yield "http://127.0.0.1:{1}".format(*place.getsockname())
@@ -86,7 +86,7 @@ def check(folder: Path, backends: str, *more: str) -> tuple[int, dict[str, Any],
     return as_json.exit_code, json.loads(as_json.stdout), as_text.output
 
 
-def test_every_way_a_backend_can_be(tmp_path: Path, closed: str) -> None:
+def test_every_state_of_a_backend_is_reported(tmp_path: Path, closed: str) -> None:
     with server() as (url, seen):
         backends = (
             cloud("fine", url + "/ok")
@@ -122,7 +122,7 @@ def test_every_way_a_backend_can_be(tmp_path: Path, closed: str) -> None:
     assert "unreachable  gone: cloud, generic, m, refused in " in text
 
 
-def test_a_refused_key_is_a_mistake_with_its_fix(tmp_path: Path) -> None:
+def test_a_rejected_key_is_an_error_with_its_fix(tmp_path: Path) -> None:
     with server() as (url, _):
         code, told, text = check(tmp_path, cloud("wrong", url + "/ok", "sk-bad") + cloud("barred", url + "/403"))
     assert (code, told["ok"]) == (1, False)
@@ -135,7 +135,7 @@ def test_a_refused_key_is_a_mistake_with_its_fix(tmp_path: Path) -> None:
     assert "2 errors" in text
 
 
-def test_offline_asks_nobody(tmp_path: Path) -> None:
+def test_offline_contacts_no_backend(tmp_path: Path) -> None:
     with server() as (url, seen):
         code, told, text = check(tmp_path, cloud("wrong", url + "/ok", "sk-bad"), "--offline")
     assert (code, told["backends"], seen) == (0, [], [])
@@ -158,12 +158,12 @@ def place(url: str) -> BackendTarget:
     return found.targets["c"]
 
 
-def test_silence_is_bounded_and_all_are_asked_at_once() -> None:
+def test_waiting_is_bounded_and_concurrent() -> None:
     with server() as (url, _):
         reached = ask_all([place(url + "/hang")] * 8, timeout_s=0.3)
     assert {(one.verdict, one.detail) for one in reached} == {("unknown", "no answer within 0.3 s")}
     assert sum(one.ms for one in reached) > 8 * 250
-    assert max(one.ms for one in reached) < 5 * 300  # one after the other the last would have waited for all
+    assert max(one.ms for one in reached) < 5 * 300  # in sequence, the last one would have waited for all others
 
 
 async def test_a_server_that_speaks_no_http_is_reported() -> None:

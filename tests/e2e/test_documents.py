@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 
 CLEAN = [generate(seed) for seed in HELD_OUT_SEEDS[:12]]
 STRANGE = [generate(seed, "clean", "anterion_de") for seed in HELD_OUT_SEEDS[:6]]
-"""A layout that the model never saw and a parser knows."""
+"""A layout that the model was not trained on and that a parser knows."""
 DAMAGED = [generate(seed, "heavy", "oa2000_nl") for seed in HELD_OUT_SEEDS[:6]]
 """A layout without a parser, heavily damaged."""
 
@@ -33,7 +33,7 @@ DAMAGED = [generate(seed, "heavy", "oa2000_nl") for seed in HELD_OUT_SEEDS[:6]]
 def place(
     engine: RunningEngine, standin: CloudProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
-    """A router before the real engine and a stand-in cloud: its root and its configuration."""
+    """Run a router in front of the real engine and a stand-in cloud; return its address and its configuration."""
     local = {"name": "local", "provider": "vllm", "base_url": engine.base_url, "model": engine.model}
     price = {"input_per_million": "0.15", "output_per_million": "0.60"}
     cloud = {
@@ -55,7 +55,7 @@ def read(url: str, document: Document, **fields: Any) -> dict[str, Any]:
     return found
 
 
-def test_clean_documents_stay_here_and_come_out_right(place: tuple[str, Path]) -> None:
+def test_clean_documents_are_extracted_locally_and_correctly(place: tuple[str, Path]) -> None:
     private = {"metadata": {"privacy": "private"}}
     found = [read(place[0], document, **private) for document in CLEAN]
     assert all(one["cost_usd"] == "0.000000" for one in found)
@@ -71,16 +71,16 @@ def test_clean_documents_stay_here_and_come_out_right(place: tuple[str, Path]) -
         assert all(0 <= field["confidence"] <= 1 for field in one["fields"].values())
 
 
-def test_a_layout_that_the_model_never_saw_is_read_by_its_parser(place: tuple[str, Path]) -> None:
+def test_an_untrained_layout_is_read_by_its_parser(place: tuple[str, Path]) -> None:
     for document in STRANGE:
         one = read(place[0], document)
         if one["step"] == "local":
-            continue  # the model was sure, which a calibration would judge better
+            continue  # the model was sure; a calibration would judge that better
         assert (one["step"], one["values"]) == ("parser", document.truth)
         assert one["read_by"]["model"] == "anterion_de"
 
 
-def test_what_nobody_can_read_waits_for_a_person(place: tuple[str, Path]) -> None:
+def test_an_unreadable_document_waits_for_a_person(place: tuple[str, Path]) -> None:
     url, config = place
     found = [read(url, document, metadata={"privacy": "private"}) for document in DAMAGED]
     waiting = [one for one in found if one["status"] == "review"]
@@ -105,7 +105,7 @@ def test_every_document_counts_once_in_the_report(place: tuple[str, Path]) -> No
 
 
 def documents(url: str) -> int:
-    """Documents of today as the report counts them."""
+    """Return the number of today's documents in the report."""
     report = httpx.get(f"{url}/v1/usage", timeout=30, trust_env=False).json()
     counts = [value for name, value in _walk(report) if name == "documents"]
     assert counts, report

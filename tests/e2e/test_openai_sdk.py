@@ -1,4 +1,4 @@
-"""The real `openai` SDK, through the router, to real vLLM on the CPU with the demo model."""
+"""The real `openai` SDK talks through the router to real vLLM on the CPU with the demo model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client(front: Front) -> Iterator[OpenAI]:
 
 
 def ask(client: OpenAI, document: Document, **more: Any) -> Any:
-    """One document, greedily."""
+    """Send one document with greedy decoding."""
     messages: Any = prompt(document.text)
     return client.chat.completions.create(model="auto", messages=messages, temperature=0, max_tokens=TOKENS, **more)
 
@@ -50,7 +50,7 @@ def joined(chunks: list[ChatCompletionChunk]) -> str:
     return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
 
 
-def test_a_whole_answer_says_where_it_comes_from(client: OpenAI, documents: list[Document]) -> None:
+def test_an_answer_names_its_backend(client: OpenAI, documents: list[Document]) -> None:
     messages: Any = prompt(documents[0].text)
     raw = client.chat.completions.with_raw_response.create(model="auto", messages=messages, max_tokens=TOKENS)
     told = raw.headers
@@ -90,7 +90,7 @@ def test_a_stream_is_the_same_answer(client: OpenAI, documents: list[Document]) 
     assert all(chunk.usage is None for chunk in chunks), "usage that the client did not ask for stays away"
 
 
-def test_a_stream_with_usage_tells_its_cost(client: OpenAI, documents: list[Document]) -> None:
+def test_a_stream_with_usage_reports_its_cost(client: OpenAI, documents: list[Document]) -> None:
     chunks = list(ask(client, documents[1], stream=True, stream_options={"include_usage": True}))
     with_usage = [chunk for chunk in chunks if chunk.usage is not None]
     assert len(with_usage) == 1
@@ -145,16 +145,14 @@ def test_a_json_schema_binds_the_answer(client: OpenAI, noise: str) -> None:
     jsonschema.validate(json.loads(text(answer)), SCHEMA)
 
 
-def test_logprobs_come_when_asked_and_only_then(client: OpenAI, documents: list[Document]) -> None:
+def test_logprobs_are_sent_only_when_requested(client: OpenAI, documents: list[Document]) -> None:
     asked = ask(client, documents[0], logprobs=True, top_logprobs=2).choices[0].logprobs
     assert asked is not None
     assert all(token.logprob <= 0 and len(token.top_logprobs) >= 2 for token in asked.content)
     assert ask(client, documents[0]).choices[0].logprobs is None
 
 
-def test_a_wish_for_confidence_is_answered_in_a_header_without_showing_logprobs(
-    client: OpenAI, documents: list[Document]
-) -> None:
+def test_requested_confidence_comes_in_a_header_without_logprobs(client: OpenAI, documents: list[Document]) -> None:
     messages: Any = prompt(documents[0].text)
     raw = client.chat.completions.with_raw_response.create(
         model="auto", messages=messages, max_tokens=TOKENS, extra_headers={"x-spillway-min-confidence": "0"}
@@ -173,7 +171,7 @@ def test_completions(client: OpenAI) -> None:
     assert "".join(c.choices[0].text for c in chunks) == whole.choices[0].text
 
 
-def test_an_endpoint_that_the_engine_lacks_is_a_clear_404_and_does_not_take_it_out(
+def test_an_endpoint_that_the_engine_lacks_is_a_404_and_does_not_take_it_out(
     client: OpenAI, documents: list[Document]
 ) -> None:
     for _ in range(8):
@@ -215,11 +213,11 @@ def test_messages_pass_through(client: OpenAI) -> None:
     assert (answer["type"], answer["usage"]["output_tokens"]) == ("message", 8)
 
 
-def test_fields_that_nobody_here_knows_pass(client: OpenAI, documents: list[Document]) -> None:
+def test_unknown_fields_pass_through(client: OpenAI, documents: list[Document]) -> None:
     more = {"top_k": 1, "min_p": 0.0, "made_up_field": {"deep": [1, 2]}, "user": "someone"}
     plain, with_more = text(ask(client, documents[2])), text(ask(client, documents[2], extra_body=more))
     assert with_more == plain
-    # vLLM alone knows this one: had it been lost, there would be as many tokens as fit.
+    # Only vLLM knows this field: without it, the answer would have as many tokens as fit.
     stopped = ask(client, documents[2], extra_body={"stop_token_ids": list(range(512))})
     assert stopped.usage.completion_tokens == 1
 

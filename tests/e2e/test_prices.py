@@ -1,4 +1,4 @@
-"""`spillway prices` and what `check` says of prices, on real rows of LiteLLM's file."""
+"""`spillway prices`, and how `check` reports prices, with real rows of LiteLLM's file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answer(*words: str | Path, env: dict[str, str | None] | None = None) -> Any:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A configuration whose ledger, and so whose price list, lies in a folder of the test."""
+    """Write a configuration whose ledger, and therefore its price list, is in a folder of the test."""
     path = tmp_path / "spillway.yaml"
     path.write_text(
         f"ledger: {{url: 'sqlite:///{tmp_path / 'data' / 'ledger.db'}'}}\n"
@@ -154,7 +154,7 @@ def _assembled(file: Path) -> Any:
     return found
 
 
-def test_what_is_withdrawn_or_ended_is_off_and_what_is_stale_warned_of(file: Path) -> None:
+def test_withdrawn_and_ended_models_are_disabled_and_stale_prices_give_a_warning(file: Path) -> None:
     found = _assembled(file)
     assert set(found.targets) == {"groq", "kept"}
     off = {mistake.where: mistake.problem for mistake in found.disabled}
@@ -165,7 +165,7 @@ def test_what_is_withdrawn_or_ended_is_off_and_what_is_stale_warned_of(file: Pat
     assert "checked 294 days ago (2026-01-31)" in warning.problem
 
 
-def test_check_tells_a_stale_price_and_finds_no_mistake(file: Path, tmp_path: Path) -> None:
+def test_check_warns_of_a_stale_price_without_an_error(file: Path, tmp_path: Path) -> None:
     stale = (
         "  - {name: old, provider: generic, base_url: 'http://127.0.0.1:9/v1', model: m, api_key: k,\n"
         "     price: {input_per_million: '1', output_per_million: '1', checked_on: 2020-01-31}}\n"
@@ -180,7 +180,7 @@ def test_check_tells_a_stale_price_and_finds_no_mistake(file: Path, tmp_path: Pa
     assert (told["where"], told["line"]) == ("backends.old", 4)
 
 
-def test_a_price_of_ones_own_outweighs_the_list(file: Path) -> None:
+def test_a_configured_price_takes_precedence_over_the_list(file: Path) -> None:
     file.write_text(
         file.read_text().replace(
             "model: llama-guard-3-8b, api_key: k}",
@@ -204,7 +204,7 @@ def test_a_price_of_ones_own_outweighs_the_list(file: Path) -> None:
         ),
     ],
 )
-def test_a_file_that_is_no_price_list_is_told(content: str, says: str, file: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_price_list_is_rejected(content: str, says: str, file: Path, tmp_path: Path) -> None:
     source = tmp_path / "bad.json"
     source.write_text(content)
     for command in ("diff", "import"):
@@ -216,7 +216,7 @@ def test_a_file_that_is_no_price_list_is_told(content: str, says: str, file: Pat
     assert "can't be read" in spillway("prices", "diff", tmp_path / "nowhere.json", "-c", file).output
 
 
-def test_a_damaged_list_of_ones_own_is_a_mistake_not_a_missing_price(file: Path, tmp_path: Path) -> None:
+def test_a_damaged_own_list_is_an_error_not_a_missing_price(file: Path, tmp_path: Path) -> None:
     own = tmp_path / "data" / "prices.json"
     own.parent.mkdir()
     own.write_text("[]")

@@ -63,7 +63,7 @@ def yesterday() -> datetime:
 
 @pytest.fixture
 def kept(tmp_path: Path) -> datetime:
-    """Two hours of a GPU yesterday, half of it used, and a paid call."""
+    """Write two hours of a GPU yesterday, half of them used, and a paid call."""
     day = yesterday()
     at = int(day.timestamp() * 1000)
     shape: dict[str, Any] = {"prompt_tokens": 1000, "completion_tokens": 100, "status": "ok", "document": True}
@@ -111,7 +111,7 @@ def test_the_report_of_a_day_in_every_form(spillway: Run, kept: datetime, tmp_pa
 
 
 def balanced(text: str) -> None:
-    """Every element of the page is closed where it should be."""
+    """Checks that every element of the page is closed in order."""
     stack: list[str] = []
 
     class Reader(HTMLParser):
@@ -165,7 +165,7 @@ def test_a_rental_from_start_to_stop(spillway: Run) -> None:
     assert "no running rental" in bad(spillway("rentals", "stop", made["id"]))
 
 
-def test_what_a_rental_cant_be_is_told(spillway: Run) -> None:
+def test_an_invalid_rental_is_rejected(spillway: Run) -> None:
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     assert "future" in bad(spillway("rentals", "start", "--at", tomorrow))
     assert "2026-11-20T14:00Z" in bad(spillway("rentals", "start", "--at", "noon"))
@@ -176,10 +176,10 @@ def test_what_a_rental_cant_be_is_told(spillway: Run) -> None:
     assert "--all" in bad(spillway("rentals", "stop"))
 
 
-def test_what_is_on_the_books_stays(spillway: Run, tmp_path: Path) -> None:
+def test_closed_books_do_not_change(spillway: Run, tmp_path: Path) -> None:
     made = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
     late = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
-    good(spillway("rentals", "stop", late["id"]))  # writes what is due, of the other one too
+    good(spillway("rentals", "stop", late["id"]))  # writes what is due of both rentals
     assert "already billed until" in bad(spillway("rentals", "stop", made["id"], "--at", yesterday().isoformat()))
 
 
@@ -228,7 +228,7 @@ def test_one_gpu_at_two_prices(spillway: Run) -> None:
     ]
 
 
-def test_what_cant_be_planned_is_told(spillway: Run) -> None:
+def test_an_impossible_plan_is_rejected(spillway: Run) -> None:
     assert "a100-80" in bad(spillway("report", "what-if", "--gpu", "tpu"))
     assert "need a price" in bad(spillway("report", "what-if", "--gpu", "t4", "--gpu", "l4", "--price", "1"))
     assert "10000/day" in bad(spillway("report", "what-if", "--volume", "many"))
@@ -236,10 +236,10 @@ def test_what_cant_be_planned_is_told(spillway: Run) -> None:
     assert "load" in bad(spillway("report", "what-if", "--load", "2"))
 
 
-# beside a running router
+# with a running router
 
 
-def test_a_router_bills_its_own_time_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+def test_a_router_bills_its_own_time_and_continues_after_a_kill(tmp_path: Path) -> None:
     settings = {
         "gpu": {"price_per_hour": "3600"},
         "backends": [{"name": "local", "provider": "vllm", "model": "demo", "base_url": "http://127.0.0.1:9/v1"}],

@@ -1,4 +1,4 @@
-"""A second look at answers of real vLLM: the shipped calibration, the engine asked about its own answer."""
+"""Self-checks against real vLLM with the shipped calibration: the engine judges its own answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.engine
 def test_the_prefix_cache_serves_the_question(
     kind: str, engine: RunningEngine, standin: CloudProcess, documents: list[Document], tmp_path: Path
 ) -> None:
-    """Whatever the demo model makes of it: nobody's answer changes, and most of the prompt is not read again."""
+    """Whatever the demo model replies, the client's answer does not change, and most of the prompt is cached."""
     local = {"name": "local", "provider": "vllm", "base_url": engine.base_url, "model": engine.model}
     strong = {"name": "strong", "provider": "groq", "base_url": standin.url, "api_key": standin.key}
     config = write(

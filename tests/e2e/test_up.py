@@ -37,7 +37,7 @@ pytestmark = pytest.mark.engine
 
 ENGINE_LIMIT_S = 280.0
 ADAPTERS = {"quiet": 0.0, "loud": 0.5}
-"""How much each LoRA changes: the quiet one answers like the model itself, the loud one doesn't."""
+"""The strength of each LoRA: the quiet one answers like the model itself, the loud one doesn't."""
 ENGINE_LAUNCHED = re.compile(r"^engine starting; its log: ")
 ENGINE_LOADS = re.compile(r"^engine \d+ s: ")
 ENGINE_READY = re.compile(r"^engine ready after (\d+) s: demo at http://127\.0\.0\.1:\d+/v1$")
@@ -63,7 +63,7 @@ def up_config(folder: Path, standin: CloudProcess) -> Path:
             {**groq, "model": "openai/gpt-oss-20b"},
         ],
         "aliases": {"auto": {"chain": ["local", "groq"]}, **{name: {"chain": [name]} for name in loras}},
-        # Wide, so that only the engine's state decides here, not how busy the machine is.
+        # The promise is wide, so that only the state of the engine decides here, not how busy the machine is.
         "slo": {"ttft_ms": 60_000, "tpot_ms": 10_000},
     }
     return write(folder, settings)
@@ -79,7 +79,7 @@ def content(reply: httpx.Response) -> str:
 
 
 def unsettled(ledger: Path) -> list[tuple[str, int]]:
-    """Attempts whose money was set aside and neither charged nor given back."""
+    """Return the attempts with a hold that was neither charged nor released."""
     query = """select request_id, attempt_no from entries group by request_id, attempt_no
                having sum(kind = 'reserved') > 0 and sum(kind in ('charged', 'released')) = 0"""
     with closing(sqlite3.connect(ledger)) as database:
@@ -94,11 +94,11 @@ def events(lines: Iterator[str]) -> Iterator[Any]:
 
 
 class NotYetError(Exception):
-    """The processes are not there yet."""
+    """Raised while the processes have not started yet."""
 
 
 def begun(spillway: SpillwayProcess, stage: re.Pattern[str]) -> list[psutil.Process]:
-    """Wait until vLLM has come to a stage of its start; all processes of `up`."""
+    """Wait until vLLM has reached a stage of its start, and return all processes of `up`."""
     spillway.says(stage, ENGINE_LIMIT_S)
 
     def guard_and_engine() -> list[psutil.Process]:
@@ -150,7 +150,7 @@ def test_it_answers_at_once_overflows_while_warming_then_stays_local_serves_adap
 
 
 def each_adapter_answers_under_its_alias(url: str, document: Document, of_the_model: str) -> None:
-    """Backends of one engine that differ in the name of what they ask for."""
+    """Return backends of one engine that differ in the model that they request."""
     answers = {}
     for name in ADAPTERS:
         await_ready(url, name)
@@ -162,7 +162,7 @@ def each_adapter_answers_under_its_alias(url: str, document: Document, of_the_mo
 
 
 def in_flight_over_sigterm(up: SpillwayProcess, url: str) -> tuple[str, str]:
-    """SIGTERM between two tokens of a stream: (its finish reason, its last event)."""
+    """Send SIGTERM between two tokens of a stream, and return its finish reason and its last event."""
     body = {
         "model": "local/demo",
         "messages": [{"role": "user", "content": "hello"}],

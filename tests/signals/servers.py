@@ -1,4 +1,4 @@
-"""Small real HTTP servers on ports of the system's choice, that answer as told or not at all."""
+"""Small real HTTP servers on free ports, which give set answers or none at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 def reply(body: str | bytes = "", status: int = 200, *, length: bool = True) -> Reply:
-    """Answers with this body."""
+    """Return a reply with this body."""
     data = body.encode() if isinstance(body, str) else body
 
     async def write(writer: asyncio.StreamWriter) -> None:
@@ -26,12 +26,12 @@ def reply(body: str | bytes = "", status: int = 200, *, length: bool = True) -> 
 
 
 async def never(writer: asyncio.StreamWriter) -> None:
-    """Takes the request and does not answer."""
+    """Accept the request and never answer."""
     await asyncio.Event().wait()
 
 
 async def endless(writer: asyncio.StreamWriter) -> None:
-    """Answers without end."""
+    """Answer without an end."""
     writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")
     while True:
         writer.write(b"# nothing\n" * 10_000)
@@ -40,7 +40,10 @@ async def endless(writer: asyncio.StreamWriter) -> None:
 
 @dataclass
 class Server:
-    """What it answers per path, and what it was asked. `open_now` and `open_most` count requests being answered."""
+    """A server with its reply for each path and the paths that were requested.
+
+    `open_now` and `open_most` count the requests in progress.
+    """
 
     url: str = ""
     replies: dict[str, Reply] = field(default_factory=dict)
@@ -73,7 +76,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(**replies: Reply) -> AsyncIterator[Server]:
-    """A server; keyword `health` answers `/health`. It dies with `close()`, connections and all."""
+    """Run a server; the keyword `health` is the reply of `/health`. `close()` ends it with all connections."""
     server = Server(replies={"/" + path: answer for path, answer in replies.items()})
     tasks: set[asyncio.Task[None]] = set()
 

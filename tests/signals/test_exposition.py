@@ -1,4 +1,4 @@
-"""The metrics pages of the engines, as they write them."""
+"""The metrics pages of real engines, and pages that are broken."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def vllm_page(
     model_name: str = "m",
     info: dict[str, str] | None = None,
 ) -> str:
-    """A page written by the library vLLM writes its own with, with the neighbours that could be mistaken."""
+    """Return a page from the library that vLLM uses, with other series whose names could be mistaken."""
     registry = CollectorRegistry()
     labels = ["model_name", "engine"]
     for name, values in (
@@ -64,7 +64,7 @@ engines = st.integers(1, 4)
 
 
 @given(engines, st.data())
-def test_reads_what_the_client_library_wrote(n: int, data: st.DataObject) -> None:
+def test_pages_of_the_client_library_are_read(n: int, data: st.DataObject) -> None:
     names = [str(i) for i in range(n)]
 
     def draw(values: st.SearchStrategy[float]) -> dict[str, float]:
@@ -84,7 +84,7 @@ def test_reads_what_the_client_library_wrote(n: int, data: st.DataObject) -> Non
 
 
 @given(st.text() | st.text('vllm:num_requests_running{}="\\ \n1.e,#', max_size=200))
-def test_no_text_breaks_it(text: str) -> None:
+def test_no_text_raises_an_error(text: str) -> None:
     sample = read_vllm(text)
     assert sample.load is None
     assert "vllm:kv_cache_usage_perc" in sample.missing
@@ -117,7 +117,7 @@ def test_a_real_page_of_vllm() -> None:
     "name",
     ["vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc", "vllm:prompt_tokens_total"],
 )
-def test_a_renamed_series_is_missed_not_read_as_zero(name: str) -> None:
+def test_a_renamed_series_is_reported_missing_not_read_as_zero(name: str) -> None:
     text = (DATA / "vllm_0.32_cpu_busy.txt").read_text().replace(name + "{", name + "_renamed{")
     sample = read_vllm(text)
     assert sample.missing == (name,)
@@ -125,14 +125,14 @@ def test_a_renamed_series_is_missed_not_read_as_zero(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "nonsense", "1_0", "0x10"])
-def test_what_is_no_count_is_missing(value: str) -> None:
+def test_a_value_that_is_no_count_is_missing(value: str) -> None:
     page = f"vllm:num_requests_running {value}\nvllm:num_requests_waiting 1\nvllm:kv_cache_usage_perc 0.5\n"
     sample = read_vllm(page)
     assert sample.load is None
     assert sample.missing[0] == "vllm:num_requests_running"
 
 
-def test_the_old_name_counts_where_the_new_one_is_absent_and_only_there() -> None:
+def test_the_old_name_is_used_only_if_the_new_one_is_absent() -> None:
     base = "vllm:num_requests_running 2\nvllm:num_requests_waiting 1\nvllm:gpu_cache_usage_perc 0.5\n"
     old = read_vllm(base)
     assert old.load == EngineLoad(1, 2, 0.5)
@@ -158,7 +158,7 @@ def test_kv_capacity(lines: list[str], tokens: int | None) -> None:
     assert read_vllm(page).kv_capacity_tokens == tokens
 
 
-def test_sglang_counts_each_data_parallel_rank_once() -> None:
+def test_each_data_parallel_rank_of_sglang_counts_once() -> None:
     lines = [
         f'{name}{{model_name="m",tp_rank="{tp}",dp_rank="{dp}"}} {value}'
         for name, value in (
@@ -191,6 +191,6 @@ def test_llamacpp_with_and_without_its_kv_gauge() -> None:
     assert old.load == EngineLoad(3, 1, 0.5)
 
 
-def test_an_engine_without_metrics_has_nothing_to_miss() -> None:
+def test_an_engine_without_metrics_misses_no_series() -> None:
     assert engine_metrics("ollama") is engine_metrics("unheard-of") is WITHOUT_METRICS
     assert ExpositionReader(WITHOUT_METRICS).read("anything 1\n") == EngineSample(load=None)

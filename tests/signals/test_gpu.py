@@ -1,4 +1,4 @@
-"""GPUs through an exact stand-in for NVML: this needs no GPU, and says nothing of a real one."""
+"""GPUs through an exact fake of NVML. These tests need no GPU, and prove nothing about a real one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spillway_router.signals.nvml import GpuSampler, Nvml, NvmlReader, NvmlSetti
 
 
 class FakeError(Exception):
-    """As pynvml's: a number and a text."""
+    """An error like pynvml's, with a number and a text."""
 
     def __init__(self, value: int, text: str = "failed") -> None:
         super().__init__(text)
@@ -27,7 +27,7 @@ NOT_SUPPORTED, TIMEOUT, LOST = 3, 10, 15
 
 @dataclass
 class FakeNvml:
-    """An NVML with `count` A100s. `fails` maps a call's name to the error number it raises."""
+    """An NVML with `count` A100s. `fails` maps the name of a call to the error number that it raises."""
 
     count: int = 1
     fails: dict[str, int] = field(default_factory=dict)
@@ -150,7 +150,7 @@ def test_the_binding_fits_the_protocol() -> None:
     assert [name for name in wanted if not hasattr(library, name)] == []
 
 
-def test_reads_everything() -> None:
+def test_every_value_is_read() -> None:
     assert reader(FakeNvml()).read() == GpuTelemetry(True, (FULL,))
 
 
@@ -159,14 +159,14 @@ def test_two_gpus() -> None:
     assert [reading.index for reading in telemetry.readings] == [0, 1]
 
 
-def test_what_a_gpu_does_not_tell_is_none() -> None:
+def test_a_value_that_a_gpu_does_not_report_is_none() -> None:
     names = ("name", "utilisation", "memory", "temperature", "power", "clock", "max clock", "throttle", "events")
     telemetry = reader(FakeNvml(fails=dict.fromkeys(names, NOT_SUPPORTED))).read()
     assert telemetry == GpuTelemetry(True, (GpuReading(index=0, name="unknown"),))
     assert gpu_verdict(telemetry.readings[0]) == GpuVerdict(True, 1.0, ())
 
 
-def test_no_library_no_driver_no_gpu() -> None:
+def test_without_library_driver_or_gpu_telemetry_is_down() -> None:
     assert reader(None).read() == GpuTelemetry(False, (), "nvidia-ml-py is not installed")
     assert reader(FakeNvml(fails={"init": 12})).read() == GpuTelemetry(False, (), "NVML: init failed")
     library = FakeNvml(count=0)
@@ -174,7 +174,7 @@ def test_no_library_no_driver_no_gpu() -> None:
     assert library.calls[-1] == "shutdown"
 
 
-def test_a_lost_gpu_is_down_and_nvml_is_opened_afresh() -> None:
+def test_a_lost_gpu_is_down_and_nvml_is_reopened() -> None:
     library = FakeNvml()
     gpus = reader(library)
     assert gpus.read().up
@@ -189,7 +189,7 @@ def test_a_lost_gpu_is_down_and_nvml_is_opened_afresh() -> None:
     assert library.calls.count("shutdown") == 2
 
 
-def test_xids_are_told_of_their_gpu_for_a_while() -> None:
+def test_xids_are_reported_of_their_gpu_for_a_while() -> None:
     library, clock = FakeNvml(count=2), Clock()
     gpus = reader(library, clock)
     library.events = [xid(79, 1), xid(13, 1), SimpleNamespace(device=None, eventType=1, eventData=0)]
@@ -200,7 +200,7 @@ def test_xids_are_told_of_their_gpu_for_a_while() -> None:
     assert [r.xid_errors for r in gpus.read().readings] == [(), ()]
 
 
-def test_an_xid_of_a_gpu_that_no_longer_tells_its_address_counts_for_all() -> None:
+def test_an_xid_of_a_gpu_without_an_address_counts_for_all() -> None:
     library = FakeNvml(count=2)
     library.events = [xid(79, -1)]
     assert [r.xid_errors for r in reader(library).read().readings] == [(79,), (79,)]
@@ -210,7 +210,7 @@ def test_an_xid_of_a_gpu_that_no_longer_tells_its_address_counts_for_all() -> No
     ("reading", "verdict"),
     [
         (GpuReading(0, "g"), GpuVerdict(True, 1.0, ())),
-        # An idle GPU clocks down without a reason, and is as fast as ever.
+        # An idle GPU clocks down without a reason and is not slower for it.
         (GpuReading(0, "g", sm_clock_mhz=210, sm_clock_max_mhz=1410), GpuVerdict(True, 1.0, ())),
         (
             GpuReading(0, "g", sm_clock_mhz=705, sm_clock_max_mhz=1410, throttle=("thermal",)),

@@ -21,7 +21,7 @@ RULES = LivenessRules()
 
 
 def sample(*replicas: tuple[float, float]) -> EngineSample:
-    """A sample whose replicas have (unfinished requests, steps made)."""
+    """Return a sample; each replica is given as (unfinished requests, steps made)."""
     progress = tuple(ReplicaProgress(str(i), unfinished, (steps,)) for i, (unfinished, steps) in enumerate(replicas))
     return EngineSample(load=None, progress=progress)
 
@@ -69,7 +69,7 @@ def test_one_refusal_takes_it_out_and_two_good_probes_bring_it_back() -> None:
     assert [watch.probe("ok").condition for _ in range(2)] == ["down", "up"]
 
 
-def test_a_dead_engine_behind_a_living_front_end_is_down() -> None:
+def test_a_dead_engine_behind_a_live_front_end_is_down() -> None:
     watch = up()
     assert [watch.probe("not_ready").condition for _ in range(3)] == ["down"] * 3
 
@@ -101,19 +101,19 @@ def test_a_slow_engine_that_steps_is_not_hung() -> None:
 def test_an_idle_engine_is_not_hung_and_its_clock_starts_with_its_work() -> None:
     watch = up()
     assert {watch.probe("ok", sample((0, 5))).condition for _ in range(60)} == {"up"}
-    # A request came and the engine shows it without any other mark.
+    # A request has arrived, and no other mark of the engine moves.
     assert {watch.probe("ok", sample((1, 5))).condition for _ in range(7)} == {"up"}
     assert watch.probe("ok", sample((1, 5))).condition == "hung"
 
 
-def test_an_idle_engine_that_does_not_take_our_requests_is_hung() -> None:
-    """Its gauges go on saying that it has nothing to do: they move only when it steps."""
+def test_an_idle_engine_that_does_not_start_our_requests_is_hung() -> None:
+    """Its gauges still say that it is idle, because they move only when it steps."""
     watch = up()
     assert {watch.probe("ok", sample((0, 5)), awaiting=2).condition for _ in range(7)} == {"up"}
     verdict = watch.probe("ok", sample((0, 5)), awaiting=2)
     assert verdict.condition == "hung"
     assert verdict.reasons == ("stalled: 2 sent and none started, no step for 7.0 s",)
-    # Its requests have gone elsewhere: that does not make it well. A step does.
+    # Its requests were sent elsewhere, which does not make it healthy; a step does.
     assert {watch.probe("ok", sample((0, 5))).condition for _ in range(20)} == {"hung"}
     assert watch.probe("ok", sample((0, 6))).condition == "up"
 
@@ -123,7 +123,7 @@ def test_waiting_for_a_first_token_is_no_hang_while_others_get_tokens() -> None:
     assert {watch.probe("ok", sample((4, n)), awaiting=1).condition for n in range(60)} == {"up"}
 
 
-def test_one_stuck_replica_among_living_ones_is_told() -> None:
+def test_one_stuck_replica_among_live_ones_is_reported() -> None:
     watch = up()
     verdicts = [watch.probe("ok", sample((2, n), (2, 7))) for n in range(9)]
     assert verdicts[-1].condition == "hung"
@@ -135,12 +135,12 @@ def test_without_counters_a_long_wait_proves_nothing() -> None:
     assert {watch.probe("ok", None, awaiting=5).condition for _ in range(60)} == {"up"}
 
 
-def test_an_old_sample_says_nothing() -> None:
+def test_an_old_sample_is_ignored() -> None:
     watch = up()
     assert {watch.probe("ok", sample((3, 100)), age=6.0).condition for _ in range(30)} == {"up"}
 
 
-def test_a_front_end_that_no_longer_answers_is_hung_and_comes_back_by_answering() -> None:
+def test_a_silent_front_end_is_hung_until_it_answers() -> None:
     watch = up()
     conditions = [watch.probe("silent").condition for _ in range(8)]
     assert conditions == ["up"] * 6 + ["hung"] * 2
@@ -156,14 +156,14 @@ def test_a_restart_ends_a_hang() -> None:
     assert [watch.probe("ok", sample((0, 0))).condition for _ in range(2)] == ["down", "up"]
 
 
-looks = st.tuples(
+probes = st.tuples(
     st.sampled_from(["ok", "ok", "ok", "not_ready", "refused", "silent"]),
     st.none() | st.tuples(st.integers(0, 2), st.integers(0, 3)),
     st.integers(0, 2),
 )
 
 
-@given(st.lists(looks, max_size=60))
+@given(st.lists(probes, max_size=60))
 def test_invariants(steps: list[tuple[Answer, tuple[float, float] | None, int]]) -> None:
     watch = Watch()
     before: LivenessVerdict | None = None
@@ -175,6 +175,6 @@ def test_invariants(steps: list[tuple[Answer, tuple[float, float] | None, int]])
         if before is not None and before.condition == verdict.condition:
             assert verdict.since == before.since
         before = verdict
-    for _ in range(RULES.recover_after + 1):  # whatever happened: an engine that answers and steps comes back
+    for _ in range(RULES.recover_after + 1):  # after any history, an engine that answers and steps comes back
         verdict = watch.probe("ok", sample((1, watch.monotonic_s)))
     assert verdict.condition == "up"

@@ -1,4 +1,4 @@
-"""The prober, with the scraper beside it, against real sockets."""
+"""The prober and the scraper together against real sockets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def page(running: int, generated: int) -> str:
 
 @dataclass
 class Verdicts:
-    """Collects verdicts; `until` waits for one of a kind, ten seconds at most."""
+    """Collects verdicts; `until` waits for a condition, ten seconds at most."""
 
     seen: list[tuple[LivenessVerdict, float]] = field(default_factory=list)
     _new: asyncio.Event = field(default_factory=asyncio.Event)
@@ -91,7 +91,7 @@ async def test_a_dead_engine_is_out_after_two_probes_that_take_less_than_two_sec
     assert 2 * ProbeSettings().interval_s < 2.0
 
 
-async def test_a_stalled_engine_is_hung_though_its_health_path_says_ok_and_a_step_brings_it_back() -> None:
+async def test_a_stalled_engine_is_hung_despite_its_health_path_until_it_steps() -> None:
     async with serving(health=reply(), metrics=reply(page(2, 50))) as server, probing(server) as verdicts:
         await verdicts.becomes("up")
         verdict, _ = await verdicts.becomes("hung")
@@ -101,7 +101,7 @@ async def test_a_stalled_engine_is_hung_though_its_health_path_says_ok_and_a_ste
 
 
 async def test_a_requested_token_keeps_a_live_engine_up() -> None:
-    """Its gauges are stale: they say that a request runs which was cancelled. The token makes it step."""
+    """Its gauges are stale: they count a request that was cancelled. The token makes the engine step."""
     async with serving(health=reply(), metrics=reply(page(1, 0))) as server:
 
         def tokens() -> int:
@@ -130,7 +130,7 @@ async def test_a_hung_engine_gets_one_request_for_a_token_at_a_time() -> None:
 
 @pytest.mark.parametrize("path", ["health", "metrics"])
 async def test_a_silent_front_end(path: str) -> None:
-    """Health that never answers is a hang; a metrics page that never answers is none."""
+    """A health path that never answers is a hang; a metrics page that never answers is not."""
     async with serving(health=reply(), metrics=reply(page(0, 0))) as server, probing(server) as verdicts:
         await verdicts.becomes("up")
         server.replies["/" + path] = never
@@ -146,7 +146,7 @@ async def test_a_silent_front_end(path: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "condition"), [(200, "up"), (404, "up"), (401, "up"), (503, "starting")])
-async def test_what_the_health_path_answers(status: int, condition: str) -> None:
+async def test_the_condition_follows_the_status_of_the_health_path(status: int, condition: str) -> None:
     async with serving(health=reply("x", status), metrics=reply(page(0, 0))) as server, probing(server) as verdicts:
         await verdicts.becomes(condition)
 
@@ -157,6 +157,6 @@ async def test_an_engine_without_metrics_is_probed_at_its_models() -> None:
         async with probing(server, WITHOUT_METRICS, awaiting=lambda: 1) as verdicts:
             await verdicts.becomes("up")
             await verdicts.until(lambda _: len(verdicts.seen) > 40)
-            # A busy machine may answer late; a wait for a first token must prove nothing.
+            # A busy machine may answer late, so waiting for a first token must not count as a stall.
             assert not [v for v, _ in verdicts.seen if any("stalled" in reason for reason in v.reasons)]
             assert set(server.asked) == {"/v1/models"}

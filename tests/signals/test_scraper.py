@@ -23,7 +23,7 @@ Reading = tuple[EngineSample | None, str, float]
 
 
 class Readings:
-    """Collects readings; `next` waits for one, five seconds at most."""
+    """Collects the results of scrapes; `next` waits for one, five seconds at most."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Reading] = asyncio.Queue()
