@@ -42,9 +42,9 @@ def test_check_reports_the_problems(tmp_path: Path) -> None:
     (tmp_path / "spillway.yaml").write_text(
         f"{PLAIN}ledger: {{url: 'sqlite:///{tmp_path}/l.db'}}\ndocuments: {{parsers: {tmp_path}/none}}\n"
     )
-    found = CliRunner().invoke(app, ["check", "--offline", "--json", "-c", str(tmp_path / "spillway.yaml")])
-    assert found.exit_code == 1
-    assert [mistake["where"] for mistake in json.loads(found.stdout)["mistakes"]] == ["documents.parsers"]
+    result = CliRunner().invoke(app, ["check", "--offline", "--json", "-c", str(tmp_path / "spillway.yaml")])
+    assert result.exit_code == 1
+    assert [mistake["where"] for mistake in json.loads(result.stdout)["mistakes"]] == ["documents.parsers"]
 
 
 async def test_a_reload_loads_new_parsers_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_external_backends_come_from_documents_then_from_escalation() -> None:
 async def test_external_backends_default_to_those_of_escalation() -> None:
     rule = "confidence: {escalate_to: [cloud]}\n"
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), rule) as (_, other, router):
-        found = await ask(router, STRANGE.text)
-        assert (found["step"], len(other.seen)) == ("external", 1)
+        reading = await ask(router, STRANGE.text)
+        assert (reading["step"], len(other.seen)) == ("external", 1)
         chat = await router.chat()
         assert chat.headers["x-spillway-decision"] in ("local", "escalated")
 

@@ -17,5 +17,5 @@ def test_the_configurations_in_the_docs_are_valid() -> None:
     assert len(blocks) == 2
     for block in blocks:
         settings = load.parse(block, {})
-        told: dict[str, Any] = yaml.safe_load(block)
-        assert [backend.model for backend in settings.backends] == [b["model"] for b in told["backends"]]
+        data: dict[str, Any] = yaml.safe_load(block)
+        assert [backend.model for backend in settings.backends] == [b["model"] for b in data["backends"]]

@@ -97,9 +97,9 @@ def test_every_state_of_a_backend_is_reported(tmp_path: Path, closed: str) -> No
             + cloud("moved", url + "/301")
             + f"  - {{name: local, provider: vllm, model: demo, base_url: '{url}/ok/v1'}}\n"
         )
-        code, told, text = check(tmp_path, backends)
-    assert (code, told["ok"], told["mistakes"]) == (0, True, [])
-    verdicts = {one["backend"]: one["verdict"] for one in told["backends"]}
+        code, report, text = check(tmp_path, backends)
+    assert (code, report["ok"], report["mistakes"]) == (0, True, [])
+    verdicts = {one["backend"]: one["verdict"] for one in report["backends"]}
     assert verdicts == {
         "fine": "reachable",
         "busy": "reachable",
@@ -109,7 +109,7 @@ def test_every_state_of_a_backend_is_reported(tmp_path: Path, closed: str) -> No
         "moved": "unknown",
         "local": "reachable",
     }
-    warned = {(w["where"], w["line"]): w["problem"] for w in told["warnings"]}
+    warned = {(w["where"], w["line"]): w["problem"] for w in report["warnings"]}
     assert "start it or check base_url" in warned["backends.gone", 5]
     assert "it may be starting" in warned["backends.ill", 6]
     assert "check the path of base_url" in warned["backends.lost", 7]
@@ -124,38 +124,38 @@ def test_every_state_of_a_backend_is_reported(tmp_path: Path, closed: str) -> No
 
 def test_a_rejected_key_is_an_error_with_its_fix(tmp_path: Path) -> None:
     with server() as (url, _):
-        code, told, text = check(tmp_path, cloud("wrong", url + "/ok", "sk-bad") + cloud("barred", url + "/403"))
-    assert (code, told["ok"]) == (1, False)
-    found = {m["where"]: (m["line"], m["problem"]) for m in told["mistakes"]}
-    assert found["backends.wrong"][0] == 3
-    assert "unauthorized (HTTP 401)" in found["backends.wrong"][1]
-    assert "set api_key" in found["backends.wrong"][1]
-    assert "unauthorized (HTTP 403)" in found["backends.barred"][1]
-    assert "sk-bad" not in text + json.dumps(told)
+        code, report, text = check(tmp_path, cloud("wrong", url + "/ok", "sk-bad") + cloud("barred", url + "/403"))
+    assert (code, report["ok"]) == (1, False)
+    problems = {m["where"]: (m["line"], m["problem"]) for m in report["mistakes"]}
+    assert problems["backends.wrong"][0] == 3
+    assert "unauthorized (HTTP 401)" in problems["backends.wrong"][1]
+    assert "set api_key" in problems["backends.wrong"][1]
+    assert "unauthorized (HTTP 403)" in problems["backends.barred"][1]
+    assert "sk-bad" not in text + json.dumps(report)
     assert "2 errors" in text
 
 
 def test_offline_contacts_no_backend(tmp_path: Path) -> None:
     with server() as (url, seen):
-        code, told, text = check(tmp_path, cloud("wrong", url + "/ok", "sk-bad"), "--offline")
-    assert (code, told["backends"], seen) == (0, [], [])
+        code, report, text = check(tmp_path, cloud("wrong", url + "/ok", "sk-bad"), "--offline")
+    assert (code, report["backends"], seen) == (0, [], [])
     assert "ready        wrong: cloud, generic, m\n" in text
 
 
 def test_pacing_without_a_tier_to_escalate_to_is_a_warning(tmp_path: Path) -> None:
     paced = "budgets:\n  - {scope: all, period: day, limit_usd: '1', pacing: true}\n"
     local = "  - {name: local, provider: vllm, model: demo}\n"
-    code, told, _ = check(tmp_path, local + paced, "--offline")
-    assert (code, [(w["where"], w["line"]) for w in told["warnings"]]) == (0, [("budgets.0.pacing", 5)])
-    assert "confidence.escalate_to" in told["warnings"][0]["problem"]
+    code, report, _ = check(tmp_path, local + paced, "--offline")
+    assert (code, [(w["where"], w["line"]) for w in report["warnings"]]) == (0, [("budgets.0.pacing", 5)])
+    assert "confidence.escalate_to" in report["warnings"][0]["problem"]
 
 
 def place(url: str) -> BackendTarget:
-    found: Assembly = assembly_of(
+    assembly: Assembly = assembly_of(
         load.Loaded(load.parse(f"backends:\n{cloud('c', url)}", {}), None, "", {}),
         datetime.now(UTC).date(),
     )
-    return found.targets["c"]
+    return assembly.targets["c"]
 
 
 def test_waiting_is_bounded_and_concurrent() -> None:

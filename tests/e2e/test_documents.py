@@ -51,16 +51,16 @@ def read(url: str, document: Document, **fields: Any) -> dict[str, Any]:
     body = {"text": document.text, **fields}
     reply = httpx.post(f"{url}/v1/documents/extract", json=body, timeout=120, trust_env=False)
     assert reply.status_code == 200, reply.text
-    found: dict[str, Any] = reply.json()
-    return found
+    result: dict[str, Any] = reply.json()
+    return result
 
 
 def test_clean_documents_are_extracted_locally_and_correctly(place: tuple[str, Path]) -> None:
     private = {"metadata": {"privacy": "private"}}
-    found = [read(place[0], document, **private) for document in CLEAN]
-    assert all(one["cost_usd"] == "0.000000" for one in found)
-    answered = [(one, document) for one, document in zip(found, CLEAN, strict=True) if one["status"] == "answered"]
-    assert len(answered) >= 9, [(one["step"], [s["why"] for s in one["steps"]]) for one in found]
+    results = [read(place[0], document, **private) for document in CLEAN]
+    assert all(one["cost_usd"] == "0.000000" for one in results)
+    answered = [(one, document) for one, document in zip(results, CLEAN, strict=True) if one["status"] == "answered"]
+    assert len(answered) >= 9, [(one["step"], [s["why"] for s in one["steps"]]) for one in results]
     wrong = [document.layout for one, document in answered if one["values"] != document.truth]
     assert len(wrong) <= 1, wrong
     local = [one for one, _ in answered if one["step"] == "local"]
@@ -82,12 +82,12 @@ def test_an_untrained_layout_is_read_by_its_parser(place: tuple[str, Path]) -> N
 
 def test_an_unreadable_document_waits_for_a_person(place: tuple[str, Path]) -> None:
     url, config = place
-    found = [read(url, document, metadata={"privacy": "private"}) for document in DAMAGED]
-    waiting = [one for one in found if one["status"] == "review"]
-    assert waiting, [(one["step"], [s["why"] for s in one["steps"]]) for one in found]
+    results = [read(url, document, metadata={"privacy": "private"}) for document in DAMAGED]
+    waiting = [one for one in results if one["status"] == "review"]
+    assert waiting, [(one["step"], [s["why"] for s in one["steps"]]) for one in results]
     assert all(one["steps"][-1]["why"].startswith("private") for one in waiting)
     one = waiting[0]
-    document = DAMAGED[found.index(one)]
+    document = DAMAGED[results.index(one)]
     truth = [f"{key}={json.dumps(value)}" for key, value in document.truth.items()]
     fixed = CliRunner().invoke(app, ["reviews", "correct", one["review_id"], *truth, "-c", str(config), "--json"])
     assert fixed.exit_code == 0, fixed.output

@@ -30,8 +30,8 @@ TOKENS = 200
 
 @pytest.fixture(scope="module")
 def client(front: Front) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{front.url}/v1", api_key="not-needed", timeout=120, max_retries=0) as made:
-        yield made
+    with OpenAI(base_url=f"{front.url}/v1", api_key="not-needed", timeout=120, max_retries=0) as client:
+        yield client
 
 
 def ask(client: OpenAI, document: Document, **more: Any) -> Any:
@@ -53,19 +53,19 @@ def joined(chunks: list[ChatCompletionChunk]) -> str:
 def test_an_answer_names_its_backend(client: OpenAI, documents: list[Document]) -> None:
     messages: Any = prompt(documents[0].text)
     raw = client.chat.completions.with_raw_response.create(model="auto", messages=messages, max_tokens=TOKENS)
-    told = raw.headers
-    assert told["x-request-id"].startswith("req_")
-    assert (told["x-spillway-backend"], told["x-spillway-model"]) == ("local", "demo")
-    assert (told["x-spillway-decision"], told["x-spillway-attempts"]) == ("local", "1")
-    assert float(told["x-spillway-overhead-ms"]) > 0
-    assert float(told["x-spillway-cost-usd"]) == 0
-    assert len(told["x-spillway-policy"]) == 12
+    headers = raw.headers
+    assert headers["x-request-id"].startswith("req_")
+    assert (headers["x-spillway-backend"], headers["x-spillway-model"]) == ("local", "demo")
+    assert (headers["x-spillway-decision"], headers["x-spillway-attempts"]) == ("local", "1")
+    assert float(headers["x-spillway-overhead-ms"]) > 0
+    assert float(headers["x-spillway-cost-usd"]) == 0
+    assert len(headers["x-spillway-policy"]) == 12
     answer = raw.parse()
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage is not None
     assert answer.usage.completion_tokens > 10
     assert "cost" not in (answer.usage.model_extra or {})
-    record = client.get(f"/requests/{told['x-request-id']}", cast_to=object)
+    record = client.get(f"/requests/{headers['x-request-id']}", cast_to=object)
     assert isinstance(record, dict)
     assert (record["backend"], record["decision"], record["attempts"][0]["outcome"]) == ("local", "local", "ok")
     assert record["attempts"][0]["usage"]["completion_tokens"] == answer.usage.completion_tokens
@@ -146,9 +146,9 @@ def test_a_json_schema_binds_the_answer(client: OpenAI, noise: str) -> None:
 
 
 def test_logprobs_are_sent_only_when_requested(client: OpenAI, documents: list[Document]) -> None:
-    asked = ask(client, documents[0], logprobs=True, top_logprobs=2).choices[0].logprobs
-    assert asked is not None
-    assert all(token.logprob <= 0 and len(token.top_logprobs) >= 2 for token in asked.content)
+    logprobs = ask(client, documents[0], logprobs=True, top_logprobs=2).choices[0].logprobs
+    assert logprobs is not None
+    assert all(token.logprob <= 0 and len(token.top_logprobs) >= 2 for token in logprobs.content)
     assert ask(client, documents[0]).choices[0].logprobs is None
 
 
@@ -241,7 +241,7 @@ def test_errors_are_the_sdks_own(client: OpenAI, documents: list[Document]) -> N
 
 
 def test_keys(locked: Front) -> None:
-    def made(role: str) -> str:
+    def create_key(role: str) -> str:
         done = CliRunner().invoke(app, ["keys", "create", role, "--role", role, "-c", str(locked.config), "--json"])
         assert done.exit_code == 0, done.output
         return str(json.loads(done.stdout)["key"])
@@ -255,7 +255,7 @@ def test_keys(locked: Front) -> None:
         with pytest.raises(openai.AuthenticationError) as refused:
             say(wrong)
         assert refused.value.code == "invalid_api_key"
-    viewer, inference = made("viewer"), made("inference")
+    viewer, inference = create_key("viewer"), create_key("inference")
     answer = eventually(lambda: say(inference), openai.AuthenticationError)
     assert answer.usage.completion_tokens == 4
     with pytest.raises(openai.PermissionDeniedError) as forbidden:
@@ -264,13 +264,18 @@ def test_keys(locked: Front) -> None:
 
 
 def test_chat_of_the_command_line(front: Front, documents: list[Document]) -> None:
-    asked = str(prompt(documents[0].text)[0]["content"])
-    one = CliRunner().invoke(app, ["chat", asked, "--url", front.url, "--json", "--private"])
+    question = str(prompt(documents[0].text)[0]["content"])
+    one = CliRunner().invoke(app, ["chat", question, "--url", front.url, "--json", "--private"])
     assert one.exit_code == 0, one.output
-    told = json.loads(one.stdout)
-    assert exact(told["text"], documents[0].truth)
-    assert (told["backend"], told["model"], told["decision"], told["cost_usd"]) == ("local", "demo", "local", "0")
-    assert 0 < told["first_token_s"] < told["total_s"]
+    result = json.loads(one.stdout)
+    assert exact(result["text"], documents[0].truth)
+    assert (result["backend"], result["model"], result["decision"], result["cost_usd"]) == (
+        "local",
+        "demo",
+        "local",
+        "0",
+    )
+    assert 0 < result["first_token_s"] < result["total_s"]
     piped = CliRunner().invoke(app, ["chat", "-", "--url", front.url, "--max-tokens", "4"], input="hello")
     assert "+ 4 tokens  0 USD  first token" in piped.stdout
 

@@ -83,12 +83,12 @@ def test_diff_names_each_price_with_unit_and_percent(file: Path, tmp_path: Path)
     source = changed(
         tmp_path / "new.json", (old, old.replace("7.5e-08", "9e-08")), ("groq/qwen/qwen3.8-27b", "groq/qwen/qwen4")
     )
-    found = answer("prices", "diff", source, "-c", file, "--provider", "groq", "--on", "2026-11-21")["changes"]
-    told = {(c["kind"], c["model"], c["price"]): (c["old"], c["new"], c["unit"], c["percent"]) for c in found}
+    rows = answer("prices", "diff", source, "-c", file, "--provider", "groq", "--on", "2026-11-21")["changes"]
+    changes = {(c["kind"], c["model"], c["price"]): (c["old"], c["new"], c["unit"], c["percent"]) for c in rows}
     unit = "USD per million tokens"
-    assert told["changed", "openai/gpt-oss-20b", "input"] == ("0.075", "0.09", unit, "+20.0")
-    assert told["added", "qwen/qwen4", "output"] == (None, "4", unit, None)
-    assert told["removed", "qwen/qwen3.8-27b", "input"] == ("0.8", None, unit, None)
+    assert changes["changed", "openai/gpt-oss-20b", "input"] == ("0.075", "0.09", unit, "+20.0")
+    assert changes["added", "qwen/qwen4", "output"] == (None, "4", unit, None)
+    assert changes["removed", "qwen/qwen3.8-27b", "input"] == ("0.8", None, unit, None)
     shown = spillway("prices", "diff", source, "-c", file).stdout
     assert "input: 0.075 -> 0.09 USD per million tokens  +20.0 %" in shown
     assert "left out together/togethercomputer/CodeLlama-34b-Instruct: no price per token" in shown
@@ -137,30 +137,30 @@ def test_an_imported_price_prices_a_backend(file: Path, tmp_path: Path) -> None:
     assert "backends.router: has no known price for 'some/model'" in missing.output
     assert "spillway prices import FILE" in missing.output
     assert spillway("prices", "import", source, "-c", file).exit_code == 0
-    found = _assembled(file)
-    tariff = found.targets["router"].backend.tariff
+    assembly = _assembly_of(file)
+    tariff = assembly.targets["router"].backend.tariff
     assert tariff is not None
     assert (str(tariff.input_per_million), tariff.ref) == ("0.25", "import@2026-01-01")
 
 
-def _assembled(file: Path) -> Any:
+def _assembly_of(file: Path) -> Any:
     from datetime import date
 
     from spillway_router.config.assemble import Assembly, assemble
 
     loaded = load.read(str(file), {})
-    found = assemble(loaded.settings, loaded.environment, date(2026, 11, 21))
-    assert isinstance(found, Assembly), found
-    return found
+    assembly = assemble(loaded.settings, loaded.environment, date(2026, 11, 21))
+    assert isinstance(assembly, Assembly), assembly
+    return assembly
 
 
 def test_withdrawn_and_ended_models_are_disabled_and_stale_prices_give_a_warning(file: Path) -> None:
-    found = _assembled(file)
-    assert set(found.targets) == {"groq", "kept"}
-    off = {mistake.where: mistake.problem for mistake in found.disabled}
-    assert "withdrew the model on 2025-06-06" in off["backends.gone"]
-    assert "ended on 2026-02-28" in off["backends.ended"]
-    (warning,) = found.warnings
+    assembly = _assembly_of(file)
+    assert set(assembly.targets) == {"groq", "kept"}
+    disabled = {problem.where: problem.problem for problem in assembly.disabled}
+    assert "withdrew the model on 2025-06-06" in disabled["backends.gone"]
+    assert "ended on 2026-02-28" in disabled["backends.ended"]
+    (warning,) = assembly.warnings
     assert warning.where == "backends.kept"
     assert "checked 294 days ago (2026-01-31)" in warning.problem
 
@@ -176,8 +176,8 @@ def test_check_warns_of_a_stale_price_without_an_error(file: Path, tmp_path: Pat
     assert shown.exit_code == 0, shown.output
     assert "  warning      line 4, backends.old: its price was checked" in shown.stdout
     assert "prices.stale_after_days = 30" in shown.stdout
-    (told,) = answer("check", "-c", file, "--offline")["warnings"]
-    assert (told["where"], told["line"]) == ("backends.old", 4)
+    (warning,) = answer("check", "-c", file, "--offline")["warnings"]
+    assert (warning["where"], warning["line"]) == ("backends.old", 4)
 
 
 def test_a_configured_price_takes_precedence_over_the_list(file: Path) -> None:
@@ -187,9 +187,9 @@ def test_a_configured_price_takes_precedence_over_the_list(file: Path) -> None:
             "model: llama-guard-3-8b, api_key: k, price: {input_per_million: '1', output_per_million: '1'}}",
         )
     )
-    found = _assembled(file)
-    assert "gone" in found.targets
-    assert any("2025-06-06" in w.problem and w.where == "backends.gone" for w in found.warnings)
+    assembly = _assembly_of(file)
+    assert "gone" in assembly.targets
+    assert any("2025-06-06" in w.problem and w.where == "backends.gone" for w in assembly.warnings)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ backends:
 
 
 def test_prices_of_a_litellm_configuration_are_carried_over() -> None:
-    made = convert(
+    converted = convert(
         """
 model_list:
   - model_name: big
@@ -255,7 +255,7 @@ model_list:
       input_cost_per_second: 0.0001}
 """
     )
-    big, timed = (backend["price"] for backend in made.settings["backends"])
+    big, timed = (backend["price"] for backend in converted.settings["backends"])
     assert big == {
         "input_per_million": "3",
         "output_per_million": "15",
@@ -270,4 +270,4 @@ model_list:
         ],
     }
     assert timed == {"input_per_million": "0", "output_per_million": "0", "per_second": "0.0001"}
-    assert load.parse(made.text, {"BIG": "k"}).backends[0].price is not None
+    assert load.parse(converted.text, {"BIG": "k"}).backends[0].price is not None

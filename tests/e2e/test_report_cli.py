@@ -62,7 +62,7 @@ def yesterday() -> datetime:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> datetime:
+def recorded_day(tmp_path: Path) -> datetime:
     """Write two hours of a GPU yesterday, half of them used, and a paid call."""
     day = yesterday()
     at = int(day.timestamp() * 1000)
@@ -83,8 +83,8 @@ def kept(tmp_path: Path) -> datetime:
     return day
 
 
-def test_the_report_of_a_day_in_every_form(spillway: Run, kept: datetime, tmp_path: Path) -> None:
-    day = f"{kept:%Y-%m-%d}"
+def test_the_report_of_a_day_in_every_form(spillway: Run, recorded_day: datetime, tmp_path: Path) -> None:
+    day = f"{recorded_day:%Y-%m-%d}"
     table = good(spillway("report", "--day", day, "--by", "decision"))
     for part in (
         "Fixed: rented GPU",
@@ -95,10 +95,10 @@ def test_the_report_of_a_day_in_every_form(spillway: Run, kept: datetime, tmp_pa
         "Forecast:",
     ):
         assert part in table
-    told = json.loads(good(spillway("report", "--day", day, "--by", "key", "--json")))
-    assert (told["day"], told["period"]["days"], told["by"]) == (day, 1, ["key"])
-    assert (told["fixed"]["used_nano"], told["fixed"]["idle_nano"]) == (1_390_000_000, 1_390_000_000)
-    assert sum(row["total_nano"] for row in told["groups"]) == told["total_nano"] == 2_780_210_000
+    result = json.loads(good(spillway("report", "--day", day, "--by", "key", "--json")))
+    assert (result["day"], result["period"]["days"], result["by"]) == (day, 1, ["key"])
+    assert (result["fixed"]["used_nano"], result["fixed"]["idle_nano"]) == (1_390_000_000, 1_390_000_000)
+    assert sum(row["total_nano"] for row in result["groups"]) == result["total_nano"] == 2_780_210_000
     rows = list(csv.DictReader(StringIO(good(spillway("report", "--day", day, "--by", "key", "--csv")))))
     assert {row["key"] for row in rows} == {"", "'=1+1"}, "no spreadsheet takes a key for a formula"
     file = tmp_path / "report.html"
@@ -126,13 +126,13 @@ def balanced(text: str) -> None:
     assert stack == []
 
 
-def test_months_ranges_and_mistakes(spillway: Run, kept: datetime) -> None:
-    month = f"{kept:%Y-%m}"
-    told = json.loads(good(spillway("report", "--month", month, "--json")))
-    assert told["day"] is None
-    assert told["period"]["name"] == month
-    assert told["total_nano"] >= 2_780_210_000
-    since = json.loads(good(spillway("report", "--from", f"{kept:%Y-%m-%d}", "--by", "day,decision", "--json")))
+def test_months_ranges_and_mistakes(spillway: Run, recorded_day: datetime) -> None:
+    month = f"{recorded_day:%Y-%m}"
+    result = json.loads(good(spillway("report", "--month", month, "--json")))
+    assert result["day"] is None
+    assert result["period"]["name"] == month
+    assert result["total_nano"] >= 2_780_210_000
+    since = json.loads(good(spillway("report", "--from", f"{recorded_day:%Y-%m-%d}", "--by", "day,decision", "--json")))
     assert since["period"]["days"] == 2
     assert "--day" in bad(spillway("report", "--day", "soon"))
     assert "exclude" in bad(spillway("report", "--day", "today", "--month", "this"))
@@ -145,24 +145,24 @@ def test_months_ranges_and_mistakes(spillway: Run, kept: datetime) -> None:
 
 def test_a_rental_from_start_to_stop(spillway: Run) -> None:
     began = yesterday() - timedelta(days=1)
-    made = json.loads(good(spillway("rentals", "start", "--count", "2", "--at", began.isoformat(), "--json")))
-    assert (made["gpu"], made["count"], made["price_per_hour_usd"], made["kind"]) == (
+    rental = json.loads(good(spillway("rentals", "start", "--count", "2", "--at", began.isoformat(), "--json")))
+    assert (rental["gpu"], rental["count"], rental["price_per_hour_usd"], rental["kind"]) == (
         "a100-80",
         2,
         "1.390000",
         "reserved",
     )
-    told = json.loads(good(spillway("report", "--day", f"{yesterday():%Y-%m-%d}", "--json")))
-    assert told["fixed"]["billed_nano"] == 2 * 24 * 1_390_000_000
-    assert (told["fixed"]["gpus"], told["fixed"]["price_per_hour_usd"]) == (2, "1.39")
+    result = json.loads(good(spillway("report", "--day", f"{yesterday():%Y-%m-%d}", "--json")))
+    assert result["fixed"]["billed_nano"] == 2 * 24 * 1_390_000_000
+    assert (result["fixed"]["gpus"], result["fixed"]["price_per_hour_usd"]) == (2, "1.39")
     assert "running" in good(spillway("rentals", "list"))
     noon = (yesterday() + timedelta(hours=12)).isoformat()
-    assert made["id"] in good(spillway("rentals", "stop", made["id"], "--at", noon))
+    assert rental["id"] in good(spillway("rentals", "stop", rental["id"], "--at", noon))
     (row,) = json.loads(good(spillway("rentals", "list", "--json")))
     assert row["cost_nano"] == 2 * 36 * 1_390_000_000
     again = json.loads(good(spillway("report", "--day", f"{yesterday():%Y-%m-%d}", "--json")))
     assert again["fixed"]["billed_nano"] == 2 * 12 * 1_390_000_000
-    assert "no running rental" in bad(spillway("rentals", "stop", made["id"]))
+    assert "no running rental" in bad(spillway("rentals", "stop", rental["id"]))
 
 
 def test_an_invalid_rental_is_rejected(spillway: Run) -> None:
@@ -177,10 +177,10 @@ def test_an_invalid_rental_is_rejected(spillway: Run) -> None:
 
 
 def test_closed_books_do_not_change(spillway: Run, tmp_path: Path) -> None:
-    made = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
+    rental = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
     late = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
     good(spillway("rentals", "stop", late["id"]))  # writes what is due of both rentals
-    assert "already billed until" in bad(spillway("rentals", "stop", made["id"], "--at", yesterday().isoformat()))
+    assert "already billed until" in bad(spillway("rentals", "stop", rental["id"], "--at", yesterday().isoformat()))
 
 
 # what-if
@@ -189,10 +189,10 @@ def test_closed_books_do_not_change(spillway: Run, tmp_path: Path) -> None:
 def test_the_planning_table(spillway: Run) -> None:
     words = ("report", "what-if", "--gpu", "a100", "--price", "1.39", "--gpu", "t4=0.35", "--gpu", "l4=0.50")
     more = ("--volume", "10000/day", "--volume", "1k/month", "--volume", "90M/month", "--count", "1")
-    told = json.loads(good(spillway(*words, *more, "--json")))
-    assert [gpu["name"] for gpu in told["gpus"]] == ["a100-80", "t4", "l4"]
-    assert all("optimistic" in gpu["basis"] for gpu in told["gpus"])
-    by_volume = {round(v["per_month"]): v["choices"] for v in told["volumes"]}
+    result = json.loads(good(spillway(*words, *more, "--json")))
+    assert [gpu["name"] for gpu in result["gpus"]] == ["a100-80", "t4", "l4"]
+    assert all("optimistic" in gpu["basis"] for gpu in result["gpus"])
+    by_volume = {round(v["per_month"]): v["choices"] for v in result["volumes"]}
     assert set(by_volume) == {304167, 1000, 90_000_000}
     for choices in by_volume.values():
         assert [(c["kind"] == "cloud") for c in choices].count(True) == 1, "the configuration's one priced backend"
@@ -207,21 +207,21 @@ def test_the_planning_table(spillway: Run) -> None:
 
 
 def test_planning_from_the_configuration_and_with_measured_rates(spillway: Run) -> None:
-    told = json.loads(good(spillway("report", "what-if", "--json")))
-    assert [(g["name"], g["price_per_hour_usd"]) for g in told["gpus"]] == [("a100-80", "1.39")]
-    assert [v["per_month"] for v in told["volumes"]] == [1000, 10_000, 100_000]
+    result = json.loads(good(spillway("report", "what-if", "--json")))
+    assert [(g["name"], g["price_per_hour_usd"]) for g in result["gpus"]] == [("a100-80", "1.39")]
+    assert [v["per_month"] for v in result["volumes"]] == [1000, 10_000, 100_000]
     measured = ("--tokens-per-s", "1000", "--prompt-tokens", "900", "--output-tokens", "100", "--load", "1")
-    told = json.loads(good(spillway("report", "what-if", *measured, "--json")))
-    assert told["gpus"][0]["seconds_per_document"] == 1
-    assert told["gpus"][0]["documents_per_month"] == 730 * 3600
+    result = json.loads(good(spillway("report", "what-if", *measured, "--json")))
+    assert result["gpus"][0]["seconds_per_document"] == 1
+    assert result["gpus"][0]["documents_per_month"] == 730 * 3600
     against = ("--against", "groq/openai/gpt-oss-20b", "--against", "openai/gpt-4o-mini")
-    told = json.loads(good(spillway("report", "what-if", *against, "--json")))
-    assert {c["alternative"] for c in told["crossings"]} == {"groq/openai/gpt-oss-20b", "openai/gpt-4o-mini"}
+    result = json.loads(good(spillway("report", "what-if", *against, "--json")))
+    assert {c["alternative"] for c in result["crossings"]} == {"groq/openai/gpt-oss-20b", "openai/gpt-4o-mini"}
 
 
 def test_one_gpu_at_two_prices(spillway: Run) -> None:
-    told = json.loads(good(spillway("report", "what-if", "--gpu", "a100=1.39", "--gpu", "a100=0.64", "--json")))
-    rented = [c for c in told["volumes"][0]["choices"] if c["kind"] != "cloud"]
+    result = json.loads(good(spillway("report", "what-if", "--gpu", "a100=1.39", "--gpu", "a100=0.64", "--json")))
+    rented = [c for c in result["volumes"][0]["choices"] if c["kind"] != "cloud"]
     assert [(c["name"], c["month_usd"]) for c in rented] == [
         ("a100-80@1.39", "1014.700000"),
         ("a100-80@0.64", "467.200000"),
@@ -250,10 +250,10 @@ def test_a_router_bills_its_own_time_and_continues_after_a_kill(tmp_path: Path) 
         return json.loads(good(CliRunner().invoke(app, ["rentals", "list", "--json", "-c", str(path)])))
 
     def open_rental() -> Any:
-        found = rentals()
-        if not found:
+        rows = rentals()
+        if not rows:
             raise LookupError("the router has not begun to bill")
-        return found
+        return rows
 
     begun = time.time()
     with running("route", path) as process:

@@ -48,8 +48,8 @@ def test_the_prefix_cache_serves_the_question(
         assert "logprobs" not in reply.json()["choices"][0] or reply.json()["choices"][0]["logprobs"] is None
         request = reply.headers["x-request-id"]
         record = httpx.get(f"{process.url}/v1/requests/{request}", timeout=10).json()
-    answered, asked = record["attempts"]
-    assert (asked["backend"], asked["outcome"]) == ("local", "ok")
+    answered, self_check = record["attempts"]
+    assert (self_check["backend"], self_check["outcome"]) == ("local", "ok")
     assert answered["confidence"] > 0
     ledger = open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     try:

@@ -102,10 +102,10 @@ def begun(spillway: SpillwayProcess, stage: re.Pattern[str]) -> list[psutil.Proc
     spillway.says(stage, ENGINE_LIMIT_S)
 
     def guard_and_engine() -> list[psutil.Process]:
-        found = family(spillway.process.pid)
-        if len(found) < 2:
+        processes = family(spillway.process.pid)
+        if len(processes) < 2:
             raise NotYetError
-        return found
+        return processes
 
     return eventually(guard_and_engine, NotYetError)
 

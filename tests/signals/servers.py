@@ -47,7 +47,7 @@ class Server:
 
     url: str = ""
     replies: dict[str, Reply] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     open_now: int = 0
     open_most: int = 0
     close: Callable[[], None] = lambda: None
@@ -61,7 +61,7 @@ class Server:
                         length = int(header.split(b":")[1])
                 await reader.readexactly(length)
                 path = line.split()[1].decode()
-                self.asked.append(path)
+                self.requested.append(path)
                 self.open_now += 1
                 self.open_most = max(self.open_most, self.open_now)
                 try:

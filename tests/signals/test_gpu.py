@@ -146,8 +146,8 @@ FULL = GpuReading(
 def test_the_binding_fits_the_protocol() -> None:
     library = load_nvml()
     assert library is not None
-    wanted = [name for name in vars(Nvml) if name.startswith("nvml")] + ["NVMLError"]
-    assert [name for name in wanted if not hasattr(library, name)] == []
+    names = [name for name in vars(Nvml) if name.startswith("nvml")] + ["NVMLError"]
+    assert [name for name in names if not hasattr(library, name)] == []
 
 
 def test_every_value_is_read() -> None:

@@ -38,12 +38,12 @@ class Verdicts:
         self.seen.append((verdict, now))
         self._new.set()
 
-    async def until(self, wanted: Callable[[LivenessVerdict], bool]) -> tuple[LivenessVerdict, float]:
+    async def until(self, condition: Callable[[LivenessVerdict], bool]) -> tuple[LivenessVerdict, float]:
         at = len(self.seen)
         async with asyncio.timeout(10):
             while True:
                 for verdict, now in self.seen[at:]:
-                    if wanted(verdict):
+                    if condition(verdict):
                         return verdict, now
                 at = len(self.seen)
                 self._new.clear()
@@ -105,7 +105,7 @@ async def test_a_requested_token_keeps_a_live_engine_up() -> None:
     async with serving(health=reply(), metrics=reply(page(1, 0))) as server:
 
         def tokens() -> int:
-            return server.asked.count("/v1/completions")
+            return server.requested.count("/v1/completions")
 
         async def answer_token(writer: asyncio.StreamWriter) -> None:
             server.replies["/metrics"] = reply(page(1, tokens()))
@@ -123,7 +123,7 @@ async def test_a_hung_engine_gets_one_request_for_a_token_at_a_time() -> None:
         async with probing(server, model="m", awaiting=lambda: 3) as verdicts:
             verdict, _ = await verdicts.becomes("hung")
             assert verdict.reasons[0].startswith("stalled: 3 sent and none started, no step for ")
-            await verdicts.until(lambda _: server.asked.count("/v1/completions") >= 2)
+            await verdicts.until(lambda _: server.requested.count("/v1/completions") >= 2)
             # A probe, a scrape and one request for a token: never two such requests.
             assert server.open_most <= 3
 
@@ -159,4 +159,4 @@ async def test_an_engine_without_metrics_is_probed_at_its_models() -> None:
             await verdicts.until(lambda _: len(verdicts.seen) > 40)
             # A busy machine may answer late, so waiting for a first token must not count as a stall.
             assert not [v for v, _ in verdicts.seen if any("stalled" in reason for reason in v.reasons)]
-            assert set(server.asked) == {"/v1/models"}
+            assert set(server.requested) == {"/v1/models"}

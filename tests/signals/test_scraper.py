@@ -115,7 +115,7 @@ async def test_an_engine_without_metrics_gets_no_request() -> None:
     async with serving() as server, httpx.AsyncClient() as client:
         await Scraper(client, server.url, WITHOUT_METRICS, readings.take).run()
         assert (await readings.next())[:2] == (None, "this engine has no metrics page")
-        assert server.asked == []
+        assert server.requested == []
 
 
 @pytest.mark.parametrize("url", ["http://h:1/v1", "http://h:1/v1/", "http://h:1", "http://h:1/"])
