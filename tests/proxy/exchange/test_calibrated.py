@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.proxy.helpers import CALIBRATION, STAGE, rule, streamed, whole
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
@@ -19,47 +20,7 @@ from spillway_router.config.settings import FingerprintPart, Settings
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import cloud, local, routing, settings
-from spillway_router.testing.streams import DONE, data
 from spillway_server import demo_model
-
-STAGE: dict[str, Any] = {
-    "features": ["min"],
-    "fill": [-1.0],
-    "centre": [0.0],
-    "scale": [1.0],
-    "weights": [1.0],
-    "bias": 0.0,
-    "curve": {"x": [-2.0, 0.0], "y": [0.0, 1.0]},
-}
-"""P(right) falls from 1 where the least sure token is certain to 0 where its log-probability is -2."""
-CALIBRATION: dict[str, Any] = {
-    "format": "spillway-calibration/1",
-    "key": {"model": "m", "quantisation": "*", "template": "*", "task": "*"},
-    "certificate": {"threshold": 0.6, "alpha": 0.05, "delta": 0.1, "n": 100, "coverage": 0.5, "errors": 1},
-    "answer": STAGE,
-    "stages": [{**STAGE, "tokens": 1}],
-    "value": None,
-}
-
-
-def choice(text: str, logprob: float) -> dict[str, Any]:
-    score = {"content": [{"token": text, "logprob": logprob, "top_logprobs": []}]}
-    return {"index": 0, "logprobs": score, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-
-
-def whole(text: str, logprob: float) -> Answer:
-    return Answer.json({"choices": [choice(text, logprob)], "usage": {"prompt_tokens": 3, "completion_tokens": 1}})
-
-
-def streamed(text: str, logprob: float) -> Answer:
-    found = choice(text, logprob)
-    return Answer.stream(data({"choices": [{**found, "delta": {"content": text}}]}) + DONE)
-
-
-def rule(folder: Path, calibration: dict[str, Any] | str, more: str = "") -> str:
-    file = folder / "calibration.json"
-    file.write_text(calibration if isinstance(calibration, str) else json.dumps(calibration))
-    return f"confidence: {{escalate_to: [cloud], calibration: '{file}'{more}}}\n"
 
 
 @pytest.mark.parametrize(("logprob", "probability", "kept"), [(-0.2, 0.9, True), (-1.0, 0.5, False)])

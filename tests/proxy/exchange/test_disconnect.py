@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.proxy.helpers import asking
 
 from spillway_router.core.routing.model import RequestRecord
 from spillway_router.testing import Answer, Arrival, FaultUpstream
-from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, cloud, pair, routing, settings
+from spillway_router.testing.harness import LIMIT_S, Router, cloud, pair, routing, settings
 from spillway_router.testing.streams import delta
 
 PROMPT_S = 1.0
@@ -21,20 +18,6 @@ PROMPT_S = 1.0
 BEGUN = Answer.stream(delta({"role": "assistant"}) + delta({"content": "alpha"}), end="hang")
 SILENT = Answer(silent=True, end="hang")
 HALF = Answer(b"x" * 50, cut=10, end="hang")
-
-
-@asynccontextmanager
-async def asking(router: Router, fields: dict[str, Any]) -> AsyncIterator[asyncio.StreamReader]:
-    """A request by a client that reads; leaving the block closes its socket."""
-    host, _, port = router.url.removeprefix("http://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    body = json.dumps({"model": "auto", "messages": MESSAGES, **fields}).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-    writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
-    try:
-        yield reader
-    finally:
-        writer.close()
 
 
 async def closed_soon(router: Router, arrived: Arrival) -> RequestRecord:

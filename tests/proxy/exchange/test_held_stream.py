@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from tests.proxy.exchange.test_disconnect import asking
+from tests.proxy.helpers import asking
 
 from spillway_router.proxy.exchange.held_stream import tokens_to_hold
 from spillway_router.testing import Answer, FaultUpstream

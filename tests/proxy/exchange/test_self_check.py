@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.proxy.exchange.test_calibrated import CALIBRATION, STAGE, rule, streamed, whole
-from tests.proxy.exchange.test_disconnect import asking
+from tests.proxy.helpers import CALIBRATION, STAGE, asking, rule, streamed, whole
 
 from spillway_router.config.assemble import assembly_of
 from spillway_router.config.load import Loaded, parse
@@ -23,7 +22,7 @@ from spillway_router.testing.streams import DONE, data
 
 WITH_P_TRUE = {**STAGE, "features": ["min", "p_true"], "fill": [-1.0, 0.5], "centre": [0.0, 0.5], "scale": [1.0, 1.0]}
 KNOWS: dict[str, Any] = {**CALIBRATION, "answer": {**WITH_P_TRUE, "weights": [1.0, 2.0]}}
-"""Threshold 0.6. P(right) is 1 + min / 2 as in test_calibrated, and p_true above or below 0.5 moves it by that much."""
+"""Threshold 0.6. P(right) is 1 + min / 2 as with CALIBRATION, and p_true above or below 0.5 moves it by that much."""
 OPEN, CLEAR = -0.9, -0.2
 """Least log-probabilities of an answer at 0.55, within 0.1 of the threshold, and of one at 0.9."""
 ASKS = ", self_check: {ask: p_true, timeout_ms: 5000}"
