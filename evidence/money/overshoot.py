@@ -87,7 +87,7 @@ class _Trial:
     def __init__(self, url: str, folder: Path, money: ProviderProcess, fault: bool) -> None:
         self._folder, self._url, self._money = folder, url, money
         self._ledger: Ledger = open_ledger(url)
-        self._keys = KeyStore(self._ledger)
+        self._keys = KeyStore(self._ledger.keys)
         self._admin = self._key("admin", "admin")
         self._watch = CapWatch()
         self._seq = self._billed = 0

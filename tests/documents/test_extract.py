@@ -273,7 +273,7 @@ async def test_an_invalid_request_is_rejected_with_the_field_at_fault() -> None:
 
 async def test_only_inference_and_admin_keys_may_extract() -> None:
     async with setup(answer(truth(CLEAN), 0.97)) as (_, _, router):
-        store = KeyStore(router.ledger)
+        store = KeyStore(router.ledger.keys)
         kinds = ("inference", "viewer", "admin")
         made = {role: store.create(KeySpec(role, role), role[:6].encode().ljust(6), bytes(32), 0) for role in kinds}  # type: ignore[arg-type]
         auth = router.runtime.services.config().auth

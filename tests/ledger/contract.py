@@ -348,20 +348,20 @@ class LedgerContract:
     def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         first = RentalRecord("rent_1", "a100-80", 2, 1_390_000_000, "reserved", T0, None, "cli")
         second = RentalRecord("rent_2", "", 1, 0, "interruptible", T0 + 100, T0 + 200, "vast")
-        ledger.add_rental(second)
-        ledger.add_rental(first)
+        ledger.rentals.add(second)
+        ledger.rentals.add(first)
         with pytest.raises(EntryConflictError):
-            ledger.add_rental(replace(first, count=1))
+            ledger.rentals.add(replace(first, count=1))
         other = reopen()
-        assert other.rentals(T0, T0 + DAY) == (first, second)
-        assert other.rentals(T0 + 200, T0 + DAY) == (first,)
-        assert other.rentals(T0 - DAY, T0) == ()
-        assert other.stop_rental("rent_1", T0 + 150)
-        assert not other.stop_rental("rent_1", T0 + 160)
-        assert not other.stop_rental("rent_2", T0 + 160)
-        assert not other.stop_rental("unknown", T0)
-        assert ledger.rentals(T0 + 150, T0 + DAY) == (second,)
-        assert ledger.rentals(T0, T0 + 50) == (replace(first, stopped_ms=T0 + 150),)
+        assert other.rentals.between(T0, T0 + DAY) == (first, second)
+        assert other.rentals.between(T0 + 200, T0 + DAY) == (first,)
+        assert other.rentals.between(T0 - DAY, T0) == ()
+        assert other.rentals.stop("rent_1", T0 + 150)
+        assert not other.rentals.stop("rent_1", T0 + 160)
+        assert not other.rentals.stop("rent_2", T0 + 160)
+        assert not other.rentals.stop("unknown", T0)
+        assert ledger.rentals.between(T0 + 150, T0 + DAY) == (second,)
+        assert ledger.rentals.between(T0, T0 + 50) == (replace(first, stopped_ms=T0 + 150),)
 
     def test_totals_group_and_sum(self, ledger: Ledger) -> None:
         shape: dict[str, Any] = {"prompt_tokens": 10, "completion_tokens": 4, "cached_tokens": 2, "status": "ok"}
@@ -417,19 +417,19 @@ class LedgerContract:
         assert (rented.billed_nano, rented.gpu_us) == (20, 120)
 
     def test_keys_are_kept_revoked_and_counted(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
-        store = KeyStore(ledger)
-        before = ledger.keys_revision()
+        store = KeyStore(ledger.keys)
+        before = ledger.keys.revision()
         spec = KeySpec("ann", role="admin", tier="gold", privacy="local-only", may_route=True)
         new = store.create(spec, b"ann123", bytes(range(32)), T0)
-        assert ledger.keys_revision() > before
+        assert ledger.keys.revision() > before
         with pytest.raises(EntryConflictError):
             store.create(spec, b"ann123", bytes(32), T0)
         other = reopen()
-        assert other.keys() == (new.record,)
-        assert other.revoke_key(new.record.id, T0 + 5)
-        assert not other.revoke_key(new.record.id, T0 + 9)
-        assert not other.revoke_key("nobody", T0)
-        assert ledger.keys() == (replace(new.record, revoked=T0 + 5),)
+        assert other.keys.all() == (new.record,)
+        assert other.keys.revoke(new.record.id, T0 + 5)
+        assert not other.keys.revoke(new.record.id, T0 + 9)
+        assert not other.keys.revoke("nobody", T0)
+        assert ledger.keys.all() == (replace(new.record, revoked=T0 + 5),)
 
     def test_a_probe_writes_without_adding_entries(self, ledger: Ledger) -> None:
         ledger.probe()

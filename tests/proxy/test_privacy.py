@@ -156,7 +156,7 @@ async def test_the_default_and_the_key_bind() -> None:
 async def test_a_private_key_binds_all_its_requests(tmp_path: Path) -> None:
     async with pair(DOWN["overflow"], WHOLE, folder=tmp_path) as (_, other, router):
         spec = KeySpec("ward", privacy="local-only", may_route=True)
-        key = KeyStore(router.ledger).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), 0)
+        key = KeyStore(router.ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), 0)
         for headers in ({}, {"x_spillway_privacy": "any"}, {"x_spillway_route": "cloud"}):
             reply = await router.chat(authorization=f"Bearer {key.token}", **headers)
             assert (reply.status_code, error_of(reply)["code"]) == (503, "local_only_unavailable")

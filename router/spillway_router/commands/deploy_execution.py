@@ -129,7 +129,7 @@ def end_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment) ->
         return
     with opened(loaded) as ledger:
         now = now_ms()
-        running = [r for r in ledger.rentals(0, now + 1) if r.id == deployment.rental and r.stopped_ms is None]
+        running = [r for r in ledger.rentals.between(0, now + 1) if r.id == deployment.rental and r.stopped_ms is None]
         end(ledger, running, now, now)
     recorded.put(replace(deployment, rental=""))
 

@@ -38,7 +38,7 @@ def create_key(
     with opened(load(path)) as ledger:
         try:
             spec = KeySpec(name, cast("Role", role), tier, privacy, may_route)
-            created = KeyStore(ledger).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
+            created = KeyStore(ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
         except LedgerError as error:
             fail(str(error))
     if as_json:
@@ -65,8 +65,8 @@ def accept_key(
     with opened(load(path)) as ledger:
         try:
             record = accepted(KeySpec("deploy", cast("Role", role)), key_id, digest, now_ms())
-            if record.id not in {key.id for key in KeyStore(ledger).list()}:
-                ledger.add_key(record)
+            if record.id not in {key.id for key in KeyStore(ledger.keys).list()}:
+                ledger.keys.add(record)
         except LedgerError as error:
             fail(str(error))
     typer.echo(f"id   {record.id}")
@@ -78,7 +78,7 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     from spillway_router.ledger.tables.keys import KeyStore
 
     with opened(load(path)) as ledger:
-        records = KeyStore(ledger).list()
+        records = KeyStore(ledger.keys).list()
     rows = [
         {
             "id": r.id,
@@ -105,7 +105,7 @@ def revoke_key(key_id: str, path: ConfigOption = None) -> None:
     from spillway_router.ledger.tables.keys import KeyStore
 
     with opened(load(path)) as ledger:
-        revoked = KeyStore(ledger).revoke(key_id, now_ms())
+        revoked = KeyStore(ledger.keys).revoke(key_id, now_ms())
     if not revoked:
         fail(f"no valid key has the ID {key_id}; `spillway keys list` shows all keys")
     typer.echo(f"revoked {key_id}")

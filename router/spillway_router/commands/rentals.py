@@ -65,7 +65,9 @@ def stop_rental(
         fail("name one rental, or pass --all; `spillway rentals list` shows them")
     now, at_ms = now_ms(), _moment(at)
     with opened(load(path)) as ledger:
-        running = [r for r in ledger.rentals(0, now + 1) if r.stopped_ms is None and (everything or r.id == rental_id)]
+        running = [
+            r for r in ledger.rentals.between(0, now + 1) if r.stopped_ms is None and (everything or r.id == rental_id)
+        ]
         if not running:
             fail(f"no running rental {rental_id}; `spillway rentals list` shows them".replace("  ", " "))
         end(ledger, running, at_ms, now)
@@ -79,7 +81,7 @@ def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None
 
     now = now_ms()
     with opened(load(path)) as ledger:
-        records = ledger.rentals(0, now + 1)
+        records = ledger.rentals.between(0, now + 1)
     costs = [cost_nano(r, r.started_ms, now if r.stopped_ms is None else r.stopped_ms) for r in records]
     if as_json:
         typer.echo(json.dumps([_row(r, cost) for r, cost in zip(records, costs, strict=True)], indent=2))
@@ -120,7 +122,7 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
 
     if is_closed(ledger, at_ms):
         fail(f"the books of {when(at_ms)[:10]} are closed; start the rental on a later day")
-    automatic = [r for r in ledger.rentals(0, now_ms() + 1) if r.source == ROUTER]
+    automatic = [r for r in ledger.rentals.between(0, now_ms() + 1) if r.source == ROUTER]
     ends_ms = (written(ledger, r).until_ms if r.stopped_ms is None else r.stopped_ms for r in automatic)
     billed_until_ms = max(ends_ms, default=0)
     if at_ms < billed_until_ms:
@@ -135,8 +137,8 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
         stopped_ms=None,
         source=source,
     )
-    ledger.add_rental(record)
-    supersede(ledger, ledger.rentals(0, now_ms() + 1))
+    ledger.rentals.add(record)
+    supersede(ledger, ledger.rentals.between(0, now_ms() + 1))
     return record
 
 
@@ -149,7 +151,7 @@ def end(ledger: Ledger, running: Sequence[RentalRecord], at_ms: int, now: int) -
         if at_ms < billed_until_ms:
             fail(f"{record.id} is already billed until {when(billed_until_ms)}; stop it then or later")
     for record in running:
-        ledger.stop_rental(record.id, at_ms)
+        ledger.rentals.stop(record.id, at_ms)
         typer.echo(f"stopped {record.id} at {when(at_ms)}")
     RentalBooks(ledger).write_due(now)
 

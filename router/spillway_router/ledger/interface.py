@@ -1,65 +1,50 @@
-"""What a ledger can do, and how it fails. Implementations: sqlite.py, postgres.py; one contract suite holds them all.
+"""What a ledger can do.
 
-Methods are synchronous and safe to call from any thread. The proxy never calls `commit` itself: it hands
-writes to writer.py, which commits many requests' rows together on its own thread.
+The implementations are store/sqlite, store/postgres and testing/ledger.py; one contract suite runs on all of them.
+
+Methods are synchronous and safe to call from any thread. The proxy never calls `commit` itself: it hands writes to
+writer.py, which commits the rows of many requests together on a thread of its own.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
 
 from spillway_router.core.money.budget import Period
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerError
-from spillway_router.ledger.records import (
-    Balance,
-    BalanceKey,
-    Linked,
-    RentalRecord,
-    Rented,
-    Total,
-    Write,
-    WriteResult,
-)
+from spillway_router.ledger.records import Balance, BalanceKey, Linked, Rented, Total, Write, WriteResult
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.ledger.tables.key_table import KeyTable
 from spillway_router.ledger.tables.labels import LabelTable
+from spillway_router.ledger.tables.rentals import RentalTable
 from spillway_router.ledger.tables.reviews import ReviewTable
 
 
-class RentalTable(Protocol):
-    """GPU rental periods in the ledger's database."""
+class Ledger(ABC):
+    """Append-only entries, from which every balance is derived, and the tables stored beside them."""
 
-    def add_rental(self, record: RentalRecord) -> None:
-        """Store a new period durably. Raises EntryConflictError if the id is taken."""
+    def __init__(
+        self,
+        *,
+        keys: KeyTable,
+        rentals: RentalTable,
+        reviews: ReviewTable,
+        feedback: FeedbackTable,
+        labels: LabelTable,
+    ) -> None:
+        self.keys = keys
+        self.rentals = rentals
+        self.reviews = reviews
+        self.feedback = feedback
+        self.labels = labels
 
-    def rentals(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
-        """Periods that overlap [start, end), oldest first; one that runs has no end."""
-
-    def stop_rental(self, rental_id: str, at_ms: int) -> bool:
-        """End a period durably; False if there is no such period that still runs."""
-
-
-class Ledger(KeyTable, RentalTable, Protocol):
-    """Append-only entries on disk; every balance is a projection of them."""
-
-    @property
-    def reviews(self) -> ReviewTable:
-        """Documents that wait for a person."""
-
-    @property
-    def feedback(self) -> FeedbackTable:
-        """What people thought of answers."""
-
-    @property
-    def labels(self) -> LabelTable:
-        """What audits found of local answers."""
-
+    @abstractmethod
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
-        """Store the writes in one transaction, in order; one result each, durable where it is None.
+        """Store the writes in one transaction, in order; return one result per write, durable where it is None.
 
-        Caps are judged inside the transaction, so they hold for any number of processes. Writing the same entry again
+        Caps are checked inside the transaction, so they hold for any number of processes. Writing the same entry again
         is harmless (a retry after a lost acknowledgement). Raises LedgerUnavailableError, and then nothing was stored.
         """
 
@@ -72,46 +57,63 @@ class Ledger(KeyTable, RentalTable, Protocol):
         if isinstance(result, LedgerError):
             raise result
 
+    @abstractmethod
     def probe(self) -> None:
-        """Write something small durably, to learn if writing works again. Raises LedgerUnavailableError."""
+        """Write something small durably, to find out whether writing works again. Raises LedgerUnavailableError."""
 
+    @abstractmethod
     def balance(self, scope: str, period: Period, start_ms: int) -> Balance:
-        """Spend and open holds of a scope (`all`, `backend:NAME`, `key:ID`, `tier:NAME`) in one period.
+        """Return the spend and the open holds of a scope (`all`, `backend:NAME`, `key:ID`, `tier:NAME`) in one period.
 
-        One look-up. A charge belongs to the period in which its attempt was reserved, else to that of its own `ts`.
-        Raises BudgetError for a scope that can't be one.
+        This is one look-up. A charge belongs to the period in which its attempt was reserved, or without a reservation
+        to the period of its own `ts`. Raises BudgetError for an invalid scope.
         """
 
+    @abstractmethod
     def balances(self) -> Mapping[BalanceKey, Balance]:
-        """All stored balances that are not zero: what `spillway ledger verify` compares with the entries."""
+        """Return all stored balances that are not zero; `spillway ledger verify` compares them with the entries."""
 
+    @abstractmethod
     def open_reservations(self, start_ms: int, end_ms: int) -> tuple[Entry, ...]:
-        """Reserved entries of [start, end) that were neither charged nor released, oldest first."""
+        """Return the reserved entries of [start, end) that were neither charged nor released, oldest first."""
 
+    @abstractmethod
     def alive(self, router_id: str, now_ms: int) -> None:
-        """Heartbeat of a router process."""
+        """Record the heartbeat of a router process."""
 
+    @abstractmethod
     def orphans(self, now_ms: int, silent_ms: int) -> tuple[Entry, ...]:
-        """Open reservations of that age or more whose router has been silent for that long, oldest first."""
+        """Return the open reservations that are at least `silent_ms` old and whose router has sent no heartbeat for
+        that long, oldest first."""
 
+    @abstractmethod
     def entries_of(self, request_id: str) -> tuple[Entry, ...]:
-        """All entries of one request in the order they were written."""
+        """Return all entries of one request in the order in which they were written."""
 
+    @abstractmethod
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
-        """Entries with `ts` in [start, end) in the order they were written, read in bounded chunks."""
+        """Yield the entries with `ts` in [start, end) in the order in which they were written, in bounded chunks."""
 
+    @abstractmethod
     def chain(self, after_seq: int = 0) -> Iterator[Linked]:
-        """Rows after that one with their links, in the order they were written, read in bounded chunks."""
+        """Yield the rows after that one with their links, in the order in which they were written, in bounded
+        chunks."""
 
+    @abstractmethod
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        """Sums per group of the charged and adjusted rows with `ts` in [start, end), in the order of the group keys,
-        local groups of a day first."""
+        """Return sums per group of the charged and adjusted rows with `ts` in [start, end).
 
+        They are ordered by their group keys; within a day, local groups come first.
+        """
+
+    @abstractmethod
     def requests(self, start_ms: int, end_ms: int) -> int:
-        """Number of different requests with a charged row with `ts` in [start, end)."""
+        """Return the number of different requests that have a charged row with `ts` in [start, end)."""
 
+    @abstractmethod
     def rented(self, start_ms: int, end_ms: int) -> Rented:
-        """Sum of the gpu_hour rows with `ts` in [start, end)."""
+        """Return the sum of the gpu_hour rows with `ts` in [start, end)."""
 
+    @abstractmethod
     def close(self) -> None:
         """Close the connections; harmless when called twice."""

@@ -99,7 +99,7 @@ class Runtime:
         self.pacer = Pacer(ledger, config.pacing)
         self.gpu_billing = GpuBilling(ledger, config.rental)
         self.engine_watch = EngineWatch(self.board, clock)
-        self._keys = KeyStore(ledger)
+        self._keys = KeyStore(ledger.keys)
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._apply(config)
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)

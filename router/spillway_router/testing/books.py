@@ -65,7 +65,7 @@ def _rent(rng: Random, ledger: Ledger, bill: ExpectedBill, name: str) -> None:
         count = rng.choice((1, 1, 2, 7))
         kind = rng.choice(_RENTAL_KINDS)
         source = rng.choice(("router", "cli", "vast"))
-        ledger.add_rental(RentalRecord(f"{name}_{part}", "t4", count, nano, kind, at, stop, source))
+        ledger.rentals.add(RentalRecord(f"{name}_{part}", "t4", count, nano, kind, at, stop, source))
         bill.billed += nano * count * (stop - at) // HOUR_MS
         at = stop
 

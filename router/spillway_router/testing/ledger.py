@@ -1,33 +1,28 @@
-"""The Ledger without a disk: same rules, same answers (the contract suite runs on it), gone with the process."""
+"""A ledger in memory: it follows the same rules (the contract suite runs on it) and ends with the process."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, get_args, get_type_hints
 
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
-from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
+from spillway_router.ledger.errors import EntryRejectedError
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
 from spillway_router.ledger.records import (
     Balance,
     BalanceKey,
-    KeyRecord,
     Linked,
-    RentalRecord,
     Rented,
     Total,
     Write,
     WriteResult,
 )
-from spillway_router.ledger.tables.feedback import MemoryFeedback
-from spillway_router.ledger.tables.labels import MemoryLabels
-from spillway_router.ledger.tables.reviews import MemoryReviews
+from spillway_router.testing.tables import MemoryFeedback, MemoryKeys, MemoryLabels, MemoryRentals, MemoryReviews
 
 _TYPES = get_type_hints(Entry)
 _TEXT = tuple(name for name, kind in _TYPES.items() if kind is str)
@@ -36,9 +31,16 @@ _MOST = 2**63 - 1
 
 
 class MemoryLedger(Ledger):
-    """See spillway_router.ledger.interface.Ledger."""
+    """A `Ledger` in memory."""
 
     def __init__(self) -> None:
+        super().__init__(
+            keys=MemoryKeys(),
+            rentals=MemoryRentals(),
+            reviews=MemoryReviews(),
+            feedback=MemoryFeedback(),
+            labels=MemoryLabels(),
+        )
         self._entries: dict[tuple[str, int, str], Entry] = {}
         self._links: list[bytes] = []
         self._holds: dict[HoldKey, OpenHold] = {}
@@ -46,15 +48,9 @@ class MemoryLedger(Ledger):
         self._closed: set[HoldKey] = set()
         self._balances: dict[BalanceKey, Balance] = {}
         self._routers: dict[str, int] = {}
-        self._keys: dict[str, KeyRecord] = {}
-        self._rentals: dict[str, RentalRecord] = {}
-        self._revision = 0
-        self._reviews, self._feedback = MemoryReviews(), MemoryFeedback()
-        self._labels = MemoryLabels()
         self._lock = Lock()
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
-        """See Ledger.commit."""
         with self._lock:
             return [self._commit(write) for write in writes]
 
@@ -64,10 +60,10 @@ class MemoryLedger(Ledger):
             problem = _problem(entry)
             if problem:
                 return EntryRejectedError(f"the ledger refused an entry: {problem}")
-            known = self._entries.get(entry.key) or new.get(entry.key)
-            if known is None:
+            stored = self._entries.get(entry.key) or new.get(entry.key)
+            if stored is None:
                 new[entry.key] = entry
-            elif known != entry:
+            elif stored != entry:
                 return conflicting(entry)
         caps = write.caps if any(entry.kind == "reserved" for entry in new.values()) else ()
         posting = Posting(Stored(self._holds, self._reserved_ts, self._closed, self._balances))
@@ -88,57 +84,48 @@ class MemoryLedger(Ledger):
         self._holds |= posting.opened
         for hold in posting.closed:
             self._holds.pop(hold, None)
-        for key, (spent, reserved) in posting.deltas.items():
-            had = self._balances.get(key, Balance(0, 0))
-            self._balances[key] = Balance(had.spent_nano + spent, had.reserved_nano + reserved)
+        for key, (spent_nano, reserved_nano) in posting.deltas.items():
+            old = self._balances.get(key, Balance(0, 0))
+            self._balances[key] = Balance(old.spent_nano + spent_nano, old.reserved_nano + reserved_nano)
 
     def probe(self) -> None:
-        """See Ledger.probe: memory can always be written."""
+        pass  # memory can always be written
 
     def balance(self, scope: str, period: Period, start_ms: int) -> Balance:
-        """See Ledger.balance."""
         check_scope(scope)
         return self._balances.get((scope, period, start_ms), Balance(0, 0))
 
     def balances(self) -> Mapping[BalanceKey, Balance]:
-        """See Ledger.balances."""
         with self._lock:
-            return {key: found for key, found in self._balances.items() if found != Balance(0, 0)}
+            return {key: balance for key, balance in self._balances.items() if balance != Balance(0, 0)}
 
     def open_reservations(self, start_ms: int, end_ms: int) -> tuple[Entry, ...]:
-        """See Ledger.open_reservations."""
         return tuple(e for e in self._all() if self._is_open(e) and start_ms <= e.ts < end_ms)
 
     def _is_open(self, entry: Entry) -> bool:
         return entry.kind == "reserved" and (entry.request_id, entry.attempt_no) in self._holds
 
     def alive(self, router_id: str, now_ms: int) -> None:
-        """See Ledger.alive."""
         self._routers[router_id] = max(now_ms, self._routers.get(router_id, now_ms))
 
     def orphans(self, now_ms: int, silent_ms: int) -> tuple[Entry, ...]:
-        """See Ledger.orphans."""
-        last = now_ms - silent_ms
+        until_ms = now_ms - silent_ms
         return tuple(
-            e for e in self._all() if self._is_open(e) and max(e.ts, self._routers.get(e.router_id, e.ts)) <= last
+            e for e in self._all() if self._is_open(e) and max(e.ts, self._routers.get(e.router_id, e.ts)) <= until_ms
         )
 
     def entries_of(self, request_id: str) -> tuple[Entry, ...]:
-        """See Ledger.entries_of."""
         return tuple(e for e in self._all() if e.request_id == request_id)
 
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
-        """See Ledger.entries_between."""
         return iter([e for e in self._all() if start_ms <= e.ts < end_ms])
 
     def chain(self, after_seq: int = 0) -> Iterator[Linked]:
-        """See Ledger.chain."""
         pairs = zip(self._all(), list(self._links), strict=True)
         rows = [Linked(seq, row_of(entry), link) for seq, (entry, link) in enumerate(pairs, 1)]
         return iter(rows[after_seq:])
 
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        """See Ledger.totals."""
         groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
         for e in self.entries_between(start_ms, end_ms):
             if e.kind in ("charged", "adjusted"):
@@ -148,78 +135,14 @@ class MemoryLedger(Ledger):
         return tuple(_total(key, rows) for key, rows in sorted(groups.items()))
 
     def requests(self, start_ms: int, end_ms: int) -> int:
-        """See Ledger.requests."""
         return len({e.request_id for e in self.entries_between(start_ms, end_ms) if e.kind == "charged"})
 
     def rented(self, start_ms: int, end_ms: int) -> Rented:
-        """See Ledger.rented."""
         rows = [e for e in self.entries_between(start_ms, end_ms) if e.kind == "gpu_hour"]
         return Rented(sum(e.amount_nano for e in rows), sum(e.gpu_us for e in rows))
 
-    def add_rental(self, record: RentalRecord) -> None:
-        """See RentalTable.add_rental."""
-        if record.id in self._rentals:
-            raise EntryConflictError(f"a rental with the id {record.id} exists; add it again")
-        self._rentals[record.id] = record
-
-    def rentals(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
-        """See RentalTable.rentals."""
-        found = [
-            record
-            for record in self._rentals.values()
-            if record.started_ms < end_ms and (record.stopped_ms is None or record.stopped_ms > start_ms)
-        ]
-        return tuple(sorted(found, key=lambda record: (record.started_ms, record.id)))
-
-    def stop_rental(self, rental_id: str, at_ms: int) -> bool:
-        """See RentalTable.stop_rental."""
-        known = self._rentals.get(rental_id)
-        if known is None or known.stopped_ms is not None:
-            return False
-        self._rentals[rental_id] = replace(known, stopped_ms=max(at_ms, known.started_ms))
-        return True
-
-    def add_key(self, record: KeyRecord) -> None:
-        """See KeyTable.add_key."""
-        if record.id in self._keys:
-            raise EntryConflictError(f"a key with the id {record.id} exists; create it again")
-        self._keys[record.id] = record
-        self._revision += 1
-
-    def keys(self) -> tuple[KeyRecord, ...]:
-        """See KeyTable.keys."""
-        return tuple(sorted(self._keys.values(), key=lambda record: (record.created, record.id)))
-
-    def revoke_key(self, key_id: str, at_ms: int) -> bool:
-        """See KeyTable.revoke_key."""
-        known = self._keys.get(key_id)
-        if known is None or known.revoked is not None:
-            return False
-        self._keys[key_id] = replace(known, revoked=at_ms)
-        self._revision += 1
-        return True
-
-    def keys_revision(self) -> int:
-        """See KeyTable.keys_revision."""
-        return self._revision
-
-    @property
-    def reviews(self) -> MemoryReviews:
-        """See Ledger.reviews."""
-        return self._reviews
-
-    @property
-    def feedback(self) -> MemoryFeedback:
-        """See Ledger.feedback."""
-        return self._feedback
-
-    @property
-    def labels(self) -> MemoryLabels:
-        """See Ledger.labels."""
-        return self._labels
-
     def close(self) -> None:
-        """See Ledger.close: there is nothing to close, and what was stored can still be read."""
+        pass  # the entries stay readable
 
     def _all(self) -> list[Entry]:
         with self._lock:
@@ -254,7 +177,7 @@ def _total(key: tuple[Any, ...], rows: list[Entry]) -> Total:
 
 
 def _problem(entry: Entry) -> str:
-    """Which rule of a database's schema the entry breaks; empty if none."""
+    """Return which rule of a database's schema the entry breaks, or an empty string."""
     problem = ""
     texts = [getattr(entry, name) for name in _TEXT]
     counts = {name: getattr(entry, name) for name in _COUNTS}

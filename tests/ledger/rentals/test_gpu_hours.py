@@ -84,21 +84,21 @@ def test_an_hour_of_two_gpus() -> None:
 
 
 def test_books_catch_up_after_nobody_wrote(ledger: SqliteLedger) -> None:
-    ledger.add_rental(rental(DAY + 7, None))
+    ledger.rentals.add(rental(DAY + 7, None))
     assert RentalBooks(ledger).write_due(DAY + DAY_MS) == 96
     books = RentalBooks(ledger)
     assert books.write_due(DAY + DAY_MS + SPAN_MS) == 1
     assert books.write_due(DAY + DAY_MS + SPAN_MS) == 0
-    ledger.stop_rental("rent_1", DAY + DAY_MS + SPAN_MS + 10)
+    ledger.rentals.stop("rent_1", DAY + DAY_MS + SPAN_MS + 10)
     assert books.write_due(DAY + 2 * DAY_MS) == 1
     assert ledger.rented(0, DAY * 2).billed_nano == 1_390_000_000 * (DAY_MS + SPAN_MS + 10 - 7) // HOUR
-    (record,) = ledger.rentals(0, DAY * 2)
+    (record,) = ledger.rentals.between(0, DAY * 2)
     assert written(ledger, record).until_ms == DAY + DAY_MS + SPAN_MS + 10
 
 
 def test_two_processes_write_the_same_rows_once(tmp_path: Path) -> None:
     opened = [SqliteLedger.open(tmp_path / "spillway.db") for _ in range(2)]
-    opened[0].add_rental(rental(DAY, DAY + 3 * DAY_MS))
+    opened[0].rentals.add(rental(DAY, DAY + 3 * DAY_MS))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda ledger: RentalBooks(ledger).write_due(DAY * 2), opened))
     assert len(opened[0].entries_of("rent_1")) == 3 * 96

@@ -47,7 +47,7 @@ def billed(ledger: SqliteLedger, now: float) -> float:
 
 
 def periods(ledger: SqliteLedger) -> list[tuple[str, float, float | None]]:
-    found = ledger.rentals(0, DAY + 2 * DAY_MS)
+    found = ledger.rentals.between(0, DAY + 2 * DAY_MS)
     return [
         (r.id, (r.started_ms - DAY) / 60_000, None if r.stopped_ms is None else (r.stopped_ms - DAY) / 60_000)
         for r in found
@@ -55,7 +55,7 @@ def periods(ledger: SqliteLedger) -> list[tuple[str, float, float | None]]:
 
 
 def declare(ledger: SqliteLedger, name: str, minute: float) -> None:
-    ledger.add_rental(RentalRecord(name, "a100-80", 1, 120_000_000_000, "interruptible", at(minute), None, "cli"))
+    ledger.rentals.add(RentalRecord(name, "a100-80", 1, 120_000_000_000, "interruptible", at(minute), None, "cli"))
 
 
 def test_a_router_bills_its_uptime(ledger: SqliteLedger, router: Make) -> None:
@@ -95,7 +95,7 @@ def test_a_declared_rental_runs_whether_or_not_a_router_does(ledger: SqliteLedge
     keeper.begin(at(100))
     keeper.end(at(110))
     assert billed(ledger, 200) == 400
-    ledger.stop_rental("rent_cli", at(200))
+    ledger.rentals.stop("rent_cli", at(200))
     later = router()
     later.begin(at(300))
     later.tick(at(360))
@@ -111,7 +111,7 @@ def test_a_declared_rental_takes_the_place_of_the_routers(ledger: SqliteLedger, 
     declare(ledger, "rent_cli", 25)
     keeper.tick(at(30))
     assert periods(ledger) == [("rent_1", 0, 25), ("rent_cli", 25, None)]
-    supersede(ledger, ledger.rentals(0, at(40)))
+    supersede(ledger, ledger.rentals.between(0, at(40)))
     keeper.end(at(40))
     assert billed(ledger, 40) == 25 + 2 * 15
 
@@ -129,7 +129,7 @@ def test_replicas_share_one_rental_without_gap_or_overlap(ledger: SqliteLedger, 
 
 def test_two_that_began_at_once_end_up_with_one(ledger: SqliteLedger, router: Make) -> None:
     for name in ("rent_a", "rent_b"):
-        ledger.add_rental(RentalRecord(name, "t4", 1, 60_000_000_000, "reserved", at(0), None, "router"))
+        ledger.rentals.add(RentalRecord(name, "t4", 1, 60_000_000_000, "reserved", at(0), None, "router"))
     keeper = router()
     keeper.begin(at(1))
     keeper.end(at(10))

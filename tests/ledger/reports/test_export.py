@@ -92,7 +92,7 @@ def test_both_columns_have_the_same_sum_to_the_nano_dollar(
 
 def test_a_running_rental_is_bought_up_to_now() -> None:
     ledger = MemoryLedger()
-    ledger.add_rental(RentalRecord("rent_1", "a100-80", 2, 1_000_000_000, "reserved", D0, None, "cli"))
+    ledger.rentals.add(RentalRecord("rent_1", "a100-80", 2, 1_000_000_000, "reserved", D0, None, "cli"))
     (purchase, unused) = rows_of(ledger)
     assert (purchase["BilledCost"], purchase["ResourceId"], purchase["SkuId"]) == ("48.000000", "rent_1", "a100-80")
     assert unused["EffectiveCost"] == "48.000000"

@@ -165,7 +165,7 @@ def test_the_cheapest_alternative_prices_each_group(kept: Kept) -> None:
 
 def test_api_keys_are_shown_by_name(tmp_path: Path) -> None:
     ledger = SqliteLedger.open(tmp_path / "x.db")
-    made = KeyStore(ledger).create(KeySpec("ann"), b"ann123", bytes(32), 1)
+    made = KeyStore(ledger.keys).create(KeySpec("ann"), b"ann123", bytes(32), 1)
     ts = start_of(FIRST)
     paid = Entry(
         kind="charged", request_id="r", attempt_no=1, ts=ts, key_id=made.record.id, amount_nano=5, tariff_ref="t"

@@ -122,11 +122,11 @@ def test_a_connection_that_died_unused_is_replaced_without_a_word(
 ) -> None:
     ledger.append((entry("charged", "r1", amount_nano=1),))
     assert ledger.requests(0, T0 * 2) == 1
-    assert ledger.keys() == ()
+    assert ledger.keys.all() == ()
     assert drop_connections(postgres, postgres_url) == 3
     ledger.append((entry("charged", "r2", amount_nano=1),))
     assert ledger.requests(0, T0 * 2) == 2
-    assert ledger.keys() == ()
+    assert ledger.keys.all() == ()
 
 
 def test_a_commit_that_is_cut_off_says_so_and_may_be_repeated(
@@ -155,14 +155,14 @@ def test_a_server_that_is_down_is_told_and_found_again(
     ledger: PostgresLedger, postgres: PostgresServer, how: signal.Signals
 ) -> None:
     ledger.append((entry("charged", "r1", amount_nano=1),))
-    revision = ledger.keys_revision()
+    revision = ledger.keys.revision()
     postgres.stop(how)
     try:
         calls: tuple[Callable[[], object], ...] = (
             lambda: ledger.append((entry("charged", "r2", amount_nano=1),)),
             ledger.probe,
             lambda: ledger.requests(0, T0 * 2),
-            ledger.keys,
+            ledger.keys.all,
             lambda: ledger.alive("router", T0),
         )
         for call in calls:
@@ -173,10 +173,10 @@ def test_a_server_that_is_down_is_told_and_found_again(
     ledger.probe()
     ledger.append((entry("charged", "r2", amount_nano=1),))
     assert ledger.balance("all", "day", D0) == Balance(2, 0)
-    assert ledger.keys() == ()
+    assert ledger.keys.all() == ()
     assert_chain_holds(ledger)
-    ledger._keys_revision.look()
-    assert ledger.keys_revision() == revision
+    ledger._revision_watch.refresh()
+    assert ledger.keys.revision() == revision
 
 
 def test_every_acknowledged_row_survives_kill_9_of_its_router(postgres_url: str) -> None:
@@ -305,14 +305,14 @@ def test_a_missing_driver_says_what_to_install() -> None:
 
 def test_a_revoked_key_of_another_router_is_noticed(ledger: PostgresLedger, reopen: Callable[[], Ledger]) -> None:
     other = reopen()
-    new = KeyStore(other).create(KeySpec("ann"), b"ann123", bytes(32), T0)
-    before = ledger.keys_revision()
-    assert other.revoke_key(new.record.id, T0 + 1)
+    new = KeyStore(other.keys).create(KeySpec("ann"), b"ann123", bytes(32), T0)
+    before = ledger.keys.revision()
+    assert other.keys.revoke(new.record.id, T0 + 1)
     deadline = time.monotonic() + 10
-    while ledger.keys_revision() == before:
+    while ledger.keys.revision() == before:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert ledger.keys()[0].revoked == T0 + 1
+    assert ledger.keys.all()[0].revoked == T0 + 1
 
 
 def test_nobody_waits_for_a_revision_that_cant_be_read() -> None:
@@ -333,7 +333,7 @@ def test_nobody_waits_for_a_revision_that_cant_be_read() -> None:
     with pytest.raises(LedgerUnavailableError, match="gone"):
         watch.value()  # told at once, while the thread is still waiting for an answer
     released.set()
-    watch.look()
+    watch.refresh()
     assert watch.value() >= 3
     watch.close()
 

@@ -55,7 +55,7 @@ def test_an_all_zero_digest_does_not_open_for_unknown_ids() -> None:
 
 
 def test_a_new_key_works_at_once_and_a_revoked_one_stops(ledger: SqliteLedger) -> None:
-    store = KeyStore(ledger)
+    store = KeyStore(ledger.keys)
     assert store.verify(NEW.token, 0.0) is None
     new = create(store, "ann")
     assert store.verify(new.token, 0.0) == new.record
@@ -66,29 +66,29 @@ def test_a_new_key_works_at_once_and_a_revoked_one_stops(ledger: SqliteLedger) -
 
 
 def test_changes_by_another_process_count_after_the_interval(ledger: SqliteLedger) -> None:
-    store = KeyStore(ledger, every_s=1.0)
+    store = KeyStore(ledger.keys, every_s=1.0)
     assert len(store.ring(100.0)) == 0
     other = SqliteLedger.open(ledger.path)
-    new = create(KeyStore(other), "bob")
+    new = create(KeyStore(other.keys), "bob")
     assert store.verify(new.token, 100.5) is None
     assert store.verify(new.token, 101.0) == new.record
-    other.revoke_key(new.record.id, 3)
+    other.keys.revoke(new.record.id, 3)
     assert store.verify(new.token, 102.0) is None
     other.close()
 
 
 def test_an_unreadable_database_keeps_the_keys_that_are_known(ledger: SqliteLedger) -> None:
-    store = KeyStore(ledger)
+    store = KeyStore(ledger.keys)
     new = create(store, "ann")
     assert store.verify(new.token, 1.0) == new.record
     ledger.close()
     assert store.verify(new.token, 5.0) == new.record
     with pytest.raises(LedgerUnavailableError):
-        KeyStore(ledger).ring(1.0)
+        KeyStore(ledger.keys).ring(1.0)
 
 
 def test_the_snapshot_is_read_again_only_when_keys_changed(ledger: SqliteLedger) -> None:
-    store = KeyStore(ledger)
+    store = KeyStore(ledger.keys)
     create(store, "ann")
     ring = store.ring(1.0)
     ledger.probe()

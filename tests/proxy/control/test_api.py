@@ -146,8 +146,8 @@ async def test_keys_are_required_where_the_configuration_says_so(tmp_path: Path)
         # A load balancer's key in the other header is ignored.
         assert (await router.chat(x_api_key=own, authorization="Bearer rpa_of_somebody")).status_code == 200
 
-        (record,) = router.ledger.keys()
-        router.ledger.revoke_key(record.id, 1)
+        (record,) = router.ledger.keys.all()
+        router.ledger.keys.revoke(record.id, 1)
         clock.advance(1.5)  # the snapshot of the keys is at most a second old
         assert (await router.chat(**good)).status_code == 401
 

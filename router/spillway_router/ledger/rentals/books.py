@@ -111,7 +111,7 @@ class RentalBooks:
         Raises LedgerUnavailableError; what was written until then stays.
         """
         count = 0
-        for record in self._ledger.rentals(0, now_ms + 1):
+        for record in self._ledger.rentals.between(0, now_ms + 1):
             first = self._next.get(record.id)
             if first is None:
                 first = written(self._ledger, record).first_missing

@@ -63,7 +63,7 @@ class DayCloser:
         start = today - MOST_DAYS * DAY_MS if self._until_ms is None else self._until_ms
         if start >= today:
             return 0
-        rentals = self._ledger.rentals(start, today)
+        rentals = self._ledger.rentals.between(start, today)
         first = min((record.started_ms for record in rentals), default=today)
         written = 0
         for day in range(max(start, first // DAY_MS * DAY_MS), today, DAY_MS):

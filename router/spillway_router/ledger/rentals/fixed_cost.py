@@ -63,7 +63,7 @@ def rent(ledger: Ledger, start_ms: int, end_ms: int, now_ms: int) -> Rent:
     parts: list[Billed] = []
     found = []
     on_books = 0
-    for record in ledger.rentals(start_ms, end_ms):
+    for record in ledger.rentals.between(start_ms, end_ms):
         known = written(ledger, record)
         on_books += sum(row.amount_nano for row in known.parts.values() if start_ms <= row.ts < end_ms)
         mine = accrued(record, known, start_ms, end_ms, now_ms)

@@ -63,9 +63,9 @@ class RentalKeeper:
             for record in self._own_open(now_ms):
                 known = written(self._ledger, record).until_ms
                 if now_ms - known > CONTINUE_MS:
-                    self._ledger.stop_rental(record.id, known)
+                    self._ledger.rentals.stop(record.id, known)
                 elif self._terms is not None and not self._terms.fit(record):
-                    self._ledger.stop_rental(record.id, max(known, now_ms))
+                    self._ledger.rentals.stop(record.id, max(known, now_ms))
             self._began_ms = now_ms
             self._settle(now_ms)
 
@@ -83,7 +83,7 @@ class RentalKeeper:
             self._terms = terms
             for record in self._own_open(now_ms):
                 if terms is None or not terms.fit(record):
-                    self._ledger.stop_rental(record.id, max(now_ms, written(self._ledger, record).until_ms))
+                    self._ledger.rentals.stop(record.id, max(now_ms, written(self._ledger, record).until_ms))
             if self._began_ms is not None:
                 self._settle(now_ms)
 
@@ -93,32 +93,32 @@ class RentalKeeper:
             if self._began_ms is not None:
                 self._began_ms = None
                 for record in self._own_open(now_ms):
-                    self._ledger.stop_rental(record.id, max(now_ms, written(self._ledger, record).until_ms))
+                    self._ledger.rentals.stop(record.id, max(now_ms, written(self._ledger, record).until_ms))
             self._books.write_due(now_ms)
 
     def _settle(self, now_ms: int) -> None:
         """Exactly one open rental of routers, or none where rentals are declared or nothing is to be billed."""
         assert self._began_ms is not None
-        records = self._ledger.rentals(0, now_ms + 1)
+        records = self._ledger.rentals.between(0, now_ms + 1)
         supersede(self._ledger, records)
         if self._terms is None or any(record.source != ROUTER for record in records):
             return
         running = [record for record in records if record.stopped_ms is None]
         for extra in running[1:]:  # two routers that started at once: the older stays
-            self._ledger.stop_rental(extra.id, max(extra.started_ms, written(self._ledger, extra).until_ms))
+            self._ledger.rentals.stop(extra.id, max(extra.started_ms, written(self._ledger, extra).until_ms))
         if not running:
             ended = max((record.stopped_ms or 0 for record in records), default=0)
             self._open(self._terms, max(self._began_ms, min(ended, now_ms)))
 
     def _open(self, terms: RentalTerms, at_ms: int) -> None:
-        self._ledger.add_rental(
+        self._ledger.rentals.add(
             RentalRecord(
                 self._new_id(), terms.gpu, terms.count, terms.price_nano_per_hour, terms.kind, at_ms, None, ROUTER
             )
         )
 
     def _own_open(self, now_ms: int) -> list[RentalRecord]:
-        records = self._ledger.rentals(0, now_ms + 1)
+        records = self._ledger.rentals.between(0, now_ms + 1)
         return [record for record in records if record.source == ROUTER and record.stopped_ms is None]
 
 
@@ -128,4 +128,4 @@ def supersede(ledger: Ledger, records: Sequence[RentalRecord]) -> None:
     for record in records:
         if declared and record.source == ROUTER and record.stopped_ms is None:
             until = written(ledger, record).until_ms
-            ledger.stop_rental(record.id, max(until, record.started_ms, *declared))
+            ledger.rentals.stop(record.id, max(until, record.started_ms, *declared))

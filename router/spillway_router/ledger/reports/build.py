@@ -134,7 +134,7 @@ def _feedback_row(opinion: Opinion, totals: Sequence[Total]) -> FeedbackRow:
 
 
 def _key_names(ledger: Ledger, by: tuple[GroupKey, ...]) -> dict[str, str]:
-    records = ledger.keys() if "key" in by else ()
+    records = ledger.keys.all() if "key" in by else ()
     return {record.id: record.name for record in records}
 
 

@@ -1,4 +1,4 @@
-"""Numbered SQL files, NNNN_title.sql, applied once each in the order of their numbers."""
+"""The numbered SQL files that create the schema: NNNN_title.sql, each applied once, in the order of their numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spillway_router.ledger.errors import LedgerConfigError
 
 
 class Migration(NamedTuple):
-    """One step of the schema: its number, its title and the SQL that makes it."""
+    """One step of the schema: its number, its title and its SQL."""
 
     number: int
     title: str
@@ -18,19 +18,20 @@ class Migration(NamedTuple):
 
 
 def load_migrations(package: str) -> tuple[Migration, ...]:
-    """All migrations of this kind of database (its package of SQL files), lowest number first."""
-    found = []
+    """Return all migrations of one kind of database, whose SQL files are in `package`, lowest number first."""
+    migrations = []
     for file in files(package).iterdir():
         if file.name.endswith(".sql"):
             number, _, title = file.name.removesuffix(".sql").partition("_")
-            found.append(Migration(int(number), title.replace("_", " "), file.read_text("utf-8")))
-    return tuple(sorted(found))
+            migrations.append(Migration(int(number), title.replace("_", " "), file.read_text("utf-8")))
+    return tuple(sorted(migrations))
 
 
 def missing(migrations: Sequence[Migration], applied: Set[int], ledger: str, elsewhere: str) -> list[Migration]:
-    """Those that `ledger` still lacks, in their order.
+    """Return the migrations that `ledger` still lacks, in their order.
 
-    Raises LedgerConfigError for a schema newer than this version; `elsewhere` is what else ledger.url could name.
+    Raises LedgerConfigError for a schema newer than this version. `elsewhere` names what ledger.url could point to
+    instead: "file" or "database".
     """
     unknown = applied - {migration.number for migration in migrations}
     if unknown:

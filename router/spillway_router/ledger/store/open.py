@@ -1,4 +1,4 @@
-"""From the config's `ledger.url` to an open ledger."""
+"""Open the ledger that the configuration's `ledger.url` names."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ _POSTGRES = ("postgresql://", "postgres://")
 
 
 def open_ledger(url: str) -> Ledger:
-    """Open the ledger of a URL: `sqlite:///data/x.db` is relative, `sqlite:////var/lib/x.db` absolute,
-    `postgresql://user:password@host:5432/database` is shared by all routers that name it.
+    """Open the ledger of a URL.
 
-    Raises LedgerConfigError for another URL or an unusable place, LedgerUnavailableError if opening fails
-    otherwise.
+    `sqlite:///data/x.db` is a relative path, `sqlite:////var/lib/x.db` an absolute one. All routers that name the same
+    `postgresql://user:password@host:5432/database` share that ledger.
+
+    Raises LedgerConfigError for any other URL and for a path or database that can't be used, LedgerUnavailableError if
+    opening fails for another reason.
     """
     if url.startswith(_POSTGRES):
         return _open_postgres(url)
     path = url.removeprefix(_SQLITE)
     if path == url or not path or path.endswith("/"):
-        # Only the scheme is named: other URLs may carry a password.
+        # The message names only the scheme, because other URLs may contain a password.
         scheme = url.partition("://")[0][:20]
         raise LedgerConfigError(
             f"ledger.url has no usable path or scheme ({scheme!r}); write sqlite:///data/spillway.db, with four "
@@ -33,7 +35,7 @@ def open_ledger(url: str) -> Ledger:
 
 
 def _open_postgres(url: str) -> Ledger:
-    # The driver is an extra: a router with a SQLite ledger doesn't install it.
+    # The driver is an extra, which a router with a SQLite ledger doesn't install.
     try:
         from spillway_router.ledger.store.postgres.ledger import PostgresLedger
     except ImportError as error:

@@ -1,24 +1,13 @@
-"""The ledger's questions that SQLite and PostgreSQL are asked in the same words, with ? for values: sql_ledger.py asks
-them. Only names of entries.py and base.py are put into the text; values are always bound."""
+"""SQL statements on entries and balances that SQLite and PostgreSQL share, with ? for values.
+
+Only column names from entries.py become part of the text; values are always bound.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
-
 from spillway_router.ledger.entries import COLUMNS
-from spillway_router.ledger.records import KeyRecord, RentalRecord
 
-KEY = tuple(f.name for f in fields(KeyRecord))
-RENTAL = tuple(f.name for f in fields(RentalRecord))
-"""Column names in the order of the records' fields."""
 _COLUMNS = ",".join(COLUMNS)
-
-
-def _insert(table: str, columns: Sequence[str]) -> str:
-    """INSERT of one row that gives its id, or nothing if that is taken."""
-    places = ", ".join("?" for _ in columns)
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
 
 
 HEAD = "SELECT seq, link FROM entries ORDER BY seq DESC LIMIT 1"
@@ -40,24 +29,6 @@ RENTED = (
     "SELECT coalesce(sum(amount_nano), 0), coalesce(sum(gpu_us), 0) FROM entries"
     " WHERE ts >= ? AND ts < ? AND kind = 'gpu_hour'"
 )
-
-ADD_RENTAL = _insert("rentals", RENTAL)
-
-RENTALS = (
-    f"SELECT {', '.join(RENTAL)} FROM rentals"  # noqa: S608
-    " WHERE started_ms < ? AND (stopped_ms IS NULL OR stopped_ms > ?) ORDER BY started_ms, id"
-)
-
-STOP_RENTAL = (
-    "UPDATE rentals SET stopped_ms = CASE WHEN started_ms > ? THEN started_ms ELSE ? END"
-    " WHERE id = ? AND stopped_ms IS NULL RETURNING id"
-)
-
-ADD_KEY = _insert("api_keys", KEY)
-
-REVOKE_KEY = "UPDATE api_keys SET revoked = ? WHERE id = ? AND revoked IS NULL RETURNING id"
-
-KEYS = f"SELECT {', '.join(KEY)} FROM api_keys ORDER BY created, id"  # noqa: S608
 
 KEYS_REVISION = "SELECT keys_revision FROM marks"
 

@@ -1,1 +1,1 @@
-"""Tables beside the entries: API keys, reviews, feedback and audit labels."""
+"""The tables beside the entries: keys, rentals, reviews, feedback and labels."""

@@ -1,29 +1,30 @@
 """What people thought of answers: a table of its own in the ledger's database, one row per answer.
 
-A row holds a rating from 1 to 5, or that a better answer was asked for, or both; of several ratings the last counts.
-Beside them stands who answered, and at most the reason that was given with the rating: no prompt, no answer.
+A row holds a rating from 1 to 5, or the request for a better answer, or both; of several ratings the last one counts.
+The row also says who answered, and the reason given with the rating, if any. It holds no prompt and no answer.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
 from operator import attrgetter
-from threading import Lock
-from typing import Protocol
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.records import Execute
 
 MOST_REASON = 500
-"""Characters of a reason."""
+"""Characters of a reason, at most."""
 SATISFIED = 4
-"""A rating of this or more is a satisfied one."""
+"""A rating of this or more counts as satisfied."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackRecord:
-    """What was thought of one answer. `ts` epoch milliseconds; `rating` 1 to 5 or None; `better_id` the request that
-    answered it again one tier up, or empty."""
+    """What people thought of one answer.
+
+    `ts` is in epoch milliseconds, `rating` from 1 to 5 or None, and `better_id` the request that answered again one
+    tier up, or empty.
+    """
 
     request_id: str
     ts: int
@@ -37,8 +38,8 @@ class FeedbackRecord:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """Sums of one model's feedback: how many rated it, how many of those were satisfied, the sum of ratings, and how
-    often a better answer was asked for."""
+    """Sums of one model's feedback: the number of ratings, how many of them were satisfied, the sum of the ratings,
+    and how often a client asked for a better answer."""
 
     backend: str
     model: str
@@ -48,18 +49,23 @@ class Opinion:
     better_asked: int
 
 
-class FeedbackTable(Protocol):
-    """Feedback in the ledger's database. Methods are synchronous, durable when they return, safe from any thread, and
-    raise LedgerUnavailableError."""
+class FeedbackTable(ABC):
+    """Feedback in the ledger's database.
 
+    Methods are synchronous, durable when they return, safe to call from any thread, and raise LedgerUnavailableError.
+    """
+
+    @abstractmethod
     def put(self, record: FeedbackRecord) -> None:
-        """Store what was thought; what this record leaves out stays as it was."""
+        """Store feedback; fields that the record leaves empty keep their stored values."""
 
+    @abstractmethod
     def get(self, request_id: str) -> FeedbackRecord | None:
-        """What was thought of one answer; None if nobody said."""
+        """Return the feedback on one answer, None if there is none."""
 
+    @abstractmethod
     def opinions(self, start_ms: int, end_ms: int) -> tuple[Opinion, ...]:
-        """Sums per backend and model of the rows with `ts` in [start, end), in the order of their names."""
+        """Return sums per backend and model of the rows with `ts` in [start, end), in the order of their names."""
 
 
 _NAMES = tuple(f.name for f in fields(FeedbackRecord))
@@ -81,59 +87,18 @@ _OPINIONS = (
 
 
 class SqlFeedback(FeedbackTable):
-    """A `FeedbackTable` in SQL that SQLite and PostgreSQL both speak."""
+    """A `FeedbackTable` in SQL that both SQLite and PostgreSQL understand."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
     def put(self, record: FeedbackRecord) -> None:
-        """See FeedbackTable.put."""
         self._execute(_PUT, _row(record), True)
 
     def get(self, request_id: str) -> FeedbackRecord | None:
-        """See FeedbackTable.get."""
         rows = self._execute(_GET, (request_id,), False)
         return FeedbackRecord(*rows[0]) if rows else None
 
     def opinions(self, start_ms: int, end_ms: int) -> tuple[Opinion, ...]:
-        """See FeedbackTable.opinions."""
         rows = self._execute(_OPINIONS, (SATISFIED, start_ms, end_ms), False)
         return tuple(Opinion(row[0], row[1], *map(int, row[2:])) for row in rows)
-
-
-class MemoryFeedback(FeedbackTable):
-    """A `FeedbackTable` in memory, for tests: the same contract, nothing on disk."""
-
-    def __init__(self) -> None:
-        self._records: dict[str, FeedbackRecord] = {}
-        self._lock = Lock()
-
-    def put(self, record: FeedbackRecord) -> None:
-        """See FeedbackTable.put."""
-        with self._lock:
-            known = self._records.get(record.request_id)
-            if known is not None:
-                record = replace(
-                    known,
-                    ts=record.ts,
-                    rating=known.rating if record.rating is None else record.rating,
-                    reason=record.reason or known.reason,
-                    better_id=record.better_id or known.better_id,
-                )
-            self._records[record.request_id] = record
-
-    def get(self, request_id: str) -> FeedbackRecord | None:
-        """See FeedbackTable.get."""
-        return self._records.get(request_id)
-
-    def opinions(self, start_ms: int, end_ms: int) -> tuple[Opinion, ...]:
-        """See FeedbackTable.opinions."""
-        rows = [r for r in self._records.values() if start_ms <= r.ts < end_ms]
-        found = []
-        for backend, model in sorted({(r.backend, r.model) for r in rows}):
-            mine = [r for r in rows if (r.backend, r.model) == (backend, model)]
-            rated = [r.rating for r in mine if r.rating is not None]
-            better = sum(bool(r.better_id) for r in mine)
-            satisfied = sum(rating >= SATISFIED for rating in rated)
-            found.append(Opinion(backend, model, len(rated), satisfied, sum(rated), better))
-        return tuple(found)

@@ -1,27 +1,83 @@
-"""The table of API keys. It is apart from keys.py, which is compiled: interpreted ledgers can't inherit from a
-compiled class."""
+"""The table of API keys in the ledger's database.
+
+It is apart from keys.py, which makes and checks keys: that module runs compiled on the hot path, and interpreted
+classes such as `SqlKeys` cannot inherit from a compiled one.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any
 
-from spillway_router.ledger.records import (
-    KeyRecord,
+from spillway_router.ledger.errors import EntryConflictError
+from spillway_router.ledger.records import KeyRecord, Rows
+
+
+class KeyTable(ABC):
+    """API keys in the ledger's database.
+
+    Methods are synchronous, durable when they return, safe to call from any thread, and raise LedgerUnavailableError.
+    """
+
+    @abstractmethod
+    def add(self, record: KeyRecord) -> None:
+        """Store a new key. Raises EntryConflictError if the id is taken."""
+
+    @abstractmethod
+    def all(self) -> tuple[KeyRecord, ...]:
+        """Return all keys, including revoked ones, oldest first."""
+
+    @abstractmethod
+    def revoke(self, key_id: str, now_ms: int) -> bool:
+        """Mark a key as revoked; return False if no valid key has this id."""
+
+    @abstractmethod
+    def revision(self) -> int:
+        """Return a number that grows whenever any process changes a key; cheap enough to call once a second."""
+
+
+_NAMES = tuple(f.name for f in fields(KeyRecord))
+_row = attrgetter(*_NAMES)
+_ADD = (
+    f"INSERT INTO api_keys ({', '.join(_NAMES)}) VALUES ({', '.join('?' for _ in _NAMES)})"  # noqa: S608
+    " ON CONFLICT DO NOTHING RETURNING id"
 )
+_REVOKE = "UPDATE api_keys SET revoked = ? WHERE id = ? AND revoked IS NULL RETURNING id"
+_ALL = f"SELECT {', '.join(_NAMES)} FROM api_keys ORDER BY created, id"  # noqa: S608
 
 
-class KeyTable(Protocol):
-    """API keys in the ledger's database."""
+class SqlKeys(KeyTable):
+    """A `KeyTable` in SQL that both SQLite and PostgreSQL understand.
 
-    def add_key(self, record: KeyRecord) -> None:
-        """Store a new key durably. Raises EntryConflictError if the id is taken."""
+    `read` runs a SELECT without values. `change` runs a statement that changes a key and returns whether it did; the
+    same transaction then increments the revision, which `revision` reads.
+    """
 
-    def keys(self) -> tuple[KeyRecord, ...]:
-        """All keys, revoked ones too, oldest first."""
+    def __init__(
+        self, read: Callable[[str], Rows], change: Callable[[str, Sequence[Any]], bool], revision: Callable[[], int]
+    ) -> None:
+        self._read = read
+        self._change = change
+        self._revision = revision
 
-    def revoke_key(self, key_id: str, at_ms: int) -> bool:
-        """Mark a key revoked durably; False if there is no such key that is still valid."""
+    def add(self, record: KeyRecord) -> None:
+        if not self._change(_ADD, _row(record)):
+            raise key_exists(record.id)
 
-    def keys_revision(self) -> int:
-        """A number that grows with every change of the keys, by whichever process; cheap enough for once a
-        second."""
+    def all(self) -> tuple[KeyRecord, ...]:
+        rows = [dict(zip(_NAMES, row, strict=True)) for row in self._read(_ALL)]
+        return tuple(KeyRecord(**{**row, "may_route": bool(row["may_route"])}) for row in rows)
+
+    def revoke(self, key_id: str, now_ms: int) -> bool:
+        return self._change(_REVOKE, (now_ms, key_id))
+
+    def revision(self) -> int:
+        return self._revision()
+
+
+def key_exists(key_id: str) -> EntryConflictError:
+    """Return the error for a new key whose id is taken."""
+    return EntryConflictError(f"a key with the id {key_id} exists; create it again")

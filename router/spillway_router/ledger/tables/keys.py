@@ -110,25 +110,25 @@ class KeyStore:
         Raises KeySpecError for a bad name, role, tier or privacy, EntryConflictError if the id is taken.
         """
         new = mint(spec, key_id, secret, now_ms)
-        self._table.add_key(new.record)
+        self._table.add(new.record)
         self._checked_at = float("-inf")
         return new
 
     def revoke(self, key_id: str, now_ms: int) -> bool:
         """Revoke durably; False if there is no such valid key."""
-        revoked = self._table.revoke_key(key_id, now_ms)
+        revoked = self._table.revoke(key_id, now_ms)
         self._checked_at = float("-inf")
         return revoked
 
     def list(self) -> tuple[KeyRecord, ...]:
         """All keys with the revoked ones, oldest first."""
-        return self._table.keys()
+        return self._table.all()
 
     def _reload(self) -> None:
         # The revision is read before the keys: a change in between is seen at the next look.
-        revision = self._table.keys_revision()
+        revision = self._table.revision()
         if revision != self._revision:
-            self._ring = KeyRing(self._table.keys())
+            self._ring = KeyRing(self._table.all())
             self._revision = revision
 
 

@@ -1,33 +1,33 @@
 """Documents that wait for a person: a table of its own in the ledger's database.
 
-It is the one place where content is stored. `content` (the document and what was read in it) and `outcome` (the values
-decided on) are emptied some days after the decision, by `forget`; what is left says what happened, not what was said.
-`scores` and `label` are numbers and field names only: they stay, as calibration learns from them.
+This is the only table that stores content. `forget` empties `content` (the document and the values read from it) and
+`outcome` (the values decided on) some days after the decision; what remains says what happened, not what was said.
+`scores` and `label` hold only numbers and field names. They stay, because calibration learns from them.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields
 from operator import attrgetter
-from threading import Lock
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.errors import EntryConflictError
 from spillway_router.ledger.records import Execute
 
 ReviewState = Literal["open", "accepted", "corrected", "dismissed"]
 MOST_AT_ONCE = 500
-"""Reviews in one page of a list."""
+"""Reviews in one page of a list, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewRecord:
-    """One review. Times are epoch milliseconds; `content`, `scores`, `outcome` and `label` JSON texts or None.
+    """One review. Times are epoch milliseconds; `content`, `scores`, `outcome` and `label` are JSON texts or None.
 
-    `step` made the best values so far (local, parser, external, or none), `backend` and `model` name it, `confidence`
-    in [0, 1] or None is how sure it was, `why` says why that was not enough. `decided_by` is the public id of a key.
+    `step` names the step that produced the best values so far (local, parser, external, or none), `backend` and `model`
+    say who answered it, `confidence` in [0, 1] or None says how sure it was, and `why` says why that was not enough.
+    `decided_by` is the public id of a key.
     """
 
     id: str
@@ -52,7 +52,10 @@ class ReviewRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReviewFilter:
-    """Which reviews to list, newest first. "" and None: any. `before`: those behind this one, (created_ms, id)."""
+    """Which reviews to list, newest first.
+
+    "" and None match any review. `before`, a pair (created_ms, id), continues the list after that review.
+    """
 
     state: str = ""
     schema_name: str = ""
@@ -60,10 +63,15 @@ class ReviewFilter:
     before: tuple[int, str] | None = None
     limit: int = 50
 
+    @property
+    def page_size(self) -> int:
+        """The limit, brought into the range from 1 to MOST_AT_ONCE."""
+        return max(1, min(self.limit, MOST_AT_ONCE))
+
 
 @dataclass(frozen=True, slots=True)
 class ReviewDecision:
-    """What a person decided: the state, the values as JSON text, and the label that follows (documents/reviews.py)."""
+    """What a person decided: the state, the values as JSON text, and the label (see documents/reviews.py)."""
 
     state: ReviewState
     outcome: str | None
@@ -74,36 +82,45 @@ class ReviewDecision:
 
 @dataclass(frozen=True, slots=True)
 class OpenReviews:
-    """Open reviews: how many, and when the oldest was made (epoch milliseconds), None where there is none."""
+    """The number of open reviews, and when the oldest was created (epoch milliseconds), None if there is none."""
 
     count: int
     oldest_ms: int | None
 
 
-class ReviewTable(Protocol):
-    """Reviews in the ledger's database. Methods are synchronous, durable when they return, safe from any thread, and
-    raise LedgerUnavailableError."""
+class ReviewTable(ABC):
+    """Reviews in the ledger's database.
 
+    Methods are synchronous, durable when they return, safe to call from any thread, and raise LedgerUnavailableError.
+    """
+
+    @abstractmethod
     def add(self, record: ReviewRecord) -> None:
         """Store a new review. Raises EntryConflictError if the id is taken."""
 
+    @abstractmethod
     def get(self, review_id: str) -> ReviewRecord | None:
-        """One review with its content; None if there is none."""
+        """Return one review with its content, None if no review has this id."""
 
-    def list(self, wanted: ReviewFilter) -> tuple[ReviewRecord, ...]:
-        """Reviews without content and outcome, newest first, at most `limit` (MOST_AT_ONCE)."""
+    @abstractmethod
+    def list(self, which: ReviewFilter) -> tuple[ReviewRecord, ...]:
+        """Return reviews without content and outcome, newest first, at most `which.page_size`."""
 
+    @abstractmethod
     def count(self, state: ReviewState) -> int:
-        """How many are in this state."""
+        """Return the number of reviews in this state."""
 
+    @abstractmethod
     def waiting(self) -> OpenReviews:
-        """How many reviews are open, and since when."""
+        """Return how many reviews are open, and since when."""
 
+    @abstractmethod
     def decide(self, review_id: str, decision: ReviewDecision) -> bool:
-        """Close an open review; False if there is no such review that is open."""
+        """Close an open review; return False if no open review has this id."""
 
+    @abstractmethod
     def forget(self, decided_before_ms: int) -> int:
-        """Empty content and outcome of reviews decided before; returns of how many."""
+        """Empty content and outcome of the reviews decided before then; return the number of reviews emptied."""
 
 
 _NAMES = tuple(f.name for f in fields(ReviewRecord))
@@ -125,132 +142,57 @@ _FORGET = "UPDATE reviews SET content = NULL, outcome = NULL WHERE content IS NO
 
 
 class SqlReviews(ReviewTable):
-    """A `ReviewTable` in SQL that SQLite and PostgreSQL both speak."""
+    """A `ReviewTable` in SQL that both SQLite and PostgreSQL understand."""
 
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
     def add(self, record: ReviewRecord) -> None:
-        """See ReviewTable.add."""
         if not self._execute(_ADD, _row(record), True):
-            raise _taken(record.id)
+            raise review_exists(record.id)
 
     def get(self, review_id: str) -> ReviewRecord | None:
-        """See ReviewTable.get."""
         rows = self._execute(_GET, (review_id,), False)
         return _record(rows[0]) if rows else None
 
-    def list(self, wanted: ReviewFilter) -> tuple[ReviewRecord, ...]:
-        """See ReviewTable.list."""
-        where, bound = ["1 = 1"], []
+    def list(self, which: ReviewFilter) -> tuple[ReviewRecord, ...]:
+        where, values = ["1 = 1"], []
         for condition, value in (
-            ("state = ?", wanted.state or None),
-            ("schema_name = ?", wanted.schema_name or None),
-            ("created_ms >= ?", wanted.since_ms),
+            ("state = ?", which.state or None),
+            ("schema_name = ?", which.schema_name or None),
+            ("created_ms >= ?", which.since_ms),
         ):
             if value is not None:
                 where.append(condition)
-                bound.append(value)
-        if wanted.before is not None:
+                values.append(value)
+        if which.before is not None:
             where.append("(created_ms, id) < (?, ?)")
-            bound.extend(wanted.before)
-        text = (
+            values.extend(which.before)
+        sql = (
             f"SELECT {_LISTED} FROM reviews WHERE {' AND '.join(where)}"  # noqa: S608 - only conditions from above
             " ORDER BY created_ms DESC, id DESC LIMIT ?"
         )
-        return tuple(map(_record, self._execute(text, (*bound, _page(wanted)), False)))
+        return tuple(map(_record, self._execute(sql, (*values, which.page_size), False)))
 
     def count(self, state: ReviewState) -> int:
-        """See ReviewTable.count."""
         return int(self._execute(_COUNT, (state,), False)[0][0])
 
     def waiting(self) -> OpenReviews:
-        """See ReviewTable.waiting."""
         return OpenReviews(*self._execute(_WAITING, (), False)[0])
 
     def decide(self, review_id: str, decision: ReviewDecision) -> bool:
-        """See ReviewTable.decide."""
         d = decision
         return bool(self._execute(_DECIDE, (d.state, d.outcome, d.label, d.decided_ms, d.decided_by, review_id), True))
 
     def forget(self, decided_before_ms: int) -> int:
-        """See ReviewTable.forget."""
         return len(self._execute(_FORGET, (decided_before_ms,), True))
 
 
-class MemoryReviews(ReviewTable):
-    """A `ReviewTable` in memory, for tests: the same contract, nothing on disk."""
-
-    def __init__(self) -> None:
-        self._records: dict[str, ReviewRecord] = {}
-        self._lock = Lock()
-
-    def add(self, record: ReviewRecord) -> None:
-        """See ReviewTable.add."""
-        with self._lock:
-            if record.id in self._records:
-                raise _taken(record.id)
-            self._records[record.id] = record
-
-    def get(self, review_id: str) -> ReviewRecord | None:
-        """See ReviewTable.get."""
-        return self._records.get(review_id)
-
-    def list(self, wanted: ReviewFilter) -> tuple[ReviewRecord, ...]:
-        """See ReviewTable.list."""
-        found = [
-            replace(r, content=None, outcome=None)
-            for r in self._records.values()
-            if wanted.state in ("", r.state)
-            and wanted.schema_name in ("", r.schema_name)
-            and (wanted.since_ms is None or r.created_ms >= wanted.since_ms)
-            and (wanted.before is None or (r.created_ms, r.id) < wanted.before)
-        ]
-        found.sort(key=lambda r: (r.created_ms, r.id), reverse=True)
-        return tuple(found[: _page(wanted)])
-
-    def count(self, state: ReviewState) -> int:
-        """See ReviewTable.count."""
-        return sum(r.state == state for r in self._records.values())
-
-    def waiting(self) -> OpenReviews:
-        """See ReviewTable.waiting."""
-        made = [r.created_ms for r in self._records.values() if r.state == "open"]
-        return OpenReviews(len(made), min(made, default=None))
-
-    def decide(self, review_id: str, decision: ReviewDecision) -> bool:
-        """See ReviewTable.decide."""
-        d = decision
-        with self._lock:
-            known = self._records.get(review_id)
-            if known is None or known.state != "open":
-                return False
-            self._records[review_id] = replace(
-                known, state=d.state, outcome=d.outcome, label=d.label, decided_ms=d.decided_ms, decided_by=d.decided_by
-            )
-            return True
-
-    def forget(self, decided_before_ms: int) -> int:
-        """See ReviewTable.forget."""
-        with self._lock:
-            old = [
-                r
-                for r in self._records.values()
-                if r.content is not None and r.decided_ms is not None and r.decided_ms < decided_before_ms
-            ]
-            for r in old:
-                self._records[r.id] = replace(r, content=None, outcome=None)
-            return len(old)
-
-
-def _page(wanted: ReviewFilter) -> int:
-    return max(1, min(wanted.limit, MOST_AT_ONCE))
+def review_exists(review_id: str) -> EntryConflictError:
+    """Return the error for a new review whose id is taken."""
+    return EntryConflictError(f"a review with the id {review_id} exists")
 
 
 def _record(row: Sequence[Any]) -> ReviewRecord:
-    found = dict(zip(_NAMES, row, strict=True))
-    return ReviewRecord(**{**found, "private": bool(found["private"])})
-
-
-def _taken(review_id: str) -> EntryConflictError:
-    return EntryConflictError(f"a review with the id {review_id} exists")
+    values = dict(zip(_NAMES, row, strict=True))
+    return ReviewRecord(**{**values, "private": bool(values["private"])})

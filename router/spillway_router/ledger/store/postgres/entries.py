@@ -1,12 +1,13 @@
 """Entries into PostgreSQL: one transaction for many writes, with caps, holds, balances and the hash chain.
 
-All routers take one advisory lock for the length of their transaction. The chain needs an order of all rows anyway, and
-with it caps are exact without a lock per balance, so nothing can deadlock; what a commit costs is shared by all
-requests of a router that wait for it. Two round trips: lock and read what the writes depend on; store and commit.
+All routers take one advisory lock for the length of their transaction. The chain needs a total order of all rows
+anyway, and with that order caps are exact without a lock per balance, so nothing can deadlock. All requests of a router
+that wait for a commit share its cost. A commit takes two round trips: lock and read what the writes depend on, then
+store and commit. There are three ways, each tried when the one before fails:
 
-1. together     As if no row was there yet. Where a write would be refused, or a row's key turns out to be taken, then
-2. looked up    with the stored rows at hand: the same entry again is a retry, and fine.
-3. one by one   Where the database refuses a value, each write under a savepoint finds out whose it is.
+1. together     Store the writes as if no row existed yet. If a write would be refused, or a row's key is taken:
+2. looked up    Compare with the stored rows: the same entry again is a harmless retry.
+3. one by one   If the database refuses a value, commit each write under a savepoint to find the faulty one.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ from spillway_router.ledger.store.postgres.statements import (
 from spillway_router.ledger.store.statements import HEAD
 
 _REFUSED = (psycopg.IntegrityError, psycopg.DataError, TypeError, ValueError, OverflowError)
-"""What the database, the driver and orjson raise for a value that can't be stored."""
+"""The exceptions that the database, the driver and orjson raise for a value that can't be stored."""
 
 _EntryKey = tuple[str, int, str]
 
 
 def commit(connection: Connection, writes: Sequence[Write]) -> list[WriteResult]:
-    """See Ledger.commit. Raises psycopg.Error."""
+    """Store the writes as `Ledger.commit` does. Raises psycopg.Error."""
     if not any(write.entries for write in writes):
         return [None] * len(writes)
     for look in (False, True):
@@ -84,7 +85,7 @@ def _one_by_one(connection: Connection, writes: Sequence[Write]) -> list[WriteRe
 
 
 def _store(connection: Connection, writes: Sequence[Write], look: bool) -> list[WriteResult]:
-    """Judge the writes in order and store those that stand. `look`: find out first which rows are there already."""
+    """Check the writes in order and store the valid ones. `look` says to read first which rows exist already."""
     entries = [entry for write in writes for entry in write.entries]
     head = connection.execute(HEAD)
     known = _stored_rows(connection, entries) if look else {}
@@ -101,7 +102,10 @@ def _store(connection: Connection, writes: Sequence[Write], look: bool) -> list[
 def _judge(
     writes: Sequence[Write], stored: Stored, known: dict[_EntryKey, Row]
 ) -> tuple[Posting, list[WriteResult], list[Row]]:
-    """Results of all writes, what they change, and the rows that are new. `known`: rows by key; grows."""
+    """Return what the writes change, their results, and the rows that are new.
+
+    `known` maps keys to stored rows; the new rows are added to it.
+    """
     posting, results, new = Posting(stored), list[WriteResult](), list[Row]()
     for write in writes:
         mine: dict[_EntryKey, Row] = {}
@@ -109,11 +113,11 @@ def _judge(
         result: WriteResult = None
         for entry in write.entries:
             row, key = row_of(entry), entry.key
-            had = known.get(key) or mine.get(key)
-            if had is None:
+            stored_before = known.get(key) or mine.get(key)
+            if stored_before is None:
                 mine[key] = row
                 fresh.append(entry)
-            elif had != row:
+            elif stored_before != row:
                 result = conflicting(entry)
                 break
         if result is None and fresh:
@@ -134,9 +138,9 @@ def _stored_rows(connection: Connection, entries: Iterable[Entry]) -> dict[_Entr
 
 
 def _stored(connection: Connection, writes: Sequence[Write], entries: Sequence[Entry]) -> Stored:
-    """What the writes depend on. Questions are asked together and only where there is something to ask."""
+    """Read what the writes depend on, in one round trip, skipping the queries that would have no keys."""
     caps = {(cap.scope, cap.period, cap.start_ms) for write in writes for cap in write.caps}
-    asked = [
+    cursors = [
         connection.execute(sql, (orjson.dumps(keys).decode(),)) if keys else None
         for sql, keys in (
             (CLOSING, needs_holds(iter(entries))),
@@ -144,7 +148,7 @@ def _stored(connection: Connection, writes: Sequence[Write], entries: Sequence[E
             (BALANCES_OF, list(caps)),
         )
     ]
-    closing, reserved, balances = ([] if cursor is None else cursor.fetchall() for cursor in asked)
+    closing, reserved, balances = ([] if cursor is None else cursor.fetchall() for cursor in cursors)
     return Stored(
         holds={(row[0], row[1]): OpenHold(*row[2:8]) for row in closing if row[3] is not None},
         reserved_ts={(row[0], row[1]): row[2] for row in reserved},
@@ -154,8 +158,10 @@ def _stored(connection: Connection, writes: Sequence[Write], entries: Sequence[E
 
 
 def _insert(connection: Connection, head: tuple[Any, ...], rows: Sequence[Row]) -> None:
-    """Store rows behind the head of the chain. The bytes that go to the database are those the links are over
-    (entries.link_of)."""
+    """Store rows after the head of the chain.
+
+    The database gets the same bytes that the links are computed over (entries.link_of).
+    """
     seq, link = head
     parts, links = [], []
     for row in rows:

@@ -1,4 +1,4 @@
-"""The ledger's tables in PostgreSQL, made and brought up to date by whichever router comes first."""
+"""The ledger's schema in PostgreSQL: whichever router starts first creates it or brings it up to date."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOCK = "SELECT pg_advisory_xact_lock(7310014835120411470)"
 
 
 def migrate(connection: Connection, name: str, migrations: Sequence[Migration]) -> None:
-    """Apply what is missing, all of it or nothing; routers that start at the same time wait for each other.
+    """Apply the missing migrations in one transaction; routers that start at the same time wait for each other.
 
     Raises LedgerConfigError for a server, a database or a user that can't be used, and for a schema newer than this
     version; psycopg.Error otherwise.
@@ -44,13 +44,13 @@ def _check(connection: Connection, name: str) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise LedgerConfigError(
-            f"the database of the ledger {name} has the encoding {encoding}; make one with "
+            f"the database of the ledger {name} has the encoding {encoding}; create one with "
             "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
         )
 
 
 def _make_schema(connection: Connection, name: str) -> None:
-    # Asked first: CREATE SCHEMA IF NOT EXISTS needs the right to create schemas even where there is nothing to do.
+    # CREATE SCHEMA IF NOT EXISTS would need the privilege to create schemas even if the schema exists, so look first.
     if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (SCHEMA,)).fetchone():
         return
     try:
@@ -58,6 +58,6 @@ def _make_schema(connection: Connection, name: str) -> None:
     except psycopg.errors.InsufficientPrivilege as error:
         user = connection.info.user
         raise LedgerConfigError(
-            f"the user {user} may not create the ledger's tables in {name}; let an administrator run "
+            f"the user {user} may not create the ledger's tables in {name}; ask an administrator to run "
             f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {user}"
         ) from error

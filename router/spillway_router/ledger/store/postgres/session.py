@@ -1,7 +1,7 @@
-"""One connection to PostgreSQL behind a lock, made when first needed and again after it broke.
+"""One connection to PostgreSQL behind a lock, opened on first use and reopened after it broke.
 
-Every wait has an end: connecting, a statement, a lock held by another router, and the network itself (a peer that is
-gone without a word). Errors of the database become the ledger's here and nowhere else; none of them shows the
+Every wait is bounded: connecting, a statement, a lock held by another router, and the network itself (a peer that
+vanished silently). This is the only place that turns database errors into ledger errors; none of them shows the
 password.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -16,16 +17,15 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.errors import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
 
 SCHEMA = "spillway"
-"""Our tables live in a schema of their own: PostgreSQL 15 and later lets few users create in `public`."""
+"""The tables live in a schema of their own, because PostgreSQL 15 and later lets few users create any in `public`."""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 _T = TypeVar("_T")
 
-# Seconds and milliseconds that libpq takes; a URL that sets one of them keeps its own.
+# Seconds and milliseconds, as libpq expects them; a value set in the URL wins.
 _NETWORK: dict[str, str | int | None] = {
     "application_name": "spillway",
     "connect_timeout": 5,
@@ -41,17 +41,17 @@ _HUNG_CLIENT_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class DatabaseAddress:
-    """Where a ledger is: `conninfo` for libpq (holds the password), `name` for people (doesn't)."""
+    """Where a ledger is: `conninfo` for libpq (contains the password), `name` for people (does not contain it)."""
 
     conninfo: str
     name: str
     secrets: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Place({self.name})"
+        return f"DatabaseAddress({self.name})"
 
-    def told(self, error: BaseException) -> str:
-        """The error's text in one line, without the password should a driver ever put it there."""
+    def redacted(self, error: BaseException) -> str:
+        """Return the error's text in one line, without the password, should a driver ever include it."""
         text = " ".join(str(error).split())
         for secret in self.secrets:
             text = text.replace(secret, "***")
@@ -63,9 +63,9 @@ def database_address(url: str) -> DatabaseAddress:
     try:
         given = conninfo_to_dict(url)
     except psycopg.Error:
-        # The driver's text may quote the password, and so would its traceback.
+        # The driver's text may quote the password, and so may its traceback.
         raise LedgerConfigError(
-            "ledger.url can't be read; write postgresql://USER:PASSWORD@HOST:5432/DATABASE with special characters of "
+            "ledger.url can't be read; write postgresql://USER:PASSWORD@HOST:5432/DATABASE with special characters in "
             "the password percent-encoded (@ is %40, / is %2F, # is %23)"
         ) from None
     if not given.get("dbname"):
@@ -78,13 +78,13 @@ def database_address(url: str) -> DatabaseAddress:
 
 
 class PostgresSession:
-    """A connection for one purpose. Methods are safe to call from any thread; calls wait for each other."""
+    """A connection for one purpose. Methods may be called from any thread and wait for each other."""
 
     def __init__(
-        self, place: DatabaseAddress, statement_timeout_ms: int, settings: Mapping[str, str] | None = None
+        self, address: DatabaseAddress, statement_timeout_ms: int, settings: Mapping[str, str] | None = None
     ) -> None:
-        self._place = place
-        wanted = {
+        self._address = address
+        options = {
             "search_path": SCHEMA,
             "synchronous_commit": "on",
             "statement_timeout": str(statement_timeout_ms),
@@ -92,25 +92,27 @@ class PostgresSession:
             "idle_in_transaction_session_timeout": str(_HUNG_CLIENT_MS),
             **(settings or {}),
         }
-        self._options = " ".join(f"-c {name}={value}" for name, value in wanted.items())
+        self._options = " ".join(f"-c {name}={value}" for name, value in options.items())
         self._lock = Lock()
         self._connection: Connection | None = None
         self._closed = False
 
     def run(self, work: Callable[[Connection], _T], *, repeatable: bool = True) -> _T:
-        """Do some work on the connection. `repeatable`: doing it twice is harmless, so a connection that turns out to
-        have died since its last use (a restarted server, a firewall) is replaced once without anyone noticing.
+        """Run `work` on the connection and return its result.
 
-        Raises EntryRejectedError if the database refused the data, LedgerUnavailableError if it can't be used now; then
-        nothing was stored, or it is unknown whether all of it was.
+        `repeatable` says that running it twice is harmless: a connection that has died since its last use (a restarted
+        server, a firewall) is then replaced once, and the caller doesn't notice.
+
+        Raises EntryRejectedError if the database refused the data, and LedgerUnavailableError if it can't be used now.
+        In the latter case nothing was stored, or it is unknown whether everything was.
         """
         try:
             with self._lock:
                 return self._run(work, repeatable)
         except (psycopg.IntegrityError, psycopg.DataError) as error:
-            raise EntryRejectedError(f"the ledger refused an entry: {self._place.told(error)}") from error
+            raise EntryRejectedError(f"the ledger refused an entry: {self._address.redacted(error)}") from error
         except psycopg.Error as error:
-            name, text = self._place.name, self._place.told(error)
+            name, text = self._address.name, self._address.redacted(error)
             raise LedgerUnavailableError(f"the ledger {name} can't be used now: {text}") from error
 
     def close(self) -> None:
@@ -133,7 +135,7 @@ class PostgresSession:
         try:
             return work(connection)
         except psycopg.errors.ReadOnlySqlTransaction:
-            self._drop()  # the primary became a standby: the next call looks for the new one
+            self._drop()  # the primary became a standby; the next call looks for the new one
             raise
         except BaseException:
             with contextlib.suppress(psycopg.Error):
@@ -144,11 +146,11 @@ class PostgresSession:
 
     def _open(self) -> Connection:
         if self._closed:
-            raise LedgerUnavailableError(f"the ledger {self._place.name} was closed")
+            raise LedgerUnavailableError(f"the ledger {self._address.name} was closed")
         if self._connection is None:
-            given = conninfo_to_dict(self._place.conninfo).get("options")
+            given = conninfo_to_dict(self._address.conninfo).get("options")
             options = f"{given} {self._options}" if given else self._options
-            self._connection = psycopg.connect(self._place.conninfo, autocommit=True, options=options)
+            self._connection = psycopg.connect(self._address.conninfo, autocommit=True, options=options)
         return self._connection
 
     def _drop(self) -> None:

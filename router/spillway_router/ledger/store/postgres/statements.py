@@ -1,8 +1,8 @@
-"""The ledger's questions in PostgreSQL's own words. Only names of entries.py are put into the text; values are bound.
+"""SQL statements for PostgreSQL only. Only column names from entries.py become part of the text; values are bound.
 
-Many rows travel as one JSON array of arrays: orjson writes it in a fraction of the time that a value per placeholder
-takes, the statement's text stays the same for any number of rows (so the server plans it once), and the same bytes are
-what the hash chain is computed over. Numbers keep all their digits: PostgreSQL's JSON numbers are decimals.
+Many rows travel as one JSON array of arrays. orjson writes it in a fraction of the time that one placeholder per value
+takes, the text of the statement is the same for any number of rows (so the server plans it once), and the hash chain is
+computed over the same bytes. Numbers keep all their digits, because PostgreSQL's JSON numbers are decimals.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
 
 
 def _fields(*types: str) -> str:
-    """The elements of the JSON array `j` as columns of these types."""
+    """Return SQL for the elements of the JSON array `j` as columns of these types."""
     return ",".join(f"(j->>{at})::{kind}" for at, kind in enumerate(types))
 
 
-# The commit. Its lock comes first and in a statement of its own: what the next ones see then includes all that was
-# committed before, in READ COMMITTED. The number is arbitrary and the same for all routers.
+# The commit. Its lock comes first and in a statement of its own, so that in READ COMMITTED the statements after it see
+# everything that was committed before. The number is arbitrary and the same for all routers.
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 LOCK = "SELECT pg_advisory_xact_lock(7310014835120411469)"
@@ -45,7 +45,7 @@ STORED = (
     " ON row.request_id = j->>0 AND row.attempt_no = (j->>1)::bigint AND row.kind = j->>2"
 )
 
-# Per attempt: its open hold, else whether it is closed already. LIMIT keeps the planner from reading all closed rows
+# Per attempt, its open hold, or else whether it is closed already. LIMIT keeps the planner from reading all closed rows
 # into a hash, as it does for EXISTS.
 CLOSING = """
 SELECT j->>0, (j->>1)::bigint, hold.reserved_nano, hold.ts, hold.backend, hold.key_id, hold.tier, hold.router_id,
@@ -69,7 +69,7 @@ SELECT b.scope, b.period, b.start_ms, b.spent_nano, b.reserved_nano
     ON b.scope = j->>0 AND b.period = j->>1 AND b.start_ms = (j->>2)::bigint
 """
 
-# Bound: seq before the first row, the links one after the other, the rows.
+# Values: the seq before the first row, the concatenated links, and the rows.
 INSERT = (
     f"INSERT INTO entries (seq,{_COLUMNS},link)"  # noqa: S608
     f" SELECT %s::bigint + n,{_fields(*(_TYPES.get(column, 'text') for column in COLUMNS))},"
@@ -97,14 +97,14 @@ PROBE = "UPDATE marks SET probed = %s"
 
 # Reports.
 
-# Rows are written almost in the order of ts, so a time range is a range of seq with few others in it.
+# Rows are written almost in the order of ts, so a time range is a range of seq that contains few other rows.
 SEQS_BETWEEN = (
     "WITH found AS MATERIALIZED (SELECT seq FROM entries WHERE ts >= %s AND ts < %s)"
     " SELECT min(seq), max(seq) FROM found"
 )
 
-# By seq and a limit, so that a reader of many rows never keeps a transaction open for long. `ts + 0` keeps the planner
-# from sorting the whole time range again for each part of it.
+# Reading by seq with a limit keeps no transaction open for long, however many rows there are. `ts + 0` keeps the
+# planner from sorting the whole time range again for each chunk.
 ENTRIES_AFTER = (
     f"SELECT seq,{_COLUMNS} FROM entries"  # noqa: S608
     " WHERE seq > %s AND seq <= %s AND ts + 0 >= %s AND ts + 0 < %s ORDER BY seq LIMIT %s"
@@ -129,7 +129,7 @@ ALIVE = (
 
 _GROUP = "day, local, decision, backend, provider, model, status, document, key_id, tier, task"
 
-# `day` is a number here and becomes a date once per group, not once per row.
+# `day` is a number here; it becomes a date once per group instead of once per row.
 TOTALS = f"""
 SELECT ts / 86400000 AS day, local, decision, backend, provider, model, status, document, key_id, tier, task,
        count(*) FILTER (WHERE kind = 'charged'),
@@ -143,8 +143,8 @@ SELECT ts / 86400000 AS day, local, decision, backend, provider, model, status, 
  GROUP BY {_GROUP}
 """  # noqa: S608
 
-# One statement is one transaction: a key and the mark that tells of it change together. {change}: queries.ADD_KEY or
-# REVOKE_KEY.
+# One statement is one transaction, so a key and the keys' revision change together. {change} is a statement of
+# tables/key_table.py that returns the id of the changed key.
 CHANGE_KEYS = (
     f"WITH changed AS ({{change}}), marked AS ({KEYS_CHANGED} WHERE EXISTS (SELECT 1 FROM changed))"  # noqa: S608
     " SELECT id FROM changed"

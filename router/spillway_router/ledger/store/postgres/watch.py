@@ -1,6 +1,6 @@
-"""The keys' revision without waiting for the network: a thread looks, callers get what it saw last.
+"""The revision of the API keys, read by a thread so that callers never wait for the network.
 
-Keys are checked on the event loop, where nobody may wait for a database on another machine, least of all for one that
+Keys are checked on the event loop, which must not wait for a database on another machine, least of all for one that
 doesn't answer.
 """
 
@@ -16,34 +16,36 @@ _JOIN_S = 10.0
 
 
 class RevisionWatch:
-    """The number that `read` gives, at most about `every_s` seconds old. `read` may block and raise LedgerError."""
+    """The number that `read` returns, at most about `every_s` seconds old. `read` may block and raise LedgerError."""
 
     def __init__(self, read: Callable[[], int], every_s: float = EVERY_S) -> None:
         self._read = read
         self._every_s = every_s
-        self._seen = 0
+        self._revision = 0
         self._failed: str | None = None
         self._stop = Event()
         self._reading = Lock()
         self._thread: Thread | None = None
 
     def value(self) -> int:
-        """The number as last seen; only the first call waits for it. Raises LedgerUnavailableError while it can't be
-        read."""
+        """Return the number as last read; only the first call waits for it.
+
+        Raises LedgerUnavailableError while the number can't be read.
+        """
         if self._thread is None:
             with self._reading:
                 if self._thread is None:
-                    self._seen = self._read()
+                    self._revision = self._read()
                     self._thread = Thread(target=self._run, name="ledger-keys", daemon=True)
                     self._thread.start()
         if self._failed is not None:
             raise LedgerUnavailableError(self._failed)
-        return self._seen
+        return self._revision
 
-    def look(self) -> None:
-        """Look now, after a change of our own. Raises LedgerError."""
+    def refresh(self) -> None:
+        """Read the number now, after a change made by this process. Raises LedgerError."""
         with self._reading:
-            self._seen = self._read()
+            self._revision = self._read()
             self._failed = None
 
     def close(self) -> None:
@@ -56,7 +58,7 @@ class RevisionWatch:
         while not self._stop.wait(self._every_s):
             with self._reading:
                 try:
-                    self._seen = self._read()
+                    self._revision = self._read()
                     self._failed = None
                 except LedgerError as error:
                     self._failed = str(error)

@@ -1,14 +1,14 @@
 """Entries into SQLite: one commit for many writes, with caps, holds, balances and the hash chain.
 
-Three ways, the next one when the one before can't:
+There are three ways, each tried when the one before can't be used:
 
-1. alone        Rows that move no money (local answers) go in by one statement, a transaction by itself: SQLite then
-                runs once outside the interpreter lock, where several statements would each wait for it behind a busy
-                event loop. The head of the chain is the one of our last commit: `seq` is given explicitly, so if
-                another process has written since, the first row's place is taken and nothing goes in.
-2. together     In one transaction: read what the writes depend on, judge the caps, insert all, move the balances.
-3. one by one   In one transaction, each write under a savepoint: finds out which of them is stored already,
-                conflicts, or breaks a rule of the schema.
+1. alone        Rows that move no money (local answers) are inserted by one statement, which is a transaction by itself.
+                SQLite then runs once outside the interpreter lock, whereas several statements would each wait for that
+                lock behind a busy event loop. The head of the chain is the one of our last commit. `seq` is given
+                explicitly, so if another process has written since, the first row's seq is taken and nothing is stored.
+2. together     In one transaction: read what the writes depend on, check the caps, insert all rows, move the balances.
+3. one by one   In one transaction, each write under a savepoint: this finds the writes that are stored already,
+                conflict, or break a rule of the schema.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ from spillway_router.ledger.store.sqlite.statements import (
 from spillway_router.ledger.store.statements import BALANCE, HEAD
 
 MOST_ROWS = 64
-"""Rows of one statement; with 27 columns far below SQLite's 32,766 bound values."""
+"""Rows per statement; with 27 columns this is far below SQLite's limit of 32,766 bound values."""
 _CROWDED_COMMITS = 64
 
 _Head = tuple[int, bytes]
 
 
 class _NotTogetherError(Exception):
-    """The writes need to be looked at one by one."""
+    """The writes must be committed one by one."""
 
 
 class EntryStore:
-    """Commits writes through one connection that nobody else uses. Not thread-safe."""
+    """Commits writes through one connection that nothing else uses. Not thread-safe."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._head: _Head | None = None
         self._crowded = 0
-        """Commits for which way 1 is not tried, because another process writes too."""
+        """Commits to come that skip way 1, because another process writes too."""
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
-        """See Ledger.commit. Raises apsw.Error."""
+        """Store the writes as `Ledger.commit` does. Raises apsw.Error."""
         entries = [entry for write in writes for entry in write.entries]
         plain = all(map(is_plain, entries)) and not any(write.caps for write in writes)
         if not entries and plain:
@@ -109,7 +109,7 @@ class EntryStore:
                 if isinstance(result, EntryConflictError) or (
                     isinstance(result, CapReached) and any(self._is_there(entry) for entry in write.entries)
                 ):
-                    raise _NotTogetherError  # the same entry again is neither a conflict nor new spend
+                    raise _NotTogetherError  # an entry that is stored already is neither a conflict nor new spend
             stored = [e for write, result in zip(writes, results, strict=True) if result is None for e in write.entries]
             head = self._insert(self._read_head(), stored)
             self._apply(posting)
@@ -151,11 +151,11 @@ class EntryStore:
             self._apply(posting)
         return head, result
 
-    # What the ways share
+    # Shared by the three ways
 
     def _read_head(self) -> _Head:
-        found = self._connection.execute(HEAD).fetchone()
-        return (0, GENESIS) if found is None else (found[0], found[1] or GENESIS)
+        row = self._connection.execute(HEAD).fetchone()
+        return (0, GENESIS) if row is None else (row[0], row[1] or GENESIS)
 
     def _insert(self, head: _Head, entries: Sequence[Entry]) -> _Head:
         for at in range(0, len(entries), MOST_ROWS):
@@ -169,18 +169,18 @@ class EntryStore:
         holds = {(row[0], row[1]): OpenHold(*row[2:]) for row in self._of_attempts(OPEN_HOLDS, closing)}
         unheld = [key for key in closing if key not in holds]
         caps = {(cap.scope, cap.period, cap.start_ms) for write in writes for cap in write.caps}
-        found = {key: self._connection.execute(BALANCE, key).fetchone() for key in caps}
+        balances = {key: self._connection.execute(BALANCE, key).fetchone() for key in caps}
         return Stored(
             holds=holds,
             reserved_ts={(row[0], row[1]): row[2] for row in self._of_attempts(RESERVED_TS, needs_reserved(entries))},
             closed=frozenset((row[0], row[1]) for row in self._of_attempts(CLOSED, unheld)),
-            balances={key: Balance(*row) for key, row in found.items() if row is not None},
+            balances={key: Balance(*row) for key, row in balances.items() if row is not None},
         )
 
     def _of_attempts(self, sql: str, keys: Sequence[HoldKey]) -> Iterator[tuple[Any, ...]]:
         for at in range(0, len(keys), MOST_ROWS):
             part = keys[at : at + MOST_ROWS]
-            yield from self._connection.execute(sql.format(wanted=_values(2, len(part))), list(chain(*part)))
+            yield from self._connection.execute(sql.format(attempts=_values(2, len(part))), list(chain(*part)))
 
     def _apply(self, posting: Posting) -> None:
         opened = [(*key, *hold) for key, hold in posting.opened.items() if key not in posting.closed]
@@ -192,7 +192,7 @@ class EntryStore:
 
 
 def _chained(head: _Head, entries: Sequence[Entry]) -> tuple[_Head, list[Any]]:
-    """The values to bind for these entries, each with its seq and link, and the new head."""
+    """Return the new head, and the values to bind for these entries, each with its seq and link."""
     seq, link = head
     values: list[Any] = []
     for entry in entries:
@@ -207,11 +207,11 @@ def _chained(head: _Head, entries: Sequence[Entry]) -> tuple[_Head, list[Any]]:
 
 @lru_cache(maxsize=MOST_ROWS)
 def _insert_sql(rows: int) -> str:
-    """INSERT of so many rows. The text holds column names and placeholders only; values are always bound."""
+    """Return an INSERT of so many rows; its text holds only column names and placeholders."""
     return f"INSERT INTO entries (seq,{','.join(COLUMNS)},link) VALUES {_values(len(COLUMNS) + 2, rows)}"  # noqa: S608
 
 
 @lru_cache(maxsize=8 * MOST_ROWS)
 def _values(columns: int, rows: int) -> str:
-    """Placeholders for so many rows."""
+    """Return the placeholders for so many rows."""
     return ",".join([f"({','.join('?' * columns)})"] * rows)

@@ -1,6 +1,6 @@
-"""The ledger's SQLite file: made for this user only, opened in WAL with synchronous=FULL, its schema up to date.
+"""The ledger's SQLite file: private to this user, opened in WAL mode with synchronous=FULL, its schema up to date.
 
-With synchronous=FULL a commit is on disk when it returns; with NORMAL acknowledged rows are lost at a power cut.
+With synchronous=FULL a commit is on disk when it returns; with NORMAL a power cut can lose acknowledged rows.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from spillway_router.ledger.store.migrations import Migration, missing
 
 BUSY_TIMEOUT_MS = 5_000
 REFUSED = (apsw.ConstraintError, apsw.TooBigError, OverflowError, UnicodeEncodeError, TypeError)
-"""What the database and its bindings raise for a value that can't be stored."""
+"""The exceptions that the database and its bindings raise for a value that can't be stored."""
 
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """The one place where errors of the database become ours. Raises EntryRejectedError, LedgerUnavailableError."""
+    """Turn database errors into ledger errors, in this one place: EntryRejectedError and LedgerUnavailableError."""
     try:
         yield
     except REFUSED as error:
@@ -35,13 +35,13 @@ def translated(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def transaction(connection: apsw.Connection) -> Iterator[None]:
-    """A write transaction, committed at the end, undone by any error."""
+    """Run a write transaction: commit it at the end, and roll it back on any error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # Some errors (full disk) have rolled back already; a second error here would hide the first.
+        # After some errors (a full disk) SQLite has rolled back already; a second error here would hide the first.
         if connection.in_transaction:
             with contextlib.suppress(apsw.Error):
                 connection.execute("ROLLBACK")
@@ -49,7 +49,7 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
 
 
 def prepare_file(path: Path) -> None:
-    """Create folder and file for this user only. Raises LedgerConfigError saying what to change."""
+    """Create the folder and the file for this user only. Raises LedgerConfigError saying what to change."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -60,24 +60,24 @@ def prepare_file(path: Path) -> None:
         ) from error
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-            with contextlib.suppress(PermissionError):  # another user's file that we may write
+            with contextlib.suppress(PermissionError):  # the file belongs to another user, but we may write it
                 os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
-    # SQLite makes its -wal and -shm files beside the database.
+    # SQLite creates its -wal and -shm files next to the database.
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise LedgerConfigError(f"the folder of the ledger can't be written; make {path.parent} writable")
 
 
 def connect(path: Path) -> apsw.Connection:
-    """A connection to a file that exists. Raises apsw.Error."""
+    """Open a connection to an existing file. Raises apsw.Error."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     configure(connection)
     return connection
 
 
 def configure(connection: apsw.Connection) -> None:
-    """WAL, synced commits, and what else every connection has. Raises apsw.Error."""
+    """Apply the settings that every connection shares, such as WAL and synced commits. Raises apsw.Error."""
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     _enter_wal(connection)
     # fullfsync only matters on macOS, where a plain fsync stops at the drive's cache.
@@ -88,8 +88,7 @@ def configure(connection: apsw.Connection) -> None:
 
 
 def _enter_wal(connection: apsw.Connection) -> None:
-    """Switch to WAL. SQLite doesn't wait here while another process does the same, so we do, up to the
-    timeout."""
+    """Switch to WAL, waiting up to the timeout while another process does the same (here SQLite doesn't wait)."""
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
@@ -102,8 +101,7 @@ def _enter_wal(connection: apsw.Connection) -> None:
 
 
 def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[Migration]) -> None:
-    """Apply what is missing, all of it or nothing. Raises LedgerConfigError for a schema newer than this
-    version."""
+    """Apply the missing migrations in one transaction. Raises LedgerConfigError if a newer version made the schema."""
     with transaction(connection):
         connection.execute(
             "CREATE TABLE IF NOT EXISTS migrations"

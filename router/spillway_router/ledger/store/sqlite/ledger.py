@@ -1,20 +1,20 @@
-"""The ledger in one SQLite file, through apsw (its own current SQLite, not the one of Python).
+"""The ledger in one SQLite file, through apsw (which bundles a current SQLite of its own, unlike Python's module).
 
-Connections each behind their own lock: one writes (sqlite_entries.py), one reads rows and balances, one looks at the
-keys, two sum up many rows (sqlite_scans.py), so that a long report holds up neither a commit nor the check of a key.
+Each connection has its own lock: one writes (entries.py), one reads rows and balances, one reads the keys, and two sum
+up many rows (scans.py). A long report therefore delays neither a commit nor the check of a key.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import apsw
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.entries import Entry, entry_of
 from spillway_router.ledger.errors import LedgerUnavailableError
 from spillway_router.ledger.records import Rows, Total, Write, WriteResult
@@ -30,7 +30,7 @@ from spillway_router.ledger.store.statements import KEYS_CHANGED, KEYS_REVISION
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """Connections that only read: rows and balances, keys, and long scans."""
+    """The connections that only read: one for rows and balances, one for keys, two for long scans."""
 
     rows: apsw.Connection
     keys: apsw.Connection
@@ -38,7 +38,7 @@ class Readers:
 
 
 class SqliteLedger(SqlLedger):
-    """A `Ledger` in a SQLite file. Open with `SqliteLedger.open`."""
+    """A `Ledger` in a SQLite file; `SqliteLedger.open` opens it."""
 
     OPEN_RESERVATIONS = statements.OPEN_RESERVATIONS
     ORPHANS = statements.ORPHANS
@@ -70,66 +70,58 @@ class SqliteLedger(SqlLedger):
         return cls(path, writer, readers)
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
-        """See Ledger.commit."""
         with self._write_lock, translated(self.path):
             return self._entries.commit(writes)
 
     def probe(self) -> None:
-        """See Ledger.probe."""
         now_ms = time.time_ns() // 1_000_000
         with self._write_lock, translated(self.path):
             self._writer.execute("UPDATE marks SET probed = ?", (now_ms,))
 
     def alive(self, router_id: str, now_ms: int) -> None:
-        """See Ledger.alive."""
         with self._write_lock, translated(self.path):
             self._writer.execute(statements.ALIVE, (router_id, now_ms))
 
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
-        """See Ledger.entries_between."""
         for row in self._chunks(statements.ENTRIES_AFTER, 0, start_ms, end_ms):
             yield entry_of(row[1:])
 
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        """See Ledger.totals."""
         return self._scans.totals(start_ms, end_ms)
 
     def requests(self, start_ms: int, end_ms: int) -> int:
-        """See Ledger.requests."""
         return self._scans.requests(start_ms, end_ms)
 
-    def keys_revision(self) -> int:
-        """See KeyTable.keys_revision."""
-        return int(self._read_keys(KEYS_REVISION)[0][0])
-
     def close(self) -> None:
-        """See Ledger.close."""
         self._scans.close()
-        # The writer last: the last connection to go moves the WAL into the database.
+        # The writer closes last, because the last connection to close moves the WAL into the database.
         for connection, lock in (self._reader, self._key_reader, (self._writer, self._write_lock)):
             with lock:
                 connection.close()
 
-    def _read(self, sql: str, bound: Sequence[Any]) -> Rows:
-        return self._rows(self._reader, sql, bound)
+    def _read(self, sql: str, values: Sequence[Any]) -> Rows:
+        return self._rows(self._reader, sql, values)
 
     def _read_keys(self, sql: str) -> Rows:
         return self._rows(self._key_reader, sql, ())
 
-    def _rows(self, reader: tuple[apsw.Connection, Lock], sql: str, bound: Sequence[Any]) -> Rows:
+    def _keys_revision(self) -> int:
+        return int(self._read_keys(KEYS_REVISION)[0][0])
+
+    def _rows(self, reader: tuple[apsw.Connection, Lock], sql: str, values: Sequence[Any]) -> Rows:
         connection, lock = reader
         with lock, translated(self.path):
-            return list(connection.execute(sql, bound))
+            return list(connection.execute(sql, values))
 
-    def _at_desk(self, sql: str, bound: Sequence[Any], write: bool) -> Rows:
+    def _execute(self, sql: str, values: Sequence[Any], write: bool) -> Rows:
         if not write:
-            return self._read(sql, bound)
+            return self._read(sql, values)
         with self._write_lock, translated(self.path), transaction(self._writer):
-            return list(self._writer.execute(sql, bound))
+            return list(self._writer.execute(sql, values))
 
-    def _change_keys(self, sql: str, bound: Sequence[Any]) -> bool:
+    def _change_keys(self, sql: str, values: Sequence[Any]) -> bool:
         with self._write_lock, translated(self.path), transaction(self._writer):
-            changed = bool(list(self._writer.execute(sql, bound)))
+            changed = bool(list(self._writer.execute(sql, values)))
             if changed:
                 self._writer.execute(KEYS_CHANGED)
             return changed

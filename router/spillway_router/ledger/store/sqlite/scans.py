@@ -1,8 +1,8 @@
 """Sums over very many rows of the SQLite ledger, on connections of their own.
 
-A report that reads a million rows takes a second or more of a core. On its own connections it keeps nobody waiting who
-reads balances or looks up a request, and two of them share a long range, each on its own thread: SQLite lets go of the
-interpreter while it works.
+A report that reads a million rows takes a core for a second or more. On separate connections it delays nobody who reads
+balances or looks up a request. Two connections share a long range, each on its own thread, because SQLite releases the
+interpreter lock while it works.
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ from spillway_router.ledger.store.sqlite.statements import TOTALS
 from spillway_router.ledger.store.statements import REQUESTS
 
 ROWS_TO_SHARE = 100_000
-"""From about so many rows on, two threads are worth their start."""
+"""From about this many rows on, starting a second thread pays off."""
 _ENDS = (
     "SELECT seq, ts FROM entries WHERE ts >= ? AND ts < ? ORDER BY ts LIMIT 1",
     "SELECT seq, ts FROM entries WHERE ts >= ? AND ts < ? ORDER BY ts DESC LIMIT 1",
 )
 
-
 Pair = tuple[apsw.Connection, apsw.Connection]
 
 
 class Scans:
-    """Two read connections; methods may be called from any thread and wait for each other."""
+    """Sums over two read connections; methods may be called from any thread and wait for each other."""
 
     def __init__(self, path: Path, connections: Pair, rows_to_share: int = ROWS_TO_SHARE) -> None:
         self._path = path
@@ -44,7 +43,7 @@ class Scans:
         self._lock = Lock()
 
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        """See Ledger.totals."""
+        """Return the sums as `Ledger.totals` does."""
         with self._lock, translated(self._path):
             middle = self._middle(start_ms, end_ms)
             if middle is None:
@@ -55,7 +54,7 @@ class Scans:
                 return _merged(early + late.result())
 
     def requests(self, start_ms: int, end_ms: int) -> int:
-        """See Ledger.requests."""
+        """Return the number of requests as `Ledger.requests` does."""
         with self._lock, translated(self._path):
             return int(self._read(0, REQUESTS, (start_ms, end_ms))[0][0])
 
@@ -66,7 +65,7 @@ class Scans:
                 connection.close()
 
     def _middle(self, start_ms: int, end_ms: int) -> int | None:
-        """The moment at which two threads part a range; None if it is short."""
+        """Return the time (epoch ms) at which two threads split a range, None if the range is short."""
         ends = [self._read(0, sql, (start_ms, end_ms)) for sql in _ENDS]
         if not all(ends):
             return None
@@ -78,13 +77,13 @@ class Scans:
 
 
 def _merged(rows: Iterable[tuple[Any, ...]]) -> tuple[Total, ...]:
-    """The groups of one range or two: those of the day on which two were parted are in both."""
+    """Merge the groups of one or two ranges; the groups of the day at which a range was split are in both."""
     sums: dict[str, tuple[int, ...]] = {}
     for key, *values in rows:
-        known = sums.get(key)
-        sums[key] = tuple(values) if known is None else tuple(a + b for a, b in zip(known, values, strict=True))
-    found = [_total(orjson.loads(key), values) for key, values in sums.items()]
-    return tuple(sorted(found, key=total_order))
+        other = sums.get(key)
+        sums[key] = tuple(values) if other is None else tuple(a + b for a, b in zip(other, values, strict=True))
+    totals = [_total(orjson.loads(key), values) for key, values in sums.items()]
+    return tuple(sorted(totals, key=total_order))
 
 
 def _total(group: list[Any], values: tuple[int, ...]) -> Total:

@@ -1,4 +1,4 @@
-"""The ledger's questions in SQLite's own words. Only names of entries.py are put into the text; values are bound."""
+"""SQL statements for SQLite only. Only column names from entries.py become part of the text; values are bound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
 
 STORED = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? AND attempt_no = ? AND kind = ?"  # noqa: S608
 
-# By seq and a limit, so that a reader of many rows never keeps a snapshot open for long.
+# Reading by seq with a limit keeps no snapshot open for long, however many rows there are.
 ENTRIES_AFTER = (
     f"SELECT seq,{_COLUMNS} FROM entries NOT INDEXED"  # noqa: S608
     " WHERE seq > ? AND ts >= ? AND ts < ? ORDER BY seq LIMIT ?"
@@ -32,23 +32,24 @@ ALIVE = (
     " ON CONFLICT (router_id) DO UPDATE SET seen_ms = max(seen_ms, excluded.seen_ms)"
 )
 
-# {wanted}: rows of (request_id, attempt_no). CROSS JOIN keeps SQLite's order of the tables: look each of them up.
-_OF_WANTED = "WITH wanted (request_id, attempt_no) AS (VALUES {wanted}) "
+# {attempts}: rows of (request_id, attempt_no). CROSS JOIN makes SQLite keep the order of the tables, so that it looks
+# each attempt up.
+_OF_ATTEMPTS = "WITH attempts (request_id, attempt_no) AS (VALUES {attempts}) "
 
 OPEN_HOLDS = (
-    f"{_OF_WANTED}SELECT holds.* FROM wanted CROSS JOIN holds"  # noqa: S608
-    " ON holds.request_id = wanted.request_id AND holds.attempt_no = wanted.attempt_no"
+    f"{_OF_ATTEMPTS}SELECT holds.* FROM attempts CROSS JOIN holds"  # noqa: S608
+    " ON holds.request_id = attempts.request_id AND holds.attempt_no = attempts.attempt_no"
 )
 
 CLOSED = (
-    f"{_OF_WANTED}SELECT row.request_id, row.attempt_no FROM wanted CROSS JOIN entries AS row"  # noqa: S608
-    " ON row.request_id = wanted.request_id AND row.attempt_no = wanted.attempt_no"
+    f"{_OF_ATTEMPTS}SELECT row.request_id, row.attempt_no FROM attempts CROSS JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = attempts.request_id AND row.attempt_no = attempts.attempt_no"
     " AND row.kind IN ('charged', 'released')"
 )
 
 RESERVED_TS = (
-    f"{_OF_WANTED}SELECT row.request_id, row.attempt_no, row.ts FROM wanted CROSS JOIN entries AS row"  # noqa: S608
-    " ON row.request_id = wanted.request_id AND row.attempt_no = wanted.attempt_no AND row.kind = 'reserved'"
+    f"{_OF_ATTEMPTS}SELECT row.request_id, row.attempt_no, row.ts FROM attempts CROSS JOIN entries AS row"  # noqa: S608
+    " ON row.request_id = attempts.request_id AND row.attempt_no = attempts.attempt_no AND row.kind = 'reserved'"
 )
 
 OPEN_HOLD = "INSERT INTO holds VALUES {rows}"
@@ -62,7 +63,8 @@ MOVE_BALANCE = (
 
 _GROUP = "local, decision, backend, provider, model, status, document, key_id, tier, task"
 
-# One value to group by, the day's number and the group as a JSON array: sorting it takes a third less time than eleven.
+# Rows are grouped by one value, a JSON array of the day's number and the group: sorting one value takes a third less
+# time than sorting eleven.
 TOTALS = f"""
 SELECT json_array(ts / 86400000, {_GROUP}) AS key,
        sum(kind = 'charged'), sum(kind = 'charged' AND status IN ({_ANSWERED})),

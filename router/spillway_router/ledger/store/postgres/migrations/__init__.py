@@ -1,1 +1,1 @@
-"""Numbered SQL files for PostgreSQL, NNNN_title.sql, applied once each in the order of their numbers."""
+"""Numbered SQL files for PostgreSQL, NNNN_title.sql, each applied once in the order of their numbers."""

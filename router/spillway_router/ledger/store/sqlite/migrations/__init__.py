@@ -1,1 +1,1 @@
-"""SQL files of the SQLite ledger's schema."""
+"""Numbered SQL files for SQLite, NNNN_title.sql, each applied once in the order of their numbers."""

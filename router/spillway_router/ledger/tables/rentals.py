@@ -1,0 +1,67 @@
+"""The table of GPU rentals in the ledger's database: which GPUs were rented, when, and at which price."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import fields
+from operator import attrgetter
+
+from spillway_router.ledger.errors import EntryConflictError
+from spillway_router.ledger.records import Execute, RentalRecord
+
+
+class RentalTable(ABC):
+    """GPU rentals in the ledger's database.
+
+    Methods are synchronous, durable when they return, safe to call from any thread, and raise LedgerUnavailableError.
+    """
+
+    @abstractmethod
+    def add(self, record: RentalRecord) -> None:
+        """Store a new rental. Raises EntryConflictError if the id is taken."""
+
+    @abstractmethod
+    def between(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
+        """Return the rentals that overlap [start, end), oldest first; a running rental has no end."""
+
+    @abstractmethod
+    def stop(self, rental_id: str, at_ms: int) -> bool:
+        """End a rental, at its start at the earliest; return False if no running rental has this id."""
+
+
+_NAMES = tuple(f.name for f in fields(RentalRecord))
+_row = attrgetter(*_NAMES)
+_ADD = (
+    f"INSERT INTO rentals ({', '.join(_NAMES)}) VALUES ({', '.join('?' for _ in _NAMES)})"  # noqa: S608
+    " ON CONFLICT DO NOTHING RETURNING id"
+)
+_BETWEEN = (
+    f"SELECT {', '.join(_NAMES)} FROM rentals"  # noqa: S608
+    " WHERE started_ms < ? AND (stopped_ms IS NULL OR stopped_ms > ?) ORDER BY started_ms, id"
+)
+_STOP = (
+    "UPDATE rentals SET stopped_ms = CASE WHEN started_ms > ? THEN started_ms ELSE ? END"
+    " WHERE id = ? AND stopped_ms IS NULL RETURNING id"
+)
+
+
+class SqlRentals(RentalTable):
+    """A `RentalTable` in SQL that both SQLite and PostgreSQL understand."""
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+
+    def add(self, record: RentalRecord) -> None:
+        if not self._execute(_ADD, _row(record), True):
+            raise rental_exists(record.id)
+
+    def between(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
+        return tuple(RentalRecord(*row) for row in self._execute(_BETWEEN, (end_ms, start_ms), False))
+
+    def stop(self, rental_id: str, at_ms: int) -> bool:
+        return bool(self._execute(_STOP, (at_ms, at_ms, rental_id), True))
+
+
+def rental_exists(rental_id: str) -> EntryConflictError:
+    """Return the error for a new rental whose id is taken."""
+    return EntryConflictError(f"a rental with the id {rental_id} exists; add it again")

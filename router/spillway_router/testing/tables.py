@@ -1,0 +1,196 @@
+"""The tables beside the ledger's entries, kept in memory: the same contract as in SQL, but nothing on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from threading import Lock
+
+from spillway_router.ledger.records import KeyRecord, RentalRecord
+from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
+from spillway_router.ledger.tables.key_table import KeyTable, key_exists
+from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
+from spillway_router.ledger.tables.rentals import RentalTable, rental_exists
+from spillway_router.ledger.tables.reviews import (
+    OpenReviews,
+    ReviewDecision,
+    ReviewFilter,
+    ReviewRecord,
+    ReviewState,
+    ReviewTable,
+    review_exists,
+)
+
+
+class MemoryKeys(KeyTable):
+    """A `KeyTable` in memory."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, KeyRecord] = {}
+        self._revision = 0
+        self._lock = Lock()
+
+    def add(self, record: KeyRecord) -> None:
+        with self._lock:
+            if record.id in self._records:
+                raise key_exists(record.id)
+            self._records[record.id] = record
+            self._revision += 1
+
+    def all(self) -> tuple[KeyRecord, ...]:
+        with self._lock:
+            return tuple(sorted(self._records.values(), key=lambda record: (record.created, record.id)))
+
+    def revoke(self, key_id: str, now_ms: int) -> bool:
+        with self._lock:
+            record = self._records.get(key_id)
+            if record is None or record.revoked is not None:
+                return False
+            self._records[key_id] = replace(record, revoked=now_ms)
+            self._revision += 1
+            return True
+
+    def revision(self) -> int:
+        return self._revision
+
+
+class MemoryRentals(RentalTable):
+    """A `RentalTable` in memory."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, RentalRecord] = {}
+        self._lock = Lock()
+
+    def add(self, record: RentalRecord) -> None:
+        with self._lock:
+            if record.id in self._records:
+                raise rental_exists(record.id)
+            self._records[record.id] = record
+
+    def between(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
+        with self._lock:
+            records = [
+                record
+                for record in self._records.values()
+                if record.started_ms < end_ms and (record.stopped_ms is None or record.stopped_ms > start_ms)
+            ]
+        return tuple(sorted(records, key=lambda record: (record.started_ms, record.id)))
+
+    def stop(self, rental_id: str, at_ms: int) -> bool:
+        with self._lock:
+            record = self._records.get(rental_id)
+            if record is None or record.stopped_ms is not None:
+                return False
+            self._records[rental_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
+            return True
+
+
+class MemoryReviews(ReviewTable):
+    """A `ReviewTable` in memory."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, ReviewRecord] = {}
+        self._lock = Lock()
+
+    def add(self, record: ReviewRecord) -> None:
+        with self._lock:
+            if record.id in self._records:
+                raise review_exists(record.id)
+            self._records[record.id] = record
+
+    def get(self, review_id: str) -> ReviewRecord | None:
+        return self._records.get(review_id)
+
+    def list(self, which: ReviewFilter) -> tuple[ReviewRecord, ...]:
+        records = [
+            replace(r, content=None, outcome=None)
+            for r in self._records.values()
+            if which.state in ("", r.state)
+            and which.schema_name in ("", r.schema_name)
+            and (which.since_ms is None or r.created_ms >= which.since_ms)
+            and (which.before is None or (r.created_ms, r.id) < which.before)
+        ]
+        records.sort(key=lambda r: (r.created_ms, r.id), reverse=True)
+        return tuple(records[: which.page_size])
+
+    def count(self, state: ReviewState) -> int:
+        return sum(r.state == state for r in self._records.values())
+
+    def waiting(self) -> OpenReviews:
+        times_ms = [r.created_ms for r in self._records.values() if r.state == "open"]
+        return OpenReviews(len(times_ms), min(times_ms, default=None))
+
+    def decide(self, review_id: str, decision: ReviewDecision) -> bool:
+        d = decision
+        with self._lock:
+            record = self._records.get(review_id)
+            if record is None or record.state != "open":
+                return False
+            self._records[review_id] = replace(
+                record, state=d.state, outcome=d.outcome, label=d.label, decided_ms=d.decided_ms,
+                decided_by=d.decided_by,
+            )  # fmt: skip
+            return True
+
+    def forget(self, decided_before_ms: int) -> int:
+        with self._lock:
+            old = [
+                r
+                for r in self._records.values()
+                if r.content is not None and r.decided_ms is not None and r.decided_ms < decided_before_ms
+            ]
+            for r in old:
+                self._records[r.id] = replace(r, content=None, outcome=None)
+            return len(old)
+
+
+class MemoryFeedback(FeedbackTable):
+    """A `FeedbackTable` in memory."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, FeedbackRecord] = {}
+        self._lock = Lock()
+
+    def put(self, record: FeedbackRecord) -> None:
+        with self._lock:
+            stored = self._records.get(record.request_id)
+            if stored is not None:
+                record = replace(
+                    stored,
+                    ts=record.ts,
+                    rating=stored.rating if record.rating is None else record.rating,
+                    reason=record.reason or stored.reason,
+                    better_id=record.better_id or stored.better_id,
+                )
+            self._records[record.request_id] = record
+
+    def get(self, request_id: str) -> FeedbackRecord | None:
+        return self._records.get(request_id)
+
+    def opinions(self, start_ms: int, end_ms: int) -> tuple[Opinion, ...]:
+        rows = [r for r in self._records.values() if start_ms <= r.ts < end_ms]
+        opinions = []
+        for backend, model in sorted({(r.backend, r.model) for r in rows}):
+            mine = [r for r in rows if (r.backend, r.model) == (backend, model)]
+            ratings = [r.rating for r in mine if r.rating is not None]
+            better = sum(bool(r.better_id) for r in mine)
+            satisfied = sum(rating >= SATISFIED for rating in ratings)
+            opinions.append(Opinion(backend, model, len(ratings), satisfied, sum(ratings), better))
+        return tuple(opinions)
+
+
+class MemoryLabels(LabelTable):
+    """A `LabelTable` in memory."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, LabelRecord] = {}
+        self._lock = Lock()
+
+    def put(self, record: LabelRecord) -> None:
+        with self._lock:
+            self._records[record.request_id] = record
+
+    def all(self, since_ms: int = 0) -> Iterator[LabelRecord]:
+        with self._lock:
+            records = [record for record in self._records.values() if record.ts >= since_ms]
+        yield from sorted(records, key=lambda record: (record.ts, record.request_id))
