@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.ledger.contract import T0, entry
-from tests.ledger.test_verify import tamper
+from tests.ledger.helpers import T0, entry, tamper
 from typer.testing import CliRunner
 
 from spillway_router.cli import app

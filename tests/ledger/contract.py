@@ -9,9 +9,10 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from tests.ledger.helpers import D0, DAY, H0, HOUR, M0, T0, entry
 
 from spillway_router.core.money.budget import BudgetError
-from spillway_router.ledger.entries import GENESIS, Entry, Kind, link_of, row_of
+from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Balance, Cap, CapReached, RentalRecord, Write, WriteResult
@@ -19,19 +20,6 @@ from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
-
-T0 = 1_790_000_000_000
-"""2026-09-21 14:13:20 UTC."""
-HOUR = 3_600_000
-DAY = 24 * HOUR
-H0, D0, M0 = T0 // HOUR * HOUR, T0 // DAY * DAY, 1_788_220_800_000
-"""First milliseconds of the hour, day and month of T0."""
-
-
-def entry(kind: Kind, request: str, attempt: int = 1, ts: int = T0, **rest: Any) -> Entry:
-    """An entry of a cloud attempt with defaults for what a test doesn't look at."""
-    given = {"backend": "groq", "provider": "groq", "model": "m", "key_id": "k1", "tier": "free", **rest}
-    return Entry(kind=kind, request_id=request, attempt_no=attempt, ts=ts, **given)
 
 
 class LedgerContract:

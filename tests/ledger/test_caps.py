@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-from tests.ledger.contract import T0, entry
+from tests.ledger.helpers import T0, entry
 
 from spillway_router.core.money.budget import Period, period_start
 from spillway_router.ledger.interface import Ledger

@@ -13,10 +13,9 @@ import pytest
 from tests.core.scenes import GROQ, OPENAI
 
 from spillway_router.core.money.budget import BudgetLine, Period, period_start
-from spillway_router.core.money.pacing import UNIFORM, threshold_price
+from spillway_router.core.money.pacing import UNIFORM, SpendOffer, threshold_price
 from spillway_router.core.money.tariff import NANO, Tariff
 from spillway_router.core.routing.model import Caller
-from spillway_router.ledger import pacer
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerUnavailableError
 from spillway_router.ledger.interface import Ledger

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.ledger.contract import D0, T0, entry
+from tests.ledger.helpers import D0, T0, entry, tamper
 
 from spillway_router.ledger.entries import COLUMNS, GENESIS, link_of, row_of
 from spillway_router.ledger.store.migrations import load_migrations
+from spillway_router.ledger.store.sqlite import migrations
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import Verified, verify
 from spillway_router.testing import MemoryLedger
@@ -39,16 +40,6 @@ def fill(ledger: SqliteLedger | MemoryLedger) -> None:
     ledger.append((entry("charged", "r3", amount_nano=5, status="discarded"),))
     ledger.append((entry("charged", "r3", attempt=2, amount_nano=5, status="ok"),))
     ledger.append((entry("gpu_hour", "rent_1", amount_nano=1000), entry("idle", "idle-day", amount_nano=900)))
-
-
-def tamper(path: Path, *sql: str) -> None:
-    """Change the file behind the ledger's back, without the triggers that forbid it."""
-    connection = apsw.Connection(str(path))
-    for trigger in ("entries_are_never_changed", "entries_are_never_deleted"):
-        connection.execute(f"DROP TRIGGER {trigger}")
-    for statement in sql:
-        connection.execute(statement)
-    connection.close()
 
 
 def test_an_honest_ledger_holds(ledger: SqliteLedger) -> None:
@@ -104,7 +95,7 @@ def test_damage_is_found_and_the_first_bad_row_named(
 
 
 def test_rows_of_a_database_from_before_the_chain_may_only_come_first(path: Path) -> None:
-    SqliteLedger.open(path, load_migrations()[:1]).close()
+    SqliteLedger.open(path, load_migrations(migrations.__name__)[:1]).close()
     old = apsw.Connection(str(path))
     names = [name for name in COLUMNS if name != "router_id"]
     for each in (

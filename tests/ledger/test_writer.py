@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event, current_thread, main_thread
 
 import pytest
-from tests.ledger.contract import entry
+from tests.ledger.helpers import entry
 
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import (
@@ -66,6 +66,16 @@ def row(number: int) -> Entry:
     return entry("charged", f"r{number}", amount_nano=number)
 
 
+def begin_attempts(writer: LedgerWriter, count: int) -> None:
+    for _ in range(count):
+        writer.attempt_began()
+
+
+def finish_attempts(writer: LedgerWriter, count: int) -> None:
+    for _ in range(count):
+        writer.attempt_ended()
+
+
 async def reached(ledger: Gate) -> None:
     assert await asyncio.to_thread(ledger.reached.wait, WAIT_S)
 
@@ -80,33 +90,30 @@ async def test_a_row_is_readable_by_others_when_its_future_resolves(ledger: Gate
     assert await writer.close(WAIT_S)
 
 
-def test_rows_that_wait_for_the_disk_share_one_commit_and_one_callback(ledger: Gate) -> None:
-    async def scenario() -> None:
-        ledger.allowed.clear()
-        writer = LedgerWriter(ledger)
-        first = writer.submit((row(0),))
-        await reached(ledger)
-        rest = [writer.submit((row(i),)) for i in range(1, 101)]
-        assert writer.health.queued_rows == 101
-        ledger.allowed.set()
-        await asyncio.wait_for(first, WAIT_S)
-        await asyncio.wait_for(rest[0], WAIT_S)
-        assert all(future.done() for future in rest)
-        assert ledger.commits == 2
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_rows_that_wait_for_the_disk_share_one_commit_and_one_callback(ledger: Gate) -> None:
+    ledger.allowed.clear()
+    writer = LedgerWriter(ledger)
+    first = writer.submit((row(0),))
+    await reached(ledger)
+    rest = [writer.submit((row(i),)) for i in range(1, 101)]
+    assert writer.health.queued_rows == 101
+    ledger.allowed.set()
+    await asyncio.wait_for(first, WAIT_S)
+    await asyncio.wait_for(rest[0], WAIT_S)
+    assert all(future.done() for future in rest)
+    assert ledger.commits == 2
+    assert await writer.close(WAIT_S)
     assert ledger.requests(0, 2**62) == 101
 
 
 async def test_rows_that_follow_closely_wait_for_those_still_in_flight(ledger: Gate) -> None:
     writer = LedgerWriter(ledger, pace_s=3600)
-    writer.in_flight = 2
+    begin_attempts(writer, 2)
     await asyncio.wait_for(writer.submit((row(0),)), WAIT_S)  # nothing went before it
     early = writer.submit((row(1),))
     await asyncio.wait_for(asyncio.to_thread(ledger.probe), WAIT_S)  # turns of the loop go by
     assert not early.done()
-    writer.in_flight = 0
+    finish_attempts(writer, 2)
     last = writer.submit((row(2),))
     await asyncio.wait_for(asyncio.gather(early, last), WAIT_S)
     assert ledger.commits == 2
@@ -115,7 +122,7 @@ async def test_rows_that_follow_closely_wait_for_those_still_in_flight(ledger: G
 
 async def test_a_hold_takes_waiting_rows_along_and_the_pace_ends_every_wait(ledger: Gate) -> None:
     writer = LedgerWriter(ledger, pace_s=3600)
-    writer.in_flight = 5
+    begin_attempts(writer, 5)
     await asyncio.wait_for(writer.submit((row(0),)), WAIT_S)
     waiting = writer.submit((row(1),))
     await asyncio.wait_for(writer.submit((entry("reserved", "r2", reserved_nano=1),), urgent=True), WAIT_S)
@@ -129,7 +136,7 @@ async def test_a_hold_takes_waiting_rows_along_and_the_pace_ends_every_wait(ledg
     assert behind.done()
 
     paced = LedgerWriter(ledger, pace_s=0.02)
-    paced.in_flight = 5
+    begin_attempts(paced, 5)
     for number in range(4, 7):
         await asyncio.wait_for(paced.submit((row(number),)), WAIT_S)
     assert await paced.close(WAIT_S)
@@ -137,16 +144,16 @@ async def test_a_hold_takes_waiting_rows_along_and_the_pace_ends_every_wait(ledg
 
 async def test_in_dense_traffic_the_first_row_of_a_batch_does_not_go_alone(ledger: Gate) -> None:
     writer = LedgerWriter(ledger, pace_s=3600)
-    writer.in_flight = 9
+    begin_attempts(writer, 9)
     await asyncio.wait_for(asyncio.gather(*(writer.submit((row(i),)) for i in range(MANY_WRITES))), WAIT_S)
     writer._handed_at -= 1.5 * 3600  # the pace is over, the traffic is not
     first = writer.submit((row(10),))
     await asyncio.wait_for(asyncio.to_thread(ledger.probe), WAIT_S)
     assert not first.done()
-    writer.in_flight = 0
+    finish_attempts(writer, 9)
     await asyncio.wait_for(asyncio.gather(first, *(writer.submit((row(20 + i),)) for i in range(4))), WAIT_S)
     assert ledger.commits == 2
-    writer.in_flight = 9
+    begin_attempts(writer, 9)
     writer._handed_at -= 2 * STEADY_PACES * 3600
     await asyncio.wait_for(writer.submit((row(30),)), WAIT_S)  # after a lull the first goes at once
     assert await writer.close(WAIT_S)
@@ -157,7 +164,7 @@ async def test_a_full_queue_refuses_at_once_and_stops_spending(ledger: Gate) -> 
     writer = LedgerWriter(ledger, max_rows=3)
     waiting = [writer.submit((row(i),)) for i in range(3)]
     assert not writer.may_spend
-    with pytest.raises(LedgerFullError, match="3 ledger rows wait"):
+    with pytest.raises(LedgerFullError, match="3 ledger rows are waiting"):
         writer.submit((row(9),))
     ledger.allowed.set()
     await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
@@ -168,87 +175,72 @@ async def test_a_full_queue_refuses_at_once_and_stops_spending(ledger: Gate) -> 
 
 
 @pytest.mark.parametrize("failure", [LedgerUnavailableError("disk full"), MemoryError("no memory")])
-def test_a_write_error_degrades_until_a_write_works_again(ledger: Gate, failure: Exception) -> None:
-    async def scenario() -> None:
-        changes: asyncio.Queue[WriterHealth] = asyncio.Queue()
-        writer = LedgerWriter(ledger, probe_every_s=0.01, on_change=changes.put_nowait)
-        ledger.failure = failure
-        with pytest.raises(LedgerUnavailableError, match=str(failure)):
-            await asyncio.wait_for(writer.submit((row(1),)), WAIT_S)
-        told = await asyncio.wait_for(changes.get(), WAIT_S)
-        assert told.degraded
-        assert str(failure) in told.reason
-        assert not writer.may_spend
-        ledger.failure = None
-        assert not (await asyncio.wait_for(changes.get(), WAIT_S)).degraded  # by the probe alone
-        assert writer.may_spend
-        await asyncio.wait_for(writer.submit((row(2),)), WAIT_S)
-        assert writer.health == WriterHealth(stored_rows=1, failed_rows=1)
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_a_write_error_degrades_until_a_write_works_again(ledger: Gate, failure: Exception) -> None:
+    changes: asyncio.Queue[WriterHealth] = asyncio.Queue()
+    writer = LedgerWriter(ledger, probe_every_s=0.01, on_change=changes.put_nowait)
+    ledger.failure = failure
+    with pytest.raises(LedgerUnavailableError, match=str(failure)):
+        await asyncio.wait_for(writer.submit((row(1),)), WAIT_S)
+    degraded = await asyncio.wait_for(changes.get(), WAIT_S)
+    assert degraded.degraded
+    assert str(failure) in degraded.reason
+    assert not writer.may_spend
+    ledger.failure = None
+    assert not (await asyncio.wait_for(changes.get(), WAIT_S)).degraded  # by the probe alone
+    assert writer.may_spend
+    await asyncio.wait_for(writer.submit((row(2),)), WAIT_S)
+    assert writer.health == WriterHealth(stored_rows=1, failed_rows=1)
+    assert await writer.close(WAIT_S)
     assert ledger.entries_of("r1") == ()
     assert ledger.entries_of("r2") == (row(2),)
 
 
-def test_a_bad_entry_fails_alone(ledger: Gate) -> None:
-    async def scenario() -> None:
-        ledger.allowed.clear()
-        writer = LedgerWriter(ledger)
-        futures = [writer.submit((row(0),))]
-        await reached(ledger)
-        bad = entry("charged", "bad", amount_nano=-1)
-        futures += [writer.submit((row(1),)), writer.submit((row(2), bad)), writer.submit((row(3),))]
-        ledger.allowed.set()
-        results = await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), WAIT_S)
-        assert [type(r) for r in results] == [type(None), type(None), EntryRejectedError, type(None)]
-        assert writer.may_spend
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_a_bad_entry_fails_alone(ledger: Gate) -> None:
+    ledger.allowed.clear()
+    writer = LedgerWriter(ledger)
+    futures = [writer.submit((row(0),))]
+    await reached(ledger)
+    bad = entry("charged", "bad", amount_nano=-1)
+    futures += [writer.submit((row(1),)), writer.submit((row(2), bad)), writer.submit((row(3),))]
+    ledger.allowed.set()
+    results = await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), WAIT_S)
+    assert [type(r) for r in results] == [type(None), type(None), EntryRejectedError, type(None)]
+    assert writer.may_spend
+    assert await writer.close(WAIT_S)
     assert ledger.requests(0, 2**62) == 3
 
 
-def test_a_conflict_is_told_to_the_one_who_made_it(ledger: Gate) -> None:
-    async def scenario() -> None:
-        writer = LedgerWriter(ledger)
-        await asyncio.wait_for(writer.submit((row(1),)), WAIT_S)
-        same, other = writer.submit((row(1),)), writer.submit((entry("charged", "r1", amount_nano=99),))
-        await asyncio.wait_for(same, WAIT_S)
-        with pytest.raises(EntryConflictError, match="attempt 1 of r1"):
-            await asyncio.wait_for(other, WAIT_S)
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_a_conflict_is_told_to_the_one_who_made_it(ledger: Gate) -> None:
+    writer = LedgerWriter(ledger)
+    await asyncio.wait_for(writer.submit((row(1),)), WAIT_S)
+    same, other = writer.submit((row(1),)), writer.submit((entry("charged", "r1", amount_nano=99),))
+    await asyncio.wait_for(same, WAIT_S)
+    with pytest.raises(EntryConflictError, match="attempt 1 of r1"):
+        await asyncio.wait_for(other, WAIT_S)
+    assert await writer.close(WAIT_S)
     assert ledger.entries_of("r1") == (row(1),)
 
 
-def test_a_request_that_stops_waiting_still_has_its_row(ledger: Gate) -> None:
-    async def scenario() -> None:
-        ledger.allowed.clear()
-        writer = LedgerWriter(ledger)
-        gone = writer.submit((row(1),))
-        gone.cancel()
-        ledger.allowed.set()
-        await asyncio.wait_for(writer.submit((row(2),)), WAIT_S)
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_a_request_that_stops_waiting_still_has_its_row(ledger: Gate) -> None:
+    ledger.allowed.clear()
+    writer = LedgerWriter(ledger)
+    gone = writer.submit((row(1),))
+    gone.cancel()
+    ledger.allowed.set()
+    await asyncio.wait_for(writer.submit((row(2),)), WAIT_S)
+    assert await writer.close(WAIT_S)
     assert ledger.entries_of("r1") == (row(1),)
 
 
-def test_closing_writes_what_is_queued_and_takes_no_more(ledger: Gate) -> None:
-    async def scenario() -> None:
-        writer = LedgerWriter(ledger)
-        futures = [writer.submit((row(i),)) for i in range(50)]
-        assert await writer.close(WAIT_S)
-        assert all(future.done() and not future.exception() for future in futures)
-        with pytest.raises(LedgerClosedError):
-            writer.submit((row(99),))
-        assert not writer.may_spend
-        assert await writer.close(WAIT_S)
-
-    asyncio.run(scenario())
+async def test_closing_writes_what_is_queued_and_takes_no_more(ledger: Gate) -> None:
+    writer = LedgerWriter(ledger)
+    futures = [writer.submit((row(i),)) for i in range(50)]
+    assert await writer.close(WAIT_S)
+    assert all(future.done() and not future.exception() for future in futures)
+    with pytest.raises(LedgerClosedError):
+        writer.submit((row(99),))
+    assert not writer.may_spend
+    assert await writer.close(WAIT_S)
     assert ledger.requests(0, 2**62) == 50
 
 

@@ -12,7 +12,7 @@ from datetime import date
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
-from spillway_router.core.money.degrade import Ladder, Rung, rungs_of
+from spillway_router.core.money.degrade import DegradeRule, DegradeRules, rules_of
 from spillway_router.core.money.tariff import Tariff, TariffError
 from spillway_router.core.routing.backlog import EngineRates, Slo
 from spillway_router.core.routing.model import Backend, Capability
@@ -259,9 +259,9 @@ def _ladder(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> Ladd
         if (entry := catalogue.get(part.provider)) is not None and not _is_local(part, entry)
     )
     return tuple(
-        Rung(cap.scope, cap.period, float(rung.at), clouds if rung.drop == ALL_CLOUDS else frozenset(rung.drop))
+        DegradeRule(cap.scope, cap.period, float(rule.at), clouds if rule.drop == ALL_CLOUDS else frozenset(rule.drop))
         for cap in settings.budgets
-        for rung in cap.degrade
+        for rule in cap.degrade
     )
 
 

@@ -1,14 +1,16 @@
 """Accounts: the money side of one attempt, from hold to charge.
 
-A paid attempt takes a hold of its upper bound first: one write, which the database stores only if every cap that covers
-the attempt has room for it, judged inside the transaction; it is on disk before a byte leaves. When the attempt ends it
-is settled to what it cost, or released if it cost nothing. A local attempt has only its charge row: 0 nano-dollars and
-its GPU work share.
+A paid attempt first takes a hold of its upper bound: one write, which the database stores only if every cap that covers
+the attempt has room for it. The database checks that inside the transaction, and the row is on disk before a byte
+leaves. When the attempt ends, it is settled to its cost, or released if it cost nothing. A local attempt has only its
+charge row: 0 nano-dollars and its GPU work share.
 
-What ends a hold is never given up while this process lives: it may be queued when nothing else can, and what the disk
-refused is tried again (`retry`). If the process ends before, another one charges the bound (orphans.py).
+The entry that ends a hold is never given up while this process lives. It is queued even when the queue is full for
+others, and when the disk refuses it, `retry` queues it again. If the process ends first, another process charges the
+bound (orphans.py).
 
-Free attempts don't wait for a broken disk: their rows are lost with an alarm (`lost_rows`), their answers are not.
+Free attempts don't wait for a broken disk: their rows are lost and counted in `lost_rows`, which raises an alarm, but
+their answers are not lost.
 """
 
 from __future__ import annotations
@@ -24,30 +26,30 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import EntryConflictError, LedgerError, LedgerFullError, LedgerUnavailableError
-from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused, Rows
+from spillway_router.ledger.holds import AttemptEntries, AttemptReason, AttemptResult, Hold, HoldRefused
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import corrected, unknown_charge
 from spillway_router.ledger.records import Cap, CapReached
 from spillway_router.ledger.writer import LedgerWriter
 
 Durable = asyncio.Future[CapReached | None]
-"""Done when a row is on disk; raises LedgerError."""
+"""Resolves when a row is on disk; raises LedgerError."""
 
 MOST_COVERS = 10_000
 MOST_OWED = 10_000
-"""Closing entries that wait for the disk to come back; as many as calls can have been in flight when it broke."""
+"""Closing entries that may wait for the disk to recover: as many as attempts can have been in flight when it broke."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cover:
-    """The budgets that cover a spender: their lines, and these as caps in their current periods."""
+    """The budgets that cover a spender: their lines, and the same lines as caps in their current periods."""
 
     keys: tuple[LineKey, ...]
     caps: tuple[Cap, ...]
 
 
 class Accounts:
-    """Holds and charges for all requests of this process."""
+    """Holds and charges of all requests of this process. `wall` returns epoch seconds."""
 
     def __init__(
         self,
@@ -60,15 +62,15 @@ class Accounts:
     ) -> None:
         self._writer = writer
         self._wall = wall
-        self._latest = 0.0
+        self._latest_s = 0.0
         self._on_alert = on_alert
-        self._rows = Rows(router_id, coefficients, wall)
-        self._told: set[AlertKey] = set()
+        self._entries = AttemptEntries(router_id, coefficients, wall)
+        self._reported: set[AlertKey] = set()
         self._state = budget.opening(lines, wall())
         self._alerting = any(line.alert_at for line in lines)
         self._hour = 0
         self._covers: dict[tuple[str, str, str], _Cover] = {}
-        """By backend, key and tier; good for one hour, as every period ends with an hour."""
+        """By backend, key and tier. They are valid for one hour, because every period ends with an hour."""
         self._owed: dict[tuple[str, int, str], tuple[Entry, Hold]] = {}
         self.lost_rows = 0
 
@@ -77,20 +79,20 @@ class Accounts:
         self._rows = Rows(self._rows.router_id, coefficients, self._wall)
 
     def load(self, ledger: Ledger, lines: Sequence[BudgetLine]) -> None:
-        """Take budgets from a configuration, with what the ledger says of their current periods."""
-        now = self._now()
-        self._state = budget.opening(lines, now, read_balances(ledger, lines, now))
+        """Replace the budgets with those of a configuration, and read the balances of their current periods."""
+        wall_s = self._wall_s()
+        self._state = budget.opening(lines, wall_s, read_balances(ledger, lines, wall_s))
         self._covers.clear()
         self._alerting = any(line.alert_at for line in self._state.lines)
-        self._tell()
+        self._report_alerts()
 
     async def refresh(self, ledger: Ledger) -> None:
-        """Read the balances again, as other processes spend too. Raises LedgerUnavailableError."""
+        """Read the balances again, because other processes spend too. Raises LedgerUnavailableError."""
         if self._state.lines:
-            now = self._now()
-            found = await asyncio.to_thread(read_balances, ledger, self._state.lines, now)
-            self._state = budget.refreshed(budget.rolled(self._state, now), found)
-            self._tell()
+            wall_s = self._wall_s()
+            balances = await asyncio.to_thread(read_balances, ledger, self._state.lines, wall_s)
+            self._state = budget.refreshed(budget.rolled(self._state, wall_s), balances)
+            self._report_alerts()
 
     @property
     def has_budgets(self) -> bool:
@@ -98,119 +100,126 @@ class Accounts:
         return bool(self._state.lines)
 
     def headroom(self, facts: RequestFacts, backend: Backend) -> int | None:
-        """Nano-dollars this caller may still spend at this backend, as far as known; None without a budget."""
-        return budget.headroom(self._state, _spender(facts, backend), self._now())
+        """Return the nano-dollars that this caller may still spend at this backend, as far as this process knows.
 
-    def standing(self) -> tuple[tuple[BudgetLine, LineBalance], ...]:
-        """Every budget with its balance in the present period, as far as known."""
-        state = budget.rolled(self._state, self._now())
+        None means that no budget covers them.
+        """
+        return budget.headroom(self._state, _spender(facts, backend), self._wall_s())
+
+    def balances(self) -> tuple[tuple[BudgetLine, LineBalance], ...]:
+        """Return every budget with its balance in the current period, as far as this process knows."""
+        state = budget.rolled(self._state, self._wall_s())
         return tuple((line, state.balances[line.key]) for line in state.lines)
 
-    def used(self, facts: RequestFacts) -> Mapping[LineKey, float]:
-        """Share of each budget that is spent or held, of those that concern this caller, as far as known."""
-        return degrade.shares_used(self._state, facts.caller.key_id, facts.caller.tier, self._now())
+    def shares_used(self, facts: RequestFacts) -> Mapping[LineKey, float]:
+        """Return the share of each budget that is spent or held, for the budgets that concern this caller."""
+        return degrade.shares_used(self._state, facts.caller.key_id, facts.caller.tier, self._wall_s())
 
     async def hold(
-        self, facts: RequestFacts, backend: Backend, why: AttemptReason, attempt_no: int, bound_nano: int
+        self, facts: RequestFacts, backend: Backend, reason: AttemptReason, attempt_no: int, bound_nano: int
     ) -> Hold | HoldRefused:
-        """Set the bound aside. When this returns a Hold of a paid attempt, its row is on disk."""
-        now = self._now()
+        """Set the bound aside. When this returns the Hold of a paid attempt, its row is on disk."""
+        wall_s = self._wall_s()
         if backend.tariff is None:
-            self._writer.in_flight += 1
-            return Hold(facts, backend, why, attempt_no, int(now * 1000))
+            self._writer.attempt_began()
+            return Hold(facts, backend, reason, attempt_no, int(wall_s * 1000))
         if not self._writer.may_spend:
-            return HoldRefused("ledger", "paid calls are paused: the ledger can't promise to keep their cost")
-        hold = Hold(facts, backend, why, attempt_no, int(now * 1000), bound_nano, stored=True)
+            return HoldRefused("ledger", "paid calls are paused: the ledger can't guarantee to record their cost")
+        hold = Hold(facts, backend, reason, attempt_no, int(wall_s * 1000), bound_nano, stored=True)
+        caps = self._cover(hold, wall_s).caps
         try:
-            reached = await self._writer.submit((self._rows.reserved(hold),), self._cover(hold, now).caps, urgent=True)
+            reached = await self._writer.submit((self._entries.reserved(hold),), caps, urgent=True)
         except LedgerError as error:
             if isinstance(error, LedgerUnavailableError):
-                self._close(self._rows.released(hold), hold)  # it may be on disk: a commit whose answer was lost
+                # The row may be on disk: a commit may have succeeded although its acknowledgement was lost.
+                self._close(self._entries.released(hold), hold)
             return HoldRefused("ledger", f"paid calls are paused: {error}")
-        except BaseException:  # the client left while the row was on its way: close the hold, got there or not
-            self._close(self._rows.released(hold), hold)
+        except BaseException:  # the client left during the write: close the hold, whether or not it was stored
+            self._close(self._entries.released(hold), hold)
             raise
         if reached is not None:
-            start = reached.cap.start_ms // 1000
+            start_s = reached.cap.start_ms // 1000
             line = (reached.cap.scope, reached.cap.period)
-            self._state = budget.taken_at_least(self._state, line, start, reached.taken_nano)
-            return HoldRefused("budget", _refusal_text(reached, bound_nano))
-        self._move(hold, reserved=bound_nano)
-        self._writer.in_flight += 1
+            self._state = budget.taken_at_least(self._state, line, start_s, reached.taken_nano)
+            return HoldRefused("budget", _refusal_message(reached, bound_nano))
+        self._move(hold, reserved_nano=bound_nano)
+        self._writer.attempt_began()
         return hold
 
     def release(self, hold: Hold) -> None:
-        """Give a hold back whose attempt was never made. Never waits; nothing to do for a free attempt."""
-        self._writer.in_flight -= 1
+        """Release the hold of an attempt that was never made. This never waits, and a free attempt needs no row."""
+        self._writer.attempt_ended()
         if hold.stored:
-            self._move(hold, reserved=-hold.reserved_nano)
-            self._close(self._rows.released(hold), hold)
+            self._move(hold, reserved_nano=-hold.bound_nano)
+            self._close(self._entries.released(hold), hold)
 
-    def settle(self, hold: Hold, backend: Backend, ended: AttemptResult) -> tuple[int, Durable | None]:
-        """Charge the attempt; returns nano-dollars and a future that is done when the row is on disk.
+    def settle(self, hold: Hold, backend: Backend, result: AttemptResult) -> tuple[int, Durable | None]:
+        """Charge the attempt; return nano-dollars, and a future that resolves when the row is on disk.
 
-        Never waits, so a cleanup may call it. A row that could not be stored is counted in `lost_rows`, or kept for
-        `retry` if it ends a hold, and told by the writer's health. None: it could not even be queued.
+        This never waits, so a cleanup may call it. A row that could not be stored is counted in `lost_rows`, or kept
+        for `retry` if it ends a hold; the writer's health reports it. The future is None if the row could not even be
+        queued.
         """
-        entry = self._rows.closing(hold, backend, ended)
-        amount = entry.amount_nano
-        self._writer.in_flight -= 1
+        entry = self._entries.closing(hold, backend, result)
+        charge_nano = entry.amount_nano
+        self._writer.attempt_ended()
         if hold.stored:
-            self._move(hold, reserved=-hold.reserved_nano, spent=amount)
-            return amount, self._close(entry, hold)
+            self._move(hold, reserved_nano=-hold.bound_nano, spent_nano=charge_nano)
+            return charge_nano, self._close(entry, hold)
         try:
-            return amount, self._writer.submit((entry,), on_failure=self._count_lost)
+            return charge_nano, self._writer.submit((entry,), on_failure=self._count_lost)
         except LedgerError:
             self.lost_rows += 1
-            return amount, None
+            return charge_nano, None
 
     @staticmethod
     async def durable(row: Durable | None) -> None:
-        """Until the row is on disk, or known to be lost."""
+        """Wait until the row is on disk, or known to be lost."""
         if row is not None:
-            try:  # not contextlib.suppress: every request comes here
+            try:  # not contextlib.suppress, because every request runs this
                 await row
             except LedgerError:
                 return
 
     def retry(self) -> None:
-        """Queue again what ends a hold and could not be stored so far."""
+        """Queue the closing entries again that could not be stored so far."""
         owed, self._owed = self._owed, {}
         for entry, hold in owed.values():
             self._close(entry, hold)
 
     @property
     def owed_rows(self) -> int:
-        """Closing entries that wait for the disk."""
+        """The number of closing entries that wait for the disk."""
         return len(self._owed)
 
-    def _now(self) -> float:
-        """Epoch seconds that never go back, so that a hold and its caps are always of the same period."""
-        self._latest = max(self._latest, self._wall())
-        return self._latest
+    def _wall_s(self) -> float:
+        """Return epoch seconds that never go back, so that a hold and its caps always belong to the same period."""
+        self._latest_s = max(self._latest_s, self._wall())
+        return self._latest_s
 
     def _close(self, entry: Entry, hold: Hold) -> Durable | None:
-        """Queue an entry that ends a hold; what can't be stored now is owed."""
+        """Queue an entry that ends a hold; if it can't be stored now, keep it for `retry`."""
         try:
             return self._writer.submit(
-                (entry,), closing=True, on_failure=lambda error: self._not_closed(entry, hold, error)
+                (entry,), closing=True, on_failure=lambda error: self._on_close_failed(entry, hold, error)
             )
         except LedgerFullError:
             self._owe(entry, hold)
         except LedgerError:
-            self.lost_rows += 1  # the writer is closed: another process will charge the bound
+            self.lost_rows += 1  # the writer is closed; another process will charge the bound
         return None
 
-    def _not_closed(self, entry: Entry, hold: Hold, error: LedgerError) -> None:
+    def _on_close_failed(self, entry: Entry, hold: Hold, error: LedgerError) -> None:
         if isinstance(error, LedgerUnavailableError):
             self._owe(entry, hold)
         elif isinstance(error, EntryConflictError):
-            # Another process took us for dead and charged the bound. An adjustment of that stands: it is from the bill.
+            # Another process considered this router dead and charged the bound: adjust that charge to the real cost.
+            # If the bound was adjusted already, that adjustment comes from the bill and stands.
             if entry.kind != "adjusted":
-                self._close(corrected(entry, hold.reserved_nano), hold)
+                self._close(corrected(entry, hold.bound_nano), hold)
         elif entry.kind == "charged" and entry.status != "unknown":
-            # A cost beyond all numbers, out of a provider's nonsense: the hold ends at its bound.
-            self._close(unknown_charge(self._rows.reserved(hold)), hold)
+            # The provider reported a nonsensical usage, whose cost can't be stored: the hold ends at its bound.
+            self._close(unknown_charge(self._entries.reserved(hold)), hold)
         else:
             self.lost_rows += 1
 
@@ -223,48 +232,49 @@ class Accounts:
     def _count_lost(self, _error: LedgerError) -> None:
         self.lost_rows += 1
 
-    def _cover(self, hold: Hold, now: float) -> _Cover:
-        hour = int(now // 3600)
+    def _cover(self, hold: Hold, wall_s: float) -> _Cover:
+        hour = int(wall_s // 3600)
         if hour != self._hour or len(self._covers) > MOST_COVERS:
             self._hour = hour
             self._covers.clear()
-            self._state = budget.rolled(self._state, now)
+            self._state = budget.rolled(self._state, wall_s)
         caller = hold.facts.caller
         who = (hold.backend.name, caller.key_id, caller.tier)
         cover = self._covers.get(who)
         if cover is None:
             lines = budget.covering(self._state.lines, Spender(*who))
-            caps = (Cap(x.scope, x.period, budget.period_start(x.period, now) * 1000, x.limit_nano) for x in lines)
+            caps = (Cap(x.scope, x.period, budget.period_start(x.period, wall_s) * 1000, x.limit_nano) for x in lines)
             cover = self._covers[who] = _Cover(tuple(line.key for line in lines), tuple(caps))
         return cover
 
-    def _move(self, hold: Hold, *, reserved: int, spent: int = 0) -> None:
-        if self._state.lines and (keys := self._cover(hold, self._now()).keys):
-            self._state = budget.moved(self._state, keys, hold.ts / 1000, spent=spent, reserved=reserved)
-            self._tell()
+    def _move(self, hold: Hold, *, reserved_nano: int, spent_nano: int = 0) -> None:
+        if self._state.lines and (keys := self._cover(hold, self._wall_s()).keys):
+            held_s = hold.held_ms / 1000
+            self._state = budget.moved(self._state, keys, held_s, spent_nano=spent_nano, reserved_nano=reserved_nano)
+            self._report_alerts()
 
-    def _tell(self) -> None:
+    def _report_alerts(self) -> None:
         if self._alerting:
-            for alert in budget.alerts(self._state, self._told):
-                self._told.add(alert.key)
+            for alert in budget.alerts(self._state, self._reported):
+                self._reported.add(alert.key)
                 self._on_alert(alert)
 
 
-def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], now: float) -> Mapping[LineKey, LineBalance]:
-    """What the ledger says of the current period of each line. Raises LedgerUnavailableError."""
-    found = {}
+def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], wall_s: float) -> Mapping[LineKey, LineBalance]:
+    """Read the balance of each line in its current period from the ledger. Raises LedgerUnavailableError."""
+    balances = {}
     for line in lines:
-        start = budget.period_start(line.period, now)
-        balance = ledger.balance(line.scope, line.period, start * 1000)
-        found[line.key] = LineBalance(start, balance.spent_nano, balance.reserved_nano)
-    return found
+        start_s = budget.period_start(line.period, wall_s)
+        stored = ledger.balance(line.scope, line.period, start_s * 1000)
+        balances[line.key] = LineBalance(start_s, stored.spent_nano, stored.reserved_nano)
+    return balances
 
 
 def _spender(facts: RequestFacts, backend: Backend) -> Spender:
     return Spender(backend.name, facts.caller.key_id, facts.caller.tier)
 
 
-def _refusal_text(reached: CapReached, bound_nano: int) -> str:
+def _refusal_message(reached: CapReached, bound_nano: int) -> str:
     cap = reached.cap
     left = usd(max(0, cap.limit_nano - reached.taken_nano))
     return (

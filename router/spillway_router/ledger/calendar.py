@@ -1,4 +1,4 @@
-"""Days of the ledger: UTC dates and the milliseconds at which they start."""
+"""UTC dates, and the epoch milliseconds at which they start."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from datetime import UTC, date, datetime
 DAY_MS = 86_400_000
 
 
-def day_of(ms: int) -> str:
-    """UTC day of a moment, as ISO date."""
-    return datetime.fromtimestamp(ms / 1000, UTC).date().isoformat()
+def day_of(epoch_ms: int) -> str:
+    """Return the UTC date of a time, in ISO form."""
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).date().isoformat()
 
 
 def start_of(day: date) -> int:
-    """First millisecond of a UTC day (epoch)."""
+    """Return the first millisecond (epoch) of a UTC day."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000

@@ -1,14 +1,14 @@
-"""How the ledger fails: one tree of exceptions, raised by every implementation."""
+"""The exceptions that every ledger raises, in one tree."""
 
 from __future__ import annotations
 
 
 class LedgerError(Exception):
-    """Base of everything the ledger raises."""
+    """The base of all exceptions that the ledger raises."""
 
 
 class LedgerUnavailableError(LedgerError):
-    """The database can't be opened, read or written now; nothing of the call was stored."""
+    """The database can't be opened, read or written now; nothing of this call was stored."""
 
 
 class LedgerConfigError(LedgerError):
@@ -16,17 +16,19 @@ class LedgerConfigError(LedgerError):
 
 
 class EntryRejectedError(LedgerError):
-    """An entry breaks a rule of the ledger; nothing of the call was stored."""
+    """An entry breaks a rule of the ledger; nothing of this call was stored."""
 
 
 class EntryConflictError(LedgerError):
-    """An entry with the same (request_id, attempt_no, kind) but other content is already there, or the attempt was
-    closed otherwise before (charged and released exclude each other); what is there stands."""
+    """An entry with the same (request_id, attempt_no, kind) but other content exists, or the attempt was closed before.
+
+    An attempt is either charged or released, never both. What is stored stays.
+    """
 
 
 class LedgerFullError(LedgerError):
-    """The writer's queue is full: refuse paid calls; local answers go on without a durable row."""
+    """The writer's queue is full: paid calls are refused, and local answers continue without a durable row."""
 
 
 class LedgerClosedError(LedgerError):
-    """The writer was closed; it takes no more entries."""
+    """The writer is closed and accepts no more entries."""

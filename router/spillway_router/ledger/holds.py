@@ -1,4 +1,13 @@
-"""Holds: what an attempt sets aside before it is made, how it ended, and the rows that say so. No I/O."""
+"""Holds: the money set aside before an attempt, how the attempt ended, and the ledger entries that record both. No I/O.
+
+The words for money along this way, all in integer nano-dollars:
+
+    bound_nano      the most that an attempt can cost, computed before it is sent (core/routing/filters.py)
+    reserved_nano   the bound while it counts against the budgets, in an entry or summed in a balance
+    charge_nano     what the attempt cost when it ended; in an entry it is `amount_nano`, the column of all amounts
+    spent_nano      charges and adjustments, summed in a balance
+    taken_nano      spent and reserved together: what is no longer free
+"""
 
 from __future__ import annotations
 
@@ -16,7 +25,7 @@ from spillway_router.ledger.entries import Entry, Status
 
 @dataclass(frozen=True, slots=True)
 class AttemptReason:
-    """Under which decision, and for which reasons, an attempt is made."""
+    """The decision behind an attempt, and its reason tokens."""
 
     kind: DecisionKind
     reasons: tuple[str, ...]
@@ -24,24 +33,27 @@ class AttemptReason:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """An attempt that may be made: whose it is, and the money set aside for it.
+    """Permission to make an attempt, with the money set aside for it.
 
-    `reserved_nano` is 0 and `stored` False for attempts at a backend without a price, which need no hold.
+    `bound_nano` is 0 and `stored` is False at backends without a price, where nothing has to be set aside.
     """
 
     facts: RequestFacts
     backend: Backend
-    why: AttemptReason
+    reason: AttemptReason
     attempt_no: int
-    ts: int
-    """Epoch milliseconds; the periods of it bear the cost."""
-    reserved_nano: int = 0
+    held_ms: int
+    """Epoch milliseconds; the cost counts in the budget periods of this time."""
+    bound_nano: int = 0
     stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class HoldRefused:
-    """No hold: the budget says no (`code` budget) or the ledger can't promise durability (`code` ledger)."""
+    """No hold was granted.
+
+    The `code` is "budget" when a budget has no room, and "ledger" when the ledger can't promise durability.
+    """
 
     code: str
     message: str
@@ -49,7 +61,10 @@ class HoldRefused:
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """How an attempt ended, for its charge. `usage` None: not known, and a paid attempt is charged its bound."""
+    """How an attempt ended, as far as its charge depends on it.
+
+    A `usage` of None means that the usage is unknown; a paid attempt is then charged its bound.
+    """
 
     status: Status
     usage: Usage | None = None
@@ -57,40 +72,40 @@ class AttemptResult:
     confidence: float | None = None
     reasons: tuple[str, ...] = ()
     seconds: float = 0.0
-    """From sending to its end: what a price per second counts."""
+    """From sending to the end; a price per second is multiplied by it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Makes the rows of this process's attempts. `wall` is epoch seconds."""
+class AttemptEntries:
+    """Creates the ledger entries of this process's attempts. `wall` returns epoch seconds."""
 
     router_id: str
     coefficients: WorkCoefficients
     wall: Callable[[], float]
 
     def reserved(self, hold: Hold) -> Entry:
-        """The row that sets the bound aside."""
-        return self._begun("reserved", hold, hold.reserved_nano)
+        """Return the entry that reserves the bound."""
+        return self._of_hold("reserved", hold, hold.bound_nano)
 
     def released(self, hold: Hold) -> Entry:
-        """The row that gives it back."""
-        return self._begun("released", hold, 0)
+        """Return the entry that releases the bound."""
+        return self._of_hold("released", hold, 0)
 
-    def closing(self, hold: Hold, backend: Backend, ended: AttemptResult) -> Entry:
-        """The row of an attempt that was made: what it cost, or released if it cost nothing."""
-        usage, tariff = ended.usage, backend.tariff
-        amount = gpu_us = 0
-        if tariff is not None and ended.billed:
-            amount = _amount(hold, tariff, backend.longest_s, ended)
+    def closing(self, hold: Hold, backend: Backend, result: AttemptResult) -> Entry:
+        """Return the entry that ends an attempt: charged with its cost, or released if it cost nothing."""
+        usage, tariff = result.usage, backend.tariff
+        charge_nano = gpu_us = 0
+        if tariff is not None and result.billed:
+            charge_nano = _charge_nano(hold, tariff, backend.longest_s, result)
         elif backend.local and usage is not None:
             gpu_us = work_share_us(
                 usage.uncached_tokens, usage.prompt_tokens, usage.completion_tokens, self.coefficients
             )
-        known = _NO_USAGE if usage is None else usage
-        facts, caller, why = hold.facts, hold.facts.caller, hold.why
-        # By position: one is made for every request, and with names it takes three times as long.
+        counts = _NO_USAGE if usage is None else usage
+        facts, caller, reason = hold.facts, hold.facts.caller, hold.reason
+        # By position: every request creates one of these, and keyword arguments take three times as long.
         return Entry(
-            "charged" if amount or backend.local or ended.billed else "released",
+            "charged" if charge_nano or backend.local or result.billed else "released",
             facts.request_id,
             hold.attempt_no,
             int(self.wall() * 1000),
@@ -100,38 +115,38 @@ class Rows:
             backend.local,
             caller.key_id,
             caller.tier,
-            why.kind,
-            ",".join(ended.reasons or why.reasons),
-            ended.status if usage is not None or not amount else "unknown",
-            known.prompt_tokens,
-            known.completion_tokens,
-            known.cached_tokens,
-            known.reasoning_tokens,
+            reason.kind,
+            ",".join(result.reasons or reason.reasons),
+            result.status if usage is not None or not charge_nano else "unknown",
+            counts.prompt_tokens,
+            counts.completion_tokens,
+            counts.cached_tokens,
+            counts.reasoning_tokens,
             gpu_us,
-            amount,
+            charge_nano,
             0,
             "" if tariff is None else tariff.ref,
-            ended.confidence,
+            result.confidence,
             facts.task,
             facts.document,
             self.router_id,
         )
 
-    def _begun(self, kind: Literal["reserved", "released"], hold: Hold, reserved_nano: int) -> Entry:
+    def _of_hold(self, kind: Literal["reserved", "released"], hold: Hold, reserved_nano: int) -> Entry:
         backend, caller = hold.backend, hold.facts.caller
         return Entry(
             kind=kind,
             request_id=hold.facts.request_id,
             attempt_no=hold.attempt_no,
-            ts=hold.ts,
+            ts=hold.held_ms,
             backend=backend.name,
             provider=backend.provider,
             model=backend.model,
             local=backend.local,
             key_id=caller.key_id,
             tier=caller.tier,
-            decision=hold.why.kind,
-            reasons=",".join(hold.why.reasons),
+            decision=hold.reason.kind,
+            reasons=",".join(hold.reason.reasons),
             reserved_nano=reserved_nano,
             tariff_ref="" if backend.tariff is None else backend.tariff.ref,
             task=hold.facts.task,
@@ -143,12 +158,13 @@ class Rows:
 _NO_USAGE = Usage(0, 0)
 
 
-def _amount(hold: Hold, tariff: Tariff, longest_s: int, ended: AttemptResult) -> int:
-    """Nano-dollars of a billed attempt: its bound where tokens cost something and nobody knows how many there were."""
-    if ended.usage is None and tariff.by_tokens:
-        return hold.reserved_nano
+def _charge_nano(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResult) -> int:
+    """Return the charge of a billed attempt: its bound if tokens have a price and their number is unknown."""
+    if result.usage is None and tariff.by_tokens:
+        return hold.bound_nano
     if not tariff.per_second:
-        return price(ended.usage or _NO_USAGE, tariff)
-    # The attempt was cut at `longest_s`; what the clock shows beyond it is our own lateness. Whole milliseconds, up.
-    milliseconds = math.ceil(min(ended.seconds, longest_s) * 1000)
-    return price(ended.usage or _NO_USAGE, tariff, Decimal(milliseconds).scaleb(-3))
+        return price(result.usage or _NO_USAGE, tariff)
+    # The attempt was cut off at `longest_s`; any time beyond that on the clock is our own delay. Milliseconds are
+    # rounded up.
+    milliseconds = math.ceil(min(result.seconds, longest_s) * 1000)
+    return price(result.usage or _NO_USAGE, tariff, Decimal(milliseconds).scaleb(-3))

@@ -1,9 +1,9 @@
 """Ids of requests, reviews and rentals. Request ids are unguessable and in the order of time.
 
-    req_ + 11 hex digits of the epoch milliseconds + 17 hex digits (68 bits) from the system's randomness
+    req_ + 11 hex digits of the epoch milliseconds + 17 hex digits (68 bits) of the system's randomness
 
-The index of request ids is a B-tree: new ids that begin with the time land on its last pages, where random ones would
-each touch another page, and a commit writes every page that it touched: most of what a durable row would cost.
+The index of request ids is a B-tree. Ids that begin with the time land on its last pages. Random ids would each touch
+another page, and a commit writes every page it touched, which would be most of the cost of a durable row.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ _POOL = 340
 
 
 def request_ids(wall: Callable[[], float], prefix: str = "req_") -> Iterator[str]:
-    """New ids, for ever; `wall` is epoch seconds; reviews have such ids too, with rev_. Randomness is taken 3 KB at a
-    time, as each time is a system call."""
+    """Yield new ids for ever. `wall` returns epoch seconds. Reviews use such ids too, with the prefix rev_.
+
+    The randomness is drawn 340 ids at a time, because each draw is a system call.
+    """
     while True:
         pool = secrets.token_hex((_RANDOM * _POOL + 1) // 2)
         for at in range(0, _RANDOM * _POOL, _RANDOM):

@@ -1,25 +1,25 @@
 """Posting: what entries do to holds and balances. Pure, and the same for every ledger.
 
-A ledger makes one `Posting` per transaction, gives it what is stored (open holds, balances) and takes from it what to
-store. Balances are kept for the scopes all, backend:NAME, key:ID and tier:NAME, each per hour, day and month:
+A ledger creates one `Posting` per transaction, gives it what is stored (open holds, balances), and reads from it what
+to store. Balances exist for the scopes all, backend:NAME, key:ID and tier:NAME, each per hour, day and month:
 
-    reserved   + its amount on hold, in the periods of its `ts`; the attempt's hold is open
-    charged    the hold is given back in the periods it was taken in, and the amount is spent in these; without a hold
-               it is spent in the periods of its own `ts`
-    released   the hold is given back
-    adjusted   its amount (signed) is spent in the periods of the attempt's reserved entry, else of its own `ts`
+    reserved   adds `reserved_nano` to the reserved money in the periods of its `ts`, and opens the attempt's hold
+    charged    releases the hold in the periods in which it was taken and spends `amount_nano` in the same periods;
+               without a hold it spends in the periods of its own `ts`
+    released   releases the hold
+    adjusted   spends `amount_nano` (signed) in the periods of the attempt's reserved entry, else of its own `ts`
 
-`gpu_hour` and `idle` rows are fixed cost and belong to no budget. A local row without price and amount can neither open
-nor close a hold: `is_plain` says so, and such a row needs nothing of this.
+`gpu_hour` and `idle` rows are fixed cost and belong to no budget. A local row without a price and an amount can neither
+open nor close a hold: `is_plain` recognises such rows, which need no posting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.budget import Period, period_start
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
@@ -29,14 +29,14 @@ HoldKey = tuple[str, int]
 """Request id and attempt number."""
 
 _Group = tuple[str, str, str, int]
-"""Backend, key id, tier, and the hour since the epoch: entries that move the same balances."""
+"""Backend, key id, tier, and hours since the epoch. Entries of one group move the same balances."""
 
 PERIODS: tuple[Period, ...] = ("hour", "day", "month")
 _HOUR_MS = 3_600_000
 
 
 class OpenHold(NamedTuple):
-    """An open reservation: nano-dollars, when it was taken (epoch ms), and whose budgets it is on."""
+    """An open reservation: nano-dollars, when it was taken (epoch ms), and whose budgets it counts against."""
 
     reserved_nano: int
     ts: int
@@ -48,10 +48,10 @@ class OpenHold(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a posting must know of the database, for all its entries: see the `needs_*` functions.
+    """What a posting must know of the database, for all of its entries; the `needs_*` functions say which keys.
 
-    `holds` open ones; `reserved_ts` of reserved entries, open or closed, of adjusted attempts; `closed` attempts that
-    are charged or released already; `balances` of the caps, absent where zero.
+    `holds` are the open ones. `reserved_ts` are the times of reserved entries, open or closed, of adjusted attempts.
+    `closed` are the attempts that are charged or released already. `balances` are those of the caps, absent where zero.
     """
 
     holds: Mapping[HoldKey, OpenHold]
@@ -61,60 +61,61 @@ class Stored:
 
 
 def is_plain(entry: Entry) -> bool:
-    """True if the entry touches no hold and no balance."""
+    """Return whether the entry touches no hold and no balance."""
     if entry.kind == "charged":
         return entry.local and not entry.amount_nano and not entry.tariff_ref
     return entry.kind in ("gpu_hour", "idle")
 
 
 class Posting:
-    """Holds and balances of one transaction. `post` writes in order; then store `deltas`, `opened` and `closed`."""
+    """The holds and balances of one transaction. Call `post` for each write in order; then store `deltas`, `opened` and
+    `closed`."""
 
-    __slots__ = ("_groups", "_stored", "_taken", "closed", "opened")
+    __slots__ = ("_groups", "_stored", "_taken_nano", "closed", "opened")
 
     def __init__(self, stored: Stored) -> None:
         self._stored = stored
-        # Many entries move the same twelve balances, so moves are summed per group first; only what the caps ask for is
-        # kept up to date per balance.
+        # Many entries move the same twelve balances, so moves are first summed per group. Only the balances that caps
+        # ask for are kept up to date one by one.
         self._groups: dict[_Group, _Moves] = {}
-        self._taken: dict[BalanceKey, int] = {}
+        self._taken_nano: dict[BalanceKey, int] = {}
         self.opened: dict[HoldKey, OpenHold] = {}
         self.closed: set[HoldKey] = set()
 
     def post(self, write: Write) -> WriteResult:
-        """Post a write that is not stored yet; nothing of it if it can't be."""
+        """Post a write that is not stored yet; if it is refused, nothing of it is posted."""
         moving = [entry for entry in write.entries if not is_plain(entry)]
-        refused = self._refused(moving, write.caps)
-        if refused is not None:
-            return refused
+        refusal = self._refusal(moving, write.caps)
+        if refusal is not None:
+            return refusal
         for entry in moving:
             self._post(entry)
         return None
 
     @property
     def deltas(self) -> dict[BalanceKey, tuple[int, int]]:
-        """Spent and reserved nano-dollars to add to each balance; only those that change."""
-        found: dict[BalanceKey, tuple[int, int]] = {}
+        """Spent and reserved nano-dollars to add to each balance that changes."""
+        sums: dict[BalanceKey, tuple[int, int]] = {}
         for group, moves in self._groups.items():
             for key in _balance_keys(*group):
-                spent, reserved = found.get(key, (0, 0))
-                found[key] = (spent + moves.spent, reserved + moves.reserved)
-        return {key: moved for key, moved in found.items() if any(moved)}
+                spent_nano, reserved_nano = sums.get(key, (0, 0))
+                sums[key] = (spent_nano + moves.spent_nano, reserved_nano + moves.reserved_nano)
+        return {key: delta for key, delta in sums.items() if any(delta)}
 
     def balance_rows(self) -> Iterator[tuple[str, Period, int, int, int]]:
-        """The changed balances as rows: key, spent and reserved nano-dollars to add."""
-        for key, (spent, reserved) in self.deltas.items():
-            yield (*key, spent, reserved)
+        """Yield the changed balances as rows: the key, and the spent and reserved nano-dollars to add."""
+        for key, (spent_nano, reserved_nano) in self.deltas.items():
+            yield (*key, spent_nano, reserved_nano)
 
-    def _refused(self, moving: Sequence[Entry], caps: Sequence[Cap]) -> WriteResult:
-        wanted = 0
+    def _refusal(self, moving: Sequence[Entry], caps: Sequence[Cap]) -> WriteResult:
+        bound_nano = 0
         ending: set[HoldKey] = set()
         for entry in moving:
             kind = entry.kind
             if kind == "reserved":
-                wanted += entry.reserved_nano
+                bound_nano += entry.reserved_nano
                 if entry.local and not entry.tariff_ref:
-                    return EntryRejectedError(f"a local attempt without a price holds no money ({entry.request_id})")
+                    return EntryRejectedError(f"a local attempt without a price can't hold money ({entry.request_id})")
             elif kind != "adjusted":
                 key = (entry.request_id, entry.attempt_no)
                 if key in self.closed or key in self._stored.closed or key in ending:
@@ -122,22 +123,22 @@ class Posting:
                 if len(moving) > 1:
                     ending.add(key)
         for cap in caps:
-            taken = self._taken_of((cap.scope, cap.period, cap.start_ms))
-            if taken + wanted > cap.limit_nano:
-                return CapReached(cap, taken)
+            taken_nano = self._taken_nano_of((cap.scope, cap.period, cap.start_ms))
+            if taken_nano + bound_nano > cap.limit_nano:
+                return CapReached(cap, taken_nano)
         return None
 
-    def _taken_of(self, key: BalanceKey) -> int:
-        taken = self._taken.get(key)
-        if taken is None:
+    def _taken_nano_of(self, key: BalanceKey) -> int:
+        taken_nano = self._taken_nano.get(key)
+        if taken_nano is None:
             stored = self._stored.balances.get(key)
-            taken = 0 if stored is None else stored.spent_nano + stored.reserved_nano
+            taken_nano = 0 if stored is None else stored.spent_nano + stored.reserved_nano
             for group, moves in self._groups.items():
                 if key in _balance_keys(*group):
                     moves.capped.append(key)
-                    taken += moves.spent + moves.reserved
-            self._taken[key] = taken
-        return taken
+                    taken_nano += moves.spent_nano + moves.reserved_nano
+            self._taken_nano[key] = taken_nano
+        return taken_nano
 
     def _post(self, entry: Entry) -> None:
         key = (entry.request_id, entry.attempt_no)
@@ -147,57 +148,58 @@ class Posting:
             self._add(hold, hold.ts, 0, hold.reserved_nano)
             return
         if entry.kind == "adjusted":
-            own = self.opened.get(key)
-            ts = own.ts if own is not None else self._stored.reserved_ts.get(key, entry.ts)
+            new_hold = self.opened.get(key)
+            ts = new_hold.ts if new_hold is not None else self._stored.reserved_ts.get(key, entry.ts)
             self._add(entry, ts, entry.amount_nano, 0)
             return
-        hold_now = self.opened.get(key) or self._stored.holds.get(key)
+        open_hold = self.opened.get(key) or self._stored.holds.get(key)
         self.closed.add(key)
-        if hold_now is None:
+        if open_hold is None:
             self._add(entry, entry.ts, entry.amount_nano, 0)
             return
-        self._add(hold_now, hold_now.ts, 0, -hold_now.reserved_nano)
-        self._add(entry, hold_now.ts, entry.amount_nano, 0)
+        self._add(open_hold, open_hold.ts, 0, -open_hold.reserved_nano)
+        self._add(entry, open_hold.ts, entry.amount_nano, 0)
 
-    def _add(self, whose: Entry | OpenHold, ts: int, spent: int, reserved: int) -> None:
+    def _add(self, whose: Entry | OpenHold, ts: int, spent_nano: int, reserved_nano: int) -> None:
         group = (whose.backend, whose.key_id, whose.tier, ts // _HOUR_MS)
         moves = self._groups.get(group)
         if moves is None:
-            capped = [key for key in _balance_keys(*group) if key in self._taken]
+            capped = [key for key in _balance_keys(*group) if key in self._taken_nano]
             moves = self._groups[group] = _Moves(capped)
-        moves.spent += spent
-        moves.reserved += reserved
+        moves.spent_nano += spent_nano
+        moves.reserved_nano += reserved_nano
         for key in moves.capped:
-            self._taken[key] += spent + reserved
+            self._taken_nano[key] += spent_nano + reserved_nano
 
 
 class _Moves:
-    """What a group of entries moves, and which of its balances are under a cap in this transaction."""
+    """The money that a group of entries moves, and which of its balances have a cap in this transaction."""
 
-    __slots__ = ("capped", "reserved", "spent")
+    __slots__ = ("capped", "reserved_nano", "spent_nano")
 
     def __init__(self, capped: list[BalanceKey]) -> None:
-        self.spent = 0
-        self.reserved = 0
+        self.spent_nano = 0
+        self.reserved_nano = 0
         self.capped = capped
 
 
 def already_closed(entry: Entry) -> EntryConflictError:
-    """The error for an entry whose attempt was charged or released before."""
+    """Return the error for an entry whose attempt was charged or released before."""
     return EntryConflictError(
-        f"attempt {entry.attempt_no} of {entry.request_id} is charged or released already; {entry.kind} was not stored"
+        f"attempt {entry.attempt_no} of {entry.request_id} is charged or released already; "
+        f"its {entry.kind} entry was not stored"
     )
 
 
 def conflicting(entry: Entry) -> EntryConflictError:
-    """The error for an entry whose key is taken by another content."""
+    """Return the error for an entry whose key is stored with other content."""
     return EntryConflictError(
-        f"{entry.kind} of attempt {entry.attempt_no} of {entry.request_id} is already there with other content"
+        f"the {entry.kind} entry of attempt {entry.attempt_no} of {entry.request_id} exists with other content"
     )
 
 
 def balance_keys(backend: str, key_id: str, tier: str, ts: int) -> tuple[BalanceKey, ...]:
-    """The balances that an attempt is on: its scopes in the hour, day and month of `ts` (epoch ms)."""
+    """Return the balances that an attempt counts in: its scopes in the hour, day and month of `ts` (epoch ms)."""
     return _balance_keys(backend, key_id, tier, ts // _HOUR_MS)
 
 
@@ -207,15 +209,15 @@ def _balance_keys(backend: str, key_id: str, tier: str, hour: int) -> tuple[Bala
     scopes += [f"key:{key_id}"] if key_id else []
     scopes += [f"tier:{tier}"] if tier else []
     seconds = hour * (_HOUR_MS // 1000)
-    starts = [(period, period_start(period, seconds) * 1000) for period in PERIODS]
-    return tuple((scope, period, start) for scope in scopes for period, start in starts)
+    starts_ms = [(period, period_start(period, seconds) * 1000) for period in PERIODS]
+    return tuple((scope, period, start_ms) for scope in scopes for period, start_ms in starts_ms)
 
 
 def needs_holds(entries: Iterable[Entry]) -> list[HoldKey]:
-    """Attempts of which `Stored.holds` and `Stored.closed` must tell: those that an entry closes."""
+    """Return the attempts that `Stored.holds` and `Stored.closed` must cover: those that an entry closes."""
     return [(e.request_id, e.attempt_no) for e in entries if e.kind in ("charged", "released") and not is_plain(e)]
 
 
 def needs_reserved(entries: Iterable[Entry]) -> list[HoldKey]:
-    """Attempts of which `Stored.reserved_ts` must tell: those that an entry adjusts."""
+    """Return the attempts that `Stored.reserved_ts` must cover: those that an entry adjusts."""
     return [(e.request_id, e.attempt_no) for e in entries if e.kind == "adjusted"]

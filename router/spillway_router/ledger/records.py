@@ -1,11 +1,11 @@
-"""The values that go into a ledger and come out of it."""
+"""The values that callers write to a ledger and read from it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.budget import Period
 from spillway_router.ledger.entries import Entry, Row
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
@@ -16,10 +16,10 @@ KeyPrivacy = Literal["any", "local-only"]
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """One API key as stored: everything but the secret. `secret_sha256` is the 32-byte digest of the secret.
+    """One API key as stored, without its secret; `secret_sha256` is the 32-byte digest of the secret.
 
-    `privacy` is the default for requests with this key, `may_route` permits the `x-spillway-route` hint,
-    times are epoch milliseconds.
+    `privacy` is the default for requests with this key, and `may_route` permits the `x-spillway-route` hint. `created`
+    and `revoked` are in epoch milliseconds.
     """
 
     id: str
@@ -35,10 +35,10 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class RentalRecord:
-    """A period in which GPUs were rented; times are epoch milliseconds, `stopped_ms` None while it runs.
+    """A period in which GPUs were rented. Times are epoch milliseconds; `stopped_ms` is None while it runs.
 
-    `gpu` is the model (a100-80, t4, ...) or empty, `price_nano_per_hour` nano-dollars per hour of one GPU, `source` who
-    said so (router, cli, runpod, vast, aws).
+    `gpu` is the model (a100-80, t4, ...) or empty, `price_nano_per_hour` is in nano-dollars per hour of one GPU, and
+    `source` names who declared the rental (router, cli, runpod, vast, aws).
     """
 
     id: str
@@ -55,11 +55,11 @@ class RentalRecord:
 class Total:
     """Sums over the charged and adjusted rows of one group within a time range.
 
-    The group is everything up to `task`; `day` is the UTC date of `ts` in ISO form. `attempts` counts charged rows,
-    `requests` those of them that answered a request (at most one each), `cost_nano` is nano-dollars, `gpu_us`
-    microseconds of one GPU, and `kv_token_steps_x2` is the sum of `2*c*o + o*o` (c prompt and o completion tokens of a
-    charged row): twice the tokens of context that decoding reads, an integer, for the work share of
-    core/money/attribution.py.
+    The fields up to `task` identify the group; `day` is the UTC date of `ts` in ISO form. `attempts` counts charged
+    rows, and `requests` counts those that answered a request (at most one per request). `cost_nano` is in nano-dollars,
+    `gpu_us` in microseconds of one GPU. `kv_token_steps_x2` is the sum of `2*c*o + o*o` (with c prompt and o completion
+    tokens of a charged row): twice the number of context tokens that decoding reads. It is an integer and serves the
+    work share of core/money/attribution.py.
     """
 
     day: str
@@ -86,7 +86,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Rented:
-    """Fixed cost of a time range: nano-dollars billed and microseconds of GPU time in it (spans x GPUs)."""
+    """The fixed cost of a time range: nano-dollars billed, and microseconds of GPU time (length x number of GPUs)."""
 
     billed_nano: int
     gpu_us: int
@@ -94,8 +94,11 @@ class Rented:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """One budget line in one period, as the database checks it: `scope` all, backend:NAME, key:ID or tier:NAME;
-    `start_ms` the first millisecond of the period (UTC); `limit_nano` nano-dollars."""
+    """One budget line in one period, as the database checks it.
+
+    `scope` is all, backend:NAME, key:ID or tier:NAME; `start_ms` is the first millisecond of the period (epoch, UTC);
+    `limit_nano` is in nano-dollars.
+    """
 
     scope: str
     period: Period
@@ -103,10 +106,11 @@ class Cap:
     limit_nano: int
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Entries that are stored together or not at all. With caps, only if on every one of them spent + reserved + what
-    the entries reserve stays within the limit."""
+class Write(NamedTuple):
+    """Entries that are stored together or not at all.
+
+    With caps, they are stored only if on each cap spent + reserved + what the entries reserve stays within the limit.
+    """
 
     entries: tuple[Entry, ...]
     caps: tuple[Cap, ...] = ()
@@ -114,33 +118,33 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class CapReached:
-    """A write was not stored because of this cap, of which `taken_nano` was spent or reserved before. Expected."""
+    """The write was not stored because of this cap, of which `taken_nano` was spent or reserved. This is no error."""
 
     cap: Cap
     taken_nano: int
 
 
 WriteResult = CapReached | EntryConflictError | EntryRejectedError | None
-"""None: durable on disk. Else nothing of the write is stored."""
+"""None means that the write is durable on disk; otherwise nothing of it is stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Cloud spend of one scope in one period, in nano-dollars: charged (with adjustments) and still held."""
+    """Cloud spend of one scope in one period, in nano-dollars: charged (including adjustments), and still reserved."""
 
     spent_nano: int
     reserved_nano: int
 
 
 BalanceKey = tuple[str, Period, int]
-"""Scope, period, and the period's first millisecond."""
+"""Scope, period, and the period's first millisecond (epoch)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """A stored row with its place in the order of writing and its link in the hash chain (entries.link_of).
+    """A stored row with its position in the order of writing and its link in the hash chain (entries.link_of).
 
-    `link` is empty in rows that are older than the chain.
+    `link` is empty for rows that are older than the chain.
     """
 
     seq: int
@@ -149,7 +153,7 @@ class Linked:
 
 
 Rows = list[tuple[Any, ...]]
-
+"""The rows that a database returns."""
 
 Execute = Callable[[str, Sequence[Any], bool], Rows]
-"""Statement with ? for values, the values, and whether it writes (then it is durable when it returns)."""
+"""Runs a statement: its SQL with ? for values, the values, and whether it writes (then it is durable on return)."""

@@ -1,25 +1,25 @@
-"""Durable rows for an event loop: one thread commits what many requests submit, together.
+"""Group commit: durable rows for an event loop. One thread commits together what many requests submit.
 
-    submit()  gathers a write and gives a future                                 (event loop)
-    hand over once per turn of the loop, all that was gathered in it is queued   (event loop)
-    thread    takes all that is queued, commits it in one transaction, synced to disk
-    done      one callback on the loop resolves all futures of the batch         (event loop)
+    submit()   adds a write to the current batch and returns a future                    (event loop)
+    hand over  queues the batch for the thread, at most once per turn of the loop        (event loop)
+    commit     takes all queued batches, commits them in one transaction, synced to disk (thread)
+    done       resolves all futures of the batch in one callback                         (event loop)
 
-While one commit is on its way to the disk the next batch gathers, so under load a sync is shared by every request that
-waits for it. Writes of one turn of the loop go together: queued one by one, the first of them would wake the thread and
-get a sync of its own, with the others behind it.
+While one commit is on its way to the disk, the next batch gathers, so under load all waiting requests share a sync.
+Writes of one turn of the loop go together. Queued one by one, the first of them would wake the thread and get a sync of
+its own, and the others would wait behind it.
 
-A commit costs as much as twenty rows, so when requests follow each other closely a batch waits for company: until
-`PACE_S` after the batch before it, while attempts that may end soon are `in_flight`. It goes at once if the last batch
-is that long ago, if nobody is left who could join it, if it fills a statement, or if a write of it is `urgent`: a hold,
-whose call has yet to leave. Right after a batch of several, the next waits `PACE_S` from its own first row. One request
-at a time therefore never waits for this, and neither does the first of many.
+A commit costs as much as twenty rows. So when requests follow each other closely, a batch waits for more rows: until
+`PACE_S` after the batch before it, while attempts that may end soon are in flight. It goes at once if the last batch
+was longer ago, if no attempt is left that could add a row, if it fills a statement, or if one of its writes is
+`urgent`: a hold, whose call has yet to leave. Right after a batch of several writes, the next one waits `PACE_S` from
+its own first row. A single request at a time therefore never waits for this, and neither does the first of many.
 
-Rules when it can't: above `max_rows` queued rows `submit` raises LedgerFullError at once. After a failed
-write the writer is `degraded`: futures of that batch carry the error, nothing of it is stored, and
-`may_spend` is False until a write succeeds again (later entries try, and the thread probes once per
-`probe_every_s`). Paid calls are refused meanwhile, as their reservation can't be made durable; local
-answers go on without a row and are counted.
+When the ledger can't keep up: above `max_rows` queued rows, `submit` raises LedgerFullError at once. After a failed
+write the writer is `degraded`: the futures of that batch carry the error, nothing of it is stored, and `may_spend` is
+False until a write succeeds again (later entries try, and the thread probes once per `probe_every_s`). Meanwhile paid
+calls are refused, because their reservation can't be made durable; local answers continue without a row and are
+counted.
 """
 
 from __future__ import annotations
@@ -40,22 +40,21 @@ from spillway_router.ledger.records import Cap, CapReached, Write
 
 MAX_ROWS = 20_000
 SPARE_ROWS = 20_000
-"""Room above the bound for entries that close a hold."""
+"""Room above that limit for entries that close a hold."""
 MAX_BATCH_WRITES = 1_024
 PACE_S = 0.005
-"""Least time between two batches that might as well be one: 200 syncs per second, which any disk can do."""
+"""The least time between two batches that could have been one: 200 syncs per second, which any disk can do."""
 MANY_WRITES = 4
 STEADY_PACES = 4
-"""After a batch of so many writes the next one waits for the whole pace, if it begins within so many paces."""
+"""After a batch of MANY_WRITES, the next one waits for the whole pace if it begins within STEADY_PACES paces."""
 FULL_WRITES = 64
-"""A batch of so many writes waits for no more: what one statement of the SQLite ledger stores."""
+"""A batch of this many writes doesn't wait: one statement of the SQLite ledger stores as many rows."""
 PROBE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class WriterHealth:
-    """State of the writer: `degraded` with its `reason`, rows stored, rows that could not be, rows
-    waiting."""
+    """The state of the writer: whether and why it is `degraded`, and how many rows are stored, failed and queued."""
 
     degraded: bool = False
     reason: str = ""
@@ -71,9 +70,9 @@ _Result = CapReached | LedgerError | None
 
 
 class LedgerWriter:
-    """Group commit for one event loop. Make it inside the loop; all methods belong to the loop's thread.
+    """Group commit for one event loop. Create it inside the loop; all methods belong to the loop's thread.
 
-    `on_change` is called on the loop with the new health whenever `degraded` flips.
+    `on_change` is called on the loop with the new health whenever `degraded` changes.
     """
 
     def __init__(
@@ -94,14 +93,14 @@ class LedgerWriter:
         self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
         self._gathered: _Batch = []
         self._leaving = False
-        """The gathered batch is handed over at the end of this turn of the loop."""
+        """True while the gathered batch is to be handed over at the end of this turn of the loop."""
         self._timer: asyncio.TimerHandle | None = None
         self._handed_at = -pace_s
         self._handed_writes = 0
-        self.in_flight = 0
-        """Attempts that have begun and have not ended: whose rows may still come. Whoever makes them counts."""
+        self._in_flight = 0
+        """Attempts that have begun and not yet ended, whose rows may still come."""
         self._handed_over: deque[_Batch] = deque()
-        """What the thread has and did not answer yet, oldest first."""
+        """The batches that the thread has not acknowledged yet, oldest first."""
         self._queued_rows = 0
         self._stored_rows = 0
         self._failed_rows = 0
@@ -113,7 +112,7 @@ class LedgerWriter:
 
     @property
     def health(self) -> WriterHealth:
-        """The state now."""
+        """The current state."""
         return WriterHealth(
             degraded=self._reason is not None,
             reason=self._reason or "",
@@ -127,6 +126,14 @@ class LedgerWriter:
         """False while a reservation could not be made durable: degraded, full or closed."""
         return self._reason is None and not self._closed and self._queued_rows < self._max_rows
 
+    def attempt_began(self) -> None:
+        """Count an attempt that has begun; a batch may wait for its row."""
+        self._in_flight += 1
+
+    def attempt_ended(self) -> None:
+        """Uncount an attempt that has ended. Call this before submitting its last row, which then need not wait."""
+        self._in_flight -= 1
+
     def submit(
         self,
         entries: tuple[Entry, ...],
@@ -136,36 +143,41 @@ class LedgerWriter:
         urgent: bool = False,
         on_failure: OnFailure | None = None,
     ) -> asyncio.Future[CapReached | None]:
-        """Queue entries, stored together under these caps; the future resolves when they are on disk, or with the cap
-        that stopped them.
+        """Queue entries, to be stored together under these caps; return a future.
 
-        The future raises EntryRejectedError, EntryConflictError or LedgerUnavailableError; then nothing is stored.
-        Raises LedgerFullError or LedgerClosedError at once if they can't be queued. `closing` entries end a hold that
-        is stored: they may still be queued when others can't, as they are as many as the calls in flight at most.
-        `urgent` entries take their batch to the disk without waiting for more.
-        `on_failure` is called on the loop with the error, whether or not somebody still waits for the future; it costs
-        nothing where all goes well, unlike a callback of the future.
+        The future resolves to None when the entries are on disk, or to the cap that stopped them. It raises
+        EntryRejectedError, EntryConflictError or LedgerUnavailableError, and then nothing is stored. `submit` itself
+        raises LedgerFullError or LedgerClosedError at once if the entries can't be queued.
+
+        `closing` entries end a stored hold. They may be queued when others can't, because there are at most as many of
+        them as attempts in flight. `urgent` entries send their batch to the disk without waiting for more rows.
+        `on_failure` is called on the loop with the error, whether or not anybody still waits for the future; unlike a
+        callback of the future it costs nothing on success.
         """
         if self._closed:
             raise LedgerClosedError("the ledger writer is closed")
         if self._queued_rows + len(entries) > self._max_rows + (SPARE_ROWS if closing else 0):
             self._failed_rows += len(entries)
-            raise LedgerFullError(f"{self._queued_rows} ledger rows wait to be written, {self._max_rows} at most")
+            raise LedgerFullError(
+                f"{self._queued_rows} ledger rows are waiting to be written, the limit is {self._max_rows}"
+            )
         future: asyncio.Future[CapReached | None] = self._loop.create_future()
         self._queued_rows += len(entries)
         self._gathered.append((Write(entries, caps), future, on_failure))
         if not self._leaving:
-            self._arrange(urgent)
+            self._schedule(urgent)
         return future
 
-    def _arrange(self, urgent: bool) -> None:
-        """Let the gathered batch leave with this turn of the loop, or see to it that it leaves later."""
-        if not urgent and self.in_flight > 0 and len(self._gathered) < FULL_WRITES:
+    def _schedule(self, urgent: bool) -> None:
+        """Schedule the gathered batch for the end of this turn of the loop, or for later."""
+        if not urgent and self._in_flight > 0 and len(self._gathered) < FULL_WRITES:
             if self._timer is not None:
                 return
             wait_s = self._handed_at + self._pace_s - self._loop.time()
             if self._handed_writes >= MANY_WRITES and wait_s > -STEADY_PACES * self._pace_s:
-                wait_s = self._pace_s  # the traffic is dense: its first row would go alone, with all others behind it
+                wait_s = (
+                    self._pace_s
+                )  # the traffic is dense: the first row would go alone, and all others wait behind it
             if wait_s > 0:
                 self._timer = self._loop.call_later(wait_s, self._hand_over)
                 return
@@ -184,10 +196,10 @@ class LedgerWriter:
             self._gathered = []
 
     async def close(self, timeout_s: float) -> bool:
-        """Take no more entries, write what is queued, stop the thread. False if that took longer than the
-        timeout:
+        """Accept no more entries, write what is queued, and stop the thread.
 
-        futures that are still open then raise LedgerUnavailableError; their rows may or may not be stored.
+        Return False if that took longer than the timeout. Futures that are still open then raise
+        LedgerUnavailableError; their rows may or may not be stored.
         """
         if not self._closed:
             self._closed = True
@@ -200,7 +212,7 @@ class LedgerWriter:
                     future.set_exception(LedgerUnavailableError(f"the ledger did not finish within {timeout_s} s"))
         return bool(done)
 
-    # Loop side of a finished batch.
+    # The loop's side of a finished batch.
 
     def _acknowledge(self, batches: int, batch: _Batch, results: Sequence[_Result]) -> None:
         for _ in range(batches):
@@ -210,33 +222,33 @@ class LedgerWriter:
             rows += len(write.entries)
             if isinstance(result, LedgerError):
                 self._failed_rows += len(write.entries)
-                self._refuse(future, result, on_failure)
+                self._fail(future, result, on_failure)
                 continue
             if result is None:
                 stored += len(write.entries)
-            if not future.done():  # its request may have been cancelled meanwhile
+            if not future.done():  # the request may have been cancelled meanwhile
                 future.set_result(result)
         self._queued_rows -= rows
         self._stored_rows += stored
         last = results[-1]
-        self._turn(str(last) if isinstance(last, LedgerUnavailableError) else None)
+        self._set_degraded(str(last) if isinstance(last, LedgerUnavailableError) else None)
 
     @staticmethod
-    def _refuse(future: asyncio.Future[CapReached | None], error: LedgerError, on_failure: OnFailure | None) -> None:
+    def _fail(future: asyncio.Future[CapReached | None], error: LedgerError, on_failure: OnFailure | None) -> None:
         if not future.done():
             future.set_exception(error)
             if on_failure is not None:
-                future.exception()  # it is taken care of, even if nobody waits
+                future.exception()  # mark it as retrieved: on_failure handles it, even if nobody waits
         if on_failure is not None:
             on_failure(error)
 
-    def _turn(self, reason: str | None) -> None:
-        flipped = (reason is None) != (self._reason is None)
+    def _set_degraded(self, reason: str | None) -> None:
+        changed = (reason is None) != (self._reason is None)
         self._reason = reason
-        if flipped and self._on_change is not None:
+        if changed and self._on_change is not None:
             self._on_change(self.health)
 
-    # Thread side. It touches only the queue and the ledger, and tells the loop.
+    # The thread's side. It touches only the queue and the ledger, and calls back on the loop.
 
     def _run(self) -> None:
         degraded = False
@@ -247,14 +259,14 @@ class LedgerWriter:
                 batch = batches[0] if len(batches) == 1 else list(chain.from_iterable(batches))
                 results = self._store(batch)
                 degraded = isinstance(results[-1], LedgerUnavailableError)
-                self._tell(self._acknowledge, len(batches), batch, results)
+                self._call_on_loop(self._acknowledge, len(batches), batch, results)
             elif not closing and self._probe():
                 degraded = False
-                self._tell(self._turn, None)
-        self._tell(self._finish)
+                self._call_on_loop(self._set_degraded, None)
+        self._call_on_loop(self._finish)
 
     def _take(self, timeout_s: float | None) -> tuple[list[_Batch], bool]:
-        """All that is queued, up to a bound; waits for the first. Second value: True if the end was reached."""
+        """Wait for a batch and return all that are queued, up to a limit, and whether the writer is closing."""
         batches: list[_Batch] = []
         writes = 0
         try:
@@ -275,9 +287,9 @@ class LedgerWriter:
         except LedgerError as error:
             reason = str(error)
         except Exception as error:
-            # The thread must outlive any fault: a request would wait for its row for ever.
+            # The thread must survive any fault; otherwise requests would wait for their rows for ever.
             reason = f"writing failed: {type(error).__name__}: {error}"
-        # One exception object each: raised in several tasks, a shared one would gather all their tracebacks.
+        # Each write gets its own exception: one that several tasks raise would collect all their tracebacks.
         return [LedgerUnavailableError(reason) for _ in batch]
 
     def _probe(self) -> bool:
@@ -287,8 +299,8 @@ class LedgerWriter:
             return False
         return True
 
-    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
-        # A loop that is closed has nobody left to tell.
+    def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
+        # A closed loop raises RuntimeError; nobody waits for the callback then.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
 

@@ -249,7 +249,7 @@ def budget_message(alert: BudgetAlert) -> _Message:
     values = {
         "scope": alert.scope,
         "period": alert.period,
-        "period_start": datetime.fromtimestamp(alert.period_start, UTC).isoformat(),
+        "period_start": datetime.fromtimestamp(alert.period_start_s, UTC).isoformat(),
         "at": str(alert.at),
         "limit_usd": usd(alert.limit_nano),
         "taken_usd": usd(alert.taken_nano),

@@ -86,7 +86,7 @@ class Budgets(RuleBasedStateMachine):
 
     @rule(target=holds, spender=spenders, amount=st.integers(0, 700))
     def hold(self, spender: Spender, amount: int) -> Hold:
-        self.state = moved(rolled(self.state, self.now), keys(self.state, spender), self.now, reserved=amount)
+        self.state = moved(rolled(self.state, self.now), keys(self.state, spender), self.now, reserved_nano=amount)
         hold = Hold(spender, amount, self.now)
         self.open.append(hold)
         return hold
@@ -94,7 +94,9 @@ class Budgets(RuleBasedStateMachine):
     @rule(hold=consumes(holds), share=st.floats(0, 1))
     def settle(self, hold: Hold, share: float) -> None:
         actual = int(hold.amount * share)
-        self.state = moved(self.state, keys(self.state, hold.spender), hold.at, reserved=-hold.amount, spent=actual)
+        self.state = moved(
+            self.state, keys(self.state, hold.spender), hold.at, reserved_nano=-hold.amount, spent_nano=actual
+        )
         self.open.remove(hold)
         self.closed.append((hold, actual))
 
@@ -104,15 +106,15 @@ class Budgets(RuleBasedStateMachine):
         for line in lines:
             balance = self.state.balances[line.key]
 
-            def here(hold: Hold, line: BudgetLine = line, start: int = balance.period_start) -> bool:
+            def here(hold: Hold, line: BudgetLine = line, start: int = balance.period_start_s) -> bool:
                 return covers(line.scope, hold.spender) and period_start(line.period, hold.at) == start
 
-            assert balance.reserved == sum(hold.amount for hold in self.open if here(hold))
-            assert balance.spent == sum(actual for hold, actual in self.closed if here(hold))
+            assert balance.reserved_nano == sum(hold.amount for hold in self.open if here(hold))
+            assert balance.spent_nano == sum(actual for hold, actual in self.closed if here(hold))
         if lines:
             covered = [line for line in lines if covers(line.scope, ANYONE)]
             now = rolled(self.state, self.now)
-            rooms = [line.limit_nano - now.balances[line.key].taken for line in covered]
+            rooms = [line.limit_nano - now.balances[line.key].taken_nano for line in covered]
             assert headroom(self.state, ANYONE, self.now) == (max(0, min(rooms)) if rooms else None)
 
 
@@ -124,50 +126,52 @@ def test_headroom_is_that_of_the_line_with_the_least_room() -> None:
     lines = [DAY, BudgetLine("tier:free", "hour", 100), BudgetLine("key:other", "hour", 1)]
     state = opening(lines, NOON)
     assert [line.scope for line in covering(lines, ANYONE)] == ["all", "tier:free"]
-    assert headroom(moved(state, keys(state, ANYONE), NOON, spent=60), ANYONE, NOON) == 40
+    assert headroom(moved(state, keys(state, ANYONE), NOON, spent_nano=60), ANYONE, NOON) == 40
 
 
 def test_a_hold_of_yesterday_settles_yesterday() -> None:
-    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved=1000)
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved_nano=1000)
     tomorrow = NOON + 86400
-    state = moved(rolled(state, tomorrow), [DAY.key], tomorrow, reserved=400)
-    state = moved(state, [DAY.key], NOON, reserved=-1000, spent=900)
-    assert state.balances[DAY.key] == LineBalance(period_start("day", tomorrow), spent=0, reserved=400)
+    state = moved(rolled(state, tomorrow), [DAY.key], tomorrow, reserved_nano=400)
+    state = moved(state, [DAY.key], NOON, reserved_nano=-1000, spent_nano=900)
+    assert state.balances[DAY.key] == LineBalance(period_start("day", tomorrow), spent_nano=0, reserved_nano=400)
 
 
 def test_a_clock_that_goes_back_opens_no_second_day() -> None:
-    state = moved(opening([DAY], NOON), [DAY.key], NOON, spent=900)
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, spent_nano=900)
     assert headroom(state, ANYONE, NOON - 86400) == 100
 
 
 def test_a_provider_that_bills_above_the_bound_is_recorded_and_stops_the_line() -> None:
-    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved=1000)
-    state = moved(state, [DAY.key], NOON, reserved=-1000, spent=1200)
-    assert state.balances[DAY.key].spent == 1200
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved_nano=1000)
+    state = moved(state, [DAY.key], NOON, reserved_nano=-1000, spent_nano=1200)
+    assert state.balances[DAY.key].spent_nano == 1200
     assert headroom(state, ANYONE, NOON) == 0
 
 
 def test_balances_of_the_ledger_count_from_the_first_second() -> None:
     start = period_start("day", NOON)
-    state = opening([DAY], NOON, {DAY.key: LineBalance(start, spent=500, reserved=300)})
+    state = opening([DAY], NOON, {DAY.key: LineBalance(start, spent_nano=500, reserved_nano=300)})
     assert headroom(state, ANYONE, NOON) == 200
-    yesterday = opening([DAY], NOON, {DAY.key: LineBalance(start - 86400, spent=500)})
+    yesterday = opening([DAY], NOON, {DAY.key: LineBalance(start - 86400, spent_nano=500)})
     assert headroom(yesterday, ANYONE, NOON) == 1000
 
 
 def test_balances_read_again_replace_what_was_known() -> None:
     start = period_start("day", NOON)
-    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved=700)
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved_nano=700)
     state = refreshed(state, {DAY.key: LineBalance(start, 10, 20), ("all", "hour"): LineBalance(start, 1)})
     assert state.balances == {DAY.key: LineBalance(start, 10, 20)}
     assert refreshed(state, {DAY.key: LineBalance(start - 86400, 999)}) == state
     # A settlement that the database told already doesn't make room twice.
-    assert moved(state, [DAY.key], NOON, reserved=-700, spent=0).balances[DAY.key] == LineBalance(start, 10, 0)
+    assert moved(state, [DAY.key], NOON, reserved_nano=-700, spent_nano=0).balances[DAY.key] == LineBalance(
+        start, 10, 0
+    )
 
 
 def test_what_a_refusal_of_the_database_says_is_known_from_then_on() -> None:
     start = period_start("day", NOON)
-    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved=100)
+    state = moved(opening([DAY], NOON), [DAY.key], NOON, reserved_nano=100)
     state = taken_at_least(state, DAY.key, start, 990)
     assert state.balances[DAY.key] == LineBalance(start, 890, 100)
     assert taken_at_least(state, DAY.key, start, 500) == state
@@ -179,12 +183,12 @@ def test_alerts_tell_each_threshold_once_a_period() -> None:
     line = BudgetLine("all", "day", 1000, (Decimal(1), Decimal("0.5"), Decimal("0.8")))
     state = opening([line, BudgetLine("key:k1", "day", 0, (Decimal(1),))], NOON)
     assert alerts(state, frozenset()) == ()
-    state = moved(state, [DAY.key], NOON, reserved=850)
+    state = moved(state, [DAY.key], NOON, reserved_nano=850)
     found = alerts(state, frozenset())
     assert [(alert.at, alert.taken_nano) for alert in found] == [(Decimal("0.5"), 850), (Decimal("0.8"), 850)]
     told = {alert.key for alert in found}
     assert alerts(state, told) == ()
-    next_day = moved(rolled(state, NOON + 86400), [DAY.key], NOON + 86400, spent=500)
+    next_day = moved(rolled(state, NOON + 86400), [DAY.key], NOON + 86400, spent_nano=500)
     assert [alert.at for alert in alerts(next_day, told)] == [Decimal("0.5")]
 
 

@@ -1,4 +1,4 @@
-"""The degrade ladder: which backends a budget that runs low leaves out, and what the client is told."""
+"""Degrade rules: which backends drop out as a budget runs low, and what the client is told."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 from tests.core.scenes import BUSY, CLOUD, DEAR, GROQ, LOCAL, OPENAI, POLICY, facts, names, signals, why
 
 from spillway_router.core.money.budget import BudgetLine, LineBalance, LineKey, opening, period_start
-from spillway_router.core.money.degrade import Rung, reached, rungs_of, shares_used
+from spillway_router.core.money.degrade import DegradeRule, reached, rules_of, shares_used
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import BackendSignals, Decision, ExpectedGain, PrivacyVerdict, Signals
 from spillway_router.core.routing.policy import Policy, decide, decide_escalation
 
 DAY: LineKey = ("all", "day")
-LADDER = (
-    Rung("all", "day", 0.8, frozenset({"openai"})),
-    Rung("all", "day", 0.95, frozenset({"groq"})),
+RULES = (
+    DegradeRule("all", "day", 0.8, frozenset({"openai"})),
+    DegradeRule("all", "day", 0.95, frozenset({"groq"})),
 )
 NOON = 1_700_049_600.0
 DOWN = BackendSignals(health="down", health_reason="refused")
 
 
-def policy(ladder: tuple[Rung, ...] = LADDER) -> Policy:
-    backends = {b.name: replace(b, rungs=rungs_of(b.name, ladder)) for b in (LOCAL, GROQ, OPENAI)}
+def policy(rules: tuple[DegradeRule, ...] = RULES) -> Policy:
+    backends = {b.name: replace(b, degrade_rules=rules_of(b.name, rules)) for b in (LOCAL, GROQ, OPENAI)}
     return replace(POLICY, backends=backends, aliases={"auto": ("local", "openai", "groq")})
 
 
@@ -39,7 +39,7 @@ def decided(share: float, local: BackendSignals = BUSY) -> Decision:
 
 
 def test_dear_before_cheap_before_local_before_a_refusal() -> None:
-    """The whole ladder under overload: strong cloud, cheap cloud, local only; and 402 once local is gone too."""
+    """All rules under overload: strong cloud, cheap cloud, local only; and 402 once local is gone too."""
     plenty, low, lower = decided(0.79), decided(0.8), decided(0.95)
     assert (plenty.kind, names(plenty)[0], plenty.reasons) == ("overflow", "openai", ("queue",))
     assert (low.kind, names(low), low.reasons) == ("overflow", ["groq", "local"], ("queue", "budget"))
@@ -48,15 +48,15 @@ def test_dear_before_cheap_before_local_before_a_refusal() -> None:
     refused = decided(0.95, DOWN).refusal
     assert refused is not None
     assert (refused.status, refused.code, refused.final) == (402, "budget_exceeded", True)
-    assert "groq: the day budget for all is 95% used; from 95% on it is not asked (degrade)" in refused.message
+    assert "groq: the day budget for all is 95% used; from 95% on it gets no requests (degrade)" in refused.message
 
 
-def test_the_sentence_names_the_rung_and_the_use() -> None:
+def test_the_sentence_names_the_rule_and_the_use() -> None:
     [removed] = decided(0.834).removed
-    assert removed.detail == "the day budget for all is 83.4% used; from 80% on it is not asked (degrade)"
+    assert removed.detail == "the day budget for all is 83.4% used; from 80% on it gets no requests (degrade)"
 
 
-def test_without_need_the_ladder_is_no_reason() -> None:
+def test_without_need_the_rules_are_no_reason() -> None:
     idle = decide(facts(), used(0.99, signals().backends["local"]), policy())
     assert (idle.kind, idle.reasons) == ("local", ())
     assert why(idle) == {"openai": "budget", "groq": "budget"}
@@ -106,8 +106,8 @@ def test_shares_used_of_the_lines_that_concern_the_caller() -> None:
 def test_more_used_never_brings_a_backend_back(a: float, b: float) -> None:
     low, high = sorted((a, b))
     for backend in ("openai", "groq"):
-        rungs = rungs_of(backend, LADDER)
-        assert reached(rungs, {DAY: low}) is None or reached(rungs, {DAY: high}) is not None
+        rules = rules_of(backend, RULES)
+        assert reached(rules, {DAY: low}) is None or reached(rules, {DAY: high}) is not None
 
 
 # pacing

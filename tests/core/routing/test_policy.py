@@ -27,7 +27,7 @@ from tests.core.scenes import (
 
 from spillway_router.core.money.tariff import upper_bound
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
-from spillway_router.core.routing.filters import cost_bound_nano
+from spillway_router.core.routing.filters import bound_nano
 from spillway_router.core.routing.model import (
     BackendSignals,
     Caller,
@@ -51,9 +51,9 @@ def test_an_idle_engine_keeps_the_request() -> None:
     assert decision.refusal is None
     assert decision.removed == ()
     first = decision.candidates[0]
-    assert (first.cost_bound_nano, first.reasons) == (0, ())
+    assert (first.bound_nano, first.reasons) == (0, ())
     assert 0 < first.ttft_s < 2
-    assert decision.candidates[1].cost_bound_nano == upper_bound(300, 64, 100, 1, GROQ.tariff)  # type: ignore[arg-type]
+    assert decision.candidates[1].bound_nano == upper_bound(300, 64, 100, 1, GROQ.tariff)  # type: ignore[arg-type]
 
 
 def test_the_same_inputs_give_the_same_decision() -> None:
@@ -81,7 +81,7 @@ def test_the_same_inputs_give_the_same_decision() -> None:
         (facts(), {"local": replace(IDLE, health="down", health_reason="no answer")}, {"local": "health"}),
         (facts(), {"local": replace(IDLE, health="starting")}, {"local": "health"}),
         (facts(), {"groq": replace(CLOUD, breaker_open=True)}, {"groq": "health"}),
-        (facts(), {"openai": replace(CLOUD, budget_left_nano=1)}, {"openai": "budget"}),
+        (facts(), {"openai": replace(CLOUD, headroom_nano=1)}, {"openai": "budget"}),
         (facts(hints=Hints(max_cost_nano=100_000)), {}, {"openai": "budget"}),
         (facts(), {"groq": replace(CLOUD, limited_until=NOW + 3)}, {"groq": "rate_limit"}),
     ],
@@ -96,14 +96,14 @@ def test_each_filter_removes_with_its_reason(
 
 
 def test_what_is_equal_to_a_limit_stays() -> None:
-    bound = cost_bound_nano(facts(), OPENAI)
-    enough = replace(CLOUD, budget_left_nano=bound, limited_until=NOW)
+    bound = bound_nano(facts(), OPENAI)
+    enough = replace(CLOUD, headroom_nano=bound, limited_until=NOW)
     assert names(decide(facts(hints=Hints(max_cost_nano=bound)), signals(openai=enough), POLICY)) == [
         "local",
         "groq",
         "openai",
     ]
-    short = replace(CLOUD, budget_left_nano=bound - 1)
+    short = replace(CLOUD, headroom_nano=bound - 1)
     assert why(decide(facts(), signals(openai=short), POLICY)) == {"openai": "budget"}
 
 
@@ -282,7 +282,7 @@ def test_refusals(
 def test_escalation_goes_to_the_clouds_in_their_order_through_the_same_filters() -> None:
     decision = decide_escalation(facts(), signals(), POLICY)
     assert (decision.kind, decision.reasons, names(decision)) == ("escalated", ("confidence",), ["groq", "openai"])
-    broke = signals(groq=replace(CLOUD, budget_left_nano=0))
+    broke = signals(groq=replace(CLOUD, headroom_nano=0))
     assert names(decide_escalation(facts(), broke, POLICY)) == ["openai"]
     kept = decide_escalation(facts(privacy=PRIVATE), signals(), POLICY)
     assert (kept.kind, names(kept), kept.reasons) == ("local", [], ("confidence", "privacy"))
@@ -301,7 +301,7 @@ ENGINES = st.builds(
     rates=st.just(EngineRates()),
     margin=st.floats(0.1, 2),
     gpu_rate=st.floats(0.1, 1),
-    budget_left_nano=st.one_of(st.none(), st.integers(0, 10**12)),
+    headroom_nano=st.one_of(st.none(), st.integers(0, 10**12)),
 )
 NAMES = st.sampled_from(["local", "spare", "groq", "openai", "vllm"])
 CAPABILITIES: st.SearchStrategy[Capability] = st.sampled_from(["tools", "vision", "json_schema", "logprobs"])
@@ -370,7 +370,7 @@ def test_a_decision_has_candidates_or_a_refusal_and_accounts_for_the_chain(
     for candidate in decision.candidates:
         known = world.backends[candidate.backend.name]
         assert (known.health, known.breaker_open) == ("up", False)
-        assert candidate.backend.local == (candidate.cost_bound_nano == 0)
+        assert candidate.backend.local == (candidate.bound_nano == 0)
 
 
 def test_local_backends_are_told_from_clouds_by_their_flag_alone() -> None:
@@ -384,7 +384,7 @@ def test_an_own_key_goes_to_its_place_whatever_is_busy_or_spent() -> None:
     own = replace(GROQ, name="own-groq", tariff=None)
     decision = decide_byok(facts(model="openai/gpt-oss-20b"), own, signals(local=BUSY), "v1")
     assert (decision.kind, decision.reasons, names(decision)) == ("byok", ("byok",), ["own-groq"])
-    assert decision.candidates[0].cost_bound_nano == 0
+    assert decision.candidates[0].bound_nano == 0
 
 
 @pytest.mark.parametrize(

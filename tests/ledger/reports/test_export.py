@@ -12,7 +12,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ledger.contract import D0, DAY, T0, entry
+from tests.ledger.helpers import D0, DAY, T0, entry
 
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.orphans import unknown_charge

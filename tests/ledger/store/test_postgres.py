@@ -14,7 +14,8 @@ from threading import Event
 import psycopg
 import pytest
 from evidence.durability.kill9 import kill9_trials
-from tests.ledger.contract import D0, H0, T0, LedgerContract, assert_chain_holds, entry
+from tests.ledger.contract import LedgerContract, assert_chain_holds
+from tests.ledger.helpers import D0, H0, T0, entry
 
 from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.interface import Ledger

@@ -13,12 +13,14 @@ import pytest
 from evidence.durability import kill9_child
 from evidence.durability.kill9 import kill9_trials
 from evidence.durability.powercut import powercut_trials
-from tests.ledger.contract import T0, LedgerContract, entry
+from tests.ledger.contract import LedgerContract
+from tests.ledger.helpers import T0, entry
 
 from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.open import open_ledger
+from spillway_router.ledger.store.sqlite import migrations
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import verify
 
@@ -104,7 +106,7 @@ def test_rows_can_be_neither_changed_nor_deleted(ledger: SqliteLedger, path: Pat
 
 def test_migrations_run_once_in_order_and_all_or_nothing(path: Path) -> None:
     SqliteLedger.open(path).close()
-    shipped = load_migrations()
+    shipped = load_migrations(migrations.__name__)
     assert [m.number for m in shipped] == list(range(1, len(shipped) + 1))
     extra = Migration(9001, "extra", "CREATE TABLE extra (x)")
     broken = Migration(9002, "broken", "CREATE TABLE half (x); CREATE TABLE extra (x)")

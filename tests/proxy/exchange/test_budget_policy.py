@@ -58,7 +58,7 @@ async def test_the_ladder_from_the_strong_cloud_to_a_clear_402() -> None:
         # What a client may still ask of the strong one by name is refused for the same reason.
         pinned = await router.chat({"model": "strong/strong-m", **few})
         assert (pinned.status_code, error_of(pinned)["code"]) == (402, "budget_exceeded")
-        assert "from 80% on it is not asked (degrade)" in error_of(pinned)["message"]
+        assert "from 80% on it gets no requests (degrade)" in error_of(pinned)["message"]
 
 
 async def test_local_only_ends_in_a_402_when_no_local_backend_is_up() -> None:
@@ -78,7 +78,7 @@ async def test_the_dry_run_shows_the_rung() -> None:
         told = (await router.post({"model": "auto", "messages": MESSAGES}, "/v1/route/explain")).json()
         [removed] = [r for r in told["removed"] if r["backend"] == "strong"]
         assert removed["reason"] == "budget"
-        assert removed["detail"] == "the month budget for all is 85% used; from 80% on it is not asked (degrade)"
+        assert removed["detail"] == "the month budget for all is 85% used; from 80% on it gets no requests (degrade)"
         assert told["candidates"]
         assert "strong" not in json.dumps(told["candidates"])
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.budget import LineKey
-from spillway_router.core.money.degrade import Ladder
+from spillway_router.core.money.degrade import DegradeRules
 from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
 
@@ -170,7 +170,7 @@ class BackendSignals:
     budget_left_nano: int | None = None
     """Smallest headroom of the budgets that cover this backend; None where no budget does."""
     budget_used: Mapping[LineKey, float] | None = None
-    """Share used of each budget line that concerns the caller; None where no degrade ladder asks."""
+    """Share used of each budget line that concerns the caller; None if no degrade rule needs it."""
     price_of_gain: float = 0.0
     """What an escalation to it must gain per USD (core/money/pacing.py); 0 where no paced budget covers it."""
 

@@ -264,7 +264,7 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
 def _order(candidates: list[Candidate], resolved: _ResolvedModel, facts: RequestFacts) -> list[Candidate]:
     if resolved.sort:
         scorer = SCORERS[resolved.sort]
-        return sorted(candidates, key=lambda c: (-scorer(c), c.cost_bound_nano))
+        return sorted(candidates, key=lambda c: (-scorer(c), c.bound_nano))
     locals_ = [c for c in candidates if c.backend.local]
     if len(locals_) < 2 or facts.preferences.order:
         return candidates

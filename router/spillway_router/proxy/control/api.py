@@ -250,7 +250,7 @@ def _decision(decision: Decision) -> dict[str, Any]:
                 "model": c.backend.model,
                 "predicted_ttft_ms": round(c.ttft_s * 1000, 1),
                 "prompt_tokens": c.prompt_tokens,
-                "cost_bound_usd": usd(c.cost_bound_nano),
+                "cost_bound_usd": usd(c.bound_nano),
                 "reasons": c.reasons,
             }
             for c in decision.candidates

@@ -1,0 +1,128 @@
+"""Entries, faulty disks and running accounts that the tests of the ledger share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import apsw
+from tests.core.scenes import GROQ, facts
+
+from spillway_router.core.money.attribution import WorkCoefficients
+from spillway_router.core.money.budget import BudgetAlert, BudgetLine
+from spillway_router.core.money.tariff import Usage
+from spillway_router.core.routing.model import Caller
+from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.entries import Entry, Kind
+from spillway_router.ledger.errors import LedgerUnavailableError
+from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
+from spillway_router.ledger.maintenance import Upkeep
+from spillway_router.ledger.records import Balance, Write, WriteResult
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.ledger.writer import LedgerWriter
+
+T0 = 1_790_000_000_000
+"""2026-09-21 14:13:20 UTC, in epoch milliseconds."""
+HOUR = 3_600_000
+DAY = 24 * HOUR
+H0, D0, M0 = T0 // HOUR * HOUR, T0 // DAY * DAY, 1_788_220_800_000
+"""First milliseconds of the hour, day and month of T0."""
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC).timestamp()
+"""Epoch seconds; `RouterAccounts` starts at this time."""
+DAY_MS = int(NOON - 12 * 3600) * 1000
+"""First millisecond of NOON's day."""
+WAIT_S = 20
+OVERFLOW = AttemptReason("overflow", ("queue",))
+CHEAP = AttemptResult("ok", Usage(1000, 100))
+"""70,000 nano-dollars at GROQ's price."""
+
+
+def entry(kind: Kind, request: str, attempt: int = 1, ts: int = T0, **rest: Any) -> Entry:
+    """Return an entry of a cloud attempt, with defaults for what a test doesn't look at."""
+    given = {"backend": "groq", "provider": "groq", "model": "m", "key_id": "k1", "tier": "free", **rest}
+    return Entry(kind=kind, request_id=request, attempt_no=attempt, ts=ts, **given)
+
+
+def tamper(path: Path, *sql: str) -> None:
+    """Change a SQLite ledger behind its back, without the triggers that forbid it."""
+    connection = apsw.Connection(str(path))
+    for trigger in ("entries_are_never_changed", "entries_are_never_deleted"):
+        connection.execute(f"DROP TRIGGER {trigger}")
+    for statement in sql:
+        connection.execute(statement)
+    connection.close()
+
+
+class FaultyDisk(SqliteLedger):
+    """A real ledger whose commits a test can block or make fail, before or after they are stored."""
+
+    def prepare(self) -> None:
+        """Reset the faults; call this right after opening."""
+        self.allowed = Event()
+        self.allowed.set()
+        self.reached = Event()
+        self.broken = False
+        self.loses_next_acknowledgement = False
+
+    def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
+        self.reached.set()
+        assert self.allowed.wait(WAIT_S)
+        if self.broken:
+            raise LedgerUnavailableError("disk full")
+        results = super().commit(writes)
+        if self.loses_next_acknowledgement:
+            self.loses_next_acknowledgement = False
+            raise LedgerUnavailableError("the connection broke during COMMIT")
+        return results
+
+
+@dataclass
+class RouterAccounts:
+    """One router's accounts over a ledger, at the time `wall_s` (epoch seconds), which the test sets."""
+
+    ledger: FaultyDisk
+    accounts: Accounts = field(init=False)
+    writer: LedgerWriter = field(init=False)
+    upkeep: Upkeep = field(init=False)
+    alerts: list[BudgetAlert] = field(default_factory=list)
+    wall_s: float = NOON
+
+    async def hold(self, request_id: str, bound_nano: int, attempt: int = 1, **caller: Any) -> Hold | HoldRefused:
+        request = facts(request_id=request_id, caller=Caller(**caller))
+        return await self.accounts.hold(request, GROQ, OVERFLOW, attempt, bound_nano)
+
+    async def held(self, request_id: str, bound_nano: int) -> Hold:
+        hold = await self.hold(request_id, bound_nano)
+        assert isinstance(hold, Hold), hold
+        return hold
+
+    async def settle(self, hold: Hold, result: AttemptResult) -> int:
+        charge_nano, durable = self.accounts.settle(hold, hold.backend, result)
+        await self.accounts.durable(durable)
+        return charge_nano
+
+    def balance(self) -> Balance:
+        return self.ledger.balance("all", "day", DAY_MS)
+
+
+@asynccontextmanager
+async def router_accounts(
+    ledger: FaultyDisk, *lines: BudgetLine, router_id: str = "me"
+) -> AsyncIterator[RouterAccounts]:
+    """Run accounts with these budgets; at the end the writer closes, so that every row is on disk."""
+    router = RouterAccounts(ledger)
+    router.writer = LedgerWriter(ledger, probe_every_s=0.01)
+    router.accounts = Accounts(
+        router.writer, (), WorkCoefficients(), lambda: router.wall_s, router.alerts.append, router_id
+    )
+    router.accounts.load(ledger, lines)
+    router.upkeep = Upkeep(ledger, router.accounts, router_id, lambda: router.wall_s)
+    async with asyncio.timeout(WAIT_S):
+        yield router
+    assert await router.writer.close(WAIT_S)
