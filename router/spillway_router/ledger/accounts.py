@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money import budget, degrade
 from spillway_router.core.money.attribution import WorkCoefficients
 from spillway_router.core.money.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
@@ -40,7 +40,7 @@ MOST_OWED = 10_000
 """Closing entries that may wait for the disk to recover: as many as attempts can have been in flight when it broke."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class _Cover:
     """The budgets that cover a spender: their lines, and the same lines as caps in their current periods."""
 

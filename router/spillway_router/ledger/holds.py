@@ -16,14 +16,14 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Literal
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.money.tariff import Tariff, Usage, price
 from spillway_router.core.routing.model import Backend, DecisionKind, RequestFacts
 from spillway_router.ledger.entries import Entry, Status
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class AttemptReason:
     """The decision behind an attempt, and its reason tokens."""
 
@@ -31,7 +31,7 @@ class AttemptReason:
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Hold:
     """Permission to make an attempt, with the money set aside for it.
 
@@ -48,7 +48,7 @@ class Hold:
     stored: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class HoldRefused:
     """No hold was granted.
 
@@ -59,7 +59,7 @@ class HoldRefused:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class AttemptResult:
     """How an attempt ended, as far as its charge depends on it.
 
@@ -75,7 +75,7 @@ class AttemptResult:
     """From sending to the end; a price per second is multiplied by it."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class AttemptEntries:
     """Creates the ledger entries of this process's attempts. `wall` returns epoch seconds."""
 

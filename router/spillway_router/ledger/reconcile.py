@@ -13,9 +13,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import TariffError, nano_from_usd
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger

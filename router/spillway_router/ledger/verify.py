@@ -18,9 +18,8 @@ outside, and give it at a later look, which says whether the chain still goes th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.calendar import DAY_MS, day_of
 from spillway_router.ledger.entries import ANSWERED, GENESIS, Entry, entry_of, link_of
 from spillway_router.ledger.interface import Ledger

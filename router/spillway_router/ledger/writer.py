@@ -32,7 +32,7 @@ from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerClosedError, LedgerError, LedgerFullError, LedgerUnavailableError
 from spillway_router.ledger.interface import Ledger
@@ -52,7 +52,7 @@ FULL_WRITES = 64
 PROBE_EVERY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class WriterHealth:
     """The state of the writer: whether and why it is `degraded`, and how many rows are stored, failed and queued."""
 

@@ -7,11 +7,11 @@ takes a few milliseconds, at start and on reload only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import Tariff
 from spillway_router.prices.rows import ModelRecord, load_json, model_record
 from spillway_router.providers.interface import ProviderError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Literal
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import Rates, Tariff, TariffStep
 from spillway_router.prices.book import UNIT, PriceBook, priced
 

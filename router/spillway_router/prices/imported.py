@@ -16,14 +16,13 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.prices.book import PRICES_FILE, SOURCE, UNIT, PriceBook, PriceList, parse_list, read_list
 from spillway_router.prices.litellm import LICENCE, convert_rows
 from spillway_router.prices.rows import dated_price, load_json, model_record

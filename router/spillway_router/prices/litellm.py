@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import STANDARD, service_of
 from spillway_router.prices.rows import RATES, dated_price
 from spillway_router.providers.interface import ProviderError

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import STANDARD, Rates, Tariff, TariffError, TariffStep
 from spillway_router.providers.interface import ProviderError
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.prices.rows import ModelRecord
 
 

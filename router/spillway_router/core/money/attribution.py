@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import NANO, Tariff, TariffError, price_many
 
 MICRO = 10**6
@@ -26,7 +26,7 @@ _PS_PER_S = 10**12
 _MILLION = 10**6
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class GpuRental:
     """What the GPUs of this machine cost: USD per hour of one GPU, and how many are rented."""
 
@@ -46,7 +46,7 @@ class GpuRental:
         return Fraction(self.price_per_hour) * self.count * NANO / 3600
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class WorkCoefficients:
     """GPU time per token of work, in picoseconds of one GPU (integers, so that shares are exact).
 
@@ -100,7 +100,7 @@ def work_sum_us(uncached_in: int, out: int, kv_token_steps_x2: int, coefficients
     return (twice_ps + _PS_PER_US) // (2 * _PS_PER_US)
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class FixedSplit:
     """A period's bill in nano-dollars: one used amount per share, and the idle rest. They sum to the bill
     exactly.
@@ -152,7 +152,7 @@ def split_billed(billed_nano: int, rented_us: int, shares_us: Sequence[int]) -> 
     return FixedSplit(tuple(amounts[:-1]), amounts[-1], work_us, rented_us)
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class TrafficShape:
     """Sums over a set of answered requests: what an alternative would have been asked to do.
 
@@ -165,7 +165,7 @@ class TrafficShape:
     work_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class BreakEven:
     """When renting pays against one priced alternative, for traffic of a given shape.
 

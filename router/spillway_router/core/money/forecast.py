@@ -11,11 +11,10 @@ Pure: all money is integer nano-dollars, days are UTC.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from typing import Literal
-
-from spillway_router.core.frozen import dataclass
 
 Method = Literal["linear", "weekdays"]
 

@@ -22,9 +22,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-
-from spillway_router.core.frozen import dataclass
 
 STIFFNESS = 15.0
 """How hard the price follows the distance from the plan: e^1.5, about 4.5 times, for a tenth of the budget."""

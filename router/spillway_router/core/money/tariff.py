@@ -22,7 +22,7 @@ from dataclasses import field
 from datetime import date
 from decimal import Decimal, InvalidOperation
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 
 NANO = 10**9
 """Nano-dollars in one US dollar."""
@@ -50,7 +50,7 @@ def service_of(name: object) -> str:
     return _SERVICES.get(name, name[:64])
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Usage:
     """Tokens of one attempt. Cached and cache-writing ones are part of the prompt, reasoning ones of the completion.
 
@@ -80,7 +80,7 @@ class Usage:
         return max(0, self.prompt_tokens - self.cached_tokens)
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Rates:
     """Prices per token, in USD per million. None: the same as what the tokens are part of.
 
@@ -107,7 +107,7 @@ class Rates:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class TariffStep:
     """Rates for prompts longer than `above_tokens`, in a service of the provider."""
 
@@ -116,7 +116,7 @@ class TariffStep:
     service: str = STANDARD
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class _Row:
     """Prices per token as integers in units of 10^-decimals USD per million."""
 
@@ -133,7 +133,7 @@ class _Row:
 _Ladder = tuple[tuple[int, _Row], ...]  # (above_tokens, prices), the longest prompts first, -1 for any prompt last
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Tariff:
     """What one backend charges from a date on, in USD; None for a price means that of `Rates`.
 

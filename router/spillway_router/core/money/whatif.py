@@ -14,12 +14,11 @@ Money is integer nano-dollars, rounded half up at the end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.attribution import BreakEven, GpuRental, TrafficShape, break_even
 from spillway_router.core.money.tariff import NANO, Tariff, TariffError, Usage, price
 

@@ -14,8 +14,8 @@ range costs: its rows, and by the same arithmetic what has no row yet.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.calendar import DAY_MS
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger

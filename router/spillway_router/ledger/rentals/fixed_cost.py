@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.attribution import FixedSplit, split_billed
 from spillway_router.ledger.calendar import day_of
 from spillway_router.ledger.interface import Ledger

@@ -16,10 +16,10 @@ Methods may be called from any thread; they wait for each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Literal
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.rentals.books import RentalBooks, written

@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even, work_sum_us
 from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.entries import ANSWERED, Entry

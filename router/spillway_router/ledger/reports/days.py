@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal, get_args
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.ledger.calendar import start_of
 
 GroupKey = Literal["day", "month", "backend", "provider", "model", "key", "tier", "task", "decision"]

@@ -18,10 +18,10 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TextIO
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.attribution import split_billed
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.calendar import DAY_MS, day_of, start_of

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.tariff import Tariff, price_many
 from spillway_router.ledger.calendar import day_of
 from spillway_router.ledger.entries import ANSWERED, Entry

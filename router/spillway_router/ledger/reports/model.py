@@ -6,8 +6,8 @@ These names are those of `spillway report --json` and `GET /v1/usage`, so they a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.attribution import BreakEven
 from spillway_router.core.money.forecast import Method
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import get_args
 
-from spillway_router.core.frozen import dataclass
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.records import (
     KeyPrivacy,
@@ -35,7 +35,7 @@ class KeySpecError(LedgerError):
     """A key can't be made as asked; the message says what to change."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class KeySpec:
     """What a new key may do. `name` and `tier` are free text of at most 100 characters."""
 
@@ -46,7 +46,7 @@ class KeySpec:
     may_route: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class NewKey:
     """A key at the only moment its token is known: show `token` once, store `record`."""
 
