@@ -7,15 +7,15 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.money.forecast import SoFar, forecast, month_of
+from spillway_router.core.money.forecast import CostSoFar, forecast, month_of
 
 
 def ms(day: date, hour: float = 0) -> int:
     return int((datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=hour)).timestamp() * 1000)
 
 
-def known(today: date, hour: float, cloud: dict[date, int], fixed: int = 0, to_come: int = 0) -> SoFar:
-    return SoFar(ms(today, hour), cloud, fixed, to_come)
+def known(today: date, hour: float, cloud: dict[date, int], fixed: int = 0, to_come: int = 0) -> CostSoFar:
+    return CostSoFar(ms(today, hour), cloud, fixed, to_come)
 
 
 def test_linear_by_elapsed_time() -> None:
@@ -58,7 +58,7 @@ def test_what_costs_the_same_each_day_goes_on_so(history: int, hour: float, dail
     cloud = {today - timedelta(days=n): daily for n in range(1, history + 1)}
     at = ms(today, hour)
     cloud[today] = daily * (at - ms(today)) // 86_400_000
-    found = forecast(SoFar(at, cloud, 0, 0))
+    found = forecast(CostSoFar(at, cloud, 0, 0))
     begun = max(date(2026, 11, 1), today - timedelta(days=history))
     whole = (date(2026, 12, 1) - begun).days * daily
     if history or hour > 1:

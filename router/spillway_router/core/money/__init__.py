@@ -1,1 +1,1 @@
-"""Prices, budgets and the attribution of cost, as pure functions."""
+"""Tariffs, budgets and the attribution of cost, as pure functions."""

@@ -1,13 +1,13 @@
-"""Local cost: share the fixed price of rented GPU hours among the requests that used them.
+"""Attribution: share the fixed price of rented GPU hours among the requests that used them.
 
-A GPU is billed by the hour whether it works or not. Each local answer gets a work share in GPU time,
+A GPU is billed by the hour, whether it works or not. Each local answer gets a work share in GPU time:
 
     work = b_p * uncached_in + b_d * out + b_kv * (c * out + out^2 / 2)            [GPU-seconds]
 
-(prefill of the tokens that were not in the prefix cache, decode steps, and reading the growing KV cache: the sum of
-context lengths over all decode steps with c prompt tokens). A period's bill is then split by these shares;
-what no request used is idle. The split is exact: Used + Unused = Billed to the nano-dollar, by the largest
-remainder method.
+The terms are the prefill of the tokens that were not in the prefix cache, the decode steps, and reading the growing KV
+cache (the sum of the context lengths over all decode steps, with c prompt tokens). A period's bill is split by these
+shares; what no request used is idle. The split uses the largest remainder method and is exact to the nano-dollar:
+Used + Unused = Billed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class GpuRental:
 
     @property
     def nano_per_second(self) -> Fraction:
-        """Exact nano-dollars per second for all GPUs together; a Fraction, as most prices don't divide by
-        3600."""
+        """Exact nano-dollars per second of all GPUs together; a Fraction, because 3600 divides few prices."""
         return Fraction(self.price_per_hour) * self.count * NANO / 3600
 
 
@@ -50,9 +49,9 @@ class GpuRental:
 class WorkCoefficients:
     """GPU time per token of work, in picoseconds of one GPU (integers, so that shares are exact).
 
-    Defaults describe one A100 with an 8B model: prefill 2048 tokens in 150 ms; decode at a batch of 64 in
-    11.4 ms per step; KV reads of 128 KiB per token at 1.5 TB/s. They only have to be right relative to each
-    other and to the wall clock of this engine: `from_rates` takes measured ones.
+    The defaults describe one A100 with an 8B model: prefill of 2048 tokens in 150 ms, decoding at a batch of 64 in
+    11.4 ms per step, and KV reads of 128 KiB per token at 1.5 TB/s. They only have to be right relative to each other
+    and to the wall clock of this engine. `from_rates` takes measured rates instead.
     """
 
     prefill_ps: int = 73_242_188
@@ -67,11 +66,9 @@ class WorkCoefficients:
     def from_rates(
         cls, prefill_tokens_per_s: float, decode_tokens_per_s: float, kv_seconds_per_token: float = 0.0
     ) -> WorkCoefficients:
-        """Coefficients from measured full-load rates of the whole engine (tokens per second, all requests
-        together).
+        """Return the coefficients for measured full-load rates of the whole engine (tokens per second, all requests).
 
-        `kv_seconds_per_token`: time to read one token of context once; 0 where the decode rate already
-        contains it.
+        `kv_seconds_per_token` is the time to read one token of context once; 0 if the decode rate already includes it.
         """
         if prefill_tokens_per_s <= 0 or decode_tokens_per_s <= 0 or kv_seconds_per_token < 0:
             raise TariffError("rates must be above 0 tokens per second")
@@ -83,15 +80,16 @@ class WorkCoefficients:
 
 
 def work_share_us(uncached_in: int, context: int, out: int, coefficients: WorkCoefficients) -> int:
-    """Work of one answer in microseconds of one GPU, rounded half up.
+    """Return the work of one answer in microseconds of one GPU, rounded half up.
 
-    `uncached_in` prompt tokens that had to be prefilled, `context` all prompt tokens, `out` generated tokens.
+    `uncached_in` counts the prompt tokens that had to be prefilled, `context` all prompt tokens, `out` the generated
+    tokens.
     """
     return work_sum_us(uncached_in, out, 2 * context * out + out * out, coefficients)
 
 
 def work_sum_us(uncached_in: int, out: int, kv_token_steps_x2: int, coefficients: WorkCoefficients) -> int:
-    """Work of many answers from their sums, in microseconds of one GPU, rounded half up once.
+    """Return the work of many answers, given their sums, in microseconds of one GPU, rounded half up once.
 
     `kv_token_steps_x2` is the sum of `2*c*out + out^2` over the answers.
     """
@@ -102,11 +100,10 @@ def work_sum_us(uncached_in: int, out: int, kv_token_steps_x2: int, coefficients
 
 @fast_frozen(frozen=True, slots=True)
 class FixedSplit:
-    """A period's bill in nano-dollars: one used amount per share, and the idle rest. They sum to the bill
-    exactly.
+    """A period's bill in nano-dollars: one used amount per share, and the idle rest. They sum exactly to the bill.
 
-    `work_us` is the sum of the shares, `rented_us` the GPU time billed; work above it means the
-    coefficients say more work than there was time for (`overcommitted`): then all of the bill is used and
+    `work_us` is the sum of the shares, `rented_us` the billed GPU time. If the work exceeds the billed time, the
+    coefficients claim more work than there was time for (`overcommitted`): the whole bill then counts as used, and the
     shares are scaled down.
     """
 
@@ -127,16 +124,16 @@ class FixedSplit:
 
     @property
     def utilisation(self) -> float:
-        """Used share of the rented time in [0, 1]; 0 where nothing was rented."""
+        """Used share of the rented time in [0, 1]; 0 if nothing was rented."""
         return min(1.0, self.work_us / self.rented_us) if self.rented_us else 0.0
 
 
 def split_billed(billed_nano: int, rented_us: int, shares_us: Sequence[int]) -> FixedSplit:
     """Split a bill over work shares and idle time by the largest remainder method.
 
-    Each part gets the floor of its exact amount; the nano-dollars left over go one each to the largest
-    remainders (ties to the earlier part, idle last), so every part is within one nano-dollar of exact. Work
-    without rented time (engine outside the rental) leaves the whole bill, if any, idle.
+    Each part gets the floor of its exact amount. The remaining nano-dollars go one each to the largest remainders (on a
+    tie to the earlier part, idle time last), so every part is within one nano-dollar of its exact amount. Work without
+    rented time (an engine outside the rental) leaves the whole bill, if any, idle.
     """
     if billed_nano < 0 or rented_us < 0 or any(share < 0 for share in shares_us):
         raise TariffError("a bill, rented time and work shares must be 0 or more")
@@ -154,9 +151,9 @@ def split_billed(billed_nano: int, rented_us: int, shares_us: Sequence[int]) -> 
 
 @fast_frozen(frozen=True, slots=True)
 class TrafficShape:
-    """Sums over a set of answered requests: what an alternative would have been asked to do.
+    """Sums over a set of answered requests, which an alternative would have had to answer.
 
-    Token counts are those of the backend that answered; `work_us` is what the set takes on the local GPU.
+    The token counts are those of the backend that answered; `work_us` is the set's work on the local GPU.
     """
 
     requests: int
@@ -167,11 +164,11 @@ class TrafficShape:
 
 @fast_frozen(frozen=True, slots=True)
 class BreakEven:
-    """When renting pays against one priced alternative, for traffic of a given shape.
+    """When renting pays off against one priced alternative, for traffic of a given shape.
 
-    `utilisation`: share of the rented time that must be used for the GPU to cost the same (above 1: never);
-    `requests_per_day`: the same as a number of requests a day. Both None where the alternative is free
-    (never) or there is no traffic to take the shape from.
+    `utilisation` is the share of the rented time that must be used for the GPU to cost the same; above 1 renting never
+    pays off. `requests_per_day` is the same as a number of requests. Both are None if the alternative is free (renting
+    never pays off) or if there is no traffic.
     """
 
     utilisation: float | None
@@ -186,25 +183,23 @@ class BreakEven:
 def break_even_utilisation(
     price_per_hour: Decimal, in_tokens_per_hour: int, out_tokens_per_hour: int, tariff: Tariff
 ) -> float | None:
-    """u* = P / (T_in * p_in + T_out * p_out): P the GPUs' price per hour, T tokens per hour at full load.
+    """Return u* = P / (T_in * p_in + T_out * p_out), with the GPUs' price P and T tokens per hour at full load.
 
-    None if the alternative would charge nothing for them. Per-request prices need `break_even`, which knows
-    counts.
+    Returns None if the alternative would charge nothing. Prices per request need `break_even`, which has their number.
     """
-    cloud = price_many(in_tokens_per_hour, 0, out_tokens_per_hour, 0, tariff)
-    return float(Fraction(price_per_hour) * NANO / cloud) if cloud else None
+    cloud_nano = price_many(in_tokens_per_hour, 0, out_tokens_per_hour, 0, tariff)
+    return float(Fraction(price_per_hour) * NANO / cloud_nano) if cloud_nano else None
 
 
 def break_even(rental: GpuRental, shape: TrafficShape, tariff: Tariff) -> BreakEven:
-    """Break-even of the rental against a tariff for requests of this shape.
+    """Return the break-even of the rental against a tariff, for requests of this shape.
 
-    The formula of `break_even_utilisation`, with full load taken as the rented GPU time over the work of
-    the mean request: u* = P / (hourly capacity in requests * mean cloud price of a request). No cache
-    discount is assumed.
+    This is the formula of `break_even_utilisation`, where full load is the rented GPU time over the work of the mean
+    request: u* = P / (hourly capacity in requests * mean cloud price of a request). It assumes no cache discount.
     """
-    cloud = price_many(shape.prompt_tokens, 0, shape.completion_tokens, shape.requests, tariff)
-    if not shape.requests or not cloud:
+    cloud_nano = price_many(shape.prompt_tokens, 0, shape.completion_tokens, shape.requests, tariff)
+    if not shape.requests or not cloud_nano:
         return BreakEven(None, None)
-    per_day = rental.nano_per_second * 86400 * shape.requests / cloud
+    per_day = rental.nano_per_second * 86400 * shape.requests / cloud_nano
     capacity_per_day = Fraction(86400 * MICRO * rental.count * shape.requests, max(1, shape.work_us))
     return BreakEven(float(per_day / capacity_per_day), float(per_day))

@@ -1,18 +1,18 @@
-"""Prices: from tokens to integer nano-dollars, exactly.
+"""Tariffs: from tokens to integer nano-dollars, exactly.
 
-Money is a Python int of nano-dollars (1e-9 USD) everywhere. Prices come as Decimal text from a dated
-catalogue or the config; they never pass through a float. A charge is computed as one exact rational number
-and rounded once, half up, to a whole nano-dollar:
+Money is a Python int of nano-dollars (1e-9 USD) everywhere. Prices come as decimal text from a dated price list or the
+configuration, and never pass through a float. A charge is computed as one exact rational number and rounded once, half
+up, to a whole nano-dollar:
 
     charge = (fresh * p_in + cached * p_cached + written * p_write + written_long * p_write_long
               + plain_out * p_out + reasoning * p_reasoning) / 10^6 + p_request + seconds * p_second     [USD]
 
-where fresh + cached + written + written_long are the prompt's tokens and plain_out + reasoning the completion's.
-A tariff may have steps: other prices per token once a prompt is longer than so many tokens (then for the whole
+where fresh + cached + written + written_long are the tokens of the prompt, and plain_out + reasoning those of the
+completion. A tariff may have steps: other prices per token once a prompt exceeds so many tokens (then for the whole
 request, as providers bill it), or in another service of the provider (`batch`, `flex`, `priority`).
 
-Providers report reasoning tokens as part of the output; they cost the same unless `reasoning_per_million` says
-otherwise.
+Providers report reasoning tokens as part of the output; they cost the same as other output unless
+`reasoning_per_million` says otherwise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NANO = 10**9
 """Nano-dollars in one US dollar."""
 
 STANDARD = ""
-"""The service that a request gets when it asks for none."""
+"""The service of a request that asks for no particular one."""
 _STANDARD_NAMES = frozenset({"", "auto", "default", "standard", "standard_only", "on_demand"})
 _SERVICES = {"batches": "batch"}
 
@@ -40,11 +40,11 @@ _NANO_DECIMALS = 9
 
 
 class TariffError(ValueError):
-    """A price or an amount of money that can't be used; the message says what to change."""
+    """A price or an amount of money can't be used; the message says what to change."""
 
 
 def service_of(name: object) -> str:
-    """Our name of what a provider calls `service_tier`; all names of its usual service become STANDARD."""
+    """Return our name for a provider's `service_tier`; every name of its usual service becomes STANDARD."""
     if not isinstance(name, str) or name in _STANDARD_NAMES:
         return STANDARD
     return _SERVICES.get(name, name[:64])
@@ -52,10 +52,11 @@ def service_of(name: object) -> str:
 
 @fast_frozen(frozen=True, slots=True)
 class Usage:
-    """Tokens of one attempt. Cached and cache-writing ones are part of the prompt, reasoning ones of the completion.
+    """The tokens of one attempt. Cached and cache-write tokens are part of the prompt, reasoning tokens of the
+    completion.
 
-    `cache_write_tokens` are all that were written to the provider's prompt cache, `cache_write_long_tokens` those of
-    them that it keeps for an hour or longer. `service` is what served it, as `service_of` names it.
+    `cache_write_tokens` were written to the provider's prompt cache; `cache_write_long_tokens` are those among them
+    that the provider keeps for an hour or longer. `service` served the request, as `service_of` names it.
     """
 
     prompt_tokens: int
@@ -76,15 +77,16 @@ class Usage:
 
     @property
     def uncached_tokens(self) -> int:
-        """Prompt tokens that were computed; not below 0, even where a provider over-reports hits."""
+        """Prompt tokens that had to be computed; never below 0, even if a provider reports too many cache hits."""
         return max(0, self.prompt_tokens - self.cached_tokens)
 
 
 @fast_frozen(frozen=True, slots=True)
 class Rates:
-    """Prices per token, in USD per million. None: the same as what the tokens are part of.
+    """Prices per token, in USD per million tokens.
 
-    Cached input and the shorter cache write cost as input, the longer write as the shorter one, reasoning as output.
+    Without a price of their own (None), cached input and the shorter cache write cost the same as input, the longer
+    cache write the same as the shorter one, and reasoning the same as output.
     """
 
     input: Decimal
@@ -95,7 +97,7 @@ class Rates:
     reasoning: Decimal | None = None
 
     def all(self) -> Mapping[str, Decimal]:
-        """Every price by the name of its field, None replaced by what it stands for."""
+        """Return every price by the name of its field, with the implied price in place of None."""
         write = self.input if self.cache_write is None else self.cache_write
         return {
             "input": self.input,
@@ -109,7 +111,7 @@ class Rates:
 
 @fast_frozen(frozen=True, slots=True)
 class TariffStep:
-    """Rates for prompts longer than `above_tokens`, in a service of the provider."""
+    """The rates for prompts longer than `above_tokens`, in one service of the provider."""
 
     rates: Rates
     above_tokens: int = 0
@@ -117,8 +119,8 @@ class TariffStep:
 
 
 @fast_frozen(frozen=True, slots=True)
-class _Row:
-    """Prices per token as integers in units of 10^-decimals USD per million."""
+class _TokenPrices:
+    """Prices per token as integers, in units of 10^-decimals USD per million tokens."""
 
     input: int
     output: int
@@ -130,16 +132,16 @@ class _Row:
     dearest_output: int
 
 
-_Ladder = tuple[tuple[int, _Row], ...]  # (above_tokens, prices), the longest prompts first, -1 for any prompt last
+_PriceSteps = tuple[tuple[int, _TokenPrices], ...]  # (above_tokens, prices), highest first; -1, for any prompt, is last
 
 
 @fast_frozen(frozen=True, slots=True)
 class Tariff:
-    """What one backend charges from a date on, in USD; None for a price means that of `Rates`.
+    """What one backend charges from a date on, in USD. A price of None is implied by the others, as in `Rates`.
 
-    `valid_until` is the last day of this price, None where no end is known. Raises TariffError for a price that is
-    negative, not finite, above 1,000,000 USD or finer than 18 decimals, for a date that isn't an ISO date, and for
-    two steps that begin at the same place.
+    `valid_until` is the last day of this price, None if no end is known. Raises TariffError for a price that is
+    negative, not finite, above 1,000,000 USD or finer than 18 decimals, for a date that isn't an ISO date, and for two
+    steps that begin at the same prompt length.
     """
 
     input_per_million: Decimal
@@ -155,10 +157,10 @@ class Tariff:
     steps: tuple[TariffStep, ...] = ()
     valid_until: str | None = None
     # The same prices as integers in units of 10^-decimals USD, so that pricing is integer arithmetic.
-    _ladders: Mapping[str, _Ladder] = field(init=False, repr=False, compare=False)
-    _base: _Row = field(init=False, repr=False, compare=False)
-    _flat: _Row | None = field(init=False, repr=False, compare=False)
-    """The prices, where length and time change nothing of them."""
+    _steps_of_service: Mapping[str, _PriceSteps] = field(init=False, repr=False, compare=False)
+    _base: _TokenPrices = field(init=False, repr=False, compare=False)
+    _flat: _TokenPrices | None = field(init=False, repr=False, compare=False)
+    """The prices, if neither the length of the prompt nor the time changes them."""
     _request: int = field(init=False, repr=False, compare=False)
     _second: int = field(init=False, repr=False, compare=False)
     _unit: int = field(init=False, repr=False, compare=False)
@@ -173,20 +175,20 @@ class Tariff:
         _check_dates(self.valid_from, self.valid_until)
         values = [*base.values(), *(value for step in self.steps for value in step.rates.all().values())]
         unit = 10 ** max(_decimals(value) for value in values)
-        row = _row(self.rates, unit)
-        for slot, made in (
-            ("_base", row),
-            ("_flat", None if self.steps or self.per_second else row),
-            ("_ladders", _ladders(row, self.steps, unit)),
+        prices = _token_prices(self.rates, unit)
+        for slot, derived in (
+            ("_base", prices),
+            ("_flat", None if self.steps or self.per_second else prices),
+            ("_steps_of_service", _price_steps(prices, self.steps, unit)),
             ("_request", _units(self.per_request, unit)),
             ("_second", _units(self.per_second, unit)),
             ("_unit", unit),
         ):
-            object.__setattr__(self, slot, made)
+            object.__setattr__(self, slot, derived)
 
     @property
     def rates(self) -> Rates:
-        """The prices per token of a usual request."""
+        """The prices per token of an ordinary request."""
         return Rates(
             self.input_per_million,
             self.output_per_million,
@@ -198,32 +200,33 @@ class Tariff:
 
     @property
     def ref(self) -> str:
-        """Short name of this price for ledger rows: where it is from and since when it holds."""
+        """A short name of this price for ledger rows: its source, and the date from which it holds."""
         return f"{self.source}@{self.valid_from}"
 
     @property
     def by_tokens(self) -> bool:
-        """True if tokens cost something: without a usage report the charge isn't known then."""
-        return any(row.dearest_input or row.dearest_output for ladder in self._ladders.values() for _, row in ladder)
+        """True if tokens cost something, so that the charge is unknown without a usage report."""
+        return any(p.dearest_input or p.dearest_output for steps in self._steps_of_service.values() for _, p in steps)
 
     @property
     def free(self) -> bool:
-        """True if no usage can cost anything."""
+        """True if no usage costs anything."""
         return not (self._request or self._second or self.by_tokens)
 
     def knows(self, service: str) -> bool:
-        """True if the price of a service is known."""
-        return service in self._ladders
+        """Return whether the price of a service is known."""
+        return service in self._steps_of_service
 
-    def _for(self, prompt_tokens: int, service: str) -> _Row:
-        """The prices of one request; a service without prices of its own costs as the standard one."""
-        for above, row in self._ladders.get(service) or self._ladders[STANDARD]:
+    def _prices_for(self, prompt_tokens: int, service: str) -> _TokenPrices:
+        """Return the prices of one request; a service without prices of its own costs the same as the standard one."""
+        for above, prices in self._steps_of_service.get(service) or self._steps_of_service[STANDARD]:
             if prompt_tokens > above:
-                return row
-        return self._base  # unreachable: every ladder ends with -1
+                return prices
+        return self._base  # unreachable, because the last step is -1
 
     def _charge(self, tokens: int, requests: int, seconds: int | Decimal) -> tuple[int, int]:
-        """(numerator, denominator) of a charge in nano-dollars, unrounded. `tokens` as priced by a row."""
+        """Return the unrounded charge in nano-dollars as (numerator, denominator); `tokens` is the sum of tokens x
+        price."""
         numerator, unit = tokens * _PER_TOKEN + requests * self._request * NANO, self._unit
         if self._second and seconds:
             over, under = seconds.as_integer_ratio()
@@ -232,33 +235,34 @@ class Tariff:
 
 
 def price(usage: Usage, tariff: Tariff, seconds: int | Decimal = 0) -> int:
-    """Charge for one attempt in nano-dollars: exact, then rounded half up once.
+    """Return the charge for one attempt in nano-dollars: computed exactly, then rounded half up once.
 
-    `seconds` is what is billed by time: of audio, or of a dedicated endpoint at work.
+    `seconds` is the time that is billed: of audio, or of a dedicated endpoint at work.
     """
     prompt, out = usage.prompt_tokens, usage.completion_tokens
-    row = tariff._for(prompt, usage.service)
-    # Counts of a part never exceed the whole, even where a provider over-reports them.
+    prices = tariff._prices_for(prompt, usage.service)
+    # The count of a part never exceeds the whole, even if a provider reports too many.
     cached = min(usage.cached_tokens, prompt)
     fresh = prompt - cached
     reasoning = min(usage.reasoning_tokens, out)
-    tokens = cached * row.cached + (out - reasoning) * row.output + reasoning * row.reasoning
+    tokens = cached * prices.cached + (out - reasoning) * prices.output + reasoning * prices.reasoning
     if usage.cache_write_tokens:
         long = min(usage.cache_write_long_tokens, usage.cache_write_tokens, fresh)
         short = min(usage.cache_write_tokens - long, fresh - long)
         fresh -= long + short
-        tokens += short * row.write + long * row.write_long
-    numerator, unit = tariff._charge(tokens + fresh * row.input, 1, seconds)
+        tokens += short * prices.write + long * prices.write_long
+    numerator, unit = tariff._charge(tokens + fresh * prices.input, 1, seconds)
     return (2 * numerator + unit) // (2 * unit)
 
 
 def price_many(uncached_tokens: int, cached_tokens: int, completion_tokens: int, requests: int, tariff: Tariff) -> int:
-    """Charge in nano-dollars for the summed tokens of many requests, rounded half up once at the end.
+    """Return the charge in nano-dollars for the summed tokens of many requests, rounded half up once at the end.
 
-    All at the usual prices: of a sum nobody can tell how many prompts were long, written to a cache, or reasoned on.
+    All tokens count at the ordinary prices, because a sum doesn't show which prompts were long or written to a cache,
+    or which output was reasoning.
     """
-    row = tariff._base
-    tokens = uncached_tokens * row.input + cached_tokens * row.cached + completion_tokens * row.output
+    prices = tariff._base
+    tokens = uncached_tokens * prices.input + cached_tokens * prices.cached + completion_tokens * prices.output
     numerator, unit = tariff._charge(tokens, requests, 0)
     return (2 * numerator + unit) // (2 * unit)
 
@@ -273,36 +277,37 @@ def upper_bound(
     seconds: int | Decimal = 0,
     service: str = STANDARD,
 ) -> int:
-    """Most that one attempt can cost, in nano-dollars, rounded up.
+    """Return the most that one attempt can cost, in nano-dollars, rounded up.
 
-    Holds because a byte-level tokenizer never makes more tokens than the prompt has UTF-8 bytes;
+    The bound holds because a byte-level tokenizer never produces more tokens than the prompt has UTF-8 bytes.
     `template_tokens` covers what the chat template adds, and what an image given by URL may expand to. The input is
-    billed once, the output for each of the `n` choices, each at the dearest price of its kind (cache write,
-    reasoning) and at the dearest step that so long a prompt can reach. `seconds` is the longest it may take,
-    `service` the one asked for: a provider may still serve it as standard, so both count.
+    billed once and the output for each of the `n` choices, each at the highest price of its kind (including cache
+    writes and reasoning) and at the most expensive step that a prompt of this length can reach. `seconds` is the
+    longest that the attempt may take. `service` is the requested one; a provider may still serve the request as
+    standard, so the higher of both prices counts.
     """
     if min(prompt_bytes, template_tokens, max_output_tokens) < 0 or n < 1 or seconds < 0:
         raise TariffError("upper_bound needs sizes and seconds of 0 or more and n of 1 or more")
     input_tokens = prompt_bytes + template_tokens
     output_tokens = max_output_tokens * n
     base = tariff._flat
-    if base is not None and service == STANDARD:  # nearly every price
+    if base is not None and service == STANDARD:  # true of nearly every price
         tokens = input_tokens * base.dearest_input + output_tokens * base.dearest_output
         return -(-(tokens * _PER_TOKEN + tariff._request * NANO) // tariff._unit)
     tokens = 0
     for name in (STANDARD,) if service == STANDARD or not tariff.knows(service) else (STANDARD, service):
-        for above, row in tariff._ladders[name]:
+        for above, prices in tariff._steps_of_service[name]:
             if input_tokens > above:
-                tokens = max(tokens, input_tokens * row.dearest_input + output_tokens * row.dearest_output)
+                tokens = max(tokens, input_tokens * prices.dearest_input + output_tokens * prices.dearest_output)
     numerator, unit = tariff._charge(tokens, 1, seconds)
     return -(-numerator // unit)
 
 
 def usd(nano: int) -> str:
-    """Nano-dollars as a plain decimal string of USD: no exponent, 6 decimals, up to 9 where they aren't
+    """Return nano-dollars as a plain decimal string in USD: no exponent, 6 decimals, and up to 9 if they aren't
     zero."""
     if not nano:
-        return "0.000000"  # every local answer's
+        return "0.000000"  # the cost of every local answer
     whole, fraction = divmod(abs(nano), NANO)
     digits = f"{fraction:0{_NANO_DECIMALS}d}"
     shown = digits[:_SHOWN_DECIMALS] + digits[_SHOWN_DECIMALS:].rstrip("0")
@@ -310,8 +315,10 @@ def usd(nano: int) -> str:
 
 
 def nano_from_usd(text: str | Decimal) -> int:
-    """USD as decimal text to nano-dollars. Raises TariffError if it isn't a number or is finer than a
-    nano-dollar."""
+    """Return the nano-dollars of an amount in USD, given as decimal text.
+
+    Raises TariffError if the text isn't a number or is finer than a nano-dollar.
+    """
     try:
         value = Decimal(text)
     except InvalidOperation:
@@ -324,10 +331,10 @@ def nano_from_usd(text: str | Decimal) -> int:
     return numerator * NANO // denominator
 
 
-def _row(rates: Rates, unit: int) -> _Row:
+def _token_prices(rates: Rates, unit: int) -> _TokenPrices:
     units = {name: _units(value, unit) for name, value in rates.all().items()}
     inputs = (units["input"], units["cached_input"], units["cache_write"], units["cache_write_long"])
-    return _Row(
+    return _TokenPrices(
         input=units["input"],
         output=units["output"],
         cached=units["cached_input"],
@@ -339,18 +346,20 @@ def _row(rates: Rates, unit: int) -> _Row:
     )
 
 
-def _ladders(base: _Row, steps: Iterable[TariffStep], unit: int) -> dict[str, _Ladder]:
-    """Service -> its steps, the longest prompts first. A service without a price from 0 tokens on begins as the
-    standard one does."""
-    found: dict[str, dict[int, _Row]] = {STANDARD: {-1: base}}
+def _price_steps(base: _TokenPrices, steps: Iterable[TariffStep], unit: int) -> dict[str, _PriceSteps]:
+    """Return the steps of each service, those for the longest prompts first.
+
+    A service without a price from 0 tokens on begins with the price of the standard service.
+    """
+    by_service: dict[str, dict[int, _TokenPrices]] = {STANDARD: {-1: base}}
     for step in steps:
-        rows = found.setdefault(step.service, {-1: base})
+        prices = by_service.setdefault(step.service, {-1: base})
         above = step.above_tokens or -1
-        if above in rows and (above > 0 or step.service == STANDARD or rows[-1] is not base):
+        if above in prices and (above > 0 or step.service == STANDARD or prices[-1] is not base):
             where = f"above {step.above_tokens} tokens" if step.above_tokens else "for prompts of any length"
             raise TariffError(f"two prices {where} in service {step.service or 'standard'!r}; keep one")
-        rows[above] = _row(step.rates, unit)
-    return {service: tuple(sorted(rows.items(), key=lambda r: -r[0])) for service, rows in found.items()}
+        prices[above] = _token_prices(step.rates, unit)
+    return {service: tuple(sorted(prices.items(), key=lambda p: -p[0])) for service, prices in by_service.items()}
 
 
 def _units(value: Decimal, unit: int) -> int:
@@ -376,19 +385,19 @@ def _check_price(name: str, value: Decimal) -> None:
 
 
 def _check_dates(valid_from: str, valid_until: str | None) -> None:
-    found = []
+    dates = []
     for name, text in (("valid_from", valid_from), ("valid_until", valid_until)):
         if text is None:
             continue
         try:
-            found.append(date.fromisoformat(text))
+            dates.append(date.fromisoformat(text))
         except (TypeError, ValueError):
             raise TariffError(f"{name} is {text!r}; write a date like '2026-11-20'") from None
-    if found[-1] < found[0]:
-        raise TariffError(f"valid_until {valid_until} lies before valid_from {valid_from}; swap them or leave one out")
+    if dates[-1] < dates[0]:
+        raise TariffError(f"valid_until {valid_until} is before valid_from {valid_from}; swap them or leave one out")
 
 
 def _decimals(value: Decimal) -> int:
     exponent = value.as_tuple().exponent
-    assert isinstance(exponent, int)  # finite by the check before
+    assert isinstance(exponent, int)  # the price is finite, as checked before
     return max(0, -exponent)

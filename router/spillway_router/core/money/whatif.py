@@ -1,14 +1,14 @@
-"""Planning: what a number of documents a month costs on rented GPUs and in the cloud, before renting anything.
+"""What-if planning: what a number of documents a month costs on rented GPUs and in the cloud, before renting any.
 
-A month is a twelfth of a year (730 h). A document is one request of a given shape; on a GPU it takes the work share of
-core/money/attribution.py, or `(prompt + output) / tokens per second` where a whole throughput is given. A GPU is
-planned to be loaded up to `load` of its full throughput. For each volume:
+A month is a twelfth of a year (730 h). A document is one request of a given shape. On a GPU it takes the work share of
+core/money/attribution.py, or `(prompt + output) / tokens per second` if a total throughput is given. The plan loads a
+GPU up to `load` of its full throughput. For each volume:
 
     as many GPUs as needed:  n = ceil(volume * seconds per document / (month * load)),  cost = n * price * 730
-    n GPUs and overflow:     n * price * 730 + the cheapest cloud's price of what n GPUs can't do
+    n GPUs and overflow:     n * price * 730 + the cheapest cloud's price of the documents that n GPUs can't process
     cloud:                   volume * price of a document
 
-Money is integer nano-dollars, rounded half up at the end.
+Money is in integer nano-dollars, rounded half up at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Kind = Literal["gpu", "gpu+overflow", "cloud"]
 
 @dataclass(frozen=True, slots=True)
 class DocumentShape:
-    """Tokens of one document: prompt and output."""
+    """The prompt tokens and output tokens of one document."""
 
     prompt_tokens: int
     output_tokens: int
@@ -43,7 +43,7 @@ class DocumentShape:
 
 @dataclass(frozen=True, slots=True)
 class GpuOffer:
-    """A GPU to rent: USD per hour of one, microseconds of it per document at full load, and where that is from."""
+    """A GPU to rent: USD per hour of one, microseconds per document at full load, and the source of that time."""
 
     name: str
     price_per_hour: Decimal
@@ -61,13 +61,13 @@ class GpuOffer:
         return Fraction(self.price_per_hour) * NANO * HOURS_PER_MONTH
 
     def documents_per_month(self, gpus: int, load: Fraction) -> Fraction:
-        """What so many GPUs can do in a month at that share of full load."""
+        """Return how many documents so many GPUs can process in a month at that share of full load."""
         return Fraction(_MONTH_US * gpus, self.us_per_document) * load
 
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What the plan is made for: `load` in (0, 1], `gpus` fixed numbers of GPUs to show with overflow."""
+    """The assumptions of a plan: `load` is in (0, 1]; `gpus` are fixed numbers of GPUs to show with overflow."""
 
     shape: DocumentShape
     volumes_per_month: tuple[Fraction, ...]
@@ -85,11 +85,13 @@ class Assumptions:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to do a volume.
+    """One way to process a volume.
 
-    `asked`: the number of GPUs that was asked for, None for as many as needed; `utilisation`: share of the GPUs' full
-    load used; `overflow`: share of the documents that goes to `cloud`, the cheapest one (or nowhere, if there is none:
-    then the price is of what is done); `cheapest` of those that do all documents.
+    The fields are the keys of `spillway whatif --json`. `asked` is the requested number of GPUs, None for as many as
+    needed. `utilisation` is the used share of the
+    GPUs' full load. `overflow` is the share of the documents that goes to `cloud`, the cheapest one; without any cloud
+    they are not processed, and the prices cover the other documents. `cheapest` marks the cheapest choice among those
+    that process all documents.
     """
 
     kind: Kind
@@ -106,20 +108,20 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class VolumeChoices:
-    """All choices for so many documents a month."""
+    """All choices for one number of documents a month."""
 
     per_month: Fraction
     choices: tuple[Choice, ...]
 
     @property
     def per_day(self) -> Fraction:
-        """Documents per day."""
+        """The number of documents per day."""
         return self.per_month / DAYS_PER_MONTH
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """From which volume on one GPU of this offer is cheaper than one alternative."""
+    """The volume from which on one GPU of this offer is cheaper than one alternative."""
 
     gpu: str
     alternative: str
@@ -129,7 +131,7 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class PlanningTable:
-    """The planning table with what it assumes."""
+    """The planning table, with its assumptions."""
 
     assumptions: Assumptions
     offers: tuple[GpuOffer, ...]
@@ -138,7 +140,7 @@ class PlanningTable:
 
 
 def plan(assumptions: Assumptions, offers: Sequence[GpuOffer], alternatives: Mapping[str, Tariff]) -> PlanningTable:
-    """Cost of each volume for each offer and each alternative, the cheapest marked."""
+    """Return the cost of each volume for each offer and each alternative, with the cheapest choice marked."""
     if not offers and not alternatives:
         raise TariffError("nothing to compare: name a GPU with its price, or a cloud model")
     clouds = {name: _document_price(assumptions.shape, tariff) for name, tariff in alternatives.items()}
@@ -164,10 +166,20 @@ def _volume(
             replace(_rented(per_month, offer, count, assumptions.load, clouds), asked=count)
             for count in assumptions.gpus
         ]
-    for name, each in clouds.items():
-        choices.append(Choice("cloud", name, None, 0, _half_up(each * per_month), each))
-    whole = [choice.month_nano for choice in choices if not choice.overflow or choice.cloud]
-    least = min(whole, default=None)
+    for name, document_nano in clouds.items():
+        month_nano = _half_up(document_nano * per_month)
+        choices.append(
+            Choice(
+                kind="cloud",
+                name=name,
+                asked=None,
+                gpus=0,
+                month_nano=month_nano,
+                document_nano=document_nano,
+            )
+        )
+    complete = [choice.month_nano for choice in choices if not choice.overflow or choice.cloud]
+    least = min(complete, default=None)
     return VolumeChoices(
         per_month,
         tuple(replace(c, cheapest=c.month_nano == least and (not c.overflow or c.cloud != "")) for c in choices),
@@ -175,18 +187,18 @@ def _volume(
 
 
 def _rented(per_month: Fraction, offer: GpuOffer, gpus: int, load: Fraction, clouds: Mapping[str, int]) -> Choice:
-    done = min(per_month, offer.documents_per_month(gpus, load))
-    over = per_month - done
+    on_gpus = min(per_month, offer.documents_per_month(gpus, load))
+    over = per_month - on_gpus
     cloud = min(clouds, key=lambda name: clouds[name]) if clouds else ""
-    month = offer.month_nano * gpus + (over * clouds[cloud] if over and cloud else 0)
+    month_nano = offer.month_nano * gpus + (over * clouds[cloud] if over and cloud else 0)
     return Choice(
         kind="gpu+overflow" if over else "gpu",
         name=offer.name,
         asked=None,
         gpus=gpus,
-        month_nano=_half_up(month),
-        document_nano=_half_up(month / (per_month if cloud else done)),
-        utilisation=float(done * offer.us_per_document / (_MONTH_US * gpus)),
+        month_nano=_half_up(month_nano),
+        document_nano=_half_up(month_nano / (per_month if cloud else on_gpus)),
+        utilisation=float(on_gpus * offer.us_per_document / (_MONTH_US * gpus)),
         overflow=float(over / per_month),
         cloud=cloud if over else "",
     )
@@ -194,9 +206,9 @@ def _rented(per_month: Fraction, offer: GpuOffer, gpus: int, load: Fraction, clo
 
 def _crossing(offer: GpuOffer, shape: DocumentShape, name: str, tariff: Tariff) -> Crossing:
     one = TrafficShape(1, shape.prompt_tokens, shape.output_tokens, offer.us_per_document)
-    found: BreakEven = break_even(GpuRental(offer.price_per_hour), one, tariff)
-    per_month = None if found.requests_per_day is None else found.requests_per_day * float(DAYS_PER_MONTH)
-    return Crossing(offer.name, name, per_month, found.utilisation)
+    point: BreakEven = break_even(GpuRental(offer.price_per_hour), one, tariff)
+    per_month = None if point.requests_per_day is None else point.requests_per_day * float(DAYS_PER_MONTH)
+    return Crossing(offer.name, name, per_month, point.utilisation)
 
 
 def _ceil(value: Fraction) -> int:

@@ -1,10 +1,10 @@
-"""The running month's cost by its end, from the balances and the rentals."""
+"""Forecast the cost of the running month, from the balances and the rentals."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from spillway_router.core.money.forecast import MOST_WEEKS, SoFar, forecast, month_of
+from spillway_router.core.money.forecast import MOST_WEEKS, CostSoFar, forecast, month_of
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.books import cost_nano
@@ -13,35 +13,36 @@ from spillway_router.ledger.reports.model import ForecastRow
 
 
 def outlook(ledger: Ledger, now_ms: int, budget_nano: int | None) -> ForecastRow:
-    """The forecast at `now_ms`. Reads one balance per day of the month and of the weeks before, no entries."""
+    """Return the forecast at `now_ms`, reading one balance per day of the month and of the weeks before, and no
+    entries."""
     first, after = month_of(now_ms)
     today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
     day = min(first, today - timedelta(weeks=MOST_WEEKS))
-    cloud = {}
+    cloud_nano = {}
     while day <= today:
-        found = ledger.balance("all", "day", start_of(day))
-        if found.spent_nano or found.reserved_nano:
-            cloud[day] = found.spent_nano + found.reserved_nano
+        balance = ledger.balance("all", "day", start_of(day))
+        if balance.spent_nano or balance.reserved_nano:
+            cloud_nano[day] = balance.spent_nano + balance.reserved_nano
         day += timedelta(days=1)
     month_ms, after_ms = start_of(first), start_of(after)
     so_far = rent(ledger, month_ms, after_ms, now_ms)
     running = [record for record, _ in so_far.rentals if record.stopped_ms is None]
-    made = forecast(
-        SoFar(
+    estimate = forecast(
+        CostSoFar(
             now_ms=now_ms,
-            cloud_by_day=cloud,
+            cloud_by_day=cloud_nano,
             fixed_nano=sum(of_day.billed_nano for of_day in so_far.days.values()),
             fixed_to_come_nano=sum(cost_nano(record, max(now_ms, record.started_ms), after_ms) for record in running),
         )
     )
     return ForecastRow(
-        month=made.month,
-        method=made.method,
-        days_of_history=made.days_of_history,
-        fixed_so_far_nano=made.fixed_so_far_nano,
-        cloud_so_far_nano=made.cloud_so_far_nano,
-        fixed_nano=made.fixed_nano,
-        cloud_nano=made.cloud_nano,
-        total_nano=made.total_nano,
+        month=estimate.month,
+        method=estimate.method,
+        days_of_history=estimate.days_of_history,
+        fixed_so_far_nano=estimate.fixed_so_far_nano,
+        cloud_so_far_nano=estimate.cloud_so_far_nano,
+        fixed_nano=estimate.fixed_nano,
+        cloud_nano=estimate.cloud_nano,
+        total_nano=estimate.total_nano,
         budget_nano=budget_nano,
     )
