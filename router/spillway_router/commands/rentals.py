@@ -77,12 +77,12 @@ def stop_rental(
 def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List all rentals, oldest first, with what they have cost."""
     from spillway_router.core.money.tariff import usd
-    from spillway_router.ledger.rentals.books import cost_nano
+    from spillway_router.ledger.rentals.books import billed_nano
 
     now = now_ms()
     with opened(load(path)) as ledger:
         records = ledger.rentals.between(0, now + 1)
-    costs = [cost_nano(r, r.started_ms, now if r.stopped_ms is None else r.stopped_ms) for r in records]
+    costs = [billed_nano(r, r.started_ms, now if r.stopped_ms is None else r.stopped_ms) for r in records]
     if as_json:
         typer.echo(json.dumps([_row(r, cost) for r, cost in zip(records, costs, strict=True)], indent=2))
         return
@@ -116,14 +116,14 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
     """Record the start of a rental, and end the rentals that routers started by themselves."""
     from spillway_router.ledger.ids import new_rental_id
     from spillway_router.ledger.records import RentalRecord
-    from spillway_router.ledger.rentals.books import written
+    from spillway_router.ledger.rentals.books import booked
     from spillway_router.ledger.rentals.closed_days import is_closed
     from spillway_router.ledger.rentals.keeper import ROUTER, supersede
 
     if is_closed(ledger, at_ms):
         fail(f"the books of {when(at_ms)[:10]} are closed; start the rental on a later day")
     automatic = [r for r in ledger.rentals.between(0, now_ms() + 1) if r.source == ROUTER]
-    ends_ms = (written(ledger, r).until_ms if r.stopped_ms is None else r.stopped_ms for r in automatic)
+    ends_ms = (booked(ledger, r).until_ms if r.stopped_ms is None else r.stopped_ms for r in automatic)
     billed_until_ms = max(ends_ms, default=0)
     if at_ms < billed_until_ms:
         fail(f"a router has billed its own GPU time until {when(billed_until_ms)}; start the rental then or later")
@@ -144,10 +144,10 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
 
 def end(ledger: Ledger, running: Sequence[RentalRecord], at_ms: int, now: int) -> None:
     """Record the end of rentals. A moment before what is billed already ends the command."""
-    from spillway_router.ledger.rentals.books import RentalBooks, written
+    from spillway_router.ledger.rentals.books import RentalBooks, booked
 
     for record in running:
-        billed_until_ms = max(record.started_ms, written(ledger, record).until_ms)
+        billed_until_ms = max(record.started_ms, booked(ledger, record).until_ms)
         if at_ms < billed_until_ms:
             fail(f"{record.id} is already billed until {when(billed_until_ms)}; stop it then or later")
     for record in running:

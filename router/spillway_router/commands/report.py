@@ -56,7 +56,7 @@ def report(
 
         typer.echo(report_csv(result), nl=False)
     elif as_json:
-        from spillway_router.ledger.reports.json_values import report_json
+        from spillway_router.ledger.reports.json_report import report_json
 
         typer.echo(report_json(result))
     else:

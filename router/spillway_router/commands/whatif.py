@@ -168,7 +168,7 @@ def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
 
 def _values(table: PlanningTable) -> dict[str, Any]:
     """Return the table as JSON values; money is integer nano-dollars and decimal text."""
-    from spillway_router.ledger.reports.json_values import with_usd
+    from spillway_router.ledger.reports.json_report import with_usd
 
     assumed: Assumptions = table.assumptions
     return {

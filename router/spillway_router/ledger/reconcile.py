@@ -1,11 +1,11 @@
-"""Reconciling: what a provider's bill says of calls whose cost the ledger can only estimate.
+"""Reconciling: correct the ledger's estimates with the costs on a provider's bill.
 
-Calls whose end nobody saw are charged at their bound with status `unknown`; an answer that broke off costs the most it
-can; a call that failed counts as free unless the provider bills it. A file of real costs, as CSV with a header or as
-JSON lines, brings each to what it cost by an `adjusted` row: `request_id`, `attempt_no` (providers get both as
-`x-client-request-id: REQUEST_ID.ATTEMPT_NO`), and `cost_usd` (decimal text) or `cost_nano` (integer nano-dollars). Only
-answers that came with their usage are left alone: a bill that says otherwise of those is told, not followed. The same
-file twice changes nothing.
+Calls whose end is unknown are charged at their bound with status `unknown`; an answer that broke off is charged the
+most that it can have cost; a failed call counts as free unless the provider bills it. A file of real costs, as CSV with
+a header or as JSON lines, corrects each of them by an `adjusted` row. Its columns are `request_id`, `attempt_no`
+(providers get both as `x-client-request-id: REQUEST_ID.ATTEMPT_NO`), and `cost_usd` (decimal text) or `cost_nano`
+(integer nano-dollars). Answers that came with their usage are never adjusted: a bill that differs from their charge is
+reported, not applied. Applying the same file twice changes nothing.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from spillway_router.ledger.records import Write
 Outcome = Literal["adjusted", "already", "not found", "not unknown", "adjusted otherwise"]
 _AT_ONCE = 256
 _MEASURED = ("ok", "discarded")
-"""Statuses whose charge comes from a usage report, unless there was none and the charge is `unknown`."""
+"""Statuses whose charge comes from a usage report; without such a report the status is `unknown`."""
 
 
 class BillError(ValueError):
-    """A bill that can't be read; the message names the line and says what to change."""
+    """A bill can't be read; the message names the line and says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class BilledAttempt:
-    """Real cost of one attempt, in nano-dollars."""
+    """The real cost of one attempt, in nano-dollars."""
 
     request_id: str
     attempt_no: int
@@ -42,7 +42,7 @@ class BilledAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What became of one bill; `difference_nano` is what the adjustment adds to the charge (negative: takes off)."""
+    """The outcome for one billed attempt; the adjustment adds `difference_nano` to the charge (it may be negative)."""
 
     bill: BilledAttempt
     outcome: Outcome
@@ -50,18 +50,18 @@ class Reconciled:
 
 
 def read_bills(text: str) -> tuple[BilledAttempt, ...]:
-    """Bills of a file's text. Raises BillError."""
+    """Return the billed attempts of a file's text. Raises BillError."""
     stripped = text.lstrip("\ufeff \n\r\t")
     rows = _json_lines(stripped) if stripped.startswith("{") else _csv_rows(stripped)
     bills = tuple(_bill(line, row) for line, row in rows)
     if not bills:
-        raise BillError("the file has no bills; it needs a header request_id,attempt_no,cost_usd and a row per call")
+        raise BillError("the file has no rows; it needs a header request_id,attempt_no,cost_usd and one row per call")
     return bills
 
 
 def reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int) -> tuple[Reconciled, ...]:
-    """Adjust the unknown charges to their bills. Raises LedgerUnavailableError; what was done till then stays."""
-    # A call that is named twice is looked at twice, so both can't be in one commit.
+    """Adjust estimated charges to the bill. Raises LedgerUnavailableError; adjustments made before that stay."""
+    # A call that appears twice must be looked up twice, so its two rows can't share a commit.
     done: list[Reconciled] = []
     pending: dict[tuple[str, int], BilledAttempt] = {}
     for bill in bills:
@@ -74,33 +74,33 @@ def reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int) -> tu
 
 
 def _reconcile(ledger: Ledger, bills: Sequence[BilledAttempt], now_ms: int) -> list[Reconciled]:
-    looked = [_look(ledger, bill, now_ms) for bill in bills]
-    results = iter(ledger.commit([Write((entry,)) for _, entry in looked if entry is not None]))
+    planned = [_plan(ledger, bill, now_ms) for bill in bills]
+    results = iter(ledger.commit([Write((entry,)) for _, entry in planned if entry is not None]))
     return [
-        # A conflict: adjusted by another, in this moment.
-        found if entry is None or next(results) is None else Reconciled(found.bill, "adjusted otherwise")
-        for found, entry in looked
+        # On a conflict another process has adjusted the attempt at this moment.
+        outcome if entry is None or next(results) is None else Reconciled(outcome.bill, "adjusted otherwise")
+        for outcome, entry in planned
     ]
 
 
-def _look(ledger: Ledger, bill: BilledAttempt, now_ms: int) -> tuple[Reconciled, Entry | None]:
-    """What is to become of a bill, and the row that does it."""
+def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int) -> tuple[Reconciled, Entry | None]:
+    """Return the outcome for a billed attempt, and the row that adjusts it, if any."""
     rows = {e.kind: e for e in ledger.entries_of(bill.request_id) if e.attempt_no == bill.attempt_no}
     closing, adjusted = rows.get("charged") or rows.get("released"), rows.get("adjusted")
     if closing is None:
         return Reconciled(bill, "not found"), None
-    difference = bill.cost_nano - closing.amount_nano
+    difference_nano = bill.cost_nano - closing.amount_nano
     if adjusted is not None:
-        return Reconciled(bill, "already" if adjusted.amount_nano == difference else "adjusted otherwise"), None
-    if not difference and closing.status != "unknown":
+        return Reconciled(bill, "already" if adjusted.amount_nano == difference_nano else "adjusted otherwise"), None
+    if not difference_nano and closing.status != "unknown":
         return Reconciled(bill, "already"), None
     if closing.status in _MEASURED:
         return Reconciled(bill, "not unknown"), None
-    # Its counts are differences too, and of tokens the bill says nothing.
+    # The token counts of an adjustment are differences too, and the bill says nothing about tokens.
     entry = closing._replace(
         kind="adjusted",
         ts=now_ms,
-        amount_nano=difference,
+        amount_nano=difference_nano,
         reserved_nano=0,
         prompt_tokens=0,
         completion_tokens=0,
@@ -108,7 +108,7 @@ def _look(ledger: Ledger, bill: BilledAttempt, now_ms: int) -> tuple[Reconciled,
         reasoning_tokens=0,
         gpu_us=0,
     )
-    return Reconciled(bill, "adjusted", difference), entry
+    return Reconciled(bill, "adjusted", difference_nano), entry
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -117,9 +117,9 @@ def _json_lines(text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             try:
                 row = json.loads(line, parse_float=str)
             except ValueError as error:
-                raise BillError(f"line {number} is no JSON object: {error}") from error
+                raise BillError(f"line {number} is not a JSON object: {error}") from error
             if not isinstance(row, dict):
-                raise BillError(f"line {number} is no JSON object")
+                raise BillError(f"line {number} is not a JSON object")
             yield number, row
 
 
@@ -135,12 +135,12 @@ def _bill(line: int, row: Mapping[str, Any]) -> BilledAttempt:
         raise BillError(f"line {line} has no request_id")
     try:
         attempt_no = int(row.get("attempt_no") or 1)
-        nano = row.get("cost_nano")
-        cost = int(nano) if nano not in (None, "") else nano_from_usd(str(row.get("cost_usd") or "").strip())
+        text = row.get("cost_nano")
+        cost_nano = int(text) if text not in (None, "") else nano_from_usd(str(row.get("cost_usd") or "").strip())
     except (ValueError, TariffError) as error:
         raise BillError(
             f"line {line}: attempt_no and cost_nano are whole numbers, cost_usd is a decimal number: {error}"
         ) from error
-    if cost < 0:
+    if cost_nano < 0:
         raise BillError(f"line {line}: a cost can't be negative")
-    return BilledAttempt(request_id, attempt_no, cost)
+    return BilledAttempt(request_id, attempt_no, cost_nano)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spillway_router.ledger.calendar import DAY_MS
 from spillway_router.ledger.records import RentalRecord
-from spillway_router.ledger.rentals.books import SPAN_MS, RentalBooks, Written, accrued, cost_nano, due, written
+from spillway_router.ledger.rentals.books import SPAN_MS, BookedRental, RentalBooks, accrued, billed_nano, booked, due
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = 20_000 * DAY_MS
@@ -65,10 +65,10 @@ def test_what_is_written_and_what_is_not_yet_sum_to_the_whole(
     parts = {row.attempt_no: row for row in due(record, now) if row.attempt_no < on_books}
     last = parts.get(len(parts) - 1)
     until = record.started_ms if last is None else last.ts + last.gpu_us // 1000 // record.count
-    known = Written(parts, len(parts), until)
+    known = BookedRental(parts, len(parts), until)
     edges = sorted({DAY - DAY_MS, DAY + 3 * DAY_MS, *((DAY + cut) // SPAN_MS * SPAN_MS for cut in cuts)})
     found = [part for a, b in itertools.pairwise(edges) for part in accrued(record, known, a, b, now)]
-    assert sum(part.nano for part in found) == cost_nano(record, record.started_ms, record.stopped_ms)
+    assert sum(part.nano for part in found) == billed_nano(record, record.started_ms, record.stopped_ms)
     assert sum(part.gpu_us for part in found) == (record.stopped_ms - record.started_ms) * 1000 * record.count
 
 
@@ -93,7 +93,7 @@ def test_books_catch_up_after_nobody_wrote(ledger: SqliteLedger) -> None:
     assert books.write_due(DAY + 2 * DAY_MS) == 1
     assert ledger.rented(0, DAY * 2).billed_nano == 1_390_000_000 * (DAY_MS + SPAN_MS + 10 - 7) // HOUR
     (record,) = ledger.rentals.between(0, DAY * 2)
-    assert written(ledger, record).until_ms == DAY + DAY_MS + SPAN_MS + 10
+    assert booked(ledger, record).until_ms == DAY + DAY_MS + SPAN_MS + 10
 
 
 def test_two_processes_write_the_same_rows_once(tmp_path: Path) -> None:

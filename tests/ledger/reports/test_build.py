@@ -23,7 +23,7 @@ from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.build import CLOUD_ROWS, ReportTerms, build_report
 from spillway_router.ledger.reports.days import one_day
-from spillway_router.ledger.reports.json_values import report_json
+from spillway_router.ledger.reports.json_report import report_json
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terminal import render_report
 from spillway_router.ledger.reports.words import money

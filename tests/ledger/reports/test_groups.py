@@ -31,7 +31,7 @@ from spillway_router.ledger.reports.days import (
     read_range,
 )
 from spillway_router.ledger.reports.html import report_html
-from spillway_router.ledger.reports.json_values import report_values
+from spillway_router.ledger.reports.json_report import report_values
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terminal import render_report
 from spillway_router.ledger.reports.words import group_name

@@ -1,7 +1,7 @@
-"""The fixed side day by day: what the GPUs of a day cost, which answers used how much of it, and what nobody used.
+"""Fixed cost day by day: what the GPUs of a day cost, how much of that each answer used, and how much was idle.
 
-Each day is split by itself (its bill over its own work), so the report of a month is the sum of its days' reports to
-the nano-dollar, and so is every grouping of it: Used + Unused = Billed.
+Each day is split by itself (its bill over its own work). The report of a month is therefore the sum of its days'
+reports to the nano-dollar, and so is every grouping of it: Used + Unused = Billed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from spillway_router.core.money.attribution import FixedSplit, split_billed
 from spillway_router.ledger.calendar import day_of
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord, Total
-from spillway_router.ledger.rentals.books import Billed, accrued, written
+from spillway_router.ledger.rentals.books import RentedSpan, accrued, booked
 
 
 @dataclass(frozen=True, slots=True)
 class RentedDay:
-    """Rented time of one UTC day: nano-dollars billed, microseconds of GPU time."""
+    """The rented time of one UTC day: nano-dollars billed, and microseconds of GPU time."""
 
     billed_nano: int
     gpu_us: int
@@ -27,15 +27,15 @@ class RentedDay:
 
 @dataclass(frozen=True, slots=True)
 class Rent:
-    """Rented time of a range: per day (ISO date), and each rental with what it cost there."""
+    """The rented time of a range: per day (ISO date), and each rental with its cost in that range."""
 
     days: Mapping[str, RentedDay]
-    rentals: tuple[tuple[RentalRecord, Billed], ...]
+    rentals: tuple[tuple[RentalRecord, RentedSpan], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CostLine:
-    """One group of attempts with its share of the fixed cost (0 in the cloud)."""
+    """One group of attempts, with its share of the fixed cost (0 in the cloud)."""
 
     total: Total
     used_nano: int
@@ -43,7 +43,7 @@ class CostLine:
 
 @dataclass(frozen=True, slots=True)
 class FixedDay:
-    """One day's bill and how it was split over `local`, the local groups of the day."""
+    """One day's bill, and its split over `local`, the local groups of the day."""
 
     day: str
     rented: RentedDay
@@ -57,54 +57,58 @@ class FixedDay:
 
 
 def rent(ledger: Ledger, start_ms: int, end_ms: int, now_ms: int) -> Rent:
-    """What the rentals cost in [start, end), whole UTC days, as far as that is past."""
-    # Read before the rentals' own rows: a row that is written in between is then counted once, not twice.
+    """Return what the rentals have cost in [start, end) until now; both ends must be the start of a UTC day."""
+    # Read before the rows of each rental, so that a row that is written in between counts once, not twice.
     rows = ledger.rented(start_ms, end_ms)
-    parts: list[Billed] = []
-    found = []
-    on_books = 0
+    spans: list[RentedSpan] = []
+    rentals = []
+    explained_nano = 0
     for record in ledger.rentals.between(start_ms, end_ms):
-        known = written(ledger, record)
-        on_books += sum(row.amount_nano for row in known.parts.values() if start_ms <= row.ts < end_ms)
-        mine = accrued(record, known, start_ms, end_ms, now_ms)
-        parts += mine
-        found.append((record, Billed(record.started_ms, sum(p.nano for p in mine), sum(p.gpu_us for p in mine))))
-    if rows.billed_nano > on_books:
-        parts += _without_rental(ledger, start_ms, end_ms, {record.id for record, _ in found})
-    days: dict[str, list[Billed]] = defaultdict(list)
-    for part in parts:
-        if part.gpu_us or part.nano:
-            days[day_of(part.ts)].append(part)
-    return Rent(
-        {day: RentedDay(sum(p.nano for p in of), sum(p.gpu_us for p in of)) for day, of in sorted(days.items())},
-        tuple(found),
-    )
+        on_books = booked(ledger, record)
+        explained_nano += sum(row.amount_nano for row in on_books.parts.values() if start_ms <= row.ts < end_ms)
+        mine = accrued(record, on_books, start_ms, end_ms, now_ms)
+        spans += mine
+        rentals.append((record, RentedSpan(record.started_ms, *_sums(mine))))
+    if rows.billed_nano > explained_nano:
+        spans += _without_rental(ledger, start_ms, end_ms, {record.id for record, _ in rentals})
+    days: dict[str, list[RentedSpan]] = defaultdict(list)
+    for span in spans:
+        if span.gpu_us or span.billed_nano:
+            days[day_of(span.start_ms)].append(span)
+    return Rent({day: RentedDay(*_sums(of_day)) for day, of_day in sorted(days.items())}, tuple(rentals))
 
 
-def _without_rental(ledger: Ledger, start_ms: int, end_ms: int, known: set[str]) -> list[Billed]:
-    """gpu_hour rows that no rental explains: from before rentals were kept, or written by others."""
+def _sums(spans: Sequence[RentedSpan]) -> tuple[int, int]:
+    """Return the nano-dollars and the GPU microseconds of some spans."""
+    return sum(span.billed_nano for span in spans), sum(span.gpu_us for span in spans)
+
+
+def _without_rental(ledger: Ledger, start_ms: int, end_ms: int, rental_ids: set[str]) -> list[RentedSpan]:
+    """Return the gpu_hour rows that no rental explains: older than the table of rentals, or written by other tools."""
     return [
-        Billed(row.ts, row.amount_nano, row.gpu_us)
+        RentedSpan(row.ts, row.amount_nano, row.gpu_us)
         for row in ledger.entries_between(start_ms, end_ms)
-        if row.kind == "gpu_hour" and row.request_id not in known
+        if row.kind == "gpu_hour" and row.request_id not in rental_ids
     ]
 
 
 def fixed_days(rented: Mapping[str, RentedDay], totals: Sequence[Total]) -> tuple[FixedDay, ...]:
-    """Split each day's bill over its local work; days in order, those without rent and local work left out."""
+    """Split each day's bill over its local work, in the order of the days, without days that have no rent and no
+    work."""
     local: dict[str, list[Total]] = defaultdict(list)
     for total in totals:
         if total.local:
             local[total.day].append(total)
-    found = []
+    days = []
     for day in sorted({*rented, *local}):
         of_day = rented.get(day, RentedDay(0, 0))
         shares = [max(0, total.gpu_us) for total in local[day]]
-        found.append(FixedDay(day, of_day, split_billed(of_day.billed_nano, of_day.gpu_us, shares), tuple(local[day])))
-    return tuple(found)
+        split = split_billed(of_day.billed_nano, of_day.gpu_us, shares)
+        days.append(FixedDay(day, of_day, split, tuple(local[day])))
+    return tuple(days)
 
 
 def lines(days: Sequence[FixedDay], totals: Sequence[Total]) -> tuple[CostLine, ...]:
-    """Every group of attempts with what it used of the fixed cost."""
+    """Return every group of attempts with its share of the fixed cost."""
     used = [CostLine(total, nano) for day in days for total, nano in zip(day.local, day.split.used_nano, strict=True)]
     return (*used, *(CostLine(total, 0) for total in totals if not total.local))

@@ -1,15 +1,16 @@
 """The two-sided report: what the rented GPUs cost, what the cloud cost, and what each would have cost alone.
 
-Fixed side: the rented time of each UTC day is billed; each local attempt used its work share of it, the rest is idle
-(Used + Unused = Billed to the nano-dollar, day by day). Cloud side: charges by the reason the request went there, and
-holds that are not settled (in flight, or lost in a crash: they count at their bound until reconciled).
+The fixed side bills the rented time of each UTC day. Each local attempt used its work share of that time, and the rest
+is idle (Used + Unused = Billed to the nano-dollar, day by day). The cloud side shows charges by the reason for which
+the request went there, and unsettled holds (in flight, or lost in a crash), which count at their bound until they are
+reconciled.
 
-"What if" figures take the answered requests with the token counts of the backend that answered. All-cloud: priced at an
-alternative's tariff without cache discounts, rounded once. All-local: their work on this GPU at the configured
-coefficients, in whole GPUs, on average over the billed hours (peaks may need more). A document's cost is its cloud
-charge plus its part of the whole fixed bill of its day by work, idle time included.
+The what-if figures take the answered requests with the token counts of the backend that answered. All-cloud prices them
+at an alternative's tariff, without cache discounts and rounded once. All-local takes their work on this GPU at the
+configured coefficients, in whole GPUs, on average over the billed hours (peaks may need more). The cost of a document
+is its cloud charge plus its share, by work, of the whole fixed bill of its day, idle time included.
 
-A report reads the entries of its time once (`Ledger.totals`); the forecast reads balances, one per day.
+A report reads the entries of its range once (`Ledger.totals`); the forecast reads one balance per day.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord, Total
+from spillway_router.ledger.rentals.books import RentedSpan
 from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, Rent, fixed_days, lines, rent
 from spillway_router.ledger.reports.days import GroupKey, ReportQuery, ReportRange, read_by, read_range
 from spillway_router.ledger.reports.forecast import outlook
@@ -47,8 +49,8 @@ _PRICE_PLACES = Decimal("0.000001")
 
 @dataclass(frozen=True, slots=True)
 class ReportTerms:
-    """What the configuration knows of costs: the GPU's price where nothing was rented, work per token, priced models,
-    and the month's cap on all cloud spend in nano-dollars."""
+    """The configured costs: the GPU's price if nothing was rented, the work per token, the priced models, and the
+    month's cap on all cloud spend in nano-dollars."""
 
     gpu: GpuRental
     coefficients: WorkCoefficients
@@ -58,7 +60,7 @@ class ReportTerms:
 
 @dataclass(frozen=True, slots=True)
 class _Books:
-    """What was read for one report."""
+    """The ledger data of one report."""
 
     totals: tuple[Total, ...]
     holds: tuple[Entry, ...]
@@ -77,27 +79,27 @@ def report_for(ledger: Ledger, query: ReportQuery, terms: ReportTerms, now_ms: i
 
 
 def build_report(
-    ledger: Ledger, asked: ReportRange, terms: ReportTerms, now_ms: int, by: tuple[GroupKey, ...] = ()
+    ledger: Ledger, days: ReportRange, terms: ReportTerms, now_ms: int, by: tuple[GroupKey, ...] = ()
 ) -> Report:
-    """Build the report of a range; of one that still runs, as far as it is. Raises LedgerUnavailableError."""
-    start_ms, end_ms = asked.start_ms, asked.end_ms
+    """Build the report of a range; if the range is not over, up to now. Raises LedgerUnavailableError."""
+    start_ms, end_ms = days.start_ms, days.end_ms
     totals = ledger.totals(start_ms, end_ms)
     rented = rent(ledger, start_ms, end_ms, now_ms)
-    days = fixed_days(rented.days, totals)
-    books = _Books(totals, ledger.open_reservations(start_ms, end_ms), rented, days, lines(days, totals))
+    split = fixed_days(rented.days, totals)
+    books = _Books(totals, ledger.open_reservations(start_ms, end_ms), rented, split, lines(split, totals))
     fixed = _fixed_side(books, terms.gpu)
     cloud = _cloud_side([total for total in totals if not total.local], books.holds)
     total_nano = fixed.billed_nano + cloud.cost_nano
     gpu = GpuRental(Decimal(fixed.price_per_hour_usd), fixed.gpus)
     shape = _shape(totals, terms.coefficients)
-    alternatives = tuple(_alternative(n, tariff, gpu, shape, total_nano) for n, tariff in terms.alternatives.items())
+    alternatives = tuple(_alternative(name, at, gpu, shape, total_nano) for name, at in terms.alternatives.items())
     cheapest = min(alternatives, key=lambda a: a.all_cloud_nano, default=None)
-    at = None if cheapest is None else terms.alternatives[cheapest.name]
+    tariff = None if cheapest is None else terms.alternatives[cheapest.name]
     served = served_of(totals)
-    document_nano = sum(map(_document_nano, days)) + sum(t.cost_nano for t in totals if t.document and not t.local)
+    document_nano = sum(map(_document_nano, split)) + sum(t.cost_nano for t in totals if t.document and not t.local)
     return Report(
-        period=Period(asked.name, asked.first.isoformat(), asked.after.isoformat(), asked.days),
-        day=asked.first.isoformat() if asked.days == 1 else None,
+        period=Period(days.name, days.first.isoformat(), days.after.isoformat(), days.days),
+        day=days.first.isoformat() if days.days == 1 else None,
         start_ms=start_ms,
         end_ms=end_ms,
         made_ms=now_ms,
@@ -112,7 +114,7 @@ def build_report(
         all_local=_all_local(fixed, shape, total_nano),
         capacity_per_day=86_400e6 * fixed.gpus * shape.requests / shape.work_us if shape.work_us else None,
         by=by,
-        groups=group_rows(Costs(books.lines, days, books.holds, at, _key_names(ledger, by)), by) if by else (),
+        groups=group_rows(Costs(books.lines, split, books.holds, tariff, _key_names(ledger, by)), by) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
         feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
     )
@@ -122,13 +124,13 @@ def _feedback_row(opinion: Opinion, totals: Sequence[Total]) -> FeedbackRow:
     mine = [t for t in totals if (t.backend, t.model) == (opinion.backend, opinion.model)]
     answers = sum(t.requests for t in mine if t.status in ANSWERED)
     return FeedbackRow(
-        opinion.backend,
-        opinion.model,
-        opinion.ratings,
-        opinion.satisfied / opinion.ratings if opinion.ratings else None,
-        opinion.rating_sum / opinion.ratings if opinion.ratings else None,
-        opinion.better_asked,
-        opinion.better_asked / answers if answers else None,
+        backend=opinion.backend,
+        model=opinion.model,
+        ratings=opinion.ratings,
+        satisfied_share=opinion.satisfied / opinion.ratings if opinion.ratings else None,
+        mean_rating=opinion.rating_sum / opinion.ratings if opinion.ratings else None,
+        better_asked=opinion.better_asked,
+        better_share=opinion.better_asked / answers if answers else None,
     )
 
 
@@ -148,37 +150,37 @@ def _fixed_side(books: _Books, gpu: GpuRental) -> FixedSide:
                 backend=backend,
                 model=model,
                 served=served_of(group),
-                # A second look at an answer (decision audit) is no draft.
+                # A discarded audit was never meant to answer the request, so it is not a discarded draft.
                 discarded=sum(t.attempts for t in group if t.status == "discarded" and t.decision != "audit"),
                 gpu_seconds=sum(total.gpu_us for total in group) / 1e6,
                 used_nano=sum(line.used_nano for line in mine),
             )
         )
-    billed = sum(day.rented.billed_nano for day in books.days)
+    billed_nano = sum(day.rented.billed_nano for day in books.days)
     rented_us = sum(day.rented.gpu_us for day in books.days)
-    # Work on time that nobody rented uses nothing of the bill.
+    # Work outside of rented time uses no part of the bill.
     worked_us = sum(min(day.work_us, day.rented.gpu_us) for day in books.days)
     served = served_of([line.total for line in local])
-    price, gpus = _rented_at(books.rent, billed, rented_us, gpu)
+    price, gpus = _rented_at(books.rent, billed_nano, rented_us, gpu)
     return FixedSide(
         price_per_hour_usd=price,
         gpus=gpus,
         gpu_hours=rented_us / 3.6e9,
-        billed_nano=billed,
+        billed_nano=billed_nano,
         used_nano=sum(day.split.used_total_nano for day in books.days),
         idle_nano=sum(day.split.idle_nano for day in books.days),
         utilisation=worked_us / rented_us if rented_us else 0.0,
         overcommitted=any(day.split.overcommitted and day.rented.gpu_us > 0 for day in books.days),
-        rentals=tuple(_rental_row(record, b.nano, b.gpu_us) for record, b in books.rent.rentals if b.gpu_us),
+        rentals=tuple(_rental_row(record, span) for record, span in books.rent.rentals if span.gpu_us),
         rows=tuple(rows),
         served=served,
-        units=units_of(billed, served, sum(map(_document_nano, books.days))),
+        units=units_of(billed_nano, served, sum(map(_document_nano, books.days))),
     )
 
 
 def _rented_at(rented: Rent, billed_nano: int, gpu_us: int, gpu: GpuRental) -> tuple[str, int]:
-    """Price of one GPU-hour in USD and GPUs at once at most; the configuration's where nothing was rented."""
-    records = [record for record, part in rented.rentals if part.gpu_us]
+    """Return the price of one GPU-hour in USD and the most GPUs at once; the configured ones if nothing was rented."""
+    records = [record for record, span in rented.rentals if span.gpu_us]
     if not records:
         return f"{gpu.price_per_hour:f}", gpu.count
     changes = sorted(
@@ -196,7 +198,7 @@ def _rented_at(rented: Rent, billed_nano: int, gpu_us: int, gpu: GpuRental) -> t
     return f"{mean.quantize(_PRICE_PLACES):f}", most
 
 
-def _rental_row(record: RentalRecord, nano: int, gpu_us: int) -> RentalRow:
+def _rental_row(record: RentalRecord, span: RentedSpan) -> RentalRow:
     return RentalRow(
         id=record.id,
         gpu=record.gpu,
@@ -206,20 +208,20 @@ def _rental_row(record: RentalRecord, nano: int, gpu_us: int) -> RentalRow:
         source=record.source,
         started_ms=record.started_ms,
         stopped_ms=record.stopped_ms,
-        gpu_hours=gpu_us / 3.6e9,
-        billed_nano=nano,
+        gpu_hours=span.gpu_us / 3.6e9,
+        billed_nano=span.billed_nano,
     )
 
 
 def _price_text(nano: int) -> str:
-    """Nano-dollars as the price somebody wrote: without zeros behind the cents."""
+    """Return nano-dollars as a price in USD, without trailing zeros after the cents."""
     value = Decimal(nano) / NANO
     cents = value.quantize(Decimal("0.01"))
     return f"{cents if cents == value else value.normalize():f}"
 
 
 def _document_nano(day: FixedDay) -> int:
-    """The part of a day's whole bill that documents bear by work, idle time spread over all work."""
+    """Return the documents' share, by work, of a day's whole bill; idle time is spread over all work."""
     documents = sum(max(0, total.gpu_us) for total in day.local if total.document)
     work = day.work_us
     return (2 * day.rented.billed_nano * documents + work) // (2 * work) if work and day.rented.gpu_us else 0
@@ -229,20 +231,20 @@ def _cloud_side(cloud: Sequence[Total], holds: Sequence[Entry]) -> CloudSide:
     rows = []
     for label in CLOUD_ROWS:
         group = [total for total in cloud if _label(total) == label]
-        cost = sum(total.cost_nano for total in group)
+        cost_nano = sum(total.cost_nano for total in group)
         served = served_of(group)
-        rows.append(CloudRow(label, served, cost, per(cost, served.answers)))
+        rows.append(CloudRow(label, served, cost_nano, per(cost_nano, served.answers)))
     served = served_of(cloud)
     unsettled_nano = sum(hold.reserved_nano for hold in holds)
-    cost = sum(row.cost_nano for row in rows) + unsettled_nano
-    documents = sum(total.cost_nano for total in cloud if total.document)
+    cost_nano = sum(row.cost_nano for row in rows) + unsettled_nano
+    document_nano = sum(total.cost_nano for total in cloud if total.document)
     return CloudSide(
         rows=tuple(rows),
         unsettled=len(holds),
         unsettled_nano=unsettled_nano,
-        cost_nano=cost,
+        cost_nano=cost_nano,
         served=served,
-        units=units_of(cost, served, documents),
+        units=units_of(cost_nano, served, document_nano),
     )
 
 
@@ -251,7 +253,7 @@ def _label(total: Total) -> str:
 
 
 def _shape(totals: Sequence[Total], coefficients: WorkCoefficients) -> TrafficShape:
-    """All answered requests, with the work they are or would be on the local GPU."""
+    """Return the sums over all answered requests, with the work that they are or would be on the local GPU."""
     answered = [total for total in totals if total.status in ANSWERED]
     cloud = [total for total in answered if not total.local]
     work = sum(max(0, total.gpu_us) for total in answered if total.local) + work_sum_us(
@@ -265,8 +267,8 @@ def _shape(totals: Sequence[Total], coefficients: WorkCoefficients) -> TrafficSh
 
 
 def _alternative(name: str, tariff: Tariff, gpu: GpuRental, shape: TrafficShape, total_nano: int) -> Alternative:
-    cost = price_many(shape.prompt_tokens, 0, shape.completion_tokens, shape.requests, tariff)
-    return Alternative(name, tariff.ref, cost, cost - total_nano, break_even(gpu, shape, tariff))
+    all_cloud_nano = price_many(shape.prompt_tokens, 0, shape.completion_tokens, shape.requests, tariff)
+    return Alternative(name, tariff.ref, all_cloud_nano, all_cloud_nano - total_nano, break_even(gpu, shape, tariff))
 
 
 def _all_local(fixed: FixedSide, shape: TrafficShape, total_nano: int) -> AllLocal | None:
@@ -274,5 +276,5 @@ def _all_local(fixed: FixedSide, shape: TrafficShape, total_nano: int) -> AllLoc
     if not rented_us or not shape.requests:
         return None
     needed = max(fixed.gpus, -(-shape.work_us * fixed.gpus // rented_us))
-    cost = (2 * fixed.billed_nano * needed + fixed.gpus) // (2 * fixed.gpus)
-    return AllLocal(needed, cost, cost - total_nano)
+    cost_nano = (2 * fixed.billed_nano * needed + fixed.gpus) // (2 * fixed.gpus)
+    return AllLocal(needed, cost_nano, cost_nano - total_nano)

@@ -1,7 +1,7 @@
-"""The report for spreadsheets: one line per group; money as decimal text in USD, time in UTC.
+"""The report for spreadsheets: one line per group, with money as decimal text in USD and time in UTC.
 
-Columns: the keys of the grouping, then those of `COLUMNS`, always in this order. All lines sum to the report, the idle
-line included.
+The columns are the keys of the grouping, followed by `COLUMNS`, always in this order. All lines, including the idle
+line, sum to the report.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def report_csv(report: Report) -> str:
-    """The groups of a report as CSV text with a heading line."""
+    """Return the groups of a report as CSV text with a header line."""
     text = StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*report.by, *COLUMNS])
     for row in report.groups:
-        table.writerow([*(_word(row.keys[key]) for key in report.by), *_figures(row)])
+        table.writerow([*(_escaped(row.keys[key]) for key in report.by), *_figures(row)])
     return text.getvalue()
 
 
@@ -45,15 +45,15 @@ def _figures(row: GroupRow) -> tuple[str, ...]:
     served, units = row.served, row.units
     counts = (served.attempts, served.answers, served.documents, served.prompt_tokens, served.completion_tokens)
     amounts = (row.used_nano, row.idle_nano, row.cloud_nano, row.total_nano)
-    maybe = (units.per_request_nano, units.per_1k_tokens_nano, units.per_document_nano, row.all_cloud_nano)
+    optional = (units.per_request_nano, units.per_1k_tokens_nano, units.per_document_nano, row.all_cloud_nano)
     return (
         "yes" if row.idle else "no",
         *map(str, counts),
         *map(usd, amounts),
-        *("" if nano is None else usd(nano) for nano in maybe),
+        *("" if nano is None else usd(nano) for nano in optional),
     )
 
 
-def _word(text: str) -> str:
-    """A name that no spreadsheet takes for a formula: clients choose some of them."""
+def _escaped(text: str) -> str:
+    """Return the text in a form that no spreadsheet takes for a formula, because clients choose some of the names."""
     return f"'{text}" if text.startswith(_FORMULA) else text

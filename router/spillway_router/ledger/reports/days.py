@@ -1,4 +1,4 @@
-"""Which days a report is about, and how it is grouped: from what people write to UTC milliseconds."""
+"""The range and the grouping of a report: from what people write to UTC milliseconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_DAYS = 3660
 
 
 class RangeError(ValueError):
-    """A day, month or grouping that can't be used; the message says how to write it. `param`: which one."""
+    """A day, month or grouping can't be used; the message says how to write it, and `param` names the parameter."""
 
     def __init__(self, param: str, message: str) -> None:
         self.param = param
@@ -23,7 +23,8 @@ class RangeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ReportRange:
-    """Whole UTC days from `first` up to and without `after`; `name` for people: 2026-11-20, 2026-11, or first..last."""
+    """Whole UTC days from `first` up to but excluding `after`; `name` is for people: 2026-11-20, 2026-11 or
+    first..last."""
 
     first: date
     after: date
@@ -31,23 +32,24 @@ class ReportRange:
 
     @property
     def start_ms(self) -> int:
-        """First millisecond (epoch)."""
+        """First millisecond of the range (epoch)."""
         return start_of(self.first)
 
     @property
     def end_ms(self) -> int:
-        """First millisecond after it (epoch)."""
+        """First millisecond after the range (epoch)."""
         return start_of(self.after)
 
     @property
     def days(self) -> int:
-        """Number of days."""
+        """The number of days."""
         return (self.after - self.first).days
 
 
 @dataclass(frozen=True, slots=True)
 class ReportQuery:
-    """What a person wrote; empty where nothing. `first` and `last` belong together, `last` is included."""
+    """The parameters as a person wrote them, empty if not exclusive. `first` and `last` form a range that includes
+    `last`."""
 
     day: str = ""
     month: str = ""
@@ -57,43 +59,45 @@ class ReportQuery:
 
 
 def one_day(day: date) -> ReportRange:
-    """The range of one day."""
+    """Return the range of one day."""
     return ReportRange(day, day + timedelta(days=1), day.isoformat())
 
 
-def read_range(asked: ReportQuery, today: date) -> ReportRange:
-    """The range that was asked for; today where nothing was. Raises RangeError."""
-    given = [name for name in ("day", "month") if getattr(asked, name)]
-    if asked.first or asked.last:
-        given.append("from")
-    if len(given) > 1:
-        raise RangeError(given[-1], f"{' and '.join(given)} exclude each other; use one of day, month, from and to")
-    if asked.month:
-        first = _month(asked.month, today)
+def read_range(query: ReportQuery, today: date) -> ReportRange:
+    """Return the requested range, or today if none is exclusive. Raises RangeError."""
+    exclusive = [name for name in ("day", "month") if getattr(query, name)]
+    if query.first or query.last:
+        exclusive.append("from")
+    if len(exclusive) > 1:
+        raise RangeError(
+            exclusive[-1], f"{' and '.join(exclusive)} exclude each other; use one of day, month, from and to"
+        )
+    if query.month:
+        first = _month(query.month, today)
         return ReportRange(first, (first + timedelta(days=32)).replace(day=1), f"{first:%Y-%m}")
-    if not asked.first and not asked.last:
-        return one_day(_day("day", asked.day or "today", today))
-    if not asked.first:
-        raise RangeError("from", "to needs from: the first day, such as from=2026-11-01")
-    first, last = _day("from", asked.first, today), _day("to", asked.last or "today", today)
+    if not query.first and not query.last:
+        return one_day(_day("day", query.day or "today", today))
+    if not query.first:
+        raise RangeError("from", "to needs from, the first day, such as from=2026-11-01")
+    first, last = _day("from", query.first, today), _day("to", query.last or "today", today)
     if last < first:
         raise RangeError("to", f"to ({last}) is before from ({first})")
     if (last - first).days >= _MOST_DAYS:
-        raise RangeError("to", f"a report covers {_MOST_DAYS} days at most")
+        raise RangeError("to", f"a report covers at most {_MOST_DAYS} days")
     return ReportRange(first, last + timedelta(days=1), f"{first}..{last}" if last > first else first.isoformat())
 
 
 def read_by(by: tuple[str, ...]) -> tuple[GroupKey, ...]:
-    """Group keys from words, each one or several with commas; each key once. Raises RangeError."""
+    """Return the group keys of some words, each holding one key or several separated by commas. Raises RangeError."""
     words = [word.strip() for text in by for word in text.split(",") if word.strip()]
-    found: list[GroupKey] = []
+    keys: list[GroupKey] = []
     for word in words:
         key = next((key for key in GROUP_KEYS if key == word), None)
         if key is None:
-            raise RangeError("by", f"by {word!r} is not known; use one or more of {', '.join(GROUP_KEYS)}")
-        if key not in found:
-            found.append(key)
-    return tuple(found)
+            raise RangeError("by", f"by {word!r} is unknown; use one or more of {', '.join(GROUP_KEYS)}")
+        if key not in keys:
+            keys.append(key)
+    return tuple(keys)
 
 
 def _day(param: str, text: str, today: date) -> date:

@@ -1,6 +1,6 @@
-"""Export of the ledger: JSON lines (every entry as it is stored) and FOCUS 1.2 cost and usage rows as CSV.
+"""Export of the ledger: JSON lines (every entry as stored), and FOCUS 1.2 cost and usage rows as CSV.
 
-FOCUS (focus.finops.org) has two costs, and they carry the two sides of this product:
+FOCUS (focus.finops.org) has two costs, which carry the two sides of this product:
 
     rented GPU time   a Purchase per rental and day: BilledCost is its price, EffectiveCost 0
     local attempts    Usage: BilledCost 0, EffectiveCost the attempt's work share, CommitmentDiscountStatus Used
@@ -8,9 +8,9 @@ FOCUS (focus.finops.org) has two costs, and they carry the two sides of this pro
     cloud attempts    Usage: BilledCost = EffectiveCost = the charge; a later adjustment is a row with ChargeClass
                       Correction
 
-Per day and to the nano-dollar: EffectiveCost of Used + Unused = BilledCost of the purchases, and both columns have the
-same sum. What all-cloud would have cost is no list price, so ListCost and ContractedCost repeat what was paid. Columns
-that begin with `x_` are ours, as FOCUS provides for.
+Per day and to the nano-dollar, the EffectiveCost of Used + Unused equals the BilledCost of the purchases, and both
+columns have the same sum. The cost of all-cloud is not a list price, so ListCost and ContractedCost repeat what was
+paid. Columns that begin with `x_` are Spillway's own, as FOCUS allows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.calendar import DAY_MS, day_of, start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.rentals.books import Billed
+from spillway_router.ledger.rentals.books import RentedSpan
 from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
 
 FOCUS_COLUMNS = (
@@ -83,17 +83,17 @@ _Row = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Day:
-    """One day's fixed cost in nano-dollars: the purchases, and what attempts used and nobody used of them."""
+    """One day's fixed cost: the purchases (rental id, GPU, span), and how much of them was used and idle."""
 
     start_ms: int
-    purchases: tuple[tuple[str, str, Billed], ...]
+    purchases: tuple[tuple[str, str, RentedSpan], ...]
     used_nano: int
     idle_nano: int
     idle_us: int
 
 
 def export_jsonl(ledger: Ledger, start_ms: int, end_ms: int, out: TextIO) -> int:
-    """Write the entries of [start, end) as JSON lines, oldest first; returns how many."""
+    """Write the entries of [start, end) as JSON lines, in the order of writing; return their number."""
     count = 0
     for entry in ledger.entries_between(start_ms, end_ms):
         out.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
@@ -102,9 +102,9 @@ def export_jsonl(ledger: Ledger, start_ms: int, end_ms: int, out: TextIO) -> int
 
 
 def export_focus(ledger: Ledger, first: date, after: date, now_ms: int, out: TextIO) -> int:
-    """Write FOCUS rows of the UTC days from `first` up to and without `after`; returns how many.
+    """Write the FOCUS rows of the UTC days from `first` up to but excluding `after`; return their number.
 
-    Holds that are not settled yet are no cost and not in it.
+    Unsettled holds are not a cost yet, so they have no row.
     """
     writer = csv.DictWriter(out, FOCUS_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -118,15 +118,15 @@ def export_focus(ledger: Ledger, first: date, after: date, now_ms: int, out: Tex
 
 def _day_rows(ledger: Ledger, day: date, now_ms: int) -> Iterator[_Row]:
     fixed = _fixed(ledger, day, now_ms)
-    for rental_id, gpu, billed in fixed.purchases:
-        yield _purchase(fixed, rental_id, gpu, billed)
-    start = fixed.start_ms
-    # Two passes over the day: only the work shares are kept, not the rows.
-    shares = [max(0, e.gpu_us) for e in ledger.entries_between(start, start + DAY_MS) if _is_local_charge(e)]
+    for rental_id, gpu, span in fixed.purchases:
+        yield _purchase(fixed, rental_id, gpu, span)
+    start_ms = fixed.start_ms
+    # Two passes over the day keep only the work shares in memory, not the rows.
+    shares = [max(0, e.gpu_us) for e in ledger.entries_between(start_ms, start_ms + DAY_MS) if _is_local_charge(e)]
     used = iter(split_billed(fixed.used_nano, sum(shares), shares).used_nano)
-    for entry in ledger.entries_between(start, start + DAY_MS):
+    for entry in ledger.entries_between(start_ms, start_ms + DAY_MS):
         if _is_local_charge(entry):
-            # A row that came between the passes gets its share with the next export.
+            # A row that was written between the passes gets its share in the next export.
             yield _local(fixed, entry, next(used, 0))
         elif entry.kind in ("charged", "adjusted") and (not entry.local or entry.amount_nano):
             yield _cloud(fixed, entry)
@@ -135,32 +135,33 @@ def _day_rows(ledger: Ledger, day: date, now_ms: int) -> Iterator[_Row]:
 
 
 def _fixed(ledger: Ledger, day: date, now_ms: int) -> _Day:
-    start = start_of(day)
-    rented = rent(ledger, start, start + DAY_MS, now_ms)
-    named = [(record.id, record.gpu, billed) for record, billed in rented.rentals if billed.nano or billed.gpu_us]
+    start_ms = start_of(day)
+    rented = rent(ledger, start_ms, start_ms + DAY_MS, now_ms)
+    purchases = [(record.id, record.gpu, span) for record, span in rented.rentals if span.billed_nano or span.gpu_us]
     whole = rented.days.get(day.isoformat())
-    others = 0 if whole is None else whole.billed_nano - sum(billed.nano for *_, billed in named)
-    others_us = 0 if whole is None else whole.gpu_us - sum(billed.gpu_us for *_, billed in named)
-    if others or others_us:
-        named.append(("unnamed", "", Billed(start, others, others_us)))
-    for fixed in fixed_days(rented.days, ledger.totals(start, start + DAY_MS)):
+    if whole is not None:
+        unnamed_nano = whole.billed_nano - sum(span.billed_nano for *_, span in purchases)
+        unnamed_us = whole.gpu_us - sum(span.gpu_us for *_, span in purchases)
+        if unnamed_nano or unnamed_us:
+            purchases.append(("unnamed", "", RentedSpan(start_ms, unnamed_nano, unnamed_us)))
+    for fixed in fixed_days(rented.days, ledger.totals(start_ms, start_ms + DAY_MS)):
         split = fixed.split
         idle_us = max(0, fixed.rented.gpu_us - fixed.work_us)
-        return _Day(start, tuple(named), split.used_total_nano, split.idle_nano, idle_us)
-    return _Day(start, tuple(named), 0, 0, 0)
+        return _Day(start_ms, tuple(purchases), split.used_total_nano, split.idle_nano, idle_us)
+    return _Day(start_ms, tuple(purchases), 0, 0, 0)
 
 
 def _is_local_charge(entry: Entry) -> bool:
     return entry.kind == "charged" and entry.local and not entry.amount_nano
 
 
-def _purchase(day: _Day, rental_id: str, gpu: str, billed: Billed) -> _Row:
+def _purchase(day: _Day, rental_id: str, gpu: str, span: RentedSpan) -> _Row:
     row = _fixed_row(day, day.start_ms, day.start_ms + DAY_MS)
-    row |= _costs(billed.nano, 0) | {
+    row |= _costs(span.billed_nano, 0) | {
         "ChargeCategory": "Purchase",
         "ChargeDescription": f"Rented GPU time{f' ({gpu})' if gpu else ''}",
         "ChargeFrequency": "Recurring",
-        "PricingQuantity": _decimal(billed.gpu_us, _US_PER_HOUR),
+        "PricingQuantity": _decimal(span.gpu_us, _US_PER_HOUR),
         "PricingUnit": "GPU Hours",
         "PricingCategory": "Standard",
         "ResourceId": rental_id,
@@ -217,7 +218,7 @@ def _cloud(day: _Day, entry: Entry) -> _Row:
 
 
 def _attempt(entry: Entry) -> _Row:
-    """What every attempt says of itself: who, where, how it ended. No text of it is in the ledger."""
+    """Return the columns that describe an attempt: who made it, where, and how it ended."""
     tags = {"tier": entry.tier, "task": entry.task, "key": entry.key_id, "reasons": entry.reasons}
     return {
         "SubAccountId": entry.key_id,
@@ -265,21 +266,21 @@ def _common(day: _Day, start_ms: int, end_ms: int) -> _Row:
 
 
 def _costs(billed_nano: int, effective_nano: int) -> _Row:
-    paid = usd(billed_nano or effective_nano)
+    paid_usd = usd(billed_nano or effective_nano)
     return {
         "BilledCost": usd(billed_nano),
         "EffectiveCost": usd(effective_nano),
-        "ListCost": paid,
-        "ContractedCost": paid,
+        "ListCost": paid_usd,
+        "ContractedCost": paid_usd,
     }
 
 
 def _decimal(value: int, unit: int) -> str:
-    """`value / unit` with nine decimals, rounded half up, exactly."""
+    """Return `value / unit` with nine decimals, computed exactly and rounded half up."""
     scaled = (2 * abs(value) * 10**9 + unit) // (2 * unit)
     return f"{'-' if value < 0 else ''}{scaled // 10**9}.{scaled % 10**9:09d}"
 
 
-def _time(ms: int) -> str:
-    whole = datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{whole}Z" if ms % 1000 == 0 else f"{whole}.{ms % 1000:03d}Z"
+def _time(epoch_ms: int) -> str:
+    seconds = datetime.fromtimestamp(epoch_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{seconds}Z" if epoch_ms % 1000 == 0 else f"{seconds}.{epoch_ms % 1000:03d}Z"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from spillway_router.core.money.forecast import MOST_WEEKS, CostSoFar, forecast, month_of
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.rentals.books import cost_nano
+from spillway_router.ledger.rentals.books import billed_nano
 from spillway_router.ledger.rentals.fixed_cost import rent
 from spillway_router.ledger.reports.model import ForecastRow
 
@@ -32,7 +32,7 @@ def outlook(ledger: Ledger, now_ms: int, budget_nano: int | None) -> ForecastRow
             now_ms=now_ms,
             cloud_by_day=cloud_nano,
             fixed_nano=sum(of_day.billed_nano for of_day in so_far.days.values()),
-            fixed_to_come_nano=sum(cost_nano(record, max(now_ms, record.started_ms), after_ms) for record in running),
+            fixed_to_come_nano=sum(billed_nano(record, max(now_ms, record.started_ms), after_ms) for record in running),
         )
     )
     return ForecastRow(

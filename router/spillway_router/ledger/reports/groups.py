@@ -1,7 +1,7 @@
-"""A report's cost by day, month, backend, provider, model, key, tier, task or decision, alone or together.
+"""A report's cost by day, month, backend, provider, model, key, tier, task or decision, alone or combined.
 
-Every nano-dollar of the report is in exactly one group: used GPU time and charges where they belong, idle time in its
-day or month, or, where the grouping tells more apart than days, in an idle row of its own.
+Every nano-dollar of the report is in exactly one group. Used GPU time and charges are in the group of their attempts.
+Idle time is in the group of its day or month, or in a row of its own if the grouping has other keys than these.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _OF_ENTRY: dict[GroupKey, Callable[[Entry | Total], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """All of a report's costs: attempts with what they used, days with what was idle, open holds; the tariff of the
-    cheapest alternative, and the names of API keys by their ids."""
+    """All costs of a report: attempts with their share of the GPUs, days with their idle time, and open holds; also the
+    tariff of the cheapest alternative, and the names of API keys by their ids."""
 
     lines: Sequence[CostLine]
     days: Sequence[FixedDay]
@@ -43,7 +43,7 @@ class Costs:
 
 
 @dataclass(slots=True)
-class _Gathered:
+class _GroupSums:
     totals: list[Total] = field(default_factory=list)
     used_nano: int = 0
     idle_nano: int = 0
@@ -52,8 +52,8 @@ class _Gathered:
 
 
 def group_rows(costs: Costs, by: tuple[GroupKey, ...]) -> tuple[GroupRow, ...]:
-    """The groups in the order of their keys, idle rows last."""
-    groups: dict[tuple[bool, tuple[str, ...]], _Gathered] = defaultdict(_Gathered)
+    """Return the groups in the order of their keys, with idle rows last."""
+    groups: dict[tuple[bool, tuple[str, ...]], _GroupSums] = defaultdict(_GroupSums)
     for line in costs.lines:
         total = line.total
         group = groups[False, tuple(_key(key, total.day, total) for key in by)]
@@ -69,7 +69,7 @@ def group_rows(costs: Costs, by: tuple[GroupKey, ...]) -> tuple[GroupRow, ...]:
         if day.split.idle_nano or not apart:
             groups[apart, tuple(_key(key, day.day, None) for key in by)].idle_nano += day.split.idle_nano
     return tuple(
-        _row(dict(zip(by, words, strict=True)), idle, groups[idle, words], costs) for idle, words in sorted(groups)
+        _row(dict(zip(by, values, strict=True)), idle, groups[idle, values], costs) for idle, values in sorted(groups)
     )
 
 
@@ -79,29 +79,29 @@ def _key(key: GroupKey, day: str, row: Entry | Total | None) -> str:
     return "" if row is None else _OF_ENTRY[key](row)
 
 
-def _row(keys: Mapping[str, str], idle: bool, of: _Gathered, costs: Costs) -> GroupRow:
-    served = served_of(of.totals)
-    total_nano = of.used_nano + of.idle_nano + of.cloud_nano
-    all_cloud = None
+def _row(keys: Mapping[str, str], idle: bool, sums: _GroupSums, costs: Costs) -> GroupRow:
+    served = served_of(sums.totals)
+    total_nano = sums.used_nano + sums.idle_nano + sums.cloud_nano
+    all_cloud_nano = None
     if costs.cheapest is not None:
-        all_cloud = price_many(served.prompt_tokens, 0, served.completion_tokens, served.answers, costs.cheapest)
+        all_cloud_nano = price_many(served.prompt_tokens, 0, served.completion_tokens, served.answers, costs.cheapest)
     name = costs.key_names.get(keys.get("key", ""))
     return GroupRow(
         keys=keys,
         labels={} if name is None else {"key": name},
         idle=idle,
         served=served,
-        used_nano=of.used_nano,
-        idle_nano=of.idle_nano,
-        cloud_nano=of.cloud_nano,
+        used_nano=sums.used_nano,
+        idle_nano=sums.idle_nano,
+        cloud_nano=sums.cloud_nano,
         total_nano=total_nano,
-        units=units_of(total_nano, served, of.document_nano),
-        all_cloud_nano=all_cloud,
+        units=units_of(total_nano, served, sums.document_nano),
+        all_cloud_nano=all_cloud_nano,
     )
 
 
 def served_of(totals: Sequence[Total]) -> WorkDone:
-    """The work of some groups of attempts."""
+    """Return the work done by some groups of attempts."""
     answered = [total for total in totals if total.status in ANSWERED]
     return WorkDone(
         attempts=sum(total.attempts for total in totals),
@@ -113,7 +113,7 @@ def served_of(totals: Sequence[Total]) -> WorkDone:
 
 
 def units_of(cost_nano: int, served: WorkDone, document_nano: int) -> UnitCosts:
-    """Cost per answered request, per 1,000 tokens and per document."""
+    """Return the cost per answered request, per 1,000 tokens and per document."""
     tokens = served.prompt_tokens + served.completion_tokens
     return UnitCosts(
         per(cost_nano, served.answers), per(cost_nano * 1000, tokens), per(document_nano, served.documents)
@@ -121,5 +121,5 @@ def units_of(cost_nano: int, served: WorkDone, document_nano: int) -> UnitCosts:
 
 
 def per(nano: int, count: int) -> int | None:
-    """Nano-dollars of one, rounded half up; None where there is none."""
+    """Return the nano-dollars per unit, rounded half up; None if there are no units."""
     return (2 * nano + count) // (2 * count) if count else None

@@ -1,6 +1,6 @@
-"""The report as one HTML file: no scripts, nothing loaded from elsewhere, readable on a phone, light and dark.
+"""The report as one HTML file: without scripts and external resources, readable on a phone, light and dark.
 
-Everything that comes from the ledger or the configuration is escaped.
+Every text from the ledger or the configuration is escaped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ tr.all td { font-weight: 600; } .note { opacity: .75; font-size: .9rem; }
 
 
 def report_html(report: Report) -> str:
-    """The report as a whole HTML document."""
+    """Return the report as a complete HTML document."""
     name = escape(title(report))
     cloud = _rows(CLOUD_HEAD, cloud_rows(report.cloud), last_is_sum=True)
     parts = [
@@ -60,7 +60,7 @@ def report_html(report: Report) -> str:
     if report.forecast is not None:
         parts.append(f"<h2>Forecast</h2><p>{escape(forecast_words(report.forecast))}</p>")
     parts += [f'<p class="note">{escape(note)}</p>' for note in notes(report)]
-    parts.append(f'<p class="note">Made {moment(report.made_ms)}. All money in US dollars.</p>')
+    parts.append(f'<p class="note">Created {moment(report.made_ms)}. All amounts are in US dollars.</p>')
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -87,16 +87,16 @@ def _whole(report: Report) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1, last_is_sum: bool = False) -> str:
-    """A table of cells that are HTML already; the first `words` columns are text."""
+    """Return a table of cells that are HTML already; the first `words` columns are text."""
     heading = "".join(f"<th>{cell}</th>" for cell in head)
-    lines = list(rows)
-    shown = []
-    for number, cells in enumerate(lines):
-        css = ' class="all"' if last_is_sum and number == len(lines) - 1 else ""
+    body = list(rows)
+    lines = []
+    for number, cells in enumerate(body):
+        css = ' class="all"' if last_is_sum and number == len(body) - 1 else ""
         row = "".join(f'<td class="word">{c}</td>' if i < words else f"<td>{c}</td>" for i, c in enumerate(cells))
-        shown.append(f"<tr{css}>{row}</tr>")
+        lines.append(f"<tr{css}>{row}</tr>")
     top = f"<thead><tr>{heading}</tr></thead>" if head else ""
-    return f'<div class="scroll"><table>{top}<tbody>{"".join(shown)}</tbody></table></div>'
+    return f'<div class="scroll"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _fixed(report: Report) -> str:
@@ -123,14 +123,14 @@ def _fixed(report: Report) -> str:
 
 
 def _rows(head: Sequence[str], rows: Iterable[Row], *, last_is_sum: bool = False) -> str:
-    """A table of plain texts."""
+    """Return a table of plain texts."""
     return _table(head, [tuple(map(escape, row)) for row in rows], last_is_sum=last_is_sum)
 
 
 def _groups(report: Report) -> str:
-    most = max(row.total_nano for row in report.groups)
+    most_nano = max(row.total_nano for row in report.groups)
     rows = [
-        (*map(escape, group_row(row, report.by)), _bar(row.used_nano, row.idle_nano, row.cloud_nano, most))
+        (*map(escape, group_row(row, report.by)), _bar(row.used_nano, row.idle_nano, row.cloud_nano, most_nano))
         for row in report.groups
     ]
     return _table((*map(escape, report.by), *GROUP_HEAD, ""), rows, words=len(report.by))

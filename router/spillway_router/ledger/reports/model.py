@@ -1,6 +1,6 @@
-"""What a report says, as values. Money in integer nano-dollars (`*_nano`), shares in [0, 1], times in epoch ms.
+"""The values of a report. Money is in integer nano-dollars (`*_nano`), shares are in [0, 1], times in epoch ms.
 
-These names are those of `spillway report --json` and `GET /v1/usage`, so they are kept.
+The field names are the keys of `spillway report --json` and `GET /v1/usage`, so they must not change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from spillway_router.core.money.forecast import Method
 
 @dataclass(frozen=True, slots=True)
 class WorkDone:
-    """Work done by one group: attempts, those that answered a request, documents among these, tokens of these."""
+    """The work of one group: its attempts, those that answered a request, documents among these, and their tokens."""
 
     attempts: int
     answers: int
@@ -25,7 +25,8 @@ class WorkDone:
 
 @dataclass(frozen=True, slots=True)
 class UnitCosts:
-    """Nano-dollars per answered request, per 1,000 tokens (prompt and completion), per document; None without any."""
+    """Nano-dollars per answered request, per 1,000 tokens (prompt and completion) and per document; None if there are
+    none."""
 
     per_request_nano: int | None
     per_1k_tokens_nano: int | None
@@ -34,7 +35,7 @@ class UnitCosts:
 
 @dataclass(frozen=True, slots=True)
 class LocalRow:
-    """One local model: what it served, GPU seconds of work, its share of the bill. Discarded drafts were escalated."""
+    """One local model: its work, GPU seconds, and share of the bill. `discarded` counts drafts that were escalated."""
 
     backend: str
     model: str
@@ -46,7 +47,7 @@ class LocalRow:
 
 @dataclass(frozen=True, slots=True)
 class RentalRow:
-    """One rental in the report's time: its price in USD per GPU-hour as text, GPU-hours and cost within that time."""
+    """One rental within the report's range: its price in USD per GPU-hour as text, and its GPU-hours and cost."""
 
     id: str
     gpu: str
@@ -62,8 +63,11 @@ class RentalRow:
 
 @dataclass(frozen=True, slots=True)
 class FixedSide:
-    """The rented GPUs. `price_per_hour_usd` of one (the mean by time if there were several), `gpus` at once at most,
-    GPU-hours billed, bill, its used and idle part, utilisation. `overcommitted`: more work than time on some day."""
+    """The rented GPUs.
+
+    `price_per_hour_usd` is the price of one GPU (the mean by time if there were several prices), `gpus` the most GPUs
+    at once. The bill has a used and an idle part. `overcommitted` means that some day had more work than rented time.
+    """
 
     price_per_hour_usd: str
     gpus: int
@@ -81,7 +85,7 @@ class FixedSide:
 
 @dataclass(frozen=True, slots=True)
 class CloudRow:
-    """Requests that went to the cloud for one reason: what was served there and what it cost."""
+    """The requests that went to the cloud for one reason: the work done there, and its cost."""
 
     decision: str
     served: WorkDone
@@ -91,7 +95,7 @@ class CloudRow:
 
 @dataclass(frozen=True, slots=True)
 class CloudSide:
-    """Per-request cost: rows by decision, attempts not settled yet at their bound, and the sum of both."""
+    """The per-request cost: rows by decision, unsettled attempts at their bound, and the sum of both."""
 
     rows: tuple[CloudRow, ...]
     unsettled: int
@@ -103,8 +107,8 @@ class CloudSide:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """One priced model instead of everything: its cost for the same answers, what was saved against it (negative:
-    lost), and when renting the GPU pays against it."""
+    """One priced model in place of everything: its cost for the same answers, what was saved compared to it (negative
+    if it would have been cheaper), and when renting the GPU pays off against it."""
 
     name: str
     tariff_ref: str
@@ -115,7 +119,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class AllLocal:
-    """Everything on the GPU instead: GPUs needed on average, fixed cost of that many for the billed hours."""
+    """Everything on GPUs instead: the GPUs needed on average, and their fixed cost for the billed hours."""
 
     gpus_needed: int
     cost_nano: int
@@ -124,12 +128,12 @@ class AllLocal:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """One group of the grouping asked for: its keys by name, and its cost. All groups sum to the report.
+    """One group of the requested grouping: its keys by name, and its cost. All groups sum to the report.
 
-    `labels`: for people, what stands beside a key that says little by itself (the name of an API key).
-    `used_nano` is its share of the GPUs, `idle_nano` unused GPU time (in the groups of days and months; else one row of
-    its own, `idle` True, holds all of it), `cloud_nano` with what isn't settled. `all_cloud_nano`: its answers at the
-    alternative that is cheapest for the whole report.
+    `labels` explains keys that say little to people, such as the name of an API key. `used_nano` is the group's share
+    of the GPUs. `idle_nano` is unused GPU time: in groups of days and months their own, otherwise all of it is in one
+    row with `idle` True. `cloud_nano` includes unsettled attempts. `all_cloud_nano` is the cost of the group's answers
+    at the alternative that is cheapest for the whole report.
     """
 
     keys: Mapping[str, str]
@@ -146,8 +150,10 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class ForecastRow:
-    """The running month by its end, and how that was reckoned (core/money/forecast.py). `budget_nano`: the month's
-    cap on all cloud spend, None without one."""
+    """The cost of the running month by its end, and the method of the estimate (core/money/forecast.py).
+
+    `budget_nano` is the month's cap on all cloud spend, None without one.
+    """
 
     month: str
     method: Method
@@ -162,7 +168,7 @@ class ForecastRow:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The UTC days of a report: `name` as asked for, first day, first day after, and how many days."""
+    """The UTC days of a report: their name, the first day, the first day after them, and their number."""
 
     name: str
     first: str
@@ -172,8 +178,12 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackRow:
-    """What people thought of one model's answers: how many were rated, the share of those rated 4 or 5 of 5, the mean
-    rating, how often a better answer was asked for and the share of all its answers that this is; None without any."""
+    """What people thought of one model's answers.
+
+    `ratings` counts the rated answers, `satisfied_share` is the share of those rated 4 or 5 of 5. `better_asked` counts
+    requests for a better answer, and `better_share` is their share of all answers of the model. Shares and means are
+    None if there is nothing to divide by.
+    """
 
     backend: str
     model: str
@@ -186,9 +196,12 @@ class FeedbackRow:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The two-sided report of some UTC days, `start_ms` to `end_ms`, made at `made_ms`. `day` is the ISO date of a
-    report of one day, else None. `capacity_per_day`: answered requests of the mean shape that the GPUs could do in 24
-    hours at full load. `by` and `groups`: the grouping asked for; `cheapest`: name of the cheapest alternative."""
+    """The two-sided report of some UTC days, from `start_ms` to `end_ms`, built at `made_ms`.
+
+    `day` is the ISO date of a report of one day, else None. `capacity_per_day` is the number of requests of the mean
+    shape that the GPUs could answer in 24 hours at full load. `by` and `groups` are the requested grouping, and
+    `cheapest` is the name of the cheapest alternative.
+    """
 
     period: Period
     day: str | None

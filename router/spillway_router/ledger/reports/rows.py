@@ -1,9 +1,9 @@
-"""The rows that the report's tables share, at the terminal and as HTML: headings, and cells as plain text."""
+"""The rows of the report's tables, shared by the terminal and HTML: headings, and cells as plain text."""
 
 from __future__ import annotations
 
 from spillway_router.ledger.reports.model import CloudSide, GroupRow, Report
-from spillway_router.ledger.reports.words import break_even_words, group_name, maybe_money, money
+from spillway_router.ledger.reports.words import break_even_words, group_name, money, money_or_dash
 
 Row = tuple[str, ...]
 
@@ -15,14 +15,14 @@ FEEDBACK_HEAD = ("model", "ratings", "mean of 5", "satisfied", "better asked")
 
 
 def cloud_rows(cloud: CloudSide, always: tuple[str, ...] = ()) -> list[Row]:
-    """Decisions that had attempts, and those of `always`; what isn't settled; the sum of all, last."""
+    """Return the decisions that had attempts or are in `always`, the unsettled attempts, and last the sum of all."""
     rows = [
         (
             row.decision,
             f"{row.served.answers:,}",
             f"{row.served.prompt_tokens:,} + {row.served.completion_tokens:,}",
             money(row.cost_nano),
-            maybe_money(row.per_answer_nano),
+            money_or_dash(row.per_answer_nano),
         )
         for row in cloud.rows
         if row.served.attempts or row.decision in always
@@ -30,12 +30,12 @@ def cloud_rows(cloud: CloudSide, always: tuple[str, ...] = ()) -> list[Row]:
     if cloud.unsettled:
         rows.append(("unsettled", f"{cloud.unsettled:,} attempts", "", money(cloud.unsettled_nano), ""))
     tokens = f"{cloud.served.prompt_tokens:,} + {cloud.served.completion_tokens:,}"
-    per_answer = maybe_money(cloud.units.per_request_nano)
+    per_answer = money_or_dash(cloud.units.per_request_nano)
     return [*rows, ("all", f"{cloud.served.answers:,}", tokens, money(cloud.cost_nano), per_answer)]
 
 
 def unit_rows(report: Report) -> list[Row]:
-    """Cost per unit of both sides, and together."""
+    """Return the cost per unit of each side, and of both together."""
     sides = (
         ("fixed (GPU)", report.fixed.billed_nano, report.fixed.units),
         ("per request (cloud)", report.cloud.cost_nano, report.cloud.units),
@@ -45,21 +45,21 @@ def unit_rows(report: Report) -> list[Row]:
         (
             label,
             money(total),
-            *map(maybe_money, (units.per_request_nano, units.per_1k_tokens_nano, units.per_document_nano)),
+            *map(money_or_dash, (units.per_request_nano, units.per_1k_tokens_nano, units.per_document_nano)),
         )
         for label, total, units in sides
     ]
 
 
 def group_row(row: GroupRow, by: tuple[str, ...]) -> Row:
-    """One group: its names, then the figures of GROUP_HEAD."""
+    """Return the row of one group: its names, then the figures of GROUP_HEAD."""
     amounts = (row.used_nano, row.idle_nano, row.cloud_nano, row.total_nano)
     names = (group_name(row, key) for key in by)
-    return (*names, f"{row.served.answers:,}", *map(money, amounts), maybe_money(row.units.per_request_nano))
+    return (*names, f"{row.served.answers:,}", *map(money, amounts), money_or_dash(row.units.per_request_nano))
 
 
 def alternative_rows(report: Report) -> list[Row]:
-    """Everything on the GPU, and everything to each priced model."""
+    """Return the rows for everything on the GPU and for everything at each priced model."""
     rows: list[Row] = []
     if report.all_local is not None:
         local = report.all_local
@@ -72,7 +72,7 @@ def alternative_rows(report: Report) -> list[Row]:
 
 
 def feedback_rows(report: Report) -> list[Row]:
-    """What people thought of each model's answers."""
+    """Return the rows of what people thought of each model's answers."""
     return [
         (
             f"{row.backend}/{row.model}",

@@ -1,7 +1,7 @@
-"""The report for people at a terminal: the two sides beside each other, then groups, alternatives and the forecast.
+"""The report for a terminal: the two sides next to each other, then groups, alternatives and the forecast.
 
-Tables round money to a millionth of a dollar. Bars: full blocks are GPU time that was used, light ones idle GPU time,
-dark ones the cloud.
+Tables round money to a millionth of a dollar. In bars, full blocks are used GPU time, light blocks idle GPU time, and
+dark blocks the cloud.
 """
 
 from __future__ import annotations
@@ -55,21 +55,22 @@ def render_report(report: Report, console: Console) -> None:
 
 
 def bar(used: int, idle: int, cloud: int, whole: int, width: int) -> Text:
-    """Three amounts as one bar, `whole` being the full width; an amount above 0 takes at least one cell."""
-    shown = Text()
+    """Return three amounts as one bar, in which `whole` is the full width and an amount above 0 takes at least one
+    cell."""
+    text = Text()
     for amount, (_, block, style) in zip((used, idle, cloud), _PARTS, strict=True):
         cells = max(1, round(width * amount / whole)) if amount > 0 and whole > 0 else 0
-        shown.append(block * cells, style=style)
-    return shown
+        text.append(block * cells, style=style)
+    return text
 
 
 def _whole_bar(report: Report) -> Text:
     amounts = (report.fixed.used_nano, report.fixed.idle_nano, report.cloud.cost_nano)
-    shown = bar(*amounts, report.total_nano, _BAR_WIDTH)
+    text = bar(*amounts, report.total_nano, _BAR_WIDTH)
     for amount, (name, block, style) in zip(amounts, _PARTS, strict=True):
-        shown.append(f"  {block} ", style=style)
-        shown.append(f"{name} {share(amount, report.total_nano)}")
-    return shown
+        text.append(f"  {block} ", style=style)
+        text.append(f"{name} {share(amount, report.total_nano)}")
+    return text
 
 
 def _fixed_panel(fixed: FixedSide) -> RenderableType:
@@ -104,7 +105,7 @@ def _cloud_panel(cloud: CloudSide) -> RenderableType:
 
 
 def _table(heading: str, head: Sequence[str], rows: Iterable[Row]) -> Table:
-    """A table of plain texts; all but the first column are figures."""
+    """Return a table of plain texts, in which all columns but the first are figures."""
     table = Table(title=heading or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for number, column in enumerate(head):
         table.add_column(column, justify="right" if number else "left")
@@ -120,8 +121,8 @@ def _groups_table(report: Report) -> Table:
     for heading in GROUP_HEAD:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    most = max(row.total_nano for row in report.groups)
+    most_nano = max(row.total_nano for row in report.groups)
     for row in report.groups:
-        shown = bar(row.used_nano, row.idle_nano, row.cloud_nano, most, _ROW_BAR_WIDTH)
-        table.add_row(*map(Text, group_row(row, report.by)), shown)
+        cells = bar(row.used_nano, row.idle_nano, row.cloud_nano, most_nano, _ROW_BAR_WIDTH)
+        table.add_row(*map(Text, group_row(row, report.by)), cells)
     return table

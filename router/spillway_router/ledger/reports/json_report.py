@@ -1,4 +1,4 @@
-"""The report for programs: JSON with exact integer nano-dollars and the same as decimal text in USD."""
+"""The report for programs: JSON with exact integer nano-dollars, and the same amounts as decimal text in USD."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from spillway_router.ledger.reports.model import Report
 
 
 def report_json(report: Report) -> str:
-    """The report as JSON text: every `*_nano` (integer nano-dollars) has a `*_usd` (decimal text) beside it."""
+    """Return the report as JSON text, in which every `*_nano` (integer) has a `*_usd` (decimal text) next to it."""
     return json.dumps(report_values(report), indent=2)
 
 
 def report_values(report: Report) -> dict[str, Any]:
-    """The report as JSON values."""
+    """Return the report as JSON values."""
     values: dict[str, Any] = with_usd(asdict(report))
     return values
 
 
 def with_usd(value: Any) -> Any:
-    """JSON values in which every `*_nano` has its `*_usd` beside it."""
+    """Return JSON values in which every `*_nano` has its `*_usd` next to it."""
     if isinstance(value, dict):
-        shown: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key, each in value.items():
-            shown[key] = with_usd(each)
+            values[key] = with_usd(each)
             if key.endswith("_nano"):
-                shown[key.removesuffix("_nano") + "_usd"] = None if each is None else usd(each)
-        return shown
+                values[key.removesuffix("_nano") + "_usd"] = None if each is None else usd(each)
+        return values
     if isinstance(value, (list, tuple)):
         return [with_usd(each) for each in value]
     return value
