@@ -13,9 +13,8 @@ import pytest
 from spillway_router.core.money.tariff import Rates, TariffStep, Usage, price
 from spillway_router.prices.book import PRICES_FILE, PriceBook, book, parse_list, priced, read_list, record
 from spillway_router.prices.changes import changes
-from spillway_router.prices.rows import ModelRecord, load_json
+from spillway_router.prices.rows import ModelRecord, PriceError, load_json
 from spillway_router.prices.status import price_status
-from spillway_router.providers.interface import ProviderError
 
 TODAY = date(2026, 11, 20)
 FULL = {
@@ -136,7 +135,7 @@ def test_a_missing_file_of_the_user_is_no_mistake(tmp_path: Path) -> None:
         (b"[]", "no `providers`"),
         (b'{"providers": {"groq": []}}', r"providers\.groq"),
         (b'{"providers": {}, "unit": "EUR per million tokens"}', "unit is 'EUR per million tokens'.*must be in USD"),
-        (b'{"providers": {"groq": {"m": {}, "m": {"vision": true}}}}', "'m' stands twice"),
+        (b'{"providers": {"groq": {"m": {}, "m": {"vision": true}}}}', "duplicate key 'm'"),
         (b'{"providers": {}, "snapshot": "yesterday"}', "snapshot.*2026-11-20"),
         (one(), "no prices"),
         (one({"input": "1", "output": "1"}), "no `from`"),
@@ -148,7 +147,7 @@ def test_a_missing_file_of_the_user_is_no_mistake(tmp_path: Path) -> None:
         (one(flat("2026-11-20", "1", ouput="1")), "unknown key 'ouput'"),
         (one(flat("2026-11-20", "1", steps=[{"above_tokens": -1, "input": "1", "output": "1"}])), "whole number"),
         (one(flat("2026-11-20", "1", steps=[{"above_tokens": 5, "input": "1"}])), "`output` of the step above 5"),
-        (one(flat("2026-11-20", "1", until="2026-11-19")), "lies before"),
+        (one(flat("2026-11-20", "1", until="2026-11-19")), "is before"),
         (one(flat("2026-11-20", "1"), retired="2027-01-01"), "unknown key 'retired'"),
         (b'{"providers": {"groq": {"m": {"prices": [{"from": "2026-11-20", "input": NaN, "output": 1}]}}}}', "NaN"),
     ],
@@ -156,7 +155,7 @@ def test_a_missing_file_of_the_user_is_no_mistake(tmp_path: Path) -> None:
 def test_a_damaged_list_is_an_error_never_a_missing_price(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "prices.json"
     path.write_bytes(content)
-    with pytest.raises(ProviderError, match=says) as raised:
+    with pytest.raises(PriceError, match=says) as raised:
         record("groq", "m", path)
     assert str(path) in str(raised.value)
 
@@ -186,7 +185,7 @@ def test_a_withdrawn_model_is_told_before_and_off_from_its_day() -> None:
 def test_a_deprecated_model_warns_from_that_day() -> None:
     found = known(one(flat("2026-11-20", "1"), deprecated_on="2026-11-21"))
     assert price_status(found, TODAY, 90).warnings == ()
-    assert "advises against" in price_status(found, date(2026, 11, 21), 90).warnings[0]
+    assert "has deprecated the model" in price_status(found, date(2026, 11, 21), 90).warnings[0]
 
 
 def test_a_price_that_ended_turns_its_backend_off() -> None:

@@ -20,8 +20,7 @@ from spillway_router.core.money.tariff import Usage, price
 from spillway_router.prices.book import SOURCE, PriceBook, PriceList, parse_list, record
 from spillway_router.prices.imported import Added, add, locked, read_source, write
 from spillway_router.prices.litellm import LICENCE
-from spillway_router.prices.rows import load_json
-from spillway_router.providers.interface import ProviderError
+from spillway_router.prices.rows import PriceError, load_json
 
 DAY = date(2026, 11, 20)
 EXCERPT = (Path(__file__).parent / "data" / "litellm_excerpt.json").read_bytes()
@@ -64,7 +63,7 @@ def test_no_price_passes_through_a_float() -> None:
     text = source().replace(b"1.5e-7", b"1.50000000000000001e-7")
     assert float("1.50000000000000001e-7") == 1.5e-7
     assert row(taken(text).content)["prices"][0]["input"] == "0.150000000000000001"
-    with pytest.raises(ProviderError, match="18 decimals"):
+    with pytest.raises(PriceError, match="18 decimals"):
         read_source(source().replace(b"1.5e-7", b"1.5000000000000000001e-7"), DAY)
 
 
@@ -161,7 +160,7 @@ def test_real_rows_without_a_price_are_named() -> None:
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"a": {"litellm_provider": "deepinfra"}}', b'{"a": NaN}'])
 def test_another_file_is_refused(text: bytes) -> None:
-    with pytest.raises(ProviderError, match=r"price|JSON"):
+    with pytest.raises(PriceError, match=r"price|JSON"):
         read_source(text, DAY)
 
 
@@ -186,7 +185,7 @@ def test_our_own_format_comes_in_with_its_days() -> None:
 
 
 def test_a_mistake_in_our_own_format_names_the_model() -> None:
-    with pytest.raises(ProviderError, match="fireworks/m: unknown key 'imput'"):
+    with pytest.raises(PriceError, match="fireworks/m: unknown key 'imput'"):
         read_source(b'{"providers": {"fireworks": {"m": {"prices": [{"imput": 1}]}}}}', DAY)
 
 
@@ -251,18 +250,18 @@ def test_a_list_is_replaced_at_once_or_not_at_all(tmp_path: Path) -> None:
     write(path, b"new")
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["prices.json"]
-    with pytest.raises(ProviderError, match="can't be written"):
+    with pytest.raises(PriceError, match="can't be written"):
         write(tmp_path / "no" / "prices.json", b"x")
     folder = tmp_path / "taken.json"
     folder.mkdir()
-    with pytest.raises(ProviderError, match="can't be written"):
+    with pytest.raises(PriceError, match="can't be written"):
         write(folder, b"x")
     assert sorted(os.listdir(tmp_path)) == ["prices.json", "taken.json"]
 
 
 def test_two_imports_at_once_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "data" / "prices.json"
-    with locked(path), pytest.raises(ProviderError, match="another import"), locked(path):
+    with locked(path), pytest.raises(PriceError, match="another import"), locked(path):
         pass
     other = os.open(path.parent, os.O_RDONLY)
     try:

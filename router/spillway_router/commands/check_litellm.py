@@ -18,9 +18,9 @@ import yaml
 
 from spillway_router.prices import book
 from spillway_router.prices.litellm import is_price, price_of
-from spillway_router.prices.rows import RATES
+from spillway_router.prices.rows import RATES, PriceError
 from spillway_router.providers.catalogue import load_catalogue
-from spillway_router.providers.interface import CatalogueEntry, ProviderError
+from spillway_router.providers.interface import CatalogueEntry
 
 PROVIDERS: Mapping[str, str] = {
     "groq": "groq",
@@ -204,7 +204,7 @@ def _price(draft: _Import, shown: str, provider: str, model: str, row: Mapping[s
             draft.note(f"{shown}: {name} is not a number")
     try:
         return {"price": _named(price_of(prices))} if prices else _unpriced(draft, shown, provider, model)
-    except ProviderError as error:
+    except PriceError as error:
         if "no price per token" not in str(error):
             draft.note(f"{shown}: its price was not copied: {error}")
         return _unpriced(draft, shown, provider, model)

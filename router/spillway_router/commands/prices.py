@@ -38,14 +38,14 @@ def list_prices(
 ) -> None:
     """List USD per million tokens of every model on a day, and when each price began and was last checked."""
     from spillway_router.prices.book import priced
-    from spillway_router.providers.interface import ProviderError
+    from spillway_router.prices.rows import PriceError
 
     settings = load(config).settings
     day = _day(on)
     try:
         book = _book(settings.price_file)
         models = list(priced(book, day, (provider,) if provider else ()))
-    except ProviderError as error:
+    except PriceError as error:
         fail(str(error))
     if not models:
         fail(f"no prices for {provider!r}; without --provider all are listed")
@@ -77,13 +77,13 @@ def diff(
     """Show what FILE prices differently from the prices in use: added, changed and removed prices, with percentages."""
     from spillway_router.prices.book import PriceBook
     from spillway_router.prices.changes import changes
-    from spillway_router.providers.interface import ProviderError
+    from spillway_router.prices.rows import PriceError
 
     day = _day(on)
     try:
         source = _source(file, day)
         differences = list(changes(_book(load(config).settings.price_file), PriceBook((source.prices,)), day))
-    except ProviderError as error:
+    except PriceError as error:
         fail(f"{file}: {error}")
     differences = [change for change in differences if provider in (None, change.provider)]
     if as_json:
@@ -115,12 +115,12 @@ def import_prices(
     from spillway_router.prices.book import OWN_SOURCE, PriceBook, read_list
     from spillway_router.prices.changes import changes
     from spillway_router.prices.imported import add, locked, write
-    from spillway_router.providers.interface import ProviderError
+    from spillway_router.prices.rows import PriceError
 
     target, day = load(config).settings.price_file, _day(as_of)
     try:
         source = _source(file, day)
-    except ProviderError as error:
+    except PriceError as error:
         fail(f"{file}: {error}")
     try:
         with locked(target):
@@ -132,7 +132,7 @@ def import_prices(
                 fail(_conflict(added.conflicts))
             if not dry_run:
                 write(target, added.content)
-    except ProviderError as error:
+    except PriceError as error:
         fail(str(error))
     if as_json:
         summary: dict[str, Any] = {"file": str(target), "written": not dry_run, "models": added.models}
@@ -164,13 +164,13 @@ def _book(own: Path) -> PriceBook:
 
 def _source(file: Path, day: date) -> Source:
     from spillway_router.prices.imported import MAX_BYTES, read_source
-    from spillway_router.providers.interface import ProviderError
+    from spillway_router.prices.rows import PriceError
 
     try:
         with file.open("rb") as opened:
             text = opened.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ProviderError(f"can't be read: {error.strerror or error}") from None
+        raise PriceError(f"can't be read: {error.strerror or error}") from None
     return read_source(text, day)
 
 

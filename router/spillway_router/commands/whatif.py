@@ -139,7 +139,7 @@ def _distinct(offers: list[GpuOffer]) -> list[GpuOffer]:
 def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
     from spillway_router.config.assemble import assembly_of
     from spillway_router.prices import book as prices
-    from spillway_router.providers.interface import ProviderError
+    from spillway_router.prices.rows import PriceError
 
     today = datetime.now(UTC).date()
     if not names:
@@ -158,7 +158,7 @@ def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
         try:
             record = prices.book(loaded.settings.price_file).record(words[0], words[1])
             tariff = None if record is None else record.tariff(today)
-        except ProviderError as error:
+        except PriceError as error:
             fail(str(error))
         if tariff is None:
             fail(f"no price is known for {'/'.join(words)}; `spillway prices list` shows the known ones")

@@ -20,7 +20,7 @@ from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Target
 from spillway_router.prices import book as prices
-from spillway_router.prices.rows import ModelRecord
+from spillway_router.prices.rows import ModelRecord, PriceError
 from spillway_router.prices.status import PriceStatus, price_status
 from spillway_router.providers.catalogue import load_catalogue, provider_for, target
 from spillway_router.providers.interface import CatalogueEntry, ProviderError

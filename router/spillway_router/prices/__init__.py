@@ -1,1 +1,1 @@
-"""The price book: what a model costs on a day, and how price lists are imported."""
+"""Price lists: what a model costs on a day, and how price lists are imported."""

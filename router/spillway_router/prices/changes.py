@@ -1,4 +1,4 @@
-"""What differs between two price lists on a day: each price by its name, with its unit."""
+"""The differences between two price books on a day: each price by its name, with its unit."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NAMES = {
     "reasoning": "reasoning",
 }
 SUSPICIOUS = 10
-"""A price that changes by more than this factor is more often a mistake of units than a new price."""
+"""A price that changes by more than this factor is more often a wrong unit than a new price."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One price that differs: decimal text, None where there is none; `percent` None where the old one is 0 or none."""
+    """One price that differs, as decimal text, None if it is absent; `percent` is None without an old price above 0."""
 
     kind: Literal["added", "changed", "removed"]
     provider: str
@@ -41,31 +41,32 @@ class Change:
 
 
 def named_prices(tariff: Tariff) -> Mapping[str, tuple[Decimal, str]]:
-    """Name -> (price, unit) of everything that a tariff states."""
-    found = {name: (value, UNIT) for name, value in _stated(tariff.rates)}
+    """Return name -> (price, unit) of everything that a tariff states."""
+    prices = {name: (value, UNIT) for name, value in _stated(tariff.rates)}
     for step in tariff.steps:
-        found |= {f"{name}{step_name(step)}": (value, UNIT) for name, value in _stated(step.rates)}
+        prices |= {f"{name}{step_name(step)}": (value, UNIT) for name, value in _stated(step.rates)}
     if tariff.per_request:
-        found["per request"] = (tariff.per_request, PER_REQUEST)
+        prices["per request"] = (tariff.per_request, PER_REQUEST)
     if tariff.per_second:
-        found["per second"] = (tariff.per_second, PER_SECOND)
-    return found
+        prices["per second"] = (tariff.per_second, PER_SECOND)
+    return prices
 
 
 def step_name(step: TariffStep) -> str:
-    """Where a step applies, as what follows the name of a price."""
+    """Return where a step applies, as a suffix for the name of a price."""
     above = f", prompts above {step.above_tokens:,} tokens" if step.above_tokens else ""
     return f"{above}, {step.service}" if step.service else above
 
 
 def changes(before: PriceBook, after: PriceBook, day: date) -> Iterator[Change]:
-    """Every price that differs on `day`. Models that only `before` has count for the providers of `after`."""
+    """Yield every price that differs on `day`. Models that only `before` has count only for the providers of
+    `after`."""
     old = {(provider, model): tariff for provider, model, _, tariff in priced(before, day)}
     new = {(provider, model): tariff for provider, model, _, tariff in priced(after, day)}
-    told = {provider for provider, _ in new}
-    for place in sorted(old.keys() | new.keys()):
-        if place[0] in told:
-            yield from _between(*place, old.get(place), new.get(place))
+    providers = {provider for provider, _ in new}
+    for model in sorted(old.keys() | new.keys()):
+        if model[0] in providers:
+            yield from _between(*model, old.get(model), new.get(model))
 
 
 def _between(provider: str, model: str, old: Tariff | None, new: Tariff | None) -> Iterator[Change]:
@@ -73,24 +74,26 @@ def _between(provider: str, model: str, old: Tariff | None, new: Tariff | None) 
     after = {} if new is None else named_prices(new)
     kind: Literal["added", "changed", "removed"] = "added" if old is None else "removed" if new is None else "changed"
     for name in [*before, *(n for n in after if n not in before)]:
-        was, now = before.get(name), after.get(name)
-        if was is not None and now is not None and was[0] == now[0]:
+        old_price, old_unit = before.get(name, (None, ""))
+        new_price, new_unit = after.get(name, (None, ""))
+        if old_price == new_price:
             continue
-        unit = (now or was or (Decimal(0), ""))[1]
+        percent, suspicious = _growth(old_price, new_price)
         yield Change(
-            kind,
-            provider,
-            model,
-            name,
-            None if was is None else _plain(was[0]),
-            None if now is None else _plain(now[0]),
-            unit,
-            *_growth(None if was is None else was[0], None if now is None else now[0]),
+            kind=kind,
+            provider=provider,
+            model=model,
+            price=name,
+            old=None if old_price is None else _plain(old_price),
+            new=None if new_price is None else _plain(new_price),
+            unit=new_unit or old_unit,
+            percent=percent,
+            suspicious=suspicious,
         )
 
 
 def _growth(old: Decimal | None, new: Decimal | None) -> tuple[str | None, bool]:
-    """(change in percent with its sign, whether it is suspiciously large)."""
+    """Return the change in percent with its sign, and whether it is suspiciously large."""
     if old is None or new is None:
         return None, False
     if old == 0 or new == 0:
@@ -107,5 +110,5 @@ def _stated(rates: Rates) -> Iterator[tuple[str, Decimal]]:
 
 
 def _plain(value: Decimal) -> str:
-    """A price as short decimal text without an exponent."""
+    """Return a price as short decimal text without an exponent."""
     return f"{value.normalize():f}"

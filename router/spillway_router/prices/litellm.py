@@ -1,14 +1,14 @@
-"""LiteLLM's model_prices_and_context_window.json as rows of a price list.
+"""Convert LiteLLM's model_prices_and_context_window.json to rows of a price list.
 
-LiteLLM keeps prices in USD per token as JSON numbers, read here digit by digit; times 10^6 that is exactly the price
-per million. The name of a price says what it is for:
+LiteLLM states prices in USD per token as JSON numbers. They are read digit by digit, so that 10^6 times such a number
+is exactly the price per million. The name of a price says what it is for:
 
     input_cost_per_token                                     input
-    cache_creation_input_token_cost_above_1hr                written to a cache for an hour
+    cache_creation_input_token_cost_above_1hr                cache write for an hour
     output_cost_per_token_above_200k_tokens                  output of requests with a prompt above 200,000 tokens
     input_cost_per_token_above_272k_tokens_priority          the same in the service `priority`
 
-A service counts as known only where its usual input and output prices stand in the file.
+A service is known only if the file contains its ordinary input and output prices.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from decimal import Decimal
 from typing import Any
 
 from spillway_router.core.money.tariff import STANDARD, service_of
-from spillway_router.prices.rows import RATES, dated_price
-from spillway_router.providers.interface import ProviderError
+from spillway_router.prices.rows import RATES, PriceError, dated_price
 
 LICENCE = (
     "Prices derived from model_prices_and_context_window.json of LiteLLM, MIT License, Copyright (c) 2023 Berri AI, "
@@ -36,7 +35,7 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "fireworks": ("fireworks_ai", "fireworks_ai/"),
     "openrouter": ("openrouter", "openrouter/"),
 }
-"""Our provider -> LiteLLM's provider and the prefix of its model names (together's size classes have none)."""
+"""Provider -> LiteLLM's provider, and the prefix of its model names (together's size classes have no prefix)."""
 _KINDS = {
     "input_cost_per_token": "input",
     "output_cost_per_token": "output",
@@ -52,20 +51,20 @@ _ELSEWHERE = {
     "output_cost_per_audio_token": "audio tokens have a price of their own",
     "tiered_pricing": "its prices are given as ranges (tiered_pricing)",
 }
-"""Prices that a Tariff doesn't tell apart: a bound made without them would not hold."""
+"""Prices that a Tariff can't express: an upper bound computed without them would be too low."""
 _Rates = dict[str, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """Rows by provider and model, and what was left out: (provider/model, why)."""
+    """Rows by provider and model, and the skipped models as (provider/model, reason)."""
 
     providers: Mapping[str, Mapping[str, dict[str, Any]]]
     skipped: tuple[tuple[str, str], ...]
 
 
 def convert_rows(raw: Mapping[str, Any], day: str) -> Converted:
-    """Every usable price of the file, each as valid from `day` (ISO)."""
+    """Return every usable price of the file, valid from `day` (ISO) on."""
     providers: dict[str, dict[str, dict[str, Any]]] = {}
     skipped: list[tuple[str, str]] = []
     for provider, (theirs, prefix) in SOURCES.items():
@@ -73,7 +72,7 @@ def convert_rows(raw: Mapping[str, Any], day: str) -> Converted:
         for name, row in sorted(_rows(raw, theirs, prefix)):
             try:
                 models[name] = _model(row, day)
-            except ProviderError as error:
+            except PriceError as error:
                 skipped.append((f"{provider}/{name}", str(error)))
         if models:
             providers[provider] = models
@@ -87,10 +86,10 @@ def _rows(raw: Mapping[str, Any], theirs: str, prefix: str) -> Iterator[tuple[st
 
 
 def _model(row: Mapping[str, Any], day: str) -> dict[str, Any]:
-    """A row of ours. Raises ProviderError with why its price can't be used."""
+    """Return the row of a price list. Raises PriceError, which says why the price can't be used."""
     for name, why in _ELSEWHERE.items():
         if row.get(name):
-            raise ProviderError(f"{why}, which is not supported")
+            raise PriceError(f"{why}, which is not supported")
     price = {"from": day, **price_of(row)}
     dated_price(price, "")  # raises for a price out of range
     model: dict[str, Any] = {"prices": [price]}
@@ -105,14 +104,14 @@ def _model(row: Mapping[str, Any], day: str) -> dict[str, Any]:
 
 
 def is_price(field: str) -> bool:
-    """True for the name of a price that `price_of` reads."""
+    """Return whether a field is a price that `price_of` reads."""
     return field in _SECONDS or field == _REQUEST or _FIELD.fullmatch(field) is not None
 
 
 def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The price of a model in our own names, its days apart, from LiteLLM's fields as int or Decimal.
+    """Return the price of a model by Spillway's names, without its days, given LiteLLM's fields as int or Decimal.
 
-    Raises ProviderError where the row doesn't tell what a token costs.
+    Raises PriceError if the row doesn't say what a token costs.
     """
     found: dict[tuple[str, int], _Rates] = {}
     for field, value in row.items():
@@ -128,7 +127,7 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
     if second:
         base = {"input": Decimal(0), "output": Decimal(0), **base}
     if "input" not in base or "output" not in base:
-        raise ProviderError("no price per token")
+        raise PriceError("no price per token")
     request = row.get(_REQUEST)
     price: dict[str, Any] = _texts(base)
     if request:
@@ -136,8 +135,8 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
     if second:
         price["per_second"] = _text(second)
     if not any(base.values()) and not request and not second:
-        # A price of nothing at a paid API is a gap in the source, and an unknown price is never 0.
-        raise ProviderError("a price of 0")
+        # A price of 0 at a paid API is a gap in the source, and an unknown price is never 0.
+        raise PriceError("a price of 0")
     steps = _steps(found, base)
     return {**price, "steps": steps} if steps else price
 
@@ -158,9 +157,10 @@ def _steps(found: Mapping[tuple[str, int], _Rates], base: _Rates) -> list[dict[s
 
 
 def _fill(whole: _Rates, stated: _Rates, *, long: bool) -> None:
-    """Prices that a step leaves out came from the usual request: put them on the side of too dear, never too cheap."""
+    """Replace the prices that a step doesn't state and that come from ordinary requests by upper bounds."""
     if "cached_input" in whole and "cached_input" not in stated:
-        # In another service of the same length the usual hit is a sound price; of long prompts nobody knows.
+        # For the same length, another service bills a cache hit at most at the ordinary price; for long prompts the
+        # price of a hit is unknown.
         whole["cached_input"] = whole["input"] if long else min(whole["cached_input"], whole["input"])
     for kind, part_of in (("cache_write", "input"), ("cache_write_long", "cache_write")):
         if kind in whole and kind not in stated:
@@ -168,16 +168,16 @@ def _fill(whole: _Rates, stated: _Rates, *, long: bool) -> None:
 
 
 def _per_second(row: Mapping[str, Any]) -> Decimal:
-    """USD per second. Files give it for input, for output, or the same price twice."""
+    """Return USD per second. Files state it for input, for output, or twice with the same value."""
     found = {_number(name, row[name]) for name in _SECONDS if row.get(name)}
     if len(found) > 1:
-        raise ProviderError("two prices per second, of input and of output, which is not supported")
+        raise PriceError("different prices per second for input and output, which is not supported")
     return next(iter(found), Decimal(0))
 
 
 def _number(field: str, value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal) or value < 0:
-        raise ProviderError(f"no price per token: {field} is {value!r}")
+        raise PriceError(f"no price per token: {field} is {value!r}")
     return Decimal(value)
 
 

@@ -1,6 +1,6 @@
-"""One model of a price file: from JSON to dated tariffs and limits, checked key by key.
+"""One model of a price list: from JSON to dated tariffs and limits, checked key by key.
 
-A price file is one JSON object, in USD per million tokens where nothing else is said:
+A price list is one JSON object. Prices are in USD per million tokens unless noted otherwise:
 
     {"licence": "...", "snapshot": "2026-11-20", "providers": {"groq": {"some/model": {
         "prices": [{"from": "2026-11-20", "input": "0.15", "output": "0.6", "cached_input": "0.075",
@@ -8,10 +8,10 @@ A price file is one JSON object, in USD per million tokens where nothing else is
                               {"service": "batch", "input": "0.075", "output": "0.3"}]}],
         "context_tokens": 131072, "max_output_tokens": 65536, "retired_on": "2027-01-31", "vision": true}}}}
 
-Optional in a price: until (its last day), cached_input, cache_write (kept for minutes), cache_write_long (an hour or
-longer), reasoning, per_request (USD), per_second (USD), steps. Optional in a model: all but prices; also
-deprecated_on and checked_on (the day somebody last looked; else the file's `snapshot`). Prices are decimal text or
-JSON numbers, which are read digit by digit.
+Optional in a price: until (its last day), cached_input, cache_write (kept for minutes), cache_write_long (kept for an
+hour or longer), reasoning, per_request (USD), per_second (USD), steps. Optional in a model: everything except prices;
+also deprecated_on and checked_on (the day somebody last checked the price; by default the file's `snapshot`). Prices
+are decimal text or JSON numbers, which are read digit by digit and never become floats.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from spillway_router.core.money.tariff import STANDARD, Rates, Tariff, TariffError, TariffStep
-from spillway_router.providers.interface import ProviderError
 
 RATES = tuple(field.name for field in fields(Rates))
-"""Names of the prices per million tokens."""
+"""The names of the prices per million tokens."""
 _REQUIRED = ("input", "output")
 _PRICE_KEYS = frozenset({*RATES, "from", "until", "per_request", "per_second", "steps"})
 _STEP_KEYS = frozenset({*RATES, "above_tokens", "service"})
@@ -36,83 +35,92 @@ _MODEL_KEYS = frozenset(
 )
 
 
+class PriceError(TariffError):
+    """A price list, or a price in it, can't be used; the message says what to change."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """What the price lists know of one model; prices are (valid from, Tariff), oldest first."""
+    """The entries of the price lists for one model; `prices` are pairs (valid from, Tariff), oldest first."""
 
     prices: tuple[tuple[date, Tariff], ...]
     context_tokens: int | None
     max_output_tokens: int | None
     retired_on: date | None
-    """The day from which the provider no longer serves it."""
+    """The day from which on the provider no longer serves the model."""
     vision: bool
     deprecated_on: date | None = None
-    """The day from which the provider advises against it."""
+    """The day from which on the provider advises against the model."""
     checked_on: date | None = None
-    """The day somebody last compared it with the provider's price page."""
+    """The day on which somebody last compared the price with the provider's price page."""
 
     def tariff(self, today: date) -> Tariff | None:
-        """The price valid on `today`, None where the newest one has ended. Before the first known date the first
-        price stands: none is older."""
-        begun = [tariff for start, tariff in self.prices if start <= today]
-        found = begun[-1] if begun else self.prices[0][1]
-        return None if found.valid_until is not None and date.fromisoformat(found.valid_until) < today else found
+        """Return the price valid on `today`, None if the newest price has ended.
+
+        Before the first known date the first price applies, because no older one is known.
+        """
+        started = [tariff for start, tariff in self.prices if start <= today]
+        tariff = started[-1] if started else self.prices[0][1]
+        return None if tariff.valid_until is not None and date.fromisoformat(tariff.valid_until) < today else tariff
 
 
 def load_json(text: bytes) -> Any:
-    """JSON with its numbers as int and Decimal, never as float. Raises ProviderError."""
+    """Parse JSON, reading its numbers as int and Decimal, never as float. Raises PriceError."""
     try:
         return json.loads(text, parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise ProviderError(f"not valid JSON: {error}; give the file as it was published") from None
+        raise PriceError(f"not valid JSON: {error}; use the file as it was published") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; a name that stands twice with different values has none of them."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        twice = next((name for name, value in pairs if made[name] != value), None)
-        if twice is not None:
-            raise ValueError(f"{twice!r} stands twice with different values; keep one")
-    return made
+    """Return the object of a list of pairs. Raises ValueError for a key with two different values."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        duplicate = next((name for name, value in pairs if values[name] != value), None)
+        if duplicate is not None:
+            raise ValueError(f"duplicate key {duplicate!r} with different values; keep one")
+    return values
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no price")
+    raise ValueError(f"{name} is not a price")
 
 
 def dated_price(row: Mapping[str, Any], source: str) -> tuple[date, Tariff]:
-    """(valid from, Tariff) of one price. Raises ProviderError that names the key at fault."""
+    """Return (valid from, Tariff) of one price. Raises PriceError, which names the faulty key."""
     _only(row, _PRICE_KEYS, "a price")
     start = _date(row, "from")
     if start is None:
-        raise ProviderError("a price has no `from`: add the day it began, like 2026-11-20")
+        raise PriceError("a price has no `from`; add its first day, like 2026-11-20")
     rates = _rates(row, "")
     until = _date(row, "until")
     try:
         tariff = Tariff(
-            rates.input,
-            rates.output,
-            rates.cached_input,
-            _amount(row, "per_request"),
-            start.isoformat(),
-            source,
-            rates.cache_write,
-            rates.cache_write_long,
-            rates.reasoning,
-            _amount(row, "per_second"),
-            tuple(_step(step) for step in row.get("steps", ())),
-            None if until is None else until.isoformat(),
+            input_per_million=rates.input,
+            output_per_million=rates.output,
+            cached_input_per_million=rates.cached_input,
+            per_request=_amount(row, "per_request"),
+            valid_from=start.isoformat(),
+            source=source,
+            cache_write_per_million=rates.cache_write,
+            cache_write_long_per_million=rates.cache_write_long,
+            reasoning_per_million=rates.reasoning,
+            per_second=_amount(row, "per_second"),
+            steps=tuple(_step(step) for step in row.get("steps", ())),
+            valid_until=None if until is None else until.isoformat(),
         )
+    except PriceError:
+        raise
     except TariffError as error:
-        raise ProviderError(str(error)) from None
+        raise PriceError(str(error)) from None
     return start, tariff
 
 
 def model_record(rows: list[tuple[str, date | None, Mapping[str, Any]]]) -> ModelRecord:
-    """One model from its rows in several lists: (source, day the list was checked, row), later ones over earlier ones.
+    """Return one model from its rows in several lists; each is (source, day the list was checked, row).
 
-    Their dated prices are joined; of two with the same first day the later list's holds. Raises ProviderError.
+    Later lists override earlier ones. Their dated prices are merged; of two with the same first day, the later list's
+    applies. Raises PriceError.
     """
     dated: dict[date, Tariff] = {}
     merged: dict[str, Any] = {}
@@ -121,18 +129,18 @@ def model_record(rows: list[tuple[str, date | None, Mapping[str, Any]]]) -> Mode
         _only(row, _MODEL_KEYS, "a model")
         dated |= dict(dated_price(price, source) for price in row.get("prices", ()))
         merged |= row
-        seen = _date(row, "checked_on") or snapshot
-        checked += [seen] if seen is not None else []
+        day = _date(row, "checked_on") or snapshot
+        checked += [day] if day is not None else []
     if not dated:
-        raise ProviderError("it has no prices: add `prices` with at least one")
+        raise PriceError("it has no prices; add `prices` with at least one")
     return ModelRecord(
-        tuple(sorted(dated.items())),
-        _count(merged, "context_tokens"),
-        _count(merged, "max_output_tokens"),
-        _date(merged, "retired_on"),
-        bool(merged.get("vision")),
-        _date(merged, "deprecated_on"),
-        max(checked, default=None),
+        prices=tuple(sorted(dated.items())),
+        context_tokens=_count(merged, "context_tokens"),
+        max_output_tokens=_count(merged, "max_output_tokens"),
+        retired_on=_date(merged, "retired_on"),
+        vision=bool(merged.get("vision")),
+        deprecated_on=_date(merged, "deprecated_on"),
+        checked_on=max(checked, default=None),
     )
 
 
@@ -141,25 +149,25 @@ def _step(row: Mapping[str, Any]) -> TariffStep:
     above = _count(row, "above_tokens") or 0
     service = row.get("service", STANDARD)
     if not isinstance(service, str):
-        raise ProviderError(f"a step's service is {service!r}; write a name like batch")
+        raise PriceError(f"a step's service is {service!r}; write a name like batch")
     return TariffStep(_rates(row, f" of the step above {above} tokens"), above, service)
 
 
 def _rates(row: Mapping[str, Any], where: str) -> Rates:
     for name in _REQUIRED:
         if row.get(name) is None:
-            raise ProviderError(f"`{name}`{where} is missing; an unknown price is never 0, so write it out")
+            raise PriceError(f"`{name}`{where} is missing; an unknown price is never 0, so state it")
     return Rates(**{name: decimal(row[name], name) for name in RATES if row.get(name) is not None})
 
 
 def decimal(value: object, name: str) -> Decimal:
-    """A price from decimal text or a JSON number. Raises ProviderError."""
+    """Return a price given as decimal text or a JSON number. Raises PriceError."""
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise ProviderError(f'`{name}` is {value!r}; write a price like "0.15"')
+        raise PriceError(f'`{name}` is {value!r}; write a price like "0.15"')
     try:
         return Decimal(value)
     except InvalidOperation:
-        raise ProviderError(f'`{name}` is {value!r}; write a price like "0.15"') from None
+        raise PriceError(f'`{name}` is {value!r}; write a price like "0.15"') from None
 
 
 def _amount(row: Mapping[str, Any], name: str) -> Decimal:
@@ -169,7 +177,7 @@ def _amount(row: Mapping[str, Any], name: str) -> Decimal:
 def _count(row: Mapping[str, Any], name: str) -> int | None:
     value = row.get(name)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise ProviderError(f"`{name}` is {value!r}; write a whole number of tokens")
+        raise PriceError(f"`{name}` is {value!r}; write a whole number of tokens")
     return value
 
 
@@ -180,12 +188,12 @@ def _date(row: Mapping[str, Any], name: str) -> date | None:
     try:
         return date.fromisoformat(value)
     except (TypeError, ValueError):
-        raise ProviderError(f"`{name}` is {value!r}; write a day like 2026-11-20") from None
+        raise PriceError(f"`{name}` is {value!r}; write a day like 2026-11-20") from None
 
 
 def _only(row: object, known: frozenset[str], what: str) -> None:
     if not isinstance(row, Mapping):
-        raise ProviderError(f"{what} must be an object, not {row!r:.60}")
+        raise PriceError(f"{what} must be an object, not {row!r:.60}")
     unknown = sorted(set(row) - known)
     if unknown:
-        raise ProviderError(f"unknown key {unknown[0]!r} in {what}; use {', '.join(sorted(known))}")
+        raise PriceError(f"unknown key {unknown[0]!r} in {what}; use {', '.join(sorted(known))}")

@@ -142,7 +142,7 @@ def test_bills_are_read_from_json_lines_and_mistakes_named() -> None:
         ("request_id,attempt_no,cost_usd\na,1,x\n", "line 2"),
         ("request_id,attempt_no,cost_usd\na,1,-1\n", "negative"),
         ('{"request_id": "a"}', "line 1"),
-        ('{"request_id": "a", "cost_nano": 1}\n[1]', "line 2 is no JSON object"),
+        ('{"request_id": "a", "cost_nano": 1}\n[1]', "line 2 is not a JSON object"),
         ("{oops", "line 1 is no JSON"),
     ):
         with pytest.raises(BillError, match=says):
