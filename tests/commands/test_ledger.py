@@ -76,5 +76,5 @@ def test_reconcile_reads_a_bill(database: Path, tmp_path: Path) -> None:
     assert (code, err) == (1, "  r1 attempt 1: not unknown\n")
     bill.write_text("request_id\n")
     code, _, err = spillway(database, "reconcile", str(bill))
-    assert (code, "no bills" in err) == (1, True)
+    assert (code, "no rows" in err) == (1, True)
     assert spillway(database, "verify")[0] == 0

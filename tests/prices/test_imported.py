@@ -140,7 +140,7 @@ def record_of(content: bytes, model: str) -> Any:
         ({"input_cost_per_token": 2}, "between 0 and 1000000"),
         ({"input_cost_per_audio_token": 1e-05}, "audio tokens"),
         ({"tiered_pricing": [{"range": [0, 10]}]}, "ranges"),
-        ({"input_cost_per_second": 1e-05, "output_cost_per_second": 2e-05}, "two prices per second"),
+        ({"input_cost_per_second": 1e-05, "output_cost_per_second": 2e-05}, "different prices per second"),
     ],
 )
 def test_a_model_without_a_usable_price_is_left_out_and_named(flaw: dict[str, object], why: str) -> None:

@@ -136,14 +136,14 @@ def test_bills_are_read_from_json_lines_and_mistakes_named() -> None:
     text = '{"request_id": "a", "cost_usd": 0.000000001}\n\n{"request_id": "b", "attempt_no": 2, "cost_nano": 5}\n'
     assert read_bills(text) == (BilledAttempt("a", 1, 1), BilledAttempt("b", 2, 5))
     for bad, says in (
-        ("", "no bills"),
-        ("request_id,attempt_no,cost_usd\n", "no bills"),
+        ("", "no rows"),
+        ("request_id,attempt_no,cost_usd\n", "no rows"),
         ("request_id,attempt_no,cost_usd\n,1,1\n", "line 2 has no request_id"),
         ("request_id,attempt_no,cost_usd\na,1,x\n", "line 2"),
         ("request_id,attempt_no,cost_usd\na,1,-1\n", "negative"),
         ('{"request_id": "a"}', "line 1"),
         ('{"request_id": "a", "cost_nano": 1}\n[1]', "line 2 is not a JSON object"),
-        ("{oops", "line 1 is no JSON"),
+        ("{oops", "line 1 is not a JSON"),
     ):
         with pytest.raises(BillError, match=says):
             read_bills(bad)
