@@ -158,7 +158,7 @@ def test_a_month_repeats_yesterday_every_day(ledger: Ledger) -> None:
 def test_on_a_first_day_the_hours_so_far_stand_in(ledger: Ledger) -> None:
     ledger.append([e._replace(ts=e.ts + DAY_S * 1000) for e in yesterday()])
     made = refreshed(ledger, rules(line(usd=0.505)))  # by noon: 50 offers, half of the budget
-    price = threshold_price([pacer.SpendOffer(0, (i + 1) / 100, 0.01) for i in range(50)], 0.2525)
+    price = threshold_price([SpendOffer(0, (i + 1) / 100, 0.01) for i in range(50)], 0.2525)
     assert made.price("openai", Caller(), {("all", "day"): 0.5}) == pytest.approx(price)
     assert refreshed(MemoryLedger(), rules(line())).price("openai", Caller(), {("all", "day"): 0.5}) == 0
 

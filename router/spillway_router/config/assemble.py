@@ -109,7 +109,7 @@ class _Backends:
         self._findings = findings
         self._catalogue = load_catalogue()
         self._book = self._price_book()
-        self._ladder = _ladder(settings, self._catalogue)
+        self._degrade_rules = _degrade_rules(settings, self._catalogue)
 
     def targets(self) -> dict[str, BackendTarget]:
         """Return the usable backends by name, in the order of the file."""
@@ -119,7 +119,7 @@ class _Backends:
     def _price_book(self) -> prices.PriceBook:
         try:
             return prices.book(self._settings.price_file)
-        except ProviderError as error:
+        except PriceError as error:
             self._findings.problems.append(ConfigProblem("prices.file", 0, str(error)))
             return prices.book()
 
@@ -149,7 +149,7 @@ class _Backends:
             return None
         tariff = None if priced is None else priced.tariff
         backend = _backend(part, entry, record, tariff, math.ceil(self._settings.limits.answer_s))
-        backend = replace(backend, rungs=rungs_of(backend.name, self._ladder))
+        backend = replace(backend, degrade_rules=rules_of(backend.name, self._degrade_rules))
         return BackendTarget(backend, entry, reach, part.base_url or entry.base_url)
 
     def _missing_key(self, part: BackendPart, entry: CatalogueEntry) -> str:
@@ -251,8 +251,8 @@ def _configured_price(price: PricePart) -> ModelRecord:
     )
 
 
-def _ladder(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> Ladder:
-    """Return every rung of every budget; the word `cloud` stands for all backends that are not local."""
+def _degrade_rules(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> DegradeRules:
+    """Return the degrade rules of all budgets; the word `cloud` stands for all backends that are not local."""
     clouds = frozenset(
         part.name
         for part in settings.backends
@@ -276,10 +276,10 @@ def _check_pacing(settings: Settings) -> Iterator[ConfigProblem]:
 
 
 def _check_degrade(settings: Settings, targets: Mapping[str, BackendTarget]) -> Iterator[ConfigProblem]:
-    """Yield a problem for every rung that drops a local backend, because that saves no money."""
+    """Yield a problem for every degrade rule that drops a local backend, because that saves no money."""
     for i, cap in enumerate(settings.budgets):
-        for j, rung in enumerate(cap.degrade):
-            for name in () if rung.drop == ALL_CLOUDS else rung.drop:
+        for j, rule in enumerate(cap.degrade):
+            for name in () if rule.drop == ALL_CLOUDS else rule.drop:
                 if name in targets and targets[name].backend.local:
                     problem = f"{name} is local and its requests cost nothing; remove it from `drop`"
                     yield ConfigProblem(f"budgets.{i}.degrade.{j}", 0, problem)

@@ -76,7 +76,7 @@ class Accounts:
 
     def set_coefficients(self, coefficients: WorkCoefficients) -> None:
         """Attribute GPU time by other coefficients, for attempts that end from now on."""
-        self._rows = Rows(self._rows.router_id, coefficients, self._wall)
+        self._entries = AttemptEntries(self._entries.router_id, coefficients, self._wall)
 
     def load(self, ledger: Ledger, lines: Sequence[BudgetLine]) -> None:
         """Replace the budgets with those of a configuration, and read the balances of their current periods."""

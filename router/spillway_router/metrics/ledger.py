@@ -47,12 +47,12 @@ class BudgetMetrics(Collector):
         price = GaugeMetricFamily(
             "spillway_pacing_gain_per_usd", "Gain that an escalation must bring per US dollar", labels=labels
         )
-        for line, balance in self._accounts.standing():
+        for line, balance in self._accounts.balances():
             names = [line.scope, line.period]
             limit.add_metric(names, line.limit_nano / NANO)
-            spent.add_metric(names, balance.spent / NANO)
-            held.add_metric(names, balance.reserved / NANO)
-            used_share = balance.taken / line.limit_nano if line.limit_nano else 1.0
+            spent.add_metric(names, balance.spent_nano / NANO)
+            held.add_metric(names, balance.reserved_nano / NANO)
+            used_share = balance.taken_nano / line.limit_nano if line.limit_nano else 1.0
             price_of_gain = self._pacer.price_of(line.key, used_share)
             if price_of_gain is not None:
                 price.add_metric(names, price_of_gain)

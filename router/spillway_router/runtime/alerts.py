@@ -111,9 +111,9 @@ class Alerts:
     def budget_reached(self, alert: BudgetAlert) -> None:
         """Report that a budget reached a threshold. The same threshold of the same period is reported once."""
         key = (alert.scope, alert.period, str(alert.at))
-        if self._raised.get(key) == alert.period_start:
+        if self._raised.get(key) == alert.period_start_s:
             return
-        self._raised[key] = alert.period_start
+        self._raised[key] = alert.period_start_s
         log.warning("%s", sentence(alert))
         self._hooks.on_alert(alert)
         self._post(budget_message(alert))
@@ -245,7 +245,7 @@ def sentence(alert: BudgetAlert) -> str:
 
 def budget_message(alert: BudgetAlert) -> _Message:
     """Return the webhook's message about a budget. Amounts are USD as decimal text."""
-    identity = f"{alert.scope}|{alert.period}|{alert.period_start}|{alert.at}"
+    identity = f"{alert.scope}|{alert.period}|{alert.period_start_s}|{alert.at}"
     values = {
         "scope": alert.scope,
         "period": alert.period,

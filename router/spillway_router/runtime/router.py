@@ -35,7 +35,7 @@ from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.pacer import Pacer
 from spillway_router.ledger.reports.build import report_for
 from spillway_router.ledger.reports.days import ReportQuery
-from spillway_router.ledger.reports.json_values import report_values
+from spillway_router.ledger.reports.json_report import report_values
 from spillway_router.ledger.store.open import open_ledger
 from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth

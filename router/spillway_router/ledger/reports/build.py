@@ -16,6 +16,7 @@ A report reads the entries of its range once (`Ledger.totals`); the forecast rea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
