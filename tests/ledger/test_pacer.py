@@ -226,7 +226,7 @@ def test_many_rows_are_sampled_evenly_and_paid_ones_condensed() -> None:
     ledger.append([paid(TODAY - 600 + i / 10, 0.001) for i in range(2000)])
     history = read_history(ledger, TODAY - DAY_S, TODAY, 0.8)
     assert len(history.doubtful) == MOST_OFFERS
-    assert history.kept == pytest.approx(MOST_OFFERS / number)
+    assert history.sampled == pytest.approx(MOST_OFFERS / number)
     late = sum(d.at_s >= TODAY - DAY_S + MOST_OFFERS for d in history.doubtful) / MOST_OFFERS
     assert late == pytest.approx(1 / 3, abs=0.02)
     assert [round(p.usd, 6) for p in history.paid] == [2.0]

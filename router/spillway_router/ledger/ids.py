@@ -1,4 +1,4 @@
-"""Ids of requests, reviews and rentals. Request ids are unguessable and in the order of time.
+"""Ids of requests, reviews and rentals. Request ids can't be guessed and sort by time.
 
     req_ + 11 hex digits of the epoch milliseconds + 17 hex digits (68 bits) of the system's randomness
 

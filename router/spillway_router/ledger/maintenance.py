@@ -25,15 +25,17 @@ TEND_S = 1.0
 
 
 class Upkeep:
-    """Keeps the books right. Call `start` inside the event loop, and `stop` before the writer closes. `wall` is epoch
-    seconds."""
+    """Keeps the books right. Call `start` inside the event loop, and `stop` before the writer closes.
+
+    `wall` returns epoch seconds.
+    """
 
     def __init__(self, ledger: Ledger, accounts: Accounts, router_id: str, wall: Callable[[], float]) -> None:
         self._ledger = ledger
         self._accounts = accounts
         self._router_id = router_id
         self._wall = wall
-        self._beat_at = float("-inf")
+        self._beat_s = float("-inf")
         self._periodic = Periodic("ledger upkeep", TEND_S, self.tend, self._log_error)
 
     def start(self) -> None:
@@ -50,17 +52,16 @@ class Upkeep:
     async def tend(self) -> None:
         """Do one round. Raises LedgerError if the ledger can't be used now."""
         self._accounts.retry()
-        now = self._wall()
-        if now - self._beat_at >= BEAT_S or now < self._beat_at:
-            found = await asyncio.to_thread(self._beat, int(now * 1000))
-            self._beat_at = now
-            if found:
-                amount = usd(sum(charge.amount_nano for charge in found))
+        wall_s = self._wall()
+        if wall_s - self._beat_s >= BEAT_S or wall_s < self._beat_s:
+            charges = await asyncio.to_thread(self._beat, int(wall_s * 1000))
+            self._beat_s = wall_s
+            if charges:
                 log.warning(
-                    "%d calls of a router that is gone were never settled: charged at their bound, %s USD, until "
-                    "`spillway ledger reconcile`",
-                    len(found),
-                    amount,
+                    "%d calls of a router that is gone were never settled; they are charged at their bound, %s USD, "
+                    "until you run `spillway ledger reconcile`",
+                    len(charges),
+                    usd(sum(charge.amount_nano for charge in charges)),
                 )
         await self._accounts.refresh(self._ledger)
 

@@ -1,11 +1,12 @@
-"""What escalating may cost now: for each paced budget the plan from yesterday's rows, followed through the day.
+"""The pacer: what an escalation may cost now, from a plan per paced budget that is based on yesterday's rows.
 
-Yesterday's doubtful answers are in the ledger with their confidence and tokens, whether or not they were escalated. So
-the plan needs no memory of its own and outlives restarts. They are read once a day, in a thread and in small pieces,
-and sampled where they are many. On a first day, with too little of yesterday, today's rows so far stand in, every hour.
+The ledger contains yesterday's doubtful answers with their confidence and tokens, whether or not they were escalated,
+so the plan needs no memory of its own and survives restarts. The rows are read once a day, in a thread and in small
+pieces, and sampled if there are many. On a first day, when yesterday has too few rows, today's rows so far replace
+them, every hour anew.
 
-A cap per hour takes the same hour of yesterday, a cap per month repeats yesterday's curve every day. Requests only read
-`price`: a look-up and an exponential, no I/O.
+A cap per hour uses the same hour of yesterday; a cap per month repeats yesterday's curve every day. Requests only read
+`price`, which is a look-up and an exponential, without I/O.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 from spillway_router.aio.periodic import Periodic
-from spillway_router.core.frozen import dataclass
 from spillway_router.core.money.budget import BudgetLine, LineKey, Spender, covers, period_end, period_start
 from spillway_router.core.money.pacing import (
     UNIFORM,
@@ -44,16 +44,17 @@ REFRESH_S = 5.0
 DAY_S = 86_400
 HOUR_S = 3_600
 FEWEST_OFFERS = 30
-"""Fewer tell nothing of a period's price."""
+"""With fewer offers the price of a period can't be estimated."""
 MOST_OFFERS = 20_000
-"""More are sampled evenly: the threshold price needs no more."""
+"""If there are more offers, they are sampled evenly; the threshold price needs no more."""
 _PIECE = 500
-_PAUSE_S = 0.01  # between pieces, so that requests don't wait for the interpreter
+_PAUSE_S = 0.01  # between two pieces, so that requests don't wait for the interpreter lock
 
 
 @dataclass(frozen=True, slots=True)
 class PacingRules:
-    """The paced budget lines, the priced backends that are escalated to in their order, and below which confidence."""
+    """The paced budget lines, the priced backends that answers are escalated to, in order, and the threshold of
+    confidence below which an answer is doubtful."""
 
     lines: tuple[BudgetLine, ...] = ()
     tiers: tuple[Backend, ...] = ()
@@ -83,27 +84,28 @@ class _Paid:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Rows of [start, end) in epoch seconds. `kept` of all doubtful answers are in `doubtful` (0 to 1)."""
+    """The rows of [start_s, end_s), in epoch seconds. `doubtful` holds the share `sampled` (0 to 1) of all doubtful
+    answers."""
 
-    start: int
-    end: float
+    start_s: int
+    end_s: float
     doubtful: tuple[_Doubtful, ...] = ()
     paid: tuple[_Paid, ...] = ()
-    kept: float = 1.0
+    sampled: float = 1.0
 
-    def between(self, start: float, end: float) -> History:
-        """The rows of a part of it."""
+    def between(self, start_s: float, end_s: float) -> History:
+        """Return the rows of a part of the range."""
         return History(
-            int(start),
-            end,
-            tuple(d for d in self.doubtful if start <= d.at_s < end),
-            tuple(p for p in self.paid if start <= p.at_s < end),
-            self.kept,
+            start_s=int(start_s),
+            end_s=end_s,
+            doubtful=tuple(d for d in self.doubtful if start_s <= d.at_s < end_s),
+            paid=tuple(p for p in self.paid if start_s <= p.at_s < end_s),
+            sampled=self.sampled,
         )
 
 
 class Pacer:
-    """Plans of all paced budgets. `start` inside the event loop, `stop` when done; `wall` is epoch seconds."""
+    """The plans of all paced budgets. Call `start` inside the event loop. `wall` returns epoch seconds."""
 
     def __init__(self, ledger: Ledger, rules: PacingRules, wall: Callable[[], float] = time.time) -> None:
         self._ledger = ledger
@@ -121,7 +123,8 @@ class Pacer:
         return self._rules.active
 
     def configure(self, rules: PacingRules) -> None:
-        """New rules after a reload; until they are planned for, the old plans of lines that stay go on."""
+        """Take new rules after a reload. Until they are planned, the old plans stay in force for lines that still
+        exist."""
         if rules != self._rules:
             self._rules, self._hour, self._history = rules, -1, History(0, 0)
 
@@ -135,27 +138,29 @@ class Pacer:
         await self._periodic.stop()
 
     def price(self, backend: str, caller: Caller, used: Mapping[LineKey, float]) -> float:
-        """Gain per USD that an escalation there must bring now; 0 where no paced budget covers it. `used`: shares of
-        the budgets that are spent or held. Of several budgets the tightest counts."""
-        now, spender, highest = self._wall(), Spender(backend, caller.key_id, caller.tier), 0.0
+        """Return the gain per USD that an escalation to a backend must bring now; 0 if no paced budget covers it.
+
+        `used` holds the shares of the budgets that are spent or held. Of several budgets the tightest one counts.
+        """
+        wall_s, spender, highest = self._wall(), Spender(backend, caller.key_id, caller.tier), 0.0
         for line in self._rules.lines:
             plan = self._plans.get(line.key)
             if plan is not None and covers(line.scope, spender):
-                highest = max(highest, price_now(plan, used.get(line.key, 0.0), _elapsed(line, now)))
+                highest = max(highest, price_now(plan, used.get(line.key, 0.0), _elapsed(line, wall_s)))
         return highest
 
     def price_of(self, line: LineKey, used_share: float) -> float | None:
-        """Gain per USD that one budget asks now; None where it is not paced or not planned for yet."""
+        """Return the gain per USD that one budget requires now; None if it is not paced or has no plan yet."""
         plan = self._plans.get(line)
-        paced = next((known for known in self._rules.lines if known.key == line), None)
+        paced = next((one for one in self._rules.lines if one.key == line), None)
         return None if plan is None or paced is None else price_now(plan, used_share, _elapsed(paced, self._wall()))
 
     async def refresh(self) -> None:
-        """Plan again if an hour began. Raises LedgerError."""
+        """Make new plans if a new hour has begun. Raises LedgerError."""
         hour = int(self._wall() // HOUR_S)
         if self._rules.active and hour != self._hour:
             rules = self._rules
-            history, plans = await asyncio.to_thread(self._planned, rules)
+            history, plans = await asyncio.to_thread(self._make_plans, rules)
             if rules is self._rules:
                 self._history, self._plans, self._hour = history, plans, hour
 
@@ -169,29 +174,29 @@ class Pacer:
     def _pause(self) -> bool:
         return self._stopping.wait(_PAUSE_S)
 
-    def _planned(self, rules: PacingRules) -> tuple[History, dict[LineKey, PacingPlan]]:
-        now = self._wall()
-        today = int(now // DAY_S) * DAY_S
+    def _make_plans(self, rules: PacingRules) -> tuple[History, dict[LineKey, PacingPlan]]:
+        wall_s = self._wall()
+        today_s = int(wall_s // DAY_S) * DAY_S
         history = self._history
-        if history.end != today:
-            history = read_history(self._ledger, today - DAY_S, today, rules.threshold, self._pause)
+        if history.end_s != today_s:
+            history = read_history(self._ledger, today_s - DAY_S, today_s, rules.threshold, self._pause)
             if len(history.doubtful) < FEWEST_OFFERS:
-                history = read_history(self._ledger, today, now, rules.threshold, self._pause)
-        return history, {line.key: plan_of(line, rules.tiers, history, now) for line in rules.lines}
+                history = read_history(self._ledger, today_s, wall_s, rules.threshold, self._pause)
+        return history, {line.key: plan_of(line, rules.tiers, history, wall_s) for line in rules.lines}
 
 
 def read_history(
-    ledger: Ledger, start: int, end: float, threshold: float, pause: Callable[[], bool] = lambda: False
+    ledger: Ledger, start_s: int, end_s: float, threshold: float, pause: Callable[[], bool] = lambda: False
 ) -> History:
-    """The doubtful answers and other cloud spending of [start, end) in epoch seconds. Raises LedgerError.
+    """Read the doubtful answers and the other cloud spending of [start_s, end_s), in epoch seconds. Raises LedgerError.
 
-    `pause` is called after each piece; where it returns True, reading ends early.
+    `pause` is called after each piece; if it returns True, reading stops early.
     """
-    dice = random.Random(start)  # noqa: S311 - a sample, not a secret; the same rows give the same sample
+    rng = random.Random(start_s)  # noqa: S311 - a sample, not a secret; the same rows give the same sample
     doubtful: list[_Doubtful] = []
     paid: list[_Paid] = []
     seen = 0
-    rows = ledger.entries_between(start * 1000, int(end * 1000))
+    rows = ledger.entries_between(start_s * 1000, int(end_s * 1000))
     while piece := list(islice(rows, _PIECE)):
         for entry in piece:
             if _is_paid(entry):
@@ -201,61 +206,62 @@ def read_history(
                 seen += 1
                 if len(doubtful) < MOST_OFFERS:
                     doubtful.append(_doubtful(entry))
-                elif (place := dice.randrange(seen)) < MOST_OFFERS:  # Vitter's algorithm R
+                elif (place := rng.randrange(seen)) < MOST_OFFERS:  # Vitter's algorithm R
                     doubtful[place] = _doubtful(entry)
         paid = _condensed(paid)
         if pause():
             break
-    return History(start, end, tuple(doubtful), tuple(paid), len(doubtful) / seen if seen else 1.0)
+    sampled = len(doubtful) / seen if seen else 1.0
+    return History(start_s, end_s, tuple(doubtful), tuple(paid), sampled)
 
 
-def plan_of(line: BudgetLine, tiers: Sequence[Backend], history: History, now: float) -> PacingPlan:
-    """The plan of a line's period that `now` is in."""
-    limit = line.limit_nano / NANO
-    first_day = history.end > int(now // DAY_S) * DAY_S
+def plan_of(line: BudgetLine, tiers: Sequence[Backend], history: History, wall_s: float) -> PacingPlan:
+    """Return the plan for the period of a line that contains `wall_s`."""
+    limit_usd = line.limit_nano / NANO
+    days = _days_of(line, wall_s)
+    first_day = history.end_s > int(wall_s // DAY_S) * DAY_S
     if first_day:
         offers, others = _matching(line, tiers, history)
-        left = limit * _days_of(line, now) * (history.end - history.start) / DAY_S - sum(s.usd for s in others)
-        return PacingPlan(threshold_price(offers, left * history.kept), UNIFORM)
+        left_usd = limit_usd * days * (history.end_s - history.start_s) / DAY_S - sum(s.usd for s in others)
+        return PacingPlan(threshold_price(offers, left_usd * history.sampled), UNIFORM)
     if line.period == "hour":
-        start = period_start("hour", now) - DAY_S
-        same = history.between(start, start + HOUR_S)
-        if len(same.doubtful) >= FEWEST_OFFERS:
-            return _plan(line, tiers, same, limit)
-        return PacingPlan(_plan(line, tiers, history, limit * 24).price, UNIFORM)
-    plan = _plan(line, tiers, history, limit * _days_of(line, now))
-    return (
-        plan if line.period == "day" else PacingPlan(plan.price, repeated(plan.curve, round(1 / _days_of(line, now))))
-    )
+        start_s = period_start("hour", wall_s) - DAY_S
+        same_hour = history.between(start_s, start_s + HOUR_S)
+        if len(same_hour.doubtful) >= FEWEST_OFFERS:
+            return _plan(line, tiers, same_hour, limit_usd)
+        return PacingPlan(_plan(line, tiers, history, limit_usd * 24).price, UNIFORM)
+    plan = _plan(line, tiers, history, limit_usd * days)
+    return plan if line.period == "day" else PacingPlan(plan.price, repeated(plan.curve, round(1 / days)))
 
 
 def _plan(line: BudgetLine, tiers: Sequence[Backend], history: History, budget_usd: float) -> PacingPlan:
-    """Sampled offers stand for more, so the budget and what else it paid shrink with the sample."""
+    """Return the plan of a history. A sample of the offers needs only its share of the budget and other spending."""
     offers, others = _matching(line, tiers, history)
-    return plan_for(offers, [Spend(s.at, s.usd * history.kept) for s in others], budget_usd * history.kept)
+    return plan_for(offers, [Spend(s.at, s.usd * history.sampled) for s in others], budget_usd * history.sampled)
 
 
 def _matching(line: BudgetLine, tiers: Sequence[Backend], history: History) -> tuple[list[SpendOffer], list[Spend]]:
-    """What a line had to pay for: offers at the price of the first tier it covers, and its other spending."""
-    span = history.end - history.start
+    """Return what a line had to pay for: offers at the price of the first tier it covers, and its other spending."""
+    span_s = history.end_s - history.start_s
     offers = []
     for d in history.doubtful:
         tier = next((t for t in tiers if covers(line.scope, Spender(t.name, d.key_id, d.tier))), None)
         if tier is not None and tier.tariff is not None:
-            offers.append(SpendOffer((d.at_s - history.start) / span, d.gain, price(d.usage, tier.tariff) / NANO))
-    paid = [Spend((p.at_s - history.start) / span, p.usd) for p in history.paid if covers(line.scope, p.spender)]
+            offers.append(SpendOffer((d.at_s - history.start_s) / span_s, d.gain, price(d.usage, tier.tariff) / NANO))
+    paid = [Spend((p.at_s - history.start_s) / span_s, p.usd) for p in history.paid if covers(line.scope, p.spender)]
     return offers, paid
 
 
-def _days_of(line: BudgetLine, now: float) -> float:
-    """A day as a share of the line's period; more than 1 for an hour."""
-    start = period_start(line.period, now)
-    return DAY_S / (period_end(line.period, start) - start)
+def _days_of(line: BudgetLine, wall_s: float) -> float:
+    """Return a day as a share of the line's period, which is more than 1 for an hour."""
+    start_s = period_start(line.period, wall_s)
+    return DAY_S / (period_end(line.period, start_s) - start_s)
 
 
-def _elapsed(line: BudgetLine, now: float) -> float:
-    start = period_start(line.period, now)
-    return (now - start) / (period_end(line.period, start) - start)
+def _elapsed(line: BudgetLine, wall_s: float) -> float:
+    """Return the share of the line's period that has passed."""
+    start_s = period_start(line.period, wall_s)
+    return (wall_s - start_s) / (period_end(line.period, start_s) - start_s)
 
 
 def _is_doubtful(entry: Entry, threshold: float) -> bool:
@@ -273,10 +279,10 @@ def _doubtful(entry: Entry) -> _Doubtful:
 
 
 def _condensed(paid: list[_Paid]) -> list[_Paid]:
-    """One row per spender and half hour: as many as there are keys, not as there were requests."""
+    """Sum the rows per spender and half hour, so that their number depends on the keys, not on the requests."""
     sums: dict[tuple[int, Spender], _Paid] = {}
     for p in paid:
         place = (int(p.at_s // (DAY_S / 48)), p.spender)
-        known = sums.get(place)
-        sums[place] = p if known is None else _Paid(known.at_s, known.usd + p.usd, p.spender)
+        first = sums.get(place)
+        sums[place] = p if first is None else _Paid(first.at_s, first.usd + p.usd, p.spender)
     return list(sums.values())

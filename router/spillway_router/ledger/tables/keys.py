@@ -1,9 +1,9 @@
 """API keys: `sk-spill-<id>-<secret>`, a public id and a 256-bit secret of which only the SHA-256 is stored.
 
-A fast hash is right here: the secret is 256 random bits, so there is nothing to guess. Checking a key on
-the hot path is one dictionary look-up and one constant-time compare on a snapshot; the snapshot is read
-again when the keys' revision in the database has moved, which `spillway keys` in another process does too.
-Looking is limited to once per `every_s` seconds: a revoked key works at most that much longer.
+A fast hash is right here, because a secret of 256 random bits can't be guessed. Checking a key on the hot path is one
+dictionary look-up and one constant-time comparison on a snapshot. The snapshot is read again when the keys' revision in
+the database has changed, which `spillway keys` in another process causes too. The revision is read at most once per
+`every_s` seconds, so a revoked key works at most that much longer.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SECRET_BYTES = 32
 ID_BYTES = 6
 RECHECK_S = 1.0
 _MAX_TOKEN = 200
-_NO_KEY = bytes(32)  # compared against when the id is unknown, so that both cases take the same path
+_NO_KEY = bytes(32)  # the digest to compare with if the id is unknown, so that both cases take the same time
 
 
 class KeySpecError(LedgerError):
-    """A key can't be made as asked; the message says what to change."""
+    """A key can't be created as requested; the message says what to change."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -48,14 +48,14 @@ class KeySpec:
 
 @fast_frozen(frozen=True, slots=True)
 class NewKey:
-    """A key at the only moment its token is known: show `token` once, store `record`."""
+    """A new key at the only time at which its token is known: show `token` once, and store `record`."""
 
     token: str
     record: KeyRecord
 
 
 class KeyRing:
-    """Immutable snapshot of all keys; `verify` is the hot path."""
+    """An immutable snapshot of all valid keys; `verify` is on the hot path."""
 
     __slots__ = ("_by_id",)
 
@@ -66,7 +66,7 @@ class KeyRing:
         return len(self._by_id)
 
     def verify(self, token: str) -> KeyRecord | None:
-        """The key of this token, or None if it is malformed, unknown, revoked or wrong. Never raises."""
+        """Return the key of this token, or None if the token is malformed, unknown, revoked or wrong. Never raises."""
         if len(token) > _MAX_TOKEN or not token.startswith(PREFIX):
             return None
         key_id, _, secret = token[len(PREFIX) :].partition("-")
@@ -77,22 +77,23 @@ class KeyRing:
 
 
 class KeyStore:
-    """Keys of one database with a snapshot that follows it. `verify` and `ring` belong to one thread."""
+    """The keys of one database, with a snapshot that follows it. `verify` and `ring` belong to one thread."""
 
     def __init__(self, table: KeyTable, every_s: float = RECHECK_S) -> None:
         self._table = table
         self._every_s = every_s
         self._revision = -1
-        self._checked_at = float("-inf")
+        self._checked_s = float("-inf")
         self._ring = KeyRing(())
 
-    def ring(self, now: float) -> KeyRing:
-        """The snapshot at `now` (monotonic seconds). Raises LedgerUnavailableError if the first read fails.
+    def ring(self, monotonic_s: float) -> KeyRing:
+        """Return the snapshot, first bringing it up to date if the last check is `every_s` seconds ago.
 
-        Later failures keep the snapshot: an unreadable database must not lock everyone out.
+        Raises LedgerUnavailableError if the first read fails. Later failures keep the snapshot, because an unreadable
+        database must not lock everyone out.
         """
-        if now - self._checked_at >= self._every_s:
-            self._checked_at = now
+        if monotonic_s - self._checked_s >= self._every_s:
+            self._checked_s = monotonic_s
             try:
                 self._reload()
             except LedgerError:
@@ -100,32 +101,32 @@ class KeyStore:
                     raise
         return self._ring
 
-    def verify(self, token: str, now: float) -> KeyRecord | None:
-        """The valid key of this token, or None."""
-        return self.ring(now).verify(token)
+    def verify(self, token: str, monotonic_s: float) -> KeyRecord | None:
+        """Return the valid key of this token, or None."""
+        return self.ring(monotonic_s).verify(token)
 
     def create(self, spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int) -> NewKey:
-        """Store a new key durably. `key_id` 6 and `secret` 32 random bytes, from `secrets.token_bytes`.
+        """Store a new key durably, made from 6 (`key_id`) and 32 (`secret`) bytes of `secrets.token_bytes`.
 
-        Raises KeySpecError for a bad name, role, tier or privacy, EntryConflictError if the id is taken.
+        Raises KeySpecError for an invalid name, role, tier or privacy, EntryConflictError if the id is taken.
         """
         new = mint(spec, key_id, secret, now_ms)
         self._table.add(new.record)
-        self._checked_at = float("-inf")
+        self._checked_s = float("-inf")
         return new
 
     def revoke(self, key_id: str, now_ms: int) -> bool:
-        """Revoke durably; False if there is no such valid key."""
+        """Revoke a key durably; return False if no valid key has this id."""
         revoked = self._table.revoke(key_id, now_ms)
-        self._checked_at = float("-inf")
+        self._checked_s = float("-inf")
         return revoked
 
     def list(self) -> tuple[KeyRecord, ...]:
-        """All keys with the revoked ones, oldest first."""
+        """Return all keys, including revoked ones, oldest first."""
         return self._table.all()
 
     def _reload(self) -> None:
-        # The revision is read before the keys: a change in between is seen at the next look.
+        # The revision is read before the keys, so that the next check sees a change in between.
         revision = self._table.revision()
         if revision != self._revision:
             self._ring = KeyRing(self._table.all())
@@ -133,7 +134,7 @@ class KeyStore:
 
 
 def mint(spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int) -> NewKey:
-    """Make a key from random bytes. Raises KeySpecError."""
+    """Create a key from random bytes. Raises KeySpecError."""
     if spec.role not in get_args(Role):
         raise KeySpecError(f"role is {spec.role!r}; use inference, viewer or admin")
     if spec.privacy not in get_args(KeyPrivacy):
@@ -142,7 +143,7 @@ def mint(spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int) -> NewKey:
         if len(text) > 100 or not (text.isprintable() or not text):
             raise KeySpecError(f"{field} must be printable text of at most 100 characters")
     if not spec.name:
-        raise KeySpecError("a key needs a name, so that you know later whose it is")
+        raise KeySpecError("a key needs a name, so that you can tell later whose it is")
     if len(key_id) != ID_BYTES or len(secret) != SECRET_BYTES:
         raise KeySpecError(f"a key needs {ID_BYTES} and {SECRET_BYTES} random bytes")
     public, private = key_id.hex(), secret.hex()
@@ -161,13 +162,15 @@ def mint(spec: KeySpec, key_id: bytes, secret: bytes, now_ms: int) -> NewKey:
 
 
 def accepted(spec: KeySpec, key_id: str, secret_sha256: str, now_ms: int) -> KeyRecord:
-    """The record of a key that was minted elsewhere, by its public id and the hash of its secret, both in hex. Raises
-    KeySpecError."""
+    """Return the record of a key minted elsewhere, given its public id and the hash of its secret, both in hex.
+
+    Raises KeySpecError.
+    """
     try:
         public, digest = bytes.fromhex(key_id), bytes.fromhex(secret_sha256)
     except ValueError as error:
         raise KeySpecError("write a key as ID:SHA256, both in hexadecimal digits") from error
     if len(public) != ID_BYTES or len(digest) != hashlib.sha256().digest_size:
-        raise KeySpecError(f"a key's id has {2 * ID_BYTES} hexadecimal digits, the SHA-256 of its secret 64")
-    made = mint(spec, public, bytes(SECRET_BYTES), now_ms).record
-    return replace(made, secret_sha256=digest)
+        raise KeySpecError(f"a key's id has {2 * ID_BYTES} hexadecimal digits, and the SHA-256 of its secret has 64")
+    record = mint(spec, public, bytes(SECRET_BYTES), now_ms).record
+    return replace(record, secret_sha256=digest)
