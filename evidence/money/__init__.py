@@ -1,1 +1,2 @@
-"""Money end to end: real routers, paid stand-ins that keep their own bill, crashes; the ledger against both."""
+"""Money trials end to end: real routers, fake paid providers that keep their own bill, and crashes; the ledger is
+compared with the bill."""

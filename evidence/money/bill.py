@@ -1,12 +1,12 @@
-"""Mixed requests through a router that is killed again and again: does the ledger equal the provider's own bill?
+"""Compare the ledger with the provider's own bill, for mixed requests through a router that is killed repeatedly.
 
-Streams, whole answers, embeddings; four paid backends that fail in all ways, billed or not, and stop or go on billing
-when a client leaves; a local engine whose unsure answers are escalated. Every so often the router is killed with
-SIGKILL in the middle of everything and another one starts on its ledger.
+The requests are streams, whole answers and embeddings. Four paid backends fail in all ways, billed or not, and either
+stop or continue billing when a client leaves. A local engine gives unsure answers, which are escalated. From time to
+time the router is killed with SIGKILL while requests are in progress, and another one starts on the same ledger.
 
-What a router knows exactly must be exact at once. What it can't know (a client that left, a call whose router died) is
-charged at its bound and then brought to the bill by `spillway ledger reconcile`. In the end every single attempt must
-cost in the ledger what it costs on the bill, to the nano-dollar.
+Every cost that a router knows exactly must be exact at once. A cost that it can't know (a client that left, a call
+whose router died) is charged at its bound and then corrected by `spillway ledger reconcile`. In the end every attempt
+must cost in the ledger what it costs on the bill, to the nano-dollar.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _KEY = tuple[str, int]
 
 @dataclass(slots=True)
 class BillTrial:
-    """`difference_nano`: sum over all attempts of what the ledger and the bill differ by, either way."""
+    """The result; `difference_nano` sums the absolute differences between ledger and bill over all attempts."""
 
     requests: int = 0
     statuses: dict[int, int] = field(default_factory=dict)
@@ -58,12 +58,14 @@ class BillTrial:
     ledger_nano: int = 0
     difference_nano: int = 0
     measured: int = 0
-    """Attempts whose cost the ledger knew by itself, and what these differ by."""
+    """Attempts whose cost the ledger knew without the bill; the next field sums their differences."""
     measured_difference_nano: int = 0
     reconciled: int = 0
     below_bill_before: dict[str, int] = field(default_factory=dict)
-    """Attempts that cost less in the ledger than on the bill before it was reconciled, by the row that closed them:
-    `released` are failures that the provider billed all the same (a 502 after the work)."""
+    """Attempts that cost less in the ledger than on the bill before reconciling, by the kind of row that closed them.
+
+    `released` attempts are failures that the provider billed nevertheless (a 502 after the work).
+    """
     faults: int = 0
     leaked: int = 0
 
@@ -71,20 +73,20 @@ class BillTrial:
 def bill_trial(
     folder: Path, requests: int, kills: int, seed: int, say: Callable[[str], None], *, forget: int = 0
 ) -> BillTrial:
-    """Run it. `forget`: leave that many lines of the bill out when reconciling (a seeded fault)."""
+    """Run the trial. `forget` leaves that many lines of the bill out when reconciling, as a seeded fault."""
     rng, found = random.Random(seed), BillTrial(requests=requests, kills=kills)
     config = folder / "spillway.yaml"
     with fake_providers() as money:
         places = [random_backend(rng, name, money.url, provider) for name, provider in PLACES.items()]
         money.add({place.name: place.till for place in places})
         write_config(config, _settings(folder, money.url, [dict(place.backend) for place in places]))
-        asks = [_ask(rng) for _ in range(requests)]
+        pending = [_request(rng) for _ in range(requests)]
         started = time.monotonic()
         for part in range(kills + 1):
-            lives = None if part == kills else int(len(asks) / (kills + 1 - part) * rng.uniform(0.7, 1.3)) + 1
+            lives = None if part == kills else int(len(pending) / (kills + 1 - part) * rng.uniform(0.7, 1.3)) + 1
             router = start_router(config)
             try:
-                asks = asyncio.run(_send(router, asks, found, lives))
+                pending = asyncio.run(_send(router, pending, found, lives))
             finally:
                 stop_router(router, kill=part < kills)
             found.orphans += _orphans(config, folder)
@@ -127,7 +129,7 @@ async def _send(
         nonlocal done
         async with gate:
             if done == lives:
-                left.append(asked)
+                left.append(request)
                 return
             told = await send(url, asked)
         found.statuses[told.status] = found.statuses.get(told.status, 0) + 1
@@ -137,12 +139,12 @@ async def _send(
             if done == lives:
                 router.process.kill()
 
-    await asyncio.gather(*map(one, asks))
+    await asyncio.gather(*map(one, pending))
     return left
 
 
 def _orphans(config: Path, folder: Path) -> int:
-    """What another router's upkeep does once the dead one was silent for long enough."""
+    """Do what the upkeep of another router does once the dead router has been silent for long enough."""
     ledger = open_ledger(f"sqlite:///{folder / 'ledger.db'}")
     try:
         return len(close_orphans(ledger, int(time.time() * 1000) + SILENT_MS + 1))
@@ -184,7 +186,7 @@ def _compare(config: Path, folder: Path, lines: list[tuple[str, str, int]], foun
 
 
 def _costs(folder: Path) -> tuple[dict[_KEY, int], dict[_KEY, Entry]]:
-    """Of every attempt: nano-dollars of all its rows, and the row that closed it."""
+    """Return, per attempt, the nano-dollars of all its rows, and the row that closed it."""
     costs: dict[_KEY, int] = {}
     closing: dict[_KEY, Entry] = {}
     ledger = open_ledger(f"sqlite:///{folder / 'ledger.db'}")
@@ -201,7 +203,7 @@ def _costs(folder: Path) -> tuple[dict[_KEY, int], dict[_KEY, Entry]]:
 
 
 def _reconcile(config: Path, folder: Path, bill: Iterable[tuple[_KEY, int]]) -> int:
-    """`spillway ledger reconcile` with the provider's bill; returns how many charges it changed."""
+    """Run `spillway ledger reconcile` with the provider's bill; return the number of charges it changed."""
     file = folder / "bill.csv"
     with file.open("w", encoding="utf-8", newline="") as out:
         table = csv.writer(out)
@@ -214,7 +216,7 @@ def _reconcile(config: Path, folder: Path, bill: Iterable[tuple[_KEY, int]]) -> 
 
 
 def checked(folder: Path, found: BillTrial) -> None:
-    """What `verify` finds wrong in the end, and holds that are still open."""
+    """Record the faults that `verify` reports at the end, and the holds that are still open."""
     ledger = open_ledger(f"sqlite:///{folder / 'ledger.db'}")
     try:
         found.faults = verify(ledger).fault_count

@@ -1,6 +1,6 @@
-"""What was taken of every cap at every moment, from the ledger's rows in their order alone; and what the bill says.
+"""How much of every cap is taken after each row of the ledger, computed from the rows alone, and what the bill says.
 
-Written apart from the ledger's own code (posting.py, verify.py), so that a mistake there is found here.
+This code is independent of the ledger's own (posting.py, verify.py), so that it finds mistakes there.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from spillway_router.ledger.entries import Entry
 
 CapKey = tuple[str, str, str]
-"""Scope, period, and the period's beginning as a prefix of the ISO time: 2026-11-20T13, 2026-11-20 or 2026-11."""
+"""Scope, period, and the start of the period as a prefix of the ISO time: 2026-11-20T13, 2026-11-20 or 2026-11."""
 
 _PREFIX = {"hour": 13, "day": 10, "month": 7}
 
 
 def cap_keys(entry: Entry) -> Iterable[CapKey]:
-    """Every cap that can cover an attempt, in the periods of its hold."""
+    """Yield every cap that can cover an attempt, in the periods of its hold."""
     iso = datetime.fromtimestamp(entry.ts / 1000, UTC).isoformat()
     for scope in ("all", f"backend:{entry.backend}", f"key:{entry.key_id}", f"tier:{entry.tier}"):
         for period, length in _PREFIX.items():
@@ -40,10 +40,10 @@ class CapWatch:
     above_bound: int = 0
     without_hold: int = 0
     peak: float = 0.0
-    """Largest share of a limit that was ever taken."""
+    """The largest share of a limit that was ever taken."""
 
     def row(self, entry: Entry) -> None:
-        """The next row of the ledger."""
+        """Take the next row of the ledger."""
         key = (entry.request_id, entry.attempt_no)
         if entry.kind == "reserved":
             self.holds[key] = entry
@@ -58,7 +58,7 @@ class CapWatch:
         self._move(hold, entry.amount_nano - freed)
 
     def bill(self, lines: Iterable[tuple[str, str, int]]) -> None:
-        """Lines of the provider's bill; the rows of their calls came before."""
+        """Take lines of the provider's bill; the rows of their calls must have been taken before."""
         for _, call, nano in lines:
             request_id, _, attempt = call.rpartition(".")
             hold = self.holds.get((request_id, int(attempt or 0)))
@@ -80,6 +80,6 @@ class CapWatch:
                 self.peak = max(self.peak, self.taken[cap] / limit if limit else 1.0)
 
     def now(self, scope: str, period: str) -> int:
-        """What is taken of a scope in its latest period."""
-        found: Mapping[str, int] = {p[2]: nano for p, nano in self.taken.items() if p[:2] == (scope, period)}
-        return found[max(found)] if found else 0
+        """Return the nano-dollars taken of a scope in its latest period."""
+        periods: Mapping[str, int] = {p[2]: nano for p, nano in self.taken.items() if p[:2] == (scope, period)}
+        return periods[max(periods)] if periods else 0

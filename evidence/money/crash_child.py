@@ -1,7 +1,7 @@
-"""Child of the leak trials: the money side of a router, paid calls at once in every stage, until it is killed.
+"""The child process of the leak trials: the money side of a router, with paid calls in every stage, until it is killed.
 
-Each stage is told before it begins: holding, sent, streaming, settling. Then `settled` with its cost, once on disk.
-With `deaf` nobody but this process closes its holds: it says that it lives, far into the future. A seeded fault.
+It reports each stage before it begins: holding, sent, streaming, settling; then `settled` with the cost, once that is
+on disk. With `deaf`, a seeded fault, it sends a heartbeat far in the future, so that no other router closes its holds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spillway_router.ledger.writer import LedgerWriter
 
 AT_ONCE = 6
 BOUND = 100_000
-WHY = AttemptReason("overflow", ("queue",))
+OVERFLOW = AttemptReason("overflow", ("queue",))
 CLOUD = Backend(
     name="groq",
     provider="groq",
@@ -40,12 +40,12 @@ CLOUD = Backend(
 )
 
 
-def spend(url: str, name: str, seed: int, told: Connection, deaf: bool = False) -> None:
-    """Hold, send and settle calls on the ledger of this URL until killed; tell each stage as a line."""
-    asyncio.run(_spend(url, name, random.Random(seed), told.fileno(), deaf))
+def spend(url: str, name: str, seed: int, report_to: Connection, deaf: bool = False) -> None:
+    """Hold, send and settle calls on the ledger of this URL until killed; report each stage as a line."""
+    asyncio.run(_spend(url, name, random.Random(seed), report_to.fileno(), deaf))
 
 
-async def _spend(url: str, name: str, rng: random.Random, told: int, deaf: bool) -> None:
+async def _spend(url: str, name: str, rng: random.Random, report_to: int, deaf: bool) -> None:
     ledger = open_ledger(url)
     writer = LedgerWriter(ledger)
     accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, name)
@@ -56,28 +56,28 @@ async def _spend(url: str, name: str, rng: random.Random, told: int, deaf: bool)
         ledger.alive(name, int(time.time() * 1000) + 1000 * SILENT_MS)
     numbers = count()
 
-    def tell(stage: str, request: str, nano: int = 0) -> None:
-        os.write(told, f"{stage} {request} {nano}\n".encode())
+    def report(stage: str, request: str, nano: int = 0) -> None:
+        os.write(report_to, f"{stage} {request} {nano}\n".encode())
 
     async def call(request: str) -> None:
-        tell("holding", request)
-        hold = await accounts.hold(_facts(request), CLOUD, WHY, 1, BOUND)
+        report("holding", request)
+        hold = await accounts.hold(_facts(request), CLOUD, OVERFLOW, 1, BOUND)
         assert isinstance(hold, Hold), hold
-        tell("sent", request)
+        report("sent", request)
         await asyncio.sleep(rng.expovariate(2000))
-        tell("streaming", request)
+        report("streaming", request)
         await asyncio.sleep(rng.expovariate(1000))
-        tell("settling", request)
+        report("settling", request)
         how = rng.random()
         if how < 0.2:
-            ended = AttemptResult("error", None, billed=False)
+            result = AttemptResult("error", None, billed=False)
         elif how < 0.3:
-            ended = AttemptResult("aborted", None, billed=True)
+            result = AttemptResult("aborted", None, billed=True)
         else:
-            ended = AttemptResult("ok", Usage(rng.randrange(1000), rng.randrange(100)))
-        amount, durable = accounts.settle(hold, CLOUD, ended)
+            result = AttemptResult("ok", Usage(rng.randrange(1000), rng.randrange(100)))
+        charge_nano, durable = accounts.settle(hold, CLOUD, result)
         if durable is not None and await durable is None:
-            tell("settled", request, amount)
+            report("settled", request, charge_nano)
 
     async def calls() -> None:
         while True:

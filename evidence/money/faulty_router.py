@@ -1,4 +1,5 @@
-"""A router whose ledger takes every hold whatever the caps say: a seeded fault that the overshoot trial has to find."""
+"""A router whose ledger accepts every hold regardless of the caps: a seeded fault that the overshoot trial must
+find."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from spillway_router.testing.harness import serving
 
 
 class Generous(SqliteLedger):
-    """Holds without caps, and balances that nobody sees before he spends."""
+    """A ledger that ignores caps, and whose balances always read zero."""
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         return super().commit([Write(write.entries) for write in writes])

@@ -1,9 +1,9 @@
-"""Crashes: a router's money side is killed with SIGKILL in any stage of its calls; is any of the money held for ever?
+"""Crash trials: the money side of a router is killed with SIGKILL in any stage of its calls; no money may stay held.
 
-After each crash, once the database has let go of the dead one's sessions, two other routers do their upkeep at once, at
-a time at which the dead one has been silent for long enough (their clock is an argument, nobody waits for it). Then no
-reservation may be open, no attempt closed twice, what was acknowledged as settled must cost what was told, and nothing
-may cost more than its bound.
+After each crash, once the database has ended the dead router's sessions, two other routers do their upkeep at the same
+time, at a time at which the dead one has been silent for long enough (their clock is an argument, so nobody waits).
+Then no reservation may be open and no attempt closed twice, an acknowledged settlement must have the reported cost, and
+nothing may cost more than its bound.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WAIT_S = 60
 
 @dataclass(slots=True)
 class Leaks:
-    """What went wrong in so many crashes; `stages` counts what the calls that died were doing."""
+    """The faults found after so many crashes; `stages` counts the stages in which calls died."""
 
     crashes: int = 0
     calls: int = 0
@@ -49,14 +49,14 @@ class Leaks:
 
 
 def leak_trials(url: str, crashes: int, seed: int, say: Callable[[str], None], *, deaf: bool = False) -> Leaks:
-    """Kill so many on the ledger of this URL, each after a random number of stages."""
+    """Kill `crashes` routers on the ledger of this URL, each after a random number of stages."""
     rng, found = random.Random(seed), Leaks()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([crash_child.__name__])
     survivors = [open_ledger(url) for _ in range(2)]
     log = logging.getLogger("spillway")
     level = log.level
-    log.setLevel(logging.ERROR)  # every crash would say what it left
+    log.setLevel(logging.ERROR)  # upkeep would log a warning after every crash
     try:
         for crash in range(crashes):
             name = f"t{seed}-{crash}"
@@ -80,12 +80,13 @@ def leak_trials(url: str, crashes: int, seed: int, say: Callable[[str], None], *
 
 
 def _named(url: str, name: str) -> str:
-    """The URL with a name by which its sessions are known to the server; a file has no sessions."""
+    """Return the URL with a name under which the server lists its sessions; a file has no sessions."""
     return f"{url}{'&' if '?' in url else '?'}application_name={name}" if url.startswith("postgresql:") else url
 
 
 def _sessions_gone(url: str, name: str) -> None:
-    """Until the server has ended the dead router's sessions: it may still store what that one sent last."""
+    """Wait until the server has ended the dead router's sessions, because it may still store what the router sent
+    last."""
     if not url.startswith("postgresql:"):
         return
     deadline = time.monotonic() + WAIT_S
@@ -98,7 +99,7 @@ def _sessions_gone(url: str, name: str) -> None:
 def _killed(
     context: multiprocessing.context.ForkServerContext, url: str, name: str, rng: random.Random, deaf: bool
 ) -> list[list[str]]:
-    """Start a child, kill it after a random number of stages; returns what it told."""
+    """Start a child, kill it after a random number of stages, and return the lines it reported."""
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=crash_child.spend, args=(url, name, rng.randrange(2**30), sending, deaf))
     child.start()
@@ -106,7 +107,7 @@ def _killed(
     lines = os.fdopen(os.dup(receiving.fileno()), "rb")
     try:
         seen = [lines.readline() for _ in range(rng.randrange(1, 80))]
-        time.sleep(rng.random() * 0.003)  # not always right after it told something
+        time.sleep(rng.random() * 0.003)  # so that it doesn't always die right after a report
         child.kill()
         seen += lines.readlines()
     finally:
@@ -118,13 +119,13 @@ def _killed(
 
 
 def _upkeep(survivors: list[Ledger]) -> None:
-    """One round of upkeep of each survivor, at the same time."""
-    later = time.time() + SILENT_MS / 1000 + 1
+    """Run one round of upkeep of each survivor, at the same time."""
+    later_s = time.time() + SILENT_MS / 1000 + 1
 
     async def tend(ledger: Ledger, name: str) -> None:
         writer = LedgerWriter(ledger)
-        accounts = Accounts(writer, (), WorkCoefficients(), lambda: later, lambda _alert: None, name)
-        await Upkeep(ledger, accounts, name, lambda: later).tend()
+        accounts = Accounts(writer, (), WorkCoefficients(), lambda: later_s, lambda _alert: None, name)
+        await Upkeep(ledger, accounts, name, lambda: later_s).tend()
         await writer.close(WAIT_S)
 
     threads = [
@@ -138,17 +139,17 @@ def _upkeep(survivors: list[Ledger]) -> None:
 
 def _check(ledger: Ledger, lines: list[list[str]], found: Leaks) -> None:
     last: dict[str, tuple[str, int]] = {}
-    for stage, request, cost_nano in lines:
-        last[request] = (stage, int(cost_nano))
+    for stage, request, nano in lines:
+        last[request] = (stage, int(nano))
     found.calls += len(last)
-    for request, (stage, nano) in last.items():
+    for request, (stage, settled_nano) in last.items():
         rows = ledger.entries_of(request)
         kinds = Counter(row.kind for row in rows)
         closings = kinds["charged"] + kinds["released"]
-        cost = sum(row.amount_nano for row in rows)
+        cost_nano = sum(row.amount_nano for row in rows)
         found.closed_twice += closings > 1
         if stage == "settled":
-            found.wrong_cost += cost != nano
+            found.wrong_cost += cost_nano != settled_nano
         else:
             found.stages[stage] = found.stages.get(stage, 0) + 1
-            found.wrong_cost += not 0 <= cost <= crash_child.BOUND
+            found.wrong_cost += not 0 <= cost_nano <= crash_child.BOUND

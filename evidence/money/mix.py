@@ -1,4 +1,4 @@
-"""Random tills and random requests to them."""
+"""Random fake providers, and random requests to them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from evidence.money.parts import MoneyRequest
 
 MOST_OUT = 64
-"""Longest answer of a till, in tokens; the routers are told the same."""
+"""The longest answer of a fake provider, in tokens; the routers are configured with the same limit."""
 FAILURES = ("busy", "broken", "drop", "garbage", "cut", "refused", "late")
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "embeddings": "/v1/embeddings"}
 _PROVIDERS = {"openai": "stops", "groq": "continues", "generic": "continues"}
-"""Catalogue entries, and how their tills bill who hangs up."""
+"""Catalogue entries, and whether their fake providers stop or continue billing when the client hangs up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""Two routers, one ledger, caps that bite: is more ever held or spent than a cap allows, or billed by the provider?
+"""Overshoot trials: two routers share a ledger with tight caps; no cap may be exceeded, nor billed beyond its limit.
 
-A pair of router processes serves many seeds. Each seed opens tills with prices of its own, gives the routers a key, a
-tier and caps that were never there before (hour, day or month; all, backend, key or tier), and sends its requests
-through both routers at once, 1, 8, 64 or 256 at a time. Some fail in all ways, some clients leave. Afterwards the rows
-are followed one by one (caps.py), and the provider's bill is laid beside them.
+A pair of router processes serves many seeds. Each seed opens fake providers with prices of its own, and gives the
+routers a new key, a new tier and new caps (hour, day or month; all, backend, key or tier). It sends its requests
+through both routers at the same time, 1, 8, 64 or 256 at once. Some requests fail in all ways, and some clients leave.
+Then the rows are followed one by one (caps.py) and compared with the provider's bill.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NANO = 10**9
 
 @dataclass(slots=True)
 class Overshoot:
-    """Nano-dollars above a limit, at worst: held and spent (`over_nano`), and billed by the provider."""
+    """The largest excess over a limit in nano-dollars: held and spent (`over_nano`), and billed (`over_bill_nano`)."""
 
     seeds: int = 0
     requests: int = 0
@@ -59,7 +59,7 @@ class Overshoot:
     billed_nano: int = 0
     calls_per_concurrency: dict[int, int] = field(default_factory=dict)
     peak_share: float = 0.0
-    """Largest share of a cap that was ever taken; close to 1, or the caps did not bite."""
+    """The largest share of a cap that was ever taken; if it is not close to 1, the caps were too loose."""
 
     @property
     def worst_nano(self) -> int:
@@ -69,7 +69,7 @@ class Overshoot:
 def overshoot_trials(
     url: str, folder: Path, seeds: Sequence[int], say: Callable[[str], None], *, fault: bool = False
 ) -> Overshoot:
-    """Run these seeds on one pair of routers that share the ledger of this URL."""
+    """Run these seeds on one pair of routers, which share the ledger of this URL."""
     found = Overshoot()
     with fake_providers() as money:
         trial = _Trial(url, folder, money, fault)
@@ -169,12 +169,13 @@ class _Trial:
                     await asyncio.sleep(0.1)  # the routers look for new keys once a second
             return told.status
 
-        # The first goes alone, so that all others find the key known.
-        first = [await one(number, asks[number]) for number in (0, 1)]
-        return first + list(await asyncio.gather(*(one(n, asked) for n, asked in enumerate(asks[2:], 2))))
+        # The first requests go alone, so that both routers know the key when the others arrive.
+        first = [await one(number, requests[number]) for number in (0, 1)]
+        return first + list(await asyncio.gather(*(one(n, request) for n, request in enumerate(requests[2:], 2))))
 
     async def _quiet(self) -> None:
-        """Until every hold is closed and the bill grows no more: who left is settled a moment later."""
+        """Wait until every hold is closed and the bill stops growing, because calls of clients that left settle
+        later."""
         deadline = time.monotonic() + 20
         before = -1
         while time.monotonic() < deadline:

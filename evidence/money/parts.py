@@ -1,4 +1,4 @@
-"""What the money trials are made of: the tills' process, routers, and clients that leave when told."""
+"""The parts of the money trials: the process of fake providers, routers, and clients that leave on command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import yaml
 from spillway_router.testing.processes import ROOT, SPILLWAY, STOP_LIMIT_S, SpillwayProcess
 
 LIMIT_S = 120.0
-"""No wait is longer."""
+"""The limit of every wait."""
 _ID = re.compile(rb"x-request-id: (\S+)\r\n", re.IGNORECASE)
 
 
@@ -33,7 +33,7 @@ class ProviderProcess:
         self._http = httpx.Client(timeout=LIMIT_S, trust_env=False)
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._http.close()
 
     def add(self, fake_providers: Mapping[str, Mapping[str, Any]]) -> None:
@@ -41,7 +41,7 @@ class ProviderProcess:
         self._http.put(f"{self.url}/providers", content=json.dumps(fake_providers)).raise_for_status()
 
     def bill(self, since: int = 0) -> list[tuple[str, str, int]]:
-        """The bill's lines from that one on: till, the caller's id of the call, nano-dollars."""
+        """Return the lines of the bill from number `since` on: provider, the caller's id of the call, nano-dollars."""
         lines: list[list[Any]] = self._http.get(f"{self.url}/bill?from={since}").raise_for_status().json()
         return [(str(till), str(call), int(nano)) for till, call, nano in lines]
 
@@ -97,7 +97,7 @@ def stop_router(router: SpillwayProcess, *, kill: bool = False) -> None:
 
 
 def write_config(path: Path, settings: Mapping[str, Any]) -> None:
-    """A router's configuration."""
+    """Write the configuration of a router."""
     path.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", **settings}, sort_keys=False), encoding="utf-8")
 
 
@@ -123,23 +123,23 @@ class ClientOutcome:
 async def send(url: str, asked: MoneyRequest) -> ClientOutcome:
     """Send a request on a connection of its own."""
     place = urlsplit(url)
-    body = json.dumps(asked.body).encode()
-    key = f"authorization: Bearer {asked.token}\r\n" if asked.token else ""
+    body = json.dumps(request.body).encode()
+    key = f"authorization: Bearer {request.token}\r\n" if request.token else ""
     head = (
-        f"POST {asked.path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        f"POST {request.path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
         f"{key}content-length: {len(body)}\r\n\r\n"
     )
     got = bytearray()
     writer = None
     try:
-        async with asyncio.timeout(LIMIT_S if asked.leave_s is None else asked.leave_s):
+        async with asyncio.timeout(LIMIT_S if request.leave_s is None else request.leave_s):
             reader, writer = await asyncio.open_connection(place.hostname, place.port)
             writer.write(head.encode() + body)
             while data := await reader.read(65536):
                 got += data
-        return _told(bytes(got), stayed=True)
+        return _reply(bytes(got), stayed=True)
     except (TimeoutError, OSError):
-        return _told(bytes(got), stayed=False)
+        return _reply(bytes(got), stayed=False)
     finally:
         if writer is not None:
             writer.transport.abort()

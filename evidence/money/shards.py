@@ -1,4 +1,4 @@
-"""Trials side by side, each in a process and a session of its own."""
+"""Run trials in parallel, each in a process and a session of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 Job = TypeVar("Job")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def side_by_side(work: Callable[[Job], Found], jobs: Sequence[Job], processes: int) -> list[Found]:
-    """`work` of every job, in order; so many at a time. Both must be picklable; an error in one is raised here."""
+def side_by_side(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> list[Result]:
+    """Return the results of `work` on every job, in order, running `processes` at a time.
+
+    Work and jobs must be picklable. Raises the first error of a job.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=os.setsid, max_tasks_per_child=1) as pool:
         return list(pool.map(work, jobs))
