@@ -80,13 +80,13 @@ def bill_trial(
         places = [random_backend(rng, name, money.url, provider) for name, provider in PLACES.items()]
         money.add({place.name: place.till for place in places})
         write_config(config, _settings(folder, money.url, [dict(place.backend) for place in places]))
-        pending = [_request(rng) for _ in range(requests)]
+        asks = [_ask(rng) for _ in range(requests)]
         started = time.monotonic()
         for part in range(kills + 1):
-            lives = None if part == kills else int(len(pending) / (kills + 1 - part) * rng.uniform(0.7, 1.3)) + 1
+            lives = None if part == kills else int(len(asks) / (kills + 1 - part) * rng.uniform(0.7, 1.3)) + 1
             router = start_router(config)
             try:
-                pending = asyncio.run(_send(router, pending, found, lives))
+                asks = asyncio.run(_send(router, asks, found, lives))
             finally:
                 stop_router(router, kill=part < kills)
             found.orphans += _orphans(config, folder)
@@ -120,7 +120,7 @@ def _ask(rng: random.Random) -> MoneyRequest:
 async def _send(
     router: SpillwayProcess, asks: list[MoneyRequest], found: BillTrial, lives: int | None
 ) -> list[MoneyRequest]:
-    """Send these, some at once, until the router is killed after so many answers; returns what was not sent."""
+    """Send the requests, several at once, until the router is killed after `lives` answers; return the unsent ones."""
     url, gate = router.url, asyncio.Semaphore(AT_ONCE)
     left: list[MoneyRequest] = []
     done = 0
@@ -129,7 +129,7 @@ async def _send(
         nonlocal done
         async with gate:
             if done == lives:
-                left.append(request)
+                left.append(asked)
                 return
             told = await send(url, asked)
         found.statuses[told.status] = found.statuses.get(told.status, 0) + 1
@@ -139,7 +139,7 @@ async def _send(
             if done == lives:
                 router.process.kill()
 
-    await asyncio.gather(*map(one, pending))
+    await asyncio.gather(*map(one, asks))
     return left
 
 
@@ -153,7 +153,7 @@ def _orphans(config: Path, folder: Path) -> int:
 
 
 def _settled_bill(money: ProviderProcess) -> list[tuple[str, str, int]]:
-    """The bill once it grows no more: calls whose router died go on at the provider for a moment."""
+    """Return the bill once it stops growing; calls whose router died continue at the provider for a moment."""
     lines, before = money.bill(), -1
     while len(lines) != before:
         before = len(lines)

@@ -28,7 +28,8 @@ def cap_keys(entry: Entry) -> Iterable[CapKey]:
 
 @dataclass(slots=True)
 class CapWatch:
-    """Follows the rows. `taken` of each cap now; `over` the most nano-dollars by which a limit was passed so far."""
+    """Follows the rows. `taken` is the current state of each cap, in nano-dollars; `over` is the largest excess over a
+    limit so far."""
 
     limits: dict[tuple[str, str], int] = field(default_factory=dict)
     taken: defaultdict[CapKey, int] = field(default_factory=lambda: defaultdict(int))

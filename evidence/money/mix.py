@@ -20,7 +20,7 @@ _PROVIDERS = {"openai": "stops", "groq": "continues", "generic": "continues"}
 
 @dataclass(frozen=True, slots=True)
 class PaidBackend:
-    """A paid backend: its till, and what the router's configuration says of it."""
+    """A paid backend: its fake provider, and its entry in the router's configuration."""
 
     name: str
     till: Mapping[str, Any]
@@ -28,7 +28,7 @@ class PaidBackend:
 
 
 def random_backend(rng: random.Random, name: str, url: str, provider: str = "") -> PaidBackend:
-    """A backend with random prices. One in three has a price per request."""
+    """Return a backend with random prices; one in three has a price per request."""
     provider = provider or rng.choice(list(_PROVIDERS))
     prices = {
         part: f"{rng.randrange(1, 20_000_000) / 10**6:.6f}" for part in ("input", "output", "cached", "reasoning")
@@ -63,7 +63,7 @@ def random_request(
     aborts: float,
     kinds: Sequence[str] = FAILURES,
 ) -> MoneyRequest:
-    """A request of any kind that tells each till what to do; some fail, some clients leave."""
+    """Return a request of any kind that instructs each fake provider; some requests fail, and some clients leave."""
     kind = rng.choices(("chat", "completions", "embeddings"), (6, 1, 1))[0]
     stream = kind != "embeddings" and rng.random() < 0.5
     leaves = rng.random() < aborts

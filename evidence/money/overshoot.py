@@ -130,7 +130,7 @@ class _Trial:
         return self._keys.create(spec, secrets.token_bytes(6), secrets.token_bytes(32), int(time.time() * 1000)).token
 
     def _caps(self, rng: random.Random, token: str, tier: str, places: Sequence[PaidBackend], count: int) -> None:
-        """New caps, each for a part of what the requests would cost without them."""
+        """Set new caps, each for a part of what the requests would cost without caps."""
         key_id = token.removeprefix("sk-spill-").partition("-")[0]
         mean = sum(_mean_nano(place) for place in places) / len(places)
         scopes = ["all", f"key:{key_id}", f"tier:{tier}", *(f"backend:{place.name}" for place in places)]
@@ -166,12 +166,12 @@ class _Trial:
             named = MoneyRequest(asked.path, asked.body, token, asked.leave_s)
             async with gate:
                 while (told := await send(self._urls[number % 2], named)).status == 401:
-                    await asyncio.sleep(0.1)  # the routers look for new keys once a second
+                    await asyncio.sleep(0.1)  # the routers read new keys once a second
             return told.status
 
         # The first requests go alone, so that both routers know the key when the others arrive.
-        first = [await one(number, requests[number]) for number in (0, 1)]
-        return first + list(await asyncio.gather(*(one(n, request) for n, request in enumerate(requests[2:], 2))))
+        first = [await one(number, asks[number]) for number in (0, 1)]
+        return first + list(await asyncio.gather(*(one(n, asked) for n, asked in enumerate(asks[2:], 2))))
 
     async def _quiet(self) -> None:
         """Wait until every hold is closed and the bill stops growing, because calls of clients that left settle

@@ -26,7 +26,7 @@ _ID = re.compile(rb"x-request-id: (\S+)\r\n", re.IGNORECASE)
 
 
 class ProviderProcess:
-    """The tills' process, seen from outside."""
+    """A client of the process of fake providers."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -37,7 +37,7 @@ class ProviderProcess:
         self._http.close()
 
     def add(self, fake_providers: Mapping[str, Mapping[str, Any]]) -> None:
-        """Open these tills."""
+        """Open these fake providers (\"tills\")."""
         self._http.put(f"{self.url}/providers", content=json.dumps(fake_providers)).raise_for_status()
 
     def bill(self, since: int = 0) -> list[tuple[str, str, int]]:
@@ -48,7 +48,7 @@ class ProviderProcess:
 
 @contextmanager
 def fake_providers() -> Iterator[ProviderProcess]:
-    """A process of tills, ended afterwards."""
+    """Run a process of fake providers, and end it afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-m", "loadtests.fake_providers"],
         stdout=subprocess.PIPE,
@@ -71,7 +71,7 @@ def fake_providers() -> Iterator[ProviderProcess]:
 
 
 def start_router(config: Path, *, ignores_caps: bool = False) -> SpillwayProcess:
-    """`spillway route`, or the one with the seeded fault. End it with `stop_router`."""
+    """Start `spillway route`, or the router with the seeded fault. End it with `stop_router`."""
     fault = [sys.executable, "-m", "evidence.money.faulty_router", str(config)]
     process = subprocess.Popen(
         fault if ignores_caps else [SPILLWAY, "route", "-c", str(config)],
@@ -88,7 +88,7 @@ def start_router(config: Path, *, ignores_caps: bool = False) -> SpillwayProcess
 
 
 def stop_router(router: SpillwayProcess, *, kill: bool = False) -> None:
-    """SIGTERM, or SIGKILL."""
+    """End a router with SIGTERM, or with SIGKILL."""
     if router.process.poll() is None:
         router.process.kill() if kill else router.process.terminate()
     router.ended()
@@ -103,7 +103,7 @@ def write_config(path: Path, settings: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MoneyRequest:
-    """A request. `leave_s`: the client hangs up that long after sending; None: it stays to the end."""
+    """A request. The client hangs up `leave_s` after sending it, or with None stays to the end."""
 
     path: str
     body: Mapping[str, Any]
@@ -113,7 +113,8 @@ class MoneyRequest:
 
 @dataclass(frozen=True, slots=True)
 class ClientOutcome:
-    """What the client saw: status (0: no answer), the request's id if it came, and whether it stayed to the end."""
+    """What the client saw: the status (0 without an answer), the request id if any, and whether it stayed to the
+    end."""
 
     status: int
     request_id: str
@@ -123,23 +124,23 @@ class ClientOutcome:
 async def send(url: str, asked: MoneyRequest) -> ClientOutcome:
     """Send a request on a connection of its own."""
     place = urlsplit(url)
-    body = json.dumps(request.body).encode()
-    key = f"authorization: Bearer {request.token}\r\n" if request.token else ""
+    body = json.dumps(asked.body).encode()
+    key = f"authorization: Bearer {asked.token}\r\n" if asked.token else ""
     head = (
-        f"POST {request.path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        f"POST {asked.path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
         f"{key}content-length: {len(body)}\r\n\r\n"
     )
     got = bytearray()
     writer = None
     try:
-        async with asyncio.timeout(LIMIT_S if request.leave_s is None else request.leave_s):
+        async with asyncio.timeout(LIMIT_S if asked.leave_s is None else asked.leave_s):
             reader, writer = await asyncio.open_connection(place.hostname, place.port)
             writer.write(head.encode() + body)
             while data := await reader.read(65536):
                 got += data
-        return _reply(bytes(got), stayed=True)
+        return _told(bytes(got), stayed=True)
     except (TimeoutError, OSError):
-        return _reply(bytes(got), stayed=False)
+        return _told(bytes(got), stayed=False)
     finally:
         if writer is not None:
             writer.transport.abort()

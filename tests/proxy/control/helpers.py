@@ -23,7 +23,7 @@ WHOLE = Answer.json(
 def bearer(router: Router, role: Role, name: str = "", **more: Any) -> dict[str, str]:
     """Create a key; return the headers that send it."""
     spec = KeySpec(name or role, role=role, **more)
-    key = KeyStore(router.ledger).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), 0)
+    key = KeyStore(router.ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), 0)
     return {"authorization": f"Bearer {key.token}"}
 
 
