@@ -184,7 +184,7 @@ async def test_each_threshold_is_reported_once_per_period(caplog: pytest.LogCapt
     caplog.set_level(logging.WARNING)
     receiver = Receiver()
     async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, calls):
-        tomorrow = replace(ALERT, period_start=ALERT.period_start + 86_400)
+        tomorrow = replace(ALERT, period_start_s=ALERT.period_start_s + 86_400)
         others = [replace(ALERT, at=Decimal(1)), replace(ALERT, scope="key:k1"), tomorrow]
         for alert in (ALERT, ALERT, *others, tomorrow):
             alerts.budget_reached(alert)

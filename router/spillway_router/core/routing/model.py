@@ -145,8 +145,8 @@ class Backend:
     stops_billing_on_cancel: bool = False
     longest_s: int = 600
     """Longest time one attempt may take, in seconds; it bounds the cost of a price per second."""
-    rungs: Ladder = ()
-    """The rungs of the degrade ladder that leave it out."""
+    degrade_rules: DegradeRules = ()
+    """The degrade rules that drop this backend."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class BackendSignals:
     margin: float = 0.85
     gpu_rate: float = 1.0
     """Factor on the prefill rate while the GPU is throttled for heat or power, in (0, 1]."""
-    budget_left_nano: int | None = None
+    headroom_nano: int | None = None
     """Smallest headroom of the budgets that cover this backend; None where no budget does."""
     budget_used: Mapping[LineKey, float] | None = None
     """Share used of each budget line that concerns the caller; None if no degrade rule needs it."""
@@ -193,7 +193,7 @@ class Candidate:
     ttft_s: float
     prompt_tokens: int
     output_tokens: int
-    cost_bound_nano: int
+    bound_nano: int
     """Upper bound of the attempt's cost, reserved before the attempt starts; 0 for local backends."""
 
 

@@ -24,7 +24,7 @@ def latency_score(candidate: Candidate) -> float:
 
 def price_score(candidate: Candidate) -> float:
     """Return 1 for a free (local) backend, 0.5 for a cost bound of 0.001 USD per request."""
-    return _COST_SCALE_NANO / (_COST_SCALE_NANO + candidate.cost_bound_nano)
+    return _COST_SCALE_NANO / (_COST_SCALE_NANO + candidate.bound_nano)
 
 
 SCORERS: Mapping[Sort, Scorer] = MappingProxyType({"fastest": latency_score, "cheapest": price_score})
