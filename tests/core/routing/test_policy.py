@@ -27,7 +27,7 @@ from tests.core.scenes import (
 
 from spillway_router.core.money.tariff import upper_bound
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
-from spillway_router.core.routing.filters import bound_nano
+from spillway_router.core.routing.filters import cost_bound_nano
 from spillway_router.core.routing.model import (
     BackendSignals,
     Caller,
@@ -96,7 +96,7 @@ def test_each_filter_removes_with_its_reason(
 
 
 def test_what_is_equal_to_a_limit_stays() -> None:
-    bound = bound_nano(facts(), OPENAI)
+    bound = cost_bound_nano(facts(), OPENAI)
     enough = replace(CLOUD, headroom_nano=bound, limited_until=NOW)
     assert names(decide(facts(hints=Hints(max_cost_nano=bound)), signals(openai=enough), POLICY)) == [
         "local",
