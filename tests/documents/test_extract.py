@@ -151,7 +151,7 @@ async def test_a_session_that_was_private_once_keeps_its_documents_here() -> Non
 
 async def test_a_private_key_keeps_its_documents_here() -> None:
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
-        made = KeyStore(router.ledger).create(KeySpec("ann", privacy="local-only"), b"ann123", bytes(32), 0)
+        made = KeyStore(router.ledger.keys).create(KeySpec("ann", privacy="local-only"), b"ann123", bytes(32), 0)
         await router.until(lambda: router.runtime.services.config().auth.verify(made.token, 1e9) is not None)
         found = await ask(router, STRANGE.text, authorization=f"Bearer {made.token}")
         assert (found["private"], found["privacy_reasons"]) == (True, ["key"])

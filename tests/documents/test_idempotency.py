@@ -28,7 +28,7 @@ async def test_the_same_request_is_read_once_and_another_with_its_key_is_refused
             409, "idempotency_conflict", "idempotency-key",
         )  # fmt: skip
         assert (await ask(router, STRANGE.text, idempotency_key="k2"))["id"] != first["id"]
-        made = KeyStore(router.ledger).create(KeySpec("ann"), b"ann123", bytes(32), 0)
+        made = KeyStore(router.ledger.keys).create(KeySpec("ann"), b"ann123", bytes(32), 0)
         await router.until(lambda: router.runtime.services.config().auth.verify(made.token, 1e9) is not None)
         mine = await ask(router, STRANGE.text, idempotency_key="k", authorization=f"Bearer {made.token}")
         assert mine["id"] != first["id"]

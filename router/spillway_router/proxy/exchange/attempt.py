@@ -259,7 +259,7 @@ class UpstreamAttempt:
 
     def _within_bound(self, usage: Usage) -> bool:
         tariff = self.route.backend.tariff
-        return tariff is None or price(usage, tariff) <= self.hold.reserved_nano
+        return tariff is None or price(usage, tariff) <= self.hold.bound_nano
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -291,7 +291,7 @@ async def open_attempt(
 
     Every attempt of the request takes its number from `numbers`; `request_started_s` is monotonic.
     """
-    hold = await services.accounts.hold(facts, route.backend, reason, numbers.next, candidate.cost_bound_nano)
+    hold = await services.accounts.hold(facts, route.backend, reason, numbers.next, candidate.bound_nano)
     if isinstance(hold, HoldRefused):
         if hold.code == "ledger":
             numbers.take()  # the row of the hold may be on disk under this number

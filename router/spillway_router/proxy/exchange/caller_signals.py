@@ -24,10 +24,10 @@ def caller_signals(services: Services, config: ActiveConfig, facts: RequestFacts
         if backend is None:
             continue
         if backend.tariff is not None:
-            if backend.rungs and used is None:
-                used = accounts.used(facts)
+            if backend.degrade_rules and used is None:
+                used = accounts.shares_used(facts)
             headroom_nano = accounts.headroom(facts, backend)
-            backend_signals = replace(backend_signals, budget_left_nano=headroom_nano, budget_used=used)
+            backend_signals = replace(backend_signals, headroom_nano=headroom_nano, budget_used=used)
         with_budget[name] = backend_signals
     return Signals(signals.monotonic_s, with_budget)
 
@@ -37,7 +37,7 @@ def with_gain_prices(services: Services, config: ActiveConfig, facts: RequestFac
     pacer = services.pacer
     if not pacer.active:
         return signals
-    used = services.accounts.used(facts)
+    used = services.accounts.shares_used(facts)
     priced = {
         name: replace(signals.backends[name], price_of_gain=pacer.price(name, facts.caller, used))
         for name in config.policy.confidence.escalate_to

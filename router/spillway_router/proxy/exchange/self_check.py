@@ -143,7 +143,7 @@ async def _open(state: ExchangeState, draft: UpstreamAttempt, rule: SelfCheck) -
             reasons=(REASON,),
             prompt_tokens=NEW_TOKENS,
             output_tokens=MOST_TOKENS[rule.kind],
-            cost_bound_nano=0,
+            bound_nano=0,
         ),
         route=draft.route,
         reason=AttemptReason("audit", (REASON,)),
