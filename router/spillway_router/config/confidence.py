@@ -116,7 +116,7 @@ def _backends_without_calibration(
 
 
 def _self_check(part: SelfCheckPart, calibration: Calibration | None, findings: Findings) -> SelfCheck | None:
-    """Return the self-check if it is configured. It has a warning where it can change nothing."""
+    """Return the self-check if it is configured. A self-check that can change nothing gives a warning."""
     if part.ask == "none":
         return None
     where = "confidence.self_check"

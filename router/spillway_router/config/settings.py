@@ -466,8 +466,8 @@ class Settings(_Part):
         if self.prices.file is not None:
             return Path(self.prices.file).expanduser()
         path = self.ledger.url.removeprefix("sqlite:///")
-        beside = Path(path).expanduser().parent if path != self.ledger.url else Path("data")
-        return beside / "prices.json"
+        folder = Path(path).expanduser().parent if path != self.ledger.url else Path("data")
+        return folder / "prices.json"
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """Return the chain of each alias. `auto` defaults to all backends in the order of the file."""

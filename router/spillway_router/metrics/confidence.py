@@ -25,7 +25,9 @@ class AuditMetrics(Collector):
         yield from self._thresholds()
 
     def _audited(self) -> Iterable[Metric]:
-        asked = CounterMetricFamily("spillway_audits_asked", "Local answers asked of a stronger model", labels=["kind"])
+        asked = CounterMetricFamily(
+            "spillway_audits_asked", "Local answers that a stronger model answered again", labels=["kind"]
+        )
         ended = CounterMetricFamily("spillway_audits", "Audits by result", labels=["kind", "result"])
         probes = CounterMetricFamily(
             "spillway_audit_probes", "Escalated drafts compared with their better answer", labels=["kind", "result"]
