@@ -121,7 +121,7 @@ class Board:
             margin=state.margin.margin,
             gpu_rate=state.gpu_rate,
         )
-        # A backlog's view ages (load from elsewhere goes stale) and an open breaker closes, so the snapshot is short.
+        # A backlog's view ages (load from elsewhere goes stale) and an open breaker closes, so the snapshot expires soon.
         state.fresh_until = monotonic_s + (0.05 if is_open or backlog is not None else 1.0)
         return state.snapshot
 
@@ -148,7 +148,14 @@ class Board:
         state = self._states.get(candidate.backend.name)
         ticket = self._next_ticket
         self._next_ticket += 1
-        call = TrackedCall(ticket, candidate.backend.name, monotonic_s, candidate.ttft_s, prompt_bytes, slo_ttft_s)
+        call = TrackedCall(
+            ticket=ticket,
+            backend=candidate.backend.name,
+            sent_at=monotonic_s,
+            predicted_ttft_s=candidate.ttft_s,
+            prompt_bytes=prompt_bytes,
+            slo_ttft_s=slo_ttft_s,
+        )
         if state is None:
             return call
         if state.backlog is not None and not state.backlog.admit(
