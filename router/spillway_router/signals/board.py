@@ -121,7 +121,7 @@ class Board:
             margin=state.margin.margin,
             gpu_rate=state.gpu_rate,
         )
-        # A backlog's view ages (load from elsewhere goes stale) and an open breaker closes, so the snapshot expires soon.
+        # The snapshot expires soon: a backlog's view ages (load from elsewhere goes stale), and an open breaker closes.
         state.fresh_until = monotonic_s + (0.05 if is_open or backlog is not None else 1.0)
         return state.snapshot
 
