@@ -16,6 +16,7 @@ import pytest
 import typer
 from evidence.page import FAILING, status
 from evidence.promises import FOLDER, load_promises
+from evidence.registry import groups_for
 from evidence.results import read_results
 from pydantic import BaseModel
 
@@ -284,6 +285,19 @@ def test_the_overhead_page_quotes_the_published_results() -> None:
         if status(promises[name], results[name]) == FAILING
     ]
     assert ("all three are failing today" in page) is (len(failing) == 3)
+
+
+def test_documented_measurements_exist() -> None:
+    for page in PAGES:
+        for prefix in re.findall(r"make evidence ONLY=([\w.]*\w)", text(page)):
+            assert groups_for(prefix), f"{name(page)}: {prefix}"
+
+
+def test_every_make_target_in_the_documentation_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", text(ROOT / "Makefile"), re.M))
+    for page in PAGES:
+        named = set(re.findall(r"`make ([a-z-]+)[^`]*`|^make ([a-z-]+)", text(page), re.M))
+        assert {first or second for first, second in named} <= targets, name(page)
 
 
 def test_the_glossary_defines_each_word_once_and_in_order() -> None:
