@@ -6,7 +6,6 @@ The exit status is 0 when every measured promise holds, 1 when one fails and 2 f
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import signal
 import subprocess
 import sys
@@ -22,10 +21,11 @@ from evidence.page import PAGE, render, status
 from evidence.promises import FOLDER, Promise, load_promises
 from evidence.registry import Group, groups_for, measured_ids
 from evidence.results import Circumstances, Result, judge, not_measured, read_results, rejudge, write_result
+from spillway_router.commands.common import version
 
 
 def _versions() -> dict[str, str]:
-    versions = {"spillway": importlib.metadata.version("spillway")}
+    versions = {"spillway": version()}
     root = Path(__file__).resolve().parents[1]
     shown = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=20, check=False
