@@ -1,7 +1,7 @@
-"""The image's health check: the router's process answers. Exit status 0 or 1; takes at most 5 s.
+"""The image's health check: exit with status 0 if the router's process answers, else 1. Takes at most 5 s.
 
-Not readiness: while the model loads the router answers by the cloud, and a container that is killed for loading slowly
-never gets ready. Load balancers ask /ready or /ping instead.
+This is not a readiness check: while the model loads, the router sends requests to the cloud, and a container that is killed
+for loading slowly never becomes ready. Load balancers use /ready or /ping instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ URL = "http://127.0.0.1:8080/health"
 
 
 def main() -> int:
-    """Ask once."""
+    """Request the health page once."""
     try:
         with urllib.request.urlopen(URL, timeout=5) as reply:
             return 0 if reply.status == 200 else 1

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The cheapest offer of Vast.ai that fits, by bid: `spillway deploy vast` with the usual answers filled in.
+# Bid for the cheapest suitable offer of Vast.ai: `spillway deploy vast` with the usual options.
 #   VAST_API_KEY=... deploy/vast/rent.sh a100-80 0.80 Qwen/Qwen2.5-7B-Instruct-AWQ REGISTRY/spillway-gpu:0.1.0 [--dry-run]
 set -eu
 [ $# -ge 4 ] || { sed -n 2,3p "$0" >&2; exit 2; }
