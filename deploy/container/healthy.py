@@ -1,7 +1,7 @@
 """The image's health check: exit with status 0 if the router's process answers, else 1. Takes at most 5 s.
 
-This is not a readiness check: while the model loads, the router sends requests to the cloud, and a container that is killed
-for loading slowly never becomes ready. Load balancers use /ready or /ping instead.
+This is not a readiness check: while the model loads, the router sends requests to the cloud, and a container that is
+killed for loading slowly never becomes ready. Load balancers use /ready or /ping instead.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ class Spillway:
         shown = self._run("route", "--help")
         if shown.returncode != 0:
             raise Unavailable(f"`spillway route` does not run: {shown.stderr.strip()[-200:]}")
-        return installed_version(self.python, "spillway")
+        return installed_version(self.python, "spillway-llm")
 
     def command(self, site: StartSite) -> Command:
         file = site.scratch / "spillway.yaml"

@@ -94,7 +94,7 @@ def versions() -> dict[str, str]:
     """Return the versions of what was measured and of what measured it."""
     shown = subprocess.run([LOCUST, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
     words = shown.split()
-    return {"spillway": importlib.metadata.version("spillway"), "locust": words[1] if len(words) > 1 else "unknown"}
+    return {"spillway": importlib.metadata.version("spillway-llm"), "locust": words[1] if len(words) > 1 else "unknown"}
 
 
 if __name__ == "__main__":

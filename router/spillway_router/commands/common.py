@@ -19,8 +19,8 @@ from spillway_router.config.load import ConfigError, Loaded
 if TYPE_CHECKING:
     from spillway_router.ledger.interface import Ledger
 
-DISTRIBUTION = "spillway"
-"""The name of the installed distribution."""
+DISTRIBUTION = "spillway-llm"
+"""The name of the installed distribution; `spillway` on PyPI belongs to somebody else."""
 ConfigOption = Annotated[str | None, typer.Option("--config", "-c", help="Path of spillway.yaml.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -300,7 +300,7 @@ def test_a_missing_driver_says_what_to_install() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
     assert told.startswith("LedgerConfigError")
-    assert "pip install 'spillway[postgres]'" in told
+    assert "pip install '.[postgres]'" in told
     assert "hunter2" not in told
 
 

@@ -40,6 +40,6 @@ def _open_postgres(url: str) -> Ledger:
         from spillway_router.ledger.store.postgres.ledger import PostgresLedger
     except ImportError as error:
         raise LedgerConfigError(
-            f"a ledger in PostgreSQL needs its driver ({error}): pip install 'spillway[postgres]'"
+            f"a ledger in PostgreSQL needs its driver ({error}): in the checkout, run pip install '.[postgres]'"
         ) from error
     return PostgresLedger.open(url)
