@@ -77,9 +77,9 @@ def _open_exchange(
         "messages": extraction.messages or extraction.schema.messages(extraction.text, local=False),
         **({"metadata": body["metadata"]} if "metadata" in body else {}),
     }
-    s = documents.proxy
-    admitted = Admitted(s.config(), caller, s.clock())
-    return InternalExchange.open(s, admitted, dict(request.headers), content, extraction.schema.name)
+    services = documents.proxy
+    admitted = Admitted(services.config(), caller, services.clock())
+    return InternalExchange.open(services, admitted, dict(request.headers), content, extraction.schema.name)
 
 
 async def _answer_once(

@@ -49,14 +49,14 @@ class ControlHooks:
     """Reload the configuration. Return the problems that kept the running one in force; [] if there are none."""
 
 
-def build_control(s: Services, hooks: ControlHooks, version: str) -> FastAPI:
+def build_control(services: Services, hooks: ControlHooks, version: str) -> FastAPI:
     """Build the control application."""
     api = FastAPI(title="Spillway", version=version, docs_url="/docs", redoc_url=None)
     api.add_exception_handler(RefusedError, _on_refused)
     api.add_exception_handler(HTTPException, _on_http)
-    _add_probes(api, s, hooks)
-    _add_models(api, s)
-    _add_requests(api, s, hooks)
+    _add_probes(api, services, hooks)
+    _add_models(api, services)
+    _add_requests(api, services, hooks)
     return api
 
 
@@ -75,7 +75,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     return JSONResponse(error_body(error.status_code, code, message), error.status_code)
 
 
-def _add_probes(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
+def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
     @api.get("/")
     async def index() -> dict[str, Any]:
         return {"name": "spillway", "docs": "/docs", "models": "/v1/models", "usage": "/v1/usage", "ready": "/ready"}
@@ -86,12 +86,12 @@ def _add_probes(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
 
     @api.get("/ready")
     async def ready() -> Response:
-        state = _ready(s)
+        state = _ready(services)
         return JSONResponse(state, 200 if state["ready"] else 503)
 
     @api.get("/ping")
     async def ping() -> Response:
-        return Response(status_code=200 if _ready(s)["ready"] else 204)
+        return Response(status_code=200 if _ready(services)["ready"] else 204)
 
     @api.get("/metrics")
     async def metrics() -> Response:
@@ -100,16 +100,16 @@ def _add_probes(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
 
     @api.post("/admin/reload")
     async def reload(request: Request) -> Response:
-        caller_of(s, request, ADMINS)
+        caller_of(services, request, ADMINS)
         problems = await hooks.reload()
         if problems:
             message = "The running configuration stays in force. " + " | ".join(problems)
             return JSONResponse(error_body(400, "invalid_config", message), 400)
-        return JSONResponse({"reloaded": True, "policy": s.config().policy.version})
+        return JSONResponse({"reloaded": True, "policy": services.config().policy.version})
 
 
-def _ready(s: Services) -> dict[str, Any]:
-    signals = s.board.current(s.clock())
+def _ready(services: Services) -> dict[str, Any]:
+    signals = services.board.current(services.clock())
     backends = {
         name: {"health": backend.health, "reason": backend.health_reason, "breaker_open": backend.breaker_open}
         for name, backend in signals.backends.items()
@@ -118,20 +118,20 @@ def _ready(s: Services) -> dict[str, Any]:
     return {"ready": is_ready, "backends": backends}
 
 
-def _add_models(api: FastAPI, s: Services) -> None:
+def _add_models(api: FastAPI, services: Services) -> None:
     def models() -> list[dict[str, Any]]:
-        config = s.config()
+        config = services.config()
         names = [*config.policy.aliases, *(f"{b.name}/{b.model}" for b in config.policy.backends.values())]
         return [{"id": n, "object": "model", "created": config.created, "owned_by": "spillway"} for n in names]
 
     @api.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
-        caller_of(s, request, READERS)
+        caller_of(services, request, READERS)
         return {"object": "list", "data": models()}
 
     @api.get("/v1/models/{model_id:path}")
     async def get_model(model_id: str, request: Request) -> dict[str, Any]:
-        caller_of(s, request, READERS)
+        caller_of(services, request, READERS)
         for model in models():
             if model["id"] == model_id:
                 return model
@@ -139,11 +139,11 @@ def _add_models(api: FastAPI, s: Services) -> None:
         raise RefusedError(Refusal(404, "model_not_found", message, "model"))
 
 
-def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
+def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
     @api.get("/v1/requests/{request_id}")
     async def get_request(request_id: str, request: Request) -> Any:
-        caller = caller_of(s, request, READERS)
-        record = s.records.get(request_id)
+        caller = caller_of(services, request, READERS)
+        record = services.records.get(request_id)
         if record is not None and _may_see(caller, record.facts.caller.key_id):
             return describe(record)
         rows = await asyncio.to_thread(hooks.stored, request_id) if record is None else []
@@ -154,12 +154,12 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
 
     @api.post("/v1/route/explain")
     async def explain(request: Request) -> Any:
-        caller = caller_of(s, request, READERS)
-        config = s.config()
+        caller = caller_of(services, request, READERS)
+        config = services.config()
         body = load(await bounded_body(request, config.limits.body_bytes))
         endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if field in body), "chat")
         facts = read_facts("dry-run", endpoint, request.headers, body, caller, config.privacy)
-        decision = decide(facts, caller_signals(s, config, facts), config.policy)
+        decision = decide(facts, caller_signals(services, config, facts), config.policy)
         return {"facts": _facts(facts), **_decision(decision)}
 
     @api.get("/v1/usage")
@@ -172,7 +172,7 @@ def _add_requests(api: FastAPI, s: Services, hooks: ControlHooks) -> None:
         by: Annotated[list[str], Query(description=f"{', '.join(GROUP_KEYS)}; several: a,b")] = [],  # noqa: B006
     ) -> Any:
         """Report both sides of the cost, the GPU and the cloud, for the given days and groups."""
-        caller_of(s, request, frozenset({"viewer", "admin"}))
+        caller_of(services, request, frozenset({"viewer", "admin"}))
         unknown = sorted(request.query_params.keys() - _USAGE_PARAMS)
         if unknown:
             raise bad_request(f"Unknown parameter {unknown[0]!r}. Use {', '.join(sorted(_USAGE_PARAMS))}.", unknown[0])

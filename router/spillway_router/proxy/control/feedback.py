@@ -40,7 +40,7 @@ Stored = Callable[[str], list[Mapping[str, Any]]]
 """Return the ledger entries of a request that memory no longer holds. Raise LedgerError."""
 
 
-def add_feedback_routes(api: FastAPI, s: Services, stored: Stored) -> None:
+def add_feedback_routes(api: FastAPI, services: Services, stored: Stored) -> None:
     """Add `POST /v1/feedback`."""
 
     @api.post("/v1/feedback")
@@ -49,12 +49,12 @@ def add_feedback_routes(api: FastAPI, s: Services, stored: Stored) -> None:
         text, "retry"?: true}`. With `retry` the request is answered again one tier up, for which `retention` must be
         on. Instead of `rating`: `"score": -1, 0 or 1, "scale": "thumbs"` (or 0 and 1 on `binary`, 1 to 5 on
         `stars`)."""
-        caller = caller_of(s, request, INFERENCE_ROLES)
-        body = await json_body(s, request)
-        rated = await _rated_answer(s, stored, caller, body)
+        caller = caller_of(services, request, INFERENCE_ROLES)
+        body = await json_body(services, request)
+        rated = await _rated_answer(services, stored, caller, body)
         record = FeedbackRecord(
             request_id=rated.request_id,
-            ts=int(s.wall() * 1000),
+            ts=int(services.wall() * 1000),
             key_id=rated.key_id,
             backend=rated.backend,
             model=rated.model,
@@ -62,50 +62,50 @@ def add_feedback_routes(api: FastAPI, s: Services, stored: Stored) -> None:
             reason=_reason(body),
         )
         try:
-            await asyncio.to_thread(s.feedback.put, record)
+            await asyncio.to_thread(services.feedback.put, record)
         except LedgerError as error:
             raise _not_stored(error) from None
         response: dict[str, Any] = {"request_id": record.request_id, "recorded": True}
         if _retry(body):
-            response["better"] = await _better_answer(s, caller, rated.request_id, request)
+            response["better"] = await _better_answer(services, caller, rated.request_id, request)
         return response
 
 
-async def _better_answer(s: Services, caller: Caller, request_id: str, request: Request) -> dict[str, Any]:
-    retained = s.memory.retained.get(request_id, s.clock())
+async def _better_answer(services: Services, caller: Caller, request_id: str, request: Request) -> dict[str, Any]:
+    retained = services.memory.retained.get(request_id, services.clock())
     if retained is None:
-        problem = "it is too old, or private" if s.memory.retained.enabled else "`retention` is off"
+        problem = "it is too old, or private" if services.memory.retained.enabled else "`retention` is off"
         message = (
             f"The request is not retained: {problem}. Send its body again with the header {BETTER_THAN}: {request_id}."
         )
         raise RefusedError(Refusal(409, "not_retained", message, "retry"))
     parsed = load(retained.body)
     raw = edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
-    client = CapturingClient(retained.endpoint, {**retained.headers, BETTER_THAN: request_id}, raw, s.new_id())
-    await _serve_unless_gone(s, Admitted(s.config(), caller, s.clock()), client, request)
+    client = CapturingClient(retained.endpoint, {**retained.headers, BETTER_THAN: request_id}, raw, services.new_id())
+    await _serve_unless_gone(services, Admitted(services.config(), caller, services.clock()), client, request)
     content = orjson.loads(client.content)
     if client.status != 200:
         error = content["error"]
         raise RefusedError(Refusal(client.status, error["code"], error["message"], error["param"]))
-    record = s.records.get(client.request_id)
+    record = services.records.get(client.request_id)
     summary: dict[str, Any] = {}
     if record is not None:
         summary = {"backend": record.backend, "decision": record.decided, "reasons": record.reasons}
     return {"request_id": client.request_id, **summary, "answer": content}
 
 
-async def _serve_unless_gone(s: Services, admitted: Admitted, client: CapturingClient, request: Request) -> None:
+async def _serve_unless_gone(services: Services, admitted: Admitted, client: CapturingClient, request: Request) -> None:
     """Answer into `client`. If the person who waits for it leaves, stop the upstream."""
 
     def on_gone() -> None:
         client.disconnected = True
 
-    await unless_gone(request.receive, serve(s, admitted, client), on_gone)
+    await unless_gone(request.receive, serve(services, admitted, client), on_gone)
     if client.disconnected:
         raise RefusedError(Refusal(499, "client_left", "The client left."))
 
 
-async def _rated_answer(s: Services, stored: Stored, caller: Caller, body: dict[str, Any]) -> _RatedAnswer:
+async def _rated_answer(services: Services, stored: Stored, caller: Caller, body: dict[str, Any]) -> _RatedAnswer:
     """Find the answer that the body names. Raise RefusedError if it is not the caller's own, or there is none."""
     unknown = sorted(body.keys() - _FIELDS)
     if unknown:
@@ -113,8 +113,8 @@ async def _rated_answer(s: Services, stored: Stored, caller: Caller, body: dict[
     request_id = body.get("request_id")
     if not isinstance(request_id, str) or not request_id:
         raise bad_request("'request_id' must be the x-request-id of the answer.", "request_id")
-    record = s.records.get(request_id)
-    answer = await _from_ledger(stored, request_id) if record is None else _from_memory(s, record)
+    record = services.records.get(request_id)
+    answer = await _from_ledger(stored, request_id) if record is None else _from_memory(services, record)
     if answer is None or (caller.role != "admin" and answer.key_id != caller.key_id):
         message = f"This key sent no request {request_id[:80]}. Send the x-request-id of an answer."
         raise RefusedError(Refusal(404, "request_not_found", message, "request_id"))
@@ -123,8 +123,8 @@ async def _rated_answer(s: Services, stored: Stored, caller: Caller, body: dict[
     return answer
 
 
-def _from_memory(s: Services, record: RequestRecord) -> _RatedAnswer:
-    backend = s.config().policy.backends.get(record.backend)
+def _from_memory(services: Services, record: RequestRecord) -> _RatedAnswer:
+    backend = services.config().policy.backends.get(record.backend)
     model = "" if backend is None else backend.model
     return _RatedAnswer(record.facts.request_id, record.facts.caller.key_id, record.backend, model)
 

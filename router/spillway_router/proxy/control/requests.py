@@ -12,10 +12,10 @@ from spillway_router.proxy.request.body import head_flaw, load, too_large
 from spillway_router.proxy.request.errors import RefusedError
 
 
-def caller_of(s: Services, request: Request, roles: frozenset[str]) -> Caller:
+def caller_of(services: Services, request: Request, roles: frozenset[str]) -> Caller:
     """Authenticate the caller. Raise RefusedError without a valid key, or if its role is none of `roles`."""
-    auth = s.config().auth
-    caller = auth.caller(request.headers, s.clock())
+    auth = services.config().auth
+    caller = auth.caller(request.headers, services.clock())
     refusal = caller if isinstance(caller, Refusal) else auth.admit(caller, roles)
     if isinstance(refusal, Refusal):
         raise RefusedError(refusal)
@@ -23,9 +23,9 @@ def caller_of(s: Services, request: Request, roles: frozenset[str]) -> Caller:
     return caller
 
 
-async def json_body(s: Services, request: Request) -> dict[str, Any]:
+async def json_body(services: Services, request: Request) -> dict[str, Any]:
     """Read the body as a JSON object. Raise RefusedError if its type is another, or it is too large or malformed."""
-    limit = s.config().limits.body_bytes
+    limit = services.config().limits.body_bytes
     flaw = head_flaw(request.headers, limit)
     if flaw is not None:
         raise RefusedError(flaw)

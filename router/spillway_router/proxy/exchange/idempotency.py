@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from spillway_router.core.routing.model import Refusal
-from spillway_router.proxy.client.client import Client
+from spillway_router.proxy.client.client import Client, SentReply
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.idempotency import HEADER, CallerKey, KeyUse, conflict, key_flaw
-from spillway_router.proxy.memory.memory import WholeReply
 
 
 async def answer_once(services: Services, key_id: str, client: Client, answer: Callable[[], Awaitable[None]]) -> None:
@@ -44,7 +43,7 @@ async def answer_once(services: Services, key_id: str, client: Client, answer: C
             keys.finish(key, reply, 0 if reply is None else len(reply[2]), services.clock())
 
 
-def _repeat(client: Client, use: KeyUse[WholeReply]) -> None:
+def _repeat(client: Client, use: KeyUse[SentReply]) -> None:
     """Send the stored reply, or a 409 that says why there is none."""
     if use.reply is not None:
         status, headers, body = use.reply

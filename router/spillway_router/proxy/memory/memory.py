@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import field
 
 from spillway_router.core.frozen import fast_frozen
+from spillway_router.proxy.client.client import SentReply
 from spillway_router.proxy.memory.idempotency import INFERENCE, IdempotencyKeys
 from spillway_router.proxy.memory.retained import RetainedRequests
 from spillway_router.proxy.memory.sessions import Sessions
 
-WholeReply = tuple[int, tuple[bytes, ...], bytes]
-"""Status, header lines and body of an answer that is no stream."""
 
-
-def _inference_keys() -> IdempotencyKeys[WholeReply]:
+def _inference_keys() -> IdempotencyKeys[SentReply]:
     return IdempotencyKeys(INFERENCE)
 
 
@@ -23,4 +21,4 @@ class Memory:
 
     sessions: Sessions = field(default_factory=Sessions)
     retained: RetainedRequests = field(default_factory=RetainedRequests)
-    idempotency: IdempotencyKeys[WholeReply] = field(default_factory=_inference_keys)
+    idempotency: IdempotencyKeys[SentReply] = field(default_factory=_inference_keys)
