@@ -1,4 +1,4 @@
-"""Bad requests get the right 4xx in the OpenAI shape, reach no upstream, and break nothing for the next."""
+"""Bad requests get the right 4xx in the OpenAI shape, reach no upstream, and do not disturb the next request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GOOD: dict[str, Any] = {"model": "auto", "messages": MESSAGES}
 
 
 async def assert_alive(router: Router, engine: FaultUpstream) -> None:
-    """Nothing reached the engine so far, and a good request does."""
+    """Check that nothing has reached the engine, and that a good request does."""
     assert not engine.seen
     assert (await router.chat()).status_code == 200
     assert len(engine.seen) == 1
@@ -197,7 +197,7 @@ async def test_a_body_that_never_comes_is_a_408(sent: bytes) -> None:
 
 
 async def raw(router: Router, request: bytes) -> bytes:
-    """Bytes to the router, and all it answers until it closes."""
+    """Send bytes to the router, and return all that it answers until it closes the connection."""
     host, _, port = router.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

@@ -172,7 +172,7 @@ async def test_a_broken_private_stream_is_not_finished_elsewhere() -> None:
 
 
 async def test_many_private_requests_at_once_all_stay() -> None:
-    """A full backlog predicts a wait past the promise; private requests wait all the same."""
+    """A full backlog predicts a wait beyond the promise; private requests wait nevertheless."""
     gate = asyncio.Event()
     async with pair(WHOLE.after(gate), WHOLE) as (engine, other, router):
         body = saying("x" * 60_000)

@@ -1,4 +1,4 @@
-"""The openai SDK behind the router: a stream that broke is an exception, never a short answer."""
+"""The openai SDK as a client: a stream that broke raises an exception and is never a short answer."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_a_failover_before_the_first_word_is_not_noticed() -> None:
 
 
 async def test_an_exhausted_chain_is_asked_once() -> None:
-    """x-should-retry: false keeps the SDK from tripling an overload."""
+    """`x-should-retry: false` prevents the SDK from tripling an overload."""
     busy = Answer.json({"error": {"message": "full", "code": 503}}, 503)
     async with pair(busy, Answer.json({"error": {"message": "slow down"}}, 429)) as (engine, other, router):
         with pytest.raises(openai.InternalServerError) as error:

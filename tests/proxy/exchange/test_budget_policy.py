@@ -25,7 +25,7 @@ DOUBTFUL = (-1.0, -2.0)  # a confidence of 0.22
 
 
 def answer(tokens: int) -> Answer:
-    """Costs `tokens` millionths of a dollar."""
+    """Return an answer that costs `tokens` millionths of a dollar."""
     message = {"role": "assistant", "content": "x"}
     usage = {"prompt_tokens": tokens, "completion_tokens": 0}
     return Answer.json({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
@@ -33,7 +33,7 @@ def answer(tokens: int) -> Answer:
 
 @asynccontextmanager
 async def ladder(more: str = LADDER) -> AsyncIterator[tuple[Router, FaultUpstream]]:
-    """A local engine that always fails, a strong cloud and a cheap one."""
+    """Run a local engine that always fails, a strong cloud and a cheap one."""
     async with FaultUpstream(BROKEN) as engine, FaultUpstream(answer(1)) as strong, FaultUpstream(answer(1)) as cheap:
         backends = local(engine), cloud(strong, "strong"), cloud(cheap, "cheap")
         async with routing(settings(*backends, more=more)) as router:

@@ -1,4 +1,4 @@
-"""A caller brings a provider and a key: who is asked, with what, who pays, and where the key never shows."""
+"""A caller names a provider and brings a key: which backend is asked, who pays, and that the key never shows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WHOLE = Answer.json(
 async def own(
     answer: Answer, folder: Path, more: str = ""
 ) -> AsyncIterator[tuple[FaultUpstream, FaultUpstream, Router]]:
-    """An engine, a Groq of this machine, and a router that knows no key for it."""
+    """Run an engine, a fake Groq on this machine, and a router that has no key for it."""
     known = load_catalogue()
     async with FaultUpstream(WHOLE) as engine, FaultUpstream(answer) as groq:
         catalogue = {**known, "groq": replace(known["groq"], base_url=groq.url)}

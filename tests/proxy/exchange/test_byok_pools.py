@@ -1,4 +1,4 @@
-"""A caller's own key: where it may go, and where it never shows."""
+"""A caller's own key reaches only providers of the catalogue and never shows in a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A calibration file changes what confidence means: its threshold counts, whole answers and streams go by it."""
+"""A calibration file defines what confidence means, for whole answers and for streams, and sets the threshold."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_check_tells_what_nobody_verified(tmp_path: Path) -> None:
 
 
 def test_the_demo_models_fingerprint_is_what_its_calibration_was_made_for() -> None:
-    """So `spillway up` applies the shipped file, and another model under the name `demo` doesn't get it."""
+    """`spillway up` therefore applies the shipped file, and another model named `demo` does not get it."""
     shown = CliRunner().invoke(app, ["check", "--fingerprint", "demo", "--json"])
     marks = FingerprintPart(**json.loads(shown.stdout)["fingerprint"])
     shipped = Calibration.from_json(Path(demo_model.__file__).with_name("calibration.json").read_bytes())
@@ -169,7 +169,7 @@ def test_what_up_knows_of_its_engine_survives_a_reload(tmp_path: Path) -> None:
 
 
 async def test_as_many_alternatives_are_asked_for_and_counted_as_the_calibration_was_made_of(tmp_path: Path) -> None:
-    """A client may ask for more; scores of alternatives mean something else for another number."""
+    """A client may ask for more alternatives, but scores of alternatives depend on their number."""
     tail = {**STAGE, "features": ["tail"], "curve": {"x": [0.0, 10.0], "y": [0.0, 1.0]}}
     made = {**CALIBRATION, "answer": tail, "made": {"top_logprobs": 3}}
     tops = [{"token": t, "logprob": p} for t, p in (("a", -0.1), ("b", -3.0), ("c", -5.0), ("d", -9.0), ("e", -10.0))]

@@ -21,7 +21,7 @@ HALF = Answer(b"x" * 50, cut=10, end="hang")
 
 
 async def closed_soon(router: Router, arrived: Arrival) -> RequestRecord:
-    """The upstream's connection closes in time and nothing of the request is left; its record."""
+    """Return the request's record once the upstream's connection closed in time and nothing of the request is left."""
     async with asyncio.timeout(PROMPT_S):
         await arrived.closed.wait()
     await router.until(lambda: not any(router.runtime.board.in_flight().values()))

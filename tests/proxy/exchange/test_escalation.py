@@ -1,4 +1,4 @@
-"""A local answer of low confidence is asked again one tier up; logprobs that the client did not ask for stay here."""
+"""A request whose local answer is unsure is sent one tier up; logprobs that only the router asked for stay hidden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens when a backend says no: where the request goes, what the client is told, what the next one meets."""
+"""A backend that refuses or fails: where the request goes next, what the client gets, and how later requests fare."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 
 def wait_of(router: Router, name: str) -> float:
-    """Seconds that a backend is left alone."""
+    """Return the seconds for which a backend is not asked."""
     now = router.runtime.services.clock()
     return router.runtime.board.current(now).backends[name].limited_until - now
 
@@ -198,7 +198,7 @@ async def test_a_full_engine_is_overflow_and_not_a_failure() -> None:
 
 
 async def test_a_draining_engine_is_overflow() -> None:
-    """While it drains, vLLM answers 200 with finish_reason abort and no text."""
+    """While vLLM drains, it answers 200 with finish_reason abort and no text."""
     clock = ManualClock()
     abort: dict[str, Any] = {"choices": [{"index": 0, "message": {"content": ""}, "finish_reason": "abort"}]}
     async with pair(Answer.json(abort), WHOLE, clock=clock) as (engine, _, router):

@@ -1,4 +1,4 @@
-"""Streams of a local engine are held back until they are sure enough; else the next tier up answers, alone."""
+"""Streams of a local engine are held back until they are sure enough; otherwise only the next tier up answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ USAGE = data({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 
 
 
 def token(text: str, logprob: float, key: str = "content") -> bytes:
-    """One event of one token with its log-probability."""
+    """Return an event of one token with its log-probability."""
     score = {"token": text, "logprob": logprob, "top_logprobs": [{"token": text, "logprob": logprob}]}
     piece: dict[str, Any] = {"content": text}
     if key == "tool":
@@ -38,7 +38,7 @@ def token(text: str, logprob: float, key: str = "content") -> bytes:
 def weak(
     logprobs: Sequence[float], *, whole: bool = True, texts: Sequence[str] | None = None, key: str = "content"
 ) -> bytes:
-    """A local stream with one token per number; without its end if not `whole`."""
+    """Return a local stream with one token per number; it has no end unless `whole`."""
     texts = texts or [f"w{i} " for i in range(len(logprobs))]
     body = delta({"role": "assistant", "content": ""})
     body += b"".join(token(text, logprob, key) for text, logprob in zip(texts, logprobs, strict=True))
@@ -55,7 +55,7 @@ def setup(
 
 
 async def release_held(router: Router, engine: FaultUpstream, body: bytes, fields: dict[str, Any]) -> httpx.Response:
-    """The reply to a stream whose third token comes only once the client has the head of its answer."""
+    """Return the reply to a stream whose third token comes only once the client has the head of its answer."""
     gate = asyncio.Event()
     engine.answer = Answer.stream(body).pausing(body.index(b"w2 ") - 100, gate)
     sent = {"model": "auto", "messages": MESSAGES, "stream": True, **fields}
@@ -161,7 +161,7 @@ async def test_the_sdk_reads_over_what_is_told_at_the_end() -> None:
 @pytest.mark.parametrize("kind", ["json", "tool"])
 @pytest.mark.parametrize("last", [SURE, UNSURE])
 async def test_documents_and_tool_calls_are_judged_whole(kind: str, last: float) -> None:
-    """Their last value decides as much as their first."""
+    """The last value of a document matters as much as its first."""
     texts = ['{"a": ', "12", ', "b": ', "34", "}"]
     logprobs = [SURE, SURE, SURE, last, SURE]
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -283,7 +283,7 @@ async def test_a_budget_that_is_used_up_keeps_the_draft(tmp_path: Path) -> None:
     ],
 )
 async def test_what_can_not_be_escalated_is_not_held_back(fields: dict[str, Any], headers: dict[str, str]) -> None:
-    """Its first token is seen although the second never comes."""
+    """The first token is seen although the second never comes."""
     says = Answer.stream(weak([UNSURE], whole=False), end="hang")
     more = RULE + "limits: {stall_s: 0.3}\n"
     async with setup(says, more=more) as (_, strong, router):
@@ -309,7 +309,7 @@ def test_as_many_tokens_are_held_as_the_promise_leaves_time_for(slack_s: float, 
 
 
 async def test_past_the_promised_time_the_client_is_kept_waiting_visibly() -> None:
-    """The 200 and comments come while both the engine and the better answer are silent; then one answer alone."""
+    """The 200 and comments come while the engine and the better answer are silent; then a single answer follows."""
     more = RULE + "slo: {ttft_ms: 30}\nlimits: {stall_s: 0.4}\n"
     says = Answer.stream(weak([SURE], whole=False), end="hang")
     async with setup(says, more=more) as (_, _, router):

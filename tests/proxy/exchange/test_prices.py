@@ -1,4 +1,4 @@
-"""What providers charge beyond plain tokens, through a running router: bounds reserved, bills exact."""
+"""What providers charge beyond plain tokens: the router reserves the bound and charges the exact amount."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def chat(usage: dict[str, Any] | None, **more: Any) -> Answer:
 
 
 def spent(router: Router, request_id: str) -> tuple[Entry, Entry]:
-    """(reservation, charge) of a request."""
+    """Return the reservation and the charge of a request."""
     rows = {entry.kind: entry for entry in router.ledger.entries_of(request_id)}
     return rows["reserved"], rows["charged"]
 
@@ -145,7 +145,7 @@ async def test_a_stream_billed_by_the_second_ends_with_its_reservation(tmp_path:
 
 
 async def test_a_broken_stream_is_charged_as_the_dearest_reading_of_it(tmp_path: Path) -> None:
-    """No usage came, so nobody knows whether the prompt was written to a cache: the charge holds either way."""
+    """Without usage nobody knows whether the prompt was written to a cache; the charge covers both cases."""
     broken = Answer.stream(delta({"content": "So"}), end="rst")
     async with FaultUpstream(broken) as far:
         line = f"{{name: far, provider: openai, model: m, api_key: k, base_url: '{far.url}', price: {SONNET}}}"
@@ -190,7 +190,7 @@ async def test_a_new_day_takes_up_its_price_and_a_withdrawal_turns_off(
 
 
 def _listed(far: FaultUpstream, near: FaultUpstream, folder: Path) -> AbstractAsyncContextManager[Router]:
-    """A router whose cloud has its price from the list beside the ledger."""
+    """Run a router whose cloud has its price from the list next to the ledger."""
     listed = f"{{name: cloud, provider: generic, model: cloud-m, api_key: k, base_url: '{far.url}'}}"
     return routing(settings(listed, local(near)), folder)
 

@@ -1,4 +1,4 @@
-"""A second look: near the threshold the engine is asked about its own answer. It never costs anybody the answer."""
+"""Near the threshold the engine is asked about its own answer. A self check that fails never costs the answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ JSON_ASKED = {"response_format": {"type": "json_object"}}
 
 
 def says(*alternatives: tuple[str, float]) -> Answer:
-    """A reply of one token with probabilities of what it might have been."""
+    """Return a reply of one token with the probabilities of its alternatives."""
     top = [{"token": text, "logprob": math.log(p) if p else -9999.0} for text, p in alternatives]
     choice = {"index": 0, "message": {"role": "assistant", "content": top[0]["token"]}, "finish_reason": "length"}
     usage = {"prompt_tokens": 40, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 32}}

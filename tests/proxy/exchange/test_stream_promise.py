@@ -18,12 +18,12 @@ FIRST, SECOND = "alpha", "beta"
 
 
 def seen_whole(shape: str, word: str) -> bytes:
-    """The bytes a client gets for a whole answer: all but the usage event, which it did not ask for."""
+    """Return the bytes that a client gets for a whole answer: all but the usage event, which it did not ask for."""
     return SHAPES[shape](word).body.replace(USAGE, b"")
 
 
 def assert_interrupted(reply: httpx.Response, sent: bytes) -> str:
-    """Some of what was sent, then exactly one error event, then a clean end; the error's message."""
+    """Check for a part of what was sent, exactly one error event and a clean end; return the error's message."""
     assert reply.status_code == 200
     assert reply.headers["x-spillway-backend"] == "local"
     assert reply.content.endswith(b"\n\n")
@@ -45,7 +45,7 @@ async def ask(router: Router, stream: Stream, **fields: Any) -> httpx.Response:
 
 
 WIDE = "slo: {ttft_ms: 60000, tpot_ms: 10000}\n"
-"""So that a busy machine makes no request overflow in between."""
+"""High enough that no request overflows on a busy machine."""
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -98,7 +98,7 @@ async def test_chunks_of_every_size_give_the_same_answer(shape: str) -> None:
 
 
 async def test_chunks_that_begin_and_end_inside_events_are_not_taken_for_whole_ones() -> None:
-    """Chunks as long as the events, but shifted: what is held back and what is handed on have the same length."""
+    """The chunks are as long as the events but shifted, so what is held back is as long as what is passed on."""
     word = delta({"content": "abc"})
     body = word * 20 + delta({}, "stop") + DONE
     async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
@@ -206,7 +206,7 @@ async def test_nothing_useful_in_time_goes_to_the_next(answer: Answer) -> None:
 
 @pytest.mark.parametrize("begun", [b"", delta({"role": "assistant"}), delta({"content": FIRST})])
 async def test_comments_do_not_feed_the_timer(begun: bytes) -> None:
-    """They come for as long as the connection lives: the answer must end all the same."""
+    """Comments come for as long as the connection lives; the answer must end nevertheless."""
     async with FaultUpstream() as broken, routing(settings(local(broken), more=SHORT)) as router:
         broken.answer = Answer.stream(begun).then(b": ping\n\n")
         reply = await ask(router, streams.chat(FIRST))

@@ -1,4 +1,4 @@
-"""What a paid call costs when nobody can know: at least what the provider may bill, never two calls for one hold."""
+"""A paid call of unknown cost is charged at least what the provider may bill, and a hold covers only one call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE = Answer.json(
 
 
 def openai(upstream: FaultUpstream, name: str = "cloud") -> str:
-    """A provider that stops billing when a call is cancelled."""
+    """Return a provider that stops billing when a call is cancelled."""
     return cloud(upstream, name).replace("provider: generic", "provider: openai")
 
 
@@ -60,7 +60,7 @@ async def test_the_provider_gets_the_name_of_a_paid_call_and_an_engine_does_not(
 
 
 async def test_a_broken_stream_costs_the_most_its_text_can_be(tmp_path: Path) -> None:
-    """60 tokens came in 3 events: counting events would charge a twentieth."""
+    """60 tokens arrive in 3 events, so counting events would charge a twentieth."""
     body = event("x" * 20) * 3
     upstream = FaultUpstream(Answer.stream(body, end="fin"))
     async with upstream, routing(settings(openai(upstream)), tmp_path) as router:
@@ -129,7 +129,7 @@ async def test_a_client_that_leaves_during_an_escalation_leaves_a_discarded_draf
 
 
 async def test_bounds_cover_what_the_body_does_not_show(tmp_path: Path) -> None:
-    """Images by address, several prompts, best_of, a bound that the endpoint doesn't know."""
+    """These are images by address, several prompts, best_of, and a bound that the endpoint does not know."""
     async with FaultUpstream(WHOLE) as upstream, routing(settings(cloud(upstream)), tmp_path) as router:
 
         async def bound(path: str, body: dict[str, object]) -> int:
