@@ -1,6 +1,6 @@
 """`python -m demo`: run the demo.
 
-Exit status 0 only if every promise held, 1 if one didn't, 2 if the demo could not run, 130 if it was interrupted.
+The exit status is 0 if every promise held, 1 if one did not, 2 if the demo could not run, 130 if it was interrupted.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _INTERRUPTED = 130
 def main(
     documents: Annotated[int, typer.Option(help="Documents in the burst.", min=50, max=9000)] = Sizes().burst,
     fast: Annotated[bool, typer.Option("--fast", help="Smaller phases and a burst of 300 documents.")] = False,
-    seed: Annotated[int, typer.Option(help="Which documents are drawn.", min=0, max=90)] = 1,
+    seed: Annotated[int, typer.Option(help="Seed that selects the documents.", min=0, max=90)] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write figures and verdict to this file.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep config, ledger and logs in this folder.")] = None,
 ) -> None:
-    """Run server, router and a stand-in cloud on real documents, and check what was promised."""
+    """Run server, router and a fake cloud on real documents, and check the promises."""
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     sizes = _FAST if fast else Sizes(burst=documents)
-    # Both end the demo in order; a shell that starts it in the background would have SIGINT ignored.
+    # Both signals end the demo in order; a shell that starts it in the background makes it ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -54,7 +54,7 @@ def main(
         console.print(Text(f"The demo could not run: {error}", style="red"))
         raise SystemExit(_BROKEN) from error
     except KeyboardInterrupt:
-        console.print("Interrupted; everything that was started is stopped.")
+        console.print("Interrupted; all started processes are stopped.")
         raise SystemExit(_INTERRUPTED) from None
     claims = judge(run)
     _show(console, run, claims, report)
@@ -74,11 +74,13 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def _demo(console: Console, sizes: Sizes, seed: int, folder: Path) -> tuple[DemoRun, stages.Pace, str]:
-    """Start everything, send everything, read the books, stop everything; returns the run, its pace and the report."""
+    """Start everything, send everything, read the accounts, stop everything; return the run, its
+    pace and the report.
+    """
     started = time.monotonic()
     plan = stages.plan(sizes, seed)
     with product.cloud(folder, plan.all) as cloud:
-        console.print(f"stand-in cloud at {cloud.url}")
+        console.print(f"fake cloud at {cloud.url}")
         with product.product(folder, cloud) as running:
             results, pace = asyncio.run(_send_all(console, running, plan, sizes))
             books = accounts.read(running, cloud)
@@ -100,7 +102,7 @@ def _show(console: Console, run: DemoRun, claims: Sequence[Claim], report: str) 
     console.rule()
     show.verdict(console, claims)
     broken = [claim.name for claim in claims if not claim.holds]
-    console.print(f"[red]Broken: {', '.join(broken)}[/]" if broken else "[green]All of it is true.[/]")
+    console.print(f"[red]Broken promises: {', '.join(broken)}[/]" if broken else "[green]Every promise held.[/]")
 
 
 async def _send_all(

@@ -1,4 +1,4 @@
-"""Both sides' books after the run: the product's ledger through its own report, and the stand-in cloud's bill."""
+"""The accounts of both sides after the run: the product's ledger through its own report, and the fake cloud's bill."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ _TIMEOUT_S = 60.0
 
 
 class AccountsError(Exception):
-    """One of the books could not be read; the message says which and why."""
+    """The accounts of one side could not be read; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """Totals of one run. `*_nano` are nano-dollars (1e-9 USD); `seen` holds the hashes of all texts the cloud got."""
+    """Totals of one run. `*_nano` are nano-dollars (1e-9 USD); `seen` holds the hashes of all texts that the cloud
+    received.
+    """
 
     ledger_nano: int
     ledger_requests: int
@@ -36,14 +38,22 @@ class Accounts:
 
 
 def report_text(product: Product, columns: int) -> str:
-    """What `spillway report` prints for people, so wide. Raises AccountsError if it fails."""
+    """Return the output of `spillway report` at a width of `columns`.
+
+    Raises:
+        AccountsError: the command fails.
+    """
     return _run(
         replace(product, env={**product.env, "COLUMNS": str(columns)}), "report", "--config", str(product.config)
     )
 
 
 def read(product: Product, cloud: CloudProcess) -> Accounts:
-    """The books of both sides. Raises AccountsError."""
+    """Read the accounts of both sides.
+
+    Raises:
+        AccountsError: one of them can't be read.
+    """
     try:
         report = json.loads(_run(product, "report", "--json", "--config", str(product.config)))
     except ValueError as error:

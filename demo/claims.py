@@ -1,4 +1,6 @@
-"""The demo's verdict: each promise, what was seen, and whether it holds. Pure: results and accounts in, claims out."""
+"""The demo's verdict: each promise, the observed figures, and whether it holds. Results and accounts in, claims out; no
+I/O.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _MAX_RUN_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One promise: what it says, the figures seen, and whether it holds."""
+    """One promise: its text, the observed figures, and whether it holds."""
 
     name: str
     says: str
@@ -31,19 +33,19 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class DemoSlo:
-    """The promise: seconds to the first token, and seconds per token after it."""
+    """The promised seconds to the first token, and per token after it."""
 
     ttft_s: float
     tpot_s: float
 
     def limit_s(self, result: DocumentResult) -> float:
-        """How long this document may wait: a stream for its first text, a whole answer for all of its tokens."""
+        """Return how long this document may wait: a stream for its first text, a whole answer for all of its tokens."""
         return self.ttft_s + (0.0 if result.job.stream else self.tpot_s * result.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class DemoRun:
-    """Everything a verdict needs. Times in seconds."""
+    """Everything that the verdict needs. Times are in seconds."""
 
     results: tuple[DocumentResult, ...]
     accounts: Accounts
@@ -53,12 +55,12 @@ class DemoRun:
     left_over: tuple[str, ...]
 
     def of(self, *phases: str) -> list[DocumentResult]:
-        """Results of these phases, in the order they were sent."""
+        """Return the results of these phases, in the order in which they were sent."""
         return [result for result in self.results if result.job.phase in phases]
 
 
 def judge(run: DemoRun) -> list[Claim]:
-    """All claims in the order they are shown."""
+    """Return all claims in the order in which they are shown."""
     return [
         _answers_first(run),
         _keeps_local(run),
@@ -73,17 +75,17 @@ def judge(run: DemoRun) -> list[Claim]:
 
 
 def share(part: int, whole: int) -> float:
-    """part / whole, 0 of nothing is 0."""
+    """Return part / whole; the share of nothing is 0."""
     return part / whole if whole else 0.0
 
 
 def percent(part: int, whole: int) -> str:
-    """A share for people, with its counts."""
+    """Return a share as text, with its counts."""
     return f"{100 * share(part, whole):.1f}% ({part} of {whole})"
 
 
 def percentile(values: Iterable[float], q: float) -> float:
-    """Nearest-rank percentile, 0 < q <= 1; 0.0 for no values."""
+    """Return the nearest-rank percentile, 0 < q <= 1; 0.0 for no values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else 0.0
 
@@ -101,7 +103,9 @@ def _answers_first(run: DemoRun) -> Claim:
 
 def _keeps_local(run: DemoRun) -> Claim:
     calm = run.of("calm")
-    kept = sum(r.decision in ("local", "escalated") for r in calm)  # escalated: the local model was asked first
+    kept = sum(
+        r.decision in ("local", "escalated") for r in calm
+    )  # an escalated document was sent to the local model first
     return Claim(
         "local first",
         f"in calm times the local engine is asked first for at least {_CALM_LOCAL_SHARE:.0%}",
@@ -234,7 +238,7 @@ def _quick(run: DemoRun) -> Claim:
 
 
 def accuracy_table(results: Sequence[DocumentResult]) -> list[tuple[str, int, int]]:
-    """(group, right, answered) for all, per decision and per noise level."""
+    """Return (group, right, answered) for all documents, per decision and per noise level."""
     answered = [r for r in results if r.answered]
     groups: dict[str, list[DocumentResult]] = {"all": answered}
     for result in answered:

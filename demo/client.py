@@ -1,4 +1,4 @@
-"""Sends one document through the router, as a careful client would, and notes what came back and when."""
+"""Sends one document through the router, as a careful client would, and records what came back and when."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LONGEST_PAUSE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class DocumentResult:
-    """How one document fared. Times are seconds from the moment it was due.
+    """The result of one document. Times are seconds from the moment at which it was due.
 
-    `served_s`: for a stream until the first text, for a whole answer until its response headers (which come with all
-    of it). `tokens`: completion tokens of a whole answer by its usage, 0 for streams. `overhead_s`: the router's own
-    time before the first upstream call, by its header. `fault` is empty when a complete answer arrived.
+    `served_s` is the time to the first text of a stream, or to the response headers of a whole answer (which come with
+    all of it). `tokens` are the completion tokens of a whole answer by its usage, 0 for streams. `overhead_s` is the
+    router's own time before the first upstream call, by its header. `fault` is empty when a complete answer arrived.
     """
 
     job: DocumentJob
@@ -44,7 +44,7 @@ class DocumentResult:
 
     @property
     def answered(self) -> bool:
-        """Whether a complete answer arrived."""
+        """Return whether a complete answer arrived."""
         return not self.fault
 
 
@@ -59,11 +59,13 @@ class _Reply:
     tokens: int = 0
     served_s: float = 0.0
     said: dict[str, Any] = field(default_factory=dict)
-    """The `spillway` member at a stream's end: who answered, where the status line left before that was known."""
+    """The `spillway` member at a stream's end: it names the backend where the headers left before it was known."""
 
 
 async def send(client: httpx.AsyncClient, job: DocumentJob, due: float) -> DocumentResult:
-    """Ask for the document's JSON. A refused private document is sent again after the pause the router asks for."""
+    """Ask for the document's JSON. A refused private document is sent again after the pause that
+    the router requests.
+    """
     clock = asyncio.get_running_loop().time
     refusals = 0
     while True:
@@ -128,7 +130,7 @@ async def _exchange(client: httpx.AsyncClient, job: DocumentJob, due: float) -> 
     clock = asyncio.get_running_loop().time
     headers = {"x-spillway-privacy": "local-only"} if job.private else {}
     if job.model != "auto":
-        headers["x-spillway-min-confidence"] = "0"  # a pinned question wants this model's own answer
+        headers["x-spillway-min-confidence"] = "0"  # a pinned document is for this model's own answer
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_S):
             async with client.stream("POST", "/v1/chat/completions", json=_body(job), headers=headers) as answer:

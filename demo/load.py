@@ -1,4 +1,4 @@
-"""Puts load on the router: open loop (documents come when they are due) or closed loop (so many at a time)."""
+"""Puts load on the router: open loop (documents are sent when they are due) or closed loop (so many at a time)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import httpx
 from demo.client import REQUEST_TIMEOUT_S, DocumentResult, send
 from demo.workload import DocumentJob
 
-# httpx's pool looks at every connection for every request, so a thousand in one pool cost the machine more than the
-# router does. Sixteen small pools hold as many.
+# httpx's pool inspects every connection for every request, so a pool of a thousand costs the machine more than the
+# router does. Sixteen small pools hold as many connections.
 POOLS = 16
 CONNECTIONS_PER_POOL = 64
 
@@ -21,7 +21,9 @@ ProgressWatch = Callable[[Counter[str]], None]
 
 
 class Clients:
-    """Clients of one router that take turns. Together their pools never hold a document back: the load is open."""
+    """Clients of one router that take turns. Together their pools never hold back a document, so
+    the load stays open.
+    """
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         limits = httpx.Limits(max_connections=CONNECTIONS_PER_POOL, keepalive_expiry=4)
@@ -34,7 +36,7 @@ class Clients:
         self._turns = itertools.cycle(self._pools)
 
     def next(self) -> httpx.AsyncClient:
-        """The client whose turn it is."""
+        """Return the client whose turn it is."""
         return next(self._turns)
 
     async def __aenter__(self) -> Clients:
@@ -46,7 +48,7 @@ class Clients:
 
 
 async def run_open(clients: Clients, jobs: Sequence[DocumentJob], watch: ProgressWatch) -> list[DocumentResult]:
-    """Send every job at its moment, whatever is still in flight; results in the order of `jobs`.
+    """Send every job at its moment, whatever is still in flight; return the results in the order of `jobs`.
 
     `watch` gets the running counts ("sent", "failed", and each decision) after every change.
     """
@@ -67,7 +69,7 @@ async def run_open(clients: Clients, jobs: Sequence[DocumentJob], watch: Progres
 async def run_closed(
     clients: Clients, jobs: Sequence[DocumentJob], at_once: int, watch: ProgressWatch
 ) -> list[DocumentResult]:
-    """Send the jobs with at most `at_once` in flight; results in the order of `jobs`."""
+    """Send the jobs with at most `at_once` in flight; return the results in the order of `jobs`."""
     clock = asyncio.get_running_loop().time
     slots = asyncio.Semaphore(at_once)
     counts: Counter[str] = Counter()

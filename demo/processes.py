@@ -1,4 +1,4 @@
-"""Child processes that never outlive the demo: logged to a file, stopped with their descendants."""
+"""Child processes that never outlive the demo: they log to a file and are stopped with their descendants."""
 
 from __future__ import annotations
 
@@ -15,32 +15,37 @@ _KILL_WAIT_S = 10.0
 
 
 class ChildError(Exception):
-    """A child process could not be started or ended early; the message ends with the tail of its log."""
+    """A child process could not be started, or ended early; the message ends with the tail of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A running child process and where it logs to."""
+    """A running child process and its log file."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
 
     def check(self) -> None:
-        """Raise ChildError if the process has ended."""
+        """Check that the process still runs.
+
+        Raises:
+            ChildError: it has ended.
+        """
         code = self.process.poll()
         if code is not None:
             raise ChildError(f"{self.name} ended with exit status {code}. Its last words:\n{self.tail()}")
 
     def tail(self, lines: int = 25) -> str:
-        """The last lines of the log."""
+        """Return the last lines of the log."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
     def stop(self, patience_s: float) -> tuple[int, tuple[str, ...]]:
-        """SIGTERM, wait up to `patience_s`, then SIGKILL for whatever is left of the process and its descendants.
+        """Send SIGTERM, wait up to `patience_s` seconds, then kill whatever is left of the process and its descendants.
 
-        Blocks, so that no cancellation cuts it short; a second Ctrl-C ends the wait and kills at once. Harmless when
-        called again. Returns the exit status (negative: killed by that signal) and the names of those killed.
+        This blocks, so that no cancellation cuts it short; a second Ctrl-C ends the wait and kills at once. Another
+        call is harmless. Return the exit status (negative: killed by that signal) and the names of the killed
+        processes.
         """
         family = _descendants(self.process.pid)
         if self.process.poll() is None:
@@ -72,7 +77,8 @@ class Child:
 def start(name: str, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Child:
     """Start a child in a session of its own, so that Ctrl-C reaches only the demo, which then stops it in order.
 
-    Raises ChildError if the program can't be started.
+    Raises:
+        ChildError: the program can't be started.
     """
     try:
         with log.open("wb") as out:

@@ -1,4 +1,4 @@
-"""Starts what the demo is about: the stand-in cloud and the product, from a config file as a user would write it."""
+"""Starts the subject of the demo: the fake cloud and the product, from a config file as a user would write it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from spillway_server import demo_model
 LOCAL_MODEL = "demo"
 CHEAP, STRONG = "cloud", "strong"
 SLO_TTFT_MS = 2000
-"""What the demo promises its clients and judges them by."""
+"""What the demo promises its clients, and what their answers are judged by."""
 AIM_TTFT_MS = 1000
-"""What the router is told. The difference is the allowance for two things: a doubtful answer takes a local draft and
-then the cloud's time on top, and client, stand-in, router and engine share the machine's few cores here, so that the
-engine slows down just while its queue is longest, which no router can know beforehand."""
+"""The router's setting. The difference allows for two things: a doubtful answer takes a local draft and then the
+cloud's time on top, and client, fake cloud, router and engine share the machine's few cores here, so that the engine
+slows down just while its queue is longest, which no router can know beforehand."""
 SLO_TPOT_MS = 100
 CALIBRATION = Path(demo_model.__file__).with_name("calibration.json")
-"""Made by `spillway calibrate` on other documents than the demo's: its certified threshold counts."""
+"""Made by `spillway calibrate` on other documents than the demo's; its certified threshold applies."""
 GPU_PRICE_PER_HOUR = "1.39"
 
 _ANNOUNCE_TIMEOUT_S = 30.0
@@ -43,7 +43,7 @@ _KEY_VARIABLE = "STANDIN_API_KEY"
 
 @dataclass(frozen=True, slots=True)
 class CloudProcess:
-    """The running stand-in: `url` is its API base, `root` its address, `key` its API key."""
+    """The running fake cloud: `url` is its API base, `root` its address, `key` its API key."""
 
     url: str
     root: str
@@ -53,7 +53,7 @@ class CloudProcess:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """The running product: the router's address, its config file, and what it needs in the environment."""
+    """The running product: the router's address, its config file, and its environment variables."""
 
     url: str
     config: Path
@@ -62,13 +62,17 @@ class Product:
 
 
 def spillway(*arguments: str) -> list[str]:
-    """The product's own command, from the environment that runs the demo."""
+    """Return the product's own command, from the environment that runs the demo."""
     return [str(Path(sys.executable).parent / "spillway"), *arguments]
 
 
 @contextmanager
 def cloud(folder: Path, jobs: Sequence[DocumentJob]) -> Iterator[CloudProcess]:
-    """A running stand-in that knows the documents of `jobs`. Raises ChildError if it doesn't come up."""
+    """Run a fake cloud that knows the documents of `jobs`.
+
+    Raises:
+        ChildError: it does not start.
+    """
     corpus, announced = folder / "corpus.jsonl", folder / "cloud.json"
     save(corpus, ((job.text, job.answer) for job in jobs))
     key = "gsk_" + secrets.token_hex(20)
@@ -89,7 +93,11 @@ def cloud(folder: Path, jobs: Sequence[DocumentJob]) -> Iterator[CloudProcess]:
 
 @contextmanager
 def product(folder: Path, cloud: CloudProcess) -> Iterator[Product]:
-    """The running product, stopped in order at the end. Raises ChildError if it can't be started."""
+    """Run the product, and stop it in order at the end.
+
+    Raises:
+        ChildError: it can't be started.
+    """
     (engine_port,) = free_ports(1)
     config = folder / "spillway.yaml"
     config.write_text(yaml.safe_dump(settings(folder, cloud.url, engine_port), sort_keys=False))
@@ -102,7 +110,11 @@ def product(folder: Path, cloud: CloudProcess) -> Iterator[Product]:
 
 
 def _listening(child: Child) -> str:
-    """The address that the router announces once it listens. Raises ChildError if it doesn't."""
+    """Return the address that the router announces once it listens.
+
+    Raises:
+        ChildError: it announces none.
+    """
     deadline = time.monotonic() + _LISTEN_TIMEOUT_S
     while True:
         found = _LISTENS.search(child.log.read_text(encoding="utf-8", errors="replace"))
@@ -115,7 +127,9 @@ def _listening(child: Child) -> str:
 
 
 def settings(folder: Path, cloud_url: str, engine_port: int) -> dict[str, object]:
-    """The config file's content: local first, a cheap cloud model to overflow to, a strong one to escalate to."""
+    """Return the config file's content: local first, a cheap cloud model to overflow to, a strong
+    one to escalate to.
+    """
     return {
         "listen": "127.0.0.1:0",
         "server": {"model": "auto"},
@@ -143,7 +157,9 @@ def _groq(name: str, url: str, model: str) -> dict[str, object]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that the OS says are free. Should another process take one in between, the start fails and says so."""
+    """Return ports that the OS reports as free. If another process takes one in between, the start fails with a
+    message.
+    """
     holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [holder.getsockname()[1] for holder in holders]

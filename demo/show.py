@@ -20,7 +20,7 @@ _KINDS = ("local", "overflow", "escalated", "fallback", "failed")
 
 @contextmanager
 def sending(console: Console, title: str, total: int) -> Iterator[ProgressWatch]:
-    """A live line for one phase: documents done, and how they were decided so far."""
+    """Show a live line for one phase: documents done, and the decisions so far."""
     columns = (
         SpinnerColumn(),
         TextColumn("[bold]{task.description}"),
@@ -41,7 +41,7 @@ def sending(console: Console, title: str, total: int) -> Iterator[ProgressWatch]
 
 @contextmanager
 def waiting(console: Console, title: str) -> Iterator[None]:
-    """A live line with a clock while something starts."""
+    """Show a live line with a clock while something starts."""
     columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, refresh_per_second=5) as progress:
         task = progress.add_task(title, total=1)
@@ -50,7 +50,7 @@ def waiting(console: Console, title: str) -> Iterator[None]:
 
 
 def phases(console: Console, run: DemoRun) -> None:
-    """One row per phase: how documents were decided and how long they took."""
+    """Print one row per phase: the decisions on its documents and how long they took."""
     table = Table(title="Where the documents went", title_justify="left")
     for heading in ("phase", "documents", "local", "overflow", "escalated", "fallback", "failed", "served p50", "p99"):
         table.add_column(heading, justify="left" if heading == "phase" else "right")
@@ -65,7 +65,7 @@ def phases(console: Console, run: DemoRun) -> None:
 
 
 def accuracy(console: Console, results: Sequence[DocumentResult]) -> None:
-    """Exactly right answers: over all, by decision, by noise of the document."""
+    """Print the share of exactly right answers: of all, by decision, by noise of the document."""
     table = Table(title="Answers exactly right", title_justify="left")
     table.add_column("group")
     table.add_column("share", justify="right")
@@ -75,14 +75,14 @@ def accuracy(console: Console, results: Sequence[DocumentResult]) -> None:
 
 
 def faults(console: Console, results: Sequence[DocumentResult]) -> None:
-    """What went wrong, by kind; nothing if nothing did."""
+    """Print the faults by kind; nothing if there were none."""
     kinds = Counter(f"{r.job.phase}: {r.fault}" for r in results if not r.answered)
     for fault, count in kinds.most_common(8):
         console.print(f"  [red]{count} x[/] {escape(fault[:200])}")
 
 
 def verdict(console: Console, claims: Sequence[Claim]) -> None:
-    """Each promise with what was seen."""
+    """Print each promise with the observed figures."""
     table = Table(title="What was promised, and what was seen", title_justify="left", show_lines=True)
     for heading in ("", "promise", "seen"):
         table.add_column(heading)

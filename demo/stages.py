@@ -1,4 +1,4 @@
-"""The stages of the demo, in order: before the engine is there, capacity, calm, burst, and the second look."""
+"""The stages of the demo, in order: before the engine is ready, capacity, calm, burst, and the second look."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class DocumentPlan:
-    """All documents of one run but for those asked again."""
+    """All documents of one run, except those of the second look."""
 
     warming: list[DocumentJob]
     capacity: list[DocumentJob]
@@ -36,13 +36,13 @@ class DocumentPlan:
 
     @property
     def all(self) -> list[DocumentJob]:
-        """Every job."""
+        """Return all jobs."""
         return [*self.warming, *self.capacity, *self.calm, *self.burst]
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Rates in documents per second: what the engine was measured to hold, and what calm and burst bring."""
+    """Rates in documents per second: the measured capacity of the engine, and the rates of calm and burst."""
 
     capacity: float
     calm: float
@@ -60,14 +60,18 @@ def plan(sizes: Sizes, seed: int) -> DocumentPlan:
 
 
 def pace(capacity: float) -> Pace:
-    """Calm is a quarter of the measured capacity, the burst two and a half times it, both within sane bounds."""
+    """Return the rates: calm is a quarter of the measured capacity, the burst two and a half times it, both bounded."""
     calm = min(max(CALM_SHARE * capacity, _CALM_PER_S[0]), _CALM_PER_S[1])
     burst = min(max(BURST_FACTOR * capacity, _BURST_PER_S[0]), _BURST_PER_S[1])
     return Pace(capacity, calm, burst)
 
 
 async def router_up(console: Console, clients: Clients, child: Child) -> None:
-    """Wait until the router can answer. Raises ChildError if it ends or takes too long."""
+    """Wait until the router can answer.
+
+    Raises:
+        ChildError: it ends or takes too long.
+    """
     with show.waiting(console, "router starts"):
         await _until(clients, child, "/ready", ROUTER_TIMEOUT_S)
 
@@ -88,13 +92,17 @@ async def _until(clients: Clients, child: Child, path: str, timeout_s: float) ->
 
 
 async def warming(console: Console, clients: Clients, jobs: list[DocumentJob]) -> list[DocumentResult]:
-    """Documents that come before the engine is there."""
+    """Send documents before the engine is ready."""
     with show.sending(console, "engine still warming up", len(jobs)) as watch:
         return await run_closed(clients, jobs, len(jobs), watch)
 
 
 async def engine_up(console: Console, clients: Clients, child: Child, probe: DocumentJob) -> None:
-    """Wait until the local engine answers a document of its own. Raises ChildError if it takes too long."""
+    """Wait until the local engine answers a document of its own.
+
+    Raises:
+        ChildError: it takes too long.
+    """
     clock = asyncio.get_running_loop().time
     deadline = clock() + ENGINE_TIMEOUT_S
     with show.waiting(console, "vLLM starts on this machine"):
@@ -108,7 +116,7 @@ async def engine_up(console: Console, clients: Clients, child: Child, probe: Doc
 
 
 async def capacity(console: Console, clients: Clients, jobs: list[DocumentJob]) -> tuple[list[DocumentResult], Pace]:
-    """What the engine holds, with all documents pinned to it; the later rates follow from that."""
+    """Measure what the engine holds, with all documents pinned to it; the later rates follow from that."""
     clock = asyncio.get_running_loop().time
     with show.sending(console, f"engine alone, {AT_ONCE} at a time", len(jobs)) as watch:
         start = clock()
@@ -125,7 +133,7 @@ async def capacity(console: Console, clients: Clients, jobs: list[DocumentJob]) 
 async def timed(
     console: Console, clients: Clients, title: str, jobs: list[DocumentJob], per_s: float
 ) -> list[DocumentResult]:
-    """Documents that come as they come, `per_s` per second on average."""
+    """Send documents as they arrive, `per_s` per second on average."""
     with show.sending(console, title, len(jobs)) as watch:
         return await run_open(clients, arrive(jobs, per_s, seed=len(jobs)), watch)
 
@@ -133,7 +141,7 @@ async def timed(
 async def second_look(
     console: Console, clients: Clients, results: list[DocumentResult], most: int
 ) -> list[DocumentResult]:
-    """Ask the local model alone for documents that were escalated: was it right to send them away?"""
+    """Send escalated documents to the local model alone, to see whether it was right to escalate them."""
     escalated = [result.job for result in results if result.decision == "escalated" and result.answered][:most]
     if not escalated:
         return []

@@ -1,4 +1,4 @@
-"""What the demo sends: documents with their truth, in phases, each with its moment, marks and form."""
+"""The documents that the demo sends, with their truth, in phases, each with its moment, marks and form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STREAM_SHARE = 0.30
 
 @dataclass(frozen=True, slots=True)
 class DocumentJob:
-    """One document to send. `at_s` is the moment it is due, in seconds from the start of its phase."""
+    """One document to send. It is due `at_s` seconds after the start of its phase."""
 
     number: int
     phase: Phase
@@ -32,7 +32,7 @@ class DocumentJob:
 
     @property
     def answer(self) -> str:
-        """The right answer, as JSON text."""
+        """Return the right answer as JSON text."""
         return canonical_json(self.truth)
 
 
@@ -48,9 +48,13 @@ class Sizes:
 
 
 def draw(phase: Phase, first: int, count: int, seed: int) -> list[DocumentJob]:
-    """`count` jobs with the held-out documents from number `first` on, all due at once; `seed` picks noise and marks.
+    """Draw `count` jobs with the held-out documents from number `first` on, all due at once; `seed` selects noise and
+    marks.
 
-    Only the phases "calm" and "burst" hold private and streamed documents. Raises IndexError past the held-out seeds.
+    Only the phases "calm" and "burst" hold private and streamed documents.
+
+    Raises:
+        IndexError: there are not so many held-out seeds.
     """
     jobs = []
     for number in range(first, first + count):
@@ -74,7 +78,7 @@ def draw(phase: Phase, first: int, count: int, seed: int) -> list[DocumentJob]:
 
 
 def arrive(jobs: Sequence[DocumentJob], per_s: float, seed: int) -> list[DocumentJob]:
-    """The same jobs at the moments of a Poisson process with `per_s` arrivals per second."""
+    """Return the same jobs at the moments of a Poisson process with `per_s` arrivals per second."""
     rng = random.Random(f"arrivals/{seed}")
     moment, due = 0.0, []
     for job in jobs:
@@ -84,7 +88,7 @@ def arrive(jobs: Sequence[DocumentJob], per_s: float, seed: int) -> list[Documen
 
 
 def pinned(jobs: Sequence[DocumentJob], phase: Phase, model: str) -> list[DocumentJob]:
-    """The same documents again, whole answers from one named backend."""
+    """Return the same documents again, as whole answers from one named backend."""
     return [
         DocumentJob(job.number, phase, 0.0, job.text, job.truth, job.noise, private=False, stream=False, model=model)
         for job in jobs

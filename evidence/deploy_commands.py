@@ -1,4 +1,4 @@
-"""`spillway` as a process with an environment of its own, for the deployment tests."""
+"""Runs `spillway` as a process with an environment of its own, for the measurement and the tests of deployments."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "aws": ("--gpu", "t4", "--price", "0.526", "--secret", "GROQ_API_KEY"),
     "kubernetes": ("--gpu", "l4", "--price", "0.80", "--secret", "GROQ_API_KEY"),
 }
-"""Every target with the options of its usual order, beside --model and --dry-run."""
+"""The options of the usual order for every target, without --model and --dry-run."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """How a command ended."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -31,7 +31,7 @@ class CommandResult:
 
 
 def spillway(folder: Path, *words: str, env: Mapping[str, str] | None = None, limit_s: float = 60) -> CommandResult:
-    """Run it in `folder` with a bare environment; `env` adds to it."""
+    """Run `spillway` in `folder` with a bare environment; `env` adds to it."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "200", **(env or {})}
     done = subprocess.run(
         [SPILLWAY, *words], cwd=folder, env=bare, capture_output=True, text=True, timeout=limit_s, check=False
@@ -40,5 +40,5 @@ def spillway(folder: Path, *words: str, env: Mapping[str, str] | None = None, li
 
 
 def dry_run(folder: Path, target: str, *more: str, env: Mapping[str, str] | None = None) -> CommandResult:
-    """The usual order's dry run."""
+    """Dry-run the usual order for a target."""
     return spillway(folder, "deploy", target, "--model", MODEL, "--dry-run", *TARGETS[target], *more, env=env)

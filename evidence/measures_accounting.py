@@ -1,4 +1,4 @@
-"""Used + Unused = Billed, on random books of every kind, as every report and grouping tells them."""
+"""Used + Unused = Billed, on random books of every kind, in every report and grouping."""
 
 from __future__ import annotations
 
@@ -32,72 +32,79 @@ Build = Callable[[Ledger, ReportRange, ReportTerms, int, tuple[GroupKey, ...]], 
 
 
 @dataclass(slots=True)
-class _Found:
+class _Comparisons:
     worst: int = 0
     comparisons: int = 0
     where: str = ""
     seen: dict[str, int] = field(default_factory=dict)
 
-    def compare(self, what: str, told: int, true: int) -> None:
+    def compare(self, what: str, reported: int, true: int) -> None:
         self.comparisons += 1
-        off = abs(told - true)
+        off = abs(reported - true)
         if off > self.worst:
             self.worst, self.where = off, what
 
-    def saw(self, what: str, yes: bool) -> None:
-        self.seen[what] = self.seen.get(what, 0) + yes
+    def count(self, what: str, seen: bool) -> None:
+        self.seen[what] = self.seen.get(what, 0) + seen
 
 
 def used_plus_unused(
     say: Callable[[str], None], books: int = BOOKS, build: Build = build_report
 ) -> dict[str, Measurement]:
-    """Largest difference in nano-dollars, over random books in SQLite: rentals of all kinds (short, overlapping, free,
-    repriced, without rows yet), more work than time, drafts, retries, holds, adjustments. Compared are used + unused
-    with an independent bill, and every grouping, day and the idle rows of closed days with the whole."""
+    """Measure the largest difference in nano-dollars, over random books in SQLite.
+
+    The books have rentals of all kinds (short, overlapping, free, repriced, without rows yet), more work than time,
+    drafts, retries, holds and adjustments. Used + unused is compared with an independent bill; every grouping, every
+    day and the idle rows of closed days are compared with the whole.
+    """
     rng = Random(SEED)
-    found = _Found()
+    comparisons = _Comparisons()
     for at in range(0, books, PER_LEDGER):
         with tempfile.TemporaryDirectory() as folder:
             ledger = SqliteLedger.open(Path(folder) / "spillway.db")
             for number in range(at, min(books, at + PER_LEDGER)):
                 first = _FIRST + timedelta(days=4 * (number - at))
                 bill = fill_books(rng, ledger, first, f"b{number}")
-                _check(found, ledger, bill, (rng.choice(GROUP_KEYS), rng.choice(GROUP_KEYS)), build)
+                _check(comparisons, ledger, bill, (rng.choice(GROUP_KEYS), rng.choice(GROUP_KEYS)), build)
             ledger.close()
-        say(f"  {min(books, at + PER_LEDGER)} of {books} books, {found.comparisons:,} comparisons")
+        say(f"  {min(books, at + PER_LEDGER)} of {books} books, {comparisons.comparisons:,} comparisons")
     details = {
-        "comparisons": found.comparisons,
-        "worst_where": found.where,
+        "comparisons": comparisons.comparisons,
+        "worst_where": comparisons.where,
         "seed": SEED,
-        "books_with": found.seen,
+        "books_with": comparisons.seen,
     }
-    return {USED_PLUS_UNUSED: Measurement(found.worst, books, details)}
+    return {USED_PLUS_UNUSED: Measurement(comparisons.worst, books, details)}
 
 
-def _check(found: _Found, ledger: Ledger, bill: ExpectedBill, by: tuple[GroupKey, GroupKey], build: Build) -> None:
+def _check(
+    comparisons: _Comparisons, ledger: Ledger, bill: ExpectedBill, by: tuple[GroupKey, GroupKey], build: Build
+) -> None:
     keys = tuple(dict.fromkeys(by))
     report = build(ledger, bill.range, _TERMS, bill.now_ms, keys)
     fixed, groups = report.fixed, report.groups
-    found.compare("used + unused and the bill", fixed.used_nano + fixed.idle_nano, bill.billed)
-    found.compare("billed and the bill", fixed.billed_nano, bill.billed)
-    found.compare("used by model", sum(row.used_nano for row in fixed.rows), fixed.used_nano)
+    comparisons.compare("used + unused and the bill", fixed.used_nano + fixed.idle_nano, bill.billed)
+    comparisons.compare("billed and the bill", fixed.billed_nano, bill.billed)
+    comparisons.compare("used by model", sum(row.used_nano for row in fixed.rows), fixed.used_nano)
     grouped = sum(row.used_nano + row.idle_nano for row in groups)
-    found.compare(f"used + unused by {', '.join(keys)}", grouped, bill.billed)
-    found.compare(f"cloud by {', '.join(keys)}", sum(row.cloud_nano for row in groups), bill.cloud + bill.held)
+    comparisons.compare(f"used + unused by {', '.join(keys)}", grouped, bill.billed)
+    comparisons.compare(f"cloud by {', '.join(keys)}", sum(row.cloud_nano for row in groups), bill.cloud + bill.held)
     parts = [
         build(ledger, one_day(bill.range.first + timedelta(days=n)), _TERMS, bill.now_ms, ())
         for n in range(bill.range.days)
     ]
-    found.compare("used + unused day by day", sum(p.fixed.used_nano + p.fixed.idle_nano for p in parts), bill.billed)
+    comparisons.compare(
+        "used + unused day by day", sum(p.fixed.used_nano + p.fixed.idle_nano for p in parts), bill.billed
+    )
     for part, idle in zip(parts, _idle_rows(ledger, bill), strict=True):
         if idle is not None:
-            found.compare("unused of a closed day", idle, part.fixed.idle_nano)
-            found.saw("closed days", True)
-    found.saw("rented time", fixed.gpu_hours > 0)
-    found.saw("used time", fixed.used_nano > 0)
-    found.saw("more work than time", fixed.overcommitted)
-    found.saw("open holds", bool(report.cloud.unsettled))
-    found.saw("several rentals", len(fixed.rentals) > 1)
+            comparisons.compare("unused of a closed day", idle, part.fixed.idle_nano)
+            comparisons.count("closed days", True)
+    comparisons.count("rented time", fixed.gpu_hours > 0)
+    comparisons.count("used time", fixed.used_nano > 0)
+    comparisons.count("more work than time", fixed.overcommitted)
+    comparisons.count("open holds", bool(report.cloud.unsettled))
+    comparisons.count("several rentals", len(fixed.rentals) > 1)
 
 
 def _idle_rows(ledger: Ledger, bill: ExpectedBill) -> Iterator[int | None]:

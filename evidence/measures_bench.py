@@ -20,12 +20,12 @@ from evidence.results import Measurement, not_measured
 RATIOS = ("bench.ns32_vs_vllm_router", "bench.ns32_vs_litellm", "bench.paced200_vs_vllm_router")
 ROUNDS = 3
 STARTS = 3
-# Two lines of LiteLLM, whose costs differ from release to release: the cheaper one counts.
+# Two release lines of LiteLLM, since its costs differ from release to release; the cheaper one counts.
 LITELLMS = ("litellm", "litellm-1.80")
 
 
 def ratios(say: Callable[[str], None]) -> dict[str, Measurement]:
-    """All ratios from one interleaved run of three rounds. LiteLLM can't hold 200 streams; it does ns32 only."""
+    """Measure all ratios in one interleaved run of three rounds. LiteLLM can't hold 200 streams and does ns32 only."""
     names = ("spillway", "vllm-router", *LITELLMS)
     streams_too_many = frozenset((name, PACED200.name) for name in LITELLMS)
     plan = BenchPlan(
@@ -40,7 +40,9 @@ def ratios(say: Callable[[str], None]) -> dict[str, Measurement]:
 
 
 def _ratio(run: Mapping[str, Any], peers: tuple[str, ...], scenario: str) -> Measurement:
-    """Ours / the cheapest of `peers`; not measured when ours made an error. `n`: our requests over all rounds."""
+    """Return ours / the cheapest of `peers`; not measured when ours made an error. `n` counts our requests over all
+    rounds.
+    """
     ours = run["systems"].get("spillway", {}).get("scenarios", {}).get(scenario)
     if ours is None:
         return not_measured(f"spillway: {run['skipped'].get('spillway', 'not measured')}")
@@ -67,7 +69,7 @@ def _ratio(run: Mapping[str, Any], peers: tuple[str, ...], scenario: str) -> Mea
 
 
 def idle_rss(say: Callable[[str], None]) -> dict[str, Measurement]:
-    """The largest of three starts, 5 s after the first answer; after a load beside it, in the details."""
+    """Measure the largest of three starts, 5 s after the first answer; the details have the memory after a load."""
     idle: list[float] = []
     loaded: list[float] = []
     system = SYSTEMS["spillway"]

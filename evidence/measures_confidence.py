@@ -30,7 +30,7 @@ IDS = (GAIN, ECE, COST, CERTIFICATE, DRIFT)
 RESPLITS, RUNS, REPEATS = 1000, 200, 1000
 AUDITS = 0.05
 EQUAL_WITHIN = 0.01
-"""Accuracy that may be missing against always escalating before "equal" is no longer said."""
+"""Accuracy that may be lost against always escalating and still counts as equal."""
 MIXES: Mapping[str, Mapping[str, float]] = {
     "all five kinds alike, as certified": dict.fromkeys(NOISES, 0.2),
     "the demo's traffic (half clean)": {"clean": 0.5, "light": 0.3, "heavy": 0.2},
@@ -43,12 +43,12 @@ CERTIFIED_MIX = MIXES["all five kinds alike, as certified"]
 
 @lru_cache(maxsize=1)
 def _held() -> Held:
-    """The experiment: about 45 s of one core."""
+    """Run the experiment once: about 45 s of one core."""
     return held()
 
 
 def confidence(say: Say) -> dict[str, Measurement]:
-    """All five promises on one experiment."""
+    """Measure all five promises on one experiment."""
     say("  fitting on 60% of 8,540 answers, judging on the others and on 8,540 fresh ones")
     found = _held()
     say(f"  {len(found.rows)} held-out answers; scores with {REPEATS} bootstrap samples of documents")
@@ -58,9 +58,9 @@ def confidence(say: Say) -> dict[str, Measurement]:
 
 
 def quality(found: Held, repeats: int, confidences: Floats | None = None) -> dict[str, Measurement]:
-    """AUROC against the best single score on the held-out answers themselves, and the calibration error.
+    """Measure AUROC against the best single score on the held-out answers themselves, and the calibration error.
 
-    `confidences`: others than the calibrated ones, to see the measurement fail.
+    `confidences` replaces the calibrated ones, to see the measurement fail.
     """
     pool = found.pool
     p = pool.confidence if confidences is None else confidences
@@ -98,15 +98,18 @@ def quality(found: Held, repeats: int, confidences: Floats | None = None) -> dic
 
 
 def _floor(p: Floats) -> list[float]:
-    """[mean, 97.5% quantile] of the error that perfectly calibrated confidences would show: sampling alone, were the
-    answers independent; the five kinds of one document are not, so the true floor is higher."""
+    """Return [mean, 97.5% quantile] of the error that perfectly calibrated confidences would show.
+
+    This is sampling alone, if the answers were independent; the five kinds of one document are not, so the true floor
+    is higher.
+    """
     rng = np.random.default_rng(0)
     found = [ece(p, (rng.random(len(p)) < p).astype(np.float64)) for _ in range(200)]
     return [round(float(np.mean(found)), 4), round(float(np.quantile(found, 0.975)), 4)]
 
 
 def _baselines(found: Held) -> dict[str, dict[str, float]]:
-    """Candidates and baselines on the fitting part's held-out folds."""
+    """Return candidates and baselines on the fitting part's held-out folds."""
     fitted = found.built.fitted
     rights = fitted.labels
     return {
@@ -120,7 +123,9 @@ def _baselines(found: Held) -> dict[str, dict[str, float]]:
 
 
 def _prefixes(found: Held) -> dict[str, Any]:
-    """AUROC(k) of what is known after the first k tokens of a stream, for whether the whole answer will be right."""
+    """Return AUROC(k) of what is known after the first k tokens of a stream, for whether the whole answer will be
+    right.
+    """
     told: dict[str, Any] = {}
     for k in PREFIXES:
         stage = next((s for s in found.calibration.stages if s.tokens == k), None)
@@ -149,8 +154,10 @@ def _by_kind(pool: Pool, p: Floats) -> dict[str, dict[str, float]]:
 
 
 def cost(found: Held, repeats: int, confidences: Floats | None = None) -> dict[str, Measurement]:
-    """Share of requests not paid for at the accuracy of always escalating. The threshold is chosen on one half of the
-    held-out documents and judged on the other, both ways round."""
+    """Measure the share of requests not paid for at the accuracy of always escalating.
+
+    The threshold is chosen on one half of the held-out documents and judged on the other, both ways round.
+    """
     p = found.pool.confidence if confidences is None else confidences
     single = found.score(found.built.fitted.best_single)
     ours, theirs = (_both_ways(found, score) for score in (p, single))
@@ -175,7 +182,7 @@ def cost(found: Held, repeats: int, confidences: Floats | None = None) -> dict[s
 
 
 def _both_ways(found: Held, score: Floats, seed: int = 0) -> trials.Saving:
-    """Threshold from one half, judged on the other; the mean over ten splits, both ways round."""
+    """Choose a threshold on one half and judge it on the other; return the mean over ten splits, both ways round."""
     rng = np.random.default_rng(seed)
     right, strong = found.pool.right, found.strong
     savings = []
@@ -188,8 +195,10 @@ def _both_ways(found: Held, score: Floats, seed: int = 0) -> trials.Saving:
 
 
 def _difference(found: Held, p: Floats, single: Floats, repeats: int, only: Any = None) -> list[float]:
-    """How much more the combination saves than the best single score at equal accuracy, with its interval. `only`:
-    numbers of the rows to look at; [] where there are none."""
+    """Return how much more the combination saves than the best single score at equal accuracy, with its interval.
+
+    `only` has the numbers of the rows to look at; the result is [] where there are none.
+    """
     kept = np.arange(len(p)) if only is None else only
     if not len(kept):
         return []
@@ -204,7 +213,7 @@ def _difference(found: Held, p: Floats, single: Floats, repeats: int, only: Any 
 
 
 def _never_wrong(found: Held, p: Floats, single: Floats) -> dict[str, list[float]]:
-    """Share kept at most, for the accuracy of the whole, were the cloud always right: [combination, best single]."""
+    """Return the largest share kept at full accuracy if the cloud were always right: [combination, best single]."""
     told = {}
     for accuracy in (0.99, 0.98, 0.95):
         kept = []
@@ -216,7 +225,7 @@ def _never_wrong(found: Held, p: Floats, single: Floats) -> dict[str, list[float
 
 
 def certificates(pool: Pool, resplits: int, rule: Callable[..., Any] = certify) -> dict[str, Measurement]:
-    """Certified on a random half of the held-out documents, judged on the other half, many times."""
+    """Certify on a random half of the held-out documents and judge on the other half, many times."""
     rng = np.random.default_rng(0)
     ours: list[tuple[bool, float]] = []
     theirs: list[tuple[bool, float]] = []
@@ -239,7 +248,9 @@ def certificates(pool: Pool, resplits: int, rule: Callable[..., Any] = certify) 
 
 
 def drifts(found: Held, runs: int, *, moves: bool = True) -> dict[str, Measurement]:
-    """The worst drift: expected share of wrong answers among the kept, over alpha, from 2,000 requests after it on."""
+    """Measure the worst drift: expected share of wrong answers among the kept, over alpha, from 2,000 requests after it
+    on.
+    """
     calibration = found.calibration
     certified = calibration.threshold
     if certified is None:

@@ -34,8 +34,11 @@ def overhead(
     rounds: int = ROUNDS,
     trials: int = TRIALS,
 ) -> dict[str, Measurement]:
-    """CPU per event of the first scenario, on / off; the others in the details. `n`: scored streams. `trials`: streams
-    per number of held tokens, for the time to the first token."""
+    """Measure CPU per event of the first scenario, on / off; the other scenarios are in the details.
+
+    `n` counts scored streams. `trials` is the number of streams per number of held tokens, for the time to the first
+    token.
+    """
     run = measure(BenchPlan(systems, scenarios, rounds, quick=False), say).as_json()
     off, on = (system.name for system in systems)
     missing = {name: reason for name, reason in run["skipped"].items() if name in (off, on)}
@@ -61,7 +64,9 @@ def _per_event(run: Mapping[str, Any], name: str, scenario: Scenario) -> float |
 
 
 def added_ttft(held: Sequence[int] = HELD, trials: int = TRIALS) -> dict[str, dict[str, float]]:
-    """Median milliseconds that holding k tokens adds to the time to the first of them, at BEAT_S s per token."""
+    """Return the median milliseconds that holding k tokens adds to the time to the first token, at
+    BEAT_S s per token.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_added_ttft(held, trials))
 

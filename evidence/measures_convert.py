@@ -1,4 +1,4 @@
-"""The demo model's GGUF, converted and served by real vLLM on the CPU, against the weights it was made from."""
+"""The demo model's GGUF, converted and served by real vLLM on the CPU, against the weights that it was made from."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ from spillway_server.demo_model.documents import HELD_OUT_SEEDS, Document, exact
 AGREEMENT, DROP = "convert.greedy_agreement", "convert.w4a16_accuracy_drop"
 IDS = (AGREEMENT, DROP)
 GGUF = ROOT / "server/spillway_server/demo_model/weights/gguf/spillway-demo-F16.gguf"
-# The noisy ones have near ties between digits: there a difference between two sets of weights shows first.
+# Noisy documents have near ties between digits, where a difference between two sets of weights shows first.
 CLEAN, LIGHT = 500, 100
 ANSWER_TOKENS = 120
 CONVERT_LIMIT_S = 1500
 
 
 def documents(clean: int, light: int) -> list[Document]:
-    """Held-out documents, clean ones first."""
+    """Return held-out documents, clean ones first."""
     return [generate(seed) for seed in HELD_OUT_SEEDS[:clean]] + [generate(s, "light") for s in HELD_OUT_SEEDS[:light]]
 
 
 def converted(out: Path, *words: str, gguf: Path = GGUF, samples: int = 60) -> dict[str, object]:
-    """`spillway convert` as a user runs it; what it wrote into spillway.json. Raises FailedError."""
+    """Run `spillway convert` as a user does; return what it wrote into spillway.json.
+
+    Raises:
+        FailedError: the command fails.
+    """
     command = [str(SPILLWAY), "convert", str(gguf), "--out", str(out), "--gate", "demo", *words]
     command += ["--gate-samples", str(samples)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CONVERT_LIMIT_S, check=False)
@@ -45,14 +49,18 @@ def converted(out: Path, *words: str, gguf: Path = GGUF, samples: int = 60) -> d
 
 
 def answers(base: str, model: str, asked: Sequence[Document]) -> tuple[str, ...]:
-    """Greedy answers in order, without a grammar. Raises FailedError."""
+    """Return greedy answers in order, without a grammar.
+
+    Raises:
+        FailedError: the engine fails.
+    """
 
     def ask(document: Document) -> str:
         body = {"model": model, "messages": prompt(document.text), "temperature": 0, "max_tokens": ANSWER_TOKENS}
         reply = client.post(f"{base}/chat/completions", json=body).raise_for_status().json()
         return str(reply["choices"][0]["message"]["content"] or "")
 
-    # A connection each: vLLM closes idle ones after 5 s, which on a busy machine hits requests under way.
+    # One connection per request: vLLM closes idle ones after 5 s, which on a busy machine hits requests under way.
     limits = httpx.Limits(max_keepalive_connections=0)
     with httpx.Client(timeout=120, trust_env=False, limits=limits) as client, ThreadPoolExecutor(16) as pool:
         try:
@@ -62,7 +70,7 @@ def answers(base: str, model: str, asked: Sequence[Document]) -> tuple[str, ...]
 
 
 def right(given: Sequence[str], asked: Sequence[Document]) -> int:
-    """How many answers are exactly right."""
+    """Return how many answers are exactly right."""
     return sum(exact(answer, document.truth) for answer, document in zip(given, asked, strict=True))
 
 
@@ -73,7 +81,9 @@ def conversion(
     light: int = LIGHT,
     spoil: Callable[[Path], None] = lambda _folder: None,
 ) -> dict[str, Measurement]:
-    """Both promises with three engines one after the other; `spoil` may damage a converted folder (a seeded fault)."""
+    """Measure both promises with three engines, one after the other; `spoil` may damage a converted folder (a seeded
+    fault).
+    """
     asked = documents(clean, light)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -22,7 +22,9 @@ DEMO_LIMIT_S = 900
 
 
 def clean_exact(say: Callable[[str], None]) -> dict[str, Measurement]:
-    """Share of held-out clean documents answered exactly right, greedy and without a grammar, through the engine."""
+    """Measure the share of held-out clean documents that the engine answers exactly right, greedy and without a
+    grammar.
+    """
     try:
         say("  starting the engine (30 to 60 s on a CPU)")
         with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (base, model):
@@ -41,7 +43,7 @@ def clean_exact(say: Callable[[str], None]) -> dict[str, Measurement]:
 
 
 def seconds_after_install(say: Callable[[str], None]) -> dict[str, Measurement]:
-    """Wall seconds of `python -m demo` from start to exit; a demo that broke a promise has no time."""
+    """Measure the wall seconds of `python -m demo` from start to exit; a demo that broke a promise has no time."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "demo.json")
         begun = time.monotonic()
@@ -61,7 +63,7 @@ def seconds_after_install(say: Callable[[str], None]) -> dict[str, Measurement]:
         details: dict[str, Any] = {"exit_status": done.returncode}
         if report.exists():
             written = json.loads(report.read_text(encoding="utf-8"))
-            # Each document's row is the demo's business; the verdict and the figures are enough here.
+            # The rows of the documents stay with the demo; the verdict and the figures are enough here.
             details["demo"] = {name: value for name, value in written.items() if not isinstance(value, list)}
     say(f"  exit status {done.returncode} after {seconds:.0f} s")
     if done.returncode != 0:

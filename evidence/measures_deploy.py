@@ -26,7 +26,7 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "aws-0123456789abcdef",
     "GROQ_API_KEY": "gsk_0123456789abcdef",
 }
-"""Made up; none may appear anywhere."""
+"""Invented secrets; none of them may appear anywhere."""
 
 DryRun = Callable[..., CommandResult]
 
@@ -34,9 +34,12 @@ DryRun = Callable[..., CommandResult]
 def dry_runs(
     say: Callable[[str], None], run: DryRun = dry_run, targets: Mapping[str, tuple[str, ...]] = TARGETS
 ) -> dict[str, Measurement]:
-    """How many targets are green: exit status 0, price first, no secret, nothing written, the same text again, and
-    steps that the target accepts: RunPod's schema, the stack's parameters, the chart's values, a complete Vast.ai
-    order; the machine's configuration is valid each time."""
+    """Count the green targets.
+
+    A target is green with exit status 0, the price first, no secret, nothing written, the same text in a second run,
+    and steps that the target accepts: RunPod's schema, the stack's parameters, the chart's values, a complete Vast.ai
+    order; the machine's configuration must be valid each time.
+    """
     problems: dict[str, list[str]] = {}
     for target in targets:
         with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +92,7 @@ def _vast(steps: list[dict[str, Any]]) -> list[str]:
 
 def _aws(steps: list[dict[str, Any]]) -> list[str]:
     class Loader(yaml.SafeLoader):
-        """CloudFormation's short functions as None."""
+        """Reads CloudFormation's short functions as None."""
 
     Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
     template = yaml.load(deploy_file("aws/template.yaml").read_text(encoding="utf-8"), Loader=Loader)

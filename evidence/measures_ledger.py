@@ -32,10 +32,10 @@ Say = Callable[[str], None]
 
 
 def kill9(say: Say, trials: int = KILLS, *, fault: bool = False) -> dict[str, Measurement]:
-    """Rows that were acknowledged and are gone, or are there twice, after so many kill -9 of the writer.
+    """Count acknowledged rows that are lost or duplicated after so many kill -9 of the writer.
 
-    What `verify` finds wrong afterwards (chain, balances, open holds) and what reservations stay open once the orphans
-    are closed counts as well. `fault` acknowledges too early.
+    Faults that `verify` finds afterwards (chain, balances, open holds) and reservations that stay open once the orphans
+    are closed count as well. `fault` acknowledges too early.
     """
     with tempfile.TemporaryDirectory() as folder:
         found = kill9_trials(Path(folder) / "ledger.db", trials, SEED, fault=fault, say=say)
@@ -44,10 +44,10 @@ def kill9(say: Say, trials: int = KILLS, *, fault: bool = False) -> dict[str, Me
 
 
 def powercut(say: Say, cuts: int = CUTS, *, synchronous: str = "FULL") -> dict[str, Measurement]:
-    """Acknowledged rows that are gone after so many power cuts in which unsynced writes are dropped.
+    """Count acknowledged rows that are lost after so many power cuts in which unsynced writes are dropped.
 
-    Rows that are there twice and what `verify` finds wrong count as well. The same harness with synchronous=NORMAL is
-    in the details: it must lose rows, or it could not find a loss.
+    Duplicated rows and faults that `verify` finds count as well. The same harness with synchronous=NORMAL is in the
+    details: it must lose rows, otherwise it could not find a loss.
     """
     with tempfile.TemporaryDirectory() as folder:
         found = powercut_trials(Path(folder) / "ledger.db", cuts, SEED, synchronous=synchronous)
@@ -66,17 +66,17 @@ def powercut(say: Say, cuts: int = CUTS, *, synchronous: str = "FULL") -> dict[s
 def speed(
     say: Say, rows: int = ROWS, repeats: int = REPEATS, ledger: type[SqliteLedger] = SqliteLedger
 ) -> dict[str, Measurement]:
-    """Durable rows per second and CPU per row at 32 requests that wait, on the disk of the temporary folder.
+    """Measure durable rows per second and CPU per row with 32 waiting requests, on the disk of the temporary folder.
 
-    Median of some runs of the dearer kind of row (paid: holds under caps, balances); the other kind, and the same in
-    memory, are in the details, as the disk decides what a second can hold.
+    The value is the median of some runs of the dearer kind of row (paid: holds under caps, balances). The other kind,
+    and the same in memory, are in the details, since the disk limits the rows of a second.
     """
     gc.collect()
     with tempfile.TemporaryDirectory() as folder:
         sync = sync_ms(Path(folder))
         say(f"  one sync of this disk: {sync:.2f} ms")
         disk = {kind: _runs(ledger, Path(folder), kind, rows, repeats) for kind in get_args(RowKind)}
-        _tell(say, "disk", disk)
+        _report(say, "disk", disk)
     details = {
         "sync_ms": round(sync, 3),
         "disk": {kind: _summary(results) for kind, results in disk.items()},
@@ -84,7 +84,7 @@ def speed(
     if _MEMORY_DISK.is_dir():
         with tempfile.TemporaryDirectory(dir=_MEMORY_DISK) as folder:
             memory = {kind: _runs(ledger, Path(folder), kind, rows, repeats) for kind in get_args(RowKind)}
-        _tell(say, "memory", memory)
+        _report(say, "memory", memory)
         details["memory"] = {kind: _summary(results) for kind, results in memory.items()}
     slowest = min(statistics.median(r.rows_per_s for r in results) for results in disk.values())
     dearest = max(statistics.median(r.cpu_us_per_row for r in results) for results in disk.values())
@@ -99,7 +99,7 @@ def _runs(ledger: type[SqliteLedger], folder: Path, kind: RowKind, rows: int, re
     return [run(folder, rows, kind, WAITING, ledger) for _ in range(repeats)]
 
 
-def _tell(say: Say, where: str, found: dict[RowKind, list[LedgerSpeed]]) -> None:
+def _report(say: Say, where: str, found: dict[RowKind, list[LedgerSpeed]]) -> None:
     for kind, results in found.items():
         summary = _summary(results)
         say(f"  {where}, {kind}: {summary['rows_per_s']} rows/s, {summary['cpu_us_per_row']} us of CPU per row")

@@ -1,4 +1,4 @@
-"""Load tests by locust against the running product: how many of the six scenarios are green, with a report written."""
+"""Load tests by locust against the running product: how many of the six scenarios are green, with a written report."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def runs_green(
     seconds: float = SECONDS,
     engine: Sequence[str] = (),
 ) -> dict[str, Measurement]:
-    """Scenarios in which every planned request was answered whole, counted and kept to schedule, and reported.
+    """Count the scenarios in which every planned request was answered completely, counted, on schedule and reported.
 
-    `engine`: options of the fake engine, such as a seeded fault.
+    `engine` holds options of the fake engine, such as a seeded fault.
     """
     try:
         found = session.run(SessionSettings(tuple(names), seconds, sweep=False, engine=tuple(engine)), say)

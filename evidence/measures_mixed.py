@@ -1,4 +1,4 @@
-"""Streams of two models that can be told apart, through everything that may happen to a held stream.
+"""Streams of two models that can be distinguished, through everything that may happen to a held stream.
 
 Each request draws how sure the engine is, where its stream is cut and how, what the better backend does, and what the
 client asks for. A reply is mixed if it holds words of both models. Everything runs in this process over real sockets.
@@ -34,15 +34,15 @@ SendRequest = Callable[[Router, dict[str, Any]], Awaitable[bytes]]
 
 
 async def through_the_router(router: Router, fields: dict[str, Any]) -> bytes:
-    """The bytes of the reply to one streamed request."""
+    """Return the bytes of the reply to one streamed request."""
     return (await router.chat({"stream": True, **fields})).content
 
 
 def mixed_streams(
     say: Callable[[str], None], streams: int = STREAMS, ask: SendRequest = through_the_router, seed: int = SEED
 ) -> dict[str, Measurement]:
-    """How many of `streams` replies held words of both models."""
-    logging.disable(logging.WARNING)  # thousands of failures are part of it
+    """Count how many of `streams` replies held words of both models."""
+    logging.disable(logging.WARNING)  # the trial contains thousands of failures
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             mixed, kinds = runner.run(_all(say, streams, ask, random.Random(seed)))
@@ -79,7 +79,7 @@ async def _all(
 
 
 def _kind(reply: bytes) -> str:
-    """Whose words a reply holds, and how it ended."""
+    """Return which model's words a reply holds, and how it ended."""
     weak, strong = WEAK in reply, STRONG in reply
     whose = "mixed" if weak and strong else "weak" if weak else "strong" if strong else "none"
     end = "whole" if reply.endswith(DONE) else "interrupted" if b"upstream_interrupted" in reply else "refused"
@@ -99,7 +99,7 @@ def _fields(dice: random.Random) -> dict[str, Any]:
 
 
 def _weak(dice: random.Random) -> Answer:
-    """The engine's stream: sure or not, sure first and unsure later, cut anywhere or whole."""
+    """Return the engine's stream: sure or not, sure first and unsure later, cut anywhere or complete."""
     count = dice.randint(1, 24)
     turn = dice.choice((0, count, count, dice.randint(0, count)))
     events = [delta({"role": "assistant", "content": ""})]

@@ -29,27 +29,34 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Seeds:
+class _OvershootShard:
     where: str
     seeds: Sequence[int]
     fault: bool
 
 
 def overshoot(say: Say, seeds: int = SEEDS, processes: int = SHARDS, *, fault: bool = False) -> dict[str, Measurement]:
-    """Most nano-dollars by which any cap was passed, held and spent in the ledger or billed by the provider.
+    """Measure the most nano-dollars by which any cap was exceeded: held and spent in the ledger, or billed by the
+    provider.
 
     Every seed runs at one concurrency (1, 8, 64, 256 in turn) on two router processes, on SQLite and on PostgreSQL.
     `fault` takes holds without looking at the caps (SQLite only).
     """
     shards = max(1, processes // 2)
     parts = [range(seeds)[shard::shards] for shard in range(shards)]
-    jobs = [
-        _Seeds(where, part, fault) for part in parts for where in (("sqlite",) if fault else ("sqlite", "postgres"))
+    shard_list = [
+        _OvershootShard(where, part, fault)
+        for part in parts
+        for where in (("sqlite",) if fault else ("sqlite", "postgres"))
     ]
-    found = side_by_side(_overshoot, jobs, processes) if processes > 1 else [_overshoot(job) for job in jobs]
+    found = (
+        side_by_side(_overshoot, shard_list, processes)
+        if processes > 1
+        else [_overshoot(shard) for shard in shard_list]
+    )
     details: dict[str, Any] = {}
     for where in ("sqlite", "postgres"):
-        mine = [one for job, one in zip(jobs, found, strict=True) if job.where == where]
+        mine = [one for shard, one in zip(shard_list, found, strict=True) if shard.where == where]
         if mine:
             details[where] = _summed(mine)
             say(f"  {where}: {details[where]}")
@@ -60,17 +67,17 @@ def overshoot(say: Say, seeds: int = SEEDS, processes: int = SHARDS, *, fault: b
     return {"budget.overshoot": Measurement(worst, seeds, details, _VERSIONS)}
 
 
-def _overshoot(job: _Seeds) -> Overshoot:
+def _overshoot(shard: _OvershootShard) -> Overshoot:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if job.where == "sqlite":
-            return overshoot_trials(f"sqlite:///{folder / 'ledger.db'}", folder, job.seeds, _quiet, fault=job.fault)
+        if shard.where == "sqlite":
+            return overshoot_trials(f"sqlite:///{folder / 'ledger.db'}", folder, shard.seeds, _quiet, fault=shard.fault)
         with postgres_server() as server:
-            return overshoot_trials(server.new_database(), folder, job.seeds, _quiet)
+            return overshoot_trials(server.new_database(), folder, shard.seeds, _quiet)
 
 
 @dataclass(frozen=True, slots=True)
-class _Bill:
+class _BillShard:
     requests: int
     kills: int
     seed: int
@@ -80,30 +87,31 @@ class _Bill:
 def independent_bill(
     say: Say, requests: int = REQUESTS, kills: int = KILLS, shards: int = SHARDS, *, forget: int = 0
 ) -> dict[str, Measurement]:
-    """Sum over all attempts of what the ledger and the bill differ by, after the bill was reconciled.
+    """Measure the sum of the differences between ledger and bill over all attempts, after the bill was reconciled.
 
-    In so many shards, each a router, a ledger and a provider. Attempts whose cost the ledger measured itself must
-    agree before. What `verify` finds and holds left open count as well. `forget`: lines left out of the bill.
+    There are so many shards, each with a router, a ledger and a provider. Attempts whose cost the ledger measured
+    itself must agree before that. Faults that `verify` finds and holds left open count as well. `forget` is the number
+    of lines left out of the bill.
     """
-    jobs = [_Bill(requests // shards, kills // shards, seed, forget) for seed in range(shards)]
-    found = side_by_side(_bill, jobs, shards) if shards > 1 else [_bill(job) for job in jobs]
+    shard_list = [_BillShard(requests // shards, kills // shards, seed, forget) for seed in range(shards)]
+    found = side_by_side(_bill, shard_list, shards) if shards > 1 else [_bill(shard) for shard in shard_list]
     details = _summed(found)
     say(f"  {details}")
     value = sum(one.difference_nano + one.measured_difference_nano + one.faults + one.leaked for one in found)
-    # A request that a breaker or the retry budget refused before any attempt proves nothing.
+    # A request that a breaker or the retry budget rejected before any attempt proves nothing.
     count = min(requests, details["attempts"])
     return {"ledger.independent_bill_difference": Measurement(value, count, details, _VERSIONS)}
 
 
-def _bill(job: _Bill) -> BillTrial:
+def _bill(shard: _BillShard) -> BillTrial:
     with tempfile.TemporaryDirectory() as name:
-        found = bill_trial(Path(name), job.requests, job.kills, job.seed, _quiet, forget=job.forget)
+        found = bill_trial(Path(name), shard.requests, shard.kills, shard.seed, _quiet, forget=shard.forget)
         checked(Path(name), found)
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class _Crashes:
+class _CrashShard:
     where: str
     crashes: int
     seed: int
@@ -113,41 +121,41 @@ class _Crashes:
 def leaked(
     say: Say, crashes: int = CRASHES, router_crashes: int = ROUTER_CRASHES, shards: int = SHARDS, *, deaf: bool = False
 ) -> dict[str, Measurement]:
-    """Reservations that stay open after crashes, once others have done their upkeep.
+    """Count reservations that stay open after crashes, once other routers have done their upkeep.
 
-    The money side of a router is killed in every stage of its calls, on SQLite and (one shard) on PostgreSQL; whole
-    routers are killed under load besides. Attempts closed twice or at a wrong cost and what `verify` finds count as
-    well. `deaf`: nobody closes what the dead left.
+    The money side of a router is killed in every stage of its calls, on SQLite and (one shard) on PostgreSQL; besides,
+    whole routers are killed under load. Attempts that are closed twice or at a wrong cost and faults that `verify`
+    finds count as well. With `deaf` nobody closes what the dead router left.
     """
     each = crashes // shards
     places = ["sqlite"] * (shards - 1) + ["sqlite" if deaf or shards == 1 else "postgres"]
-    jobs = [_Crashes(where, each, seed, deaf) for seed, where in enumerate(places)]
-    found = side_by_side(_leaks, jobs, shards) if shards > 1 else [_leaks(job) for job in jobs]
+    shard_list = [_CrashShard(where, each, seed, deaf) for seed, where in enumerate(places)]
+    found = side_by_side(_leaks, shard_list, shards) if shards > 1 else [_leaks(shard) for shard in shard_list]
     details = _summed(found)
     value = sum(one.leaked + one.closed_twice + one.wrong_cost + one.faults for one in found)
     say(f"  {details}")
     if router_crashes:
-        routers = _bill(_Bill(router_crashes * 60, router_crashes, 5, 0))
+        routers = _bill(_BillShard(router_crashes * 60, router_crashes, 5, 0))
         details["whole_routers"] = asdict(routers)
         value += routers.leaked + routers.faults
         say(f"  whole routers: {routers.kills} kills, {routers.orphans} calls orphaned, {routers.leaked} leaked")
     return {"budget.leaked_reservations": Measurement(value, details["crashes"], details, _VERSIONS)}
 
 
-def _leaks(job: _Crashes) -> Leaks:
+def _leaks(shard: _CrashShard) -> Leaks:
     with tempfile.TemporaryDirectory() as name:
-        if job.where == "sqlite":
-            return leak_trials(f"sqlite:///{name}/ledger.db", job.crashes, job.seed, _quiet, deaf=job.deaf)
+        if shard.where == "sqlite":
+            return leak_trials(f"sqlite:///{name}/ledger.db", shard.crashes, shard.seed, _quiet, deaf=shard.deaf)
         with postgres_server() as server:
-            return leak_trials(server.new_database(), job.crashes, job.seed, _quiet, deaf=job.deaf)
+            return leak_trials(server.new_database(), shard.crashes, shard.seed, _quiet, deaf=shard.deaf)
 
 
 def _quiet(_line: str) -> None:
-    """Several at once would only garble each other."""
+    """Print nothing: the messages of several shards would be mixed up."""
 
 
 def _summed(found: Iterable[Any]) -> dict[str, Any]:
-    """Counts of several trials together; of what is a share or a worst case the largest."""
+    """Add up the counts of several trials; of shares and worst cases take the largest."""
     total: dict[str, Any] = {}
     for one in found:
         for name, value in asdict(one).items():

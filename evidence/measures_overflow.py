@@ -10,7 +10,7 @@ from evidence.results import Measurement
 
 # The rule of the reference table, with its timing and margin.
 RULE = "backlog"
-# The same rule as a live router runs it, beside it in the details: asked at arrival, rates from its own TTFTs.
+# The same rule as a live router runs it, for the details: asked at arrival, with rates from its own TTFTs.
 BESIDE = ("backlog-at-arrival", "backlog-router", "backlog-router-m95", "backlog-router-learned", "always-local")
 IDS = tuple(f"overflow.{load}_{figure}" for load in ("conv_x1", "conv_x2", "code_x1") for figure in ("misses", "cloud"))
 
@@ -21,7 +21,7 @@ def overflow(
     loads: Sequence[TraceLoad] = REFERENCE_LOADS,
     beside: Sequence[str] = BESIDE,
 ) -> dict[str, Measurement]:
-    """Per load: percent of requests sent to the cloud, percent of the local ones past the TTFT SLO."""
+    """Measure per load: percent of requests sent to the cloud, percent of the local ones past the TTFT SLO."""
     say(f"  {rule} and {len(beside)} rules beside it on {len(loads)} loads")
     cells = overflow_table([rule, *beside], loads, TTFT_SLO_S)
     found: dict[str, Measurement] = {}

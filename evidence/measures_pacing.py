@@ -1,4 +1,4 @@
-"""What pacing gets out of a budget, against the best that hindsight could have done."""
+"""What pacing gains from a budget, against the best that was possible in hindsight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RULE = "plan-tracking"
 BESIDE = ("dual-descent", "first-come", "blind")
 DAYS, OFFERS = 20, 10_000
 COST_NOISE = 0.3
-"""Beside the promise: what is lost when the better answer's length is only known afterwards."""
+"""For the details: what is lost when the better answer's length is known only afterwards."""
 
 
 def pacing(
@@ -24,7 +24,9 @@ def pacing(
     days: int = DAYS,
     offers: int = OFFERS,
 ) -> dict[str, Measurement]:
-    """The worst day of all loads: gain over that of the fractional knapsack over the whole day, known in advance."""
+    """Measure the worst day of all loads: gain over that of the fractional knapsack over the whole day, known in
+    advance.
+    """
     say(f"  {rule} and {len(beside)} rules beside it, {days} pairs of days, {len(LOADS)} loads")
     sharp = compare([rule, *beside], days, offers)
     noisy = compare([rule, *beside], days, offers, cost_noise=COST_NOISE)

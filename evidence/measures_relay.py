@@ -20,7 +20,9 @@ SLOW_CLIENTS = 5
 def disconnect_close(
     say: Callable[[str], None], system: System = SYSTEMS["spillway"], trials: int = LEAVING_CLIENTS
 ) -> dict[str, Measurement]:
-    """p99 of the milliseconds from a client's close to the upstream seeing its own, over three ways of leaving."""
+    """Measure the p99 milliseconds from a client's close to that of its upstream connection, over three ways of
+    leaving.
+    """
     try:
         system.prepare()
         with started(system) as running:
@@ -35,7 +37,7 @@ def disconnect_close(
 def slow_reader_growth(
     say: Callable[[str], None], system: System = SYSTEMS["spillway"], trials: int = SLOW_CLIENTS
 ) -> dict[str, Measurement]:
-    """Largest growth of resident memory while one client reads nothing for 2.5 s of a 33 MB stream."""
+    """Measure the largest growth of resident memory while one client reads nothing for 2.5 s of a 33 MB stream."""
     try:
         system.prepare()
         with started(system) as running:

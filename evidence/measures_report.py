@@ -53,8 +53,12 @@ CASES = (
 
 
 def million_rows(say: Callable[[str], None], rows: int = ROWS) -> dict[str, Measurement]:
-    """Seconds from the command's start to its end (Python's own start included), the slower of both reports; median of
-    five runs each. `n`: rows. In the details: each run, and the CPU seconds it took."""
+    """Measure the seconds from the command's start to its end (Python's own start included), the slower of both
+    reports.
+
+    The value is the median of five runs each, and `n` counts rows. The details have each run, and the CPU seconds it
+    took.
+    """
     details: dict[str, Any] = {}
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +77,11 @@ def million_rows(say: Callable[[str], None], rows: int = ROWS) -> dict[str, Meas
 
 
 def _run(config: Path, case: _Case, rows: int) -> tuple[float, float]:
-    """Wall and CPU seconds of one report. Raises ValueError if it doesn't tell of all rows."""
+    """Return the wall and CPU seconds of one report.
+
+    Raises:
+        ValueError: it doesn't include all rows.
+    """
     command = [str(Path(sys.executable).with_name("spillway")), "report", "-c", str(config), *case.options, "--json"]
     before, begun = os.times(), time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True)
@@ -97,7 +105,7 @@ def _fill(file: Path, rows: int, days: int) -> None:
 
 
 def _entries(rows: int, start: int, end: int) -> Iterator[Entry]:
-    """One row a request: 60% local, the rest overflow, escalation and fallback; 20 keys, three tiers."""
+    """Yield one row per request: 60% local, the rest overflow, escalation and fallback; 20 keys, three tiers."""
     rng = Random(1)
     for number in range(rows):
         local = rng.random() < 0.6

@@ -20,10 +20,10 @@ LOST = "scaleout.lost_requests"
 def lost_requests(
     say: Callable[[str], None], starter: sites.Starter = sites.vllm, shape: TrialShape | None = None
 ) -> dict[str, Measurement]:
-    """Requests without a whole answer, while one of two engines is asked to end under load.
+    """Count requests without a complete answer while one of two engines is asked to end under load.
 
-    A cap that did not hold over both routers, a request that the other router can't tell of, or conversations that did
-    not stay with their prefix (or did not leave the engine that ended) are told as a failure.
+    The result is a failure if a cap did not hold over both routers, if the other router can't look up a request, or if
+    conversations did not stay with their prefix (or did not leave the engine that ended).
     """
     if starter is sites.vllm and not sites.ENGINE_PYTHON.exists():
         return {LOST: not_measured("the engine's environment .venv-vllm is missing: run `make install`")}
@@ -41,7 +41,7 @@ def lost_requests(
 
 
 def _broken(trial: Trial) -> str:
-    """Why a count of lost requests would not speak for the whole promise; empty: it does."""
+    """Return why a count of lost requests would not prove the whole promise; empty if it would."""
     if not trial.budget_held:
         return f"{trial.paid_usd} USD were spent under a cap of {trial.cap_usd} USD"
     if trial.found < trial.looked_up:

@@ -1,4 +1,4 @@
-"""`spillway serve` with the real engine for as long as a measurement lasts."""
+"""`spillway serve` with the real engine, for as long as a measurement lasts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ SPILLWAY = Path(sys.executable).with_name("spillway")
 
 
 class FailedError(Exception):
-    """A program that was to be measured failed; the message holds its last words."""
+    """A program under measurement failed; the message holds its last output."""
 
 
 @contextmanager
 def serving(folder: Path, *words: str) -> Iterator[tuple[str, str]]:
-    """`spillway serve` with these options, logs in `folder`: base URL and served model, once it gives tokens. Raises
-    FailedError."""
+    """Run `spillway serve` with these options and its logs in `folder`; yield base URL and served model once it
+    generates.
+
+    Raises:
+        FailedError: the engine was not ready in time.
+    """
     log, port = folder / "serve.log", free_port()
     argv = (str(SPILLWAY), "serve", *words, "--port", str(port), "--log", str(folder / "engine.log"))
     with running(Command(argv), None, log) as process:

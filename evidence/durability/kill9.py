@@ -1,6 +1,6 @@
-"""kill -9 of a process that writes the ledger, as often as asked: is every acknowledged row there, exactly once?
+"""kill -9 of a process that writes the ledger, as often as required: is every acknowledged row there exactly once?
 
-Children come from a fork server that has everything imported, so a trial takes a tenth of a second; each is a process
+Children come from a fork server that has imported everything, so a trial takes a tenth of a second. Each is a process
 of its own, killed by SIGKILL while it writes.
 """
 
@@ -25,8 +25,11 @@ WAIT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Kill9Outcome:
-    """Rows acknowledged over all trials, how many of them were missing or stored more than once, what `verify` says,
-    and the reservations that the dead left: all of them, and those still open once the orphans were closed."""
+    """The outcome of all trials.
+
+    It counts acknowledged rows, how many of them are missing or stored more than once, the faults that `verify` finds,
+    all reservations that the dead processes left, and those still open once the orphans were closed.
+    """
 
     trials: int
     acknowledged: int
@@ -44,8 +47,8 @@ def kill9_trials(
     """Kill the writer of one ledger (a SQLite file, or any URL) `trials` times, each after a random number of
     acknowledged rows.
 
-    A row may be stored without its acknowledgement having come out, never the other way round,
-    unless `fault` makes the child acknowledge too early.
+    A row may be stored without its acknowledgement having left the process, but never the other way round, unless
+    `fault` makes the child acknowledge too early.
     """
     url = f"sqlite:///{place}" if isinstance(place, Path) else place
     random_ = random.Random(seed)
@@ -81,7 +84,7 @@ def _outcome(ledger: Ledger, trials: int, acknowledged: set[str]) -> Kill9Outcom
 
 
 def _one(context: multiprocessing.context.ForkServerContext, url: str, name: str, rows: int, fault: bool) -> set[str]:
-    """Start a writer, kill it after it acknowledged `rows` rows; returns all that it acknowledged."""
+    """Start a writer and kill it after it acknowledged `rows` rows; return all that it acknowledged."""
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=kill9_child.write, args=(url, name, 0, sending, fault))
     child.start()

@@ -1,7 +1,8 @@
-"""Child of the kill tests: several requests at once write rows through the writer; each row is told once it is durable.
+"""Child of the kill trials: several requests at once write rows through the writer and acknowledge each once it is
+durable.
 
 Half of the requests are local (one charge), half are paid (a hold under a cap, then its charge). With `early` a row is
-told before it is durable: a seeded fault that the kill test has to find.
+acknowledged before it is durable: a seeded fault that the trial must find.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ T0 = 1_790_000_000_000
 CAP = Cap("all", "month", 1_788_220_800_000, 10**15)
 
 
-def write(url: str, name: str, requests: int, told: Connection, early: bool = False) -> None:
-    """Write the rows of so many requests (0: until killed); send `request_id kind` of each row that is durable."""
-    asyncio.run(_write(url, name, requests, told.fileno(), early))
+def write(url: str, name: str, requests: int, acknowledgements: Connection, early: bool = False) -> None:
+    """Write the rows of so many requests (0: until killed); send `request_id kind` of each durable row."""
+    asyncio.run(_write(url, name, requests, acknowledgements.fileno(), early))
 
 
-async def _write(url: str, name: str, requests: int, told: int, early: bool) -> None:
+async def _write(url: str, name: str, requests: int, acknowledgements: int, early: bool) -> None:
     ledger = open_ledger(url)
     writer = LedgerWriter(ledger)
     numbers = iter(range(requests)) if requests else count()
@@ -35,8 +36,8 @@ async def _write(url: str, name: str, requests: int, told: int, early: bool) -> 
         durable = writer.submit((row,), caps)
         if not early:
             assert await durable is None
-        # Below PIPE_BUF: the whole line is in the pipe, or nothing of it.
-        os.write(told, f"{row.request_id} {row.kind}\n".encode())
+        # Shorter than PIPE_BUF, so either the whole line is in the pipe or nothing.
+        os.write(acknowledgements, f"{row.request_id} {row.kind}\n".encode())
         await durable
 
     async def request() -> None:

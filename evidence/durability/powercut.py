@@ -1,12 +1,12 @@
-"""Power cuts: a disk that forgets what was written and not synced, under the ledger's own way of committing.
+"""Power cuts: a disk that forgets unsynced writes, under the ledger's own way of committing.
 
 A shim between SQLite and the real files (apsw.VFS) writes through, and remembers for each file what every write since
-its last sync replaced. At a random write, sync or truncation the power goes: nothing more reaches the disk, and of the
-writes that were not synced all are undone, or a random part of them, as a disk may store them in any order. Then the
-database is opened as always, and every row whose commit had returned must be there.
+its last sync replaced. At a random write, sync or truncation the power fails: nothing more reaches the disk, and all
+unsynced writes, or a random part of them, are undone, as a disk may store them in any order. Then the database is
+opened as usual, and every row whose commit had returned must be there.
 
-SQLite's WAL needs shared memory, which such a shim can't give, unless one connection has the file to itself: so the
-ledger's `EntryStore` commits through one connection in exclusive locking mode, with the same settings otherwise.
+SQLite's WAL needs shared memory, which such a shim can't provide unless one connection has the file to itself. So the
+ledger's `EntryStore` commits through one connection in exclusive locking mode; all other settings are the same.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from spillway_router.ledger.verify import verify
 VFS = "powercut"
 T0 = 1_790_000_000_000
 MOST_OPERATIONS = 3_000
-"""A cut comes within so many writes and syncs: with about ten pages a commit, some checkpoints of the WAL are in it."""
+"""A cut comes within so many writes and syncs; with about ten pages per commit they include checkpoints of the WAL."""
 
 
 @dataclass(frozen=True, slots=True)
 class PowercutOutcome:
-    """Rows acknowledged over all cuts, how many of them were missing or doubled, and what `verify` says.
+    """The outcome of all cuts: acknowledged rows, how many of them are missing or duplicated, and faults that `verify`
+    finds.
 
-    `writes_undone` shows that the disk did forget something."""
+    `writes_undone` shows that the disk did forget something.
+    """
 
     cuts: int
     acknowledged: int
@@ -49,7 +51,9 @@ class PowercutOutcome:
 
 @dataclass(slots=True)
 class _Change:
-    """One write or truncation: where, what it replaced, what it wrote, and the file's length before."""
+    """One write or truncation: its offset, the bytes that it replaced, the bytes that it wrote, and the file's length
+    before.
+    """
 
     offset: int
     old: bytes
@@ -59,20 +63,24 @@ class _Change:
 
 @dataclass(slots=True)
 class Disk:
-    """What is not synced, per file, and how many operations are left until the power goes."""
+    """What is not synced, per file, and how many operations are left until the power fails."""
 
     left: int
     random_: random.Random
     changes: dict[str, list[_Change]] = field(default_factory=dict)
 
     def step(self) -> None:
-        """One operation. Raises apsw.IOError when the power is gone."""
+        """Count one operation.
+
+        Raises:
+            apsw.IOError: the power has failed.
+        """
         self.left -= 1
         if self.left < 0:
             raise apsw.IOError("the power is gone")
 
     def undo(self) -> int:
-        """Make the files what the disk kept; returns how many writes it forgot."""
+        """Bring the files to the state that the disk kept; return how many writes it forgot."""
         kept_share = self.random_.choice([0.0, 0.5, 0.9])
         undone = 0
         for name, changes in self.changes.items():
@@ -93,14 +101,14 @@ class Disk:
 
 
 class PowercutVFS(apsw.VFS):
-    """The shim. Register by making it; `unregister` when done."""
+    """The shim. Creating it registers it; `unregister` removes it."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         super().__init__(VFS, "")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
-        # A file without a name is SQLite's scratch paper: gone with the process anyway.
+        # A file without a name is a scratch file of SQLite that does not outlive the process.
         return apsw.VFSFile("", name, flags) if name is None else _File(self._disk, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
@@ -136,7 +144,9 @@ class _File(apsw.VFSFile):
 
 
 def powercut_trials(path: Path, cuts: int, seed: int, *, synchronous: str = "FULL") -> PowercutOutcome:
-    """Cut the power of one database so often. `synchronous` NORMAL is a seeded fault: it loses acknowledged rows."""
+    """Cut the power of one database `cuts` times. `synchronous` NORMAL is a seeded fault: it loses
+    acknowledged rows.
+    """
     random_ = random.Random(seed)
     SqliteLedger.open(path).close()
     acknowledged: set[str] = set()
@@ -145,7 +155,7 @@ def powercut_trials(path: Path, cuts: int, seed: int, *, synchronous: str = "FUL
         disk = Disk(random_.randrange(1, MOST_OPERATIONS), random_)
         acknowledged |= _until_the_cut(path, disk, f"c{cut}", synchronous)
         undone += disk.undo()
-        SqliteLedger.open(path).close()  # recovers, as the next start would
+        SqliteLedger.open(path).close()  # opening recovers the database, as the next start would
     ledger = SqliteLedger.open(path)
     stored = Counter(row.request_id + row.kind for row in ledger.entries_between(0, 2**62))
     faults = verify(ledger).fault_count
@@ -156,7 +166,7 @@ def powercut_trials(path: Path, cuts: int, seed: int, *, synchronous: str = "FUL
 
 def _until_the_cut(path: Path, disk: Disk, name: str, synchronous: str) -> set[str]:
     vfs = PowercutVFS(disk)
-    told: set[str] = set()
+    acknowledged: set[str] = set()
     connection = None
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=VFS)
@@ -167,7 +177,7 @@ def _until_the_cut(path: Path, disk: Disk, name: str, synchronous: str) -> set[s
         for batch in range(MOST_OPERATIONS):
             writes = _writes(f"{name}-{batch}", disk.random_)
             store.commit(writes)
-            told |= {row.request_id + row.kind for write in writes for row in write.entries}
+            acknowledged |= {row.request_id + row.kind for write in writes for row in write.entries}
     except apsw.Error:
         if disk.left >= 0:
             raise
@@ -176,11 +186,11 @@ def _until_the_cut(path: Path, disk: Disk, name: str, synchronous: str) -> set[s
             with contextlib.suppress(apsw.Error):
                 connection.close()
         vfs.unregister()
-    return told
+    return acknowledged
 
 
 def _writes(name: str, random_: random.Random) -> list[Write]:
-    """A commit of some requests: local answers, and paid calls with their hold."""
+    """Return a commit of some requests: local answers, and paid calls with their hold."""
     writes = []
     for number in range(random_.randrange(1, 24)):
         request_id = f"{name}-{number}"

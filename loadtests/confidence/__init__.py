@@ -1,7 +1,7 @@
-"""Labelled answers of the demo model, asked through real vLLM: what confidence is measured on.
+"""Labelled answers of the demo model, collected through real vLLM, on which confidence is measured.
 
-answers.jsonl.gz holds the first 1,708 documents from HELD_OUT_SEEDS[100_000] on, in each of the five kinds of damage,
-greedy and without a grammar: 8,540 answers. fresh_answers.jsonl.gz holds the next 1,708 documents alike, for judging
-alone; second_looks.jsonl.gz what the model said of its own answers to the first. No report text is stored, since
-documents come back from their seeds.
+answers.jsonl.gz holds the answers to the first 1,708 documents from HELD_OUT_SEEDS[100_000] on, in each of the five
+kinds of damage, greedy and without a grammar: 8,540 answers. fresh_answers.jsonl.gz holds those to the next 1,708
+documents, for judging alone; second_looks.jsonl.gz holds what the model said of its own answers in the first file. No
+report text is stored, since documents are generated again from their seeds.
 """

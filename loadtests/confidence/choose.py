@@ -1,11 +1,12 @@
-"""How the demo's model and curve were chosen: cross-validation on the fitting part alone; held-out answers stay unread.
+"""How the demo's model and curve were chosen: by cross-validation on the fitting part alone, without the held-out
+answers.
 
     python -m loadtests.confidence.choose --repeats 4
 
-Each of five folds of documents goes once through what `spillway calibrate` does (fit on 60% of the rest, curve through
-that part's held-out outputs and the certifying answers), for every model under every curve. Rule: the lowest log-loss;
-those within one standard error of it (paired, by document) are ties, which the calibration error decides.
-About 25 s of one core for a repeat.
+Each of five folds of documents goes once through what `spillway calibrate` does (fit on 60% of the rest, draw the curve
+from that part's held-out outputs and the certifying answers), for every model under every curve. The rule takes the
+lowest log-loss; results within one standard error of it (paired, by document) are ties, which the calibration error
+decides. A repeat takes about 25 s of one core.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Rows = NDArray[np.int64]
 Map = Callable[[Floats], Floats]
 Drawer = Callable[[Floats, Floats, Rows], Map]
 LARGE = 30.0
-"""Log-odds beyond which nothing is told apart."""
+"""Log-odds beyond which values are not distinguished."""
 
 
 def _drawn(curve: ConfidenceCurve) -> Map:
@@ -43,13 +44,13 @@ def _drawn(curve: ConfidenceCurve) -> Map:
 
 
 def _platt(raw: Floats, y: Floats, _groups: Rows) -> Map:
-    """A logistic regression on the log-odds (Platt 1999)."""
+    """Fit a logistic regression on the log-odds (Platt 1999)."""
     model = LogisticRegression(C=1e6).fit(raw[:, None], y)
     return lambda at: model.predict_proba(at[:, None])[:, 1]
 
 
 def _beta(raw: Floats, y: Floats, _groups: Rows) -> Map:
-    """log-odds = a ln p - b ln(1 - p) + c with a, b >= 0 (Kull, Silva Filho and Flach 2017)."""
+    """Fit log-odds = a ln p - b ln(1 - p) + c with a, b >= 0 (Kull, Silva Filho and Flach 2017)."""
 
     def features(at: Floats) -> Floats:
         at = np.clip(at, -LARGE, LARGE)
@@ -86,7 +87,7 @@ CURVES: Mapping[str, Drawer] = {
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Rows that a curve is drawn from, and those it is judged on, with each model's log-odds of both."""
+    """The rows that a curve is drawn from and the rows that it is judged on, with each model's log-odds of both."""
 
     curve: Rows
     judged: Rows
@@ -94,7 +95,7 @@ class Fold:
 
 
 def folds(data: Table, seed: int) -> Iterator[Fold]:
-    """The outer folds of one shuffle of the documents."""
+    """Return the outer folds of one shuffle of the documents."""
     x, _ = filled(data)
     share = np.random.default_rng(seed).random(int(data.groups.max()) + 1)
     for rest, judged in GroupKFold(OUTER, shuffle=True, random_state=seed).split(x, data.y, data.groups):
@@ -116,7 +117,7 @@ def folds(data: Table, seed: int) -> Iterator[Fold]:
 
 
 def probabilities(data: Table, seed: int) -> dict[tuple[str, str], Floats]:
-    """P(right) of every row by a model and a curve that never saw its document."""
+    """Return P(right) of every row by a model and a curve that never saw its document."""
     found: dict[tuple[str, str], Floats] = {}
     for fold in folds(data, seed):
         for model, (seen, unseen) in fold.outputs.items():
@@ -127,13 +128,13 @@ def probabilities(data: Table, seed: int) -> dict[tuple[str, str], Floats]:
 
 
 def losses(p: Floats, y: Floats) -> Floats:
-    """Log-loss of every row."""
+    """Return the log-loss of every row."""
     p = np.clip(p, 1e-6, 1.0 - 1e-6)
     return -(y * np.log(p) + (1.0 - y) * np.log(1.0 - p))
 
 
 def standard_error(difference: Floats, groups: Rows) -> float:
-    """Of the mean of these rows, rows of one document together."""
+    """Return the standard error of the mean of these rows, with the rows of one document taken together."""
     return float(np.sqrt(np.sum(np.bincount(groups, difference - difference.mean()) ** 2)) / len(difference))
 
 

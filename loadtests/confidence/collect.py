@@ -4,7 +4,7 @@
     python -m loadtests.confidence.collect --base-url http://127.0.0.1:8001/v1
     python -m loadtests.confidence.collect --base-url http://127.0.0.1:8001/v1 --fresh
 
-About 8 answers/s beside other work on two CPU cores, 60 on quiet ones.
+It collects about 8 answers/s beside other work on two CPU cores, and 60 on idle ones.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ class CollectError(Exception):
 
 
 def collect(base_url: str, first: int, documents: int) -> Iterator[str]:
-    """Packed answers of `documents` documents from number `first` on in every kind of damage, in their order.
+    """Return the packed answers to `documents` documents from number `first` on, in every kind of damage, in their
+    order.
 
-    Raises CollectError when the engine fails ATTEMPTS times at one document, or sends no log-probabilities.
+    Raises:
+        CollectError: the engine fails ATTEMPTS times at one document, or sends no log-probabilities.
     """
     model = served_model(base_url)
     jobs = [(first + number, noise) for number in range(documents) for noise in NOISES]

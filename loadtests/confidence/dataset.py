@@ -1,12 +1,12 @@
-"""The committed answers with their documents: read, split by document, written as `spillway calibrate` reads them.
+"""The committed answers with their documents: read, split by document, and written as `spillway calibrate` reads them.
 
     python -m loadtests.confidence.dataset --part fit > labelled.jsonl
     spillway calibrate labelled.jsonl --out calibration.json
 
-The fresh answers came later, for judging alone: nothing was ever fitted or chosen on them.
+The fresh answers were collected later, for judging alone: nothing was ever fitted or chosen on them.
 
-Split by document before anything is fitted: all five kinds of one document stay on the same side, so that no patient's
-numbers are seen in both.
+Documents are split before anything is fitted: all five kinds of one document stay on the same side, so that no
+patient's numbers are in both parts.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ from spillway_server.demo_model.documents import HELD_OUT_SEEDS, NOISES, Documen
 ANSWERS = Path(__file__).with_name("answers.jsonl.gz")
 FRESH = Path(__file__).with_name("fresh_answers.jsonl.gz")
 FIRST = 100_000
-"""Number of the first held-out document; the demo, the tests and the model's own table use documents below it."""
+"""Number of the first held-out document here; the demo, the tests and the model's own table use documents below it."""
 DOCUMENTS = 1708
-"""Documents of each file; those of the fresh ones follow."""
+"""Documents per file; the fresh documents follow the first ones."""
 FIT_SHARE = 0.6
 _LOOK_ALIKE = str.maketrans("OlSBZ,", "01582.")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledAnswer:
-    """What the model said of one document. `tokens`: text, log-probability, and the best two alternatives. `fresh`: of
-    the documents that are for judging alone."""
+    """What the model said of one document.
+
+    `tokens` has text, log-probability, and the best two alternatives. `fresh`: the answer belongs to the documents that
+    are for judging alone.
+    """
 
     seed: int
     noise: str
@@ -48,17 +51,17 @@ class LabelledAnswer:
 
     @property
     def document(self) -> Document:
-        """The document that was asked."""
+        """Return the document of the question."""
         return generate(self.seed, self.noise)
 
     @property
     def held_out(self) -> bool:
-        """Whether it belongs to the part that nothing was fitted on."""
+        """Return whether the answer belongs to the part that nothing was fitted on."""
         return self.fresh or not in_share(str(self.seed), FIT_SHARE, "confidence")
 
 
 def answers(path: Path = ANSWERS) -> Iterator[LabelledAnswer]:
-    """The answers of a file, in the order of their documents."""
+    """Read the answers of a file, in the order of their documents."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
@@ -75,9 +78,11 @@ def _tokens(row: dict[str, Any]) -> tuple[Token, ...]:
 
 
 def packed(number: int, noise: str, text: str, tokens: list[tuple[str, list[float]]]) -> str:
-    """One answer as a line of the file: numbers to four digits, tokens as lengths, the end mark behind the text.
+    """Return one answer as a line of the file: numbers with four digits, tokens as lengths, the end mark behind the
+    text.
 
-    Raises ValueError where the tokens are not the text.
+    Raises:
+        ValueError: the tokens are not the text.
     """
     joined = "".join(token for token, _ in tokens)
     if not joined.startswith(text):
@@ -95,12 +100,12 @@ def packed(number: int, noise: str, text: str, tokens: list[tuple[str, list[floa
 
 
 def asked(document: Document) -> AnswerContext:
-    """What the router knows of the question: the prompt."""
+    """Return what the router knows of the question: the prompt."""
     return AnswerContext(source=prompt(document.text)[0]["content"])
 
 
 def value_labels(text: str, truth: dict[str, object]) -> dict[str, bool]:
-    """Pointer -> whether that field's value is right, for an answer that is a JSON object."""
+    """Return pointer -> whether that field's value is right, for an answer that is a JSON object."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -109,7 +114,11 @@ def value_labels(text: str, truth: dict[str, object]) -> dict[str, bool]:
 
 
 def labelled(answer: LabelledAnswer, *, values: bool = False) -> Labelled:
-    """The answer with its scores and label. Raises ValueError where it carries no signal."""
+    """Return the answer with its scores and label.
+
+    Raises:
+        ValueError: it carries no signal.
+    """
     document = answer.document
     labels = value_labels(answer.text, document.truth) if values else {}
     right = exact(answer.text, document.truth)
@@ -120,9 +129,9 @@ def labelled(answer: LabelledAnswer, *, values: bool = False) -> Labelled:
 
 
 def legible(document: Document) -> bool:
-    """Whether every value still stands in the text for a reader who undoes look-alikes, blanks and decimal commas.
+    """Return whether every value is still in the text for a reader who undoes look-alikes, blanks and decimal commas.
 
-    Replaced, lost and doubled digits can't be undone: where they hit a value no reader can be blamed. This is the
+    Replaced, lost and duplicated digits can't be undone: no reader is to blame where they affect a value. This is the
     strong model that escalation is measured against.
     """
     text = document.text.translate(_LOOK_ALIKE).replace(" ", "")
@@ -136,7 +145,7 @@ def legible(document: Document) -> bool:
 
 
 def write(part: str, out: TextIO) -> int:
-    """Writes one part ("fit", "held-out" or "all") as `spillway calibrate` reads it; how many answers."""
+    """Write one part ("fit", "held-out" or "all") as `spillway calibrate` reads it; return the number of answers."""
     count = 0
     for answer in answers():
         if part != "all" and answer.held_out != (part == "held-out"):

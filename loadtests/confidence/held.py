@@ -1,4 +1,4 @@
-"""The experiment that all figures of confidence come from: fit on one part of the documents, judge on the other."""
+"""The experiment behind all figures on confidence: fit on one part of the documents, judge on the other."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from spillway_router.core.confidence.scores import Token
 
 ALPHA, DELTA = 0.05, 0.1
 SHARPENED = 0.4
-"""A drift of the engine: log-probabilities this many times as large, as from a sharper softmax. Overconfident."""
+"""A drift of the engine: log-probabilities times this factor, as from a sharper softmax, which is overconfident."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What was built on the fitting part, and the held-out answers: scores, labels, pool, whether a strong reader gets
-    them right, which are fresh (dataset.py), and the same answers from an engine that has become overconfident."""
+    """What was built on the fitting part, and the held-out answers.
+
+    Of these it holds scores, labels, pool, whether a strong reader gets them right, which are fresh (dataset.py), and
+    the same answers from an engine that has become overconfident.
+    """
 
     built: Built
     calibration: Calibration
@@ -36,12 +39,12 @@ class Held:
     sharpened: Pool
 
     def score(self, name: str) -> Floats:
-        """One score of every held-out answer."""
+        """Return one score of every held-out answer."""
         return np.array([row.scores[name] for row in self.rows])
 
 
 def held(limit: int | None = None) -> Held:
-    """The experiment on the first `limit` answers (default: all)."""
+    """Run the experiment on the first `limit` answers (default: all)."""
     given = list(islice(chain(answers(), answers(FRESH)), limit))
     fitting = [labelled(answer) for answer in given if not answer.held_out]
     kept = [answer for answer in given if answer.held_out]
@@ -57,7 +60,7 @@ def held(limit: int | None = None) -> Held:
 
 
 def _sharpened(kept: Sequence[LabelledAnswer], calibration: Calibration, pool: Pool) -> Pool:
-    """The held-out answers as an overconfident engine would report them."""
+    """Return the held-out answers as an overconfident engine would report them."""
     found = []
     for answer in kept:
         tokens = [_sharper(token) for token in answer.tokens]

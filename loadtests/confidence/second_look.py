@@ -1,11 +1,12 @@
-"""Asks a running engine about the answers of the dataset, as the router's `confidence.self_check` would, and stores it.
+"""Asks a running engine about the dataset's answers, as the router's `confidence.self_check` would, and stores its
+words.
 
     spillway serve --port 8001
     python -m loadtests.confidence.second_look --base-url http://127.0.0.1:8001/v1
     python -m loadtests.confidence.second_look --report
 
-Both questions are asked of the same answers. What is stored: the log-probabilities of the first token's alternatives
-that begin one of the words, summed per word, and the text that was meant to be a number. The report says what either
+Both questions are asked about the same answers. Stored are the log-probabilities of those alternatives of the first
+token that begin one of the words, summed per word, and the text that should be a number. The report says what either
 score is worth alone, and what it adds to the calibrated combination on the held-out answers.
 """
 
@@ -47,12 +48,16 @@ REPEATS = 1000
 
 
 def rule(kind: SelfCheckKind) -> SelfCheck:
-    """The shipped questions."""
+    """Return the shipped questions."""
     return SelfCheck(kind, 1.0, 60.0, QUESTIONS[kind], WORDS)
 
 
 def collect(base_url: str, given: Sequence[LabelledAnswer]) -> Iterator[str]:
-    """One JSON line per answer, in their order. Raises CollectError when the engine fails ATTEMPTS times at one."""
+    """Yield one JSON line per answer, in their order.
+
+    Raises:
+        CollectError: the engine fails ATTEMPTS times at one answer.
+    """
     model = served_model(base_url)
     limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=3.0)
     with (
@@ -88,13 +93,13 @@ def _post(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def looks(path: Path = LOOKS) -> list[dict[str, Any]]:
-    """The stored second looks, in the order of the answers."""
+    """Read the stored second looks, in the order of the answers."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
 def _scores(look: dict[str, Any]) -> dict[str, float]:
-    """What the router would make of it, and P(True) as it is without looking at how likely either word was."""
+    """Return the router's score, and P(True) as it is when the likelihood of both words is ignored."""
     found: dict[str, float] = {}
     right, wrong = look["p"]
     if right + wrong > 0.0:
@@ -106,8 +111,10 @@ def _scores(look: dict[str, Any]) -> dict[str, float]:
 
 
 def report() -> dict[str, Any]:
-    """AUROC of each score among the held-out answers that have it, and what it adds to the combination, fitted anew
-    with and without it; 95% bootstrap intervals over documents."""
+    """Report the AUROC of each score among the held-out answers that have it, and what it adds to the combination.
+
+    The combination is fitted anew with and without the score; intervals are 95% bootstrap intervals over documents.
+    """
     rows = [(answer.held_out, labelled(answer), _scores(look)) for answer, look in zip(answers(), looks(), strict=True)]
     told: dict[str, Any] = {"answers": len(rows)}
     for name in ("p_true", "p_true of any mass", "stated"):

@@ -1,6 +1,6 @@
-"""Trials on held-out answers: certificates over resplits, escalation's cost at equal accuracy, drift.
+"""Trials on held-out answers: certificates over resplits, the cost of escalation at equal accuracy, and drift.
 
-A `Pool` is what a trial needs to know: for every answer its confidence, whether it was right, its document and kind.
+A `Pool` is what a trial needs to know of every answer: its confidence, whether it was right, its document and kind.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from spillway_router.core.confidence import drift
 
 Floats = NDArray[np.float64]
 BEFORE, AFTER, LOOKED_AT = 1000, 2000, 1000
-"""Requests before a drift, given to the controller after it, and then looked at."""
+"""Requests before a drift, requests that the controller then gets to adapt, and requests that are then judged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Answers, one place each: confidence in [0, 1], 1.0 where right, document, kind of damage."""
+    """Answers by position: confidence in [0, 1], 1.0 where right, document, kind of damage."""
 
     confidence: Floats
     right: Floats
@@ -33,7 +33,7 @@ class Pool:
 
 
 def halves(groups: Sequence[str], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row numbers of a random half of the documents and of the other half."""
+    """Return the row numbers of a random half of the documents and of the other half."""
     names, index = np.unique(np.array(groups), return_inverse=True)
     first = rng.random(len(names)) < 0.5
     rows = np.arange(len(index))
@@ -41,7 +41,9 @@ def halves(groups: Sequence[str], rng: np.random.Generator) -> tuple[NDArray[np.
 
 
 def violation(found: Certified, pool: Pool, other: NDArray[np.int64], alpha: float) -> tuple[bool, float]:
-    """Whether more than alpha of what this threshold keeps of the other half is wrong, and the share it keeps."""
+    """Return whether more than alpha of what this threshold keeps of the other half is wrong, and
+    the share it keeps.
+    """
     if found.threshold is None:
         return False, 0.0
     kept = pool.confidence[other] >= found.threshold
@@ -55,23 +57,25 @@ def violation(found: Certified, pool: Pool, other: NDArray[np.int64], alpha: flo
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """`kept`: share of answers not paid for; `gain`: accuracy minus that of always escalating."""
+    """`kept` is the share of answers not paid for; `gain` is accuracy minus that of always escalating."""
 
     kept: float
     gain: float
 
 
 def loosest_equal(score: Floats, right: Floats, strong: Floats) -> float:
-    """The loosest threshold at which keeping loses no accuracy against the strong model; inf where none."""
+    """Return the loosest threshold at which keeping loses no accuracy against the strong model; inf where there is
+    none.
+    """
     order = np.argsort(-score, kind="stable")
     gained = np.cumsum((right - strong)[order])
-    ends = np.append(np.diff(score[order]) != 0, True)  # ties are kept or left together
+    ends = np.append(np.diff(score[order]) != 0, True)  # ties are kept or escalated together
     good = np.flatnonzero((gained >= 0) & ends)
     return float(score[order][good[-1]]) if len(good) else float("inf")
 
 
 def saving(score: Floats, right: Floats, strong: Floats, threshold: float) -> Saving:
-    """What a threshold saves, and what it does to the accuracy."""
+    """Return what a threshold saves, and its effect on accuracy."""
     kept = score >= threshold
     return Saving(float(kept.mean()), float(np.mean(np.where(kept, right, strong)) - strong.mean()))
 
@@ -81,7 +85,9 @@ def saving(score: Floats, right: Floats, strong: Floats, threshold: float) -> Sa
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A certified threshold with its reference quantiles, and the controller's terms; `moves` False: it stays put."""
+    """A certified threshold with its reference quantiles, and the controller's terms. With `moves` False the threshold
+    stays fixed.
+    """
 
     certified: float
     reference: tuple[float, ...]
@@ -91,9 +97,12 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """Over runs. `expected`: mean of a run's share of wrong answers among those kept, 0 where it kept none. `pooled`:
-    wrong ones of all runs over kept ones of all runs. `of_all`: wrong and kept, of all requests. `kept`: share kept.
-    `revoked`: share of runs in which the certificate was revoked."""
+    """Risks over runs.
+
+    `expected` is the mean of a run's share of wrong answers among those kept, 0 where it kept none. `pooled` is the
+    number of wrong answers of all runs over the kept answers of all runs. `of_all` is wrong and kept, of all requests.
+    `kept` is the share kept. `revoked` is the share of runs in which the certificate was revoked.
+    """
 
     expected: float
     pooled: float
@@ -103,7 +112,7 @@ class Risk:
 
 
 def draw(pool: Pool, mix: Mapping[str, float], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Row numbers of `count` answers drawn with the kinds in the proportions of `mix`."""
+    """Draw the row numbers of `count` answers, with the kinds in the proportions of `mix`."""
     kinds = np.array(pool.kinds)
     weight = np.zeros(len(kinds))
     for kind, share in mix.items():
@@ -119,7 +128,7 @@ def drifting(
     runs: int,
     seed: int,
 ) -> Risk:
-    """Requests of one mixture, then of another, through the controller, audited at random; many runs."""
+    """Send requests of one mixture, then of another, through the controller, with random audits, in many runs."""
     rng = np.random.default_rng(seed)
     tallies = [_run(before, after, control, rng) for _ in range(runs)]
     wrong, kept = (np.array([tally[i] for tally in tallies], dtype=np.float64) for i in (0, 1))
@@ -138,7 +147,7 @@ def _run(
     control: Control,
     rng: np.random.Generator,
 ) -> tuple[int, int, bool]:
-    """(wrong among kept, kept) of the last LOOKED_AT requests, and whether the certificate was revoked."""
+    """Return (wrong among kept, kept) of the last LOOKED_AT requests, and whether the certificate was revoked."""
     state = drift.initial_state(control.certified, control.reference)
     level = control.certified
     wrong = kept = 0

@@ -3,5 +3,5 @@
 fit.py      from timings to rates (no clock, no I/O)
 probe.py    the requests and their timings
 result.py   the versioned result file, and the settings that follow from it
-engine.py   starts `spillway serve` with the flags of a profile, or takes an engine that runs
+engine.py   starts `spillway serve` with the flags of a profile, or uses a running engine
 """

@@ -1,7 +1,8 @@
-"""`python -m loadtests.gpu_profile`: measure an engine on this machine and keep the result, or show what follows.
+"""`python -m loadtests.gpu_profile`: measure an engine on this machine and store the result, or show its settings.
 
-measure   start `spillway serve` (or take --base-url), measure, print the part of spillway.yaml that follows; --save
-          keeps the result in server/spillway_server/planning/measured/, where `spillway plan`, `serve` and `up` find it
+measure   start `spillway serve` (or use --base-url), measure, print the part of spillway.yaml that follows; --save
+          stores the result in server/spillway_server/planning/measured/, where `spillway plan`, `serve` and `up`
+          find it
 settings  print the part of spillway.yaml that follows from a result file
 """
 
@@ -55,7 +56,7 @@ def measure(
     save: Annotated[bool, typer.Option("--save", help="Keep the result file.")] = False,
     folder: Annotated[Path, typer.Option(help="Where result files are kept.")] = measurements.FOLDER,
 ) -> None:
-    """Measure throughput, TTFT and TPOT against concurrency, fit the rates, and keep them with --save."""
+    """Measure throughput, TTFT and TPOT against concurrency, fit the rates, and store them with --save."""
     if kind not in _KINDS:
         raise typer.BadParameter(f"{kind!r} is not one of {', '.join(_KINDS)}", param_hint="--kind")
     console = Console(highlight=False)
@@ -101,7 +102,12 @@ def settings(
 
 
 def examine(target: EngineTarget, grid: Grid, say: Callable[[str], None]) -> tuple[Probed, MeasuredRates]:
-    """Measure one engine. Raises ProbeError, FitError."""
+    """Measure one engine.
+
+    Raises:
+        ProbeError: the engine could not be measured.
+        FitError: the timings don't give the rates.
+    """
     grid = replace(grid, context=min(grid.context, target.context or grid.context))
     probed = asyncio.run(_probe(target, grid, say))
     return probed, rates(probed.prefill_tokens_per_s, probed.decodes)
@@ -114,14 +120,14 @@ async def _probe(target: EngineTarget, grid: Grid, say: Callable[[str], None]) -
 
 
 def this_place(device: str, gpus: int) -> tuple[str, str]:
-    """The name of this machine's hardware and its kind: so many of its GPUs, or its processor."""
+    """Return the name and the kind of this machine's hardware: so many of its GPUs, or its processor."""
     here = hardware_of.detect()
     here = here.without_gpus() if device == "cpu" else replace(here, gpus=here.gpus[:gpus])
     return here.title, profiles.of_machine(here).key
 
 
 def quantisation_of(model: str) -> str | None:
-    """How a served model's weights are stored, as far as its name or its files tell."""
+    """Return how a served model's weights are stored, as far as its name or its files say."""
     spec = models.resolve(model, hardware_of.detect(), settings_of_server.hub_cache())
     return spec.quantisation if isinstance(spec, models.ModelSpec) else None
 

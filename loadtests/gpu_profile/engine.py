@@ -1,4 +1,4 @@
-"""The engine to measure: one that runs already, or `spillway serve` with the flags of a profile."""
+"""The engine to measure: a running one, or `spillway serve` with the flags of a profile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOT_FLAGS = ("--model", "--host", "--port", "--uds")
 
 @dataclass(frozen=True, slots=True)
 class EngineTarget:
-    """An engine that answers: API base, model name, its flags, version as it tells it, longest context in tokens."""
+    """A running engine: API base, model name, its flags, the version that it reports, its longest context in tokens."""
 
     base_url: str
     model: str
@@ -34,7 +34,11 @@ class EngineTarget:
 
 @contextmanager
 def served(model: str, flags: Sequence[str], device: str) -> Iterator[EngineTarget]:
-    """`spillway serve MODEL` with these flags beside its own, ended afterwards. Raises ChildError."""
+    """Run `spillway serve MODEL` with these flags beside its own while the block lasts.
+
+    Raises:
+        ChildError: it does not start.
+    """
     with tempfile.TemporaryDirectory(prefix="spillway-profile-") as place:
         folder = Path(place)
         command = spillway("serve", "--model", model, "--port", "0", "--json", "--device", device)
@@ -50,7 +54,11 @@ def served(model: str, flags: Sequence[str], device: str) -> Iterator[EngineTarg
 
 
 def running(base_url: str, flags: list[str]) -> EngineTarget:
-    """An engine that runs already. Raises httpx.HTTPError when it doesn't answer."""
+    """Return a running engine.
+
+    Raises:
+        httpx.HTTPError: it doesn't answer.
+    """
     root = re.sub(r"/v1/?$", "", base_url)
     with httpx.Client(timeout=30, trust_env=False) as client:
         card = client.get(f"{root}/v1/models").raise_for_status().json()["data"][0]
@@ -60,7 +68,7 @@ def running(base_url: str, flags: list[str]) -> EngineTarget:
 
 
 def _flags(argv: Sequence[str]) -> list[str]:
-    """The flags of a command line, without launcher, model and address."""
+    """Return the flags of a command line, without launcher, model and address."""
     found: list[str] = []
     skip = False
     begun = False

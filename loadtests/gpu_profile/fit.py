@@ -22,12 +22,12 @@ from spillway_server.planning.measurements import MeasuredRates
 
 
 class FitError(ValueError):
-    """The timings don't give the rates; the message says which measurement is missing or what is odd."""
+    """The timings don't give the rates; the message says which measurement is missing or implausible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Steady decoding of `sequences` at once with `kv_tokens` in the cache on average: seconds of one step."""
+    """Steady decoding of `sequences` at once with `kv_tokens` in the cache on average: the seconds of one step."""
 
     sequences: int
     kv_tokens: float
@@ -35,9 +35,10 @@ class Decode:
 
 
 def rates(prefill_tokens_per_s: float, decodes: Sequence[Decode]) -> MeasuredRates:
-    """The rates that fit best (least squares over all steady decodings, coefficients 0 or more).
+    """Return the rates that fit best (least squares over all steady decodings, coefficients 0 or more).
 
-    Raises FitError without two different loads and two different contexts at one load.
+    Raises:
+        FitError: there are no two different loads, or no two different contexts at one load.
     """
     if not (math.isfinite(prefill_tokens_per_s) and prefill_tokens_per_s > 0):
         raise FitError(f"the prefill rate is {prefill_tokens_per_s}: no prompt was read")
@@ -50,7 +51,7 @@ def rates(prefill_tokens_per_s: float, decodes: Sequence[Decode]) -> MeasuredRat
         slope, intercept = 0.0, fmean(y for _, y in flat)
     intercept = max(0.0, intercept)
     best = max(decodes, key=lambda d: d.sequences / d.step_s).sequences
-    # At the best load itself rather than on the line: real curves bend.
+    # Taken at the best load itself instead of on the line, since real curves bend.
     at_best = [y for n, y in flat if n == best]
     decode_us = 1e6 * max(0.0, fmean(at_best)) / best
     return MeasuredRates(
@@ -66,7 +67,7 @@ def rates(prefill_tokens_per_s: float, decodes: Sequence[Decode]) -> MeasuredRat
 
 
 def _kv(decodes: Sequence[Decode]) -> float:
-    """Seconds per token of context: the slope of the step over the KV cache, within each load, 0 or more."""
+    """Return the seconds per token of context: the slope of the step over the KV cache, within each load, 0 or more."""
     loads = {d.sequences for d in decodes}
     above = below = 0.0
     for load in loads:
@@ -80,7 +81,7 @@ def _kv(decodes: Sequence[Decode]) -> float:
 
 
 def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(intercept, slope) of the least-squares line."""
+    """Return (intercept, slope) of the least-squares line."""
     mean_x, mean_y = fmean(x for x, _ in points), fmean(y for _, y in points)
     below = sum((x - mean_x) ** 2 for x, _ in points)
     slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / below
@@ -88,10 +89,12 @@ def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def steady_step(events: Sequence[Sequence[float]], least_tokens: int = 16) -> tuple[float, float] | None:
-    """Seconds of one step while all requests decode, and the share of their output done by the window's middle.
+    """Return the seconds of one step while all requests decode, and the share of their output done by the window's
+    middle.
 
-    `events`: per request the moments of its tokens. The window lies between the last first token and the first last
-    one, so that no step in it had prefill; None when fewer than `least_tokens` tokens per request fall into it.
+    `events` has, per request, the moments of its tokens. The window lies between the last first token and the first
+    last token, so that no step in it has prefill; the result is None when fewer than `least_tokens` tokens per request
+    are in it.
     """
     begin, end = max(each[0] for each in events), min(each[-1] for each in events)
     inside = [[moment for moment in each if begin <= moment <= end] for each in events]

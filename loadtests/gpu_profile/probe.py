@@ -1,4 +1,4 @@
-"""Requests against one engine and their timings: prompts alone and together, decoding at rising loads and contexts."""
+"""Sends requests to one engine and times them: prompts alone and together, decoding at rising loads and contexts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One streamed answer: seconds from sending to each of its events, and its usage."""
+    """One streamed answer: the seconds from sending to each of its events, and its usage."""
 
     events: tuple[float, ...]
     prompt_tokens: int
@@ -51,7 +51,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class LoadRow:
-    """One load: throughput in tokens/s, latencies in seconds; `step_s` None where no steady window was found."""
+    """One load: throughput in tokens/s, latencies in seconds. `step_s` is None where there was no steady window."""
 
     sequences: int
     prompt_tokens: float
@@ -67,7 +67,7 @@ class LoadRow:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """Everything that was measured. `alone`: (prompt tokens, seconds to the first token) of lone prompts."""
+    """All measurements. `alone` has (prompt tokens, seconds to the first token) of single prompts."""
 
     prefill_tokens_per_s: float
     alone: tuple[tuple[int, float], ...]
@@ -75,12 +75,12 @@ class Probed:
 
     @property
     def decodes(self) -> list[Decode]:
-        """The steady decodings, for the fit."""
+        """Return the steady decodings, for the fit."""
         return [Decode(r.sequences, r.kv_tokens, r.step_s) for r in self.rows if r.step_s is not None]
 
 
 class Prober:
-    """Asks one engine. Prompts never begin alike, so no prefix cache shortens them."""
+    """Sends requests to one engine. No two prompts begin alike, so that no prefix cache shortens them."""
 
     def __init__(self, client: httpx.AsyncClient, model: str, grid: Grid) -> None:
         self._client = client
@@ -90,10 +90,14 @@ class Prober:
         self._words_per_token = 1.0
 
     async def run(self, say: Callable[[str], None]) -> Probed:
-        """All of it. Raises ProbeError."""
+        """Take all measurements.
+
+        Raises:
+            ProbeError: the engine fails.
+        """
         first = await self._ask(100, 8)
         self._words_per_token = 100 / first.prompt_tokens
-        await self._ask(64, 32)  # an engine's first requests compile and allocate
+        await self._ask(64, 32)  # the first requests of an engine compile and allocate
         longest = self._grid.context - self._grid.output - 64
         alone = [await self._alone(max(16, longest * part // 8)) for part in (1, 2, 4, 8)]
         rate = await self._prefill(longest)
@@ -105,7 +109,9 @@ class Prober:
         return Probed(rate, tuple(alone), tuple(rows))
 
     def _loads(self, longest: int) -> list[tuple[int, int]]:
-        """(sequences, prompt tokens): short prompts at every load, long ones to tell what the KV cache costs."""
+        """Return (sequences, prompt tokens): short prompts at every load, and long ones that show the cost of the KV
+        cache.
+        """
         short = [(n, min(32, longest)) for n in self._grid.concurrency]
         middle = self._grid.concurrency[len(self._grid.concurrency) // 2]
         return [*short, (middle, longest // 2), (middle, longest)]
@@ -115,14 +121,19 @@ class Prober:
         return tries[0].prompt_tokens, round(median(each.ttft_s for each in tries), 5)
 
     async def _prefill(self, tokens: int) -> float:
-        """Prompt tokens per second while batches are full: several long prompts at once, one token each."""
+        """Return the prompt tokens per second while batches are full: several long prompts at once, one output token
+        each.
+        """
         begun = time.perf_counter()
         answers = await asyncio.gather(*(self._ask(tokens, 1) for _ in range(self._grid.prefill_prompts)))
         return sum(each.prompt_tokens for each in answers) / (time.perf_counter() - begun)
 
     async def _steady(self, sequences: int, prompt: int) -> LoadRow:
-        """One load, again where it found no steady window: an engine that is short of processor time for its HTTP
-        server takes requests in one after the other, and hands their tokens out in bunches."""
+        """Measure one load, and repeat it where there was no steady window.
+
+        An engine whose HTTP server is short of processor time admits requests one after the other and returns their
+        tokens in bunches.
+        """
         row = await self._load(sequences, prompt)
         for _ in range(_TRIES - 1):
             if row.step_s is not None:
@@ -131,7 +142,7 @@ class Prober:
         return row
 
     async def _load(self, sequences: int, prompt: int) -> LoadRow:
-        # With long prompts the first ones decode while the others are still read: they need room to wait for them.
+        # The first of several long prompts decode while the engine still reads the others, so they need room to wait.
         output = self._grid.output if prompt <= 64 else self._grid.context - prompt - 8
         output = min(output, 4 * self._grid.output)
         begun = time.perf_counter()
@@ -157,7 +168,7 @@ class Prober:
         )
 
     async def _timed(self, prompt: int, output: int, begun: float) -> tuple[Answered, Sequence[float]]:
-        """An answer, and the moments of its tokens since `begun`."""
+        """Return an answer, and the moments of its tokens since `begun`."""
         sent = time.perf_counter() - begun
         answer = await self._ask(prompt, output)
         return answer, [sent + moment for moment in answer.events]
@@ -206,8 +217,10 @@ class Prober:
 
 
 def _is_token(choice: dict[str, Any]) -> bool:
-    """Whether an event stands for a token. One whose text isn't complete yet comes with empty content: it counts too;
-    the event that opens a stream has a role."""
+    """Return whether an event stands for a token.
+
+    A token whose text isn't complete yet has empty content and counts, too; the event that opens a stream has a role.
+    """
     return "content" in choice["delta"] and "role" not in choice["delta"]
 
 

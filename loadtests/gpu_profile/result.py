@@ -1,7 +1,6 @@
-"""Writing the result file of an engine on its hardware; spillway_server.planning.measurements says what is in it and
-reads it.
+"""Writes the result file of an engine on its hardware; spillway_server.planning.measurements describes and reads it.
 
-A run of flags that are there already replaces the older one.
+A run replaces an older one with the same flags.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def run_of(
     machine: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """One run as plain data."""
+    """Return one run as plain data."""
     return {
         "date": date,
         "flags": flags,
@@ -40,7 +39,11 @@ def run_of(
 
 
 def add(path: Path, subject: Subject, run: Mapping[str, Any]) -> None:
-    """Write a run into its file. Raises ResultError for a file of something else."""
+    """Write a run into its file.
+
+    Raises:
+        ResultError: the file holds something else.
+    """
     found = load(path) if path.exists() else {"format": FORMAT, **asdict(subject), "runs": []}
     if any(found[name] != value for name, value in asdict(subject).items()):
         raise ResultError(f"{path} holds {found['hardware']} with {found['model']}")
@@ -50,8 +53,12 @@ def add(path: Path, subject: Subject, run: Mapping[str, Any]) -> None:
 
 
 def settings_of(found: Mapping[str, Any], number: int = -1, backend: str = "local") -> str:
-    """The part of spillway.yaml that follows from a run (the newest if no number is given). Raises IndexError,
-    ResultError."""
+    """Return the part of spillway.yaml that follows from a run (the newest if no number is given).
+
+    Raises:
+        IndexError: there is no such run.
+        ResultError: the file holds something else.
+    """
     run = runs_of(found)[number]
     basis = (
         f"measured on {run.subject.hardware} with {run.subject.model}, {run.date}; flags: {' '.join(run.flags) or '-'}"

@@ -1,4 +1,6 @@
-"""Did conversations stay where their prefix is, and leave an engine that ended? Pure: turns in, figures out."""
+"""Judges whether conversations stay where their prefix is, and leave an engine that ended. Turns in, figures out; no
+I/O.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of a conversation: which, through which router, in which phase, who answered, `fault` "" for a whole
-    answer."""
+    """One turn of a conversation: which conversation, router and phase, and which engine answered. `fault` is empty for
+    a complete answer.
+    """
 
     session: int
     number: int
@@ -22,8 +25,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class AffinityShare:
-    """Conversations of one plan: turns asked, lost, those that had a turn before them, and how many of these the same
-    engine answered as the one before; engines that answered; share of prompt tokens found in prefix caches."""
+    """The conversations of one plan.
+
+    Counts: turns sent, turns lost, turns with a predecessor, and how many of these the same engine answered as the
+    predecessor. Also the engines that answered, and the share of prompt tokens found in prefix caches.
+    """
 
     turns: int
     lost: int
@@ -34,14 +40,17 @@ class AffinityShare:
 
     @property
     def kept_share(self) -> float:
-        """Share of following turns that stayed, 0 to 1."""
+        """Return the share of following turns that stayed on their engine, 0 to 1."""
         return self.kept / self.followed if self.followed else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Conversations while an engine ends: how many it had before, how many of them the others answered afterwards,
-    how many were elsewhere before, and how many of those left their engine although it was well."""
+    """Conversations while an engine ends.
+
+    Counts: those on the engine before, those of them that other engines answered afterwards, those elsewhere before,
+    and those of the latter that left their engine although it was healthy.
+    """
 
     there: int
     moved: int
@@ -51,7 +60,7 @@ class Moved:
 
 
 def held(turns: Sequence[Turn], cached_share: float) -> AffinityShare:
-    """What became of these conversations."""
+    """Count what happened to these conversations."""
     pairs = [pair for one in by_session(turns) for pair in pairwise(one)]
     return AffinityShare(
         turns=len(turns),
@@ -64,7 +73,7 @@ def held(turns: Sequence[Turn], cached_share: float) -> AffinityShare:
 
 
 def moved(turns: Sequence[Turn], ended: str) -> Moved:
-    """What became of conversations over the phases `before`, `during` and `after` the end of one engine."""
+    """Count what happened to conversations over the phases `before`, `during` and `after` the end of one engine."""
     homes = {one[0].session: _last(one, "before") for one in by_session(turns)}
     there = {session for session, home in homes.items() if home == ended}
     left = {
@@ -77,7 +86,7 @@ def moved(turns: Sequence[Turn], ended: str) -> Moved:
 
 
 def faults(kept: AffinityShare, without: AffinityShare, *, prefix_cache: bool) -> list[str]:
-    """Why affinity is not shown: `kept` said `x-session-id`, `without` did not; empty when it is."""
+    """Return why affinity is not shown; empty when it is. `kept` sent `x-session-id`, `without` did not."""
     found = []
     if kept.kept < kept.followed:
         found.append(
@@ -94,7 +103,7 @@ def faults(kept: AffinityShare, without: AffinityShare, *, prefix_cache: bool) -
 
 
 def drain_faults(found: Moved) -> list[str]:
-    """Why moving on at the end of an engine is not shown; empty when it is."""
+    """Return why moving on at the end of an engine is not shown; empty when it is."""
     told = []
     if not found.there:
         told.append("no conversation was on the engine that ended")
@@ -106,7 +115,7 @@ def drain_faults(found: Moved) -> list[str]:
 
 
 def by_session(turns: Sequence[Turn]) -> list[list[Turn]]:
-    """The turns of each conversation, in order."""
+    """Return the turns of each conversation, in order."""
     found: dict[int, list[Turn]] = {}
     for turn in sorted(turns, key=lambda turn: (turn.session, turn.number)):
         found.setdefault(turn.session, []).append(turn)
@@ -114,5 +123,5 @@ def by_session(turns: Sequence[Turn]) -> list[list[Turn]]:
 
 
 def _last(turns: Sequence[Turn], phase: str) -> str:
-    """Who answered the last turn of a phase."""
+    """Return which engine answered the last turn of a phase."""
     return next((turn.backend for turn in reversed(turns) if turn.phase == phase), "")

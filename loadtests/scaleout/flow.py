@@ -1,4 +1,4 @@
-"""Clients of several routers: each request is followed to its end, and an end that is no whole answer is a loss."""
+"""Clients of several routers. Each request is followed to its end; an end without a complete answer counts as lost."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of one request: `fault` is empty for a whole answer; `backend` served it; `cost_usd` by its header;
-    `moment` seconds of the loop's clock at its end; `router` the number of the router that was asked."""
+    """The outcome of one request.
+
+    `fault` is empty for a complete answer; `backend` served it; `cost_usd` comes from its header; `moment` is the time
+    of its end in seconds of the loop's clock; `router` is the number of the router that was asked.
+    """
 
     number: int
     router: int
@@ -33,14 +36,14 @@ class Fate:
 
 
 def document(number: int) -> tuple[list[dict[str, str]], dict[str, object]]:
-    """Messages that ask for a held-out document, and its truth; the same ones come round again after 2000."""
+    """Return messages that ask for a held-out document, and its truth; the documents repeat after 2000."""
     found = generate(HELD_OUT_SEEDS[200_000 + number % 2000])
     return prompt(found.text), found.truth
 
 
 @dataclass(frozen=True, slots=True)
 class FlowReply:
-    """What came back: the answer's text, or why there is no whole one; status 0 if there was none; headers."""
+    """A reply: the answer's text, or why there is no complete one; status 0 if there was no reply; headers."""
 
     text: str
     fault: str
@@ -49,7 +52,7 @@ class FlowReply:
 
     @property
     def backend(self) -> str:
-        """Who answered, by the router's word."""
+        """Return the backend that answered, as the router reports it."""
         return str(self.headers.get("x-spillway-backend", ""))
 
 
@@ -68,9 +71,9 @@ async def exchange(client: httpx.AsyncClient, body: Mapping[str, Any], headers: 
 
 
 async def ask(client: httpx.AsyncClient, router: int, number: int, model: str) -> Fate:
-    """Send one document, every other one as a stream."""
+    """Send one document; every other one is streamed."""
     messages, truth = document(number)
-    # Limits differ so that answers of the fake engine, which are as long as they may be, don't all end in one step.
+    # Limits differ, so that the fake engine's answers, which use their whole limit, don't all end in one step.
     most = 140 + 37 * number % 120
     body: dict[str, Any] = {"model": model, "messages": messages, "temperature": 0, "max_tokens": most}
     if number % 2:
@@ -90,7 +93,7 @@ async def ask(client: httpx.AsyncClient, router: int, number: int, model: str) -
 
 
 def _judge(status: int, raw: str, *, stream: bool) -> tuple[str, str]:
-    """The text of a whole answer and no fault, or no text and what is wrong."""
+    """Return the text of a complete answer and no fault, or no text and the fault."""
     if status != 200:
         return "", f"{status} {raw[:160]}"
     try:
@@ -119,7 +122,9 @@ def _judge_stream(events: Sequence[str]) -> tuple[str, str]:
 async def flow(
     urls: Sequence[str], at_once: int, model: str, enough: Callable[[Sequence[Fate]], bool], first: int = 0
 ) -> list[Fate]:
-    """Keep `at_once` requests in flight, routers in turns, until `enough` says so of those that have ended."""
+    """Keep `at_once` requests in flight, through the routers in turns, until `enough` returns True for those that have
+    ended.
+    """
     fates: list[Fate] = []
     numbers = itertools.count(first)
     limits = httpx.Limits(max_connections=at_once, keepalive_expiry=4)

@@ -1,7 +1,7 @@
-"""Conversations through several routers: each turn sends everything said before, so its prompt begins with the last
-one's, and the engine that answered that one has it in its prefix cache.
+"""Conversations through several routers: each turn sends everything said before.
 
-What became of the turns is judged by affinity.py.
+So its prompt begins with the previous one, and the engine that answered the previous turn has it in its prefix cache.
+affinity.py judges the outcome of the turns.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ _SAID = 110
 _SERIES = re.compile(r"^vllm:prefix_cache_(queries|hits)_total(?:\{[^}]*\})? ([0-9.e+]+)$", re.M)
 
 Reached = Callable[[int], Awaitable[str]]
-"""Waits until the turn of this number may be sent; answers the name of the phase that it belongs to."""
+"""Waits until the turn with this number may be sent; returns the name of its phase."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionPlan:
-    """Conversations to hold. `alternate`: each turn through the next router instead of always the same one;
-    `with_id`: say `x-session-id`; `first`: number of the first conversation, so that no two plans say the same."""
+    """The conversations of a plan.
+
+    With `alternate` each turn goes through the next router instead of always the same one; with `with_id` it sends
+    `x-session-id`. `first` is the number of the first conversation, so that no two plans say the same.
+    """
 
     sessions: int
     turns: int
@@ -46,17 +49,21 @@ class Counted:
     hits: float
 
     def since(self, before: Counted) -> Counted:
-        """What was counted after `before`."""
+        """Return what was counted after `before`."""
         return Counted(self.queries - before.queries, self.hits - before.hits)
 
     @property
     def share(self) -> float:
-        """Share of prompt tokens found, 0 to 1."""
+        """Return the share of prompt tokens found, 0 to 1."""
         return self.hits / self.queries if self.queries else 0.0
 
 
 async def counted(base_urls: Sequence[str]) -> Counted:
-    """The counters of these engines now. Raises httpx.HTTPError."""
+    """Read the counters of these engines.
+
+    Raises:
+        httpx.HTTPError: an engine does not answer.
+    """
     totals = {"queries": 0.0, "hits": 0.0}
     async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
         for base in base_urls:
@@ -67,7 +74,7 @@ async def counted(base_urls: Sequence[str]) -> Counted:
 
 
 async def at_once(_turn: int) -> str:
-    """No turn waits for anything but the one before."""
+    """Let no turn wait for anything but the previous one."""
     return ""
 
 
@@ -104,6 +111,8 @@ async def hold(
 
 
 def _text(session: int, turn: int) -> str:
-    """What is said: the beginning of a report. Conversations begin with their number: no two share a prefix."""
+    """Return the text of a turn: the beginning of a report. Conversations begin with their number, so that no two share
+    a prefix.
+    """
     seed = HELD_OUT_SEEDS[210_000 + (31 * session + turn) % 5000]
     return f"{session:06d}\n{generate(seed).text}"[:_SAID]

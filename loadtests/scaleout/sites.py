@@ -1,4 +1,4 @@
-"""The processes of a trial: engines that can be ended in order or killed, routers that share a ledger."""
+"""The processes of a trial: engines that can be drained or killed, and routers that share a ledger."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 VLLM_START_S = 280.0
 START_S = 60.0
 STOP_S = 75.0
-"""Longer than the supervisor waits for running requests and for vLLM's own end together."""
+"""Longer than the supervisor waits for running requests and for the end of vLLM together."""
 Found = TypeVar("Found")
 _LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSite:
-    """One engine: its API base and the process that answers to signals."""
+    """One engine: its API base and the process that receives its signals."""
 
     name: str
     base_url: str
@@ -38,16 +38,16 @@ class EngineSite:
     child: Child
 
     def drain(self) -> None:
-        """Ask it to end in order, as an orchestrator does: SIGTERM."""
+        """Ask the engine to end in order, as an orchestrator does: SIGTERM."""
         self.child.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, its children too."""
+        """End the engine and its children at once."""
         os.killpg(self.child.process.pid, signal.SIGKILL)
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Return whether the process is gone."""
         return self.child.process.poll() is not None
 
 
@@ -65,17 +65,18 @@ Starter = Callable[[str, Path], "StartingEngine"]
 
 @dataclass(frozen=True, slots=True)
 class StartingEngine:
-    """An engine on its way up, and how to wait for it."""
+    """An engine that is starting, and how to wait for it."""
 
     child: Child
     address: Callable[[], tuple[str, str]]
 
 
 def vllm(name: str, folder: Path) -> StartingEngine:
-    """Real vLLM with the demo model under `spillway serve`; small limits, since two share a machine's cores.
+    """Start real vLLM with the demo model under `spillway serve`, with small limits, since two engines share a
+    machine's cores.
 
-    `--shutdown-timeout`: vLLM finishes what runs when it is asked to end, instead of aborting it. `--block-size`: the
-    prefix cache holds whole blocks, and the CPU's own size of 128 tokens is longer than most turns here.
+    `--shutdown-timeout`: when asked to end, vLLM finishes running requests instead of aborting them. `--block-size`:
+    the prefix cache holds whole blocks, and the CPU's own size of 128 tokens is longer than most turns here.
     """
     options = ["--max-num-seqs=16", "--max-model-len=1024", "--shutdown-timeout=15", "--block-size=32"]
     command = spillway("serve", "--model", "demo", "--port", "0", "--device", "cpu", "--json")
@@ -93,7 +94,7 @@ def vllm(name: str, folder: Path) -> StartingEngine:
 
 
 def fake(*extra: str) -> Starter:
-    """The fake engine with these options."""
+    """Start the fake engine with these options."""
 
     def begin(name: str, folder: Path) -> StartingEngine:
         child = start(name, python("loadtests.fake_engine", *extra), folder / f"{name}.log", {}, ROOT)
@@ -104,7 +105,11 @@ def fake(*extra: str) -> Starter:
 
 @contextmanager
 def engines(starter: Starter, folder: Path, names: tuple[str, ...] = ("left", "right")) -> Iterator[list[EngineSite]]:
-    """Running engines, started side by side, ended afterwards. Raises ChildError when one doesn't come up."""
+    """Run engines side by side; they end with the block.
+
+    Raises:
+        ChildError: one does not start.
+    """
     with ExitStack() as stack:
         started = []
         for name in names:
@@ -122,7 +127,11 @@ def engines(starter: Starter, folder: Path, names: tuple[str, ...] = ("left", "r
 def routers(
     settings: Mapping[str, Any], cloud: CloudProcess, folder: Path, count: int = 2
 ) -> Iterator[list[RouterSite]]:
-    """Routers from one configuration, each on a port of its own. Raises ChildError when one doesn't come up."""
+    """Run routers from one configuration, each on a port of its own.
+
+    Raises:
+        ChildError: one does not start.
+    """
     with ExitStack() as stack:
         found = []
         for number in range(count):
@@ -138,7 +147,9 @@ def routers(
 
 
 def settings(local: list[EngineSite], cloud: CloudProcess, ledger_url: str, cap_usd: str) -> dict[str, Any]:
-    """What both routers are told: all engines, a capped cloud under a name of its own, the shared ledger."""
+    """Return the configuration of both routers: all engines, a capped cloud under a name of its
+    own, the shared ledger.
+    """
     backends: list[dict[str, Any]] = [
         {"name": engine.name, "provider": "vllm", "local": True, "base_url": engine.base_url, "model": engine.model}
         for engine in local
@@ -156,7 +167,7 @@ def settings(local: list[EngineSite], cloud: CloudProcess, ledger_url: str, cap_
         "gpu": {"price_per_hour": "1.39", "count": len(local)},
         "backends": backends,
         "aliases": {"auto": {"chain": [engine.name for engine in local]}, "paid": {"chain": ["cloud"]}},
-        # Wide: what is asked here is whether requests are lost, not how fast a busy machine answers.
+        # Wide limits: this asks whether requests are lost, not how fast a busy machine answers.
         "slo": {"ttft_ms": 60_000, "tpot_ms": 10_000},
         "confidence": {"threshold": 0.0, "escalate_to": []},
         "budgets": [{"scope": "backend:cloud", "period": "month", "limit_usd": cap_usd}],
@@ -165,17 +176,25 @@ def settings(local: list[EngineSite], cloud: CloudProcess, ledger_url: str, cap_
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of this project."""
+    """Return the command that runs a module of this project."""
     return [sys.executable, "-m", module, *arguments]
 
 
 def listening(child: Child) -> str:
-    """The address that a router announces. Raises ChildError if it doesn't."""
+    """Return the address that a router announces.
+
+    Raises:
+        ChildError: it announces none.
+    """
     return wait(child, START_S, lambda: _LISTENS.search(_said(child))).group(1)
 
 
 def wait(child: Child, limit_s: float, look: Callable[[], Found | None]) -> Found:
-    """The first thing found. Raises ChildError when the process ends or `limit_s` is over before."""
+    """Return the first result that is not None.
+
+    Raises:
+        ChildError: the process ends, or `limit_s` seconds pass before.
+    """
     deadline = time.monotonic() + limit_s
     while True:
         found = look()
@@ -192,12 +211,12 @@ def _said(child: Child) -> str:
 
 
 def _event(child: Child, field: str) -> dict[str, Any] | None:
-    """The last whole JSON line of its log that has this field."""
+    """Return the last complete JSON line of the log that has this field."""
     for line in reversed(_said(child).splitlines()):
         if line.startswith("{") and f'"{field}"' in line:
             try:
                 found: dict[str, Any] = json.loads(line)
             except ValueError:
-                return None  # not all of it is there yet
+                return None  # the line is still incomplete
             return found
     return None

@@ -1,11 +1,10 @@
 """One trial of scaling out.
 
-1. Two engines come up, two routers share a ledger in PostgreSQL.
-2. Conversations are held: with `x-session-id`, without it, and with it through the routers in turns. Each plan's turns
-   by engine, and what the engines' prefix caches counted meanwhile.
-3. Clients keep both routers busy. After a third of the requests one engine is ended under the load; the load goes on
-   until it is gone and the rest is served by the other. Conversations go on beside it: before, during and after.
-4. Any router can tell of any request, and a cap on the cloud holds for both together, to the nano-dollar.
+1. Two engines start; two routers share a ledger in PostgreSQL. 2. Conversations are held: with `x-session-id`, without
+it, and with it through the routers in turns. Recorded are each plan's turns by engine, and what the engines' prefix
+caches counted meanwhile. 3. Clients keep both routers busy. After a third of the requests one engine is ended under the
+load; the load continues until it is gone and the other serves the rest. Conversations run beside it: before, during and
+after. 4. Any router can look up any request, and a cap on the cloud holds for both together, to the nano-dollar.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from spillway_router.ledger.store.open import open_ledger
 READY_S = 60.0
 GONE_S = 90.0
 CAP_USD = "0.0003"
-"""A few paid documents; each router alone would spend it."""
+"""Enough for a few paid documents; each router alone would spend it."""
 PAID = 60
 LOOKED_UP = 20
 PLANS = {
@@ -46,16 +45,17 @@ PLANS = {
     "through_both_routers_in_turns": SessionPlan(0, 0, first=200_000, alternate=True),
 }
 TURNS_OF = {"before": 3, "during": 2, "after": 2}
-"""Turns of a conversation in each phase of an engine's end."""
+"""Turns of a conversation in each phase while an engine ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialShape:
-    """How much is asked, and how one engine ends: in order, or killed (a seeded fault: its streams break off).
+    """The size of a trial, and how one engine ends: in order, or killed (a seeded fault: its streams break off).
 
-    `sessions` conversations of `turns` turns per plan; half as many, ten at least, go on while the engine ends.
-    `prefix_cache`: the engines have one and count its hits (the fake engine doesn't). `session_ids`: False leaves
-    `x-session-id` out where it should be said (a seeded fault)."""
+    `sessions` conversations of `turns` turns are held per plan; half as many, but at least ten, run while the engine
+    ends. `prefix_cache`: the engines have one and count its hits (the fake engine doesn't). `session_ids` False leaves
+    out `x-session-id` where it should be sent (a seeded fault).
+    """
 
     requests: int = 500
     at_once: int = 12
@@ -68,8 +68,11 @@ class TrialShape:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was found. `served` counts answers by engine before and after the end of the first engine; `requests` and
-    `lost` count conversations' turns, too; `held` has a row per plan of PLANS."""
+    """The results of a trial.
+
+    `served` counts answers by engine before and after the end of the first engine; `requests` and `lost` include the
+    conversations' turns; `held` has a row per plan of PLANS.
+    """
 
     requests: int
     lost: int
@@ -90,19 +93,23 @@ class Trial:
 
     @property
     def affinity_faults(self) -> list[str]:
-        """Why prefix affinity is not shown; empty when it is."""
+        """Return why prefix affinity is not shown; empty when it is."""
         kept, without = self.held["with_session_id"], self.held["without_session_id"]
         return affinity.faults(kept, without, prefix_cache=self.prefix_cache) + affinity.drain_faults(self.moved)
 
     @property
     def budget_held(self) -> bool:
-        """Whether both routers together stayed under the cap, spent of it, and each refused something."""
+        """Return whether both routers together stayed under the cap, spent some of it, and each refused something."""
         refused_by_both = all(self.paid_refused.get(name, 0) for name in self.by_router)
         return 0 < Decimal(self.paid_usd) <= Decimal(self.cap_usd) and refused_by_both
 
 
 def run(starter: Starter, ledger_url: str, folder: Path, shape: TrialShape, say: Callable[[str], None]) -> Trial:
-    """One trial from nothing. Raises ChildError when something doesn't come up."""
+    """Run one trial from nothing.
+
+    Raises:
+        ChildError: a process does not start.
+    """
     jobs = [_job(number) for number in range(PAID)]
     with cloud(folder, jobs) as paid, sites.engines(starter, folder) as engines:
         say(f"  engines: {', '.join(engine.base_url for engine in engines)}")
@@ -112,7 +119,7 @@ def run(starter: Starter, ledger_url: str, folder: Path, shape: TrialShape, say:
 
 
 def _job(number: int) -> DocumentJob:
-    """What the stand-in cloud must know to answer a paid document."""
+    """Return what the fake cloud must know to answer a paid document."""
     messages, truth = document(number)
     text = messages[0]["content"]
     return DocumentJob(number, "burst", 0.0, text, truth, "clean", private=False, stream=False)
@@ -162,7 +169,7 @@ async def _held(
     say: Callable[[str], None],
     name: str,
 ) -> AffinityShare:
-    """The conversations of one plan, and what the prefix caches counted meanwhile."""
+    """Hold the conversations of one plan; return them with what the prefix caches counted meanwhile."""
     bases = [engine.base_url for engine in engines]
     wanted = replace(plan, sessions=shape.sessions, turns=shape.turns, with_id=plan.with_id and shape.session_ids)
     before = await counted(bases)
@@ -175,12 +182,14 @@ async def _held(
 async def _under_load(
     first: EngineSite, urls: Sequence[str], shape: TrialShape
 ) -> tuple[list[Fate], list[Turn], float]:
-    """The requests, the conversations' turns, and the moment (of the loop's clock) when the first engine was gone."""
+    """Return the requests, the conversations' turns, and the moment (of the loop's clock) at which the first engine was
+    gone.
+    """
     clock = asyncio.get_running_loop().time
     phases = {name: asyncio.Event() for name in TURNS_OF}
     phases["before"].set()
     phase_of = [name for name, count in TURNS_OF.items() for _ in range(count)]
-    # Which engine a session goes to is drawn: of ten some are on the one that ends, but once in a thousand trials.
+    # A session's engine is drawn: of ten sessions some are on the engine that ends, except in one of a thousand trials.
     sessions = max(10, shape.sessions // 2)
     plan = SessionPlan(sessions, len(phase_of), first=300_000, with_id=shape.session_ids)
     begun = 0
@@ -197,7 +206,7 @@ async def _under_load(
     def enough(done: Sequence[Fate]) -> bool:
         nonlocal asked_at, gone_at, after
         if not asked_at:
-            # Every conversation has had its first turns by then.
+            # By then every conversation has had its first turns.
             if len(done) >= shape.requests // 3 and begun >= sessions * TURNS_OF["before"]:
                 asked_at = clock()
                 first.drain() if shape.end == "drain" else first.kill()
@@ -210,7 +219,7 @@ async def _under_load(
             elif clock() - asked_at > GONE_S:
                 raise ChildError(f"{first.name} did not end within {GONE_S:.0f} s:\n{first.child.tail()}")
             return False
-        # A third of the requests must come after it: the other engine alone serves them.
+        # A third of the requests must come after the end, so that the other engine alone serves them.
         return len(done) >= max(shape.requests, after + shape.requests // 3)
 
     async with asyncio.TaskGroup() as group:
@@ -238,7 +247,7 @@ async def _until_up(url: str, backends: Sequence[str]) -> None:
 
 
 async def _look_up(urls: Sequence[str], fates: Sequence[Fate]) -> int:
-    """How many of these requests the router that did not serve them can tell of."""
+    """Return how many of these requests the router that did not serve them can look up."""
     found = 0
     for fate in fates:
         other = urls[(fate.router + 1) % len(urls)]
@@ -249,7 +258,7 @@ async def _look_up(urls: Sequence[str], fates: Sequence[Fate]) -> int:
 
 
 def _spent_usd(ledger_url: str) -> Decimal:
-    """What the ledger has for the capped backend: charged and held, exactly."""
+    """Return what the ledger has for the capped backend: charged and held, exactly."""
     ledger = open_ledger(ledger_url)
     try:
         start_ms = 1000 * period_start("month", time.time())
