@@ -117,9 +117,9 @@ def _listening(child: Child) -> str:
     """
     deadline = time.monotonic() + _LISTEN_TIMEOUT_S
     while True:
-        found = _LISTENS.search(child.log.read_text(encoding="utf-8", errors="replace"))
-        if found is not None:
-            return found.group(1)
+        announced = _LISTENS.search(child.log.read_text(encoding="utf-8", errors="replace"))
+        if announced is not None:
+            return announced.group(1)
         child.check()
         if time.monotonic() > deadline:
             raise ChildError(f"spillway up didn't listen within {_LISTEN_TIMEOUT_S:.0f} s:\n{child.tail()}")

@@ -122,12 +122,12 @@ async def capacity(console: Console, clients: Clients, jobs: list[DocumentJob]) 
         start = clock()
         results = await run_closed(clients, jobs, AT_ONCE, watch)
         rate = sum(result.answered for result in results) / (clock() - start)
-    found = pace(rate)
+    rates = pace(rate)
     console.print(
         f"  the engine answers {rate:.0f} documents/s here; calm will bring {found.calm:.0f}/s, "
         f"the burst {found.burst:.0f}/s"
     )
-    return results, found
+    return results, rates
 
 
 async def timed(

@@ -48,12 +48,12 @@ def _ratio(run: Mapping[str, Any], peers: tuple[str, ...], scenario: str) -> Mea
         return not_measured(f"spillway: {run['skipped'].get('spillway', 'not measured')}")
     if ours["errors"]:
         return not_measured(f"spillway answered wrongly or not at all: {ours['errors']}")
-    found = {peer: ratio(dict(run), "spillway", peer, scenario) for peer in peers}
-    known = [value for value in found.values() if value is not None]
+    ratios_by_peer = {peer: ratio(dict(run), "spillway", peer, scenario) for peer in peers}
+    measured = [value for value in ratios_by_peer.values() if value is not None]
     shown = {"spillway", *peers}
     versions = {name: system["version"] for name, system in run["systems"].items() if name in shown}
     details = {
-        "ratio_to": {peer: round(value, 4) for peer, value in found.items() if value is not None},
+        "ratio_to": {peer: round(value, 4) for peer, value in ratios_by_peer.items() if value is not None},
         "cpu_us_per_request": {
             name: {"median": samples["cpu_us_per_request"], "rounds": samples["rounds"]}
             for name, system in run["systems"].items()
@@ -63,9 +63,9 @@ def _ratio(run: Mapping[str, Any], peers: tuple[str, ...], scenario: str) -> Mea
         "busy_cores_besides": ours["others_busy_cores"],
         "skipped": {name: reason for name, reason in run["skipped"].items() if name in shown},
     }
-    if not known:
+    if not measured:
         return Measurement(None, 0, {"reason": "no peer could be measured", **details}, versions)
-    return Measurement(round(max(known), 4), ours["requests"], details, versions)
+    return Measurement(round(max(measured), 4), ours["requests"], details, versions)
 
 
 def idle_rss(say: Callable[[str], None]) -> dict[str, Measurement]:

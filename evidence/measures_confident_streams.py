@@ -44,10 +44,10 @@ def overhead(
     missing = {name: reason for name, reason in run["skipped"].items() if name in (off, on)}
     if missing:
         return {OVERHEAD: not_measured(str(missing))}
-    found = {scenario.name: ratio(run, on, off, scenario.name) for scenario in scenarios}
-    value = found[scenarios[0].name]
+    ratios = {scenario.name: ratio(run, on, off, scenario.name) for scenario in scenarios}
+    value = ratios[scenarios[0].name]
     details = {
-        "ratio": {name: round(known, 3) for name, known in found.items() if known is not None},
+        "ratio": {name: round(known, 3) for name, known in ratios.items() if known is not None},
         "cpu_us_per_event": {s.name: {name: _per_event(run, name, s) for name in (off, on)} for s in scenarios},
         "decisions": {name: run["systems"][name]["scenarios"][scenarios[0].name]["decisions"] for name in (off, on)},
     }
@@ -75,7 +75,7 @@ async def _added_ttft(held: Sequence[int], trials: int) -> dict[str, dict[str, f
     score = {"token": "w", "logprob": -0.01, "top_logprobs": []}
     choice = {"index": 0, "delta": {"content": "w"}, "logprobs": {"content": [score]}, "finish_reason": None}
     says = Answer.stream(delta({"role": "assistant", "content": ""})).then(data({"id": "c", "choices": [choice]}))
-    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     base = 0.0
     async with FaultUpstream(says) as engine, FaultUpstream() as other:
         for k in (0, *held):
@@ -84,17 +84,17 @@ async def _added_ttft(held: Sequence[int], trials: int) -> dict[str, dict[str, f
                 times = [await _first_content_s(router) for _ in range(trials)]
             median = statistics.median(times) * 1000
             if k:
-                found[str(k)] = {"ttft_ms": round(median, 2), "added_ms": round(median - base, 2)}
+                figures[str(k)] = {"ttft_ms": round(median, 2), "added_ms": round(median - base, 2)}
             else:
                 base = median
-    return {"off": {"ttft_ms": round(base, 2), "ms_per_token": BEAT_S * 1000}, **found}
+    return {"off": {"ttft_ms": round(base, 2), "ms_per_token": BEAT_S * 1000}, **figures}
 
 
 async def _first_content_s(router: Router) -> float:
     body = {"model": "auto", "messages": MESSAGES, "stream": True}
-    begun = time.perf_counter()
+    started_s = time.perf_counter()
     async with router.client.stream("POST", "/v1/chat/completions", json=body) as reply:
         async for part in reply.aiter_bytes():
             if b'"content":"w"' in part:
                 break
-        return time.perf_counter() - begun
+        return time.perf_counter() - started_s

@@ -44,8 +44,8 @@ def converted(out: Path, *words: str, gguf: Path = GGUF, samples: int = 60) -> d
     file = out / "spillway.json"
     if not file.exists():
         raise FailedError(f"the conversion ended with status {done.returncode}: {(done.stdout + done.stderr)[-400:]}")
-    found: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    record: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+    return record
 
 
 def answers(base: str, model: str, asked: Sequence[Document]) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def conversion(
     """Measure both promises with three engines, one after the other; `spoil` may damage a converted folder (a seeded
     fault).
     """
-    asked = documents(clean, light)
+    questions = documents(clean, light)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         try:
@@ -97,12 +97,12 @@ def conversion(
             for name, model in (("original", "demo"), *((name, str(folder / name)) for name in verdicts)):
                 say(f"  {name}: starting the engine, {len(asked)} documents")
                 with serving(folder, "--model", model, "--device", "cpu") as (base, served):
-                    found[name] = answers(base, served, asked)
+                    found[name] = answers(base, served, questions)
         except (FailedError, subprocess.TimeoutExpired) as error:
             failed = not_measured(str(error))
             return {AGREEMENT: failed, DROP: failed}
         shutil.rmtree(folder, ignore_errors=True)
-    return _measurements(found, verdicts, asked, clean)
+    return _measurements(found, verdicts, questions, clean)
 
 
 def _measurements(

@@ -46,7 +46,7 @@ def seconds_after_install(say: Callable[[str], None]) -> dict[str, Measurement]:
     """Measure the wall seconds of `python -m demo` from start to exit; a demo that broke a promise has no time."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "demo.json")
-        begun = time.monotonic()
+        started_s = time.monotonic()
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "demo", "--json", str(report)],
@@ -59,7 +59,7 @@ def seconds_after_install(say: Callable[[str], None]) -> dict[str, Measurement]:
         except subprocess.TimeoutExpired:
             reason = f"the demo did not end within {DEMO_LIMIT_S} s"
             return {"demo.seconds_after_install": not_measured(reason)}
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started_s
         details: dict[str, Any] = {"exit_status": done.returncode}
         if report.exists():
             written = json.loads(report.read_text(encoding="utf-8"))

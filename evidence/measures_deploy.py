@@ -45,7 +45,7 @@ def dry_runs(
         with tempfile.TemporaryDirectory() as folder:
             problems[target] = _problems(target, Path(folder), run)
         say(f"  {target}: {'; '.join(problems[target]) or 'green'}")
-    green = sum(not found for found in problems.values())
+    green = sum(not faults for faults in problems.values())
     details = {
         "model": MODEL,
         "problems": problems,
@@ -58,21 +58,21 @@ def _problems(target: str, folder: Path, run: DryRun) -> list[str]:
     text = run(folder, target, env=SECRETS)
     if text.status != 0:
         return [f"ended with status {text.status}: {text.err.strip()[-200:]}"]
-    found = []
+    problems = []
     price = TARGETS[target][TARGETS[target].index("--price") + 1]
     first = text.out.splitlines()[:2]
     if not first[0].startswith("price ") or f"${price} per hour" not in first[0]:
-        found.append("the price per hour isn't first")
+        problems.append("the price per hour isn't first")
     if f"${Decimal(price) * 730:,.2f} per month" not in first[1]:
-        found.append("the price per month isn't second")
+        problems.append("the price per month isn't second")
     if any(secret in text.out + text.err for secret in SECRETS.values()):
-        found.append("a secret is shown")
+        problems.append("a secret is shown")
     if any(folder.iterdir()):
-        found.append("something was written")
+        problems.append("something was written")
     if run(folder, target, env=SECRETS).out != text.out:
-        found.append("twice is not the same")
+        problems.append("twice is not the same")
     plan = json.loads(run(folder, target, "--json", env=SECRETS).out)
-    return [*found, *_CHECKS[target](plan["steps"])]
+    return [*problems, *_CHECKS[target](plan["steps"])]
 
 
 def _runpod(steps: list[dict[str, Any]]) -> list[str]:
@@ -83,11 +83,11 @@ def _runpod(steps: list[dict[str, Any]]) -> list[str]:
 
 def _vast(steps: list[dict[str, Any]]) -> list[str]:
     search, create = (step["argv"] for step in steps)
-    wanted = ("gpu_name", "num_gpus", "dph_total<=", "cuda_vers>=", "disk_space>=")
-    found = [f"the search names no {word}" for word in wanted if word not in search[3]]
-    found += [f"create has no {flag}" for flag in ("--image", "--disk", "--env", "--args") if flag not in create]
+    required = ("gpu_name", "num_gpus", "dph_total<=", "cuda_vers>=", "disk_space>=")
+    problems = [f"the search names no {word}" for word in required if word not in search[3]]
+    problems += [f"create has no {flag}" for flag in ("--image", "--disk", "--env", "--args") if flag not in create]
     encoded = re.search(r"SPILLWAY_YAML_BASE64=(\S+)", " ".join(create))
-    return [*found, *_configuration(base64.b64decode(encoded[1]).decode() if encoded else "")]
+    return [*problems, *_configuration(base64.b64decode(encoded[1]).decode() if encoded else "")]
 
 
 def _aws(steps: list[dict[str, Any]]) -> list[str]:
@@ -96,24 +96,26 @@ def _aws(steps: list[dict[str, Any]]) -> list[str]:
 
     Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
     template = yaml.load(deploy_file("aws/template.yaml").read_text(encoding="utf-8"), Loader=Loader)
-    known = template["Parameters"]
+    parameters = template["Parameters"]
     words = steps[0]["argv"]
     given = dict(word.split("=", 1) for word in words[words.index("--parameter-overrides") + 1 :])
-    found = [f"the stack has no parameter {name}" for name in given if name not in known]
-    found += [f"{name} is missing" for name, part in known.items() if "Default" not in part and name not in given]
+    problems = [f"the stack has no parameter {name}" for name in given if name not in parameters]
+    problems += [
+        f"{name} is missing" for name, part in parameters.items() if "Default" not in part and name not in given
+    ]
     for name, value in given.items():
-        part = known.get(name, {})
+        part = parameters.get(name, {})
         if not re.fullmatch(part.get("AllowedPattern", "(?s).*"), value):
-            found.append(f"{name} is not what the stack allows")
-    return [*found, *_configuration(base64.b64decode(given.get("SpillwayYaml", "")).decode())]
+            problems.append(f"{name} is not what the stack allows")
+    return [*problems, *_configuration(base64.b64decode(given.get("SpillwayYaml", "")).decode())]
 
 
 def _kubernetes(steps: list[dict[str, Any]]) -> list[str]:
     (step,) = steps
     given = yaml.safe_load(step["stdin"])
     chart = yaml.safe_load((deploy_file("kubernetes/spillway") / "values.yaml").read_text(encoding="utf-8"))
-    found = [f"the chart has no value {name}" for name in given if name not in chart]
-    return [*found, *_configuration(given.get("config", ""))]
+    problems = [f"the chart has no value {name}" for name in given if name not in chart]
+    return [*problems, *_configuration(given.get("config", ""))]
 
 
 def _configuration(text: str) -> list[str]:

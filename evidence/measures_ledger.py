@@ -38,9 +38,9 @@ def kill9(say: Say, trials: int = KILLS, *, fault: bool = False) -> dict[str, Me
     are closed count as well. `fault` acknowledges too early.
     """
     with tempfile.TemporaryDirectory() as folder:
-        found = kill9_trials(Path(folder) / "ledger.db", trials, SEED, fault=fault, say=say)
-    value = found.lost + found.doubled + found.faults + found.leaked
-    return {"ledger.kill9_lost_or_doubled": Measurement(value, trials, asdict(found), _VERSIONS)}
+        outcome = kill9_trials(Path(folder) / "ledger.db", trials, SEED, fault=fault, say=say)
+    value = outcome.lost + outcome.doubled + outcome.faults + outcome.leaked
+    return {"ledger.kill9_lost_or_doubled": Measurement(value, trials, asdict(outcome), _VERSIONS)}
 
 
 def powercut(say: Say, cuts: int = CUTS, *, synchronous: str = "FULL") -> dict[str, Measurement]:
@@ -50,16 +50,16 @@ def powercut(say: Say, cuts: int = CUTS, *, synchronous: str = "FULL") -> dict[s
     details: it must lose rows, otherwise it could not find a loss.
     """
     with tempfile.TemporaryDirectory() as folder:
-        found = powercut_trials(Path(folder) / "ledger.db", cuts, SEED, synchronous=synchronous)
+        outcome = powercut_trials(Path(folder) / "ledger.db", cuts, SEED, synchronous=synchronous)
         say(f"  synchronous={synchronous}: {found.acknowledged} rows acknowledged, {found.lost} lost")
         normal = powercut_trials(Path(folder) / "normal.db", max(5, cuts // 8), SEED, synchronous="NORMAL")
         say(f"  synchronous=NORMAL: {normal.acknowledged} rows acknowledged, {normal.lost} lost (must be more than 0)")
-    details = {"synchronous": synchronous, **asdict(found), "with_normal": asdict(normal)}
+    details = {"synchronous": synchronous, **asdict(outcome), "with_normal": asdict(normal)}
     if not normal.lost:
         return {
             "ledger.powercut_lost": Measurement(None, 0, {"reason": "the harness finds no loss at NORMAL", **details})
         }
-    value = found.lost + found.doubled + found.faults
+    value = outcome.lost + outcome.doubled + outcome.faults
     return {"ledger.powercut_lost": Measurement(value, cuts, details, _VERSIONS)}
 
 
@@ -99,8 +99,8 @@ def _runs(ledger: type[SqliteLedger], folder: Path, kind: RowKind, rows: int, re
     return [run(folder, rows, kind, WAITING, ledger) for _ in range(repeats)]
 
 
-def _report(say: Say, where: str, found: dict[RowKind, list[LedgerSpeed]]) -> None:
-    for kind, results in found.items():
+def _report(say: Say, where: str, speeds: dict[RowKind, list[LedgerSpeed]]) -> None:
+    for kind, results in speeds.items():
         summary = _summary(results)
         say(f"  {where}, {kind}: {summary['rows_per_s']} rows/s, {summary['cpu_us_per_row']} us of CPU per row")
 

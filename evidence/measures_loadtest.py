@@ -30,16 +30,16 @@ def runs_green(
     `engine` holds options of the fake engine, such as a seeded fault.
     """
     try:
-        found = session.run(SessionSettings(tuple(names), seconds, sweep=False, engine=tuple(engine)), say)
+        results = session.run(SessionSettings(tuple(names), seconds, sweep=False, engine=tuple(engine)), say)
     except (ChildError, NoLocustError) as error:
         return {RUNS_GREEN: not_measured(str(error))}
     with tempfile.TemporaryDirectory() as folder:
-        page = report.write(Path(folder), found, machine.describe(), versions(), session.stamp())
+        page = report.write(Path(folder), results, machine.describe(), versions(), session.stamp())
         text = page.read_text(encoding="utf-8")
-    reported = [run for run in found.runs if f"<td>{run.name}</td>" in text]
+    reported = [run for run in results.runs if f"<td>{run.name}</td>" in text]
     green = [run for run in reported if not run.wrong]
     details = {
-        "capacity_chats_per_s": round(found.capacity, 3),
+        "capacity_chats_per_s": round(results.capacity, 3),
         "scenarios": {
             run.name: {
                 "requests": run.figures.requests,
@@ -52,9 +52,9 @@ def runs_green(
                 "sent_late_p99_s": run.figures.lag_p99_s,
                 "wrong": list(run.wrong),
             }
-            for run in found.runs
+            for run in results.runs
         },
         "report_bytes": len(text.encode()),
     }
-    requests = sum(run.figures.requests for run in found.runs)
+    requests = sum(run.figures.requests for run in results.runs)
     return {RUNS_GREEN: Measurement(float(len(green)), requests, details, {"locust": versions()["locust"]})}

@@ -49,21 +49,21 @@ def overshoot(say: Say, seeds: int = SEEDS, processes: int = SHARDS, *, fault: b
         for part in parts
         for where in (("sqlite",) if fault else ("sqlite", "postgres"))
     ]
-    found = (
+    outcomes = (
         side_by_side(_overshoot, shard_list, processes)
         if processes > 1
         else [_overshoot(shard) for shard in shard_list]
     )
     details: dict[str, Any] = {}
     for where in ("sqlite", "postgres"):
-        mine = [one for shard, one in zip(shard_list, found, strict=True) if shard.where == where]
+        mine = [one for shard, one in zip(shard_list, outcomes, strict=True) if shard.where == where]
         if mine:
             details[where] = _summed(mine)
             say(f"  {where}: {details[where]}")
     reasons = [f"{where}: no cap was ever reached" for where, one in details.items() if not one["seeds_with_refusals"]]
     if reasons:
         return {"budget.overshoot": Measurement(None, 0, {"reason": "; ".join(reasons), **details})}
-    worst = max(one.worst_nano for one in found)
+    worst = max(one.worst_nano for one in outcomes)
     return {"budget.overshoot": Measurement(worst, seeds, details, _VERSIONS)}
 
 
@@ -94,10 +94,10 @@ def independent_bill(
     of lines left out of the bill.
     """
     shard_list = [_BillShard(requests // shards, kills // shards, seed, forget) for seed in range(shards)]
-    found = side_by_side(_bill, shard_list, shards) if shards > 1 else [_bill(shard) for shard in shard_list]
-    details = _summed(found)
+    trials = side_by_side(_bill, shard_list, shards) if shards > 1 else [_bill(shard) for shard in shard_list]
+    details = _summed(trials)
     say(f"  {details}")
-    value = sum(one.difference_nano + one.measured_difference_nano + one.faults + one.leaked for one in found)
+    value = sum(one.difference_nano + one.measured_difference_nano + one.faults + one.leaked for one in trials)
     # A request that a breaker or the retry budget rejected before any attempt proves nothing.
     count = min(requests, details["attempts"])
     return {"ledger.independent_bill_difference": Measurement(value, count, details, _VERSIONS)}
@@ -105,9 +105,9 @@ def independent_bill(
 
 def _bill(shard: _BillShard) -> BillTrial:
     with tempfile.TemporaryDirectory() as name:
-        found = bill_trial(Path(name), shard.requests, shard.kills, shard.seed, _quiet, forget=shard.forget)
-        checked(Path(name), found)
-    return found
+        trial = bill_trial(Path(name), shard.requests, shard.kills, shard.seed, _quiet, forget=shard.forget)
+        checked(Path(name), trial)
+    return trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +130,9 @@ def leaked(
     each = crashes // shards
     places = ["sqlite"] * (shards - 1) + ["sqlite" if deaf or shards == 1 else "postgres"]
     shard_list = [_CrashShard(where, each, seed, deaf) for seed, where in enumerate(places)]
-    found = side_by_side(_leaks, shard_list, shards) if shards > 1 else [_leaks(shard) for shard in shard_list]
-    details = _summed(found)
-    value = sum(one.leaked + one.closed_twice + one.wrong_cost + one.faults for one in found)
+    outcomes = side_by_side(_leaks, shard_list, shards) if shards > 1 else [_leaks(shard) for shard in shard_list]
+    details = _summed(outcomes)
+    value = sum(one.leaked + one.closed_twice + one.wrong_cost + one.faults for one in outcomes)
     say(f"  {details}")
     if router_crashes:
         routers = _bill(_BillShard(router_crashes * 60, router_crashes, 5, 0))
@@ -154,10 +154,10 @@ def _quiet(_line: str) -> None:
     """Print nothing: the messages of several shards would be mixed up."""
 
 
-def _summed(found: Iterable[Any]) -> dict[str, Any]:
+def _summed(outcomes: Iterable[Any]) -> dict[str, Any]:
     """Add up the counts of several trials; of shares and worst cases take the largest."""
     total: dict[str, Any] = {}
-    for one in found:
+    for one in outcomes:
         for name, value in asdict(one).items():
             if isinstance(value, dict):
                 into = total.setdefault(name, {})

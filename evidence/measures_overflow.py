@@ -24,15 +24,15 @@ def overflow(
     """Measure per load: percent of requests sent to the cloud, percent of the local ones past the TTFT SLO."""
     say(f"  {rule} and {len(beside)} rules beside it on {len(loads)} loads")
     cells = overflow_table([rule, *beside], loads, TTFT_SLO_S)
-    found: dict[str, Measurement] = {}
+    measurements: dict[str, Measurement] = {}
     for cell in cells:
         if cell.policy != rule:
             continue
         name = f"overflow.{cell.trace}_x{cell.speed:g}"
         same = [other for other in cells if (other.trace, other.speed) == (cell.trace, cell.speed)]
-        found[f"{name}_misses"] = _measurement(cell, cell.miss_percent, cell.local, same)
-        found[f"{name}_cloud"] = _measurement(cell, cell.cloud_percent, cell.requests, same)
-    return found
+        measurements[f"{name}_misses"] = _measurement(cell, cell.miss_percent, cell.local, same)
+        measurements[f"{name}_cloud"] = _measurement(cell, cell.cloud_percent, cell.requests, same)
+    return measurements
 
 
 def _measurement(cell: Cell, value: float, n: int, same: Sequence[Cell]) -> Measurement:

@@ -41,14 +41,14 @@ def slow_reader_growth(
     try:
         system.prepare()
         with started(system) as running:
-            found = slow_readers(running, trials, say)
+            readers = slow_readers(running, trials, say)
     except (BenchError, Unavailable, OSError) as error:
         return {"relay.slow_reader_growth": not_measured(str(error))}
     details = {
-        "growth_mib": [round(one.growth_mib, 2) for one in found],
-        "answer_mib": round(found[0].answer_mib, 1),
-        "answers_whole": sum(one.got_all for one in found),
+        "growth_mib": [round(one.growth_mib, 2) for one in readers],
+        "answer_mib": round(readers[0].answer_mib, 1),
+        "answers_whole": sum(one.got_all for one in readers),
     }
-    if not all(one.got_all for one in found):
+    if not all(one.got_all for one in readers):
         return {"relay.slow_reader_growth": Measurement(None, 0, {"reason": "an answer was cut short", **details})}
-    return {"relay.slow_reader_growth": Measurement(round(max(one.growth_mib for one in found), 2), trials, details)}
+    return {"relay.slow_reader_growth": Measurement(round(max(one.growth_mib for one in readers), 2), trials, details)}

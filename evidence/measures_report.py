@@ -83,12 +83,12 @@ def _run(config: Path, case: _Case, rows: int) -> tuple[float, float]:
         ValueError: it doesn't include all rows.
     """
     command = [str(Path(sys.executable).with_name("spillway")), "report", "-c", str(config), *case.options, "--json"]
-    before, begun = os.times(), time.monotonic()
+    before, started_s = os.times(), time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True)
-    wall, after = time.monotonic() - begun, os.times()
-    told = json.loads(done.stdout)
-    answers = sum(group["served"]["answers"] for group in told["groups"])
-    if (told["requests"], told["served"]["answers"], answers) != (rows, rows, rows):
+    wall, after = time.monotonic() - started_s, os.times()
+    report = json.loads(done.stdout)
+    answers = sum(group["served"]["answers"] for group in report["groups"])
+    if (report["requests"], report["served"]["answers"], answers) != (rows, rows, rows):
         raise ValueError(f"it tells of {told['requests']} requests and {answers} answers, not of {rows}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return round(wall, 3), round(cpu, 3)

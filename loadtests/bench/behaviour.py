@@ -92,13 +92,13 @@ def disconnects(system: RunningSystem, trials: int, say: Say) -> list[LeaveTrial
     Raises:
         httpx.HTTPError: the stub reports that a request never reached it.
     """
-    found: list[LeaveTrial] = []
+    closed: list[LeaveTrial] = []
     with httpx.Client(base_url=f"http://127.0.0.1:{system.upstream_port}", timeout=LIMIT_S, trust_env=False) as stub:
         for number in range(trials):
-            found.append(_leave_once(system, LEAVES[number % len(LEAVES)], f"leave{number}", stub))
+            closed.append(_leave_once(system, LEAVES[number % len(LEAVES)], f"leave{number}", stub))
             if (number + 1) % 50 == 0:
                 say(f"  {number + 1} of {trials} clients left")
-    return found
+    return closed
 
 
 def _leave_once(system: RunningSystem, leave: WayOfLeaving, tag: str, stub: httpx.Client) -> LeaveTrial:
@@ -135,11 +135,11 @@ def slow_readers(system: RunningSystem, trials: int, say: Say) -> list[SlowReade
     """Measure how resident memory grows over `SLOW_S` seconds while one client reads nothing of a 33 MB stream."""
     for _ in range(8):
         _slow_once(system, SMALL, 0.0)
-    found = []
+    readers = []
     for number in range(trials):
-        found.append(_slow_once(system, BIG, SLOW_S))
+        readers.append(_slow_once(system, BIG, SLOW_S))
         say(f"  slow reader {number + 1} of {trials}: {found[-1].growth_mib:+.2f} MiB")
-    return found
+    return readers
 
 
 def _slow_once(system: RunningSystem, directive: Directive, pause_s: float) -> SlowReaderTrial:
@@ -176,19 +176,19 @@ def held_streams(system: RunningSystem) -> dict[str, Any]:
 
 def summary(closed: Sequence[LeaveTrial]) -> dict[str, Any]:
     """Summarise the trials per way of leaving: n, median, p99, worst (ms), and how many upstreams worked to the end."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for leave in LEAVES:
         mine = [one for one in closed if one.how == leave.name]
         values = sorted(one.ms for one in mine)
         if values:
-            found[leave.name] = {
+            figures[leave.name] = {
                 "n": len(values),
                 "median_ms": round(values[len(values) // 2], 2),
                 "p99_ms": round(p99(values), 2),
                 "worst_ms": round(values[-1], 2),
                 "ran_to_end": sum(one.ran_to_end for one in mine),
             }
-    return found
+    return figures
 
 
 def main() -> None:

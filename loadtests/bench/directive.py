@@ -45,10 +45,10 @@ def parse(text: str) -> Directive:
     Raises:
         ValueError: there is an unknown field or an invalid number.
     """
-    found = _FORM.search(text)
-    if found is None:
+    marker = _FORM.search(text)
+    if marker is None:
         return Directive()
-    fields = dict(part.partition("=")[::2] for part in found.group(1).split())
+    fields = dict(part.partition("=")[::2] for part in marker.group(1).split())
     tag = fields.pop("tag", "")
     unknown = fields.keys() - {"delay_ms", "events", "pace_ms", "step_ms", "event_bytes"}
     if unknown:

@@ -58,9 +58,9 @@ def debian_program(package: str, inside: str) -> str:
     Raises:
         Unavailable: it is not on the PATH, and there is no apt-get or the package could not be fetched.
     """
-    found = shutil.which(Path(inside).name)
-    if found is not None:
-        return found
+    installed = shutil.which(Path(inside).name)
+    if installed is not None:
+        return installed
     folder = CACHE / package
     program = folder / "root" / inside
     if program.exists():

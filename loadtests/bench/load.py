@@ -205,7 +205,7 @@ class LoadGenerator:
     ) -> None:
         self._under_way += 1
         self.result.peak = max(self.result.peak, self._under_way)
-        begun = time.monotonic()
+        started_s = time.monotonic()
         connection.ask(self._requests[number % len(self._requests)])
         try:
             async with asyncio.timeout(ANSWER_LIMIT_S):
@@ -218,7 +218,7 @@ class LoadGenerator:
             return
         finally:
             self._under_way -= 1
-        self._durations.append(time.monotonic() - begun)
+        self._durations.append(time.monotonic() - started_s)
         self._judge(answer)
 
     def _judge(self, answer: ReceivedAnswer | None) -> None:

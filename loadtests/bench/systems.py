@@ -204,12 +204,12 @@ class Spillway:
         if self.confident:
             config["confidence"] = {"threshold": 0.1, "escalate_to": ["cloud"]}
         file.write_text(yaml.safe_dump(config))
-        made = self._run("keys", "create", "bench", "--json", "--config", str(file))
-        if made.returncode != 0:
+        created = self._run("keys", "create", "bench", "--json", "--config", str(file))
+        if created.returncode != 0:
             raise Unavailable(f"`spillway keys create` failed: {(made.stderr or made.stdout).strip()[-300:]}")
         # Without PYTHONPATH: it could put the modules of one checkout before those of another.
         argv = (str(self._command), "route", "--config", str(file))
-        return Command(argv, {"PYTHONPATH": ""}, _secret(made.stdout))
+        return Command(argv, {"PYTHONPATH": ""}, _secret(created.stdout))
 
     @property
     def _command(self) -> Path:
@@ -286,10 +286,10 @@ def _spillway_config(site: StartSite) -> dict[str, object]:
 
 def _secret(shown: str) -> str:
     """Return the secret from the output of `spillway keys create --json`."""
-    made = json.loads(shown)
+    created = json.loads(shown)
     for name in ("key", "secret", "token"):
-        if isinstance(made.get(name), str):
-            return str(made[name])
+        if isinstance(created.get(name), str):
+            return str(created[name])
     raise Unavailable(f"`spillway keys create --json` shows no key, only: {', '.join(made)}")
 
 

@@ -107,10 +107,12 @@ def asked(document: Document) -> AnswerContext:
 def value_labels(text: str, truth: dict[str, object]) -> dict[str, bool]:
     """Return pointer -> whether that field's value is right, for an answer that is a JSON object."""
     try:
-        found = json.loads(text)
+        values = json.loads(text)
     except ValueError:
         return {}
-    return {f"/{key}": found.get(key) == truth[key] for key in truth if key in found} if isinstance(found, dict) else {}
+    return (
+        {f"/{key}": values.get(key) == truth[key] for key in truth if key in values} if isinstance(values, dict) else {}
+    )
 
 
 def labelled(answer: LabelledAnswer, *, values: bool = False) -> Labelled:
@@ -122,10 +124,10 @@ def labelled(answer: LabelledAnswer, *, values: bool = False) -> Labelled:
     document = answer.document
     labels = value_labels(answer.text, document.truth) if values else {}
     right = exact(answer.text, document.truth)
-    found = from_tokens(list(answer.tokens), answer.text, asked(document), right, str(answer.seed), labels)
-    if found is None:
+    example = from_tokens(list(answer.tokens), answer.text, asked(document), right, str(answer.seed), labels)
+    if example is None:
         raise ValueError(f"document {answer.seed} ({answer.noise}): no signal")
-    return found
+    return example
 
 
 def legible(document: Document) -> bool:

@@ -61,12 +61,12 @@ def held(limit: int | None = None) -> Held:
 
 def _sharpened(kept: Sequence[LabelledAnswer], calibration: Calibration, pool: Pool) -> Pool:
     """Return the held-out answers as an overconfident engine would report them."""
-    found = []
+    sharpened = []
     for answer in kept:
         tokens = [_sharper(token) for token in answer.tokens]
         verdict = judge(tokens, answer.text, asked(answer.document), calibration)
-        found.append(verdict.confidence or 0.0)
-    return replace(pool, confidence=np.array(found))
+        sharpened.append(verdict.confidence or 0.0)
+    return replace(pool, confidence=np.array(sharpened))
 
 
 def _sharper(token: Token) -> Token:

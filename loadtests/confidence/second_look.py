@@ -116,11 +116,11 @@ def report() -> dict[str, Any]:
     The combination is fitted anew with and without the score; intervals are 95% bootstrap intervals over documents.
     """
     rows = [(answer.held_out, labelled(answer), _scores(look)) for answer, look in zip(answers(), looks(), strict=True)]
-    told: dict[str, Any] = {"answers": len(rows)}
+    figures: dict[str, Any] = {"answers": len(rows)}
     for name in ("p_true", "p_true of any mass", "stated"):
         mine = [(held, row, {**row.scores, name: found[name]}) for held, row, found in rows if name in found]
-        told[name] = {"answers with it": len(mine), **_worth(name, mine)}
-    return told
+        figures[name] = {"answers with it": len(mine), **_worth(name, mine)}
+    return figures
 
 
 def _worth(name: str, rows: Sequence[tuple[bool, Any, dict[str, float]]]) -> dict[str, Any]:

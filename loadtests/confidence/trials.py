@@ -40,13 +40,13 @@ def halves(groups: Sequence[str], rng: np.random.Generator) -> tuple[NDArray[np.
     return rows[first[index]], rows[~first[index]]
 
 
-def violation(found: Certified, pool: Pool, other: NDArray[np.int64], alpha: float) -> tuple[bool, float]:
+def violation(certified: Certified, pool: Pool, other: NDArray[np.int64], alpha: float) -> tuple[bool, float]:
     """Return whether more than alpha of what this threshold keeps of the other half is wrong, and
     the share it keeps.
     """
-    if found.threshold is None:
+    if certified.threshold is None:
         return False, 0.0
-    kept = pool.confidence[other] >= found.threshold
+    kept = pool.confidence[other] >= certified.threshold
     if not kept.any():
         return False, 0.0
     return bool(1.0 - pool.right[other][kept].mean() > alpha), float(kept.mean())

@@ -62,14 +62,14 @@ def running(base_url: str, flags: list[str]) -> EngineTarget:
     root = re.sub(r"/v1/?$", "", base_url)
     with httpx.Client(timeout=30, trust_env=False) as client:
         card = client.get(f"{root}/v1/models").raise_for_status().json()["data"][0]
-        told = client.get(f"{root}/version")
-        version = str(told.json().get("version", "unknown")) if told.status_code == 200 else "unknown"
+        answer = client.get(f"{root}/version")
+        version = str(answer.json().get("version", "unknown")) if answer.status_code == 200 else "unknown"
     return EngineTarget(f"{root}/v1", str(card["id"]), flags, version, card.get("max_model_len"))
 
 
 def _flags(argv: Sequence[str]) -> list[str]:
     """Return the flags of a command line, without launcher, model and address."""
-    found: list[str] = []
+    flags: list[str] = []
     skip = False
     begun = False
     for word in argv:
@@ -78,8 +78,8 @@ def _flags(argv: Sequence[str]) -> list[str]:
             continue
         skip = word in _NOT_FLAGS
         if begun and not skip:
-            found.append(word)
-    return found
+            flags.append(word)
+    return flags
 
 
 def _event(child: Child, name: str) -> dict[str, Any] | None:

@@ -167,9 +167,9 @@ class Prober:
             kv_tokens=round(kv, 1),
         )
 
-    async def _timed(self, prompt: int, output: int, begun: float) -> tuple[Answered, Sequence[float]]:
+    async def _timed(self, prompt: int, output: int, since_s: float) -> tuple[Answered, Sequence[float]]:
         """Return an answer, and the moments of its tokens since `begun`."""
-        sent = time.perf_counter() - begun
+        sent = time.perf_counter() - since_s
         answer = await self._ask(prompt, output)
         return answer, [sent + moment for moment in answer.events]
 

@@ -44,26 +44,26 @@ def add(path: Path, subject: Subject, run: Mapping[str, Any]) -> None:
     Raises:
         ResultError: the file holds something else.
     """
-    found = load(path) if path.exists() else {"format": FORMAT, **asdict(subject), "runs": []}
-    if any(found[name] != value for name, value in asdict(subject).items()):
+    stored = load(path) if path.exists() else {"format": FORMAT, **asdict(subject), "runs": []}
+    if any(stored[name] != value for name, value in asdict(subject).items()):
         raise ResultError(f"{path} holds {found['hardware']} with {found['model']}")
-    others = [old for old in found["runs"] if old["flags"] != run["flags"]]
+    others = [old for old in stored["runs"] if old["flags"] != run["flags"]]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**found, "runs": [*others, run]}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**stored, "runs": [*others, run]}, indent=1) + "\n", encoding="utf-8")
 
 
-def settings_of(found: Mapping[str, Any], number: int = -1, backend: str = "local") -> str:
+def settings_of(stored: Mapping[str, Any], number: int = -1, backend: str = "local") -> str:
     """Return the part of spillway.yaml that follows from a run (the newest if no number is given).
 
     Raises:
         IndexError: there is no such run.
         ResultError: the file holds something else.
     """
-    run = runs_of(found)[number]
+    run = runs_of(stored)[number]
     basis = (
         f"measured on {run.subject.hardware} with {run.subject.model}, {run.date}; flags: {' '.join(run.flags) or '-'}"
     )
-    known = speed.Speed(speed.MEASURED, basis, run.rates, run.subject.devices)
+    measured = speed.Speed(speed.MEASURED, basis, run.rates, run.subject.devices)
     words = dict(zip(run.flags, run.flags[1:], strict=False))
-    part = speed.settings(known, backend, int(words.get("--max-num-seqs", run.rates.best_sequences)))
+    part = speed.settings(measured, backend, int(words.get("--max-num-seqs", run.rates.best_sequences)))
     return f"# {basis}\n{yaml.safe_dump(part, sort_keys=False)}"

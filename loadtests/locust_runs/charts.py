@@ -143,7 +143,7 @@ class _Frame:
         )
 
 
-def _dot(frame: _Frame, a: float, b: float, colour: str, radius: int, told: str) -> str:
+def _dot(frame: _Frame, a: float, b: float, colour: str, radius: int, label: str) -> str:
     return (
         f'<circle cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="{radius}" fill="{colour}" fill-opacity="0.75">'
         f"<title>{html.escape(told)}</title></circle>"
@@ -156,9 +156,9 @@ def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:
     """Return the powers of ten below and above all values above 0; they are at least one apart."""
-    found = [math.log10(value) for value in values if value > 0] or [0.0]
-    low = math.floor(min(found))
-    return low, max(low + 1, math.ceil(max(found)))
+    logs = [math.log10(value) for value in values if value > 0] or [0.0]
+    low = math.floor(min(logs))
+    return low, max(low + 1, math.ceil(max(logs)))
 
 
 def _ceiling(value: float) -> float:

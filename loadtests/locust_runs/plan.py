@@ -141,12 +141,12 @@ def by_trace(name: str, speed: float, seconds: float, seed: int, begin_s: float 
     coming = ((row, (row.arrival_s - begin_s) / speed) for row in trace.load(name, limit=4000))
     rows = [(row, at) for row, at in coming if 0 <= at < seconds]
     chats = Chats(seed)
-    made = [chats(at, (row.prompt_tokens, max(1, row.output_tokens))) for row, at in rows]
-    return _plan(LoadShape(((0.0, len(rows) / seconds), (seconds, len(rows) / seconds))), made)
+    drawn = [chats(at, (row.prompt_tokens, max(1, row.output_tokens))) for row, at in rows]
+    return _plan(LoadShape(((0.0, len(rows) / seconds), (seconds, len(rows) / seconds))), drawn)
 
 
-def _plan(shape: LoadShape, made: Iterable[tuple[PlannedRequest, tuple[str, str] | None]]) -> RequestPlan:
-    pairs = list(made)
+def _plan(shape: LoadShape, drawn: Iterable[tuple[PlannedRequest, tuple[str, str] | None]]) -> RequestPlan:
+    pairs = list(drawn)
     return RequestPlan(shape, tuple(ask for ask, _ in pairs), tuple(known for _, known in pairs if known is not None))
 
 

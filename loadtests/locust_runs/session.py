@@ -101,9 +101,9 @@ class Session:
         """Return the names of requested runs without a result; empty for a complete session."""
         systems = (*POLICIES, *(name for name, _ in self.settings.compare))
         multiples = MULTIPLES if self.settings.sweep else ()
-        asked = [*self.settings.names, *(label(m, system) for m in multiples for system in systems)]
+        requested = [*self.settings.names, *(label(m, system) for m in multiples for system in systems)]
         there = {run.name for run in self.runs} | {label(p.multiple, p.system) for p in self.points}
-        return tuple(name for name in asked if name not in there)
+        return tuple(name for name in requested if name not in there)
 
 
 def label(multiple: float, system: str) -> str:
@@ -186,18 +186,18 @@ def noted(session: Session, name: str, say: Say, after: Callable[[], object]) ->
 
 def _others(session: Session, up: Site, folder: Path, rivals: ExitStack, say: Say) -> list[_System]:
     """Return the servers to compare with. `engine` and `litellm` are known by name; the latter is started here."""
-    found: list[_System] = []
+    systems: list[_System] = []
     for name, url in session.settings.compare:
         try:
             if url == "litellm":
                 url = rivals.enter_context(litellm(up.engine_url, folder))
             elif url == "engine":
                 url = up.engine_url
-            found.append((name, url, first_model(url), {}))
+            systems.append((name, url, first_model(url), {}))
         except ChildError as error:
             session.failed[name] = str(error)
             say(f"  {name}: RED: {error}")
-    return found
+    return systems
 
 
 def _with_extract(size: RunSize) -> RunSize:
@@ -208,12 +208,12 @@ def _chats(rate: float, settings: SessionSettings) -> RequestPlan:
     return plan.by_shape(steady(rate, settings.seconds), Chats(settings.seed + 50), settings.seed + 50)
 
 
-def _scenario(name: str, made: RequestPlan, up: Site, settings: SessionSettings, folder: Path) -> ScenarioRun:
+def _scenario(name: str, plan_: RequestPlan, up: Site, settings: SessionSettings, folder: Path) -> ScenarioRun:
     model = "local/demo" if name == "embeddings" else "auto"
-    found, status = _play(made, up.url, model, up.keys, settings.loop, folder)
+    found, status = _play(plan_, up.url, model, up.keys, settings.loop, folder)
     figures = samples.figures(found, settings.promise, float(GPU_USD_PER_HOUR))
-    wrong = judge(made, found, figures, status, settings.loop)
-    return ScenarioRun(name, SCENARIOS[name].about, len(made.asks), figures, tuple(found), wrong)
+    wrong = judge(plan_, found, figures, status, settings.loop)
+    return ScenarioRun(name, SCENARIOS[name].about, len(plan_.asks), figures, tuple(found), wrong)
 
 
 def judge(made: RequestPlan, found: Sequence[Sample], figures: RunFigures, status: int, loop: Loop) -> tuple[str, ...]:
@@ -241,9 +241,9 @@ def _play(
     made: RequestPlan, url: str, model: str, keys: dict[str, str], loop: Loop, folder: Path
 ) -> tuple[list[Sample], int]:
     """Play one plan through locust; return its samples and exit status."""
-    planned, kept = folder / "plan.jsonl", folder / "samples.jsonl"
+    planned, stored = folder / "plan.jsonl", folder / "samples.jsonl"
     plan.write(planned, made, model, keys)
-    kept.unlink(missing_ok=True)
+    stored.unlink(missing_ok=True)
     command = [
         str(LOCUST),
         "-f",
@@ -252,7 +252,7 @@ def _play(
         "--host",
         url,
     ]
-    command += ["--plan", str(planned), "--samples", str(kept), "--only-summary", "--skip-log-setup"]
+    command += ["--plan", str(planned), "--samples", str(stored), "--only-summary", "--skip-log-setup"]
     log = folder / "locust.log"
     with log.open("wb") as out:
         try:
@@ -268,9 +268,9 @@ def _play(
             )
         except subprocess.TimeoutExpired:
             raise ChildError(f"locust did not end within {made.shape.seconds + _PATIENCE_S:.0f} s") from None
-    if not kept.exists():
+    if not stored.exists():
         raise ChildError(f"locust wrote no samples (status {ended.returncode}):\n{log.read_text()[-1500:]}")
-    return samples.read(kept), ended.returncode
+    return samples.read(stored), ended.returncode
 
 
 def _point(name: str, multiple: float, found: Sequence[Sample], promise: LatencyPromise) -> SweepPoint:
@@ -310,7 +310,7 @@ def simulated(multiple: float, made: RequestPlan, promise: LatencyPromise) -> li
         TraceRequest(number, at / SCALE, prompt, output)
         for number, (at, prompt, output) in enumerate(plan.lengths(made))
     ]
-    found = []
+    points = []
     for name in RULES:
         contender, model = CONTENDERS[name], EngineModel()
         slo = Slo(promise.ttft_s / SCALE, promise.tpot_s / SCALE)
@@ -319,8 +319,8 @@ def simulated(multiple: float, made: RequestPlan, promise: LatencyPromise) -> li
         share = 1 - late / len(requests) if requests else 0.0
         cloud = result.cloud / max(1, len(requests))
         figures = replace(samples.figures([], promise, 0.0), requests=len(requests), cloud_share=cloud, slo_share=share)
-        found.append(SweepPoint(contender.label, multiple, figures, simulated=True))
-    return found
+        points.append(SweepPoint(contender.label, multiple, figures, simulated=True))
+    return points
 
 
 def _tell(done: ScenarioRun, say: Say) -> None:

@@ -110,10 +110,10 @@ def _make_keys(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
     """Make keys with the product's own command, which needs the config file first; return their secrets by name."""
     config = folder / "spillway.yaml"
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
-    found = {}
+    secrets = {}
     for name in ("load", *KEYS):
         command = spillway("keys", "create", name, "-c", str(config), "--json")
-        made = subprocess.run(
+        created = subprocess.run(
             command,
             env={"STANDIN_API_KEY": _STANDIN_KEY, "PATH": "/usr/bin:/bin"},
             cwd=folder,
@@ -122,10 +122,10 @@ def _make_keys(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
             timeout=_COMMAND_S,
             check=False,
         )
-        if made.returncode != 0:
+        if created.returncode != 0:
             raise ChildError(f"no key could be made: {made.stderr[-400:]}")
-        found[name] = str(json.loads(made.stdout)["key"])
-    return found
+        secrets[name] = str(json.loads(created.stdout)["key"])
+    return secrets
 
 
 def _await_local(url: str, key: str, child: Child) -> None:

@@ -30,7 +30,7 @@ def compare(
     rules: Sequence[str], days: int, mean_count: int, loads: Sequence[float] = LOADS, cost_noise: float = 0.0
 ) -> list[Outcome]:
     """Run every rule under every load on the same days. Pair i has the seed 2i for yesterday and 2i + 1 for today."""
-    found: dict[tuple[str, float], list[float]] = {(rule, load): [] for load in loads for rule in rules}
+    gains: dict[tuple[str, float], list[float]] = {(rule, load): [] for load in loads for rule in rules}
     offers = dict.fromkeys(loads, 0)
     for i in range(days):
         yesterday = draw(2 * i, mean_count, cost_noise)
@@ -41,10 +41,10 @@ def compare(
             offers[load] += len(today)
             best = optimum(setting, today)
             for rule in rules:
-                found[rule, load].append(RULES[rule](setting, today) / best)
+                gains[rule, load].append(RULES[rule](setting, today) / best)
     return [
         Outcome(rule, load, days, offers[load], sum(shares) / days, min(shares))
-        for (rule, load), shares in found.items()
+        for (rule, load), shares in gains.items()
     ]
 
 

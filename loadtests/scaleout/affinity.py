@@ -87,39 +87,39 @@ def moved(turns: Sequence[Turn], ended: str) -> Moved:
 
 def faults(kept: AffinityShare, without: AffinityShare, *, prefix_cache: bool) -> list[str]:
     """Return why affinity is not shown; empty when it is. `kept` sent `x-session-id`, `without` did not."""
-    found = []
+    problems = []
     if kept.kept < kept.followed:
-        found.append(
+        problems.append(
             f"{kept.followed - kept.kept} of {kept.followed} turns left a healthy engine that had their prefix"
         )
     if len(kept.engines) < 2:
-        found.append(f"conversations were on {', '.join(kept.engines) or 'no engine'} only: that shows no affinity")
+        problems.append(f"conversations were on {', '.join(kept.engines) or 'no engine'} only: that shows no affinity")
     if prefix_cache and kept.cached_share <= without.cached_share:
-        found.append(
+        problems.append(
             f"{kept.cached_share:.1%} of prompt tokens came from prefix caches, no more than the "
             f"{without.cached_share:.1%} without x-session-id"
         )
-    return found
+    return problems
 
 
 def drain_faults(found: Moved) -> list[str]:
     """Return why moving on at the end of an engine is not shown; empty when it is."""
-    told = []
+    problems = []
     if not found.there:
-        told.append("no conversation was on the engine that ended")
+        problems.append("no conversation was on the engine that ended")
     if found.moved < found.there:
-        told.append(f"{found.there - found.moved} conversations of the engine that ended found no other")
+        problems.append(f"{found.there - found.moved} conversations of the engine that ended found no other")
     if found.strayed:
-        told.append(f"{found.strayed} conversations left the engine that went on")
-    return told
+        problems.append(f"{found.strayed} conversations left the engine that went on")
+    return problems
 
 
 def by_session(turns: Sequence[Turn]) -> list[list[Turn]]:
     """Return the turns of each conversation, in order."""
-    found: dict[int, list[Turn]] = {}
+    turns_of: dict[int, list[Turn]] = {}
     for turn in sorted(turns, key=lambda turn: (turn.session, turn.number)):
-        found.setdefault(turn.session, []).append(turn)
-    return list(found.values())
+        turns_of.setdefault(turn.session, []).append(turn)
+    return list(turns_of.values())
 
 
 def _last(turns: Sequence[Turn], phase: str) -> str:

@@ -37,8 +37,8 @@ class Fate:
 
 def document(number: int) -> tuple[list[dict[str, str]], dict[str, object]]:
     """Return messages that ask for a held-out document, and its truth; the documents repeat after 2000."""
-    found = generate(HELD_OUT_SEEDS[200_000 + number % 2000])
-    return prompt(found.text), found.truth
+    generated = generate(HELD_OUT_SEEDS[200_000 + number % 2000])
+    return prompt(generated.text), generated.truth
 
 
 @dataclass(frozen=True, slots=True)

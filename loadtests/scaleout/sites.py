@@ -116,11 +116,11 @@ def engines(starter: Starter, folder: Path, names: tuple[str, ...] = ("left", "r
             one = starter(name, folder)
             stack.callback(one.child.stop, STOP_S)
             started.append((name, one))
-        found = []
+        sites = []
         for name, one in started:
             base_url, model = one.address()
-            found.append(EngineSite(name, base_url, model, one.child))
-        yield found
+            sites.append(EngineSite(name, base_url, model, one.child))
+        yield sites
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def routers(
         ChildError: one does not start.
     """
     with ExitStack() as stack:
-        found = []
+        sites = []
         for number in range(count):
             place = folder / f"router{number}"
             place.mkdir()
@@ -142,8 +142,8 @@ def routers(
             env = {"STANDIN_API_KEY": cloud.key, "PYTHONUNBUFFERED": "1"}
             child = start(f"router {number}", spillway("route", "-c", str(config)), place / "router.log", env, place)
             stack.callback(child.stop, STOP_S)
-            found.append((config, child))
-        yield [RouterSite(listening(child), config, child) for config, child in found]
+            sites.append((config, child))
+        yield [RouterSite(listening(child), config, child) for config, child in sites]
 
 
 def settings(local: list[EngineSite], cloud: CloudProcess, ledger_url: str, cap_usd: str) -> dict[str, Any]:
@@ -197,9 +197,9 @@ def wait(child: Child, limit_s: float, look: Callable[[], Found | None]) -> Foun
     """
     deadline = time.monotonic() + limit_s
     while True:
-        found = look()
-        if found is not None:
-            return found
+        result = look()
+        if result is not None:
+            return result
         child.check()
         if time.monotonic() > deadline:
             raise ChildError(f"{child.name} was not ready within {limit_s:.0f} s:\n{child.tail()}")

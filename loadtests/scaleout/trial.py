@@ -171,9 +171,9 @@ async def _held(
 ) -> AffinityShare:
     """Hold the conversations of one plan; return them with what the prefix caches counted meanwhile."""
     bases = [engine.base_url for engine in engines]
-    wanted = replace(plan, sessions=shape.sessions, turns=shape.turns, with_id=plan.with_id and shape.session_ids)
+    held_plan = replace(plan, sessions=shape.sessions, turns=shape.turns, with_id=plan.with_id and shape.session_ids)
     before = await counted(bases)
-    turns = await hold(urls, "auto", wanted, shape.at_once)
+    turns = await hold(urls, "auto", held_plan, shape.at_once)
     found = affinity.held(turns, (await counted(bases)).since(before).share)
     say(f"  conversations {name}: {found.kept} of {found.followed} turns stayed, {found.cached_share:.1%} cached")
     return found
@@ -248,13 +248,13 @@ async def _until_up(url: str, backends: Sequence[str]) -> None:
 
 async def _look_up(urls: Sequence[str], fates: Sequence[Fate]) -> int:
     """Return how many of these requests the router that did not serve them can look up."""
-    found = 0
+    known_requests = 0
     for fate in fates:
         other = urls[(fate.router + 1) % len(urls)]
         async with httpx.AsyncClient(base_url=other, timeout=10, trust_env=False) as client:
-            told = await client.get(f"/v1/requests/{fate.request_id}")
-        found += told.status_code == 200 and fate.request_id in told.text
-    return found
+            answer = await client.get(f"/v1/requests/{fate.request_id}")
+        known_requests += answer.status_code == 200 and fate.request_id in answer.text
+    return known_requests
 
 
 def _spent_usd(ledger_url: str) -> Decimal:

@@ -1,4 +1,4 @@
-"""Random books with a bill kept beside them by other means: every way in which GPU time and answers come about."""
+"""Random books with an independent bill: every way in which GPU time and answers come about."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATUSES: tuple[Status, ...] = tuple(status for status in get_args(Status) if st
 
 @dataclass(slots=True)
 class ExpectedBill:
-    """What the books must say of some days, added up while they were made. Money in nano-dollars."""
+    """What the books of some days must say, added up while they are filled. Money is in nano-dollars."""
 
     range: ReportRange
     now_ms: int
@@ -33,11 +33,11 @@ class ExpectedBill:
     held: int = 0
     answers: int = 0
     by_key: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """Cloud cost and holds by key id."""
+    """Cloud cost and holds, by key id."""
 
 
 def fill_books(rng: Random, ledger: Ledger, first: date, name: str) -> ExpectedBill:
-    """Fill up to three days from `first` on; `name` must differ between calls on one ledger. Returns the bill."""
+    """Fill up to three days from `first` on and return the bill; `name` must differ between calls on one ledger."""
     days = rng.randint(1, 3)
     after = first + timedelta(days=days)
     bill = ExpectedBill(ReportRange(first, after, name), start_of(after) + rng.choice((0, HOUR_MS, DAY_MS)))
@@ -56,7 +56,9 @@ def fill_books(rng: Random, ledger: Ledger, first: date, name: str) -> ExpectedB
 
 
 def _rent(rng: Random, ledger: Ledger, bill: ExpectedBill, name: str) -> None:
-    """A rental within the days, down to a millisecond; some free, some a row of short ones at changing prices."""
+    """Add a rental within the days, down to a millisecond; some are free, some are a row of short ones at changing
+    prices.
+    """
     start_ms, end_ms = bill.range.start_ms, bill.range.end_ms
     at = rng.randint(start_ms, end_ms - 1)
     for part in range(rng.choice((1, 1, 1, 3))):
@@ -71,7 +73,7 @@ def _rent(rng: Random, ledger: Ledger, bill: ExpectedBill, name: str) -> None:
 
 
 def _unexplained(rng: Random, ledger: Ledger, bill: ExpectedBill, name: str) -> None:
-    """GPU time that no rental tells of, as routers wrote it before rentals were kept."""
+    """Add GPU time without a rental, as routers wrote it before rentals were stored."""
     amount = rng.randint(0, 10**10)
     at = rng.randint(bill.range.start_ms, bill.range.end_ms - 1)
     ledger.append(
@@ -82,7 +84,9 @@ def _unexplained(rng: Random, ledger: Ledger, bill: ExpectedBill, name: str) -> 
 
 
 def _request(rng: Random, bill: ExpectedBill, request_id: str) -> list[Entry]:
-    """One request: local, or a hold and what became of it, or both (an escalated draft); some adjusted later."""
+    """Return the rows of one request: local, or a hold and its outcome, or both (an escalated draft); some are adjusted
+    later.
+    """
     ts = rng.randint(bill.range.start_ms, bill.range.end_ms - 2)
     about: dict[str, Any] = {
         "key_id": rng.choice(("", "k1", "k2")),

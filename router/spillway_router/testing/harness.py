@@ -1,8 +1,9 @@
-"""The whole router in this process behind a real socket, between real upstream sockets and a client that sees bytes.
+"""A whole router in the test's process, behind a real socket, between real upstream sockets and a client that sees
+bytes.
 
-async def test_it(tmp_path: Path) -> None:
-    async with FaultUpstream(answer) as cloud, routing(config(...), tmp_path) as router:
-        reply = await router.chat()
+    async def test_it(tmp_path: Path) -> None:
+        async with FaultUpstream(answer) as cloud, routing(config(...), tmp_path) as router:
+            reply = await router.chat()
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ from spillway_router.runtime.router import Runtime
 from spillway_router.testing import Answer, FakeEngine, FaultUpstream, MemoryLedger
 
 LIMIT_S = 20.0
-"""No wait in these tests is longer."""
+"""The longest wait of a test, in seconds."""
 MESSAGES = [{"role": "user", "content": "Which eye?"}]
 PRICE = '{input_per_million: "1", output_per_million: "2"}'
 
 
 def local(upstream: FaultUpstream | str, name: str = "local") -> str:
-    """A line of `backends:` for a local vLLM."""
+    """Return a line of `backends:` for a local vLLM."""
     return f"{{name: {name}, provider: vllm, local: true, model: m, base_url: '{_url(upstream)}'}}"
 
 
 def cloud(upstream: FaultUpstream | str, name: str = "cloud", price: str = PRICE) -> str:
-    """A line of `backends:` for a priced cloud."""
+    """Return a line of `backends:` for a priced cloud."""
     url = _url(upstream)
     return f"{{name: {name}, provider: generic, model: {name}-m, api_key: k, base_url: '{url}', price: {price}}}"
 
@@ -54,13 +55,13 @@ def _url(upstream: FaultUpstream | str) -> str:
 
 
 def settings(*backends: str, more: str = "") -> str:
-    """spillway.yaml with these backends; `auto` asks them in this order."""
+    """Return the text of a spillway.yaml with these backends; `auto` tries them in this order."""
     return "backends:\n" + "".join(f"  - {line}\n" for line in backends) + more
 
 
 @dataclass(frozen=True)
 class Router:
-    """A running router and its inside."""
+    """A running router and its internals."""
 
     url: str
     runtime: Runtime
@@ -69,17 +70,17 @@ class Router:
     path: Path
 
     async def post(self, body: Any, path: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
-        """POST JSON, or bytes as they are. Headers are named with underscores."""
+        """POST JSON, or bytes as they are. Header names are given with underscores."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.client.post(path, content=data, headers={"content-type": "application/json", **named})
 
     async def chat(self, fields: Mapping[str, Any] | None = None, **headers: str) -> httpx.Response:
-        """A chat completion."""
+        """Request a chat completion."""
         return await self.post({"model": "auto", "messages": MESSAGES, **(fields or {})}, **headers)
 
     def forget_failures(self) -> None:
-        """Close all breakers and fill the retry budget, as healthy traffic in between would."""
+        """Close all breakers and fill the retry budget, as healthy traffic would."""
         board = self.runtime.board
         now = self.runtime.services.clock()
         for name in board.current(now).backends:
@@ -89,11 +90,15 @@ class Router:
             board.arrived()
 
     def rows(self, reply: httpx.Response) -> list[Entry]:
-        """Ledger rows of the request of this reply, all but reservations."""
+        """Return the ledger rows of the request behind this reply, except reservations."""
         return [e for e in self.ledger.entries_of(reply.headers["x-request-id"]) if e.kind != "reserved"]
 
     async def until(self, true: Callable[[], bool]) -> None:
-        """Until the condition holds, looking at every turn of the loop. Raises TimeoutError."""
+        """Wait until the condition holds.
+
+        Raises:
+            TimeoutError: it did not hold within `LIMIT_S` seconds.
+        """
         async with asyncio.timeout(LIMIT_S):
             while not true():  # noqa: ASYNC110 - the condition may be anything, so nothing signals it
                 await asyncio.sleep(0.002)
@@ -107,7 +112,7 @@ async def routing(
     environment: Mapping[str, str] | None = None,
     catalogue: Mapping[str, CatalogueEntry] | None = None,
 ) -> AsyncIterator[Router]:
-    """A router with this configuration. Its ledger is a file in `folder`, or in memory where none is given."""
+    """Run a router with this configuration. Its ledger is a file in `folder`, or in memory if there is none."""
     path = (folder or Path("nowhere")) / "spillway.yaml"
     if folder is None:
         loaded = Loaded(config.parse(text, environment or {}), None, text, environment or {})
@@ -139,7 +144,7 @@ async def pair(
     folder: Path | None = None,
     clock: Callable[[], float] | None = None,
 ) -> AsyncIterator[tuple[FaultUpstream, FaultUpstream, Router]]:
-    """A local engine, a cloud, and a router that asks them in this order."""
+    """Run a local engine, a cloud, and a router that tries them in this order."""
     async with (
         FaultUpstream(first) as engine,
         FaultUpstream(second) as other,
@@ -155,7 +160,7 @@ Engine = TypeVar("Engine", FakeEngine, FaultUpstream)
 async def escalating(
     engine: Engine, strong: Answer, *, rule: str, folder: Path | None = None
 ) -> AsyncIterator[tuple[Engine, FaultUpstream, Router]]:
-    """An engine, a cloud named `cloud` one tier up, and a router with this rule of confidence."""
+    """Run an engine, a cloud named `cloud` one tier up, and a router with this confidence rule."""
     async with (
         _reached(engine) as url,
         FaultUpstream(strong) as other,
@@ -166,7 +171,7 @@ async def escalating(
 
 @asynccontextmanager
 async def _reached(engine: FakeEngine | FaultUpstream) -> AsyncIterator[str]:
-    """The base URL of an engine while it serves."""
+    """Serve an engine and yield its base URL."""
     if isinstance(engine, FaultUpstream):
         async with engine:
             yield engine.url
@@ -182,21 +187,22 @@ def _client(url: str) -> httpx.AsyncClient:
 
 @functools.cache
 def _shipped() -> Mapping[str, CatalogueEntry]:
-    """The shipped catalogue, read once."""
+    """Return the shipped catalogue, read only once."""
     return load_catalogue()
 
 
 def _settled(runtime: Runtime) -> bool:
-    """Every local engine was probed once."""
+    """Return whether every local engine was probed once."""
     known = runtime.board.current(runtime.services.clock()).backends.values()
     return all(b.health_reason != "not probed yet" for b in known)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that tells when it listens, ends as soon as it is told to, and leaves the signals alone.
+    """A uvicorn server that signals when it listens, ends as soon as it is asked to, and leaves the process's signals
+    alone.
 
-    uvicorn itself looks ten times a second whether it should end and whether its connections are gone, which is a fifth
-    of a second for each of a thousand tests.
+    uvicorn itself checks ten times a second whether it should end and whether its connections are gone, which takes a
+    fifth of a second in each of a thousand tests.
     """
 
     def __init__(self, app: Any, front: Any) -> None:
@@ -229,7 +235,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(app: Any, front: Any = "httptools") -> AsyncIterator[str]:
-    """An ASGI application behind a front on a free port of the loopback: its URL."""
+    """Serve an ASGI application behind a frontend on a free port of the loopback, and yield its URL."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = _Server(app, front)
@@ -246,7 +252,7 @@ async def serving(app: Any, front: Any = "httptools") -> AsyncIterator[str]:
 
 
 def events(reply: httpx.Response) -> list[bytes]:
-    """The data of each event of a whole SSE body."""
+    """Return the data of each event of a complete SSE body."""
     assert reply.headers["content-type"].startswith("text/event-stream"), reply.text
     blocks = reply.content.split(b"\n\n")
     assert blocks.pop() == b"", "the stream ended inside an event"
@@ -255,10 +261,10 @@ def events(reply: httpx.Response) -> list[bytes]:
 
 
 def error_of(reply: httpx.Response) -> dict[str, Any]:
-    """The error object of a reply, its OpenAI shape checked."""
+    """Return the error object of a reply after checking its OpenAI shape."""
     body = reply.json()
     assert set(body) == {"error"}, body
     assert set(body["error"]) == {"message", "type", "param", "code"}, body
     assert body["error"]["message"]
-    found: dict[str, Any] = body["error"]
-    return found
+    error: dict[str, Any] = body["error"]
+    return error

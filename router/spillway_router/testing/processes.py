@@ -1,4 +1,4 @@
-"""Real `spillway` processes for tests: started from a config file, heard line by line, never left behind."""
+"""Real `spillway` processes for tests: started from a config file, read line by line, and always ended."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LISTENS = re.compile(r"listens on (http://[\w.:\[\]]+)")
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 90.0
 PAUSE_S = 0.05
-"""Between two looks at a condition; a deadline bounds them."""
-Done = TypeVar("Done")
+"""The pause between two checks of a condition, in seconds; a deadline bounds the checks."""
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
 class SpillwayProcess:
-    """A running process. `lines` is what it has said so far, stdout and stderr together."""
+    """A running process. `lines` has its output so far, stdout and stderr together."""
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class SpillwayProcess:
     _reader: threading.Thread | None = None
 
     def listen(self) -> None:
-        """Begin to read what it says."""
+        """Start reading the output."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -52,40 +52,44 @@ class SpillwayProcess:
         self._news.put(None)
 
     def says(self, pattern: re.Pattern[str], limit_s: float = START_LIMIT_S) -> re.Match[str]:
-        """The first match in what it says, from the start. Fails when it ends or `limit_s` is over before."""
+        """Return the first match in the output, from its start.
+
+        Raises:
+            AssertionError: the process ended, or `limit_s` seconds passed before.
+        """
         for line in self.lines:
-            if (found := pattern.search(line)) is not None:
-                return found
+            if (match := pattern.search(line)) is not None:
+                return match
         deadline = time.monotonic() + limit_s
         while True:
             try:
                 news = self._news.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"not said within {limit_s} s: {pattern.pattern}\n{self.text}") from None
+                raise AssertionError(f"not in the output within {limit_s} s: {pattern.pattern}\n{self.text}") from None
             if news is None:
-                raise AssertionError(f"ended before it said {pattern.pattern}:\n{self.text}")
+                raise AssertionError(f"ended before its output had {pattern.pattern}:\n{self.text}")
             self.lines.append(news)
-            if (found := pattern.search(news)) is not None:
-                return found
+            if (match := pattern.search(news)) is not None:
+                return match
 
     @property
     def url(self) -> str:
-        """The router's root, once it is announced."""
+        """Return the router's root URL, once it is announced."""
         return self.says(LISTENS).group(1)
 
     @property
     def text(self) -> str:
-        """Everything it has said."""
+        """Return the whole output so far."""
         return "\n".join(self.lines)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit status."""
+        """Send a signal, wait for the end, and return the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.ended()
 
     def ended(self) -> int:
-        """Wait for the end and for its last words; the exit status."""
+        """Wait for the end and the last output; return the exit status."""
         status = self.process.wait(STOP_LIMIT_S)
         assert self._reader is not None
         self._reader.join(STOP_LIMIT_S)
@@ -96,7 +100,7 @@ class SpillwayProcess:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process's descendants."""
+    """Return a process's descendants."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -104,31 +108,33 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def sessions(processes: list[psutil.Process]) -> set[int]:
-    """The sessions they belong to: the engine's guard has one of its own, which everything it starts stays in."""
+    """Return the sessions of these processes. The engine's guard has a session of its own, in which all its children
+    stay.
+    """
     return {os.getsid(process.pid) for process in processes}
 
 
-def in_sessions(wanted: set[int]) -> list[psutil.Process]:
-    """Living processes of these sessions, also those that began after a look at the descendants."""
-    found = []
+def in_sessions(session_ids: set[int]) -> list[psutil.Process]:
+    """Return the living processes of these sessions, including those that started after a look at the descendants."""
+    members = []
     for process in psutil.process_iter():
         try:
-            if os.getsid(process.pid) in wanted and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            if os.getsid(process.pid) in session_ids and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
         except (psutil.NoSuchProcess, ProcessLookupError):
             continue
-    return found
+    return members
 
 
 def alive(processes: list[psutil.Process], limit_s: float) -> list[psutil.Process]:
-    """Those that still live after at most `limit_s` seconds."""
+    """Return the processes that still live after at most `limit_s` seconds."""
     _, left = psutil.wait_procs(processes, timeout=limit_s)
     return [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 @contextmanager
 def running(command: str, config: Path, env: Mapping[str, str] | None = None) -> Iterator[SpillwayProcess]:
-    """`spillway COMMAND -c config`. At the end SIGTERM, and SIGKILL for whatever is left."""
+    """Run `spillway COMMAND -c config`. At the end send SIGTERM, and SIGKILL to whatever is left."""
     process = subprocess.Popen(
         [SPILLWAY, command, "-c", str(config)],
         stdin=subprocess.DEVNULL,
@@ -136,18 +142,18 @@ def running(command: str, config: Path, env: Mapping[str, str] | None = None) ->
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "VLLM_CACHE_ROOT": str(CACHE), **(env or {})},
-        cwd=config.parent,  # the engine's log goes to data/ there
+        cwd=config.parent,  # the engine's log goes to data/ in this folder
         start_new_session=True,
     )
-    found = SpillwayProcess(process)
-    found.listen()
+    spillway = SpillwayProcess(process)
+    spillway.listen()
     children: list[psutil.Process] = []
     try:
-        yield found
+        yield spillway
     finally:
         children = family(process.pid)
         try:
-            found.end()
+            spillway.end()
         finally:
             for left in alive(children, 1.0):
                 left.kill()
@@ -159,15 +165,17 @@ def running(command: str, config: Path, env: Mapping[str, str] | None = None) ->
 
 
 def write(folder: Path, settings: Mapping[str, Any]) -> Path:
-    """A config file with these settings, a free port and a ledger in `folder`."""
+    """Write a config file with these settings, a free port and a ledger in `folder`."""
     path = folder / "spillway.yaml"
     ledger = {"url": f"sqlite:///{folder / 'spillway.db'}"}
     path.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", "ledger": ledger, **settings}, sort_keys=False))
     return path
 
 
-def eventually(attempt: Callable[[], Done], until: type[Exception], limit_s: float = 10.0) -> Done:
-    """The result of the first attempt that doesn't raise `until`. Routers look for changed keys once a second."""
+def eventually(attempt: Callable[[], Result], until: type[Exception], limit_s: float = 10.0) -> Result:
+    """Return the result of the first attempt that doesn't raise `until`. Routers look for changed
+    keys once a second.
+    """
     deadline = time.monotonic() + limit_s
     while True:
         try:
@@ -179,7 +187,7 @@ def eventually(attempt: Callable[[], Done], until: type[Exception], limit_s: flo
 
 
 def await_ready(url: str, backend: str | None = None, limit_s: float = START_LIMIT_S) -> None:
-    """Wait until the router can answer, or until this backend of it can."""
+    """Wait until the router, or this backend of it, can answer."""
     deadline = time.monotonic() + limit_s
     while True:
         state = httpx.get(f"{url}/ready", timeout=10, trust_env=False).json()
