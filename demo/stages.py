@@ -124,8 +124,8 @@ async def capacity(console: Console, clients: Clients, jobs: list[DocumentJob]) 
         rate = sum(result.answered for result in results) / (clock() - start)
     rates = pace(rate)
     console.print(
-        f"  the engine answers {rate:.0f} documents/s here; calm will bring {found.calm:.0f}/s, "
-        f"the burst {found.burst:.0f}/s"
+        f"  the engine answers {rate:.0f} documents/s here; calm will bring {rates.calm:.0f}/s, "
+        f"the burst {rates.burst:.0f}/s"
     )
     return results, rates
 

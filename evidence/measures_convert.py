@@ -95,7 +95,7 @@ def conversion(
                 verdicts[name] = converted(folder / name, "--precision", precision)
                 spoil(folder / name)
             for name, model in (("original", "demo"), *((name, str(folder / name)) for name in verdicts)):
-                say(f"  {name}: starting the engine, {len(asked)} documents")
+                say(f"  {name}: starting the engine, {len(questions)} documents")
                 with serving(folder, "--model", model, "--device", "cpu") as (base, served):
                     found[name] = answers(base, served, questions)
         except (FailedError, subprocess.TimeoutExpired) as error:

@@ -51,7 +51,7 @@ def powercut(say: Say, cuts: int = CUTS, *, synchronous: str = "FULL") -> dict[s
     """
     with tempfile.TemporaryDirectory() as folder:
         outcome = powercut_trials(Path(folder) / "ledger.db", cuts, SEED, synchronous=synchronous)
-        say(f"  synchronous={synchronous}: {found.acknowledged} rows acknowledged, {found.lost} lost")
+        say(f"  synchronous={synchronous}: {outcome.acknowledged} rows acknowledged, {outcome.lost} lost")
         normal = powercut_trials(Path(folder) / "normal.db", max(5, cuts // 8), SEED, synchronous="NORMAL")
         say(f"  synchronous=NORMAL: {normal.acknowledged} rows acknowledged, {normal.lost} lost (must be more than 0)")
     details = {"synchronous": synchronous, **asdict(outcome), "with_normal": asdict(normal)}

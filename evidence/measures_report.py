@@ -89,7 +89,7 @@ def _run(config: Path, case: _Case, rows: int) -> tuple[float, float]:
     report = json.loads(done.stdout)
     answers = sum(group["served"]["answers"] for group in report["groups"])
     if (report["requests"], report["served"]["answers"], answers) != (rows, rows, rows):
-        raise ValueError(f"it tells of {told['requests']} requests and {answers} answers, not of {rows}")
+        raise ValueError(f"it reports {report['requests']} requests and {answers} answers, not of {rows}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return round(wall, 3), round(cpu, 3)
 

@@ -138,7 +138,7 @@ def slow_readers(system: RunningSystem, trials: int, say: Say) -> list[SlowReade
     readers = []
     for number in range(trials):
         readers.append(_slow_once(system, BIG, SLOW_S))
-        say(f"  slow reader {number + 1} of {trials}: {found[-1].growth_mib:+.2f} MiB")
+        say(f"  slow reader {number + 1} of {trials}: {readers[-1].growth_mib:+.2f} MiB")
     return readers
 
 

@@ -206,7 +206,7 @@ class Spillway:
         file.write_text(yaml.safe_dump(config))
         created = self._run("keys", "create", "bench", "--json", "--config", str(file))
         if created.returncode != 0:
-            raise Unavailable(f"`spillway keys create` failed: {(made.stderr or made.stdout).strip()[-300:]}")
+            raise Unavailable(f"`spillway keys create` failed: {(created.stderr or created.stdout).strip()[-300:]}")
         # Without PYTHONPATH: it could put the modules of one checkout before those of another.
         argv = (str(self._command), "route", "--config", str(file))
         return Command(argv, {"PYTHONPATH": ""}, _secret(created.stdout))
@@ -290,7 +290,7 @@ def _secret(shown: str) -> str:
     for name in ("key", "secret", "token"):
         if isinstance(created.get(name), str):
             return str(created[name])
-    raise Unavailable(f"`spillway keys create --json` shows no key, only: {', '.join(made)}")
+    raise Unavailable(f"`spillway keys create --json` shows no key, only: {', '.join(created)}")
 
 
 _ALL: tuple[System, ...] = (

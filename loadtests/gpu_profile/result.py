@@ -46,7 +46,7 @@ def add(path: Path, subject: Subject, run: Mapping[str, Any]) -> None:
     """
     stored = load(path) if path.exists() else {"format": FORMAT, **asdict(subject), "runs": []}
     if any(stored[name] != value for name, value in asdict(subject).items()):
-        raise ResultError(f"{path} holds {found['hardware']} with {found['model']}")
+        raise ResultError(f"{path} holds {stored['hardware']} with {stored['model']}")
     others = [old for old in stored["runs"] if old["flags"] != run["flags"]]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**stored, "runs": [*others, run]}, indent=1) + "\n", encoding="utf-8")

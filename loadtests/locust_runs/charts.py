@@ -146,7 +146,7 @@ class _Frame:
 def _dot(frame: _Frame, a: float, b: float, colour: str, radius: int, label: str) -> str:
     return (
         f'<circle cx="{frame.x(a):.1f}" cy="{frame.y(b):.1f}" r="{radius}" fill="{colour}" fill-opacity="0.75">'
-        f"<title>{html.escape(told)}</title></circle>"
+        f"<title>{html.escape(label)}</title></circle>"
     )
 
 

@@ -123,7 +123,7 @@ def _make_keys(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
             check=False,
         )
         if created.returncode != 0:
-            raise ChildError(f"no key could be made: {made.stderr[-400:]}")
+            raise ChildError(f"no key could be made: {created.stderr[-400:]}")
         secrets[name] = str(json.loads(created.stdout)["key"])
     return secrets
 
