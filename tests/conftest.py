@@ -1,4 +1,4 @@
-"""What every test may use: one real vLLM engine on the CPU with the demo model, started once per session."""
+"""Fixtures for every test: one real vLLM engine on the CPU with the demo model, started once per session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINE_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 START_LIMIT_S = 280.0
 
-# How long an example takes says how busy the machine is.
+# How long an example takes depends on how busy the machine is.
 settings.register_profile("spillway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("spillway")
 
@@ -53,14 +53,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
     ready: Future[EngineReady] = Future()
     stopping: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
-    def told(event: EngineEvent) -> None:
+    def on_event(event: EngineEvent) -> None:
         if isinstance(event, EngineReady) and not ready.done():
             ready.set_result(event)
 
     async def serve() -> None:
         stop = asyncio.Event()
         stopping.set_result((asyncio.get_running_loop(), stop))
-        ended = await run_server(options, told, stop)
+        ended = await run_server(options, on_event, stop)
         if not ready.done():
             why = ended if isinstance(ended, Refusal) else Refusal("the engine ended before it was ready", "")
             ready.set_exception(RuntimeError(f"{why.reason} {why.fix}"))
@@ -93,7 +93,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what `make test` runs beside the rest: whoever asks for the engine above, and the load tests."""
+    """Mark what `make test` runs beside the rest: the tests that use the engine above, and the load tests."""
     for item in items:
         own = getattr(getattr(item, "callspec", None), "params", ())  # a parameter may have the fixture's name
         if "engine" in getattr(item, "fixturenames", ()) and "engine" not in own:

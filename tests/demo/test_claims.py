@@ -1,4 +1,6 @@
-"""The demo's verdict can say no: a good run passes every claim, and each seeded fault breaks the claim made for it."""
+"""The demo's verdict can be negative: a good run passes every claim, and each seeded fault breaks the claim made for
+it.
+"""
 
 from __future__ import annotations
 

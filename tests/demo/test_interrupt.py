@@ -1,4 +1,4 @@
-"""Whoever stops the demo half-way finds nothing of it left: no process, no folder."""
+"""When the demo is stopped half-way, nothing of it is left: no process, no folder."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _until(log: Path, words: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def _with_engine(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """All descendants of the demo, once the engine is one of them."""
+    """Return all descendants of the demo, once the engine is one of them."""
     for _ in range(int(LIMIT_S / 0.1)):
         family = psutil.Process(process.pid).children(recursive=True)
         if any("vllm" in " ".join(_words(member)) for member in family):

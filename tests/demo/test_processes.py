@@ -1,4 +1,4 @@
-"""Children of the demo end with it, their own children too."""
+"""Children of the demo end with it, and so do their own children."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 import pytest
 from demo.processes import ChildError, start
 
-# Both say so on stdout when they are ready; the grandchild under PARENT ignores SIGTERM.
+# Both print a line when they are ready; the grandchild under PARENT ignores SIGTERM.
 POLITE = (
     "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
 )

@@ -1,4 +1,4 @@
-"""The demo's documents: reproducible, held out, mixed as said."""
+"""The demo's documents: reproducible, held out, and mixed in the stated proportions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurements of reports: short here, and they notice a nano-dollar or a row that is lost."""
+"""The measurements of reports, in short runs: they notice a nano-dollar or a row that is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spillway_router.ledger.reports.model import Report
 
 
 def silent(line: str) -> None:
-    """Nothing is printed."""
+    """Print nothing."""
 
 
 def test_nothing_is_lost_or_made_up() -> None:
@@ -27,7 +27,7 @@ def test_nothing_is_lost_or_made_up() -> None:
 
 
 def test_a_lost_nano_dollar_is_found() -> None:
-    """The fault: each report claims a nano-dollar less than was used; three days' reports then lack three."""
+    """The fault: each report claims a nano-dollar less than was used; then the reports of three days lack three."""
 
     def faulty(ledger: Ledger, asked: ReportRange, terms: ReportTerms, now_ms: int, by: tuple[GroupKey, ...]) -> Report:
         report = build_report(ledger, asked, terms, now_ms, by)
@@ -45,7 +45,7 @@ def test_a_report_over_many_rows_is_timed() -> None:
 
 
 def test_a_report_that_lacks_rows_has_no_time(tmp_path: Path) -> None:
-    """The fault: the ledger holds fewer rows than were promised to be summed up."""
+    """The fault: the ledger holds fewer rows than the promise requires."""
     measures_report._fill(tmp_path / "spillway.db", 2000, 1)
     config = tmp_path / "spillway.yaml"
     config.write_text(measures_report._CONFIG.format(file=tmp_path / "spillway.db"), encoding="utf-8")

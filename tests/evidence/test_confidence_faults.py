@@ -1,4 +1,4 @@
-"""The evidence of confidence, short, and with seeded faults: the published verdict turns to `falls short`."""
+"""The evidence of confidence in a short run with seeded faults: the published verdict turns to `falls short`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_overconfident_confidence_falls_short(short: Held) -> None:
 
 
 def certifiable(seed: int = 0) -> Pool:
-    """A pool whose risk falls with confidence, so that some thresholds hold and others just don't."""
+    """Return a pool whose risk falls with confidence, so that some thresholds hold and others just miss."""
     rng = np.random.default_rng(seed)
     confidence = 0.5 + rng.random(3000) / 2
     right = (rng.random(3000) < confidence).astype(np.float64)

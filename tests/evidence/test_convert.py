@@ -1,4 +1,4 @@
-"""The conversion's evidence: it can fail, and a short version of it runs where the environment is installed."""
+"""The conversion's evidence can fail, and a short version of it runs where the environment is installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERDICTS: dict[str, dict[str, object]] = {
 
 
 def measured(spoilt: str | None, count: int) -> dict[str, Measurement]:
-    """What is measured when one engine's first `count` answers have a wrong digit."""
+    """Return the measurement when the first `count` answers of one engine have a wrong digit."""
     asked = documents(CLEAN, LIGHT)
     good = tuple(canonical_json(document.truth) for document in asked)
     found = dict.fromkeys(("original", "unpacked", "w4a16"), good)

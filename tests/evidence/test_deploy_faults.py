@@ -1,4 +1,4 @@
-"""The measure of the dry runs can fail: each seeded fault costs its target the green."""
+"""The measurement of the dry runs can fail: with each seeded fault the target is not green."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from evidence.measures_deploy import DRY_RUNS, SECRETS, dry_runs
 
 
 def quiet(line: str) -> None:
-    """Nobody listens."""
+    """Print nothing."""
 
 
 def measured(target: str, fault: str) -> tuple[float | None, str]:
-    """Green targets of one, and what is wrong, with a fault in every dry run."""
+    """Return how many of one target are green, and its problems, with a fault in every dry run."""
 
     def run(folder: Path, name: str, *more: str, env: Mapping[str, str] | None = None) -> CommandResult:
         done = dry_run(folder, name, *more, env=env)

@@ -1,4 +1,4 @@
-"""The ledger's evidence with seeded faults, short: the published verdict turns to `falls short`."""
+"""The ledger's evidence in short runs with seeded faults: the published verdict turns to `falls short`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAKEN = Circumstances("make evidence ONLY=ledger", "2026-01-01T00:00:00Z", {}, {
 
 
 def _quiet(_line: str) -> None:
-    """Nobody watches."""
+    """Print nothing."""
 
 
 def test_a_writer_that_acknowledges_too_early_falls_short() -> None:
@@ -32,7 +32,7 @@ def test_a_database_that_does_not_wait_for_the_disk_falls_short() -> None:
 
 
 class OneByOne(SqliteLedger):
-    """A ledger without group commit: a sync for every row."""
+    """A ledger without group commit: it syncs every row."""
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         return [super(OneByOne, self).commit((write,))[0] for write in writes]
@@ -45,7 +45,7 @@ def test_a_ledger_without_group_commit_falls_short() -> None:
 
 
 def test_speed_is_measured_on_disk_and_in_memory() -> None:
-    """No bound is asserted here: the machine of a test run may be busy."""
+    """This asserts no bound, since the machine of a test run may be busy."""
     found = speed(_quiet, rows=640, repeats=1)
     assert set(found) == set(SPEED)
     for measured in found.values():

@@ -1,4 +1,4 @@
-"""The relay's evidence with seeded faults, short: the published verdict turns to `falls short`."""
+"""The relay's evidence in short runs with seeded faults: the published verdict turns to `falls short`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAKEN = Circumstances("make evidence ONLY=relay", "2026-01-01T00:00:00Z", {}, {}
 
 
 def _quiet(_line: str) -> None:
-    """Nobody watches."""
+    """Print nothing."""
 
 
 def test_a_relay_that_keeps_its_upstream_falls_short() -> None:

@@ -1,4 +1,4 @@
-"""The evidence of held streams, short, and with seeded faults: the published verdict turns to `falls short`."""
+"""The evidence of held streams in short runs with seeded faults: the published verdict turns to `falls short`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SHORT = replace(BURST8, count=24, events=32)
 
 
 def _quiet(_line: str) -> None:
-    """Nobody watches."""
+    """Print nothing."""
 
 
 async def stitching(router: Router, fields: dict[str, Any]) -> bytes:
-    """A router that mends an answer that broke off with that of another model."""
+    """A router that completes an answer that broke off with the answer of another model."""
     first = await through_the_router(router, {**fields, "model": "local/m"})
     return (
         first if first.endswith(b"[DONE]\n\n") else first + await through_the_router(router, {"model": "cloud/cloud-m"})
@@ -50,7 +50,7 @@ def test_a_router_that_stitches_falls_short() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """The bench's minimal relay for the cheap side, so that ours on the other side looks dear."""
+    """The bench's minimal relay for the cheap side, so that ours on the other side looks expensive."""
 
     name: str
     what: str = "seeded fault"
@@ -63,7 +63,7 @@ class Slow:
 
 
 def test_scoring_that_costs_too_much_falls_short() -> None:
-    """Confidence on, against a relay that does nothing at all."""
+    """Confidence is on, and the other side is a relay that does nothing at all."""
     promise = load_promises()[OVERHEAD]
     found = overhead(_quiet, (Slow("bare"), SYSTEMS["spillway-confident"]), (SHORT,), rounds=1, trials=1)[OVERHEAD]
     assert found.n > 0, found.details

@@ -1,10 +1,10 @@
-"""A relay with faults to seed, so that the benchmark's measurements can be seen to fail.
+"""A relay with seeded faults, which shows that the benchmark's measurements can fail.
 
     python faulty_relay.py PORT UPSTREAM_PORT FAULT
 
-FAULT: `none`; `keeps-upstream` (a client that left is not noticed until the upstream has ended); `buffers-all` (reads
-the upstream as fast as it can, whatever the client takes); `loses-event` (drops one event of a stream); `burns-cpu`
-(5 ms of CPU per request).
+FAULT is one of: `none`; `keeps-upstream` (it does not notice a client that left until the upstream has ended);
+`buffers-all` (it reads the upstream as fast as it can, whatever the client takes); `loses-event` (it drops one event of
+a stream); `burns-cpu` (5 ms of CPU per request).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def _serve(port: int, upstream_port: int, fault: str) -> None:
         down = asyncio.create_task(_copy(upstream_reader, writer, fault))
         if fault == "keeps-upstream":
             await up
-            # The upstream's end is all that ends this: it keeps its connection alive, so wait for its answer.
+            # Only the upstream's end ends this; since it keeps its connection alive, wait for its answer.
             await asyncio.wait((down,), timeout=6)
         else:
             await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""The relay with a seeded fault, as a system the benchmark can start."""
+"""The relay with a seeded fault, as a system that the benchmark can start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SCRIPT = Path(__file__).with_name("faulty_relay.py")
 
 @dataclass(frozen=True, slots=True)
 class FaultyRelay:
-    """`fault` is one of those of faulty_relay.py; `none` relays well."""
+    """`fault` is one of the faults of faulty_relay.py; `none` relays correctly."""
 
     fault: str
     what: str = "a relay with a seeded fault"

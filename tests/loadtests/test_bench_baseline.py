@@ -1,4 +1,4 @@
-"""Another checkout of Spillway as a system of the benchmark: which checkouts are comparable, and the ratio's line."""
+"""Another checkout of Spillway as a system of the benchmark: which checkouts are comparable, and the memory ratio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CPU counter counts: its own process, a child's, a dead child's, and nobody else's."""
+"""The CPU counter counts its own process, its children and dead children, and no other process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from loadtests.bench import cpu
 
-# Burns CPU when a line comes in, in itself, a live child, or a child that is waited for; says when it is done.
+# Burns CPU for each line, in itself, in a live child, or in a child that it waits for; prints a line when done.
 _BURNER = """
 import os, subprocess, sys, time
 def burn(seconds):
@@ -43,8 +43,8 @@ def burner(tmp_path: object) -> Iterator[subprocess.Popen[str]]:
     process.communicate(timeout=10)
 
 
-def _tell(process: subprocess.Popen[str], word: str) -> float:
-    """CPU microseconds the tree used for one word."""
+def _send_word(process: subprocess.Popen[str], word: str) -> float:
+    """Return the CPU microseconds that the tree used for one word."""
     assert process.stdin is not None
     assert process.stdout is not None
     before = cpu.use(process.pid).cpu_us
@@ -55,15 +55,15 @@ def _tell(process: subprocess.Popen[str], word: str) -> float:
 
 
 def test_it_counts_the_processes_own_cpu(burner: subprocess.Popen[str]) -> None:
-    assert 290_000 < _tell(burner, "self") < 450_000
+    assert 290_000 < _send_word(burner, "self") < 450_000
 
 
 def test_it_counts_a_live_child_and_keeps_its_cpu_when_it_is_gone(burner: subprocess.Popen[str]) -> None:
-    with_child = _tell(burner, "child")
+    with_child = _send_word(burner, "child")
     assert with_child > 290_000
     assert cpu.use(burner.pid).processes == 2
     # The reaped child's time moves from its own clock to its parent's account: 10 ms ticks, twice rounded down.
-    assert _tell(burner, "reap") > -25_000
+    assert _send_word(burner, "reap") > -25_000
     assert cpu.use(burner.pid).processes == 1
 
 

@@ -1,4 +1,6 @@
-"""The benchmark against relays with seeded faults: every figure can fail. Real processes and sockets, small n."""
+"""The benchmark against relays with seeded faults: every figure can fail. It uses real processes and sockets, and small
+n.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ NO_CORES = Cores(None, None)
 
 
 def _quiet(_line: str) -> None:
-    """Nobody watches."""
+    """Print nothing."""
 
 
 def test_the_stub_paces_a_stream_over_the_time_it_was_told(tmp_path: Path) -> None:

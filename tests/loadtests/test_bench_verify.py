@@ -1,4 +1,4 @@
-"""The load generator's judgement: only the stub's own whole answer passes."""
+"""The load generator's checks: only the stub's own complete answer passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVENTS = 12
 
 
 def _stream_body() -> bytes:
-    """A whole stream's body, the HTTP chunk framing taken off."""
+    """Return a complete stream's body without the HTTP chunk framing."""
     frames = Frames("demo").stream(StreamShape(EVENTS, 0, True))
     return b"".join(frame.partition(b"\r\n")[2].partition(b"\n\n")[0] + b"\n\n" for frame in frames)
 

@@ -1,4 +1,4 @@
-"""The stand-in cloud as a client sees it: a real process, real sockets, the real `openai` SDK."""
+"""The fake cloud as a client sees it: a real process, real sockets, the real `openai` SDK."""
 
 from __future__ import annotations
 

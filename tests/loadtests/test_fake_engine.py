@@ -27,7 +27,7 @@ FAST = 0.01
 
 
 def first_tokens(requests: list[TraceRequest], model: EngineModel) -> list[float]:
-    """Seconds to the first token of each request through `Batch`, arrivals seen between steps."""
+    """Return the seconds to the first token of each request through `Batch`; arrivals are seen between steps."""
     batch, now, coming = Batch(model), 0.0, list(reversed(requests))
     numbers: dict[int, TraceRequest] = {}
     ttft: dict[int, float] = {}
@@ -87,7 +87,7 @@ def test_a_prompt_that_can_never_fit_is_refused() -> None:
 
 
 class Running:
-    """The application in process, its engine stepping."""
+    """The application in this process, with its engine stepping."""
 
     def __init__(self, setup: EngineSetup, queue_cap: int = 512, scale: float = FAST, sequences: int = 256) -> None:
         self.engine = LiveEngine(Batch(replace(EngineModel(), sequences=sequences)), scale, queue_cap)

@@ -1,4 +1,4 @@
-"""The profile of an engine: known step times are found again, and settings follow that the router takes."""
+"""The profile of an engine: known step times are recovered, and the router accepts the settings that follow."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_timings_that_say_too_little_are_refused(rate: float, timings: list[Deco
 
 
 def test_a_step_is_measured_only_while_all_requests_decode() -> None:
-    # The first one's tokens come slowly while the second one is read, then both at 10 ms.
+    # The tokens of the first come slowly while the engine reads the second; then both come every 10 ms.
     first = [0.1 * i for i in range(5)] + [0.5 + 0.01 * i for i in range(40)]
     second = [0.5 + 0.01 * i for i in range(40)]
     found = steady_step([first, second])

@@ -1,4 +1,6 @@
-"""Load tests: plans are the same each time, figures count what they say, and a broken product makes a run red."""
+"""Load tests: plans are the same each time, figures count what their names say, and a broken
+product makes a run red.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,7 @@ def test_the_trace_replays_at_its_own_moments_and_lengths() -> None:
 
 
 def test_extractions_come_without_usage_so_the_plan_knows_how_long_their_answers_are() -> None:
-    """Without it each of them would have to be whole by when a stream's first token is due."""
+    """Without it, each of them would have to be complete by the time a stream's first token is due."""
     asks = SCENARIOS["documents"].make(replace(SIZE, extract=True)).asks
     tokens = {name: {ask.answer_tokens for ask in asks if ask.name == name} for name in ("document", "extract")}
     assert tokens["document"] == {0}
@@ -206,7 +208,7 @@ needs_locust = pytest.mark.skipif(not LOCUST.exists(), reason="locust is not ins
 
 @needs_locust
 def test_locust_finds_a_sound_product_green_and_a_broken_engine_red() -> None:
-    """The seeded fault: every third stream of the engine breaks off."""
+    """The seeded fault: one of three streams of the engine breaks off."""
     sound = runs_green(lambda _line: None, ["mixed"], seconds=4, engine=QUICK)[RUNS_GREEN]
     assert (sound.value, sound.details["scenarios"]["mixed"]["wrong"]) == (1.0, [])
     broken = runs_green(lambda _line: None, ["mixed"], seconds=4, engine=(*QUICK, "--cut-every", "3"))[RUNS_GREEN]

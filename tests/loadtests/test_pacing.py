@@ -1,4 +1,4 @@
-"""Pacing against the offline optimum, short: it holds, and a rule that ignores what was spent does not."""
+"""Pacing against the offline optimum, in a short run: it holds, and a rule that ignores the spending does not."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Two engines, two routers, one ledger: nothing is lost when one engine is drained, and a kill is seen as a loss.
+"""Two engines, two routers, one ledger: nothing is lost when one engine is drained, and a kill shows as a loss.
 
-Short, with the fake engine; evidence/measures_scaleout.py does the same with real vLLM, whose prefix caches it
-reads. The judging of conversations is shown on made-up turns.
+These runs are short and use the fake engine; evidence/measures_scaleout.py does the same with real vLLM and reads its
+prefix caches. The judging of conversations is tested on made-up turns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _postgres() -> None:
 
 
 def said(backends: str, session: int = 1, phases: str = "") -> list[Turn]:
-    """Turns of one conversation: L or R answered, a small letter broke off; phases b, d, a."""
+    """Return the turns of one conversation: L or R answered, a lowercase letter broke off; phases b, d, a."""
     names = {"b": "before", "d": "during", "a": "after", " ": ""}
     return [
         Turn(session, number, 0, names[phase], {"L": "left", "R": "right"}[who.upper()], "" if who.isupper() else "x")
@@ -110,7 +110,7 @@ def test_a_killed_engine_loses_streams() -> None:
 
 @pytest.mark.usefixtures("_postgres")
 def test_conversations_without_an_id_show_no_affinity() -> None:
-    """Seeded fault: no `x-session-id` where it should be said."""
+    """Seeded fault: no `x-session-id` where it should be sent."""
     shape = TrialShape(requests=12, at_once=12, sessions=12, turns=4, prefix_cache=False, session_ids=False)
     found = lost_requests(lambda _line: None, QUICK, shape)[LOST]
     assert found.value is None

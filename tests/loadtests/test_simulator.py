@@ -1,4 +1,4 @@
-"""The simulator keeps its own laws, and its figures move when the rule under test is broken."""
+"""The simulator keeps its own laws, and its figures change when the rule under test is broken."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JOBS = st.lists(
 
 
 class Recorder(AlwaysLocal):
-    """Keeps everything and writes down the order of first tokens and ends."""
+    """Keeps everything and records the order of first tokens and ends."""
 
     def __init__(self) -> None:
         self.first: list[int] = []
@@ -147,7 +147,7 @@ def test_whole_traces_agree_with_the_reference_and_hold_the_bounds() -> None:
 
 
 def test_reading_prompts_between_tokens_is_seen_and_kept_within_the_promise_per_token() -> None:
-    """Conversations at twice the trace's rate, 50 ms per token: what is late is late by others' prompts."""
+    """Conversations at twice the trace's rate with 50 ms per token: only the prompts of others make tokens late."""
     load_ = TraceLoad("conv", 2.0, 6000)
     table = overflow_table(["backlog-router-ttft", "backlog-router"], [load_], tpot_slo_s=0.05)
     blind, seeing = table

@@ -1,4 +1,4 @@
-"""The PostgreSQL server of the ledger's tests, for these too."""
+"""The PostgreSQL server of the ledger's tests, for the money tests too."""
 
 from tests.ledger.conftest import postgres, postgres_url
 

@@ -1,4 +1,4 @@
-"""Money end to end, short: what `make evidence` measures at full length, and each of it with a seeded fault."""
+"""Money end to end, in short runs of what `make evidence` measures, each also with a seeded fault."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOON_MS = 1_790_000_000_000
 
 
 def _quiet(_line: str) -> None:
-    """Nobody watches."""
+    """Print nothing."""
 
 
 def test_two_routers_on_one_file_never_pass_a_cap(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_watch_follows_holds_through_their_periods() -> None:
     watch.row(_row("reserved", 60))
     watch.row(_row("reserved", 40, attempt=2))
     assert watch.over == 0
-    watch.row(_row("charged", 30, ts=NOON_MS + 3_600_000))  # settled in the next hour: it is the first hour's
+    watch.row(_row("charged", 30, ts=NOON_MS + 3_600_000))  # it is settled in the next hour and belongs to the first
     assert watch.now("all", "hour") == 70
     watch.row(_row("reserved", 31, attempt=3))
     assert (watch.over, watch.peak) == (1, 1.01)
