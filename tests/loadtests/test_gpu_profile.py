@@ -113,7 +113,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     other.write_text("[]")
     shown = CliRunner().invoke(app, ["settings", str(other)])
     assert shown.exit_code == 1
-    assert "no result file" in shown.stderr
+    assert "is not a result file" in shown.stderr
 
 
 def test_saved_results_are_found_by_hardware_model_and_quantisation(tmp_path: Path) -> None:
