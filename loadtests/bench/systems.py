@@ -196,7 +196,7 @@ class Spillway:
         shown = self._run("route", "--help")
         if shown.returncode != 0:
             raise Unavailable(f"`spillway route` does not run: {shown.stderr.strip()[-200:]}")
-        return installed_version(self.python, "spillway-llm")
+        return _spillway_version(self.python)
 
     def command(self, site: StartSite) -> Command:
         file = site.scratch / "spillway.yaml"
@@ -255,6 +255,23 @@ def _hot_path(python: Path) -> str:
     shown = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env, cwd="/", check=False)
     if shown.returncode != 0:
         raise Unavailable(f"{python} can't import the router: {shown.stderr.strip()[-200:]}")
+    return shown.stdout.strip()
+
+
+def _spillway_version(python: Path) -> str:
+    """Return the version of the distribution that provides the `spillway` command, whatever its name is.
+
+    Raises:
+        Unavailable: no distribution of the environment provides it.
+    """
+    code = (
+        "import importlib.metadata as m\n"
+        "print(next(d.version for d in m.distributions() for e in d.entry_points"
+        " if (e.group, e.name) == ('console_scripts', 'spillway')))"
+    )
+    shown = subprocess.run([str(python), "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    if shown.returncode != 0:
+        raise Unavailable(f"no distribution in {python.parent.parent} provides `spillway`; run `make install`")
     return shown.stdout.strip()
 
 
