@@ -12,7 +12,7 @@ from datetime import date
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
-from spillway_router.core.money.degrade import DegradeRule, DegradeRules, rules_of
+from spillway_router.core.money.degrade import DegradeStep, DegradeSteps, steps_of
 from spillway_router.core.money.tariff import Tariff, TariffError
 from spillway_router.core.routing.backlog import EngineRates, Slo
 from spillway_router.core.routing.model import Backend, Capability
@@ -109,7 +109,7 @@ class _Backends:
         self._findings = findings
         self._catalogue = load_catalogue()
         self._book = self._price_book()
-        self._degrade_rules = _degrade_rules(settings, self._catalogue)
+        self._degrade_steps = _degrade_steps(settings, self._catalogue)
 
     def targets(self) -> dict[str, BackendTarget]:
         """Return the usable backends by name, in the order of the file."""
@@ -149,7 +149,7 @@ class _Backends:
             return None
         tariff = None if priced is None else priced.tariff
         backend = _backend(part, entry, record, tariff, math.ceil(self._settings.limits.answer_s))
-        backend = replace(backend, degrade_rules=rules_of(backend.name, self._degrade_rules))
+        backend = replace(backend, degrade_steps=steps_of(backend.name, self._degrade_steps))
         return BackendTarget(backend, entry, reach, part.base_url or entry.base_url)
 
     def _missing_key(self, part: BackendPart, entry: CatalogueEntry) -> str:
@@ -251,15 +251,15 @@ def _configured_price(price: PricePart) -> ModelRecord:
     )
 
 
-def _degrade_rules(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> DegradeRules:
-    """Return the degrade rules of all budgets; the word `cloud` stands for all backends that are not local."""
+def _degrade_steps(settings: Settings, catalogue: Mapping[str, CatalogueEntry]) -> DegradeSteps:
+    """Return the degrade steps of all budgets; the word `cloud` stands for all backends that are not local."""
     clouds = frozenset(
         part.name
         for part in settings.backends
         if (entry := catalogue.get(part.provider)) is not None and not _is_local(part, entry)
     )
     return tuple(
-        DegradeRule(cap.scope, cap.period, float(rule.at), clouds if rule.drop == ALL_CLOUDS else frozenset(rule.drop))
+        DegradeStep(cap.scope, cap.period, float(rule.at), clouds if rule.drop == ALL_CLOUDS else frozenset(rule.drop))
         for cap in settings.budgets
         for rule in cap.degrade
     )
@@ -276,7 +276,7 @@ def _check_pacing(settings: Settings) -> Iterator[ConfigProblem]:
 
 
 def _check_degrade(settings: Settings, targets: Mapping[str, BackendTarget]) -> Iterator[ConfigProblem]:
-    """Yield a problem for every degrade rule that drops a local backend, because that saves no money."""
+    """Yield a problem for every degrade step that drops a local backend, because that saves no money."""
     for i, cap in enumerate(settings.budgets):
         for j, rule in enumerate(cap.degrade):
             for name in () if rule.drop == ALL_CLOUDS else rule.drop:

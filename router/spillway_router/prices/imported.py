@@ -82,8 +82,8 @@ def _check_rows(prices: PriceList) -> None:
                 raise PriceError(f"{provider}/{model}: {error}") from None
 
 
-def add(source: Source, known: PriceBook, own: PriceList | None, day: date) -> Added:
-    """Return the list `own` with the prices of `source` added, each with its history from `known`.
+def add(source: Source, book: PriceBook, own: PriceList | None, day: date) -> Added:
+    """Return the list `own` with the prices of `source` added, each with its history from `book`.
 
     Raises PriceError if `own` is damaged.
     """
@@ -96,7 +96,7 @@ def add(source: Source, known: PriceBook, own: PriceList | None, day: date) -> A
     for provider, models in source.prices.providers.items():
         into = providers.setdefault(provider, {})
         for name, row in models.items():
-            before = _raw(known, provider, name)
+            before = _raw(book, provider, name)
             taken = {p["from"]: p for p in into.get(name, {}).get("prices", ())}
             into[name] = _with_day(_joined(before, row, source), source.prices.checked_on)
             clash = [p["from"] for p in row.get("prices", ()) if p["from"] in taken and not _same(p, taken[p["from"]])]
@@ -107,11 +107,11 @@ def add(source: Source, known: PriceBook, own: PriceList | None, day: date) -> A
     return Added(result, render(result), sum(len(m) for m in providers.values()), tuple(conflicts))
 
 
-def _raw(known: PriceBook, provider: str, model: str) -> dict[str, Any]:
+def _raw(book: PriceBook, provider: str, model: str) -> dict[str, Any]:
     """Return the rows of all lists as one, with their prices merged by first day."""
     dated: dict[str, Any] = {}
     merged: dict[str, Any] = {}
-    for prices in known.lists:
+    for prices in book.lists:
         row = prices.providers.get(provider, {}).get(model, {})
         merged |= row
         dated |= {price["from"]: price for price in row.get("prices", ())}

@@ -113,7 +113,7 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises PriceError if the row doesn't say what a token costs.
     """
-    found: dict[tuple[str, int], _Rates] = {}
+    by_place: dict[tuple[str, int], _Rates] = {}
     for field, value in row.items():
         match = _FIELD.fullmatch(field)
         if match is None or value is None:
@@ -121,9 +121,9 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
         kind, hours, above, service = match.groups()
         name = "cache_write_long" if hours else _KINDS[kind]
         place = (service_of(service or STANDARD), int(above or 0) * 1000)
-        found.setdefault(place, {})[name] = _per_million(field, value)
+        by_place.setdefault(place, {})[name] = _per_million(field, value)
     second = _per_second(row)
-    base = found.get((STANDARD, 0), {})
+    base = by_place.get((STANDARD, 0), {})
     if second:
         base = {"input": Decimal(0), "output": Decimal(0), **base}
     if "input" not in base or "output" not in base:
@@ -137,17 +137,17 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
     if not any(base.values()) and not request and not second:
         # A price of 0 at a paid API is a gap in the source, and an unknown price is never 0.
         raise PriceError("a price of 0")
-    steps = _steps(found, base)
+    steps = _steps(by_place, base)
     return {**price, "steps": steps} if steps else price
 
 
-def _steps(found: Mapping[tuple[str, int], _Rates], base: _Rates) -> list[dict[str, Any]]:
+def _steps(by_place: Mapping[tuple[str, int], _Rates], base: _Rates) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
-    for (service, above), rates in sorted(found.items()):
-        usual = base if service == STANDARD else found.get((service, 0), {})
+    for (service, above), rates in sorted(by_place.items()):
+        usual = base if service == STANDARD else by_place.get((service, 0), {})
         if (service, above) == (STANDARD, 0) or "input" not in usual or "output" not in usual:
             continue
-        whole = {**base, **usual, **found.get((STANDARD, above), {}), **rates} if above else {**base, **rates}
+        whole = {**base, **usual, **by_place.get((STANDARD, above), {}), **rates} if above else {**base, **rates}
         _fill(whole, rates, long=above > 0)
         step: dict[str, Any] = {"service": service} if service else {}
         if above:
@@ -169,10 +169,10 @@ def _fill(whole: _Rates, stated: _Rates, *, long: bool) -> None:
 
 def _per_second(row: Mapping[str, Any]) -> Decimal:
     """Return USD per second. Files state it for input, for output, or twice with the same value."""
-    found = {_number(name, row[name]) for name in _SECONDS if row.get(name)}
-    if len(found) > 1:
+    prices = {_number(name, row[name]) for name in _SECONDS if row.get(name)}
+    if len(prices) > 1:
         raise PriceError("different prices per second for input and output, which is not supported")
-    return next(iter(found), Decimal(0))
+    return next(iter(prices), Decimal(0))
 
 
 def _number(field: str, value: object) -> Decimal:

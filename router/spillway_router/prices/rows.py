@@ -191,9 +191,9 @@ def _date(row: Mapping[str, Any], name: str) -> date | None:
         raise PriceError(f"`{name}` is {value!r}; write a day like 2026-11-20") from None
 
 
-def _only(row: object, known: frozenset[str], what: str) -> None:
+def _only(row: object, allowed: frozenset[str], what: str) -> None:
     if not isinstance(row, Mapping):
         raise PriceError(f"{what} must be an object, not {row!r:.60}")
-    unknown = sorted(set(row) - known)
+    unknown = sorted(set(row) - allowed)
     if unknown:
-        raise PriceError(f"unknown key {unknown[0]!r} in {what}; use {', '.join(sorted(known))}")
+        raise PriceError(f"unknown key {unknown[0]!r} in {what}; use {', '.join(sorted(allowed))}")

@@ -1,4 +1,4 @@
-"""Degrade rules: which backends drop out as a budget runs low, and what the client is told."""
+"""Degrade steps: which backends drop out as a budget runs low, and what the client is told."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 from tests.core.scenes import BUSY, CLOUD, DEAR, GROQ, LOCAL, OPENAI, POLICY, facts, names, signals, why
 
 from spillway_router.core.money.budget import BudgetLine, LineBalance, LineKey, opening, period_start
-from spillway_router.core.money.degrade import DegradeRule, reached, rules_of, shares_used
+from spillway_router.core.money.degrade import DegradeStep, reached, shares_used, steps_of
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import BackendSignals, Decision, ExpectedGain, PrivacyVerdict, Signals
 from spillway_router.core.routing.policy import Policy, decide, decide_escalation
 
 DAY: LineKey = ("all", "day")
 RULES = (
-    DegradeRule("all", "day", 0.8, frozenset({"openai"})),
-    DegradeRule("all", "day", 0.95, frozenset({"groq"})),
+    DegradeStep("all", "day", 0.8, frozenset({"openai"})),
+    DegradeStep("all", "day", 0.95, frozenset({"groq"})),
 )
 NOON = 1_700_049_600.0
 DOWN = BackendSignals(health="down", health_reason="refused")
 
 
-def policy(rules: tuple[DegradeRule, ...] = RULES) -> Policy:
-    backends = {b.name: replace(b, degrade_rules=rules_of(b.name, rules)) for b in (LOCAL, GROQ, OPENAI)}
+def policy(rules: tuple[DegradeStep, ...] = RULES) -> Policy:
+    backends = {b.name: replace(b, degrade_steps=steps_of(b.name, rules)) for b in (LOCAL, GROQ, OPENAI)}
     return replace(POLICY, backends=backends, aliases={"auto": ("local", "openai", "groq")})
 
 
@@ -106,7 +106,7 @@ def test_shares_used_of_the_lines_that_concern_the_caller() -> None:
 def test_more_used_never_brings_a_backend_back(a: float, b: float) -> None:
     low, high = sorted((a, b))
     for backend in ("openai", "groq"):
-        rules = rules_of(backend, RULES)
+        rules = steps_of(backend, RULES)
         assert reached(rules, {DAY: low}) is None or reached(rules, {DAY: high}) is not None
 
 

@@ -44,7 +44,7 @@ async def test_a_paid_attempt_is_reserved_before_it_is_sent_and_charged_what_it_
         _, charged = await stage.rows(state)
         assert (charged.kind, charged.status, charged.amount_nano) == ("charged", "ok", 3 * 1000 + 2 * 2000)
         assert attempt.record is not None
-        assert attempt.record.charge_nano == attempt.cost_nano == charged.amount_nano
+        assert attempt.record.charge_nano == attempt.charge_nano == charged.amount_nano
 
 
 async def test_an_attempt_ends_once() -> None:

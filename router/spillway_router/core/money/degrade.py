@@ -1,10 +1,10 @@
 """Degrading: as a budget runs low, expensive backends drop out first, then cheaper ones, then every paid one.
 
-A degrade rule names a budget line, a share of its limit, and the backends that drop out from that share on. Rules add
-up: at 95% the backends of the 80% rule stay out too. If only local backends remain and none of them can answer, the
+A degrade step names a budget line, a share of its limit, and the backends that drop out from that share on. Steps add
+up: at 95% the backends of the 80% step stay out too. If only local backends remain and none of them can answer, the
 request is refused because of its budget.
 
-The module is pure: the shares come from a budget state, the rules from the configuration.
+The module is pure: the shares come from a budget state, the steps from the configuration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from spillway_router.core.money.budget import BudgetState, LineKey, Period, Spen
 
 
 @dataclass(frozen=True, slots=True)
-class DegradeRule:
+class DegradeStep:
     """From the share `at` (0 to 1) of the line (`scope`, `period`) on, no request goes to the backends in `drop`."""
 
     scope: str
@@ -26,16 +26,16 @@ class DegradeRule:
 
     @property
     def line(self) -> LineKey:
-        """The budget line that the rule belongs to."""
+        """The budget line that the step belongs to."""
         return (self.scope, self.period)
 
 
-DegradeRules = tuple[DegradeRule, ...]
+DegradeSteps = tuple[DegradeStep, ...]
 
 
-def rules_of(backend: str, rules: Iterable[DegradeRule]) -> DegradeRules:
-    """Return the rules that drop this backend, lowest share first."""
-    return tuple(sorted((rule for rule in rules if backend in rule.drop), key=lambda rule: rule.at))
+def steps_of(backend: str, steps: Iterable[DegradeStep]) -> DegradeSteps:
+    """Return the steps that drop this backend, lowest share first."""
+    return tuple(sorted((step for step in steps if backend in step.drop), key=lambda step: step.at))
 
 
 def shares_used(state: BudgetState, key_id: str, tier: str, wall_s: float) -> dict[LineKey, float]:
@@ -51,15 +51,15 @@ def shares_used(state: BudgetState, key_id: str, tier: str, wall_s: float) -> di
     }
 
 
-def reached(rules: Sequence[DegradeRule], used: Mapping[LineKey, float]) -> DegradeRule | None:
-    """Return the first rule whose share is used; lines that don't concern the caller are missing in `used`."""
-    return next((rule for rule in rules if used.get(rule.line, -1.0) >= rule.at), None)
+def reached(steps: Sequence[DegradeStep], used: Mapping[LineKey, float]) -> DegradeStep | None:
+    """Return the first step whose share is used; lines that don't concern the caller are missing in `used`."""
+    return next((step for step in steps if used.get(step.line, -1.0) >= step.at), None)
 
 
-def sentence(rule: DegradeRule, used: Mapping[LineKey, float]) -> str:
-    """Return why the rule drops a backend."""
-    share = used[rule.line] * 100
+def sentence(step: DegradeStep, used: Mapping[LineKey, float]) -> str:
+    """Return why the step drops a backend."""
+    share = used[step.line] * 100
     return (
-        f"the {rule.period} budget for {rule.scope} is {share:.3g}% used; "
-        f"from {rule.at * 100:.3g}% on it gets no requests (degrade)"
+        f"the {step.period} budget for {step.scope} is {share:.3g}% used; "
+        f"from {step.at * 100:.3g}% on it gets no requests (degrade)"
     )

@@ -125,7 +125,7 @@ def health(_: RequestFacts, backend: Backend, signals: BackendSignals, __: float
 
 
 def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: float) -> Removed | None:
-    """6. Require that no degrade rule drops the backend, and that the request's upper bound fits into the budgets and
+    """6. Require that no degrade step drops the backend, and that the request's upper bound fits into the budgets and
     under the request's own limit."""
     if backend.tariff is None:
         # An unknown price never counts as 0. `spillway check` rejects such a backend, and so does this filter.
@@ -133,10 +133,10 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
     if not backend.tariff.knows(facts.service):
         detail = f"its price for service_tier {facts.service!r} is unknown; omit service_tier, or add a `price:` step"
         return Removed(backend.name, "price", detail)
-    if backend.degrade_rules and signals.budget_used is not None:
-        rule = degrade.reached(backend.degrade_rules, signals.budget_used)
-        if rule is not None:
-            return Removed(backend.name, "budget", degrade.sentence(rule, signals.budget_used))
+    if backend.degrade_steps and signals.budget_used is not None:
+        step = degrade.reached(backend.degrade_steps, signals.budget_used)
+        if step is not None:
+            return Removed(backend.name, "budget", degrade.sentence(step, signals.budget_used))
     limit_nano, left_nano = facts.hints.max_cost_nano, signals.headroom_nano
     if limit_nano is None and left_nano is None:
         return None

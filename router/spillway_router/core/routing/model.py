@@ -8,7 +8,7 @@ from typing import Literal
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.budget import LineKey
-from spillway_router.core.money.degrade import DegradeRules
+from spillway_router.core.money.degrade import DegradeSteps
 from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
 
@@ -145,8 +145,8 @@ class Backend:
     stops_billing_on_cancel: bool = False
     longest_s: int = 600
     """Longest time one attempt may take, in seconds; it bounds the cost of a price per second."""
-    degrade_rules: DegradeRules = ()
-    """The degrade rules that drop this backend."""
+    degrade_steps: DegradeSteps = ()
+    """The degrade steps that drop this backend."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class BackendSignals:
     headroom_nano: int | None = None
     """Smallest headroom of the budgets that cover this backend; None where no budget does."""
     budget_used: Mapping[LineKey, float] | None = None
-    """Share used of each budget line that concerns the caller; None if no degrade rule needs it."""
+    """Share used of each budget line that concerns the caller; None if no degrade step needs it."""
     price_of_gain: float = 0.0
     """What an escalation to it must gain per USD (core/money/pacing.py); 0 where no paced budget covers it."""
 

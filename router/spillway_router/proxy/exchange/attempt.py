@@ -80,8 +80,8 @@ class UpstreamAttempt:
         "_draft",
         "_request_started_s",
         "candidate",
+        "charge_nano",
         "confidence",
-        "cost_nano",
         "first_event_s",
         "hold",
         "ledger_row",
@@ -118,7 +118,7 @@ class UpstreamAttempt:
         """Set by `close`."""
         self.first_event_s: float | None = None
         self.confidence: float | None = None
-        self.cost_nano = 0
+        self.charge_nano = 0
         self._draft: tuple[Outcome, Callable[[], None]] | None = None
         """Set while a better answer is sought: the outcome with which this one would end, and what stops its
         upstream."""
@@ -186,7 +186,7 @@ class UpstreamAttempt:
             self.confidence,
             seconds=now_s - self.sent_s,
         )
-        self.cost_nano, self.ledger_row = services.accounts.settle(self.hold, backend, result)
+        self.charge_nano, self.ledger_row = services.accounts.settle(self.hold, backend, result)
         start_s, first_event_s = self._request_started_s, self.first_event_s
         self.record = Attempt(
             no=self.number,
@@ -196,7 +196,7 @@ class UpstreamAttempt:
             ended_s=now_s - start_s,
             outcome=outcome,
             first_event_s=None if first_event_s is None else first_event_s - start_s,
-            charge_nano=self.cost_nano,
+            charge_nano=self.charge_nano,
             confidence=self.confidence,
             reasons=self.candidate.reasons,
         )

@@ -24,7 +24,7 @@ def caller_signals(services: Services, config: ActiveConfig, facts: RequestFacts
         if backend is None:
             continue
         if backend.tariff is not None:
-            if backend.degrade_rules and used is None:
+            if backend.degrade_steps and used is None:
                 used = accounts.shares_used(facts)
             headroom_nano = accounts.headroom(facts, backend)
             backend_signals = replace(backend_signals, headroom_nano=headroom_nano, budget_used=used)

@@ -87,7 +87,7 @@ class ExchangeState:
 
     def cost_nano(self) -> int:
         """Nano-dollars of all attempts so far."""
-        return sum(attempt.cost_nano for attempt in self.attempts)
+        return sum(attempt.charge_nano for attempt in self.attempts)
 
     def overhead_s(self) -> float:
         """Seconds from the request's arrival to its first attempt."""

@@ -88,9 +88,9 @@ def _store(connection: Connection, writes: Sequence[Write], look: bool) -> list[
     """Check the writes in order and store the valid ones. `look` says to read first which rows exist already."""
     entries = [entry for write in writes for entry in write.entries]
     head = connection.execute(HEAD)
-    known = _stored_rows(connection, entries) if look else {}
+    stored_rows = _stored_rows(connection, entries) if look else {}
     stored = _stored(connection, writes, entries)
-    posting, results, new = _judge(writes, stored, known)
+    posting, results, new = _judge(writes, stored, stored_rows)
     if not look and any(result is not None for result in results):
         posting, results, new = _judge(writes, stored, _stored_rows(connection, entries))
     if new:
@@ -100,11 +100,11 @@ def _store(connection: Connection, writes: Sequence[Write], look: bool) -> list[
 
 
 def _judge(
-    writes: Sequence[Write], stored: Stored, known: dict[_EntryKey, Row]
+    writes: Sequence[Write], stored: Stored, stored_rows: dict[_EntryKey, Row]
 ) -> tuple[Posting, list[WriteResult], list[Row]]:
     """Return what the writes change, their results, and the rows that are new.
 
-    `known` maps keys to stored rows; the new rows are added to it.
+    `stored_rows` maps keys to stored rows; the new rows are added to it.
     """
     posting, results, new = Posting(stored), list[WriteResult](), list[Row]()
     for write in writes:
@@ -113,7 +113,7 @@ def _judge(
         result: WriteResult = None
         for entry in write.entries:
             row, key = row_of(entry), entry.key
-            stored_before = known.get(key) or mine.get(key)
+            stored_before = stored_rows.get(key) or mine.get(key)
             if stored_before is None:
                 mine[key] = row
                 fresh.append(entry)
@@ -124,7 +124,7 @@ def _judge(
             reserves = any(entry.kind == "reserved" for entry in fresh)
             result = posting.post(Write(tuple(fresh), write.caps if reserves else ()))
             if result is None:
-                known.update(mine)
+                stored_rows.update(mine)
                 new += mine.values()
         results.append(result)
     return posting, results, new

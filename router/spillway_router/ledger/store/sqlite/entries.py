@@ -137,8 +137,8 @@ class EntryStore:
         new: dict[tuple[str, int, str], Entry] = {}
         for entry in write.entries:
             row = row_of(entry)
-            known = new.get(entry.key)
-            stored = self._connection.execute(STORED, entry.key).fetchone() if known is None else row_of(known)
+            earlier = new.get(entry.key)
+            stored = self._connection.execute(STORED, entry.key).fetchone() if earlier is None else row_of(earlier)
             if stored is None:
                 new[entry.key] = entry
             elif stored_row(stored) != row:
