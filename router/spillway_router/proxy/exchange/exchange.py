@@ -185,42 +185,34 @@ def _may_ask_another(state: ExchangeState) -> bool:
 
 
 async def ask(state: ExchangeState, candidate: Candidate) -> Outcome | None:
-    """Ask one candidate; None if its attempt could not be opened.
+    """Ask one candidate; None, with the refusal noted, if no attempt could be opened.
 
-    A paid call whose kept connection turned out to be closed may have been worked on. It is repeated as an attempt with
-    a hold of its own.
+    A paid call whose kept connection turned out to be closed may have been worked on. It is repeated once, as an
+    attempt with a hold of its own.
     """
-    attempt = await _open(state, candidate)
-    if attempt is None:
-        return None
-    outcome = await carry_out(state, attempt)
-    if outcome.stale_connection:
-        second = await _open(state, candidate)
-        if second is not None:
-            outcome = await carry_out(state, second)
+    outcome: Outcome | None = None
+    for _ in range(2):
+        _name_decision(state, candidate)
+        attempt = await open_attempt(
+            state.services,
+            state.config,
+            state.facts,
+            candidate,
+            route=state.route(candidate),
+            reason=AttemptReason(state.decided, state.reasons),  # type: ignore[arg-type]  # it is a DecisionKind
+            numbers=state.numbers,
+            request_started_s=state.started_s,
+        )
+        if isinstance(attempt, NotOpened):
+            if attempt.code != "backlog":
+                state.reasons = (*state.reasons, attempt.code)
+            state.refusal = attempt.refusal()
+            break
+        state.attempts.append(attempt)
+        outcome = await carry_out(state, attempt)
+        if not outcome.stale_connection:
+            break
     return outcome
-
-
-async def _open(state: ExchangeState, candidate: Candidate) -> UpstreamAttempt | None:
-    """Open an attempt at the candidate; None, with the refusal noted, if that is not possible."""
-    _name_decision(state, candidate)
-    attempt = await open_attempt(
-        state.services,
-        state.config,
-        state.facts,
-        candidate,
-        route=state.route(candidate),
-        reason=AttemptReason(state.decided, state.reasons),  # type: ignore[arg-type]  # it is a DecisionKind
-        numbers=state.numbers,
-        request_started_s=state.started_s,
-    )
-    if isinstance(attempt, NotOpened):
-        if attempt.code != "backlog":
-            state.reasons = (*state.reasons, attempt.code)
-        state.refusal = attempt.refusal()
-        return None
-    state.attempts.append(attempt)
-    return attempt
 
 
 def _name_decision(state: ExchangeState, candidate: Candidate) -> None:
