@@ -109,7 +109,7 @@ def _doubt_absent_numbers(draft: Draft, text: str) -> Draft:
     source = PromptSource(text)
     fields = {
         pointer: replace(reading, confidence=min(reading.confidence or 0.0, DOUBT), why=_ABSENT)
-        if isinstance(reading.value, int | float) and source.holds(reading.value) is False
+        if isinstance(reading.value, int | float) and source.contains(reading.value) is False
         else reading
         for pointer, reading in draft.fields.items()
     }
@@ -130,7 +130,7 @@ def _trusted_fields(
     source = PromptSource(context.text)
     fields: dict[str, FieldReading] = {}
     for pointer, value in values.items():
-        absent = isinstance(value, int | float) and source.holds(value) is False
+        absent = isinstance(value, int | float) and source.contains(value) is False
         confidence = DOUBT if absent else context.trust
         for draft in earlier:
             other = draft.fields.get(pointer)

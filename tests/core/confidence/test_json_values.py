@@ -103,12 +103,12 @@ def test_a_schema_that_points_at_itself_ends() -> None:
 
 def test_a_value_stands_in_the_source_in_any_writing() -> None:
     source = PromptSource("Achslänge: 23,40 mm  ID  P12345\nAuge: rechts (OD)")
-    assert source.holds(23.4) is True
-    assert source.holds(23.41) is False
-    assert source.holds("p12345") is True
-    assert source.holds("rechts (OD)") is True
-    assert source.holds(None) is None
-    assert source.holds(True) is None
+    assert source.contains(23.4) is True
+    assert source.contains(23.41) is False
+    assert source.contains("p12345") is True
+    assert source.contains("rechts (OD)") is True
+    assert source.contains(None) is None
+    assert source.contains(True) is None
 
 
 def test_rules_name_the_values_that_break_them() -> None:

@@ -1,9 +1,9 @@
-"""Do two answers to one question say the same? What an audit of a local answer against a stronger model's is judged by.
+"""Whether two answers to one question say the same. Audits compare a local answer with a stronger model's by it.
 
-Documents agree if their JSON values do: numbers by value, text but for white space at its ends, keys in any order.
-Other text agrees if enough of its words do: the F1 score of the two bags of words (Rajpurkar et al. 2016, SQuAD),
-which is 1 for the same words and 0 for none in common. Two good answers in prose may well share few words, so audits of
-prose overstate errors; audits of documents don't.
+Documents agree if their JSON values do: numbers by value, text without white space at its ends, keys in any order.
+Other text agrees if enough of its words do, by the F1 score of the two bags of words (Rajpurkar et al. 2016, SQuAD): 1
+for the same words, 0 for no word in common. Two good answers in prose may share few words, so audits of prose overstate
+errors; audits of documents don't.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections import Counter
 from typing import Any
 
 SAME_WORDS = 0.6
-"""F1 score from which prose counts as agreeing."""
+"""F1 score from which on prose counts as agreeing."""
 _WORD = re.compile(r"[^\W_]+(?:[.,][0-9]+)*")
 
 
 def agree(one: str, other: str) -> bool:
-    """True if the two answers say the same."""
+    """Return whether the two answers say the same."""
     first, second = _document(one), _document(other)
     if first is not None and second is not None:
         return same(first, second)
@@ -29,7 +29,7 @@ def agree(one: str, other: str) -> bool:
 
 
 def words_in_common(one: str, other: str) -> float:
-    """F1 score of the words of two texts, in [0, 1]; 1 for two texts without words."""
+    """Return the F1 score of the words of two texts, in [0, 1]; 1 for two texts without words."""
     first, second = (Counter(_WORD.findall(text.casefold())) for text in (one, other))
     if not first and not second:
         return 1.0
@@ -38,7 +38,7 @@ def words_in_common(one: str, other: str) -> float:
 
 
 def _document(text: str) -> Any:
-    """A JSON object or array; None for anything else."""
+    """Return the JSON object or array that the text holds; None for anything else."""
     stripped = text.strip()
     if stripped.startswith("```"):
         stripped = stripped.strip("`").removeprefix("json").strip()
@@ -51,7 +51,7 @@ def _document(text: str) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """True if two JSON values are equal: numbers by value, text but for white space at its ends."""
+    """Return whether two JSON values are equal: numbers by value, text without white space at its ends."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

@@ -1,24 +1,24 @@
-"""Keeps a certified threshold honest while the traffic changes. A reducer: (state, audit) -> state.
+"""Drift control: keep a certified threshold honest while the traffic changes. A reducer: (state, audit) -> state.
 
-A share p_a of the answers kept local is audited against a stronger model. With L = 1 for a wrong one, else 0, and alpha
-the promised P(wrong | kept), every audit moves theta (online conformal control with importance-weighted, partial
-feedback; Gibbs and Candès 2021, Angelopoulos et al. 2023):
+A share p_a of the answers kept local is audited against a stronger model. Let L be 1 for a wrong answer and 0 for a
+right one, and alpha the promised P(wrong | kept). Every audit moves theta (online conformal control with
+importance-weighted, partial feedback; Gibbs and Candès 2021, Angelopoulos et al. 2023):
 
-    theta <- clip(theta + (eta / p_a) * (L - alpha), certified theta, MOST)
+    theta <- clip(theta + (eta / p_a) * (L - alpha), certified theta, MAX_THETA)
 
-theta is the share of the certified answers that would be escalated, not a confidence: confidences crowd near 1, where
-one step would jump over all of them. `threshold` maps it back through the calibration's reference quantiles. It never
-loosens below the certified threshold, which was earned on labels; audits can only tighten.
+theta is the share of the certified answers that would be escalated, not a confidence: confidences crowd near 1, where a
+single step would jump over all of them. `threshold` maps theta back to a confidence through the calibration's reference
+quantiles. The threshold never falls below the certified one, which was earned on labels: audits can only tighten it.
 
-An escalated answer has its better answer already. So those that a theta looser by BAND would keep (but no looser than
-the certified one) are probes: they move theta by eta * (L - alpha), free of charge, and open again what one unlucky
-audit closed. theta so settles where the answers down to BAND below the threshold meet alpha, on the safe side.
+An escalated answer already comes with its better answer. So those that a theta smaller by BAND would keep (but none
+below the certified theta) are probes: they move theta by eta * (L - alpha) free of charge, and reopen what one unlucky
+audit closed. Thus theta settles where the answers down to BAND below the threshold meet alpha, which is the safe side.
 
-At CLOSED_AT and beyond nothing is kept and only probes count. So the risk of what is kept returns to alpha even where
-no threshold attains it: by keeping nothing.
+From CLOSED_AT on nothing is kept and only probes count. So the risk of what is kept returns to alpha even where no
+threshold attains it, namely by keeping nothing.
 
-Revoked: the last WINDOW audits speak against the certificate with binomial probability below REVOKE_AT. Raise an alert;
-nothing is kept until a new calibration is certified.
+A certificate is revoked when the errors among the last WINDOW audits would have a binomial probability below REVOKE_AT
+under it. That raises an alert, and nothing is kept until a new calibration is certified.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ KEEP_NOTHING = 2.0
 
 @dataclass(frozen=True, slots=True)
 class DriftTerms:
-    """`alpha`: promised P(wrong | kept local), in (0, 1). `share`: p_a, share of kept answers that are audited, in
-    (0, 1]. `start`: the certified theta. `eta`: the step."""
+    """The terms of a certificate: `alpha`, the promised P(wrong | kept local), in (0, 1); `share`, the share p_a of
+    kept answers that are audited, in (0, 1]; `start`, the certified theta; `eta`, the step size."""
 
     alpha: float
     share: float
@@ -51,8 +51,8 @@ class DriftTerms:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """`theta` in [start, MOST], `audits` of kept answers so far and how many were `wrong`, the last WINDOW of them as
-    `losses` of 1 and 0, newest last."""
+    """The state: `theta` in [start, MAX_THETA], the number of `audits` of kept answers so far and how many were
+    `wrong`, and the last WINDOW audits as `losses` of 1 and 0, newest last."""
 
     theta: float
     audits: int = 0
@@ -62,34 +62,36 @@ class Drift:
 
     @property
     def closed(self) -> bool:
-        """Nothing is kept."""
+        """Whether nothing is kept."""
         return self.revoked or self.theta >= CLOSED_AT
 
 
 def theta_of(threshold: float, reference: Sequence[float]) -> float:
-    """The share of the certified answers below a threshold. `reference`: rising quantiles of their confidences."""
+    """Return the share of the certified answers below a threshold. `reference`: rising quantiles of their
+    confidences."""
     return bisect_left(reference, threshold) / (len(reference) - 1)
 
 
 def initial_state(threshold: float, reference: Sequence[float]) -> Drift:
-    """The state of a fresh certificate."""
+    """Return the state of a fresh certificate."""
     return Drift(theta_of(threshold, reference))
 
 
 def threshold(state: Drift, terms: DriftTerms, certified: float, reference: Sequence[float]) -> float:
-    """The confidence from which on an answer is kept; NOTHING where none is."""
+    """Return the confidence from which on an answer is kept; KEEP_NOTHING where none is."""
     if state.closed:
         return KEEP_NOTHING
     return certified if state.theta <= terms.start else max(certified, _quantile(reference, state.theta))
 
 
 def is_probe(state: Drift, confidence: float, terms: DriftTerms, reference: Sequence[float]) -> bool:
-    """Whether an escalated answer, compared with its better one, is to be observed with `kept=False`."""
+    """Return whether an escalated answer, compared with its better one, counts as a probe (`observe(…,
+    kept=False)`)."""
     return state.theta > terms.start and confidence >= _quantile(reference, max(terms.start, state.theta - BAND))
 
 
 def observe(state: Drift, wrong: bool, terms: DriftTerms, *, kept: bool = True) -> Drift:
-    """The state after one comparison: of an audited answer that was kept, or (`kept=False`) of a probe."""
+    """Return the state after one comparison: of an audited answer that was kept, or (`kept=False`) of a probe."""
     loss = int(wrong)
     step = terms.eta * (loss - terms.alpha) / (terms.share if kept else 1.0)
     theta = min(MAX_THETA, max(terms.start, state.theta + step))
@@ -108,7 +110,7 @@ def _quantile(reference: Sequence[float], share: float) -> float:
 
 
 def upper_tail(wrong: int, n: int, p: float) -> float:
-    """P(X >= wrong) for X binomial with n trials of probability p, 0 < p < 1."""
+    """Return P(X >= wrong) for X binomial with n trials of probability p, 0 < p < 1."""
     if wrong <= 0:
         return 1.0
     odds, below = math.log(p), math.log1p(-p)

@@ -1,7 +1,7 @@
-"""Where the values of a JSON answer stand in its text, and which tokens wrote them. No I/O: text in, spans out.
+"""Find the scalar values of a JSON answer in its text, and the tokens that wrote them.
 
-An answer's punctuation and keys are easy for a model and drown the few tokens that carry content, so JSON and tool
-calls are scored on value tokens. A token that reaches into a value counts for it (`"O` of `"OD"` does).
+Punctuation and keys are easy for a model, and they outnumber the few tokens that carry content, so JSON and tool calls
+are scored on the tokens of their values. A token that reaches into a value counts for it (`"O` of `"OD"` does).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SCALAR = json.JSONDecoder()
 
 @fast_frozen(frozen=True, slots=True)
 class Value:
-    """A scalar of a JSON text: RFC 6901 pointer, parsed value, and where it is written: text[start:end]."""
+    """A scalar of a JSON text: its RFC 6901 pointer, its parsed value, and its place text[start:end]."""
 
     pointer: str
     value: str | float | int | bool | None
@@ -30,34 +30,34 @@ class Value:
 
 
 def json_start(text: str) -> int:
-    """Index of the first brace or bracket at which a JSON object or array begins; -1 if there is none."""
-    found = re.search(r"[{\[]", text)
-    return -1 if found is None else found.start()
+    """Return the index of the first brace or bracket, where a JSON object or array begins; -1 if there is none."""
+    opening = re.search(r"[{\[]", text)
+    return -1 if opening is None else opening.start()
 
 
 def scalars(text: str, start: int) -> tuple[list[Value], int]:
-    """All scalars of the JSON value that begins at `start`, in order, and the index behind it.
+    """Return all scalars of the JSON value that begins at `start`, in order, and the index after the value.
 
-    Raises ValueError where the text is no JSON or nested deeper than DEEPEST.
+    Raises ValueError if the text is not JSON or is nested deeper than DEEPEST.
     """
-    found: list[Value] = []
-    return found, _walk(text, _skip(text, start), "", found, 0)
+    values: list[Value] = []
+    return values, _walk(text, _skip(text, start), "", values, 0)
 
 
-def _walk(text: str, at: int, pointer: str, found: list[Value], depth: int) -> int:
+def _walk(text: str, at: int, pointer: str, values: list[Value], depth: int) -> int:
     if depth > DEEPEST:
         raise ValueError(f"nested deeper than {DEEPEST}")
     opening = text[at : at + 1]
     if opening == "{":
-        return _walk_members(text, at, pointer, found, depth)
+        return _walk_members(text, at, pointer, values, depth)
     if opening == "[":
-        return _walk_items(text, at, pointer, found, depth)
+        return _walk_items(text, at, pointer, values, depth)
     value, end = _SCALAR.raw_decode(text, at)
-    found.append(Value(pointer, value, at, end))
+    values.append(Value(pointer, value, at, end))
     return end
 
 
-def _walk_members(text: str, at: int, pointer: str, found: list[Value], depth: int) -> int:
+def _walk_members(text: str, at: int, pointer: str, values: list[Value], depth: int) -> int:
     at = _skip(text, at + 1)
     if text[at : at + 1] == "}":
         return at + 1
@@ -69,7 +69,7 @@ def _walk_members(text: str, at: int, pointer: str, found: list[Value], depth: i
         if text[at : at + 1] != ":":
             raise ValueError(f"no colon at {at}")
         name = key.replace("~", "~0").replace("/", "~1")
-        at = _skip(text, _walk(text, _skip(text, at + 1), f"{pointer}/{name}", found, depth + 1))
+        at = _skip(text, _walk(text, _skip(text, at + 1), f"{pointer}/{name}", values, depth + 1))
         closing = text[at : at + 1]
         if closing == "}":
             return at + 1
@@ -78,13 +78,13 @@ def _walk_members(text: str, at: int, pointer: str, found: list[Value], depth: i
         at = _skip(text, at + 1)
 
 
-def _walk_items(text: str, at: int, pointer: str, found: list[Value], depth: int) -> int:
+def _walk_items(text: str, at: int, pointer: str, values: list[Value], depth: int) -> int:
     at = _skip(text, at + 1)
     if text[at : at + 1] == "]":
         return at + 1
     index = 0
     while True:
-        at = _skip(text, _walk(text, at, f"{pointer}/{index}", found, depth + 1))
+        at = _skip(text, _walk(text, at, f"{pointer}/{index}", values, depth + 1))
         closing = text[at : at + 1]
         if closing == "]":
             return at + 1
@@ -95,13 +95,13 @@ def _walk_items(text: str, at: int, pointer: str, found: list[Value], depth: int
 
 
 def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return at if found is None else found.end()
+    space = _SPACE.match(text, at)
+    return at if space is None else space.end()
 
 
 def tokens_by_value(values: Sequence[Value], tokens: Sequence[Token]) -> list[list[Token]]:
-    """For every value (in text order) the tokens that wrote it, where the tokens' texts together are the text."""
-    owned: list[list[Token]] = [[] for _ in values]
+    """Return for every value (in text order) the tokens that wrote it. The tokens' texts together must be the text."""
+    by_value: list[list[Token]] = [[] for _ in values]
     first, at = 0, 0
     for token in tokens:
         end = at + len(token.text)
@@ -109,14 +109,14 @@ def tokens_by_value(values: Sequence[Value], tokens: Sequence[Token]) -> list[li
             first += 1
         index = first
         while index < len(values) and values[index].start < end:
-            owned[index].append(token)
+            by_value[index].append(token)
             index += 1
         at = end
-    return owned
+    return by_value
 
 
 def required_pointers(schema: Mapping[str, Any] | None) -> frozenset[str]:
-    """Pointers of the fields that an object schema requires; empty where it says nothing (then all count)."""
+    """Return the pointers of the fields that an object schema requires; empty if it names none (then all count)."""
     names = schema.get("required") if schema is not None else None
     if not isinstance(names, list):
         return frozenset()
@@ -124,7 +124,7 @@ def required_pointers(schema: Mapping[str, Any] | None) -> frozenset[str]:
 
 
 def is_required(pointer: str, required: frozenset[str]) -> bool:
-    """Whether a value stands in a required field (or below it); all do where none is named."""
+    """Return whether a value is in a required field or below it; every value is if no field is named."""
     if not required:
         return True
     end = pointer.find("/", 1)

@@ -1,15 +1,17 @@
-"""From an answer's tokens to a confidence: scores, validators, and a calibration where there is one.
+"""Judge an answer: from its tokens to a confidence, with scores, validators, and a calibration if there is one.
 
-With a calibration that holds for the task, confidence is its calibrated P(right). Without one, a conservative rule:
+With a calibration that holds for the task, the confidence is its calibrated P(right). Without one, conservative rules
+apply:
 
-1. A fatal flaw (empty, json, schema, rule) is 0.
-2. No valid signal is None, which is not the same as being sure.
-3. A JSON answer or tool call: the probability of its least sure required value, exp(sum of its tokens' log-probs).
+1. A fatal flaw (empty, json, schema, rule) gives 0.
+2. No valid signal gives None, which is not the same as being sure.
+3. A JSON answer or tool call gets the probability of its least sure required value, exp(sum of its tokens' log-probs).
    All values must be right for the document to be right, so the least of them is an upper bound that needs no labels.
-4. Any other answer: the geometric mean probability of its least sure stretch of WINDOW tokens (of all, if shorter).
+4. Any other answer gets the geometric mean probability of its least sure window of WINDOW tokens (of all tokens, if
+   there are fewer).
 
-Rule 3 and 4 order answers well but promise no probability: `ConfidenceVerdict.calibrated` is False, and a threshold
-on them is a guess. `spillway calibrate` turns labelled answers into a promise.
+Rules 3 and 4 order answers well but promise no probability: `ConfidenceVerdict.calibrated` is False, and a threshold on
+them is a guess. `spillway calibrate` turns labelled answers into a promise.
 """
 
 from __future__ import annotations
@@ -49,10 +51,11 @@ THINK_END = "</think>"
 
 @fast_frozen(frozen=True, slots=True)
 class AnswerContext:
-    """What scoring may know of the question; never stored.
+    """What scoring may know of the request that an answer belongs to. It is never stored.
 
-    `schema`: JSON schema of response_format. `source`: the prompt's text, "" if unknown. `task`: calibration key, such
-    as "json", "chat", "code", or a document schema's name. `tools`: the answer is tool calls. `rules`: the user's.
+    `schema`: the JSON schema of response_format. `source`: the prompt's text, "" if unknown. `task`: the task that a
+    calibration is made for, such as "json", "chat", "code", or the name of a document schema. `tools`: whether the
+    answer consists of tool calls. `rules`: those of the configuration.
     """
 
     schema: Mapping[str, Any] | None = None
@@ -64,11 +67,11 @@ class AnswerContext:
 
 @fast_frozen(frozen=True, slots=True)
 class ConfidenceVerdict:
-    """What is thought of an answer.
+    """The verdict on an answer.
 
-    `confidence`: P(right) in [0, 1]; None: no valid signal. `calibrated`: False where the conservative rule gave it.
-    `scores`: every single score by name, more is surer. `fields`: JSON pointer -> confidence of that value, {} for
-    answers that are no JSON. `flaws`: the validators that failed.
+    `confidence`: P(right) in [0, 1]; None without a valid signal. `calibrated`: False if a conservative rule gave the
+    confidence. `scores`: every score by name; more is surer. `fields`: JSON pointer -> confidence of that value, {} for
+    an answer that is not JSON. `flaws`: the names of the validators that failed.
     """
 
     confidence: float | None
@@ -80,56 +83,64 @@ class ConfidenceVerdict:
 
 @fast_frozen(frozen=True, slots=True)
 class _Json:
-    """The scalars of a JSON answer with the tokens that wrote each."""
+    """The scalars of a JSON answer, and for each of them the tokens that wrote it."""
 
     values: tuple[Value, ...]
-    owned: tuple[tuple[Token, ...], ...]
+    tokens: tuple[tuple[Token, ...], ...]
 
 
 def judge(
-    tokens: Sequence[Token], text: str, asked: AnswerContext, calibration: Calibration | None
+    tokens: Sequence[Token], text: str, context: AnswerContext, calibration: Calibration | None
 ) -> ConfidenceVerdict:
-    """The verdict on one whole answer. `tokens`: all that the engine generated, reasoning included; `text`: the
-    answer as the client sees it (for tool calls, their arguments). O(len(tokens))."""
+    """Return the verdict on one whole answer. O(len(tokens)).
+
+    `tokens`: everything that the engine generated, including reasoning. `text`: the answer as the client sees it (for
+    tool calls, their arguments).
+    """
     if calibration is not None and calibration.alternatives is not None:
         tokens = with_alternatives(tokens, calibration.alternatives)
-    thoughts, answer = _without_reasoning(tokens, text)
-    free = informative(answer)
-    silent = signal_flaw(free) is not None
-    source = PromptSource(asked.source)
-    parsed = _read_json(answer, text, asked)
-    flaws = _flaws(text, parsed, asked, source)
-    scores = {} if silent else token_scores(free)
+    reasoning, answer = _split_reasoning(tokens, text)
+    chosen = informative(answer)
+    silent = signal_flaw(chosen) is not None
+    source = PromptSource(context.source)
+    parsed = _read_json(answer, text, context)
+    flaws = _flaws(text, parsed, context, source)
+    scores = {} if silent else token_scores(chosen)
     fields: dict[str, float] = {}
     if scores:
         scores["length"] = -math.log(len(answer))
-        scores.update(_thought_scores(thoughts))
+        scores.update(_reasoning_scores(reasoning))
     if parsed is not None and scores:
-        own = {v.pointer: _value_scores(v, t, source, asked) for v, t in zip(parsed.values, parsed.owned, strict=True)}
-        scores.update(_document_scores(own, parsed, asked))
-        stage = calibration.value if calibration is not None and calibration.holds_for_task(asked.task) else None
-        fields = {pointer: _field_confidence(s, stage) for pointer, s in own.items() if s}
-    confidence, calibrated = _confidence(scores, flaws, asked.task, calibration)
+        by_value = _scores_by_value(parsed, source, context)
+        scores.update(_document_scores(by_value, parsed, context))
+        stage = calibration.value if calibration is not None and calibration.holds_for_task(context.task) else None
+        fields = {pointer: _field_confidence(s, stage) for pointer, s in by_value.items() if s}
+    confidence, calibrated = _confidence(scores, flaws, context.task, calibration)
     return ConfidenceVerdict(confidence, calibrated, scores, fields, flaws)
 
 
 def with_score(
     verdict: ConfidenceVerdict, name: str, score: float, task: str, calibration: Calibration | None
 ) -> ConfidenceVerdict:
-    """The verdict with one more score, which came later: it counts where the calibration knows it."""
+    """Return the verdict with one more score, which counts only if the calibration was fitted with it."""
     scores = {**verdict.scores, name: score}
     confidence, calibrated = _confidence(scores, verdict.flaws, task, calibration)
     return replace(verdict, scores=scores, confidence=confidence, calibrated=calibrated)
 
 
-def value_scores(tokens: Sequence[Token], text: str, asked: AnswerContext) -> dict[str, dict[str, float]]:
-    """JSON pointer -> scores of that value; {} where the answer is no JSON. What a value's calibration is fitted on."""
-    _, answer = _without_reasoning(tokens, text)
-    parsed = _read_json(answer, text, asked)
+def value_scores(tokens: Sequence[Token], text: str, context: AnswerContext) -> dict[str, dict[str, float]]:
+    """Return JSON pointer -> scores of that value, on which a value's calibration is fitted; {} for other answers."""
+    _, answer = _split_reasoning(tokens, text)
+    parsed = _read_json(answer, text, context)
     if parsed is None:
         return {}
-    source = PromptSource(asked.source)
-    return {v.pointer: _value_scores(v, t, source, asked) for v, t in zip(parsed.values, parsed.owned, strict=True)}
+    source = PromptSource(context.source)
+    return _scores_by_value(parsed, source, context)
+
+
+def _scores_by_value(parsed: _Json, source: PromptSource, context: AnswerContext) -> dict[str, dict[str, float]]:
+    pairs = zip(parsed.values, parsed.tokens, strict=True)
+    return {value.pointer: _value_scores(value, tokens, source, context) for value, tokens in pairs}
 
 
 def _confidence(
@@ -145,9 +156,12 @@ def _confidence(
     return math.exp(scores.get("value_min", scores["window_low"])), False
 
 
-def _without_reasoning(tokens: Sequence[Token], text: str) -> tuple[Sequence[Token], Sequence[Token]]:
-    """Tokens of the reasoning, and those of the answer: all behind the end of thinking, which is where a thinking mark
-    ends or, if the engine took the thoughts out of the text, where the text begins."""
+def _split_reasoning(tokens: Sequence[Token], text: str) -> tuple[Sequence[Token], Sequence[Token]]:
+    """Return the tokens of the reasoning and those of the answer.
+
+    The answer begins after the end-of-thinking mark or, if the engine removed the reasoning from the text, where the
+    text begins.
+    """
     raw = "".join(token.text for token in tokens)
     mark = raw.rfind(THINK_END)
     begin = mark + len(THINK_END) if mark >= 0 else raw.rfind(text) if text else 0
@@ -161,62 +175,65 @@ def _without_reasoning(tokens: Sequence[Token], text: str) -> tuple[Sequence[Tok
     return (), tokens
 
 
-def _read_json(answer: Sequence[Token], text: str, asked: AnswerContext) -> _Json | None:
-    """The answer's scalars, read from the tokens' own text so that their places are exact; None where it is no JSON.
+def _read_json(answer: Sequence[Token], text: str, context: AnswerContext) -> _Json | None:
+    """Return the scalars of a JSON answer, read from the tokens' own text so that their places are exact; None if it is
+    not JSON.
 
-    Plain text that merely holds a brace somewhere is no JSON: without a schema or tools it must begin with one.
+    Plain text that merely contains a brace is not JSON: without a schema or tools the text must begin with one.
     """
     raw = "".join(token.text for token in answer)
-    if asked.schema is None and not asked.tools and not text.lstrip().startswith(("{", "[")):
+    if context.schema is None and not context.tools and not text.lstrip().startswith(("{", "[")):
         return None
     start = json_start(raw)
-    found: list[Value] = []
+    values: list[Value] = []
     while start >= 0:
         try:
             more, end = scalars(raw, start)
         except (ValueError, RecursionError):
             break
-        found.extend(more)
-        if not asked.tools:
+        values.extend(more)
+        if not context.tools:
             break
-        following = json_start(raw[end:])  # several tool calls stand one behind the other
+        following = json_start(raw[end:])  # several tool calls follow each other
         start = -1 if following < 0 else end + following
-    if not found:
+    if not values:
         return None
-    return _Json(tuple(found), tuple(tuple(owned) for owned in tokens_by_value(found, answer)))
+    return _Json(tuple(values), tuple(tuple(tokens) for tokens in tokens_by_value(values, answer)))
 
 
-def _flaws(text: str, parsed: _Json | None, asked: AnswerContext, source: PromptSource) -> tuple[str, ...]:
-    if not text.strip() and not asked.tools:
+def _flaws(text: str, parsed: _Json | None, context: AnswerContext, source: PromptSource) -> tuple[str, ...]:
+    if not text.strip() and not context.tools:
         return ("empty",)
-    found: list[str] = []
-    if asked.schema is not None and not asked.tools:
+    flaws: list[str] = []
+    if context.schema is not None and not context.tools:
         try:
             whole = json.loads(text[text.rfind(THINK_END) + len(THINK_END) :] if THINK_END in text else text)
         except (ValueError, RecursionError):
             return ("json",)
-        if not matches_schema(whole, asked.schema):
-            found.append("schema")
+        if not matches_schema(whole, context.schema):
+            flaws.append("schema")
     if parsed is None:
-        return tuple(found)
+        return tuple(flaws)
     numbers = [v.value for v in parsed.values if isinstance(v.value, int | float)]
-    if asked.source and not asked.tools and any(source.holds(number) is False for number in numbers):
-        found.append("not_in_source")
-    if broken_rules(asked.rules, parsed.values, source):
-        found.append("rule")
-    return tuple(found)
+    if context.source and not context.tools and any(source.contains(number) is False for number in numbers):
+        flaws.append("not_in_source")
+    if broken_rules(context.rules, parsed.values, source):
+        flaws.append("rule")
+    return tuple(flaws)
 
 
-def _thought_scores(thoughts: Sequence[Token]) -> dict[str, float]:
-    free = informative(thoughts)
+def _reasoning_scores(reasoning: Sequence[Token]) -> dict[str, float]:
+    free = informative(reasoning)
     if signal_flaw(free) is not None:
         return {}
     return {f"reasoning_{name}": score for name, score in token_scores(free).items() if name in ("mean", "window_low")}
 
 
-def _value_scores(value: Value, owned: Sequence[Token], source: PromptSource, asked: AnswerContext) -> dict[str, float]:
-    """Scores of one value from the tokens that wrote it; {} where a grammar wrote all of it."""
-    free = informative(owned)
+def _value_scores(
+    value: Value, tokens: Sequence[Token], source: PromptSource, context: AnswerContext
+) -> dict[str, float]:
+    """Return the scores of one value from the tokens that wrote it; {} if a grammar wrote all of it."""
+    free = informative(tokens)
     if not free:
         return {}
     chosen = [max(LEAST, min(0.0, token.logprob)) for token in free]
@@ -224,20 +241,22 @@ def _value_scores(value: Value, owned: Sequence[Token], source: PromptSource, as
     if all(len(token.top) > 1 for token in free):
         scores["margin_first"] = margin(free[0])
         scores["margin_min"] = min(margin(token) for token in free)
-    if asked.source:
-        held = source.holds(value.value)
-        scores["in_source"] = 0.5 if held is None else float(held)
+    if context.source:
+        contained = source.contains(value.value)
+        scores["in_source"] = 0.5 if contained is None else float(contained)
     scores["filled"] = float(value.value is not None)
     return scores
 
 
-def _document_scores(own: Mapping[str, Mapping[str, float]], parsed: _Json, asked: AnswerContext) -> dict[str, float]:
-    """The document's scores from its values': the least over the required fields, and means."""
-    required = required_pointers(asked.schema) if not asked.tools else frozenset()
-    counted = [scores for pointer, scores in own.items() if scores and is_required(pointer, required)]
+def _document_scores(
+    by_value: Mapping[str, Mapping[str, float]], parsed: _Json, context: AnswerContext
+) -> dict[str, float]:
+    """Return the document's scores from those of its values: the least over the required fields, and means."""
+    required = required_pointers(context.schema) if not context.tools else frozenset()
+    counted = [scores for pointer, scores in by_value.items() if scores and is_required(pointer, required)]
     if not counted:
         return {}
-    found = {
+    document = {
         "value_min": min(scores["sum"] for scores in counted),
         "value_token_min": min(scores["min"] for scores in counted),
         "value_sum": math.fsum(scores["sum"] for scores in counted),
@@ -246,11 +265,11 @@ def _document_scores(own: Mapping[str, Mapping[str, float]], parsed: _Json, aske
     }
     for name in ("margin_first", "margin_min"):
         if all(name in scores for scores in counted):
-            found[f"value_{name}"] = min(scores[name] for scores in counted)
-    held = [scores["in_source"] for scores in counted if scores.get("in_source", 0.5) != 0.5]
-    if held:
-        found["in_source"] = math.fsum(held) / len(held)
-    return found
+            document[f"value_{name}"] = min(scores[name] for scores in counted)
+    in_source = [scores["in_source"] for scores in counted if scores.get("in_source", 0.5) != 0.5]
+    if in_source:
+        document["in_source"] = math.fsum(in_source) / len(in_source)
+    return document
 
 
 def _field_confidence(scores: Mapping[str, float], stage: Stage | None) -> float:
@@ -258,15 +277,17 @@ def _field_confidence(scores: Mapping[str, float], stage: Stage | None) -> float
 
 
 class PrefixScore:
-    """The first tokens of a stream, scored as they come: O(1) per token. The same traps are kept out as for whole
-    answers; without a calibration the conservative rule 4 holds."""
+    """The scores of a stream's first tokens, updated in O(1) per token.
+
+    The same traps are avoided as for whole answers. Without a calibration, the conservative rule 4 applies.
+    """
 
     __slots__ = ("_chosen", "_free", "_least", "_margin_least", "_margins", "_recent", "_recent_sum", "_sound", "_sum",
                  "_window_low", "_zeros", "tokens")  # fmt: skip
 
     def __init__(self) -> None:
         self.tokens = 0
-        """Tokens that came, forced ones included."""
+        """Number of tokens so far, including forced ones."""
         self._free = self._zeros = self._margins = 0
         self._sum = self._recent_sum = self._margin_least = self._chosen = 0.0
         self._least = 0.0
@@ -275,7 +296,7 @@ class PrefixScore:
         self._sound = True
 
     def add(self, token: Token) -> None:
-        """One more token of the stream."""
+        """Add the next token of the stream."""
         self.tokens += 1
         if token.forced:
             return
@@ -293,7 +314,7 @@ class PrefixScore:
         if len(self._recent) > WINDOW:
             self._recent_sum -= self._recent.popleft()
         mean = self._recent_sum / len(self._recent)
-        # While the window fills, the mean of all tokens so far is the only window.
+        # Until the window is full, the mean of all tokens so far is the only window.
         self._window_low = mean if self._free <= WINDOW else min(self._window_low, mean)
         if len(token.top) > 1:
             gap = margin(token)
@@ -302,7 +323,7 @@ class PrefixScore:
             self._chosen += gap
 
     def scores(self) -> dict[str, float]:
-        """Scores of the prefix by name, as `token_scores` names them; {} where there is no valid signal."""
+        """Return the scores of the prefix by name, as `token_scores` names them; {} without a valid signal."""
         if not self._sound or not self._free or self._zeros > SILENT_SHARE * self._free:
             return {}
         scores = {
@@ -317,7 +338,7 @@ class PrefixScore:
         return scores
 
     def confidence(self, calibration: Calibration | None) -> float | None:
-        """P(right) of the whole answer as far as these tokens tell; None where there is no valid signal."""
+        """Return P(right) of the whole answer as far as these tokens show; None without a valid signal."""
         scores = self.scores()
         if not scores:
             return None

@@ -1,4 +1,4 @@
-"""Single scores of an answer from its tokens' log-probabilities. Every score is oriented so that more means surer.
+"""Scores of an answer from its tokens' log-probabilities. For every score, more means surer.
 
 With l_t the log-probability of the chosen token t in nats, and p_1 >= p_2 >= ... those of its alternatives:
 
@@ -12,9 +12,9 @@ With l_t the log-probability of the chosen token t in nats, and p_1 >= p_2 >= ..
                                windows, the last window (DeepConf, Fu et al. 2025)
 - window_low                   the lowest mean of l_t over a sliding window
 
-Two traps are kept out. A token that a grammar forced (every other alternative masked to -9999 or less) carries no
-information and is dropped. An engine that reports exactly 0.0 for nearly all tokens has no signal at all, which is not
-the same as being sure: `signal_flaw` tells.
+Two traps are avoided. A token that a grammar forced (every other alternative masked to -9999 or less) carries no
+information and is dropped. An engine that reports exactly 0.0 for nearly all tokens gives no signal at all, which is
+not the same as being sure; `signal_flaw` reports it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from collections.abc import Sequence
 from spillway_router.core.frozen import fast_frozen
 
 FORCED = -9999.0
-"""What engines report for tokens that a grammar masked; nothing at or below it is a log-probability."""
+"""What engines report for tokens that a grammar masked; a value at or below it is no log-probability."""
 SILENT_SHARE = 0.95
-"""Share of tokens at exactly 0.0 beyond which the engine has no signal."""
+"""Share of tokens at exactly 0.0 above which the engine gives no signal."""
 WINDOW = 16
-"""Tokens per sliding window; DeepConf's 2,048 suit long reasoning, answers here are short."""
+"""Tokens per sliding window. DeepConf's 2,048 suit long reasoning; answers here are short."""
 LEAST = -50.0
-"""Floor of one token's log-probability, so that one impossible token doesn't swamp a sum."""
+"""Floor of a token's log-probability, so that one impossible token doesn't dominate a sum."""
 
 
 @fast_frozen(frozen=True, slots=True)
 class Token:
     """One generated token as the engine reports it.
 
-    `logprob`: natural log-probability of the chosen token. `top`: log-probabilities of the alternatives asked for,
-    the chosen one among them, best first; empty if none were asked for.
+    `logprob`: natural log-probability of the chosen token. `top`: log-probabilities of the requested alternatives,
+    including the chosen token, best first; empty if none were requested.
     """
 
     text: str
@@ -48,14 +48,14 @@ class Token:
 
     @property
     def forced(self) -> bool:
-        """A grammar left no choice, or the chosen token itself is masked: it says nothing of the model."""
+        """Whether a grammar left no choice, or the chosen token itself is masked: it says nothing about the model."""
         return self.logprob <= FORCED or (len(self.top) > 1 and self.top[1] <= FORCED)
 
 
 def with_alternatives(tokens: Sequence[Token], count: int) -> Sequence[Token]:
-    """The tokens as if `count` alternatives had been asked for; the same object where there are no more.
+    """Return the tokens as if `count` alternatives had been requested; the same object where there are no more.
 
-    Scores of alternatives mean something else for another number, and a client may ask for more than we do.
+    Scores of alternatives mean something else for another count, and a client may request more than we do.
     """
     if all(len(token.top) <= count for token in tokens):
         return tokens
@@ -64,17 +64,17 @@ def with_alternatives(tokens: Sequence[Token], count: int) -> Sequence[Token]:
 
 def _fewer(token: Token, count: int) -> Token:
     best = token.top[:count]
-    # An engine tells a sampled token beyond the best ones as well.
+    # An engine also reports the sampled token if it is not among the best ones.
     return Token(token.text, token.logprob, best if token.logprob in best else (*best, token.logprob))
 
 
 def informative(tokens: Sequence[Token]) -> list[Token]:
-    """The tokens at which the model had a choice."""
+    """Return the tokens at which the model had a choice."""
     return [token for token in tokens if not token.forced]
 
 
 def signal_flaw(tokens: Sequence[Token]) -> str | None:
-    """Why these informative tokens carry no signal: "none", "nan" or "zeros"; None where they do."""
+    """Return why these informative tokens carry no signal: "none", "nan" or "zeros"; None if they do carry one."""
     if not tokens:
         return "none"
     zeros = 0
@@ -87,8 +87,10 @@ def signal_flaw(tokens: Sequence[Token]) -> str | None:
 
 
 def token_scores(tokens: Sequence[Token]) -> dict[str, float]:
-    """Scores by name of informative tokens that carry a signal. Those of alternatives only where every token has
-    two or more. Empty for no tokens."""
+    """Return the scores, by name, of informative tokens that carry a signal; {} for no tokens.
+
+    The scores of alternatives are among them only if every token has two or more.
+    """
     if not tokens:
         return {}
     chosen = [max(LEAST, min(0.0, token.logprob)) for token in tokens]
@@ -132,14 +134,14 @@ def quantile(ordered: Sequence[float], order: float) -> float:
 
 
 def margin(token: Token) -> float:
-    """p_1 - p_2 of the two best alternatives, in [0, 1]; 0 where fewer than two are known."""
+    """Return p_1 - p_2 of the two best alternatives, in [0, 1]; 0 if fewer than two are known."""
     if len(token.top) < 2:
         return 0.0
     return max(0.0, math.exp(min(0.0, token.top[0])) - math.exp(min(0.0, token.top[1])))
 
 
 def entropy(top: Sequence[float]) -> float:
-    """Entropy in nats of the known alternatives, with everything unseen counted as one further outcome."""
+    """Return the entropy in nats of the known alternatives, with all unseen ones counted as one further outcome."""
     probabilities = [math.exp(min(0.0, x)) for x in top if x > FORCED]
     tail = 1.0 - math.fsum(probabilities)
     if tail > 1e-12:
@@ -148,21 +150,21 @@ def entropy(top: Sequence[float]) -> float:
 
 
 def others(token: Token) -> float:
-    """DeepConf's token confidence: minus the mean log-probability of the alternatives, the best one left out.
+    """Return DeepConf's token confidence: minus the mean log-probability of the alternatives without the best one.
 
-    The best one is nearly always the chosen token, whose own log-probability the other scores tell.
+    The best one is nearly always the chosen token, whose own log-probability is in the other scores.
     """
     rest = [max(LEAST, x) for x in token.top[1:]]
     return -math.fsum(rest) / len(rest) if rest else 0.0
 
 
 def window_means(values: Sequence[float], width: int = WINDOW) -> list[float]:
-    """Means of every window of `width` consecutive values; of all of them where there are fewer."""
+    """Return the mean of every window of `width` consecutive values; the mean of all of them if there are fewer."""
     if len(values) <= width:
         return [math.fsum(values) / len(values)]
     running = math.fsum(values[:width])
     means = [running / width]
-    for gone, come in zip(values, values[width:], strict=False):
-        running += come - gone
+    for leaving, entering in zip(values, values[width:], strict=False):
+        running += entering - leaving
         means.append(running / width)
     return means

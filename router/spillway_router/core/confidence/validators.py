@@ -1,15 +1,15 @@
-"""What can be said against an answer without asking a model: flaws by name, as data.
+"""Find flaws in an answer without asking a model. The flaws, by name:
 
-empty           no answer at all
-json            a schema was asked for, but the answer is no JSON
-schema          JSON, but not as the schema asks
-not_in_source   a number of a JSON answer stands nowhere in the prompt
-rule            a rule of the configuration is broken
+empty           there is no answer
+json            the request asks for a schema, but the answer is not JSON
+schema          the answer is JSON, but does not match the schema
+not_in_source   a number of a JSON answer is nowhere in the prompt
+rule            a value breaks a rule of the configuration
 
 The schema check knows the keywords that structured output uses (type, properties, required, additionalProperties,
-enum, const, items, anyOf, oneOf, allOf, bounds and lengths, local $ref) and passes what it doesn't know. It is our own
-because it runs on the event loop, on schemas that clients send: the jsonschema library needs milliseconds to prepare
-a schema, and follows `pattern`, which a client could make exponential. The engine's grammar holds patterns.
+enum, const, items, anyOf, oneOf, allOf, bounds and lengths, local $ref) and ignores all others. It is our own because
+it runs on the event loop, on schemas that clients send: the jsonschema library needs milliseconds to prepare a schema,
+and it applies `pattern`, which a client could make exponential. The engine's grammar enforces patterns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from spillway_router.core.confidence.json_values import Value
 
 FATAL = frozenset({"empty", "json", "schema", "rule"})
-"""Flaws with which an answer is wrong whatever its tokens say."""
+"""Flaws that make an answer wrong whatever its tokens say."""
 DEEPEST = 64
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -37,8 +37,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ValueRule:
-    """A user's rule for one field, by JSON pointer: a regular expression that the whole value must match, bounds of a
-    number, or that it must stand in the source. A null or absent value breaks no rule."""
+    """A rule of the configuration for one field, by JSON pointer: a regular expression that the whole value must match,
+    bounds of a number, or that the value must be in the source. A null or missing value breaks no rule."""
 
     pointer: str
     pattern: str | None = None
@@ -48,12 +48,12 @@ class ValueRule:
 
 
 def matches_schema(value: Any, schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) -> bool:
-    """Whether a parsed JSON value is as `schema` asks. `root`: where local references point; default `schema`."""
+    """Return whether a parsed JSON value matches `schema`. `root`: the schema that local references point into."""
     if schema is True or not isinstance(schema, Mapping) or depth > DEEPEST:
         return schema is not False
     root = schema if root is None else root
     if "$ref" in schema:
-        target = _target(schema["$ref"], root)
+        target = _referenced(schema["$ref"], root)
         if target is not None and not matches_schema(value, target, root, depth + 1):
             return False
     return (
@@ -66,17 +66,17 @@ def matches_schema(value: Any, schema: Any, root: Mapping[str, Any] | None = Non
     )
 
 
-def _target(reference: Any, root: Mapping[str, Any]) -> Any:
-    """What a local reference (`#/$defs/name`) points to; None where it leads elsewhere or nowhere."""
+def _referenced(reference: Any, root: Mapping[str, Any]) -> Any:
+    """Return what a local reference (`#/$defs/name`) points to; None if it points elsewhere or nowhere."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
-    found: Any = root
+    node: Any = root
     for part in reference[1:].split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, Mapping) or name not in found:
+        if not isinstance(node, Mapping) or name not in node:
             return None
-        found = found[name]
-    return found
+        node = node[name]
+    return node
 
 
 def _fits_kind(value: Any, kind: Any) -> bool:
@@ -119,8 +119,8 @@ def _fits_bounds(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def _bound(schema: Mapping[str, Any], name: str, absent: float) -> float:
-    found = schema.get(name)
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else absent
+    bound = schema.get(name)
+    return bound if isinstance(bound, int | float) and not isinstance(bound, bool) else absent
 
 
 def _fits_branches(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
@@ -137,9 +137,9 @@ def _fits_members(value: dict[str, Any], schema: Mapping[str, Any], root: Mappin
     if isinstance(required, list) and not all(name in value for name in required):
         return False
     properties = schema.get("properties")
-    known: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
+    named: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
     rest = schema.get("additionalProperties", True) if "patternProperties" not in schema else True
-    return all(matches_schema(member, known.get(name, rest), root, depth + 1) for name, member in value.items())
+    return all(matches_schema(member, named.get(name, rest), root, depth + 1) for name, member in value.items())
 
 
 def _fits_items(value: list[Any], schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
@@ -149,24 +149,24 @@ def _fits_items(value: list[Any], schema: Mapping[str, Any], root: Mapping[str, 
 
 
 class PromptSource:
-    """A prompt's text, ready to be asked whether a value stands in it."""
+    """The text of a prompt, to look values up in."""
 
-    __slots__ = ("_given", "_numbers", "_text")
+    __slots__ = ("_numbers", "_prompt", "_text")
 
     def __init__(self, text: str) -> None:
-        self._given = text  # made ready when first asked: most answers have no values to look for
+        self._prompt = text  # prepared on first use, since most answers have no values to look up
         self._text: str | None = None
         self._numbers: frozenset[str] = frozenset()
 
-    def holds(self, value: str | float | int | bool | None) -> bool | None:
-        """Whether a number or a text stands there; None for what needn't (null, true, false, an empty text).
+    def contains(self, value: str | float | int | bool | None) -> bool | None:
+        """Return whether a number or a text is in the prompt; None for values that need not be (null, booleans, "").
 
-        A number stands there in any writing: 23.40 as 23,4 as well.
+        A number counts in any notation: 23,4 in the prompt contains 23.40.
         """
         if value is None or isinstance(value, bool) or value == "":
             return None
         if self._text is None:
-            self._text = " ".join(self._given.split()).casefold()
+            self._text = " ".join(self._prompt.split()).casefold()
             self._numbers = frozenset(_plain(n.replace(",", ".")) for n in re.findall(r"\d+(?:[.,]\d+)*", self._text))
         if isinstance(value, str):
             return " ".join(value.split()).casefold() in self._text
@@ -174,20 +174,20 @@ class PromptSource:
 
 
 def _plain(number: str) -> str:
-    """23.40 and 23.4 alike; 007 and 7 too."""
-    whole, _, part = number.partition(".")
-    part = part.rstrip("0")
+    """Return the number without leading and trailing zeros, so that 23.40 equals 23.4 and 007 equals 7."""
+    whole, _, fraction = number.partition(".")
+    fraction = fraction.rstrip("0")
     whole = whole.lstrip("0") or "0"
-    return f"{whole}.{part}" if part else whole
+    return f"{whole}.{fraction}" if fraction else whole
 
 
 def broken_rules(rules: Sequence[ValueRule], values: Sequence[Value], source: PromptSource) -> list[str]:
-    """Pointers of the values that break a rule."""
+    """Return the pointers of the values that break a rule."""
     by_pointer = {value.pointer: value.value for value in values}
-    return [rule.pointer for rule in rules if not _keeps(rule, by_pointer.get(rule.pointer), source)]
+    return [rule.pointer for rule in rules if not _satisfies(rule, by_pointer.get(rule.pointer), source)]
 
 
-def _keeps(rule: ValueRule, value: str | float | int | bool | None, source: PromptSource) -> bool:
+def _satisfies(rule: ValueRule, value: str | float | int | bool | None, source: PromptSource) -> bool:
     if value is None:
         return True
     if rule.pattern is not None and re.fullmatch(rule.pattern, str(value)) is None:
@@ -199,4 +199,4 @@ def _keeps(rule: ValueRule, value: str | float | int | bool | None, source: Prom
             return False
         if value > (rule.most if rule.most is not None else value):
             return False
-    return not rule.in_source or source.holds(value) is not False
+    return not rule.in_source or source.contains(value) is not False
