@@ -38,6 +38,7 @@ MODULES = (
     "core.confidence.judge",
     "core.confidence.scores",
     "core.money.attribution",
+    "core.money.budget",
     "core.money.tariff",
     "core.routing.backlog",
     "core.routing.breaker",

@@ -53,8 +53,7 @@ def written_out(source: str) -> str:
     lines = source.split("\n")
     for node in ast.parse(source).body:
         if isinstance(node, ast.ImportFrom) and node.module == _FROZEN_MODULE:
-            names = ("dataclass as fast_frozen" if name.name == "fast_frozen" else name.name for name in node.names)
-            lines[node.lineno - 1] = f"from dataclasses import {', '.join(names)}"
+            lines[node.lineno - 1] = "from dataclasses import dataclass as fast_frozen"
         if isinstance(node, ast.ClassDef):
             for decorator in node.decorator_list:
                 if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) in DECORATORS:

@@ -73,7 +73,7 @@ def unverified(scoring: ScoringRules, served: Mapping[str, ServedModel]) -> tupl
         return ()
     warnings = []
     for name, model in _of_its_model(calibration, served).items():
-        missing = calibration.key.compared(model.fingerprint).unverified
+        missing = calibration.key.compare(model.fingerprint).unverified
         if missing and name not in scoring.uncalibrated_backends:
             problem = f"the calibration is used because the model's name matches; {' and '.join(missing)} unverified"
             fix = "set `fingerprint`, or start the engine with `spillway up`"
@@ -104,7 +104,7 @@ def _backends_without_calibration(
     """Return the backends that serve something else than the calibration was made for, each with a warning."""
     uncalibrated = set()
     for name, model in served.items():
-        differences = calibration.key.compared(model.fingerprint).differs
+        differences = calibration.key.compare(model.fingerprint).differs
         if differences:
             uncalibrated.add(name)
             problem = (

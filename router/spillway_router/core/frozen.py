@@ -30,11 +30,5 @@ else:
             raise TypeError("fast_frozen makes frozen classes only; use dataclasses.dataclass for a mutable one")
         return dataclasses.dataclass(unsafe_hash=True, slots=slots)
 
-    def dataclass(*, frozen: bool = False, unsafe_hash: bool = False, **options: Any) -> Any:
-        return dataclasses.dataclass(unsafe_hash=unsafe_hash or (frozen and options.get("eq", True)), **options)
-
-
-if TYPE_CHECKING:
-    from dataclasses import dataclass as dataclass
 
 __all__ = ["fast_frozen"]

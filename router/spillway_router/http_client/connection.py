@@ -1,4 +1,5 @@
-"""One upstream socket, one HTTP answer at a time: llhttp fills it, a reader empties it. Only transport.py uses it."""
+"""One upstream socket with one HTTP answer at a time: llhttp fills it, and a reader empties it. Only pool.py uses
+it."""
 
 from __future__ import annotations
 
@@ -21,23 +22,24 @@ class TransportError(Exception):
 
 
 class ConnectError(TransportError):
-    """No connection could be made: nothing was sent."""
+    """No connection could be opened, so nothing was sent."""
 
 
 class ConnectionBrokenError(TransportError):
-    """The connection or its HTTP broke before the answer was whole."""
+    """The connection or its HTTP broke before the answer was complete."""
 
 
 class StaleConnectionError(ConnectionBrokenError):
-    """A kept connection broke before a byte of the answer: it may have been closed before the call came."""
+    """A kept-alive connection closed before a byte of the answer came; the server may have closed it before the
+    call."""
 
 
 class StallError(TransportError):
-    """Nothing useful came within the deadline."""
+    """Nothing useful arrived before the deadline."""
 
 
 class PoolFullError(TransportError):
-    """As many connections as allowed are in use: nothing was sent."""
+    """All allowed connections are in use, so nothing was sent."""
 
 
 class TooLargeError(TransportError):
@@ -45,10 +47,10 @@ class TooLargeError(TransportError):
 
 
 class Connection(asyncio.Protocol):
-    """One socket, one answer at a time. Parser callbacks fill it; the reader empties it."""
+    """One socket with one answer at a time. Parser callbacks fill it; the reader empties it."""
 
     __slots__ = (
-        "_buffer", "_error", "_keep", "_loop", "_outbox", "_parser", "_paused", "_sent_headers", "_sink", "_size",
+        "_buffer", "_error", "_keep_alive", "_loop", "_outbox", "_parser", "_paused", "_sent_headers", "_sink", "_size",
         "_timer", "_transport", "_waiter", "complete", "deadline", "head_done", "idle_since", "on_lost",
         "reused", "status",
     )  # fmt: skip
@@ -71,21 +73,21 @@ class Connection(asyncio.Protocol):
         self._sink: Callable[[bytes], bool] | None = None
         self._error: TransportError | None = None
         self._paused = False
-        self._keep = False
+        self._keep_alive = False
         self.head_done = False
         self.complete = False
         self.status = 0
         self._sent_headers: list[tuple[bytes, bytes]] = []
         self.deadline = 0.0
 
-    # asyncio's side
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's transports don't inherit from it
 
     def data_received(self, data: bytes) -> None:
         if self.complete or self._error is not None:
-            self.abort()  # bytes nobody asked for: this connection can't be trusted with a next request
+            self.abort()  # unexpected bytes: this connection can't be trusted with another request
             return
         try:
             self._parser.feed_data(data)
@@ -96,7 +98,7 @@ class Connection(asyncio.Protocol):
         if self._size > HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
-        if self._sink is None or self._sunk():
+        if self._sink is None or self._feed_sink():
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -106,13 +108,13 @@ class Connection(asyncio.Protocol):
             self._timer = None
         if not self.complete:
             if self.head_done and not self._length_known() and exc is None:
-                self.complete = True  # a body that ends with the connection
+                self.complete = True  # a body that ends with its connection
             else:
-                self._fail(ConnectionBrokenError("the upstream closed the connection before its answer was whole"))
+                self._fail(ConnectionBrokenError("the upstream closed the connection before its answer was complete"))
         self._wake()
         self.on_lost(self)
 
-    # llhttp's side
+    # Called by llhttp
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._sent_headers.append((name, value))
@@ -133,15 +135,15 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.status >= 200:
             self.complete = True
-            self._keep = bool(self._parser.should_keep_alive())  # llhttp forgets it with the message
+            self._keep_alive = bool(self._parser.should_keep_alive())  # llhttp forgets it after the message
         else:
             self._sent_headers = []
 
-    # the reader's side
+    # Called by the reader
 
     @property
     def headers(self) -> dict[str, str]:
-        """Names in small letters -> values, made when somebody asks: of most answers nobody does."""
+        """Lowercase names -> values, built on demand because most answers are never asked for them."""
         return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._sent_headers}
 
     def _length_known(self) -> bool:
@@ -152,7 +154,7 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def start(self, head: bytes, body: bytes) -> None:
-        """Send a request. The body goes in its own write so that it is not copied."""
+        """Send a request. A large body is written separately so that it is not copied."""
         if not self.alive:
             raise ConnectError("the connection is gone")
         assert self._transport is not None
@@ -162,7 +164,7 @@ class Connection(asyncio.Protocol):
             self._transport.writelines((head, body))
 
     def expect_within(self, seconds: float) -> None:
-        """Move the deadline: the current or next wait fails with StallError `seconds` from now."""
+        """Move the deadline: the current or next wait fails with StallError in `seconds`."""
         self.deadline = self._loop.time() + seconds
         if self._timer is None or self._timer.when() > self.deadline:
             if self._timer is not None:
@@ -180,7 +182,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     async def wait(self) -> None:
-        """Until something changed: bytes, the head, the end or an error."""
+        """Wait until something changes: bytes, the head, the end. Raises the error of a broken connection."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
@@ -192,16 +194,17 @@ class Connection(asyncio.Protocol):
             self._waiter = None
 
     async def stream_to(self, sink: Callable[[bytes], bool]) -> None:
-        """Until `sink`, which gets the bytes as they come, says False, or the answer ended or broke."""
+        """Pass bytes to `sink` as they come, until it returns False or the answer ends. Raises the error of a broken
+        one."""
         self._sink = sink
         try:
-            if not self._sunk():
+            if not self._feed_sink():
                 await self.wait()
         finally:
             self._sink = None
 
-    def _sunk(self) -> bool:
-        """Give what is there to the sink. True: its reader has something to look at."""
+    def _feed_sink(self) -> bool:
+        """Pass the buffered bytes to the sink; return True if it stopped or the answer is complete."""
         assert self._sink is not None
         while data := self.take():
             if not self._sink(data):
@@ -209,10 +212,10 @@ class Connection(asyncio.Protocol):
         return self.complete
 
     def take(self) -> bytes:
-        """Body bytes that have come, about `TAKE_BYTES` at a time, b"" if none; reading goes on.
+        """Return buffered bytes of the body, about `TAKE_BYTES` at a time, b"" if there are none; resume reading.
 
-        One read of a socket may bring hundreds of events. Their objects cost several times their bytes, so a backlog
-        is handed out in parts.
+        One read of a socket may bring hundreds of events. Their objects need several times their bytes, so a large
+        buffer is returned in parts.
         """
         buffer = self._buffer
         if len(buffer) <= 1:
@@ -234,7 +237,7 @@ class Connection(asyncio.Protocol):
         return data
 
     async def read_all(self, limit: int) -> bytes:
-        """The body to its end. Raises TooLargeError over `limit` bytes, BrokenError or StallError."""
+        """Return the whole body. Raises TooLargeError over `limit` bytes, ConnectionBrokenError or StallError."""
         parts: list[bytes] = []
         size = 0
         while True:
@@ -251,23 +254,27 @@ class Connection(asyncio.Protocol):
 
     @property
     def has_data(self) -> bool:
-        """True if bytes wait for the reader."""
+        """Whether bytes wait for the reader."""
         return bool(self._buffer)
 
     def reusable(self) -> bool:
-        return self.complete and self.alive and not self._buffer and self._keep
+        """Return whether another request may use this connection."""
+        return self.complete and self.alive and not self._buffer and self._keep_alive
 
-    def rest(self, now: float) -> None:
-        """Back to idle: forget the answer. The timer stays, as the next answer's deadline is nearly always later."""
+    def make_idle(self, monotonic_s: float) -> None:
+        """Forget the answer and become idle. The timer stays, because the next answer's deadline is nearly always
+        later."""
         self._reset()
-        self.complete = True  # stray bytes while idle kill the connection
-        self.idle_since = now
+        self.complete = True  # so that stray bytes while idle abort the connection
+        self.idle_since = monotonic_s
         self.reused = True
 
-    def wake_up(self) -> None:
+    def make_active(self) -> None:
+        """Prepare an idle connection for a request."""
         self.complete = False
 
     def abort(self) -> None:
+        """Close the socket at once."""
         if self._transport is not None:
             self._transport.abort()
 

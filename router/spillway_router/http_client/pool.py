@@ -1,16 +1,17 @@
-"""Sockets of the hot path: a keep-alive HTTP/1.1 client on llhttp, and the only place that maps their errors.
+"""The HTTP client of the hot path: a keep-alive HTTP/1.1 pool on llhttp, which maps all socket errors to its own.
 
-Why not a library: decisions/0002 has the figures. What it promises:
+decisions/0002 explains with figures why it is not a library. Its guarantees:
 
-- `Response.close()` may be called at any point and any number of times. A whole answer gives the connection back to
-  the pool; anything else aborts the socket, so that the upstream stops working for nobody.
+- `Response.close()` may be called at any point and any number of times. After a complete answer it returns the
+  connection to the pool; otherwise it aborts the socket, so that the upstream stops work that nobody waits for.
 - Memory is bounded: reading pauses while more than `HIGH_WATER` bytes wait for the reader.
-- Every wait has a deadline that the caller moves (`Response.expect_within`), kept by one timer per connection.
-- An answer cut short is an error, never a short answer: a chunked or sized body that ends early raises BrokenError.
-- A kept connection that the server closed under our feet, before a byte of answer, is replaced once. Not where calls
-  are paid (`PoolLimits.resend`): the server may have worked on the call, so that sending again costs again.
+- Every wait has a deadline that the caller moves (`Response.expect_within`), with one timer per connection.
+- An answer cut short is an error, never a short answer: a chunked or sized body that ends early raises
+  ConnectionBrokenError.
+- A kept-alive connection that the server closes before a byte of the answer is replaced once. For paid calls it is not
+  (`PoolLimits.resend`): the server may have processed the call, so sending it again may cost again.
 
-Redirects, cookies, compression and proxies are left out on purpose: none of them belongs between a router and its
+Redirects, cookies, compression and proxies are missing on purpose: none of them belongs between a router and its
 engines.
 """
 
@@ -35,10 +36,10 @@ from spillway_router.http_client.types import Reply, Target
 
 @fast_frozen(frozen=True, slots=True)
 class PoolLimits:
-    """Bounds of one pool; seconds and counts. `keepalive_s` stays below the server's own (vLLM: 5 s).
+    """Bounds of one pool, in seconds and counts. `keepalive_s` must stay below the server's own (vLLM: 5 s).
 
-    `resend`: a call that broke on a kept connection before a byte of answer is sent again without a word; else
-    StaleConnectionError.
+    `resend`: whether a call is sent again if a kept-alive connection closes before a byte of the answer; otherwise it
+    raises StaleConnectionError.
     """
 
     connections: int = 2048
@@ -49,7 +50,8 @@ class PoolLimits:
 
 
 class Response:
-    """An answer whose head has come. Read it, then `close()`; without reading to the end, close aborts."""
+    """An answer whose head has arrived. Read it, then call `close()`, which aborts an answer that is not read to its
+    end."""
 
     __slots__ = ("_connection", "_pool", "headers", "status")
 
@@ -65,7 +67,7 @@ class Response:
             self._connection.expect_within(seconds)
 
     async def read(self) -> bytes:
-        """The next bytes as they came, b"" at the end. Raises BrokenError or StallError."""
+        """Return the next bytes as they arrived, b"" at the end. Raises ConnectionBrokenError or StallError."""
         connection = self._connection
         if connection is None:
             return b""
@@ -76,9 +78,10 @@ class Response:
             await connection.wait()
 
     async def stream_to(self, sink: Callable[[bytes], bool]) -> bool:
-        """Hand bytes to `sink` as they come, within the socket's own callback: no task wakes up for each chunk.
+        """Pass bytes to `sink` as they arrive, within the socket's own callback, so that no task wakes up per chunk.
 
-        True: `sink` said False and may get more. False: the answer has ended. Raises BrokenError or StallError.
+        Return True if `sink` returned False and there may be more, False once the answer has ended. Raises
+        ConnectionBrokenError or StallError.
         """
         connection = self._connection
         if connection is None:
@@ -87,12 +90,12 @@ class Response:
         return not connection.complete or connection.has_data
 
     async def read_all(self, limit: int) -> bytes:
-        """The whole body. Raises TooLargeError over `limit` bytes, BrokenError or StallError."""
+        """Return the whole body. Raises TooLargeError over `limit` bytes, ConnectionBrokenError or StallError."""
         connection = self._connection
         return b"" if connection is None else await connection.read_all(limit)
 
     def close(self) -> None:
-        """Give the connection back if its answer is whole, else abort it. Harmless when repeated."""
+        """Return the connection to the pool if its answer is complete, else abort it. May be called repeatedly."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.release(connection)
@@ -111,24 +114,24 @@ class Pool:
         fixed = [b"host: " + target.authority, b"accept-encoding: identity", b"user-agent: spillway"]
         fixed.extend(name + b": " + value for name, value in target.headers)
         self._fixed = b"\r\n".join(fixed) + b"\r\n"
-        self._starts: dict[str, bytes] = {}
-        """By path, of which a provider has a handful."""
+        self._heads_by_path: dict[str, bytes] = {}
+        """Request line and fixed headers by path; a provider has a handful of paths."""
 
     def head(self, path: str, length: int, extra: bytes = b"") -> bytes:
-        """Request line and headers of a POST; `extra` is whole header lines, each with its CRLF."""
-        start = self._starts.get(path)
+        """Return the request line and headers of a POST. `extra`: whole header lines, each with its CRLF."""
+        start = self._heads_by_path.get(path)
         if start is None:
             line = f"POST {self._target.prefix}{path} HTTP/1.1\r\n".encode("ascii")
-            start = self._starts[path] = line + self._fixed
+            start = self._heads_by_path[path] = line + self._fixed
         return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (start, length, extra)
 
     async def send(self, head: bytes, body: bytes, head_within_s: float) -> Response:
-        """Send and wait for the answer's head. Raises TransportError; cancelling closes the connection."""
-        return Response(self, await self._sent(head, body, head_within_s))
+        """Send a request and wait for the answer's head. Raises TransportError; cancelling closes the connection."""
+        return Response(self, await self._send(head, body, head_within_s))
 
-    async def _sent(self, head: bytes, body: bytes, head_within_s: float) -> Connection:
+    async def _send(self, head: bytes, body: bytes, head_within_s: float) -> Connection:
         while True:
-            connection = self._pick() or await self._connect()
+            connection = self._take_idle() or await self._connect()
             reused = connection.reused
             try:
                 connection.start(head, body)
@@ -139,7 +142,7 @@ class Pool:
                 self._drop(connection)
                 if not reused or connection.status:
                     raise
-                self._clear_idle()  # its siblings are as old: ask on a fresh one, once
+                self._clear_idle()  # the other idle ones are as old: retry once, on a new connection
                 if not self._limits.resend:
                     raise StaleConnectionError(str(error)) from error
             except BaseException:
@@ -148,32 +151,35 @@ class Pool:
             return connection
 
     async def call(self, head: bytes, body: bytes, within_s: float, limit: int) -> Reply:
-        """A whole non-stream call: `within_s` bounds each wait, `limit` the answer's bytes."""
-        connection = await self._sent(head, body, within_s)
+        """Make a whole call without streaming. `within_s` bounds each wait, `limit` the bytes of the answer.
+
+        Raises TransportError.
+        """
+        connection = await self._send(head, body, within_s)
         try:
             return Reply(connection.status, connection.headers, await connection.read_all(limit))
         finally:
             self.release(connection)
 
     def release(self, connection: Connection) -> None:
-        """Take a connection back: idle if it may be used again, else closed."""
+        """Take a connection back; keep it idle if it is reusable, else close it."""
         if connection.reusable() and len(self._idle) < self._limits.idle:
-            connection.rest(time.monotonic())
+            connection.make_idle(time.monotonic())
             self._idle.append(connection)
         else:
             self._drop(connection)
 
     def close(self) -> None:
-        """Abort everything."""
+        """Abort all connections."""
         for connection in tuple(self._open):
             self._drop(connection)
 
-    def _pick(self) -> Connection | None:
+    def _take_idle(self) -> Connection | None:
         oldest = time.monotonic() - self._limits.keepalive_s
         while self._idle:
-            connection = self._idle.pop()  # the youngest: old ones age out
+            connection = self._idle.pop()  # the most recently used one, so that old ones expire
             if connection.alive and connection.idle_since > oldest:
-                connection.wake_up()
+                connection.make_active()
                 return connection
             self._drop(connection)
         return None
@@ -184,7 +190,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         if self._outbox is None:
             self._outbox = Outbox(loop)
-        connection = Connection(loop, self._outbox, self._lost)
+        connection = Connection(loop, self._outbox, self._on_lost)
         self._open.add(connection)
         target = self._target
         try:
@@ -207,7 +213,7 @@ class Pool:
             raise
         return connection
 
-    def _lost(self, connection: Connection) -> None:
+    def _on_lost(self, connection: Connection) -> None:
         self._open.discard(connection)
         if connection.reused and connection in self._idle:
             self._idle.remove(connection)

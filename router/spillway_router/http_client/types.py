@@ -1,4 +1,4 @@
-"""What the HTTP client is told, and what it gives back."""
+"""The values at the HTTP client's edge: where a call goes, and a whole answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spillway_router.core.frozen import fast_frozen
 
 @fast_frozen(frozen=True, slots=True)
 class Target:
-    """Where a backend's calls go: parsed once at start. `headers` hold the credentials: never log them."""
+    """Where a backend's calls go, parsed once at start. `headers` contain the credentials: never log them."""
 
     scheme: str
     host: str
@@ -26,7 +26,7 @@ class Target:
 
 @fast_frozen(frozen=True, slots=True)
 class Reply:
-    """A whole non-stream answer of a provider."""
+    """A whole answer of a provider. Header names are lowercase."""
 
     status: int
     headers: Mapping[str, str]

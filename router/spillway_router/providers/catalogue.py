@@ -1,7 +1,7 @@
 """The catalogue of providers: entries from catalogue.yaml, their adapters, and the Target of a configured backend.
 
-To add a provider: one entry in catalogue.yaml, one file in tests/providers/shapes/. Only a provider with habits of
-its own needs a new adapter, which is one line in `ADAPTERS`.
+To add a provider, write an entry in catalogue.yaml and its recorded answers in tests/providers/shapes/. Only a provider
+with a wire protocol of its own needs a new adapter, which is a class and a line in `ADAPTERS`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ _ENDPOINT_PATHS = ("/chat/completions", "/completions", "/embeddings", "/respons
 
 
 def load_catalogue(path: Path = CATALOGUE_FILE) -> Mapping[str, CatalogueEntry]:
-    """Provider name -> entry, in the file's order. Raises ProviderError that names the entry and the key at fault."""
+    """Return provider name -> entry, in the file's order. Raises ProviderError, which names the entry and key at
+    fault."""
     try:
         raw = yaml.safe_load(path.read_bytes())
         rows, lists = raw["providers"], raw.get("lists") or {}
@@ -55,15 +56,15 @@ def load_catalogue(path: Path = CATALOGUE_FILE) -> Mapping[str, CatalogueEntry]:
 
 
 def provider_for(entry: CatalogueEntry) -> Provider:
-    """The adapter that speaks the entry's protocol."""
+    """Return the adapter that speaks the entry's protocol."""
     return ADAPTERS[entry.adapter](entry)
 
 
 def target(entry: CatalogueEntry, base_url: str | None = None, api_key: str | None = None) -> Target:
-    """Where calls go, and with which headers. `base_url` None means the catalogue's.
+    """Return where calls go, and with which headers. `base_url`: None means the catalogue's.
 
-    `unix:///run/engine.sock` is HTTP over a Unix socket, below the catalogue's path. Raises ProviderError for a URL or
-    key that can't be used; the message never holds the key.
+    `unix:///run/engine.sock` means HTTP over a Unix socket, with the catalogue's path. Raises ProviderError for an
+    unusable URL or key; the message never contains the key.
     """
     headers = (*_credentials(entry, api_key), *((n.encode(), v.encode()) for n, v in entry.extra_headers))
     url = (base_url if base_url is not None else entry.base_url).strip()
@@ -88,23 +89,23 @@ def _socket_target(entry: CatalogueEntry, url: str, headers: tuple[tuple[bytes, 
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of a checked base URL. Messages repeat nothing of what may be a secret."""
+    """Check a base URL and return its parts. Messages repeat nothing that may be a secret."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         raise ProviderError("base_url has an unusable host or port; write it like https://host:8443/v1") from None
     if parts.username is not None or parts.password is not None:
-        raise ProviderError("base_url must hold no user or password; give the key as api_key")
+        raise ProviderError("base_url must contain no user or password; set the key as api_key")
     if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise ProviderError("base_url must end with its path: leave out what follows '?' or '#'")
+        raise ProviderError("base_url must end with its path; remove what follows '?' or '#'")
     if parts.scheme not in _DEFAULT_PORTS:
         raise ProviderError(f"base_url {url!r} must begin with http://, https:// or unix:///")
     if not _host_ok(parts.hostname or "") or port == 0:
         raise ProviderError(f"base_url {url!r} has no usable host and port; write it like http://127.0.0.1:8000/v1")
     path = parts.path.rstrip("/")
     if not _PATH.fullmatch(path) or "/.." in path or "/./" in path:
-        raise ProviderError(f"base_url {url!r} has an unusable path; it is plain ASCII such as /v1")
+        raise ProviderError(f"base_url {url!r} has an unusable path; use plain ASCII such as /v1")
     for ending in _ENDPOINT_PATHS:
         if path.endswith(ending):
             raise ProviderError(f"base_url {url!r} must end before {ending}: Spillway adds the endpoint")
@@ -127,11 +128,11 @@ def _credentials(entry: CatalogueEntry, api_key: str | None) -> tuple[tuple[byte
         if not entry.key_variable:
             return ()
         raise ProviderError(
-            f"provider {entry.name} has no key: set {entry.key_variable} or give api_key, or take the backend out"
+            f"provider {entry.name} has no key: set {entry.key_variable} or api_key, or remove the backend"
         )
     if not _KEY.fullmatch(api_key):
         raise ProviderError(
-            f"the key of provider {entry.name} holds a space, a line break or a non-ASCII character; "
+            f"the key of provider {entry.name} contains a space, a line break or a non-ASCII character; "
             f"copy it again{' into ' + entry.key_variable if entry.key_variable else ''}"
         )
     if entry.auth == "x-api-key":

@@ -1,7 +1,8 @@
-"""What the proxy needs of a provider, and the catalogue entry that describes one.
+"""What the proxy needs from a provider, and the catalogue entry that describes one.
 
-A provider is a wire protocol plus its auth and habits. Almost all speak the OpenAI API, so one adapter
-(openai_compatible.py) serves them, driven by a `CatalogueEntry`; vllm.py adds what local engines do differently.
+A provider is a wire protocol with its authentication and habits. Nearly all of them speak the OpenAI API, so one
+adapter (openai_compatible.py) serves them, driven by a `CatalogueEntry`; vllm.py adds what local engines do
+differently.
 """
 
 from __future__ import annotations
@@ -50,51 +51,53 @@ class CatalogueEntry:
     """Top-level body fields that are removed before sending: those that this API rejects, and OpenRouter's routing
     fields unless the provider acts on them."""
     health_path: str
-    """Path from the server's root that answers 200 when up; empty where there is none (clouds)."""
+    """Path from the server's root that answers 200 when the server is up; empty if there is none (clouds)."""
     metrics: str
-    """Name of the metric map in signals/engines.py; empty where there are no metrics."""
+    """Name of the metric map in signals/engines.py; empty if the engine has no metrics."""
     adapter: str = "openai"
     """Name of the adapter in catalogue.ADAPTERS."""
     request_fault: frozenset[int] = frozenset()
-    """Statuses that blame the request here although they usually blame our credentials (403 for moderation)."""
+    """Statuses that blame the request at this provider, although they usually blame our credentials (403 for
+    moderation)."""
     output_bound_field: OutputBoundField = "max_tokens"
     """Name of the chat body's field that bounds the output tokens."""
 
 
 class StreamMonitor(Protocol):
-    """Watches the events of one answer stream: is there content yet, did it end well, what was used?
-
-    `see` takes one event's name and data and returns None, or what is wrong with it. No I/O.
-    """
+    """Follows the events of one answer stream: whether there is content yet, whether it ended well, and its usage. No
+    I/O."""
 
     started: bool
-    """A content, tool, reasoning or finish event was seen."""
+    """Whether a content, tool, reasoning or finish event came."""
     finished: bool
-    """Every choice has a valid finish_reason, or the protocol's final event came."""
+    """Whether every choice has a valid finish_reason, or the protocol's final event came."""
     overloaded: bool
-    """The engine refused the work inside a 200 (full queue, draining): load, not illness."""
+    """Whether the engine refused the work inside a 200 (full queue, draining), which means load and not a failure."""
     usage: Usage | None
 
-    def check(self, name: bytes, data: bytes) -> str | None: ...
-    def missing(self) -> str | None: ...
+    def check(self, name: bytes, data: bytes) -> str | None:
+        """Take one event's name and data; return what is wrong with it, None if nothing is."""
+
+    def missing(self) -> str | None:
+        """Return what a stream that ends now lacks; None if the answer is whole."""
 
 
 class Provider(Protocol):
-    """Adapter for one wire protocol. Stateless; shared by all backends of its kind."""
+    """The adapter for one wire protocol. It is stateless and shared by all backends of its kind."""
 
     entry: CatalogueEntry
 
     def path(self, endpoint: Endpoint) -> str:
-        """Path below the base URL."""
+        """Return the endpoint's path below the base URL."""
 
     def stream_monitor(self, endpoint: Endpoint, choices: int) -> StreamMonitor:
-        """A fresh judge for one stream."""
+        """Return a new monitor for one stream."""
 
-    def outcome(self, reply: Reply, wall: float) -> Outcome:
-        """What an HTTP status and its body mean. `wall` is epoch seconds, for Retry-After dates."""
+    def outcome(self, reply: Reply, wall_s: float) -> Outcome:
+        """Return what an HTTP status and its body mean. `wall_s`: epoch seconds now, for Retry-After dates."""
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
-        """Usage of a whole answer; None where it is missing or malformed."""
+        """Return the usage of a whole answer; None if it is missing or malformed."""
 
     def flaw(self, endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:
-        """What is wrong with a 200's body (an error inside, no choices, abort); None if it is an answer."""
+        """Return what is wrong with a 200's body (an error inside, no choices, abort); None if it is an answer."""

@@ -1,4 +1,5 @@
-"""Tokens with their log-probabilities, out of OpenAI-shaped choices: chat and completions, whole and stream deltas."""
+"""Read tokens and their log-probabilities from OpenAI choices: chat and completions, whole answers and stream
+deltas."""
 
 from __future__ import annotations
 
@@ -11,22 +12,22 @@ _NOT_A_NUMBER = float("nan")
 
 
 def tokens_of_choice(choice: Mapping[str, Any]) -> tuple[Token, ...]:
-    """The tokens of one choice or one stream delta's choice; () where the engine sent none.
+    """Return the tokens of one choice of an answer or a stream delta; () if the engine sent none.
 
-    An unreadable log-probability becomes NaN, which scoring takes for "no signal".
+    An unreadable log-probability becomes NaN, which scoring treats as "no signal".
     """
-    found = choice.get("logprobs")
-    if type(found) is not dict:  # what orjson makes; an isinstance with Mapping costs ten times as much
+    logprobs = choice.get("logprobs")
+    if type(logprobs) is not dict:  # orjson makes dicts; isinstance with Mapping costs ten times as much
         return ()
-    content = found.get("content")
+    content = logprobs.get("content")
     if type(content) is list:
         return (_chat_token(content[0]),) if len(content) == 1 else tuple([_chat_token(item) for item in content])
-    values = found.get("token_logprobs")
-    return _flat_tokens(found, values) if isinstance(values, list) else ()
+    values = logprobs.get("token_logprobs")
+    return _flat_tokens(logprobs, values) if isinstance(values, list) else ()
 
 
 def answer_text(choice: Mapping[str, Any]) -> str:
-    """The answer as the client sees it: content, text, or the arguments of its tool calls, one a line."""
+    """Return the answer as the client sees it: content, text, or the arguments of its tool calls, one per line."""
     message = choice.get("message")
     if not isinstance(message, Mapping):
         text = choice.get("text")
@@ -39,10 +40,13 @@ def answer_text(choice: Mapping[str, Any]) -> str:
 
 
 def first_alternatives(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-    """The first token of a chat choice with the alternatives to it: text and log-probability each, no text twice.
-    () where the engine sent none; an unreadable log-probability becomes NaN."""
-    found = choice.get("logprobs")
-    content = found.get("content") if isinstance(found, Mapping) else None
+    """Return the first token of a chat choice and its alternatives as pairs of text and log-probability, each text
+    once.
+
+    () if the engine sent none; an unreadable log-probability becomes NaN.
+    """
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
     first = content[0] if isinstance(content, list) and content else None
     if not isinstance(first, Mapping):
         return ()
@@ -53,8 +57,8 @@ def first_alternatives(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ..
 
 def _arguments(call: object) -> str:
     function = call.get("function") if isinstance(call, Mapping) else None
-    found = function.get("arguments") if isinstance(function, Mapping) else None
-    return found if isinstance(found, str) else ""
+    arguments = function.get("arguments") if isinstance(function, Mapping) else None
+    return arguments if isinstance(arguments, str) else ""
 
 
 def _chat_token(item: object) -> Token:
@@ -67,16 +71,17 @@ def _chat_token(item: object) -> Token:
     if type(others) is list and others:
         known = [_number(o.get("logprob")) if type(o) is dict else FORCED for o in others]
         if chosen not in known:
-            known.append(chosen)  # a sampled token beyond the best ones
+            known.append(chosen)  # a sampled token that is not among the best ones
         known = [x for x in known if x == x]
         known.sort(reverse=True)
         top = tuple(known)
     return Token(text if type(text) is str else "", chosen, top)
 
 
-def _flat_tokens(found: Mapping[str, Any], values: list[Any]) -> tuple[Token, ...]:
-    """The completions shape. The first token of an echoed prompt has no log-probability: it is left out."""
-    texts, tops = found.get("tokens"), found.get("top_logprobs")
+def _flat_tokens(logprobs: Mapping[str, Any], values: list[Any]) -> tuple[Token, ...]:
+    """Return the tokens of the completions shape, without the first token of an echoed prompt: it has no
+    log-probability."""
+    texts, tops = logprobs.get("tokens"), logprobs.get("top_logprobs")
     tokens = []
     for i, value in enumerate(values):
         if value is None:

@@ -1,4 +1,4 @@
-"""The adapter for everything that speaks the OpenAI API over HTTP; differences come from the catalogue entry."""
+"""The adapter for every server that speaks the OpenAI API over HTTP; differences come from the catalogue entry."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from spillway_router.providers.streams import (
 OK = Outcome("ok", 200)
 CODES: Mapping[str, OutcomeKind] = MappingProxyType(
     {
-        "insufficient_quota": "unauthorized",  # OpenAI: 429, but waiting doesn't bring credit
-        "rate_limit_exceeded": "rate_limited",  # Groq: 413 for a prompt above the tokens per minute, too
+        "insufficient_quota": "unauthorized",  # OpenAI sends it with a 429, but waiting brings no credit
+        "rate_limit_exceeded": "rate_limited",  # Groq sends it with a 413 for a prompt above its tokens per minute
     }
 )
-"""Error codes that say more than the status they come with."""
+"""Error codes that are more precise than the status they come with."""
 
-WORKED_ON = frozenset({504, 524})
-"""Statuses of a gateway that gave up waiting for the provider, which may have worked on the call and bill it."""
+GATEWAY_TIMEOUTS = frozenset({504, 524})
+"""Statuses of a gateway that gave up waiting for the provider, which may have processed the call and may bill it."""
 
 
 class OpenAICompatible:
-    """See `Provider`."""
+    """A `Provider` for the OpenAI API and for what its catalogue entry says."""
 
     def __init__(self, entry: CatalogueEntry) -> None:
         self.entry = entry
 
     def path(self, endpoint: Endpoint) -> str:
-        """Path below the base URL."""
+        """Return the endpoint's path below the base URL."""
         return PATHS[endpoint]
 
     def stream_monitor(self, endpoint: Endpoint, choices: int) -> StreamMonitor:
-        """A fresh judge for one stream."""
+        """Return a new monitor for one stream."""
         if endpoint == "responses":
             return ResponsesMonitor()
         if endpoint == "messages":
             return MessagesMonitor()
         return ChatMonitor(choices)
 
-    def outcome(self, reply: Reply, wall: float) -> Outcome:
-        """What an HTTP status and its body mean."""
+    def outcome(self, reply: Reply, wall_s: float) -> Outcome:
+        """Return what an HTTP status and its body mean. `wall_s`: epoch seconds now, for Retry-After dates."""
         status = reply.status
         if 200 <= status < 300:
             return OK if status == 200 else Outcome("ok", status)
@@ -62,10 +62,10 @@ class OpenAICompatible:
         kind = self.kind(status)
         if kind != "overloaded":
             kind = CODES.get(code, kind)
-        return Outcome(kind, status, detail, wait_s(reply.headers, wall), billed=status in WORKED_ON)
+        return Outcome(kind, status, detail, wait_s(reply.headers, wall_s), billed=status in GATEWAY_TIMEOUTS)
 
     def kind(self, status: int) -> OutcomeKind:
-        """Outcome kind of an error status."""
+        """Return the outcome kind of an error status."""
         if status == 429:
             return "rate_limited"
         if status in self.entry.request_fault:
@@ -81,11 +81,11 @@ class OpenAICompatible:
         return "failed"
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
-        """Usage of a whole answer; None where it is missing or malformed."""
+        """Return the usage of a whole answer; None if it is missing or malformed."""
         return read_usage(body.get("usage"), body.get("service_tier"))
 
     def flaw(self, endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:
-        """What is wrong with a 200's body; None if it is an answer."""
+        """Return what is wrong with a 200's body; None if it is an answer."""
         error = error_text(body)
         if error is not None:
             return error
@@ -104,7 +104,7 @@ class OpenAICompatible:
 
 
 def _error(body: bytes) -> tuple[str, str]:
-    """(machine-readable code, message) of an error body: nested, flat (Cerebras) or a plain string (Hugging Face)."""
+    """Return (code, message) of an error body, which is nested, flat (Cerebras) or a plain string (Hugging Face)."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:

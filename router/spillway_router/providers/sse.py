@@ -1,9 +1,10 @@
-"""Server-sent events without I/O: bytes in, whole events out, whatever the chunks' cuts.
+"""Decode server-sent events without I/O: bytes in, whole events out, wherever the chunks are cut.
 
 The WHATWG rules that matter here: lines end in LF, CRLF or CR; an empty line ends an event; lines that start with a
-colon are comments; several `data` lines join with LF; one space after the colon is dropped. What this decoder adds is
-`raw`: the exact bytes of each event, so that a relay forwards what came instead of writing it anew. An event whose
-end has not come is not handed out; `pending` tells if there is one, which at the end of a stream means truncation.
+colon are comments; several `data` lines join with LF; one space after the colon is dropped. In addition the decoder
+gives `raw`, the exact bytes of each event, so that a relay forwards what came instead of writing it anew. It never
+returns an event whose end has not come; `pending` says whether there is one, which means truncation at the end of a
+stream.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SseError(ValueError):
-    """The stream is not usable: an event is larger than the bound."""
+    """The stream is unusable, because an event is larger than the bound."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -33,29 +34,29 @@ class Event:
 
 
 class SseDecoder:
-    """Feeds on chunks, gives whole events. Holds at most one partial event."""
+    """Turns chunks into whole events. It holds at most one partial event."""
 
-    __slots__ = ("_begun", "_tail")
+    __slots__ = ("_started", "_tail")
 
     def __init__(self) -> None:
         self._tail = b""
-        self._begun = False
+        self._started = False
 
     @property
     def pending(self) -> bool:
-        """True if bytes of an unfinished event are held (blank lines don't count)."""
+        """Whether the decoder holds bytes of an unfinished event (blank lines don't count)."""
         return bool(self._tail.strip())
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Whole events of the stream so far that were not handed out yet. Raises SseError past the size bound."""
+        """Return the whole events that this chunk completes. Raises SseError if an event exceeds the size bound."""
         data = self._tail + chunk if self._tail else chunk
-        # Nearly every chunk of a stream that is read as it is written: one event of one line.
-        if self._begun and _is_one_line(data):
+        # Nearly every chunk of a stream that is read as fast as it is written is one event of one line.
+        if self._started and _is_one_line(data):
             self._tail = b""
             return [Event(data, b"", data[6:-2])]
-        # The common case: LF only, one or more whole events. More than two LFs in a row go the exact way, so that the
-        # events don't depend on where the chunks were cut.
-        if self._begun and b"\r" not in data and b"\n\n\n" not in data:
+        # The common case: LF only, one or more whole events. More than two LFs in a row take the exact path, so that
+        # the events don't depend on where the chunks are cut.
+        if self._started and b"\r" not in data and b"\n\n\n" not in data:
             if data.endswith(b"\n\n"):
                 self._tail = b""
                 return [_parse(part + b"\n\n") for part in data[:-2].split(b"\n\n")]
@@ -68,16 +69,16 @@ class SseDecoder:
         events: list[Event] = []
         start = 0
         for match in _BLANK.finditer(data):
-            # The CR after another line's LF may be half of a CRLF: wait for the next byte. Two CRs in a row come from
-            # a sender that ends lines in CR, where nothing more need come.
+            # The CR after another line's LF may be half of a CRLF, so wait for the next byte. Two CRs in a row come
+            # from a sender that ends its lines in CR, after which nothing more need come.
             if match.end() == len(data) and data.endswith(b"\n\r"):
                 break
             events.append(_parse(data[start : match.end()]))
             start = match.end()
         self._hold(data[start:])
-        if events and not self._begun:
-            self._begun = True
-            # A byte order mark may stand before the first event only; elsewhere it is part of a field's name.
+        if events and not self._started:
+            self._started = True
+            # A byte order mark can only precede the first event; anywhere else it is part of a field's name.
             first = events[0]
             if first.raw.startswith(_BOM):
                 events[0] = replace(_parse(first.raw[len(_BOM) :]), raw=first.raw)
@@ -90,7 +91,8 @@ class SseDecoder:
 
 
 def _is_one_line(raw: bytes) -> bool:
-    """What OpenAI-compatible servers send nearly always: exactly one data line, ended by two LF."""
+    """Return whether it is what OpenAI-compatible servers nearly always send: exactly one data line, ended by two
+    LF."""
     return raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and raw.endswith(b"\n") and b"\r" not in raw
 
 

@@ -19,40 +19,40 @@ BAD_FINISH = frozenset({"error", "abort"})
 DONE = b"[DONE]"
 
 
-def read_usage(found: object, service: object = None) -> Usage | None:
-    """Usage from an OpenAI or Anthropic usage object; None where it is missing or malformed.
+def read_usage(usage: object, service: object = None) -> Usage | None:
+    """Return the usage in an OpenAI or Anthropic usage object; None if it is missing or malformed.
 
-    `service` is the answer's `service_tier` (OpenAI has it beside the usage, Anthropic inside).
+    `service`: the answer's `service_tier`, which OpenAI sends beside the usage and Anthropic inside it.
     """
-    if type(found) is not dict:  # what orjson makes; an isinstance with Mapping costs ten times as much
+    if type(usage) is not dict:  # orjson makes dicts; isinstance with Mapping costs ten times as much
         return None
-    prompt = found.get("prompt_tokens", found.get("input_tokens"))
-    if type(prompt) is not int:  # True is an int to isinstance
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    if type(prompt) is not int:  # isinstance would accept True
         return None
-    if service is None and found.keys() <= _PLAIN_USAGE and found.get("prompt_tokens_details") is None:
-        completion = found.get("completion_tokens")  # nearly every answer of an engine
+    if service is None and usage.keys() <= _PLAIN_USAGE and usage.get("prompt_tokens_details") is None:
+        completion = usage.get("completion_tokens")  # nearly every answer of an engine
         if type(completion) is int and prompt >= 0 <= completion:
             return Usage(prompt, completion)
-    completion = found.get("completion_tokens", found.get("output_tokens", 0))
-    details = found.get("prompt_tokens_details") or found.get("input_tokens_details")
-    spent = found.get("completion_tokens_details") or found.get("output_tokens_details")
-    # Together has the cached tokens beside the others instead of in the details.
-    cached = _count(details, "cached_tokens") or _count(found, "cached_tokens")
+    completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    output_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+    # Together sends the cached tokens beside the others instead of in the details.
+    cached = _count(details, "cached_tokens") or _count(usage, "cached_tokens")
     written = _count(details, "cache_write_tokens") or _count(details, "cache_creation_tokens")
-    if "cache_read_input_tokens" in found or "cache_creation_input_tokens" in found:
-        # Anthropic counts cached and created tokens beside input_tokens
-        cached = _count(found, "cache_read_input_tokens")
-        written = _count(found, "cache_creation_input_tokens")
+    if "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage:
+        # Anthropic does not include cached and created tokens in input_tokens.
+        cached = _count(usage, "cache_read_input_tokens")
+        written = _count(usage, "cache_creation_input_tokens")
         prompt += cached + written
     try:
         return Usage(
             prompt,
             completion if type(completion) is int else 0,
             cached,
-            _count(spent, "reasoning_tokens"),
+            _count(output_details, "reasoning_tokens"),
             written,
-            _kept_long(found, details) if written else 0,
-            service_of(found.get("service_tier", service)),
+            _written_for_an_hour(usage, details) if written else 0,
+            service_of(usage.get("service_tier", service)),
         )
     except TariffError:
         return None
@@ -61,21 +61,21 @@ def read_usage(found: object, service: object = None) -> Usage | None:
 _PLAIN_USAGE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"})
 
 
-def _kept_long(found: Mapping[str, Any], details: object) -> int:
-    """Tokens written to a cache for an hour: `cache_creation` tells the lifetimes apart where there are two."""
-    parts = found.get("cache_creation")
+def _written_for_an_hour(usage: Mapping[str, Any], details: object) -> int:
+    """Return the tokens written to a cache for an hour; `cache_creation` separates the lifetimes if there are two."""
+    parts = usage.get("cache_creation")
     if parts is None and type(details) is dict:
         parts = details.get("cache_creation_token_details")
     return _count(parts, "ephemeral_1h_input_tokens")
 
 
-def _count(found: object, name: str) -> int:
-    value = found.get(name) if type(found) is dict else None
+def _count(counts: object, name: str) -> int:
+    value = counts.get(name) if type(counts) is dict else None
     return value if type(value) is int and value >= 0 else 0
 
 
 def error_text(body: Mapping[str, Any]) -> str | None:
-    """The message of an `error` member, None where there is none."""
+    """Return the message of an `error` member, None if there is none."""
     error = body.get("error")
     if not error:
         return None
@@ -85,7 +85,7 @@ def error_text(body: Mapping[str, Any]) -> str | None:
 
 
 def _groq(extra: object) -> tuple[object, str | None]:
-    """Groq's own member of a chunk: (usage or None, why it stopped the stream early or None)."""
+    """Read Groq's own member of a chunk: return its usage, and why it stopped the stream early, None where absent."""
     if not isinstance(extra, Mapping):
         return None, None
     return extra.get("usage"), error_text(extra)
@@ -108,7 +108,7 @@ def parse_object(data: bytes) -> dict[str, Any] | MalformedObject:
 
 
 class ChatMonitor:
-    """Chat and completions streams of one or more choices."""
+    """The monitor of chat and completions streams with one or more choices."""
 
     __slots__ = ("_choices", "_done", "_finishes", "finished", "overloaded", "started", "usage")
 
@@ -122,7 +122,7 @@ class ChatMonitor:
         self.usage: Usage | None = None
 
     def check(self, name: bytes, data: bytes, parsed: dict[str, Any] | None = None) -> str | None:
-        """None, or what is wrong with this event. `parsed`: its JSON where the caller has it already."""
+        """Return what is wrong with this event, None if nothing is. `parsed`: its JSON if the caller has it already."""
         if data == DONE:
             self._done = True
             return None if self.finished else "[DONE] came without a finish_reason on every choice"
@@ -143,7 +143,7 @@ class ChatMonitor:
             self.usage = read_usage(usage, body.get("service_tier")) or self.usage
         choices = body.get("choices")
         if not isinstance(choices, list):
-            # A flat error ({"message", "code"}) has no choices; only a bare usage event may lack them.
+            # A flat error ({"message", "code"}) has no choices, and neither has a bare usage event.
             return None if usage is not None or not self._flat_error(body) else "error event without choices"
         for choice in choices:
             flaw = self._check_choice(choice)
@@ -152,7 +152,7 @@ class ChatMonitor:
         return None
 
     def missing(self) -> str | None:
-        """At the end of the stream: None if the answer is whole, else what is missing."""
+        """Return what a stream that ends now lacks; None if the answer is whole."""
         return None if self.finished else "the stream ended without a finish_reason on every choice"
 
     def _check_choice(self, choice: object) -> str | None:
@@ -191,7 +191,7 @@ def _has_content(choice: Mapping[str, Any]) -> bool:
 
 
 class ResponsesMonitor:
-    """The OpenAI Responses API: typed events, the last of which is `response.completed` or `.incomplete`."""
+    """The monitor of the OpenAI Responses API: typed events, the last of them `response.completed` or `.incomplete`."""
 
     __slots__ = ("finished", "overloaded", "started", "usage")
 
@@ -202,7 +202,7 @@ class ResponsesMonitor:
         self.usage: Usage | None = None
 
     def check(self, name: bytes, data: bytes) -> str | None:
-        """None, or what is wrong with this event."""
+        """Return what is wrong with this event, None if nothing is."""
         if data == DONE:
             return self.missing()
         body = parse_object(data)
@@ -223,12 +223,12 @@ class ResponsesMonitor:
         return None
 
     def missing(self) -> str | None:
-        """At the end of the stream: None if the answer is whole, else what is missing."""
+        """Return what a stream that ends now lacks; None if the answer is whole."""
         return None if self.finished else "the stream ended without response.completed"
 
 
 class MessagesMonitor:
-    """The Anthropic Messages API: ends with `message_stop`; usage is spread over two events."""
+    """The monitor of the Anthropic Messages API: it ends with `message_stop`, and usage is spread over two events."""
 
     __slots__ = ("_prompt", "finished", "overloaded", "started", "usage")
 
@@ -240,7 +240,7 @@ class MessagesMonitor:
         self._prompt: dict[str, Any] = {}
 
     def check(self, name: bytes, data: bytes) -> str | None:
-        """None, or what is wrong with this event."""
+        """Return what is wrong with this event, None if nothing is."""
         body = parse_object(data)
         if isinstance(body, MalformedObject):
             return body.flaw
@@ -261,5 +261,5 @@ class MessagesMonitor:
         return None
 
     def missing(self) -> str | None:
-        """At the end of the stream: None if the answer is whole, else what is missing."""
+        """Return what a stream that ends now lacks; None if the answer is whole."""
         return None if self.finished else "the stream ended without message_stop"

@@ -1,4 +1,4 @@
-"""Local engines: vLLM and what answers like it. Their 503 is a full queue, which is load and not illness."""
+"""Local engines: vLLM and the engines that answer like it. Their 503 is a full queue, which means load, not failure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ QUEUE_FULL = 503
 
 
 class LocalEngine(OpenAICompatible):
-    """vLLM, SGLang, llama.cpp and Ollama: the OpenAI adapter with an engine's habits."""
+    """The OpenAI adapter with the habits of vLLM, SGLang, llama.cpp and Ollama."""
 
     def kind(self, status: int) -> OutcomeKind:
-        """A queue cap answers 503 (vLLM, `--max-num-queued-reqs`) or 429; both mean overflow."""
+        """Return the outcome kind; a full queue answers 503 (vLLM, `--max-num-queued-reqs`) or 429, and both mean
+        overflow."""
         if status in (QUEUE_FULL, 429):
             return "overloaded"
         return super().kind(status)

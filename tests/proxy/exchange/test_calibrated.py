@@ -151,7 +151,7 @@ def test_the_demo_models_fingerprint_is_what_its_calibration_was_made_for() -> N
     shown = CliRunner().invoke(app, ["check", "--fingerprint", "demo", "--json"])
     marks = FingerprintPart(**json.loads(shown.stdout)["fingerprint"])
     shipped = Calibration.from_json(Path(demo_model.__file__).with_name("calibration.json").read_bytes())
-    compared = shipped.key.compared(marks.fingerprint())
+    compared = shipped.key.compare(marks.fingerprint())
     assert (compared.differs, compared.unverified) == ((), ())
     assert shipped.alternatives == 2
 

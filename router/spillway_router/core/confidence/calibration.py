@@ -1,13 +1,13 @@
-"""A calibration: from an answer's scores to the probability that it is right, and the threshold it was certified at.
+"""A calibration: the map from an answer's scores to the probability that it is right, and its certified threshold.
 
-Made by `spillway calibrate`, a small versioned JSON file; applied here in plain Python, no numpy. A file holds for one
-model, quantisation, chat template and task only, since scores mean something else under any other.
+`spillway calibrate` makes it, a small versioned JSON file; this module applies it in plain Python, without numpy. A
+file holds for one model, quantisation, chat template and task only, because scores mean something else under any other.
 
     probability = curve(model(scores))
 
 The model is a logistic regression, a sum of small decision trees over the scores, or both; the curve is a monotone
-piecewise-linear map (isotonic regressions on held-out answers). `stages` are the same for the first k tokens of a
-stream, `value` for the value of a single field.
+piecewise-linear map (isotonic regressions on held-out answers). `stages` hold the same for the first k tokens of a
+stream, and `value` for the value of a single field.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class CalibrationError(Exception):
 
 @fast_frozen(frozen=True, slots=True)
 class CalibrationKey:
-    """What a calibration holds for. `model`: served name; `quantisation`: such as awq or bfloat16; `template` and
-    `weights`: marks of the chat template and of the weights (calibration/fingerprint.py); `task`: as `Asked.task`. A
-    part that is "*" holds for all."""
+    """What a calibration holds for. `model`: the served name; `quantisation`: awq or bfloat16, say; `template` and
+    `weights`: fingerprints of the chat template and of the weights (calibration/fingerprint.py); `task`: as in
+    `AnswerContext.task`. A part that is "*" holds for all."""
 
     model: str
     quantisation: str
@@ -41,7 +41,7 @@ class CalibrationKey:
     weights: str = ANY
 
     def covers(self, other: CalibrationKey) -> bool:
-        """Whether a calibration with this key holds for `other`."""
+        """Return whether a calibration with this key holds for `other`."""
         pairs = (
             (self.model, other.model),
             (self.quantisation, other.quantisation),
@@ -51,23 +51,23 @@ class CalibrationKey:
         )
         return all(mine in (ANY, theirs) for mine, theirs in pairs)
 
-    def compared(self, served: Fingerprint) -> FingerprintComparison:
-        """This key beside what a backend serves."""
+    def compare(self, served: Fingerprint) -> FingerprintComparison:
+        """Compare this key with what a backend serves."""
         pairs = (
             ("weights", self.weights, served.weights),
             ("template", self.template, served.template),
             ("quantisation", self.quantisation, served.quantisation),
         )
-        held = [pair for pair in pairs if pair[1] != ANY]
+        required = [pair for pair in pairs if pair[1] != ANY]
         return FingerprintComparison(
-            tuple(f"{part} {theirs}, not {mine}" for part, mine, theirs in held if theirs not in (ANY, mine)),
-            tuple(part for part, _, theirs in held if theirs == ANY),
+            tuple(f"{part} {theirs}, not {mine}" for part, mine, theirs in required if theirs not in (ANY, mine)),
+            tuple(part for part, _, theirs in required if theirs == ANY),
         )
 
 
 @fast_frozen(frozen=True, slots=True)
 class Fingerprint:
-    """What a backend serves, as far as somebody told; "*" where nobody did. Parts as in `CalibrationKey`."""
+    """What a backend serves, as far as it is known; "*" for unknown parts. The parts are those of `CalibrationKey`."""
 
     weights: str = ANY
     template: str = ANY
@@ -76,8 +76,8 @@ class Fingerprint:
 
 @fast_frozen(frozen=True, slots=True)
 class FingerprintComparison:
-    """A calibration's key beside a backend's fingerprint. `differs`: sentences, one for each part that is another;
-    `unverified`: parts that the calibration holds for and nobody told of the backend."""
+    """A calibration's key compared with a backend's fingerprint. `differs`: one phrase per part that differs;
+    `unverified`: the parts that the calibration requires but that are unknown for the backend."""
 
     differs: tuple[str, ...]
     unverified: tuple[str, ...]
@@ -87,8 +87,9 @@ class FingerprintComparison:
 class Certificate:
     """P(wrong | kept local) <= alpha with probability >= 1 - delta, for answers like the `n` labelled ones.
 
-    `threshold` in [0, 1]: answers at or above it are kept; None: no threshold could be certified. `coverage`: share of
-    the labelled answers at or above it; `errors` of those were wrong. `revoked`: set by hand once it no longer holds.
+    `threshold` in [0, 1]: answers at or above it are kept; None if no threshold could be certified. `coverage`: the
+    share of the labelled answers at or above it, of which `errors` were wrong. `revoked`: set by hand once the
+    certificate no longer holds.
     """
 
     threshold: float | None
@@ -102,8 +103,8 @@ class Certificate:
 
 @fast_frozen(frozen=True, slots=True)
 class Tree:
-    """One decision tree as parallel arrays: at node i go `left` if scores[feature] <= cut, else `right`; a leaf has
-    feature -1 and counts `value`."""
+    """One decision tree as parallel arrays. At node i go `left` if scores[feature] <= cut, else `right`; a leaf has the
+    feature -1 and contributes `value`."""
 
     feature: tuple[int, ...]
     cut: tuple[float, ...]
@@ -112,7 +113,7 @@ class Tree:
     value: tuple[float, ...]
 
     def output(self, row: Sequence[float]) -> float:
-        """The leaf's value for one row of scores."""
+        """Return the value of the leaf that one row of scores reaches."""
         node = 0
         while (feature := self.feature[node]) >= 0:
             node = self.left[node] if row[feature] <= self.cut[node] else self.right[node]
@@ -121,13 +122,13 @@ class Tree:
 
 @fast_frozen(frozen=True, slots=True)
 class ConfidenceCurve:
-    """Monotone piecewise-linear map; flat outside its first and last point."""
+    """A monotone piecewise-linear map, flat before its first point and after its last."""
 
     x: tuple[float, ...]
     y: tuple[float, ...]
 
     def at(self, value: float) -> float:
-        """The curve's height at `value`, in [0, 1]."""
+        """Return the curve's height at `value`, in [0, 1]."""
         after = bisect_right(self.x, value)
         if after == 0:
             return self.y[0]
@@ -140,9 +141,9 @@ class ConfidenceCurve:
 
 @fast_frozen(frozen=True, slots=True)
 class Stage:
-    """A model over named scores and its curve. `tokens`: how many tokens of a stream it needs; 0: the whole answer.
+    """A model over named scores, and its curve. `tokens`: how many tokens of a stream it needs; 0: the whole answer.
 
-    A score that the answer lacks counts as `fill`, the middle of the labelled answers.
+    A score that an answer lacks counts as `fill`, the median of the labelled answers.
     """
 
     features: tuple[str, ...]
@@ -156,11 +157,11 @@ class Stage:
     tokens: int = 0
 
     def probability(self, scores: Mapping[str, float]) -> float:
-        """P(right) in [0, 1] of an answer with these scores."""
+        """Return P(right) in [0, 1] of an answer with these scores."""
         return self.curve.at(self.raw(scores))
 
     def raw(self, scores: Mapping[str, float]) -> float:
-        """The model's output before the curve, in log-odds."""
+        """Return the model's output before the curve, in log-odds."""
         row = [scores.get(name, fill) for name, fill in zip(self.features, self.fill, strict=True)]
         raw = self.bias
         if self.weights:
@@ -173,70 +174,70 @@ class Stage:
 
 @fast_frozen(frozen=True, slots=True)
 class Calibration:
-    """See the top of this file. `value`: P(right) of one field from its own scores, None where not fitted.
-    `reference`: rising quantiles of the certified answers' confidences, for core/confidence/drift.py; () where not
-    known."""
+    """One calibration file. `value`: P(right) of one field from its own scores, None if not fitted. `provenance`: what
+    the file says about how it was made. `reference`: rising quantiles of the certified answers' confidences, for
+    core/confidence/drift.py; () if unknown."""
 
     key: CalibrationKey
     answer: Stage
     stages: tuple[Stage, ...]
     value: Stage | None
     certificate: Certificate
-    made: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     reference: tuple[float, ...] = ()
 
     @property
     def threshold(self) -> float | None:
-        """The certified threshold; None where none could be certified or the certificate is revoked."""
+        """The certified threshold; None if none could be certified or the certificate is revoked."""
         return None if self.certificate.revoked else self.certificate.threshold
 
     def applies(self, key: CalibrationKey) -> bool:
-        """Whether it holds for this model, quantisation, template and task."""
+        """Return whether it holds for this model, quantisation, template and task."""
         return self.key.covers(key)
 
     @property
     def alternatives(self) -> int | None:
-        """How many alternatives per token its scores were made of; None where the file doesn't say."""
-        found = self.made.get("top_logprobs")
-        return found if isinstance(found, int) and not isinstance(found, bool) and found >= 2 else None
+        """The number of alternatives per token that its scores were computed from; None if the file doesn't say."""
+        count = self.provenance.get("top_logprobs")
+        return count if isinstance(count, int) and not isinstance(count, bool) and count >= 2 else None
 
     def knows(self, score: str) -> bool:
-        """Whether a score of this name can change an answer's probability."""
+        """Return whether a score of this name can change an answer's probability."""
         return score in self.answer.features
 
     def holds_for_task(self, task: str) -> bool:
-        """Whether it holds for answers of this task."""
+        """Return whether it holds for answers of this task."""
         return self.key.task in (ANY, task)
 
     def stage_after(self, tokens: int) -> Stage | None:
-        """The stage for a stream of which `tokens` tokens came: the one that uses most of them; None before any."""
-        found = None
+        """Return the stage that uses most of the `tokens` tokens of a stream so far; None before the first stage."""
+        latest = None
         for stage in self.stages:
             if stage.tokens <= tokens:
-                found = stage
-        return found
+                latest = stage
+        return latest
 
     @staticmethod
     def from_json(text: str | bytes) -> Calibration:
-        """Reads a calibration file's text. Raises CalibrationError that says what to change."""
+        """Read a calibration file's text. Raises CalibrationError, which says what to change."""
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise CalibrationError(f"it is no JSON ({error}); make it with `spillway calibrate`") from error
+            raise CalibrationError(f"it is not JSON ({error}); make it with `spillway calibrate`") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise CalibrationError(f"its format is {found!r}, not {FORMAT!r}; make it again with `spillway calibrate`")
+            raise CalibrationError(f"its format is {found!r}, not {FORMAT!r}; remake it with `spillway calibrate`")
         try:
             return _calibration(data)
         except KeyError as error:
-            raise CalibrationError(f"it lacks {error}; make it again with `spillway calibrate`") from error
+            raise CalibrationError(f"it lacks {error}; remake it with `spillway calibrate`") from error
         except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            raise CalibrationError(f"{error}; make it again with `spillway calibrate`") from error
+            raise CalibrationError(f"{error}; remake it with `spillway calibrate`") from error
 
 
 def _calibration(data: Mapping[str, Any]) -> Calibration:
-    key, made = data["key"], dict(data.get("made", {}))
-    weights = str(key.get("weights") or made.get("weights") or ANY)  # older files have it in `made` alone
+    key, provenance = data["key"], dict(data.get("made", {}))
+    weights = str(key.get("weights") or provenance.get("weights") or ANY)  # older files have it only in `made`
     stages = tuple(sorted((_stage(s, f"stages[{i}]") for i, s in enumerate(data["stages"])), key=lambda s: s.tokens))
     return Calibration(
         CalibrationKey(str(key["model"]), str(key["quantisation"]), str(key["template"]), str(key["task"]), weights),
@@ -244,7 +245,7 @@ def _calibration(data: Mapping[str, Any]) -> Calibration:
         stages,
         _stage(data["value"], "value") if data.get("value") is not None else None,
         _certificate(data["certificate"]),
-        made,
+        provenance,
         _reference(data.get("reference", ())),
     )
 
@@ -252,7 +253,7 @@ def _calibration(data: Mapping[str, Any]) -> Calibration:
 def _reference(data: Sequence[Any]) -> tuple[float, ...]:
     quantiles = tuple(_share(value, "reference") for value in data)
     if len(quantiles) == 1 or list(quantiles) != sorted(quantiles):
-        raise ValueError("reference must rise and hold two quantiles or more, or none")
+        raise ValueError("reference must rise and have two quantiles or more, or none")
     return quantiles
 
 
@@ -288,7 +289,7 @@ def _stage(data: Mapping[str, Any], where: str) -> Stage:
     if not len(stage.weights) == len(stage.centre) == len(stage.scale):
         raise ValueError(f"{where}.weights, .centre and .scale differ in length")
     if not all(stage.scale):
-        raise ValueError(f"{where}.scale holds 0")
+        raise ValueError(f"{where}.scale contains 0")
     return stage
 
 
@@ -300,7 +301,7 @@ def _tree(data: Mapping[str, Any], features: int, where: str) -> Tree:
     if not nodes or {len(tree.cut), len(left), len(right), len(tree.value)} != {nodes}:
         raise ValueError(f"{where}: its arrays differ in length or are empty")
     for node, column in enumerate(feature):
-        # Children stand behind their parent, so that a walk always ends.
+        # Children come after their parent, so that a walk always ends.
         if column >= 0 and not (column < features and node < left[node] < nodes and node < right[node] < nodes):
             raise ValueError(f"{where}: node {node} points nowhere")
     return tree
@@ -309,7 +310,7 @@ def _tree(data: Mapping[str, Any], features: int, where: str) -> Tree:
 def _curve(data: Mapping[str, Any], where: str) -> ConfidenceCurve:
     x, y = _numbers(data["x"], where), tuple(_share(v, where) for v in data["y"])
     if not x or len(x) != len(y) or list(x) != sorted(x) or list(y) != sorted(y):
-        raise ValueError(f"{where} must rise and have as many x as y")
+        raise ValueError(f"{where} must rise, and have as many x as y")
     return ConfidenceCurve(x, y)
 
 
@@ -319,7 +320,7 @@ def _numbers(values: Any, where: str) -> tuple[float, ...]:
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{where} holds {value!r}, which is no finite number")
+        raise ValueError(f"{where} contains {value!r}, which is not a finite number")
     return float(value)
 
 

@@ -18,12 +18,14 @@ the later period stays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Literal, get_args
+
+from spillway_router.core.frozen import fast_frozen
 
 Period = Literal["hour", "day", "month"]
 LineKey = tuple[str, Period]
@@ -36,7 +38,7 @@ class BudgetError(ValueError):
     """A budget line can't be used; the message says what to change."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class BudgetLine:
     """One cap.
 
@@ -64,7 +66,7 @@ class BudgetLine:
         return (self.scope, self.period)
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class Spender:
     """Who spends where; scopes are matched against this."""
 
@@ -73,7 +75,7 @@ class Spender:
     tier: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class LineBalance:
     """One line in its current period: when the period began (epoch seconds), and nano-dollars spent and reserved."""
 
@@ -87,7 +89,7 @@ class LineBalance:
         return self.spent_nano + self.reserved_nano
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class BudgetAlert:
     """A threshold that a line has just passed: the share `at` of `limit_nano`, with `taken_nano` spent or reserved."""
 
@@ -108,7 +110,7 @@ AlertKey = tuple[str, Period, int, Decimal]
 """Scope, period, start of the period (epoch seconds), share."""
 
 
-@dataclass(frozen=True, slots=True)
+@fast_frozen(frozen=True, slots=True)
 class BudgetState:
     """All lines with their balances, as far as this process knows them. `opening` creates one."""
 
