@@ -74,7 +74,7 @@ def test_a_revoked_certificate_has_no_threshold() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "format is 'list'"),
         ('{"format": "spillway-calibration/9"}', "spillway-calibration/1"),
         (changed(answer={**STAGE, "fill": [1.0]}), "answer.fill has 1 numbers for 2 features"),
