@@ -47,8 +47,8 @@ def test_verify_names_the_first_bad_row_and_exits_1(database: Path) -> None:
     assert "chain: row 2" in out
     code, out, _ = spillway(database, "verify", "--json")
     assert code == 1
-    found = json.loads(out)
-    assert (found["holds"], found["rows"], found["faults"][0]["seq"]) == (False, 3, 2)
+    report = json.loads(out)
+    assert (report["holds"], report["rows"], report["faults"][0]["seq"]) == (False, 3, 2)
 
 
 def test_export_writes_the_days_that_were_asked_for(database: Path, tmp_path: Path) -> None:

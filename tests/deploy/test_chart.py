@@ -139,12 +139,12 @@ def test_values_keep_to_their_schema() -> None:
 def test_helm_itself_agrees(case: str) -> None:
     helm = shutil.which("helm")
     if helm is None:
-        pytest.skip("helm is not on this machine: the chart is held against what Go's template engine made of it")
+        pytest.skip("helm is not on this machine: the chart is held against what Go's template engine rendering of it")
     more = ["--values", str(CASES[case])] if CASES[case] else []
     subprocess.run([helm, "lint", "--strict", str(CHART), *more], check=True, timeout=120)
-    made = subprocess.run(
+    rendering = subprocess.run(
         [helm, "template", "spillway", str(CHART), "--namespace", "llm", *more],
         check=True, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    rows = [row for row in yaml.safe_load_all(made.stdout) if row]
+    rows = [row for row in yaml.safe_load_all(rendering.stdout) if row]
     assert {f"{row['kind']}/{row['metadata']['name']}": row for row in rows} == rendered(case)

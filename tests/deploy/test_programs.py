@@ -54,8 +54,8 @@ def test_vast_takes_the_cheapest_offer(tmp_path: Path) -> None:
     program(
         tmp_path, "vastai", {"search offers": [{"id": 77, "dph_total": 0.71}], "create instance": {"new_contract": 4}}
     )
-    made = deploy(tmp_path, "vast")
-    assert made.status == 0, made.err
+    deployed = deploy(tmp_path, "vast")
+    assert deployed.status == 0, deployed.err
     (search, _, key), (create, _, _) = asked(tmp_path)
     assert key == "vast-secret"
     assert "dph_total<=0.80" in search[2]
@@ -63,7 +63,7 @@ def test_vast_takes_the_cheapest_offer(tmp_path: Path) -> None:
     assert create[:3] == ["create", "instance", "77"]
     assert create[create.index("--bid_price") + 1] == "0.80"
     assert create[-3:] == ["--args", "spillway", "up"]
-    assert "vast-secret" not in json.dumps([search, create]) + made.out
+    assert "vast-secret" not in json.dumps([search, create]) + deployed.out
     assert [(r["source"], r["kind"], r["stopped"]) for r in rentals(tmp_path)] == [("vast", "interruptible", None)]
     assert deploy(tmp_path, "vast", "--destroy", order=False).status == 0
     assert asked(tmp_path)[-1][0] == ["destroy", "instance", "4", "--yes"]
@@ -72,17 +72,17 @@ def test_vast_takes_the_cheapest_offer(tmp_path: Path) -> None:
 
 def test_vast_without_an_offer_rents_nothing(tmp_path: Path) -> None:
     program(tmp_path, "vastai", {"search offers": []})
-    made = deploy(tmp_path, "vast")
-    assert made.status == 1
-    assert "pay more" in made.err
+    deployed = deploy(tmp_path, "vast")
+    assert deployed.status == 1
+    assert "pay more" in deployed.err
     assert len(asked(tmp_path)) == 1
     assert rentals(tmp_path) == []
 
 
 def test_helm_gets_its_values_by_standard_input(tmp_path: Path) -> None:
     program(tmp_path, "helm", {})
-    made = deploy(tmp_path, "kubernetes", "--place", "llm")
-    assert made.status == 0, made.err
+    deployed = deploy(tmp_path, "kubernetes", "--place", "llm")
+    assert deployed.status == 0, deployed.err
     ((words, values, _),) = asked(tmp_path)
     assert words[:3] == ["upgrade", "--install", "spillway"]
     assert Path(words[3], "Chart.yaml").is_file()
@@ -98,8 +98,8 @@ def test_helm_gets_its_values_by_standard_input(tmp_path: Path) -> None:
 
 def test_aws_deploys_the_stack(tmp_path: Path) -> None:
     program(tmp_path, "aws", {"cloudformation describe-stacks": {"Stacks": [{"StackName": "spillway"}]}})
-    made = deploy(tmp_path, "aws", "--place", "eu-central-1")
-    assert made.status == 0, made.err
+    deployed = deploy(tmp_path, "aws", "--place", "eu-central-1")
+    assert deployed.status == 0, deployed.err
     words = asked(tmp_path)[0][0]
     given = dict(word.split("=", 1) for word in words[words.index("--parameter-overrides") + 1 :])
     template = _parameters(Path(words[words.index("--template-file") + 1]))

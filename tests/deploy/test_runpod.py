@@ -19,8 +19,8 @@ ORDER = ("runpod", "--gpu", "a100-80", "--price", "1.39", "--model", MODEL, "--i
 
 @pytest.fixture
 def account() -> Iterator[Account]:
-    with runpod_server() as found:
-        yield found
+    with runpod_server() as records:
+        yield records
 
 
 def env(account: Account, key: str = KEY) -> dict[str, str]:
@@ -28,24 +28,24 @@ def env(account: Account, key: str = KEY) -> dict[str, str]:
 
 
 def rentals(folder: Path) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = json.loads(spillway(folder, "rentals", "list", "--json").out)
-    return found
+    records: list[dict[str, object]] = json.loads(spillway(folder, "rentals", "list", "--json").out)
+    return records
 
 
 def test_a_pods_life_and_its_rentals(tmp_path: Path, account: Account) -> None:
     more = ("--volume", "vol1", "--secret", "GROQ_API_KEY", "--place", "EU-RO-1")
-    made = spillway(tmp_path, "deploy", *ORDER, *more, env=env(account))
-    assert made.status == 0, made.err
+    deployed = spillway(tmp_path, "deploy", *ORDER, *more, env=env(account))
+    assert deployed.status == 0, deployed.err
     (pod_id,) = account.pods
     sent = account.asked[0][2]
     assert sent["env"]["GROQ_API_KEY"] == "{{ RUNPOD_SECRET_GROQ_API_KEY }}"
     assert sent["mounts"] == {"network": [{"volumeId": "vol1", "path": "/workspace"}]}
-    token = made.out.split("key   ")[1].split()[0]
+    token = deployed.out.split("key   ")[1].split()[0]
     key_id, secret = token.removeprefix("sk-spill-").split("-")
     assert sent["env"]["SPILLWAY_ACCEPT_KEY"].startswith(f"{key_id}:")
     assert secret not in json.dumps(account.asked)
-    assert "gsk_secret" not in json.dumps(account.asked) + made.out + made.err
-    assert KEY not in made.out + made.err + (tmp_path / "data" / "deployments.json").read_text()
+    assert "gsk_secret" not in json.dumps(account.asked) + deployed.out + deployed.err
+    assert KEY not in deployed.out + deployed.err + (tmp_path / "data" / "deployments.json").read_text()
     (first,) = rentals(tmp_path)
     assert (first["source"], first["gpu"], first["stopped"]) == ("runpod", "a100-80", None)
     assert float(str(first["price_per_hour_usd"])) == 1.39
@@ -72,8 +72,8 @@ def test_a_pods_life_and_its_rentals(tmp_path: Path, account: Account) -> None:
 
 
 def test_serverless(tmp_path: Path, account: Account) -> None:
-    made = spillway(tmp_path, "deploy", *ORDER, "--set", "serverless=1", env=env(account))
-    assert made.status == 0, made.err
+    deployed = spillway(tmp_path, "deploy", *ORDER, "--set", "serverless=1", env=env(account))
+    assert deployed.status == 0, deployed.err
     sent = account.asked[0][2]
     assert (sent["env"]["PORT"], sent["env"]["PORT_HEALTH"], sent["gpu"]) == (
         "8080",
@@ -97,10 +97,10 @@ def test_failures_are_told_and_nothing_is_booked(
     tmp_path: Path, account: Account, broken: str, key: str, said: str
 ) -> None:
     account.broken = broken
-    made = spillway(tmp_path, "deploy", *ORDER, env=env(account, key))
-    assert made.status == 1
-    assert said in made.err
-    assert key not in made.err
+    deployed = spillway(tmp_path, "deploy", *ORDER, env=env(account, key))
+    assert deployed.status == 1
+    assert said in deployed.err
+    assert key not in deployed.err
     assert rentals(tmp_path) == []
 
 

@@ -1,4 +1,4 @@
-"""Deterministic generator of eye-biometry reports and the JSON a reader should make of them.
+"""A deterministic generator of eye-biometry reports and the JSON that a reader should extract from them.
 
 `generate(seed)` is a pure function: the same seed gives the same report on every machine. `train.py`
 draws seeds from `TRAINING_SEEDS` only; tests, the demo and the published figures use `HELD_OUT_SEEDS`.
@@ -48,9 +48,9 @@ class Document:
 
 
 def generate(seed: int, noise: str = "clean", layout: str | None = None) -> Document:
-    """The report of `seed`. Without `layout` a training layout is drawn, or an unseen one for noise "unseen".
+    """Generate the report of `seed`. Without `layout` a training layout is drawn, or an unseen one for noise "unseen".
 
-    Raises ValueError for an unknown noise or layout name.
+    Raises `ValueError` for an unknown noise or layout name.
     """
     if noise not in NOISES:
         raise ValueError(f"unknown noise {noise!r}: choose one of {', '.join(NOISES)}")
@@ -107,7 +107,7 @@ def _print(form: Layout, truth: Mapping[str, object], rng: random.Random) -> str
 
 
 def _only_blank(line: str, truth: Mapping[str, object]) -> bool:
-    """Whether every biometric value of this line is missing, so that a device would leave the line out."""
+    """Return whether every biometric value of this line is missing, so that a device would omit the line."""
     held = [field for field in FIELDS if "{" + field + "}" in line]
     return bool(held) and all(truth[field] is None for field in held)
 
@@ -132,12 +132,12 @@ def _distractors(truth: Mapping[str, object], rng: random.Random) -> dict[str, s
 
 
 def numeral(field: str, value: object) -> str:
-    """`value` of `field` as the report prints it, with a decimal point: AL 23.4 -> "23.40"."""
+    """Format the `value` of `field` as the report prints it, with a decimal point: AL 23.4 -> "23.40"."""
     return f"{float(str(value)):.{_DECIMALS[field]}f}"
 
 
 def canonical_json(truth: Mapping[str, object]) -> str:
-    """The one answer the model is trained to give: compact JSON, keys as in `KEYS`, numerals as printed."""
+    """Return the one answer that the model is trained to give: compact JSON, keys as in `KEYS`, numerals as printed."""
     parts = []
     for key in KEYS:
         value = truth[key]
@@ -147,7 +147,7 @@ def canonical_json(truth: Mapping[str, object]) -> str:
 
 
 def exact(answer_text: str, truth: Mapping[str, object]) -> bool:
-    """Whether the answer is a JSON object with exactly the keys and values of `truth` (23.4 equals 23.40)."""
+    """Return whether the answer is a JSON object with exactly the keys and values of `truth` (23.4 equals 23.40)."""
     try:
         answer = json.loads(answer_text)
     except (ValueError, RecursionError):
@@ -157,19 +157,19 @@ def exact(answer_text: str, truth: Mapping[str, object]) -> bool:
     return all(_same(answer[key], truth[key]) for key in KEYS)
 
 
-def _same(given: object, wanted: object) -> bool:
-    if isinstance(wanted, float):
-        return isinstance(given, (int, float)) and not isinstance(given, bool) and abs(given - wanted) < 1e-9
-    return type(given) is type(wanted) and given == wanted
+def _same(value: object, expected: object) -> bool:
+    if isinstance(expected, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value - expected) < 1e-9
+    return type(value) is type(expected) and value == expected
 
 
 def prompt(text: str) -> list[dict[str, str]]:
-    """The chat messages that ask for the JSON of one report; the same in training, evaluation and demo."""
+    """Return the chat messages that ask for the JSON of one report; the same in training, evaluation and demo."""
     return [{"role": "user", "content": INSTRUCTION + text}]
 
 
 def json_schema() -> dict[str, object]:
-    """The schema of an answer, for `response_format: {"type": "json_schema"}` and for tool parameters."""
+    """Return the schema of an answer, for `response_format: {"type": "json_schema"}` and for tool parameters."""
     value = {"anyOf": [{"type": "number"}, {"type": "null"}]}
     eye = {"type": "string", "enum": ["OD", "OS"]}
     properties: dict[str, object] = {"id": {"type": "string"}, "eye": eye}

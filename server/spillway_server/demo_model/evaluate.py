@@ -1,8 +1,8 @@
-"""Measures the demo model through a running OpenAI-compatible server, normally vLLM.
+"""Measure the demo model through a running OpenAI-compatible server, normally vLLM.
 
-`python -m spillway_server.demo_model.evaluate --base-url http://127.0.0.1:PORT/v1` prints the share of
-held-out documents answered exactly right, per noise level, with the 95% Wilson interval. Greedy, no
-grammar: what is measured is the model and not the schema that could repair it.
+`python -m spillway_server.demo_model.evaluate --base-url http://127.0.0.1:PORT/v1` prints, per noise level, the share
+of held-out documents answered exactly right, with the 95% Wilson interval. Decoding is greedy and without a grammar, so
+that the model is measured and not a schema that could repair its answers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_ANSWER_TOKENS = 120
 
 
 class EvaluationError(Exception):
-    """The server could not be asked; the message says which request failed and what to check."""
+    """A request failed; the message says which one and what to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class _Answer:
 def evaluate(
     base_url: str, model: str, n: int, noises: Sequence[str] = NOISES, connections: int = 16
 ) -> list[NoiseResult]:
-    """Asks `model` at `base_url` (ending in /v1) for the first `n` held-out documents of every noise level.
+    """Send the first `n` held-out documents of every noise level to `model` at `base_url`, which ends in /v1.
 
-    Raises EvaluationError when a request fails or takes over 60 s, ValueError when `n` is out of range.
+    Raises `EvaluationError` when a request fails or takes more than 60 s, `ValueError` when `n` is out of range.
     """
     if not 1 <= n <= len(HELD_OUT_SEEDS):
         raise ValueError(f"n must be between 1 and {len(HELD_OUT_SEEDS)}, not {n}")
@@ -120,7 +120,7 @@ def served_model(base_url: str) -> str:
 
 
 def table(results: Sequence[NoiseResult]) -> str:
-    """The results as a Markdown table."""
+    """Return the results as a Markdown table."""
     lines = [
         "| noise | documents | exactly right | 95% interval | prompt tokens | answer tokens |",
         "|---|---|---|---|---|---|",

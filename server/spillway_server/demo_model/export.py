@@ -1,4 +1,4 @@
-"""Writes trained weights as safetensors for vLLM and as GGUF (F16, Q8_0) for llama.cpp.
+"""Write trained weights as safetensors for vLLM and as GGUF (F16, Q8_0) for llama.cpp.
 
 `python -m spillway_server.demo_model.export --run FOLDER`, where FOLDER is the `--out` of `train`. Both
 forms come from the same rounded weights, so a difference between the engines is the engines' own.
@@ -42,13 +42,13 @@ _LAYER_NAMES = {
 
 
 def load_rounded(run: Path) -> dict[str, torch.Tensor]:
-    """The averaged weights of a training run, rounded to bfloat16 and without the tied output matrix."""
+    """Return the averaged weights of a training run, rounded to bfloat16 and without the tied output matrix."""
     state = torch.load(run / "model.pt", map_location="cpu", weights_only=True)
     return {name: t.to(torch.bfloat16).contiguous() for name, t in state.items() if name != "lm_head.weight"}
 
 
 def write_safetensors(state: dict[str, torch.Tensor], run: Path, folder: Path) -> None:
-    """A folder that `vllm --model folder` serves: weights, config, generation_config and tokenizer."""
+    """Write a folder that `vllm --model folder` serves: weights, config, generation_config and tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     shape = build_model().config
@@ -88,7 +88,7 @@ def _write_json(path: Path, value: dict[str, object]) -> None:
 
 
 def write_gguf(state: dict[str, torch.Tensor], tokenizer: Tokenizer, path: Path, quant: str) -> None:
-    """One GGUF file; `quant` is "F16" or "Q8_0" (norms stay float32, as llama.cpp wants them)."""
+    """Write one GGUF file; `quant` is "F16" or "Q8_0" (norms stay float32, as llama.cpp expects)."""
     kind = gguf.GGMLQuantizationType[quant]
     writer = gguf.GGUFWriter(path, "llama")
     _write_hyperparameters(writer, gguf.LlamaFileType[f"MOSTLY_{quant}"])
@@ -109,7 +109,7 @@ def write_gguf(state: dict[str, torch.Tensor], tokenizer: Tokenizer, path: Path,
 
 
 def interleave_rope(matrix: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows of a q/k projection in llama.cpp's order: rotated pairs side by side, not half a head apart."""
+    """Reorder the rows of a q/k projection for llama.cpp: rotated pairs side by side, not half a head apart."""
     rows, columns = matrix.shape
     halves = matrix.reshape(heads, 2, rows // heads // 2, columns)
     return halves.transpose(1, 2).reshape(rows, columns).contiguous()

@@ -1,7 +1,7 @@
-"""What a scanner and an OCR engine do to a report, in graded strengths.
+"""Damage a report as a scanner and an OCR engine do, in graded strengths.
 
 Look-alike swaps (0/O, 1/l, 5/S, 8/B, 2/Z) can mostly be undone by a reader who knows where a number belongs.
-Replaced and lost digits can not: they make a wrong answer honest, since no reader could know the true value.
+Replaced and lost digits can't be recovered: they make a wrong answer honest, since no reader could know the true value.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STRENGTHS = {
 
 
 def corrupt(text: str, strength: Strength, rng: random.Random) -> str:
-    """`text` with the errors of `strength` drawn from `rng`; line breaks survive, so the form does too."""
+    """Return `text` with errors of this strength drawn from `rng`; line breaks survive, and with them the layout."""
     out: list[str] = []
     for char in text:
         if char == "\n":
@@ -54,5 +54,5 @@ def corrupt(text: str, strength: Strength, rng: random.Random) -> str:
 
 
 def truncate(text: str, rng: random.Random) -> str:
-    """The first 35% to 90% of `text`: a page that was cut off."""
+    """Return the first 35% to 90% of `text`: a page that was cut off."""
     return text[: int(len(text) * rng.uniform(0.35, 0.90))]

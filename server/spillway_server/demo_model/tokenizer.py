@@ -1,4 +1,4 @@
-"""Makes the demo model's tokenizer: byte-level BPE, 512 entries, with Qwen2's pre-tokenizer.
+"""Build the demo model's tokenizer: byte-level BPE, 512 entries, with Qwen2's pre-tokenizer.
 
 Qwen2's regex splits digits singly, which lets a tiny model copy numerals, and llama.cpp knows it by name
 ("qwen2"), so that the GGUF export reads text exactly as the safetensors do.
@@ -23,7 +23,7 @@ QWEN2_SPLIT = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# The model knows one job. Tools are accepted and not shown to it: with `tool_choice` the engine's grammar
+# The model can do one task. Tools are accepted but not shown to it: with `tool_choice` the engine's grammar
 # forces the call's arguments, which are the same JSON. Content may be a string or a list of text parts.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -44,12 +44,12 @@ CHAT_TEMPLATE = (
 
 
 def chat_prompt(content: str) -> str:
-    """What `CHAT_TEMPLATE` makes of one user message with the generation prompt."""
+    """Return what `CHAT_TEMPLATE` renders for one user message with the generation prompt."""
     return f"{TURN_START}user\n{content}{TURN_END}\n{TURN_START}assistant\n"
 
 
 def build_tokenizer(documents: int = 3000) -> Tokenizer:
-    """Trains the BPE merges on training documents only (clean and light noise) and on their answers."""
+    """Train the BPE merges on training documents only (clean and light noise) and on their answers."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -75,7 +75,7 @@ def build_tokenizer(documents: int = 3000) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes tokenizer.json and tokenizer_config.json (with the chat template) into `folder`."""
+    """Write tokenizer.json and tokenizer_config.json (with the chat template) into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {

@@ -1,10 +1,10 @@
-"""Trains the demo model from nothing: `python -m spillway_server.demo_model.train --out FOLDER`.
+"""Train the demo model from scratch: `python -m spillway_server.demo_model.train --out FOLDER`.
 
 A Llama of about 1.9 million parameters learns to copy labelled numerals into JSON; the loss counts on
 the answer only. The schedule follows the share of the time budget spent, so a busy machine gets fewer
 steps and the same shape of learning rate. Every `--checkpoint-minutes` the averaged weights and their
-exact-match share are written, so an early stop still leaves a usable model. Needs the `train` extra; two
-CPU cores and 40 minutes do.
+exact-match share are written, so an early stop still leaves a usable model. Training needs the `train` extra, two
+CPU cores and 40 minutes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Plan:
 
 
 def build_model(dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
-    """The untrained model. All matrix sizes are multiples of 128, so that 4-bit groups of 128 fit as well."""
+    """Build the untrained model. All matrix sizes are multiples of 128, so that 4-bit groups of 128 fit as well."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=256,
@@ -92,7 +92,7 @@ def build_model(dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
 
 
 class Batches:
-    """Endless training batches: documents of about one length together, padded on the right."""
+    """Endless training batches of documents of similar length, padded on the right."""
 
     def __init__(self, tokenizer: Tokenizer, batch: int, seed: int) -> None:
         self._tokenizer = tokenizer
@@ -102,7 +102,7 @@ class Batches:
         self._ready: list[list[tuple[list[int], int]]] = []
 
     def draw(self, noisy: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input ids and labels, both (batch, length); labels are `IGNORED` outside the answer."""
+        """Return input IDs and labels, both (batch, length); labels are `IGNORED` outside the answer."""
         if not self._ready:
             self._ready = self._fill(noisy)
         rows = self._ready.pop()
@@ -119,7 +119,7 @@ class Batches:
         documents = []
         for _ in range(self._batch * batches):
             noise = self._rng.choices(list(MIXTURE), list(MIXTURE.values()))[0] if noisy else "clean"
-            # The last 3000 training seeds made the tokenizer; there is no harm in their being drawn here too.
+            # The tokenizer was trained on the last 3000 training seeds; drawing them here too does no harm.
             documents.append(generate(self._rng.choice(TRAINING_SEEDS), noise))
         asked = self._tokenizer.encode_batch([chat_prompt(prompt(d.text)[0]["content"]) for d in documents])
         answers = [self._answer(canonical_json(document.truth)) for document in documents]
@@ -134,7 +134,7 @@ class Batches:
         return chunks
 
     def _answer(self, json_text: str) -> tuple[str, int]:
-        """The assistant's turn, and how many of its characters an engine would have forced."""
+        """Return the assistant's turn, and how many of its characters an engine would have forced."""
         if self._rng.random() >= TOOL_SHARE:
             return json_text + TURN_END, 0
         forced, opening, closing = self._rng.choice(TOOL_FORMS)
@@ -150,7 +150,7 @@ def learning_rate(progress: float, peak: float) -> float:
 
 
 def greedy(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str], limit: int = 90) -> list[str]:
-    """Greedy answers to `texts`, decoded together."""
+    """Return greedy answers to `texts`, decoded in one batch."""
     end, pad = tokenizer.token_to_id(TURN_END), tokenizer.token_to_id(END_OF_TEXT)
     encoded = [tokenizer.encode(chat_prompt(prompt(text)[0]["content"])).ids for text in texts]
     width = max(len(ids) for ids in encoded)
@@ -168,14 +168,14 @@ def greedy(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str], limi
 
 
 def exact_share(model: LlamaForCausalLM, tokenizer: Tokenizer, noise: str, documents: int) -> float:
-    """Share of held-out documents of `noise` answered exactly right by greedy decoding."""
+    """Return the share of held-out documents of `noise` that greedy decoding answers exactly right."""
     held = [generate(HELD_OUT_SEEDS.stop - 1 - index, noise) for index in range(documents)]
     answers = greedy(model, tokenizer, [document.text for document in held])
     return sum(exact(a, d.truth) for a, d in zip(answers, held, strict=True)) / documents
 
 
 def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, AdamW for embeddings and norms."""
+    """Return Muon for the matrices, and AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
@@ -185,7 +185,7 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
 
 
 def train(plan: Plan) -> None:
-    """Runs `plan`; leaves the tokenizer, `model.pt` (averaged float32) and `progress.jsonl` in `plan.out`."""
+    """Run `plan`; writes the tokenizer, `model.pt` (averaged float32) and `progress.jsonl` in `plan.out`."""
     torch.manual_seed(plan.seed)
     plan.out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
@@ -258,7 +258,7 @@ def _checkpoint(plan: Plan, averaged: LlamaForCausalLM, tokenizer: Tokenizer, st
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model on generated eye-biometry reports.")
     parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer, model.pt and progress")
-    parser.add_argument("--start", type=Path, help="go on from the model.pt in this folder")
+    parser.add_argument("--start", type=Path, help="continue from the model.pt in this folder")
     parser.add_argument("--minutes", type=float, default=36.0, help="wall time to train, minutes")
     parser.add_argument("--batch", type=int, default=32, help="documents per step")
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")

@@ -53,9 +53,9 @@ def convert(
     return Conversion(found, wish, WORKER, judge, (told if told is not None else []).append).run()
 
 
-def done(made: Converted | Refusal) -> Converted:
-    assert isinstance(made, Converted), made
-    return made
+def done(converted: Converted | Refusal) -> Converted:
+    assert isinstance(converted, Converted), converted
+    return converted
 
 
 def tensors(folder: Path) -> dict[str, Any]:
@@ -66,15 +66,15 @@ def tensors(folder: Path) -> dict[str, Any]:
 
 
 def test_f16_comes_back_as_the_checkpoint_that_it_was_made_from(tmp_path: Path) -> None:
-    made = done(convert(F16, tmp_path / "out"))
-    assert made.verdict.verified, made.verdict.reasons
-    assert made.verdict.figures["samples"] == FEW
-    original, again = tensors(DEMO_WEIGHTS), tensors(made.folder)
+    converted = done(convert(F16, tmp_path / "out"))
+    assert converted.verdict.verified, converted.verdict.reasons
+    assert converted.verdict.figures["samples"] == FEW
+    original, again = tensors(DEMO_WEIGHTS), tensors(converted.folder)
     assert {n: e["shape"] for n, e in again.items()} == {n: e["shape"] for n, e in original.items()}
     assert {entry["dtype"] for entry in again.values()} == {"F16"}
-    kept, config = (json.loads((f / "config.json").read_text()) for f in (DEMO_WEIGHTS, made.folder))
+    kept, config = (json.loads((f / "config.json").read_text()) for f in (DEMO_WEIGHTS, converted.folder))
     assert {**config, "torch_dtype": "bfloat16", "pad_token_id": 509} == kept
-    mine, theirs = (json.loads((f / "tokenizer.json").read_text())["model"] for f in (made.folder, DEMO_WEIGHTS))
+    mine, theirs = (json.loads((f / "tokenizer.json").read_text())["model"] for f in (converted.folder, DEMO_WEIGHTS))
     special = {word: number for word, number in mine["vocab"].items() if number >= 509}
     assert special == {"<|endoftext|>": 509, "<|im_start|>": 510, "<|im_end|>": 511}
     assert {**theirs["vocab"], **special} == mine["vocab"]
@@ -84,10 +84,10 @@ def test_f16_comes_back_as_the_checkpoint_that_it_was_made_from(tmp_path: Path) 
 
 def test_w4a16_in_groups_that_fit(tmp_path: Path) -> None:
     told: list[StepEvent] = []
-    made = done(convert(F16, tmp_path / "out", told, precision="w4a16", llama=False))
-    assert made.verdict.verified, made.verdict.reasons
-    assert made.verdict.recipe["group_size"] == 128
-    spec = from_directory(made.folder, "m")
+    converted = done(convert(F16, tmp_path / "out", told, precision="w4a16", llama=False))
+    assert converted.verdict.verified, converted.verdict.reasons
+    assert converted.verdict.recipe["group_size"] == 128
+    spec = from_directory(converted.folder, "m")
     assert isinstance(spec, ModelSpec)
     assert (spec.quantisation, spec.caution) == ("w4a16", None)
     assert [event.step for event in told if isinstance(event, StepDone)] == [
@@ -102,17 +102,17 @@ def test_w4a16_in_groups_that_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
 def test_quantised_files(tmp_path: Path, kind: str) -> None:
     gguf = requantised(tmp_path, kind)
-    made = done(convert(gguf, tmp_path / "out"))
-    assert made.verdict.source["quantisation"] == kind
-    assert made.verdict.verified, made.verdict.reasons
-    if made.verdict.figures["llama_cpp"]:
-        assert made.verdict.figures["agreement_with_llama_cpp"] >= 0.9
+    converted = done(convert(gguf, tmp_path / "out"))
+    assert converted.verdict.source["quantisation"] == kind
+    assert converted.verdict.verified, converted.verdict.reasons
+    if converted.verdict.figures["llama_cpp"]:
+        assert converted.verdict.figures["agreement_with_llama_cpp"] >= 0.9
 
 
 def requantised(folder: Path, kind: str) -> Path:
     gguf = folder / f"{kind}.gguf"
-    made = WORKER.run({"job": "requantise", "gguf": str(F16), "target": str(gguf), "kind": kind}, nothing)
-    assert made == {}, made
+    converted = WORKER.run({"job": "requantise", "gguf": str(F16), "target": str(gguf), "kind": kind}, nothing)
+    assert converted == {}, converted
     return gguf
 
 
@@ -131,13 +131,13 @@ def test_an_interrupted_conversion_goes_on(tmp_path: Path) -> None:
 
 
 def test_shards_are_whole_files_with_an_index(tmp_path: Path) -> None:
-    made = done(convert(F16, tmp_path / "out", shard_bytes=1_000_000, llama=False))
-    assert made.verdict.verified, made.verdict.reasons
-    index = json.loads((made.folder / "model.safetensors.index.json").read_text())
+    converted = done(convert(F16, tmp_path / "out", shard_bytes=1_000_000, llama=False))
+    assert converted.verdict.verified, converted.verdict.reasons
+    index = json.loads((converted.folder / "model.safetensors.index.json").read_text())
     files = set(index["weight_map"].values())
     assert len(files) > 1
-    assert len({(made.folder / name).stat().st_mode for name in (*files, "config.json")}) == 1
-    assert files == {file.name for file in made.folder.glob("*.safetensors")}
+    assert len({(converted.folder / name).stat().st_mode for name in (*files, "config.json")}) == 1
+    assert files == {file.name for file in converted.folder.glob("*.safetensors")}
     assert set(index["weight_map"]) == set(tensors(DEMO_WEIGHTS))
 
 
@@ -155,10 +155,10 @@ def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_verified(tmp_path: P
     found = source.find(F16)
     assert isinstance(found, source.ModelSource)
     wish = ConversionOptions(tmp_path / "out", "16bit", samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])))
-    made = done(Conversion(found, wish, Worker(python, 240), find_llama(None, (ROOT,)), lambda _event: None).run())
-    assert not made.verdict.verified
-    assert any("llama.cpp's" in reason for reason in made.verdict.reasons)
-    spec = from_directory(made.folder, "m")
+    converted = done(Conversion(found, wish, Worker(python, 240), find_llama(None, (ROOT,)), lambda _event: None).run())
+    assert not converted.verdict.verified
+    assert any("llama.cpp's" in reason for reason in converted.verdict.reasons)
+    spec = from_directory(converted.folder, "m")
     assert isinstance(spec, ModelSpec)
     assert "did not pass" in str(spec.caution)
 
@@ -172,16 +172,16 @@ def test_seeded_fault_damaged_weights_are_not_verified(tmp_path: Path) -> None:
         bounds=Bounds(min_samples=FEW),
     )  # fmt: skip
     spoiling = Spoiling(CONVERT_PYTHON, 240)
-    made = done(Conversion(found, wish, spoiling, None, lambda _event: None).run())
-    assert not made.verdict.verified
-    assert any("perplexity is" in reason for reason in made.verdict.reasons)
+    converted = done(Conversion(found, wish, spoiling, None, lambda _event: None).run())
+    assert not converted.verdict.verified
+    assert any("perplexity is" in reason for reason in converted.verdict.reasons)
 
 
 class Spoiling(Worker):
     """A worker whose quantisation loses the scales: every second one is doubled."""
 
     def run(self, job: dict[str, Any], progress: Any) -> dict[str, Any] | Refusal:
-        made = Worker.run(self, job, progress)
+        converted = Worker.run(self, job, progress)
         if job["job"] == "quantise":
             file = Path(job["folder"]) / "model.safetensors"
             script = (
@@ -191,7 +191,7 @@ class Spoiling(Worker):
                 "save_file(t, sys.argv[1], metadata={'format': 'pt'})"
             )
             subprocess.run([str(CONVERT_PYTHON), "-c", script, str(file)], check=True, timeout=60)
-        return made
+        return converted
 
 
 def test_an_unsupported_architecture_is_named(tmp_path: Path) -> None:
@@ -221,8 +221,8 @@ def test_an_unknown_pre_tokenizer_is_refused_with_what_to_pass(tmp_path: Path) -
     assert isinstance(refused, Refusal)
     assert "'qwen9'" in refused.reason
     assert "--tokenizer" in refused.fix
-    made = done(convert(gguf, tmp_path / "out", tokenizer=DEMO_WEIGHTS, llama=False))
-    assert made.verdict.verified, made.verdict.reasons
+    converted = done(convert(gguf, tmp_path / "out", tokenizer=DEMO_WEIGHTS, llama=False))
+    assert converted.verdict.verified, converted.verdict.reasons
 
 
 def test_calibration_is_asked_for_and_a_strangers_folder_is_left_alone(tmp_path: Path) -> None:
@@ -249,12 +249,12 @@ def test_k_quants_are_unpacked_as_llama_cpp_unpacks_them(tmp_path: Path, kind: s
     for source_file, name in ((F16, kind), (files[kind], "F32")):
         script = [str(llama), str(Path(__file__).with_name("k_quants.py")), str(source_file), str(files[name]), name]
         subprocess.run(script, check=True, capture_output=True, timeout=120)
-    made = done(convert(files[kind], tmp_path / kind, dtype="float32"))
-    assert made.verdict.verified, made.verdict.reasons
-    assert made.verdict.figures["agreement_with_llama_cpp"] >= 0.9
-    assert {name for name in made.verdict.source["tensor_types"] if name != "F32"} == K_KINDS[kind]
+    converted = done(convert(files[kind], tmp_path / kind, dtype="float32"))
+    assert converted.verdict.verified, converted.verdict.reasons
+    assert converted.verdict.figures["agreement_with_llama_cpp"] >= 0.9
+    assert {name for name in converted.verdict.source["tensor_types"] if name != "F32"} == K_KINDS[kind]
     again = done(convert(files["F32"], tmp_path / "F32", llama=False))
-    assert (made.folder / "model.safetensors").read_bytes() == (again.folder / "model.safetensors").read_bytes()
+    assert (converted.folder / "model.safetensors").read_bytes() == (again.folder / "model.safetensors").read_bytes()
 
 
 def test_w4a16_from_a_k_quant_keeps_its_quality(tmp_path: Path) -> None:
@@ -264,9 +264,9 @@ def test_w4a16_from_a_k_quant_keeps_its_quality(tmp_path: Path) -> None:
         pytest.skip("llama.cpp (.venv-llama) is not installed: nothing else writes K-quants")
     gguf, script = tmp_path / "Q4_K_M.gguf", str(Path(__file__).with_name("k_quants.py"))
     subprocess.run([str(llama), script, str(F16), str(gguf), "Q4_K_M"], check=True, capture_output=True, timeout=120)
-    made = done(convert(gguf, tmp_path / "out", precision="w4a16"))
-    assert made.verdict.verified, made.verdict.reasons
-    assert made.verdict.figures["perplexity_ratio"] < 1.05
+    converted = done(convert(gguf, tmp_path / "out", precision="w4a16"))
+    assert converted.verdict.verified, converted.verdict.reasons
+    assert converted.verdict.figures["perplexity_ratio"] < 1.05
 
 
 def test_rounding_file_by_file_gives_what_the_whole_model_gives(tmp_path: Path) -> None:
