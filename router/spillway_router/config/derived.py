@@ -61,6 +61,8 @@ class DerivedConfig:
     retention_minutes: float
     """How long finished requests are kept in memory."""
     webhook: Webhook | None
+    cors_origins: frozenset[str]
+    """Origins whose web pages may call the router."""
 
     @staticmethod
     def of(loaded: Loaded, today: date) -> DerivedConfig:
@@ -81,6 +83,7 @@ class DerivedConfig:
             review_queue=queue_rules(settings.documents),
             retention_minutes=settings.retention.minutes,
             webhook=_webhook(settings.alerts),
+            cors_origins=frozenset(settings.cors.origins),
         )
 
 

@@ -30,6 +30,7 @@ from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, s
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
+_ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+$")
 _HTTP_URL = TypeAdapter(AnyHttpUrl)
 
 Money = Annotated[Decimal, Field(ge=0, le=10**9)]
@@ -398,6 +399,21 @@ class KeysPart(_Part):
     required: bool = False
 
 
+class CorsPart(_Part):
+    """The origins whose web pages may call the router from a browser, such as https://chat.example.com; `*` stands for
+    every origin. Requests from a page still need a key where keys are required."""
+
+    origins: tuple[str, ...] = ()
+
+    @field_validator("origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.match(origin):
+                raise ValueError(f"{origin!r} is no origin; write scheme://host or scheme://host:port, without a path")
+        return value
+
+
 class LedgerPart(_Part):
     """The database that records requests and money."""
 
@@ -432,6 +448,7 @@ class Settings(_Part):
     documents: DocumentsPart = DocumentsPart()
     privacy: PrivacyPart = PrivacyPart()
     keys: KeysPart = KeysPart()
+    cors: CorsPart = CorsPart()
     ledger: LedgerPart = LedgerPart()
     prices: PricesPart = PricesPart()
     limits: LimitsPart = LimitsPart()

@@ -10,7 +10,7 @@ import orjson
 
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Endpoint, Outcome, OutcomeKind
-from spillway_router.core.routing.rate_limits import wait_s
+from spillway_router.core.routing.rate_limits import text_wait_s, wait_s
 from spillway_router.http_client.types import Reply
 from spillway_router.providers.interface import PATHS, CatalogueEntry, StreamMonitor
 from spillway_router.providers.streams import (
@@ -62,7 +62,10 @@ class OpenAICompatible:
         kind = self.kind(status)
         if kind != "overloaded":
             kind = CODES.get(code, kind)
-        return Outcome(kind, status, detail, wait_s(reply.headers, wall_s), billed=status in GATEWAY_TIMEOUTS)
+        wait = wait_s(reply.headers, wall_s)
+        if wait is None and kind == "rate_limited":
+            wait = text_wait_s(detail)
+        return Outcome(kind, status, detail, wait, billed=status in GATEWAY_TIMEOUTS)
 
     def kind(self, status: int) -> OutcomeKind:
         """Return the outcome kind of an error status."""

@@ -151,7 +151,7 @@ class Runtime:
             Service("reviews", self.reviews.stop, self.reviews.start),
             Service("keyed extractions", extractions.stop),
         )
-        self.app: App = build(self._control_api(version, extractions))
+        self.app: App = build(self._control_api(version, extractions), lambda: self._active_config.cors_origins)
         self.front: Callable[..., asyncio.Protocol] = frontend_factory(self.services)
 
     @classmethod
@@ -226,6 +226,7 @@ class Runtime:
             created=int(time.time()),
             policy_header=b"x-spillway-policy: %b\r\n" % assembly.policy.version.encode(),
             scoring=assembly.scoring,
+            cors_origins=config.cors_origins,
         )
 
     def _watch_engines(self) -> None:

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway_router.core.routing.rate_limits import LONGEST_WAIT_S, duration_s, exhausted_for_s, retry_after_s, wait_s
+from spillway_router.core.routing.rate_limits import (
+    DEFAULT_WAIT_S,
+    LONGEST_WAIT_S,
+    duration_s,
+    exhausted_for_s,
+    retry_after_s,
+    text_wait_s,
+    wait_s,
+)
 
 WALL = datetime.fromisoformat("1994-11-06T08:49:07Z").timestamp()
 """Half a minute before the date that RFC 9110 uses in its examples."""
@@ -153,3 +161,47 @@ def test_no_header_can_hurt(value: str, wall: float) -> None:
     headers = dict.fromkeys(names, value)
     for found in (wait_s(headers, wall), retry_after_s(value, wall), exhausted_for_s(headers, wall)):
         assert found is None or (0 <= found <= LONGEST_WAIT_S and not math.isnan(found))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Rate limit reached for model `m` on tokens per minute (TPM). Please try again in 7.66s. Need more?", 7.66),
+        ("Limit 500000, Used 499000, Requested 9. Please try again in 2m59.56s. Visit https://a.b", 179.56),
+        ("Please try again in 920ms.", 0.92),
+        ("Please retry in 38.5s.", 38.5),
+        ("Too fast: wait 20 seconds.", 20.0),
+        ("You may retry after 2 minutes", 120.0),
+        ("Try again in 1h2m", LONGEST_WAIT_S),
+        ("Try again in 3 days", LONGEST_WAIT_S),
+        ("Please try again later. The limit is 20 seconds of audio.", None),
+        ("Please try again in 5 attempts", None),
+        ("", None),
+    ],
+)
+def test_a_wait_that_only_the_message_names(text: str, seconds: float | None) -> None:
+    assert text_wait_s(text) == (None if seconds is None else pytest.approx(seconds))
+
+
+@given(st.text())
+def test_any_message_is_read(text: str) -> None:
+    found = text_wait_s("try again in " + text)
+    assert found is None or 0 <= found <= LONGEST_WAIT_S
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [
+        (str(round((WALL + 42) * 1000)), 42.0),
+        (str(round(WALL + 42)), 42.0),
+        ("42", 42.0),
+        ("1m", 60.0),
+        (str(round((WALL - 42) * 1000)), DEFAULT_WAIT_S),
+        ("soon", DEFAULT_WAIT_S),
+        (None, DEFAULT_WAIT_S),
+    ],
+)
+def test_a_limit_without_a_unit_and_its_reset_in_every_form(reset: str | None, seconds: float) -> None:
+    headers = {"x-ratelimit-remaining": "0"} | ({} if reset is None else {"x-ratelimit-reset": reset})
+    assert exhausted_for_s(headers, WALL) == pytest.approx(seconds, abs=0.6)
+    assert exhausted_for_s({**headers, "x-ratelimit-remaining": "1"}, WALL) == 0.0

@@ -18,6 +18,15 @@ _UNITS = ("requests", "tokens", "requests-minute", "requests-hour", "requests-da
 _ANTHROPIC_UNITS = ("requests", "tokens", "input-tokens", "output-tokens")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME = r"\d+(?:\.\d+)? ?(?:ms|milliseconds?|s|sec(?:ond)?s?|m|min(?:ute)?s?|h|hours?|d|days?)\b"
+_HINT = re.compile(
+    rf"(?:again|retry|wait)(?: (?:after|in|for|another))* ((?:{_TIME}|{_TIME[:-2]}(?=\d))+)", re.IGNORECASE
+)
+_HINT_PART = re.compile(r"(\d+(?:\.\d+)?) ?(ms|milli|[smhd])", re.IGNORECASE)
+_EPOCH_S = 1e8
+"""Larger numbers are times since 1970, not durations."""
+_EPOCH_MS = 1e11
+"""Larger numbers are such times in milliseconds."""
 
 
 def retry_after_s(value: str | None, wall_s: float) -> float | None:
@@ -68,18 +77,44 @@ def duration_s(value: str) -> float | None:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
+def text_wait_s(text: str) -> float | None:
+    """Return the seconds that an error message asks to wait, as in Groq's "Please try again in 7m12.3s"; else None."""
+    hint = _HINT.search(text[:2000])
+    if hint is None:
+        return None
+    parts = _HINT_PART.findall(hint.group(1))
+    seconds = sum(float(number) * _SECONDS["ms" if unit.lower() == "milli" else unit.lower()] for number, unit in parts)
+    return min(LONGEST_WAIT_S, seconds)
+
+
+def reset_s(value: str, wall_s: float | None) -> float | None:
+    """Return the seconds until a limit is reset: a duration, or a time in seconds or milliseconds since 1970.
+
+    None if it is unreadable, or a time while `wall_s` (epoch seconds now) is unknown.
+    """
+    seconds = duration_s(value)
+    if seconds is None or seconds < _EPOCH_S:
+        return seconds
+    if wall_s is None or not math.isfinite(seconds):
+        return None
+    return max(0.0, (seconds / 1000 if seconds >= _EPOCH_MS else seconds) - wall_s)
+
+
 def exhausted_for_s(headers: Mapping[str, str], wall_s: float | None = None) -> float:
     """Return the seconds to send nothing because a limit is used up; 0 if none is, or the headers name none.
 
-    Reads the `x-ratelimit-remaining-*` headers, Cerebras' per-window forms of them (`-tokens-minute`) and, where
-    `wall_s` (epoch seconds now) is given, `anthropic-ratelimit-*-remaining`, whose resets are RFC 3339 times.
+    Reads the `x-ratelimit-remaining-*` headers, Cerebras' per-window forms of them (`-tokens-minute`), OpenRouter's
+    `x-ratelimit-remaining` without a unit and, where `wall_s` (epoch seconds now) is given,
+    `anthropic-ratelimit-*-remaining`, whose resets are RFC 3339 times.
     """
     waits = [0.0]
+    if _used_up(headers.get("x-ratelimit-remaining")):
+        waits.append(reset_s(headers.get("x-ratelimit-reset", ""), wall_s) or DEFAULT_WAIT_S)
     for unit in _UNITS:
         if _used_up(headers.get(f"x-ratelimit-remaining-{unit}")):
             reset = headers.get(f"x-ratelimit-reset-{unit}")
             if reset is not None:
-                waits.append(duration_s(reset) or DEFAULT_WAIT_S)
+                waits.append(reset_s(reset, wall_s) or DEFAULT_WAIT_S)
     for unit in _ANTHROPIC_UNITS if wall_s is not None else ():
         if _used_up(headers.get(f"anthropic-ratelimit-{unit}-remaining")):
             then = _rfc3339(headers.get(f"anthropic-ratelimit-{unit}-reset"))

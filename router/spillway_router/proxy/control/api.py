@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refusal, RequestFacts, RequestRecord
@@ -51,7 +52,7 @@ class ControlHooks:
 
 def build_control(services: Services, hooks: ControlHooks, version: str) -> FastAPI:
     """Build the control application."""
-    api = FastAPI(title="Spillway", version=version, docs_url="/docs", redoc_url=None)
+    api = FastAPI(title="Spillway", version=version, docs_url="/docs", redoc_url=None, redirect_slashes=False)
     api.add_exception_handler(RefusedError, _on_refused)
     api.add_exception_handler(HTTPException, _on_http)
     _add_probes(api, services, hooks)
@@ -70,9 +71,26 @@ async def _on_refused(_: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return _method_not_allowed(request)
     code = "not_found" if error.status_code == 404 else "invalid_request"
-    message = f"{request.method} {request.url.path} does not exist. GET /docs lists the routes."
+    path = request.url.path
+    hint = "" if path.startswith("/v1/") else f" The API is below /v1: did you mean /v1{path}?"
+    message = f"{request.method} {path} does not exist.{hint} GET /docs lists the routes."
     return JSONResponse(error_body(error.status_code, code, message), error.status_code)
+
+
+def _method_not_allowed(request: Request) -> Response:
+    """Answer OPTIONS, and refuse other methods that the path does not have, with the ones that it has."""
+    methods = {"OPTIONS"}
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.methods and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods | ({"HEAD"} if "GET" in route.methods else set())
+    allow = {"allow": ", ".join(sorted(methods))}
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers=allow)
+    message = f"{request.url.path} does not have the method {request.method}. Use one of {allow['allow']}."
+    return JSONResponse(error_body(405, "invalid_request", message), 405, allow)
 
 
 def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:

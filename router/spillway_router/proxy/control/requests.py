@@ -9,6 +9,7 @@ from starlette.requests import Request
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import head_flaw, load, too_large
+from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
 from spillway_router.proxy.request.errors import RefusedError
 
 
@@ -33,7 +34,8 @@ async def json_body(services: Services, request: Request) -> dict[str, Any]:
 
 
 async def bounded_body(request: Request, limit: int) -> bytes:
-    """Read the body, of at most `limit` bytes. Raise RefusedError if it is larger."""
+    """Read the body and decode it, to at most `limit` bytes. Raise RefusedError if it is larger or malformed."""
+    coding = encoding_of(request.headers.get("content-encoding", ""))
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -41,4 +43,7 @@ async def bounded_body(request: Request, limit: int) -> bytes:
         if size > limit:
             raise RefusedError(too_large(limit))
         parts.append(part)
-    return b"".join(parts)
+    body = b"".join(parts)
+    if coding:
+        body = await decoded(body, limit)
+    return body.removeprefix(BYTE_ORDER_MARK)

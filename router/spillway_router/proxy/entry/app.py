@@ -7,12 +7,14 @@ method or spelling is wrong: proxy/entry/frontend.py answers them without ASGI.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.replies import refusal_reply
-from spillway_router.proxy.entry.frontend import ROUTES, headers_by_name, host_flaw
+from spillway_router.proxy.entry.cors import cors_headers, preflight_headers
+from spillway_router.proxy.entry.frontend import headers_by_name, host_flaw
+from spillway_router.proxy.entry.targets import PROBES, ROUTES, usual_spelling
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,24 +25,40 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger("spillway.proxy")
 
 _INFERENCE = frozenset(path.decode() for path in ROUTES)
+_INFERENCE_METHODS = b"POST, OPTIONS"
+_ANSWERED_OPTIONS = _INFERENCE | {"*"}
+"""Paths whose OPTIONS the guard answers; the control API answers the others."""
 
 
-def build(control: App) -> App:
-    """Return the control API behind its guard."""
+def build(control: App, cors_origins: Callable[[], Collection[str]] = frozenset) -> App:
+    """Return the control API behind its guard. `cors_origins` returns the origins whose pages may call the router."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await control(scope, receive, send)
             return
-        refusal = host_flaw(headers_by_name(scope["headers"])) or _wrong_method(scope)
+        headers = headers_by_name(scope["headers"])
+        scope = _as_documented(scope)
+        origins = cors_origins()
+        if scope["method"] == "OPTIONS" and (preflight := preflight_headers(origins, headers)):
+            await _reply(send, 204, preflight)
+            return
+        for_origin = cors_headers(origins, headers) if origins else []
+        refusal = _host_flaw(scope, headers) or _wrong_method(scope)
         if refusal is not None:
-            await _refuse(send, refusal)
+            await _refuse(send, refusal, for_origin)
+            return
+        if scope["method"] == "OPTIONS" and scope["path"] in _ANSWERED_OPTIONS:
+            methods = _INFERENCE_METHODS if scope["path"] in _INFERENCE else b"GET, HEAD, POST, OPTIONS"
+            await _reply(send, 204, [(b"allow", methods), *for_origin])
             return
         started = False
 
         async def note_start(message: Message) -> None:
             nonlocal started
-            started = True
+            if not started:
+                started = True
+                message["headers"] = [*message.get("headers", ()), *for_origin]
             await send(message)
 
         try:
@@ -50,23 +68,43 @@ def build(control: App) -> App:
             if started:
                 raise
             message = "An unexpected error happened in the router; its log has the details."
-            await _refuse(send, Refusal(500, "internal_error", message))
+            await _refuse(send, Refusal(500, "internal_error", message), for_origin)
 
     return app
 
 
+def _as_documented(scope: Scope) -> Scope:
+    """Return the scope with its path as documented, and with GET for HEAD: uvicorn leaves the answer's body out."""
+    path, method = usual_spelling(scope["path"]), scope["method"]
+    return {**scope, "path": path, "method": "GET" if method == "HEAD" else method}
+
+
+def _host_flaw(scope: Scope, headers: Mapping[str, str]) -> Refusal | None:
+    """Return a 400 unless exactly one valid Host was sent. HTTP/1.0 knows no Host, and no browser speaks it."""
+    if scope["http_version"] == "1.0" and scope["path"] in PROBES and "host" not in headers:
+        return None
+    return host_flaw(headers)
+
+
 def _wrong_method(scope: Scope) -> Refusal | None:
-    if scope["path"] not in _INFERENCE:
+    if scope["path"] not in _INFERENCE or scope["method"] == "OPTIONS":
         return None
     if scope["method"] == "POST":  # the frontend compares raw paths, so this one was written with escapes
         return Refusal(404, "not_found", f"Write the path without escapes: {scope['path']}.")
     return Refusal(405, "invalid_request", f"Use POST for {scope['path']}.")
 
 
-async def _refuse(send: Send, refusal: Refusal) -> None:
-    status, lines, body = refusal_reply(refusal, [b"allow: POST\r\n"] if refusal.status == 405 else [])
+async def _refuse(send: Send, refusal: Refusal, more: list[tuple[bytes, bytes]]) -> None:
+    status, lines, body = refusal_reply(refusal, [])
     pairs = (line.rstrip(b"\r\n").partition(b": ") for line in lines)
-    headers = [(name, value) for name, _, value in pairs]
-    headers.append((b"content-length", b"%d" % len(body)))
+    headers = [*((name, value) for name, _, value in pairs), *more]
+    if status == 405:
+        headers.append((b"allow", _INFERENCE_METHODS))
+    await _reply(send, status, headers, body)
+
+
+async def _reply(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
+    if status != 204:
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

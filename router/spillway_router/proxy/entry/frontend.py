@@ -9,6 +9,8 @@ body, one task answers it, and a lost connection cancels that task.
     body   collected up to its size limit; it must be complete within `body_s` seconds
     turn   answers leave in the order of their requests; a pipelined request waits for the answers before its own
     out    whole answers leave through the outbox; whatever bypasses it, or closes the connection, flushes it first
+    eof    a client that only ended its own sending gets its answers; one that left is told from it by a few bytes that
+           HTTP lets clients ignore, which a closed socket answers with a reset
     idle   a connection without a request in progress closes after the keep-alive timeout. There is one timer per
            connection, not one per request
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
@@ -29,26 +32,27 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from spillway_router.aio.outbox import Outbox
-from spillway_router.core.routing.model import Endpoint, Refusal
-from spillway_router.proxy.client.http_client_connection import HttpClientConnection
+from spillway_router.core.routing.model import Refusal
+from spillway_router.proxy.client.http_client_connection import WAITING, HttpClientConnection
 from spillway_router.proxy.client.replies import error_body
+from spillway_router.proxy.entry.cors import cors_lines
+from spillway_router.proxy.entry.targets import ROUTES, inference_path, origin_form
+from spillway_router.proxy.entry.upgrade import AfterKnownHead, framing_head
 from spillway_router.proxy.exchange.exchange import Admitted, admit, serve
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import too_large
+from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
+from spillway_router.proxy.request.errors import RefusedError
 
 log = logging.getLogger("spillway.proxy")
 
-ROUTES: dict[bytes, Endpoint] = {
-    b"/v1/chat/completions": "chat",
-    b"/v1/completions": "completions",
-    b"/v1/embeddings": "embeddings",
-    b"/v1/responses": "responses",
-    b"/v1/messages": "messages",
-}
 MAX_PIPELINED = 8
 """Requests that may wait on one connection for the answers before theirs; then reading from it pauses."""
 FIRST_HEAD_S = 30.0
 """How long a new connection may take to send its first request head."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_RESET_CHECKS_S = (0.02, 0.05, 0.1, 0.3)
+"""When to look, after bytes went to a client that ended its sending, whether its socket is closed."""
 _HOST = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$")
 _Headers = list[tuple[bytes, bytes]]
 
@@ -74,7 +78,10 @@ class IncomingRequest(HttpClientConnection):
     def start(self, services: Services) -> None:
         """Set the state of a request whose head has come."""
         self.request_id = services.new_id()
-        self.base_headers = (b"x-request-id: %b\r\n" % self.request_id.encode(), services.config().policy_header)
+        config = services.config()
+        self.base_headers = (b"x-request-id: %b\r\n" % self.request_id.encode(), config.policy_header)
+        if config.cors_origins:
+            self.base_headers = (*self.base_headers, cors_lines(config.cors_origins, self.headers))
         self.parts: list[bytes] = []
         self.size = 0
         self.body_complete = self.has_turn = self.holds_slot = False
@@ -99,6 +106,10 @@ class FrontendConnection(HttpToolsProtocol):
         """The request whose turn it is, or whose turn was last."""
         self.idle_since_s: float | None = None
         """When the last answer ended (loop time); None while a request is in progress."""
+        self.known_head = b""
+        """Framing of a request whose parser stopped at its head; its body is still to be read (upgrade.py)."""
+        self.sending_ended = False
+        """True if the client ended its sending while it waits for answers."""
 
     # the connection
 
@@ -109,13 +120,57 @@ class FrontendConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # the request is answered as HTTP/1.1, then the connection closes
+        except httptools.HttpParserUpgrade as stop:
+            if self.known_head:
+                self._read_on(data[stop.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("This is not a valid HTTP request.")
         request = self.cycle
         if isinstance(request, IncomingRequest) and not request.body_complete and request.body_timer is None:
             self._start_body_timer(request)
+
+    def _read_on(self, rest: bytes) -> None:
+        """Read the body of a request whose parser took its end for the beginning of another protocol."""
+        head, self.known_head = self.known_head, b""
+        self.parser = httptools.HttpRequestParser(AfterKnownHead(self))
+        self.data_received(head + rest)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection open if the client waits for answers. It may have left, which looks the same."""
+        request: Any = self.cycle
+        if request is None or request.response_complete:
+            return False
+        if isinstance(request, IncomingRequest):
+            if not request.body_complete or not request.chunked:
+                return False
+        elif request.more_body or request.scope["http_version"] == "1.0":
+            return False
+        self.sending_ended = True
+        self._provoke_reset()
+        self.loop.call_later(_RESET_CHECKS_S[0], self._close_if_reset, 1)
+        return True
+
+    def _provoke_reset(self) -> None:
+        """Send what a waiting client ignores, and what the socket of a client that left answers with a reset."""
+        current: Any = self.answering
+        self.state.outbox.flush()
+        if not isinstance(current, IncomingRequest) or current.response_complete:
+            current = self.cycle
+        if not isinstance(current, IncomingRequest):
+            if not current.response_started:
+                self.transport.write(_CONTINUE)
+        elif not current.started and not current.waiting:
+            self.transport.write(_CONTINUE)
+        else:
+            current.write(WAITING)
+
+    def _close_if_reset(self, checks: int) -> None:
+        if self.transport.is_closing():
+            return
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        elif checks < len(_RESET_CHECKS_S):
+            self.loop.call_later(_RESET_CHECKS_S[checks], self._close_if_reset, checks + 1)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -149,6 +204,11 @@ class FrontendConnection(HttpToolsProtocol):
         self.idle_since_s = None
         path = self.url if b"?" not in self.url else self.url.partition(b"?")[0]
         endpoint = ROUTES.get(path)
+        if endpoint is None:
+            endpoint = ROUTES.get(inference_path(path))
+        upgrading = self.parser.should_upgrade()
+        if upgrading:
+            self.known_head = framing_head(self.headers)
         if endpoint is None or self.parser.get_method() != b"POST":
             self._pass_to_asgi()
             return
@@ -163,7 +223,9 @@ class FrontendConnection(HttpToolsProtocol):
         )
         request.start(services)
         request.chunked = self.parser.get_http_version() != "1.0"
-        request.keep_alive = request.chunked and self.parser.should_keep_alive() and not self.parser.should_upgrade()
+        request.keep_alive = (
+            request.chunked and self.parser.should_keep_alive() and (not upgrading or self.known_head != b"")
+        )
         request.admission = host_flaw(request.headers) or admit(services, request.headers, self.state.in_flight)
         if type(request.admission) is Admitted:
             request.holds_slot = True
@@ -178,7 +240,7 @@ class FrontendConnection(HttpToolsProtocol):
 
     def _pass_to_asgi(self) -> None:
         """Let uvicorn handle the request. Only such a request needs the ASGI scope."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        url, headers, expects = origin_form(self.url), self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
@@ -198,6 +260,8 @@ class FrontendConnection(HttpToolsProtocol):
             self._refuse(request, too_large(admission.config.limits.body_bytes))
 
     def on_message_complete(self) -> None:
+        if self.known_head:
+            return
         request = self.cycle
         if not isinstance(request, IncomingRequest):
             super().on_message_complete()
@@ -205,6 +269,8 @@ class FrontendConnection(HttpToolsProtocol):
         if request.body_timer is not None:
             request.body_timer.cancel()
         request.body = request.parts[0] if len(request.parts) == 1 else b"".join(request.parts)
+        if request.body.startswith(BYTE_ORDER_MARK):
+            request.body = request.body.removeprefix(BYTE_ORDER_MARK)
         request.body_complete = True
         if request.has_turn:
             self._start_task(request)
@@ -238,12 +304,17 @@ class FrontendConnection(HttpToolsProtocol):
             self._start_task(request)
         elif self.expect_100_continue and request is cast("Any", self.cycle):
             self.state.outbox.flush()
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.transport.write(_CONTINUE)
 
     def _start_task(self, request: IncomingRequest) -> None:
-        if isinstance(request.admission, Refusal):
+        admission = request.admission
+        if isinstance(admission, Refusal):
             return
-        task = request.task = self.loop.create_task(serve(self.state.services, request.admission, request))
+        if "content-encoding" in request.headers:
+            task = self.loop.create_task(_decode_and_serve(self.state.services, admission, request))
+        else:
+            task = self.loop.create_task(serve(self.state.services, admission, request))
+        request.task = task
         task.add_done_callback(partial(self._on_task_done, request))
 
     def _refuse(self, request: IncomingRequest, refusal: Refusal) -> None:
@@ -290,6 +361,9 @@ class FrontendConnection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self.sending_ended:
+            self.state.outbox.flush()
+            self.transport.close()
         else:
             self._start_idle_timer(self.timeout_keep_alive)
 
@@ -309,6 +383,18 @@ class FrontendConnection(HttpToolsProtocol):
             self.transport.close()
         else:
             self.timeout_keep_alive_task = self.loop.call_later(remaining_s, self.timeout_keep_alive_handler)
+
+
+async def _decode_and_serve(services: Services, admitted: Admitted, request: IncomingRequest) -> None:
+    """Answer a request whose body is compressed."""
+    try:
+        if encoding_of(request.headers["content-encoding"]):
+            request.body = await decoded(request.body, admitted.config.limits.body_bytes)
+    except RefusedError as error:
+        request.refuse(error.refusal)
+        return
+    request.body = request.body.removeprefix(BYTE_ORDER_MARK)
+    await serve(services, admitted, request)
 
 
 def frontend_factory(services: Services) -> Callable[..., FrontendConnection]:

@@ -86,3 +86,5 @@ class ActiveConfig:
     policy_header: bytes
     """Header line of every answer: the policy's version."""
     scoring: ScoringRules = ScoringRules()
+    cors_origins: frozenset[str] = frozenset()
+    """Origins whose web pages may call the router."""

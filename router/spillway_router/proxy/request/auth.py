@@ -45,10 +45,11 @@ class Auth:
 
 
 def _token(headers: Mapping[str, str]) -> str:
-    # x-api-key comes first, as a load balancer in front of the router may use `authorization` itself (RunPod's does).
-    api_key = headers.get("x-api-key")
-    if api_key is not None:
-        return api_key.strip()
+    # authorization comes last, as a load balancer in front of the router may use it itself (RunPod's does). An empty
+    # header counts as not sent: Anthropic's SDKs send one beside a bearer token. api-key is Azure's name.
+    api_key = headers.get("x-api-key", "").strip() or headers.get("api-key", "").strip()
+    if api_key:
+        return api_key
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 

@@ -45,6 +45,7 @@ _BOUND_FIELDS: Mapping[Endpoint, tuple[str, ...]] = {
     "messages": ("max_tokens",),
 }
 """The fields that bound an answer, by endpoint. Others are passed on, but no provider obeys them there."""
+_MOST_DIGITS = 12
 _STORED_INPUT_FIELDS = ("previous_response_id", "conversation", "prompt")
 """Fields of /v1/responses that name input which the provider has stored."""
 _REQUIRED: Mapping[Endpoint, str] = {
@@ -166,11 +167,27 @@ def _max_tokens(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
         value = body.get(name)
         if value is None:
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_OUTPUT_TOKENS:
+        number = value if type(value) is int else _whole_number(value)
+        if number == 0 and endpoint == "completions" and body.get("echo") is True:
+            continue  # it scores the prompt; the hold stays as without a bound, as some provider may ignore the 0
+        if number is None or not 1 <= number <= MAX_OUTPUT_TOKENS:
             raise bad_request(f"'{name}' must be a whole number from 1 to {MAX_OUTPUT_TOKENS}.", name)
         if name in _BOUND_FIELDS[endpoint]:
-            largest = value if largest is None else max(largest, value)
+            largest = number if largest is None else max(largest, number)
     return largest
+
+
+def _whole_number(value: object) -> int | None:
+    """Return the number for the forms that engines accept for it: 5, 5.0 and "5"; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS:
+        return int(value)
+    return None
 
 
 def _choices(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
@@ -186,9 +203,10 @@ def _count(body: Mapping[str, Any], name: str) -> int:
     value = body.get(name)
     if value is None:
         return 1
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_CHOICES:
+    number = _whole_number(value)
+    if number is None or not 1 <= number <= MAX_CHOICES:
         raise bad_request(f"'{name}' must be a whole number from 1 to {MAX_CHOICES}.", name)
-    return value
+    return number
 
 
 def _prompts(body: Mapping[str, Any]) -> int:

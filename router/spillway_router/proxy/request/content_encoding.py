@@ -1,0 +1,65 @@
+"""Compressed request bodies: gzip and deflate are decoded within the size limit, all else is a 415."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from spillway_router.core.routing.model import Refusal
+from spillway_router.proxy.request.body import too_large
+from spillway_router.proxy.request.errors import RefusedError, bad_request
+
+_SLICE_BYTES = 512 * 1024
+"""Bytes that are decoded before the event loop gets its turn: about 2 ms."""
+_MOST_MEMBERS = 1000
+"""gzip allows a body to be a sequence of members; that many of them are no honest client's."""
+_AUTO_WBITS = 32 + zlib.MAX_WBITS
+"""zlib recognises gzip and zlib by their headers."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Some Windows clients send it before their JSON; parsers reject it."""
+CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+
+
+def encoding_of(header: str) -> str:
+    """Return the coding that a Content-Encoding header names; "" for none. Raise RefusedError for one not supported."""
+    coding = header.strip().lower()
+    if coding in ("", "identity"):
+        return ""
+    if coding in CODINGS:
+        return coding
+    message = (
+        f"The content-encoding {header[:80]!r} is not supported. Send the body as plain JSON, or with the "
+        "content-encoding gzip or deflate."
+    )
+    raise RefusedError(Refusal(415, "invalid_request", message, "content-encoding"))
+
+
+async def decoded(body: bytes, limit: int) -> bytes:
+    """Return the decoded form of a gzip or deflate body, of at most `limit` bytes.
+
+    Other work goes on in between. Raise RefusedError: 413 if it is larger, 400 if it is malformed or ends early.
+    """
+    parts: list[bytes] = []
+    size = members = 0
+    rest = body
+    while rest:
+        members += 1
+        if members > _MOST_MEMBERS:
+            raise bad_request(f"The compressed body has more than {_MOST_MEMBERS} members.", "content-encoding")
+        member = zlib.decompressobj(_AUTO_WBITS)
+        while not member.eof:
+            try:
+                part = member.decompress(rest, _SLICE_BYTES)
+            except zlib.error as error:
+                raise bad_request(f"The body is not valid gzip or deflate: {error}.", "content-encoding") from None
+            if not part and not member.unconsumed_tail and not member.eof:
+                raise bad_request("The compressed body ends early.", "content-encoding")
+            size += len(part)
+            if size > limit:
+                raise RefusedError(too_large(limit))
+            parts.append(part)
+            rest = member.unconsumed_tail
+            if size > _SLICE_BYTES:
+                await asyncio.sleep(0)
+        rest = member.unused_data
+    return b"".join(parts)
