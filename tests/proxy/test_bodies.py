@@ -55,7 +55,7 @@ RAW: dict[str, bytes] = {
     "surrogate as bytes": b'{"model":"auto","messages":[{"role":"user","content":"\xed\xa0\x80"}]}',
     "control character": b'{"model":"auto","messages":[{"role":"user","content":"a\nb"}]}',
     "bad escape": b'{"model":"auto","messages":[{"role":"user","content":"\\x41"}]}',
-    "too deep": deep(65),
+    "too deep": deep(201),
     "far too deep": deep(200_000),
     "deep objects": b'{"a":' * 5000 + b"1" + b"}" * 5000,
     "key twice": b'{"model":"auto","model":"cloud","messages":[{"role":"user","content":"x"}]}',

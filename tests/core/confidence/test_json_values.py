@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spillway_router.core.confidence import validators
 from spillway_router.core.confidence.json_values import Value, is_required, required_pointers, scalars, tokens_by_value
 from spillway_router.core.confidence.scores import Token
 from spillway_router.core.confidence.validators import PromptSource, ValueRule, broken_rules, matches_schema
@@ -99,6 +100,57 @@ def test_the_schema_check_agrees_with_the_reference(schema: dict[str, Any]) -> N
 def test_a_schema_that_points_at_itself_ends() -> None:
     assert matches_schema({"a": 1}, {"$ref": "#"})
     assert not matches_schema(1, False)
+
+
+def doubling(levels: int, leaf: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that asks for its leaf 2^levels times."""
+    definitions: dict[str, Any] = {f"x{levels}": leaf}
+    for level in range(levels):
+        below = {"$ref": f"#/$defs/x{level + 1}"}
+        definitions[f"x{level}"] = {"allOf": [below, below]}
+    return {"$defs": definitions, "$ref": "#/$defs/x0"}
+
+
+def test_a_schema_of_few_levels_is_checked_to_its_leaf() -> None:
+    assert matches_schema(1, doubling(8, {"type": "integer"}))
+    assert not matches_schema("a", doubling(8, {"type": "integer"}))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling(40, {}),
+        {"anyOf": [doubling(40, {"type": "string"})], **doubling(40, {"type": "string"})},
+        {
+            "$defs": {"x": {"oneOf": [{"$ref": "#/$defs/x"}, {"$ref": "#/$defs/x"}]}},
+            "oneOf": [{"$ref": "#/$defs/x"}] * 2,
+        },
+        {"items": {"enum": [*["a"] * 5000, 1]}},
+        {"items": {"required": ["a"] * 5000}},
+    ],
+)
+def test_a_check_that_would_take_too_long_says_nothing_against_the_answer(schema: dict[str, Any]) -> None:
+    assert matches_schema([1] * 5000, schema)
+    check = validators._SchemaCheck(schema)
+    check.matches([1] * 5000, schema, 0)
+    assert validators.MOST_STEPS < check.steps < 2 * validators.MOST_STEPS
+
+
+def test_a_type_that_is_no_name_is_ignored() -> None:
+    assert matches_schema(1, {"type": [["integer"], "string"]})
+
+
+def test_the_source_is_searched_for_so_many_texts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validators, "MOST_SEARCHED", 35)
+    source = PromptSource("ten chars.")
+    assert [source.contains(text) for text in ("ten", "eleven", "chars", "ten", "eleven")] == [
+        True,
+        False,
+        True,
+        None,
+        None,
+    ]
+    assert source.contains(12.5) is False
 
 
 def test_a_value_stands_in_the_source_in_any_writing() -> None:

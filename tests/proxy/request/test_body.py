@@ -8,30 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.proxy.request.json_texts import NAMES, TEXT, WRITERS
 
 from spillway_router.proxy.request.body import edit, load
 from spillway_router.proxy.request.errors import RefusedError
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
-    ["model", '"model"', '"model": "x"', "}", "{", ",", ":", "\\", '\\"', "models", "é\u2028🙂"]
-)
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False, width=32)
 VALUES = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
-NAMES = ["model", "stream_options", "logprobs", "top_logprobs", "models", "provider", "messages", ""]
 OBJECTS = st.dictionaries(st.sampled_from(NAMES) | TEXT, VALUES, max_size=6)
-WRITERS = st.sampled_from(
-    [
-        {"separators": (",", ":")},
-        {},
-        {"indent": 2},
-        {"ensure_ascii": False},
-        {"separators": (" ,\t", "\r\n: ")},
-    ]
-)
 
 
 @settings(max_examples=400, deadline=None)

@@ -8,8 +8,9 @@ rule            a value breaks a rule of the configuration
 
 The schema check knows the keywords that structured output uses (type, properties, required, additionalProperties,
 enum, const, items, anyOf, oneOf, allOf, bounds and lengths, local $ref) and ignores all others. It is our own because
-it runs on the event loop, on schemas that clients send: the jsonschema library needs milliseconds to prepare a schema,
-and it applies `pattern`, which a client could make exponential. The engine's grammar enforces patterns.
+it runs on the event loop, on schemas that clients send, and so it must count its steps: the jsonschema library needs
+milliseconds to prepare a schema, and it applies `pattern`, which a client could make exponential. The engine's grammar
+enforces patterns.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from spillway_router.core.confidence.json_values import Value
 FATAL = frozenset({"empty", "json", "schema", "rule"})
 """Flaws that make an answer wrong whatever its tokens say."""
 DEEPEST = 64
+MOST_STEPS = 10_000
+"""Steps of one check against a schema: parts of the schema met by a value, and names or constants compared with it."""
+MOST_SEARCHED = 20_000_000
+"""Characters of the source that are searched for one answer."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -47,23 +52,72 @@ class ValueRule:
     in_source: bool = False
 
 
-def matches_schema(value: Any, schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) -> bool:
-    """Return whether a parsed JSON value matches `schema`. `root`: the schema that local references point into."""
-    if schema is True or not isinstance(schema, Mapping) or depth > DEEPEST:
-        return schema is not False
-    root = schema if root is None else root
-    if "$ref" in schema:
-        target = _referenced(schema["$ref"], root)
-        if target is not None and not matches_schema(value, target, root, depth + 1):
+def matches_schema(value: Any, schema: Any) -> bool:
+    """Return whether a parsed JSON value matches `schema`. A check of more than MOST_STEPS steps says nothing against
+    the value."""
+    check = _SchemaCheck(schema)
+    return check.matches(value, schema, 0) or check.steps > MOST_STEPS
+
+
+class _SchemaCheck:
+    """One check of a value against a schema, which counts its steps.
+
+    References let a small schema ask for exponentially many steps, and an enum or a list of required names is compared
+    with each value.
+    """
+
+    __slots__ = ("_root", "steps")
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        """The schema that local references point into."""
+        self.steps = 0
+
+    def matches(self, value: Any, schema: Any, depth: int) -> bool:
+        """Return whether `value` matches the part `schema`; False in haste once there were too many steps."""
+        if schema is True or not isinstance(schema, Mapping) or depth > DEEPEST:
+            return schema is not False
+        self.steps += 1 + _length(schema.get("enum")) + _length(schema.get("required"))
+        if self.steps > MOST_STEPS:
             return False
-    return (
-        _fits_kind(value, schema.get("type"))
-        and _fits_constants(value, schema)
-        and _fits_bounds(value, schema)
-        and _fits_branches(value, schema, root, depth)
-        and (not isinstance(value, dict) or _fits_members(value, schema, root, depth))
-        and (not isinstance(value, list) or _fits_items(value, schema, root, depth))
-    )
+        if "$ref" in schema:
+            target = _referenced(schema["$ref"], self._root)
+            if target is not None and not self.matches(value, target, depth + 1):
+                return False
+        return (
+            _fits_kind(value, schema.get("type"))
+            and _fits_constants(value, schema)
+            and _fits_bounds(value, schema)
+            and self._fits_branches(value, schema, depth + 1)
+            and (not isinstance(value, dict) or self._fits_members(value, schema, depth + 1))
+            and (not isinstance(value, list) or self._fits_items(value, schema, depth + 1))
+        )
+
+    def _fits_branches(self, value: Any, schema: Mapping[str, Any], depth: int) -> bool:
+        some, one, every = schema.get("anyOf"), schema.get("oneOf"), schema.get("allOf")
+        if isinstance(some, list) and not any(self.matches(value, s, depth) for s in some):
+            return False
+        if isinstance(one, list) and sum(self.matches(value, s, depth) for s in one) != 1:
+            return False
+        return not isinstance(every, list) or all(self.matches(value, s, depth) for s in every)
+
+    def _fits_members(self, value: dict[str, Any], schema: Mapping[str, Any], depth: int) -> bool:
+        required = schema.get("required")
+        if isinstance(required, list) and not all(name in value for name in required if isinstance(name, str)):
+            return False
+        properties = schema.get("properties")
+        named: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
+        rest = schema.get("additionalProperties", True) if "patternProperties" not in schema else True
+        return all(self.matches(member, named.get(name, rest), depth) for name, member in value.items())
+
+    def _fits_items(self, value: list[Any], schema: Mapping[str, Any], depth: int) -> bool:
+        if "prefixItems" in schema or "items" not in schema:
+            return True
+        return all(self.matches(item, schema["items"], depth) for item in value)
+
+
+def _length(names: Any) -> int:
+    return len(names) if isinstance(names, list) else 0
 
 
 def _referenced(reference: Any, root: Mapping[str, Any]) -> Any:
@@ -81,7 +135,7 @@ def _referenced(reference: Any, root: Mapping[str, Any]) -> Any:
 
 def _fits_kind(value: Any, kind: Any) -> bool:
     kinds = [kind] if isinstance(kind, str) else kind
-    return not isinstance(kinds, list) or any(_is(value, name) for name in kinds)
+    return not isinstance(kinds, list) or any(not isinstance(name, str) or _is(value, name) for name in kinds)
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -123,40 +177,16 @@ def _bound(schema: Mapping[str, Any], name: str, absent: float) -> float:
     return bound if isinstance(bound, int | float) and not isinstance(bound, bool) else absent
 
 
-def _fits_branches(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
-    some, one, every = schema.get("anyOf"), schema.get("oneOf"), schema.get("allOf")
-    if isinstance(some, list) and not any(matches_schema(value, s, root, depth + 1) for s in some):
-        return False
-    if isinstance(one, list) and sum(matches_schema(value, s, root, depth + 1) for s in one) != 1:
-        return False
-    return not isinstance(every, list) or all(matches_schema(value, s, root, depth + 1) for s in every)
-
-
-def _fits_members(value: dict[str, Any], schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
-    required = schema.get("required")
-    if isinstance(required, list) and not all(name in value for name in required):
-        return False
-    properties = schema.get("properties")
-    named: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
-    rest = schema.get("additionalProperties", True) if "patternProperties" not in schema else True
-    return all(matches_schema(member, named.get(name, rest), root, depth + 1) for name, member in value.items())
-
-
-def _fits_items(value: list[Any], schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> bool:
-    if "prefixItems" in schema or "items" not in schema:
-        return True
-    return all(matches_schema(item, schema["items"], root, depth + 1) for item in value)
-
-
 class PromptSource:
-    """The text of a prompt, to look values up in."""
+    """The text of a prompt, to look values up in. Once MOST_SEARCHED characters were searched, it knows of no text."""
 
-    __slots__ = ("_numbers", "_prompt", "_text")
+    __slots__ = ("_numbers", "_prompt", "_searched", "_text")
 
     def __init__(self, text: str) -> None:
         self._prompt = text  # prepared on first use, since most answers have no values to look up
         self._text: str | None = None
         self._numbers: frozenset[str] = frozenset()
+        self._searched = 0
 
     def contains(self, value: str | float | int | bool | None) -> bool | None:
         """Return whether a number or a text is in the prompt; None for values that need not be (null, booleans, "").
@@ -169,6 +199,9 @@ class PromptSource:
             self._text = " ".join(self._prompt.split()).casefold()
             self._numbers = frozenset(_plain(n.replace(",", ".")) for n in re.findall(r"\d+(?:[.,]\d+)*", self._text))
         if isinstance(value, str):
+            self._searched += len(self._text)
+            if self._searched > max(MOST_SEARCHED, len(self._text)):
+                return None
             return " ".join(value.split()).casefold() in self._text
         return _plain(repr(abs(value))) in self._numbers
 

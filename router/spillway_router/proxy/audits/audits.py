@@ -54,6 +54,7 @@ from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.upstream_body import prepare
 from spillway_router.proxy.request import body as wire
+from spillway_router.proxy.request.large_body import read_body, spans_of
 
 log = logging.getLogger("spillway.audits")
 
@@ -275,9 +276,13 @@ async def _ask(config: ActiveConfig, sample: AuditSample, attempt: UpstreamAttem
     """The stronger model's whole answer. The attempt is closed when this returns."""
     outcome = Outcome("cancelled", billed=True, detail="the router stopped")
     try:
-        raw = wire.edit(sample.raw, sample.body.keys(), {"stream": False}, frozenset({"stream_options"}))
-        body: dict[str, Any] = {**sample.body, "stream": False}
-        body.pop("stream_options", None)
+        spans = spans_of(sample.body)
+        raw = wire.edit(sample.raw, sample.body.keys(), {"stream": False}, frozenset({"stream_options"}), spans)
+        if spans is None:
+            body: dict[str, Any] = {**sample.body, "stream": False}
+            body.pop("stream_options", None)
+        else:
+            body = await read_body(raw)
         upstream = prepare(sample.facts, raw, body, attempt.route)
         limits = config.limits
         reply = await fetch_whole(attempt, sample.facts.endpoint, upstream.body, limits.answer_s, limits.answer_bytes)

@@ -21,9 +21,9 @@ from spillway_router.proxy.client.replies import error_body, refusal_headers
 from spillway_router.proxy.control.requests import bounded_body, caller_of
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.request.body import load
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 from spillway_router.proxy.request.facts import read_facts
+from spillway_router.proxy.request.large_body import read_body
 
 READERS = frozenset({"inference", "viewer", "admin"})
 ADMINS = frozenset({"admin"})
@@ -174,7 +174,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
     async def explain(request: Request) -> Any:
         caller = caller_of(services, request, READERS)
         config = services.config()
-        body = load(await bounded_body(request, config.limits.body_bytes))
+        body = await read_body(await bounded_body(request, config.limits.body_bytes), config.privacy.keywords)
         endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if field in body), "chat")
         facts = read_facts("dry-run", endpoint, request.headers, body, caller, config.privacy)
         decision = decide(facts, caller_signals(services, config, facts), config.policy)

@@ -20,8 +20,9 @@ from spillway_router.proxy.control.requests import caller_of, json_body
 from spillway_router.proxy.exchange.better_answer import BETTER_THAN
 from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES, Admitted, serve
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.request.body import edit, load
+from spillway_router.proxy.request.body import edit
 from spillway_router.proxy.request.errors import RefusedError, bad_request
+from spillway_router.proxy.request.large_body import read_body, spans_of
 
 _FIELDS = FIELDS | {"request_id", "reason", "retry"}
 
@@ -79,8 +80,8 @@ async def _better_answer(services: Services, caller: Caller, request_id: str, re
             f"The request is not retained: {problem}. Send its body again with the header {BETTER_THAN}: {request_id}."
         )
         raise RefusedError(Refusal(409, "not_retained", message, "retry"))
-    parsed = load(retained.body)
-    raw = edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}))
+    parsed = await read_body(retained.body)
+    raw = edit(retained.body, parsed.keys(), {"stream": False}, frozenset({"stream_options"}), spans_of(parsed))
     client = CapturingClient(retained.endpoint, {**retained.headers, BETTER_THAN: request_id}, raw, services.new_id())
     await _serve_unless_gone(services, Admitted(services.config(), caller, services.clock()), client, request)
     content = orjson.loads(client.content)

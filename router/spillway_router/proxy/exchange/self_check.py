@@ -25,6 +25,7 @@ from spillway_router.providers.logprobs import answer_text, first_alternatives
 from spillway_router.proxy.exchange.attempt import NotOpened, UpstreamAttempt, fetch_whole, open_attempt
 from spillway_router.proxy.exchange.escalation import criteria, may_escalate, threshold
 from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.request.large_body import cut_strings
 
 REASON = "self_check"
 ALTERNATIVES = 20
@@ -92,7 +93,9 @@ async def verdict_with_self_check(
 
 
 def _can_matter(state: ExchangeState) -> bool:
-    return state.facts.endpoint == "chat" and state.facts.choices == 1 and may_escalate(state)
+    # A body whose long strings were cut can't be sent again.
+    whole = not cut_strings(state.body)
+    return whole and state.facts.endpoint == "chat" and state.facts.choices == 1 and may_escalate(state)
 
 
 def _slack_s(state: ExchangeState, outcome: Outcome) -> float:

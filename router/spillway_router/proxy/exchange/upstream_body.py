@@ -8,6 +8,7 @@ from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import RequestFacts
 from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.request import body as wire
+from spillway_router.proxy.request.large_body import spans_of
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -25,8 +26,8 @@ def prepare(
 ) -> UpstreamBody:
     """Change the model, ask for usage and, for an answer that is to be scored, for logprobs.
 
-    `raw` and `body` are the client's bytes and their JSON; `top_logprobs` is the number of alternatives per token
-    (0: the answer is not scored).
+    `raw` and `body` are the client's bytes and their JSON; a LargeBody must be the one that was read from `raw`.
+    `top_logprobs` is the number of alternatives per token (0: the answer is not scored).
     """
     changes: dict[str, object] = {}
     backend = route.backend
@@ -49,7 +50,9 @@ def prepare(
         else:
             changes["logprobs"] = top_logprobs
     drop = route.provider.entry.drops_fields.intersection(body)
-    return UpstreamBody(wire.edit(raw, body.keys(), changes, drop), usage_added, usage_asked, logprobs_added)
+    return UpstreamBody(
+        wire.edit(raw, body.keys(), changes, drop, spans_of(body)), usage_added, usage_asked, logprobs_added
+    )
 
 
 def without_logprobs(answer: dict[str, object]) -> bytes:

@@ -2,9 +2,9 @@
 
 The bytes that a client sent go upstream unchanged; a rule that must change a top-level field (the model's name, an
 added `stream_options`) splices only that span. Numbers, key order and unknown fields therefore arrive as the client
-wrote them. Splicing is safe only if the spans are certain: `spans` walks the bytes with one regular expression that
-recognises strings and brackets, and `load` refuses a body with duplicate keys, because two parsers could read it
-differently.
+wrote them. Splicing is safe only if the spans are certain: `FieldScanner` walks the bytes by strings and brackets, and
+`load` refuses a body with duplicate keys, because two parsers could read it differently. What is said here of reading
+holds for bodies that are read in one go; `large_body.py` reads the others.
 """
 
 from __future__ import annotations
@@ -19,10 +19,20 @@ import orjson
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.request.errors import bad_request
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|,|:', re.DOTALL)
+Spans = dict[str, tuple[int, int, int]]
+
+# The quantifiers are possessive: a match keeps no state for every character or escape that it passed.
+STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+ANY_STRING = re.compile(STRING, re.DOTALL)
+_REST = rb'(?:[^"\[\]{}]++|' + STRING + rb")*+"
+_TOP = re.compile(rb'[^"\[\]{},:]*+(' + STRING + rb"|[\[\]{},:])", re.DOTALL)
+_BELOW_TOP = re.compile(
+    rb'(?:[^"\[\]{}]++|' + STRING + rb"|\[" + _REST + rb"\]|\{" + _REST + rb"\})*+([\[\]{}])", re.DOTALL
+)
 _OPEN = frozenset(b"{[")
 _CLOSE = frozenset(b"}]")
-MAX_DEPTH = 64
+MAX_DEPTH = 200
+"""Deepest nesting of a body. A JSON schema of n nested objects needs 2n levels, and orjson writes at most 254."""
 _OBJECTS = {dict}
 
 
@@ -65,7 +75,7 @@ def load(body: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise bad_request("The request body must be a JSON object.")
     if not _is_plain_chat(body, parsed) and not _has_unique_keys(body, _measure(parsed)):
-        _refuse_duplicates(body)
+        refuse_duplicates(body)
     return parsed
 
 
@@ -86,10 +96,13 @@ def _has_unique_keys(body: bytes, keys: int) -> bool:
     """Return True if counting proves that parsing lost no key, so that no key is a duplicate.
 
     Without white space every key token ends in a quote and a colon, so there are at least as many of those as keys.
-    Equal counts leave no room for a duplicate. Text that merely looks like a key makes the proof fail; then the slow,
-    exact check decides.
+    Equal counts leave no room for a duplicate. Text that merely looks like a key makes this proof fail; then the
+    colons outside of strings are counted.
     """
-    return body.translate(None, b" \t\r\n").count(b'":') == keys
+    if body.translate(None, b" \t\r\n").count(b'":') == keys:
+        return True
+    bare: bytes = ANY_STRING.sub(b'"', body)
+    return bare.count(b":") == keys
 
 
 def _measure(parsed: dict[str, Any]) -> int:
@@ -110,7 +123,9 @@ def _measure(parsed: dict[str, Any]) -> int:
     raise bad_request(f"The request body is nested deeper than {MAX_DEPTH} levels.")
 
 
-def _refuse_duplicates(body: bytes) -> None:
+def refuse_duplicates(body: bytes) -> None:
+    """Raise RefusedError with the name of the first duplicate key, if there is one."""
+
     def unique(pairs: list[tuple[str, Any]]) -> None:
         seen = set()
         for key, _ in pairs:
@@ -121,32 +136,75 @@ def _refuse_duplicates(body: bytes) -> None:
     json.loads(body, object_pairs_hook=unique)
 
 
-def spans(body: bytes) -> dict[str, tuple[int, int, int]]:
+class FieldScanner:
+    """Finds the top-level fields of a JSON object, part by part.
+
+    Below the top level only brackets matter, and one match skips all other bytes, strings and the innermost containers.
+    The work is linear in the body's length whatever it holds.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.spans: Spans = {}
+        """Each key's (start of the key, start of its value, end of its value). White space around a value may count as
+        part of it until `trimmed` is asked."""
+        self._key: str | None = None
+        self._key_start = 0
+        self._value_start = 0
+        self._expects_key = True
+
+    @property
+    def expects_key(self) -> bool:
+        """True if a string that comes next is a top-level key."""
+        return self.depth == 1 and self._expects_key
+
+    def scan(self, body: bytes, start: int, end: int) -> None:
+        """Scan body[start:end], which holds no part of a string without the rest of it."""
+        at, depth = start, self.depth
+        while at < end:
+            match = (_BELOW_TOP if depth > 1 else _TOP).match(body, at, end)
+            if match is None:
+                break
+            at = match.end()
+            char = body[match.start(1)]
+            if char in _OPEN:
+                depth += 1
+            elif char in _CLOSE:
+                depth -= 1
+                if depth == 0:
+                    self._end_field(at - 1)
+            else:
+                self._take(body, char, match.start(1), at)
+        self.depth = depth
+
+    def _take(self, body: bytes, char: int, at: int, after: int) -> None:
+        """Take the comma, colon or string body[at:after], which begins with `char`, at the top level."""
+        if char == 0x3A:  # colon
+            self._value_start = after
+            self._expects_key = False
+        elif char == 0x2C:  # comma
+            self._end_field(at)
+            self._expects_key = True
+        elif self._expects_key:
+            self._key_start = at
+            self._key = str(orjson.loads(body[at:after]))
+
+    def _end_field(self, end: int) -> None:
+        key = self._key
+        if key is not None:
+            self.spans[key] = (self._key_start, self._value_start, end)
+            self._key = None
+
+    def trimmed(self, body: bytes) -> Spans:
+        """Return the spans of the scanned `body` without white space around the values."""
+        return {k: (a, _lstrip(body, b), _rstrip(body, c)) for k, (a, b, c) in self.spans.items()}
+
+
+def spans(body: bytes) -> Spans:
     """Map each top-level key of a valid JSON object to (start of the key, start of its value, end of its value)."""
-    raw: dict[str, tuple[int, int, int]] = {}
-    depth = 0
-    key_start = value_start = -1
-    key: str | None = None
-    expect_key = True
-    for match in _TOKEN.finditer(body):
-        char = body[match.start()]
-        if char in _OPEN:
-            depth += 1
-        elif char in _CLOSE:
-            depth -= 1
-            if depth == 0 and key is not None:
-                raw[key] = (key_start, value_start, _rstrip(body, match.start()))
-        elif depth == 1:
-            if char == 0x3A:  # colon
-                value_start = match.end()
-                expect_key = False
-            elif char == 0x2C and key is not None:  # comma
-                raw[key] = (key_start, value_start, _rstrip(body, match.start()))
-                key, expect_key = None, True
-            elif expect_key:
-                key_start = match.start()
-                key = orjson.loads(match.group())
-    return {k: (a, _lstrip(body, b), c) for k, (a, b, c) in raw.items()}
+    scanner = FieldScanner()
+    scanner.scan(body, 0, len(body))
+    return scanner.trimmed(body)
 
 
 def _rstrip(body: bytes, end: int) -> int:
@@ -161,17 +219,25 @@ def _lstrip(body: bytes, start: int) -> int:
     return start
 
 
-def edit(body: bytes, keys: Collection[str], changes: Mapping[str, Any], drop: frozenset[str] = frozenset()) -> bytes:
+def edit(
+    body: bytes,
+    keys: Collection[str],
+    changes: Mapping[str, Any],
+    drop: frozenset[str] = frozenset(),
+    known_spans: Spans | None = None,
+) -> bytes:
     """Return the body with top-level fields set, added or dropped; every other byte stays as it was.
 
-    `keys` are the body's top-level keys, which the caller has from parsing it.
+    `keys` are the body's top-level keys, which the caller has from parsing it. `known_spans` are those of a large body,
+    which must not be walked again.
     """
     if not changes and drop.isdisjoint(keys):
         return body
-    quick = _edited_without_walk(body, keys, changes) if drop.isdisjoint(keys) else None
-    if quick is not None:
-        return quick
-    span_of = spans(body)
+    if known_spans is None and drop.isdisjoint(keys):
+        quick = _edited_without_walk(body, keys, changes)
+        if quick is not None:
+            return quick
+    span_of = spans(body) if known_spans is None else known_spans
     pieces: list[tuple[int, int, bytes]] = []
     added: list[bytes] = []
     for key, value in changes.items():
@@ -182,31 +248,32 @@ def edit(body: bytes, keys: Collection[str], changes: Mapping[str, Any], drop: f
             added.append(orjson.dumps(key) + b":" + orjson.dumps(value))
     fields = sorted((span, key) for key, span in span_of.items())
     pieces.extend(_drop_span(fields, i) for i, (_, key) in enumerate(fields) if key in drop)
-    remaining = [key for _, key in fields if key not in drop]
-    out = bytearray(body)
-    for start, end, text in sorted(pieces, reverse=True):
-        out[start:end] = text
+    kept = [i for i, (_, key) in enumerate(fields) if key not in drop]
+    if kept and kept[0] > 0:
+        comma = body.index(b",", fields[kept[0] - 1][0][2])
+        pieces.append((comma, comma + 1, b""))
     if added:
-        close = out.rindex(b"}")
-        out[close:close] = (b"," if remaining else b"") + b",".join(added)
-    if drop and remaining and fields[0][1] in drop:
-        _fix_leading_comma(out)
-    return bytes(out)
+        close = body.rindex(b"}")
+        pieces.append((close, close, (b"," if kept else b"") + b",".join(added)))
+    return _spliced(body, sorted(pieces))
+
+
+def _spliced(body: bytes, pieces: list[tuple[int, int, bytes]]) -> bytes:
+    """Replace each (start, end, text) of the sorted pieces. The body is copied once."""
+    out: list[bytes | memoryview] = []
+    view, at = memoryview(body), 0
+    for start, end, text in pieces:
+        out.append(view[at:start])
+        out.append(text)
+        at = end
+    out.append(view[at:])
+    return b"".join(out)
 
 
 def _drop_span(fields: list[tuple[tuple[int, int, int], str]], i: int) -> tuple[int, int, bytes]:
     """Return the span from the end of the previous field, so including its comma, to the end of field `i`."""
     start = fields[i - 1][0][2] if i else fields[i][0][0]
     return (start, fields[i][0][2], b"")
-
-
-def _fix_leading_comma(out: bytearray) -> None:
-    brace = out.index(b"{")
-    i = brace + 1
-    while out[i] in b" \t\r\n":
-        i += 1
-    if out[i] == 0x2C:
-        del out[i]
 
 
 def _edited_without_walk(body: bytes, keys: Collection[str], changes: Mapping[str, Any]) -> bytes | None:

@@ -22,6 +22,7 @@ from spillway_router.core.routing.model import (
     Sort,
 )
 from spillway_router.proxy.request.errors import bad_request
+from spillway_router.proxy.request.large_body import LargeBody
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128
@@ -104,16 +105,16 @@ def read_facts(
         raise bad_request("'stream' must be true or false.", "stream")
     if not isinstance(body.get("stream_options"), _OPTIONAL_OBJECT):
         raise bad_request("'stream_options' must be an object such as {\"include_usage\": true}.", "stream_options")
-    text = orjson.dumps(body)
+    prompt_bytes, keyword = _text(body, rule)
     max_tokens, hints = _max_tokens(endpoint, body), _hints(headers, caller)
-    privacy = _privacy(headers, body, caller, rule, text)
+    privacy = _privacy(headers, body, caller, rule, keyword=keyword)
     if body.keys() <= _PLAIN and not parts:
         return RequestFacts(
             request_id=request_id,
             endpoint=endpoint,
             model=model,
             stream=stream,
-            prompt_bytes=len(text),
+            prompt_bytes=prompt_bytes,
             max_tokens=max_tokens,
             choices=1,
             needs=_NO_NEEDS,
@@ -128,7 +129,7 @@ def read_facts(
         endpoint=endpoint,
         model=model,
         stream=stream,
-        prompt_bytes=len(text),
+        prompt_bytes=prompt_bytes,
         max_tokens=max_tokens,
         choices=choices,
         needs=needs,
@@ -140,6 +141,15 @@ def read_facts(
         unseen_tokens=_unseen(endpoint, body, content, needs),
         billed_choices=_best_of(body, choices) if endpoint == "completions" else choices,
     )
+
+
+def _text(body: Mapping[str, Any], rule: PrivacyRule) -> tuple[int, bool]:
+    """Return the UTF-8 bytes of the body, and whether a keyword stands in it."""
+    if isinstance(body, LargeBody):
+        return body.text_bytes, body.keyword_found
+    text = orjson.dumps(body)
+    keywords = rule.keywords
+    return len(text), keywords is not None and keywords.search(text.decode().casefold().encode()) is not None
 
 
 def _check_messages(content: object) -> bool:
@@ -264,7 +274,7 @@ def _shows_images(content: object) -> bool:
 
 
 def _privacy(
-    headers: Mapping[str, str], body: Mapping[str, Any], caller: Caller, rule: PrivacyRule, text: bytes
+    headers: Mapping[str, str], body: Mapping[str, Any], caller: Caller, rule: PrivacyRule, *, keyword: bool
 ) -> PrivacyVerdict:
     """Judge privacy. Marks and detectors can only add restriction; a malformed mark means private."""
     reasons: list[str] = []
@@ -280,7 +290,7 @@ def _privacy(
         reasons.append("key")
     if rule.local_only:
         reasons.append("default")
-    if rule.keywords is not None and rule.keywords.search(text.decode().casefold().encode()):
+    if keyword:
         reasons.append("keyword")
     return PrivacyVerdict(False, tuple(reasons)) if reasons else _MAY_LEAVE
 

@@ -24,6 +24,7 @@ from spillway_router.core.routing.policy import ConfidenceRule
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 from spillway_router.providers.sse import Event
 from spillway_router.providers.streams import DONE, ChatMonitor, MalformedObject, parse_object
+from spillway_router.proxy.request.large_body import cut_strings
 
 SCORED_ENDPOINTS = frozenset({"chat", "completions"})
 DOCUMENT_FORMATS = frozenset({"json_schema", "json_object"})
@@ -64,11 +65,17 @@ def answer_context(body: Mapping[str, Any], criteria: ConfidenceCriteria, *, too
 
 
 def _prompt_text(body: Mapping[str, Any]) -> str:
-    """The contents of the messages, or the prompt itself."""
+    """Return the contents of the messages, or the prompt itself; "" if a part of it was too long to be kept."""
+    parts = _prompt_parts(body)
+    cut = cut_strings(body)
+    return "" if cut and not cut.keys().isdisjoint(parts) else "\n".join(parts)
+
+
+def _prompt_parts(body: Mapping[str, Any]) -> list[str]:
     messages = body.get("messages")
     if not isinstance(messages, list):
         prompt = body.get("prompt")
-        return prompt if isinstance(prompt, str) else ""
+        return [prompt] if isinstance(prompt, str) else []
     parts: list[str] = []
     for message in messages:
         content = message.get("content") if isinstance(message, dict) else None
@@ -76,7 +83,7 @@ def _prompt_text(body: Mapping[str, Any]) -> str:
             parts.append(content)
         elif isinstance(content, list):
             parts.extend(p["text"] for p in content if isinstance(p, dict) and isinstance(p.get("text"), str))
-    return "\n".join(parts)
+    return parts
 
 
 def answer_verdict(

@@ -1,0 +1,322 @@
+"""Read a large body in small steps, so that the event loop serves everybody else meanwhile.
+
+orjson reads a body in one go, which stops the router for as long as that takes: seconds for 30 MB of tiny values. So a
+body above LARGE bytes is read in slices. The work between two turns of the loop is bounded by SLICE bytes, by
+STEP_VALUES values, or by one parse of at most MAX_PARSED bytes with at most MAX_VALUES values.
+
+1. Each slice is cut at the end of a token. Strings are skipped, the rest is counted: colons are keys, commas and
+   opening brackets bound the number of values. Too many values are refused at once.
+2. Long strings are checked piece by piece, and left out of the text that is parsed: only their beginning stays, which
+   holds a picture's size. `LargeBody.cut_strings` says how long they were.
+3. The remaining text is parsed. The number of parsed keys shows whether a key was a duplicate.
+
+The bytes that go upstream are the client's own; only what routing reads is shortened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import orjson
+
+from spillway_router.core.routing.model import Refusal
+from spillway_router.proxy.request.body import (
+    ANY_STRING,
+    MAX_DEPTH,
+    STRING,
+    FieldScanner,
+    Spans,
+    load,
+    refuse_duplicates,
+)
+from spillway_router.proxy.request.errors import RefusedError, bad_request
+
+LARGE = 256 << 10
+"""Most bytes of a body that is read in one go."""
+SLICE = 32 << 10
+"""Most bytes that are scanned between two turns of the event loop."""
+STEP_VALUES = 20_000
+"""Most parsed values that are counted between two turns of the event loop."""
+MAX_VALUES = 400_000
+"""Most values in a large body. OpenAI accepts at most 300,000 tokens in one request for embeddings."""
+KEPT_TEXT = 4 << 20
+"""Bytes up to which long texts are parsed whole. Beyond them only the beginning of a long text is."""
+MAX_PARSED = 12 << 20
+"""Most bytes that are parsed: everything but long strings."""
+HEAD = 16 << 10
+"""Bytes of a string that was cut which are parsed. A picture's size stands there."""
+SHORT = 1 << 10
+"""Bytes of a text that stay behind KEPT_TEXT."""
+MAX_KEYS = 100_000
+"""Most keys in a large body. A key takes four times as long to parse as another value."""
+LONGEST_KEYWORD = 4096
+"""Bytes of text that two searched slices have in common, so that no keyword is cut in two."""
+
+_TOKENS = re.compile(rb'(?:[^"]++|' + STRING + rb")*+", re.DOTALL)
+_CHARACTERS = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_TEXT = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"(\s*+:)?', re.DOTALL)
+_MARK = b"\\u2026" + secrets.token_hex(8).encode() + b"-"
+"""Ends a string that was cut. A client can't guess it, so that no whole string is taken for one that was cut."""
+_PREFIX = rb'(?:data:[^"\\,]{0,256},)?'
+_LONG_BASE64 = re.compile(rb'(?<!\\)"(' + _PREFIX + rb'[A-Za-z0-9+/=_-]{%d,}+)"(?!\s*:)' % HEAD)
+_STARTS_BASE64 = re.compile(_PREFIX + rb"[A-Za-z0-9+/=_-]{1024}")
+_HIGH_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
+
+
+class LargeBody(dict[str, Any]):
+    """The parsed JSON of a large body; long strings in it end after HEAD bytes."""
+
+    __slots__ = ("cut_strings", "keyword_found", "spans", "text_bytes")
+
+    def __init__(self, parsed: dict[str, Any]) -> None:
+        super().__init__(parsed)
+        self.spans: Spans = {}
+        """Where its top-level fields stand in the client's bytes."""
+        self.cut_strings: dict[str, int] = {}
+        """What stands in this JSON for a string that was cut, with the UTF-8 length of that string."""
+        self.text_bytes = 0
+        """Length of the whole body as orjson would write it."""
+        self.keyword_found = False
+        """Whether a keyword of the privacy rule stands in the body."""
+
+
+async def read_body(body: bytes, keywords: re.Pattern[bytes] | None = None) -> dict[str, Any]:
+    """Parse a body of any size as a JSON object with unique keys. Raise RefusedError, which says what to change."""
+    if len(body) <= LARGE:
+        return load(body)
+    # The steps of several bodies would add up within one turn of the loop.
+    async with _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        reading = Reading(body, keywords)
+        for _ in reading.steps():
+            await asyncio.sleep(0)
+        return reading.result
+
+
+_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+def spans_of(body: Mapping[str, Any]) -> Spans | None:
+    """Return the spans of a body that was read in steps; None if it is small enough to be walked."""
+    return body.spans if isinstance(body, LargeBody) else None
+
+
+def cut_strings(body: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return what stands in `body` for strings that were cut, with the UTF-8 length of each."""
+    return body.cut_strings if isinstance(body, LargeBody) else _NOTHING_CUT
+
+
+_NOTHING_CUT: Mapping[str, int] = {}
+
+
+class Reading:
+    """One body on its way from bytes to a LargeBody."""
+
+    def __init__(self, body: bytes, keywords: re.Pattern[bytes] | None = None, slice_bytes: int = SLICE) -> None:
+        self.result = LargeBody({})
+        self._body = body
+        self._keywords = keywords
+        self._slice_bytes = slice_bytes
+        self._keyword_found = False
+        self._scanner = FieldScanner()
+        self._parsed: list[bytes] = []
+        self._parsed_bytes = 0
+        self._keys = 0
+        self._values = 0
+        self._cut: list[tuple[str, int]] = []
+
+    def steps(self) -> Iterator[None]:
+        """Read the body. Every step is bounded; the caller may do something else between two of them."""
+        yield from self._scan()
+        text = b"".join(self._parsed)
+        self._parsed = []
+        yield
+        try:
+            parsed = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise bad_request(f"The request body is not valid JSON: {error.msg}.") from None
+        if not isinstance(parsed, dict):
+            raise bad_request("The request body must be a JSON object.")
+        yield
+        keys = yield from _count_keys(parsed)
+        if keys != self._keys:
+            if len(text) <= LARGE:
+                refuse_duplicates(text)
+            raise bad_request("An object in the request body has a duplicate key. Send each key once.")
+        text = orjson.dumps(parsed)
+        yield
+        yield from self._search_text(text)
+        self._finish(parsed, len(text))
+
+    def _finish(self, parsed: dict[str, Any], parsed_bytes: int) -> None:
+        result = LargeBody(parsed)
+        result.spans = self._scanner.trimmed(self._body)
+        result.keyword_found = self._keyword_found
+        result.text_bytes = parsed_bytes
+        result.cut_strings = dict(self._cut)
+        result.text_bytes = parsed_bytes + sum(size - len(orjson.dumps(text)) + 2 for text, size in self._cut)
+        self.result = result
+
+    def _scan(self) -> Iterator[None]:
+        body, at = self._body, 0
+        while at < len(body):
+            end = min(at + self._slice_bytes, len(body))
+            match = _TOKENS.match(body, at, end)
+            after = at if match is None else match.end()
+            if after > at:
+                self._take_tokens(at, after)
+                at = after
+            else:
+                at = yield from self._take_long_string(at)
+            yield
+
+    def _take_tokens(self, start: int, end: int) -> None:
+        """Take whole tokens: count them, and leave out what is base64."""
+        part = self._body[start:end]
+        bare = ANY_STRING.sub(b'"', part)
+        self._keys += bare.count(b":")
+        self._values += bare.count(b",") + bare.count(b"[") + bare.count(b"{")
+        if self._values > MAX_VALUES or self._keys > MAX_KEYS:
+            message = f"The request body holds more than {MAX_VALUES} JSON values or {MAX_KEYS} keys."
+            raise RefusedError(Refusal(413, "request_too_large", message))
+        self._scanner.scan(self._body, start, end)
+        if len(part) > HEAD:
+            part = _LONG_BASE64.sub(self._cut_base64, part)
+        if self._parsed_bytes > KEPT_TEXT:
+            part = _TEXT.sub(self._cut_text, part)
+        self._keep(part)
+
+    def _cut_base64(self, match: re.Match[bytes]) -> bytes:
+        text = match.group(1)
+        self._search(text)
+        return self._cut_to_head(text[:HEAD], len(text))
+
+    def _cut_text(self, match: re.Match[bytes]) -> bytes:
+        text = match.group(1)
+        if len(text) <= SHORT or match.group(2) is not None:
+            return match.group()
+        written = _as_written(text)
+        self._search(written)
+        return self._cut_to_head(text[: _boundary(text, 0, SHORT)], len(written))
+
+    def _cut_to_head(self, head: bytes, size: int) -> bytes:
+        """Return the JSON string that stands for a string of `size` bytes, and remember it."""
+        marked = b'"%b%b%d"' % (head, _MARK, len(self._cut))
+        self._cut.append((orjson.loads(marked), size))
+        return marked
+
+    def _keep(self, text: bytes) -> None:
+        self._parsed.append(text)
+        self._parsed_bytes += len(text)
+        if self._parsed_bytes > MAX_PARSED:
+            message = f"The request body holds more than {MAX_PARSED} bytes besides long strings."
+            raise RefusedError(Refusal(413, "request_too_large", message))
+
+    def _take_long_string(self, start: int) -> Generator[None, None, int]:
+        """Take a string that is longer than a slice. Return the index behind it."""
+        body, at = self._body, start + 1
+        if self._scanner.expects_key:
+            raise bad_request(f"A key is longer than {self._slice_bytes} bytes.")
+        is_kept = _STARTS_BASE64.match(body, at) is None
+        pieces: list[bytes] = []
+        size, overlap = 0, b""
+        while body[at : at + 1] != b'"':
+            after = self._end_of_piece(at)
+            piece = body[at:after]
+            written = _as_written(piece)
+            overlap = self._search(written, overlap)
+            size += len(written)
+            is_kept = is_kept and self._parsed_bytes + size <= KEPT_TEXT
+            if is_kept or not pieces:
+                pieces.append(piece)
+            at = after
+            yield
+        if is_kept:
+            self._keep(b'"%b"' % b"".join(pieces))
+        else:
+            self._keep(self._cut_to_head(pieces[0][: _boundary(pieces[0], 0, HEAD)], size))
+        return at + 1
+
+    def _end_of_piece(self, at: int) -> int:
+        """Return where the piece of a string ends that begins at `at`: at its quote, or between two characters."""
+        after = _boundary(self._body, at, at + self._slice_bytes)
+        if after <= at or after >= len(self._body):
+            raise bad_request("The request body is not valid JSON: a string is not closed, or it is not valid UTF-8.")
+        return after
+
+    def _search_text(self, text: bytes) -> Iterator[None]:
+        for at in range(0, len(text) if self._keywords is not None else 0, SLICE):
+            self._search(text[max(0, at - LONGEST_KEYWORD) : at + SLICE])
+            yield
+
+    def _search(self, text: bytes, overlap: bytes = b"") -> bytes:
+        """Search text for keywords. Return its end, which is the `overlap` of the text that follows."""
+        if self._keywords is None:
+            return b""
+        text = overlap + text
+        # A character that a slice cuts in two is whole in the slice before or after.
+        folded = text.decode(errors="ignore").casefold().encode()
+        self._keyword_found = self._keyword_found or self._keywords.search(folded) is not None
+        return text[-LONGEST_KEYWORD:]
+
+
+def _as_written(piece: bytes) -> bytes:
+    """Return a piece of a JSON string as orjson would write it. Raise RefusedError if it is not valid."""
+    try:
+        text = orjson.loads(b'"%b"' % piece)
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"The request body is not valid JSON: {error.msg}.") from None
+    return piece if b"\\" not in piece else orjson.dumps(text)[1:-1]
+
+
+def _boundary(text: bytes, start: int, limit: int) -> int:
+    """Return where a part of a string ends that begins at `start`: at the string's quote, or else the last index up to
+    `limit` that splits no character, escape or pair of surrogates."""
+    limit = min(limit, len(text))
+    quote = text.find(b'"', start, limit)
+    end = limit if quote < 0 else quote
+    if text.find(b"\\", start, end) >= 0:
+        match = _CHARACTERS.match(text, start, limit)
+        end = start if match is None else match.end()
+    if end == len(text) or text[end] == 0x22:
+        return end
+    while end > start and text[end] & 0xC0 == 0x80:
+        end -= 1
+    last = text.rfind(b"\\", max(start, end - 5), end)
+    if last >= 0 and _begins_escape(text, start, last) and text[last + 1 : last + 2] == b"u":
+        end = last
+    if end - 6 >= start and _HIGH_SURROGATE.match(text, end - 6, end) and _begins_escape(text, start, end - 6):
+        end -= 6
+    return end
+
+
+def _begins_escape(text: bytes, start: int, backslash: int) -> bool:
+    """Return whether this backslash begins an escape of the string that begins at `start`, and does not end one."""
+    before = text[start:backslash]
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0
+
+
+def _count_keys(parsed: dict[str, Any]) -> Generator[None, None, int]:
+    """Count the keys at all levels, step by step. Raise RefusedError if the body is nested too deep."""
+    keys = seen = 0
+    level: list[Any] = [parsed]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for node in level:
+            seen += len(node) + 1
+            if type(node) is dict:
+                keys += len(node)
+                below += [v for v in node.values() if type(v) is dict or type(v) is list]
+            else:
+                below += [v for v in node if type(v) is dict or type(v) is list]
+            if seen > STEP_VALUES:
+                seen = 0
+                yield
+        if not below:
+            return keys
+        level = below
+    raise bad_request(f"The request body is nested deeper than {MAX_DEPTH} levels.")

@@ -1,0 +1,184 @@
+"""A large body is read in bounded steps, to the same fields, spans and sizes as if it were read in one go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.proxy.request.json_texts import NAMES, TEXT, WRITERS
+
+from spillway_router.proxy.request import large_body
+from spillway_router.proxy.request.body import Spans, edit, load, spans
+from spillway_router.proxy.request.errors import RefusedError
+from spillway_router.proxy.request.large_body import HEAD, LARGE, SLICE, LargeBody, Reading, read_body
+
+BASE64 = "data:image/png;base64," + "iVBORw0KGgoAAAANSUhEUgAA" * 2000
+LONG = st.builds(lambda text, times: text * times, TEXT, st.integers(0, 60)) | st.just(BASE64)
+VALUES = st.recursive(
+    st.none() | st.integers(-9, 9) | TEXT | LONG,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.sampled_from(NAMES) | TEXT, VALUES, max_size=6)
+
+
+def reading(raw: bytes, slice_bytes: int = SLICE, keywords: re.Pattern[bytes] | None = None) -> LargeBody:
+    """Return what `raw` is read to in steps."""
+    work = Reading(raw, keywords, slice_bytes)
+    for _ in work.steps():
+        pass
+    return work.result
+
+
+def reference_spans(raw: bytes) -> Spans:
+    """Find the spans of the top-level fields with the standard library's decoder."""
+    text, decode = raw.decode("latin-1"), json.JSONDecoder(strict=False).raw_decode
+    space = re.compile(r"[ \t\r\n]*")
+
+    def skip(at: int) -> int:
+        found = space.match(text, at)
+        assert found is not None
+        return found.end()
+
+    found: Spans = {}
+    at = skip(skip(0) + 1)
+    while text[at] != "}":
+        _, key_end = decode(text, at)
+        start = skip(skip(key_end) + 1)
+        _, end = decode(text, start)
+        found[orjson.loads(raw[at:key_end])] = (at, start, end)
+        at = skip(end)
+        at = skip(at + 1) if text[at] == "," else at
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=OBJECTS, writer=WRITERS, slice_bytes=st.integers(160, 700))
+@example(body={"a": "\U0001f642" * 300, "model": "x"}, writer={}, slice_bytes=161)
+@example(body={"a": "\\" * 999, "model": "x"}, writer={}, slice_bytes=163)
+@example(body={"a": ['\\"' * 999, "中" * 500], "model": {"model": "x"}}, writer={}, slice_bytes=167)
+def test_steps_read_the_same_as_one_go(body: dict[str, Any], writer: dict[str, Any], slice_bytes: int) -> None:
+    raw = json.dumps(body, **writer).encode()
+    result = reading(raw, slice_bytes)
+    assert result.spans == spans(raw) == reference_spans(raw)
+    assert result.text_bytes == len(orjson.dumps(body))
+    if not result.cut_strings:
+        assert result == load(raw)
+    changes, drop = {"model": "m", "stream_options": {"include_usage": True}}, frozenset({"provider", ""})
+    assert edit(raw, body.keys(), changes, drop, result.spans) == edit(raw, body.keys(), changes, drop)
+
+
+def test_the_beginning_of_a_picture_stays_and_its_length_is_known() -> None:
+    result = reading(orjson.dumps({"model": "m", "url": BASE64, "short": "data:image/png;base64,iVBOR"}))
+    assert result["url"].startswith(BASE64[:HEAD])
+    assert result.cut_strings == {result["url"]: len(BASE64)}
+    assert result["short"] == "data:image/png;base64,iVBOR"
+
+
+def test_a_client_cannot_write_what_stands_for_a_cut_string() -> None:
+    forged = reading(orjson.dumps({"url": BASE64}))["url"]
+    result = reading(orjson.dumps({"text": forged[: HEAD + 4], "url": BASE64}))
+    assert result["text"] not in result.cut_strings
+
+
+def test_long_texts_are_kept_until_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["two words " * 10_000] * 9
+    assert reading(orjson.dumps({"input": texts}))["input"] == texts
+    monkeypatch.setattr(large_body, "KEPT_TEXT", 300_000)
+    result = reading(orjson.dumps({"input": texts}))
+    assert result["input"][:2] == texts[:2]
+    assert sum(result.cut_strings.get(text, 0) for text in result["input"]) == 700_000
+    assert result.text_bytes == len(orjson.dumps({"input": texts}))
+
+
+@pytest.mark.parametrize(
+    ("flaw", "message"),
+    [
+        (b"\x01", "not valid JSON"),
+        (b"\\x", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"\xe4\xb8", "not valid JSON"),
+        (b"\\ud83d", "not valid JSON"),
+        (b'" ', "not valid JSON"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, SLICE - 1, SLICE * 3 // 2])
+def test_a_flaw_inside_a_long_string_is_refused(flaw: bytes, message: str, before: int) -> None:
+    raw = b'{"a":"' + b"x" * before + flaw + b"y" * SLICE * 2 + b'"}'
+    with pytest.raises(RefusedError, match=message):
+        reading(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b'{"a":"' + b"x" * LARGE, "not valid JSON"),
+        (b'{"a":"' + b"x" * LARGE + b"\\", "not valid JSON"),
+        (b"[" + b" " * LARGE + b"]", "must be a JSON object"),
+        (b'{"a":[' + b"[]," * 200_000 + b"1]}", "more than 400000 JSON values"),
+        (b'{"a":{' + b",".join(b'"%d":1' % i for i in range(100_001)) + b"}}", "or 100000 keys"),
+        (b'{"a":' + b"[" * 201 + b"]" * 201 + b"}", "nested deeper than 200"),
+        (b'{"a":"' + b"x" * LARGE + b'","b":[{"c":1,"d":{},"c":2}]}', "Duplicate key 'c'"),
+        (b'{"a":"' + b"x" * LARGE + b'","\\u0061":1}', "Duplicate key 'a'"),
+        (b'{"a":{"b":1, "b":2},"c":[' + b'"text",' * 50_000 + b"1]}", "duplicate key"),
+        (b'{"' + b"k" * 2 * SLICE + b'":1}', "key is longer"),
+    ],
+)
+def test_a_large_body_that_is_not_one_is_refused(raw: bytes, message: str) -> None:
+    with pytest.raises(RefusedError, match=message):
+        reading(raw)
+
+
+@pytest.mark.parametrize("at", [0, SLICE - 3, 2 * SLICE - 9, 150_000])
+@pytest.mark.parametrize("word", ["Diagnose", "Größe"])
+def test_a_keyword_is_found_where_slices_meet(at: int, word: str) -> None:
+    keywords = re.compile(re.escape(word.casefold().encode()))
+    for text in ("a " * SLICE * 3, "ä " * SLICE * 2):
+        raw = orjson.dumps({"messages": [text[:at] + word.upper() + text[at:]]})
+        assert reading(raw, keywords=keywords).keyword_found
+        assert reading(json.dumps({"x": "y" * SLICE, "m": text[:at] + word + text[at:]}).encode(), keywords=keywords)
+        assert not reading(orjson.dumps({"messages": [text]}), keywords=keywords).keyword_found
+
+
+BODIES = {
+    "one string": b'{"a":"' + b"x" * (2 << 20) + b'"}',
+    "escapes": b'{"a":"' + b'\\":' * (700 << 10) + b'","model":1}',
+    "small texts": b'{"a":[' + b'"text",' * (200 << 10) + b'1],"model":{"model":1}}',
+    "brackets": b'{"a":[' + b"[[[]]]," * 90_000 + b'1],"model":{"model":1}}',
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_others_get_a_turn_after_each_slice(name: str) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await asyncio.gather(*(read_body(BODIES[name]) for _ in range(2)))
+    task.cancel()
+    assert turns >= 2 * len(BODIES[name]) // SLICE  # the two bodies are read one after the other
+
+
+async def test_a_step_scans_no_more_than_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    scanned: list[int] = []
+    original = large_body.FieldScanner.scan
+
+    def scan(scanner: large_body.FieldScanner, body: bytes, start: int, end: int) -> None:
+        scanned.append(end - start)
+        original(scanner, body, start, end)
+
+    monkeypatch.setattr(large_body.FieldScanner, "scan", scan)
+    for body in BODIES.values():
+        await read_body(body)
+    assert max(scanned) <= SLICE
