@@ -57,6 +57,7 @@ class TrackedCall:
     sent_at: float
     predicted_ttft_s: float
     prompt_bytes: int
+    """0 if the prompt is more than its text."""
     slo_ttft_s: float
     first_event_at: float | None = None
     presumed_at: float = math.inf

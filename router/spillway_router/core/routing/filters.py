@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spillway_router.core.money import degrade, pacing, tariff
+from spillway_router.core.routing import pictures
 from spillway_router.core.routing.model import (
     NO_PREFERENCES,
     Backend,
@@ -35,11 +36,8 @@ def cost_bound_nano(facts: RequestFacts, backend: Backend) -> int:
     """Return the most that the request can cost at `backend`, in nano-dollars; 0 for a local backend."""
     if backend.tariff is None:
         return 0
-    unseen, context = facts.unseen_tokens, backend.context_tokens
-    if unseen and context is not None:
-        unseen = min(unseen, max(0, context - facts.prompt_bytes))
     return tariff.upper_bound(
-        facts.prompt_bytes + unseen,
+        facts.prompt_bytes + unseen_tokens(facts, backend),
         TEMPLATE_TOKENS,
         output_bound(facts, backend),
         max(facts.choices, facts.billed_choices),
@@ -49,9 +47,20 @@ def cost_bound_nano(facts: RequestFacts, backend: Backend) -> int:
     )
 
 
+def unseen_tokens(facts: RequestFacts, backend: Backend) -> int:
+    """Return the most input tokens that `prompt_bytes` doesn't show: pictures, and context stored at the provider."""
+    unseen, context = facts.unseen_tokens, backend.context_tokens
+    if facts.images:
+        unseen += facts.images * pictures.most_tokens(backend.provider, backend.model)
+    if unseen and context is not None:
+        unseen = min(unseen, max(0, context - facts.prompt_bytes))
+    return unseen
+
+
 def expected_prompt_tokens(facts: RequestFacts, signals: BackendSignals) -> int:
     """Return the expected prompt tokens; the learned ratio of tokens to bytes is biased high."""
-    return TEMPLATE_TOKENS // 4 + int(facts.prompt_bytes * signals.tokens_per_byte) + 1
+    tokens = TEMPLATE_TOKENS // 4 + int(facts.prompt_bytes * signals.tokens_per_byte) + 1
+    return tokens + facts.images * pictures.EXPECTED_TOKENS if facts.images else tokens
 
 
 def access(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:

@@ -107,7 +107,7 @@ class RequestFacts:
     model: str
     stream: bool
     prompt_bytes: int
-    """UTF-8 bytes of everything that the model will read: messages, tools, schema."""
+    """UTF-8 bytes of everything that the model will read: messages, tools, schema, but no picture's data."""
     max_tokens: int | None
     choices: int
     needs: frozenset[Capability]
@@ -122,9 +122,11 @@ class RequestFacts:
     document: bool = False
     """Whether it is one step of a document's extraction; reports then count it and its cost per document."""
     unseen_tokens: int = 0
-    """Most input tokens that `prompt_bytes` doesn't include: those of images and of context stored at the provider."""
+    """Most input tokens of context that is stored at the provider, which `prompt_bytes` doesn't include."""
     billed_choices: int = 0
     """Number of billed choices where it is larger than `choices` (`best_of`)."""
+    images: int = 0
+    """Number of pictures in the prompt."""
 
 
 @fast_frozen(frozen=True, slots=True)

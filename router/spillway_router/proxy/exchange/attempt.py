@@ -15,7 +15,7 @@ from typing import Any
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import Usage, price
-from spillway_router.core.routing.filters import TEMPLATE_TOKENS
+from spillway_router.core.routing.filters import TEMPLATE_TOKENS, unseen_tokens
 from spillway_router.core.routing.model import (
     Attempt,
     Backend,
@@ -244,8 +244,9 @@ class UpstreamAttempt:
             events = 0 if received is None else received.events
             return Usage(self.candidate.prompt_tokens, events) if outcome.billed else None
         if outcome.billed and backend.stops_billing_on_cancel and received is not None:
-            prompt = self.tracked.prompt_bytes + TEMPLATE_TOKENS
-            service = self.hold.facts.service
+            facts = self.hold.facts
+            prompt = facts.prompt_bytes + unseen_tokens(facts, backend) + TEMPLATE_TOKENS
+            service = facts.service
             # Only a usage event says whether the prompt was written to a cache, so the dearest reading counts. The same
             # goes for the output: a token has at least a byte, and some were made unseen while nothing arrived.
             usage = Usage(prompt, self._most_output(received), 0, 0, prompt, prompt, service)
@@ -297,7 +298,9 @@ async def open_attempt(
             numbers.take()  # the row of the hold may be on disk under this number
         return NotOpened(hold.code, hold.message)
     slo_ttft_s = facts.hints.slo_ttft_s or config.policy.slo.ttft_s
-    tracked = services.board.sent(candidate, facts.prompt_bytes, slo_ttft_s, services.clock())
+    # Tokens of pictures and of stored context would teach a wrong number of tokens per byte.
+    text_bytes = 0 if facts.images or facts.unseen_tokens else facts.prompt_bytes
+    tracked = services.board.sent(candidate, text_bytes, slo_ttft_s, services.clock())
     if tracked is None:
         if hold.stored:
             numbers.take()

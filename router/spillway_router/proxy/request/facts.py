@@ -22,12 +22,10 @@ from spillway_router.core.routing.model import (
     Sort,
 )
 from spillway_router.proxy.request.errors import bad_request
-from spillway_router.proxy.request.large_body import LargeBody
+from spillway_router.proxy.request.large_body import LargeBody, cut_strings
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128
-IMAGE_TOKENS = 50_000
-"""More than any provider counts for one image, however few bytes name it."""
 STORED_INPUT_TOKENS = 1_000_000
 """Upper bound of the input that a provider may add from its own store: earlier turns, stored prompts."""
 _PLAIN = frozenset(
@@ -124,12 +122,13 @@ def read_facts(
             billed_choices=1,
         )
     choices, needs = _choices(endpoint, body), _needs(body, content)
+    images, image_bytes = _images(content, cut_strings(body))
     return RequestFacts(
         request_id=request_id,
         endpoint=endpoint,
         model=model,
         stream=stream,
-        prompt_bytes=prompt_bytes,
+        prompt_bytes=prompt_bytes - image_bytes,
         max_tokens=max_tokens,
         choices=choices,
         needs=needs,
@@ -138,7 +137,8 @@ def read_facts(
         hints=hints,
         preferences=_preferences(body),
         service=service_of(body.get("service_tier")),
-        unseen_tokens=_unseen(endpoint, body, content, needs),
+        unseen_tokens=_unseen(endpoint, body),
+        images=images,
         billed_choices=_best_of(body, choices) if endpoint == "completions" else choices,
     )
 
@@ -227,21 +227,43 @@ def _prompts(body: Mapping[str, Any]) -> int:
     return 1
 
 
-def _unseen(endpoint: Endpoint, body: Mapping[str, Any], content: object, needs: frozenset[Capability]) -> int:
-    unseen = IMAGE_TOKENS * _images(content) if "vision" in needs else 0
+def _unseen(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
     if endpoint == "responses" and any(body.get(name) for name in _STORED_INPUT_FIELDS):
-        unseen += STORED_INPUT_TOKENS
-    return unseen
+        return STORED_INPUT_TOKENS
+    return 0
 
 
-def _images(content: object) -> int:
-    """Count the images anywhere in the messages, including those in tool results."""
-    if isinstance(content, list):
-        return sum(map(_images, content))
-    if isinstance(content, dict):
-        kind = content.get("type")
-        is_image = kind in _IMAGE_KINDS if isinstance(kind, str) else False
-        return is_image + _images(content.get("content"))
+def _images(content: object, cut: Mapping[str, int]) -> tuple[int, int]:
+    """Count the pictures anywhere in the messages, including those in tool results, and the bytes of their data.
+
+    `cut` are the strings of a large body that were cut, with their lengths.
+    """
+    images = data_bytes = 0
+    nodes: list[object] = [content]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, list):
+            nodes += node
+        elif isinstance(node, dict):
+            kind = node.get("type")
+            if isinstance(kind, str) and kind in _IMAGE_KINDS:
+                images += 1
+                data_bytes += _data_bytes(node, cut)
+            else:
+                nodes += (node.get("content"), node.get("output"))
+    return images, data_bytes
+
+
+def _data_bytes(part: Mapping[str, Any], cut: Mapping[str, int]) -> int:
+    """Return the length of a picture's base64, which is written into the part; 0 for one by address."""
+    holder = part.get("image_url") or part.get("source")
+    data = holder
+    if isinstance(holder, dict):
+        data = holder.get("url") or (holder.get("data") if holder.get("type") == "base64" else None)
+    if not isinstance(data, str) or (not data.isascii() and data not in cut):
+        return 0
+    if data.startswith("data:image/") or (isinstance(holder, dict) and data is holder.get("data")):
+        return cut.get(data, len(data))
     return 0
 
 
@@ -261,7 +283,7 @@ def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
 
 
 _NO_NEEDS: frozenset[Capability] = frozenset()
-_IMAGE_KINDS = ("image_url", "input_image", "image")
+_IMAGE_KINDS = ("image_url", "input_image", "image", "computer_screenshot")
 
 
 def _shows_images(content: object) -> bool:
