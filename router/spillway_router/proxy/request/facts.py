@@ -54,6 +54,13 @@ _REQUIRED: Mapping[Endpoint, str] = {
     "responses": "input",
     "messages": "messages",
 }
+_INSTEAD: Mapping[Endpoint, tuple[str, ...]] = {
+    "completions": ("prompt_embeds",),
+    "responses": _STORED_INPUT_FIELDS,
+}
+"""Fields that make the required one unnecessary."""
+_NUMERIC_BOOLS = (0, 1)
+"""Numbers that engines accept for false and true."""
 _OPEN_MARKS = frozenset({"any", "public", "false"})
 
 
@@ -90,7 +97,9 @@ def read_facts(
     required = _REQUIRED[endpoint]
     content = body.get(required)
     if content is None:
-        raise bad_request(f"'{required}' is required.", required)
+        if not any(body.get(name) for name in _INSTEAD.get(endpoint, ())):
+            raise bad_request(f"'{required}' is required.", required)
+        content = ""
     parts = True
     if required == "messages":
         parts = _check_messages(content)
@@ -100,7 +109,9 @@ def read_facts(
     if stream is None:
         stream = False
     if not isinstance(stream, bool):
-        raise bad_request("'stream' must be true or false.", "stream")
+        if stream not in _NUMERIC_BOOLS:
+            raise bad_request("'stream' must be true or false.", "stream")
+        stream = bool(stream)
     if not isinstance(body.get("stream_options"), _OPTIONAL_OBJECT):
         raise bad_request("'stream_options' must be an object such as {\"include_usage\": true}.", "stream_options")
     prompt_bytes, keyword = _text(body, rule)
@@ -206,6 +217,8 @@ def _choices(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
 
 
 def _best_of(body: Mapping[str, Any], choices: int) -> int:
+    if type(body.get("best_of")) is int and body["best_of"] == 0:
+        return choices  # OpenAI's specification allows it
     return max(choices, _count(body, "best_of") * _prompts(body))
 
 
