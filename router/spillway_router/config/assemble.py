@@ -28,6 +28,8 @@ from spillway_router.proxy.client.replies import naming_headers
 from spillway_router.proxy.exchange.active_config import BackendRoute, Limits, ScoringRules
 
 CLOUD_KEEPALIVE_S = 30.0
+SHORTEST_SECRET = 8
+"""Characters of a header's value from which on it is hidden in messages; a shorter one would hide ordinary words."""
 _NO_PRICE = (
     "has no known price for {!r}; add price: {{input_per_million, output_per_million}}, or take in a price list with "
     "`spillway prices import FILE`"
@@ -42,6 +44,15 @@ class BackendTarget:
     entry: CatalogueEntry
     target: Target
     base_url: str
+    own_headers: frozenset[str] = frozenset()
+    """Lowercase names of the headers that the configuration adds to every call."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of headers that may be secret: those of the key and of the configuration."""
+        known = {(name.encode(), value.encode()) for name, value in self.entry.extra_headers}
+        values = (v.decode("latin-1").removeprefix("Bearer ") for n, v in self.target.headers if (n, v) not in known)
+        return tuple(value for value in values if len(value) >= SHORTEST_SECRET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +150,7 @@ class _Backends:
         local = _is_local(part, entry)
         try:
             key = part.api_key or self._environment.get(entry.key_variable, "")
-            reach = target(entry, part.base_url, key or None)
+            reach = target(entry, part.base_url, key or None, part.headers)
             record = self._book.record(part.provider, part.model)
             priced = None if local else self._priced(part, record)
         except (ProviderError, TariffError) as error:
@@ -150,7 +161,8 @@ class _Backends:
         tariff = None if priced is None else priced.tariff
         backend = _backend(part, entry, record, tariff, math.ceil(self._settings.limits.answer_s))
         backend = replace(backend, degrade_steps=steps_of(backend.name, self._degrade_steps))
-        return BackendTarget(backend, entry, reach, part.base_url or entry.base_url)
+        own_headers = frozenset(name.lower() for name in part.headers)
+        return BackendTarget(backend, entry, reach, part.base_url or entry.base_url, own_headers)
 
     def _missing_key(self, part: BackendPart, entry: CatalogueEntry) -> str:
         """Return what is missing of the provider's key and how to set it; "" if nothing is."""
@@ -298,7 +310,7 @@ def _version(settings: Settings) -> str:
     """Return a short digest of everything that routing depends on, without the secrets."""
     text = settings.model_dump_json(
         include={"backends", "aliases", "slo", "confidence", "privacy", "budgets"},
-        exclude={"backends": {"__all__": {"api_key"}}},
+        exclude={"backends": {"__all__": {"api_key", "headers"}}},
     )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -317,7 +329,14 @@ def backend_routes(
                 tls = ssl.create_default_context()
             limits = PoolLimits() if backend.local else PoolLimits(keepalive_s=CLOUD_KEEPALIVE_S)
             pool = Pool(reached.target, replace(limits, resend=backend.tariff is None), tls)
-        routes[name] = BackendRoute(backend, provider_for(reached.entry), pool, naming_headers(backend))
+        routes[name] = BackendRoute(
+            backend,
+            provider_for(reached.entry),
+            pool,
+            naming_headers(backend),
+            secrets=reached.secrets,
+            own_headers=reached.own_headers,
+        )
     return routes
 
 

@@ -174,6 +174,7 @@ class BackendPart(_Part):
     local: bool | None = None
     base_url: str | None = None
     api_key: str | None = Field(None, repr=False)
+    headers: dict[str, str] = Field({}, repr=False)
     price: PricePart | None = None
     context_tokens: int | None = Field(None, ge=1)
     max_output_tokens: int = Field(4096, ge=1)

@@ -101,6 +101,13 @@ class Response:
             self._pool.release(connection)
 
 
+def _without(head: bytes, names: frozenset[str]) -> bytes:
+    """Return the request line and the header lines of `head` that have none of these lowercase names."""
+    line, *headers = head.splitlines(keepends=True)
+    kept = [header for header in headers if header.partition(b":")[0].decode("latin-1").lower() not in names]
+    return line + b"".join(kept)
+
+
 class Pool:
     """Keep-alive connections to one target."""
 
@@ -117,12 +124,15 @@ class Pool:
         self._heads_by_path: dict[str, bytes] = {}
         """Request line and fixed headers by path; a provider has a handful of paths."""
 
-    def head(self, path: str, length: int, extra: bytes = b"") -> bytes:
-        """Return the request line and headers of a POST. `extra`: whole header lines, each with its CRLF."""
+    def head(self, path: str, length: int, extra: bytes = b"", replaced: frozenset[str] | None = None) -> bytes:
+        """Return the request line and headers of a POST. `extra`: whole header lines, each with its CRLF; those named
+        in `replaced` stand for the target's own."""
         start = self._heads_by_path.get(path)
         if start is None:
             line = f"POST {self._target.prefix}{path} HTTP/1.1\r\n".encode("ascii")
             start = self._heads_by_path[path] = line + self._fixed
+        if replaced is not None:
+            start = _without(start, replaced)
         return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (start, length, extra)
 
     async def send(self, head: bytes, body: bytes, head_within_s: float) -> Response:

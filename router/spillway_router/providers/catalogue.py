@@ -39,6 +39,16 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _DEFAULT_PREFIX = "/v1"
 _UNIX = "unix://"
 _KEY = re.compile(r"[\x21-\x7e]+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,4094}[\x21-\x7e])?")
+_FRAMING = ("host", "content-length", "content-type", "transfer-encoding", "connection", "keep-alive", "te", "trailer")
+_ROUTERS_HEADERS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys((*_FRAMING, "upgrade", "expect", "accept-encoding", "x-client-request-id"), ""),
+        **dict.fromkeys(("authorization", "x-api-key"), ", and set the key as api_key"),
+    }
+)
+"""Headers that `backends[].headers` may not name, each with what to do instead."""
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
 _ENDPOINT_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
@@ -60,13 +70,21 @@ def provider_for(entry: CatalogueEntry) -> Provider:
     return ADAPTERS[entry.adapter](entry)
 
 
-def target(entry: CatalogueEntry, base_url: str | None = None, api_key: str | None = None) -> Target:
-    """Return where calls go, and with which headers. `base_url`: None means the catalogue's.
+def target(
+    entry: CatalogueEntry,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    more_headers: Mapping[str, str] | None = None,
+) -> Target:
+    """Return where calls go, and with which headers. `base_url`: None means the catalogue's. `more_headers` replace
+    those of the catalogue.
 
     `unix:///run/engine.sock` means HTTP over a Unix socket, with the catalogue's path. Raises ProviderError for an
-    unusable URL or key; the message never contains the key.
+    unusable URL, key or header; the message never contains a header's value.
     """
-    headers = (*_credentials(entry, api_key), *((n.encode(), v.encode()) for n, v in entry.extra_headers))
+    own_headers = _own_headers(more_headers or {})
+    extra_headers = tuple((n.encode(), v.encode()) for n, v in entry.extra_headers if n.encode() not in own_headers)
+    headers = (*_credentials(entry, api_key), *extra_headers, *own_headers.items())
     url = (base_url if base_url is not None else entry.base_url).strip()
     if not url:
         raise ProviderError(f"provider {entry.name} needs a base_url, like http://127.0.0.1:9000/v1")
@@ -138,6 +156,23 @@ def _credentials(entry: CatalogueEntry, api_key: str | None) -> tuple[tuple[byte
     if entry.auth == "x-api-key":
         return ((b"x-api-key", api_key.encode()),)
     return ((b"authorization", b"Bearer " + api_key.encode()),)
+
+
+def _own_headers(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Check a backend's own headers and return them by lowercase name. Messages repeat no value: it may be a secret."""
+    checked: dict[bytes, bytes] = {}
+    for name, value in headers.items():
+        low = name.lower()
+        if not _HEADER_NAME.fullmatch(name):
+            raise ProviderError(f"headers: {name!r} is no name of a header")
+        if low in _ROUTERS_HEADERS:
+            raise ProviderError(f"headers: {name} is set by Spillway; remove it{_ROUTERS_HEADERS[low]}")
+        if low.encode() in checked:
+            raise ProviderError(f"headers: {name} stands there twice")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ProviderError(f"headers: the value of {name} must be printable ASCII, at most 4096 characters")
+        checked[low.encode()] = value.encode("ascii")
+    return checked
 
 
 def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) -> CatalogueEntry:

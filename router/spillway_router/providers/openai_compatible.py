@@ -12,6 +12,7 @@ from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Endpoint, Outcome, OutcomeKind
 from spillway_router.core.routing.rate_limits import text_wait_s, wait_s
 from spillway_router.http_client.types import Reply
+from spillway_router.providers.errors import shown_error
 from spillway_router.providers.interface import PATHS, CatalogueEntry, StreamMonitor
 from spillway_router.providers.streams import (
     BAD_FINISH,
@@ -65,7 +66,8 @@ class OpenAICompatible:
         wait = wait_s(reply.headers, wall_s)
         if wait is None and kind == "rate_limited":
             wait = text_wait_s(detail)
-        return Outcome(kind, status, detail, wait, billed=status in GATEWAY_TIMEOUTS)
+        error = shown_error(reply.body) if kind == "rejected" else None
+        return Outcome(kind, status, detail, wait, billed=status in GATEWAY_TIMEOUTS, error=error)
 
     def kind(self, status: int) -> OutcomeKind:
         """Return the outcome kind of an error status."""

@@ -261,10 +261,12 @@ def events(reply: httpx.Response) -> list[bytes]:
 
 
 def error_of(reply: httpx.Response) -> dict[str, Any]:
-    """Return the error object of a reply after checking its OpenAI shape."""
+    """Return the error object of a reply after checking that it has its endpoint's shape."""
     body = reply.json()
-    assert set(body) == {"error"}, body
-    assert set(body["error"]) == {"message", "type", "param", "code"}, body
-    assert body["error"]["message"]
-    error: dict[str, Any] = body["error"]
+    anthropic = reply.request.url.path.startswith("/v1/messages")
+    assert set(body) == ({"type", "error"} if anthropic else {"error"}), body
+    assert not anthropic or body["type"] == "error", body
+    error: dict[str, Any] = {"param": None, **body["error"]} if anthropic else body["error"]
+    assert set(error) == {"message", "type", "param", "code"}, body
+    assert error["message"]
     return error

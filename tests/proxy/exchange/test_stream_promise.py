@@ -30,11 +30,30 @@ def assert_interrupted(reply: httpx.Response, sent: bytes) -> str:
     good, _, error = reply.content[:-2].rpartition(b"\n\n")
     assert sent.startswith(good + b"\n\n")
     assert DONE not in reply.content
-    assert reply.content.count(b"upstream_interrupted") == 1
-    found = json.loads(error.removeprefix(b"data: "))["error"]
+    assert b"upstream_interrupted" not in good
+    found = error_in(reply.request.url.path, error, len(good.split(b"\n\n")))
     assert found["code"] == "upstream_interrupted"
     message: str = found["message"]
     return message
+
+
+def error_in(path: str, event: bytes, events_before: int) -> dict[str, Any]:
+    """Return the error object of an event after checking that it has its protocol's shape, and nothing else."""
+    name, _, data = event.rpartition(b"data: ")
+    body = json.loads(data)
+    if path in ("/v1/messages", "/v1/responses"):
+        assert (name, body["type"]) == (b"event: error\n", "error")
+    if path == "/v1/messages":
+        assert set(body) == {"type", "error"}
+        assert body["error"]["type"] == "api_error"
+    elif path == "/v1/responses":
+        assert set(body) == {"type", "code", "message", "param", "sequence_number", "error"}
+        assert body["sequence_number"] == events_before
+        assert (body["code"], body["message"]) == (body["error"]["code"], body["error"]["message"])
+    else:
+        assert (name, set(body)) == (b"", {"error"})
+    error: dict[str, Any] = body["error"]
+    return error
 
 
 async def ask(router: Router, stream: Stream, **fields: Any) -> httpx.Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.budget import LineKey
@@ -219,6 +219,8 @@ class Refusal:
     retry_after_s: float | None = None
     final: bool = True
     """Whether to send `x-should-retry: false`, because an immediate retry would not help."""
+    upstream: Mapping[str, Any] | None = None
+    """The error object of the backend that refused the request, without secrets; None if no backend did."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -245,6 +247,8 @@ class Outcome:
     billed: bool = False
     stale_connection: bool = False
     """The server closed a kept-alive connection before a byte of the answer came. It may have worked on the call."""
+    error: Mapping[str, Any] | None = None
+    """The error object in the backend's answer, as far as it may be shown; None if there was none."""
 
 
 @fast_frozen(frozen=True, slots=True)

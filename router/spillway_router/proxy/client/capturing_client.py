@@ -37,8 +37,8 @@ class CapturingClient(Client):
             self.sent_reply = (status, tuple(headers), body)
 
     def refuse(self, refusal: Refusal, headers: Lines | None = None) -> None:
-        """Capture an error in the OpenAI shape."""
-        self.reply(*refusal_reply(refusal, [*(headers or ())]))
+        """Capture an error in the endpoint's shape."""
+        self.reply(*refusal_reply(refusal, [*(headers or ())], self.endpoint))
 
     def begin_stream(self, _headers: Lines, _first: bytes) -> None:
         """Fail: a captured request is never a stream."""

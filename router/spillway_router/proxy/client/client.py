@@ -37,7 +37,7 @@ class Client(Protocol):
         """Send a whole answer. Takes `headers` over."""
 
     def refuse(self, refusal: Refusal, headers: Lines | None = None) -> None:
-        """Send an error in the OpenAI shape, with further header lines."""
+        """Send an error in the endpoint's shape, with further header lines."""
 
     def begin_stream(self, headers: Lines, first: bytes) -> None:
         """Send the 200 of a stream and its first bytes."""

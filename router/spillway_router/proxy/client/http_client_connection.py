@@ -14,7 +14,8 @@ from typing import ClassVar, Protocol
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.routing.model import Endpoint, Refusal
 from spillway_router.proxy.client.client import Client, SentReply
-from spillway_router.proxy.client.replies import SSE, STATUS_LINES, Lines, error_event, refusal_reply
+from spillway_router.proxy.client.error_shapes import error_event
+from spillway_router.proxy.client.replies import SSE, STATUS_LINES, Lines, refusal_reply
 
 _CLOSE = b"connection: close\r\n"
 _LARGE = 64 * 1024
@@ -95,11 +96,11 @@ class HttpClientConnection(Client):
         self._end()
 
     def refuse(self, refusal: Refusal, headers: Lines | None = None) -> None:
-        """Send an error in the OpenAI shape, with further header lines."""
+        """Send an error in the endpoint's shape, with further header lines."""
         if self.waiting:
-            self.end_stream(error_event("upstream_interrupted", refusal.message))
+            self.end_stream(error_event(self.endpoint, "upstream_interrupted", refusal.message, 0))
             return
-        self.reply(*refusal_reply(refusal, [*self.base_headers, *(headers or ())]))
+        self.reply(*refusal_reply(refusal, [*self.base_headers, *(headers or ())], self.endpoint))
 
     def begin_stream(self, headers: Lines, first: bytes) -> None:
         """Send the 200 of a stream and its first bytes."""

@@ -17,7 +17,8 @@ from spillway_router.core.routing.model import Caller, Decision, Endpoint, Refus
 from spillway_router.core.routing.policy import decide
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQuery
-from spillway_router.proxy.client.replies import error_body, refusal_headers
+from spillway_router.proxy.client.error_shapes import endpoint_of, error_body
+from spillway_router.proxy.client.replies import refusal_headers
 from spillway_router.proxy.control.requests import bounded_body, caller_of
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.services import Services
@@ -61,12 +62,11 @@ def build_control(services: Services, hooks: ControlHooks, version: str) -> Fast
     return api
 
 
-async def _on_refused(_: Request, error: Exception) -> Response:
+async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     refusal = error.refusal
     headers = {name.decode(): value.decode() for name, value in refusal_headers(refusal)}
-    body = error_body(refusal.status, refusal.code, refusal.message, refusal.param)
-    return JSONResponse(body, refusal.status, headers)
+    return JSONResponse(error_body(refusal, endpoint_of(request.url.path)), refusal.status, headers)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -77,7 +77,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     path = request.url.path
     hint = "" if path.startswith("/v1/") else f" The API is below /v1: did you mean /v1{path}?"
     message = f"{request.method} {path} does not exist.{hint} GET /docs lists the routes."
-    return JSONResponse(error_body(error.status_code, code, message), error.status_code)
+    return JSONResponse(error_body(Refusal(error.status_code, code, message), endpoint_of(path)), error.status_code)
 
 
 def _method_not_allowed(request: Request) -> Response:
@@ -90,7 +90,8 @@ def _method_not_allowed(request: Request) -> Response:
     if request.method == "OPTIONS":
         return Response(status_code=204, headers=allow)
     message = f"{request.url.path} does not have the method {request.method}. Use one of {allow['allow']}."
-    return JSONResponse(error_body(405, "invalid_request", message), 405, allow)
+    refusal = Refusal(405, "invalid_request", message)
+    return JSONResponse(error_body(refusal, endpoint_of(request.url.path)), 405, allow)
 
 
 def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
@@ -122,7 +123,7 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
         problems = await hooks.reload()
         if problems:
             message = "The running configuration stays in force. " + " | ".join(problems)
-            return JSONResponse(error_body(400, "invalid_config", message), 400)
+            return JSONResponse(error_body(Refusal(400, "invalid_config", message)), 400)
         return JSONResponse({"reloaded": True, "policy": services.config().policy.version})
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from typing import Any
 
 from spillway_router.core.routing.model import Refusal
+from spillway_router.proxy.client.error_shapes import endpoint_of
 from spillway_router.proxy.client.replies import refusal_reply
 from spillway_router.proxy.entry.cors import cors_headers, preflight_headers
 from spillway_router.proxy.entry.frontend import headers_by_name, host_flaw
@@ -46,7 +47,7 @@ def build(control: App, cors_origins: Callable[[], Collection[str]] = frozenset)
         for_origin = cors_headers(origins, headers) if origins else []
         refusal = _host_flaw(scope, headers) or _wrong_method(scope)
         if refusal is not None:
-            await _refuse(send, refusal, for_origin)
+            await _refuse(send, refusal, scope["path"], for_origin)
             return
         if scope["method"] == "OPTIONS" and scope["path"] in _ANSWERED_OPTIONS:
             methods = _INFERENCE_METHODS if scope["path"] in _INFERENCE else b"GET, HEAD, POST, OPTIONS"
@@ -68,7 +69,7 @@ def build(control: App, cors_origins: Callable[[], Collection[str]] = frozenset)
             if started:
                 raise
             message = "An unexpected error happened in the router; its log has the details."
-            await _refuse(send, Refusal(500, "internal_error", message), for_origin)
+            await _refuse(send, Refusal(500, "internal_error", message), scope["path"], for_origin)
 
     return app
 
@@ -94,8 +95,8 @@ def _wrong_method(scope: Scope) -> Refusal | None:
     return Refusal(405, "invalid_request", f"Use POST for {scope['path']}.")
 
 
-async def _refuse(send: Send, refusal: Refusal, more: list[tuple[bytes, bytes]]) -> None:
-    status, lines, body = refusal_reply(refusal, [])
+async def _refuse(send: Send, refusal: Refusal, path: str, more: list[tuple[bytes, bytes]]) -> None:
+    status, lines, body = refusal_reply(refusal, [], endpoint_of(path))
     pairs = (line.rstrip(b"\r\n").partition(b": ") for line in lines)
     headers = [*((name, value) for name, _, value in pairs), *more]
     if status == 405:

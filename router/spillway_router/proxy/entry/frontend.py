@@ -33,8 +33,9 @@ from uvicorn.server import ServerState
 
 from spillway_router.aio.outbox import Outbox
 from spillway_router.core.routing.model import Refusal
+from spillway_router.proxy.client.error_shapes import error_body
 from spillway_router.proxy.client.http_client_connection import WAITING, HttpClientConnection
-from spillway_router.proxy.client.replies import error_body
+from spillway_router.proxy.client.replies import request_id_lines
 from spillway_router.proxy.entry.cors import cors_lines
 from spillway_router.proxy.entry.targets import ROUTES, inference_path, origin_form
 from spillway_router.proxy.entry.upgrade import AfterKnownHead, framing_head
@@ -79,7 +80,7 @@ class IncomingRequest(HttpClientConnection):
         """Set the state of a request whose head has come."""
         self.request_id = services.new_id()
         config = services.config()
-        self.base_headers = (b"x-request-id: %b\r\n" % self.request_id.encode(), config.policy_header)
+        self.base_headers = (request_id_lines(self.endpoint, self.request_id), config.policy_header)
         if config.cors_origins:
             self.base_headers = (*self.base_headers, cors_lines(config.cors_origins, self.headers))
         self.parts: list[bytes] = []
@@ -182,7 +183,7 @@ class FrontendConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer a malformed request with a JSON error, where uvicorn would send plain text."""
-        body = orjson.dumps(error_body(400, "invalid_request", f"{msg} Send HTTP/1.1."))
+        body = orjson.dumps(error_body(Refusal(400, "invalid_request", f"{msg} Send HTTP/1.1.")))
         head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         self.state.outbox.flush()
         self.transport.write(head + b"connection: close\r\n\r\n" + body)

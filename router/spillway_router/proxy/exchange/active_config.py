@@ -45,6 +45,10 @@ class BackendRoute:
     """Header lines that name the backend in the client's answer."""
     credentials: bytes = field(default=b"", repr=False)
     """Header lines with a caller's own key, for one request only."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """The key and the configured header values that every call carries: nothing that is logged or shown holds them."""
+    own_headers: frozenset[str] = frozenset()
+    """Lowercase names of the headers that every call carries by configuration: a client's do not replace them."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, Hol
 from spillway_router.providers.streams import MalformedObject, error_text, parse_object
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.outcomes import transport_outcome
+from spillway_router.proxy.exchange.passed_headers import PassedHeaders
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.signals.board import TrackedCall
 
@@ -86,6 +87,7 @@ class UpstreamAttempt:
         "hold",
         "ledger_row",
         "number",
+        "passed_headers",
         "received",
         "record",
         "route",
@@ -93,6 +95,7 @@ class UpstreamAttempt:
         "services",
         "streamed",
         "tracked",
+        "upstream_headers",
     )
 
     def __init__(
@@ -125,6 +128,10 @@ class UpstreamAttempt:
         self.received: ReceivedAnswer | None = None
         """What arrived of a stream."""
         self.streamed = False
+        self.passed_headers: PassedHeaders = ()
+        """Headers of the client that go to the backend."""
+        self.upstream_headers: Mapping[str, str] | None = None
+        """Those of a cloud's answer; None before it, and of a local engine."""
 
     @property
     def backend(self) -> Backend:
@@ -143,7 +150,13 @@ class UpstreamAttempt:
                 self.number,
                 extra,
             )
-        return self.route.pool.head(self.route.provider.path(endpoint), length, extra)
+        replaced: frozenset[str] | None = None
+        if self.passed_headers:
+            own = self.route.own_headers
+            passed = [(name, line) for name, line in self.passed_headers if name not in own]
+            replaced = frozenset([name for name, _ in passed])
+            extra += b"".join([line for _, line in passed])
+        return self.route.pool.head(self.route.provider.path(endpoint), length, extra, replaced)
 
     def expect_first_token(self) -> None:
         """Presume the first token of a non-stream answer when it was predicted, as nobody sees it come."""
@@ -155,10 +168,12 @@ class UpstreamAttempt:
         self.first_event_s = self.services.clock()
         self.services.board.first_event(self.tracked, self.first_event_s)
 
-    def learn_rate_limits(self, headers: Mapping[str, str]) -> None:
-        """Keep away from a cloud whose response headers say that its rate limit is exhausted."""
+    def on_response_headers(self, headers: Mapping[str, str]) -> None:
+        """Keep a cloud's response headers for the client, and away from a cloud whose rate limit they say is
+        exhausted."""
         backend = self.route.backend
         if not backend.local:
+            self.upstream_headers = headers
             seconds = exhausted_for_s(headers, self.services.wall())
             if seconds:
                 self.services.board.limited(backend.name, seconds, self.services.clock())

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
+import orjson
+
 from spillway_router.core.routing.model import Outcome, Refusal, RequestFacts
 from spillway_router.providers.interface import ProviderError
 from spillway_router.proxy.client.replies import naming_headers
 from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
+
+HIDDEN = "***"
+"""Takes the place of a key in what is logged or shown."""
 
 
 def byok_route(
@@ -28,8 +33,19 @@ def byok_route(
 
 
 def redacted(outcome: Outcome, route: BackendRoute) -> Outcome:
-    """The outcome without the caller's key: providers repeat keys in their errors, and outcomes reach logs."""
-    if not route.credentials:
+    """The outcome without the key that the call was made with: providers repeat keys in their errors, and outcomes
+    reach logs and clients."""
+    if not outcome.detail and outcome.error is None:
         return outcome
-    key = route.credentials.decode("latin-1").partition(": ")[2].strip().removeprefix("Bearer ")
-    return replace(outcome, detail=outcome.detail.replace(key, "***"))
+    detail, error = outcome.detail, outcome.error
+    shown = b"" if error is None else orjson.dumps(error)
+    for secret in _secrets(route):
+        detail = detail.replace(secret, HIDDEN)
+        shown = shown.replace(secret.encode("latin-1"), HIDDEN.encode())
+    return replace(outcome, detail=detail, error=orjson.loads(shown) if shown else None)
+
+
+def _secrets(route: BackendRoute) -> tuple[str, ...]:
+    if not route.credentials:
+        return route.secrets
+    return (*route.secrets, route.credentials.decode("latin-1").partition(": ")[2].strip().removeprefix("Bearer "))

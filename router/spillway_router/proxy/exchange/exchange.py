@@ -212,6 +212,7 @@ async def ask(state: ExchangeState, candidate: Candidate) -> Outcome | None:
                 state.reasons = (*state.reasons, attempt.code)
             state.refusal = attempt.refusal()
             break
+        attempt.passed_headers = state.passed_headers
         state.attempts.append(attempt)
         outcome = await carry_out(state, attempt)
         if not outcome.stale_connection:

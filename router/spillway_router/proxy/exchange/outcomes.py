@@ -29,7 +29,7 @@ def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:
     if outcome.kind == "rejected":
         status = outcome.status if outcome.status in (400, 404, 409, 413, 422) else 400
         code = "request_too_large" if status == 413 else "invalid_request"
-        return Refusal(status, code, f"The backend refused the request. {detail}")
+        return Refusal(status, code, f"The backend refused the request. {detail}", upstream=outcome.error)
     if outcome.kind == "unserved":
         message = f"No backend of this alias has this endpoint and model. {detail}. Ask another alias or endpoint."
         return Refusal(404, "model_not_found", message, "model")

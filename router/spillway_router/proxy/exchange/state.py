@@ -11,6 +11,7 @@ from spillway_router.proxy.client.heartbeat import Heartbeat
 from spillway_router.proxy.client.judgement import AnswerJudge
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.attempt import AttemptNumbers, UpstreamAttempt
+from spillway_router.proxy.exchange.passed_headers import passed_to_backend
 from spillway_router.proxy.exchange.services import Services
 
 
@@ -19,8 +20,8 @@ class ExchangeState:
 
     __slots__ = (
         "answer_judge", "attempts", "backend", "body", "byok_route", "client", "code", "confidence", "config",
-        "cost_requested", "decided", "decision", "facts", "heartbeat", "numbers", "probe", "reasons", "refusal",
-        "services", "started_s", "status", "verdict",
+        "cost_requested", "decided", "decision", "facts", "heartbeat", "numbers", "passed_headers", "probe", "reasons",
+        "refusal", "services", "started_s", "status", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,7 @@ class ExchangeState:
         self.answer_judge = answer_judge
         """Judges a whole answer before its row is written; None for requests of clients."""
         self.cost_requested = client.headers.get("x-spillway-usage-cost", "").lower() == "true"
+        self.passed_headers = passed_to_backend(facts.endpoint, client.headers)
         self.attempts: list[UpstreamAttempt] = []
         self.status, self.code = 200, ""
         self.backend = ""

@@ -8,7 +8,7 @@ from spillway_router.http_client.pool import Response
 from spillway_router.http_client.types import Reply
 from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.streams import DONE
-from spillway_router.proxy.client.replies import error_event
+from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
@@ -49,7 +49,7 @@ class StreamAnswer:
         services, limits, route = state.services, state.config.limits, attempt.route
         head = attempt.head(state.facts.endpoint, len(body))
         response = self._response = await route.pool.send(head, body, limits.first_event_s)
-        attempt.learn_rate_limits(response.headers)
+        attempt.on_response_headers(response.headers)
         if response.status != 200:
             text = await response.read_all(MAX_ERROR_BYTES)
             return route.provider.outcome(Reply(response.status, response.headers, text), services.wall())
@@ -135,5 +135,6 @@ class StreamAnswer:
         attempt.close(outcome)
         await state.durable()
         message = f"The answer broke off at {attempt.backend.name}: {flaw}. Send the request again."
-        state.client.end_stream(error_event("upstream_interrupted", message))
+        event = error_event(state.facts.endpoint, "upstream_interrupted", message, self._relay.events)
+        state.client.end_stream(event)
         return outcome

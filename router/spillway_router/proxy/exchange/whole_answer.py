@@ -35,7 +35,7 @@ class WholeAnswer:
         reply = self._reply = await fetch_whole(
             attempt, self._state.facts.endpoint, self._upstream.body, limits.answer_s, limits.answer_bytes
         )
-        attempt.learn_rate_limits(reply.headers)
+        attempt.on_response_headers(reply.headers)
         if reply.outcome.kind == "ok" and self._scored:
             await self._judge(reply)
         return reply.outcome

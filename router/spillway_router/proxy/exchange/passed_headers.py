@@ -1,0 +1,72 @@
+"""The headers that pass through the router: an allow-list per protocol, as data. Everything else stays where it is.
+
+Never listed: cookies, authorization and keys, addresses of the client, `baggage` (it may hold anything). A query string
+does not pass either: the one that clients send, Anthropic's `?beta=true`, only repeats that `anthropic-beta` is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from spillway_router.core.routing.model import Endpoint
+from spillway_router.proxy.client.replies import Lines
+
+PassedHeaders = tuple[tuple[str, bytes], ...]
+"""Lowercase names, each with its header line."""
+
+_TRACE = ("traceparent", "tracestate")  # W3C Trace Context: the backend's spans join the client's trace
+_OPENAI = ("openai-organization", "openai-project", "openai-beta", *_TRACE)
+REQUEST_HEADERS: Final[Mapping[Endpoint, tuple[str, ...]]] = {
+    "chat": _OPENAI,
+    "completions": _OPENAI,
+    "embeddings": _OPENAI,
+    "responses": _OPENAI,
+    "messages": ("anthropic-beta", "anthropic-version", *_TRACE),
+}
+"""Endpoint -> headers of the client that reach the backend. They take the place of the catalogue's of the same name,
+but not of those of `backends[].headers`."""
+_ANY_REQUEST_HEADER: Final = frozenset(name for names in REQUEST_HEADERS.values() for name in names)
+PRICED_BETAS: Final = ("fast-mode-",)
+"""Beginnings of `anthropic-beta` features that multiply the price, which the cost bound does not know: they are left
+out, so that Anthropic refuses a body that asks for one."""
+RESPONSE_HEADERS: Final = frozenset({"openai-processing-ms"})
+RESPONSE_PREFIXES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
+"""Beginnings of the names of a cloud's headers that reach the client. They tell of the limits of this router's key."""
+UPSTREAM_REQUEST_IDS: Final = ("x-request-id", "request-id", "cf-ray")
+"""Under which names clouds send their id of a request, the best one first. The client gets it under a name of its own,
+as `x-request-id` and `request-id` hold the router's."""
+UPSTREAM_REQUEST_ID: Final = "x-spillway-upstream-request-id"
+_SAFE = re.compile(r"[\t\x20-\x7e]{1,4096}")
+
+
+def passed_to_backend(endpoint: Endpoint, headers: Mapping[str, str]) -> PassedHeaders:
+    """The client's headers that go to a backend. Nearly every request has none."""
+    if _ANY_REQUEST_HEADER.isdisjoint(headers):
+        return ()
+    passed: list[tuple[str, bytes]] = []
+    for name in REQUEST_HEADERS[endpoint]:
+        value = headers.get(name, "")
+        if name == "anthropic-beta":
+            value = _without_priced_betas(value)
+        if _SAFE.fullmatch(value):
+            passed.append((name, f"{name}: {value}\r\n".encode("ascii")))
+    return tuple(passed)
+
+
+def passed_to_client(headers: Mapping[str, str]) -> Lines:
+    """Header lines of a cloud's answer that go to the client."""
+    lines: Lines = []
+    for name, value in headers.items():
+        if (name in RESPONSE_HEADERS or name.startswith(RESPONSE_PREFIXES)) and _SAFE.fullmatch(value):
+            lines.append(f"{name}: {value}\r\n".encode("ascii"))
+    request_id = next((headers[name] for name in UPSTREAM_REQUEST_IDS if headers.get(name)), "")
+    if _SAFE.fullmatch(request_id):
+        lines.append(f"{UPSTREAM_REQUEST_ID}: {request_id}\r\n".encode("ascii"))
+    return lines
+
+
+def _without_priced_betas(value: str) -> str:
+    features = [feature.strip() for feature in value.split(",")]
+    return ",".join(feature for feature in features if feature and not feature.startswith(PRICED_BETAS))

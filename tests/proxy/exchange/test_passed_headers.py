@@ -1,0 +1,154 @@
+"""Headers that pass through the router: those of each protocol's allow-list, and no others."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from spillway_router.config import load
+from spillway_router.config.assemble import assembly_of
+from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.testing import Answer, FaultUpstream, streams
+from spillway_router.testing.harness import PRICE, cloud, local, pair, routing, settings
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SENT = {
+    "anthropic_beta": "context-management-2025-06-27,interleaved-thinking-2025-05-14",
+    "anthropic_version": "2026-10-21",
+    "openai_organization": "org-1",
+    "openai_project": "proj-1",
+    "openai_beta": "assistants=v2",
+    "traceparent": TRACE,
+    "tracestate": "a=b",
+    "cookie": "session=1",
+    "x_forwarded_for": "10.0.0.1",
+    "baggage": "user=1",
+    "x_anything": "else",
+}
+OPENAI = {"openai-organization", "openai-project", "openai-beta", "traceparent", "tracestate"}
+MESSAGES = {"anthropic-beta", "anthropic-version", "traceparent", "tracestate"}
+ALWAYS = {"host", "accept-encoding", "user-agent", "content-type", "content-length", "authorization"}
+ALWAYS_MESSAGES = ALWAYS - {"authorization"} | {"x-api-key"}
+
+
+@pytest.mark.parametrize("shape", streams.SHAPES)
+async def test_the_backend_gets_the_headers_of_its_protocol(shape: str) -> None:
+    stream = streams.SHAPES[shape]("alpha")
+    async with FaultUpstream(Answer.stream(stream.body)) as upstream, routing(settings(cloud(upstream))) as router:
+        reply = await router.post({"model": "auto", "stream": True, **stream.fields}, stream.path, **SENT)
+        assert reply.status_code == 200
+        got = upstream.seen[0].headers
+        expected = MESSAGES if shape == "messages" else OPENAI
+        assert set(got) - ALWAYS - {"x-client-request-id"} == expected
+        assert all(got[name] == SENT[name.replace("-", "_")] for name in expected)
+
+
+def anthropic(upstream: FaultUpstream, more: str = "") -> str:
+    return f"{{name: a, provider: anthropic, model: m, api_key: k, base_url: '{upstream.url}', price: {PRICE}{more}}}"
+
+
+@pytest.mark.parametrize(
+    ("configured", "sent", "expected"),
+    [
+        ("", {}, "2023-06-01"),
+        ("", {"anthropic_version": "2026-10-21"}, "2026-10-21"),
+        (", headers: {Anthropic-Version: '2026-01-01'}", {}, "2026-01-01"),
+        (", headers: {Anthropic-Version: '2026-01-01'}", {"anthropic_version": "2026-10-21"}, "2026-01-01"),
+    ],
+)
+async def test_one_version_goes_out(configured: str, sent: dict[str, str], expected: str) -> None:
+    stream = streams.messages("alpha")
+    async with FaultUpstream(Answer.stream(stream.body)) as upstream:
+        async with routing(settings(anthropic(upstream, configured))) as router:
+            for _ in range(2):
+                await router.post({"model": "auto", "stream": True, **stream.fields}, stream.path, **sent)
+        assert [arrival.headers["anthropic-version"] for arrival in upstream.seen] == [expected, expected]
+        assert {arrival.headers["x-api-key"] for arrival in upstream.seen} == {"k"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [("fast-mode-2026-02-01", None), ("a-1, fast-mode-2026-02-01,b-2", "a-1,b-2"), ("\u00e9", None), ("", None)],
+)
+async def test_betas_that_change_the_price_and_strange_values_stay_here(sent: str, expected: str | None) -> None:
+    stream = streams.messages("alpha")
+    async with FaultUpstream(Answer.stream(stream.body)) as upstream, routing(settings(cloud(upstream))) as router:
+        body: Any = {"model": "auto", "stream": True, **stream.fields}
+        headers = {b"content-type": b"application/json", b"anthropic-beta": sent.encode("latin-1")}
+        assert (await router.client.post(stream.path, json=body, headers=headers)).status_code == 200
+        assert upstream.seen[0].headers.get("anthropic-beta") == expected
+
+
+ANSWERED = (
+    ("x-ratelimit-remaining-requests", "99"),
+    ("anthropic-ratelimit-tokens-remaining", "5"),
+    ("openai-processing-ms", "12"),
+    ("request-id", "req_up"),
+    ("x-request-id", "up-1"),
+    ("set-cookie", "a=b"),
+    ("authorization", "Bearer x"),
+    ("openai-organization", "ours"),
+    ("x-should-retry", "true"),
+)
+RETURNED = {
+    "x-ratelimit-remaining-requests": "99",
+    "anthropic-ratelimit-tokens-remaining": "5",
+    "openai-processing-ms": "12",
+    "x-spillway-upstream-request-id": "up-1",
+}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_the_client_gets_limits_and_ids_of_a_cloud(streamed: bool) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 1}
+    whole = Answer.json({"choices": [{"index": 0, "finish_reason": "stop"}], "usage": usage}, 200, dict(ANSWERED))
+    begun = Answer.stream(streams.chat("alpha").body)
+    answer = Answer(begun.body, headers=(*begun.headers, *ANSWERED), chunked=True) if streamed else whole
+    async with FaultUpstream(answer) as upstream, routing(settings(cloud(upstream))) as router:
+        reply = await router.chat({"stream": streamed})
+        assert reply.status_code == 200
+        assert {name: reply.headers[name] for name in RETURNED} == RETURNED
+        assert not reply.headers.keys() & {"set-cookie", "authorization", "openai-organization", "x-should-retry"}
+        assert reply.headers["x-request-id"].startswith("req_")
+        assert "request-id" not in reply.headers
+
+
+async def test_headers_of_a_local_engine_stay_here() -> None:
+    answer = Answer.json({"choices": [{"index": 0, "finish_reason": "stop"}], "usage": {}}, 200, dict(ANSWERED))
+    async with pair(answer) as (_, _, router):
+        reply = await router.chat()
+        assert reply.status_code == 200
+        assert not reply.headers.keys() & RETURNED.keys()
+
+
+async def test_a_backends_own_headers() -> None:
+    stream = streams.chat("alpha")
+    async with FaultUpstream(Answer.stream(stream.body)) as upstream:
+        line = local(upstream)[:-1] + ", headers: {CF-Access-Client-Secret: '${ACCESS}', traceparent: mine}}"
+        async with routing(settings(line), environment={"ACCESS": "open-sesame"}) as router:
+            assert (await router.chat({"stream": True}, traceparent=TRACE)).status_code == 200
+            got = upstream.seen[0].headers
+            assert (got["cf-access-client-secret"], got["traceparent"]) == ("open-sesame", "mine")
+            upstream.answer = Answer.json({"error": {"message": "open-sesame is wrong", "code": "x"}}, 422)
+            assert "open-sesame" not in (await router.chat()).text
+            assert "open-sesame" not in repr(router.runtime.services.config())
+
+
+@pytest.mark.parametrize(
+    ("headers", "problem"),
+    [
+        ("{Host: x}", "Host is set by Spillway"),
+        ("{authorization: Bearer secret-value}", "set the key as api_key"),
+        ("{'a b': secret-value}", "is no name of a header"),
+        ('{a: "secret-value\\r\\nb: c"}', "printable ASCII"),
+        ("{a: secret-value, A: secret-value}", "stands there twice"),
+        ("{a: '${NOT_SET}'}", "export NOT_SET"),
+    ],
+)
+def test_unusable_headers_are_a_problem_of_the_configuration(headers: str, problem: str) -> None:
+    text = f"backends: [{{name: e, provider: vllm, local: true, model: m, headers: {headers}}}]\n"
+    with pytest.raises(ConfigError, match=problem) as found:
+        assembly_of(Loaded(load.parse(text, {}), None, text, {}), date(2026, 11, 20))
+    assert "secret-value" not in str(found.value)
