@@ -11,7 +11,8 @@ from datetime import date
 
 from spillway_router.config.confidence import scoring_rules, served_models, threshold
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
-from spillway_router.config.settings import ALL_CLOUDS, BackendPart, PricePart, Settings
+from spillway_router.config.memory_limit import memory_left
+from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
 from spillway_router.core.money.degrade import DegradeStep, DegradeSteps, steps_of
 from spillway_router.core.money.tariff import Tariff, TariffError
 from spillway_router.core.routing.backlog import EngineRates, Slo
@@ -30,6 +31,9 @@ from spillway_router.proxy.exchange.active_config import BackendRoute, Limits, S
 CLOUD_KEEPALIVE_S = 30.0
 SHORTEST_SECRET = 8
 """Characters of a header's value from which on it is hidden in messages; a shorter one would hide ordinary words."""
+_MEMORY_PER_BODY = 6
+"""Bytes of memory that a request may take for each byte of its body, with room to spare (about 4 were measured)."""
+_MOST_BODIES_BYTES = 4096 * 1024 * 1024
 _NO_PRICE = (
     "has no known price for {!r}; add price: {{input_per_million, output_per_million}}, or take in a price list with "
     "`spillway prices import FILE`"
@@ -350,4 +354,12 @@ def request_limits(settings: Settings) -> Limits:
         answer_s=part.answer_s,
         stall_s=part.stall_s,
         in_flight=part.in_flight,
+        bodies_bytes=_bodies_bytes(part),
     )
+
+
+def _bodies_bytes(part: LimitsPart) -> int:
+    """Return the bytes that all bodies in progress may take."""
+    if part.bodies_mb == "auto":
+        return min(_MOST_BODIES_BYTES, memory_left() // _MEMORY_PER_BODY)
+    return int(part.bodies_mb * 1024 * 1024)

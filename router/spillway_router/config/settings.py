@@ -422,7 +422,8 @@ class LedgerPart(_Part):
 
 
 class LimitsPart(_Part):
-    """Limits of one request in MB and seconds, and the number of requests in progress."""
+    """Limits of one request in MB and seconds, the number of requests in progress, and the MB that the bodies of all of
+    them may take; auto is a sixth of the memory that the container or the machine leaves, at most 4096."""
 
     body_mb: float = Field(32, gt=0, le=1024)
     body_s: float = Field(30, gt=0)
@@ -430,6 +431,7 @@ class LimitsPart(_Part):
     answer_s: float = Field(600, gt=0)
     stall_s: float = Field(30, gt=0)
     in_flight: int = Field(4096, ge=1)
+    bodies_mb: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
 
 
 class Settings(_Part):

@@ -42,6 +42,7 @@ from spillway_router.proxy.entry.upgrade import AfterKnownHead, framing_head
 from spillway_router.proxy.exchange.exchange import Admitted, admit, serve
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import too_large
+from spillway_router.proxy.request.body_memory import UNCOUNTED_BYTES, BodyMemory
 from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
 from spillway_router.proxy.request.errors import RefusedError
 
@@ -51,6 +52,8 @@ MAX_PIPELINED = 8
 """Requests that may wait on one connection for the answers before theirs; then reading from it pauses."""
 FIRST_HEAD_S = 30.0
 """How long a new connection may take to send its first request head."""
+_LARGE_DIGITS = len(str(UNCOUNTED_BYTES))
+"""Digits of the length of a body that is counted. Shorter lengths need not be read."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET_CHECKS_S = (0.02, 0.05, 0.1, 0.3)
 """When to look, after bytes went to a client that ended its sending, whether its socket is closed."""
@@ -61,18 +64,30 @@ _Headers = list[tuple[bytes, bytes]]
 class FrontendState:
     """What all connections share: the services, the outbox and the number of inference requests in progress."""
 
-    __slots__ = ("in_flight", "outbox", "services")
+    __slots__ = ("bodies", "in_flight", "outbox", "services")
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self.outbox = Outbox(services.loop)
         self.in_flight = 0
+        self.bodies = BodyMemory()
 
 
 class IncomingRequest(HttpClientConnection):
     """A request that is being received, and its client until the answer has been sent."""
 
-    __slots__ = ("admission", "body_complete", "body_timer", "has_turn", "holds_slot", "parts", "size", "task")
+    __slots__ = (
+        "admission",
+        "body_complete",
+        "body_timer",
+        "has_turn",
+        "holds_slot",
+        "key_id",
+        "parts",
+        "reserved",
+        "size",
+        "task",
+    )
 
     admission: Admitted | Refusal
 
@@ -85,6 +100,9 @@ class IncomingRequest(HttpClientConnection):
             self.base_headers = (*self.base_headers, cors_lines(config.cors_origins, self.headers))
         self.parts: list[bytes] = []
         self.size = 0
+        self.key_id = ""
+        self.reserved = 0
+        """Bytes that are counted for the body, of those that all bodies may take."""
         self.body_complete = self.has_turn = self.holds_slot = False
         self.body_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
@@ -180,6 +198,10 @@ class FrontendConnection(HttpToolsProtocol):
         for cycle in (self.answering, self.cycle, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, IncomingRequest):
                 self._on_client_gone(cycle)
+        # The requests refer to the connection: without this, bodies would wait for the garbage collector.
+        self.answering = None
+        self.cycle = cast("Any", None)
+        self.pipeline.clear()
 
     def send_400_response(self, msg: str) -> None:
         """Answer a malformed request with a JSON error, where uvicorn would send plain text."""
@@ -231,6 +253,9 @@ class FrontendConnection(HttpToolsProtocol):
         if type(request.admission) is Admitted:
             request.holds_slot = True
             self.state.in_flight += 1
+            length = request.headers.get("content-length")
+            if length is not None and len(length) >= _LARGE_DIGITS:
+                self._reserve(request, int(length))
         previous, self.cycle = self.cycle, cast("Any", request)
         if previous is None or previous.response_complete:
             self._start_turn(request)
@@ -259,6 +284,23 @@ class FrontendConnection(HttpToolsProtocol):
         request.size += len(body)
         if request.size > admission.config.limits.body_bytes:
             self._refuse(request, too_large(admission.config.limits.body_bytes))
+        elif request.size > UNCOUNTED_BYTES and request.size > request.reserved:
+            self._reserve(request, request.size)
+
+    def _reserve(self, request: IncomingRequest, size: int) -> Refusal | None:
+        """Count the body as `size` bytes in all; if there is no room for them, refuse the request and say why."""
+        admission = request.admission
+        if isinstance(admission, Refusal):
+            return admission
+        limits = admission.config.limits
+        more = size - request.reserved
+        refusal = self.state.bodies.take(admission.caller.key_id, more, limits.bodies_bytes, limits.body_bytes)
+        if refusal is None:
+            request.key_id = admission.caller.key_id
+            request.reserved = size
+        else:
+            self._refuse(request, refusal)
+        return refusal
 
     def on_message_complete(self) -> None:
         if self.known_head:
@@ -270,6 +312,7 @@ class FrontendConnection(HttpToolsProtocol):
         if request.body_timer is not None:
             request.body_timer.cancel()
         request.body = request.parts[0] if len(request.parts) == 1 else b"".join(request.parts)
+        request.parts = []
         if request.body.startswith(BYTE_ORDER_MARK):
             request.body = request.body.removeprefix(BYTE_ORDER_MARK)
         request.body_complete = True
@@ -312,11 +355,24 @@ class FrontendConnection(HttpToolsProtocol):
         if isinstance(admission, Refusal):
             return
         if "content-encoding" in request.headers:
-            task = self.loop.create_task(_decode_and_serve(self.state.services, admission, request))
+            task = self.loop.create_task(self._decode_and_serve(admission, request))
         else:
             task = self.loop.create_task(serve(self.state.services, admission, request))
         request.task = task
         task.add_done_callback(partial(self._on_task_done, request))
+
+    async def _decode_and_serve(self, admitted: Admitted, request: IncomingRequest) -> None:
+        """Answer a request whose body is compressed."""
+        try:
+            if encoding_of(request.headers["content-encoding"]):
+                grow = partial(self._reserve, request)
+                request.body = await decoded(request.body, admitted.config.limits.body_bytes, grow)
+        except RefusedError as error:
+            if not request.response_complete:
+                request.refuse(error.refusal)
+            return
+        request.body = request.body.removeprefix(BYTE_ORDER_MARK)
+        await serve(self.state.services, admitted, request)
 
     def _refuse(self, request: IncomingRequest, refusal: Refusal) -> None:
         """Refuse a request whose body is still arriving."""
@@ -327,6 +383,7 @@ class FrontendConnection(HttpToolsProtocol):
             request.refuse(refusal)
 
     def _on_task_done(self, request: IncomingRequest, task: asyncio.Task[None]) -> None:
+        request.body = b""
         self._release_slot(request)
         error = None if task.cancelled() else task.exception()
         if error is not None:
@@ -352,6 +409,9 @@ class FrontendConnection(HttpToolsProtocol):
         if request.holds_slot:
             request.holds_slot = False
             self.state.in_flight -= 1
+            if request.reserved:
+                self.state.bodies.give_back(request.key_id, request.reserved)
+                request.reserved = 0
 
     # the end of an answer
 
@@ -384,18 +444,6 @@ class FrontendConnection(HttpToolsProtocol):
             self.transport.close()
         else:
             self.timeout_keep_alive_task = self.loop.call_later(remaining_s, self.timeout_keep_alive_handler)
-
-
-async def _decode_and_serve(services: Services, admitted: Admitted, request: IncomingRequest) -> None:
-    """Answer a request whose body is compressed."""
-    try:
-        if encoding_of(request.headers["content-encoding"]):
-            request.body = await decoded(request.body, admitted.config.limits.body_bytes)
-    except RefusedError as error:
-        request.refuse(error.refusal)
-        return
-    request.body = request.body.removeprefix(BYTE_ORDER_MARK)
-    await serve(services, admitted, request)
 
 
 def frontend_factory(services: Services) -> Callable[..., FrontendConnection]:

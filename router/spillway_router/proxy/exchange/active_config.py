@@ -32,6 +32,8 @@ class Limits:
     """Between two events of a stream."""
     in_flight: int = 4096
     """Requests in progress; further ones are refused with 503."""
+    bodies_bytes: int = 1024 * 1024 * 1024
+    """Bytes of the bodies of all requests in progress; a request whose body has no room is refused with 503."""
 
 
 @fast_frozen(frozen=True, slots=True)

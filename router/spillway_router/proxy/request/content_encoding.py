@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
 
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.request.body import too_large
@@ -34,10 +35,11 @@ def encoding_of(header: str) -> str:
     raise RefusedError(Refusal(415, "invalid_request", message, "content-encoding"))
 
 
-async def decoded(body: bytes, limit: int) -> bytes:
+async def decoded(body: bytes, limit: int, grow: Callable[[int], Refusal | None] = lambda _: None) -> bytes:
     """Return the decoded form of a gzip or deflate body, of at most `limit` bytes.
 
-    Other work goes on in between. Raise RefusedError: 413 if it is larger, 400 if it is malformed or ends early.
+    Other work goes on in between. `grow` is called with the bytes in memory as they become more, and may refuse them.
+    Raise RefusedError: that refusal, 413 if the decoded body is larger, 400 if it is malformed or ends early.
     """
     parts: list[bytes] = []
     size = members = 0
@@ -57,6 +59,9 @@ async def decoded(body: bytes, limit: int) -> bytes:
             size += len(part)
             if size > limit:
                 raise RefusedError(too_large(limit))
+            refusal = grow(len(body) + size) if size > _SLICE_BYTES else None
+            if refusal is not None:
+                raise RefusedError(refusal)
             parts.append(part)
             rest = member.unconsumed_tail
             if size > _SLICE_BYTES:

@@ -1,0 +1,141 @@
+"""Memory that request bodies take: bounded in all and for each key, and free when the request ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from pathlib import Path
+
+import pytest
+from tests.proxy.control.helpers import bearer
+from tests.proxy.entry.test_frontend import CHAT, answer_of, post, saying, talking
+
+from spillway_router.config.memory_limit import memory_left
+from spillway_router.proxy.entry.frontend import IncomingRequest
+from spillway_router.proxy.request.body_memory import BodyMemory
+from spillway_router.testing import Answer
+from spillway_router.testing.harness import Router, pair
+
+TIGHT = "limits: {body_mb: 0.5, bodies_mb: 1}\n"
+LENGTH = 400_000
+HEAD = b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n" % CHAT
+
+
+def head(more: bytes = b"") -> bytes:
+    """Return the head of a request whose body is large."""
+    return HEAD + more + b"content-length: %d\r\n\r\n" % LENGTH
+
+
+async def refused(router: Router, request: bytes) -> bool:
+    """Send a request without its body, and return whether it is refused for want of memory before the body comes."""
+    async with talking(router) as (reader, writer):
+        writer.write(request)
+        status, body = await answer_of(reader)
+        return (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
+
+
+async def test_a_body_without_room_is_refused_before_it_is_read() -> None:
+    async with pair(saying("hi"), more=TIGHT) as (engine, _, router):
+        async with talking(router) as (_, one), talking(router) as (_, two):
+            for writer in (one, two):
+                writer.write(head())
+                await writer.drain()
+            await router.until(lambda: True)
+            assert (await router.chat()).status_code == 200  # small bodies have room
+            assert await refused(router, head())
+        engine.seen.clear()
+        async with asyncio.timeout(20):
+            while await refused_whole(router):
+                pass
+        assert len(engine.seen) == 1
+
+
+async def refused_whole(router: Router) -> bool:
+    """Send a whole large request; return whether there was no room for it."""
+    async with talking(router) as (reader, writer):
+        writer.write(post(fields={"user": "x" * LENGTH}))
+        return (await answer_of(reader))[0] == 503
+
+
+async def test_a_chunked_body_counts_as_it_comes() -> None:
+    chunk = b"%x\r\n%b\r\n" % (LENGTH, b" " * LENGTH)
+    async with pair(saying("hi"), more=TIGHT) as (engine, _, router):
+        async with talking(router) as (_, one), talking(router) as (_, two):
+            for writer in (one, two):
+                writer.write(head())
+                await writer.drain()
+            assert (await router.chat()).status_code == 200
+            engine.seen.clear()
+            assert await refused(router, HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunk)
+        assert not engine.seen
+
+
+async def test_a_key_may_take_half(tmp_path: Path) -> None:
+    more = "limits: {body_mb: 0.5, bodies_mb: 1}\nkeys: {required: true}\n"
+    async with pair(saying("hi"), more=more, folder=tmp_path) as (_, _, router), talking(router) as (_, writer):
+        ann, bob = (b"x-api-key: %b\r\n" % _token(router, name) for name in ("ann", "bob"))
+        writer.write(head(ann))
+        await writer.drain()
+        assert (await router.chat(None, **bearer(router, "inference", "cy"))).status_code == 200
+        assert await refused(router, head(ann))
+        async with talking(router) as (reader, other):
+            request = post(fields={"user": "x" * LENGTH}, more=bob)
+            other.write(request)
+            assert (await answer_of(reader))[0] == 200
+
+
+def _token(router: Router, name: str) -> bytes:
+    return bearer(router, "inference", name)["authorization"].removeprefix("Bearer ").encode()
+
+
+def test_what_was_taken_is_given_back() -> None:
+    memory = BodyMemory()
+    assert memory.take("k", 40, 100, 30) is None
+    assert memory.take("k", 20, 100, 30) is not None
+    assert memory.take("", 60, 100, 30) is None
+    assert memory.take("other", 1, 100, 30) is not None
+    memory.give_back("", 60)
+    memory.give_back("k", 40)
+    assert memory.held == 0
+    assert memory.take("k", 30, 10, 30) is None  # the largest body always has room in an idle router
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_nothing_of_a_request_waits_for_the_garbage_collector(stream: bool, leaves: bool) -> None:
+    answer = Answer(silent=True, end="hang") if leaves else saying("hi")
+    async with pair(answer) as (engine, _, router):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                async with talking(router) as (reader, writer):
+                    writer.write(post(fields={"user": "x" * LENGTH, "stream": stream and leaves}))
+                    await engine.arrival()
+                    if not leaves:
+                        await answer_of(reader)
+            del reader, writer
+            await router.until(lambda: not any(router.runtime.board.in_flight().values()))
+            await router.until(lambda: not [o for o in gc.get_objects() if isinstance(o, IncomingRequest)])
+        finally:
+            gc.enable()
+
+
+def test_the_memory_that_is_left_follows_the_container(tmp_path: Path) -> None:
+    group, machine = tmp_path / "sys/fs/cgroup/a/b", tmp_path / "proc/self"
+    old = tmp_path / "sys/fs/cgroup/memory/c"
+    for folder in (group, machine, old):
+        folder.mkdir(parents=True)
+    (machine / "statm").write_text("1000 100 0 0 0 0 0\n")
+    (machine / "cgroup").write_text("4:cpu,memory:/c\n0::/a/b\n")
+    free = memory_left(tmp_path)
+    assert free > 2**26
+    (group / "memory.max").write_text("max\n")
+    assert memory_left(tmp_path) == free
+    (group.parent / "memory.max").write_text(f"{2**25}\n")
+    assert memory_left(tmp_path) == 2**25 - 100 * 4096
+    (old / "memory.limit_in_bytes").write_text(f"{2**24}\n")
+    assert memory_left(tmp_path) == 2**24 - 100 * 4096
+    (group / "memory.max").write_text("1000\n")
+    assert memory_left(tmp_path) == 0
