@@ -31,6 +31,7 @@ from spillway_router.http_client.connection import (
     PoolFullError,
     StaleConnectionError,
 )
+from spillway_router.http_client.dial import Dialer
 from spillway_router.http_client.types import Reply, Target
 
 
@@ -116,6 +117,7 @@ class Pool:
         self._limits = limits
         self._tls = tls
         self._outbox: Outbox | None = None
+        self._dialer = Dialer(target.host, target.port)
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         fixed = [b"host: " + target.authority, b"accept-encoding: identity", b"user-agent: spillway"]
@@ -208,16 +210,21 @@ class Pool:
                 if target.uds:
                     await loop.create_unix_connection(lambda: connection, target.uds)
                 else:
-                    await loop.create_connection(
-                        lambda: connection,
-                        target.host,
-                        target.port,
-                        ssl=self._tls if target.scheme == "https" else None,
-                        server_hostname=target.host if target.scheme == "https" else None,
-                    )
-        except (OSError, TimeoutError) as error:
+                    tls = self._tls if target.scheme == "https" else None
+                    name = target.host if target.scheme == "https" else None
+                    if self._dialer.is_address:
+                        await loop.create_connection(
+                            lambda: connection, target.host, target.port, ssl=tls, server_hostname=name
+                        )
+                    else:
+                        opened = await self._dialer.connect(loop)
+                        await loop.create_connection(lambda: connection, sock=opened, ssl=tls, server_hostname=name)
+        except TimeoutError as error:
             self._drop(connection)
-            raise ConnectError(f"can't connect: {error or type(error).__name__}") from error
+            raise ConnectError(f"can't connect: no connection within {self._limits.connect_s:g} s") from error
+        except OSError as error:
+            self._drop(connection)
+            raise ConnectError(f"can't connect: {str(error) or type(error).__name__}") from error
         except BaseException:
             self._drop(connection)
             raise
