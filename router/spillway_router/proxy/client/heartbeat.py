@@ -1,8 +1,9 @@
-"""Keeps a client connected while a stream is held back from it: the 200 and comments, no bytes of any model."""
+"""Keeps a client connected while its stream has no content yet: the 200 and comments, no bytes of any model."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.client.replies import Lines
@@ -17,12 +18,15 @@ class Heartbeat:
 
     __slots__ = ("_client", "_headers", "_loop", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, client: Client, headers: Lines, after_s: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, client: Client, headers: Callable[[], Lines], after_s: float
+    ) -> None:
+        """`headers` makes the header lines of the 200 when it is sent."""
         self._loop, self._client, self._headers = loop, client, headers
         self._timer = loop.call_later(max(0.0, after_s), self._beat)
 
     def _beat(self) -> None:
-        if self._client.send_waiting(self._headers):
+        if self._client.send_waiting([] if self._client.waiting else self._headers()):
             self._timer = self._loop.call_later(HEARTBEAT_S, self._beat)
 
     def stop(self) -> None:

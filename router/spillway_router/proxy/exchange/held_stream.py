@@ -13,6 +13,8 @@ token has passed, the 200 and comments keep the connection alive; they hold no m
 
 from __future__ import annotations
 
+from functools import partial
+
 from spillway_router.core.routing.backlog import predict
 from spillway_router.core.routing.model import Outcome
 from spillway_router.proxy.client.heartbeat import Heartbeat
@@ -25,7 +27,7 @@ from spillway_router.proxy.exchange.escalation import (
     offer_audit,
     threshold,
 )
-from spillway_router.proxy.exchange.presentation import response_headers, trailing_event
+from spillway_router.proxy.exchange.presentation import headers_of_waiting, trailing_event
 from spillway_router.proxy.exchange.relay import Extension, Relay
 from spillway_router.proxy.exchange.self_check import verdict_with_self_check
 from spillway_router.proxy.exchange.state import ExchangeState
@@ -80,8 +82,8 @@ class HeldStream:
         state, monitor = self._state, self.monitor
         slo_s = state.facts.hints.slo_ttft_s or state.config.policy.slo.ttft_s
         slack_s = state.started_s + slo_s - state.services.clock()
-        headers = [*state.client.base_headers, *response_headers(state, None)]
-        state.replace_heartbeat(Heartbeat(state.services.loop, state.client, headers, slack_s))
+        waiting_headers = partial(headers_of_waiting, state)
+        state.replace_heartbeat(Heartbeat(state.services.loop, state.client, waiting_headers, slack_s))
         if is_document(state.body):
             return await relay.hold(lambda: False)
         tokens = self._tokens_to_hold(slack_s)

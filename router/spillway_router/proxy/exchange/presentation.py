@@ -32,6 +32,11 @@ def response_headers(state: ExchangeState, attempt: UpstreamAttempt | None) -> L
     return headers
 
 
+def headers_of_waiting(state: ExchangeState) -> Lines:
+    """Header lines of a 200 that is sent before it is known which backend answers."""
+    return [*state.client.base_headers, *response_headers(state, None)]
+
+
 def summary(state: ExchangeState) -> dict[str, Any]:
     """The same as JSON values, for a stream whose headers went out before they were known."""
     members: dict[str, Any] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from spillway_router.core.routing.model import Outcome
 from spillway_router.http_client.connection import TransportError
 from spillway_router.http_client.pool import Response
@@ -9,15 +11,18 @@ from spillway_router.http_client.types import Reply
 from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.streams import DONE
 from spillway_router.proxy.client.error_shapes import error_event
+from spillway_router.proxy.client.heartbeat import Heartbeat
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
-from spillway_router.proxy.exchange.presentation import response_headers, trailing_event
+from spillway_router.proxy.exchange.presentation import headers_of_waiting, response_headers, trailing_event
 from spillway_router.proxy.exchange.relay import Ending, Extension, Relay, tail_bytes
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.upstream_body import UpstreamBody
 
 MAX_ERROR_BYTES = 1024 * 1024
+FIRST_BYTE_S = 14.0
+"""When a client that waits for the first content gets a comment: a byte at least every 15 s."""
 ANSWER_STARTED = Outcome("ok", 200)
 
 
@@ -39,6 +44,11 @@ class StreamAnswer:
 
     async def fetch(self) -> Outcome:
         """Ask, and wait for the first content, and for the confidence of a stream that is held back."""
+        state = self._state
+        if state.heartbeat is None:
+            after_s = max(0.0, state.started_s + FIRST_BYTE_S - state.services.clock())
+            waiting_headers = partial(headers_of_waiting, state)
+            state.replace_heartbeat(Heartbeat(state.services.loop, state.client, waiting_headers, after_s))
         try:
             return await self._fetch()
         except TransportError as error:
@@ -125,7 +135,9 @@ class StreamAnswer:
         """What the headers could not say: they went out before it was known which backend answers."""
         if self._held is not None:
             return self._held.extension()
-        return trailing_event(self._state) if self._state.client.waiting else None
+        # The other protocols have no event that could carry it.
+        openai = self._state.facts.endpoint in ("chat", "completions")
+        return trailing_event(self._state) if openai and self._state.client.waiting else None
 
     async def _interrupt(self, flaw: str) -> Outcome:
         """End a stream that broke after its first byte: one error event, then a clean end."""
