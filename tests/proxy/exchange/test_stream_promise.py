@@ -39,7 +39,7 @@ def assert_interrupted(reply: httpx.Response, sent: bytes) -> str:
 
 def error_in(path: str, event: bytes, events_before: int) -> dict[str, Any]:
     """Return the error object of an event after checking that it has its protocol's shape, and nothing else."""
-    name, _, data = event.rpartition(b"data: ")
+    name, _, data = event.partition(b"data: ")
     body = json.loads(data)
     if path in ("/v1/messages", "/v1/responses"):
         assert (name, body["type"]) == (b"event: error\n", "error")
