@@ -85,7 +85,9 @@ def test_the_file_is_the_same_for_any_order_of_the_lines() -> None:
     key, promise = CalibrationKey("m", "*", "*", "*"), Promise(0.1, 0.1)
     one = build(given, key, promise, {})
     assert Calibration.from_json(one.text).certificate == one.calibration.certificate
-    assert {row.group for row in one.held} == {row.group for row in build(given[::-1], key, promise, {}).held}
+    assert {row.group for row in one.certifying} == {
+        row.group for row in build(given[::-1], key, promise, {}).certifying
+    }
 
 
 def test_a_curve_rises_strictly_and_never_claims_certainty() -> None:

@@ -1,5 +1,5 @@
-"""Making calibration files: labelled answers -> fitted probability, certified threshold, report.
+"""Making of calibration files: labelled answers -> fitted probability, certified threshold, report.
 
-Needs the extra `calibrate` (scikit-learn, numpy, matplotlib). The router never imports this package: it applies the
-finished file in plain Python (core/confidence/calibration.py).
+This package needs the extra `calibrate` (scikit-learn, numpy, matplotlib). The router never imports it: the router
+applies the finished file in plain Python (core/confidence/calibration.py).
 """

@@ -1,9 +1,10 @@
-"""Labelled answers -> a calibration file: split, fit, certify, write.
+"""Labelled answers -> the content of a calibration file: split, fit, certify, write.
 
-Groups are split once: FIT_SHARE of them fit the models, the rest certify the threshold. The certificate is sound as its
-answers played no part in the fit, which alone decides their order. The curve over that order is drawn through the
-held-out outputs of both parts: a rising curve changes no answer's place, so the certificate stands, and more labels
-make it steadier. What the report says of the calibration is judged on the second part by the first part's curve.
+The groups are split once: FIT_SHARE of them fit the models, and the rest certify the threshold. The certificate is
+sound because its answers play no part in the fit, and the fit alone decides their order. The curve over that order is
+drawn through the held-out outputs of both parts: a rising curve changes no answer's place, so the certificate still
+holds, and more labels make the curve steadier. The report's figures on the calibration's quality come from the second
+part's answers under the first part's curve.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ QUANTILES = 101
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """P(wrong | kept) <= alpha with probability >= 1 - delta."""
+    """The promise P(wrong | kept) <= alpha, which holds with probability >= 1 - delta."""
 
     alpha: float
     delta: float
@@ -38,18 +39,21 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The file's content, and what the report is drawn from: the certifying answers, and the confidences that a curve
-    made without them gives them."""
+    """The file's content (`data`), and what the report is drawn from.
+
+    `certifying`: the answers that certified the threshold. `confidences`: those that a curve fitted without these
+    answers gives to them, in the same order.
+    """
 
     data: dict[str, Any]
     fitted: Fitted
     certified: Certified
-    held: Sequence[Labelled]
+    certifying: Sequence[Labelled]
     confidences: Sequence[float]
 
     @property
     def text(self) -> str:
-        """The file's text."""
+        """The file's text, JSON with a final newline."""
         return json.dumps(self.data, separators=(",", ":")) + "\n"
 
     @property
@@ -58,17 +62,22 @@ class Built:
         return Calibration.from_json(self.text)
 
 
-def build(rows: Sequence[Labelled], key: CalibrationKey, promise: Promise, made: Mapping[str, Any]) -> Built:
-    """Fits and certifies. Raises FitError where the labelled answers don't allow it."""
+def build(rows: Sequence[Labelled], key: CalibrationKey, promise: Promise, provenance: Mapping[str, Any]) -> Built:
+    """Fit the models and certify the threshold. Raises FitError where the labelled answers don't allow it.
+
+    `provenance`: what the file says about how it was made, besides the counts and the model's name added here.
+    """
     fitting = [row for row in rows if in_share(row.group, FIT_SHARE, SALT)]
-    held = [row for row in rows if not in_share(row.group, FIT_SHARE, SALT)]
+    certifying = [row for row in rows if not in_share(row.group, FIT_SHARE, SALT)]
     fitted = fit(table([(row.scores, row.right, row.group) for row in fitting]))
-    if not held:
-        raise FitError("every answer is of one group: give rows of different documents different `group` names")
-    judged = confidences(fitted.stage, [row.scores for row in held])
-    stage = _steadied(fitted, held)
-    found = confidences(stage, [row.scores for row in held])
-    certified = certify(found, [row.right for row in held], promise.alpha, promise.delta)
+    if not certifying:
+        raise FitError(
+            "all labelled answers belong to one group; give rows of different documents different `group` names"
+        )
+    held_out_confidences = confidences(fitted.stage, [row.scores for row in certifying])
+    stage = _with_common_curve(fitted, certifying)
+    final_confidences = confidences(stage, [row.scores for row in certifying])
+    certified = certify(final_confidences, [row.right for row in certifying], promise.alpha, promise.delta)
     certificate = {
         "threshold": certified.threshold,
         "alpha": promise.alpha,
@@ -86,66 +95,69 @@ def build(rows: Sequence[Labelled], key: CalibrationKey, promise: Promise, made:
         "answer": stage_json(stage),
         "stages": [stage_json(stage) for stage in _prefix_stages(fitting)],
         "value": None if value is None else stage_json(value),
-        "reference": [round(float(q), 6) for q in np.quantile(found, np.linspace(0, 1, QUANTILES))],
+        "reference": [round(float(q), 6) for q in np.quantile(final_confidences, np.linspace(0, 1, QUANTILES))],
         "made": {
-            **made,
+            **provenance,
             **_alternatives(rows),
             "fitted_on": len(fitting),
-            "certified_on": len(held),
+            "certified_on": len(certifying),
             "model": fitted.chosen,
         },
     }
-    return Built(data, fitted, certified, held, judged)
+    return Built(data=data, fitted=fitted, certified=certified, certifying=certifying, confidences=held_out_confidences)
 
 
 def _alternatives(rows: Sequence[Labelled]) -> dict[str, int]:
-    """How many alternatives per token the labelled scores were made of: the router then asks for as many.
+    """Return the number of alternatives per token that the labelled scores were computed from; {} if unknown.
 
-    Raises FitError where answers differ in it: their scores of alternatives mean different things.
+    The router then requests as many. Raises FitError where more than one answer in 20 has another number, because
+    scores of different numbers of alternatives are not comparable.
     """
-    known = Counter(row.alternatives for row in rows if row.alternatives)
-    if not known:
+    counts = Counter(row.alternatives for row in rows if row.alternatives)
+    if not counts:
         return {}
-    (most, count), total = known.most_common(1)[0], known.total()
+    (alternatives, count), total = counts.most_common(1)[0], counts.total()
     if count < total - total // 20:
-        told = ", ".join(f"{n} with {k}" for k, n in sorted(known.items()))
-        raise FitError(f"the answers have different numbers of alternatives per token ({told}): calibrate them apart")
-    return {"top_logprobs": most}
+        listed = ", ".join(f"{n} with {k}" for k, n in sorted(counts.items()))
+        raise FitError(
+            f"the answers have different numbers of alternatives per token ({listed}); calibrate each number separately"
+        )
+    return {"top_logprobs": alternatives}
 
 
-def _steadied(fitted: Fitted, held: Sequence[Labelled]) -> Stage:
-    """The fitted model under a curve drawn through the held-out outputs of both parts."""
-    raw = np.array([fitted.stage.raw(row.scores) for row in held])
-    right = np.array([float(row.right) for row in held])
-    # No group is on both sides, so the second part's numbers start behind the first one's.
-    _, groups = np.unique(np.array([row.group for row in held]), return_inverse=True)
-    together = np.concatenate([fitted.groups, groups + int(fitted.groups.max()) + 1])
-    curve = bagged(np.concatenate([fitted.raw, raw]), np.concatenate([fitted.labels, right]), together)
+def _with_common_curve(fitted: Fitted, certifying: Sequence[Labelled]) -> Stage:
+    """Return the fitted model under a curve drawn through the held-out outputs of both parts."""
+    raw = np.array([fitted.stage.raw(row.scores) for row in certifying])
+    right = np.array([float(row.right) for row in certifying])
+    # No group is in both parts, so the second part's group numbers start after the first part's.
+    _, groups = np.unique(np.array([row.group for row in certifying]), return_inverse=True)
+    all_groups = np.concatenate([fitted.groups, groups + int(fitted.groups.max()) + 1])
+    curve = bagged(np.concatenate([fitted.raw, raw]), np.concatenate([fitted.labels, right]), all_groups)
     return replace(fitted.stage, curve=curve)
 
 
 def _prefix_stages(rows: Sequence[Labelled]) -> list[Stage]:
-    """A stage for every prefix length that enough rows have."""
+    """Return a stage for every prefix length that enough rows have."""
     stages = []
     for k in sorted({k for row in rows for k in row.prefixes}):
-        known = [(row.prefixes[k], row.right, row.group) for row in rows if k in row.prefixes]
+        labelled = [(row.prefixes[k], row.right, row.group) for row in rows if k in row.prefixes]
         try:
-            stages.append(fit(table(known), k, PREFIX_CANDIDATES).stage)
+            stages.append(fit(table(labelled), k, PREFIX_CANDIDATES).stage)
         except FitError:
             continue
     return stages
 
 
 def _value_stage(rows: Sequence[Labelled]) -> Stage | None:
-    known = [(scores, good, row.group) for row in rows for scores, good in row.values]
+    labelled = [(scores, good, row.group) for row in rows for scores, good in row.values]
     try:
-        return fit(table(known), 0, PREFIX_CANDIDATES).stage
+        return fit(table(labelled), 0, PREFIX_CANDIDATES).stage
     except FitError:
         return None
 
 
 def stage_json(stage: Stage) -> dict[str, Any]:
-    """A stage as JSON: numbers to eight digits, empty parts left out."""
+    """Return a stage as JSON: numbers to eight significant digits, without the empty parts."""
     data: dict[str, Any] = {"features": list(stage.features), "fill": _short(stage.fill), "bias": _round(stage.bias)}
     if stage.weights:
         data.update(centre=_short(stage.centre), scale=_short(stage.scale), weights=_short(stage.weights))

@@ -1,4 +1,4 @@
-"""Curves from a model's log-odds to P(right): isotonic regression, and its mean over resampled documents."""
+"""Curves from a model's log-odds to P(right): isotonic regression, and its mean over resampled groups."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from spillway_router.core.confidence.calibration import ConfidenceCurve
 
 Floats = NDArray[np.float64]
 RISE = 5e-4
-"""How much a curve rises beyond its last and below its first stretch: ties break in the model's order."""
+"""How much a curve rises before its first and after its last flat stretch, so that ties keep the model's order."""
 BAGS, KNOTS = 30, 33
-"""Resamples that a curve is the mean of, and points it is written with."""
+"""The number of resamples that a curve is the mean of, and the number of points that it is written with."""
 
 
 def bagged(raw: Floats, y: Floats, groups: NDArray[np.int64]) -> ConfidenceCurve:
-    """The mean of the isotonic curves of BAGS bootstrap samples of groups, written at KNOTS quantiles of `raw`.
+    """Return the mean of the isotonic curves of BAGS bootstrap samples of groups, at KNOTS quantiles of `raw`.
 
-    One isotonic regression follows its own sample's jumps; their mean (bagging, Breiman 1996) is smoother, and still
-    rises. On the demo model's labelled answers it has the lowest cross-validated log-loss of six curves.
+    `raw`: log-odds; `y`: 1.0 = right, 0.0 = wrong. A single isotonic regression follows the jumps of its sample; the
+    mean of many (bagging, Breiman 1996) is smoother and still rises. On the demo model's labelled answers it has the
+    lowest cross-validated log-loss of six curves.
     """
     order = np.argsort(groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
@@ -36,9 +37,12 @@ def bagged(raw: Floats, y: Floats, groups: NDArray[np.int64]) -> ConfidenceCurve
 
 
 def isotonic(raw: Floats, y: Floats) -> ConfidenceCurve:
-    """A rising piecewise-linear curve: isotonic regression, drawn through the middles of its flat stretches (centred
-    isotonic regression, Oron and Flournoy 2017) so that the model's order survives; ends softened as if half an answer
-    of each kind more had been seen there, since no finite sample shows a probability of 0 or 1."""
+    """Return a rising piecewise-linear curve by isotonic regression.
+
+    The curve goes through the middles of the regression's flat stretches (centred isotonic regression, Oron and
+    Flournoy 2017), so that it preserves the model's order. Every stretch counts half a right and half a wrong answer
+    more than it has, because no finite sample shows a probability of 0 or 1.
+    """
     order = np.argsort(raw, kind="stable")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -60,7 +64,10 @@ def isotonic(raw: Floats, y: Floats) -> ConfidenceCurve:
 
 
 def _rising(heights: Floats) -> tuple[float, ...]:
-    """A hair of slope where there is none: answers that the model tells apart stay apart, so that a threshold certified
-    on them means the same answers under any curve."""
+    """Return the heights with a minimal slope on flat stretches.
+
+    Answers that the model ranks differently then keep different confidences, so that a certified threshold separates
+    the same answers under any curve.
+    """
     rising = np.maximum.accumulate(heights) * (1.0 - 1e-6) + np.linspace(0.0, 1e-6, len(heights))
     return tuple(round(float(level), 10) for level in rising)

@@ -1,7 +1,7 @@
-"""What identifies a model's files: a calibration holds for the weights and the chat template it was made with.
+"""Fingerprints of a model's files, because a calibration holds only for the weights and the chat template it used.
 
-Hashing many gigabytes takes minutes, so the weights' mark is a hash over each file's size and 64 KiB from sixteen
-places spread over it: any training changes nearly every byte.
+Hashing many gigabytes takes minutes, so the weights' fingerprint is a hash over each file's name and size and 64 KiB
+from each of sixteen places spread over the file. That is enough, because any training changes nearly every byte.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 
 class FingerprintError(Exception):
-    """The folder holds no model; the message says what is missing."""
+    """The folder contains no model; the message says what is missing."""
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """`weights` and `template`: the first 16 hex digits of a SHA-256 each; template "*" where there is none.
+    """Return `weights` and `template`, each the first 16 hex digits of a SHA-256; `template` is "*" if there is none.
 
-    Raises FingerprintError if the folder can't be read or holds no weights.
+    Raises FingerprintError if the folder can't be read or contains no weights.
     """
     digest = hashlib.sha256()
     try:
         files = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
         if not files:
-            raise FingerprintError(f"{folder} holds no weights ({', '.join(WEIGHTS)}): name the model's own folder")
+            raise FingerprintError(f"{folder} contains no weights ({', '.join(WEIGHTS)}); name the model's folder")
         for path in files:
             digest.update(_pieces(path))
         return {"weights": digest.hexdigest()[:16], "template": _template(folder)}
@@ -47,14 +47,14 @@ def _pieces(path: Path) -> bytes:
 
 
 def _template(folder: Path) -> str:
-    """From chat_template.jinja, else the tokenizer's configuration."""
-    own, configuration = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    """Return the fingerprint of the template in chat_template.jinja or, without that file, tokenizer_config.json."""
+    template_file, configuration = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     text = ""
-    if own.exists():
-        text = own.read_text(encoding="utf-8")
+    if template_file.exists():
+        text = template_file.read_text(encoding="utf-8")
     elif configuration.exists():
         try:
             text = str(json.loads(configuration.read_text(encoding="utf-8")).get("chat_template") or "")
         except ValueError as error:
-            raise FingerprintError(f"{configuration} is no JSON: {error}") from error
+            raise FingerprintError(f"{configuration} is not JSON: {error}") from error
     return hashlib.sha256(text.encode()).hexdigest()[:16] if text else "*"

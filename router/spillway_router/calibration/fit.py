@@ -1,10 +1,10 @@
-"""Fits scores -> P(right) and puts it into the shape that the router applies (core/confidence/calibration.py: Stage).
+"""Fit of scores -> P(right), in the form that the router applies (core/confidence/calibration.py: Stage).
 
-Candidates: logistic regression over all scores, a small gradient boosting of shallow trees, and the mean of both
-log-odds. Settings are chosen by an inner cross-validation within every outer fold, and the candidate by the outer
-folds' log-loss under its curve (nested: no answer judges a setting that it helped to choose). The baselines, always
-reported and never hidden: k nearest neighbours, and the single score with the best AUROC. The curve is drawn through
-the outer folds' held-out outputs (calibration/curves.py); the model itself is then fitted on all rows.
+The candidates are a logistic regression over all scores, a small gradient boosting of shallow trees, and the mean of
+both log-odds. An inner cross-validation within every outer fold chooses a candidate's settings, and the outer folds'
+log-loss under its curve chooses the candidate (nested: no answer judges a setting that it helped to choose). Two
+baselines are always reported: k nearest neighbours, and the single score with the best AUROC. The curve is drawn
+through the outer folds' held-out outputs (calibration/curves.py); the model itself is then fitted on all rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from spillway_router.core.confidence.self_check import QUESTIONS
 Floats = NDArray[np.float64]
 OUTER, INNER = 5, 3
 FEWEST = 60
-"""Labelled rows below which nothing is fitted."""
+"""The smallest number of labelled rows that a model is fitted on."""
 AVERAGE = "average"
 
 
@@ -42,7 +42,10 @@ class FitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of scores as a matrix (NaN where a row lacks one), labels 1.0 = right, groups that stay together."""
+    """Rows of scores as the matrix `x` (NaN where a row lacks a score), with the column names `names`.
+
+    `y`: 1.0 = right, 0.0 = wrong. `groups`: the number of each row's group, which no split divides.
+    """
 
     names: tuple[str, ...]
     x: Floats
@@ -52,8 +55,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A stage and how its making went: held-out outputs of the chosen candidate (`raw`), out-of-fold probabilities of
-    every candidate and baseline, by name, and the rows' labels (1.0 = right) and groups."""
+    """A fitted stage, and the figures of the fit.
+
+    `chosen`: the candidate's name. `raw`: its held-out outputs in log-odds. `out_of_fold`: the out-of-fold
+    probabilities of every candidate and baseline by name. `best_single`: the name of the single score with the best
+    AUROC. `labels` (1.0 = right) and `groups`: those of the rows.
+    """
 
     stage: Stage
     chosen: str
@@ -65,36 +72,38 @@ class Fitted:
 
 
 def table(rows: Sequence[tuple[Mapping[str, float], bool, str]]) -> Table:
-    """Labels, groups and scores as arrays: all scores that at least half of the rows have, and those of a second look,
-    which few answers need, from FEWEST rows on.
+    """Return labels, groups and scores as arrays.
 
-    Raises FitError where there are too few rows, or only right or only wrong ones.
+    A score becomes a column if at least half of the rows have it. FEWEST rows are enough for a score of a self-check,
+    because few answers need one. Raises FitError where there are too few rows, or too few right or wrong ones.
     """
     right = sum(good for _, good, _ in rows)
     if len(rows) < FEWEST or right < OUTER or len(rows) - right < OUTER:
-        told = f"{len(rows)} labelled answers with a signal, {right} of them right"
-        raise FitError(f"{told}: at least {FEWEST} are needed, {OUTER} right and {OUTER} wrong ones among them")
+        raise FitError(
+            f"there are {len(rows)} labelled answers with a signal, {right} of them right; at least {FEWEST} are "
+            f"needed, among them {OUTER} right and {OUTER} wrong ones"
+        )
     count = Counter(name for scores, _, _ in rows for name in scores)
     fewest = {name: FEWEST if name in QUESTIONS else len(rows) / 2 for name in count}
-    names = sorted(name for name, held in count.items() if held >= fewest[name])
+    names = sorted(name for name, rows_with_it in count.items() if rows_with_it >= fewest[name])
     x = np.array([[scores.get(name, np.nan) for name in names] for scores, _, _ in rows], dtype=np.float64)
     _, groups = np.unique(np.array([group for _, _, group in rows]), return_inverse=True)
     return Table(tuple(names), x, np.array([float(good) for _, good, _ in rows]), groups.astype(np.int64))
 
 
 def filled(data: Table) -> tuple[Floats, Floats]:
-    """The matrix with each missing score set to the middle of its column, and those middles."""
+    """Return the matrix with each missing score set to its column's median, and the medians."""
     middles = np.nanmedian(data.x, axis=0)
     return np.where(np.isnan(data.x), middles, data.x), middles
 
 
 def logistic(c: float) -> Any:
-    """Logistic regression over scaled scores; `c` the inverse of its regularisation."""
+    """Return a logistic regression over scaled scores; `c` is the inverse of its regularisation."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))
 
 
 def boosted(depth: int, trees: int) -> Any:
-    """Gradient boosting of so many shallow trees."""
+    """Return a gradient boosting of `trees` trees of the depth `depth`."""
     return GradientBoostingClassifier(
         max_depth=depth, n_estimators=trees, learning_rate=0.1, subsample=0.7, min_samples_leaf=20, random_state=0
     )
@@ -108,7 +117,7 @@ NEIGHBOURS = make_pipeline(StandardScaler(), KNeighborsClassifier(n_neighbors=25
 
 
 def fit(data: Table, tokens: int = 0, candidates: Mapping[str, tuple[Any, ...]] = CANDIDATES) -> Fitted:
-    """The best candidate on these labelled rows, with its curve. Raises FitError as `table` does."""
+    """Return the best candidate on these labelled rows, with its curve. `tokens`: as in `Stage`."""
     x, middles = filled(data)
     folds = list(GroupKFold(OUTER).split(x, data.y, data.groups))
     outputs = {name: _nested(x, data, folds, options) for name, options in candidates.items()}
@@ -130,21 +139,29 @@ def fit(data: Table, tokens: int = 0, candidates: Mapping[str, tuple[Any, ...]] 
         x, data, folds, lambda fx, fy, tx: NEIGHBOURS.fit(fx, fy).predict_proba(tx)[:, 1]
     )
     probabilities["best single"] = single
-    return Fitted(stage, chosen, probabilities, best, data.y, data.groups, outputs[chosen])
+    return Fitted(
+        stage=stage,
+        chosen=chosen,
+        out_of_fold=probabilities,
+        best_single=best,
+        labels=data.y,
+        groups=data.groups,
+        raw=outputs[chosen],
+    )
 
 
 def _nested(x: Floats, data: Table, folds: Sequence[Any], options: tuple[Any, ...]) -> Floats:
-    """Held-out log-odds of every row, each fold's setting chosen inside it."""
-    held = np.zeros(len(data.y))
+    """Return the held-out log-odds of every row; each fold's training rows choose its setting."""
+    outputs = np.zeros(len(data.y))
     for fit_rows, test_rows in folds:
         fx, fy = x[fit_rows], data.y[fit_rows]
         best = clone(best_option(fx, fy, data.groups[fit_rows], options)).fit(fx, fy)
-        held[test_rows] = best.decision_function(x[test_rows])
-    return held
+        outputs[test_rows] = best.decision_function(x[test_rows])
+    return outputs
 
 
 def best_option(x: Floats, y: Floats, groups: NDArray[np.int64], options: tuple[Any, ...]) -> Any:
-    """The setting with the least cross-validated log-loss on these rows."""
+    """Return the setting with the lowest cross-validated log-loss on these rows."""
     if len(options) == 1:
         return options[0]
     folds = list(GroupKFold(INNER).split(x, y, groups))
@@ -159,54 +176,80 @@ def best_option(x: Floats, y: Floats, groups: NDArray[np.int64], options: tuple[
     return min(options, key=loss)
 
 
-def _held_out(x: Floats, data: Table, folds: Sequence[Any], one: Callable[[Floats, Floats, Floats], Any]) -> Floats:
-    held = np.zeros(len(data.y))
+def _held_out(
+    x: Floats, data: Table, folds: Sequence[Any], fit_and_predict: Callable[[Floats, Floats, Floats], Any]
+) -> Floats:
+    """Return what `fit_and_predict` (training x, training y, test x) predicts for every row while it is held out."""
+    predicted = np.zeros(len(data.y))
     for fit_rows, test_rows in folds:
-        held[test_rows] = one(x[fit_rows], data.y[fit_rows], x[test_rows])
-    return held
+        predicted[test_rows] = fit_and_predict(x[fit_rows], data.y[fit_rows], x[test_rows])
+    return predicted
 
 
 def _crossed(raw: Floats, data: Table, folds: Sequence[Any]) -> Floats:
-    """Probabilities of held-out outputs, each fold's curve fitted on the other folds."""
-    held = np.zeros(len(data.y))
+    """Return the probabilities of held-out outputs; each fold's curve is fitted on the other folds."""
+    probabilities = np.zeros(len(data.y))
     for fit_rows, test_rows in folds:
         curve = bagged(raw[fit_rows], data.y[fit_rows], data.groups[fit_rows])
-        held[test_rows] = [curve.at(float(value)) for value in raw[test_rows]]
-    return held
+        probabilities[test_rows] = [curve.at(float(value)) for value in raw[test_rows]]
+    return probabilities
 
 
 def _best_single(x: Floats, data: Table, folds: Sequence[Any]) -> tuple[str, Floats]:
-    """Name of the single score with the best AUROC, and its calibrated held-out probabilities."""
+    """Return the name of the single score with the best AUROC, and its calibrated held-out probabilities."""
     aurocs = [roc_auc_score(data.y, x[:, column]) for column in range(x.shape[1])]
     best = int(np.argmax(aurocs))
     return data.names[best], _crossed(x[:, best], data, folds)
 
 
 def averaged(parts: Sequence[Stage]) -> Stage:
-    """One stage whose log-odds are the mean of these stages' log-odds; one of them at most has weights. Its other parts
-    are the first stage's."""
+    """Return one stage whose log-odds are the mean of these stages' log-odds.
+
+    At most one of the stages may have weights. The features, the fill, the curve and the tokens are the first stage's.
+    """
     share = 1.0 / len(parts)
-    line = next((part for part in parts if part.weights), parts[0])
+    linear = next((part for part in parts if part.weights), parts[0])
     trees = [replace(tree, value=tuple(v * share for v in tree.value)) for part in parts for tree in part.trees]
     return replace(
         parts[0],
-        centre=line.centre,
-        scale=line.scale,
-        weights=tuple(weight * share for weight in line.weights),
+        centre=linear.centre,
+        scale=linear.scale,
+        weights=tuple(weight * share for weight in linear.weights),
         bias=sum(part.bias for part in parts) * share,
         trees=tuple(trees),
     )
 
 
 def _exported(model: Any, names: tuple[str, ...], middles: Floats, curve: ConfidenceCurve, tokens: int) -> Stage:
+    """Return the stage that computes what this scikit-learn model computes."""
     fill = tuple(float(x) for x in middles)
     if isinstance(model, GradientBoostingClassifier):
         trees, bias = _trees(model)
-        return Stage(names, fill, (), (), (), bias, trees, curve, tokens)
-    scaler, line = model[0], model[1]
-    columns = (scaler.mean_, scaler.scale_, line.coef_[0])
+        return Stage(
+            features=names,
+            fill=fill,
+            centre=(),
+            scale=(),
+            weights=(),
+            bias=bias,
+            trees=trees,
+            curve=curve,
+            tokens=tokens,
+        )
+    scaler, linear = model[0], model[1]
+    columns = (scaler.mean_, scaler.scale_, linear.coef_[0])
     centre, scale, weights = (tuple(float(value) for value in column) for column in columns)
-    return Stage(names, fill, centre, scale, weights, float(line.intercept_[0]), (), curve, tokens)
+    return Stage(
+        features=names,
+        fill=fill,
+        centre=centre,
+        scale=scale,
+        weights=weights,
+        bias=float(linear.intercept_[0]),
+        trees=(),
+        curve=curve,
+        tokens=tokens,
+    )
 
 
 def _trees(model: GradientBoostingClassifier) -> tuple[tuple[Tree, ...], float]:
@@ -217,17 +260,17 @@ def _trees(model: GradientBoostingClassifier) -> tuple[tuple[Tree, ...], float]:
         leaf = t.children_left < 0
         trees.append(
             Tree(
-                tuple(int(f) for f in np.where(leaf, -1, t.feature)),
-                # scikit-learn compares scores rounded to float32; ours are float64, which differs at a cut only.
-                tuple(float(c) for c in np.where(leaf, 0.0, t.threshold)),
-                tuple(int(i) for i in np.where(leaf, 0, t.children_left)),
-                tuple(int(i) for i in np.where(leaf, 0, t.children_right)),
-                tuple(float(v) * model.learning_rate for v in t.value[:, 0, 0]),
+                feature=tuple(int(f) for f in np.where(leaf, -1, t.feature)),
+                # scikit-learn compares scores rounded to float32. Ours are float64; only a score at a cut differs.
+                cut=tuple(float(c) for c in np.where(leaf, 0.0, t.threshold)),
+                left=tuple(int(i) for i in np.where(leaf, 0, t.children_left)),
+                right=tuple(int(i) for i in np.where(leaf, 0, t.children_right)),
+                value=tuple(float(v) * model.learning_rate for v in t.value[:, 0, 0]),
             )
         )
     return tuple(trees), float(np.log(prior / (1.0 - prior)))
 
 
 def confidences(stage: Stage, rows: Sequence[Mapping[str, float]]) -> list[float]:
-    """What the router will say of these rows: the exported stage applied in plain Python."""
+    """Return the confidences that the router computes for these rows: it applies the exported stage in plain Python."""
     return [stage.probability(scores) for scores in rows]

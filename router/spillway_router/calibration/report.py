@@ -1,4 +1,4 @@
-"""The report of a calibration: three drawings (PNG) and one self-contained HTML page with them and the figures."""
+"""The report of a calibration: three drawings (PNG), and one self-contained HTML page with the drawings and figures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ STYLE = (
 
 
 def write(built: Built, folder: Path, stem: str) -> list[Path]:
-    """Writes `stem`-reliability.png, -risk-coverage.png, -cost-quality.png and `stem`.html; the paths written."""
+    """Write `stem`-reliability.png, -risk-coverage.png, -cost-quality.png and `stem`.html; return their paths."""
     p = np.array(built.confidences, dtype=np.float64)
-    right = np.array([float(row.right) for row in built.held])
+    right = np.array([float(row.right) for row in built.certifying])
     drawings = {
         "reliability": _reliability(p, right),
         "risk-coverage": _risk_coverage(built, p, right),
@@ -66,22 +66,25 @@ def _reliability(p: Floats, right: Floats) -> Drawing:
     return drawing
 
 
-def _curve(score: Floats, right: Floats) -> tuple[Floats, Floats]:
+def _risk_by_coverage(score: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """Return the coverages of the surest 1, 2, ..., n answers, and the error rate at each coverage."""
     wrong = 1.0 - right[np.argsort(-score, kind="stable")]
-    kept = np.arange(1, len(wrong) + 1)
-    return kept / len(wrong), np.cumsum(wrong) / kept
+    answers = np.arange(1, len(wrong) + 1)
+    return answers / len(wrong), np.cumsum(wrong) / answers
 
 
-def _single(built: Built) -> Floats:
+def _best_single_score(built: Built) -> Floats:
+    """Return the best single score of every certifying answer."""
     name = built.fitted.best_single
     fill = built.fitted.stage.fill[built.fitted.stage.features.index(name)]
-    return np.array([row.scores.get(name, fill) for row in built.held])
+    return np.array([row.scores.get(name, fill) for row in built.certifying])
 
 
 def _risk_coverage(built: Built, p: Floats, right: Floats) -> Drawing:
     drawing, axes = _axes("Risk and coverage", "share of answers kept local", "share of the kept answers wrong")
-    axes.plot(*_curve(p, right), color="#1663c7", label="calibrated confidence")
-    axes.plot(*_curve(_single(built), right), color="#c76a16", label=f"best single score ({built.fitted.best_single})")
+    axes.plot(*_risk_by_coverage(p, right), color="#1663c7", label="calibrated confidence")
+    single_label = f"best single score ({built.fitted.best_single})"
+    axes.plot(*_risk_by_coverage(_best_single_score(built), right), color="#c76a16", label=single_label)
     axes.axhline(built.data["certificate"]["alpha"], color="#8a97a5", linestyle="--", label="alpha")
     if built.certified.threshold is not None:
         axes.axvline(built.certified.coverage, color="#2b8a3e", linestyle=":", label="certified")
@@ -95,9 +98,9 @@ def _cost_quality(built: Built, p: Floats, right: Floats) -> Drawing:
     )
     for score, name, colour in (
         (p, "calibrated confidence", "#1663c7"),
-        (_single(built), "best single score", "#c76a16"),
+        (_best_single_score(built), "best single score", "#c76a16"),
     ):
-        coverage, risk = _curve(score, right)
+        coverage, risk = _risk_by_coverage(score, right)
         axes.plot(1.0 - coverage, 1.0 - coverage * risk, color=colour, label=name)
     axes.plot([0, 1], [right.mean(), 1.0], color="#8a97a5", linestyle="--", label="escalating by chance")
     axes.legend(loc="lower right")
@@ -106,18 +109,31 @@ def _cost_quality(built: Built, p: Floats, right: Floats) -> Drawing:
 
 def _page(built: Built, p: Floats, right: Floats, pictures: dict[str, bytes]) -> str:
     certificate = built.data["certificate"]
-    rows = [("Answers that fitted", f"{built.data['made']['fitted_on']}"), ("Answers that certified", f"{len(p)}")]
-    rows += [("Right", f"{right.mean():.1%}"), ("Model", built.fitted.chosen), ("AUROC", f"{auroc(p, right):.4f}")]
-    rows += [(f"AUROC of the best single score, {built.fitted.best_single}", f"{auroc(_single(built), right):.4f}")]
+    rows = [("Answers used to fit", f"{built.data['made']['fitted_on']}"), ("Answers used to certify", f"{len(p)}")]
+    rows += [
+        ("Share of right answers", f"{right.mean():.1%}"),
+        ("Model", built.fitted.chosen),
+        ("AUROC", f"{auroc(p, right):.4f}"),
+    ]
+    rows += [
+        (
+            f"AUROC of the best single score, {built.fitted.best_single}",
+            f"{auroc(_best_single_score(built), right):.4f}",
+        )
+    ]
     rows += [("Expected calibration error", f"{ece(p, right):.4f}"), ("Brier score", f"{brier(p, right):.4f}")]
     threshold = certificate["threshold"]
     if threshold is None:
-        promise = f"No threshold could be certified for alpha {certificate['alpha']:g}: more labels, or a larger alpha."
+        promise = (
+            f"No threshold could be certified for alpha {certificate['alpha']:g}. "
+            "Provide more labels, or choose a larger alpha."
+        )
     else:
         promise = (
-            f"Answers at or above {threshold:.4f} are kept: {certificate['coverage']:.1%} of them. With probability "
-            f"{1 - certificate['delta']:.0%}, at most {certificate['alpha']:.1%} of the kept answers are wrong "
-            f"(seen: {certificate['errors']} of {built.certified.kept}), for traffic like the labelled answers."
+            f"The router keeps answers at or above {threshold:.4f}: {certificate['coverage']:.1%} of them. "
+            f"With probability {1 - certificate['delta']:.0%}, at most {certificate['alpha']:.1%} of the kept answers "
+            f"are wrong (observed: {certificate['errors']} of {built.certified.kept}), "
+            "for traffic like the labelled answers."
         )
     lines = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows)
     images = "".join(

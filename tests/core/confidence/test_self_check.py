@@ -77,15 +77,27 @@ def test_it_is_asked_near_the_threshold_alone(found: ConfidenceVerdict, asks: bo
 def test_a_later_score_counts_where_the_calibration_knows_it() -> None:
     one = (1.0, 1.0)
     stage = Stage(
-        ("min", "p_true"), (-1.0, 0.5), (0.0, 0.0), one, one, 0.0, (), ConfidenceCurve((-1.0, 1.0), (0.0, 1.0))
+        features=("min", "p_true"),
+        fill=(-1.0, 0.5),
+        centre=(0.0, 0.0),
+        scale=one,
+        weights=one,
+        bias=0.0,
+        trees=(),
+        curve=ConfidenceCurve((-1.0, 1.0), (0.0, 1.0)),
     )
-    known = Calibration(
-        CalibrationKey("m", "*", "*", "json"), stage, (), None, Certificate(0.8, 0.05, 0.1, 100, 0.5, 1), {}
+    calibration = Calibration(
+        key=CalibrationKey("m", "*", "*", "json"),
+        answer=stage,
+        stages=(),
+        value=None,
+        certificate=Certificate(threshold=0.8, alpha=0.05, delta=0.1, n=100, coverage=0.5, errors=1),
+        provenance={},
     )
     before = verdict(stage.probability({"min": -1.0}))
-    after = with_score(before, "p_true", 1.0, "json", known)
+    after = with_score(before, "p_true", 1.0, "json", calibration)
     assert (before.confidence, after.confidence) == (0.25, 0.5)
     assert after.scores == {**before.scores, "p_true": 1.0}
-    assert with_score(before, "stated", 1.0, "json", known).confidence == 0.25
-    assert not with_score(before, "p_true", 1.0, "chat", known).calibrated
-    assert with_score(verdict(0.0, flaws=("rule",)), "p_true", 1.0, "json", known).confidence == 0.0
+    assert with_score(before, "stated", 1.0, "json", calibration).confidence == 0.25
+    assert not with_score(before, "p_true", 1.0, "chat", calibration).calibrated
+    assert with_score(verdict(0.0, flaws=("rule",)), "p_true", 1.0, "json", calibration).confidence == 0.0

@@ -225,8 +225,8 @@ class Calibration:
         except (ValueError, RecursionError) as error:
             raise CalibrationError(f"it is not JSON ({error}); make it with `spillway calibrate`") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise CalibrationError(f"its format is {found!r}, not {FORMAT!r}; remake it with `spillway calibrate`")
+            actual = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise CalibrationError(f"its format is {actual!r}, not {FORMAT!r}; remake it with `spillway calibrate`")
         try:
             return _calibration(data)
         except KeyError as error:
@@ -240,13 +240,19 @@ def _calibration(data: Mapping[str, Any]) -> Calibration:
     weights = str(key.get("weights") or provenance.get("weights") or ANY)  # older files have it only in `made`
     stages = tuple(sorted((_stage(s, f"stages[{i}]") for i, s in enumerate(data["stages"])), key=lambda s: s.tokens))
     return Calibration(
-        CalibrationKey(str(key["model"]), str(key["quantisation"]), str(key["template"]), str(key["task"]), weights),
-        _stage(data["answer"], "answer"),
-        stages,
-        _stage(data["value"], "value") if data.get("value") is not None else None,
-        _certificate(data["certificate"]),
-        provenance,
-        _reference(data.get("reference", ())),
+        key=CalibrationKey(
+            model=str(key["model"]),
+            quantisation=str(key["quantisation"]),
+            template=str(key["template"]),
+            task=str(key["task"]),
+            weights=weights,
+        ),
+        answer=_stage(data["answer"], "answer"),
+        stages=stages,
+        value=_stage(data["value"], "value") if data.get("value") is not None else None,
+        certificate=_certificate(data["certificate"]),
+        provenance=provenance,
+        reference=_reference(data.get("reference", ())),
     )
 
 
@@ -260,28 +266,28 @@ def _reference(data: Sequence[Any]) -> tuple[float, ...]:
 def _certificate(data: Mapping[str, Any]) -> Certificate:
     threshold = None if data["threshold"] is None else _share(data["threshold"], "certificate.threshold")
     return Certificate(
-        threshold,
-        _share(data["alpha"], "certificate.alpha"),
-        _share(data["delta"], "certificate.delta"),
-        int(data["n"]),
-        _share(data["coverage"], "certificate.coverage"),
-        int(data["errors"]),
-        bool(data.get("revoked", False)),
+        threshold=threshold,
+        alpha=_share(data["alpha"], "certificate.alpha"),
+        delta=_share(data["delta"], "certificate.delta"),
+        n=int(data["n"]),
+        coverage=_share(data["coverage"], "certificate.coverage"),
+        errors=int(data["errors"]),
+        revoked=bool(data.get("revoked", False)),
     )
 
 
 def _stage(data: Mapping[str, Any], where: str) -> Stage:
     names = tuple(str(name) for name in data["features"])
     stage = Stage(
-        names,
-        _numbers(data["fill"], f"{where}.fill"),
-        _numbers(data.get("centre", ()), f"{where}.centre"),
-        _numbers(data.get("scale", ()), f"{where}.scale"),
-        _numbers(data.get("weights", ()), f"{where}.weights"),
-        _number(data["bias"], f"{where}.bias"),
-        tuple(_tree(tree, len(names), f"{where}.trees[{i}]") for i, tree in enumerate(data.get("trees", ()))),
-        _curve(data["curve"], f"{where}.curve"),
-        int(data.get("tokens", 0)),
+        features=names,
+        fill=_numbers(data["fill"], f"{where}.fill"),
+        centre=_numbers(data.get("centre", ()), f"{where}.centre"),
+        scale=_numbers(data.get("scale", ()), f"{where}.scale"),
+        weights=_numbers(data.get("weights", ()), f"{where}.weights"),
+        bias=_number(data["bias"], f"{where}.bias"),
+        trees=tuple(_tree(tree, len(names), f"{where}.trees[{i}]") for i, tree in enumerate(data.get("trees", ()))),
+        curve=_curve(data["curve"], f"{where}.curve"),
+        tokens=int(data.get("tokens", 0)),
     )
     for name, column in (("fill", stage.fill), ("weights", stage.weights)):
         if len(column) != len(names) and not (name == "weights" and not column):
@@ -297,7 +303,13 @@ def _tree(data: Mapping[str, Any], features: int, where: str) -> Tree:
     feature = tuple(int(x) for x in data["feature"])
     nodes = len(feature)
     left, right = tuple(int(x) for x in data["left"]), tuple(int(x) for x in data["right"])
-    tree = Tree(feature, _numbers(data["cut"], where), left, right, _numbers(data["value"], where))
+    tree = Tree(
+        feature=feature,
+        cut=_numbers(data["cut"], where),
+        left=left,
+        right=right,
+        value=_numbers(data["value"], where),
+    )
     if not nodes or {len(tree.cut), len(left), len(right), len(tree.value)} != {nodes}:
         raise ValueError(f"{where}: its arrays differ in length or are empty")
     for node, column in enumerate(feature):
