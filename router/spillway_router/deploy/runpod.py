@@ -8,7 +8,7 @@ from __future__ import annotations
 from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import environment, with_references
 from spillway_router.deploy.order import PORT, DeployError, DeploymentOrder, DeploymentPlan, Request, Save, gpu_of
-from spillway_router.deploy.runpod_api import CreateEndpoint, CreatePod, Gpu, Mounts, NetworkMount, Scaling, Workers
+from spillway_router.deploy.runpod_api import CreateEndpoint, CreatePod, Mounts, NetworkMount, PodGpu, Scaling, Workers
 
 NAMES = {name: gpu.targets.runpod for name, gpu in GPUS.items() if gpu.targets.runpod is not None}
 SECRET = "{{ RUNPOD_SECRET_{name} }}"  # noqa: S105 - a reference, resolved by RunPod
@@ -33,7 +33,7 @@ class RunPod:
         body = CreatePod(
             name=order.name,
             image=order.image,
-            gpu=Gpu(id=gpu_of(NAMES, order, self.name).id, count=order.count),
+            gpu=PodGpu(id=gpu_of(NAMES, order, self.name).id, count=order.count),
             cloud="COMMUNITY" if order.options.get("community") else "SECURE",
             disk=order.disk_gb,
             ports=(f"{PORT}/http",),

@@ -34,7 +34,7 @@ class _Body(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-class Gpu(_Body):
+class PodGpu(_Body):
     """A GPU type and how many of it."""
 
     id: str
@@ -65,7 +65,7 @@ class _Container(_Body):
 class CreatePod(_Container):
     """The body of POST /v2/pods. `disk` is in GB and is wiped at every restart."""
 
-    gpu: Gpu
+    gpu: PodGpu
     cloud: Literal["SECURE", "COMMUNITY"] = "SECURE"
     mounts: Mounts | None = None
     dataCenterIds: tuple[str, ...] | None = None  # noqa: N815 - the API's name

@@ -56,14 +56,14 @@ _Rates = dict[str, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
+class ConvertedPrices:
     """Rows by provider and model, and the skipped models as (provider/model, reason)."""
 
     providers: Mapping[str, Mapping[str, dict[str, Any]]]
     skipped: tuple[tuple[str, str], ...]
 
 
-def convert_rows(raw: Mapping[str, Any], day: str) -> Converted:
+def convert_rows(raw: Mapping[str, Any], day: str) -> ConvertedPrices:
     """Return every usable price of the file, valid from `day` (ISO) on."""
     providers: dict[str, dict[str, dict[str, Any]]] = {}
     skipped: list[tuple[str, str]] = []
@@ -76,7 +76,7 @@ def convert_rows(raw: Mapping[str, Any], day: str) -> Converted:
                 skipped.append((f"{provider}/{name}", str(error)))
         if models:
             providers[provider] = models
-    return Converted(providers, tuple(skipped))
+    return ConvertedPrices(providers, tuple(skipped))
 
 
 def _rows(raw: Mapping[str, Any], theirs: str, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

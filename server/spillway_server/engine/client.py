@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from spillway_server.engine.liveness import EngineLoad, read_load
+from spillway_server.engine.liveness import EngineActivity, read_activity
 
 # The first token after a start can wait for kernels to be compiled.
 _FIRST_TOKEN_S = 120.0
@@ -85,11 +85,11 @@ class EngineClient:
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
             return False
 
-    async def load(self) -> EngineLoad | None:
-        """Return the engine's current load, or None where its metrics are unavailable."""
+    async def activity(self) -> EngineActivity | None:
+        """Return the engine's current activity, or None where its metrics are unavailable."""
         try:
             answer = await self._http.get("/metrics", timeout=_METRICS_S)
             answer.raise_for_status()
-            return read_load(answer.text)
+            return read_activity(answer.text)
         except (httpx.HTTPError, ValueError):
             return None

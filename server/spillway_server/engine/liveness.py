@@ -15,7 +15,7 @@ _TOKENS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
 
 @dataclass(frozen=True, slots=True)
-class EngineLoad:
+class EngineActivity:
     """One reading of vLLM's metrics, summed over engines: requests running and waiting, tokens counted so far."""
 
     running: int
@@ -32,7 +32,7 @@ class ProgressWatch:
     since_s: float = 0.0
 
 
-def read_load(text: str) -> EngineLoad:
+def read_activity(text: str) -> EngineActivity:
     """Read a page of Prometheus metrics.
 
     Raises `ValueError` when the page can't be parsed or lacks vLLM's gauges.
@@ -46,11 +46,13 @@ def read_load(text: str) -> EngineLoad:
                 seen.add(sample.name)
     if not {_RUNNING, _WAITING} <= seen:
         raise ValueError("the page has no vLLM gauges of running and waiting requests")
-    return EngineLoad(int(sums[_RUNNING]), int(sums[_WAITING]), sum(sums[name] for name in _TOKENS))
+    return EngineActivity(int(sums[_RUNNING]), int(sums[_WAITING]), sum(sums[name] for name in _TOKENS))
 
 
-def observe(watch: ProgressWatch, load: EngineLoad, now_s: float, stall_after_s: float) -> tuple[ProgressWatch, bool]:
+def observe(
+    watch: ProgressWatch, activity: EngineActivity, now_s: float, stall_after_s: float
+) -> tuple[ProgressWatch, bool]:
     """Take one reading into account; return the new watch and whether the engine is stalled."""
-    if load.running == 0 or load.tokens != watch.tokens:
-        return ProgressWatch(load.tokens, now_s), False
+    if activity.running == 0 or activity.tokens != watch.tokens:
+        return ProgressWatch(activity.tokens, now_s), False
     return watch, now_s - watch.since_s >= stall_after_s

@@ -209,9 +209,9 @@ class Supervisor:
     async def _watch(self, number: int) -> None:
         watch = ProgressWatch(since_s=self._clock())
         while number == self._launches and self._life.state is State.READY:
-            load = await self._client.load()
-            if load is not None:
-                watch, stalled = observe(watch, load, self._clock(), self._intervals.stall_after_s)
+            activity = await self._client.activity()
+            if activity is not None:
+                watch, stalled = observe(watch, activity, self._clock(), self._intervals.stall_after_s)
                 if stalled:
                     await self._queue.put((number, lifecycle.Stalled()))
                     return
@@ -220,8 +220,8 @@ class Supervisor:
     async def _drain(self) -> None:
         reported: int | None = -1  # only changes are reported
         while self._life.state is State.DRAINING:
-            load = await self._client.load()
-            count = None if load is None else load.running + load.waiting
+            activity = await self._client.activity()
+            count = None if activity is None else activity.running + activity.waiting
             if count != reported:
                 reported = count
                 self._on_event(events.EngineDraining(count))

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from tests.conftest import ENGINE_PYTHON, ROOT, RunningEngine
 
-from spillway_server.engine.liveness import read_load
+from spillway_server.engine.liveness import read_activity
 
 pytestmark = pytest.mark.engine
 
@@ -35,8 +35,8 @@ def test_it_generates(engine: RunningEngine) -> None:
 
 def test_our_reading_of_its_metrics(engine: RunningEngine) -> None:
     page = httpx.get(engine.base_url.removesuffix("/v1") + "/metrics", timeout=10).text
-    load = read_load(page)
-    assert load.tokens > 0
+    activity = read_activity(page)
+    assert activity.tokens > 0
     assert "vllm:admission_rejections_total" in page, "the queue cap is on"
 
 

@@ -10,7 +10,7 @@ import pytest
 from spillway_server import doctor
 from spillway_server.engine.diagnosis import diagnose
 from spillway_server.engine.launcher import InstalledEngine, find_engine, inspect, release
-from spillway_server.engine.liveness import EngineLoad, ProgressWatch, observe, read_load
+from spillway_server.engine.liveness import EngineActivity, ProgressWatch, observe, read_activity
 from spillway_server.engine.log import EngineLog, phase_of
 from spillway_server.planning import hardware, profiles
 from spillway_server.planning.hardware import Gpu, Hardware
@@ -32,22 +32,22 @@ vllm:prompt_tokens_total{engine="0",model_name="m"} 5.0
 
 
 def test_load_sums_over_engines() -> None:
-    assert read_load(PAGE) == EngineLoad(7, 2, 15.0)
+    assert read_activity(PAGE) == EngineActivity(7, 2, 15.0)
 
 
 def test_a_page_without_gauges_is_an_error() -> None:
     with pytest.raises(ValueError, match="no vLLM gauges"):
-        read_load("# TYPE other gauge\nother 1\n")
+        read_activity("# TYPE other gauge\nother 1\n")
 
 
 def test_stall_needs_running_requests_and_no_progress() -> None:
-    watch, stalled = observe(ProgressWatch(), EngineLoad(1, 0, 10.0), 0.0, 30.0)
+    watch, stalled = observe(ProgressWatch(), EngineActivity(1, 0, 10.0), 0.0, 30.0)
     assert not stalled
-    watch, stalled = observe(watch, EngineLoad(1, 0, 10.0), 29.9, 30.0)
+    watch, stalled = observe(watch, EngineActivity(1, 0, 10.0), 29.9, 30.0)
     assert not stalled
-    assert observe(watch, EngineLoad(1, 0, 10.0), 30.0, 30.0)[1]
-    assert not observe(watch, EngineLoad(1, 0, 11.0), 30.0, 30.0)[1], "a token came"
-    assert not observe(watch, EngineLoad(0, 0, 10.0), 30.0, 30.0)[1], "nothing runs"
+    assert observe(watch, EngineActivity(1, 0, 10.0), 30.0, 30.0)[1]
+    assert not observe(watch, EngineActivity(1, 0, 11.0), 30.0, 30.0)[1], "a token came"
+    assert not observe(watch, EngineActivity(0, 0, 10.0), 30.0, 30.0)[1], "nothing runs"
 
 
 def test_phases_of_start_up() -> None:
