@@ -16,13 +16,6 @@ SLEEPERS = {
     "tests/loadtests/test_locust_runs.py": "polls the report that another process writes, bounded by a deadline",
 }
 """Files that may call `time.sleep`, each with the reason: nothing in another process signals what they wait for."""
-SHARED_TEST_MODULES = {
-    "tests.ledger.test_accounts",
-    "tests.ledger.test_verify",
-    "tests.proxy.exchange.test_calibrated",
-    "tests.proxy.exchange.test_disconnect",
-}
-"""Test modules that others still import helpers from. No module may be added; moving their helpers empties the set."""
 
 
 def imported_modules(tree: ast.Module) -> Iterator[str]:
@@ -61,8 +54,7 @@ def faults(name: str, source: str) -> Iterator[str]:
     tree = ast.parse(source)
     for module in imported_modules(tree):
         package, *parts = module.split(".")
-        shared = any(module.startswith(f"{other}.") for other in SHARED_TEST_MODULES)
-        if package == "tests" and any(part.startswith("test_") for part in parts) and not shared:
+        if package == "tests" and any(part.startswith("test_") for part in parts):
             yield f"{name} imports {module}: move what it needs into a helper module"
     for outer in nested_mains(tree):
         yield f"{name}: {outer} defines `async def main`; make the test itself a coroutine"

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.proxy.control.helpers import bearer
-from tests.proxy.entry.test_frontend import answer_of, post, saying, talking
+from tests.proxy.entry.helpers import answer_of, post, saying, talking
 
 from spillway_router.testing import Answer
 from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, pair
