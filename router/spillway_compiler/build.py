@@ -225,13 +225,13 @@ def main() -> int:
     """Build unless the build is up to date; return 0 even where that is impossible, as the router runs all the same."""
     with (PACKAGE / "compiled.py").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits for the first one
-        wanted = manifest()
-        if is_up_to_date(wanted):
+        expected = manifest()
+        if is_up_to_date(expected):
             return 0
         print(f"Compiling the router's hot path: {len(MODULES)} modules; usually 20 to 60 s", flush=True)
         started = time.monotonic()
         try:
-            build(wanted)
+            build(expected)
         except CannotCompileError as error:
             print(
                 f"The router runs from its sources, which takes about 1.6 times the CPU time: {error}", file=sys.stderr

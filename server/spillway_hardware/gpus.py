@@ -113,10 +113,10 @@ _ALIASES = {alias: model.name for model in GPUS.values() for alias in model.alia
 def gpu(name: str) -> GpuModel:
     """Return the GPU with this name or alias, whatever its case. Raises `UnknownGpuError`."""
     lowercase = name.lower()
-    found = GPUS.get(_ALIASES.get(lowercase, lowercase))
-    if found is None:
+    model = GPUS.get(_ALIASES.get(lowercase, lowercase))
+    if model is None:
         raise UnknownGpuError(f"GPU {name!r} is not known; use one of {', '.join(NAMES)}")
-    return found
+    return model
 
 
 def listed(last_word: str = "or") -> str:

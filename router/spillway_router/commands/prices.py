@@ -125,8 +125,8 @@ def import_prices(
     try:
         with locked(target):
             before = _book(target)
-            own = read_list(target, OWN_SOURCE) if target.exists() else None
-            added = add(source, before, own, day)
+            own_list = read_list(target, OWN_SOURCE) if target.exists() else None
+            added = add(source, before, own_list, day)
             differences = list(changes(before, PriceBook((*before.lists, added.prices)), max(day, _day(None))))
             if added.conflicts and not replace:
                 fail(_conflict(added.conflicts))
@@ -156,10 +156,10 @@ def _day(text: str | None) -> date:
         fail(f"{text!r} is not a day; write it as 2026-11-20")
 
 
-def _book(own: Path) -> PriceBook:
+def _book(own_list: Path) -> PriceBook:
     from spillway_router.prices.book import book
 
-    return book(own)
+    return book(own_list)
 
 
 def _source(file: Path, day: date) -> Source:

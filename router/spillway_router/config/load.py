@@ -198,8 +198,8 @@ def _backend_references(data: Mapping[str, Any], caps: Sequence[Mapping[str, Any
         scope = str(cap.get("scope"))
         if scope.startswith("backend:"):
             yield ("budgets", i, "scope"), scope.removeprefix("backend:")
-        for j, rung in enumerate(_items(cap.get("degrade"))):
-            for k, name in enumerate(_items(rung.get("drop")) if isinstance(rung, dict) else []):
+        for j, step in enumerate(_items(cap.get("degrade"))):
+            for k, name in enumerate(_items(step.get("drop")) if isinstance(step, dict) else []):
                 yield ("budgets", i, "degrade", j, "drop", k), name
 
 

@@ -92,13 +92,13 @@ def draft_of_answer(
     )
     if values is None:
         return draft
-    found = dict(pointers(values))
-    places = spans_of_values(context.text, found)
+    by_pointer = dict(pointers(values))
+    places = spans_of_values(context.text, by_pointer)
     if verdict.scores:
-        fields = {p: FieldReading(v, verdict.fields.get(p, 1.0), places.get(p)) for p, v in found.items()}
+        fields = {p: FieldReading(v, verdict.fields.get(p, 1.0), places.get(p)) for p, v in by_pointer.items()}
         draft = replace(draft, fields=fields, confidence=verdict.confidence, why=verdict.flaws)
         return draft if verdict.calibrated else _doubt_absent_numbers(draft, context.text)
-    fields = _trusted_fields(found, places, context, earlier)
+    fields = _trusted_fields(by_pointer, places, context, earlier)
     least = 0.0 if FATAL & set(verdict.flaws) else _least_confidence(fields, context.schema)
     return replace(draft, fields=fields, confidence=least, calibrated=False, why=(*verdict.flaws, *_doubts(fields)))
 

@@ -25,7 +25,7 @@ class AuditMetrics(Collector):
         yield from self._thresholds()
 
     def _audited(self) -> Iterable[Metric]:
-        asked = CounterMetricFamily(
+        calls = CounterMetricFamily(
             "spillway_audits_asked", "Local answers that a stronger model answered again", labels=["kind"]
         )
         ended = CounterMetricFamily("spillway_audits", "Audits by result", labels=["kind", "result"])
@@ -34,12 +34,12 @@ class AuditMetrics(Collector):
         )
         counts = self._audits.counts
         for kind in AUDIT_KINDS:
-            asked.add_metric([kind], counts.calls.get(kind, 0))
+            calls.add_metric([kind], counts.calls.get(kind, 0))
         for (kind, result), count in counts.results.items():
             ended.add_metric([kind, result], count)
         for (kind, result), count in counts.probes.items():
             probes.add_metric([kind, result], count)
-        return asked, ended, probes
+        return calls, ended, probes
 
     def _thresholds(self) -> Iterable[Metric]:
         configured = GaugeMetricFamily(

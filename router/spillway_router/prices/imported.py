@@ -60,9 +60,9 @@ def read_source(text: bytes, day: date) -> Source:
     if not isinstance(data, dict):
         raise PriceError("the price file must be one JSON object: LiteLLM's model -> prices, or {providers: ...}")
     if "providers" in data:
-        own = parse_list(data, "the file", SOURCE)
-        _check_rows(own)
-        return Source(replace(own, checked_on=own.checked_on or day, licence=own.licence or _HAND), False, ())
+        prices = parse_list(data, "the file", SOURCE)
+        _check_rows(prices)
+        return Source(replace(prices, checked_on=prices.checked_on or day, licence=prices.licence or _HAND), False, ())
     converted = convert_rows(data, day.isoformat())
     if not converted.providers:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in converted.skipped[:3])
@@ -82,16 +82,16 @@ def _check_rows(prices: PriceList) -> None:
                 raise PriceError(f"{provider}/{model}: {error}") from None
 
 
-def add(source: Source, book: PriceBook, own: PriceList | None, day: date) -> Added:
-    """Return the list `own` with the prices of `source` added, each with its history from `book`.
+def add(source: Source, book: PriceBook, own_list: PriceList | None, day: date) -> Added:
+    """Return the list `own_list` with the prices of `source` added, each with its history from `book`.
 
-    Raises PriceError if `own` is damaged.
+    Raises PriceError if `own_list` is damaged.
     """
     providers: dict[str, _Models] = {}
-    if own is not None:
-        _check_rows(own)
-        for provider, models in own.providers.items():
-            providers[provider] = {name: _with_day(row, own.checked_on) for name, row in models.items()}
+    if own_list is not None:
+        _check_rows(own_list)
+        for provider, models in own_list.providers.items():
+            providers[provider] = {name: _with_day(row, own_list.checked_on) for name, row in models.items()}
     conflicts: list[str] = []
     for provider, models in source.prices.providers.items():
         into = providers.setdefault(provider, {})
@@ -101,9 +101,9 @@ def add(source: Source, book: PriceBook, own: PriceList | None, day: date) -> Ad
             into[name] = _with_day(_joined(before, row, source), source.prices.checked_on)
             clash = [p["from"] for p in row.get("prices", ()) if p["from"] in taken and not _same(p, taken[p["from"]])]
             conflicts.extend(f"{provider}/{name} from {start}" for start in clash)
-    texts = [own.licence if own else "", source.prices.licence]
+    texts = [own_list.licence if own_list else "", source.prices.licence]
     licences = dict.fromkeys(part for text in texts for part in text.split(" | ") if part)
-    result = PriceList("the new list", own.source if own else SOURCE, day, " | ".join(licences), providers)
+    result = PriceList("the new list", own_list.source if own_list else SOURCE, day, " | ".join(licences), providers)
     return Added(result, render(result), sum(len(m) for m in providers.values()), tuple(conflicts))
 
 
@@ -222,9 +222,9 @@ def main() -> None:
     parser.add_argument("snapshot", type=date.fromisoformat, help="date of that file, like 2026-11-20")
     parser.add_argument("--out", type=Path, default=PRICES_FILE)
     arguments = parser.parse_args()
-    own = read_list(arguments.out, SOURCE) if arguments.out.exists() else None
+    own_list = read_list(arguments.out, SOURCE) if arguments.out.exists() else None
     source = read_source(arguments.source.read_bytes(), arguments.snapshot)
-    added = add(source, PriceBook(() if own is None else (own,)), own, arguments.snapshot)
+    added = add(source, PriceBook(() if own_list is None else (own_list,)), own_list, arguments.snapshot)
     write(arguments.out, added.content)
     print(f"{added.models} models priced in {arguments.out}")
     for name, reason in source.skipped:

@@ -69,12 +69,12 @@ def _chat_token(item: object) -> Token:
     chosen = _number(item.get("logprob"))
     top: tuple[float, ...] = ()
     if type(others) is list and others:
-        known = [_number(o.get("logprob")) if type(o) is dict else FORCED for o in others]
-        if chosen not in known:
-            known.append(chosen)  # a sampled token that is not among the best ones
-        known = [x for x in known if x == x]
-        known.sort(reverse=True)
-        top = tuple(known)
+        values = [_number(o.get("logprob")) if type(o) is dict else FORCED for o in others]
+        if chosen not in values:
+            values.append(chosen)  # a sampled token that is not among the best ones
+        values = [x for x in values if x == x]
+        values.sort(reverse=True)
+        top = tuple(values)
     return Token(text if type(text) is str else "", chosen, top)
 
 
@@ -89,10 +89,10 @@ def _flat_tokens(logprobs: Mapping[str, Any], values: list[Any]) -> tuple[Token,
         text = texts[i] if isinstance(texts, list) and i < len(texts) else ""
         others = tops[i] if isinstance(tops, list) and i < len(tops) else None
         chosen = _number(value)
-        known = [_number(x) for x in others.values()] if isinstance(others, Mapping) else []
-        if known and chosen not in known:
-            known.append(chosen)
-        top = tuple(sorted((x for x in known if x == x), reverse=True))
+        candidates = [_number(x) for x in others.values()] if isinstance(others, Mapping) else []
+        if candidates and chosen not in candidates:
+            candidates.append(chosen)
+        top = tuple(sorted((x for x in candidates if x == x), reverse=True))
         tokens.append(Token(text if isinstance(text, str) else "", chosen, top))
     return tuple(tokens)
 

@@ -193,8 +193,8 @@ def _shipped() -> Mapping[str, CatalogueEntry]:
 
 def _settled(runtime: Runtime) -> bool:
     """Return whether every local engine was probed once."""
-    known = runtime.board.current(runtime.services.clock()).backends.values()
-    return all(b.health_reason != "not probed yet" for b in known)
+    backends = runtime.board.current(runtime.services.clock()).backends.values()
+    return all(b.health_reason != "not probed yet" for b in backends)
 
 
 class _Server(uvicorn.Server):

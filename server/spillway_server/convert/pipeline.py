@@ -175,8 +175,8 @@ class Conversion:
         llama = self._judge_by_llama(first)
         if isinstance(llama, Refusal):
             return llama
-        known = tuple(sample.get("answer") for sample in self._options.samples)
-        return gate.decide(known, _output(first), _output(second), llama, self._options.bounds)
+        expected = tuple(sample.get("answer") for sample in self._options.samples)
+        return gate.decide(expected, _output(first), _output(second), llama, self._options.bounds)
 
     def _judge_by_llama(self, first: dict[str, Any]) -> EngineOutput | Refusal | None:
         if self._llama is None or not self._source.is_gguf:

@@ -111,14 +111,16 @@ def recognise(template: str) -> str | None:
     shape = skeleton(template)
     if shape is None:
         return None
-    return next((name for known, name in _SKELETONS.items() if _without_blanks(known) == _without_blanks(shape)), None)
+    return next(
+        (name for skeleton, name in _SKELETONS.items() if _without_blanks(skeleton) == _without_blanks(shape)), None
+    )
 
 
 def _without_blanks(text: str) -> str:
     return "".join(text.split())
 
 
-def choose(given: str | None, ollama: str | None, own: str | None) -> tuple[str, str] | Refusal:
+def choose(given: str | None, ollama: str | None, embedded: str | None) -> tuple[str, str] | Refusal:
     """Return the chat template to use and where it comes from.
 
     The user's choice (a name of `NAMED`, or Jinja text) wins over Ollama's template where its shape is known, which
@@ -133,8 +135,8 @@ def choose(given: str | None, ollama: str | None, own: str | None) -> tuple[str,
     name = recognise(ollama) if ollama else None
     if name is not None:
         return NAMED[name], f"Ollama's TEMPLATE, of the {name} shape"
-    if own:
-        return own, "the GGUF file's own" + (" (Ollama's TEMPLATE has no known shape)" if ollama else "")
+    if embedded:
+        return embedded, "the GGUF file's own" + (" (Ollama's TEMPLATE has no known shape)" if ollama else "")
     what = "Ollama's TEMPLATE has no known shape" if ollama else "the model carries no chat template"
     return Refusal(
         f"{what}, and a wrong one would spoil every answer.",

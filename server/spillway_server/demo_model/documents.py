@@ -108,8 +108,8 @@ def _print(form: Layout, truth: Mapping[str, object], rng: random.Random) -> str
 
 def _only_blank(line: str, truth: Mapping[str, object]) -> bool:
     """Return whether every biometric value of this line is missing, so that a device would omit the line."""
-    held = [field for field in FIELDS if "{" + field + "}" in line]
-    return bool(held) and all(truth[field] is None for field in held)
+    fields = [field for field in FIELDS if "{" + field + "}" in line]
+    return bool(fields) and all(truth[field] is None for field in fields)
 
 
 def _distractors(truth: Mapping[str, object], rng: random.Random) -> dict[str, str]:

@@ -121,11 +121,11 @@ class Batches:
             noise = self._rng.choices(list(MIXTURE), list(MIXTURE.values()))[0] if noisy else "clean"
             # The tokenizer was trained on the last 3000 training seeds; drawing them here too does no harm.
             documents.append(generate(self._rng.choice(TRAINING_SEEDS), noise))
-        asked = self._tokenizer.encode_batch([chat_prompt(prompt(d.text)[0]["content"]) for d in documents])
+        questions = self._tokenizer.encode_batch([chat_prompt(prompt(d.text)[0]["content"]) for d in documents])
         answers = [self._answer(canonical_json(document.truth)) for document in documents]
-        given = self._tokenizer.encode_batch([text for text, _ in answers])
+        encoded_answers = self._tokenizer.encode_batch([text for text, _ in answers])
         rows = []
-        for question, answer, (_, forced) in zip(asked, given, answers, strict=True):
+        for question, answer, (_, forced) in zip(questions, encoded_answers, answers, strict=True):
             free = next(at for at, (start, _) in enumerate(answer.offsets) if start >= forced)
             rows.append((question.ids + answer.ids, len(question.ids) + free))
         rows.sort(key=lambda row: len(row[0]))
@@ -169,9 +169,9 @@ def greedy(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str], limi
 
 def exact_share(model: LlamaForCausalLM, tokenizer: Tokenizer, noise: str, documents: int) -> float:
     """Return the share of held-out documents of `noise` that greedy decoding answers exactly right."""
-    held = [generate(HELD_OUT_SEEDS.stop - 1 - index, noise) for index in range(documents)]
-    answers = greedy(model, tokenizer, [document.text for document in held])
-    return sum(exact(a, d.truth) for a, d in zip(answers, held, strict=True)) / documents
+    held_out = [generate(HELD_OUT_SEEDS.stop - 1 - index, noise) for index in range(documents)]
+    answers = greedy(model, tokenizer, [document.text for document in held_out])
+    return sum(exact(a, d.truth) for a, d in zip(answers, held_out, strict=True)) / documents
 
 
 def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
@@ -223,10 +223,10 @@ def _step(
 ) -> float:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden = model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
-        wanted = labels[:, 1:]
-        counted = wanted != IGNORED
+        targets = labels[:, 1:]
+        counted = targets != IGNORED
         logits = model.lm_head(hidden[counted])  # the loss counts on the answer only
-    loss = torch.nn.functional.cross_entropy(logits.float(), wanted[counted])
+    loss = torch.nn.functional.cross_entropy(logits.float(), targets[counted])
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for stepper in steppers:

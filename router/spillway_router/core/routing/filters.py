@@ -86,21 +86,21 @@ def privacy(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float)
 
 def preferences(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:
     """3. Apply the client's `provider` field: only, ignore, max_price, data_collection."""
-    asked = facts.preferences
-    if asked is NO_PREFERENCES:
+    client_preferences = facts.preferences
+    if client_preferences is NO_PREFERENCES:
         return None
     names = {backend.name.lower(), backend.provider}
-    if asked.only and not names & asked.only:
+    if client_preferences.only and not names & client_preferences.only:
         return Removed(backend.name, "preference", "not in provider.only")
-    if names & asked.ignore:
+    if names & client_preferences.ignore:
         return Removed(backend.name, "preference", "listed in provider.ignore")
-    if asked.no_data_collection and backend.collects_data:
+    if client_preferences.no_data_collection and backend.collects_data:
         return Removed(backend.name, "preference", "may collect data (provider.data_collection is deny)")
     price = backend.tariff
     if price is not None:
         limits = (
-            (asked.max_input_per_million, price.input_per_million, "prompt"),
-            (asked.max_output_per_million, price.output_per_million, "completion"),
+            (client_preferences.max_input_per_million, price.input_per_million, "prompt"),
+            (client_preferences.max_output_per_million, price.output_per_million, "completion"),
         )
         for limit, actual, name in limits:
             if limit is not None and actual > limit:

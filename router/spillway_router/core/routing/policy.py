@@ -77,12 +77,12 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     resolved = _resolve(facts, policy)  # 1
     if isinstance(resolved, Refusal):
         return Decision("local", (), (), (), policy.version, resolved)
-    kept, removed = _filter(facts, signals, policy, resolved.chain)  # 2
-    if not kept:
+    passing, removed = _filter(facts, signals, policy, resolved.chain)  # 2
+    if not passing:
         refusal = _refusal(removed, signals)  # 3
         return Decision("local", (), _reason_tokens(removed), removed, policy.version, refusal)
     slo = _slo(facts, policy)
-    candidates = [_candidate(facts, backend, signals, slo) for backend in kept]  # 4
+    candidates = [_candidate(facts, backend, signals, slo) for backend in passing]  # 4
     ordered = _order(candidates, resolved, facts)  # 5
     ordered, overflow = _overflow(ordered, pinned=resolved.pinned)  # 6
     removed_locals = [r for r in removed if policy.backends[r.backend].local] if removed else ()
@@ -119,16 +119,18 @@ def decide_escalation(
     Where a paced budget covers a cloud, it is a candidate only if `gain` is worth its cost. Without a candidate the
     local answer stands.
     """
-    kept, removed = _filter(facts, signals, policy, policy.confidence.escalate_to)
-    kept = [backend for backend in kept if not backend.local]
+    passing, removed = _filter(facts, signals, policy, policy.confidence.escalate_to)
+    passing = [backend for backend in passing if not backend.local]
     if gain is not None:
-        checked = [(backend, filters.worth_its_cost(gain, backend, signals.backends[backend.name])) for backend in kept]
+        checked = [
+            (backend, filters.worth_its_cost(gain, backend, signals.backends[backend.name])) for backend in passing
+        ]
         removed = (*removed, *(too_dear for _, too_dear in checked if too_dear is not None))
-        kept = [backend for backend, too_dear in checked if too_dear is None]
-    if not kept:
+        passing = [backend for backend, too_dear in checked if too_dear is None]
+    if not passing:
         return Decision("local", (), ("confidence", *_reason_tokens(removed)), removed, policy.version)
     slo = _slo(facts, policy)
-    candidates = tuple(_candidate(facts, backend, signals, slo) for backend in kept)
+    candidates = tuple(_candidate(facts, backend, signals, slo) for backend in passing)
     return Decision("escalated", candidates, ("confidence",), removed, policy.version)
 
 
@@ -145,15 +147,15 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
     if above in tiers or not tiers:
         order = tiers or resolved.chain
         tiers = order[order.index(above) + 1 :] if above in order else order
-    kept, removed = _filter(facts, signals, policy, tuple(name for name in tiers if name != above))
-    if not kept:
+    passing, removed = _filter(facts, signals, policy, tuple(name for name in tiers if name != above))
+    if not passing:
         message = (
             f"There is no tier above {above}. Add one to confidence.escalate_to, or request another model by name."
         )
         refusal = _refusal(removed, signals) if removed else Refusal(400, "invalid_request", message)
         return Decision("escalated", (), ("feedback", *_reason_tokens(removed)), removed, policy.version, refusal)
     slo = _slo(facts, policy)
-    candidates = tuple(_candidate(facts, backend, signals, slo) for backend in kept)
+    candidates = tuple(_candidate(facts, backend, signals, slo) for backend in passing)
     return Decision("escalated", candidates, ("feedback",), removed, policy.version)
 
 

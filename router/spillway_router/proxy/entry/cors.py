@@ -40,10 +40,10 @@ def preflight_headers(origins: Collection[str], headers: Mapping[str, str]) -> l
     allowed = cors_headers(origins, headers)
     if not allowed or "access-control-request-method" not in headers:
         return []
-    wanted = headers.get("access-control-request-headers") or _USUAL_HEADERS
+    requested = headers.get("access-control-request-headers") or _USUAL_HEADERS
     return [
         *allowed,
         (b"access-control-allow-methods", _METHODS),
-        (b"access-control-allow-headers", wanted.encode("latin-1")),
+        (b"access-control-allow-headers", requested.encode("latin-1")),
         (b"access-control-max-age", b"%d" % _MAX_AGE_S),
     ]

@@ -248,13 +248,13 @@ def edit(
             added.append(orjson.dumps(key) + b":" + orjson.dumps(value))
     fields = sorted((span, key) for key, span in span_of.items())
     pieces.extend(_drop_span(fields, i) for i, (_, key) in enumerate(fields) if key in drop)
-    kept = [i for i, (_, key) in enumerate(fields) if key not in drop]
-    if kept and kept[0] > 0:
-        comma = body.index(b",", fields[kept[0] - 1][0][2])
+    remaining = [i for i, (_, key) in enumerate(fields) if key not in drop]
+    if remaining and remaining[0] > 0:
+        comma = body.index(b",", fields[remaining[0] - 1][0][2])
         pieces.append((comma, comma + 1, b""))
     if added:
         close = body.rindex(b"}")
-        pieces.append((close, close, (b"," if kept else b"") + b",".join(added)))
+        pieces.append((close, close, (b"," if remaining else b"") + b",".join(added)))
     return _spliced(body, sorted(pieces))
 
 

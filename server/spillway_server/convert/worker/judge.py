@@ -41,9 +41,9 @@ def judge(folder: Path, samples: list[dict[str, Any]], answer_tokens: int) -> di
                 report_progress(number / len(samples), f"sample {number + 1} of {len(samples)}")
             prompt = tokenizer(prompt_text(tokenizer, sample), add_special_tokens="messages" not in sample)["input_ids"]
             if sample.get("answer"):
-                known = tokenizer(sample["answer"], add_special_tokens=False)["input_ids"]
-                loss += _loss(model, prompt, known)
-                tokens += len(known)
+                answer = tokenizer(sample["answer"], add_special_tokens=False)["input_ids"]
+                loss += _loss(model, prompt, answer)
+                tokens += len(answer)
             inputs = torch.tensor([prompt])
             output = model.generate(
                 inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=answer_tokens, do_sample=False,

@@ -41,9 +41,9 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
     model = open_model(job["gguf"], longest + job["answer_tokens"] + 512)
     ends = {model.token_eos()}
     answers, loss, tokens = [], 0.0, 0
-    for prompt, known in zip(job["prompts"], job["answers"], strict=True):
-        if known:
-            ids = model.tokenize(known.encode(), add_bos=False, special=False)
+    for prompt, answer in zip(job["prompts"], job["answers"], strict=True):
+        if answer:
+            ids = model.tokenize(answer.encode(), add_bos=False, special=False)
             model.reset()
             model.eval(prompt + ids)
             rows = np.asarray(model.scores[len(prompt) - 1 : len(prompt) + len(ids) - 1], dtype=np.float64)

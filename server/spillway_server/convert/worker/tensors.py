@@ -117,16 +117,16 @@ def halves(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
 def shards(header: Header, bytes_each: int, limit: int = SHARD_BYTES) -> list[Shard]:
     """Divide the tensors, in file order, into files of at most `limit` bytes (one tensor may be larger)."""
     groups: list[list[Any]] = [[]]
-    held = 0
+    shard_bytes = 0
     for tensor in header.reader.tensors:
         if tensor.name in _SKIPPED:
             continue
         size = int(tensor.n_elements) * bytes_each
-        if groups[-1] and held + size > limit:
+        if groups[-1] and shard_bytes + size > limit:
             groups.append([])
-            held = 0
+            shard_bytes = 0
         groups[-1].append(tensor)
-        held += size
+        shard_bytes += size
     total = len(groups)
     if total == 1:
         return [Shard("model.safetensors", tuple(groups[0]))]
