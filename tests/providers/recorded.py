@@ -124,16 +124,16 @@ async def call(provider: Provider, target: Target, served: Shape, body: dict[str
 async def events(provider: Provider, target: Target, served: Shape) -> list[tuple[bytes, bytes]]:
     """(name, data) of each event of a streamed call."""
     decoder = SseDecoder()
-    found: list[tuple[bytes, bytes]] = []
+    received: list[tuple[bytes, bytes]] = []
     body = {"model": served.data["model"], "stream": True}
     async with (
         httpx.AsyncClient(timeout=10) as client,
         client.stream("POST", _url(provider, target, served), headers=_headers(target), json=body) as answer,
     ):
         async for chunk in answer.aiter_raw():
-            found += [(event.name, event.data) for event in decoder.feed(chunk) if event.data is not None]
+            received += [(event.name, event.data) for event in decoder.feed(chunk) if event.data is not None]
     assert not decoder.pending
-    return found
+    return received
 
 
 def _url(provider: Provider, target: Target, served: Shape) -> str:

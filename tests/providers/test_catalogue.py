@@ -50,10 +50,10 @@ def test_a_full_queue_is_load_only_at_local_engines(provider: str) -> None:
     ],
 )
 def test_urls(url: str, shown: tuple[str, str, int, str, bytes] | None) -> None:
-    made = target(CATALOGUE["generic"], url)
+    address = target(CATALOGUE["generic"], url)
     if shown is not None:
-        assert (made.scheme, made.host, made.port, made.prefix, made.authority) == shown
-    assert made.headers == ()
+        assert (address.scheme, address.host, address.port, address.prefix, address.authority) == shown
+    assert address.headers == ()
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_bad_urls_say_what_to_change(url: str, fix: str) -> None:
 
 
 def test_a_unix_socket() -> None:
-    made = target(CATALOGUE["vllm"], "unix:///run/spillway/vllm.sock", "k")
-    assert (made.uds, made.prefix, made.authority) == ("/run/spillway/vllm.sock", "/v1", b"localhost")
-    assert made.headers == ((b"authorization", b"Bearer k"),)
+    address = target(CATALOGUE["vllm"], "unix:///run/spillway/vllm.sock", "k")
+    assert (address.uds, address.prefix, address.authority) == ("/run/spillway/vllm.sock", "/v1", b"localhost")
+    assert address.headers == ((b"authorization", b"Bearer k"),)
 
 
 def test_keys() -> None:

@@ -77,8 +77,8 @@ def test_rejected_fields_are_dropped_and_no_others(served: Shape) -> None:
             refused = await call(provider, to, served, full)
             assert provider.outcome(refused, WALL).kind == "rejected"
         recorded.answer(served.data["answer"])
-        kept = {name: value for name, value in full.items() if name not in provider.entry.drops_fields}
-        assert (await call(provider, to, served, kept)).status == 200
+        supported = {name: value for name, value in full.items() if name not in provider.entry.drops_fields}
+        assert (await call(provider, to, served, supported)).status == 200
         assert recorded.seen[-1][2].keys() == {*served.data["keeps"], "model"}
 
     against(served, test)
@@ -149,11 +149,11 @@ def test_a_broken_stream_is_never_judged_whole(served: Shape) -> None:
 def test_a_stream_cut_before_its_end_is_never_judged_whole(served: Shape) -> None:
     async def test(provider: Provider, to: Target, recorded: Recorded) -> None:
         recorded.answer_stream(served.stream)
-        found = await events(provider, to, served)
-        for count in range(len(found)):
+        seen = await events(provider, to, served)
+        for count in range(len(seen)):
             monitor = provider.stream_monitor(served.data["endpoint"], 1)
-            assert watch(monitor, found[:count]) is None
-            ended = any(END[served.data["endpoint"]] in data for _, data in found[:count])
+            assert watch(monitor, seen[:count]) is None
+            ended = any(END[served.data["endpoint"]] in data for _, data in seen[:count])
             assert (monitor.missing() is None, monitor.finished) == (ended, ended)
 
     against(served, test)
@@ -172,9 +172,9 @@ def test_a_full_or_draining_engine_is_load_inside_a_200(name: str) -> None:
     against(served, test)
 
 
-def watch(monitor: StreamMonitor, found: list[tuple[bytes, bytes]]) -> str | None:
+def watch(monitor: StreamMonitor, seen: list[tuple[bytes, bytes]]) -> str | None:
     """The first flaw the monitor sees, as the relay would."""
-    for name, data in found:
+    for name, data in seen:
         flaw = monitor.check(name, data)
         if flaw is not None:
             return flaw

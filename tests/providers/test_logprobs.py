@@ -29,9 +29,9 @@ def test_the_completions_shape() -> None:
         "token_logprobs": [None, -1.0, -9999.0],
         "top_logprobs": [None, {"b": -1.0, "x": -3.0}, {"c": -9999.0}],
     }
-    found = tokens_of_choice({"text": "abc", "logprobs": logprobs})
-    assert found == (Token("b", -1.0, (-1.0, -3.0)), Token("c", -9999.0, (-9999.0,)))
-    assert found[1].forced
+    tokens = tokens_of_choice({"text": "abc", "logprobs": logprobs})
+    assert tokens == (Token("b", -1.0, (-1.0, -3.0)), Token("c", -9999.0, (-9999.0,)))
+    assert tokens[1].forced
 
 
 @pytest.mark.parametrize("logprobs", [None, [], {}, {"content": None}, {"content": "x"}, {"token_logprobs": None}])

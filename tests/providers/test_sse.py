@@ -52,13 +52,13 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
 
 def by_the_standard(data: bytes) -> list[tuple[bytes, bytes]]:
     """(name, data) of the dispatched events, by the letter of the WHATWG's line-by-line rules."""
-    found = []
+    dispatched = []
     name = b""
     parts: list[bytes] = []
     for line in re.split(rb"\r\n|\n|\r", data.removeprefix(b"\xef\xbb\xbf"))[:-1]:
         if not line:
             if parts:
-                found.append((name, b"\n".join(parts)))
+                dispatched.append((name, b"\n".join(parts)))
             name, parts = b"", []
             continue
         if line.startswith(b":"):
@@ -69,7 +69,7 @@ def by_the_standard(data: bytes) -> list[tuple[bytes, bytes]]:
             parts.append(value)
         elif field == b"event":
             name = value
-    return found
+    return dispatched
 
 
 @settings(max_examples=600, deadline=None)

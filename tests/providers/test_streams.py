@@ -133,7 +133,7 @@ def test_usage_does_not_finish_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "found",
+    "usage",
     [
         None,
         [],
@@ -145,8 +145,8 @@ def test_usage_does_not_finish_an_answer() -> None:
         {"prompt_tokens": -1},
     ],
 )
-def test_malformed_usage_is_unknown_never_zero(found: object) -> None:
-    assert read_usage(found) is None
+def test_malformed_usage_is_unknown_never_zero(usage: object) -> None:
+    assert read_usage(usage) is None
 
 
 def test_usage_of_every_dialect() -> None:
@@ -156,8 +156,8 @@ def test_usage_of_every_dialect() -> None:
     assert read_usage({"prompt_tokens": 9, "total_tokens": 9}) == Usage(9, 0)
     messages = {"input_tokens": 2, "output_tokens": 3, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 1}
     assert read_usage(messages) == Usage(10, 3, 7, 0, 1)
-    kept = {"cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 4}}
-    priority = {**messages, "cache_creation_input_tokens": 5, **kept, "service_tier": "priority"}
+    details = {"cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 4}}
+    priority = {**messages, "cache_creation_input_tokens": 5, **details, "service_tier": "priority"}
     assert read_usage(priority) == Usage(14, 3, 7, 0, 5, 4, "priority")
     written = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cache_write_tokens": 6}}
     assert read_usage(written, "default") == Usage(9, 1, 0, 0, 6)

@@ -45,7 +45,7 @@ def test_a_pth_file_that_runs_code_is_refused(installer: ModuleType, tmp_path: P
 
 
 def test_the_environments_here_run_no_code_at_start(installer: ModuleType) -> None:
-    found = sorted(FILE.parent.parent.glob(".venv*"))
-    assert found
-    for directory in found:
+    environments = sorted(FILE.parent.parent.glob(".venv*"))
+    assert environments
+    for directory in environments:
         installer.check_startup_files(directory)

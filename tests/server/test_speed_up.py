@@ -50,8 +50,8 @@ def test_a_processor_that_router_and_engine_share_is_not_taken_at_its_best() -> 
 
 
 def test_what_the_user_wrote_stays() -> None:
-    own = served("gpu: {work: {decode_us: 99}}", MEASURED_SPEED)
-    assert (own.gpu.work.decode_us, own.gpu.work.prefill_us) == (Decimal(99), Decimal("200.0"))
+    overridden = served("gpu: {work: {decode_us: 99}}", MEASURED_SPEED)
+    assert (overridden.gpu.work.decode_us, overridden.gpu.work.prefill_us) == (Decimal(99), Decimal("200.0"))
 
 
 def test_estimates_are_shown_but_not_written_into_the_settings() -> None:

@@ -52,17 +52,17 @@ def test_a_curve_is_flat_outside_and_straight_between() -> None:
 
 
 def test_the_stage_of_a_stream_uses_what_has_come() -> None:
-    found = Calibration.from_json(json.dumps(FILE))
-    assert found.stage_after(3) is None
-    assert [found.stage_after(k).tokens for k in (4, 15, 16, 999)] == [4, 4, 16, 16]  # type: ignore[union-attr]
+    calibration = Calibration.from_json(json.dumps(FILE))
+    assert calibration.stage_after(3) is None
+    assert [calibration.stage_after(k).tokens for k in (4, 15, 16, 999)] == [4, 4, 16, 16]  # type: ignore[union-attr]
 
 
 def test_it_holds_for_its_model_and_task_only() -> None:
-    found = Calibration.from_json(json.dumps(FILE))
-    assert found.applies(CalibrationKey("demo", "awq", "abc", "json"))
-    assert not found.applies(CalibrationKey("other", "awq", "abc", "json"))
-    assert found.holds_for_task("json")
-    assert not found.holds_for_task("chat")
+    calibration = Calibration.from_json(json.dumps(FILE))
+    assert calibration.applies(CalibrationKey("demo", "awq", "abc", "json"))
+    assert not calibration.applies(CalibrationKey("other", "awq", "abc", "json"))
+    assert calibration.holds_for_task("json")
+    assert not calibration.holds_for_task("chat")
 
 
 def test_a_revoked_certificate_has_no_threshold() -> None:
@@ -72,7 +72,7 @@ def test_a_revoked_certificate_has_no_threshold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "not JSON"),
         ("[]", "format is 'list'"),
@@ -92,10 +92,10 @@ def test_a_revoked_certificate_has_no_threshold() -> None:
         (changed(key={}), "lacks 'model'"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, told: str) -> None:
+def test_what_is_wrong_is_said(text: str, message: str) -> None:
     with pytest.raises(CalibrationError, match="make it") as raised:
         Calibration.from_json(text)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_a_number_that_is_none_is_refused() -> None:

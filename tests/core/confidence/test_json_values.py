@@ -35,10 +35,10 @@ def leaves(value: Any, pointer: str = "") -> list[tuple[str, Any]]:
 @given(JSON, st.sampled_from([None, 2]), st.booleans())
 def test_every_scalar_of_any_json_is_found_where_it_stands(value: Any, indent: int | None, plain: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=plain)
-    found, end = scalars(text, 0)
+    values, end = scalars(text, 0)
     assert end == len(text)
-    assert [(v.pointer, v.value) for v in found] == leaves(value)
-    assert all(json.loads(text[v.start : v.end]) == v.value for v in found)
+    assert [(v.pointer, v.value) for v in values] == leaves(value)
+    assert all(json.loads(text[v.start : v.end]) == v.value for v in values)
 
 
 @given(JSON, st.lists(st.integers(1, 7), min_size=1, max_size=8))
@@ -49,11 +49,11 @@ def test_tokens_of_a_value_are_those_that_reach_into_it(value: Any, cuts: list[i
         size = cuts[turn % len(cuts)]
         tokens.append(Token(text[at : at + size], -0.1 - turn))
         at, turn = at + size, turn + 1
-    found, _ = scalars(text, 0)
+    values, _ = scalars(text, 0)
     starts = [sum(len(t.text) for t in tokens[:i]) for i in range(len(tokens))]
-    for one, owned in zip(found, tokens_by_value(found, tokens), strict=True):
-        wanted = [t for t, b in zip(tokens, starts, strict=True) if b < one.end and b + len(t.text) > one.start]
-        assert owned == wanted
+    for one, owned in zip(values, tokens_by_value(values, tokens), strict=True):
+        overlapping = [t for t, b in zip(tokens, starts, strict=True) if b < one.end and b + len(t.text) > one.start]
+        assert owned == overlapping
 
 
 @pytest.mark.parametrize(

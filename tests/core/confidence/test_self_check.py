@@ -15,12 +15,12 @@ WORDS = ("True", "False")
 RULE = SelfCheck("p_true", 0.1, 0.5, "?", WORDS)
 
 
-def alternatives(*known: tuple[str, float]) -> Sequence[tuple[str, float]]:
-    return [(text, math.log(p)) for text, p in known]
+def alternatives(*likely: tuple[str, float]) -> Sequence[tuple[str, float]]:
+    return [(text, math.log(p)) for text, p in likely]
 
 
 @pytest.mark.parametrize(
-    ("known", "score"),
+    ("likely", "score"),
     [
         ([("True", 0.6), ("False", 0.2)], 0.75),
         ([(" true", 0.3), ("TRUE", 0.3), ("\nfalse", 0.2)], 0.75),  # however it is written
@@ -34,8 +34,8 @@ def alternatives(*known: tuple[str, float]) -> Sequence[tuple[str, float]]:
         ([], None),
     ],
 )
-def test_p_true(known: list[tuple[str, float]], score: float | None) -> None:
-    assert p_true(alternatives(*known), WORDS) == (None if score is None else pytest.approx(score, abs=1e-3))
+def test_p_true(likely: list[tuple[str, float]], score: float | None) -> None:
+    assert p_true(alternatives(*likely), WORDS) == (None if score is None else pytest.approx(score, abs=1e-3))
 
 
 def test_what_is_no_log_probability_counts_for_nothing() -> None:
@@ -58,7 +58,7 @@ def verdict(confidence: float | None, *, calibrated: bool = True, flaws: tuple[s
 
 
 @pytest.mark.parametrize(
-    ("found", "asks"),
+    ("candidate", "asks"),
     [
         (verdict(0.75), True),
         (verdict(0.85), True),
@@ -70,8 +70,8 @@ def verdict(confidence: float | None, *, calibrated: bool = True, flaws: tuple[s
         (verdict(0.8, flaws=("not_in_source",)), True),
     ],
 )
-def test_it_is_asked_near_the_threshold_alone(found: ConfidenceVerdict, asks: bool) -> None:
-    assert is_worth_asking(RULE, found, 0.8) is asks
+def test_it_is_asked_near_the_threshold_alone(candidate: ConfidenceVerdict, asks: bool) -> None:
+    assert is_worth_asking(RULE, candidate, 0.8) is asks
 
 
 def test_a_later_score_counts_where_the_calibration_knows_it() -> None:

@@ -82,8 +82,8 @@ def test_work_of_sums_is_the_sum_of_work_up_to_rounding(rows: list[tuple[int, in
 
 
 def test_coefficients_from_measured_rates() -> None:
-    made = WorkCoefficients.from_rates(prefill_tokens_per_s=10_000, decode_tokens_per_s=500)
-    assert work_share_us(10_000, 10_000, 500, made) == 2_000_000
+    coefficients = WorkCoefficients.from_rates(prefill_tokens_per_s=10_000, decode_tokens_per_s=500)
+    assert work_share_us(10_000, 10_000, 500, coefficients) == 2_000_000
     with pytest.raises(TariffError, match="above 0"):
         WorkCoefficients.from_rates(0, 1)
 
@@ -94,9 +94,9 @@ def test_coefficients_from_measured_rates() -> None:
 )
 def test_break_even_of_an_a100_at_1_39(price_in: str, price_out: str, percent: int) -> None:
     tariff = Tariff(Decimal(price_in), Decimal(price_out))
-    found = break_even_utilisation(Decimal("1.39"), 33_000_000, 6_600_000, tariff)
-    assert found is not None
-    assert round(found * 100) == percent
+    utilisation = break_even_utilisation(Decimal("1.39"), 33_000_000, 6_600_000, tariff)
+    assert utilisation is not None
+    assert round(utilisation * 100) == percent
 
 
 def test_break_even_of_a_shape_is_the_same_formula() -> None:
@@ -104,20 +104,20 @@ def test_break_even_of_a_shape_is_the_same_formula() -> None:
     # 1000 requests of 1155 in and 211 out that fill 3 minutes of GPU: 20,000 an hour at full load.
     shape = TrafficShape(1000, 1_155_000, 211_000, 180_000_000)
     tariff = Tariff(Decimal("0.15"), Decimal("0.60"))
-    found = break_even(rental, shape, tariff)
+    result = break_even(rental, shape, tariff)
     by_formula = break_even_utilisation(Decimal("1.39"), 20 * 1_155_000, 20 * 211_000, tariff)
-    assert found.utilisation == pytest.approx(by_formula)
+    assert result.utilisation == pytest.approx(by_formula)
     per_request = (1155 * 0.15 + 211 * 0.60) / 1e6
-    assert found.requests_per_day == pytest.approx(24 * 1.39 / per_request)
-    assert found.reachable
+    assert result.requests_per_day == pytest.approx(24 * 1.39 / per_request)
+    assert result.reachable
 
 
 def test_a_dear_gpu_against_a_cheap_cloud_never_breaks_even() -> None:
     shape = TrafficShape(10, 1000, 1000, 3_600_000_000)  # 10 requests fill an hour
-    found = break_even(GpuRental(Decimal(10)), shape, Tariff(Decimal("0.01"), Decimal("0.01")))
-    assert found.utilisation is not None
-    assert found.utilisation > 1
-    assert not found.reachable
+    result = break_even(GpuRental(Decimal(10)), shape, Tariff(Decimal("0.01"), Decimal("0.01")))
+    assert result.utilisation is not None
+    assert result.utilisation > 1
+    assert not result.reachable
 
 
 def test_against_a_free_cloud_or_without_traffic_there_is_no_break_even() -> None:

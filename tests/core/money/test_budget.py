@@ -184,12 +184,12 @@ def test_alerts_tell_each_threshold_once_a_period() -> None:
     state = opening([line, BudgetLine("key:k1", "day", 0, (Decimal(1),))], NOON)
     assert alerts(state, frozenset()) == ()
     state = moved(state, [DAY.key], NOON, reserved_nano=850)
-    found = alerts(state, frozenset())
-    assert [(alert.at, alert.taken_nano) for alert in found] == [(Decimal("0.5"), 850), (Decimal("0.8"), 850)]
-    told = {alert.key for alert in found}
-    assert alerts(state, told) == ()
+    due = alerts(state, frozenset())
+    assert [(alert.at, alert.taken_nano) for alert in due] == [(Decimal("0.5"), 850), (Decimal("0.8"), 850)]
+    sent = {alert.key for alert in due}
+    assert alerts(state, sent) == ()
     next_day = moved(rolled(state, NOON + 86400), [DAY.key], NOON + 86400, spent_nano=500)
-    assert [alert.at for alert in alerts(next_day, told)] == [Decimal("0.5")]
+    assert [alert.at for alert in alerts(next_day, sent)] == [Decimal("0.5")]
 
 
 @given(st.sampled_from(["hour", "day", "month"]), st.integers(0, 4_000_000_000))

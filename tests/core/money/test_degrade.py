@@ -90,12 +90,12 @@ def test_shares_used_of_the_lines_that_concern_the_caller() -> None:
         BudgetLine("tier:free", "month", 0),
     ]
     day, hour = period_start("day", NOON), period_start("hour", NOON)
-    held = {
+    balances = {
         ("all", "day"): LineBalance(day, 3, 5),
         ("backend:groq", "hour"): LineBalance(hour, 8),
         ("key:k1", "day"): LineBalance(day, 0, 8),
     }
-    state = opening(lines, NOON, held)  # type: ignore[arg-type]
+    state = opening(lines, NOON, balances)  # type: ignore[arg-type]
     assert shares_used(state, "", "", NOON) == {("all", "day"): 0.08, ("backend:groq", "hour"): 0.16}
     assert shares_used(state, "k1", "free", NOON)[("key:k1", "day")] == 0.8
     assert shares_used(state, "k1", "free", NOON)[("tier:free", "month")] == 1.0

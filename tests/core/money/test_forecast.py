@@ -14,41 +14,41 @@ def ms(day: date, hour: float = 0) -> int:
     return int((datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(hours=hour)).timestamp() * 1000)
 
 
-def known(today: date, hour: float, cloud: dict[date, int], fixed: int = 0, to_come: int = 0) -> CostSoFar:
+def cost_so_far(today: date, hour: float, cloud: dict[date, int], fixed: int = 0, to_come: int = 0) -> CostSoFar:
     return CostSoFar(ms(today, hour), cloud, fixed, to_come)
 
 
 def test_linear_by_elapsed_time() -> None:
-    found = forecast(known(date(2026, 11, 4), 0, {date(2026, 11, n): 100 for n in (1, 2, 3)}, 7, 50))
-    assert (found.method, found.month, found.days_of_history) == ("linear", "2026-11", 3)
-    assert (found.cloud_so_far_nano, found.cloud_nano) == (300, 3000)
-    assert (found.fixed_so_far_nano, found.fixed_nano, found.total_nano) == (7, 57, 3057)
+    result = forecast(cost_so_far(date(2026, 11, 4), 0, {date(2026, 11, n): 100 for n in (1, 2, 3)}, 7, 50))
+    assert (result.method, result.month, result.days_of_history) == ("linear", "2026-11", 3)
+    assert (result.cloud_so_far_nano, result.cloud_nano) == (300, 3000)
+    assert (result.fixed_so_far_nano, result.fixed_nano, result.total_nano) == (7, 57, 3057)
 
 
 def test_who_began_in_the_middle_of_the_month_is_not_averaged_over_days_before() -> None:
-    found = forecast(known(date(2026, 11, 21), 0, {date(2026, 11, 20): 100}))
-    assert found.cloud_nano == 1100, "11 days from the 20th to the 30th"
+    result = forecast(cost_so_far(date(2026, 11, 21), 0, {date(2026, 11, 20): 100}))
+    assert result.cloud_nano == 1100, "11 days from the 20th to the 30th"
 
 
 def test_weekdays_with_two_weeks_of_history() -> None:
     # Mondays to Fridays cost 10, weekends 1; from 2026-11-02, a Monday, to 2026-11-16, a Monday, at noon.
     days = [date(2026, 11, 2) + timedelta(days=n) for n in range(14)]
     cloud = {day: 10 if day.weekday() < 5 else 1 for day in days} | {date(2026, 11, 16): 4}
-    found = forecast(known(date(2026, 11, 16), 12, cloud))
-    assert (found.method, found.days_of_history) == ("weekdays", 14)
+    result = forecast(cost_so_far(date(2026, 11, 16), 12, cloud))
+    assert (result.method, result.days_of_history) == ("weekdays", 14)
     # So far 2 x (50 + 2) + 4; half a Monday; the 17th to the 30th are ten working days and two weekends.
-    assert (found.cloud_so_far_nano, found.cloud_nano) == (108, 108 + 5 + 10 * 10 + 4 * 1)
+    assert (result.cloud_so_far_nano, result.cloud_nano) == (108, 108 + 5 + 10 * 10 + 4 * 1)
 
 
 def test_last_month_counts_for_weekdays_but_not_for_the_sum() -> None:
     cloud = {date(2026, 10, 1) + timedelta(days=n): 10 for n in range(31)}
-    found = forecast(known(date(2026, 11, 1), 0, cloud))
-    assert (found.method, found.cloud_so_far_nano, found.cloud_nano) == ("weekdays", 0, 300)
+    result = forecast(cost_so_far(date(2026, 11, 1), 0, cloud))
+    assert (result.method, result.cloud_so_far_nano, result.cloud_nano) == ("weekdays", 0, 300)
 
 
 def test_nothing_yet_is_nothing() -> None:
-    found = forecast(known(date(2026, 11, 1), 0, {}))
-    assert (found.cloud_nano, found.total_nano) == (0, 0)
+    result = forecast(cost_so_far(date(2026, 11, 1), 0, {}))
+    assert (result.cloud_nano, result.total_nano) == (0, 0)
     assert month_of(ms(date(2026, 12, 31), 23)) == (date(2026, 12, 1), date(2027, 1, 1))
 
 
@@ -58,9 +58,9 @@ def test_what_costs_the_same_each_day_goes_on_so(history: int, hour: float, dail
     cloud = {today - timedelta(days=n): daily for n in range(1, history + 1)}
     at = ms(today, hour)
     cloud[today] = daily * (at - ms(today)) // 86_400_000
-    found = forecast(CostSoFar(at, cloud, 0, 0))
+    result = forecast(CostSoFar(at, cloud, 0, 0))
     begun = max(date(2026, 11, 1), today - timedelta(days=history))
     whole = (date(2026, 12, 1) - begun).days * daily
     if history or hour > 1:
-        assert abs(found.cloud_nano - whole) <= whole / 1000 + 13 * 3600_000
-    assert found.cloud_nano >= found.cloud_so_far_nano
+        assert abs(result.cloud_nano - whole) <= whole / 1000 + 13 * 3600_000
+    assert result.cloud_nano >= result.cloud_so_far_nano

@@ -77,8 +77,8 @@ def rates_for(usage: Usage, tariff: Tariff) -> Rates:
     """The rates that apply, found the slow way: the longest step of the service that the prompt passes."""
     passed = [s for s in tariff.steps if s.service == usage.service and (usage.prompt_tokens > s.above_tokens)]
     at_zero = [s for s in tariff.steps if s.service == usage.service and s.above_tokens == 0]
-    known = any(s.service == usage.service for s in tariff.steps)
-    if not known:
+    priced = any(s.service == usage.service for s in tariff.steps)
+    if not priced:
         passed = [s for s in tariff.steps if not s.service and usage.prompt_tokens > s.above_tokens]
     chosen = max(passed + at_zero, key=lambda s: s.above_tokens, default=None)
     return tariff.rates if chosen is None else chosen.rates
@@ -86,16 +86,16 @@ def rates_for(usage: Usage, tariff: Tariff) -> Rates:
 
 def exact(usage: Usage, tariff: Tariff, spent: Decimal = Decimal(0)) -> Fraction:
     """The formula of the module, written again with fractions."""
-    found = {name: Fraction(value) for name, value in rates_for(usage, tariff).all().items()}
+    rates = {name: Fraction(value) for name, value in rates_for(usage, tariff).all().items()}
     long = usage.cache_write_long_tokens
     short = usage.cache_write_tokens - long
     dollars = (
-        found["input"] * (usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens)
-        + found["cached_input"] * usage.cached_tokens
-        + found["cache_write"] * short
-        + found["cache_write_long"] * long
-        + found["output"] * (usage.completion_tokens - usage.reasoning_tokens)
-        + found["reasoning"] * usage.reasoning_tokens
+        rates["input"] * (usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens)
+        + rates["cached_input"] * usage.cached_tokens
+        + rates["cache_write"] * short
+        + rates["cache_write_long"] * long
+        + rates["output"] * (usage.completion_tokens - usage.reasoning_tokens)
+        + rates["reasoning"] * usage.reasoning_tokens
     ) / 10**6
     return (dollars + Fraction(tariff.per_request) + Fraction(tariff.per_second) * Fraction(spent)) * NANO
 

@@ -21,8 +21,8 @@ A100 = GpuOffer("a100-80", Decimal("1.39"), 100_000, "given")  # 10 documents a 
 
 
 def choices(volume: int, gpus: tuple[int, ...] = (), load: Fraction = Fraction(1)) -> list[Choice]:
-    made = plan(Assumptions(SHAPE, (Fraction(volume),), load, gpus), [A100], {"mini": MINI, "oss": OSS})
-    return list(made.volumes[0].choices)
+    result = plan(Assumptions(SHAPE, (Fraction(volume),), load, gpus), [A100], {"mini": MINI, "oss": OSS})
+    return list(result.volumes[0].choices)
 
 
 def test_a_small_volume_is_cheaper_in_the_cloud() -> None:
@@ -48,8 +48,8 @@ def test_what_a_fixed_number_of_gpus_cant_do_overflows_to_the_cheapest_cloud() -
 
 
 def test_without_a_cloud_what_is_too_much_is_not_done() -> None:
-    made = plan(Assumptions(SHAPE, (Fraction(52_560_000),), Fraction(1), (1,)), [A100], {})
-    needed, one = made.volumes[0].choices
+    result = plan(Assumptions(SHAPE, (Fraction(52_560_000),), Fraction(1), (1,)), [A100], {})
+    needed, one = result.volumes[0].choices
     assert (needed.gpus, needed.cheapest) == (2, True)
     assert (one.overflow, one.cloud, one.cheapest) == (0.5, "", False)
     assert one.document_nano == needed.document_nano, "the price of what is done"
@@ -63,8 +63,8 @@ def test_crossings_are_the_published_break_even(price_in: str, price_out: str, p
     # 33M prompt and 6.6M output tokens an hour at full load: 6,600 documents of 5000 + 1000 an hour.
     offer = GpuOffer("a100-80", Decimal("1.39"), round(3600e6 / 6600), "given")
     tariff = Tariff(Decimal(price_in), Decimal(price_out))
-    made = plan(Assumptions(DocumentShape(5000, 1000), (Fraction(1),)), [offer], {"x": tariff})
-    (crossing,) = made.crossings
+    result = plan(Assumptions(DocumentShape(5000, 1000), (Fraction(1),)), [offer], {"x": tariff})
+    (crossing,) = result.crossings
     assert crossing.utilisation is not None
     assert round(crossing.utilisation * 100) == percent
     exact = break_even_utilisation(Decimal("1.39"), 33_000_000, 6_600_000, tariff)
@@ -81,16 +81,16 @@ def test_crossings_are_the_published_break_even(price_in: str, price_out: str, p
 def test_every_choice_is_its_parts(volume: int, us: int, hourly: Decimal, gpus: int, load: Fraction) -> None:
     offer = GpuOffer("x", hourly, us, "given")
     assumptions = Assumptions(SHAPE, (Fraction(volume),), load, (gpus,))
-    (found,) = plan(assumptions, [offer], {"mini": MINI}).volumes
-    needed, asked, cloud = found.choices
+    (volume_plan,) = plan(assumptions, [offer], {"mini": MINI}).volumes
+    needed, requested, cloud = volume_plan.choices
     assert cloud.month_nano == volume * price(Usage(1000, 200), MINI)
     assert needed.overflow == 0
     assert offer.documents_per_month(needed.gpus, load) >= volume > offer.documents_per_month(needed.gpus - 1, load)
     assert needed.month_nano == pytest.approx(float(hourly) * NANO * 730 * needed.gpus)
-    assert asked.overflow == max(0.0, float(1 - offer.documents_per_month(gpus, load) / volume))
+    assert requested.overflow == max(0.0, float(1 - offer.documents_per_month(gpus, load) / volume))
     assert (needed.utilisation or 0) <= float(load) + 1e-9
-    least = min(choice.month_nano for choice in found.choices)
-    assert {choice.month_nano for choice in found.choices if choice.cheapest} == {least}
+    least = min(choice.month_nano for choice in volume_plan.choices)
+    assert {choice.month_nano for choice in volume_plan.choices if choice.cheapest} == {least}
 
 
 def test_work_is_scaled_from_the_base_gpu_by_the_data_sheets() -> None:

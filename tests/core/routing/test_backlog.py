@@ -361,16 +361,16 @@ def test_load_from_elsewhere_is_only_what_exceeds_our_own_count() -> None:
     backlog = Backlog(EngineRates(kv_capacity_tokens=100_000))
     for ticket in range(4):
         backlog.admit(ticket, 1024, 300, 0.0)
-    own = backlog.view(0.0)
+    before = backlog.view(0.0)
     backlog.observe_engine(EngineLoad(waiting=4, running=0, kv_usage=0.01), 0.0)
-    assert backlog.view(0.0) == own
-    assert own.recent_prefill_tokens == 4 * 1024
+    assert backlog.view(0.0) == before
+    assert before.recent_prefill_tokens == 4 * 1024
     backlog.observe_engine(EngineLoad(waiting=6, running=3, kv_usage=0.5), 1.0)
     seen = backlog.view(1.0)
     assert (seen.in_flight, seen.waiting_first_token, seen.decoding) == (9, 6, 3)
     assert seen.prefill_tokens == 6 * 1024
     assert seen.kv_tokens == 50_000
-    assert counts(backlog.view(6.1)) == counts(own), "a sample older than five seconds is dropped"
+    assert counts(backlog.view(6.1)) == counts(before), "a sample older than five seconds is dropped"
 
 
 def test_gauges_that_lag_do_not_bring_ended_requests_back() -> None:

@@ -47,12 +47,12 @@ def test_an_unknown_model_is_refused() -> None:
 
 
 def test_a_session_keeps_its_engine_unless_it_would_break_the_promise() -> None:
-    asked = facts(model="both")
-    first = decide(asked, signals(), POLICY)
+    request = facts(model="both")
+    first = decide(request, signals(), POLICY)
     assert names(first) == ["local", "spare", "groq"]
     assert names(prefer_backend(first, "spare")) == ["spare", "local", "groq"]
     assert prefer_backend(first, "local") is first
     assert prefer_backend(first, "groq") is first
     assert prefer_backend(first, "gone") is first
-    busy = decide(asked, signals(local=IDLE, spare=BUSY), POLICY)
+    busy = decide(request, signals(local=IDLE, spare=BUSY), POLICY)
     assert names(prefer_backend(busy, "spare"))[0] == "local"

@@ -64,7 +64,7 @@ def test_the_same_inputs_give_the_same_decision() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_facts", "known", "gone"),
+    ("request_facts", "backend_signals", "gone"),
     [
         (facts(hints=Hints(route="local")), {}, {"groq": "route", "openai": "route"}),
         (facts(hints=Hints(route="cloud")), {}, {"local": "route"}),
@@ -87,9 +87,9 @@ def test_the_same_inputs_give_the_same_decision() -> None:
     ],
 )
 def test_each_filter_removes_with_its_reason(
-    request_facts: RequestFacts, known: dict[str, BackendSignals], gone: dict[str, str]
+    request_facts: RequestFacts, backend_signals: dict[str, BackendSignals], gone: dict[str, str]
 ) -> None:
-    decision = decide(request_facts, signals(**known), POLICY)
+    decision = decide(request_facts, signals(**backend_signals), POLICY)
     assert why(decision) == gone
     assert set(names(decision)) == {"local", "groq", "openai"} - gone.keys()
     assert all(removed.detail for removed in decision.removed)
@@ -120,8 +120,8 @@ def test_data_collection_denied() -> None:
 
 
 def test_a_backend_of_which_nothing_is_known_is_down() -> None:
-    known = Signals(NOW, {"groq": CLOUD})
-    decision = decide(facts(), known, POLICY)
+    backend_signals = Signals(NOW, {"groq": CLOUD})
+    decision = decide(facts(), backend_signals, POLICY)
     assert why(decision) == {"local": "health", "openai": "health"}
     assert (decision.kind, names(decision), decision.reasons) == ("fallback", ["groq"], ("health",))
     assert UNKNOWN.health == "down"
@@ -206,14 +206,16 @@ def test_suffixes() -> None:
 def test_a_suffix_that_belongs_to_the_models_name_stays_with_it() -> None:
     hub = replace(GROQ, name="hf", provider="huggingface", model="org/model:fastest")
     policy = replace(POLICY, backends={**POLICY.backends, "hf": hub})
-    known = signals(hf=CLOUD)
-    assert names(decide(facts(model="hf/org/model:fastest"), known, policy)) == ["hf"]
-    assert names(decide(facts(model="org/model:fastest"), known, policy)) == ["hf"]
+    backend_signals = signals(hf=CLOUD)
+    assert names(decide(facts(model="hf/org/model:fastest"), backend_signals, policy)) == ["hf"]
+    assert names(decide(facts(model="org/model:fastest"), backend_signals, policy)) == ["hf"]
 
 
 def test_models_adds_alternatives() -> None:
-    wanted = facts(model="local/demo", preferences=Preferences(models=("openai/gpt-5.4-mini", "no-such", "local/demo")))
-    assert names(decide(wanted, signals(), POLICY)) == ["local", "openai"]
+    request = facts(
+        model="local/demo", preferences=Preferences(models=("openai/gpt-5.4-mini", "no-such", "local/demo"))
+    )
+    assert names(decide(request, signals(), POLICY)) == ["local", "openai"]
     only_alternative = facts(model="no-such", preferences=Preferences(models=("auto",)))
     assert names(decide(only_alternative, signals(), POLICY)) == ["local", "groq", "openai"]
 
@@ -243,7 +245,7 @@ LATER = replace(CLOUD, limited_until=NOW + 20)
 
 
 @pytest.mark.parametrize(
-    ("request_facts", "known", "status", "code", "wait"),
+    ("request_facts", "backend_signals", "status", "code", "wait"),
     [
         (facts(privacy=PRIVATE), {"local": DOWN}, 503, "local_only_unavailable", 5.0),
         (facts(model="cloud", privacy=PRIVATE), {}, 503, "local_only_unavailable", 5.0),
@@ -264,9 +266,9 @@ LATER = replace(CLOUD, limited_until=NOW + 20)
     ],
 )
 def test_refusals(
-    request_facts: RequestFacts, known: dict[str, BackendSignals], status: int, code: str, wait: float | None
+    request_facts: RequestFacts, backend_signals: dict[str, BackendSignals], status: int, code: str, wait: float | None
 ) -> None:
-    decision = decide(request_facts, signals(**known), POLICY)
+    decision = decide(request_facts, signals(**backend_signals), POLICY)
     assert decision.candidates == ()
     refusal = decision.refusal
     assert refusal is not None
@@ -284,8 +286,8 @@ def test_escalation_goes_to_the_clouds_in_their_order_through_the_same_filters()
     assert (decision.kind, decision.reasons, names(decision)) == ("escalated", ("confidence",), ["groq", "openai"])
     broke = signals(groq=replace(CLOUD, headroom_nano=0))
     assert names(decide_escalation(facts(), broke, POLICY)) == ["openai"]
-    kept = decide_escalation(facts(privacy=PRIVATE), signals(), POLICY)
-    assert (kept.kind, names(kept), kept.reasons) == ("local", [], ("confidence", "privacy"))
+    decision = decide_escalation(facts(privacy=PRIVATE), signals(), POLICY)
+    assert (decision.kind, names(decision), decision.reasons) == ("local", [], ("confidence", "privacy"))
 
 
 # --- private content never leaves
@@ -340,7 +342,7 @@ REQUESTS = st.builds(
     preferences=WANTED,
 )
 WORLDS = st.fixed_dictionaries({}, optional=dict.fromkeys(["local", "spare", "groq", "openai"], ENGINES)).map(
-    lambda known: Signals(NOW, known)
+    lambda backends: Signals(NOW, backends)
 )
 
 
@@ -364,12 +366,12 @@ def test_a_decision_has_candidates_or_a_refusal_and_accounts_for_the_chain(
 ) -> None:
     decision = decide(request_facts, world, POLICY)
     assert bool(decision.candidates) != (decision.refusal is not None)
-    found = names(decision)
-    assert len(set(found)) == len(found)
-    assert not set(found) & set(why(decision))
+    ordered = names(decision)
+    assert len(set(ordered)) == len(ordered)
+    assert not set(ordered) & set(why(decision))
     for candidate in decision.candidates:
-        known = world.backends[candidate.backend.name]
-        assert (known.health, known.breaker_open) == ("up", False)
+        state = world.backends[candidate.backend.name]
+        assert (state.health, state.breaker_open) == ("up", False)
         assert candidate.backend.local == (candidate.bound_nano == 0)
 
 
@@ -381,8 +383,8 @@ def test_local_backends_are_told_from_clouds_by_their_flag_alone() -> None:
 
 
 def test_an_own_key_goes_to_its_place_whatever_is_busy_or_spent() -> None:
-    own = replace(GROQ, name="own-groq", tariff=None)
-    decision = decide_byok(facts(model="openai/gpt-oss-20b"), own, signals(local=BUSY), "v1")
+    with_own_key = replace(GROQ, name="own-groq", tariff=None)
+    decision = decide_byok(facts(model="openai/gpt-oss-20b"), with_own_key, signals(local=BUSY), "v1")
     assert (decision.kind, decision.reasons, names(decision)) == ("byok", ("byok",), ["own-groq"])
     assert decision.candidates[0].bound_nano == 0
 
@@ -397,8 +399,8 @@ def test_an_own_key_goes_to_its_place_whatever_is_busy_or_spent() -> None:
     ],
 )
 def test_an_own_key_lifts_no_restriction(changes: dict[str, Any], status: int, reason: str) -> None:
-    own = replace(GROQ, name="own-groq", tariff=None)
-    decision = decide_byok(facts(**changes), own, signals(), "v1")
+    with_own_key = replace(GROQ, name="own-groq", tariff=None)
+    decision = decide_byok(facts(**changes), with_own_key, signals(), "v1")
     assert not decision.candidates
     assert decision.refusal is not None
     assert (decision.refusal.status, decision.reasons) == (status, (reason,))

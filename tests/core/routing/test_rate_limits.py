@@ -109,8 +109,8 @@ def test_the_finer_header_wins(headers: dict[str, str], seconds: float | None) -
     ],
 )
 def test_durations(value: str, seconds: float | None) -> None:
-    found = duration_s(value)
-    assert found == (seconds if seconds is None else pytest.approx(seconds))
+    seconds_read = duration_s(value)
+    assert seconds_read == (seconds if seconds is None else pytest.approx(seconds))
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def test_no_header_can_hurt(value: str, wall: float) -> None:
     names = ["retry-after", "retry-after-ms", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]
     names += ["anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"]
     headers = dict.fromkeys(names, value)
-    for found in (wait_s(headers, wall), retry_after_s(value, wall), exhausted_for_s(headers, wall)):
-        assert found is None or (0 <= found <= LONGEST_WAIT_S and not math.isnan(found))
+    for wait in (wait_s(headers, wall), retry_after_s(value, wall), exhausted_for_s(headers, wall)):
+        assert wait is None or (0 <= wait <= LONGEST_WAIT_S and not math.isnan(wait))
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_a_wait_that_only_the_message_names(text: str, seconds: float | None) ->
 
 @given(st.text())
 def test_any_message_is_read(text: str) -> None:
-    found = text_wait_s("try again in " + text)
-    assert found is None or 0 <= found <= LONGEST_WAIT_S
+    wait = text_wait_s("try again in " + text)
+    assert wait is None or 0 <= wait <= LONGEST_WAIT_S
 
 
 @pytest.mark.parametrize(

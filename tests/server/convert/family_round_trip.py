@@ -72,15 +72,15 @@ def difference(family: str, tied: bool, folder: Path) -> float:
     worker._inspect(job)
     worker._unpack({**job, "stops": [], "shard_bytes": None})
     again = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
-    asked = torch.arange(40).reshape(1, 40) * 7 % WORDS
+    token_ids = torch.arange(40).reshape(1, 40) * 7 % WORDS
     with torch.inference_mode():
-        return float((model(asked).logits - again(asked).logits).abs().max())
+        return float((model(token_ids).logits - again(token_ids).logits).abs().max())
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place = Path(sys.argv[1])
-    found = {
+    differences = {
         f"{family} tied={tied}": difference(family, tied, place) for family in ARCHITECTURES for tied in (True, False)
     }
-    print(json.dumps(found))
+    print(json.dumps(differences))

@@ -91,11 +91,11 @@ def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def values(name: str, size: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Norms near one, biases near zero, matrices that keep the size of what passes through them."""
-    made = rng.standard_normal(size, dtype=np.float32)
+    values = rng.standard_normal(size, dtype=np.float32)
     if len(size) == 1:
-        return 0.02 * made + (0.0 if name.endswith("bias") else 1.0)
-    made *= 1 / math.sqrt(size[1])
-    return made.astype(np.float16)
+        return 0.02 * values + (0.0 if name.endswith("bias") else 1.0)
+    values *= 1 / math.sqrt(size[1])
+    return values.astype(np.float16)
 
 
 def write(path: Path, shape: Shape) -> None:

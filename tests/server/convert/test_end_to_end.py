@@ -39,10 +39,10 @@ def nothing(_share: float, _what: str) -> None:
 
 
 def convert(
-    gguf: Path, out: Path, told: list[StepEvent] | None = None, llama: bool = True, **wishes: Any
+    gguf: Path, out: Path, events: list[StepEvent] | None = None, llama: bool = True, **wishes: Any
 ) -> Converted | Refusal:
-    found = source.find(gguf)
-    assert not isinstance(found, Refusal), found
+    model_source = source.find(gguf)
+    assert not isinstance(model_source, Refusal), model_source
     wish = ConversionOptions(
         out=out,
         samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])),
@@ -50,7 +50,7 @@ def convert(
         **{"precision": "16bit", **wishes},
     )
     judge = find_llama(None, (ROOT,)) if llama else None
-    return Conversion(found, wish, WORKER, judge, (told if told is not None else []).append).run()
+    return Conversion(model_source, wish, WORKER, judge, (events if events is not None else []).append).run()
 
 
 def done(converted: Converted | Refusal) -> Converted:
@@ -72,8 +72,8 @@ def test_f16_comes_back_as_the_checkpoint_that_it_was_made_from(tmp_path: Path) 
     original, again = tensors(DEMO_WEIGHTS), tensors(converted.folder)
     assert {n: e["shape"] for n, e in again.items()} == {n: e["shape"] for n, e in original.items()}
     assert {entry["dtype"] for entry in again.values()} == {"F16"}
-    kept, config = (json.loads((f / "config.json").read_text()) for f in (DEMO_WEIGHTS, converted.folder))
-    assert {**config, "torch_dtype": "bfloat16", "pad_token_id": 509} == kept
+    original, config = (json.loads((f / "config.json").read_text()) for f in (DEMO_WEIGHTS, converted.folder))
+    assert {**config, "torch_dtype": "bfloat16", "pad_token_id": 509} == original
     mine, theirs = (json.loads((f / "tokenizer.json").read_text())["model"] for f in (converted.folder, DEMO_WEIGHTS))
     special = {word: number for word, number in mine["vocab"].items() if number >= 509}
     assert special == {"<|endoftext|>": 509, "<|im_start|>": 510, "<|im_end|>": 511}
@@ -83,14 +83,14 @@ def test_f16_comes_back_as_the_checkpoint_that_it_was_made_from(tmp_path: Path) 
 
 
 def test_w4a16_in_groups_that_fit(tmp_path: Path) -> None:
-    told: list[StepEvent] = []
-    converted = done(convert(F16, tmp_path / "out", told, precision="w4a16", llama=False))
+    events: list[StepEvent] = []
+    converted = done(convert(F16, tmp_path / "out", events, precision="w4a16", llama=False))
     assert converted.verdict.verified, converted.verdict.reasons
     assert converted.verdict.recipe["group_size"] == 128
     spec = from_directory(converted.folder, "m")
     assert isinstance(spec, ModelSpec)
     assert (spec.quantisation, spec.caution) == ("w4a16", None)
-    assert [event.step for event in told if isinstance(event, StepDone)] == [
+    assert [event.step for event in events if isinstance(event, StepDone)] == [
         "inspect",
         "unpack",
         "quantise",
@@ -122,9 +122,9 @@ def test_an_interrupted_conversion_goes_on(tmp_path: Path) -> None:
     assert isinstance(first, Refusal)
     assert "groups of 100" in first.reason
     assert not (tmp_path / "out").exists()
-    told: list[StepEvent] = []
-    done(convert(F16, tmp_path / "out", told, precision="w4a16", group_size=64, llama=False))
-    resumed = {event.step: event.resumed for event in told if isinstance(event, StepDone)}
+    events: list[StepEvent] = []
+    done(convert(F16, tmp_path / "out", events, precision="w4a16", group_size=64, llama=False))
+    resumed = {event.step: event.resumed for event in events if isinstance(event, StepDone)}
     assert resumed["inspect"]
     assert resumed["unpack"]
     assert not resumed["quantise"]
@@ -152,10 +152,12 @@ def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_verified(tmp_path: P
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={broken} exec {CONVERT_PYTHON} "$@"\n')
     python.chmod(0o755)
-    found = source.find(F16)
-    assert isinstance(found, source.ModelSource)
+    model_source = source.find(F16)
+    assert isinstance(model_source, source.ModelSource)
     wish = ConversionOptions(tmp_path / "out", "16bit", samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])))
-    converted = done(Conversion(found, wish, Worker(python, 240), find_llama(None, (ROOT,)), lambda _event: None).run())
+    converted = done(
+        Conversion(model_source, wish, Worker(python, 240), find_llama(None, (ROOT,)), lambda _event: None).run()
+    )
     assert not converted.verdict.verified
     assert any("llama.cpp's" in reason for reason in converted.verdict.reasons)
     spec = from_directory(converted.folder, "m")
@@ -165,14 +167,14 @@ def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_verified(tmp_path: P
 
 def test_seeded_fault_damaged_weights_are_not_verified(tmp_path: Path) -> None:
     """Scales that were doubled while quantising: the result differs from its reference."""
-    found = source.find(DEMO_WEIGHTS)
-    assert isinstance(found, source.ModelSource)
+    model_source = source.find(DEMO_WEIGHTS)
+    assert isinstance(model_source, source.ModelSource)
     wish = ConversionOptions(
         tmp_path / "out", "w4a16", group_size=128, samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])), keep_work=True,
         bounds=Bounds(min_samples=FEW),
     )  # fmt: skip
     spoiling = Spoiling(CONVERT_PYTHON, 240)
-    converted = done(Conversion(found, wish, spoiling, None, lambda _event: None).run())
+    converted = done(Conversion(model_source, wish, spoiling, None, lambda _event: None).run())
     assert not converted.verdict.verified
     assert any("perplexity is" in reason for reason in converted.verdict.reasons)
 

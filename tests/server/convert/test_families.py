@@ -27,9 +27,9 @@ def test_logits_survive_the_way_through_gguf(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT / "server"), "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
     )
     assert done.returncode == 0, done.stderr[-800:]
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert len(found) == 6
-    assert max(found.values()) < 1e-4, found
+    differences = json.loads(done.stdout.strip().splitlines()[-1])
+    assert len(differences) == 6
+    assert max(differences.values()) < 1e-4, differences
 
 
 def test_llama_3s_frequencies_are_recognised_and_others_refused(tmp_path: Path) -> None:

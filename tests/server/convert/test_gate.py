@@ -30,10 +30,10 @@ def verdict(candidate: EngineOutput = GOOD, llama: EngineOutput | None = GOOD, b
 
 
 def test_a_good_model_is_verified_with_all_figures() -> None:
-    made = verdict()
-    assert made.verified
-    assert made.reasons == ()
-    assert made.figures == {
+    passed = verdict()
+    assert passed.verified
+    assert passed.reasons == ()
+    assert passed.figures == {
         "samples": 100,
         "reference_perplexity": 1.5,
         "perplexity": 1.5,
@@ -49,7 +49,7 @@ def test_a_good_model_is_verified_with_all_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "reason"),
+    ("refused", "reason"),
     [
         (verdict(judged(3)), "3.0%"),
         (verdict(judged(0, 1.66)), "1.107 times"),
@@ -61,11 +61,11 @@ def test_a_good_model_is_verified_with_all_figures() -> None:
         (verdict(bounds=Bounds(max_perplexity=1.4)), "not its kind of work"),
     ],
 )
-def test_each_bound_alone_refuses(made: GateVerdict, reason: str) -> None:
-    assert not made.verified
-    assert len(made.reasons) == 1
+def test_each_bound_alone_refuses(refused: GateVerdict, reason: str) -> None:
+    assert not refused.verified
+    assert len(refused.reasons) == 1
     if "%" not in reason or "greedy" in reason:
-        assert reason in made.reasons[0]
+        assert reason in refused.reasons[0]
 
 
 def test_the_bounds_themselves_are_allowed() -> None:

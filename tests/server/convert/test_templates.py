@@ -65,9 +65,10 @@ def test_known_shapes(template: str, name: str | None) -> None:
 _RENDER = """
 import json, sys
 from jinja2 import Environment
-told = json.load(sys.stdin)
-made = Environment(trim_blocks=True, lstrip_blocks=True).from_string(told["template"])
-print(json.dumps(made.render(messages=told["messages"], add_generation_prompt=True, bos_token="<s>", eos_token="</s>")))
+case = json.load(sys.stdin)
+jinja = Environment(trim_blocks=True, lstrip_blocks=True).from_string(case["template"])
+rendered = jinja.render(messages=case["messages"], add_generation_prompt=True, bos_token="<s>", eos_token="</s>")
+print(json.dumps(rendered))
 """
 
 
@@ -75,9 +76,9 @@ def rendered(name: str, messages: list[dict[str, str]]) -> str:
     """What the engine's own Jinja makes of a template."""
     if not ENGINE_PYTHON.exists():
         pytest.skip("the engine's environment .venv-vllm is missing: run `make install`")
-    told = json.dumps({"template": templates.NAMED[name], "messages": messages})
+    case = json.dumps({"template": templates.NAMED[name], "messages": messages})
     done = subprocess.run(
-        [str(ENGINE_PYTHON), "-c", _RENDER], input=told, capture_output=True, text=True, timeout=60, check=True
+        [str(ENGINE_PYTHON), "-c", _RENDER], input=case, capture_output=True, text=True, timeout=60, check=True
     )
     return str(json.loads(done.stdout))
 

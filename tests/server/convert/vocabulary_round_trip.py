@@ -44,16 +44,16 @@ PIECES = 60
 def learnt() -> list[str]:
     """Pieces of a byte-pair encoding of WORDS, best first."""
     texts = [["▁", *word] for word in WORDS]
-    made: list[str] = []
+    merges: list[str] = []
     for _ in range(PIECES):
         pairs = collections.Counter(pair for text in texts for pair in itertools.pairwise(text))
         if not pairs:
             break
         (left, right), _count = min(pairs.items(), key=lambda item: (-item[1], item[0]))
-        if left + right not in made:
-            made.append(left + right)
+        if left + right not in merges:
+            merges.append(left + right)
         texts = [merged(text, left, right) for text in texts]
-    return made
+    return merges
 
 
 def merged(text: list[str], left: str, right: str) -> list[str]:

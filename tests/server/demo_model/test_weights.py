@@ -37,9 +37,9 @@ def _safetensors_header() -> dict[str, dict[str, object]]:
 
 
 def test_all_files_are_there_and_small() -> None:
-    found = {str(path.relative_to(WEIGHTS)): path for path in WEIGHTS.rglob("*") if path.is_file()}
-    assert set(found) == FILES
-    assert sum(path.stat().st_size for path in found.values()) <= 12_000_000
+    shipped = {str(path.relative_to(WEIGHTS)): path for path in WEIGHTS.rglob("*") if path.is_file()}
+    assert set(shipped) == FILES
+    assert sum(path.stat().st_size for path in shipped.values()) <= 12_000_000
 
 
 def test_it_is_a_llama_of_one_to_five_million_parameters_that_takes_4_bit_groups_of_128() -> None:

@@ -63,8 +63,8 @@ def test_serve_starts_generates_and_leaves_nothing_behind(tmp_path: Path) -> Non
             assert serve.wait(timeout=60) == 0
         finally:
             serve.kill()
-    told = [kind for kind in kinds if kind != "Note"]  # how fast it is known to be
-    assert told[0] == "EngineStarting"
+    reported = [kind for kind in kinds if kind != "Note"]  # how fast it is known to be
+    assert reported[0] == "EngineStarting"
     assert kinds[-3:] == ["EngineUnready", "EngineDraining", "EngineStopped"]
     assert len(family) >= 3, "guard, API server, engine core"
     _, alive = psutil.wait_procs(family, timeout=5)

@@ -81,9 +81,9 @@ def test_log_turns_over_at_its_limit(tmp_path: Path) -> None:
     ],
 )
 def test_diagnoses(status: int, line: str, reason: str, fix: str) -> None:
-    found = diagnose(status, ("first", line, "last"))
-    assert reason in found.reason
-    assert fix in found.fix
+    diagnosis = diagnose(status, ("first", line, "last"))
+    assert reason in diagnosis.reason
+    assert fix in diagnosis.fix
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_commands_of_both_distributions(tmp_path: Path) -> None:
 
 
 def test_a_python_without_vllm_is_refused_by_name() -> None:
-    found = find_engine(Path(sys.executable), ())
-    assert isinstance(found, Refusal)
-    assert sys.executable in found.reason
+    result = find_engine(Path(sys.executable), ())
+    assert isinstance(result, Refusal)
+    assert sys.executable in result.reason
     assert inspect(Path("/nowhere/python")) is None
 
 
@@ -117,9 +117,9 @@ def test_an_old_vllm_is_refused(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho \'{"vllm": "0.21.3", "torch": "2.9.0"}\'\n')
     python.chmod(0o755)
-    found = find_engine(python, ())
-    assert isinstance(found, Refusal)
-    assert "CVE-2026-48746" in found.reason
+    result = find_engine(python, ())
+    assert isinstance(result, Refusal)
+    assert "CVE-2026-48746" in result.reason
 
 
 def test_this_machine_is_seen() -> None:
@@ -144,8 +144,8 @@ def test_this_machine_is_seen() -> None:
     ],
 )
 def test_profiles_by_what_nvml_says(name: str, mib: int, capability: tuple[int, int], key: str, kv_dtype: str) -> None:
-    found = profiles.of_gpu(Gpu(name, mib * MIB, capability, "580.65"))
-    assert (found.key, found.kv_dtype, found.memory_bytes) == (key, kv_dtype, mib * MIB)
+    profile = profiles.of_gpu(Gpu(name, mib * MIB, capability, "580.65"))
+    assert (profile.key, profile.kv_dtype, profile.memory_bytes) == (key, kv_dtype, mib * MIB)
 
 
 def test_doctor_tells_a_wrong_engine_and_an_old_driver(tmp_path: Path) -> None:

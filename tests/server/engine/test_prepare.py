@@ -21,14 +21,14 @@ def cpu_engine(tmp_path: Path) -> Path:
 
 
 def test_a_free_port_is_taken_for_zero(cpu_engine: Path, tmp_path: Path) -> None:
-    found = prepare(ServeOptions(model="demo", port=0, engine_python=cpu_engine, cache_root=tmp_path / "cache"))
-    assert isinstance(found, Prepared)
-    port = found.launch.argv[found.launch.argv.index("--port") + 1]
+    prepared = prepare(ServeOptions(model="demo", port=0, engine_python=cpu_engine, cache_root=tmp_path / "cache"))
+    assert isinstance(prepared, Prepared)
+    port = prepared.launch.argv[prepared.launch.argv.index("--port") + 1]
     assert int(port) > 0
-    assert found.launch.address.base_url == f"http://127.0.0.1:{port}/v1"
-    assert found.launch.address.served_model == found.plan.served_name == "demo"
-    assert found.launch.env["VLLM_CACHE_ROOT"] == str(tmp_path / "cache")
-    assert "VLLM_SERVER_DEV_MODE" not in found.launch.env
+    assert prepared.launch.address.base_url == f"http://127.0.0.1:{port}/v1"
+    assert prepared.launch.address.served_model == prepared.plan.served_name == "demo"
+    assert prepared.launch.env["VLLM_CACHE_ROOT"] == str(tmp_path / "cache")
+    assert "VLLM_SERVER_DEV_MODE" not in prepared.launch.env
 
 
 def test_a_taken_port_is_refused(cpu_engine: Path) -> None:
@@ -36,25 +36,25 @@ def test_a_taken_port_is_refused(cpu_engine: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        found = prepare(ServeOptions(model="demo", port=port, engine_python=cpu_engine))
-    assert isinstance(found, Refusal)
-    assert str(port) in found.reason
-    assert "--port" in found.fix
+        refusal = prepare(ServeOptions(model="demo", port=port, engine_python=cpu_engine))
+    assert isinstance(refusal, Refusal)
+    assert str(port) in refusal.reason
+    assert "--port" in refusal.fix
 
 
 def test_a_unix_socket_needs_no_port(cpu_engine: Path, tmp_path: Path) -> None:
-    found = prepare(ServeOptions(model="demo", uds=str(tmp_path / "e.sock"), engine_python=cpu_engine))
-    assert isinstance(found, Prepared)
-    assert "--port" not in found.launch.argv
-    assert found.launch.address.uds == str(tmp_path / "e.sock")
+    prepared = prepare(ServeOptions(model="demo", uds=str(tmp_path / "e.sock"), engine_python=cpu_engine))
+    assert isinstance(prepared, Prepared)
+    assert "--port" not in prepared.launch.argv
+    assert prepared.launch.address.uds == str(tmp_path / "e.sock")
 
 
 def test_users_limits_are_in_the_plan(cpu_engine: Path) -> None:
-    found = prepare(ServeOptions(model="demo", port=0, engine_python=cpu_engine, vllm_args=("--max-num-seqs=5",)))
-    assert isinstance(found, Prepared)
-    assert found.plan.max_num_seqs == 5
+    prepared = prepare(ServeOptions(model="demo", port=0, engine_python=cpu_engine, vllm_args=("--max-num-seqs=5",)))
+    assert isinstance(prepared, Prepared)
+    assert prepared.plan.max_num_seqs == 5
 
 
 def test_a_wrong_model_is_refused_before_anything_starts(cpu_engine: Path) -> None:
-    found = prepare(ServeOptions(model="./missing", port=0, engine_python=cpu_engine))
-    assert isinstance(found, Refusal)
+    refusal = prepare(ServeOptions(model="./missing", port=0, engine_python=cpu_engine))
+    assert isinstance(refusal, Refusal)

@@ -96,9 +96,9 @@ async def test_start_generate_stop(tmp_path: Path) -> None:
         "EngineDraining",
         "EngineStopped",
     ]
-    asked = json.loads((tmp_path / "asked").read_text())
-    assert asked["body"]["max_tokens"] == 1, "readiness is one generated token"
-    assert asked["key"] == "Bearer secret"
+    request = json.loads((tmp_path / "asked").read_text())
+    assert request["body"]["max_tokens"] == 1, "readiness is one generated token"
+    assert request["key"] == "Bearer secret"
     assert "secret" not in str(run.seen)
     await run.until(lambda: all(_gone(pid) for pid in run.pids()))
     assert "Starting vLLM server" in (tmp_path / "engine.log").read_text()

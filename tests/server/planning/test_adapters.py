@@ -34,17 +34,17 @@ def adapter(folder: Path, rank: object = 16, kind: str = "LORA") -> Path:
 
 
 def planned(profile: str, model: ModelSpec, options: PlanOptions) -> EnginePlan:
-    made = make_plan(PROFILES[profile], model, options)
-    assert isinstance(made, EnginePlan), made
-    return made
+    plan = make_plan(PROFILES[profile], model, options)
+    assert isinstance(plan, EnginePlan), plan
+    return plan
 
 
 def test_adapters_are_served_by_name(tmp_path: Path) -> None:
     law, med = adapter(tmp_path / "law", 16), adapter(tmp_path / "med", 20)
-    found = adapters.read((f"law={law}", f"med={med}"), "base")
-    assert found == (Adapter("law", law, 16), Adapter("med", med, 20))
-    made = planned("a100-40", QWEN, PlanOptions(adapters=(found)))
-    words = made.arguments
+    given = adapters.read((f"law={law}", f"med={med}"), "base")
+    assert given == (Adapter("law", law, 16), Adapter("med", med, 20))
+    plan = planned("a100-40", QWEN, PlanOptions(adapters=(given)))
+    words = plan.arguments
     at = words.index("--enable-lora")
     assert words[at:] == (
         "--enable-lora", "--lora-modules", f"law={law}", f"med={med}", "--max-loras", "2", "--max-lora-rank", "32",
@@ -53,10 +53,10 @@ def test_adapters_are_served_by_name(tmp_path: Path) -> None:
 
 
 def test_users_own_flag_wins_over_the_planned_rank(tmp_path: Path) -> None:
-    found = adapters.read((f"law={adapter(tmp_path / 'law')}",), "base")
-    assert not isinstance(found, Refusal)
-    made = planned("l4", QWEN, PlanOptions(adapters=found, vllm_args=("--max-lora-rank=64",)))
-    assert [word for word in made.arguments if "lora-rank" in word] == ["--max-lora-rank=64"]
+    given = adapters.read((f"law={adapter(tmp_path / 'law')}",), "base")
+    assert not isinstance(given, Refusal)
+    plan = planned("l4", QWEN, PlanOptions(adapters=given, vllm_args=("--max-lora-rank=64",)))
+    assert [word for word in plan.arguments if "lora-rank" in word] == ["--max-lora-rank=64"]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_an_embedding_engine_takes_no_adapters(tmp_path: Path) -> None:
 
 
 def test_gguf_needs_the_plugin_and_a_gpu() -> None:
-    made = planned("l4", GGUF, PlanOptions(gguf_plugin=True))
-    assert any("slower than W4A16" in warning for warning in made.warnings)
+    plan = planned("l4", GGUF, PlanOptions(gguf_plugin=True))
+    assert any("slower than W4A16" in warning for warning in plan.warnings)
     for profile, plugin in ((PROFILES["l4"], False), (cpu_profile(8 * 1024**3), True)):
         refused = make_plan(profile, GGUF, PlanOptions(gguf_plugin=plugin))
         assert isinstance(refused, Refusal)
@@ -131,8 +131,8 @@ async def test_supervisor_asks_an_embedding_engine_for_an_embedding(tmp_path: Pa
     async with asyncio.timeout(40):
         assert await supervisor.run(stop) is None
     assert any(isinstance(event, events.EngineReady) for event in seen)
-    asked = json.loads((tmp_path / "asked").read_text())["body"]
-    assert asked == {"model": "embedder", "input": "1"}
+    request = json.loads((tmp_path / "asked").read_text())["body"]
+    assert request == {"model": "embedder", "input": "1"}
 
 
 def test_prepare_puts_adapters_and_embedding_into_the_launch(tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_prepare_puts_adapters_and_embedding_into_the_launch(tmp_path: Path) -> 
     python.chmod(0o755)
     law = adapter(tmp_path / "law", 8)
     options = ServeOptions(model="demo", port=0, engine_python=python, loras=(f"law={law}",))
-    found = prepare(options)
-    assert isinstance(found, Prepared)
-    assert f"law={law}" in found.launch.argv
+    prepared = prepare(options)
+    assert isinstance(prepared, Prepared)
+    assert f"law={law}" in prepared.launch.argv
     refused = prepare(ServeOptions(model="demo", port=0, engine_python=python, loras=("law=/nowhere",)))
     assert isinstance(refused, Refusal)
     second = prepare(ServeOptions(model="demo", port=0, engine_python=python, embedding=True))
@@ -169,10 +169,10 @@ def test_a_gguf_file_that_was_converted_before_is_served_from_the_cache(tmp_path
     (folder / "spillway.json").write_text('{"verified": false, "reasons": ["9% lost."], "weights": {}}')
     said: list[str] = []
     options = ServeOptions(model=str(gguf), port=0, engine_python=python, converted=tmp_path / "models")
-    found = prepare(options, said.append)
-    assert isinstance(found, Prepared), found
-    assert str(folder) in found.launch.argv
-    assert found.launch.address.served_model == "tuned"
+    prepared = prepare(options, said.append)
+    assert isinstance(prepared, Prepared), prepared
+    assert str(folder) in prepared.launch.argv
+    assert prepared.launch.address.served_model == "tuned"
     assert any("9% lost" in line for line in said), "serve warns of a model that is not verified"
     missing = prepare(ServeOptions(model="./absent.gguf", port=0, engine_python=python))
     assert isinstance(missing, Refusal)

@@ -10,9 +10,9 @@ from spillway_server.planning.arguments import Flag, StrayWord, integer, merge, 
 
 
 def flags(*words: str) -> tuple[Flag, ...]:
-    found = parse(words)
-    assert not isinstance(found, str)
-    return found
+    parsed = parse(words)
+    assert not isinstance(parsed, str)
+    return parsed
 
 
 def test_spellings_of_one_flag() -> None:
@@ -52,11 +52,11 @@ FLAGS = st.lists(st.builds(Flag, NAMES, VALUES), max_size=6).map(tuple)
 
 @given(FLAGS, FLAGS)
 def test_merged_line_says_each_thing_once_and_keeps_the_users(
-    planned: tuple[Flag, ...], wanted: tuple[Flag, ...]
+    planned: tuple[Flag, ...], requested: tuple[Flag, ...]
 ) -> None:
-    line = flags(*merge(planned[:1], wanted))
+    line = flags(*merge(planned[:1], requested))
     names = [flag.name.replace("--no-", "--") for flag in line]
     assert len(names) == len(set(names))
-    for flag in wanted:
-        last = next(f for f in reversed(wanted) if f.name.replace("--no-", "--") == flag.name.replace("--no-", "--"))
+    for flag in requested:
+        last = next(f for f in reversed(requested) if f.name.replace("--no-", "--") == flag.name.replace("--no-", "--"))
         assert Flag(last.name, last.values) in [Flag(f.name, f.values) for f in line]

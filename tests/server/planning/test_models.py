@@ -47,16 +47,16 @@ def with_gpu(capability: tuple[int, int]) -> Hardware:
 
 
 def test_a_directory_is_read(tmp_path: Path) -> None:
-    found = resolve(str(checkpoint(tmp_path / "mine", CONFIG)), BARE, tmp_path)
-    assert isinstance(found, ModelSpec)
-    assert found.shape == ModelShape(500, 1000, 28, 4, 128, 32768)
-    assert (found.served_name, found.dtype, found.quantisation, found.tool_parser) == (
+    model = resolve(str(checkpoint(tmp_path / "mine", CONFIG)), BARE, tmp_path)
+    assert isinstance(model, ModelSpec)
+    assert model.shape == ModelShape(500, 1000, 28, 4, 128, 32768)
+    assert (model.served_name, model.dtype, model.quantisation, model.tool_parser) == (
         "mine",
         "bfloat16",
         None,
         "hermes",
     )
-    assert found.is_local
+    assert model.is_local
 
 
 def test_kv_bytes_per_token_of_known_models() -> None:
@@ -91,9 +91,9 @@ def test_kv_bytes_per_token_of_known_models() -> None:
     ],
 )
 def test_quantisation_is_recognised(tmp_path: Path, entry: dict[str, Any], name: str) -> None:
-    found = from_directory(checkpoint(tmp_path, {**CONFIG, "quantization_config": entry}), "m")
-    assert isinstance(found, ModelSpec)
-    assert found.quantisation == name
+    model = from_directory(checkpoint(tmp_path, {**CONFIG, "quantization_config": entry}), "m")
+    assert isinstance(model, ModelSpec)
+    assert model.quantisation == name
 
 
 @pytest.mark.parametrize(
@@ -107,37 +107,37 @@ def test_quantisation_is_recognised(tmp_path: Path, entry: dict[str, Any], name:
     ],
 )
 def test_broken_checkpoints_are_refused(tmp_path: Path, config: object, weights: int, reason: str) -> None:
-    found = from_directory(checkpoint(tmp_path, config, weights), "m")
-    assert isinstance(found, Refusal)
-    assert reason in found.reason
-    assert found.fix
+    refusal = from_directory(checkpoint(tmp_path, config, weights), "m")
+    assert isinstance(refusal, Refusal)
+    assert reason in refusal.reason
+    assert refusal.fix
 
 
 def test_a_downloaded_hub_model_is_read_from_the_cache(tmp_path: Path) -> None:
     checkpoint(tmp_path / "models--org--tuned" / "snapshots" / "abc", CONFIG)
-    found = resolve("org/tuned", BARE, tmp_path)
-    assert isinstance(found, ModelSpec)
-    assert (found.location, found.served_name) == ("org/tuned", "org/tuned")
-    assert found.shape is not None
+    model = resolve("org/tuned", BARE, tmp_path)
+    assert isinstance(model, ModelSpec)
+    assert (model.location, model.served_name) == ("org/tuned", "org/tuned")
+    assert model.shape is not None
 
 
 def test_an_unknown_hub_model_has_no_shape(tmp_path: Path) -> None:
-    found = resolve("org/other-7b-GPTQ", BARE, tmp_path)
-    assert isinstance(found, ModelSpec)
-    assert (found.shape, found.quantisation) == (None, "gptq")
+    model = resolve("org/other-7b-GPTQ", BARE, tmp_path)
+    assert isinstance(model, ModelSpec)
+    assert (model.shape, model.quantisation) == (None, "gptq")
 
 
 @pytest.mark.parametrize("name", ["nothing", "./not-here", "/not/here", "a/b/c"])
 def test_names_that_are_nothing(tmp_path: Path, name: str) -> None:
-    found = resolve(name, BARE, tmp_path)
-    assert isinstance(found, Refusal)
-    assert repr(name) in found.reason
+    refusal = resolve(name, BARE, tmp_path)
+    assert isinstance(refusal, Refusal)
+    assert repr(name) in refusal.reason
 
 
 def test_gguf_is_recognised(tmp_path: Path) -> None:
-    found = resolve("models/x.gguf", BARE, tmp_path)
-    assert isinstance(found, ModelSpec)
-    assert found.quantisation == "gguf"
+    model = resolve("models/x.gguf", BARE, tmp_path)
+    assert isinstance(model, ModelSpec)
+    assert model.quantisation == "gguf"
 
 
 def test_auto_goes_by_hardware() -> None:
@@ -149,8 +149,8 @@ def test_auto_goes_by_hardware() -> None:
 
 
 def test_the_demo_model_is_complete(tmp_path: Path) -> None:
-    found = resolve("demo", BARE, tmp_path)
-    assert isinstance(found, ModelSpec)
-    assert (found.served_name, found.tool_parser) == ("demo", "hermes")
-    assert found.shape is not None
-    assert found.shape.weight_bytes <= 12_000_000
+    model = resolve("demo", BARE, tmp_path)
+    assert isinstance(model, ModelSpec)
+    assert (model.served_name, model.tool_parser) == ("demo", "hermes")
+    assert model.shape is not None
+    assert model.shape.weight_bytes <= 12_000_000

@@ -38,16 +38,16 @@ CASES = [(gpu, name) for gpu in PROFILES for name in MODELS]
 
 
 def planned(profile: Profile, model: ModelSpec, *vllm_args: str, **options: int | str) -> EnginePlan:
-    made = make_plan(profile, model, PlanOptions(vllm_args=vllm_args, **options))
-    assert isinstance(made, EnginePlan), made
-    return made
+    plan = make_plan(profile, model, PlanOptions(vllm_args=vllm_args, **options))
+    assert isinstance(plan, EnginePlan), plan
+    return plan
 
 
 def refused(profile: Profile, model: ModelSpec, *vllm_args: str) -> Refusal:
-    made = make_plan(profile, model, PlanOptions(vllm_args=vllm_args))
-    assert isinstance(made, Refusal)
-    assert made.fix, "a refusal must say what to change"
-    return made
+    refusal = make_plan(profile, model, PlanOptions(vllm_args=vllm_args))
+    assert isinstance(refusal, Refusal)
+    assert refusal.fix, "a refusal must say what to change"
+    return refusal
 
 
 def flag(plan: EnginePlan, name: str) -> str | None:
@@ -59,23 +59,23 @@ def flag(plan: EnginePlan, name: str) -> str | None:
 @pytest.mark.parametrize(("gpu", "name"), CASES)
 def test_every_gpu_with_every_model(gpu: str, name: str) -> None:
     profile, model = PROFILES[gpu], TABLE[name]
-    made = make_plan(profile, model, PlanOptions())
-    known = CAPACITY[gpu][MODELS.index(name)]
-    if known is None:
-        assert isinstance(made, Refusal)
+    plan = make_plan(profile, model, PlanOptions())
+    thousands = CAPACITY[gpu][MODELS.index(name)]
+    if thousands is None:
+        assert isinstance(plan, Refusal)
         return
-    assert isinstance(made, EnginePlan), made
-    assert made.kv_tokens is not None
-    assert made.kv_tokens // 1000 == known
+    assert isinstance(plan, EnginePlan), plan
+    assert plan.kv_tokens is not None
+    assert plan.kv_tokens // 1000 == thousands
     # Invariants: what is promised fits, and the 16-bit rules of the T4 hold.
-    assert made.max_model_len <= made.kv_tokens
-    assert flag(made, "--max-model-len") == str(made.max_model_len)
-    assert flag(made, "--max-num-queued-reqs") == str(profile.queue_limit)
-    assert flag(made, "--scheduling-policy") == "priority"
-    assert flag(made, "--host") == "127.0.0.1"
-    assert (flag(made, "--dtype") == "half") is (gpu == "t4")
-    assert (flag(made, "--kv-cache-dtype") == "fp8") is (gpu in ("l4", "h100"))
-    assert flag(made, "--quantization") is None, "vLLM detects the format by itself"
+    assert plan.max_model_len <= plan.kv_tokens
+    assert flag(plan, "--max-model-len") == str(plan.max_model_len)
+    assert flag(plan, "--max-num-queued-reqs") == str(profile.queue_limit)
+    assert flag(plan, "--scheduling-policy") == "priority"
+    assert flag(plan, "--host") == "127.0.0.1"
+    assert (flag(plan, "--dtype") == "half") is (gpu == "t4")
+    assert (flag(plan, "--kv-cache-dtype") == "fp8") is (gpu in ("l4", "h100"))
+    assert flag(plan, "--quantization") is None, "vLLM detects the format by itself"
 
 
 def test_rows_add_up() -> None:
@@ -100,68 +100,68 @@ def test_t4_flags() -> None:
 
 
 def test_cpu_with_the_demo_model() -> None:
-    made = planned(cpu_profile(16 * GIB), DEMO, port=8123)
-    assert flag(made, "--enforce-eager") == ""
-    assert flag(made, "--dtype") == "float32"
-    assert flag(made, "--max-model-len") == "1024"
-    assert flag(made, "--port") == "8123"
-    assert flag(made, "--gpu-memory-utilization") is None
-    assert dict(made.env)["VLLM_CPU_KVCACHE_SPACE"] == "1"
-    assert dict(made.env)["HF_HUB_OFFLINE"] == "1"
+    plan = planned(cpu_profile(16 * GIB), DEMO, port=8123)
+    assert flag(plan, "--enforce-eager") == ""
+    assert flag(plan, "--dtype") == "float32"
+    assert flag(plan, "--max-model-len") == "1024"
+    assert flag(plan, "--port") == "8123"
+    assert flag(plan, "--gpu-memory-utilization") is None
+    assert dict(plan.env)["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert dict(plan.env)["HF_HUB_OFFLINE"] == "1"
     # 1 GiB of KV at 2 x 3 x 2 x 64 x 4 bytes a token: what vLLM itself reported is 349,440 (whole blocks of 128).
-    assert made.kv_tokens == 349_525
+    assert plan.kv_tokens == 349_525
 
 
 def test_unix_socket_replaces_host_and_port() -> None:
-    made = planned(PROFILES["l4"], QWEN_AWQ, uds="/run/engine.sock")
-    assert flag(made, "--uds") == "/run/engine.sock"
-    assert flag(made, "--host") is None
-    assert flag(made, "--port") is None
+    plan = planned(PROFILES["l4"], QWEN_AWQ, uds="/run/engine.sock")
+    assert flag(plan, "--uds") == "/run/engine.sock"
+    assert flag(plan, "--host") is None
+    assert flag(plan, "--port") is None
 
 
 def test_users_arguments_win_and_count() -> None:
-    made = planned(
+    plan = planned(
         PROFILES["t4"], QWEN_AWQ, "--max-model-len=2k", "--max_num_seqs", "8", "--gpu-memory-utilization", "0.5"
     )
-    assert made.max_model_len == 2000
-    assert made.arguments[-5:] == ("--max-model-len=2k", "--max_num_seqs", "8", "--gpu-memory-utilization", "0.5")
-    assert "--max-num-seqs" not in made.arguments
-    assert made.rows[0].value == pytest.approx(7.5)
+    assert plan.max_model_len == 2000
+    assert plan.arguments[-5:] == ("--max-model-len=2k", "--max_num_seqs", "8", "--gpu-memory-utilization", "0.5")
+    assert "--max-num-seqs" not in plan.arguments
+    assert plan.rows[0].value == pytest.approx(7.5)
 
 
 def test_switch_off_replaces_switch_on() -> None:
-    made = planned(cpu_profile(16 * GIB), DEMO, "--no-enforce-eager")
-    assert "--enforce-eager" not in made.arguments
-    assert made.arguments[-1] == "--no-enforce-eager"
+    plan = planned(cpu_profile(16 * GIB), DEMO, "--no-enforce-eager")
+    assert "--enforce-eager" not in plan.arguments
+    assert plan.arguments[-1] == "--no-enforce-eager"
 
 
 def test_served_name_can_be_changed() -> None:
-    made = planned(PROFILES["l4"], QWEN_AWQ, "--served-model-name", "house", "other")
-    assert made.served_name == "house"
+    plan = planned(PROFILES["l4"], QWEN_AWQ, "--served-model-name", "house", "other")
+    assert plan.served_name == "house"
 
 
 def test_two_devices_hold_what_one_cannot() -> None:
     llama = TABLE["meta-llama/Llama-3.1-8B-Instruct"]
-    made = planned(PROFILES["t4"], llama, devices=2)
-    assert flag(made, "--tensor-parallel-size") == "2"
-    assert made.kv_tokens is not None
-    assert made.kv_tokens > 4096
+    plan = planned(PROFILES["t4"], llama, devices=2)
+    assert flag(plan, "--tensor-parallel-size") == "2"
+    assert plan.kv_tokens is not None
+    assert plan.kv_tokens > 4096
 
 
 def test_context_is_shortened_with_a_warning() -> None:
     # 40 GiB of weights leave little KV on an A100-80 under 0.58 of its memory.
     big = ModelSpec("org/big", "big", "bfloat16", "w4a16", ModelShape(80_000_000_000, 42 * GIB, 80, 8, 128, 131_072))
-    made = planned(PROFILES["a100-80"], big, "--gpu-memory-utilization", "0.58")
-    assert made.kv_tokens is not None
-    assert made.max_model_len == made.kv_tokens // 256 * 256 < 16_384
-    assert any("shortened" in warning for warning in made.warnings)
+    plan = planned(PROFILES["a100-80"], big, "--gpu-memory-utilization", "0.58")
+    assert plan.kv_tokens is not None
+    assert plan.max_model_len == plan.kv_tokens // 256 * 256 < 16_384
+    assert any("shortened" in warning for warning in plan.warnings)
 
 
 def test_unknown_shape_plans_without_arithmetic() -> None:
-    made = planned(PROFILES["a100-40"], ModelSpec("org/finetune", "org/finetune", "bfloat16", None, None))
-    assert made.rows == ()
-    assert made.kv_tokens is None
-    assert any("no memory arithmetic" in warning for warning in made.warnings)
+    plan = planned(PROFILES["a100-40"], ModelSpec("org/finetune", "org/finetune", "bfloat16", None, None))
+    assert plan.rows == ()
+    assert plan.kv_tokens is None
+    assert any("no memory arithmetic" in warning for warning in plan.warnings)
 
 
 def test_other_address_is_warned_about() -> None:

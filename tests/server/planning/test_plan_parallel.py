@@ -24,9 +24,9 @@ FLAGS = {
 
 
 def planned(*vllm_args: str, devices: int = 1) -> EnginePlan:
-    made = make_plan(PROFILES["a100-80"], MODEL, PlanOptions(devices=devices, vllm_args=vllm_args))
-    assert isinstance(made, EnginePlan), made
-    return made
+    plan = make_plan(PROFILES["a100-80"], MODEL, PlanOptions(devices=devices, vllm_args=vllm_args))
+    assert isinstance(plan, EnginePlan), plan
+    return plan
 
 
 @pytest.mark.parametrize("name", FLAGS)

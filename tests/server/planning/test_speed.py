@@ -35,9 +35,9 @@ L4 = Subject("NVIDIA L4", "l4", 1, AWQ, "awq")
 
 
 def planned(gpu: str, model: str = AWQ, *flags: str) -> EnginePlan:
-    made = make_plan(PROFILES[gpu], models.TABLE[model], PlanOptions(vllm_args=flags))
-    assert isinstance(made, EnginePlan)
-    return made
+    plan = make_plan(PROFILES[gpu], models.TABLE[model], PlanOptions(vllm_args=flags))
+    assert isinstance(plan, EnginePlan)
+    return plan
 
 
 def with_gpu(name: str) -> Hardware:
@@ -50,11 +50,11 @@ def run(flags: tuple[str, ...] = (), date: str = "2026-01-01", subject: Subject 
 
 def test_a_measurement_on_such_hardware_comes_before_an_estimate() -> None:
     plan = planned("l4")
-    found = speed_of(plan, with_gpu("NVIDIA L4 24 GB"), (run(plan.arguments),))
-    assert found is not None
-    assert (found.origin, found.rates) == (MEASURED, RATES)
-    assert found.basis == "measured on NVIDIA L4, 2026-01-01, vLLM 0.32.0, the same flags"
-    assert all(row.unit for row in found.rows())
+    speed = speed_of(plan, with_gpu("NVIDIA L4 24 GB"), (run(plan.arguments),))
+    assert speed is not None
+    assert (speed.origin, speed.rates) == (MEASURED, RATES)
+    assert speed.basis == "measured on NVIDIA L4, 2026-01-01, vLLM 0.32.0, the same flags"
+    assert all(row.unit for row in speed.rows())
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_a_measurement_on_such_hardware_comes_before_an_estimate() -> None:
     ],
 )
 def test_a_measurement_of_something_else_is_not_taken(other: Subject) -> None:
-    found = speed_of(planned("l4"), with_gpu("NVIDIA L4"), (run(subject=other),))
-    assert found is not None
-    assert found.origin == ESTIMATED
-    assert "none of it was measured" in found.basis
+    speed = speed_of(planned("l4"), with_gpu("NVIDIA L4"), (run(subject=other),))
+    assert speed is not None
+    assert speed.origin == ESTIMATED
+    assert "none of it was measured" in speed.basis
 
 
 def test_a_processor_stands_only_for_itself() -> None:
@@ -83,10 +83,10 @@ def test_a_processor_stands_only_for_itself() -> None:
 def test_of_several_runs_the_one_with_the_fewest_other_flags_counts_then_the_newest() -> None:
     old, other = run(("--max-num-seqs", "64")), run(("--max-num-seqs", "32"), "2026-03-01")
     new = run(("--max-num-seqs=64", "--port", "1234"), "2026-02-01")
-    found = closest((other, new, old), L4, ("--host", "x", "--max-num-seqs", "64"))
-    assert found == ClosestRun(new, ())
-    found = closest((other,), L4, ("--max-num-seqs", "64", "--dtype", "half"))
-    assert found == ClosestRun(other, ("--dtype", "--max-num-seqs"))
+    nearest = closest((other, new, old), L4, ("--host", "x", "--max-num-seqs", "64"))
+    assert nearest == ClosestRun(new, ())
+    nearest = closest((other,), L4, ("--max-num-seqs", "64", "--dtype", "half"))
+    assert nearest == ClosestRun(other, ("--dtype", "--max-num-seqs"))
     shown = speed_of(planned("l4", AWQ, "--max-num-seqs=48"), with_gpu("NVIDIA L4"), (run(planned("l4").arguments),))
     assert shown is not None
     assert shown.basis.endswith("other --max-num-seqs")
@@ -96,19 +96,19 @@ def test_of_several_runs_the_one_with_the_fewest_other_flags_counts_then_the_new
 def test_the_estimates_base_is_the_cost_reports_own() -> None:
     """Without a measurement `gpu.name` and the plan say the same of the same GPU with an 8B model in 16 bit."""
     plan = planned("a100-80", "meta-llama/Llama-3.1-8B-Instruct")
-    found = speed_of(plan, with_gpu("A100"), ())
-    assert found is not None
+    speed = speed_of(plan, with_gpu("A100"), ())
+    assert speed is not None
     sheet = data_sheet_coefficients("a100-80")
-    assert found.work_us()["prefill_us"] * 1e6 == pytest.approx(sheet.prefill_ps, rel=1e-4)
-    assert found.work_us()["decode_us"] * 1e6 == pytest.approx(sheet.decode_ps, rel=1e-4)
-    assert found.work_us()["kv_us"] * 1e6 == pytest.approx(sheet.kv_ps, rel=1e-4)
+    assert speed.work_us()["prefill_us"] * 1e6 == pytest.approx(sheet.prefill_ps, rel=1e-4)
+    assert speed.work_us()["decode_us"] * 1e6 == pytest.approx(sheet.decode_ps, rel=1e-4)
+    assert speed.work_us()["kv_us"] * 1e6 == pytest.approx(sheet.kv_ps, rel=1e-4)
 
 
 def test_estimates_follow_the_data_sheets() -> None:
     def of(gpu: str, model: str = AWQ) -> MeasuredRates:
-        found = speed_of(planned(gpu, model), with_gpu(gpu), ())
-        assert found is not None
-        return found.rates
+        speed = speed_of(planned(gpu, model), with_gpu(gpu), ())
+        assert speed is not None
+        return speed.rates
 
     assert of("t4").prefill_tokens_per_s < of("l4").prefill_tokens_per_s < of("h100").prefill_tokens_per_s
     assert of("l4").step_time_s < of("l4", "Qwen/Qwen2.5-7B-Instruct").step_time_s  # a quarter of the bytes
@@ -137,13 +137,13 @@ def test_work_is_of_one_gpu_and_the_router_takes_the_settings() -> None:
 
 def test_plan_shows_where_its_speed_is_from() -> None:
     shown = CliRunner().invoke(app, ["plan", "--gpu", "l4", "--model", AWQ, "--json"])
-    found = json.loads(shown.stdout)["speed"]
-    assert found["origin"] in (MEASURED, ESTIMATED)
-    assert found["work_us"].keys() == {"prefill_us", "decode_us", "kv_us"}
+    speed = json.loads(shown.stdout)["speed"]
+    assert speed["origin"] in (MEASURED, ESTIMATED)
+    assert speed["work_us"].keys() == {"prefill_us", "decode_us", "kv_us"}
     text = CliRunner().invoke(app, ["plan", "--gpu", "l4", "--model", AWQ]).stdout
-    assert found["basis"].split(";")[0] in " ".join(text.split())
+    assert speed["basis"].split(";")[0] in " ".join(text.split())
     part = CliRunner().invoke(app, ["plan", "--gpu", "l4", "--model", AWQ, "--settings", "box"]).stdout
-    assert part.startswith(f"# {found['basis']}")
+    assert part.startswith(f"# {speed['basis']}")
     assert yaml.safe_load(part)["backends"][0]["name"] == "box"
 
 
@@ -163,9 +163,9 @@ def test_shipped_results_name_their_hardware_and_lie_where_they_are_looked_for()
     paths = sorted(measurements.FOLDER.glob("*.json"))
     assert paths
     for path in paths:
-        found = measurements.load(path)
-        (*_, newest) = measurements.runs_of(found)
+        content = measurements.load(path)
+        (*_, newest) = measurements.runs_of(content)
         assert path == path_of(newest.subject)
         assert newest.subject.hardware
         assert newest.rates.prefill_tokens_per_s > 0
-        assert all(each["machine"] and each["versions"] and each["loads"] for each in found["runs"])
+        assert all(each["machine"] and each["versions"] and each["loads"] for each in content["runs"])
