@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from evidence import (
     measures_accounting,
     measures_bench,
+    measures_blame,
     measures_confidence,
     measures_confident_streams,
     measures_convert,
@@ -62,6 +63,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group((measures_scaleout.LOST,), measures_scaleout.lost_requests, "about 5 minutes; starts two engines"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
+    Group((measures_blame.BLAME_TABLE,), measures_blame.blame_table, "about 1 s"),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),
     Group((measures_confident_streams.OVERHEAD,), measures_confident_streams.overhead, "about 3 minutes"),
 )

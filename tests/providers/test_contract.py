@@ -75,7 +75,7 @@ def test_rejected_fields_are_dropped_and_no_others(served: Shape) -> None:
         recorded.answer(served.data["answer"])
         if served.data["rejects"]:
             refused = await call(provider, to, served, full)
-            assert provider.outcome(refused, WALL).kind == "rejected"
+            assert provider.outcome(refused, WALL).kind in ("rejected", "unserved")  # another may know the field
         recorded.answer(served.data["answer"])
         supported = {name: value for name, value in full.items() if name not in provider.entry.drops_fields}
         assert (await call(provider, to, served, supported)).status == 200

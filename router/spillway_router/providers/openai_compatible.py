@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -12,6 +11,7 @@ from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Endpoint, Outcome, OutcomeKind
 from spillway_router.core.routing.rate_limits import text_wait_s, wait_s
 from spillway_router.http_client.types import Reply
+from spillway_router.providers.blame import KINDS, ErrorText, load_blame
 from spillway_router.providers.errors import shown_error
 from spillway_router.providers.interface import PATHS, CatalogueEntry, StreamMonitor
 from spillway_router.providers.streams import (
@@ -24,14 +24,9 @@ from spillway_router.providers.streams import (
 )
 
 OK = Outcome("ok", 200)
-CODES: Mapping[str, OutcomeKind] = MappingProxyType(
-    {
-        "insufficient_quota": "unauthorized",  # OpenAI sends it with a 429, but waiting brings no credit
-        "rate_limit_exceeded": "rate_limited",  # Groq sends it with a 413 for a prompt above its tokens per minute
-    }
-)
-"""Error codes that are more precise than the status they come with."""
-
+OVERLOADED = frozenset({498, 529})
+"""Statuses of their own for overload: Groq's flex tier, and Anthropic."""
+NO_ANSWER = "a choice of the answer has no message"
 GATEWAY_TIMEOUTS = frozenset({504, 524})
 """Statuses of a gateway that gave up waiting for the provider, which may have processed the call and may bill it."""
 
@@ -41,6 +36,7 @@ class OpenAICompatible:
 
     def __init__(self, entry: CatalogueEntry) -> None:
         self.entry = entry
+        self._blame = load_blame()
 
     def path(self, endpoint: Endpoint) -> str:
         """Return the endpoint's path below the base URL."""
@@ -58,21 +54,40 @@ class OpenAICompatible:
         """Return what an HTTP status and its body mean. `wall_s`: epoch seconds now, for Retry-After dates."""
         status = reply.status
         if 200 <= status < 300:
-            return OK if status == 200 else Outcome("ok", status)
-        code, detail = _error(reply.body)
-        kind = self.kind(status)
-        if kind != "overloaded":
-            kind = CODES.get(code, kind)
+            if status == 200:
+                return OK
+            return Outcome("failed", status, f"HTTP {status} is not an answer", billed=True)
+        error = _error(reply.body)
+        kind, fault = self._kind_and_fault(status, error)
         wait = wait_s(reply.headers, wall_s)
         if wait is None and kind == "rate_limited":
-            wait = text_wait_s(detail)
-        error = shown_error(reply.body) if kind == "rejected" else None
-        return Outcome(kind, status, detail, wait, billed=status in GATEWAY_TIMEOUTS, error=error)
+            wait = text_wait_s(error.message)
+        return Outcome(
+            kind,
+            status,
+            error.message,
+            wait,
+            billed=status in GATEWAY_TIMEOUTS,
+            fault=fault,
+            error=shown_error(reply.body) if kind in ("rejected", "unserved") else None,
+        )
+
+    def _kind_and_fault(self, status: int, error: ErrorText) -> tuple[OutcomeKind, str]:
+        """Return what an error means, and whose fault it is; the fault is empty if no row of the table knows it."""
+        kind = self.kind(status)
+        if kind == "overloaded":
+            return kind, "capacity"
+        fault = self._blame.fault(self.entry.name, status, error)
+        if fault is None:
+            return kind, ""
+        return KINDS.get(fault, kind), fault
 
     def kind(self, status: int) -> OutcomeKind:
         """Return the outcome kind of an error status."""
         if status == 429:
             return "rate_limited"
+        if status in OVERLOADED:
+            return "overloaded"
         if status in self.entry.request_fault:
             return "rejected"
         if status in (401, 402, 403):
@@ -101,6 +116,8 @@ class OpenAICompatible:
             for choice in choices:
                 if not isinstance(choice, dict) or choice.get("finish_reason") in BAD_FINISH:
                     return "the engine aborted the answer"
+                if not isinstance(choice.get("message"), dict) and choice.get("text") is None:
+                    return NO_ANSWER
         elif endpoint == "embeddings" and not isinstance(body.get("data"), list):
             return "the answer has no data"
         elif endpoint == "responses" and body.get("status") == "failed":
@@ -108,15 +125,19 @@ class OpenAICompatible:
         return None
 
 
-def _error(body: bytes) -> tuple[str, str]:
-    """Return (code, message) of an error body, which is nested, flat (Cerebras) or a plain string (Hugging Face)."""
+def _error(body: bytes) -> ErrorText:
+    """Return what an error body says. It is nested, flat (Cerebras) or a plain string (Hugging Face)."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return "", body[:200].decode("utf-8", "replace")
+        return ErrorText(message=body[:200].decode("utf-8", "replace"))
     if not isinstance(parsed, dict):
-        return "", ""
+        return ErrorText()
     nested = parsed.get("error")
-    code = (nested if isinstance(nested, dict) else parsed).get("code")
-    detail = error_text(parsed) or str(parsed.get("message") or parsed.get("detail") or "")[:500]
-    return code if isinstance(code, str) else "", detail
+    members = nested if isinstance(nested, dict) else parsed
+    code, kind = members.get("code"), members.get("type")
+    return ErrorText(
+        code=code if isinstance(code, str) else "",
+        type=kind if isinstance(kind, str) else "",
+        message=error_text(parsed) or str(parsed.get("message") or parsed.get("detail") or "")[:500],
+    )

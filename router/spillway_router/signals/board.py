@@ -18,9 +18,12 @@ from spillway_router.core.routing.backlog import Backlog, EngineLoad, EngineRate
 from spillway_router.core.routing.breaker import CLOSED, Breaker, BreakerRule
 from spillway_router.core.routing.estimators import EWMA_WEIGHT, MarginLearner, TokenEstimator
 from spillway_router.core.routing.model import Backend, BackendSignals, Candidate, Health, Outcome, Signals
+from spillway_router.core.routing.retry_budget import RetryBudget
 
 CLOUD_TTFT_S = 0.5
 """Assumed time to first token of a cloud backend before its first answer."""
+CONTRADICTED_S = 5.0
+"""A 500 that came within this time after another request succeeded may be the fault of its request alone."""
 OVERLOADED_WAIT_S = 0.25
 """How long a local engine gets no requests after its queue cap refused one, so that a burst does not hammer it."""
 
@@ -34,6 +37,12 @@ class _State:
     health: Health = "up"
     health_reason: str = ""
     breaker: Breaker = CLOSED
+    breaker_reason: str = ""
+    """What the call that opened the breaker ended with; it holds no text of the upstream."""
+    last_ok_at: float = -math.inf
+    retry: RetryBudget = RetryBudget()
+    sent_since_retry: int = 0
+    """Calls that have not been added to the retry budget yet."""
     limited_until: float = 0.0
     ttft_s: float = CLOUD_TTFT_S
     tokens: TokenEstimator = field(default_factory=TokenEstimator)
@@ -71,9 +80,6 @@ class Board:
     def __init__(self, breaker_rule: BreakerRule | None = None) -> None:
         self._breaker_rule = breaker_rule or BreakerRule()
         self._states: dict[str, _State] = {}
-        self._retry = retry_budget.RetryBudget()
-        self._arrived = 0
-        """Requests that have not been added to the retry budget yet."""
         self._next_ticket = 1
 
     def update(self, backends: Iterable[Backend], rates: Mapping[str, EngineRates]) -> None:
@@ -113,6 +119,7 @@ class Board:
             health="down" if state.gpu_reason else state.health,
             health_reason=state.gpu_reason or state.health_reason,
             breaker_open=is_open,
+            breaker_reason=state.breaker_reason if is_open else "",
             limited_until=state.limited_until,
             ttft_s=state.ttft_s,
             tokens_per_byte=state.tokens.tokens_per_byte,
@@ -128,18 +135,28 @@ class Board:
 
     # the request path
 
-    def arrived(self) -> None:
-        """Count a request that arrived; it earns its share of the retry budget."""
-        self._arrived += 1
+    def is_available(self, name: str, monotonic_s: float) -> bool:
+        """Return whether a backend may be asked now: it is up, its breaker is closed and no limit makes it wait.
 
-    def may_retry(self, monotonic_s: float) -> bool:
-        """Take one attempt from the retry budget. Return False if none is left."""
-        arrived, self._arrived = self._arrived, 0
-        self._retry = retry_budget.on_requests(self._retry, arrived, monotonic_s)
-        after = retry_budget.on_retry(self._retry)
+        A backend that the board doesn't know, as that of a caller's own key, is available.
+        """
+        state = self._states.get(name)
+        if state is None:
+            return True
+        view = self._view(state, monotonic_s)
+        return view.health == "up" and not view.breaker_open and view.limited_until <= monotonic_s
+
+    def may_retry(self, name: str, monotonic_s: float) -> bool:
+        """Take one token from the backend's retry budget. Return False if none is left."""
+        state = self._states.get(name)
+        if state is None:
+            return False
+        sent, state.sent_since_retry = state.sent_since_retry, 0
+        state.retry = retry_budget.on_requests(state.retry, sent, monotonic_s)
+        after = retry_budget.on_retry(state.retry)
         if after is None:
             return False
-        self._retry = after
+        state.retry = after
         return True
 
     def sent(
@@ -164,6 +181,7 @@ class Board:
         ):
             return None
         state.in_flight += 1
+        state.sent_since_retry += 1
         if state.breaker is not CLOSED:
             state.breaker = breaker.on_send(state.breaker, monotonic_s)
         state.snapshot = None
@@ -203,16 +221,29 @@ class Board:
             state.backlog.finish(call.ticket, monotonic_s, output)
             if outcome.kind == "overloaded":
                 state.limited_until = monotonic_s + OVERLOADED_WAIT_S
+        elif outcome.kind == "overloaded":
+            wait_s = min(60.0, outcome.retry_after_s or retry_budget.LIMITED_WAIT_S)
+            state.limited_until = max(state.limited_until, monotonic_s + wait_s)
         elif outcome.kind == "ok" and not streamed and usage is not None and usage.completion_tokens <= 8:
             # A short answer without a stream takes about as long as a first token; a long one says nothing about it.
             state.ttft_s += EWMA_WEIGHT * 4 * (monotonic_s - call.sent_at - state.ttft_s)
         if usage is not None:
             state.tokens.observe(call.prompt_bytes, usage.prompt_tokens)
         if outcome.kind == "rate_limited":
-            state.limited_until = max(state.limited_until, monotonic_s + (outcome.retry_after_s or 1.0))
+            state.limited_until = max(
+                state.limited_until, monotonic_s + (outcome.retry_after_s or retry_budget.LIMITED_WAIT_S)
+            )
         elif outcome.kind == "failed" and outcome.status == 503 and outcome.retry_after_s:
             state.limited_until = max(state.limited_until, monotonic_s + min(60.0, outcome.retry_after_s))
-        state.breaker = breaker.on_outcome(state.breaker, outcome.kind, monotonic_s, self._breaker_rule)
+        if outcome.kind == "ok":
+            state.last_ok_at = monotonic_s
+        before = state.breaker
+        contradicted = outcome.status == 500 and monotonic_s - state.last_ok_at < CONTRADICTED_S
+        state.breaker = breaker.on_outcome(
+            before, outcome.kind, monotonic_s, self._breaker_rule, contradicted=contradicted
+        )
+        if state.breaker is not before and state.breaker.opened_for_s > 0:
+            state.breaker_reason = _reason_to_leave(outcome)
 
     def presume_first(self, call: TrackedCall) -> None:
         """Count the prompt of a call without a stream as read once its predicted time to first token has passed.
@@ -293,3 +324,14 @@ class Board:
     def in_flight(self) -> Mapping[str, int]:
         """Return the number of calls in progress per backend."""
         return {name: state.in_flight for name, state in self._states.items()}
+
+
+def _reason_to_leave(outcome: Outcome) -> str:
+    """Say why a backend leaves the rotation, without the upstream's own text, which may repeat keys and prompts."""
+    status = f" (HTTP {outcome.status})" if outcome.status else ""
+    fault = f" ({outcome.fault})" if outcome.fault else ""
+    if outcome.kind == "unauthorized":
+        return f"it refuses our credentials or our credit{fault}{status}"
+    if outcome.kind == "withdrawn":
+        return f"it does not have its model{fault}{status}"
+    return f"its breaker is open after repeated failures{status}"

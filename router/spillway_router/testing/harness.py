@@ -80,14 +80,12 @@ class Router:
         return await self.post({"model": "auto", "messages": MESSAGES, **(fields or {})}, **headers)
 
     def forget_failures(self) -> None:
-        """Close all breakers and fill the retry budget, as healthy traffic would."""
+        """Close all breakers, as healthy traffic in between would."""
         board = self.runtime.board
         now = self.runtime.services.clock()
         for name in board.current(now).backends:
             board.health(name, "down", "reset by the test")
             board.health(name, "up", "")
-        for _ in range(50):
-            board.arrived()
 
     def rows(self, reply: httpx.Response) -> list[Entry]:
         """Return the ledger rows of the request behind this reply, except reservations."""

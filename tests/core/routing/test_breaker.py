@@ -18,7 +18,6 @@ LOAD: tuple[OutcomeKind, ...] = (
     "overloaded",
     "rate_limited",
     "rejected",
-    "unauthorized",
     "unserved",
     "cancelled",
 )
@@ -79,6 +78,26 @@ def test_a_burst_that_fails_together_opens_it_once() -> None:
 
 def test_sending_through_a_closed_breaker_changes_nothing() -> None:
     assert on_send(CLOSED, 5.0) is CLOSED
+
+
+@pytest.mark.parametrize("kind", ["unauthorized", "withdrawn"])
+def test_a_backend_that_can_not_serve_leaves_at_once(kind: OutcomeKind) -> None:
+    assert is_open(after([kind]), 0.999)
+    assert not is_open(after([kind]), 1.0)
+
+
+def test_a_hanging_trial_does_not_keep_the_next_one_from_finding_a_repair() -> None:
+    rule = BreakerRule()
+    assert rule.longest_open_s <= 4.0
+    assert TRIAL_S <= 2.0
+
+
+def test_one_request_that_always_gets_500_does_not_open_it_while_others_succeed() -> None:
+    state = CLOSED
+    for _ in range(RULE.contradicted_failures - 1):
+        state = on_outcome(state, "failed", 0.0, RULE, contradicted=True)
+    assert not is_open(state, 0.0)
+    assert is_open(on_outcome(state, "failed", 0.0, RULE, contradicted=True), 0.0)
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.floats(0, 10), st.booleans()), max_size=60))

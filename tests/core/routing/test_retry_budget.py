@@ -1,4 +1,4 @@
-"""Failover: which outcomes go on to the next candidate, and a retry budget that a broken upstream can't exceed."""
+"""Failover needs no permission; a retry does: which outcomes go on or are worth a retry, and the budget of retries."""
 
 from __future__ import annotations
 
@@ -9,26 +9,49 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway_router.core.routing.model import Outcome, OutcomeKind
-from spillway_router.core.routing.retry_budget import MAX_ATTEMPTS, RetryBudget, may_try_next, on_requests, on_retry
+from spillway_router.core.routing.retry_budget import (
+    RetryBudget,
+    may_try_next,
+    on_requests,
+    on_retry,
+    pause_before_retry_s,
+)
 
 KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
-NEXT = {"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"}
+NEXT = {"overloaded", "rate_limited", "unauthorized", "withdrawn", "unserved", "failed", "timeout"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_which_outcomes_go_on(kind: OutcomeKind) -> None:
-    assert may_try_next(Outcome(kind), 1, 1) == (kind in NEXT)
-    assert not may_try_next(Outcome(kind), 1, 0)
+    assert may_try_next(Outcome(kind)) == (kind in NEXT)
 
 
-def test_three_attempts_and_no_more() -> None:
-    assert MAX_ATTEMPTS == 3
-    assert [may_try_next(Outcome("failed"), attempts, 9) for attempts in (1, 2, 3, 4)] == [True, True, False, False]
+@pytest.mark.parametrize(
+    ("outcome", "local", "pause"),
+    [
+        (Outcome("failed"), True, 0.1),
+        (Outcome("failed", 500), False, 0.1),
+        (Outcome("failed", 503, retry_after_s=0.5), False, 0.6),
+        (Outcome("rate_limited", 429), False, 1.1),
+        (Outcome("rate_limited", 429, retry_after_s=7.0), False, 7.1),
+        (Outcome("overloaded", 529), False, 1.1),
+        (Outcome("overloaded", 503), True, None),  # a full queue asks to be spared
+        (Outcome("failed", 200, "bad JSON", billed=True), False, None),  # it may have been billed
+        (Outcome("timeout"), False, None),
+        (Outcome("unauthorized", 401), False, None),
+        (Outcome("withdrawn", 404), False, None),
+        (Outcome("unserved", 404), False, None),
+        (Outcome("rejected", 400), False, None),
+        (Outcome("ok", 200), False, None),
+    ],
+)
+def test_what_is_worth_asking_the_same_backend_again(outcome: Outcome, local: bool, pause: float | None) -> None:
+    assert pause_before_retry_s(outcome, 0.5, local=local) == (None if pause is None else pytest.approx(pause))
 
 
-def test_a_refusal_at_the_queue_cap_may_walk_the_whole_chain() -> None:
-    assert all(may_try_next(Outcome("overloaded"), attempts, 1) for attempts in range(1, 20))
-    assert not may_try_next(Outcome("overloaded"), 1, 0)
+def test_requests_that_failed_together_do_not_come_back_together() -> None:
+    pauses = [pause_before_retry_s(Outcome("failed", 500), jitter / 10, local=False) for jitter in range(10)]
+    assert len(set(pauses)) == 10
 
 
 def test_a_request_earns_a_fifth_of_a_retry_and_a_second_earns_ten() -> None:
@@ -54,7 +77,7 @@ def test_retries_stay_within_a_fifth_of_requests_plus_ten_a_second(gaps: list[fl
     for gap in gaps:
         now += gap
         state = on_requests(state, 1, now)
-        for _ in range(MAX_ATTEMPTS - 1):
+        for _ in range(2):
             spent = on_retry(state)
             if spent is not None:
                 state, retries = spent, retries + 1

@@ -93,7 +93,6 @@ async def test_the_decision_is_named_after_what_happened(first: Answer, decided:
         FaultUpstream(Answer.json(whole)) as other,
         scene(settings(local(engine), cloud(other))) as stage,
     ):
-        stage.services.board.arrived()
         state = stage.state("local", "cloud", client=RecordingClient(body=b'{"model":"auto","messages":[]}'))
         await run(state)
         client = cast("RecordingClient", state.client)

@@ -1,9 +1,12 @@
 """The circuit breaker of one backend: a reducer (state, event, time) -> state. Times are monotonic seconds.
 
 While closed it counts consecutive failures. When it opens, the backend gets no traffic until `open_until`. Then it is
-half-open and lets one trial through: success closes it, failure opens it for twice as long, up to a bound. Only
+half-open and lets one trial through: success closes it, failure opens it for twice as long, up to a bound.
+
 `failed` and `timeout` count as failures: an overloaded engine and a rate limit mean load, and a rejected request is the
-client's fault.
+client's fault. `unauthorized` and `withdrawn` open it at once, because the next request would fare the same. One
+request that an engine always answers with 500 must not take the engine from everybody: while other requests succeed
+there, many more such answers are needed.
 """
 
 from __future__ import annotations
@@ -20,7 +23,10 @@ class BreakerRule:
 
     failures: int = 3
     open_s: float = 1.0
-    longest_open_s: float = 30.0
+    longest_open_s: float = 4.0
+    """Bounds the time from a repair to the first request that finds out."""
+    contradicted_failures: int = 20
+    """Consecutive failures that open it while each of them was a 500 and another request succeeded just before."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -35,8 +41,11 @@ class Breaker:
 
 
 CLOSED = Breaker()
-TRIAL_S = 30.0
-"""Longest time a half-open breaker waits for its trial."""
+TRIAL_S = 2.0
+"""Longest time a half-open breaker waits for its trial before it lets another through: one that hangs says nothing of
+a repair since."""
+AT_ONCE = frozenset({"unauthorized", "withdrawn"})
+"""Outcomes that take the backend out of the rotation at once."""
 
 
 def is_open(state: Breaker, monotonic_s: float) -> bool:
@@ -51,13 +60,17 @@ def on_send(state: Breaker, monotonic_s: float) -> Breaker:
     return state
 
 
-def on_outcome(state: Breaker, kind: OutcomeKind, monotonic_s: float, rule: BreakerRule) -> Breaker:
-    """Return the state after one call ended."""
-    if kind in ("failed", "timeout"):
+def on_outcome(
+    state: Breaker, kind: OutcomeKind, monotonic_s: float, rule: BreakerRule, *, contradicted: bool = False
+) -> Breaker:
+    """Return the state after one call ended. `contradicted`: it was a 500 while other requests succeeded."""
+    at_once = kind in AT_ONCE
+    if at_once or kind in ("failed", "timeout"):
         if state.opened_for_s > 0 and monotonic_s < state.open_until:
             return state  # the call was sent before the breaker opened and reports the same trouble
         failures = state.failures + 1
-        if failures < rule.failures and state.opened_for_s == 0:
+        allowed = rule.contradicted_failures if contradicted else rule.failures
+        if failures < allowed and state.opened_for_s == 0 and not at_once:
             return Breaker(failures)
         open_for_s = min(rule.longest_open_s, max(rule.open_s, 2 * state.opened_for_s))
         return Breaker(failures, monotonic_s + open_for_s, open_for_s)

@@ -129,7 +129,7 @@ def health(_: RequestFacts, backend: Backend, signals: BackendSignals, __: float
     if signals.health != "up":
         return Removed(backend.name, "health", signals.health_reason or f"is {signals.health}")
     if signals.breaker_open:
-        return Removed(backend.name, "health", "its breaker is open after repeated failures")
+        return Removed(backend.name, "health", signals.breaker_reason or "its breaker is open")
     return None
 
 

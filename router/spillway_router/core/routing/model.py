@@ -33,8 +33,9 @@ OutcomeKind = Literal[
     "overloaded",  # the engine's queue is full; counts as overflow, never as failure
     "rate_limited",  # 429: send nothing for `retry_after_s`
     "rejected",  # the request is at fault (4xx): another backend would reject it, too
-    "unauthorized",  # our credentials or our credit are at fault (401, 402, 403)
-    "unserved",  # the backend has no such endpoint or model (404, 405); nothing is broken, another may have it
+    "unauthorized",  # our credentials or our credit are at fault (401, 402, 403): it leaves the rotation
+    "withdrawn",  # the backend does not have its model (unknown, withdrawn, not loaded): it leaves the rotation
+    "unserved",  # this backend can't serve this request (404, 405, a missing capability); another may
     "failed",  # 5xx, broken connection, malformed answer
     "timeout",  # no event within the limit
     "cancelled",  # the client left
@@ -158,6 +159,8 @@ class BackendSignals:
     health: Health = "up"
     health_reason: str = ""
     breaker_open: bool = False
+    breaker_reason: str = ""
+    """Why the breaker is open, as a sentence; empty while it is closed."""
     limited_until: float = 0.0
     """Until when the provider asked us to send nothing (429, x-ratelimit-*), in seconds of the monotonic clock."""
     ttft_s: float = 0.5
@@ -249,6 +252,8 @@ class Outcome:
     """The server closed a kept-alive connection before a byte of the answer came. It may have worked on the call."""
     error: Mapping[str, Any] | None = None
     """The error object in the backend's answer, as far as it may be shown; None if there was none."""
+    fault: str = ""
+    """What exactly was at fault, from the table of errors (providers/blame.yaml); empty where it is not known."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -1,7 +1,10 @@
-"""The retry budget: whether another attempt may be made, so that retries don't pile onto a broken upstream.
+"""Failover and retries: which outcomes send a request on, and whether an upstream may be asked again.
 
-Every attempt after a request's first one takes a token from one bucket. The bucket earns 0.2 tokens per request and 10
-per second, and a request makes at most three attempts. A reducer: (state, event) -> state.
+Failover is no retry: a request may ask every candidate once, and no budget limits that. What keeps failover from piling
+onto a broken upstream is its breaker, which is looked at again before every further candidate.
+
+A retry asks the same upstream again. It takes a token from that upstream's budget, which earns 0.2 tokens per request
+sent there and 10 per second. A reducer: (state, event) -> state.
 """
 
 from __future__ import annotations
@@ -10,9 +13,13 @@ from dataclasses import dataclass, replace
 
 from spillway_router.core.routing.model import Outcome
 
-MAX_ATTEMPTS = 3
-RETRYABLE = frozenset({"overloaded", "rate_limited", "unauthorized", "unserved", "failed", "timeout"})
+RETRYABLE = frozenset({"overloaded", "rate_limited", "unauthorized", "withdrawn", "unserved", "failed", "timeout"})
 """Outcomes after which another backend may succeed."""
+LIMITED_WAIT_S = 1.0
+"""How long a cloud gets no requests after it refused one for its limit or its load and named no time."""
+JITTER_S = (0.05, 0.15)
+"""Shortest and longest pause before an upstream is asked again, so that requests that failed together do not come
+back together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +35,35 @@ class RetryBudget:
 
 
 def on_requests(state: RetryBudget, count: int, monotonic_s: float) -> RetryBudget:
-    """Return the state after `count` requests arrived since the last call."""
+    """Return the state after `count` requests were sent since the last call."""
     elapsed_s = 0.0 if state.updated_at is None else max(0.0, monotonic_s - state.updated_at)
     earned = state.share * count + state.per_s * elapsed_s
     return replace(state, tokens=min(state.most, state.tokens + earned), updated_at=monotonic_s)
 
 
 def on_retry(state: RetryBudget) -> RetryBudget | None:
-    """Return the state after one more attempt, None if the budget has no token left."""
+    """Return the state after one retry, None if the budget has no token left."""
     return None if state.tokens < 1.0 else replace(state, tokens=state.tokens - 1.0)
 
 
-def may_try_next(outcome: Outcome, attempts: int, candidates_left: int) -> bool:
-    """Return whether a request that made `attempts` calls may go to its next candidate.
+def may_try_next(outcome: Outcome) -> bool:
+    """Return whether another backend may answer a request that ended like this here."""
+    return outcome.kind in RETRYABLE
 
-    A full queue costs the engine nothing, so a request may walk its whole chain past overloaded engines.
+
+def pause_before_retry_s(outcome: Outcome, jitter: float, *, local: bool) -> float | None:
+    """Return how long to wait before the same backend is asked again; None if that would not help.
+
+    Only what may be over in a moment is worth it: a broken connection, an answer of 5xx, a limit or a short overload
+    of a cloud. A full local queue refuses to be spared, a timeout has used up the time, and a flawed answer of 200 may
+    have been billed. `jitter` in [0, 1) spreads the pause.
     """
-    if candidates_left <= 0 or outcome.kind not in RETRYABLE:
-        return False
-    return attempts < MAX_ATTEMPTS or outcome.kind == "overloaded"
+    shortest, longest = JITTER_S
+    pause_s = shortest + jitter * (longest - shortest)
+    if outcome.kind == "failed":
+        if 200 <= outcome.status < 300:
+            return None
+        return pause_s + (outcome.retry_after_s or 0.0)
+    if outcome.kind == "rate_limited" or (outcome.kind == "overloaded" and not local):
+        return pause_s + (outcome.retry_after_s or LIMITED_WAIT_S)
+    return None

@@ -130,7 +130,11 @@ def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
 def _ready(services: Services) -> dict[str, Any]:
     signals = services.board.current(services.clock())
     backends = {
-        name: {"health": backend.health, "reason": backend.health_reason, "breaker_open": backend.breaker_open}
+        name: {
+            "health": backend.health,
+            "reason": backend.health_reason or backend.breaker_reason,
+            "breaker_open": backend.breaker_open,
+        }
         for name, backend in signals.backends.items()
     }
     is_ready = any(backend.health == "up" and not backend.breaker_open for backend in signals.backends.values())

@@ -32,6 +32,7 @@ from spillway_router.http_client.connection import TransportError
 from spillway_router.ledger.accounts import Durable
 from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
+from spillway_router.providers.openai_compatible import NO_ANSWER
 from spillway_router.providers.streams import MalformedObject, error_text, parse_object
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.outcomes import transport_outcome
@@ -357,7 +358,7 @@ async def fetch_whole(
     flaw = provider.flaw(endpoint, answer)
     if flaw is not None:
         # An engine that aborts inside a 200 was full: it did not fail, and another backend may be asked.
-        aborted = route.backend.local and error_text(answer) is None
+        aborted = route.backend.local and error_text(answer) is None and flaw != NO_ANSWER
         kind: OutcomeKind = "overloaded" if aborted else "failed"
         return FetchedAnswer(Outcome(kind, reply.status, flaw, billed=not aborted), reply.headers)
     ok = Outcome("ok", reply.status, usage=provider.usage(answer))

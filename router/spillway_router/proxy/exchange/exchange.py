@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -100,7 +101,6 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
     except RefusedError as error:
         client.refuse(error.refusal)
         return
-    services.board.arrived()
     facts = services.memory.sessions.with_privacy(facts, admitted.started_s)
     session = session_of(facts)
     plan = decide_for(services, admitted, client, facts, session)  # 3
@@ -159,33 +159,66 @@ def decide_for(
 
 async def run(state: ExchangeState) -> None:
     """Step 4: ask the candidates one after the other, while the client has seen nothing."""
-    candidates = state.decision.candidates
-    for i, candidate in enumerate(candidates):
-        if not _may_ask_another(state):
-            state.refusal = Refusal(503, "overloaded", "The retry budget is used up.", retry_after_s=1.0)
-            break
-        outcome = await ask(state, candidate)
-        if outcome is None:
+    failed: Candidate | None = None
+    outcome: Outcome | None = None
+    for candidate in state.decision.candidates:
+        if failed is not None and not _is_available(state, candidate):
             continue
-        if outcome.kind in ("ok", "cancelled") or state.client.started:
-            return
-        state.refusal = failure_refusal(candidate, outcome)
-        if not retry_budget.may_try_next(outcome, len(state.attempts), len(candidates) - i - 1):
+        latest = await ask(state, candidate)
+        if latest is None:
+            continue
+        failed, outcome = candidate, latest
+        if _is_over(state, candidate, latest):
             break
+    if failed is not None and outcome is not None and await _may_ask_again(state, failed, outcome):
+        latest = await ask(state, failed)
+        if latest is not None:
+            outcome = latest
+            _is_over(state, failed, latest)
+    if outcome is not None and (outcome.kind in ("ok", "cancelled") or state.client.started):
+        return
     refusal = final_refusal(state.refusal, state.decision)
     state.status, state.code = refusal.status, refusal.code
     state.client.refuse(refusal, response_headers(state, state.attempts[-1] if state.attempts else None))
 
 
-def _may_ask_another(state: ExchangeState) -> bool:
-    """False if the retry budget is used up. An engine whose queue was full did no work, so that moving on from it is
-    overflow and free."""
-    if not state.attempts:
+def _is_over(state: ExchangeState, candidate: Candidate, outcome: Outcome) -> bool:
+    """Return whether nobody else is to be asked: the client has its answer, or the request itself is at fault.
+
+    The client's error in case nobody answers is noted.
+    """
+    if outcome.kind in ("ok", "cancelled") or state.client.started:
         return True
-    last = state.attempts[-1].record
-    if last is not None and last.outcome.kind == "overloaded":
-        return True
-    return state.services.board.may_retry(state.services.clock())
+    one_fault = outcome.kind == "failed" and _is_available(state, candidate)
+    state.refusal = failure_refusal(candidate, outcome, final=not one_fault)
+    return not retry_budget.may_try_next(outcome)
+
+
+def _is_available(state: ExchangeState, candidate: Candidate) -> bool:
+    """Return whether the candidate may still be asked: other requests may have learned otherwise since the decision."""
+    return state.services.board.is_available(candidate.backend.name, state.services.clock())
+
+
+async def _may_ask_again(state: ExchangeState, candidate: Candidate, outcome: Outcome) -> bool:
+    """Wait until the last candidate may be asked once more, because nothing else is left; False if it may not.
+
+    The pause must fit into what the latency promise leaves, and the backend's retry budget must allow it.
+    """
+    services, backend = state.services, candidate.backend
+    if outcome.kind in ("ok", "cancelled") or state.client.started:
+        return False
+    pause_s = retry_budget.pause_before_retry_s(outcome, random.random(), local=backend.local)  # noqa: S311 - a pause
+    if pause_s is None:
+        return False
+    promised_s = state.facts.hints.slo_ttft_s or state.config.policy.slo.ttft_s
+    if services.clock() - state.started_s + pause_s > promised_s:
+        return False
+    if outcome.kind == "failed" and not outcome.retry_after_s and not _is_available(state, candidate):
+        return False  # its breaker has opened: nobody asks it now
+    if not services.board.may_retry(backend.name, services.clock()):
+        return False
+    await asyncio.sleep(pause_s)
+    return _is_available(state, candidate)
 
 
 async def ask(state: ExchangeState, candidate: Candidate) -> Outcome | None:

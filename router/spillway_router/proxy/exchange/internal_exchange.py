@@ -120,7 +120,6 @@ class InternalExchange:
         privacy_rule = admitted.config.privacy
         facts = read_facts(services.new_id(), "chat", headers, body, admitted.caller, privacy_rule)
         facts = services.memory.sessions.with_privacy(facts, admitted.started_s)
-        services.board.arrived()
         return cls(services, admitted, headers, replace(facts, task=task, document=True))
 
     @property

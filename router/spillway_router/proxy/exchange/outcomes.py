@@ -11,6 +11,9 @@ from spillway_router.http_client.connection import (
     TransportError,
 )
 
+OWN_STATUSES = frozenset({400, 404, 409, 413, 422})
+"""Statuses of an upstream's refusal that the client gets as they are."""
+
 
 def transport_outcome(error: TransportError) -> Outcome:
     """The outcome of a call that broke. A call that never got a connection can't be billed."""
@@ -22,15 +25,19 @@ def transport_outcome(error: TransportError) -> Outcome:
     return Outcome("failed", detail=str(error), billed=not isinstance(error, ConnectError), stale_connection=stale)
 
 
-def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:
-    """The client's error if no backend is asked after this outcome."""
+def failure_refusal(candidate: Candidate, outcome: Outcome, *, final: bool = True) -> Refusal:
+    """The client's error if no backend is asked after this outcome. `final`: its own retry would not help."""
     name = candidate.backend.name
     detail = f"{name}: {outcome.detail or outcome.kind}"
     if outcome.kind == "rejected":
-        status = outcome.status if outcome.status in (400, 404, 409, 413, 422) else 400
+        status = outcome.status if outcome.status in OWN_STATUSES else 400
         code = "request_too_large" if status == 413 else "invalid_request"
         return Refusal(status, code, f"The backend refused the request. {detail}", upstream=outcome.error)
-    if outcome.kind == "unserved":
+    if outcome.kind == "unserved" and outcome.fault not in ("", "endpoint"):
+        status = outcome.status if outcome.status in OWN_STATUSES else 400
+        message = f"No backend of this alias can serve this request as it is. {detail}. Change it or the alias."
+        return Refusal(status, "invalid_request", message, upstream=outcome.error)
+    if outcome.kind in ("unserved", "withdrawn"):
         message = f"No backend of this alias has this endpoint and model. {detail}. Ask another alias or endpoint."
         return Refusal(404, "model_not_found", message, "model")
     if outcome.kind in ("overloaded", "rate_limited"):
@@ -39,7 +46,7 @@ def failure_refusal(candidate: Candidate, outcome: Outcome) -> Refusal:
         return Refusal(503, "overloaded", message, retry_after_s=retry_after_s)
     if outcome.kind == "timeout":
         return Refusal(504, "upstream_timeout", f"The backend did not answer in time. {detail}")
-    return Refusal(502, "upstream_error", f"The backend failed. {detail}")
+    return Refusal(502, "upstream_error", f"The backend failed. {detail}", final=final)
 
 
 def final_refusal(refusal: Refusal | None, decision: Decision) -> Refusal:

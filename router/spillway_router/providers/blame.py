@@ -1,0 +1,145 @@
+"""Reads blame.yaml, the table of whose fault an upstream's error is. Pure after the table is loaded.
+
+The patterns are RE2 and compiled once, so that no error text can make a search slow; texts are cut before they are
+searched.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+import re2
+import yaml
+
+from spillway_router.core.routing.model import OutcomeKind
+
+BLAME_FILE = Path(__file__).with_name("blame.yaml")
+MAX_TEXT = 2000
+"""Characters of an error's message that are searched."""
+Fault = Literal[
+    "client",
+    "credentials",
+    "no_credit",
+    "model_unavailable",
+    "capability",
+    "context",
+    "parameter",
+    "tool_parser",
+    "endpoint",
+    "capacity",
+    "everybody",
+]
+KINDS: Mapping[Fault, OutcomeKind] = MappingProxyType(
+    {
+        "client": "rejected",
+        "credentials": "unauthorized",
+        "no_credit": "unauthorized",
+        "model_unavailable": "withdrawn",
+        "capability": "unserved",
+        "context": "unserved",
+        "parameter": "unserved",
+        "tool_parser": "unserved",
+        "endpoint": "unserved",
+        "capacity": "overloaded",
+    }
+)
+"""The outcome that each fault means; for `everybody` the status says it."""
+_FIELDS = frozenset({"provider", "status", "code", "type", "text", "fault", "source", "example"})
+_ANY = "*"
+_GENERIC = "generic"
+
+
+class BlameTableError(Exception):
+    """The table can't be used; the message names the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorText:
+    """What an upstream's error says: its machine-readable code and type, and its message; each empty if it is missing."""
+
+    code: str = ""
+    type: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlameRow:
+    """One row of the table. `pattern` is compiled from `text`; None where the row has none."""
+
+    provider: str
+    status: int
+    code: str
+    type: str
+    text: str
+    pattern: Any
+    fault: Fault
+    source: str
+    example: str
+
+    def matches(self, provider: str, error: ErrorText) -> bool:
+        """Return whether the row holds for an error of this provider. The status was compared already."""
+        tells = bool(self.code or self.type or self.text)
+        if self.provider not in (_ANY, provider) and not (tells and provider == _GENERIC):
+            return False
+        if (self.code and self.code != error.code) or (self.type and self.type != error.type):
+            return False
+        return self.pattern is None or self.pattern.search(error.message[:MAX_TEXT]) is not None
+
+
+class BlameTable:
+    """The rows, by status. Rows that say more than a status are asked first."""
+
+    def __init__(self, rows: Sequence[BlameRow]) -> None:
+        self.rows = tuple(rows)
+        self._by_status: dict[int, list[BlameRow]] = {}
+        for row in sorted(self.rows, key=lambda row: not (row.code or row.type or row.text)):
+            self._by_status.setdefault(row.status, []).append(row)
+
+    def fault(self, provider: str, status: int, error: ErrorText) -> Fault | None:
+        """Return whose fault an error is; None if no row knows it."""
+        for row in self._by_status.get(status, ()):
+            if row.matches(provider, error):
+                return row.fault
+        return None
+
+
+@functools.cache
+def load_blame(path: Path = BLAME_FILE) -> BlameTable:
+    """Return the table in a file. Raises BlameTableError, which names the row at fault."""
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the table has 1,000 lines, which Python reads slowly
+    try:
+        raw = yaml.load(path.read_bytes(), loader)  # noqa: S506 - both loaders are safe ones
+    except (OSError, yaml.YAMLError) as error:
+        raise BlameTableError(f"{path}: {error}") from None
+    options = re2.Options()
+    options.case_sensitive = False
+    options.log_errors = False
+    return BlameTable([_row(i, row, options) for i, row in enumerate(raw, 1)])
+
+
+def _row(number: int, row: Mapping[str, Any], options: Any) -> BlameRow:
+    unknown = row.keys() - _FIELDS
+    missing = {"provider", "status", "fault", "source"} - row.keys()
+    if unknown or missing or row["fault"] not in get_args(Fault):
+        raise BlameTableError(f"row {number} of the table of errors is malformed: {dict(row)}")
+    text = row.get("text", "")
+    try:
+        pattern = re2.compile(text, options) if text else None
+    except re2.error as error:
+        raise BlameTableError(f"row {number} of the table of errors has a bad pattern: {error}") from None
+    return BlameRow(
+        provider=row["provider"],
+        status=row["status"],
+        code=row.get("code", ""),
+        type=row.get("type", ""),
+        text=text,
+        pattern=pattern,
+        fault=row["fault"],
+        source=row["source"],
+        example=row.get("example", ""),
+    )
