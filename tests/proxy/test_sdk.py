@@ -66,7 +66,7 @@ async def test_a_failover_before_the_first_word_is_not_noticed() -> None:
 
 
 async def test_an_exhausted_chain_is_asked_once() -> None:
-    """The router itself asks the last backend once more; `x-should-retry: false` prevents the SDK from tripling that."""
+    """The router asks the last backend once more; `x-should-retry: false` keeps the SDK from tripling that."""
     busy = Answer.json({"error": {"message": "full", "code": 503}}, 503)
     async with pair(busy, Answer.json({"error": {"message": "slow down"}}, 429)) as (engine, other, router):
         with pytest.raises(openai.InternalServerError) as error:

@@ -60,7 +60,7 @@ class BlameTableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ErrorText:
-    """What an upstream's error says: its machine-readable code and type, and its message; each empty if it is missing."""
+    """What an upstream's error says: its code, its type and its message; each empty if it is missing."""
 
     code: str = ""
     type: str = ""
