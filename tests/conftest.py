@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_server.engine.events import EngineEvent, EngineReady
 from spillway_server.engine.serve import ServeOptions, run_server
 from spillway_server.refusal import Refusal
@@ -75,6 +76,15 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
         loop.call_soon_threadsafe(stop.set)
         thread.join(timeout=90)
     assert not thread.is_alive(), "the engine did not stop within 90 s"
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_error(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test during which the router had a fault of its own, unless the test seeds one."""
+    before = UNEXPECTED.counts.total()
+    yield
+    if request.node.get_closest_marker("unexpected_errors") is None:
+        assert UNEXPECTED.counts.total() == before, f"an unexpected error in the router: {UNEXPECTED.latest!r}"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -113,6 +113,7 @@ async def test_an_error_is_reported_and_the_work_is_repeated_after_the_usual_pau
     await periodic.stop()
 
 
+@pytest.mark.unexpected_errors
 async def test_without_a_handler_an_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     rhythm = Rhythm()
     periodic = Periodic("upkeep", 10.0, Work(rhythm.clock, OSError("broken")), clock=rhythm.clock, sleep=rhythm.sleep)

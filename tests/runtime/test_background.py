@@ -43,6 +43,7 @@ async def test_services_stop_in_the_reverse_order_of_their_start() -> None:
     assert journal.entries[2:] == ["-pacer", "-connections", "-ledger"]
 
 
+@pytest.mark.unexpected_errors
 async def test_a_service_that_fails_is_logged_and_the_others_stop(caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal()
     await Background(

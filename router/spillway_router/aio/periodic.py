@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 
 from spillway_router.aio.tasks import end
-
-log = logging.getLogger("spillway")
+from spillway_router.aio.unexpected import UNEXPECTED
 
 STOP_S = 10.0
 """How long `stop` waits for work that does not end when it is cancelled."""
@@ -85,4 +83,4 @@ class Periodic:
         return self._every_s if isinstance(self._every_s, (int, float)) else self._every_s()
 
     def _log_error(self, error: Exception) -> None:
-        log.error("%s failed and will be repeated", self._name, exc_info=error)
+        UNEXPECTED.note("background", error, "%s failed and will be repeated", self._name)

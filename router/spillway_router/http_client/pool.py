@@ -219,9 +219,9 @@ class Pool:
                     else:
                         opened = await self._dialer.connect(loop)
                         await loop.create_connection(lambda: connection, sock=opened, ssl=tls, server_hostname=name)
-        except TimeoutError as error:
+        except TimeoutError as late:
             self._drop(connection)
-            raise ConnectError(f"can't connect: no connection within {self._limits.connect_s:g} s") from error
+            raise ConnectError(f"can't connect: no connection within {self._limits.connect_s:g} s") from late
         except OSError as error:
             self._drop(connection)
             raise ConnectError(f"can't connect: {str(error) or type(error).__name__}") from error

@@ -286,9 +286,9 @@ class LedgerWriter:
             return self._ledger.commit([write for write, _, _ in batch])
         except LedgerError as error:
             reason = str(error)
-        except Exception as error:
+        except Exception as unexpected:
             # The thread must survive any fault; otherwise requests would wait for their rows for ever.
-            reason = f"writing failed: {type(error).__name__}: {error}"
+            reason = f"writing failed: {type(unexpected).__name__}: {unexpected}"
         # Each write gets its own exception: one that several tasks raise would collect all their tracebacks.
         return [LedgerUnavailableError(reason) for _ in batch]
 

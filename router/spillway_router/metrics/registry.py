@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.core.routing.model import RequestRecord
 from spillway_router.metrics.requests import RequestMetrics
+from spillway_router.metrics.unexpected import UnexpectedErrorMetrics
 
 log = logging.getLogger("spillway")
 
@@ -29,7 +30,7 @@ class Metrics:
         self._requests = RequestMetrics()
         self.on_request = self._requests.on_request
         """The hook for finished requests."""
-        self.add(self._requests)
+        self.add(self._requests, UnexpectedErrorMetrics())
 
     def add(self, *collectors: Collector) -> None:
         """Add collectors, whose families are rendered with the others."""

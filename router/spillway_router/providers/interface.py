@@ -71,6 +71,8 @@ class StreamMonitor(Protocol):
     """Whether a content, tool, reasoning or finish event came."""
     finished: bool
     """Whether every choice has a valid finish_reason, or the protocol's final event came."""
+    open_end: bool
+    """Whether the last event came with or after a finish and has content, so that more content may follow."""
     overloaded: bool
     """Whether the engine refused the work inside a 200 (full queue, draining), which means load and not a failure."""
     usage: Usage | None

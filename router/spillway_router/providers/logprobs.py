@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spillway_router.core.confidence.scores import FORCED, Token
+from spillway_router.providers.streams import valid_text
 
 _NOT_A_NUMBER = float("nan")
 
@@ -31,12 +32,12 @@ def answer_text(choice: Mapping[str, Any]) -> str:
     message = choice.get("message")
     if not isinstance(message, Mapping):
         text = choice.get("text")
-        return text if isinstance(text, str) else ""
+        return valid_text(text) if isinstance(text, str) else ""
     calls = message.get("tool_calls")
     if isinstance(calls, list) and calls:
         return "\n".join(_arguments(call) for call in calls)
     content = message.get("content")
-    return content if isinstance(content, str) else ""
+    return valid_text(content) if isinstance(content, str) else ""
 
 
 def first_alternatives(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
@@ -58,7 +59,7 @@ def first_alternatives(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ..
 def _arguments(call: object) -> str:
     function = call.get("function") if isinstance(call, Mapping) else None
     arguments = function.get("arguments") if isinstance(function, Mapping) else None
-    return arguments if isinstance(arguments, str) else ""
+    return valid_text(arguments) if isinstance(arguments, str) else ""
 
 
 def _chat_token(item: object) -> Token:

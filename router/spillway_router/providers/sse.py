@@ -17,6 +17,7 @@ from spillway_router.core.frozen import fast_frozen
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r(?!\n)|\n\r(?!\n)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_LARGE = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -36,20 +37,32 @@ class Event:
 class SseDecoder:
     """Turns chunks into whole events. It holds at most one partial event."""
 
-    __slots__ = ("_started", "_tail")
+    __slots__ = ("_more", "_more_bytes", "_started", "_tail")
 
     def __init__(self) -> None:
         self._tail = b""
+        self._more: list[bytes] = []
+        """Chunks after `_tail` without a line end. They are joined once, so that a large event takes linear time."""
+        self._more_bytes = 0
         self._started = False
 
     @property
     def pending(self) -> bool:
         """Whether the decoder holds bytes of an unfinished event (blank lines don't count)."""
-        return bool(self._tail.strip())
+        return bool(self._more or self._tail.strip())
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the whole events that this chunk completes. Raises SseError if an event exceeds the size bound."""
-        data = self._tail + chunk if self._tail else chunk
+        if self._tail:
+            if self._more or len(self._tail) > _LARGE:
+                joined = self._join(chunk)
+                if joined is None:
+                    return []
+                data = joined
+            else:
+                data = self._tail + chunk
+        else:
+            data = chunk
         # Nearly every chunk of a stream that is read as fast as it is written is one event of one line.
         if self._started and _is_one_line(data):
             self._tail = b""
@@ -64,6 +77,19 @@ class SseDecoder:
             self._hold(tail if sep else data)
             return [_parse(part + b"\n\n") for part in head.split(b"\n\n")] if sep else []
         return self._exact(data)
+
+    def _join(self, chunk: bytes) -> bytes | None:
+        """Return all that is held and this chunk; None, and hold it too, if it can't end the event."""
+        if b"\n" not in chunk and b"\r" not in chunk and self._tail[-1:] not in (b"\n", b"\r"):
+            self._more.append(chunk)
+            self._more_bytes += len(chunk)
+            if len(self._tail) + self._more_bytes > MAX_EVENT_BYTES:
+                raise SseError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+            return None
+        data = b"".join((self._tail, *self._more, chunk))
+        self._more.clear()
+        self._more_bytes = 0
+        return data
 
     def _exact(self, data: bytes) -> list[Event]:
         events: list[Event] = []

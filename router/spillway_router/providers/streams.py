@@ -2,11 +2,14 @@
 
 The stream promise (docs/stream-promise.md) rests on them. A chat or completions stream is whole only if every choice
 got a finish_reason that is not `error` or `abort`; a responses stream only with `response.completed` (or `incomplete`);
-a messages stream only with `message_stop`. `[DONE]` alone proves nothing.
+a messages stream only with `message_stop`. `[DONE]` alone proves nothing, and an empty finish_reason is none. Some
+providers put a finish_reason on every chunk, so content may follow one; `open_end` says that it may.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +18,8 @@ import orjson
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import TariffError, Usage, service_of
 
-BAD_FINISH = frozenset({"error", "abort"})
+BAD_FINISH = ("error", "abort")
+"""A tuple: the reason of a broken provider need not be hashable."""
 DONE = b"[DONE]"
 
 
@@ -80,8 +84,8 @@ def error_text(body: Mapping[str, Any]) -> str | None:
     if not error:
         return None
     if isinstance(error, Mapping):
-        return str(error.get("message") or error.get("code") or error)[:500]
-    return str(error)[:500]
+        error = error.get("message") or error.get("code") or error
+    return valid_text(str(error)[:500])
 
 
 def _groq(extra: object) -> tuple[object, str | None]:
@@ -99,18 +103,60 @@ class MalformedObject:
 
 
 def parse_object(data: bytes) -> dict[str, Any] | MalformedObject:
-    """Parse a JSON object. Bad UTF-8 counts as bad JSON."""
+    """Parse a JSON object. Bad UTF-8 counts as bad JSON; an escaped half of a character does not.
+
+    Engines that cut an emoji between two events send a lone surrogate in each, which clients accept.
+    """
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        return MalformedObject(f"bad JSON in the stream: {error}")
+        body = _with_lone_surrogates(data)
+        if body is None:
+            return MalformedObject(f"bad JSON in the stream: {error}")
     return body if isinstance(body, dict) else MalformedObject("an event is not a JSON object")
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _with_lone_surrogates(data: bytes) -> object:
+    """Parse JSON that orjson rejects if lone surrogates may be the reason; None if it is no JSON all the same."""
+    if _SURROGATE.search(data) is None:
+        return None
+    try:
+        body: object = json.loads(data.decode(), parse_constant=_reject_constant)
+    except (ValueError, RecursionError):
+        return None
+    return body
+
+
+def _reject_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def json_bytes(value: object) -> bytes:
+    """Serialise to JSON, with escapes where the text has lone surrogates."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def valid_text(text: str) -> str:
+    """Return text that UTF-8 can hold: halves of a character are joined, and one without its other half replaced."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 class ChatMonitor:
     """The monitor of chat and completions streams with one or more choices."""
 
-    __slots__ = ("_choices", "_done", "_finishes", "finished", "overloaded", "started", "usage")
+    __slots__ = ("_choices", "_done", "_finishes", "finished", "open_end", "overloaded", "started", "usage")
 
     def __init__(self, choices: int = 1) -> None:
         self._choices = choices
@@ -118,6 +164,7 @@ class ChatMonitor:
         self._done = False
         self.started = False
         self.finished = False
+        self.open_end = False
         self.overloaded = False
         self.usage: Usage | None = None
 
@@ -144,11 +191,14 @@ class ChatMonitor:
         choices = body.get("choices")
         if not isinstance(choices, list):
             # A flat error ({"message", "code"}) has no choices, and neither has a bare usage event.
+            self.open_end = False
             return None if usage is not None or not self._flat_error(body) else "error event without choices"
         for choice in choices:
             flaw = self._check_choice(choice)
             if flaw is not None:
                 return flaw
+        if self.finished:
+            self.open_end = _any_content(choices)
         return None
 
     def missing(self) -> str | None:
@@ -159,7 +209,7 @@ class ChatMonitor:
         if not isinstance(choice, dict):
             return "a choice is not a JSON object"
         reason = choice.get("finish_reason")
-        if reason is not None:
+        if reason:  # "" is what some providers send on every chunk but the last
             if reason in BAD_FINISH:
                 self.overloaded = reason == "abort" and not self.started
                 return f"finish_reason {reason}"
@@ -181,6 +231,10 @@ class ChatMonitor:
         return body.get("object") == "error" or ("message" in body and "code" in body)
 
 
+def _any_content(choices: list[Any]) -> bool:
+    return any(_has_content(choice) for choice in choices if isinstance(choice, dict))
+
+
 def _has_content(choice: Mapping[str, Any]) -> bool:
     if choice.get("text"):
         return True
@@ -190,14 +244,19 @@ def _has_content(choice: Mapping[str, Any]) -> bool:
     return any(value for key, value in delta.items() if key != "role")
 
 
+_BEFORE_OUTPUT = frozenset({"response.created", "response.queued", "response.in_progress"})
+"""Events of the Responses API that say nothing but that the request was accepted; all others belong to an output."""
+
+
 class ResponsesMonitor:
     """The monitor of the OpenAI Responses API: typed events, the last of them `response.completed` or `.incomplete`."""
 
-    __slots__ = ("finished", "overloaded", "started", "usage")
+    __slots__ = ("finished", "open_end", "overloaded", "started", "usage")
 
     def __init__(self) -> None:
         self.started = False
         self.finished = False
+        self.open_end = False
         self.overloaded = False
         self.usage: Usage | None = None
 
@@ -212,14 +271,14 @@ class ResponsesMonitor:
         if kind in ("error", "response.failed") or body.get("error"):
             response = body.get("response")
             nested = error_text(response) if isinstance(response, Mapping) else None
-            return error_text(body) or nested or str(body.get("message") or kind)
-        if kind.endswith(".delta"):
-            self.started = True
-        elif kind in ("response.completed", "response.incomplete"):
+            return error_text(body) or nested or valid_text(str(body.get("message") or kind)[:500])
+        if kind in ("response.completed", "response.incomplete"):
             self.started = self.finished = True
             response = body.get("response")
             if isinstance(response, Mapping):
                 self.usage = read_usage(response.get("usage"), response.get("service_tier"))
+        elif not self.started:
+            self.started = kind.startswith("response.") and kind not in _BEFORE_OUTPUT
         return None
 
     def missing(self) -> str | None:
@@ -230,17 +289,20 @@ class ResponsesMonitor:
 class MessagesMonitor:
     """The monitor of the Anthropic Messages API: it ends with `message_stop`, and usage is spread over two events."""
 
-    __slots__ = ("_prompt", "finished", "overloaded", "started", "usage")
+    __slots__ = ("_prompt", "finished", "open_end", "overloaded", "started", "usage")
 
     def __init__(self) -> None:
         self.started = False
         self.finished = False
+        self.open_end = False
         self.overloaded = False
         self.usage: Usage | None = None
         self._prompt: dict[str, Any] = {}
 
     def check(self, name: bytes, data: bytes) -> str | None:
         """Return what is wrong with this event, None if nothing is."""
+        if data == DONE:
+            return self.missing()
         body = parse_object(data)
         if isinstance(body, MalformedObject):
             return body.flaw
@@ -253,6 +315,11 @@ class MessagesMonitor:
                 self._prompt = dict(message["usage"])
         elif kind == "content_block_delta":
             self.started = True
+        elif kind == "content_block_start":
+            # Text and thinking begin empty; a tool call, or the result of a server's tool, begins with content.
+            block = body.get("content_block")
+            if isinstance(block, Mapping) and block.get("type") not in ("text", "thinking"):
+                self.started = True
         elif kind == "message_delta":
             if isinstance(body.get("usage"), dict):
                 self.usage = read_usage({**self._prompt, **body["usage"]})

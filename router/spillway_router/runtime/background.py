@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from spillway_router.aio.unexpected import UNEXPECTED
+
 log = logging.getLogger("spillway")
 
 STOP_S = 15.0
@@ -50,5 +52,5 @@ class Background:
                 await service.stop()
         except TimeoutError:
             log.exception("%s did not stop within %g s and is left behind", service.name, self._stop_s)
-        except Exception:
-            log.exception("%s stopped with an error", service.name)
+        except Exception as error:
+            UNEXPECTED.note("background", error, "%s stopped with an error", service.name)

@@ -29,6 +29,7 @@ from spillway_router.ledger.holds import AttemptReason
 from spillway_router.ledger.pacer import Pacer, PacingRules
 from spillway_router.ledger.writer import LedgerWriter
 from spillway_router.proxy.client.client import SentReply
+from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.client.replies import Lines, refusal_reply
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.attempt import AttemptNumbers, NotOpened, UpstreamAttempt, open_attempt
@@ -142,6 +143,15 @@ class RecordingClient:
     async def drain(self) -> None:
         await self.caught_up.wait()
         self.slow = False
+
+    def fail(self, refusal: Refusal) -> bool:
+        if self.ended or self.content:
+            return False
+        if self.started:
+            self.end_stream(error_event(self.endpoint, refusal.code, refusal.message, 0))
+        else:
+            self.refuse(refusal)
+        return True
 
     def end_stream(self, data: bytes = b"") -> None:
         self.stream += data

@@ -147,6 +147,29 @@ async def test_a_missing_done_is_no_failure_at_the_end_of_the_body() -> None:
         assert not relayed.relay.done_seen
 
 
+@pytest.mark.parametrize("held", [b"", USAGE])
+async def test_a_provider_that_hangs_after_the_finish_does_not_delay_it(held: bytes) -> None:
+    """Only usage and [DONE] wait for the ledger row; the finishing event goes out although they don't come."""
+    async with relaying() as relayed:
+        sent = asyncio.Event()
+        write = relayed.client.write
+
+        def note(part: bytes) -> None:
+            write(part)
+            sent.set()
+
+        relayed.client.write = note  # type: ignore[method-assign]
+        relayed.upstream.packet(WORD.events[0] + WORD.events[1] + WORD.events[3] + held)
+        running = asyncio.create_task(relayed.run())
+        async with asyncio.timeout(60):
+            await sent.wait()
+        assert not running.done()
+        assert relayed.client.stream == WORD.events[0] + WORD.events[1] + WORD.events[3]
+        relayed.upstream.packet(DONE)
+        assert await running is None
+        assert relayed.tail() == held + DONE
+
+
 async def test_hold_reads_on_until_there_is_enough() -> None:
     async with relaying() as relayed:
         relayed.upstream.packet(WORD.events[0] + WORD.events[1])

@@ -146,7 +146,7 @@ BAD_ENDS: dict[str, bytes] = {
     "JSON cut short": b'data: {"choices": [{"index": 0, "delta": {"con\n\n',
     "not an object": b"data: [1]\n\n",
     "bad UTF-8": b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n',
-    "lone surrogate": b'data: {"choices":[{"index":0,"delta":{"content":"\\ud800"}}]}\n\n',
+    "lone surrogate and bad JSON": b'data: {"choices":[{"index":0,"delta":{"content":"\\ud800"}}}\n\n',
     "finish_reason error": delta({}, "error") + DONE,
     "finish_reason abort": delta({}, "abort") + DONE,
     "nested error": b'data: {"error": {"message": "boom", "code": 500}}\n\n' + DONE,
@@ -176,6 +176,83 @@ async def test_a_bad_stream_fails_over_or_is_told(name: str, piece: int) -> None
         broken.answer = Answer.stream(begun + BAD_ENDS[name], piece=piece)
         reply = await ask(router, streams.chat(FIRST))
         assert reply.content == seen_whole("chat", SECOND)
+
+
+async def test_a_flaw_and_the_end_in_one_packet_are_told_as_a_flaw() -> None:
+    begun = delta({"role": "assistant", "content": ""}) + delta({"content": FIRST})
+    async with pair(None, Answer.stream(streams.chat(SECOND).body)) as (broken, good, router):
+        for name, bad in BAD_ENDS.items():
+            router.forget_failures()
+            broken.answer = Answer.stream(begun + bad, piece=len(begun))
+            reply = await ask(router, streams.chat(FIRST))
+            assert_interrupted(reply, begun + bad)
+            record = (await router.client.get(f"/v1/requests/{reply.headers['x-request-id']}")).json()
+            assert (record["status"], record["code"]) == (502, "upstream_interrupted"), name
+            assert record["attempts"][0]["outcome"] == "failed", name
+        assert not good.seen
+
+
+async def test_content_after_a_finish_streams_through_and_its_usage_is_counted() -> None:
+    """Some providers put a finish_reason on every chunk."""
+    words = [delta({"content": f"{FIRST} "}, "stop") for _ in range(16)]
+    body = b"".join(words) + USAGE + DONE
+    async with FaultUpstream() as upstream, routing(settings(cloud(upstream))) as router:
+        for piece in (0, 1, len(words[0])):
+            upstream.answer = Answer.stream(body, piece=piece)
+            reply = await ask(router, streams.chat(FIRST))
+            assert reply.content == body.replace(USAGE, b""), piece
+            assert router.rows(reply)[0].prompt_tokens == 3
+
+
+async def test_an_empty_finish_reason_is_none() -> None:
+    words = b"".join(delta({"content": FIRST}, "") for _ in range(4))
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        for piece in (0, 1):
+            upstream.answer = Answer.stream(words + DONE, piece=piece)
+            if piece:
+                assert_interrupted(await ask(router, streams.chat(FIRST)), words)
+            upstream.answer = Answer.stream(words + delta({}, "stop") + DONE, piece=piece)
+            assert (await ask(router, streams.chat(FIRST))).content == words + delta({}, "stop") + DONE
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_nothing_after_the_end_reaches_the_client(shape: str) -> None:
+    stream = SHAPES[shape](FIRST)
+    more = DONE + stream.events[stream.content] + b'data: {"error": {"message": "late"}}\n\n'
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        for piece in (0, 1, 50):
+            upstream.answer = Answer.stream(stream.body + more, piece=piece)
+            assert (await ask(router, stream)).content == seen_whole(shape, FIRST), piece
+
+
+async def test_halves_of_a_character_pass_through_as_they_came() -> None:
+    def half(escape: bytes) -> bytes:
+        return b'data: {"choices":[{"index":0,"delta":{"content":"\\u%b"}}]}\n\n' % escape
+
+    body = half(b"d83d") + half(b"DE00") + delta({}, "stop") + DONE
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        for piece in (0, 1, 30):
+            upstream.answer = Answer.stream(body, piece=piece)
+            assert (await ask(router, streams.chat(FIRST))).content == body, piece
+
+
+@pytest.mark.parametrize(
+    ("shape", "event"),
+    [
+        ("chat", delta({"images": [{"image_url": {"url": "data:image/png;base64," + "A" * 2_000_000}}]})),
+        (
+            "responses",
+            b'event: response.image_generation_call.partial_image\ndata: {"type":'
+            b'"response.image_generation_call.partial_image","partial_image_b64":"%b"}\n\n' % (b"A" * 2_000_000),
+        ),
+    ],
+)
+async def test_pictures_of_megabytes_are_content(shape: str, event: bytes) -> None:
+    stream = SHAPES[shape](FIRST)
+    body = event * 3 + b"".join(stream.events[stream.content :])
+    async with FaultUpstream(Answer.stream(body)) as upstream, routing(settings(local(upstream))) as router:
+        reply = await ask(router, stream)
+        assert reply.content == body.replace(USAGE, b"")
 
 
 async def test_every_choice_needs_its_finish_reason() -> None:
@@ -236,6 +313,13 @@ async def test_comments_do_not_feed_the_timer(begun: bytes) -> None:
         await router.until(broken.seen[0].closed.is_set)
 
 
+async def test_a_stall_after_content_that_came_with_a_finish_is_told() -> None:
+    words = delta({"content": FIRST}, "stop") * 2
+    async with FaultUpstream() as upstream, routing(settings(local(upstream), more=SHORT)) as router:
+        upstream.answer = Answer.stream(words, end="hang")
+        assert_interrupted(await ask(router, streams.chat(FIRST)), words)
+
+
 async def test_a_missing_done_after_a_whole_answer_is_added() -> None:
     body = streams.chat(FIRST).body
     async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
@@ -257,7 +341,8 @@ async def test_usage_is_asked_for_and_kept_from_clients_who_did_not() -> None:
         (row,) = router.rows(plain)
         assert (row.prompt_tokens, row.completion_tokens, row.amount_nano) == (3, 2, 3 * 1000 + 2 * 2000)
 
-        kept = await ask(router, stream, stream_options={"include_usage": False, "x": 1})
+        options = {"include_usage": False, "continuous_usage_stats": True, "x": 1}
+        kept = await ask(router, stream, stream_options=options)
         assert upstream.seen[-1].json["stream_options"] == {"include_usage": True, "x": 1}
         assert b"usage" not in kept.content
 
@@ -273,14 +358,13 @@ async def test_usage_is_asked_for_and_kept_from_clients_who_did_not() -> None:
             assert b"[DONE]" in costly.content
 
 
-async def test_usage_in_the_finishing_event_is_taken_out_of_it() -> None:
+async def test_usage_in_the_finishing_event_is_the_providers_own_and_stays() -> None:
+    """`include_usage` asks for an event with usage alone, so a provider that puts it beside choices always does."""
     finish = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}\n\n'
     async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
         upstream.answer = Answer.stream(delta({"content": FIRST}) + finish + DONE)
         reply = await ask(router, streams.chat(FIRST))
-        last = json.loads(events(reply)[-2])
-        assert last["choices"][0]["finish_reason"] == "stop"
-        assert "usage" not in last
+        assert reply.content == delta({"content": FIRST}) + finish + DONE
         assert router.rows(reply)[0].prompt_tokens == 3
 
 

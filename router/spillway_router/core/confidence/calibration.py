@@ -222,15 +222,15 @@ class Calibration:
         """Read a calibration file's text. Raises CalibrationError, which says what to change."""
         try:
             data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CalibrationError(f"it is not JSON ({error}); make it with `spillway calibrate`") from error
+        except (ValueError, RecursionError) as malformed:
+            raise CalibrationError(f"it is not JSON ({malformed}); make it with `spillway calibrate`") from malformed
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             actual = data.get("format") if isinstance(data, dict) else type(data).__name__
             raise CalibrationError(f"its format is {actual!r}, not {FORMAT!r}; remake it with `spillway calibrate`")
         try:
             return _calibration(data)
-        except KeyError as error:
-            raise CalibrationError(f"it lacks {error}; remake it with `spillway calibrate`") from error
+        except KeyError as missing:
+            raise CalibrationError(f"it lacks {missing}; remake it with `spillway calibrate`") from missing
         except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise CalibrationError(f"{error}; remake it with `spillway calibrate`") from error
 

@@ -25,6 +25,7 @@ from typing import Any, Literal
 import orjson
 
 from spillway_router.aio.tasks import end
+from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.confidence import drift
 from spillway_router.core.confidence.agreement import agree
 from spillway_router.core.routing.model import Candidate, Outcome
@@ -207,8 +208,8 @@ class Audits:
             result: Result = "failed"
             try:
                 result = await self._audit(services, sample)
-            except Exception:
-                log.exception("an audit failed unexpectedly")
+            except Exception as error:
+                UNEXPECTED.note("audit", error, "an audit failed unexpectedly")
             finally:
                 self._results[_kind(sample), result] += 1
                 self._waiting.task_done()

@@ -60,6 +60,13 @@ class CapturingClient(Client):
     async def drain(self) -> None:
         """Return at once: nothing is buffered."""
 
+    def fail(self, refusal: Refusal) -> bool:
+        """Capture the error unless an answer was captured."""
+        if self.started:
+            return False
+        self.refuse(refusal)
+        return True
+
     def end_stream(self, _data: bytes = b"") -> None:
         """Fail: a captured request is never a stream."""
         raise AssertionError("a request of the router itself must not be a stream")

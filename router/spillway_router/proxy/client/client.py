@@ -58,5 +58,11 @@ class Client(Protocol):
     async def drain(self) -> None:
         """Wait until the client has read enough."""
 
+    def fail(self, refusal: Refusal) -> bool:
+        """End the answer with an error, however far it is: a refusal, or one error event in a stream that has begun.
+
+        Returns False, and does nothing, if the whole answer was sent already.
+        """
+
     def end_stream(self, data: bytes = b"") -> None:
         """Send the last bytes of a stream and its clean end."""

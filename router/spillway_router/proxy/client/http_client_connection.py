@@ -153,6 +153,16 @@ class HttpClientConnection(Client):
         self._transport.write(self._framed(data) + b"0\r\n\r\n" if self.chunked else data)
         self._end()
 
+    def fail(self, refusal: Refusal) -> bool:
+        """End the answer with an error; False if the whole answer was sent already."""
+        if self.response_complete:
+            return False
+        if not self.started:
+            self.refuse(refusal)
+        elif not self.disconnected:
+            self.end_stream(error_event(self.endpoint, refusal.code, refusal.message, 0))
+        return True
+
     def break_off(self) -> None:
         """Abort the connection, which no client can take for the end of a whole answer."""
         self._transport.abort()

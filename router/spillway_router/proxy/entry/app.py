@@ -6,10 +6,10 @@ method or spelling is wrong: proxy/entry/frontend.py answers them without ASGI.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 
+from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.error_shapes import endpoint_of
 from spillway_router.proxy.client.replies import refusal_reply
@@ -22,8 +22,6 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-log = logging.getLogger("spillway.proxy")
 
 _INFERENCE = frozenset(path.decode() for path in ROUTES)
 _INFERENCE_METHODS = b"POST, OPTIONS"
@@ -64,8 +62,8 @@ def build(control: App, cors_origins: Callable[[], Collection[str]] = frozenset)
 
         try:
             await control(scope, receive, note_start)
-        except Exception:
-            log.exception("unexpected error on %s", scope["path"])
+        except Exception as error:
+            UNEXPECTED.note("control", error, "unexpected error on %s", scope["path"])
             if started:
                 raise
             message = "An unexpected error happened in the router; its log has the details."

@@ -18,7 +18,6 @@ body, one task answers it, and a lost connection cancels that task.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -32,6 +31,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from spillway_router.aio.outbox import Outbox
+from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.error_shapes import error_body
 from spillway_router.proxy.client.http_client_connection import WAITING, HttpClientConnection
@@ -39,14 +39,12 @@ from spillway_router.proxy.client.replies import request_id_lines
 from spillway_router.proxy.entry.cors import cors_lines
 from spillway_router.proxy.entry.targets import ROUTES, inference_path, origin_form
 from spillway_router.proxy.entry.upgrade import AfterKnownHead, framing_head
-from spillway_router.proxy.exchange.exchange import Admitted, admit, serve
+from spillway_router.proxy.exchange.exchange import INTERNAL_ERROR, Admitted, admit, serve
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import too_large
 from spillway_router.proxy.request.body_memory import UNCOUNTED_BYTES, BodyMemory
 from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
 from spillway_router.proxy.request.errors import RefusedError
-
-log = logging.getLogger("spillway.proxy")
 
 MAX_PIPELINED = 8
 """Requests that may wait on one connection for the answers before theirs; then reading from it pauses."""
@@ -256,7 +254,8 @@ class FrontendConnection(HttpToolsProtocol):
             length = request.headers.get("content-length")
             if length is not None and len(length) >= _LARGE_DIGITS:
                 self._reserve(request, int(length))
-        previous, self.cycle = self.cycle, cast("Any", request)
+        previous = cast("Any", self.cycle)  # uvicorn's annotation leaves out None
+        self.cycle = cast("Any", request)
         if previous is None or previous.response_complete:
             self._start_turn(request)
         else:
@@ -387,10 +386,8 @@ class FrontendConnection(HttpToolsProtocol):
         self._release_slot(request)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            log.error("unexpected error on %s", request.endpoint, exc_info=error)
-            if not request.started:
-                message = "An unexpected error happened in the router; its log has the details."
-                request.refuse(Refusal(500, "internal_error", message))
+            UNEXPECTED.note("request", error, "unexpected error on %s", request.endpoint)
+            request.fail(INTERNAL_ERROR)
         if not request.response_complete:
             request.break_off()
 

@@ -18,6 +18,7 @@ import random
 from collections.abc import Mapping
 from typing import Protocol
 
+from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing import retry_budget
 from spillway_router.core.routing.affinity import preferred_engine
@@ -57,6 +58,9 @@ from spillway_router.proxy.scoring.scoring import is_scored
 
 CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
 NOT_SENT = Outcome("cancelled", detail="it was not sent")
+ROUTER_FAILED = Outcome("cancelled", billed=True, detail="an unexpected error in the router")
+"""It blames no backend: the breaker ignores it."""
+INTERNAL_ERROR = Refusal(500, "internal_error", "An unexpected error happened in the router; its log has the details.")
 INFERENCE_ROLES = frozenset({"inference", "admin"})
 
 
@@ -127,6 +131,10 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
         if not client.disconnected:
             raise
         state.status, state.code = 499, "client_left"
+    except Exception as unexpected:
+        UNEXPECTED.note("request", unexpected, "unexpected error in request %s", facts.request_id)
+        if client.fail(INTERNAL_ERROR):
+            state.status, state.code = INTERNAL_ERROR.status, INTERNAL_ERROR.code
     finally:
         state.replace_heartbeat(None)
         publish(services, build_record(state))  # 7
@@ -298,6 +306,9 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
         if deliverable and scored and should_escalate(state, attempt.confidence):
             deliverable = not await escalate(state, attempt, upstream, fetched)
         outcome = redacted(await upstream.deliver(), attempt.route) if deliverable else fetched
+    except Exception:
+        outcome = ROUTER_FAILED
+        raise
     finally:
         if upstream is not None:
             upstream.close()

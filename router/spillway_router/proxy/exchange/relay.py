@@ -4,7 +4,9 @@
              failure here is an Outcome and the next candidate may be asked
     forward  raw bytes of whole, checked events; a failure here is final
     tail     from the event that finishes the answer on, bytes are held again until the answer is complete and its
-             ledger row is on disk; then `tail_bytes` makes what goes out, and the stream ends
+             ledger row is on disk; then `tail_bytes` makes what goes out, and the stream ends. If content follows, the
+             finish was not the end, and what was held goes out. If nothing follows for `HELD_FINISH_S`, all but usage
+             and [DONE] goes out
 
 The relay reads and judges; it decides nothing about money or candidates.
 """
@@ -16,8 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import Usage, usd
 from spillway_router.core.routing.model import Outcome, OutcomeKind
@@ -25,13 +25,17 @@ from spillway_router.http_client.connection import StallError, TransportError
 from spillway_router.http_client.pool import Response
 from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.sse import Event, SseDecoder, SseError
-from spillway_router.providers.streams import DONE
+from spillway_router.providers.streams import DONE, json_bytes, parse_object
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.exchange.attempt import ReceivedAnswer
 
 TAIL_S = 5.0
 """How long usage and [DONE] may take after the finishing event."""
+HELD_FINISH_S = 0.25
+"""How long the finishing event itself is held for usage and [DONE], which usually arrive with it."""
 MAX_HELD_BYTES = 1024 * 1024
+"""Most bytes of whole events before the first content, and after the finishing event. The decoder bounds a single
+event."""
 MAX_HELD_ANSWER_BYTES = 8 * 1024 * 1024
 """Most bytes of an answer that is held back to be judged; a longer one is released unjudged."""
 
@@ -48,19 +52,37 @@ class HeldEvents:
         self.events.append(event)
         self.size += len(event.raw)
 
+    def release(self) -> bytes:
+        """Return the bytes of the events that need not wait for the ledger row; events with usage alone, and [DONE],
+        are still held."""
+        released = [event for event in self.events if not _waits_for_row(event)]
+        self.events = [event for event in self.events if _waits_for_row(event)]
+        self.size = sum([len(event.raw) for event in self.events])
+        return b"".join([event.raw for event in released])
+
+
+def _waits_for_row(event: Event) -> bool:
+    data = event.data
+    if data is None or data == DONE:
+        return data is not None
+    if b'"usage"' not in data:
+        return False
+    body = parse_object(data)
+    return isinstance(body, dict) and not body.get("choices")
+
 
 class Relay:
     """Reads one upstream stream: `begin`, perhaps `hold`, then `opening`, `forward` and `finish`.
 
     `stall_s` bounds the time between two events. `done_follows`: usage and [DONE] come after the finishing event; in
-    the other protocols that event is the last. `strip` removes from an event that was judged what the client did not
-    ask for.
+    the other protocols that event is the last, and nothing after it is read. `strip` removes from an event that was
+    judged what the client did not ask for.
     """
 
     __slots__ = (
-        "_client", "_data_bytes", "_decoder", "_done_follows", "_head", "_monitor", "_response", "_smallest_event",
-        "_stall_s", "_strip", "_tail_read", "_upstream_reported_error", "done_seen", "events", "flaw", "stalled",
-        "tail",
+        "_client", "_data_bytes", "_decoder", "_done_follows", "_finish_seen", "_head", "_monitor", "_response",
+        "_resumed", "_smallest_event", "_stall_s", "_strip", "_tail_read", "_unexpected",
+        "_upstream_reported_error", "done_seen", "events", "flaw", "stalled", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -87,14 +109,20 @@ class Relay:
         self._smallest_event = MAX_HELD_BYTES
         """Bytes of the smallest event with data: about what an event holds besides its text."""
         self._upstream_reported_error = False
+        self._finish_seen = False
+        self._resumed = False
+        """Content followed a finishing event: then a finish proves nothing in this stream until its end."""
         self.done_seen = False
         self.flaw: str | None = None
+        self._unexpected: Exception | None = None
         self.stalled = False
         self._tail_read = False
 
     def received(self, usage: Usage | None) -> ReceivedAnswer | None:
         """What arrived of the answer; `usage` is there if it was whole. None where an unknown amount may be on its
         way: the client reads slowly, or nothing came for long."""
+        if self._monitor.open_end:
+            usage = None  # content may have followed
         held_back = self._client is not None and self._client.paused
         if usage is None and (held_back or self.stalled):
             return None
@@ -125,15 +153,18 @@ class Relay:
             before = self.events
             data = await self._response.read()
             if not data:
-                flaw = self._monitor.missing() or "the stream ended without content"
-                return Outcome("failed", 200, flaw, usage=self._monitor.usage, billed=True)
-            self._head.append(self._take(data))
-            if self.flaw is not None:
+                missing = self._monitor.missing() or "the stream ended without content"
+                return Outcome("failed", 200, missing, usage=self._monitor.usage, billed=True)
+            good = self._take(data)
+            if good:
+                self._head.append(good)
+            flaw = self.flaw
+            if flaw is not None:
                 kind: OutcomeKind = "overloaded" if self._monitor.overloaded else "failed"
                 billed = not self._upstream_reported_error and kind == "failed"
-                return Outcome(kind, 200, self.flaw, billed=billed)
-            size += len(data)
-            if size > most:
+                return Outcome(kind, 200, flaw, billed=billed)
+            size += len(good)
+            if size > most and not enough():
                 if not too_long:
                     break
                 return Outcome("failed", 200, f"{too_long} {most} bytes", billed=True)
@@ -149,7 +180,7 @@ class Relay:
         """Relay until the finishing event is held in `tail`. Returns what broke the answer."""
         self._client = client
         self._response.expect_within(self._stall_s)
-        while self.flaw is None and not self._monitor.finished:
+        while not self._monitor.finished:
             if client.paused:
                 await client.drain()
             try:
@@ -157,20 +188,30 @@ class Relay:
             except TransportError as error:
                 self.stalled = isinstance(error, StallError)
                 return str(error)
+            unexpected = self._unexpected
+            if unexpected is not None:
+                raise unexpected
+            flaw = self.flaw  # a local: `_forward` changes the attribute while this waits
+            if flaw is not None:
+                return flaw
             if not more and not self._monitor.finished:
-                return self.flaw or self._monitor.missing() or "the stream ended early"
-        return self.flaw
+                return self._monitor.missing() or "the stream ended early"
+        return None
 
     def _forward(self, data: bytes) -> bool:
         """Pass bytes on to the client, within the callback of the upstream's socket. False: look before more comes."""
         client = self._client
         assert client is not None
         before = self.events
-        good = self._take(data)
+        try:
+            good = self._take(data)
+            if good:
+                client.write(good)
+        except Exception as error:  # it would end the upstream's connection instead of the request
+            self._unexpected = error
+            return False
         if self.events > before:
             self._response.expect_within(self._stall_s)
-        if good:
-            client.write(good)
         return self.flaw is None and not self._monitor.finished and not client.paused
 
     async def forward_within(self, client: Client, seconds: float | None) -> str | None:
@@ -185,26 +226,63 @@ class Relay:
             return "it took as long as was reserved for it (limits.answer_s)"
 
     async def finish(self) -> str | None:
-        """Read what follows the finishing event (usage, [DONE]) into `tail`. Returns what broke it."""
+        """Read what follows the finishing event (usage, [DONE]) into `tail`, and pass on content that follows it.
+        Returns what broke the answer."""
         if not self._done_follows or self._tail_read:
             return None
         self._tail_read = True
-        self._response.expect_within(TAIL_S)
+        if self.done_seen:
+            return None
+        self._expect_tail()
+        timer = asyncio.get_running_loop().call_later(HELD_FINISH_S, self._release_finish)
+        try:
+            return await self._read_tail()
+        finally:
+            timer.cancel()
+
+    def _expect_tail(self) -> None:
+        """Set the deadline of what may follow. A finish that came with content need not have been the last."""
+        self._response.expect_within(self._stall_s if self._monitor.open_end else TAIL_S)
+
+    async def _read_tail(self) -> str | None:
+        held = 0
         while not self.done_seen:
+            client = self._client
+            if client is not None and client.paused:
+                await client.drain()
+                self._expect_tail()
+            before = self.events
             try:
                 data = await self._response.read()
-            except StallError:
-                return None  # the answer is whole; only its [DONE] is missing
+            except StallError as stall:
+                self.stalled = self._monitor.open_end
+                return str(stall) if self.stalled else None  # None: the answer is whole; only its [DONE] is missing
             except TransportError as error:
                 return str(error)
             if not data:
                 return "the stream ended inside an event" if self._decoder.pending else None
-            self._take(data)
-            if self.flaw is not None:
-                return self.flaw
-            if self.tail.size > MAX_HELD_BYTES:
+            good = self._take(data)
+            if good and client is not None:
+                client.write(good)
+            elif good:
+                self._head.append(good)
+                held += len(good)
+            flaw = self.flaw
+            if flaw is not None:
+                return flaw
+            if self.tail.size > MAX_HELD_BYTES or held > MAX_HELD_ANSWER_BYTES:
                 return "too much data after the finishing event"
+            if self.events > before:
+                self._expect_tail()
         return None
+
+    def _release_finish(self) -> None:
+        """Send the finishing event if nothing follows it at once: the client need not wait for what may not come."""
+        client = self._client
+        if client is not None and self.flaw is None:
+            data = self.tail.release()
+            if data:
+                client.write(data)
 
     def _take(self, data: bytes) -> bytes:
         """Decode and judge bytes. Returns those of whole, good events; from the finishing event on they go to `tail`.
@@ -218,6 +296,8 @@ class Relay:
             return b""
         monitor, strip, good = self._monitor, self._strip, []
         for event in events:
+            if self.done_seen or (self._finish_seen and not self._done_follows):
+                break  # the answer has ended; what comes now is not part of it
             payload = event.data
             if payload is not None:
                 self.flaw = monitor.check(event.name, payload)
@@ -231,11 +311,17 @@ class Relay:
                     self._smallest_event = size
                 if strip is not None:
                     event = strip(event)
-            if monitor.finished:
-                self.tail.add(event)
-                self.done_seen = self.done_seen or payload == DONE
-            else:
+            if not monitor.finished:
                 good.append(event.raw)
+            elif monitor.open_end and self._finish_seen:
+                if not self._resumed or self.tail.events:
+                    self._resumed = True
+                    good.append(self.tail.release())
+                good.append(event.raw)
+            else:
+                self._finish_seen = True
+                self.tail.add(event)
+                self.done_seen = payload == DONE
         return good[0] if len(good) == 1 else b"".join(good)
 
 
@@ -252,7 +338,8 @@ class Extension:
 class Ending:
     """How the held end of a stream goes out.
 
-    A usage event that only the router asked for is left out. One that the client asked for carries the extension, and
+    An event with usage alone that only the router asked for is left out; usage beside choices is the provider's own
+    and stays. One that the client asked for carries the extension, and
     `usage.cost` in USD if `cost_nano` is given. `closing` ([DONE] of the OpenAI streams) is added if the upstream left
     it out.
     """
@@ -288,16 +375,14 @@ def tail_bytes(tail: HeldEvents, ending: Ending) -> bytes:
 def _usage_event(event: Event, ending: Ending) -> tuple[bytes, bool]:
     """The event as the client gets it, and whether it carries the extension."""
     assert event.data is not None
-    body = orjson.loads(event.data)
-    usage = body.get("usage")
-    if not isinstance(usage, dict):
+    body = parse_object(event.data)
+    usage = body.get("usage") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(usage, dict):
         return event.raw, False
     carries_extension = False
     if ending.usage_added and not ending.usage_asked:
-        if not body.get("choices"):
-            return b"", False
-        del body["usage"]
-    elif ending.cost_nano is not None or ending.extension is not None:
+        return (event.raw if body.get("choices") else b""), False
+    if ending.cost_nano is not None or ending.extension is not None:
         if ending.cost_nano is not None:
             usage["cost"] = float(usd(ending.cost_nano))
         if ending.extension is not None:
@@ -306,4 +391,4 @@ def _usage_event(event: Event, ending: Ending) -> tuple[bytes, bool]:
     else:
         return event.raw, False
     name = b"event: " + event.name + b"\n" if event.name else b""
-    return name + b"data: " + orjson.dumps(body) + b"\n\n", carries_extension
+    return name + b"data: " + json_bytes(body) + b"\n\n", carries_extension

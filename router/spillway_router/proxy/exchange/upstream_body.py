@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import orjson
-
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import RequestFacts
+from spillway_router.providers.streams import json_bytes
 from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.large_body import spans_of
@@ -37,7 +36,8 @@ def prepare(
     usage_asked = isinstance(options, dict) and options.get("include_usage") is True
     usage_added = False
     if facts.stream and facts.endpoint in ("chat", "completions") and not usage_asked:
-        client_options = options if isinstance(options, dict) else {}
+        client_options = dict(options) if isinstance(options, dict) else {}
+        client_options.pop("continuous_usage_stats", None)  # it has no effect without include_usage
         changes["stream_options"] = {**client_options, "include_usage": True}
         usage_added = True
     logprobs = body.get("logprobs")
@@ -62,4 +62,4 @@ def without_logprobs(answer: dict[str, object]) -> bytes:
         for choice in choices:
             if isinstance(choice, dict) and "logprobs" in choice:
                 choice["logprobs"] = None
-    return orjson.dumps(answer)
+    return json_bytes(answer)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import orjson
-
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
+from spillway_router.providers.streams import json_bytes
 from spillway_router.proxy.client.replies import JSON
 from spillway_router.proxy.exchange.attempt import FetchedAnswer, UpstreamAttempt, fetch_whole
 from spillway_router.proxy.exchange.escalation import criteria, draw_audit, offer_audit
@@ -74,7 +73,7 @@ class WholeAnswer:
         body = without_logprobs(answer) if self._upstream.logprobs_added else reply.body
         if self._state.cost_requested and isinstance(answer.get("usage"), dict):
             answer["usage"]["cost"] = float(usd(self._state.cost_nano()))
-            body = orjson.dumps(answer)
+            body = json_bytes(answer)
         return body
 
     def _audit(self, reply: FetchedAnswer) -> None:

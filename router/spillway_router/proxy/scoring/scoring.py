@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from spillway_router.core.confidence.calibration import Calibration
 from spillway_router.core.confidence.judge import AnswerContext, ConfidenceVerdict, PrefixScore, judge
 from spillway_router.core.confidence.scores import Token
@@ -23,7 +21,7 @@ from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.core.routing.policy import ConfidenceRule
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 from spillway_router.providers.sse import Event
-from spillway_router.providers.streams import DONE, ChatMonitor, MalformedObject, parse_object
+from spillway_router.providers.streams import DONE, ChatMonitor, MalformedObject, json_bytes, parse_object, valid_text
 from spillway_router.proxy.request.large_body import cut_strings
 
 SCORED_ENDPOINTS = frozenset({"chat", "completions"})
@@ -122,8 +120,8 @@ class _StreamedChoice:
     def text(self) -> str:
         """The answer so far; for tool calls their arguments, one call per line."""
         if self.calls:
-            return "\n".join("".join(parts) for parts in self.calls.values())
-        return "".join(self.parts)
+            return valid_text("\n".join(["".join(parts) for parts in self.calls.values()]))
+        return valid_text("".join(self.parts))
 
 
 class ScoredMonitor(ChatMonitor):
@@ -157,10 +155,15 @@ class ScoredMonitor(ChatMonitor):
         return flaw
 
     def _score(self, body: dict[str, Any]) -> None:
-        for choice in body.get("choices") or ():
+        choices = body.get("choices")
+        if not isinstance(choices, list):
+            return
+        for choice in choices:
             if choice.get("logprobs") is not None:
                 self._body = body
             index = choice.get("index", 0)
+            if not isinstance(index, int):
+                index = 0
             streamed = self._streamed_choices.get(index)
             if streamed is None:
                 streamed = self._streamed_choices[index] = _StreamedChoice(PrefixScore(), [], [], {})
@@ -176,17 +179,20 @@ class ScoredMonitor(ChatMonitor):
     def _add_text(self, choice: Mapping[str, Any], streamed: _StreamedChoice) -> None:
         delta = choice.get("delta")
         if not isinstance(delta, dict):
-            streamed.parts.append(choice.get("text") or "")
+            text = choice.get("text")
+            streamed.parts.append(text if isinstance(text, str) else "")
             return
         content = delta.get("content")
         if isinstance(content, str):
             streamed.parts.append(content)
-        for call in delta.get("tool_calls") or ():
+        calls = delta.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
             self.tools = True
             function = call.get("function") if isinstance(call, dict) else None
             arguments = function.get("arguments") if isinstance(function, dict) else None
             if isinstance(arguments, str):
-                streamed.calls.setdefault(call.get("index", 0), []).append(arguments)
+                index = call.get("index", 0)
+                streamed.calls.setdefault(index if isinstance(index, int) else 0, []).append(arguments)
 
     def stripped(self, event: Event) -> Event:
         """The event that was just seen, as the client gets it."""
@@ -195,7 +201,7 @@ class ScoredMonitor(ChatMonitor):
             return event
         for choice in body["choices"]:
             choice["logprobs"] = None
-        data = orjson.dumps(body)
+        data = json_bytes(body)
         name = b"event: " + event.name + b"\n" if event.name else b""
         return Event(name + b"data: " + data + b"\n\n", event.name, data)
 
