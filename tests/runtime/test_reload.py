@@ -28,6 +28,7 @@ privacy: {default: local-only}
 keys: {required: true}
 limits: {body_mb: 1}
 retention: {minutes: 5}
+cors: {origins: ["https://app.example"]}
 """
 
 
@@ -48,6 +49,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "review_queue": runtime.config.review_queue,
         "retention_minutes": runtime.config.retention_minutes,
         "webhook": runtime.alerts._webhook,
+        "cors_origins": active.cors_origins,
     }
 
 
