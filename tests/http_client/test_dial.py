@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tests.proxy.entry.test_frontend import saying
+from tests.proxy.entry.helpers import saying
 
 from spillway_router.http_client import dial
 from spillway_router.http_client.connection import ConnectError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.proxy.control.helpers import bearer
-from tests.proxy.entry.test_frontend import CHAT, answer_of, post, saying, talking
+from tests.proxy.entry.helpers import CHAT, answer_of, post, saying, talking
 
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.proxy.entry.frontend import IncomingRequest

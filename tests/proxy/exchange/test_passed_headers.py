@@ -92,6 +92,7 @@ ANSWERED = (
     ("openai-organization", "ours"),
     ("x-should-retry", "true"),
 )
+CHOICE = {"index": 0, "message": {"role": "assistant", "content": "alpha"}, "finish_reason": "stop"}
 RETURNED = {
     "x-ratelimit-remaining-requests": "99",
     "anthropic-ratelimit-tokens-remaining": "5",
@@ -103,7 +104,7 @@ RETURNED = {
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_the_client_gets_limits_and_ids_of_a_cloud(streamed: bool) -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 1}
-    whole = Answer.json({"choices": [{"index": 0, "finish_reason": "stop"}], "usage": usage}, 200, dict(ANSWERED))
+    whole = Answer.json({"choices": [CHOICE], "usage": usage}, 200, dict(ANSWERED))
     begun = Answer.stream(streams.chat("alpha").body)
     answer = Answer(begun.body, headers=(*begun.headers, *ANSWERED), chunked=True) if streamed else whole
     async with FaultUpstream(answer) as upstream, routing(settings(cloud(upstream))) as router:
@@ -116,7 +117,7 @@ async def test_the_client_gets_limits_and_ids_of_a_cloud(streamed: bool) -> None
 
 
 async def test_headers_of_a_local_engine_stay_here() -> None:
-    answer = Answer.json({"choices": [{"index": 0, "finish_reason": "stop"}], "usage": {}}, 200, dict(ANSWERED))
+    answer = Answer.json({"choices": [CHOICE], "usage": {}}, 200, dict(ANSWERED))
     async with pair(answer) as (_, _, router):
         reply = await router.chat()
         assert reply.status_code == 200
