@@ -115,7 +115,6 @@ def _terms(loaded: Loaded, gpu: str, count: int | None, price: str, kind: str) -
 def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> RentalRecord:
     """Record the start of a rental, and end the rentals that routers started by themselves."""
     from spillway_router.ledger.ids import new_rental_id
-    from spillway_router.ledger.records import RentalRecord
     from spillway_router.ledger.rentals.books import booked
     from spillway_router.ledger.rentals.closed_days import is_closed
     from spillway_router.ledger.rentals.keeper import ROUTER, supersede
@@ -127,16 +126,7 @@ def declare(ledger: Ledger, terms: RentalTerms, source: str, at_ms: int) -> Rent
     billed_until_ms = max(ends_ms, default=0)
     if at_ms < billed_until_ms:
         fail(f"a router has billed its own GPU time until {when(billed_until_ms)}; start the rental then or later")
-    record = RentalRecord(
-        id=new_rental_id(),
-        gpu=terms.gpu,
-        count=terms.count,
-        price_nano_per_hour=terms.price_nano_per_hour,
-        kind=terms.kind,
-        started_ms=at_ms,
-        stopped_ms=None,
-        source=source,
-    )
+    record = terms.open_rental(new_rental_id(), at_ms, source)
     ledger.rentals.add(record)
     supersede(ledger, ledger.rentals.between(0, now_ms() + 1))
     return record

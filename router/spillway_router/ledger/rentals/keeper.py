@@ -44,6 +44,19 @@ class RentalTerms:
         terms = (self.gpu, self.count, self.price_nano_per_hour, self.kind)
         return terms == (record.gpu, record.count, record.price_nano_per_hour, record.kind)
 
+    def open_rental(self, rental_id: str, started_ms: int, source: str) -> RentalRecord:
+        """Return the record of a rental on these terms that begins at `started_ms` (epoch) and runs on."""
+        return RentalRecord(
+            id=rental_id,
+            gpu=self.gpu,
+            count=self.count,
+            price_nano_per_hour=self.price_nano_per_hour,
+            kind=self.kind,
+            started_ms=started_ms,
+            stopped_ms=None,
+            source=source,
+        )
+
 
 class RentalKeeper:
     """The rentals of one router process. With `terms` None there is nothing to bill. `new_id` returns unused ids."""
@@ -115,18 +128,7 @@ class RentalKeeper:
             self._open(self._terms, max(self._began_ms, min(last_end_ms, now_ms)))
 
     def _open(self, terms: RentalTerms, at_ms: int) -> None:
-        self._ledger.rentals.add(
-            RentalRecord(
-                id=self._new_id(),
-                gpu=terms.gpu,
-                count=terms.count,
-                price_nano_per_hour=terms.price_nano_per_hour,
-                kind=terms.kind,
-                started_ms=at_ms,
-                stopped_ms=None,
-                source=ROUTER,
-            )
-        )
+        self._ledger.rentals.add(terms.open_rental(self._new_id(), at_ms, ROUTER))
 
     def _open_router_rentals(self, now_ms: int) -> list[RentalRecord]:
         records = self._ledger.rentals.between(0, now_ms + 1)
