@@ -1,5 +1,4 @@
-"""The server's commands `serve`, `plan`, `doctor` and `convert`; the router's command line adds them with
-`register`."""
+"""The server's commands `serve`, `plan` and `doctor`; the router's command line has them in its table."""
 
 from __future__ import annotations
 
@@ -18,7 +17,6 @@ from rich.console import Console
 
 from spillway_server import doctor as doctor_checks
 from spillway_server import environment, present
-from spillway_server.convert_command import convert
 from spillway_server.engine import launcher
 from spillway_server.engine.events import EngineEvent
 from spillway_server.engine.serve import ServeOptions, run_server
@@ -40,14 +38,6 @@ _SETTINGS = typer.Option(
     "--settings", metavar="BACKEND", help="Print the part of spillway.yaml that follows from the plan."
 )
 _DEVICES = typer.Option("--gpus", min=1, max=16, help="GPUs to split the model over.")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the server's commands to an application."""
-    app.command()(serve)
-    app.command()(plan)
-    app.command()(doctor)
-    app.command()(convert)
 
 
 def serve(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 
-from spillway_router.commands.run import _with_engine
+from spillway_router.commands.up import _with_engine
 from spillway_router.config.load import parse
 from spillway_router.config.settings import FingerprintPart, Settings
 from spillway_server.engine.client import Address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from spillway_router.signals import nvml
 from spillway_router.signals.gpu import GpuReading, GpuTelemetry, GpuVerdict, gpu_verdict, throttle_tokens
 from spillway_router.signals.nvml import GpuSampler, Nvml, NvmlReader, NvmlSettings, load_nvml
 
@@ -124,8 +126,8 @@ class Clock:
         return self.now
 
 
-def reader(library: Nvml | None, clock: Clock | None = None) -> NvmlReader:
-    return NvmlReader(library, NvmlSettings(), clock or Clock())
+def reader(library: Nvml, clock: Clock | None = None) -> NvmlReader:
+    return NvmlReader(lambda: library, NvmlSettings(), clock or Clock())
 
 
 FULL = GpuReading(
@@ -144,10 +146,10 @@ FULL = GpuReading(
 
 
 def test_the_binding_fits_the_protocol() -> None:
-    library = load_nvml()
-    assert library is not None
+    import pynvml
+
     names = [name for name in vars(Nvml) if name.startswith("nvml")] + ["NVMLError"]
-    assert [name for name in names if not hasattr(library, name)] == []
+    assert [name for name in names if not hasattr(pynvml, name)] == []
 
 
 def test_every_value_is_read() -> None:
@@ -166,8 +168,27 @@ def test_a_value_that_a_gpu_does_not_report_is_none() -> None:
     assert gpu_verdict(telemetry.readings[0]) == GpuVerdict(True, 1.0, ())
 
 
-def test_without_library_driver_or_gpu_telemetry_is_down() -> None:
-    assert reader(None).read() == GpuTelemetry(False, (), "nvidia-ml-py is not installed")
+def test_the_binding_is_imported_once_the_driver_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nvml, "_DRIVER_LIBRARY", "libno-such-driver.so.1")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    gpus = NvmlReader(load_nvml, NvmlSettings(), Clock())
+    assert gpus.read() == GpuTelemetry(False, (), "no NVIDIA driver")
+    assert "pynvml" not in sys.modules
+    monkeypatch.setattr(nvml, "_DRIVER_LIBRARY", "libc.so.6")
+    gpus.read()
+    assert "pynvml" in sys.modules
+
+
+def test_without_the_binding_telemetry_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "_DRIVER_LIBRARY", "libc.so.6")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    telemetry = NvmlReader(load_nvml, NvmlSettings(), Clock()).read()
+    assert telemetry == GpuTelemetry(False, (), "nvidia-ml-py is not installed")
+
+
+def test_without_driver_or_gpu_telemetry_is_down() -> None:
     assert reader(FakeNvml(fails={"init": 12})).read() == GpuTelemetry(False, (), "NVML: init failed")
     library = FakeNvml(count=0)
     assert reader(library).read() == GpuTelemetry(False, (), "no NVIDIA GPU")
@@ -260,7 +281,9 @@ async def test_the_sampler_reports_readings_and_shuts_nvml_down() -> None:
     library = FakeNvml(throttle_bits=0x20, clock_mhz=705)
     readings: asyncio.Queue[GpuTelemetry] = asyncio.Queue()
     settings = NvmlSettings(interval_s=0.01)
-    task = asyncio.create_task(GpuSampler(library, lambda reading, _: readings.put_nowait(reading), settings).run())
+    task = asyncio.create_task(
+        GpuSampler(lambda: library, lambda reading, _: readings.put_nowait(reading), settings).run()
+    )
     async with asyncio.timeout(5):
         for _ in range(3):
             telemetry = await readings.get()
@@ -274,7 +297,7 @@ async def test_the_sampler_reports_readings_and_shuts_nvml_down() -> None:
 async def test_a_wedged_driver_is_reported_is_called_once_and_recovers() -> None:
     library = FakeNvml(hold=threading.Event())
     assert library.hold is not None
-    sampler = GpuSampler(library, lambda *_: None, NvmlSettings(timeout_s=0.05))
+    sampler = GpuSampler(lambda: library, lambda *_: None, NvmlSettings(timeout_s=0.05))
     silence = GpuTelemetry(False, (), "NVML did not answer within 0.05 s")
     assert [await sampler.sample() for _ in range(3)] == [silence] * 3
     before = threading.active_count()
@@ -291,6 +314,6 @@ async def test_a_wedged_driver_is_reported_is_called_once_and_recovers() -> None
 async def test_a_binding_that_does_not_fit_is_no_error() -> None:
     library = FakeNvml()
     library.nvmlDeviceGetCount = lambda: "two"  # type: ignore[method-assign,assignment,return-value]
-    telemetry = await GpuSampler(library, lambda *_: None).sample()
+    telemetry = await GpuSampler(lambda: library, lambda *_: None).sample()
     assert not telemetry.up
     assert telemetry.reason.startswith("NVML: TypeError: ")

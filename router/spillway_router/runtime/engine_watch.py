@@ -50,7 +50,7 @@ class EngineWatch:
             if target.backend.local and name not in self._engines:
                 self._engines[name] = (target, loop.create_task(self._watch_engine(target), name=f"watch-{name}"))
         if self._gpu_task is None:
-            sampler = GpuSampler(load_nvml(), self._on_gpus)
+            sampler = GpuSampler(load_nvml, self._on_gpus)
             self._gpu_task = loop.create_task(sampler.run(), name="watch-gpu")
 
     async def stop(self) -> None:

@@ -1,8 +1,8 @@
 """Reads GPUs through NVML (`nvidia-ml-py`) every two seconds, outside the event loop.
 
-The library is an argument, so that tests can pass an exact fake and a machine without a driver needs none. A value that
-NVML does not have is None; a reading that fails as a whole is a `GpuTelemetry` with `up=False` and the reason, never an
-error.
+What loads the library is an argument, so that tests can pass an exact fake and a machine without a driver needs none. A
+value that NVML does not have is None; a reading that fails as a whole is a `GpuTelemetry` with `up=False` and the
+reason, never an error.
 
 A wedged driver can block a call for ever, and nothing can cancel it. Calls therefore run in a daemon thread of their
 own: a worker of the loop's pool would keep the process from ending. While one call hangs, no second one is made.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import importlib
 import threading
 import time
@@ -28,6 +29,7 @@ T = TypeVar("T")
 OnGpus = Callable[[GpuTelemetry, float], None]
 """Receives every reading and its time in monotonic seconds. It must not raise."""
 
+_DRIVER_LIBRARY = "libnvidia-ml.so.1"
 _TEMPERATURE_GPU = 0
 _CLOCK_SM = 1
 _EVENT_XID = 0x8
@@ -69,21 +71,37 @@ class NvmlSettings:
     """Between attempts on a machine without a driver or a GPU."""
 
 
-def load_nvml() -> Nvml | None:
-    """Return the NVML binding, or None if it is not installed. Only `nvmlInit` loads the driver's library."""
+class NvmlMissingError(Exception):
+    """This machine has no NVIDIA driver, or the binding is not installed. The message says which."""
+
+
+LoadNvml = Callable[[], Nvml]
+"""Returns the NVML binding, or raises NvmlMissingError."""
+
+
+def load_nvml() -> Nvml:
+    """Return the NVML binding of `nvidia-ml-py`.
+
+    The binding takes more than one MiB of memory, so it is imported only where the driver's library is.
+    """
+    try:
+        ctypes.CDLL(_DRIVER_LIBRARY)
+    except OSError:
+        raise NvmlMissingError("no NVIDIA driver") from None
     try:
         return cast(Nvml, importlib.import_module("pynvml"))
     except ImportError:
-        return None
+        raise NvmlMissingError("nvidia-ml-py is not installed") from None
 
 
 class NvmlReader:
     """Reads all GPUs. It blocks and is for one thread at a time. NVML opens at the first reading and after a loss."""
 
-    __slots__ = ("_clock", "_event_set", "_handles", "_library", "_settings", "_watched", "_xids")
+    __slots__ = ("_clock", "_event_set", "_handles", "_library", "_load", "_settings", "_watched", "_xids")
 
-    def __init__(self, library: Nvml | None, settings: NvmlSettings, clock: Callable[[], float]) -> None:
-        self._library = library
+    def __init__(self, load: LoadNvml, settings: NvmlSettings, clock: Callable[[], float]) -> None:
+        self._load = load
+        self._library: Nvml | None = None
         self._settings = settings
         self._clock = clock
         self._handles: list[Any] | None = None
@@ -93,9 +111,10 @@ class NvmlReader:
 
     def read(self) -> GpuTelemetry:
         """Return a reading of all GPUs, or `up=False` and the reason."""
-        library = self._library
-        if library is None:
-            return GpuTelemetry(False, (), "nvidia-ml-py is not installed")
+        try:
+            library = self._library = self._library or self._load()
+        except NvmlMissingError as error:
+            return GpuTelemetry(False, (), str(error))
         try:
             handles = self._handles if self._handles is not None else self._open(library)
             if not handles:
@@ -188,13 +207,13 @@ class GpuSampler:
 
     def __init__(
         self,
-        library: Nvml | None,
+        load: LoadNvml,
         on_gpus: OnGpus,
         settings: NvmlSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings or NvmlSettings()
-        self._reader = NvmlReader(library, self._settings, clock)
+        self._reader = NvmlReader(load, self._settings, clock)
         self._on_gpus = on_gpus
         self._clock = clock
         self._pending: asyncio.Future[GpuTelemetry] | None = None

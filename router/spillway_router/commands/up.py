@@ -1,9 +1,7 @@
-"""`spillway route` and `spillway up`: run the router, alone or with the engine."""
+"""`spillway up`: run the engine and the router."""
 
 from __future__ import annotations
 
-import logging
-import sys
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -12,47 +10,14 @@ from urllib.parse import urlsplit
 
 import typer
 
-from spillway_router import compiled
-from spillway_router.commands.common import ConfigOption, fail, load, version
+from spillway_router.commands.common import ConfigOption, fail, load
 from spillway_router.commands.fingerprint import fingerprint_of
-from spillway_router.config.load import ConfigError, Loaded
+from spillway_router.commands.route import run_router
 from spillway_router.config.settings import FingerprintPart, ServerPart, Settings
 from spillway_server.engine.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
 from spillway_server.engine.serve import Prepared, ServeOptions, prepare, run_prepared
 from spillway_server.planning.speed import MEASURED
 from spillway_server.refusal import Refusal as ServerRefusal
-
-
-def _run(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
-    """Run the router until a signal; `companions` are coroutines that run as long as it does."""
-    import uvloop
-
-    from spillway_router.ledger.errors import LedgerError
-    from spillway_router.runtime.serve import route as run_router
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-
-    def listening(url: str) -> None:
-        if (hot_path := compiled.state()) != "compiled":
-            typer.echo(f"hot path: {hot_path}")
-        typer.echo(f"Spillway listens on {url}  (OpenAI base URL: {url}/v1, docs: {url}/docs)")
-        sys.stdout.flush()
-
-    try:
-        uvloop.run(run_router(loaded, version(), listening, companions))
-    except ConfigError as error:
-        fail("\n".join(str(m) for m in error.problems))
-    except LedgerError as error:
-        fail(f"ledger: {error}")
-    except OSError as error:
-        reason = error.strerror or error
-        fail(f"can't listen on {loaded.settings.listen}: {reason}; change `listen` or stop the other process")
-
-
-def route(path: ConfigOption = None) -> None:
-    """Run only the router."""
-    _run(load(path))
 
 
 def up(path: ConfigOption = None) -> None:
@@ -75,7 +40,7 @@ def up(path: ConfigOption = None) -> None:
     if isinstance(prepared, ServerRefusal):
         fail(f"engine: {prepared.reason} {prepared.fix}")
     served = loaded.served_by(partial(_with_engine, backend.name, prepared, fingerprint_of(prepared.plan.model)))
-    _run(served, (_supervise(prepared, options),))
+    run_router(served, (_supervise(prepared, options),))
 
 
 def _with_engine(name: str, prepared: Prepared, fingerprint: FingerprintPart, settings: Settings) -> Settings:

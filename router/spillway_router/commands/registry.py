@@ -1,0 +1,74 @@
+"""The command line's table of commands, and the group that imports a command's module when the command is named.
+
+A process pays only for the command that it runs: `spillway route` stays small and `spillway keys` starts quickly,
+whatever the other commands import. Help and shell tools go through the whole table and import every module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+COMMANDS = {
+    "route": "spillway_router.commands.route:route",
+    "up": "spillway_router.commands.up:up",
+    "check": "spillway_router.commands.check:check",
+    "chat": "spillway_router.commands.chat:chat",
+    "explain": "spillway_router.commands.explain:explain",
+    "extract": "spillway_router.commands.extract:extract",
+    "deploy": "spillway_router.commands.deploy:deploy",
+    "calibrate": "spillway_router.commands.calibrate:calibrate",
+    "serve": "spillway_server.cli:serve",
+    "plan": "spillway_server.cli:plan",
+    "doctor": "spillway_server.cli:doctor",
+    "convert": "spillway_server.convert_command:convert",
+    "schema": "spillway_router.commands.schema:schema",
+    "keys": "spillway_router.commands.keys:keys_app",
+    "ledger": "spillway_router.commands.ledger:ledger_app",
+    "prices": "spillway_router.commands.prices:prices_app",
+    "report": "spillway_router.commands.report:report_app",
+    "rentals": "spillway_router.commands.rentals:rentals_app",
+    "pod": "spillway_router.commands.pod:pod_app",
+    "reviews": "spillway_router.commands.reviews:reviews_app",
+}
+"""Every command by its name, in the order of the help: the module and the function, or the typer application, there."""
+
+
+class CommandTable(Mapping[str, Any]):
+    """The click commands of a table like `COMMANDS`. Reading one imports its module."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = places
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = self._places[name].partition(":")
+        return _command(name, getattr(import_module(module), attribute))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class CommandGroup(TyperGroup):
+    """The group of all commands in `COMMANDS`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = CommandTable(COMMANDS)  # type: ignore[assignment]  # typer and click only read it
+
+
+def _command(name: str, place: Any) -> Any:
+    """Return the click command of a function or of a typer application."""
+    if isinstance(place, typer.Typer):
+        group = typer.main.get_group(place)
+        group.name = name
+        return group
+    application = typer.Typer(add_completion=False)
+    application.command(name)(place)
+    return typer.main.get_command(application)

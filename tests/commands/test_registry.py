@@ -1,0 +1,33 @@
+"""The command line imports the module of the command that it runs, and no other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+from typer.testing import CliRunner
+
+from spillway_router.cli import app
+from spillway_router.commands.registry import COMMANDS
+
+_LOADED_FOR_ROUTE = """
+import sys
+from spillway_router.cli import app
+app(["route", "--help"], standalone_mode=False)
+print("\\nmodules:", *sys.modules)
+"""
+
+
+def test_a_command_imports_its_own_module_only() -> None:
+    done = subprocess.run([sys.executable, "-c", _LOADED_FOR_ROUTE], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.rpartition("modules: ")[2].split())
+    own = COMMANDS["route"].partition(":")[0]
+    others = {place.partition(":")[0] for place in COMMANDS.values()} - {own}
+    assert own in loaded
+    assert loaded & others == set()
+    assert [name for name in loaded if name.startswith("spillway_server")] == []
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"spillway {version('spillway-llm')}\n"
