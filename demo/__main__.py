@@ -89,7 +89,7 @@ def _demo(console: Console, sizes: Sizes, seed: int, folder: Path) -> tuple[Demo
                 status, left = running.child.stop(product.STOP_PATIENCE_S)
     total = time.monotonic() - started
     slo = DemoSlo(product.SLO_TTFT_MS / 1000, product.SLO_TPOT_MS / 1000)
-    run = DemoRun(tuple(results), books, slo, total, status, left)
+    run = DemoRun(results=tuple(results), accounts=books, slo=slo, total_s=total, exit_status=status, left_over=left)
     return run, pace, report
 
 

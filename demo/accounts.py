@@ -21,7 +21,7 @@ class AccountsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Accounts:
+class RunTotals:
     """Totals of one run. `*_nano` are nano-dollars (1e-9 USD); `seen` holds the hashes of all texts that the cloud
     received.
     """
@@ -48,7 +48,7 @@ def report_text(product: Product, columns: int) -> str:
     )
 
 
-def read(product: Product, cloud: CloudProcess) -> Accounts:
+def read(product: Product, cloud: CloudProcess) -> RunTotals:
     """Read the accounts of both sides.
 
     Raises:
@@ -61,7 +61,7 @@ def read(product: Product, cloud: CloudProcess) -> Accounts:
     key = {"authorization": f"Bearer {cloud.key}"}
     bill, seen = _get(f"{cloud.root}/bill", key), _get(f"{cloud.root}/seen", key)
     try:
-        return Accounts(
+        return RunTotals(
             **_ledger(report),
             bill_nano=bill["nano_usd"],
             bill_requests=bill["requests"],

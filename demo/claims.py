@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from loadtests.fake_cloud.corpus import digest
 
-from demo.accounts import Accounts
+from demo.accounts import RunTotals
 from demo.client import DocumentResult
 
 AWAY = ("overflow", "escalated", "fallback")
@@ -48,7 +48,7 @@ class DemoRun:
     """Everything that the verdict needs. Times are in seconds."""
 
     results: tuple[DocumentResult, ...]
-    accounts: Accounts
+    accounts: RunTotals
     slo: DemoSlo
     total_s: float
     exit_status: int

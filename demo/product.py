@@ -86,7 +86,7 @@ def cloud(folder: Path, jobs: Sequence[DocumentJob]) -> Iterator[CloudProcess]:
                 raise ChildError(f"the stand-in cloud said nothing for {_ANNOUNCE_TIMEOUT_S:.0f} s:\n{child.tail()}")
             time.sleep(0.05)
         address = json.loads(announced.read_text())
-        yield CloudProcess(address["url"], address["root"], key, child)
+        yield CloudProcess(url=address["url"], root=address["root"], key=key, child=child)
     finally:
         child.stop(5.0)
 

@@ -56,7 +56,7 @@ def plan(sizes: Sizes, seed: int) -> DocumentPlan:
     calm = draw("calm", sizes.warming + sizes.capacity, sizes.calm, seed)
     burst = draw("burst", sizes.warming + sizes.capacity + sizes.calm, sizes.burst, seed)
     local = f"local/{LOCAL_MODEL}"
-    return DocumentPlan(warming, pinned(capacity, "capacity", local), calm, burst)
+    return DocumentPlan(warming=warming, capacity=pinned(capacity, "capacity", local), calm=calm, burst=burst)
 
 
 def pace(capacity: float) -> Pace:

@@ -90,12 +90,30 @@ def arrive(jobs: Sequence[DocumentJob], per_s: float, seed: int) -> list[Documen
 def pinned(jobs: Sequence[DocumentJob], phase: Phase, model: str) -> list[DocumentJob]:
     """Return the same documents again, as whole answers from one named backend."""
     return [
-        DocumentJob(job.number, phase, 0.0, job.text, job.truth, job.noise, private=False, stream=False, model=model)
+        DocumentJob(
+            number=job.number,
+            phase=phase,
+            at_s=0.0,
+            text=job.text,
+            truth=job.truth,
+            noise=job.noise,
+            private=False,
+            stream=False,
+            model=model,
+        )
         for job in jobs
     ]
 
 
 def _at(job: DocumentJob, moment: float) -> DocumentJob:
     return DocumentJob(
-        job.number, job.phase, moment, job.text, job.truth, job.noise, job.private, job.stream, job.model
+        number=job.number,
+        phase=job.phase,
+        at_s=moment,
+        text=job.text,
+        truth=job.truth,
+        noise=job.noise,
+        private=job.private,
+        stream=job.stream,
+        model=job.model,
     )

@@ -93,7 +93,10 @@ def independent_bill(
     itself must agree before that. Faults that `verify` finds and holds left open count as well. `forget` is the number
     of lines left out of the bill.
     """
-    shard_list = [_BillShard(requests // shards, kills // shards, seed, forget) for seed in range(shards)]
+    shard_list = [
+        _BillShard(requests=requests // shards, kills=kills // shards, seed=seed, forget=forget)
+        for seed in range(shards)
+    ]
     trials = side_by_side(_bill, shard_list, shards) if shards > 1 else [_bill(shard) for shard in shard_list]
     details = _summed(trials)
     say(f"  {details}")
@@ -135,7 +138,7 @@ def leaked(
     value = sum(one.leaked + one.closed_twice + one.wrong_cost + one.faults for one in outcomes)
     say(f"  {details}")
     if router_crashes:
-        routers = _bill(_BillShard(router_crashes * 60, router_crashes, 5, 0))
+        routers = _bill(_BillShard(requests=router_crashes * 60, kills=router_crashes, seed=5, forget=0))
         details["whole_routers"] = asdict(routers)
         value += routers.leaked + routers.faults
         say(f"  whole routers: {routers.kills} kills, {routers.orphans} calls orphaned, {routers.leaked} leaked")

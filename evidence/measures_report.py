@@ -97,7 +97,18 @@ def _run(config: Path, case: _Case, rows: int) -> tuple[float, float]:
 def _fill(file: Path, rows: int, days: int) -> None:
     ledger = SqliteLedger.open(file)
     start, end = start_of(_FIRST), start_of(_FIRST + timedelta(days=days))
-    ledger.rentals.add(RentalRecord("rent_1", "a100-80", 1, 1_390_000_000, "reserved", start, end, "cli"))
+    ledger.rentals.add(
+        RentalRecord(
+            id="rent_1",
+            gpu="a100-80",
+            count=1,
+            price_nano_per_hour=1_390_000_000,
+            kind="reserved",
+            started_ms=start,
+            stopped_ms=end,
+            source="cli",
+        )
+    )
     made = _entries(rows, start, end)
     for _ in range(0, rows, _PER_COMMIT):
         ledger.commit([Write((entry,)) for entry in islice(made, _PER_COMMIT)])

@@ -45,10 +45,31 @@ RowKind = Literal["local", "paid"]
 ROWS_OF: dict[RowKind, int] = {"local": 1, "paid": 2}
 
 CALLER = Caller(key_id="0123456789ab", tier="free")
-FACTS = RequestFacts("", "chat", "auto", True, 4620, 400, 1, frozenset(), PrivacyVerdict(True), CALLER)
-LOCAL = Backend("local", "vllm", "demo", True, frozenset({"chat"}), frozenset())
+FACTS = RequestFacts(
+    request_id="",
+    endpoint="chat",
+    model="auto",
+    stream=True,
+    prompt_bytes=4620,
+    max_tokens=400,
+    choices=1,
+    needs=frozenset(),
+    privacy=PrivacyVerdict(True),
+    caller=CALLER,
+)
+LOCAL = Backend(
+    name="local", provider="vllm", model="demo", local=True, endpoints=frozenset({"chat"}), capabilities=frozenset()
+)
 PRICE = Tariff(Decimal("0.075"), Decimal("0.30"), source="catalogue", valid_from="2026-11-20")
-CLOUD = Backend("groq", "groq", "openai/gpt-oss-20b", False, frozenset({"chat"}), frozenset(), PRICE)
+CLOUD = Backend(
+    name="groq",
+    provider="groq",
+    model="openai/gpt-oss-20b",
+    local=False,
+    endpoints=frozenset({"chat"}),
+    capabilities=frozenset(),
+    tariff=PRICE,
+)
 CAPS = (BudgetLine("all", "day", 10**15), BudgetLine("tier:free", "month", 10**15))
 ENDED = AttemptResult("ok", Usage(1155, 211), confidence=0.9375)
 BOUND_NANO = 500_000
@@ -71,7 +92,14 @@ class LedgerSpeed:
 async def measure(ledger: SqliteLedger, kind: RowKind, waiting: int, rows: int) -> LedgerSpeed:
     """Let `waiting` tasks make one request after the other; each waits until its rows are durable."""
     writer = LedgerWriter(ledger)
-    accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, "router-0123456789abcdef")
+    accounts = Accounts(
+        writer=writer,
+        lines=(),
+        coefficients=WorkCoefficients(),
+        wall=time.time,
+        on_alert=lambda _alert: None,
+        router_id="router-0123456789abcdef",
+    )
     accounts.load(ledger, CAPS)
     new_id = request_ids(time.time).__next__
     backend, why = (
@@ -103,7 +131,14 @@ async def measure(ledger: SqliteLedger, kind: RowKind, waiting: int, rows: int) 
     assert await writer.close(10)
     stored = count * ROWS_OF[kind]
     waits.sort()
-    return LedgerSpeed(kind, waiting, stored, stored / wall, 1e6 * cpu / stored, 1e3 * waits[len(waits) // 2])
+    return LedgerSpeed(
+        kind=kind,
+        waiting=waiting,
+        rows=stored,
+        rows_per_s=stored / wall,
+        cpu_us_per_row=1e6 * cpu / stored,
+        wait_ms_p50=1e3 * waits[len(waits) // 2],
+    )
 
 
 def sync_ms(folder: Path, times: int = 50) -> float:

@@ -1,9 +1,12 @@
-"""The form of the tests: helpers lie outside of test modules, coroutine tests are plain, and nothing sleeps to wait."""
+"""The form of the tests: helpers lie outside of test modules, coroutine tests are plain, and nothing sleeps to wait.
+
+The form of the calls, everywhere: whoever constructs an object from five or more values passes them by keyword.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,27 @@ SLEEPERS = {
     "tests/loadtests/test_locust_runs.py": "polls the report that another process writes, bounded by a deadline",
 }
 """Files that may call `time.sleep`, each with the reason: nothing in another process signals what they wait for."""
+CODE = ("demo", "evidence", "loadtests", "requirements", "router", "server", "tests")
+MOST_POSITIONAL = 4
+POSITIONAL = {
+    ("router/spillway_router/ledger/holds.py", "Entry"): "every request creates one; by keyword it takes longer"
+}
+"""Classes constructed by position from more values: file, class and the reason."""
+
+
+def code() -> dict[str, ast.Module]:
+    """Return all Python files of the repository by their path."""
+    files = (path for folder in CODE for path in sorted((ROOT / folder).rglob("*.py")) if "_compiled" not in path.parts)
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in files}
+
+
+def positional_constructions(tree: ast.Module, classes: Set[str]) -> Iterator[tuple[str, int]]:
+    """Yield class and line of each construction of one of `classes` with too many values by position."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and len(node.args) > MOST_POSITIONAL:
+            name = ast.unparse(node.func).split(".")[-1]
+            if name in classes:
+                yield name, node.lineno
 
 
 def imported_modules(tree: ast.Module) -> Iterator[str]:
@@ -86,3 +110,21 @@ def test_a_fault_in_the_form_is_noticed(source: str, words: str) -> None:
     """Seeded faults: the first test above can fail."""
     (fault,) = faults("tests/test_new.py", source)
     assert words in fault
+
+
+def test_objects_of_many_values_are_constructed_by_keyword() -> None:
+    trees = code()
+    classes = {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    assert "Entry" in classes  # the search has not gone blind
+    places = {
+        (file, name): line for file, tree in trees.items() for name, line in positional_constructions(tree, classes)
+    }
+    assert [f"{file}:{places[file, name]} {name}" for file, name in places if (file, name) not in POSITIONAL] == []
+    assert [place for place in POSITIONAL if place not in places] == []
+
+
+@pytest.mark.parametrize(
+    ("call", "lines"), [("Shape(1, 2, 3, 4)", []), ("Shape(1, 2, 3, 4, 5)", [1]), ("sizes.Shape(1, 2, 3, 4, n=5)", [])]
+)
+def test_a_construction_by_position_is_noticed(call: str, lines: list[int]) -> None:
+    assert [line for _, line in positional_constructions(ast.parse(call), {"Shape"})] == lines

@@ -161,7 +161,14 @@ def powercut_trials(path: Path, cuts: int, seed: int, *, synchronous: str = "FUL
     faults = verify(ledger).fault_count
     ledger.close()
     lost = sum(1 for row in acknowledged if not stored[row])
-    return PowercutOutcome(cuts, len(acknowledged), lost, sum(n > 1 for n in stored.values()), faults, undone)
+    return PowercutOutcome(
+        cuts=cuts,
+        acknowledged=len(acknowledged),
+        lost=lost,
+        doubled=sum(n > 1 for n in stored.values()),
+        faults=faults,
+        writes_undone=undone,
+    )
 
 
 def _until_the_cut(path: Path, disk: Disk, name: str, synchronous: str) -> set[str]:

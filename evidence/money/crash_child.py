@@ -48,7 +48,14 @@ def spend(url: str, name: str, seed: int, report_to: Connection, deaf: bool = Fa
 async def _spend(url: str, name: str, rng: random.Random, report_to: int, deaf: bool) -> None:
     ledger = open_ledger(url)
     writer = LedgerWriter(ledger)
-    accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, name)
+    accounts = Accounts(
+        writer=writer,
+        lines=(),
+        coefficients=WorkCoefficients(),
+        wall=time.time,
+        on_alert=lambda _alert: None,
+        router_id=name,
+    )
     accounts.load(ledger, [BudgetLine("all", "month", 10**15)])
     upkeep = Upkeep(ledger, accounts, name, time.time)
     upkeep.start()

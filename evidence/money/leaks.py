@@ -124,7 +124,14 @@ def _upkeep(survivors: list[Ledger]) -> None:
 
     async def tend(ledger: Ledger, name: str) -> None:
         writer = LedgerWriter(ledger)
-        accounts = Accounts(writer, (), WorkCoefficients(), lambda: later_s, lambda _alert: None, name)
+        accounts = Accounts(
+            writer=writer,
+            lines=(),
+            coefficients=WorkCoefficients(),
+            wall=lambda: later_s,
+            on_alert=lambda _alert: None,
+            router_id=name,
+        )
         await Upkeep(ledger, accounts, name, lambda: later_s).tend()
         await writer.close(WAIT_S)
 

@@ -37,11 +37,24 @@ class Scenario:
         return replace(self, count=count, seconds=self.seconds / 3)
 
 
-NS1 = Scenario("ns1", "non-stream, 1 connection", 1, 6_000, 5.0)
-NS32 = Scenario("ns32", "non-stream, 32 connections", 32, 24_000, 6.0)
-BURST8 = Scenario("burst8", "8 streams of 128 events, as fast as possible", 8, 1_200, 6.0, stream=True)
+NS1 = Scenario(name="ns1", what="non-stream, 1 connection", connections=1, count=6_000, seconds=5.0)
+NS32 = Scenario(name="ns32", what="non-stream, 32 connections", connections=32, count=24_000, seconds=6.0)
+BURST8 = Scenario(
+    name="burst8",
+    what="8 streams of 128 events, as fast as possible",
+    connections=8,
+    count=1_200,
+    seconds=6.0,
+    stream=True,
+)
 PACED200 = Scenario(
-    "paced200", "200 streams at a time, 128 events over 2-3 s", 200, 600, 8.0, stream=True, pace_ms=(2000, 3000)
+    name="paced200",
+    what="200 streams at a time, 128 events over 2-3 s",
+    connections=200,
+    count=600,
+    seconds=8.0,
+    stream=True,
+    pace_ms=(2000, 3000),
 )
 STEPS200 = replace(PACED200, name="steps200", what="the same, events of all streams in steps of 20 ms", step_ms=20)
 SCENARIOS = {scenario.name: scenario for scenario in (NS1, NS32, BURST8, PACED200, STEPS200)}

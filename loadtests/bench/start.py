@@ -42,4 +42,6 @@ def started(system: System) -> Iterator[RunningSystem]:
             log = scratch / "system.log"
             with running(command, cores.system, log) as process:
                 wait_until_it_answers(process, place.port, command.key, log)
-                yield RunningSystem(process.pid, place.port, command.key, upstream_port, cores)
+                yield RunningSystem(
+                    pid=process.pid, port=place.port, key=command.key, upstream_port=upstream_port, cores=cores
+                )

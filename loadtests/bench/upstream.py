@@ -164,7 +164,14 @@ class Connection(asyncio.Protocol):
             return
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
         alternatives = int(body.get("top_logprobs") or 0) if body.get("logprobs") else None
-        frames = self._frames.stream(StreamShape(directive.events, directive.event_bytes, usage, alternatives))
+        frames = self._frames.stream(
+            StreamShape(
+                events=directive.events,
+                event_bytes=directive.event_bytes,
+                include_usage=usage,
+                alternatives=alternatives,
+            )
+        )
         self._pending = frames
         self._step_s = directive.step_ms / 1000
         self._gap_s = directive.pace_ms / 1000 / max(1, directive.events)

@@ -65,7 +65,13 @@ def answers(path: Path = ANSWERS) -> Iterator[LabelledAnswer]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            yield LabelledAnswer(HELD_OUT_SEEDS[row["s"]], NOISES[row["n"]], row["t"], _tokens(row), path == FRESH)
+            yield LabelledAnswer(
+                seed=HELD_OUT_SEEDS[row["s"]],
+                noise=NOISES[row["n"]],
+                text=row["t"],
+                tokens=_tokens(row),
+                fresh=path == FRESH,
+            )
 
 
 def _tokens(row: dict[str, Any]) -> tuple[Token, ...]:

@@ -49,14 +49,24 @@ def held(limit: int | None = None) -> Held:
     fitting = [labelled(answer) for answer in given if not answer.held_out]
     kept = [answer for answer in given if answer.held_out]
     rows = [labelled(answer) for answer in kept]
-    built = build(fitting, CalibrationKey("demo", "*", "*", "*"), Promise(ALPHA, DELTA), {})
+    built = build(
+        fitting, CalibrationKey(model="demo", quantisation="*", template="*", task="*"), Promise(ALPHA, DELTA), {}
+    )
     calibration = built.calibration
     confidence = np.array([calibration.answer.probability(row.scores) for row in rows])
     right = np.array([float(row.right) for row in rows])
     pool = Pool(confidence, right, tuple(row.group for row in rows), tuple(answer.noise for answer in kept))
     strong = np.array([float(legible(answer.document)) for answer in kept])
     fresh = np.array([answer.fresh for answer in kept])
-    return Held(built, calibration, rows, pool, strong, fresh, _sharpened(kept, calibration, pool))
+    return Held(
+        built=built,
+        calibration=calibration,
+        rows=rows,
+        pool=pool,
+        strong=strong,
+        fresh=fresh,
+        sharpened=_sharpened(kept, calibration, pool),
+    )
 
 
 def _sharpened(kept: Sequence[LabelledAnswer], calibration: Calibration, pool: Pool) -> Pool:

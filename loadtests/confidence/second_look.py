@@ -49,7 +49,7 @@ REPEATS = 1000
 
 def rule(kind: SelfCheckKind) -> SelfCheck:
     """Return the shipped questions."""
-    return SelfCheck(kind, 1.0, 60.0, QUESTIONS[kind], WORDS)
+    return SelfCheck(kind=kind, band=1.0, longest_s=60.0, question=QUESTIONS[kind], words=WORDS)
 
 
 def collect(base_url: str, given: Sequence[LabelledAnswer]) -> Iterator[str]:

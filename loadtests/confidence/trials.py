@@ -133,11 +133,11 @@ def drifting(
     tallies = [_run(before, after, control, rng) for _ in range(runs)]
     wrong, kept = (np.array([tally[i] for tally in tallies], dtype=np.float64) for i in (0, 1))
     return Risk(
-        float(np.mean(wrong / np.maximum(1.0, kept))),
-        float(wrong.sum() / max(1.0, kept.sum())),
-        float(wrong.mean() / LOOKED_AT),
-        float(kept.mean() / LOOKED_AT),
-        float(np.mean([tally[2] for tally in tallies])),
+        expected=float(np.mean(wrong / np.maximum(1.0, kept))),
+        pooled=float(wrong.sum() / max(1.0, kept.sum())),
+        of_all=float(wrong.mean() / LOOKED_AT),
+        kept=float(kept.mean() / LOOKED_AT),
+        revoked=float(np.mean([tally[2] for tally in tallies])),
     )
 
 

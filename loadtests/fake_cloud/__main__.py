@@ -38,7 +38,16 @@ def main(
         answers = load(corpus)
     except (OSError, CorpusError) as error:
         raise SystemExit(f"Can't read the corpus: {error}") from error
-    app = build(CloudSetup(key, answers, seed, latency, requests_per_day, tokens_per_minute))
+    app = build(
+        CloudSetup(
+            key=key,
+            answers=answers,
+            seed=seed,
+            latency=latency,
+            requests_per_day=requests_per_day,
+            tokens_per_minute=tokens_per_minute,
+        )
+    )
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     root = f"http://127.0.0.1:{listener.getsockname()[1]}"
     # The socket listens already: a client that reads the announcement can connect, even if it waits to be accepted.

@@ -63,7 +63,9 @@ class FakeCloud:
         prompt = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * request.messages + len(pieces(request.prompt))
         cached = cacheable(prompt) if (request.model.id, entry.sha256) in self.cached else 0
         content = said[:room]
-        tokens = CloudTokens(prompt, cached, len(thought) + len(content), len(thought))
+        tokens = CloudTokens(
+            prompt=prompt, cached=cached, completion=len(thought) + len(content), reasoning=len(thought)
+        )
         return CloudAnswer(
             id=f"chatcmpl-{rng.getrandbits(96):024x}-{self.accepted}",
             created=int(time.time()),

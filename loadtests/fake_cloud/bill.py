@@ -35,7 +35,16 @@ class CloudBill:
     def charge(self, request_id: str, model: str, sha256: str, known: bool, tokens: CloudTokens) -> CloudBillLine:
         """Add one request to the bill. As with Groq, it is due in full as soon as the request is accepted."""
         cost = MODELS[model].nano_usd(tokens)
-        line = CloudBillLine(request_id, model, sha256, known, tokens.prompt, tokens.cached, tokens.completion, cost)
+        line = CloudBillLine(
+            request_id=request_id,
+            model=model,
+            sha256=sha256,
+            known=known,
+            prompt_tokens=tokens.prompt,
+            cached_tokens=tokens.cached,
+            completion_tokens=tokens.completion,
+            nano_usd=cost,
+        )
         self.lines.append(line)
         return line
 

@@ -67,7 +67,7 @@ class Limits:
         for unit, bucket, requested in (("requests", self._requests, 1), ("tokens", self._tokens, tokens)):
             wait_s = bucket.wait(requested, monotonic_s)
             if wait_s > 0:
-                return LimitExceeded(unit, bucket.limit, requested, wait_s)
+                return LimitExceeded(unit=unit, limit=bucket.limit, requested=requested, wait_s=wait_s)
         self._requests.take(1, monotonic_s)
         self._tokens.take(tokens, monotonic_s)
         return None

@@ -85,7 +85,25 @@ def cacheable(prompt_tokens: int) -> int:
 MODELS = {
     model.id: model
     for model in (
-        Model("openai/gpt-oss-20b", "OpenAI", "0.075", "0.0375", "0.30", 131_072, 65_536, 1000.0),
-        Model("openai/gpt-oss-120b", "OpenAI", "0.15", "0.075", "0.60", 131_072, 65_536, 500.0),
+        Model(
+            id="openai/gpt-oss-20b",
+            owner="OpenAI",
+            input_per_million="0.075",
+            cached_per_million="0.0375",
+            output_per_million="0.30",
+            context=131_072,
+            max_output=65_536,
+            tokens_per_s=1000.0,
+        ),
+        Model(
+            id="openai/gpt-oss-120b",
+            owner="OpenAI",
+            input_per_million="0.15",
+            cached_per_million="0.075",
+            output_per_million="0.60",
+            context=131_072,
+            max_output=65_536,
+            tokens_per_s=500.0,
+        ),
     )
 }

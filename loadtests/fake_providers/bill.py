@@ -41,7 +41,7 @@ class CallTokens:
 
     def first(self, out: int) -> CallTokens:
         """Return the counts of the same call, stopped after `out` tokens of output."""
-        return CallTokens(self.prompt, self.cached, out, min(self.reasoning, out))
+        return CallTokens(prompt=self.prompt, cached=self.cached, out=out, reasoning=min(self.reasoning, out))
 
 
 @dataclass(frozen=True, slots=True)

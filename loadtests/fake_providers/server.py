@@ -110,7 +110,12 @@ class FakeProviders:
             caller_id=caller_id,
             stream=body.get("stream", False),
             do=order["do"],
-            tokens=CallTokens(prompt, min(order.get("cached", 0), prompt), out, min(order.get("reasoning", 0), out)),
+            tokens=CallTokens(
+                prompt=prompt,
+                cached=min(order.get("cached", 0), prompt),
+                out=out,
+                reasoning=min(order.get("reasoning", 0), out),
+            ),
             step=order.get("step", 1),
             pause=order.get("pause", 0.0),
             usage=order.get("usage", True),

@@ -61,7 +61,7 @@ def measure(
         raise typer.BadParameter(f"{kind!r} is not one of {', '.join(_KINDS)}", param_hint="--kind")
     console = Console(highlight=False)
     loads = tuple(int(part) for part in concurrency.split(","))
-    grid = Grid(loads, context, output, prompts)
+    grid = Grid(concurrency=loads, context=context, output=output, prefill_prompts=prompts)
     place_name, place_kind = (hardware, kind) if hardware else this_place(device, gpus)
     try:
         for words in flags or [""]:
@@ -72,7 +72,13 @@ def measure(
                 else engine.served(model, words.split(), device)
             )
             with place as target:
-                subject = Subject(place_name, place_kind, gpus, target.model, quantisation_of(target.model))
+                subject = Subject(
+                    hardware=place_name,
+                    device=place_kind,
+                    devices=gpus,
+                    model=target.model,
+                    quantisation=quantisation_of(target.model),
+                )
                 console.print(Text(f"{target.model} on {place_name}: {' '.join(target.flags) or 'flags not known'}"))
                 probed, found = examine(target, grid, lambda line: console.print(Text(line)))
             versions = {"engine": target.version, "spillway": importlib.metadata.version("spillway-llm")}

@@ -64,7 +64,9 @@ def running(base_url: str, flags: list[str]) -> EngineTarget:
         card = client.get(f"{root}/v1/models").raise_for_status().json()["data"][0]
         answer = client.get(f"{root}/version")
         version = str(answer.json().get("version", "unknown")) if answer.status_code == 200 else "unknown"
-    return EngineTarget(f"{root}/v1", str(card["id"]), flags, version, card.get("max_model_len"))
+    return EngineTarget(
+        base_url=f"{root}/v1", model=str(card["id"]), flags=flags, version=version, context=card.get("max_model_len")
+    )
 
 
 def _flags(argv: Sequence[str]) -> list[str]:

@@ -52,7 +52,9 @@ def main(
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(scenarios.SCENARIOS)}, all")
     others = tuple(_named(text) for text in compare or ())
-    settings = SessionSettings(chosen, seconds, seed, "closed" if closed else "open", sweep, others)
+    settings = SessionSettings(
+        names=chosen, seconds=seconds, seed=seed, loop="closed" if closed else "open", sweep=sweep, compare=others
+    )
     try:
         found = session.begin(settings)
     except NoLocustError as error:

@@ -57,7 +57,13 @@ def load(path: str) -> tuple[list[tuple[float, float]], list[ReadyRequest]]:
         body = json.dumps(row["body"]).encode()
         asks.append(
             ReadyRequest(
-                row["at_s"], row["name"], row["path"], body, row["stream"], headers, row.get("answer_tokens", 0)
+                at_s=row["at_s"],
+                name=row["name"],
+                path=row["path"],
+                body=body,
+                stream=row["stream"],
+                headers=headers,
+                answer_tokens=row.get("answer_tokens", 0),
             )
         )
     return corners, asks

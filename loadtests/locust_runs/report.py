@@ -110,7 +110,11 @@ def _sweep(session: Session) -> list[str]:
 
     def by_load(title: str, value: Callable[[RunFigures], float], y: str, guide: float | None = None) -> str:
         log = guide is not None
-        return charts.lines(title, _series(live, value), charts.Axes(x, y, guide, "promise" if log else "", log=log))
+        return charts.lines(
+            title,
+            _series(live, value),
+            charts.Axes(x=x, y=y, guide=guide, guide_name="promise" if log else "", log=log),
+        )
 
     figures = [
         by_load("Time to first token, median", lambda f: f.ttft_p50_s, "time (s)", promise.ttft_s),
@@ -147,7 +151,9 @@ def _run_chart(run: ScenarioRun, guide: float) -> str:
         if sample.stream and not sample.fault:
             by_place.setdefault(sample.backend or "?", []).append((sample.due_s, sample.ttft_s))
     title = f"{run.name}: each stream, by who answered"
-    axes = charts.Axes("moment the request was due (s)", "time to first token (s)", guide, "promise")
+    axes = charts.Axes(
+        x="moment the request was due (s)", y="time to first token (s)", guide=guide, guide_name="promise"
+    )
     return f"<figure>{charts.dots(title, dict(sorted(by_place.items(), reverse=True)), axes)}</figure>"
 
 

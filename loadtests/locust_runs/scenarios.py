@@ -119,5 +119,12 @@ def _poisson(rate: float) -> Sequence[TraceRequest]:
     for number in range(_PROBES):
         moment += rng.expovariate(rate)
         row = rng.choice(rows)
-        found.append(TraceRequest(number, moment, row.prompt_tokens, max(1, row.output_tokens)))
+        found.append(
+            TraceRequest(
+                number=number,
+                arrival_s=moment,
+                prompt_tokens=row.prompt_tokens,
+                output_tokens=max(1, row.output_tokens),
+            )
+        )
     return found

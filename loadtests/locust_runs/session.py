@@ -213,7 +213,14 @@ def _scenario(name: str, plan_: RequestPlan, up: Site, settings: SessionSettings
     found, status = _play(plan_, up.url, model, up.keys, settings.loop, folder)
     figures = samples.figures(found, settings.promise, float(GPU_USD_PER_HOUR))
     wrong = judge(plan_, found, figures, status, settings.loop)
-    return ScenarioRun(name, SCENARIOS[name].about, len(plan_.asks), figures, tuple(found), wrong)
+    return ScenarioRun(
+        name=name,
+        about=SCENARIOS[name].about,
+        planned=len(plan_.asks),
+        figures=figures,
+        samples=tuple(found),
+        wrong=wrong,
+    )
 
 
 def judge(made: RequestPlan, found: Sequence[Sample], figures: RunFigures, status: int, loop: Loop) -> tuple[str, ...]:
@@ -307,7 +314,7 @@ def first_model(url: str) -> str:
 def simulated(multiple: float, made: RequestPlan, promise: LatencyPromise) -> list[SweepPoint]:
     """Return what other overflow rules would do with these arrivals, by the simulator (no machine, no noise)."""
     requests = [
-        TraceRequest(number, at / SCALE, prompt, output)
+        TraceRequest(number=number, arrival_s=at / SCALE, prompt_tokens=prompt, output_tokens=output)
         for number, (at, prompt, output) in enumerate(plan.lengths(made))
     ]
     points = []

@@ -43,7 +43,7 @@ def compare(
             for rule in rules:
                 gains[rule, load].append(RULES[rule](setting, today) / best)
     return [
-        Outcome(rule, load, days, offers[load], sum(shares) / days, min(shares))
+        Outcome(rule=rule, load=load, days=days, offers=offers[load], mean=sum(shares) / days, worst=min(shares))
         for (rule, load), shares in gains.items()
     ]
 

@@ -44,7 +44,11 @@ def draw(seed: int, mean_count: int, cost_noise: float = 0.0) -> list[Chance]:
             prompt, output = dice.choice(sizes)
             cost = prompt * INPUT_USD + output * OUTPUT_USD
             actual = cost * math.exp(dice.gauss(-(cost_noise**2) / 2, cost_noise))
-            chances.append(Chance((slot + dice.random()) / SLOTS, dice.betavariate(2, 5), cost, actual))
+            chances.append(
+                Chance(
+                    at=(slot + dice.random()) / SLOTS, gain=dice.betavariate(2, 5), expected_usd=cost, actual_usd=actual
+                )
+            )
     chances.sort(key=lambda c: c.at)
     return chances
 

@@ -82,7 +82,13 @@ def moved(turns: Sequence[Turn], ended: str) -> Moved:
         if all(turn.backend not in ("", ended) for turn in turns if turn.session == session and turn.phase == "after")
     }
     strayed = {turn.session for turn in turns if turn.session not in there and turn.backend != homes[turn.session]}
-    return Moved(len(there), len(left), len(homes) - len(there), len(strayed), sum(bool(t.fault) for t in turns))
+    return Moved(
+        there=len(there),
+        moved=len(left),
+        elsewhere=len(homes) - len(there),
+        strayed=len(strayed),
+        lost=sum(bool(t.fault) for t in turns),
+    )
 
 
 def faults(kept: AffinityShare, without: AffinityShare, *, prefix_cache: bool) -> list[str]:

@@ -97,7 +97,16 @@ async def hold(
                 body = {"model": model, "messages": said, "temperature": 0, "max_tokens": ANSWER_TOKENS}
                 headers = {"x-session-id": f"session-{number}"} if plan.with_id else {}
                 reply = await exchange(clients[router], {**body, "stream": bool(number % 2)}, headers)
-                turns.append(Turn(number, turn, router, phase, reply.backend, reply.fault))
+                turns.append(
+                    Turn(
+                        session=number,
+                        number=turn,
+                        router=router,
+                        phase=phase,
+                        backend=reply.backend,
+                        fault=reply.fault,
+                    )
+                )
                 said.append({"role": "assistant", "content": reply.text})
 
     try:

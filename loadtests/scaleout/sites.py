@@ -119,7 +119,7 @@ def engines(starter: Starter, folder: Path, names: tuple[str, ...] = ("left", "r
         sites = []
         for name, one in started:
             base_url, model = one.address()
-            sites.append(EngineSite(name, base_url, model, one.child))
+            sites.append(EngineSite(name=name, base_url=base_url, model=model, child=one.child))
         yield sites
 
 

@@ -122,7 +122,9 @@ def _job(number: int) -> DocumentJob:
     """Return what the fake cloud must know to answer a paid document."""
     messages, truth = document(number)
     text = messages[0]["content"]
-    return DocumentJob(number, "burst", 0.0, text, truth, "clean", private=False, stream=False)
+    return DocumentJob(
+        number=number, phase="burst", at_s=0.0, text=text, truth=truth, noise="clean", private=False, stream=False
+    )
 
 
 async def _trial(

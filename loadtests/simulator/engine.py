@@ -113,7 +113,12 @@ class SimulatedEngine:
     def gauges(self, busy_s: float) -> Gauges:
         """Return the engine's state now. The caller counts `busy_s`, which includes the running iteration."""
         running = len(self._prefilling) + len(self._decoding)
-        return Gauges(len(self._waiting), running, self.kv_tokens / self.model.kv_capacity_tokens, busy_s)
+        return Gauges(
+            waiting=len(self._waiting),
+            running=running,
+            kv_usage=self.kv_tokens / self.model.kv_capacity_tokens,
+            busy_s=busy_s,
+        )
 
     def submit(self, request: TraceRequest) -> None:
         """Put a request into the queue.

@@ -127,4 +127,11 @@ def simulate(
         now = run.iterate(now)
     local = [r.number for r in requests if r.number in run.ttft]
     ttft, tpot = tuple(map(run.ttft.__getitem__, local)), tuple(map(run.tpot.__getitem__, local))
-    return SimulationResult(len(requests), len(requests) - len(local), ttft, tpot, run.engine.busy_s, now)
+    return SimulationResult(
+        requests=len(requests),
+        cloud=len(requests) - len(local),
+        ttft_s=ttft,
+        tpot_s=tpot,
+        busy_s=run.engine.busy_s,
+        end_s=now,
+    )

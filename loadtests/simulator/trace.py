@@ -45,4 +45,9 @@ def _read(path: Path, speed: float, limit: int | None) -> Iterator[TraceRequest]
             at = datetime.fromisoformat(row["TIMESTAMP"][:26])
             start = start or at
             arrival = (at - start).total_seconds() / speed
-            yield TraceRequest(number, arrival, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+            yield TraceRequest(
+                number=number,
+                arrival_s=arrival,
+                prompt_tokens=int(row["ContextTokens"]),
+                output_tokens=int(row["GeneratedTokens"]),
+            )

@@ -97,7 +97,7 @@ def _field(node: ast.ClassDef, assignment: ast.AnnAssign) -> _Field | None:
         raise CannotWriteOutError(
             f"{node.name}.{name}: router/spillway_compiler/explicit.py does not support this field() yet"
         )
-    return _Field(name, annotation, options.get("default", ""), factory)
+    return _Field(name=name, annotation=annotation, default=options.get("default", ""), factory=factory)
 
 
 def _blank_line_after(node: ast.ClassDef, last: ast.AnnAssign, lines: list[str]) -> int:

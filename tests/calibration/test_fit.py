@@ -42,7 +42,9 @@ def labelled(count: int, seed: int = 0) -> list[Labelled]:
 @pytest.fixture(scope="module")
 def built() -> Built:
     """A fit is seconds of work: whoever needs no other one looks at this."""
-    return build(labelled(1500), CalibrationKey("m", "*", "*", "json"), Promise(0.1, 0.1), {})
+    return build(
+        labelled(1500), CalibrationKey(model="m", quantisation="*", template="*", task="json"), Promise(0.1, 0.1), {}
+    )
 
 
 @pytest.mark.parametrize("option", [logistic(1.0), boosted(2, 20)])
@@ -82,7 +84,7 @@ def test_combining_beats_the_best_single_score_and_is_calibrated(built: Built) -
 
 def test_the_file_is_the_same_for_any_order_of_the_lines() -> None:
     given = labelled(400)
-    key, promise = CalibrationKey("m", "*", "*", "*"), Promise(0.1, 0.1)
+    key, promise = CalibrationKey(model="m", quantisation="*", template="*", task="*"), Promise(0.1, 0.1)
     one = build(given, key, promise, {})
     assert Calibration.from_json(one.text).certificate == one.calibration.certificate
     assert {row.group for row in one.certifying} == {
@@ -199,7 +201,10 @@ def with_tokens(count: int, alternatives: int) -> list[Labelled]:
 
 
 def test_the_file_says_how_many_alternatives_its_scores_are_made_of(built: Built) -> None:
-    key, promise = CalibrationKey("m", "*", "*", "*", "aaaa"), Promise(0.2, 0.1)
+    key, promise = (
+        CalibrationKey(model="m", quantisation="*", template="*", task="*", weights="aaaa"),
+        Promise(0.2, 0.1),
+    )
     made = build(with_tokens(200, 3), key, promise, {}).calibration
     assert (made.alternatives, made.key.weights) == (3, "aaaa")
     assert built.calibration.alternatives is None
@@ -217,7 +222,7 @@ def test_a_second_look_is_a_score_even_where_few_answers_have_it() -> None:
             row["self_check"] = {"p_true": min(1.0, max(0.0, rng.gauss(0.8 if row["right"] else 0.2, 0.2)))}
     asked = sum("self_check" in row for row in given)
     assert 60 <= asked < 450
-    key, promise = CalibrationKey("m", "*", "*", "*"), Promise(0.2, 0.1)
+    key, promise = CalibrationKey(model="m", quantisation="*", template="*", task="*"), Promise(0.2, 0.1)
     found = build(list(read(map(json.dumps, given))), key, promise, {}).calibration
     assert found.knows("p_true")
     unsure = {"a": -0.1, "b": -0.2, "noise": 0.5}

@@ -27,10 +27,28 @@ CAN: frozenset[Capability] = frozenset({"tools", "vision", "json_schema", "logpr
 CHEAP = Tariff(Decimal("0.05"), Decimal("0.20"))
 DEAR = Tariff(Decimal("2.50"), Decimal("10"))
 
-LOCAL = Backend("local", "vllm", "demo", True, ALL, CAN)
-SPARE = Backend("spare", "llamacpp", "demo", True, ALL, CAN)
-GROQ = Backend("groq", "groq", "openai/gpt-oss-20b", False, frozenset({"chat"}), CAN - {"logprobs"}, CHEAP, 131_072)
-OPENAI = Backend("openai", "openai", "gpt-5.4-mini", False, ALL, CAN, DEAR, 272_000)
+LOCAL = Backend(name="local", provider="vllm", model="demo", local=True, endpoints=ALL, capabilities=CAN)
+SPARE = Backend(name="spare", provider="llamacpp", model="demo", local=True, endpoints=ALL, capabilities=CAN)
+GROQ = Backend(
+    name="groq",
+    provider="groq",
+    model="openai/gpt-oss-20b",
+    local=False,
+    endpoints=frozenset({"chat"}),
+    capabilities=CAN - {"logprobs"},
+    tariff=CHEAP,
+    context_tokens=131_072,
+)
+OPENAI = Backend(
+    name="openai",
+    provider="openai",
+    model="gpt-5.4-mini",
+    local=False,
+    endpoints=ALL,
+    capabilities=CAN,
+    tariff=DEAR,
+    context_tokens=272_000,
+)
 POLICY = Policy(
     "v1",
     {b.name: b for b in (LOCAL, SPARE, GROQ, OPENAI)},
@@ -39,16 +57,31 @@ POLICY = Policy(
 )
 
 IDLE = BackendSignals(backlog=BacklogView(), rates=EngineRates())
-BUSY = replace(IDLE, backlog=BacklogView(20, 20, 60_000, 0, 80_000))
+BUSY = replace(
+    IDLE, backlog=BacklogView(in_flight=20, waiting_first_token=20, prefill_tokens=60_000, decoding=0, kv_tokens=80_000)
+)
 """60,000 tokens unread at 12,000 a second: five seconds to the first token, past any promise of two."""
-FULL = replace(IDLE, backlog=BacklogView(100, 0, 0, 100, 199_000))
+FULL = replace(
+    IDLE, backlog=BacklogView(in_flight=100, waiting_first_token=0, prefill_tokens=0, decoding=100, kv_tokens=199_000)
+)
 """No queue, but the KV cache is taken."""
 CLOUD = BackendSignals(ttft_s=0.4)
 
 
 def facts(**changes: Any) -> RequestFacts:
     """A small public chat request for `auto`."""
-    usual = RequestFacts("r1", "chat", "auto", False, 300, 100, 1, frozenset(), PrivacyVerdict(True), Caller())
+    usual = RequestFacts(
+        request_id="r1",
+        endpoint="chat",
+        model="auto",
+        stream=False,
+        prompt_bytes=300,
+        max_tokens=100,
+        choices=1,
+        needs=frozenset(),
+        privacy=PrivacyVerdict(True),
+        caller=Caller(),
+    )
     return replace(usual, **changes)
 
 

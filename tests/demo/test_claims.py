@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from demo.accounts import Accounts
+from demo.accounts import RunTotals
 from demo.claims import DemoRun, DemoSlo, judge, percentile
 from demo.client import DocumentResult
 from demo.workload import DocumentJob, Phase
@@ -16,8 +16,32 @@ from loadtests.fake_cloud.corpus import digest
 
 
 def result(number: int, phase: Phase, decision: str, *, private: bool = False, right: bool = True) -> DocumentResult:
-    job = DocumentJob(number, phase, 0.0, f"report {number}", {}, "clean", private, stream=False)
-    return DocumentResult(job, 200, "", decision, (), "some", None, 0.4, 0.4, 60, 0.001, 0, right, f"req-{number}")
+    job = DocumentJob(
+        number=number,
+        phase=phase,
+        at_s=0.0,
+        text=f"report {number}",
+        truth={},
+        noise="clean",
+        private=private,
+        stream=False,
+    )
+    return DocumentResult(
+        job=job,
+        status=200,
+        fault="",
+        decision=decision,
+        reasons=(),
+        backend="some",
+        confidence=None,
+        served_s=0.4,
+        done_s=0.4,
+        tokens=60,
+        overhead_s=0.001,
+        refusals=0,
+        right=right,
+        request_id=f"req-{number}",
+    )
 
 
 def good() -> DemoRun:
@@ -31,8 +55,20 @@ def good() -> DemoRun:
         *(replace(result(180 + at, "check", "pinned"), right=at % 3 == 0) for at in range(20)),
     ]
     seen = {digest(r.job.text) for r in results if r.decision in ("fallback", "overflow", "escalated")}
-    books = Accounts(5000, 55, 0, 900, 600, 300, 5000, 55, frozenset(seen))
-    return DemoRun(tuple(results), books, DemoSlo(2.0, 0.1), 120.0, 0, ())
+    books = RunTotals(
+        ledger_nano=5000,
+        ledger_requests=55,
+        unsettled=0,
+        fixed_nano=900,
+        used_nano=600,
+        idle_nano=300,
+        bill_nano=5000,
+        bill_requests=55,
+        seen=frozenset(seen),
+    )
+    return DemoRun(
+        results=tuple(results), accounts=books, slo=DemoSlo(2.0, 0.1), total_s=120.0, exit_status=0, left_over=()
+    )
 
 
 def broken(run: DemoRun) -> set[str]:
@@ -52,8 +88,8 @@ def change(
 
 
 def books(run: DemoRun, **fields: int) -> DemoRun:
-    values = {name: getattr(run.accounts, name) for name in Accounts.__dataclass_fields__}
-    return replace(run, accounts=Accounts(**{**values, **fields}))
+    values = {name: getattr(run.accounts, name) for name in RunTotals.__dataclass_fields__}
+    return replace(run, accounts=RunTotals(**{**values, **fields}))
 
 
 def test_good_run_holds_everywhere() -> None:

@@ -47,7 +47,10 @@ async def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None
     chats = [[{"role": "user", "content": f"Biometry report to JSON:\n{paper.text}"}] for paper in PAPERS]
     source.write_text("".join(json.dumps({"id": i, "messages": chat}) + "\n" for i, chat in enumerate(chats)))
     jobs = [
-        DocumentJob(i, "calm", 0.0, p.text, p.truth, p.noise, private=False, stream=False) for i, p in enumerate(PAPERS)
+        DocumentJob(
+            number=i, phase="calm", at_s=0.0, text=p.text, truth=p.truth, noise=p.noise, private=False, stream=False
+        )
+        for i, p in enumerate(PAPERS)
     ]
     with cloud(tmp_path, jobs) as standin:
         gate = asyncio.Event()

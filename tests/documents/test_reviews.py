@@ -132,7 +132,9 @@ async def test_a_document_without_a_draft_needs_all_values_or_is_dismissed() -> 
 async def test_reviews_are_listed_in_pages() -> None:
     async with setup(answer("none")) as (_, _, router):
         for i in range(5):
-            router.ledger.reviews.add(ReviewRecord(f"rev_{i}", "r", 1000 + i // 2, "biometry"))
+            router.ledger.reviews.add(
+                ReviewRecord(id=f"rev_{i}", request_id="r", created_ms=1000 + i // 2, schema_name="biometry")
+            )
         seen: list[str] = []
         after: str | None = ""
         while after is not None:
@@ -165,7 +167,7 @@ async def test_the_text_is_removed_some_days_after_the_decision_and_the_label_st
 
 def test_the_text_of_an_open_review_is_not_removed() -> None:
     table = MemoryLedger().reviews
-    table.add(ReviewRecord("rev_1", "r", 0, "biometry", content="{}"))
+    table.add(ReviewRecord(id="rev_1", request_id="r", created_ms=0, schema_name="biometry", content="{}"))
     assert table.forget(2**52) == 0
 
 
@@ -173,12 +175,29 @@ def test_labels_span_many_pages_and_leave_parsers_out() -> None:
     table = MemoryLedger().reviews
     for i in range(1203):
         step = "parser" if i % 3 == 0 else "local"
-        table.add(ReviewRecord(f"rev_{i:04}", "r", i, "biometry", step=step, scores='{"scores": {}}', content="{}"))
-        table.decide(f"rev_{i:04}", ReviewDecision("accepted", "{}", '{"right": true, "fields": {}}', i, ""))
+        table.add(
+            ReviewRecord(
+                id=f"rev_{i:04}",
+                request_id="r",
+                created_ms=i,
+                schema_name="biometry",
+                step=step,
+                scores='{"scores": {}}',
+                content="{}",
+            )
+        )
+        table.decide(
+            f"rev_{i:04}",
+            ReviewDecision(
+                state="accepted", outcome="{}", label='{"right": true, "fields": {}}', decided_ms=i, decided_by=""
+            ),
+        )
     assert sum(1 for _ in review_labels(table)) == 802
     assert sum(1 for _ in review_labels(table, since_ms=1200)) == 2
 
 
 def test_a_review_whose_text_was_removed_is_shown_without_it() -> None:
-    record = ReviewRecord("rev_1", "r", 0, "biometry", state="accepted", decided_ms=1)
+    record = ReviewRecord(
+        id="rev_1", request_id="r", created_ms=0, schema_name="biometry", state="accepted", decided_ms=1
+    )
     assert review_with_document(record)["document"] is None

@@ -61,7 +61,16 @@ def _front(engine: RunningEngine, folder: Path, *, required: bool) -> Iterator[F
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
     """Run a stand-in cloud: a real HTTP process that knows the answers to the documents."""
     jobs = [
-        DocumentJob(number, "calm", 0.0, document.text, document.truth, document.noise, private=False, stream=False)
+        DocumentJob(
+            number=number,
+            phase="calm",
+            at_s=0.0,
+            text=document.text,
+            truth=document.truth,
+            noise=document.noise,
+            private=False,
+            stream=False,
+        )
         for number, document in enumerate(DOCUMENTS)
     ]
     with cloud(tmp_path_factory.mktemp("cloud"), jobs) as running_cloud:

@@ -69,7 +69,18 @@ def recorded_day(tmp_path: Path) -> datetime:
     shape: dict[str, Any] = {"prompt_tokens": 1000, "completion_tokens": 100, "status": "ok", "document": True}
     place = {"backend": "local", "provider": "vllm", "model": "demo", "decision": "local", "key_id": "=1+1"}
     ledger = SqliteLedger.open(tmp_path / "spillway.db")
-    ledger.rentals.add(RentalRecord("rent_a", "a100-80", 1, 1_390_000_000, "reserved", at, at + 2 * HOUR_MS, "cli"))
+    ledger.rentals.add(
+        RentalRecord(
+            id="rent_a",
+            gpu="a100-80",
+            count=1,
+            price_nano_per_hour=1_390_000_000,
+            kind="reserved",
+            started_ms=at,
+            stopped_ms=at + 2 * HOUR_MS,
+            source="cli",
+        )
+    )
     paid = {"backend": "mine", "provider": "generic", "model": "m", "decision": "overflow", "amount_nano": 210_000}
     ledger.append(
         (

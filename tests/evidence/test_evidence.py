@@ -24,7 +24,9 @@ from evidence.results import (
 )
 from loadtests.simulator.table import TraceLoad
 
-PROMISE = Promise("relay.disconnect_close", "built", "<=", 50, "ms", "client leaves", min_n=200)
+PROMISE = Promise(
+    id="relay.disconnect_close", area="built", op="<=", bound=50, unit="ms", what="client leaves", min_n=200
+)
 TAKEN = Circumstances("make evidence ONLY=x", "2026-01-01T00:00:00Z", {"cpu": "c", "cores": 2}, {"spillway": "0"})
 FIELDS = ["id", "value", "unit", "n", "holds", "command", "date", "machine", "versions", "details"]
 
@@ -46,7 +48,7 @@ FIELDS = ["id", "value", "unit", "n", "holds", "command", "date", "machine", "ve
     ],
 )
 def test_the_bound_decides(op: str, bound: float, value: float | None, holds: bool) -> None:
-    assert Promise("x", "built", op, bound, "ms", "").holds(value, 1) is holds
+    assert Promise(id="x", area="built", op=op, bound=bound, unit="ms", what="").holds(value, 1) is holds
 
 
 def test_too_few_samples_never_hold() -> None:

@@ -115,7 +115,7 @@ def test_the_families_take_turns() -> None:
 
 async def test_a_name_that_does_not_resolve_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     naming(monkeypatch)
-    pool = Pool(Target("http", NAME, 80, "/v1", (), b"a"), PoolLimits())
+    pool = Pool(Target(scheme="http", host=NAME, port=80, prefix="/v1", headers=(), authority=b"a"), PoolLimits())
     with pytest.raises(ConnectError, match=r"cloud\.test does not resolve"):
         await pool.send(pool.head("/models", 0), b"", 1.0)
 

@@ -260,7 +260,19 @@ class LedgerContract:
 
     def test_reviews_are_kept_decided_once_and_forgotten(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         full = ReviewRecord(
-            "rev_1", "req_1", T0, "biometry", "k1", True, "local", "local", "demo", 0.5, "0.5 < 0.9", "{}", "[翻訳]"
+            id="rev_1",
+            request_id="req_1",
+            created_ms=T0,
+            schema_name="biometry",
+            key_id="k1",
+            private=True,
+            step="local",
+            backend="local",
+            model="demo",
+            confidence=0.5,
+            why="0.5 < 0.9",
+            scores="{}",
+            content="[翻訳]",
         )
         ledger.reviews.add(full)
         with pytest.raises(EntryConflictError, match="rev_1"):
@@ -268,7 +280,9 @@ class LedgerContract:
         table = reopen().reviews
         assert table.get("rev_1") == full
         assert table.get("rev_2") is None
-        done = ReviewDecision("corrected", '{"AL":23.4}', '{"right":false}', T0 + 5, "k2")
+        done = ReviewDecision(
+            state="corrected", outcome='{"AL":23.4}', label='{"right":false}', decided_ms=T0 + 5, decided_by="k2"
+        )
         assert not table.decide("rev_2", done)
         assert table.decide("rev_1", done)
         assert not table.decide("rev_1", replace(done, state="accepted"))
@@ -282,10 +296,17 @@ class LedgerContract:
         assert table.get("rev_1") == replace(closed, content=None, outcome=None)
 
     def test_reviews_are_listed_newest_first_in_pages(self, ledger: Ledger) -> None:
-        many = [ReviewRecord(f"rev_{i}", f"req_{i}", T0 + i // 2, "ab"[i % 2], content="text") for i in range(7)]
+        many = [
+            ReviewRecord(
+                id=f"rev_{i}", request_id=f"req_{i}", created_ms=T0 + i // 2, schema_name="ab"[i % 2], content="text"
+            )
+            for i in range(7)
+        ]
         for record in many:
             ledger.reviews.add(record)
-        ledger.reviews.decide("rev_4", ReviewDecision("dismissed", None, None, T0, ""))
+        ledger.reviews.decide(
+            "rev_4", ReviewDecision(state="dismissed", outcome=None, label=None, decided_ms=T0, decided_by="")
+        )
         listed = [replace(record, content=None) for record in reversed(many)]
         whole = ledger.reviews.list(ReviewFilter())
         assert [record.id for record in whole] == [record.id for record in listed]
@@ -304,7 +325,16 @@ class LedgerContract:
     def test_labels_are_kept_and_read_in_portions(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         assert ledger.reviews.waiting() == OpenReviews(0, None)
         first = LabelRecord(
-            "req_1", T0, "biometry", "local", "demo", "groq", 0.93, True, '{"min":-0.1}', '{"/AL":true}'
+            request_id="req_1",
+            ts=T0,
+            task="biometry",
+            backend="local",
+            model="demo",
+            judge="groq",
+            confidence=0.93,
+            right=True,
+            scores='{"min":-0.1}',
+            fields='{"/AL":true}',
         )
         ledger.labels.put(first)
         table = reopen().labels
@@ -317,25 +347,62 @@ class LedgerContract:
         assert list(table.all(T0 + 400)) == []
 
     def test_feedback_is_kept_and_summed(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
-        rated = FeedbackRecord("req_1", T0, "k1", "local", "demo", 2, "翻訳 is wrong")
+        rated = FeedbackRecord(
+            request_id="req_1", ts=T0, key_id="k1", backend="local", model="demo", rating=2, reason="翻訳 is wrong"
+        )
         ledger.feedback.put(rated)
         table = reopen().feedback
         assert table.get("req_1") == rated
         assert table.get("req_2") is None
-        table.put(FeedbackRecord("req_1", T0 + 1, "k1", "local", "demo", better_id="req_9"))
+        table.put(
+            FeedbackRecord(request_id="req_1", ts=T0 + 1, key_id="k1", backend="local", model="demo", better_id="req_9")
+        )
         assert ledger.feedback.get("req_1") == replace(rated, ts=T0 + 1, better_id="req_9")
-        table.put(FeedbackRecord("req_1", T0 + 2, "k1", "local", "demo", 5))
+        table.put(FeedbackRecord(request_id="req_1", ts=T0 + 2, key_id="k1", backend="local", model="demo", rating=5))
         assert ledger.feedback.get("req_1") == replace(rated, ts=T0 + 2, rating=5, better_id="req_9")
         for i, rating in enumerate((1, 4, 5, None)):
             better = "" if rating else "req_8"
-            table.put(FeedbackRecord(f"req_2{i}", T0 + 3, "", "groq", "m", rating, better_id=better))
-        assert table.opinions(T0, T0 + 4) == (Opinion("groq", "m", 3, 2, 10, 1), Opinion("local", "demo", 1, 1, 5, 1))
-        assert table.opinions(T0, T0 + 3) == (Opinion("local", "demo", 1, 1, 5, 1),)
+            table.put(
+                FeedbackRecord(
+                    request_id=f"req_2{i}",
+                    ts=T0 + 3,
+                    key_id="",
+                    backend="groq",
+                    model="m",
+                    rating=rating,
+                    better_id=better,
+                )
+            )
+        assert table.opinions(T0, T0 + 4) == (
+            Opinion(backend="groq", model="m", ratings=3, satisfied=2, rating_sum=10, better_asked=1),
+            Opinion(backend="local", model="demo", ratings=1, satisfied=1, rating_sum=5, better_asked=1),
+        )
+        assert table.opinions(T0, T0 + 3) == (
+            Opinion(backend="local", model="demo", ratings=1, satisfied=1, rating_sum=5, better_asked=1),
+        )
         assert table.opinions(T0 + 4, T0 + 5) == ()
 
     def test_rentals_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
-        first = RentalRecord("rent_1", "a100-80", 2, 1_390_000_000, "reserved", T0, None, "cli")
-        second = RentalRecord("rent_2", "", 1, 0, "interruptible", T0 + 100, T0 + 200, "vast")
+        first = RentalRecord(
+            id="rent_1",
+            gpu="a100-80",
+            count=2,
+            price_nano_per_hour=1_390_000_000,
+            kind="reserved",
+            started_ms=T0,
+            stopped_ms=None,
+            source="cli",
+        )
+        second = RentalRecord(
+            id="rent_2",
+            gpu="",
+            count=1,
+            price_nano_per_hour=0,
+            kind="interruptible",
+            started_ms=T0 + 100,
+            stopped_ms=T0 + 200,
+            source="vast",
+        )
         ledger.rentals.add(second)
         ledger.rentals.add(first)
         with pytest.raises(EntryConflictError):

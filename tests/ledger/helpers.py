@@ -119,7 +119,12 @@ async def router_accounts(
     router = RouterAccounts(ledger)
     router.writer = LedgerWriter(ledger, probe_every_s=0.01)
     router.accounts = Accounts(
-        router.writer, (), WorkCoefficients(), lambda: router.wall_s, router.alerts.append, router_id
+        writer=router.writer,
+        lines=(),
+        coefficients=WorkCoefficients(),
+        wall=lambda: router.wall_s,
+        on_alert=router.alerts.append,
+        router_id=router_id,
     )
     router.accounts.load(ledger, lines)
     router.upkeep = Upkeep(ledger, router.accounts, router_id, lambda: router.wall_s)

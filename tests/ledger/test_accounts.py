@@ -134,7 +134,14 @@ async def test_a_broken_disk_stops_paid_calls_and_owes_what_ends_a_hold(ledger: 
 async def test_a_full_queue_refuses_holds_but_takes_what_ends_them(ledger: FaultyDisk) -> None:
     async with router_accounts(ledger) as router:
         small = LedgerWriter(ledger, max_rows=1)
-        accounts = Accounts(small, (), WorkCoefficients(), lambda: NOON, router.alerts.append, "me")
+        accounts = Accounts(
+            writer=small,
+            lines=(),
+            coefficients=WorkCoefficients(),
+            wall=lambda: NOON,
+            on_alert=router.alerts.append,
+            router_id="me",
+        )
         hold = await accounts.hold(facts(request_id="r1"), GROQ, OVERFLOW, 1, 5)
         assert isinstance(hold, Hold)
         ledger.allowed.clear()
@@ -211,7 +218,14 @@ async def test_a_closing_row_has_every_value_in_its_place(ledger: FaultyDisk) ->
         asked = facts(request_id="req_1", caller=Caller(key_id="k1", tier="gold"), task="code", document=True)
         hold = await router.accounts.hold(asked, LOCAL, AttemptReason("fallback", ("queue", "slo")), 3, 0)
         assert isinstance(hold, Hold)
-        await router.settle(hold, AttemptResult("aborted", Usage(11, 7, 5, 2), confidence=0.5))
+        await router.settle(
+            hold,
+            AttemptResult(
+                "aborted",
+                Usage(prompt_tokens=11, completion_tokens=7, cached_tokens=5, reasoning_tokens=2),
+                confidence=0.5,
+            ),
+        )
         (row,) = ledger.entries_of("req_1")
         assert row == Entry(
             kind="charged",

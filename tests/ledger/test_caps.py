@@ -84,7 +84,7 @@ class Caps(RuleBasedStateMachine):
     )
     def reserve(self, amount: int, who: tuple[str, str, str]) -> Held | None:
         self.number += 1
-        held = Held(self.number, amount, self.now, who)
+        held = Held(number=self.number, amount=amount, ts=self.now, who=who)
         mine = balance_keys(*who, self.now)
         starts = {(scope, period): start for scope, period, start in mine}
         caps = tuple(Cap(s, p, starts[s, p], limit) for s, p, limit in LINES if (s, p) in starts)

@@ -44,7 +44,7 @@ def fill(ledger: SqliteLedger | MemoryLedger) -> None:
 
 def test_an_honest_ledger_holds(ledger: SqliteLedger) -> None:
     found = verify(ledger)
-    assert found == Verified(18, 18, list(ledger.chain())[-1].link.hex(), (), 0)
+    assert found == Verified(rows=18, linked=18, head=list(ledger.chain())[-1].link.hex(), faults=(), fault_count=0)
     assert found.holds
     memory = MemoryLedger()
     fill(memory)

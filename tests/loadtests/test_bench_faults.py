@@ -52,7 +52,7 @@ def test_a_relay_that_loses_an_event_is_caught_and_a_good_one_is_not() -> None:
 
 
 def test_cpu_that_a_proxy_burns_shows_in_its_figure() -> None:
-    short = Scenario(NS32.name, NS32.what, 32, 200, 5.0)
+    short = Scenario(name=NS32.name, what=NS32.what, connections=32, count=200, seconds=5.0)
     result = measure(BenchPlan([FaultyRelay("none"), FaultyRelay("burns-cpu")], [short], 1, quick=True), _quiet)
     good, bad = (result.systems[name].scenarios["ns32"] for name in ("relay-none", "relay-burns-cpu"))
     assert good.held

@@ -91,7 +91,9 @@ def run(flags: list[str], decode_us: float = 178.1) -> dict[str, Any]:
 
 
 def test_settings_follow_from_a_file_and_runs_of_the_same_flags_replace_each_other(tmp_path: Path) -> None:
-    subject = Subject("NVIDIA A100-SXM4-80GB", "a100-80", 1, "org/Model 8B", None)
+    subject = Subject(
+        hardware="NVIDIA A100-SXM4-80GB", device="a100-80", devices=1, model="org/Model 8B", quantisation=None
+    )
     path = measurements.path_of(subject, tmp_path)
     assert path.name == "nvidia-a100-sxm4-80gb-org-model-8b.json"
     result.add(path, subject, run([]))
@@ -124,7 +126,7 @@ def test_saved_results_are_found_by_hardware_model_and_quantisation(tmp_path: Pa
         done = CliRunner().invoke(app, [*words, *small, "--folder", str(tmp_path), "--flags", "--dtype half"])
     assert done.exit_code == 0, done.output
     (found,) = measurements.shipped(tmp_path)
-    assert found.subject == Subject("NVIDIA L4", "l4", 1, "demo", None)
+    assert found.subject == Subject(hardware="NVIDIA L4", device="l4", devices=1, model="demo", quantisation=None)
     assert found.flags == ("--dtype", "half")
     assert measurements.path_of(found.subject, tmp_path).exists()
 

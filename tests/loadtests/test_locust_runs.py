@@ -27,7 +27,24 @@ from loadtests.locust_runs.session import LOCUST, SessionSettings, judge
 from loadtests.scaleout.sites import ROOT
 
 SIZE = RunSize(seconds=30.0, capacity=3.0)
-GOOD = Sample("chat", 1.0, 0.0, 0.5, 2.0, 0.02, 0.02, 76, 300, 200, "", "local", "local", "", 0.0, stream=True)
+GOOD = Sample(
+    name="chat",
+    due_s=1.0,
+    lag_s=0.0,
+    ttft_s=0.5,
+    done_s=2.0,
+    itl_s=0.02,
+    tpot_s=0.02,
+    output_tokens=76,
+    prompt_tokens=300,
+    status=200,
+    fault="",
+    backend="local",
+    decision="local",
+    reason="",
+    cost_usd=0.0,
+    stream=True,
+)
 PROMISE = LatencyPromise(2.0, 0.1)
 
 
@@ -141,7 +158,16 @@ def test_samples_survive_their_file(tmp_path: Path) -> None:
 def test_the_report_shows_runs_policies_and_what_is_wrong() -> None:
     figures = samples.figures([GOOD], PROMISE, 1.39)
     found = session.Session(3.0, SessionSettings())
-    found.runs.append(session.ScenarioRun("steady", "about <it>", 1, figures, (GOOD,), ("1 requests failed: <x>",)))
+    found.runs.append(
+        session.ScenarioRun(
+            name="steady",
+            about="about <it>",
+            planned=1,
+            figures=figures,
+            samples=(GOOD,),
+            wrong=("1 requests failed: <x>",),
+        )
+    )
     found.points += [session.SweepPoint("Spillway (auto)", m, figures) for m in (1.0, 2.0)]
     found.points += session.simulated(1.0, SCENARIOS["steady"].make(SIZE), PROMISE)
     found.points += session.simulated(2.0, SCENARIOS["steady"].make(SIZE), PROMISE)
@@ -164,7 +190,9 @@ def test_a_report_says_what_has_no_result_and_why() -> None:
     told: list[str] = []
     kept: list[int] = []
     with session.noted(found, "steady", told.append, lambda: kept.append(len(found.missing))):
-        found.runs.append(session.ScenarioRun("steady", "x", 1, figures, (GOOD,), ()))
+        found.runs.append(
+            session.ScenarioRun(name="steady", about="x", planned=1, figures=figures, samples=(GOOD,), wrong=())
+        )
     before = len(found.missing)
     with session.noted(found, "ramp", told.append, lambda: kept.append(len(found.missing))):
         raise ChildError("locust <died>")
@@ -189,7 +217,7 @@ def test_figures_tell_late_first_tokens_from_slow_ones() -> None:
 
 def test_a_logarithmic_axis_has_decades_and_its_guide_a_name() -> None:
     points = {"a": [(1.0, 0.05), (2.0, 3.0), (4.0, 0.0)]}
-    drawn = charts.lines("t", points, charts.Axes("load (x)", "s", 2.0, "promise", log=True))
+    drawn = charts.lines("t", points, charts.Axes(x="load (x)", y="s", guide=2.0, guide_name="promise", log=True))
     for tick in ("0.01", "0.1", "1", "10"):
         assert f">{tick}</text>" in drawn
     assert ">promise</text>" in drawn

@@ -42,7 +42,11 @@ def test_days_repeat_with_their_seed_and_follow_their_load() -> None:
 
 
 def test_the_optimum_takes_the_best_offers_and_a_part_of_the_next() -> None:
-    day = [Chance(0.1, 0.2, 1.0, 1.0), Chance(0.2, 0.9, 1.0, 1.0), Chance(0.3, 0.8, 2.0, 2.0)]
+    day = [
+        Chance(at=0.1, gain=0.2, expected_usd=1.0, actual_usd=1.0),
+        Chance(at=0.2, gain=0.9, expected_usd=1.0, actual_usd=1.0),
+        Chance(at=0.3, gain=0.8, expected_usd=2.0, actual_usd=2.0),
+    ]
     setting = Setting(PacingPlan(), 3, 2.0)
     assert optimum(setting, day) == pytest.approx(0.9 + 0.8 / 2)
     assert RULES["first-come"](setting, day) == pytest.approx(0.2 + 0.9)

@@ -30,7 +30,14 @@ def said(backends: str, session: int = 1, phases: str = "") -> list[Turn]:
     """Return the turns of one conversation: L or R answered, a lowercase letter broke off; phases b, d, a."""
     names = {"b": "before", "d": "during", "a": "after", " ": ""}
     return [
-        Turn(session, number, 0, names[phase], {"L": "left", "R": "right"}[who.upper()], "" if who.isupper() else "x")
+        Turn(
+            session=session,
+            number=number,
+            router=0,
+            phase=names[phase],
+            backend={"L": "left", "R": "right"}[who.upper()],
+            fault="" if who.isupper() else "x",
+        )
         for number, (who, phase) in enumerate(zip(backends, phases or " " * len(backends), strict=True))
     ]
 
@@ -48,27 +55,34 @@ def test_conversations_that_stay_are_told_from_those_that_dont() -> None:
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        (AffinityShare(8, 0, 6, 5, ("left", "right"), 0.6), "1 of 6 turns left a healthy engine"),
-        (AffinityShare(8, 0, 6, 6, ("left",), 0.6), "on left only"),
         (
-            AffinityShare(8, 0, 6, 6, ("left", "right"), 0.4),
+            AffinityShare(turns=8, lost=0, followed=6, kept=5, engines=("left", "right"), cached_share=0.6),
+            "1 of 6 turns left a healthy engine",
+        ),
+        (AffinityShare(turns=8, lost=0, followed=6, kept=6, engines=("left",), cached_share=0.6), "on left only"),
+        (
+            AffinityShare(turns=8, lost=0, followed=6, kept=6, engines=("left", "right"), cached_share=0.4),
             "40.0% of prompt tokens came from prefix caches, no more than the 50",
         ),
     ],
 )
 def test_what_shows_no_affinity_is_told(kept: AffinityShare, message: str) -> None:
-    found = affinity.faults(kept, AffinityShare(8, 0, 6, 3, ("left", "right"), 0.5), prefix_cache=True)
+    found = affinity.faults(
+        kept,
+        AffinityShare(turns=8, lost=0, followed=6, kept=3, engines=("left", "right"), cached_share=0.5),
+        prefix_cache=True,
+    )
     assert len(found) == 1
     assert message in found[0]
 
 
 def test_conversations_move_on_when_their_engine_ends_and_only_those() -> None:
     turns = [*said("LLLRR", 1, "bbdda"), *said("RRRRR", 2, "bbdda"), *said("LLLLR", 3, "bbdda")]
-    assert affinity.moved(turns, "left") == Moved(2, 2, 1, 0, 0)
+    assert affinity.moved(turns, "left") == Moved(there=2, moved=2, elsewhere=1, strayed=0, lost=0)
     assert affinity.drain_faults(affinity.moved(turns, "left")) == []
     wrong = [*said("LLlLL", 1, "bbdda"), *said("RRRLR", 2, "bbdda")]
     found = affinity.moved(wrong, "left")
-    assert found == Moved(1, 0, 1, 1, 1)
+    assert found == Moved(there=1, moved=0, elsewhere=1, strayed=1, lost=1)
     told = affinity.drain_faults(found)
     assert told == [
         "1 conversations of the engine that ended found no other",

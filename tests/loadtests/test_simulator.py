@@ -77,7 +77,7 @@ def test_tokens_are_conserved_and_service_is_first_come_first_served(
 def test_an_engine_ends_empty() -> None:
     engine = SimulatedEngine(SMALL)
     for number in range(10):
-        engine.submit(TraceRequest(number, 0.0, 100 + number, 1 + number))
+        engine.submit(TraceRequest(number=number, arrival_s=0.0, prompt_tokens=100 + number, output_tokens=1 + number))
     while not engine.idle:
         engine.begin()
         assert 0 <= engine.kv_tokens <= SMALL.kv_capacity_tokens
@@ -89,7 +89,7 @@ def test_an_engine_ends_empty() -> None:
 
 def test_one_request_takes_what_the_service_curve_says() -> None:
     model = EngineModel()
-    result = simulate([TraceRequest(0, 5.0, 512, 2)], AlwaysLocal(), model)
+    result = simulate([TraceRequest(number=0, arrival_s=5.0, prompt_tokens=512, output_tokens=2)], AlwaysLocal(), model)
     kv_s = 128 * 1024 / 1.5e12
     assert list(result.ttft_s) == pytest.approx([0.0355 + 512 * kv_s + 0.001])
     assert result.busy_s == pytest.approx(0.0355 + 0.0098 + (512 + 513) * kv_s + 0.002)
@@ -106,7 +106,7 @@ def test_the_service_curve_is_linear_between_its_points() -> None:
 
 def test_a_prompt_that_can_never_fit_is_an_error() -> None:
     with pytest.raises(ValueError, match="never fit"):
-        SimulatedEngine(SMALL).submit(TraceRequest(0, 0.0, 1901, 1))
+        SimulatedEngine(SMALL).submit(TraceRequest(number=0, arrival_s=0.0, prompt_tokens=1901, output_tokens=1))
 
 
 def test_the_traces_are_whole() -> None:

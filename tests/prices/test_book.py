@@ -75,7 +75,14 @@ def test_the_shipped_file_names_its_licence_and_day() -> None:
 def test_a_row_says_everything_a_provider_can_charge() -> None:
     tariff = known(one(FULL)).tariff(TODAY)
     assert tariff is not None
-    assert tariff.rates == Rates(Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75"), Decimal(6), Decimal(12))
+    assert tariff.rates == Rates(
+        input=Decimal(3),
+        output=Decimal(15),
+        cached_input=Decimal("0.3"),
+        cache_write=Decimal("3.75"),
+        cache_write_long=Decimal(6),
+        reasoning=Decimal(12),
+    )
     assert tariff.steps == (
         TariffStep(Rates(Decimal(6), Decimal("22.5")), 200_000),
         TariffStep(Rates(Decimal("1.5"), Decimal(7)), 0, "batch"),

@@ -151,16 +151,30 @@ def test_malformed_usage_is_unknown_never_zero(usage: object) -> None:
 
 def test_usage_of_every_dialect() -> None:
     details = {"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2}}
-    assert read_usage({"prompt_tokens": 9, "completion_tokens": 3, **details}) == Usage(9, 3, 4, 2)
+    assert read_usage({"prompt_tokens": 9, "completion_tokens": 3, **details}) == Usage(
+        prompt_tokens=9, completion_tokens=3, cached_tokens=4, reasoning_tokens=2
+    )
     assert read_usage({"prompt_tokens": 9, "completion_tokens": 3, "cached_tokens": 5}) == Usage(9, 3, 5)
     assert read_usage({"prompt_tokens": 9, "total_tokens": 9}) == Usage(9, 0)
     messages = {"input_tokens": 2, "output_tokens": 3, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 1}
-    assert read_usage(messages) == Usage(10, 3, 7, 0, 1)
+    assert read_usage(messages) == Usage(
+        prompt_tokens=10, completion_tokens=3, cached_tokens=7, reasoning_tokens=0, cache_write_tokens=1
+    )
     details = {"cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 4}}
     priority = {**messages, "cache_creation_input_tokens": 5, **details, "service_tier": "priority"}
-    assert read_usage(priority) == Usage(14, 3, 7, 0, 5, 4, "priority")
+    assert read_usage(priority) == Usage(
+        prompt_tokens=14,
+        completion_tokens=3,
+        cached_tokens=7,
+        reasoning_tokens=0,
+        cache_write_tokens=5,
+        cache_write_long_tokens=4,
+        service="priority",
+    )
     written = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cache_write_tokens": 6}}
-    assert read_usage(written, "default") == Usage(9, 1, 0, 0, 6)
+    assert read_usage(written, "default") == Usage(
+        prompt_tokens=9, completion_tokens=1, cached_tokens=0, reasoning_tokens=0, cache_write_tokens=6
+    )
     assert read_usage({"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": None}) == Usage(1, 1)
 
 

@@ -31,7 +31,14 @@ from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import cloud, local, routing, serving, settings
 from spillway_server import demo_model
 
-ALERT = BudgetAlert("all", "day", 1_700_006_400, Decimal("0.8"), 50 * 10**9, 41 * 10**9)
+ALERT = BudgetAlert(
+    scope="all",
+    period="day",
+    period_start_s=1_700_006_400,
+    at=Decimal("0.8"),
+    limit_nano=50 * 10**9,
+    taken_nano=41 * 10**9,
+)
 QUICK = DeliveryRules(attempts=4, timeout_s=0.2, first_wait_s=0.01, longest_wait_s=0.02, queue=4)
 HANGS = 0
 BROKEN = Answer.json({"error": {"message": "broken"}}, 500)

@@ -35,7 +35,7 @@ async def hang() -> None:
 async def test_services_stop_in_the_reverse_order_of_their_start() -> None:
     journal = Journal()
     background = Background(
-        journal.service("ledger"), journal.service_without_start("connections"), journal.service("pacer")
+        (journal.service("ledger"), journal.service_without_start("connections"), journal.service("pacer"))
     )
     background.start()
     assert journal.entries == ["+ledger", "+pacer"]
@@ -47,7 +47,7 @@ async def test_services_stop_in_the_reverse_order_of_their_start() -> None:
 async def test_a_service_that_fails_is_logged_and_the_others_stop(caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal()
     await Background(
-        journal.service("ledger"), journal.service("pacer", ValueError("odd")), journal.service("days")
+        (journal.service("ledger"), journal.service("pacer", ValueError("odd")), journal.service("days"))
     ).stop()
     assert journal.entries == ["-days", "-pacer", "-ledger"]
     (record,) = caplog.records
@@ -57,7 +57,7 @@ async def test_a_service_that_fails_is_logged_and_the_others_stop(caplog: pytest
 
 async def test_a_service_that_hangs_is_logged_and_the_others_stop(caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal()
-    await Background(journal.service("ledger"), Service("pacer", hang), journal.service("days"), stop_s=0.01).stop()
+    await Background((journal.service("ledger"), Service("pacer", hang), journal.service("days")), stop_s=0.01).stop()
     assert journal.entries == ["-days", "-ledger"]
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["pacer did not stop within 0.01 s and is left behind"]
@@ -71,7 +71,7 @@ async def test_being_cancelled_does_not_keep_the_others_running() -> None:
         stopping.set()
         await hang()
 
-    task = asyncio.ensure_future(Background(journal.service("ledger"), Service("pacer", hang_loudly)).stop())
+    task = asyncio.ensure_future(Background((journal.service("ledger"), Service("pacer", hang_loudly))).stop())
     await stopping.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

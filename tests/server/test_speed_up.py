@@ -18,7 +18,16 @@ from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, Profile, cpu_profile
 from spillway_server.planning.speed import ESTIMATED, MEASURED, Speed
 
-RATES = MeasuredRates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
+RATES = MeasuredRates(
+    prefill_tokens_per_s=5000.0,
+    step_time_s=0.02,
+    step_time_s_per_sequence=0.0001,
+    kv_s_per_token=1e-7,
+    best_sequences=32,
+    prefill_us=200.0,
+    decode_us=725.0,
+    kv_us=0.1,
+)
 MEASURED_SPEED = Speed(MEASURED, "here", RATES)
 
 
@@ -27,7 +36,9 @@ def served(written: str, speed: Speed | None, profile: Profile = PROFILES["l4"])
     plan = make_plan(profile, models.TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"], PlanOptions())
     assert isinstance(plan, EnginePlan)
     launch = Launch((), {}, Address("http://127.0.0.1:8001", "m"), Path("engine.log"))
-    prepared = Prepared(plan, InstalledEngine(Path("python"), "vllm", "0.32.0", "2.13"), launch, speed)
+    prepared = Prepared(
+        plan, InstalledEngine(python=Path("python"), distribution="vllm", version="0.32.0", torch="2.13"), launch, speed
+    )
     local = "{name: local, provider: vllm, local: true, base_url: 'http://127.0.0.1:8001/v1', model: m}"
     settings = parse(f"{written}\nbackends:\n  - {local}\n", {})
     return _with_engine("local", prepared, FingerprintPart(quantisation="awq"), settings)

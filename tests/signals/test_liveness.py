@@ -38,7 +38,13 @@ class Watch:
     ) -> LivenessVerdict:
         self.monotonic_s += 1
         at = self.monotonic_s - age
-        self.state, verdict = observe(self.state, Observation(self.monotonic_s, answer, "", seen, at, awaiting), RULES)
+        self.state, verdict = observe(
+            self.state,
+            Observation(
+                monotonic_s=self.monotonic_s, answer=answer, detail="", sample=seen, sampled_at=at, awaiting=awaiting
+            ),
+            RULES,
+        )
         return verdict
 
 

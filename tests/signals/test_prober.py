@@ -68,7 +68,13 @@ async def probing(
         prober = Prober(
             client, ProbedEngine(server.url, metrics, model, awaiting), verdicts.take, rules=rules, settings=settings
         )
-        scraper = Scraper(client, server.url, metrics, prober.on_sample, ScrapeSettings(interval_s=0.02))
+        scraper = Scraper(
+            client=client,
+            root_url=server.url,
+            metrics=metrics,
+            on_sample=prober.on_sample,
+            settings=ScrapeSettings(interval_s=0.02),
+        )
         tasks = [asyncio.create_task(prober.run()), asyncio.create_task(scraper.run())]
         try:
             yield verdicts

@@ -42,7 +42,11 @@ async def scraping(
 ) -> AsyncIterator[tuple[Server, Readings]]:
     readings = Readings()
     async with serving(metrics=answer) as server, httpx.AsyncClient() as client:
-        task = asyncio.create_task(Scraper(client, server.url, metrics, readings.take, settings).run())
+        task = asyncio.create_task(
+            Scraper(
+                client=client, root_url=server.url, metrics=metrics, on_sample=readings.take, settings=settings
+            ).run()
+        )
         try:
             yield server, readings
         finally:

@@ -64,7 +64,13 @@ def calibrate(
     rows = _read(labelled)
     try:
         marks = fingerprint(weights) if weights is not None else {}
-        key = CalibrationKey(model, quantisation, marks.get("template", ANY), task, marks.get("weights", ANY))
+        key = CalibrationKey(
+            model=model,
+            quantisation=quantisation,
+            template=marks.get("template", ANY),
+            task=task,
+            weights=marks.get("weights", ANY),
+        )
         provenance = {"on": datetime.now(UTC).date().isoformat(), "labelled": len(rows)}
         built = build(rows, key, Promise(alpha, delta), provenance)
     except (FitError, FingerprintError) as error:

@@ -27,7 +27,7 @@ def chat(
 
     from spillway_router.commands.chat_client import ChatError, ChatTarget, converse, one_shot
 
-    target = ChatTarget(router_url(path, url), model, key, private, max_tokens)
+    target = ChatTarget(url=router_url(path, url), model=model, key=key, private=private, max_tokens=max_tokens)
     console = Console()
     if text is None:
         if as_json:

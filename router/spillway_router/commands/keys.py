@@ -37,7 +37,7 @@ def create_key(
     privacy: KeyPrivacy = "local-only" if private else "any"
     with opened(load(path)) as ledger:
         try:
-            spec = KeySpec(name, cast("Role", role), tier, privacy, may_route)
+            spec = KeySpec(name=name, role=cast("Role", role), tier=tier, privacy=privacy, may_route=may_route)
             created = KeyStore(ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
         except LedgerError as error:
             fail(str(error))

@@ -123,4 +123,4 @@ def _judge(candidate: BackendTarget, status: int, models: frozenset[str]) -> Rea
 
 
 def _reach(candidate: BackendTarget, verdict: Verdict, detail: str, fix: str) -> Reach:
-    return Reach(candidate.backend.name, verdict, detail, fix, 0.0)
+    return Reach(backend=candidate.backend.name, verdict=verdict, detail=detail, fix=fix, ms=0.0)

@@ -48,7 +48,7 @@ def report(
     if as_json + as_csv + (html is not None) > 1:
         fail("--json, --csv and --html exclude each other")
     groups = tuple(by or (("day", "decision") if as_csv else ()))
-    result = _build(path, ReportQuery(day, month, first, last, groups))
+    result = _build(path, ReportQuery(day=day, month=month, first=first, last=last, by=groups))
     if html is not None:
         _write_html(result, html)
     elif as_csv:

@@ -166,7 +166,13 @@ class _Backends:
         backend = _backend(part, entry, record, tariff, math.ceil(self._settings.limits.answer_s))
         backend = replace(backend, degrade_steps=steps_of(backend.name, self._degrade_steps))
         own_headers = frozenset(name.lower() for name in part.headers)
-        return BackendTarget(backend, entry, reach, part.base_url or entry.base_url, own_headers)
+        return BackendTarget(
+            backend=backend,
+            entry=entry,
+            target=reach,
+            base_url=part.base_url or entry.base_url,
+            own_headers=own_headers,
+        )
 
     def _missing_key(self, part: BackendPart, entry: CatalogueEntry) -> str:
         """Return what is missing of the provider's key and how to set it; "" if nothing is."""
@@ -211,11 +217,11 @@ class _Backends:
 def _policy(settings: Settings, targets: Mapping[str, BackendTarget], scoring: ScoringRules) -> Policy:
     chains = {alias: tuple(n for n in chain if n in targets) for alias, chain in settings.chains().items()}
     return Policy(
-        _version(settings),
-        {name: target.backend for name, target in targets.items()},
-        {alias: chain for alias, chain in chains.items() if chain},
-        Slo(settings.slo.ttft_ms / 1000, settings.slo.tpot_ms / 1000),
-        ConfidenceRule(
+        version=_version(settings),
+        backends={name: target.backend for name, target in targets.items()},
+        aliases={alias: chain for alias, chain in chains.items() if chain},
+        slo=Slo(settings.slo.ttft_ms / 1000, settings.slo.tpot_ms / 1000),
+        confidence=ConfidenceRule(
             threshold(settings.confidence, scoring.calibration),
             tuple(n for n in settings.confidence.escalate_to if n in targets),
         ),

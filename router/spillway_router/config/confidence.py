@@ -54,7 +54,10 @@ def scoring_rules(part: ConfidencePart, served: Mapping[str, ServedModel], findi
         hold_tokens=None if part.hold_tokens == "auto" else part.hold_tokens,
         top_logprobs=part.top_logprobs if made_with is None else min(made_with, MOST_LOGPROBS),
         audit_share=part.audit_share,
-        rules=tuple(ValueRule(r.field, r.pattern, r.min, r.max, r.in_source) for r in part.rules),
+        rules=tuple(
+            ValueRule(pointer=r.field, pattern=r.pattern, least=r.min, most=r.max, in_source=r.in_source)
+            for r in part.rules
+        ),
         self_check=_self_check(part.self_check, calibration, findings),
         uncalibrated_backends=uncalibrated,
     )

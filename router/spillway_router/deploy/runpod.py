@@ -41,7 +41,13 @@ class RunPod:
             mounts=Mounts(network=(NetworkMount(volumeId=order.volume, path=VOLUME),)) if order.volume else None,
             dataCenterIds=(order.place,) if order.place else None,
         )
-        step = Request("rent the pod and start it", "POST", "/v2/pods", body.json_body(), Save("pod", ("id",)))
+        step = Request(
+            why="rent the pod and start it",
+            method="POST",
+            path="/v2/pods",
+            body=body.json_body(),
+            save=Save("pod", ("id",)),
+        )
         return DeploymentPlan(self.name, (step,), "{pod}", _notes(order, f"https://POD_ID-{PORT}.proxy.runpod.net"))
 
     def _serverless(self, order: DeploymentOrder) -> DeploymentPlan:
@@ -65,7 +71,13 @@ class RunPod:
             networkVolumes=(order.volume,) if order.volume else None,
             dataCenterIds=(order.place,) if order.place else None,
         )
-        step = Request("create the endpoint", "POST", "/v2/serverless", body.json_body(), Save("endpoint", ("id",)))
+        step = Request(
+            why="create the endpoint",
+            method="POST",
+            path="/v2/serverless",
+            body=body.json_body(),
+            save=Save("endpoint", ("id",)),
+        )
         notes = (
             "REST v2 as published takes no endpoint type and creates a queue, which can't serve this API: create the "
             "endpoint in the console with the type `Load Balancer` and these values (docs/deploy/runpod.md).",

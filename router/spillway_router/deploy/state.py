@@ -56,7 +56,9 @@ class Deployments:
         if len(matching) == 1:
             return matching[0]
         if handle:
-            return Deployment(target, handle, "", "", 0, "0", "reserved")
+            return Deployment(
+                target=target, handle=handle, rental="", gpu="", count=0, price_per_hour="0", kind="reserved"
+            )
         if not rows:
             raise DeployError(f"nothing was deployed on {target} from here; give the ID of what to release")
         raise DeployError(f"several were deployed on {target} from here: {', '.join(r.handle for r in rows)}; name one")

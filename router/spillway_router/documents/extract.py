@@ -183,7 +183,13 @@ class _Cascade:
             return compare_drafts(local, better) if better.at_least(self._rules.thresholds.external) else None
 
         reading = LocalReading(
-            ScoredAnswer(self._request.schema.name, local.backend, local.model, local.confidence, local.scores),
+            ScoredAnswer(
+                task=self._request.schema.name,
+                backend=local.backend,
+                model=local.model,
+                confidence=local.confidence,
+                scores=local.scores,
+            ),
             threshold=self._rules.thresholds.local,
             used=answer is local,
             external=compare_drafts(local, answer) if answer.step == "external" else None,
@@ -215,10 +221,10 @@ class _Cascade:
         shortfall = "no signal" if draft.confidence is None else f"{draft.confidence:.3f} < {threshold:g}"
         self.reports.append(
             StepReport(
-                draft.step,
-                "accepted" if accepted else "unsure",
-                draft.backend,
-                draft.model,
+                step=draft.step,
+                outcome="accepted" if accepted else "unsure",
+                backend=draft.backend,
+                model=draft.model,
                 confidence=draft.confidence,
                 threshold=threshold,
                 why="" if accepted else "; ".join((shortfall, *draft.why)),
@@ -254,4 +260,6 @@ def _report_without_answer(step: str, reply: StepReply) -> StepReport:
     if not reply.attempts:
         return StepReport(step, "skipped", why=why, cost_nano=reply.cost_nano)
     last = reply.attempts[-1]
-    return StepReport(step, "failed", last.backend, last.model, why=why, cost_nano=reply.cost_nano)
+    return StepReport(
+        step=step, outcome="failed", backend=last.backend, model=last.model, why=why, cost_nano=reply.cost_nano
+    )

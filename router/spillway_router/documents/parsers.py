@@ -86,7 +86,13 @@ def parse(parser: Parser, text: str) -> ParsedText:
         why.append(f"{unknown} lines are unknown in this layout")
     if not complete:
         why.append("the last line of the layout is missing")
-    return ParsedText(parser.name, fields, least * PER_UNKNOWN_LINE**unknown, unknown, tuple(why))
+    return ParsedText(
+        parser=parser.name,
+        fields=fields,
+        confidence=least * PER_UNKNOWN_LINE**unknown,
+        unknown_lines=unknown,
+        why=tuple(why),
+    )
 
 
 def _hits(rule: FieldRule, parser: Parser, text: str, covered: list[Span]) -> list[tuple[Any, Span]]:

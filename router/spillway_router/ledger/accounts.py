@@ -122,10 +122,18 @@ class Accounts:
         wall_s = self._wall_s()
         if backend.tariff is None:
             self._writer.attempt_began()
-            return Hold(facts, backend, reason, attempt_no, int(wall_s * 1000))
+            return Hold(facts=facts, backend=backend, reason=reason, attempt_no=attempt_no, held_ms=int(wall_s * 1000))
         if not self._writer.may_spend:
             return HoldRefused("ledger", "paid calls are paused: the ledger can't guarantee to record their cost")
-        hold = Hold(facts, backend, reason, attempt_no, int(wall_s * 1000), bound_nano, stored=True)
+        hold = Hold(
+            facts=facts,
+            backend=backend,
+            reason=reason,
+            attempt_no=attempt_no,
+            held_ms=int(wall_s * 1000),
+            bound_nano=bound_nano,
+            stored=True,
+        )
         caps = self._cover(hold, wall_s).caps
         try:
             reached = await self._writer.submit((self._entries.reserved(hold),), caps, urgent=True)

@@ -212,7 +212,7 @@ def read_history(
         if pause():
             break
     sampled = len(doubtful) / seen if seen else 1.0
-    return History(start_s, end_s, tuple(doubtful), tuple(paid), sampled)
+    return History(start_s=start_s, end_s=end_s, doubtful=tuple(doubtful), paid=tuple(paid), sampled=sampled)
 
 
 def plan_of(line: BudgetLine, tiers: Sequence[Backend], history: History, wall_s: float) -> PacingPlan:
@@ -275,7 +275,7 @@ def _is_paid(entry: Entry) -> bool:
 def _doubtful(entry: Entry) -> _Doubtful:
     gain = 1.0 - (entry.confidence or 0.0)
     usage = Usage(entry.prompt_tokens, entry.completion_tokens)
-    return _Doubtful(entry.ts / 1000, gain, usage, entry.key_id, entry.tier)
+    return _Doubtful(at_s=entry.ts / 1000, gain=gain, usage=usage, key_id=entry.key_id, tier=entry.tier)
 
 
 def _condensed(paid: list[_Paid]) -> list[_Paid]:

@@ -143,7 +143,14 @@ class Posting:
     def _post(self, entry: Entry) -> None:
         key = (entry.request_id, entry.attempt_no)
         if entry.kind == "reserved":
-            hold = OpenHold(entry.reserved_nano, entry.ts, entry.backend, entry.key_id, entry.tier, entry.router_id)
+            hold = OpenHold(
+                reserved_nano=entry.reserved_nano,
+                ts=entry.ts,
+                backend=entry.backend,
+                key_id=entry.key_id,
+                tier=entry.tier,
+                router_id=entry.router_id,
+            )
             self.opened[key] = hold
             self._add(hold, hold.ts, 0, hold.reserved_nano)
             return

@@ -94,7 +94,9 @@ def parse_list(data: object, name: str, source: str) -> PriceList:
         checked = None if snapshot is None else date.fromisoformat(snapshot)
     except (TypeError, ValueError):
         raise PriceError(f"`snapshot` is {snapshot!r}; write the day of the prices, like 2026-11-20") from None
-    return PriceList(name, source, checked, str(data.get("licence", "")), providers)
+    return PriceList(
+        name=name, source=source, checked_on=checked, licence=str(data.get("licence", "")), providers=providers
+    )
 
 
 def book(own: Path | None = None) -> PriceBook:

@@ -70,7 +70,11 @@ def read_source(text: bytes, day: date) -> Source:
             "no price found; use LiteLLM's model_prices_and_context_window.json or a file with `providers`"
             + (f" ({reasons})" if reasons else "")
         )
-    return Source(PriceList("the file", SOURCE, day, LICENCE, converted.providers), True, converted.skipped)
+    return Source(
+        PriceList(name="the file", source=SOURCE, checked_on=day, licence=LICENCE, providers=converted.providers),
+        True,
+        converted.skipped,
+    )
 
 
 def _check_rows(prices: PriceList) -> None:
@@ -103,7 +107,13 @@ def add(source: Source, book: PriceBook, own_list: PriceList | None, day: date) 
             conflicts.extend(f"{provider}/{name} from {start}" for start in clash)
     texts = [own_list.licence if own_list else "", source.prices.licence]
     licences = dict.fromkeys(part for text in texts for part in text.split(" | ") if part)
-    result = PriceList("the new list", own_list.source if own_list else SOURCE, day, " | ".join(licences), providers)
+    result = PriceList(
+        name="the new list",
+        source=own_list.source if own_list else SOURCE,
+        checked_on=day,
+        licence=" | ".join(licences),
+        providers=providers,
+    )
     return Added(result, render(result), sum(len(m) for m in providers.values()), tuple(conflicts))
 
 

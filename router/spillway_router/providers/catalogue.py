@@ -95,7 +95,14 @@ def target(
     port = parts.port or _DEFAULT_PORTS[parts.scheme]
     shown = f"[{host}]" if ":" in host else host
     authority = shown if port == _DEFAULT_PORTS[parts.scheme] else f"{shown}:{port}"
-    return Target(parts.scheme, host, port, parts.path.rstrip("/"), headers, authority.encode())
+    return Target(
+        scheme=parts.scheme,
+        host=host,
+        port=port,
+        prefix=parts.path.rstrip("/"),
+        headers=headers,
+        authority=authority.encode(),
+    )
 
 
 def _socket_target(entry: CatalogueEntry, url: str, headers: tuple[tuple[bytes, bytes], ...]) -> Target:
@@ -103,7 +110,9 @@ def _socket_target(entry: CatalogueEntry, url: str, headers: tuple[tuple[bytes, 
     if not path.startswith("/") or path == "/" or "\0" in path or "?" in path or "#" in path:
         raise ProviderError(f"base_url {url!r}: write the socket's absolute path, like unix:///run/vllm.sock")
     prefix = urlsplit(entry.base_url).path.rstrip("/") if entry.base_url else _DEFAULT_PREFIX
-    return Target("http", "localhost", 0, prefix, headers, b"localhost", path)
+    return Target(
+        scheme="http", host="localhost", port=0, prefix=prefix, headers=headers, authority=b"localhost", uds=path
+    )
 
 
 def _split(url: str) -> SplitResult:

@@ -50,13 +50,13 @@ def read_usage(usage: object, service: object = None) -> Usage | None:
         prompt += cached + written
     try:
         return Usage(
-            prompt,
-            completion if type(completion) is int else 0,
-            cached,
-            _count(output_details, "reasoning_tokens"),
-            written,
-            _written_for_an_hour(usage, details) if written else 0,
-            service_of(usage.get("service_tier", service)),
+            prompt_tokens=prompt,
+            completion_tokens=completion if type(completion) is int else 0,
+            cached_tokens=cached,
+            reasoning_tokens=_count(output_details, "reasoning_tokens"),
+            cache_write_tokens=written,
+            cache_write_long_tokens=_written_for_an_hour(usage, details) if written else 0,
+            service=service_of(usage.get("service_tier", service)),
         )
     except TariffError:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Service:
 class Background:
     """Services in the order of their start. Each may take `stop_s` seconds to stop."""
 
-    def __init__(self, *services: Service, stop_s: float = STOP_S) -> None:
+    def __init__(self, services: Sequence[Service], stop_s: float = STOP_S) -> None:
         self._services = services
         self._stop_s = stop_s
 

@@ -94,7 +94,12 @@ class Runtime:
         self.alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery))
         self.writer = LedgerWriter(ledger, on_change=_log_writer_health)
         self.accounts = Accounts(
-            self.writer, (), config.report.coefficients, time.time, self.alerts.budget_reached, router_id
+            writer=self.writer,
+            lines=(),
+            coefficients=config.report.coefficients,
+            wall=time.time,
+            on_alert=self.alerts.budget_reached,
+            router_id=router_id,
         )
         self.pacer = Pacer(ledger, config.pacing)
         self.gpu_billing = GpuBilling(ledger, config.rental)
@@ -103,22 +108,7 @@ class Runtime:
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._apply(config)
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
-        self.services = Services(
-            config=lambda: self._active_config,
-            board=self.board,
-            accounts=self.accounts,
-            records=Records(),
-            hooks=(self.metrics.on_request, log_request),
-            clock=clock,
-            wall=time.time,
-            new_id=request_ids(time.time).__next__,
-            loop=asyncio.get_running_loop(),
-            pacer=self.pacer,
-            own_keys=OwnKeys(load_catalogue() if catalogue is None else catalogue),
-            feedback=ledger.feedback,
-            memory=Memory(retained=RetainedRequests(lambda: self.config.retention_minutes)),
-            audits=self.audits,
-        )
+        self.services = self._make_services(clock, load_catalogue() if catalogue is None else catalogue)
         self.reviews = ReviewQueue(
             ledger.reviews,
             lambda: self.config.review_queue,
@@ -126,31 +116,8 @@ class Runtime:
             request_ids(time.time, "rev_").__next__,
         )
         extractions = IdempotentExtractions(clock)
-        self.metrics.add(
-            BackendMetrics(self.board, clock, lambda: self.engine_watch.metrics_complete),
-            LedgerMetrics(self.writer, self.accounts),
-            BudgetMetrics(self.accounts, self.pacer),
-            GpuMetrics(lambda: self.engine_watch.gpus),
-            AuditMetrics(self.audits, self.services.config),
-            ReviewMetrics(self.reviews),
-        )
-        upkeep = Upkeep(ledger, self.accounts, router_id, time.time)
-        days = DayChange(self.reprice, time.time)
-        self._background = Background(
-            Service("ledger", lambda: asyncio.to_thread(ledger.close)),
-            # The writer's last flush may raise an alert, so alerts stop after it.
-            Service("alerts", lambda: self.alerts.close(ALERTS_FLUSH_S), self.alerts.start),
-            Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
-            Service("ledger upkeep", upkeep.stop, upkeep.start),
-            Service("connections", self._disconnect),
-            Service("GPU billing", self.gpu_billing.stop, self.gpu_billing.start),
-            Service("pacer", self.pacer.stop, self.pacer.start),
-            Service("audits", self.audits.stop, lambda: self.audits.start(self.services)),
-            Service("engine watch", self.engine_watch.stop, self._watch_engines),
-            Service("day change", days.stop, days.start),
-            Service("reviews", self.reviews.stop, self.reviews.start),
-            Service("keyed extractions", extractions.stop),
-        )
+        self._add_metrics(clock)
+        self._background = Background(self._background_services(router_id, extractions))
         self.app: App = build(self._control_api(version, extractions), lambda: self._active_config.cors_origins)
         self.front: Callable[..., asyncio.Protocol] = frontend_factory(self.services)
 
@@ -191,6 +158,56 @@ class Runtime:
         """
         await self._replace(DerivedConfig.of(self.config.loaded, today))
         log.info("using the prices of %s", today)
+
+    def _make_services(self, clock: Callable[[], float], catalogue: Mapping[str, CatalogueEntry]) -> Services:
+        """Return what a request needs from the router."""
+        return Services(
+            config=lambda: self._active_config,
+            board=self.board,
+            accounts=self.accounts,
+            records=Records(),
+            hooks=(self.metrics.on_request, log_request),
+            clock=clock,
+            wall=time.time,
+            new_id=request_ids(time.time).__next__,
+            loop=asyncio.get_running_loop(),
+            pacer=self.pacer,
+            own_keys=OwnKeys(catalogue),
+            feedback=self.ledger.feedback,
+            memory=Memory(retained=RetainedRequests(lambda: self.config.retention_minutes)),
+            audits=self.audits,
+        )
+
+    def _add_metrics(self, clock: Callable[[], float]) -> None:
+        """Have every scrape read the metrics of the router's parts."""
+        self.metrics.add(
+            BackendMetrics(self.board, clock, lambda: self.engine_watch.metrics_complete),
+            LedgerMetrics(self.writer, self.accounts),
+            BudgetMetrics(self.accounts, self.pacer),
+            GpuMetrics(lambda: self.engine_watch.gpus),
+            AuditMetrics(self.audits, self.services.config),
+            ReviewMetrics(self.reviews),
+        )
+
+    def _background_services(self, router_id: str, extractions: IdempotentExtractions) -> tuple[Service, ...]:
+        """Return the background services in the order of their start."""
+        upkeep = Upkeep(self.ledger, self.accounts, router_id, time.time)
+        days = DayChange(self.reprice, time.time)
+        return (
+            Service("ledger", lambda: asyncio.to_thread(self.ledger.close)),
+            # The writer's last flush may raise an alert, so alerts stop after it.
+            Service("alerts", lambda: self.alerts.close(ALERTS_FLUSH_S), self.alerts.start),
+            Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
+            Service("ledger upkeep", upkeep.stop, upkeep.start),
+            Service("connections", self._disconnect),
+            Service("GPU billing", self.gpu_billing.stop, self.gpu_billing.start),
+            Service("pacer", self.pacer.stop, self.pacer.start),
+            Service("audits", self.audits.stop, lambda: self.audits.start(self.services)),
+            Service("engine watch", self.engine_watch.stop, self._watch_engines),
+            Service("day change", days.stop, days.start),
+            Service("reviews", self.reviews.stop, self.reviews.start),
+            Service("keyed extractions", extractions.stop),
+        )
 
     async def _replace(self, config: DerivedConfig) -> None:
         """Put another configuration in force while the router runs."""

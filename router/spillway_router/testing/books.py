@@ -67,7 +67,18 @@ def _rent(rng: Random, ledger: Ledger, bill: ExpectedBill, name: str) -> None:
         count = rng.choice((1, 1, 2, 7))
         kind = rng.choice(_RENTAL_KINDS)
         source = rng.choice(("router", "cli", "vast"))
-        ledger.rentals.add(RentalRecord(f"{name}_{part}", "t4", count, nano, kind, at, stop, source))
+        ledger.rentals.add(
+            RentalRecord(
+                id=f"{name}_{part}",
+                gpu="t4",
+                count=count,
+                price_nano_per_hour=nano,
+                kind=kind,
+                started_ms=at,
+                stopped_ms=stop,
+                source=source,
+            )
+        )
         bill.billed += nano * count * (stop - at) // HOUR_MS
         at = stop
 

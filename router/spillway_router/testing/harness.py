@@ -119,14 +119,20 @@ async def routing(
         path.write_text(f"ledger: {{url: 'sqlite:///{folder / 'ledger.db'}'}}\n{text}")
         loaded = config.read(str(path), environment or {})
         ledger = open_ledger(loaded.settings.ledger.url)
-    runtime = Runtime(loaded, ledger, "test", clock or time.monotonic, _shipped() if catalogue is None else catalogue)
+    runtime = Runtime(
+        loaded=loaded,
+        ledger=ledger,
+        version="test",
+        clock=clock or time.monotonic,
+        catalogue=_shipped() if catalogue is None else catalogue,
+    )
     runtime.start()
     try:
         async with (
             serving(runtime.app, runtime.front) as url,
             _client(url) as client,
         ):
-            router = Router(url, runtime, ledger, client, path)
+            router = Router(url=url, runtime=runtime, ledger=ledger, client=client, path=path)
             await router.until(lambda: _settled(runtime))
             yield router
     finally:

@@ -73,7 +73,13 @@ def chat(word: str) -> Stream:
         USAGE,
         DONE,
     )
-    return Stream("/v1/chat/completions", {"messages": [{"role": "user", "content": "?"}]}, events, 1, 3)
+    return Stream(
+        path="/v1/chat/completions",
+        fields={"messages": [{"role": "user", "content": "?"}]},
+        events=events,
+        content=1,
+        last=3,
+    )
 
 
 def completions(word: str) -> Stream:
@@ -84,7 +90,7 @@ def completions(word: str) -> Stream:
         USAGE,
         DONE,
     )
-    return Stream("/v1/completions", {"prompt": "?"}, events, 0, 1)
+    return Stream(path="/v1/completions", fields={"prompt": "?"}, events=events, content=0, last=1)
 
 
 def responses(word: str) -> Stream:
@@ -96,7 +102,7 @@ def responses(word: str) -> Stream:
         named({"type": "response.output_text.delta", "delta": "!"}),
         named({"type": "response.completed", "response": {"id": "r", "status": "completed", "usage": usage}}),
     )
-    return Stream("/v1/responses", {"input": "?"}, events, 1, 3)
+    return Stream(path="/v1/responses", fields={"input": "?"}, events=events, content=1, last=3)
 
 
 def messages(word: str) -> Stream:
@@ -111,7 +117,7 @@ def messages(word: str) -> Stream:
         named({"type": "message_stop"}),
     )
     fields = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 9}
-    return Stream("/v1/messages", fields, events, 2, 4)
+    return Stream(path="/v1/messages", fields=fields, events=events, content=2, last=4)
 
 
 SHAPES = {"chat": chat, "completions": completions, "responses": responses, "messages": messages}

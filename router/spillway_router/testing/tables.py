@@ -175,7 +175,16 @@ class MemoryFeedback(FeedbackTable):
             ratings = [r.rating for r in mine if r.rating is not None]
             better = sum(bool(r.better_id) for r in mine)
             satisfied = sum(rating >= SATISFIED for rating in ratings)
-            opinions.append(Opinion(backend, model, len(ratings), satisfied, sum(ratings), better))
+            opinions.append(
+                Opinion(
+                    backend=backend,
+                    model=model,
+                    ratings=len(ratings),
+                    satisfied=satisfied,
+                    rating_sum=sum(ratings),
+                    better_asked=better,
+                )
+            )
         return tuple(opinions)
 
 

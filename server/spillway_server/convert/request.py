@@ -56,7 +56,7 @@ def run(request: ConversionRequest, on_event: OnStepEvent, report: Callable[[str
         return worker
     llama = environment.find_llama(request.llama_python, folders)
     options = replace(options, template=template, samples=tuple(gate_samples), calibration=tuple(calibration))
-    return Conversion(model, options, worker, llama, on_event).run()
+    return Conversion(source=model, options=options, worker=worker, llama=llama, on_event=on_event).run()
 
 
 def _template(named: str | None) -> str | Refusal | None:

@@ -86,7 +86,7 @@ def _modelfile(file: Path, text: str) -> ModelSource | Refusal:
     stops = [p[1].strip().strip('"') for p in parameters if len(p) == 2 and p[0].lower() == "stop"]
     template = instructions["TEMPLATE"][-1] if instructions.get("TEMPLATE") else below.template
     name = file.parent.name if file.name == "Modelfile" else file.stem
-    return ModelSource(below.path, name, below.is_gguf, template, tuple(stops))
+    return ModelSource(path=below.path, name=name, is_gguf=below.is_gguf, template=template, stops=tuple(stops))
 
 
 def _without_comments(text: str) -> str:
@@ -116,4 +116,10 @@ def _manifest(file: Path, text: str) -> ModelSource | Refusal:
         words = template.read_text(encoding="utf-8") if template else None
     except (OSError, ValueError, AttributeError) as error:
         return Refusal(f"a blob of {file} can't be read: {error}.", "Pull the model again with Ollama.")
-    return ModelSource(model, f"{file.parent.name}-{file.name}", True, words, tuple(str(s) for s in stops))
+    return ModelSource(
+        path=model,
+        name=f"{file.parent.name}-{file.name}",
+        is_gguf=True,
+        template=words,
+        stops=tuple(str(s) for s in stops),
+    )

@@ -114,7 +114,9 @@ Step = tuple[Lifecycle, tuple[Action, ...]]
 
 def begin(now_s: float, rules: Rules) -> Step:
     """Return the first step, which launches the engine."""
-    return Lifecycle(State.STARTING, 0, now_s, now_s + rules.start_timeout_s), (Action.LAUNCH,)
+    return Lifecycle(state=State.STARTING, failures=0, since_s=now_s, deadline_s=now_s + rules.start_timeout_s), (
+        Action.LAUNCH,
+    )
 
 
 def step(life: Lifecycle, event: Event, now_s: float, rules: Rules, chance: float) -> Step:
@@ -164,13 +166,15 @@ def _exited(life: Lifecycle, now_s: float, rules: Rules, chance: float) -> Step:
     if failures >= rules.max_failures:
         return Lifecycle(State.FAILED, failures, now_s), (*withdraw, Action.GIVE_UP)
     wait = min(rules.backoff_base_s * 2 ** (failures - 1), rules.max_backoff_s) * (0.5 + 0.5 * chance)
-    return Lifecycle(State.BACKOFF, failures, now_s, now_s + wait), withdraw
+    return Lifecycle(state=State.BACKOFF, failures=failures, since_s=now_s, deadline_s=now_s + wait), withdraw
 
 
 def _due(life: Lifecycle, now_s: float, rules: Rules) -> Step:
     match life.state:
         case State.BACKOFF:
-            return Lifecycle(State.STARTING, life.failures, now_s, now_s + rules.start_timeout_s), (Action.LAUNCH,)
+            return Lifecycle(
+                state=State.STARTING, failures=life.failures, since_s=now_s, deadline_s=now_s + rules.start_timeout_s
+            ), (Action.LAUNCH,)
         case State.STARTING:
             return _end(life, now_s, rules, restart=True), (Action.TERMINATE,)
         case State.DRAINING:

@@ -166,7 +166,11 @@ class Supervisor:
 
     def _announce(self) -> None:
         address, elapsed = self._launch.address, self._clock() - self._launched_at
-        self._on_event(events.EngineReady(address.base_url, address.served_model, elapsed, address.uds))
+        self._on_event(
+            events.EngineReady(
+                base_url=address.base_url, served_model=address.served_model, elapsed_s=elapsed, uds=address.uds
+            )
+        )
         self._spawn(self._watch(self._launches))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -55,7 +55,13 @@ def is_old(driver: str) -> bool:
 def detect() -> Hardware:
     """Inspect this machine. Never raises: with a broken or absent NVML there are no GPUs, and a note says why."""
     gpus, note = _gpus()
-    return Hardware(gpus, len(os.sched_getaffinity(0)), _memory_bytes(CGROUP_LIMIT), note, _processor(CPU_INFO))
+    return Hardware(
+        gpus=gpus,
+        cpu_cores=len(os.sched_getaffinity(0)),
+        memory_bytes=_memory_bytes(CGROUP_LIMIT),
+        gpu_note=note,
+        cpu_name=_processor(CPU_INFO),
+    )
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], str]:

@@ -67,11 +67,21 @@ def _entry(
     """Build a table row: sizes = (parameters, embedding parameters, longest context); kv = (layers, KV heads, head
     size)."""
     parameters, embeddings, max_len = sizes
+    layers, kv_heads, head_dim = kv
     rest = parameters - embeddings
     body = {None: rest * 2.0, "fp8": rest * 1.0}.get(quantisation, rest * (0.5 + 2.5 / 128))
-    shape = ModelShape(parameters, int(embeddings * 2 + body), *kv, max_len)
+    shape = ModelShape(
+        parameters=parameters,
+        weight_bytes=int(embeddings * 2 + body),
+        layers=layers,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        max_len=max_len,
+    )
     dtype = "float16" if quantisation == "awq" else "bfloat16"
-    return ModelSpec(name, name, dtype, quantisation, shape, parser)
+    return ModelSpec(
+        location=name, served_name=name, dtype=dtype, quantisation=quantisation, shape=shape, tool_parser=parser
+    )
 
 
 _QWEN_7B = ((7_615_616_512, 1_089_994_752, 32_768), (28, 4, 128))
@@ -106,7 +116,9 @@ def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Refus
         return demo()
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
-        return ModelSpec(str(path.absolute()), path.stem, "float16", "gguf", None)
+        return ModelSpec(
+            location=str(path.absolute()), served_name=path.stem, dtype="float16", quantisation="gguf", shape=None
+        )
     if path.is_dir():
         return from_directory(path.absolute(), path.absolute().name)
     if name in TABLE:
@@ -120,7 +132,14 @@ def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Refus
         spec = from_directory(snapshot.parent, name)
         if isinstance(spec, ModelSpec):
             return replace(spec, location=name)
-    return ModelSpec(name, name, "bfloat16", _guess_quantisation(name), None, _tool_parser(name))
+    return ModelSpec(
+        location=name,
+        served_name=name,
+        dtype="bfloat16",
+        quantisation=_guess_quantisation(name),
+        shape=None,
+        tool_parser=_tool_parser(name),
+    )
 
 
 def choose(hardware: Hardware) -> str:
@@ -168,7 +187,13 @@ def from_directory(path: Path, served_name: str) -> ModelSpec | Refusal:
     family = " ".join([served_name, *config.get("architectures", []), str(config.get("model_type", ""))])
     caution = verification.warning(path)
     return ModelSpec(
-        str(path), served_name, _dtype(config), _quantisation(config), shape, _tool_parser(family), caution
+        location=str(path),
+        served_name=served_name,
+        dtype=_dtype(config),
+        quantisation=_quantisation(config),
+        shape=shape,
+        tool_parser=_tool_parser(family),
+        caution=caution,
     )
 
 

@@ -63,7 +63,9 @@ def subject_of(plan: EnginePlan, machine: Hardware, devices: int) -> Subject:
     """Return the subject under which a plan would be measured. A hub model is named as vLLM gets it."""
     model = plan.model.served_name if plan.model.is_local else plan.model.location
     key = plan.profile.key
-    return Subject(machine.title, key, devices, model, plan.model.quantisation)
+    return Subject(
+        hardware=machine.title, device=key, devices=devices, model=model, quantisation=plan.model.quantisation
+    )
 
 
 def speed_of(plan: EnginePlan, machine: Hardware, runs: tuple[MeasuredRun, ...], devices: int = 1) -> Speed | None:

@@ -59,8 +59,8 @@ def test_the_stage_of_a_stream_uses_what_has_come() -> None:
 
 def test_it_holds_for_its_model_and_task_only() -> None:
     calibration = Calibration.from_json(json.dumps(FILE))
-    assert calibration.applies(CalibrationKey("demo", "awq", "abc", "json"))
-    assert not calibration.applies(CalibrationKey("other", "awq", "abc", "json"))
+    assert calibration.applies(CalibrationKey(model="demo", quantisation="awq", template="abc", task="json"))
+    assert not calibration.applies(CalibrationKey(model="other", quantisation="awq", template="abc", task="json"))
     assert calibration.holds_for_task("json")
     assert not calibration.holds_for_task("chat")
 

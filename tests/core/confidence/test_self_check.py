@@ -12,7 +12,7 @@ from spillway_router.core.confidence.judge import ConfidenceVerdict, with_score
 from spillway_router.core.confidence.self_check import SelfCheck, is_worth_asking, p_true, stated, word_probabilities
 
 WORDS = ("True", "False")
-RULE = SelfCheck("p_true", 0.1, 0.5, "?", WORDS)
+RULE = SelfCheck(kind="p_true", band=0.1, longest_s=0.5, question="?", words=WORDS)
 
 
 def alternatives(*likely: tuple[str, float]) -> Sequence[tuple[str, float]]:
@@ -54,7 +54,9 @@ def test_stated(text: str, score: float | None) -> None:
 
 
 def verdict(confidence: float | None, *, calibrated: bool = True, flaws: tuple[str, ...] = ()) -> ConfidenceVerdict:
-    return ConfidenceVerdict(confidence, calibrated, {"min": -1.0, "window_low": -1.0}, {}, flaws)
+    return ConfidenceVerdict(
+        confidence=confidence, calibrated=calibrated, scores={"min": -1.0, "window_low": -1.0}, fields={}, flaws=flaws
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_a_later_score_counts_where_the_calibration_knows_it() -> None:
         curve=ConfidenceCurve((-1.0, 1.0), (0.0, 1.0)),
     )
     calibration = Calibration(
-        key=CalibrationKey("m", "*", "*", "json"),
+        key=CalibrationKey(model="m", quantisation="*", template="*", task="json"),
         answer=stage,
         stages=(),
         value=None,

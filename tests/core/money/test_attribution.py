@@ -102,7 +102,7 @@ def test_break_even_of_an_a100_at_1_39(price_in: str, price_out: str, percent: i
 def test_break_even_of_a_shape_is_the_same_formula() -> None:
     rental = GpuRental(Decimal("1.39"))
     # 1000 requests of 1155 in and 211 out that fill 3 minutes of GPU: 20,000 an hour at full load.
-    shape = TrafficShape(1000, 1_155_000, 211_000, 180_000_000)
+    shape = TrafficShape(requests=1000, prompt_tokens=1_155_000, completion_tokens=211_000, work_us=180_000_000)
     tariff = Tariff(Decimal("0.15"), Decimal("0.60"))
     result = break_even(rental, shape, tariff)
     by_formula = break_even_utilisation(Decimal("1.39"), 20 * 1_155_000, 20 * 211_000, tariff)
@@ -113,7 +113,9 @@ def test_break_even_of_a_shape_is_the_same_formula() -> None:
 
 
 def test_a_dear_gpu_against_a_cheap_cloud_never_breaks_even() -> None:
-    shape = TrafficShape(10, 1000, 1000, 3_600_000_000)  # 10 requests fill an hour
+    shape = TrafficShape(
+        requests=10, prompt_tokens=1000, completion_tokens=1000, work_us=3_600_000_000
+    )  # 10 requests fill an hour
     result = break_even(GpuRental(Decimal(10)), shape, Tariff(Decimal("0.01"), Decimal("0.01")))
     assert result.utilisation is not None
     assert result.utilisation > 1
@@ -122,9 +124,9 @@ def test_a_dear_gpu_against_a_cheap_cloud_never_breaks_even() -> None:
 
 def test_against_a_free_cloud_or_without_traffic_there_is_no_break_even() -> None:
     free = Tariff(Decimal(0), Decimal(0))
-    shape = TrafficShape(10, 1000, 1000, 1000)
+    shape = TrafficShape(requests=10, prompt_tokens=1000, completion_tokens=1000, work_us=1000)
     assert break_even(GpuRental(Decimal(1)), shape, free).utilisation is None
-    empty = TrafficShape(0, 0, 0, 0)
+    empty = TrafficShape(requests=0, prompt_tokens=0, completion_tokens=0, work_us=0)
     assert break_even(GpuRental(Decimal(1)), empty, Tariff(Decimal(1), Decimal(1))).requests_per_day is None
     assert break_even_utilisation(Decimal(1), 10, 10, free) is None
 

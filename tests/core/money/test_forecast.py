@@ -15,7 +15,7 @@ def ms(day: date, hour: float = 0) -> int:
 
 
 def cost_so_far(today: date, hour: float, cloud: dict[date, int], fixed: int = 0, to_come: int = 0) -> CostSoFar:
-    return CostSoFar(ms(today, hour), cloud, fixed, to_come)
+    return CostSoFar(now_ms=ms(today, hour), cloud_by_day=cloud, fixed_nano=fixed, fixed_to_come_nano=to_come)
 
 
 def test_linear_by_elapsed_time() -> None:
@@ -58,7 +58,7 @@ def test_what_costs_the_same_each_day_goes_on_so(history: int, hour: float, dail
     cloud = {today - timedelta(days=n): daily for n in range(1, history + 1)}
     at = ms(today, hour)
     cloud[today] = daily * (at - ms(today)) // 86_400_000
-    result = forecast(CostSoFar(at, cloud, 0, 0))
+    result = forecast(CostSoFar(now_ms=at, cloud_by_day=cloud, fixed_nano=0, fixed_to_come_nano=0))
     begun = max(date(2026, 11, 1), today - timedelta(days=history))
     whole = (date(2026, 12, 1) - begun).days * daily
     if history or hour > 1:

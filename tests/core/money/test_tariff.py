@@ -202,8 +202,22 @@ SONNET = Tariff(
     cache_write_per_million=Decimal("3.75"),
     cache_write_long_per_million=Decimal(6),
     steps=(
-        TariffStep(Rates(Decimal(6), Decimal("22.5"), Decimal("0.6"), Decimal("7.5"), Decimal(12)), 200_000),
-        TariffStep(Rates(Decimal("1.5"), Decimal("7.5"), Decimal("0.15"), Decimal("1.875")), service="batch"),
+        TariffStep(
+            Rates(
+                input=Decimal(6),
+                output=Decimal("22.5"),
+                cached_input=Decimal("0.6"),
+                cache_write=Decimal("7.5"),
+                cache_write_long=Decimal(12),
+            ),
+            200_000,
+        ),
+        TariffStep(
+            Rates(
+                input=Decimal("1.5"), output=Decimal("7.5"), cached_input=Decimal("0.15"), cache_write=Decimal("1.875")
+            ),
+            service="batch",
+        ),
     ),
 )
 

@@ -158,7 +158,13 @@ def test_a_wider_promise_keeps_what_a_narrow_one_kept(
 
 
 def test_the_formula_by_hand() -> None:
-    rates = EngineRates(10_000, 0.01, 0.001, 100_000, 4)
+    rates = EngineRates(
+        prefill_tokens_per_s=10_000,
+        step_time_s=0.01,
+        step_time_s_per_sequence=0.001,
+        kv_capacity_tokens=100_000,
+        max_sequences=4,
+    )
     view = BacklogView(in_flight=2, waiting_first_token=1, prefill_tokens=4000, decoding=1, kv_tokens=8000)
     prediction = predict(view, rates, 1000, 200)
     pace = 0.013 / (1 - 1000 / 20_000)
@@ -176,13 +182,13 @@ def test_the_formula_by_hand() -> None:
 @pytest.mark.parametrize(
     ("prediction", "reasons"),
     [
-        (Prediction(0.85, 0.05, 0.9, 0.1), ()),
-        (Prediction(0.86, 0.05, 0.5, 0.1), ("queue",)),
-        (Prediction(0.90, 0.05, 0.5, 0.86), ("slo",)),
-        (Prediction(0.10, 0.11, 0.5, 0.1), ("slo",)),
-        (Prediction(0.10, 0.05, 0.91, 0.1), ("kv",)),
-        (Prediction(2.00, 0.11, 0.91, 0.1), ("queue", "slo", "kv")),
-        (Prediction(2.00, 0.11, 0.91, 1.5), ("slo", "kv")),
+        (Prediction(ttft_s=0.85, tpot_s=0.05, kv_share=0.9, alone_ttft_s=0.1), ()),
+        (Prediction(ttft_s=0.86, tpot_s=0.05, kv_share=0.5, alone_ttft_s=0.1), ("queue",)),
+        (Prediction(ttft_s=0.90, tpot_s=0.05, kv_share=0.5, alone_ttft_s=0.86), ("slo",)),
+        (Prediction(ttft_s=0.10, tpot_s=0.11, kv_share=0.5, alone_ttft_s=0.1), ("slo",)),
+        (Prediction(ttft_s=0.10, tpot_s=0.05, kv_share=0.91, alone_ttft_s=0.1), ("kv",)),
+        (Prediction(ttft_s=2.00, tpot_s=0.11, kv_share=0.91, alone_ttft_s=0.1), ("queue", "slo", "kv")),
+        (Prediction(ttft_s=2.00, tpot_s=0.11, kv_share=0.91, alone_ttft_s=1.5), ("slo", "kv")),
     ],
 )
 def test_reasons_say_what_is_wrong(prediction: Prediction, reasons: tuple[str, ...]) -> None:

@@ -151,14 +151,20 @@ def test_waiting_beats_refusing() -> None:
 
 def test_a_throttled_gpu_is_slower_and_named() -> None:
     # 18,000 tokens ahead: 1.5 s at the learned rate, 3 s at half of it; the promise is 1.7 s.
-    ahead = replace(IDLE, backlog=BacklogView(6, 6, 18_000, 0, 20_000))
+    ahead = replace(
+        IDLE,
+        backlog=BacklogView(in_flight=6, waiting_first_token=6, prefill_tokens=18_000, decoding=0, kv_tokens=20_000),
+    )
     assert decide(facts(), signals(local=ahead), POLICY).kind == "local"
     decision = decide(facts(), signals(local=replace(ahead, gpu_rate=0.5)), POLICY)
     assert (decision.kind, decision.reasons) == ("overflow", ("queue", "gpu"))
 
 
 def test_the_request_may_ask_for_another_promise() -> None:
-    ahead = replace(IDLE, backlog=BacklogView(6, 6, 12_000, 0, 20_000))  # one second
+    ahead = replace(
+        IDLE,
+        backlog=BacklogView(in_flight=6, waiting_first_token=6, prefill_tokens=12_000, decoding=0, kv_tokens=20_000),
+    )  # one second
     assert decide(facts(hints=Hints(slo_ttft_s=0.5)), signals(local=ahead), POLICY).kind == "overflow"
     assert decide(facts(hints=Hints(slo_ttft_s=5.0)), signals(local=BUSY), POLICY).kind == "overflow"
     assert decide(facts(hints=Hints(slo_ttft_s=9.0)), signals(local=BUSY), POLICY).kind == "local"

@@ -30,7 +30,16 @@ def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
 def rental(
     start: int, stop: int | None, nano: int = 1_390_000_000, count: int = 1, name: str = "rent_1"
 ) -> RentalRecord:
-    return RentalRecord(name, "a100-80", count, nano, "reserved", start, stop, "cli")
+    return RentalRecord(
+        id=name,
+        gpu="a100-80",
+        count=count,
+        price_nano_per_hour=nano,
+        kind="reserved",
+        started_ms=start,
+        stopped_ms=stop,
+        source="cli",
+    )
 
 
 rentals = st.builds(

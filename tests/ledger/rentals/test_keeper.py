@@ -55,7 +55,18 @@ def periods(ledger: SqliteLedger) -> list[tuple[str, float, float | None]]:
 
 
 def declare(ledger: SqliteLedger, name: str, minute: float) -> None:
-    ledger.rentals.add(RentalRecord(name, "a100-80", 1, 120_000_000_000, "interruptible", at(minute), None, "cli"))
+    ledger.rentals.add(
+        RentalRecord(
+            id=name,
+            gpu="a100-80",
+            count=1,
+            price_nano_per_hour=120_000_000_000,
+            kind="interruptible",
+            started_ms=at(minute),
+            stopped_ms=None,
+            source="cli",
+        )
+    )
 
 
 def test_a_router_bills_its_uptime(ledger: SqliteLedger, router: Make) -> None:
@@ -129,7 +140,18 @@ def test_replicas_share_one_rental_without_gap_or_overlap(ledger: SqliteLedger, 
 
 def test_two_that_began_at_once_end_up_with_one(ledger: SqliteLedger, router: Make) -> None:
     for name in ("rent_a", "rent_b"):
-        ledger.rentals.add(RentalRecord(name, "t4", 1, 60_000_000_000, "reserved", at(0), None, "router"))
+        ledger.rentals.add(
+            RentalRecord(
+                id=name,
+                gpu="t4",
+                count=1,
+                price_nano_per_hour=60_000_000_000,
+                kind="reserved",
+                started_ms=at(0),
+                stopped_ms=None,
+                source="router",
+            )
+        )
     keeper = router()
     keeper.begin(at(1))
     keeper.end(at(10))

@@ -83,7 +83,18 @@ def cloud(request: str, decision: str, amount: int, attempt: int = 1, **rest: An
 def rent(ledger: SqliteLedger, hours: float, nano: int = 1_390_000_000) -> None:
     """One A100 from midnight on, for so many hours."""
     stop = START + round(hours * HOUR_MS)
-    ledger.rentals.add(RentalRecord("rent_1", "a100-80", 1, nano, "reserved", START, stop, "cli"))
+    ledger.rentals.add(
+        RentalRecord(
+            id="rent_1",
+            gpu="a100-80",
+            count=1,
+            price_nano_per_hour=nano,
+            kind="reserved",
+            started_ms=START,
+            stopped_ms=stop,
+            source="cli",
+        )
+    )
 
 
 def test_a_second_look_is_no_draft(ledger: SqliteLedger) -> None:

@@ -92,7 +92,18 @@ def test_both_columns_have_the_same_sum_to_the_nano_dollar(
 
 def test_a_running_rental_is_bought_up_to_now() -> None:
     ledger = MemoryLedger()
-    ledger.rentals.add(RentalRecord("rent_1", "a100-80", 2, 1_000_000_000, "reserved", D0, None, "cli"))
+    ledger.rentals.add(
+        RentalRecord(
+            id="rent_1",
+            gpu="a100-80",
+            count=2,
+            price_nano_per_hour=1_000_000_000,
+            kind="reserved",
+            started_ms=D0,
+            stopped_ms=None,
+            source="cli",
+        )
+    )
     (purchase, unused) = rows_of(ledger)
     assert (purchase["BilledCost"], purchase["ResourceId"], purchase["SkuId"]) == ("48.000000", "rent_1", "a100-80")
     assert unused["EffectiveCost"] == "48.000000"

@@ -196,7 +196,7 @@ def test_html_is_one_safe_file(tmp_path: Path) -> None:
 def test_feedback_is_in_both_reports_with_the_models_name_as_it_is() -> None:
     ledger = MemoryLedger()
     ts = start_of(FIRST)
-    ledger.feedback.put(FeedbackRecord("r1", ts, "k", "local", "m[x]<y>", rating=5))
+    ledger.feedback.put(FeedbackRecord(request_id="r1", ts=ts, key_id="k", backend="local", model="m[x]<y>", rating=5))
     report = build_report(ledger, one_day(FIRST), TERMS, ts + 1)
     assert "local/m[x]&lt;y&gt;</td><td>1</td><td>5.0</td><td>100%</td>" in report_html(report)
     shown = StringIO()

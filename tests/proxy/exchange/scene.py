@@ -77,7 +77,7 @@ class PacketUpstream:
         self._connection = Connection(loop, Outbox(loop), lambda _connection: None)
         self._connection.connection_made(self.transport)
         self._connection.data_received(head)
-        target = Target("http", "upstream", 80, "", (), b"upstream")
+        target = Target(scheme="http", host="upstream", port=80, prefix="", headers=(), authority=b"upstream")
         self.response = Response(Pool(target, PoolLimits()), self._connection)
 
     def packet(self, data: bytes) -> None:
@@ -207,7 +207,14 @@ class Scene:
 
     def candidate(self, name: str, bound_nano: int = 0) -> Candidate:
         """A candidate with round predictions."""
-        return Candidate(self.config.policy.backends[name], ("test",), 0.1, 10, 20, bound_nano)
+        return Candidate(
+            backend=self.config.policy.backends[name],
+            reasons=("test",),
+            ttft_s=0.1,
+            prompt_tokens=10,
+            output_tokens=20,
+            bound_nano=bound_nano,
+        )
 
     def state(
         self, *names: str, facts: RequestFacts | None = None, client: RecordingClient | None = None
@@ -220,7 +227,7 @@ class Scene:
             cast("Any", client or RecordingClient()),
             facts=facts or self.facts(),
             body={"model": "auto", "messages": []},
-            decision=Decision("local", candidates, (), (), "v1"),
+            decision=Decision(kind="local", candidates=candidates, reasons=(), removed=(), policy="v1"),
             started_s=self.services.clock(),
             numbers=AttemptNumbers(),
         )
@@ -271,7 +278,14 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
     )
     ledger, audits, hooked = MemoryLedger(), ScriptedAudits(), list[RequestRecord]()
     writer = LedgerWriter(ledger)
-    accounts = Accounts(writer, (), WorkCoefficients(), time.time, lambda _alert: None, "router-1")
+    accounts = Accounts(
+        writer=writer,
+        lines=(),
+        coefficients=WorkCoefficients(),
+        wall=time.time,
+        on_alert=lambda _alert: None,
+        router_id="router-1",
+    )
     accounts.load(ledger, derived.budgets)
     board = Board()
     board.update(assembly.backends, assembly.rates)
@@ -292,7 +306,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         audits=cast("Any", audits),
     )
     try:
-        yield Scene(config, services, ledger, audits, hooked)
+        yield Scene(config=config, services=services, ledger=ledger, audits=audits, hooked=hooked)
     finally:
         for route in routes.values():
             route.pool.close()

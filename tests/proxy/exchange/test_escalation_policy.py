@@ -58,7 +58,9 @@ async def test_a_request_that_may_not_leave_is_never_escalated(fields: dict[str,
 async def test_a_pinned_backend_keeps_its_answer() -> None:
     async with scene(TEXT) as stage:
         state = stage.state("local")
-        state.decision = Decision("pinned", state.decision.candidates, (), (), "v1")
+        state.decision = Decision(
+            kind="pinned", candidates=state.decision.candidates, reasons=(), removed=(), policy="v1"
+        )
         assert not may_escalate(state)
         assert not should_escalate(state, 0.0)
 

@@ -38,7 +38,9 @@ class Held:
     def __init__(self, stage: Scene, state: ExchangeState, attempt: UpstreamAttempt) -> None:
         self.stage, self.state, self.attempt = stage, state, attempt
         self.upstream = PacketUpstream()
-        self.held = HeldStream(state, attempt, UpstreamBody(b"", False, False, True))
+        self.held = HeldStream(
+            state, attempt, UpstreamBody(body=b"", usage_added=False, usage_asked=False, logprobs_added=True)
+        )
         monitor = self.held.monitor
         self.relay = Relay(self.upstream.response, monitor, 5.0, done_follows=True, strip=monitor.stripped)
 

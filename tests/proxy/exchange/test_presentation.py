@@ -74,7 +74,7 @@ async def test_a_record_is_kept_and_given_to_the_hooks() -> None:
 )
 def test_a_private_request_is_refused_as_one(removed: bool, status: int, code: str) -> None:
     kept_local = (Removed("cloud", "privacy", "it is private"),) if removed else ()
-    decision = Decision("local", (), (), kept_local, "v1")
+    decision = Decision(kind="local", candidates=(), reasons=(), removed=kept_local, policy="v1")
     refusal = final_refusal(Refusal(502, "upstream_error", "The backend failed."), decision)
     assert (refusal.status, refusal.code) == (status, code)
 

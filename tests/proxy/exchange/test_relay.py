@@ -230,12 +230,15 @@ FINISH = delta({}, "stop")
         pytest.param((FINISH,), Ending(False, True, None, DONE), FINISH + DONE, id="the upstream left [DONE] out"),
         pytest.param(
             (FINISH, DONE),
-            Ending(False, True, None, DONE, EXTENSION),
+            Ending(usage_asked=False, usage_added=True, cost_nano=None, closing=DONE, extension=EXTENSION),
             FINISH + EXTENSION.event + DONE,
             id="an extension without a usage event",
         ),
         pytest.param(
-            (FINISH,), Ending(False, False, None, DONE, EXTENSION), FINISH + EXTENSION.event + DONE, id="nor [DONE]"
+            (FINISH,),
+            Ending(usage_asked=False, usage_added=False, cost_nano=None, closing=DONE, extension=EXTENSION),
+            FINISH + EXTENSION.event + DONE,
+            id="nor [DONE]",
         ),
     ],
 )
@@ -244,7 +247,10 @@ def test_the_end_of_a_stream(events: tuple[bytes, ...], ending: Ending, expected
 
 
 def test_a_usage_event_carries_cost_and_extension() -> None:
-    end = tail_bytes(held(FINISH, USAGE, DONE), Ending(True, False, 7000, DONE, EXTENSION))
+    end = tail_bytes(
+        held(FINISH, USAGE, DONE),
+        Ending(usage_asked=True, usage_added=False, cost_nano=7000, closing=DONE, extension=EXTENSION),
+    )
     assert b'"cost":7e-6' in end
     assert b'"spillway":{"decision":"local"}' in end
     assert EXTENSION.event not in end

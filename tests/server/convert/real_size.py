@@ -37,10 +37,52 @@ class Shape:
 
 
 SHAPES = {
-    "llama-3.2-1b": Shape("llama", 2048, 8192, 16, 32, 8, 64, 128_256, 128_000, "llama-bpe", 500_000.0, 131_072, True),
-    "qwen2.5-3b": Shape("qwen2", 2048, 11_008, 36, 16, 2, 128, 151_936, 151_643, "qwen2", 1_000_000.0, 32_768, True),
-    "qwen2.5-7b": Shape("qwen2", 3584, 18_944, 28, 28, 4, 128, 152_064, 151_643, "qwen2", 1_000_000.0, 32_768, False),
-}  # fmt: skip
+    "llama-3.2-1b": Shape(
+        architecture="llama",
+        hidden=2048,
+        feed_forward=8192,
+        layers=16,
+        heads=32,
+        kv_heads=8,
+        head_dim=64,
+        words=128_256,
+        special=128_000,
+        pre_tokenizer="llama-bpe",
+        rope_base=500_000.0,
+        context=131_072,
+        tied=True,
+    ),
+    "qwen2.5-3b": Shape(
+        architecture="qwen2",
+        hidden=2048,
+        feed_forward=11_008,
+        layers=36,
+        heads=16,
+        kv_heads=2,
+        head_dim=128,
+        words=151_936,
+        special=151_643,
+        pre_tokenizer="qwen2",
+        rope_base=1_000_000.0,
+        context=32_768,
+        tied=True,
+    ),
+    "qwen2.5-7b": Shape(
+        architecture="qwen2",
+        hidden=3584,
+        feed_forward=18_944,
+        layers=28,
+        heads=28,
+        kv_heads=4,
+        head_dim=128,
+        words=152_064,
+        special=151_643,
+        pre_tokenizer="qwen2",
+        rope_base=1_000_000.0,
+        context=32_768,
+        tied=False,
+    ),
+}
 _TURNS = (
     "{%- for message in messages -%}{{- '<|s2|>' + message['role'] + '\\n' + message['content'] + '<|s1|>\\n' -}}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|s2|>assistant\\n' -}}{%- endif -%}"

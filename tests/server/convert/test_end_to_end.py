@@ -50,7 +50,13 @@ def convert(
         **{"precision": "16bit", **wishes},
     )
     judge = find_llama(None, (ROOT,)) if llama else None
-    return Conversion(model_source, wish, WORKER, judge, (events if events is not None else []).append).run()
+    return Conversion(
+        source=model_source,
+        options=wish,
+        worker=WORKER,
+        llama=judge,
+        on_event=(events if events is not None else []).append,
+    ).run()
 
 
 def done(converted: Converted | Refusal) -> Converted:
@@ -156,7 +162,13 @@ def test_seeded_fault_rows_left_in_llama_cpps_order_are_not_verified(tmp_path: P
     assert isinstance(model_source, source.ModelSource)
     wish = ConversionOptions(tmp_path / "out", "16bit", samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])))
     converted = done(
-        Conversion(model_source, wish, Worker(python, 240), find_llama(None, (ROOT,)), lambda _event: None).run()
+        Conversion(
+            source=model_source,
+            options=wish,
+            worker=Worker(python, 240),
+            llama=find_llama(None, (ROOT,)),
+            on_event=lambda _event: None,
+        ).run()
     )
     assert not converted.verdict.verified
     assert any("llama.cpp's" in reason for reason in converted.verdict.reasons)
@@ -174,7 +186,9 @@ def test_seeded_fault_damaged_weights_are_not_verified(tmp_path: Path) -> None:
         bounds=Bounds(min_samples=FEW),
     )  # fmt: skip
     spoiling = Spoiling(CONVERT_PYTHON, 240)
-    converted = done(Conversion(model_source, wish, spoiling, None, lambda _event: None).run())
+    converted = done(
+        Conversion(source=model_source, options=wish, worker=spoiling, llama=None, on_event=lambda _event: None).run()
+    )
     assert not converted.verdict.verified
     assert any("perplexity is" in reason for reason in converted.verdict.reasons)
 

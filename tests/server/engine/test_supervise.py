@@ -41,7 +41,12 @@ class Run:
         launch = Launch(
             argv=(sys.executable, str(FAKE), *where, str(folder)),
             env=dict(os.environ),
-            address=Address("http://localhost" if uds else f"http://127.0.0.1:{port}", "demo", uds, key),
+            address=Address(
+                root_url="http://localhost" if uds else f"http://127.0.0.1:{port}",
+                served_model="demo",
+                uds=uds,
+                api_key=key,
+            ),
             log_path=folder / "engine.log",
         )
         self.supervisor = Supervisor(launch, self._tell, rules=rules, intervals=LOOKS, chance=lambda: 0.0)

@@ -24,7 +24,7 @@ from spillway_server.planning.profiles import PROFILES, cpu_profile
 from spillway_server.refusal import Refusal
 
 QWEN = TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"]
-GGUF = ModelSpec("/m/x.gguf", "x", "float16", "gguf", None)
+GGUF = ModelSpec(location="/m/x.gguf", served_name="x", dtype="float16", quantisation="gguf", shape=None)
 
 
 def adapter(folder: Path, rank: object = 16, kind: str = "LORA") -> Path:

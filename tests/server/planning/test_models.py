@@ -49,7 +49,9 @@ def with_gpu(capability: tuple[int, int]) -> Hardware:
 def test_a_directory_is_read(tmp_path: Path) -> None:
     model = resolve(str(checkpoint(tmp_path / "mine", CONFIG)), BARE, tmp_path)
     assert isinstance(model, ModelSpec)
-    assert model.shape == ModelShape(500, 1000, 28, 4, 128, 32768)
+    assert model.shape == ModelShape(
+        parameters=500, weight_bytes=1000, layers=28, kv_heads=4, head_dim=128, max_len=32768
+    )
     assert (model.served_name, model.dtype, model.quantisation, model.tool_parser) == (
         "mine",
         "bfloat16",

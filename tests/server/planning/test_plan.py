@@ -11,7 +11,13 @@ from spillway_server.planning.profiles import PROFILES, Profile, cpu_profile
 from spillway_server.refusal import Refusal
 
 GIB = 1024**3
-DEMO = ModelSpec("/models/demo", "demo", "bfloat16", None, ModelShape(1_900_000, 3_800_000, 3, 2, 64, 1024))
+DEMO = ModelSpec(
+    location="/models/demo",
+    served_name="demo",
+    dtype="bfloat16",
+    quantisation=None,
+    shape=ModelShape(parameters=1_900_000, weight_bytes=3_800_000, layers=3, kv_heads=2, head_dim=64, max_len=1024),
+)
 QWEN_AWQ = TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"]
 QWEN_16 = TABLE["Qwen/Qwen2.5-7B-Instruct"]
 MODELS = (
@@ -150,7 +156,15 @@ def test_two_devices_hold_what_one_cannot() -> None:
 
 def test_context_is_shortened_with_a_warning() -> None:
     # 40 GiB of weights leave little KV on an A100-80 under 0.58 of its memory.
-    big = ModelSpec("org/big", "big", "bfloat16", "w4a16", ModelShape(80_000_000_000, 42 * GIB, 80, 8, 128, 131_072))
+    big = ModelSpec(
+        location="org/big",
+        served_name="big",
+        dtype="bfloat16",
+        quantisation="w4a16",
+        shape=ModelShape(
+            parameters=80_000_000_000, weight_bytes=42 * GIB, layers=80, kv_heads=8, head_dim=128, max_len=131_072
+        ),
+    )
     plan = planned(PROFILES["a100-80"], big, "--gpu-memory-utilization", "0.58")
     assert plan.kv_tokens is not None
     assert plan.max_model_len == plan.kv_tokens // 256 * 256 < 16_384
@@ -158,7 +172,10 @@ def test_context_is_shortened_with_a_warning() -> None:
 
 
 def test_unknown_shape_plans_without_arithmetic() -> None:
-    plan = planned(PROFILES["a100-40"], ModelSpec("org/finetune", "org/finetune", "bfloat16", None, None))
+    plan = planned(
+        PROFILES["a100-40"],
+        ModelSpec(location="org/finetune", served_name="org/finetune", dtype="bfloat16", quantisation=None, shape=None),
+    )
     assert plan.rows == ()
     assert plan.kv_tokens is None
     assert any("no memory arithmetic" in warning for warning in plan.warnings)
@@ -179,10 +196,30 @@ def test_other_address_is_warned_about() -> None:
         (PROFILES["t4"], QWEN_AWQ, ("stray",), "belongs to no flag"),
         (PROFILES["l4"], QWEN_AWQ, ("--api-key", "secret"), "--api-key"),
         (PROFILES["l4"], QWEN_AWQ, ("--port", "1"), "--port"),
-        (PROFILES["l4"], ModelSpec("/m/x.gguf", "x", "float16", "gguf", None), (), "GGUF"),
+        (
+            PROFILES["l4"],
+            ModelSpec(location="/m/x.gguf", served_name="x", dtype="float16", quantisation="gguf", shape=None),
+            (),
+            "GGUF",
+        ),
         (cpu_profile(16 * GIB), TABLE["RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic"], (), "CPU can't run fp8"),
         (cpu_profile(4 * GIB), QWEN_16, (), "does not fit"),
-        (Profile("other", "NVIDIA V100", 16 * GIB, (7, 0), 4096, 32, 2048, 0.9, 48), QWEN_AWQ, (), "7.5"),
+        (
+            Profile(
+                key="other",
+                title="NVIDIA V100",
+                memory_bytes=16 * GIB,
+                compute_capability=(7, 0),
+                max_model_len=4096,
+                max_num_seqs=32,
+                max_num_batched_tokens=2048,
+                utilisation=0.9,
+                queue_limit=48,
+            ),
+            QWEN_AWQ,
+            (),
+            "7.5",
+        ),
     ],
 )
 def test_refusals(profile: Profile, model: ModelSpec, vllm_args: tuple[str, ...], reason: str) -> None:

@@ -30,8 +30,17 @@ from spillway_server.planning.profiles import PROFILES
 from spillway_server.planning.speed import ESTIMATED, MEASURED, Speed, settings, speed_of
 
 AWQ = "Qwen/Qwen2.5-7B-Instruct-AWQ"
-RATES = MeasuredRates(5000.0, 0.02, 0.0001, 1e-7, 32, 200.0, 725.0, 0.1)
-L4 = Subject("NVIDIA L4", "l4", 1, AWQ, "awq")
+RATES = MeasuredRates(
+    prefill_tokens_per_s=5000.0,
+    step_time_s=0.02,
+    step_time_s_per_sequence=0.0001,
+    kv_s_per_token=1e-7,
+    best_sequences=32,
+    prefill_us=200.0,
+    decode_us=725.0,
+    kv_us=0.1,
+)
+L4 = Subject(hardware="NVIDIA L4", device="l4", devices=1, model=AWQ, quantisation="awq")
 
 
 def planned(gpu: str, model: str = AWQ, *flags: str) -> EnginePlan:
@@ -45,7 +54,7 @@ def with_gpu(name: str) -> Hardware:
 
 
 def run(flags: tuple[str, ...] = (), date: str = "2026-01-01", subject: Subject = L4) -> MeasuredRun:
-    return MeasuredRun(subject, date, "0.32.0", flags, RATES)
+    return MeasuredRun(subject=subject, date=date, engine_version="0.32.0", flags=flags, rates=RATES)
 
 
 def test_a_measurement_on_such_hardware_comes_before_an_estimate() -> None:
@@ -74,7 +83,7 @@ def test_a_measurement_of_something_else_is_not_taken(other: Subject) -> None:
 
 
 def test_a_processor_stands_only_for_itself() -> None:
-    here = Subject("cpu A 2 cores", "cpu", 1, "demo", None)
+    here = Subject(hardware="cpu A 2 cores", device="cpu", devices=1, model="demo", quantisation=None)
     assert here.covers(here)
     assert not here.covers(replace(here, hardware="cpu B 64 cores"))
     assert L4.covers(replace(L4, hardware="NVIDIA L4 24 GB"))

@@ -99,7 +99,7 @@ def observe(state: Drift, wrong: bool, terms: DriftTerms, *, kept: bool = True) 
         return replace(state, theta=theta)
     losses = (*state.losses[-(WINDOW - 1) :], loss)
     revoked = state.revoked or upper_tail(sum(losses), len(losses), terms.alpha) < REVOKE_AT
-    return Drift(theta, state.audits + 1, state.wrong + loss, losses, revoked)
+    return Drift(theta=theta, audits=state.audits + 1, wrong=state.wrong + loss, losses=losses, revoked=revoked)
 
 
 def _quantile(reference: Sequence[float], share: float) -> float:

@@ -116,7 +116,7 @@ def judge(
         stage = calibration.value if calibration is not None and calibration.holds_for_task(context.task) else None
         fields = {pointer: _field_confidence(s, stage) for pointer, s in by_value.items() if s}
     confidence, calibrated = _confidence(scores, flaws, context.task, calibration)
-    return ConfidenceVerdict(confidence, calibrated, scores, fields, flaws)
+    return ConfidenceVerdict(confidence=confidence, calibrated=calibrated, scores=scores, fields=fields, flaws=flaws)
 
 
 def with_score(

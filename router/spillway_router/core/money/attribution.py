@@ -141,12 +141,14 @@ def split_billed(billed_nano: int, rented_us: int, shares_us: Sequence[int]) -> 
     parts = [*shares_us, max(0, rented_us - work_us)]
     whole = sum(parts)
     if not rented_us or not whole:
-        return FixedSplit(tuple(0 for _ in shares_us), billed_nano, work_us, rented_us)
+        return FixedSplit(
+            used_nano=tuple(0 for _ in shares_us), idle_nano=billed_nano, work_us=work_us, rented_us=rented_us
+        )
     amounts = [billed_nano * part // whole for part in parts]
     by_remainder = sorted(range(len(parts)), key=lambda i: (-(billed_nano * parts[i] % whole), i))
     for i in by_remainder[: billed_nano - sum(amounts)]:
         amounts[i] += 1
-    return FixedSplit(tuple(amounts[:-1]), amounts[-1], work_us, rented_us)
+    return FixedSplit(used_nano=tuple(amounts[:-1]), idle_nano=amounts[-1], work_us=work_us, rented_us=rented_us)
 
 
 @fast_frozen(frozen=True, slots=True)

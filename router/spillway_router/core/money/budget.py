@@ -240,7 +240,12 @@ def alerts(state: BudgetState, reported: Set[AlertKey]) -> tuple[BudgetAlert, ..
         balance = state.balances[line.key]
         for share in sorted(line.alert_at):
             alert = BudgetAlert(
-                line.scope, line.period, balance.period_start_s, share, line.limit_nano, balance.taken_nano
+                scope=line.scope,
+                period=line.period,
+                period_start_s=balance.period_start_s,
+                at=share,
+                limit_nano=line.limit_nano,
+                taken_nano=balance.taken_nano,
             )
             reached = line.limit_nano and Fraction(share) * line.limit_nano <= balance.taken_nano
             if reached and alert.key not in reported:

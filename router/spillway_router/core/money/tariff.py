@@ -190,12 +190,12 @@ class Tariff:
     def rates(self) -> Rates:
         """The prices per token of an ordinary request."""
         return Rates(
-            self.input_per_million,
-            self.output_per_million,
-            self.cached_input_per_million,
-            self.cache_write_per_million,
-            self.cache_write_long_per_million,
-            self.reasoning_per_million,
+            input=self.input_per_million,
+            output=self.output_per_million,
+            cached_input=self.cached_input_per_million,
+            cache_write=self.cache_write_per_million,
+            cache_write_long=self.cache_write_long_per_million,
+            reasoning=self.reasoning_per_million,
         )
 
     @property

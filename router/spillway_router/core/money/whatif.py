@@ -205,7 +205,12 @@ def _rented(per_month: Fraction, offer: GpuOffer, gpus: int, load: Fraction, clo
 
 
 def _crossing(offer: GpuOffer, shape: DocumentShape, name: str, tariff: Tariff) -> Crossing:
-    one = TrafficShape(1, shape.prompt_tokens, shape.output_tokens, offer.us_per_document)
+    one = TrafficShape(
+        requests=1,
+        prompt_tokens=shape.prompt_tokens,
+        completion_tokens=shape.output_tokens,
+        work_us=offer.us_per_document,
+    )
     point: BreakEven = break_even(GpuRental(offer.price_per_hour), one, tariff)
     per_month = None if point.requests_per_day is None else point.requests_per_day * float(DAYS_PER_MONTH)
     return Crossing(offer.name, name, per_month, point.utilisation)

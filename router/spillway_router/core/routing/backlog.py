@@ -182,7 +182,7 @@ def predict(view: BacklogView, rates: EngineRates, prompt_tokens: int, expected_
     if excess > 0:
         ttft += excess * expected_output_tokens * tpot / rates.max_sequences
     kv_share = (view.kv_tokens + prompt_tokens + expected_output_tokens) / rates.kv_capacity_tokens
-    return Prediction(ttft, tpot, kv_share, alone)
+    return Prediction(ttft_s=ttft, tpot_s=tpot, kv_share=kv_share, alone_ttft_s=alone)
 
 
 def overflow_reasons(prediction: Prediction, slo: Slo, margin: float) -> tuple[str, ...]:
@@ -276,7 +276,13 @@ class Backlog:
         self._prefill += prompt_tokens
         kv_tokens = prompt_tokens + expected_output_tokens
         self._kv += kv_tokens
-        self._tickets[ticket] = _Ticket(prompt_tokens, kv_tokens, self._prefill, self._abandoned, monotonic_s)
+        self._tickets[ticket] = _Ticket(
+            prompt_tokens=prompt_tokens,
+            kv_tokens=kv_tokens,
+            work_tokens=self._prefill,
+            abandoned_before=self._abandoned,
+            admitted_at_s=monotonic_s,
+        )
         self._recent.add(prompt_tokens, monotonic_s, self._window_s())
         self._prompt_mean += EWMA_WEIGHT * (prompt_tokens - self._prompt_mean)
         in_flight = len(self._tickets)
@@ -332,16 +338,24 @@ class Backlog:
         waiting = in_flight - self._decoding
         recent = self._recent.tokens(monotonic_s, window := self._window_s())
         if monotonic_s - self._external_at_s > self._tuning.stale_after_s:
-            return BacklogView(in_flight, waiting, self._prefill, self._decoding, self._kv, recent, window)
+            return BacklogView(
+                in_flight=in_flight,
+                waiting_first_token=waiting,
+                prefill_tokens=self._prefill,
+                decoding=self._decoding,
+                kv_tokens=self._kv,
+                recent_prefill_tokens=recent,
+                window_s=window,
+            )
         other = self._external
         return BacklogView(
-            in_flight + other.in_flight,
-            waiting + other.waiting_first_token,
-            self._prefill + other.prefill_tokens,
-            self._decoding + other.decoding,
-            self._kv + other.kv_tokens,
-            recent + other.prefill_tokens,
-            window,
+            in_flight=in_flight + other.in_flight,
+            waiting_first_token=waiting + other.waiting_first_token,
+            prefill_tokens=self._prefill + other.prefill_tokens,
+            decoding=self._decoding + other.decoding,
+            kv_tokens=self._kv + other.kv_tokens,
+            recent_prefill_tokens=recent + other.prefill_tokens,
+            window_s=window,
         )
 
     def rates(self, monotonic_s: float) -> EngineRates:
@@ -385,7 +399,13 @@ class Backlog:
         total = max(0, round(load.waiting + load.running) - peak_in_flight)
         waiting = min(total, max(0, round(load.waiting) - peak_waiting))
         kv = max(0, round(load.kv_usage * self._initial.kv_capacity_tokens) - peak_kv)
-        self._external = BacklogView(total, waiting, round(waiting * self._prompt_mean), total - waiting, kv)
+        self._external = BacklogView(
+            in_flight=total,
+            waiting_first_token=waiting,
+            prefill_tokens=round(waiting * self._prompt_mean),
+            decoding=total - waiting,
+            kv_tokens=kv,
+        )
         self._external_at_s = monotonic_s
 
     def observe_capacity(self, kv_capacity_tokens: int, max_sequences: int) -> None:
@@ -408,10 +428,10 @@ class Backlog:
             return self._rates
         initial, scale = self._initial, self._step_scale.scale
         self._rates = _LearnedRates(
-            self._prefill_rate.tokens_per_s,
-            initial.step_time_s * scale,
-            initial.step_time_s_per_sequence * scale,
-            initial.kv_capacity_tokens,
-            initial.max_sequences,
+            prefill_tokens_per_s=self._prefill_rate.tokens_per_s,
+            step_time_s=initial.step_time_s * scale,
+            step_time_s_per_sequence=initial.step_time_s_per_sequence * scale,
+            kv_capacity_tokens=initial.kv_capacity_tokens,
+            max_sequences=initial.max_sequences,
         )
         return self._rates

@@ -76,11 +76,18 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     """Return the Decision for one request, by the steps above."""
     resolved = _resolve(facts, policy)  # 1
     if isinstance(resolved, Refusal):
-        return Decision("local", (), (), (), policy.version, resolved)
+        return Decision(kind="local", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved)
     passing, removed = _filter(facts, signals, policy, resolved.chain)  # 2
     if not passing:
         refusal = _refusal(removed, signals)  # 3
-        return Decision("local", (), _reason_tokens(removed), removed, policy.version, refusal)
+        return Decision(
+            kind="local",
+            candidates=(),
+            reasons=_reason_tokens(removed),
+            removed=removed,
+            policy=policy.version,
+            refusal=refusal,
+        )
     slo = _slo(facts, policy)
     candidates = [_candidate(facts, backend, signals, slo) for backend in passing]  # 4
     ordered = _order(candidates, resolved, facts)  # 5
@@ -91,7 +98,7 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
         reasons = (*reasons, *_budget_reason(ordered[0], resolved, removed))
     if resolved.pinned or not facts.preferences.allow_fallbacks:
         ordered = ordered[:1]
-    return Decision(kind, tuple(ordered), reasons, removed, policy.version)
+    return Decision(kind=kind, candidates=tuple(ordered), reasons=reasons, removed=removed, policy=policy.version)
 
 
 def decide_byok(facts: RequestFacts, backend: Backend, signals: Signals, version: str) -> Decision:
@@ -103,11 +110,31 @@ def decide_byok(facts: RequestFacts, backend: Backend, signals: Signals, version
     for rule in (filters.access, filters.privacy, filters.preferences, filters.capability):
         removed = rule(facts, backend, BackendSignals(), signals.monotonic_s)
         if removed is not None:
-            return Decision("byok", (), (removed.reason,), (removed,), version, _refusal((removed,), signals))
+            return Decision(
+                kind="byok",
+                candidates=(),
+                reasons=(removed.reason,),
+                removed=(removed,),
+                policy=version,
+                refusal=_refusal((removed,), signals),
+            )
     prompt = filters.expected_prompt_tokens(facts, BackendSignals())
     output = filters.output_bound(facts, backend)
     return Decision(
-        "byok", (Candidate(backend, (), BackendSignals().ttft_s, prompt, output, 0),), ("byok",), (), version
+        kind="byok",
+        candidates=(
+            Candidate(
+                backend=backend,
+                reasons=(),
+                ttft_s=BackendSignals().ttft_s,
+                prompt_tokens=prompt,
+                output_tokens=output,
+                bound_nano=0,
+            ),
+        ),
+        reasons=("byok",),
+        removed=(),
+        policy=version,
     )
 
 
@@ -128,10 +155,18 @@ def decide_escalation(
         removed = (*removed, *(too_dear for _, too_dear in checked if too_dear is not None))
         passing = [backend for backend, too_dear in checked if too_dear is None]
     if not passing:
-        return Decision("local", (), ("confidence", *_reason_tokens(removed)), removed, policy.version)
+        return Decision(
+            kind="local",
+            candidates=(),
+            reasons=("confidence", *_reason_tokens(removed)),
+            removed=removed,
+            policy=policy.version,
+        )
     slo = _slo(facts, policy)
     candidates = tuple(_candidate(facts, backend, signals, slo) for backend in passing)
-    return Decision("escalated", candidates, ("confidence",), removed, policy.version)
+    return Decision(
+        kind="escalated", candidates=candidates, reasons=("confidence",), removed=removed, policy=policy.version
+    )
 
 
 def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: str) -> Decision:
@@ -142,7 +177,9 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
     """
     resolved = _resolve(facts, policy)
     if isinstance(resolved, Refusal):
-        return Decision("escalated", (), (), (), policy.version, resolved)
+        return Decision(
+            kind="escalated", candidates=(), reasons=(), removed=(), policy=policy.version, refusal=resolved
+        )
     tiers = policy.confidence.escalate_to
     if above in tiers or not tiers:
         order = tiers or resolved.chain
@@ -153,10 +190,19 @@ def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: 
             f"There is no tier above {above}. Add one to confidence.escalate_to, or request another model by name."
         )
         refusal = _refusal(removed, signals) if removed else Refusal(400, "invalid_request", message)
-        return Decision("escalated", (), ("feedback", *_reason_tokens(removed)), removed, policy.version, refusal)
+        return Decision(
+            kind="escalated",
+            candidates=(),
+            reasons=("feedback", *_reason_tokens(removed)),
+            removed=removed,
+            policy=policy.version,
+            refusal=refusal,
+        )
     slo = _slo(facts, policy)
     candidates = tuple(_candidate(facts, backend, signals, slo) for backend in passing)
-    return Decision("escalated", candidates, ("feedback",), removed, policy.version)
+    return Decision(
+        kind="escalated", candidates=candidates, reasons=("feedback",), removed=removed, policy=policy.version
+    )
 
 
 def unconstrained_locals(decision: Decision) -> list[str]:
@@ -251,7 +297,14 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
     output = filters.output_bound(facts, backend)
     if not backend.local or latest.backlog is None or latest.rates is None:
         bound_nano = filters.cost_bound_nano(facts, backend)
-        return Candidate(backend, (), latest.ttft_s, prompt, output, bound_nano)
+        return Candidate(
+            backend=backend,
+            reasons=(),
+            ttft_s=latest.ttft_s,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            bound_nano=bound_nano,
+        )
     rates = latest.rates
     if latest.gpu_rate < 1.0:
         rates = replace(rates, prefill_tokens_per_s=rates.prefill_tokens_per_s * latest.gpu_rate)
@@ -260,7 +313,14 @@ def _candidate(facts: RequestFacts, backend: Backend, signals: Signals, slo: Slo
     reasons = overflow_reasons(prediction, slo, latest.margin)
     if reasons and latest.gpu_rate < 1.0:
         reasons = (*reasons, "gpu")
-    return Candidate(backend, reasons, prediction.ttft_s, prompt, expected, 0)
+    return Candidate(
+        backend=backend,
+        reasons=reasons,
+        ttft_s=prediction.ttft_s,
+        prompt_tokens=prompt,
+        output_tokens=expected,
+        bound_nano=0,
+    )
 
 
 def _order(candidates: list[Candidate], resolved: _ResolvedModel, facts: RequestFacts) -> list[Candidate]:

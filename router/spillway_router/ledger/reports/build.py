@@ -87,7 +87,13 @@ def build_report(
     totals = ledger.totals(start_ms, end_ms)
     rented = rent(ledger, start_ms, end_ms, now_ms)
     split = fixed_days(rented.days, totals)
-    books = _Books(totals, ledger.open_reservations(start_ms, end_ms), rented, split, lines(split, totals))
+    books = _Books(
+        totals=totals,
+        holds=ledger.open_reservations(start_ms, end_ms),
+        rent=rented,
+        days=split,
+        lines=lines(split, totals),
+    )
     fixed = _fixed_side(books, terms.gpu)
     cloud = _cloud_side([total for total in totals if not total.local], books.holds)
     total_nano = fixed.billed_nano + cloud.cost_nano
@@ -99,7 +105,7 @@ def build_report(
     served = served_of(totals)
     document_nano = sum(map(_document_nano, split)) + sum(t.cost_nano for t in totals if t.document and not t.local)
     return Report(
-        period=Period(days.name, days.first.isoformat(), days.after.isoformat(), days.days),
+        period=Period(name=days.name, first=days.first.isoformat(), after=days.after.isoformat(), days=days.days),
         day=days.first.isoformat() if days.days == 1 else None,
         start_ms=start_ms,
         end_ms=end_ms,
@@ -115,7 +121,12 @@ def build_report(
         all_local=_all_local(fixed, shape, total_nano),
         capacity_per_day=86_400e6 * fixed.gpus * shape.requests / shape.work_us if shape.work_us else None,
         by=by,
-        groups=group_rows(Costs(books.lines, split, books.holds, tariff, _key_names(ledger, by)), by) if by else (),
+        groups=group_rows(
+            Costs(lines=books.lines, days=split, holds=books.holds, cheapest=tariff, key_names=_key_names(ledger, by)),
+            by,
+        )
+        if by
+        else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
         feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
     )
@@ -264,12 +275,23 @@ def _shape(totals: Sequence[Total], coefficients: WorkCoefficients) -> TrafficSh
         coefficients,
     )
     served = served_of(answered)
-    return TrafficShape(served.answers, served.prompt_tokens, served.completion_tokens, work)
+    return TrafficShape(
+        requests=served.answers,
+        prompt_tokens=served.prompt_tokens,
+        completion_tokens=served.completion_tokens,
+        work_us=work,
+    )
 
 
 def _alternative(name: str, tariff: Tariff, gpu: GpuRental, shape: TrafficShape, total_nano: int) -> Alternative:
     all_cloud_nano = price_many(shape.prompt_tokens, 0, shape.completion_tokens, shape.requests, tariff)
-    return Alternative(name, tariff.ref, all_cloud_nano, all_cloud_nano - total_nano, break_even(gpu, shape, tariff))
+    return Alternative(
+        name=name,
+        tariff_ref=tariff.ref,
+        all_cloud_nano=all_cloud_nano,
+        savings_nano=all_cloud_nano - total_nano,
+        break_even=break_even(gpu, shape, tariff),
+    )
 
 
 def _all_local(fixed: FixedSide, shape: TrafficShape, total_nano: int) -> AllLocal | None:

@@ -147,8 +147,14 @@ def _fixed(ledger: Ledger, day: date, now_ms: int) -> _Day:
     for fixed in fixed_days(rented.days, ledger.totals(start_ms, start_ms + DAY_MS)):
         split = fixed.split
         idle_us = max(0, fixed.rented.gpu_us - fixed.work_us)
-        return _Day(start_ms, tuple(purchases), split.used_total_nano, split.idle_nano, idle_us)
-    return _Day(start_ms, tuple(purchases), 0, 0, 0)
+        return _Day(
+            start_ms=start_ms,
+            purchases=tuple(purchases),
+            used_nano=split.used_total_nano,
+            idle_nano=split.idle_nano,
+            idle_us=idle_us,
+        )
+    return _Day(start_ms=start_ms, purchases=tuple(purchases), used_nano=0, idle_nano=0, idle_us=0)
 
 
 def _is_local_charge(entry: Entry) -> bool:

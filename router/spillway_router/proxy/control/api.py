@@ -200,7 +200,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         if unknown:
             raise bad_request(f"Unknown parameter {unknown[0]!r}. Use {', '.join(sorted(_USAGE_PARAMS))}.", unknown[0])
         try:
-            return await hooks.usage(ReportQuery(day, month, first, last, tuple(by)))
+            return await hooks.usage(ReportQuery(day=day, month=month, first=first, last=last, by=tuple(by)))
         except RangeError as error:
             raise bad_request(str(error), error.param) from None
         except LedgerError as error:

@@ -127,7 +127,9 @@ async def _rated_answer(services: Services, stored: Stored, caller: Caller, body
 def _from_memory(services: Services, record: RequestRecord) -> _RatedAnswer:
     backend = services.config().policy.backends.get(record.backend)
     model = "" if backend is None else backend.model
-    return _RatedAnswer(record.facts.request_id, record.facts.caller.key_id, record.backend, model)
+    return _RatedAnswer(
+        request_id=record.facts.request_id, key_id=record.facts.caller.key_id, backend=record.backend, model=model
+    )
 
 
 async def _from_ledger(stored: Stored, request_id: str) -> _RatedAnswer | None:
@@ -140,7 +142,9 @@ async def _from_ledger(stored: Stored, request_id: str) -> _RatedAnswer | None:
         return None
     answered = next((row for row in rows if row["kind"] == "charged" and row["status"] == "ok"), None)
     row = answered or {**rows[0], "backend": "", "model": ""}
-    return _RatedAnswer(request_id, str(row["key_id"]), str(row["backend"]), str(row["model"]))
+    return _RatedAnswer(
+        request_id=request_id, key_id=str(row["key_id"]), backend=str(row["backend"]), model=str(row["model"])
+    )
 
 
 def _not_stored(error: LedgerError) -> RefusedError:

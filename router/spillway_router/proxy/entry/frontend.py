@@ -235,12 +235,12 @@ class FrontendConnection(HttpToolsProtocol):
             return
         services = self.state.services
         request = IncomingRequest(
-            endpoint,
-            headers_by_name(self.headers),
-            self.transport,
-            self.flow,
-            self.state.outbox,
-            self.on_response_complete,
+            endpoint=endpoint,
+            headers=headers_by_name(self.headers),
+            transport=self.transport,
+            flow=self.flow,
+            outbox=self.state.outbox,
+            on_end=self.on_response_complete,
         )
         request.start(services)
         request.chunked = self.parser.get_http_version() != "1.0"

@@ -265,7 +265,15 @@ class UpstreamAttempt:
             service = facts.service
             # Only a usage event says whether the prompt was written to a cache, so the dearest reading counts. The same
             # goes for the output: a token has at least a byte, and some were made unseen while nothing arrived.
-            usage = Usage(prompt, self._most_output(received), 0, 0, prompt, prompt, service)
+            usage = Usage(
+                prompt_tokens=prompt,
+                completion_tokens=self._most_output(received),
+                cached_tokens=0,
+                reasoning_tokens=0,
+                cache_write_tokens=prompt,
+                cache_write_long_tokens=prompt,
+                service=service,
+            )
             return usage if self._within_bound(usage) else None
         return None
 
@@ -323,7 +331,14 @@ async def open_attempt(
         services.accounts.release(hold)
         return NotOpened("backlog", "The local backlog is at its bound.")
     numbers.take()
-    return UpstreamAttempt(services, route, candidate, hold, tracked, request_started_s)
+    return UpstreamAttempt(
+        services=services,
+        route=route,
+        candidate=candidate,
+        hold=hold,
+        tracked=tracked,
+        request_started_s=request_started_s,
+    )
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -37,11 +37,25 @@ def decide_better_answer(services: Services, config: ActiveConfig, facts: Reques
     """Decide which backends may improve on the answer to `request_id`."""
     record = _first_answer(services, facts, request_id)
     if isinstance(record, Refusal):
-        return Decision("escalated", (), ("feedback",), (), config.policy.version, record)
+        return Decision(
+            kind="escalated",
+            candidates=(),
+            reasons=("feedback",),
+            removed=(),
+            policy=config.policy.version,
+            refusal=record,
+        )
     if not record.facts.privacy.may_leave:  # private content stays private, whatever the second request says of it
         message = "Private content stays with the local model, so there is no tier above to ask."
         refusal = Refusal(503, "local_only_unavailable", message, BETTER_THAN)
-        return Decision("escalated", (), ("feedback", "privacy"), (), config.policy.version, refusal)
+        return Decision(
+            kind="escalated",
+            candidates=(),
+            reasons=("feedback", "privacy"),
+            removed=(),
+            policy=config.policy.version,
+            refusal=refusal,
+        )
     return decide_better(facts, caller_signals(services, config, facts), config.policy, record.backend)
 
 

@@ -29,7 +29,13 @@ def byok_route(
         reach = keys.reach(name, facts.model, headers["x-spillway-provider-key"].strip())
     except ProviderError as error:
         return Refusal(400, "invalid_request", f"x-spillway-provider: {error}.", "x-spillway-provider")
-    return BackendRoute(reach.backend, reach.provider, reach.pool, naming_headers(reach.backend), reach.credentials)
+    return BackendRoute(
+        backend=reach.backend,
+        provider=reach.provider,
+        pool=reach.pool,
+        naming_headers=naming_headers(reach.backend),
+        credentials=reach.credentials,
+    )
 
 
 def redacted(outcome: Outcome, route: BackendRoute) -> Outcome:

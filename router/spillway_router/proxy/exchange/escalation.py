@@ -58,7 +58,12 @@ def draw_audit(state: ExchangeState) -> bool:
 def offer_audit(state: ExchangeState, text: str) -> None:
     """Audit the local answer `text`, which the client got."""
     sample = AuditSample(
-        state.facts, state.client.body, state.body, text, state.numbers.next, scored=_scored_answer(state)
+        facts=state.facts,
+        raw=state.client.body,
+        body=state.body,
+        answer=text,
+        attempt_no=state.numbers.next,
+        scored=_scored_answer(state),
     )
     state.services.audits.offer(sample)
 
@@ -69,4 +74,6 @@ def _scored_answer(state: ExchangeState) -> ScoredAnswer | None:
         return None
     task = state.facts.task or ("json" if is_document(state.body) else "chat")
     model = state.config.backend_routes[state.backend].backend.model
-    return ScoredAnswer(task, state.backend, model, verdict.confidence, verdict.scores)
+    return ScoredAnswer(
+        task=task, backend=state.backend, model=model, confidence=verdict.confidence, scores=verdict.scores
+    )

@@ -90,7 +90,9 @@ class InternalExchange:
         self._numbers = AttemptNumbers()
         self._record = RequestRecord(
             facts=facts,
-            decision=Decision("local", (), (), (), admitted.config.policy.version),
+            decision=Decision(
+                kind="local", candidates=(), reasons=(), removed=(), policy=admitted.config.policy.version
+            ),
             attempts=(),
             status=200,
             code="",
@@ -200,7 +202,9 @@ class InternalExchange:
     async def record_step(self, backend: str, model: str, confidence: float | None) -> None:
         """Write the row of a step that gave the document's values without a model; it costs nothing."""
         services, attempt_no = self._services, self._numbers.next
-        source = Backend(backend, backend, model, True, frozenset(), frozenset())
+        source = Backend(
+            name=backend, provider=backend, model=model, local=True, endpoints=frozenset(), capabilities=frozenset()
+        )
         reasons = (backend,)
         since_start_s = services.clock() - self._admitted.started_s
         hold = await services.accounts.hold(self._facts, source, AttemptReason("local", reasons), attempt_no, 0)
@@ -291,7 +295,14 @@ class InternalExchange:
         policy = config.policy
         if facts.hints.route != step.side:
             message = f"The request allows only {facts.hints.route} backends (x-spillway-route)."
-            return Decision("local", (), ("route",), (), policy.version, Refusal(400, "invalid_request", message))
+            return Decision(
+                kind="local",
+                candidates=(),
+                reasons=("route",),
+                removed=(),
+                policy=policy.version,
+                refusal=Refusal(400, "invalid_request", message),
+            )
         signals = caller_signals(self._services, config, facts)
         unpaced = decide(facts, signals, policy)
         if step.gain is None or not unpaced.candidates:

@@ -51,7 +51,10 @@ def prepare(
             changes["logprobs"] = top_logprobs
     drop = route.provider.entry.drops_fields.intersection(body)
     return UpstreamBody(
-        wire.edit(raw, body.keys(), changes, drop, spans_of(body)), usage_added, usage_asked, logprobs_added
+        body=wire.edit(raw, body.keys(), changes, drop, spans_of(body)),
+        usage_added=usage_added,
+        usage_asked=usage_asked,
+        logprobs_added=logprobs_added,
     )
 
 

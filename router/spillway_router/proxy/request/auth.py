@@ -29,7 +29,13 @@ class Auth:
         if token:
             record = self.verify(token, monotonic_s)
             if record is not None:
-                return Caller(record.id, record.role, record.tier, record.may_route, record.privacy == "local-only")
+                return Caller(
+                    key_id=record.id,
+                    role=record.role,
+                    tier=record.tier,
+                    may_route=record.may_route,
+                    local_only=record.privacy == "local-only",
+                )
             if self.required or token.startswith("sk-spill-"):
                 return _unauthorized("The API key is not valid or was revoked.")
         elif self.required:

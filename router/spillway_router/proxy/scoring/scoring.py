@@ -59,7 +59,9 @@ def answer_context(body: Mapping[str, Any], criteria: ConfidenceCriteria, *, too
     kind = criteria.task or ("json" if is_document(body) or tools else "chat")
     # Only JSON answers are compared with their source, requested or not; the arguments of a call need not be in it.
     source = "" if tools else _prompt_text(body)
-    return AnswerContext(schema if isinstance(schema, dict) else None, source, kind, tools, criteria.rules)
+    return AnswerContext(
+        schema=schema if isinstance(schema, dict) else None, source=source, task=kind, tools=tools, rules=criteria.rules
+    )
 
 
 def _prompt_text(body: Mapping[str, Any]) -> str:
