@@ -42,6 +42,10 @@ class PoolFullError(TransportError):
     """All allowed connections are in use, so nothing was sent."""
 
 
+class AbandonedError(TransportError):
+    """The router gave the call up, because its backend left the rotation before anything was seen of the answer."""
+
+
 class TooLargeError(TransportError):
     """The answer is larger than allowed."""
 
@@ -278,6 +282,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def abandon(self, reason: str) -> None:
+        """End the current or next wait with AbandonedError."""
+        self._fail(AbandonedError(reason))
+        self._wake()
+
     def _fail(self, error: TransportError) -> None:
         if self._error is None:
             self._error = error
@@ -286,3 +295,29 @@ class Connection(asyncio.Protocol):
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+class PendingCall:
+    """A call of whose answer nothing was shown yet, so that it may be given up for another backend's."""
+
+    __slots__ = ("_abandoned", "_connection")
+
+    def __init__(self) -> None:
+        self._connection: Connection | None = None
+        self._abandoned: str | None = None
+
+    def attach(self, connection: Connection) -> None:
+        """Set the connection on which the answer will come. Raises AbandonedError if the call was given up before."""
+        if self._abandoned is not None:
+            raise AbandonedError(self._abandoned)
+        self._connection = connection
+
+    def detach(self) -> None:
+        """End the watch: the answer has come, or it is being shown."""
+        self._connection = None
+
+    def abandon(self, reason: str) -> None:
+        """Give the call up: whoever waits for its answer gets AbandonedError."""
+        self._abandoned = reason
+        if self._connection is not None:
+            self._connection.abandon(reason)

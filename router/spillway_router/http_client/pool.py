@@ -28,6 +28,7 @@ from spillway_router.http_client.connection import (
     ConnectError,
     Connection,
     ConnectionBrokenError,
+    PendingCall,
     PoolFullError,
     StaleConnectionError,
 )
@@ -137,15 +138,23 @@ class Pool:
             start = _without(start, replaced)
         return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (start, length, extra)
 
-    async def send(self, head: bytes, body: bytes, head_within_s: float) -> Response:
-        """Send a request and wait for the answer's head. Raises TransportError; cancelling closes the connection."""
-        return Response(self, await self._send(head, body, head_within_s))
+    async def send(self, head: bytes, body: bytes, head_within_s: float, pending: PendingCall) -> Response:
+        """Send a request and wait for the answer's head. Raises TransportError; cancelling closes the connection.
 
-    async def _send(self, head: bytes, body: bytes, head_within_s: float) -> Connection:
+        `head_within_s` includes the time to connect. `pending` may end the wait for the head and for the body.
+        """
+        return Response(self, await self._send(head, body, head_within_s, pending))
+
+    async def _send(self, head: bytes, body: bytes, head_within_s: float, pending: PendingCall) -> Connection:
         while True:
-            connection = self._take_idle() or await self._connect()
+            connection = self._take_idle()
+            if connection is None:
+                began_s = time.monotonic()
+                connection = await self._connect(head_within_s)
+                head_within_s = max(0.001, head_within_s - (time.monotonic() - began_s))
             reused = connection.reused
             try:
+                pending.attach(connection)
                 connection.start(head, body)
                 connection.expect_within(head_within_s)
                 while not connection.head_done:
@@ -162,15 +171,16 @@ class Pool:
                 raise
             return connection
 
-    async def call(self, head: bytes, body: bytes, within_s: float, limit: int) -> Reply:
-        """Make a whole call without streaming. `within_s` bounds each wait, `limit` the bytes of the answer.
+    async def call(self, head: bytes, body: bytes, within_s: float, limit: int, pending: PendingCall) -> Reply:
+        """Make a whole call without streaming. `within_s` bounds connecting and the answer, `limit` its bytes.
 
-        Raises TransportError.
+        Raises TransportError. `pending` may end the wait.
         """
-        connection = await self._send(head, body, within_s)
+        connection = await self._send(head, body, within_s, pending)
         try:
             return Reply(connection.status, connection.headers, await connection.read_all(limit))
         finally:
+            pending.detach()
             self.release(connection)
 
     def release(self, connection: Connection) -> None:
@@ -196,7 +206,7 @@ class Pool:
             self._drop(connection)
         return None
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, within_s: float) -> Connection:
         if len(self._open) >= self._limits.connections:
             raise PoolFullError(f"{self._limits.connections} connections are in use")
         loop = asyncio.get_running_loop()
@@ -205,8 +215,9 @@ class Pool:
         connection = Connection(loop, self._outbox, self._on_lost)
         self._open.add(connection)
         target = self._target
+        within_s = min(self._limits.connect_s, within_s)
         try:
-            async with asyncio.timeout(self._limits.connect_s):
+            async with asyncio.timeout(within_s):
                 if target.uds:
                     await loop.create_unix_connection(lambda: connection, target.uds)
                 else:
@@ -221,7 +232,7 @@ class Pool:
                         await loop.create_connection(lambda: connection, sock=opened, ssl=tls, server_hostname=name)
         except TimeoutError as late:
             self._drop(connection)
-            raise ConnectError(f"can't connect: no connection within {self._limits.connect_s:g} s") from late
+            raise ConnectError(f"can't connect: no connection within {within_s:g} s") from late
         except OSError as error:
             self._drop(connection)
             raise ConnectError(f"can't connect: {str(error) or type(error).__name__}") from error

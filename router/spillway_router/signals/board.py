@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from spillway_router.core.routing import breaker, retry_budget
@@ -26,6 +26,15 @@ CONTRADICTED_S = 5.0
 """A 500 that came within this time after another request succeeded may be the fault of its request alone."""
 OVERLOADED_WAIT_S = 0.25
 """How long a local engine gets no requests after its queue cap refused one, so that a burst does not hammer it."""
+SILENT_S = 2.0
+"""Least time that a call must have waited before its silence says anything of its backend."""
+SILENT_FACTOR = 3.0
+"""How many times the backend's usual time a call must have waited before its silence says anything."""
+GAUGES_FRESH_S = 5.0
+"""How long after a scrape the engine's own counters say whether it works. The silence of calls is not needed then."""
+UNHURRIED_TRIAL = 8
+"""Every so many trials of a silent backend may take all the time there is. A backend that always needs longer than the
+others get comes back by it."""
 
 
 @dataclass(slots=True)
@@ -55,6 +64,18 @@ class _State:
     """Calls without a stream whose first token will be presumed, in the order of sending, as engines read prompts."""
     snapshot: BackendSignals | None = None
     fresh_until: float = -math.inf
+    calls: dict[int, TrackedCall] = field(default_factory=dict)
+    """The calls in progress, by ticket."""
+    heard_at: float = -math.inf
+    """When anything last came from the backend: the first content of a stream, a whole answer or an error."""
+    gauges_until: float = -math.inf
+    """Until when the engine's own counters say whether it works."""
+    whole_s: float | None = None
+    """Recent time of whole answers; None before the first one."""
+    silent: bool = False
+    """Whether the breaker opened because calls got no byte."""
+    trials: int = 0
+    """How many calls were to find out whether the silence has ended."""
 
 
 @dataclass(slots=True)
@@ -72,6 +93,12 @@ class TrackedCall:
     presumed_at: float = math.inf
     """When the first token of an answer without a stream is presumed to have arrived."""
     open: bool = True
+    trial: int = 0
+    """Which trial of a silent backend the call is, from 1 on; 0 if it is none."""
+    replaceable: bool = False
+    """Whether another backend, or a draft, may take this one's place."""
+    abandon: Callable[[str], None] | None = None
+    """Gives the call up, for the reason given. None before it is sent, and once its answer is there or is shown."""
 
 
 class Board:
@@ -182,7 +209,11 @@ class Board:
             return None
         state.in_flight += 1
         state.sent_since_retry += 1
+        state.calls[ticket] = call
         if state.breaker is not CLOSED:
+            if state.silent:
+                state.trials += 1
+                call.trial = state.trials
             state.breaker = breaker.on_send(state.breaker, monotonic_s)
         state.snapshot = None
         return call
@@ -192,7 +223,7 @@ class Board:
         state = self._states.get(call.backend)
         if state is None or call.first_event_at is not None or not call.open:
             return
-        call.first_event_at = monotonic_s
+        call.first_event_at = state.heard_at = monotonic_s
         ttft = monotonic_s - call.sent_at
         if state.backlog is None:
             state.ttft_s += EWMA_WEIGHT * 4 * (ttft - state.ttft_s)
@@ -208,12 +239,17 @@ class Board:
         if call.presumed_at <= monotonic_s:
             self._presume_first(call, call.presumed_at)
         call.open = False
+        was_waiting, call.abandon = call.abandon is not None, None
         state = self._states.get(call.backend)
         if state is None:
             return
         state.in_flight -= 1
+        state.calls.pop(call.ticket, None)
         state.snapshot = None
         usage = outcome.usage
+        silent = was_waiting and self._was_silent(state, call, outcome, monotonic_s, streamed=streamed)
+        if outcome.status:
+            state.heard_at = monotonic_s
         if state.backlog is not None:
             if outcome.kind == "ok" and call.first_event_at is None:
                 self._guess_first_token(state, call, outcome, monotonic_s)
@@ -237,13 +273,49 @@ class Board:
             state.limited_until = max(state.limited_until, monotonic_s + min(60.0, outcome.retry_after_s))
         if outcome.kind == "ok":
             state.last_ok_at = monotonic_s
+            state.silent = False
+            if not streamed:
+                taken_s = monotonic_s - call.sent_at
+                usual_s = state.whole_s
+                state.whole_s = taken_s if usual_s is None else usual_s + EWMA_WEIGHT * 4 * (taken_s - usual_s)
         before = state.breaker
         contradicted = outcome.status == 500 and monotonic_s - state.last_ok_at < CONTRADICTED_S
         state.breaker = breaker.on_outcome(
-            before, outcome.kind, monotonic_s, self._breaker_rule, contradicted=contradicted
+            before,
+            "timeout" if silent else outcome.kind,
+            monotonic_s,
+            self._breaker_rule,
+            contradicted=contradicted,
         )
         if state.breaker is not before and state.breaker.opened_for_s > 0:
-            state.breaker_reason = _reason_to_leave(outcome)
+            state.breaker_reason = SILENT_REASON if silent else _reason_to_leave(outcome)
+            state.silent = silent
+            if silent:
+                _abandon(state, SILENT_REASON, replaceable_only=True)
+
+    def patience_s(self, call: TrackedCall, monotonic_s: float, *, streamed: bool) -> float:
+        """Return how long a call may wait for its first byte before another backend is asked; no bound for most.
+
+        The trial of a silent backend must not cost its client more than a moment.
+        """
+        state = self._states.get(call.backend)
+        if state is None or not call.trial or not call.replaceable:
+            return math.inf
+        if not streamed and state.whole_s is None and call.trial % UNHURRIED_TRIAL == 0:
+            return math.inf
+        return max(0.0, call.sent_at + _silence_s(state, call, streamed=streamed) - monotonic_s)
+
+    @staticmethod
+    def _was_silent(state: _State, call: TrackedCall, outcome: Outcome, monotonic_s: float, *, streamed: bool) -> bool:
+        """Return whether the call ended without a byte after a wait that says something of its backend.
+
+        A client that leaves early says nothing, nor does one that waited while the backend answered others.
+        """
+        if outcome.kind not in ("cancelled", "timeout") or outcome.status or state.heard_at >= call.sent_at:
+            return False
+        if monotonic_s < state.gauges_until:
+            return False
+        return monotonic_s - call.sent_at >= _silence_s(state, call, streamed=streamed)
 
     def presume_first(self, call: TrackedCall) -> None:
         """Count the prompt of a call without a stream as read once its predicted time to first token has passed.
@@ -288,10 +360,14 @@ class Board:
         """Record a prober's verdict."""
         state = self._states.get(name)
         if state is not None and (state.health, state.health_reason) != (health, reason):
+            left = state.health == "up" and health != "up"
             state.health, state.health_reason = health, reason
             state.snapshot = None
             if health == "up":
                 state.breaker = CLOSED
+                state.silent = False
+            elif left:
+                _abandon(state, reason, replaceable_only=False)
 
     def engine_load(self, name: str, load: EngineLoad | None, monotonic_s: float) -> None:
         """Record a scrape of the engine's gauges; None if it failed or series are missing."""
@@ -299,6 +375,8 @@ class Board:
         if state is not None and state.backlog is not None:
             state.backlog.observe_engine(load, monotonic_s)
             state.snapshot = None
+            if load is not None:
+                state.gauges_until = monotonic_s + GAUGES_FRESH_S
 
     def engine_capacity(self, name: str, kv_tokens: int) -> None:
         """Record the KV capacity that the engine reports, in tokens."""
@@ -324,6 +402,22 @@ class Board:
     def in_flight(self) -> Mapping[str, int]:
         """Return the number of calls in progress per backend."""
         return {name: state.in_flight for name, state in self._states.items()}
+
+
+def _silence_s(state: _State, call: TrackedCall, *, streamed: bool) -> float:
+    """Return after how long the silence of a call says something of its backend."""
+    usual_s = state.ttft_s if streamed else state.whole_s or 0.0
+    return max(SILENT_S, SILENT_FACTOR * max(call.predicted_ttft_s, usual_s))
+
+
+def _abandon(state: _State, reason: str, *, replaceable_only: bool) -> None:
+    """Give up the calls of a backend that left the rotation of whose answers nothing was shown."""
+    for call in tuple(state.calls.values()):
+        if call.abandon is not None and (call.replaceable or not replaceable_only):
+            call.abandon(reason)
+
+
+SILENT_REASON = "it has not sent a byte for longer than usual"
 
 
 def _reason_to_leave(outcome: Outcome) -> str:

@@ -252,6 +252,8 @@ class Outcome:
     """The server closed a kept-alive connection before a byte of the answer came. It may have worked on the call."""
     error: Mapping[str, Any] | None = None
     """The error object in the backend's answer, as far as it may be shown; None if there was none."""
+    left_rotation: bool = False
+    """The backend left the rotation while the request waited there."""
     fault: str = ""
     """What exactly was at fault, from the table of errors (providers/blame.yaml); empty where it is not known."""
 

@@ -9,6 +9,7 @@ The exchange, audits and self checks all make their upstream calls this way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any
@@ -28,7 +29,7 @@ from spillway_router.core.routing.model import (
     RequestFacts,
 )
 from spillway_router.core.routing.rate_limits import exhausted_for_s
-from spillway_router.http_client.connection import TransportError
+from spillway_router.http_client.connection import PendingCall, TransportError
 from spillway_router.ledger.accounts import Durable
 from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
@@ -84,6 +85,7 @@ class UpstreamAttempt:
         "candidate",
         "charge_nano",
         "confidence",
+        "due_s",
         "first_event_s",
         "hold",
         "ledger_row",
@@ -116,6 +118,8 @@ class UpstreamAttempt:
         self.number = hold.attempt_no
         self.sent_s = tracked.sent_at
         self._request_started_s = request_started_s
+        self.due_s = math.inf
+        """When the answer must have begun, because a draft stands ready; infinity without a draft."""
         self.ledger_row: Durable | None = None
         """Done when the attempt's ledger row is on disk; set by `close`."""
         self.record: Attempt | None = None
@@ -158,6 +162,28 @@ class UpstreamAttempt:
             replaced = frozenset([name for name, _ in passed])
             extra += b"".join([line for _, line in passed])
         return self.route.pool.head(self.route.provider.path(endpoint), length, extra, replaced)
+
+    def begin_wait(self) -> PendingCall:
+        """Return the handle by which the board gives this call up, for as long as nothing of its answer is there."""
+        pending = PendingCall()
+        self.tracked.abandon = pending.abandon
+        return pending
+
+    def end_wait(self) -> None:
+        """Note that the answer is there, or is about to be shown: it is not given up for another one any more."""
+        self.tracked.abandon = None
+
+    def patience_s(self, limit_s: float) -> float:
+        """Return the seconds that the answer may take to begin: `limit_s` or less."""
+        now_s = self.services.clock()
+        trial_s = limit_s
+        if self.tracked.trial:
+            trial_s = self.services.board.patience_s(self.tracked, now_s, streamed=self.streamed)
+        return max(0.001, min(limit_s, trial_s, self.due_s - now_s))
+
+    def is_overdue(self) -> bool:
+        """Return whether the draft that stands ready has waited for this attempt as long as it may."""
+        return self.services.clock() + 0.01 >= self.due_s
 
     def expect_first_token(self) -> None:
         """Presume the first token of a non-stream answer when it was predicted, as nobody sees it come."""
@@ -226,6 +252,7 @@ class UpstreamAttempt:
 
     def hold_as_draft(self, outcome: Outcome, stop: Callable[[], None]) -> None:
         """Keep this answer while a better one is sought. `stop` ends its upstream if it is discarded."""
+        self.end_wait()
         if outcome.usage is None:  # a stream that would be cut off: it is charged for what arrived of it
             outcome = Outcome("cancelled", outcome.status, "a better answer was sought", billed=True)
         self._draft = (outcome, stop)
@@ -354,16 +381,18 @@ class FetchedAnswer:
 async def fetch_whole(
     attempt: UpstreamAttempt, endpoint: Endpoint, body: bytes, within_s: float, limit_bytes: int
 ) -> FetchedAnswer:
-    """Send `body` and read the whole answer. `within_s` bounds each wait, `limit_bytes` the answer.
+    """Send `body` and read the whole answer within `within_s` seconds and `limit_bytes` bytes.
 
     A failure of the transport, of the backend or in the answer is the outcome of the reply, never an exception.
     """
     route = attempt.route
     provider = route.provider
     try:
-        reply = await route.pool.call(attempt.head(endpoint, len(body)), body, within_s, limit_bytes)
+        head = attempt.head(endpoint, len(body))
+        reply = await route.pool.call(head, body, within_s, limit_bytes, attempt.begin_wait())
     except TransportError as error:
         return FetchedAnswer(transport_outcome(error))
+    attempt.end_wait()
     outcome = provider.outcome(reply, attempt.services.wall())
     if outcome.kind != "ok":
         return FetchedAnswer(outcome, reply.headers)

@@ -14,8 +14,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from spillway_router.aio.unexpected import UNEXPECTED
@@ -58,6 +60,7 @@ from spillway_router.proxy.scoring.scoring import is_scored
 
 CLIENT_LEFT = Outcome("cancelled", billed=True, detail="the client left")
 NOT_SENT = Outcome("cancelled", detail="it was not sent")
+BETTER_LATE = "no better answer within the promised time"
 ROUTER_FAILED = Outcome("cancelled", billed=True, detail="an unexpected error in the router")
 """It blames no backend: the breaker ignores it."""
 INTERNAL_ERROR = Refusal(500, "internal_error", "An unexpected error happened in the router; its log has the details.")
@@ -169,10 +172,11 @@ async def run(state: ExchangeState) -> None:
     """Step 4: ask the candidates one after the other, while the client has seen nothing."""
     failed: Candidate | None = None
     outcome: Outcome | None = None
-    for candidate in state.decision.candidates:
+    candidates = state.decision.candidates
+    for candidate in candidates:
         if failed is not None and not _is_available(state, candidate):
             continue
-        latest = await ask(state, candidate)
+        latest = await ask(state, candidate, replaceable=candidate is not candidates[-1])
         if latest is None:
             continue
         failed, outcome = candidate, latest
@@ -229,9 +233,13 @@ async def _may_ask_again(state: ExchangeState, candidate: Candidate, outcome: Ou
     return _is_available(state, candidate)
 
 
-async def ask(state: ExchangeState, candidate: Candidate) -> Outcome | None:
+async def ask(
+    state: ExchangeState, candidate: Candidate, *, replaceable: bool = False, due_s: float = math.inf
+) -> Outcome | None:
     """Ask one candidate; None, with the refusal noted, if no attempt could be opened.
 
+    `replaceable`: another candidate or a draft may take its place. `due_s`: when its answer must have begun, in
+    monotonic seconds.
     A paid call whose kept connection turned out to be closed may have been worked on. It is repeated once, as an
     attempt with a hold of its own.
     """
@@ -254,6 +262,8 @@ async def ask(state: ExchangeState, candidate: Candidate) -> Outcome | None:
             state.refusal = attempt.refusal()
             break
         attempt.passed_headers = state.passed_headers
+        attempt.due_s = due_s
+        attempt.tracked.replaceable = replaceable
         state.attempts.append(attempt)
         outcome = await carry_out(state, attempt)
         if not outcome.stale_connection:
@@ -302,6 +312,8 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
         upstream = _upstream_answer(state, attempt, body, scored=scored)
         outcome = CLIENT_LEFT  # until something else is known
         fetched = redacted(await upstream.fetch(), attempt.route)
+        if fetched.kind == "timeout" and attempt.is_overdue():
+            fetched = replace(fetched, kind="cancelled", detail=BETTER_LATE)
         deliverable = fetched.kind == "ok"
         if deliverable and scored and should_escalate(state, attempt.confidence):
             deliverable = not await escalate(state, attempt, upstream, fetched)
@@ -328,20 +340,36 @@ async def escalate(
     state: ExchangeState, draft: UpstreamAttempt, draft_answer: UpstreamAnswer, outcome: Outcome
 ) -> bool:
     """Ask the next tier up if that is worth its cost. True if the client got its answer; else the draft stands."""
-    config, facts = state.config, state.facts
-    signals = with_gain_prices(state.services, config, facts, caller_signals(state.services, config, facts))
+    config, facts, services = state.config, state.facts, state.services
+    signals = with_gain_prices(services, config, facts, caller_signals(services, config, facts))
     decision = decide_escalation(facts, signals, config.policy, draft.expected_gain(outcome))
     decided, reasons = state.decided, state.reasons
     draft.hold_as_draft(outcome, draft_answer.close)
+    due_s = _better_due_s(state, draft.streamed, outcome)
     for candidate in decision.candidates:
+        if services.clock() >= due_s:
+            break
         state.decided, state.reasons = "escalated", ("confidence",)
-        better = await ask(state, candidate)
+        better = await ask(state, candidate, replaceable=True, due_s=due_s)
         if better is not None and (better.kind == "ok" or state.client.started):
             return True
     draft.accept_draft()
     no_budget = ("budget",) if not decision.candidates and "budget" in decision.reasons else ()
-    state.decided, state.reasons = decided, (*reasons, "confidence", *no_budget)
+    late = ("late",) if services.clock() + 0.01 >= due_s else ()
+    state.decided, state.reasons = decided, (*reasons, "confidence", *no_budget, *late)
     return False
+
+
+def _better_due_s(state: ExchangeState, streamed: bool, draft: Outcome) -> float:
+    """Return when a better answer must have begun (monotonic): within the promised time to first token from now.
+
+    One that comes all at once gets the promised time for as many tokens as the draft has besides.
+    """
+    slo = state.config.policy.slo
+    promised_s = state.facts.hints.slo_ttft_s or slo.ttft_s
+    if not streamed and draft.usage is not None:
+        promised_s += draft.usage.completion_tokens * slo.tpot_s
+    return state.services.clock() + promised_s
 
 
 def _answered_locally(state: ExchangeState) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spillway_router.core.routing.model import Candidate, Decision, Outcome, Refusal
 from spillway_router.http_client.connection import (
+    AbandonedError,
     ConnectError,
     PoolFullError,
     StaleConnectionError,
@@ -21,6 +22,8 @@ def transport_outcome(error: TransportError) -> Outcome:
         return Outcome("overloaded", detail=str(error))
     if isinstance(error, StallError):
         return Outcome("timeout", detail=str(error), billed=True)
+    if isinstance(error, AbandonedError):
+        return Outcome("failed", detail=f"it left the rotation: {error}", billed=True, left_rotation=True)
     stale = isinstance(error, StaleConnectionError)
     return Outcome("failed", detail=str(error), billed=not isinstance(error, ConnectError), stale_connection=stale)
 
@@ -44,6 +47,9 @@ def failure_refusal(candidate: Candidate, outcome: Outcome, *, final: bool = Tru
         retry_after_s = outcome.retry_after_s if outcome.retry_after_s is not None else 1.0
         message = f"Every backend is at its limit. {detail}. Retry after the given time."
         return Refusal(503, "overloaded", message, retry_after_s=retry_after_s)
+    if outcome.left_rotation:
+        message = f"The backend left the rotation while the request waited. {detail}"
+        return Refusal(503, "no_backend", message, retry_after_s=5.0)
     if outcome.kind == "timeout":
         return Refusal(504, "upstream_timeout", f"The backend did not answer in time. {detail}")
     return Refusal(502, "upstream_error", f"The backend failed. {detail}", final=final)

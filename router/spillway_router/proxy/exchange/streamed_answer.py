@@ -58,13 +58,14 @@ class StreamAnswer:
         state, attempt, body = self._state, self._attempt, self._upstream.body
         services, limits, route = state.services, state.config.limits, attempt.route
         head = attempt.head(state.facts.endpoint, len(body))
-        response = self._response = await route.pool.send(head, body, limits.first_event_s)
+        within_s = attempt.patience_s(limits.first_event_s)
+        response = self._response = await route.pool.send(head, body, within_s, attempt.begin_wait())
         attempt.on_response_headers(response.headers)
         if response.status != 200:
             text = await response.read_all(MAX_ERROR_BYTES)
             return route.provider.outcome(Reply(response.status, response.headers, text), services.wall())
         relay = self._relay = self._new_relay(response)
-        response.expect_within(max(0.001, attempt.sent_s + limits.first_event_s - services.clock()))
+        response.expect_within(attempt.patience_s(attempt.sent_s + limits.first_event_s - services.clock()))
         failure = await relay.begin()
         if failure is not None:
             return failure
@@ -89,6 +90,7 @@ class StreamAnswer:
         state, attempt, relay = self._state, self._attempt, self._relay
         if self._held is not None:
             self._held.release()
+        attempt.end_wait()
         state.commit(attempt)
         headers = [*state.client.base_headers, *response_headers(state, attempt)]
         state.client.begin_stream(headers, relay.opening())

@@ -16,6 +16,15 @@ from spillway_router.proxy.exchange.upstream_body import UpstreamBody, without_l
 from spillway_router.proxy.scoring.scoring import answer_verdict
 
 
+def whole_within_s(state: ExchangeState) -> float:
+    """Return the seconds that a whole answer may take: as long as the first content of a stream, and the promised time
+    for each token that the request allows; `limits.answer_s` where it allows any number."""
+    limits, max_tokens = state.config.limits, state.facts.max_tokens
+    if max_tokens is None and state.facts.endpoint != "embeddings":
+        return limits.answer_s
+    return min(limits.answer_s, limits.first_event_s + (max_tokens or 0) * state.config.policy.slo.tpot_s)
+
+
 class WholeAnswer:
     """An `UpstreamAnswer` that is no stream. `scored`: its confidence is to be known before it is delivered."""
 
@@ -31,8 +40,9 @@ class WholeAnswer:
         """Ask for the answer and judge all of it."""
         attempt, limits = self._attempt, self._state.config.limits
         attempt.expect_first_token()
+        within_s = attempt.patience_s(whole_within_s(self._state))
         reply = self._reply = await fetch_whole(
-            attempt, self._state.facts.endpoint, self._upstream.body, limits.answer_s, limits.answer_bytes
+            attempt, self._state.facts.endpoint, self._upstream.body, within_s, limits.answer_bytes
         )
         attempt.on_response_headers(reply.headers)
         if reply.outcome.kind == "ok" and self._scored:
