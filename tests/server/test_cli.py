@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from spillway_server.cli import register
-
-app = typer.Typer()
-register(app)
+from spillway_router.cli import app
 
 
 def run(*words: str) -> tuple[int, str]:

@@ -6,13 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from spillway_server.cli import register
-
-app = typer.Typer()
-register(app)
+from spillway_router.cli import app
 
 
 def run(*words: str) -> tuple[int, str]:

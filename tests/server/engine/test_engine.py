@@ -19,9 +19,7 @@ pytestmark = pytest.mark.engine
 
 SERVE = """
 import typer
-from spillway_server.cli import register
-app = typer.Typer()
-register(app)
+from spillway_router.cli import app
 app()
 """
 
