@@ -108,7 +108,14 @@ def independent_bill(
 
 def _bill(shard: _BillShard) -> BillTrial:
     with tempfile.TemporaryDirectory() as name:
-        trial = bill_trial(Path(name), shard.requests, shard.kills, shard.seed, _quiet, forget=shard.forget)
+        trial = bill_trial(
+            folder=Path(name),
+            requests=shard.requests,
+            kills=shard.kills,
+            seed=shard.seed,
+            say=_quiet,
+            forget=shard.forget,
+        )
         checked(Path(name), trial)
     return trial
 

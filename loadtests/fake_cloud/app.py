@@ -92,7 +92,9 @@ class FakeCloud:
             raise _rate_limited(request.model.id, exceeded)
         self.accepted += 1
         self.cached.add((request.model.id, entry.sha256))
-        self.bill.charge(request_id, request.model.id, entry.sha256, entry.known, answer.tokens)
+        self.bill.charge(
+            request_id=request_id, model=request.model.id, sha256=entry.sha256, known=entry.known, tokens=answer.tokens
+        )
         return answer
 
     def rate_headers(self, model: str) -> dict[str, str]:

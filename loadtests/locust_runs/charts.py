@@ -39,7 +39,9 @@ def lines(title: str, series: Mapping[str, Points], axes: Axes) -> str:
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [_dot(frame, a, b, colour, 3, f"{name}: {a:g}, {b:.4g}") for a, b in points]
+        parts += [
+            _dot(frame=frame, a=a, b=b, colour=colour, radius=3, label=f"{name}: {a:g}, {b:.4g}") for a, b in points
+        ]
     return frame.svg(parts, list(series))
 
 
@@ -48,7 +50,17 @@ def dots(title: str, series: Mapping[str, Points], axes: Axes) -> str:
     frame = _Frame(title, [p for points in series.values() for p in points], axes)
     parts = frame.axes()
     for number, (name, points) in enumerate(series.items()):
-        parts += [_dot(frame, a, b, COLOURS[number % len(COLOURS)], 2, f"{name}: {a:.2f}, {b:.3f}") for a, b in points]
+        parts += [
+            _dot(
+                frame=frame,
+                a=a,
+                b=b,
+                colour=COLOURS[number % len(COLOURS)],
+                radius=2,
+                label=f"{name}: {a:.2f}, {b:.3f}",
+            )
+            for a, b in points
+        ]
     return frame.svg(parts, list(series))
 
 
@@ -102,7 +114,7 @@ class _Frame:
         return [step * 10.0**power for power in range(low, high) for step in steps] + [10.0**high]
 
     def axes(self, *, ticks_x: bool = True) -> list[str]:
-        parts = [_text(_LEFT, 18, self._title, "start", 'font-weight="600" font-size="13"')]
+        parts = [_text(x=_LEFT, y=18, text=self._title, anchor="start", more='font-weight="600" font-size="13"')]
         for value in self._ticks_y():
             parts.append(
                 f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{self.y(value):.1f}" y2="{self.y(value):.1f}" '
@@ -114,12 +126,14 @@ class _Frame:
             parts.append(_text(self.x(across), HEIGHT - _BOTTOM + 15, f"{across:g}", "middle"))
         parts.append(_text((_LEFT + WIDTH) / 2, HEIGHT - _BOTTOM + 31, self._axes.x, "middle"))
         turned = f'transform="rotate(-90 13 {HEIGHT / 2})"'
-        parts.append(_text(13, HEIGHT / 2, self._axes.y, "middle", turned))
+        parts.append(_text(x=13, y=HEIGHT / 2, text=self._axes.y, anchor="middle", more=turned))
         if self._axes.guide is not None:
             at = self.y(self._axes.guide)
             parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#333" '
                          'stroke-dasharray="5 4"/>')  # fmt: skip
-            parts.append(_text(WIDTH - _RIGHT, at - 4, self._axes.guide_name, "end", 'fill="#333"'))
+            parts.append(
+                _text(x=WIDTH - _RIGHT, y=at - 4, text=self._axes.guide_name, anchor="end", more='fill="#333"')
+            )
         return parts
 
     def svg(self, parts: Sequence[str], names: Sequence[str]) -> str:

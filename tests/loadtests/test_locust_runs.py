@@ -80,7 +80,10 @@ def test_every_scenario_has_a_plan_that_is_the_same_each_time(name: str) -> None
 
 
 def test_the_trace_replays_at_its_own_moments_and_lengths() -> None:
-    slow, fast = plan.by_trace("conv", 1.0, 30, 1, 0), plan.by_trace("conv", 2.0, 15, 1, 0)
+    slow, fast = (
+        plan.by_trace(name="conv", speed=1.0, seconds=30, seed=1, begin_s=0),
+        plan.by_trace(name="conv", speed=2.0, seconds=15, seed=1, begin_s=0),
+    )
     assert [a.at_s for a in fast.asks] == pytest.approx([a.at_s / 2 for a in slow.asks])
     first = next(plan.lengths(slow))
     assert first[1:] == (374, 44)  # the first row of the trace

@@ -131,7 +131,9 @@ def _deployment(draft: _Import, index: int, row: object) -> None:
     backend: dict[str, Any] = {"name": _name(draft, provider, model), "provider": provider, "model": model}
     backend |= _address(draft, shown, provider, base)
     backend |= _key(draft, shown, provider, params.get("api_key"))
-    backend |= _price(draft, shown, provider, model, {**(row.get("model_info") or {}), **params})
+    backend |= _price(
+        draft=draft, shown=shown, provider=provider, model=model, row={**(row.get("model_info") or {}), **params}
+    )
     if isinstance(params.get("max_tokens"), int):
         backend["max_output_tokens"] = params["max_tokens"]
     _note_rest(draft, shown, params)

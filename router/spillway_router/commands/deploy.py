@@ -93,7 +93,7 @@ def deploy(
     loaded = load(path)
     try:
         if destroy:
-            _destroy(target, handle, loaded, dry_run, yes, as_json)
+            _destroy(target=target, handle=handle, loaded=loaded, dry_run=dry_run, yes=yes, as_json=as_json)
             return
         if handle:
             fail(f"unexpected argument {handle!r}; an ID is only used with --destroy")

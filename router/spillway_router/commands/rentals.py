@@ -42,7 +42,7 @@ def start_rental(
 ) -> None:
     """Record that GPUs are rented from now on until `rentals stop`, whether or not a router runs."""
     loaded = load(path)
-    terms = _terms(loaded, gpu, count, price, kind)
+    terms = _terms(loaded=loaded, gpu=gpu, count=count, price=price, kind=kind)
     if source not in SOURCES:
         fail(f"--source {source!r} is not known; use one of {', '.join(SOURCES)}")
     with opened(loaded) as ledger:

@@ -68,7 +68,7 @@ def show_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonO
 @reviews_app.command("accept")
 def accept_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Accept a review: all values are right as they were read."""
-    _decide(review_id, "accept", None, path, as_json)
+    _decide(review_id=review_id, action="accept", changes=None, path=path, as_json=as_json)
 
 
 @reviews_app.command("correct")
@@ -87,13 +87,13 @@ def correct_review(
         if not equals or not name:
             fail(f"{text!r} is not FIELD=VALUE")
         changes[name] = _value(value)
-    _decide(review_id, "correct", changes, path, as_json)
+    _decide(review_id=review_id, action="correct", changes=changes, path=path, as_json=as_json)
 
 
 @reviews_app.command("dismiss")
 def dismiss_review(review_id: IdArgument, path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Dismiss a review: the document can't be read, and yields no label."""
-    _decide(review_id, "dismiss", None, path, as_json)
+    _decide(review_id=review_id, action="dismiss", changes=None, path=path, as_json=as_json)
 
 
 @reviews_app.command("labels")

@@ -179,9 +179,17 @@ class Pacer:
         today_s = int(wall_s // DAY_S) * DAY_S
         history = self._history
         if history.end_s != today_s:
-            history = read_history(self._ledger, today_s - DAY_S, today_s, rules.threshold, self._pause)
+            history = read_history(
+                ledger=self._ledger,
+                start_s=today_s - DAY_S,
+                end_s=today_s,
+                threshold=rules.threshold,
+                pause=self._pause,
+            )
             if len(history.doubtful) < FEWEST_OFFERS:
-                history = read_history(self._ledger, today_s, wall_s, rules.threshold, self._pause)
+                history = read_history(
+                    ledger=self._ledger, start_s=today_s, end_s=wall_s, threshold=rules.threshold, pause=self._pause
+                )
         return history, {line.key: plan_of(line, rules.tiers, history, wall_s) for line in rules.lines}
 
 

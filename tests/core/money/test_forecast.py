@@ -19,7 +19,11 @@ def cost_so_far(today: date, hour: float, cloud: dict[date, int], fixed: int = 0
 
 
 def test_linear_by_elapsed_time() -> None:
-    result = forecast(cost_so_far(date(2026, 11, 4), 0, {date(2026, 11, n): 100 for n in (1, 2, 3)}, 7, 50))
+    result = forecast(
+        cost_so_far(
+            today=date(2026, 11, 4), hour=0, cloud={date(2026, 11, n): 100 for n in (1, 2, 3)}, fixed=7, to_come=50
+        )
+    )
     assert (result.method, result.month, result.days_of_history) == ("linear", "2026-11", 3)
     assert (result.cloud_so_far_nano, result.cloud_nano) == (300, 3000)
     assert (result.fixed_so_far_nano, result.fixed_nano, result.total_nano) == (7, 57, 3057)

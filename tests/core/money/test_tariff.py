@@ -124,11 +124,11 @@ def test_the_bound_holds_for_every_usage_inside_it(
 ) -> None:
     """Whatever the provider reports: less than the limits, another split, the standard service instead of ours."""
     bound = upper_bound(
-        max(0, usage.prompt_tokens - template) + spare,
-        template,
-        -(-usage.completion_tokens // n),
-        n,
-        tariff,
+        prompt_bytes=max(0, usage.prompt_tokens - template) + spare,
+        template_tokens=template,
+        max_output_tokens=-(-usage.completion_tokens // n),
+        n=n,
+        tariff=tariff,
         seconds=spent + spare,
         service=usage.service,
     )
@@ -147,7 +147,14 @@ def test_the_bound_holds_when_a_provider_reports_more_parts_than_there_are(
         cache_write_long_tokens=cached,
         reasoning_tokens=reasoning,
     )
-    bound = upper_bound(odd.prompt_tokens, 0, odd.completion_tokens, 1, tariff, service=odd.service)
+    bound = upper_bound(
+        prompt_bytes=odd.prompt_tokens,
+        template_tokens=0,
+        max_output_tokens=odd.completion_tokens,
+        n=1,
+        tariff=tariff,
+        service=odd.service,
+    )
     assert 0 <= price(odd, tariff) <= bound
 
 
@@ -155,9 +162,19 @@ def test_the_bound_holds_when_a_provider_reports_more_parts_than_there_are(
 def test_a_bound_grows_with_every_limit(
     tariff: Tariff, size: int, output: int, more: int, longer: int, spent: Decimal
 ) -> None:
-    least = upper_bound(size, 0, output, 1, tariff, seconds=spent)
-    assert upper_bound(size + more, 0, output + longer, 1, tariff, seconds=spent + longer) >= least
-    assert upper_bound(size, 0, output, 2, tariff, seconds=spent) >= least
+    def bound(prompt_bytes: int, max_output_tokens: int, n: int, seconds: Decimal) -> int:
+        return upper_bound(
+            prompt_bytes=prompt_bytes,
+            template_tokens=0,
+            max_output_tokens=max_output_tokens,
+            n=n,
+            tariff=tariff,
+            seconds=seconds,
+        )
+
+    least = bound(size, output, 1, spent)
+    assert bound(size + more, output + longer, 1, spent + longer) >= least
+    assert bound(size, output, 2, spent) >= least
 
 
 @given(
@@ -166,11 +183,11 @@ def test_a_bound_grows_with_every_limit(
 )
 def test_pricing_sums_differs_from_summing_prices_only_by_rounding(many: list[Usage], tariff: Tariff) -> None:
     together = price_many(
-        sum(u.uncached_tokens for u in many),
-        sum(u.cached_tokens for u in many),
-        sum(u.completion_tokens for u in many),
-        len(many),
-        tariff,
+        uncached_tokens=sum(u.uncached_tokens for u in many),
+        cached_tokens=sum(u.cached_tokens for u in many),
+        completion_tokens=sum(u.completion_tokens for u in many),
+        requests=len(many),
+        tariff=tariff,
     )
     assert abs(together - sum(price(u, tariff) for u in many)) <= len(many)
 
@@ -239,22 +256,28 @@ def test_known_bills_with_caches_and_steps(usage: Usage, dollars: str) -> None:
 
 
 def test_a_bound_counts_the_steps_that_the_prompt_can_reach() -> None:
-    assert upper_bound(199_000, 1000, 0, 1, SONNET) == 200_000 * 6 * 1000  # an hour's cache write is dearest
-    assert upper_bound(200_000, 1000, 0, 1, SONNET) == 201_000 * 12 * 1000
+    below = upper_bound(prompt_bytes=199_000, template_tokens=1000, max_output_tokens=0, n=1, tariff=SONNET)
+    above = upper_bound(prompt_bytes=200_000, template_tokens=1000, max_output_tokens=0, n=1, tariff=SONNET)
+    assert below == 200_000 * 6 * 1000  # an hour's cache write is dearest
+    assert above == 201_000 * 12 * 1000
     # Asked for as batch it may still be served, and billed, as a usual request.
-    assert upper_bound(1000, 0, 100, 1, SONNET, service="batch") == upper_bound(1000, 0, 100, 1, SONNET)
+    assert upper_bound(
+        prompt_bytes=1000, template_tokens=0, max_output_tokens=100, n=1, tariff=SONNET, service="batch"
+    ) == upper_bound(prompt_bytes=1000, template_tokens=0, max_output_tokens=100, n=1, tariff=SONNET)
 
 
 def test_reasoning_may_have_a_price_of_its_own() -> None:
     tariff = Tariff(Decimal(1), Decimal(4), reasoning_per_million=Decimal(3))
     assert price(Usage(0, 100, reasoning_tokens=60), tariff) == (40 * 4 + 60 * 3) * 1000
-    assert upper_bound(0, 0, 100, 1, tariff) == 400_000
+    assert upper_bound(prompt_bytes=0, template_tokens=0, max_output_tokens=100, n=1, tariff=tariff) == 400_000
 
 
 def test_time_is_billed_exactly_and_by_the_request_too() -> None:
     speech = Tariff(Decimal(0), Decimal(0), per_request=Decimal("0.001"), per_second=Decimal("0.0000308333"))
     assert price(Usage(0, 0), speech, Decimal("12.5")) == nano_from_usd("0.001385416")  # 385,416.25 nano-dollars
-    assert upper_bound(10**6, 64, 4096, 1, speech, seconds=600) == nano_from_usd("0.01949998")
+    assert upper_bound(
+        prompt_bytes=10**6, template_tokens=64, max_output_tokens=4096, n=1, tariff=speech, seconds=600
+    ) == nano_from_usd("0.01949998")
     assert not speech.by_tokens
     assert not speech.free
 
@@ -306,7 +329,7 @@ def test_a_tariff_needs_a_real_date_and_usage_real_counts() -> None:
     with pytest.raises(TariffError, match="0 or more"):
         Usage(1, 0, cache_write_long_tokens=-1)
     with pytest.raises(TariffError, match="n of 1"):
-        upper_bound(1, 0, 1, 0, Tariff(Decimal(1), Decimal(1)))
+        upper_bound(prompt_bytes=1, template_tokens=0, max_output_tokens=1, n=0, tariff=Tariff(Decimal(1), Decimal(1)))
 
 
 @given(tariffs)

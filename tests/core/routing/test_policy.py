@@ -53,7 +53,9 @@ def test_an_idle_engine_keeps_the_request() -> None:
     first = decision.candidates[0]
     assert (first.bound_nano, first.reasons) == (0, ())
     assert 0 < first.ttft_s < 2
-    assert decision.candidates[1].bound_nano == upper_bound(300, 64, 100, 1, GROQ.tariff)  # type: ignore[arg-type]
+    assert decision.candidates[1].bound_nano == upper_bound(
+        prompt_bytes=300, template_tokens=64, max_output_tokens=100, n=1, tariff=GROQ.tariff
+    )  # type: ignore[arg-type]
 
 
 def test_the_same_inputs_give_the_same_decision() -> None:

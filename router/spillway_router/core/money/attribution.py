@@ -189,7 +189,13 @@ def break_even_utilisation(
 
     Returns None if the alternative would charge nothing. Prices per request need `break_even`, which has their number.
     """
-    cloud_nano = price_many(in_tokens_per_hour, 0, out_tokens_per_hour, 0, tariff)
+    cloud_nano = price_many(
+        uncached_tokens=in_tokens_per_hour,
+        cached_tokens=0,
+        completion_tokens=out_tokens_per_hour,
+        requests=0,
+        tariff=tariff,
+    )
     return float(Fraction(price_per_hour) * NANO / cloud_nano) if cloud_nano else None
 
 
@@ -199,7 +205,13 @@ def break_even(rental: GpuRental, shape: TrafficShape, tariff: Tariff) -> BreakE
     This is the formula of `break_even_utilisation`, where full load is the rented GPU time over the work of the mean
     request: u* = P / (hourly capacity in requests * mean cloud price of a request). It assumes no cache discount.
     """
-    cloud_nano = price_many(shape.prompt_tokens, 0, shape.completion_tokens, shape.requests, tariff)
+    cloud_nano = price_many(
+        uncached_tokens=shape.prompt_tokens,
+        cached_tokens=0,
+        completion_tokens=shape.completion_tokens,
+        requests=shape.requests,
+        tariff=tariff,
+    )
     if not shape.requests or not cloud_nano:
         return BreakEven(None, None)
     per_day = rental.nano_per_second * 86400 * shape.requests / cloud_nano

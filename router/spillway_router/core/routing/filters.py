@@ -37,11 +37,11 @@ def cost_bound_nano(facts: RequestFacts, backend: Backend) -> int:
     if backend.tariff is None:
         return 0
     return tariff.upper_bound(
-        facts.prompt_bytes + unseen_tokens(facts, backend),
-        TEMPLATE_TOKENS,
-        output_bound(facts, backend),
-        max(facts.choices, facts.billed_choices),
-        backend.tariff,
+        prompt_bytes=facts.prompt_bytes + unseen_tokens(facts, backend),
+        template_tokens=TEMPLATE_TOKENS,
+        max_output_tokens=output_bound(facts, backend),
+        n=max(facts.choices, facts.billed_choices),
+        tariff=backend.tariff,
         seconds=backend.longest_s,
         service=facts.service,
     )

@@ -66,7 +66,7 @@ def rent(ledger: Ledger, start_ms: int, end_ms: int, now_ms: int) -> Rent:
     for record in ledger.rentals.between(start_ms, end_ms):
         on_books = booked(ledger, record)
         explained_nano += sum(row.amount_nano for row in on_books.parts.values() if start_ms <= row.ts < end_ms)
-        mine = accrued(record, on_books, start_ms, end_ms, now_ms)
+        mine = accrued(record=record, on_books=on_books, start_ms=start_ms, end_ms=end_ms, now_ms=now_ms)
         spans += mine
         rentals.append((record, RentedSpan(record.started_ms, *_sums(mine))))
     if rows.billed_nano > explained_nano:

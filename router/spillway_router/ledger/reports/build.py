@@ -284,7 +284,13 @@ def _shape(totals: Sequence[Total], coefficients: WorkCoefficients) -> TrafficSh
 
 
 def _alternative(name: str, tariff: Tariff, gpu: GpuRental, shape: TrafficShape, total_nano: int) -> Alternative:
-    all_cloud_nano = price_many(shape.prompt_tokens, 0, shape.completion_tokens, shape.requests, tariff)
+    all_cloud_nano = price_many(
+        uncached_tokens=shape.prompt_tokens,
+        cached_tokens=0,
+        completion_tokens=shape.completion_tokens,
+        requests=shape.requests,
+        tariff=tariff,
+    )
     return Alternative(
         name=name,
         tariff_ref=tariff.ref,

@@ -84,7 +84,13 @@ def _row(keys: Mapping[str, str], idle: bool, sums: _GroupSums, costs: Costs) ->
     total_nano = sums.used_nano + sums.idle_nano + sums.cloud_nano
     all_cloud_nano = None
     if costs.cheapest is not None:
-        all_cloud_nano = price_many(served.prompt_tokens, 0, served.completion_tokens, served.answers, costs.cheapest)
+        all_cloud_nano = price_many(
+            uncached_tokens=served.prompt_tokens,
+            cached_tokens=0,
+            completion_tokens=served.completion_tokens,
+            requests=served.answers,
+            tariff=costs.cheapest,
+        )
     name = costs.key_names.get(keys.get("key", ""))
     return GroupRow(
         keys=keys,

@@ -123,6 +123,6 @@ def _groups_table(report: Report) -> Table:
     table.add_column("", no_wrap=True)
     most_nano = max(row.total_nano for row in report.groups)
     for row in report.groups:
-        cells = bar(row.used_nano, row.idle_nano, row.cloud_nano, most_nano, _ROW_BAR_WIDTH)
+        cells = bar(used=row.used_nano, idle=row.idle_nano, cloud=row.cloud_nano, whole=most_nano, width=_ROW_BAR_WIDTH)
         table.add_row(*map(Text, group_row(row, report.by)), cells)
     return table
