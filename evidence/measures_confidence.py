@@ -50,23 +50,23 @@ def _held() -> Held:
 def confidence(say: Say) -> dict[str, Measurement]:
     """Measure all five promises on one experiment."""
     say("  fitting on 60% of 8,540 answers, judging on the others and on 8,540 fresh ones")
-    found = _held()
-    say(f"  {len(found.rows)} held-out answers; scores with {REPEATS} bootstrap samples of documents")
-    results = {**quality(found, REPEATS), **cost(found, REPEATS)}
+    experiment = _held()
+    say(f"  {len(experiment.rows)} held-out answers; scores with {REPEATS} bootstrap samples of documents")
+    results = {**quality(experiment, REPEATS), **cost(experiment, REPEATS)}
     say(f"  {RESPLITS} resplits, {RUNS} runs of every drift")
-    return {**results, **certificates(found.pool, RESPLITS), **drifts(found, RUNS)}
+    return {**results, **certificates(experiment.pool, RESPLITS), **drifts(experiment, RUNS)}
 
 
-def quality(found: Held, repeats: int, confidences: Floats | None = None) -> dict[str, Measurement]:
+def quality(experiment: Held, repeats: int, confidences: Floats | None = None) -> dict[str, Measurement]:
     """Measure AUROC against the best single score on the held-out answers themselves, and the calibration error.
 
     `confidences` replaces the calibrated ones, to see the measurement fail.
     """
-    pool = found.pool
+    pool = experiment.pool
     p = pool.confidence if confidences is None else confidences
     draws = resamples(pool.groups, repeats)
-    names = sorted(set.intersection(*(set(row.scores) for row in found.rows)))
-    singles = {name: found.score(name) for name in names}
+    names = sorted(set.intersection(*(set(row.scores) for row in experiment.rows)))
+    singles = {name: experiment.score(name) for name in names}
     best = max(singles, key=lambda name: auroc(singles[name], pool.right))
     rest = singles[best]
     gain = interval(lambda r: auroc(p[r], pool.right[r]) - auroc(rest[r], pool.right[r]), len(p), draws)
@@ -75,19 +75,21 @@ def quality(found: Held, repeats: int, confidences: Floats | None = None) -> dic
     shared = {
         "best_single": best,
         "scores": {"columns": "value, low, high (95% bootstrap over documents)", **table},
-        "model": found.built.fitted.chosen,
-        "fitted_on": found.built.data["made"]["fitted_on"] + found.built.data["made"]["certified_on"],
+        "model": experiment.built.fitted.chosen,
+        "fitted_on": experiment.built.data["made"]["fitted_on"] + experiment.built.data["made"]["certified_on"],
         "right": round(float(pool.right.mean()), 4),
     }
     gained = {
         "gain": gain.rounded(),
         **shared,
-        "baselines_out_of_fold": _baselines(found),
-        "prefixes": _prefixes(found),
+        "baselines_out_of_fold": _baselines(experiment),
+        "prefixes": _prefixes(experiment),
     }
     errors = {
         "interval": error.rounded(),
-        "of_fresh_answers_alone": round(ece(p[found.fresh], pool.right[found.fresh]), 4) if found.fresh.any() else None,
+        "of_fresh_answers_alone": round(ece(p[experiment.fresh], pool.right[experiment.fresh]), 4)
+        if experiment.fresh.any()
+        else None,
         "brier": round(brier(p, pool.right), 4),
         "floor": _floor(p),
         "by_kind": _by_kind(pool, p),
@@ -104,13 +106,13 @@ def _floor(p: Floats) -> list[float]:
     is higher.
     """
     rng = np.random.default_rng(0)
-    found = [ece(p, (rng.random(len(p)) < p).astype(np.float64)) for _ in range(200)]
-    return [round(float(np.mean(found)), 4), round(float(np.quantile(found, 0.975)), 4)]
+    errors = [ece(p, (rng.random(len(p)) < p).astype(np.float64)) for _ in range(200)]
+    return [round(float(np.mean(errors)), 4), round(float(np.quantile(errors, 0.975)), 4)]
 
 
-def _baselines(found: Held) -> dict[str, dict[str, float]]:
+def _baselines(experiment: Held) -> dict[str, dict[str, float]]:
     """Return candidates and baselines on the fitting part's held-out folds."""
-    fitted = found.built.fitted
+    fitted = experiment.built.fitted
     rights = fitted.labels
     return {
         name: {
@@ -122,79 +124,81 @@ def _baselines(found: Held) -> dict[str, dict[str, float]]:
     }
 
 
-def _prefixes(found: Held) -> dict[str, Any]:
+def _prefixes(experiment: Held) -> dict[str, Any]:
     """Return AUROC(k) of what is known after the first k tokens of a stream, for whether the whole answer will be
     right.
     """
-    told: dict[str, Any] = {}
+    by_prefix: dict[str, Any] = {}
     for k in PREFIXES:
-        stage = next((s for s in found.calibration.stages if s.tokens == k), None)
+        stage = next((s for s in experiment.calibration.stages if s.tokens == k), None)
         if stage is None:
             continue
-        rows = [i for i, row in enumerate(found.rows) if k in row.prefixes]
-        p = np.array([stage.probability(found.rows[i].prefixes[k]) for i in rows])
-        right = found.pool.right[rows]
-        told[str(k)] = {"auroc": round(auroc(p, right), 4), "ece": round(ece(p, right), 4), "answers": len(rows)}
-    return told
+        rows = [i for i, row in enumerate(experiment.rows) if k in row.prefixes]
+        p = np.array([stage.probability(experiment.rows[i].prefixes[k]) for i in rows])
+        right = experiment.pool.right[rows]
+        by_prefix[str(k)] = {"auroc": round(auroc(p, right), 4), "ece": round(ece(p, right), 4), "answers": len(rows)}
+    return by_prefix
 
 
 def _by_kind(pool: Pool, p: Floats) -> dict[str, dict[str, float]]:
     kinds = np.array(pool.kinds)
-    told = {}
+    by_kind = {}
     for kind in NOISES:
         rows = kinds == kind
         right = pool.right[rows]
-        told[kind] = {
+        by_kind[kind] = {
             "n": int(rows.sum()),
             "right": round(float(right.mean()), 4),
             "auroc": round(auroc(p[rows], right), 4),
             "ece": round(ece(p[rows], right), 4),
         }
-    return told
+    return by_kind
 
 
-def cost(found: Held, repeats: int, confidences: Floats | None = None) -> dict[str, Measurement]:
+def cost(experiment: Held, repeats: int, confidences: Floats | None = None) -> dict[str, Measurement]:
     """Measure the share of requests not paid for at the accuracy of always escalating.
 
     The threshold is chosen on one half of the held-out documents and judged on the other, both ways round.
     """
-    p = found.pool.confidence if confidences is None else confidences
-    single = found.score(found.built.fitted.best_single)
-    ours, theirs = (_both_ways(found, score) for score in (p, single))
+    p = experiment.pool.confidence if confidences is None else confidences
+    single = experiment.score(experiment.built.fitted.best_single)
+    ours, theirs = (_both_ways(experiment, score) for score in (p, single))
     details: dict[str, Any] = {
         "strong_model": "simulated: reads whatever still stands in the text (undoing look-alikes, blanks, commas), "
         "fails where digits were replaced, lost or cut off",
-        "accuracy_of_always_escalating": round(float(found.strong.mean()), 4),
-        "accuracy_of_never_escalating": round(float(found.pool.right.mean()), 4),
+        "accuracy_of_always_escalating": round(float(experiment.strong.mean()), 4),
+        "accuracy_of_never_escalating": round(float(experiment.pool.right.mean()), 4),
         "accuracy_gain": round(ours.gain, 4),
         "best_single": {
-            "score": found.built.fitted.best_single,
+            "score": experiment.built.fitted.best_single,
             "saved": round(theirs.kept, 4),
             "gain": round(theirs.gain, 4),
         },
-        "saved_more_than_best_single": _difference(found, p, single, repeats),
-        "saved_more_on_fresh_answers_alone": _difference(found, p, single, repeats, np.flatnonzero(found.fresh)),
-        "with_a_cloud_that_is_never_wrong": _never_wrong(found, p, single),
+        "saved_more_than_best_single": _difference(experiment, p, single, repeats),
+        "saved_more_on_fresh_answers_alone": _difference(
+            experiment, p, single, repeats, np.flatnonzero(experiment.fresh)
+        ),
+        "with_a_cloud_that_is_never_wrong": _never_wrong(experiment, p, single),
     }
     if ours.gain < -EQUAL_WITHIN:
         return {COST: Measurement(None, len(p), {"reason": "the accuracy is not equal", **details})}
     return {COST: Measurement(round(ours.kept, 4), len(p), details)}
 
 
-def _both_ways(found: Held, score: Floats, seed: int = 0) -> trials.Saving:
+def _both_ways(experiment: Held, score: Floats, seed: int = 0) -> trials.Saving:
     """Choose a threshold on one half and judge it on the other; return the mean over ten splits, both ways round."""
     rng = np.random.default_rng(seed)
-    right, strong = found.pool.right, found.strong
+    right, strong = experiment.pool.right, experiment.strong
     savings = []
     for _ in range(10):
-        one, other = trials.halves(found.pool.groups, rng)
+        one, other = trials.halves(experiment.pool.groups, rng)
         for chosen, judged in ((one, other), (other, one)):
             level = trials.loosest_equal(score[chosen], right[chosen], strong[chosen])
             savings.append(trials.saving(score[judged], right[judged], strong[judged], level))
     return trials.Saving(float(np.mean([s.kept for s in savings])), float(np.mean([s.gain for s in savings])))
 
 
-def _difference(found: Held, p: Floats, single: Floats, repeats: int, only: Any = None) -> list[float]:
+def _difference(experiment: Held, p: Floats, single: Floats, repeats: int, only: Any = None) -> list[float]:
     """Return how much more the combination saves than the best single score at equal accuracy, with its interval.
 
     `only` has the numbers of the rows to look at; the result is [] where there are none.
@@ -202,26 +206,26 @@ def _difference(found: Held, p: Floats, single: Floats, repeats: int, only: Any 
     kept = np.arange(len(p)) if only is None else only
     if not len(kept):
         return []
-    p, single, right, strong = (values[kept] for values in (p, single, found.pool.right, found.strong))
+    p, single, right, strong = (values[kept] for values in (p, single, experiment.pool.right, experiment.strong))
 
     def saved(score: Floats, rows: Any) -> float:
         level = trials.loosest_equal(score[rows], right[rows], strong[rows])
         return trials.saving(score[rows], right[rows], strong[rows], level).kept
 
-    draws = resamples([found.pool.groups[row] for row in kept], repeats, 1)
+    draws = resamples([experiment.pool.groups[row] for row in kept], repeats, 1)
     return interval(lambda rows: saved(p, rows) - saved(single, rows), len(p), draws).rounded()
 
 
-def _never_wrong(found: Held, p: Floats, single: Floats) -> dict[str, list[float]]:
+def _never_wrong(experiment: Held, p: Floats, single: Floats) -> dict[str, list[float]]:
     """Return the largest share kept at full accuracy if the cloud were always right: [combination, best single]."""
-    told = {}
+    kept_shares = {}
     for accuracy in (0.99, 0.98, 0.95):
         kept = []
         for score in (p, single):
-            lost = np.cumsum(1.0 - found.pool.right[np.argsort(-score, kind="stable")]) / len(score)
+            lost = np.cumsum(1.0 - experiment.pool.right[np.argsort(-score, kind="stable")]) / len(score)
             kept.append(round(float(np.searchsorted(lost, 1.0 - accuracy, side="right") / len(score)), 4))
-        told[f"accuracy {accuracy:g}"] = kept
-    return told
+        kept_shares[f"accuracy {accuracy:g}"] = kept
+    return kept_shares
 
 
 def certificates(pool: Pool, resplits: int, rule: Callable[..., Any] = certify) -> dict[str, Measurement]:
@@ -247,22 +251,22 @@ def certificates(pool: Pool, resplits: int, rule: Callable[..., Any] = certify) 
     return {CERTIFICATE: Measurement(round(float(np.mean([bad for bad, _ in ours])), 4), resplits, details)}
 
 
-def drifts(found: Held, runs: int, *, moves: bool = True) -> dict[str, Measurement]:
+def drifts(experiment: Held, runs: int, *, moves: bool = True) -> dict[str, Measurement]:
     """Measure the worst drift: expected share of wrong answers among the kept, over alpha, from 2,000 requests after it
     on.
     """
-    calibration = found.calibration
+    calibration = experiment.calibration
     certified = calibration.threshold
     if certified is None:
         return {DRIFT: Measurement(None, 0, {"reason": "no threshold was certified"})}
     start = drift.theta_of(certified, calibration.reference)
     control = Control(certified, calibration.reference, drift.DriftTerms(ALPHA, AUDITS, start), moves)
-    before = (found.pool, CERTIFIED_MIX)
-    cases = {f"to: {name}": (found.pool, mix) for name, mix in MIXES.items()}
-    cases[f"to: an overconfident engine (log-probabilities x {SHARPENED:g})"] = (found.sharpened, CERTIFIED_MIX)
+    before = (experiment.pool, CERTIFIED_MIX)
+    cases = {f"to: {name}": (experiment.pool, mix) for name, mix in MIXES.items()}
+    cases[f"to: an overconfident engine (log-probabilities x {SHARPENED:g})"] = (experiment.sharpened, CERTIFIED_MIX)
     risks = {name: trials.drifting(before, after, control, runs, 7) for name, after in cases.items()}
     fixed = Control(certified, calibration.reference, control.terms, moves=False)
-    told = {
+    by_case = {
         name: {
             **{key: round(value, 4) for key, value in asdict(risk).items()},
             "threshold_left_alone": round(trials.drifting(before, cases[name], fixed, max(2, runs // 10), 8).pooled, 4),
@@ -279,6 +283,6 @@ def drifts(found: Held, runs: int, *, moves: bool = True) -> dict[str, Measureme
         "of all runs together) is above alpha where no threshold attains alpha: the few runs weigh that still keep "
         "something; kept and of_all show how little that is",
         "worst": worst,
-        "drifts": told,
+        "drifts": by_case,
     }
     return {DRIFT: Measurement(round(risks[worst].expected - ALPHA, 5), runs, details)}

@@ -47,7 +47,9 @@ def overhead(
     ratios = {scenario.name: ratio(run, on, off, scenario.name) for scenario in scenarios}
     value = ratios[scenarios[0].name]
     details = {
-        "ratio": {name: round(known, 3) for name, known in ratios.items() if known is not None},
+        "ratio": {
+            name: round(measured_ratio, 3) for name, measured_ratio in ratios.items() if measured_ratio is not None
+        },
         "cpu_us_per_event": {s.name: {name: _per_event(run, name, s) for name in (off, on)} for s in scenarios},
         "decisions": {name: run["systems"][name]["scenarios"][scenarios[0].name]["decisions"] for name in (off, on)},
     }

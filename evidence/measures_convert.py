@@ -88,7 +88,7 @@ def conversion(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         try:
-            found: dict[str, tuple[str, ...]] = {}
+            answers_of: dict[str, tuple[str, ...]] = {}
             verdicts = {}
             for name, precision in (("unpacked", "16bit"), ("w4a16", "w4a16")):
                 say(f"  converting to {precision}")
@@ -97,19 +97,19 @@ def conversion(
             for name, model in (("original", "demo"), *((name, str(folder / name)) for name in verdicts)):
                 say(f"  {name}: starting the engine, {len(questions)} documents")
                 with serving(folder, "--model", model, "--device", "cpu") as (base, served):
-                    found[name] = answers(base, served, questions)
+                    answers_of[name] = answers(base, served, questions)
         except (FailedError, subprocess.TimeoutExpired) as error:
             failed = not_measured(str(error))
             return {AGREEMENT: failed, DROP: failed}
         shutil.rmtree(folder, ignore_errors=True)
-    return _measurements(found, verdicts, questions, clean)
+    return _measurements(answers_of, verdicts, questions, clean)
 
 
 def _measurements(
-    found: dict[str, tuple[str, ...]], verdicts: dict[str, dict[str, object]], asked: list[Document], clean: int
+    answers_of: dict[str, tuple[str, ...]], verdicts: dict[str, dict[str, object]], asked: list[Document], clean: int
 ) -> dict[str, Measurement]:
-    shares = {name: right(given[:clean], asked[:clean]) / clean for name, given in found.items()}
-    same = gate.agreement(found["original"], found["unpacked"])
+    shares = {name: right(given[:clean], asked[:clean]) / clean for name, given in answers_of.items()}
+    same = gate.agreement(answers_of["original"], answers_of["unpacked"])
     agreement = {
         "clean_documents": clean,
         "lightly_noised_documents": len(asked) - clean,
@@ -119,7 +119,7 @@ def _measurements(
     drop = {
         "clean_exact_original": round(shares["original"], 4),
         "clean_exact_w4a16": round(shares["w4a16"], 4),
-        "same_answers_as_original": round(gate.agreement(found["original"], found["w4a16"]), 4),
+        "same_answers_as_original": round(gate.agreement(answers_of["original"], answers_of["w4a16"]), 4),
         "recipe": verdicts["w4a16"]["recipe"],
         "gate": verdicts["w4a16"]["figures"],
         "verified": verdicts["w4a16"]["verified"],

@@ -48,7 +48,7 @@ def pacing(
 
 
 def _shares(outcomes: Sequence[Outcome]) -> dict[str, dict[str, list[float]]]:
-    found: dict[str, dict[str, list[float]]] = {}
+    shares: dict[str, dict[str, list[float]]] = {}
     for o in outcomes:
-        found.setdefault(o.rule, {})[f"x{o.load:g}"] = [round(o.mean, 4), round(o.worst, 4)]
-    return found
+        shares.setdefault(o.rule, {})[f"x{o.load:g}"] = [round(o.mean, 4), round(o.worst, 4)]
+    return shares

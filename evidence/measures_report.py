@@ -109,9 +109,9 @@ def _fill(file: Path, rows: int, days: int) -> None:
             source="cli",
         )
     )
-    made = _entries(rows, start, end)
+    entries = _entries(rows, start, end)
     for _ in range(0, rows, _PER_COMMIT):
-        ledger.commit([Write((entry,)) for entry in islice(made, _PER_COMMIT)])
+        ledger.commit([Write((entry,)) for entry in islice(entries, _PER_COMMIT)])
     ledger.close()
 
 

@@ -152,11 +152,11 @@ def rows(page: Path) -> Iterator[tuple[str, str]]:
 
 def documented_commands() -> Iterator[tuple[str, str]]:
     """(words, row) for every command of docs/cli.md."""
-    known = commands()
+    existing = commands()
     for cell, row in rows(DOCS / "cli.md"):
         words = cell.strip("`").removeprefix("spillway ").split()
-        found = [" ".join(words[:n]) for n in range(len(words), 0, -1) if " ".join(words[:n]) in known]
-        yield (found[0] if found else cell, row)
+        names = [" ".join(words[:n]) for n in range(len(words), 0, -1) if " ".join(words[:n]) in existing]
+        yield (names[0] if names else cell, row)
 
 
 def test_every_command_is_documented_and_every_documented_command_exists() -> None:
@@ -164,10 +164,10 @@ def test_every_command_is_documented_and_every_documented_command_exists() -> No
 
 
 def test_documented_options_exist() -> None:
-    known = commands()
+    existing = commands()
     for words, row in documented_commands():
         options = {
-            option for parameter in known[words].params for option in (*parameter.opts, *parameter.secondary_opts)
+            option for parameter in existing[words].params for option in (*parameter.opts, *parameter.secondary_opts)
         }
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", row))
         assert named <= options | {"--config", "--json"}, words
@@ -193,16 +193,16 @@ def _parts(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
 
 def settings(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, str]:
     """Every setting with its default, written as docs/configuration.md writes both."""
-    found: dict[str, str] = {}
+    defaults: dict[str, str] = {}
     for field_name, field in model.model_fields.items():
         path = prefix + (field.alias or field_name)
         inner = list(_parts(field.annotation))
         for part, suffix in inner:
-            found |= settings(part, f"{path}{suffix}.")
+            defaults |= settings(part, f"{path}{suffix}.")
         if not inner:
             value = json.dumps(field.default, default=str) if not field.is_required() else ""
-            found[path] = "required" if field.is_required() else f"`{value}`"
-    return found
+            defaults[path] = "required" if field.is_required() else f"`{value}`"
+    return defaults
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

@@ -1,12 +1,14 @@
 """The form of the tests: helpers lie outside of test modules, coroutine tests are plain, and nothing sleeps to wait.
 
-The form of the calls, everywhere: whoever constructs an object from five or more values passes them by keyword.
+The form of the code, everywhere: whoever constructs an object from five or more values passes them by keyword, and a
+variable is named after what it holds.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Set
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,11 @@ POSITIONAL = {
 }
 """Classes constructed by position from more values: file, class and the reason."""
 
+NO_NAMES = frozenset({"found", "known", "made", "told"})
+"""Names that say how a value came about instead of what it is."""
 
+
+@cache
 def code() -> dict[str, ast.Module]:
     """Return all Python files of the repository by their path."""
     files = (path for folder in CODE for path in sorted((ROOT / folder).rglob("*.py")) if "_compiled" not in path.parts)
@@ -40,6 +46,17 @@ def positional_constructions(tree: ast.Module, classes: Set[str]) -> Iterator[tu
             name = ast.unparse(node.func).split(".")[-1]
             if name in classes:
                 yield name, node.lineno
+
+
+def variables(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield name and line of each parameter and of each name that a function assigns."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            for node in ast.walk(function):
+                if isinstance(node, ast.arg):
+                    yield node.arg, node.lineno
+                elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    yield node.id, node.lineno
 
 
 def imported_modules(tree: ast.Module) -> Iterator[str]:
@@ -128,3 +145,13 @@ def test_objects_of_many_values_are_constructed_by_keyword() -> None:
 )
 def test_a_construction_by_position_is_noticed(call: str, lines: list[int]) -> None:
     assert [line for _, line in positional_constructions(ast.parse(call), {"Shape"})] == lines
+
+
+def test_variables_are_named_after_what_they_hold() -> None:
+    names = ((file, name, line) for file, tree in code().items() for name, line in variables(tree))
+    assert sorted({f"{file}:{line} {name}" for file, name, line in names if name in NO_NAMES}) == []
+
+
+@pytest.mark.parametrize("source", ["def f():\n    found = 1", "def f(found): ...", "def f():\n    [a for found in a]"])
+def test_a_variable_is_noticed(source: str) -> None:
+    assert "found" in [name for name, _ in variables(ast.parse(source))]

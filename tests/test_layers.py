@@ -40,12 +40,12 @@ def names(section: configparser.SectionProxy, option: str) -> set[str]:
 
 def faults(text: str) -> Iterator[str]:
     """What the contracts of `text` get wrong about the source tree, one sentence each."""
-    found = contracts(text)
+    sections = contracts(text)
     for container in LAYERED:
-        if container not in found:
+        if container not in sections:
             yield f"{container} has no layers contract"
             continue
-        section = found[container]
+        section = sections[container]
         if not section.getboolean("exhaustive", fallback=False):
             yield f"the contract of {container} lacks `exhaustive = true`"
         present = modules_in(container)

@@ -74,7 +74,7 @@ def bill_trial(
     folder: Path, requests: int, kills: int, seed: int, say: Callable[[str], None], *, forget: int = 0
 ) -> BillTrial:
     """Run the trial. `forget` leaves that many lines of the bill out when reconciling, as a seeded fault."""
-    rng, found = random.Random(seed), BillTrial(requests=requests, kills=kills)
+    rng, trial = random.Random(seed), BillTrial(requests=requests, kills=kills)
     config = folder / "spillway.yaml"
     with fake_providers() as money:
         places = [random_backend(rng, name, money.url, provider) for name, provider in PLACES.items()]
@@ -86,14 +86,14 @@ def bill_trial(
             lives = None if part == kills else int(len(asks) / (kills + 1 - part) * rng.uniform(0.7, 1.3)) + 1
             router = start_router(config)
             try:
-                asks = asyncio.run(_send(router, asks, found, lives))
+                asks = asyncio.run(_send(router, asks, trial, lives))
             finally:
                 stop_router(router, kill=part < kills)
-            found.orphans += _orphans(config, folder)
-            sent = sum(found.statuses.values())
+            trial.orphans += _orphans(config, folder)
+            sent = sum(trial.statuses.values())
             say(f"  {sent} requests, {part + 1} routers, {sent / (time.monotonic() - started):.0f}/s")
-        _compare(config, folder, _settled_bill(money), found, forget)
-    return found
+        _compare(config, folder, _settled_bill(money), trial, forget)
+    return trial
 
 
 def _settings(folder: Path, url: str, backends: list[dict[str, Any]]) -> Mapping[str, Any]:
@@ -118,7 +118,7 @@ def _ask(rng: random.Random) -> MoneyRequest:
 
 
 async def _send(
-    router: SpillwayProcess, asks: list[MoneyRequest], found: BillTrial, lives: int | None
+    router: SpillwayProcess, asks: list[MoneyRequest], trial: BillTrial, lives: int | None
 ) -> list[MoneyRequest]:
     """Send the requests, several at once, until the router is killed after `lives` answers; return the unsent ones."""
     url, gate = router.url, asyncio.Semaphore(AT_ONCE)
@@ -131,9 +131,9 @@ async def _send(
             if done == lives:
                 left.append(asked)
                 return
-            told = await send(url, asked)
-        found.statuses[told.status] = found.statuses.get(told.status, 0) + 1
-        found.left_early += not told.stayed
+            answer = await send(url, asked)
+        trial.statuses[answer.status] = trial.statuses.get(answer.status, 0) + 1
+        trial.left_early += not answer.stayed
         if done != lives:
             done += 1
             if done == lives:
@@ -162,27 +162,27 @@ def _settled_bill(money: ProviderProcess) -> list[tuple[str, str, int]]:
     return lines
 
 
-def _compare(config: Path, folder: Path, lines: list[tuple[str, str, int]], found: BillTrial, forget: int) -> None:
+def _compare(config: Path, folder: Path, lines: list[tuple[str, str, int]], trial: BillTrial, forget: int) -> None:
     bill: dict[_KEY, int] = {}
     for _, call, nano in lines:
         request_id, _, attempt = call.rpartition(".")
         key = (request_id, int(attempt or 0))
         bill[key] = bill.get(key, 0) + nano
-    found.billed_calls, found.bill_nano = len(lines), sum(bill.values())
+    trial.billed_calls, trial.bill_nano = len(lines), sum(bill.values())
     costs, closing = _costs(folder)
-    found.attempts, found.ledger_nano_before = len(closing), sum(costs.values())
+    trial.attempts, trial.ledger_nano_before = len(closing), sum(costs.values())
     for key, row in closing.items():
         if row.status == "ok":
-            found.measured += 1
-            found.measured_difference_nano += abs(costs[key] - bill.get(key, 0))
+            trial.measured += 1
+            trial.measured_difference_nano += abs(costs[key] - bill.get(key, 0))
         if costs[key] < bill.get(key, 0):
-            found.below_bill_before[row.kind] = found.below_bill_before.get(row.kind, 0) + 1
+            trial.below_bill_before[row.kind] = trial.below_bill_before.get(row.kind, 0) + 1
     open_ends = {key: 0 for key, row in closing.items() if row.status not in ("ok", "discarded") and not row.local}
     wanted = list({**open_ends, **bill}.items())
-    found.reconciled = _reconcile(config, folder, wanted[forget:])
+    trial.reconciled = _reconcile(config, folder, wanted[forget:])
     costs, closing = _costs(folder)
-    found.ledger_nano = sum(costs.values())
-    found.difference_nano = sum(abs(costs.get(key, 0) - bill.get(key, 0)) for key in costs.keys() | bill.keys())
+    trial.ledger_nano = sum(costs.values())
+    trial.difference_nano = sum(abs(costs.get(key, 0) - bill.get(key, 0)) for key in costs.keys() | bill.keys())
 
 
 def _costs(folder: Path) -> tuple[dict[_KEY, int], dict[_KEY, Entry]]:
@@ -215,11 +215,11 @@ def _reconcile(config: Path, folder: Path, bill: Iterable[tuple[_KEY, int]]) -> 
     return next((int(line.split()[0]) for line in done.stdout.splitlines() if line.endswith("  adjusted")), 0)
 
 
-def checked(folder: Path, found: BillTrial) -> None:
+def checked(folder: Path, trial: BillTrial) -> None:
     """Record the faults that `verify` reports at the end, and the holds that are still open."""
     ledger = open_ledger(f"sqlite:///{folder / 'ledger.db'}")
     try:
-        found.faults = verify(ledger).fault_count
-        found.leaked = len(ledger.open_reservations(0, 2**62))
+        trial.faults = verify(ledger).fault_count
+        trial.leaked = len(ledger.open_reservations(0, 2**62))
     finally:
         ledger.close()

@@ -50,7 +50,7 @@ class Leaks:
 
 def leak_trials(url: str, crashes: int, seed: int, say: Callable[[str], None], *, deaf: bool = False) -> Leaks:
     """Kill `crashes` routers on the ledger of this URL, each after a random number of stages."""
-    rng, found = random.Random(seed), Leaks()
+    rng, leaks = random.Random(seed), Leaks()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([crash_child.__name__])
     survivors = [open_ledger(url) for _ in range(2)]
@@ -63,20 +63,20 @@ def leak_trials(url: str, crashes: int, seed: int, say: Callable[[str], None], *
             lines = _killed(context, _named(url, name), name, rng, deaf)
             _sessions_gone(url, name)
             before = survivors[0].open_reservations(0, 2**62)
-            found.orphans += len(before)
+            leaks.orphans += len(before)
             _upkeep(survivors)
-            _check(survivors[0], lines, found)
-            found.crashes += 1
+            _check(survivors[0], lines, leaks)
+            leaks.crashes += 1
             if crash % 100 == 99:
-                say(f"  {crash + 1} crashes, {found.orphans} calls orphaned, {found.leaked} leaked")
+                say(f"  {crash + 1} crashes, {leaks.orphans} calls orphaned, {leaks.leaked} leaked")
         _upkeep(survivors)
-        found.leaked = len(survivors[0].open_reservations(0, 2**62))
-        found.faults = verify(survivors[0]).fault_count
+        leaks.leaked = len(survivors[0].open_reservations(0, 2**62))
+        leaks.faults = verify(survivors[0]).fault_count
     finally:
         log.setLevel(level)
         for ledger in survivors:
             ledger.close()
-    return found
+    return leaks
 
 
 def _named(url: str, name: str) -> str:
@@ -144,19 +144,19 @@ def _upkeep(survivors: list[Ledger]) -> None:
         thread.join(WAIT_S)
 
 
-def _check(ledger: Ledger, lines: list[list[str]], found: Leaks) -> None:
+def _check(ledger: Ledger, lines: list[list[str]], leaks: Leaks) -> None:
     last: dict[str, tuple[str, int]] = {}
     for stage, request, nano in lines:
         last[request] = (stage, int(nano))
-    found.calls += len(last)
+    leaks.calls += len(last)
     for request, (stage, settled_nano) in last.items():
         rows = ledger.entries_of(request)
         kinds = Counter(row.kind for row in rows)
         closings = kinds["charged"] + kinds["released"]
         cost_nano = sum(row.amount_nano for row in rows)
-        found.closed_twice += closings > 1
+        leaks.closed_twice += closings > 1
         if stage == "settled":
-            found.wrong_cost += cost_nano != settled_nano
+            leaks.wrong_cost += cost_nano != settled_nano
         else:
-            found.stages[stage] = found.stages.get(stage, 0) + 1
-            found.wrong_cost += not 0 <= cost_nano <= crash_child.BOUND
+            leaks.stages[stage] = leaks.stages.get(stage, 0) + 1
+            leaks.wrong_cost += not 0 <= cost_nano <= crash_child.BOUND

@@ -70,17 +70,17 @@ def overshoot_trials(
     url: str, folder: Path, seeds: Sequence[int], say: Callable[[str], None], *, fault: bool = False
 ) -> Overshoot:
     """Run these seeds on one pair of routers, which share the ledger of this URL."""
-    found = Overshoot()
+    overshoot = Overshoot()
     with fake_providers() as money:
         trial = _Trial(url, folder, money, fault)
         try:
             for number, seed in enumerate(seeds):
-                asyncio.run(trial.seed(seed, found))
+                asyncio.run(trial.seed(seed, overshoot))
                 if number % 20 == 19:
-                    say(f"  {number + 1} seeds, {found.requests} requests, {found.refused} refused")
+                    say(f"  {number + 1} seeds, {overshoot.requests} requests, {overshoot.refused} refused")
         finally:
             trial.close()
-    return found
+    return overshoot
 
 
 class _Trial:
@@ -102,7 +102,7 @@ class _Trial:
             stop_router(router)
         self._ledger.close()
 
-    async def seed(self, seed: int, found: Overshoot) -> None:
+    async def seed(self, seed: int, overshoot: Overshoot) -> None:
         rng = random.Random(seed)
         at_once = AT_ONCE[seed % len(AT_ONCE)]
         count = REQUESTS[at_once]
@@ -117,13 +117,13 @@ class _Trial:
         asks = [random_request(rng, names, "auto", failures=0.15, aborts=0.2) for _ in range(count)]
         statuses = await self._send(asks, token, at_once)
         await self._quiet()
-        self._follow(found)
-        found.seeds += 1
-        found.requests += count
-        found.calls_per_concurrency[at_once] = found.calls_per_concurrency.get(at_once, 0) + count
+        self._follow(overshoot)
+        overshoot.seeds += 1
+        overshoot.requests += count
+        overshoot.calls_per_concurrency[at_once] = overshoot.calls_per_concurrency.get(at_once, 0) + count
         refused = statuses.count(402)
-        found.refused += refused
-        found.seeds_with_refusals += refused > 0
+        overshoot.refused += refused
+        overshoot.seeds_with_refusals += refused > 0
 
     def _key(self, name: str, role: Any, tier: str = "") -> str:
         spec = KeySpec(name, role, tier)
@@ -165,9 +165,9 @@ class _Trial:
         async def one(number: int, asked: MoneyRequest) -> int:
             named = MoneyRequest(asked.path, asked.body, token, asked.leave_s)
             async with gate:
-                while (told := await send(self._urls[number % 2], named)).status == 401:
+                while (answer := await send(self._urls[number % 2], named)).status == 401:
                     await asyncio.sleep(0.1)  # the routers read new keys once a second
-            return told.status
+            return answer.status
 
         # The first requests go alone, so that both routers know the key when the others arrive.
         first = [await one(number, asks[number]) for number in (0, 1)]
@@ -185,20 +185,20 @@ class _Trial:
             before = lines
             await asyncio.sleep(0.05)
 
-    def _follow(self, found: Overshoot) -> None:
+    def _follow(self, overshoot: Overshoot) -> None:
         watch = self._watch
         for linked in self._ledger.chain(self._seq):
             self._seq = linked.seq
             entry = entry_of(linked.row)
             watch.row(entry)
-            found.spent_nano += entry.amount_nano
+            overshoot.spent_nano += entry.amount_nano
         lines = self._money.bill(self._billed)
         self._billed += len(lines)
         watch.bill(lines)
-        found.billed_nano += sum(nano for _, _, nano in lines)
-        found.over_nano, found.over_bill_nano = watch.over, watch.over_bill
-        found.above_bound, found.bills_without_hold = watch.above_bound, watch.without_hold
-        found.open_holds, found.peak_share = len(watch.open), round(watch.peak, 6)
+        overshoot.billed_nano += sum(nano for _, _, nano in lines)
+        overshoot.over_nano, overshoot.over_bill_nano = watch.over, watch.over_bill
+        overshoot.above_bound, overshoot.bills_without_hold = watch.above_bound, watch.without_hold
+        overshoot.open_holds, overshoot.peak_share = len(watch.open), round(watch.peak, 6)
 
 
 def _mean_nano(place: PaidBackend) -> float:

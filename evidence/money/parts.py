@@ -82,9 +82,9 @@ def start_router(config: Path, *, ignores_caps: bool = False) -> SpillwayProcess
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         cwd=ROOT,
     )
-    found = SpillwayProcess(process)
-    found.listen()
-    return found
+    router = SpillwayProcess(process)
+    router.listen()
+    return router
 
 
 def stop_router(router: SpillwayProcess, *, kill: bool = False) -> None:
@@ -149,6 +149,6 @@ async def send(url: str, asked: MoneyRequest) -> ClientOutcome:
 
 def _told(got: bytes, *, stayed: bool) -> ClientOutcome:
     head = got.partition(b"\r\n\r\n")[0] + b"\r\n"
-    found = _ID.search(head)
+    request_id = _ID.search(head)
     status = int(got[9:12]) if got.startswith(b"HTTP/1.1 ") and len(got) > 12 else 0
-    return ClientOutcome(status, found.group(1).decode() if found else "", stayed and status > 0)
+    return ClientOutcome(status, request_id.group(1).decode() if request_id else "", stayed and status > 0)

@@ -41,12 +41,12 @@ def tree(root: int) -> list[int]:
                 continue
     if not Path(f"/proc/{root}").exists():
         return []
-    found, queue = [root], [root]
+    processes, queue = [root], [root]
     while queue:
         fresh = children.get(queue.pop(), [])
-        found += fresh
+        processes += fresh
         queue += fresh
-    return found
+    return processes
 
 
 def _cpu_clock_us(pid: int) -> float:

@@ -57,10 +57,10 @@ def _beta(raw: Floats, y: Floats, _groups: Rows) -> Map:
         return np.stack([-np.logaddexp(0.0, -at), np.logaddexp(0.0, at), np.ones_like(at)], axis=1)
 
     x = features(raw)
-    found = minimize(
+    optimum = minimize(
         lambda w: np.mean(np.logaddexp(0.0, x @ w) - y * (x @ w)), [1, 1, 0], bounds=[(0, None)] * 2 + [(None, None)]
     )
-    return lambda at: 1.0 / (1.0 + np.exp(-(features(at) @ found.x)))
+    return lambda at: 1.0 / (1.0 + np.exp(-(features(at) @ optimum.x)))
 
 
 def _blend(one: Drawer, other: Drawer) -> Drawer:
@@ -118,13 +118,13 @@ def folds(data: Table, seed: int) -> Iterator[Fold]:
 
 def probabilities(data: Table, seed: int) -> dict[tuple[str, str], Floats]:
     """Return P(right) of every row by a model and a curve that never saw its document."""
-    found: dict[tuple[str, str], Floats] = {}
+    by_model: dict[tuple[str, str], Floats] = {}
     for fold in folds(data, seed):
         for model, (seen, unseen) in fold.outputs.items():
             for name, drawer in CURVES.items():
-                p = found.setdefault((model, name), np.zeros(len(data.y)))
+                p = by_model.setdefault((model, name), np.zeros(len(data.y)))
                 p[fold.judged] = drawer(seen, data.y[fold.curve], data.groups[fold.curve])(unseen)
-    return found
+    return by_model
 
 
 def losses(p: Floats, y: Floats) -> Floats:

@@ -69,16 +69,16 @@ def collect(base_url: str, given: Sequence[LabelledAnswer]) -> Iterator[str]:
 
 def _ask(client: httpx.Client, model: str, answer: LabelledAnswer) -> str:
     asked = {"messages": prompt(answer.document.text)}
-    found: dict[str, Any] = {}
+    look: dict[str, Any] = {}
     for kind in QUESTIONS:
         choice = _post(client, question_body(asked, model, answer.text, rule(kind)))
         if kind == "p_true":
             alternatives = first_alternatives(choice)
             right, wrong = word_probabilities(alternatives, WORDS)
-            found |= {"best": alternatives[0][0], "p": [float(f"{right:.6g}"), float(f"{wrong:.6g}")]}
+            look |= {"best": alternatives[0][0], "p": [float(f"{right:.6g}"), float(f"{wrong:.6g}")]}
         else:
-            found |= {"said": answer_text(choice), "end": choice["finish_reason"]}
-    return json.dumps(found, separators=(",", ":"))
+            look |= {"said": answer_text(choice), "end": choice["finish_reason"]}
+    return json.dumps(look, separators=(",", ":"))
 
 
 def _post(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -100,14 +100,14 @@ def looks(path: Path = LOOKS) -> list[dict[str, Any]]:
 
 def _scores(look: dict[str, Any]) -> dict[str, float]:
     """Return the router's score, and P(True) as it is when the likelihood of both words is ignored."""
-    found: dict[str, float] = {}
+    scores: dict[str, float] = {}
     right, wrong = look["p"]
     if right + wrong > 0.0:
-        found["p_true of any mass"] = right / (right + wrong)
+        scores["p_true of any mass"] = right / (right + wrong)
     if right + wrong >= LEAST_MASS:
-        found["p_true"] = right / (right + wrong)
+        scores["p_true"] = right / (right + wrong)
     number = stated(look["said"]) if look["end"] == "stop" else None
-    return found if number is None else {**found, "stated": number}
+    return scores if number is None else {**scores, "stated": number}
 
 
 def report() -> dict[str, Any]:
@@ -118,7 +118,7 @@ def report() -> dict[str, Any]:
     rows = [(answer.held_out, labelled(answer), _scores(look)) for answer, look in zip(answers(), looks(), strict=True)]
     figures: dict[str, Any] = {"answers": len(rows)}
     for name in ("p_true", "p_true of any mass", "stated"):
-        mine = [(held, row, {**row.scores, name: found[name]}) for held, row, found in rows if name in found]
+        mine = [(held, row, {**row.scores, name: scores[name]}) for held, row, scores in rows if name in scores]
         figures[name] = {"answers with it": len(mine), **_worth(name, mine)}
     return figures
 

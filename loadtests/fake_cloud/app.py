@@ -93,7 +93,11 @@ class FakeCloud:
         self.accepted += 1
         self.cached.add((request.model.id, entry.sha256))
         self.bill.charge(
-            request_id=request_id, model=request.model.id, sha256=entry.sha256, known=entry.known, tokens=answer.tokens
+            request_id=request_id,
+            model=request.model.id,
+            sha256=entry.sha256,
+            in_corpus=entry.known,
+            tokens=answer.tokens,
         )
         return answer
 

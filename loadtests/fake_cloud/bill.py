@@ -32,14 +32,14 @@ class CloudBill:
     unknown: set[str] = field(default_factory=set)
     refused: Counter[str] = field(default_factory=Counter)
 
-    def charge(self, request_id: str, model: str, sha256: str, known: bool, tokens: CloudTokens) -> CloudBillLine:
+    def charge(self, request_id: str, model: str, sha256: str, in_corpus: bool, tokens: CloudTokens) -> CloudBillLine:
         """Add one request to the bill. As with Groq, it is due in full as soon as the request is accepted."""
         cost = MODELS[model].nano_usd(tokens)
         line = CloudBillLine(
             request_id=request_id,
             model=model,
             sha256=sha256,
-            known=known,
+            known=in_corpus,
             prompt_tokens=tokens.prompt,
             cached_tokens=tokens.cached,
             completion_tokens=tokens.completion,
@@ -48,10 +48,10 @@ class CloudBill:
         self.lines.append(line)
         return line
 
-    def arrived(self, sha256: str, known: bool) -> None:
+    def arrived(self, sha256: str, in_corpus: bool) -> None:
         """Record a document that reached this process, whatever becomes of the request."""
         self.seen[sha256] += 1
-        if not known:
+        if not in_corpus:
             self.unknown.add(sha256)
 
     def statement(self) -> dict[str, Any]:

@@ -80,10 +80,10 @@ def measure(
                     quantisation=quantisation_of(target.model),
                 )
                 console.print(Text(f"{target.model} on {place_name}: {' '.join(target.flags) or 'flags not known'}"))
-                probed, found = examine(target, grid, lambda line: console.print(Text(line)))
+                probed, rates = examine(target, grid, lambda line: console.print(Text(line)))
             versions = {"engine": target.version, "spillway": importlib.metadata.version("spillway-llm")}
             moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            run = result.run_of(target.flags, probed, found, moment, machine.describe(), versions)
+            run = result.run_of(target.flags, probed, rates, moment, machine.describe(), versions)
             console.print(Text(result.settings_of({"format": 2, **asdict(subject), "runs": [run]})))
             if save:
                 path = measurements.path_of(subject, folder)

@@ -88,8 +88,8 @@ def _event(child: Child, name: str) -> dict[str, Any] | None:
     for line in child.log.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("{") and f'"event": "{name}"' in line:
             try:
-                found: dict[str, Any] = json.loads(line)
+                event: dict[str, Any] = json.loads(line)
             except ValueError:
                 return None
-            return found
+            return event
     return None

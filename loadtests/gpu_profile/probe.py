@@ -149,11 +149,11 @@ class Prober:
         sent = [self._timed(prompt, output, begun) for _ in range(sequences)]
         answers = await asyncio.gather(*sent)
         seconds = time.perf_counter() - begun
-        found = steady_step([moments for _, moments in answers])
+        step = steady_step([moments for _, moments in answers])
         given = [answer for answer, _ in answers]
         paces = [(a.events[-1] - a.events[0]) / max(1, len(a.events) - 1) for a in given]
         out, read = sum(a.output_tokens for a in given), sum(a.prompt_tokens for a in given)
-        kv = sequences * (fmean(a.prompt_tokens for a in given) + (found[1] if found else 0.0))
+        kv = sequences * (fmean(a.prompt_tokens for a in given) + (step[1] if step else 0.0))
         return LoadRow(
             sequences=sequences,
             prompt_tokens=round(read / sequences, 1),
@@ -163,7 +163,7 @@ class Prober:
             ttft_max_s=round(max(a.ttft_s for a in given), 5),
             tpot_p50_s=round(median(paces), 6),
             tpot_max_s=round(max(paces), 6),
-            step_s=round(found[0], 7) if found else None,
+            step_s=round(step[0], 7) if step else None,
             kv_tokens=round(kv, 1),
         )
 

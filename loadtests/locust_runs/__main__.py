@@ -56,31 +56,31 @@ def main(
         names=chosen, seconds=seconds, seed=seed, loop="closed" if closed else "open", sweep=sweep, compare=others
     )
     try:
-        found = session.begin(settings)
+        results = session.begin(settings)
     except NoLocustError as error:
         console.print(Text(f"The load tests could not run: {error}", style="red"))
         raise SystemExit(2) from error
     about, used, date = machine.describe(), versions(), session.stamp()
     try:
         session.play(
-            found,
+            results,
             lambda line: console.print(Text(line)),
-            lambda: report.write(out, found, about, used, date),
+            lambda: report.write(out, results, about, used, date),
         )
     except ChildError as error:
         console.print(Text(f"The load tests could not go on: {error}", style="red"))
-        found.failed["the load tests"] = str(error)
+        results.failed["the load tests"] = str(error)
     except KeyboardInterrupt:
         console.print(Text("interrupted", style="red"))
         raise SystemExit(130) from None
     finally:
-        if found.runs or found.points:
-            page = report.write(out, found, about, used, date)
-            rest = f"; incomplete: {', '.join(found.missing)}" if found.missing else ""
+        if results.runs or results.points:
+            page = report.write(out, results, about, used, date)
+            rest = f"; incomplete: {', '.join(results.missing)}" if results.missing else ""
             console.print(Text(f"report: {page}{rest}"))
-    if not found.runs and not found.points:
+    if not results.runs and not results.points:
         raise SystemExit(2)
-    raise SystemExit(1 if found.failed or found.missing or any(run.wrong for run in found.runs) else 0)
+    raise SystemExit(1 if results.failed or results.missing or any(run.wrong for run in results.runs) else 0)
 
 
 def _named(text: str) -> tuple[str, str]:

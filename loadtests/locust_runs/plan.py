@@ -88,15 +88,17 @@ class Documents:
 
     def __call__(self, at_s: float) -> tuple[PlannedRequest, tuple[str, str]]:
         """Make one document."""
-        found = generate(HELD_OUT_SEEDS[next(self._numbers)])
-        known = (found.text, canonical_json(found.truth))
+        document = generate(HELD_OUT_SEEDS[next(self._numbers)])
+        expected = (document.text, canonical_json(document.truth))
         schema = {"type": "json_schema", "json_schema": {"name": "biometry", "schema": json_schema()}}
         if self._extract:
-            body = {"text": found.text, "parser": "none", "review": False}
-            return PlannedRequest(at_s, "extract", EXTRACT, body, answer_tokens=answers.count_tokens(known[1])), known
-        messages: list[dict[str, str]] = [{"role": "user", "content": INSTRUCTION + found.text}]
+            body = {"text": document.text, "parser": "none", "review": False}
+            return PlannedRequest(
+                at_s, "extract", EXTRACT, body, answer_tokens=answers.count_tokens(expected[1])
+            ), expected
+        messages: list[dict[str, str]] = [{"role": "user", "content": INSTRUCTION + document.text}]
         body = {"messages": messages, "max_tokens": 200, "temperature": 0, "response_format": schema}
-        return PlannedRequest(at_s, "document", CHAT, body), known
+        return PlannedRequest(at_s, "document", CHAT, body), expected
 
 
 class Embeddings:
@@ -123,8 +125,8 @@ class Mixed:
 
     def __call__(self, at_s: float) -> tuple[PlannedRequest, tuple[str, str] | None]:
         """Make one request of one of the makers."""
-        ask, known = self._rng.choices(self._makers, self._shares)[0](at_s)
-        return replace(ask, key=self._rng.choice(self._keys)), known
+        ask, expected = self._rng.choices(self._makers, self._shares)[0](at_s)
+        return replace(ask, key=self._rng.choice(self._keys)), expected
 
 
 def by_shape(shape: LoadShape, make: Maker, seed: int) -> RequestPlan:
@@ -147,7 +149,9 @@ def by_trace(name: str, speed: float, seconds: float, seed: int, begin_s: float 
 
 def _plan(shape: LoadShape, drawn: Iterable[tuple[PlannedRequest, tuple[str, str] | None]]) -> RequestPlan:
     pairs = list(drawn)
-    return RequestPlan(shape, tuple(ask for ask, _ in pairs), tuple(known for _, known in pairs if known is not None))
+    return RequestPlan(
+        shape, tuple(ask for ask, _ in pairs), tuple(expected for _, expected in pairs if expected is not None)
+    )
 
 
 def words(number: int, tokens: int) -> str:

@@ -139,10 +139,10 @@ def _sweep(session: Session) -> list[str]:
 
 
 def _series(points: Sequence[SweepPoint], value: Callable[[RunFigures], float]) -> dict[str, list[tuple[float, float]]]:
-    found: dict[str, list[tuple[float, float]]] = {}
+    series: dict[str, list[tuple[float, float]]] = {}
     for point in points:
-        found.setdefault(point.system, []).append((point.multiple, value(point.figures)))
-    return found
+        series.setdefault(point.system, []).append((point.multiple, value(point.figures)))
+    return series
 
 
 def _run_chart(run: ScenarioRun, guide: float) -> str:
@@ -186,10 +186,10 @@ def _simulated(points: Sequence[SweepPoint]) -> str:
     multiples = list(dict.fromkeys(p.multiple for p in points))
     head = "".join(f"<th>{m:g} x: cloud / in time</th>" for m in multiples)
     names = list(dict.fromkeys(p.system for p in points))
-    found = {(p.system, p.multiple): p.figures for p in points}
+    figures = {(p.system, p.multiple): p.figures for p in points}
     rows = []
     for name in names:
-        cells = [found[name, m] for m in multiples]
+        cells = [figures[name, m] for m in multiples]
         shown = "".join(f"<td>{f.cloud_share:.1%} / {f.slo_share:.1%}</td>" for f in cells)
         rows.append(f"<tr><td>{html.escape(name)} [sim]</td>{shown}</tr>")
     return f"<table><tr><th>rule</th>{head}</tr>{''.join(rows)}</table>"

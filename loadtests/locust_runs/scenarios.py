@@ -115,11 +115,11 @@ def capacity(promise: LatencyPromise = PROMISE, scale: float = SCALE) -> float:
 def _poisson(rate: float) -> Sequence[TraceRequest]:
     rng = random.Random("capacity")
     rows = trace.load("conv", limit=4000)
-    moment, found = 0.0, []
+    moment, requests = 0.0, []
     for number in range(_PROBES):
         moment += rng.expovariate(rate)
         row = rng.choice(rows)
-        found.append(
+        requests.append(
             TraceRequest(
                 number=number,
                 arrival_s=moment,
@@ -127,4 +127,4 @@ def _poisson(rate: float) -> Sequence[TraceRequest]:
                 output_tokens=max(1, row.output_tokens),
             )
         )
-    return found
+    return requests

@@ -163,13 +163,13 @@ def play(session: Session, say: Say, after: Callable[[], object]) -> None:
                         _tell(session.runs[-1], say)
                 systems = [(name, up.url, model, up.keys) for name, model in POLICIES.items()]
                 systems += _others(session, up, folder, rivals, say) if sweeps else []
-                for multiple, made in sweeps.items():
+                for multiple, plan_ in sweeps.items():
                     for name, url, model, keys in systems:
                         with noted(session, label(multiple, name), say, after):
-                            found, _ = _play(made, url, model, keys, "open", folder)
-                            session.points.append(_point(name, multiple, found, settings.promise))
+                            results, _ = _play(plan_, url, model, keys, "open", folder)
+                            session.points.append(_point(name, multiple, results, settings.promise))
                             _tell_point(session.points[-1], say)
-                    session.points += simulated(multiple, made, settings.promise)
+                    session.points += simulated(multiple, plan_, settings.promise)
                     after()
 
 
@@ -210,31 +210,33 @@ def _chats(rate: float, settings: SessionSettings) -> RequestPlan:
 
 def _scenario(name: str, plan_: RequestPlan, up: Site, settings: SessionSettings, folder: Path) -> ScenarioRun:
     model = "local/demo" if name == "embeddings" else "auto"
-    found, status = _play(plan_, up.url, model, up.keys, settings.loop, folder)
-    figures = samples.figures(found, settings.promise, float(GPU_USD_PER_HOUR))
-    wrong = judge(plan_, found, figures, status, settings.loop)
+    results, status = _play(plan_, up.url, model, up.keys, settings.loop, folder)
+    figures = samples.figures(results, settings.promise, float(GPU_USD_PER_HOUR))
+    wrong = judge(plan_, results, figures, status, settings.loop)
     return ScenarioRun(
         name=name,
         about=SCENARIOS[name].about,
         planned=len(plan_.asks),
         figures=figures,
-        samples=tuple(found),
+        samples=tuple(results),
         wrong=wrong,
     )
 
 
-def judge(made: RequestPlan, found: Sequence[Sample], figures: RunFigures, status: int, loop: Loop) -> tuple[str, ...]:
+def judge(
+    plan_: RequestPlan, results: Sequence[Sample], figures: RunFigures, status: int, loop: Loop
+) -> tuple[str, ...]:
     """Return what is wrong with a run; empty for a green run."""
     wrong = []
     if status != 0:
         wrong.append(f"locust ended with status {status}")
-    if not found:
+    if not results:
         wrong.append("nothing was sent")
-    if loop == "open" and len(found) != len(made.asks):
-        wrong.append(f"{len(found)} of {len(made.asks)} requests have a result")
+    if loop == "open" and len(results) != len(plan_.asks):
+        wrong.append(f"{len(results)} of {len(plan_.asks)} requests have a result")
     if figures.failed:
         wrong.append(f"{figures.failed} requests failed: {next(iter(figures.faults))}")
-    uncounted = sum(not s.fault and s.stream and s.output_tokens == 0 for s in found)
+    uncounted = sum(not s.fault and s.stream and s.output_tokens == 0 for s in results)
     if uncounted:
         wrong.append(f"{uncounted} streams came without usage")
     if loop == "open" and figures.lag_p99_s > MOST_LAG_S:
@@ -245,11 +247,11 @@ def judge(made: RequestPlan, found: Sequence[Sample], figures: RunFigures, statu
 
 
 def _play(
-    made: RequestPlan, url: str, model: str, keys: dict[str, str], loop: Loop, folder: Path
+    plan_: RequestPlan, url: str, model: str, keys: dict[str, str], loop: Loop, folder: Path
 ) -> tuple[list[Sample], int]:
     """Play one plan through locust; return its samples and exit status."""
     planned, stored = folder / "plan.jsonl", folder / "samples.jsonl"
-    plan.write(planned, made, model, keys)
+    plan.write(planned, plan_, model, keys)
     stored.unlink(missing_ok=True)
     command = [
         str(LOCUST),
@@ -270,19 +272,19 @@ def _play(
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(folder)},
-                timeout=made.shape.seconds + _PATIENCE_S,
+                timeout=plan_.shape.seconds + _PATIENCE_S,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise ChildError(f"locust did not end within {made.shape.seconds + _PATIENCE_S:.0f} s") from None
+            raise ChildError(f"locust did not end within {plan_.shape.seconds + _PATIENCE_S:.0f} s") from None
     if not stored.exists():
         raise ChildError(f"locust wrote no samples (status {ended.returncode}):\n{log.read_text()[-1500:]}")
     return samples.read(stored), ended.returncode
 
 
-def _point(name: str, multiple: float, found: Sequence[Sample], promise: LatencyPromise) -> SweepPoint:
+def _point(name: str, multiple: float, results: Sequence[Sample], promise: LatencyPromise) -> SweepPoint:
     rented = 0.0 if name == "always cloud" else float(GPU_USD_PER_HOUR)
-    return SweepPoint(name, multiple, samples.figures(found, promise, rented))
+    return SweepPoint(name, multiple, samples.figures(results, promise, rented))
 
 
 def _tell_point(point: SweepPoint, say: Say) -> None:
@@ -311,11 +313,11 @@ def first_model(url: str) -> str:
         ) from None
 
 
-def simulated(multiple: float, made: RequestPlan, promise: LatencyPromise) -> list[SweepPoint]:
+def simulated(multiple: float, plan_: RequestPlan, promise: LatencyPromise) -> list[SweepPoint]:
     """Return what other overflow rules would do with these arrivals, by the simulator (no machine, no noise)."""
     requests = [
         TraceRequest(number=number, arrival_s=at / SCALE, prompt_tokens=prompt, output_tokens=output)
-        for number, (at, prompt, output) in enumerate(plan.lengths(made))
+        for number, (at, prompt, output) in enumerate(plan.lengths(plan_))
     ]
     points = []
     for name in RULES:

@@ -108,15 +108,15 @@ def faults(kept: AffinityShare, without: AffinityShare, *, prefix_cache: bool) -
     return problems
 
 
-def drain_faults(found: Moved) -> list[str]:
+def drain_faults(moved: Moved) -> list[str]:
     """Return why moving on at the end of an engine is not shown; empty when it is."""
     problems = []
-    if not found.there:
+    if not moved.there:
         problems.append("no conversation was on the engine that ended")
-    if found.moved < found.there:
-        problems.append(f"{found.there - found.moved} conversations of the engine that ended found no other")
-    if found.strayed:
-        problems.append(f"{found.strayed} conversations left the engine that went on")
+    if moved.moved < moved.there:
+        problems.append(f"{moved.there - moved.moved} conversations of the engine that ended found no other")
+    if moved.strayed:
+        problems.append(f"{moved.strayed} conversations left the engine that went on")
     return problems
 
 

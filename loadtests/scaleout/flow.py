@@ -58,16 +58,16 @@ class FlowReply:
 
 async def exchange(client: httpx.AsyncClient, body: Mapping[str, Any], headers: Mapping[str, str]) -> FlowReply:
     """Send one chat request and follow it to its end."""
-    text, fault, status, told = "", "", 0, httpx.Headers()
+    text, fault, status, reply_headers = "", "", 0, httpx.Headers()
     try:
         async with asyncio.timeout(TIMEOUT_S):
             async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
-                status, told = answer.status_code, answer.headers
+                status, reply_headers = answer.status_code, answer.headers
                 raw = (await answer.aread()).decode("utf-8", "replace")
         text, fault = _judge(status, raw, stream=bool(body.get("stream")))
     except (httpx.HTTPError, TimeoutError) as error:
         fault = f"{type(error).__name__}: {error}"
-    return FlowReply(text, fault, status, told)
+    return FlowReply(text, fault, status, reply_headers)
 
 
 async def ask(client: httpx.AsyncClient, router: int, number: int, model: str) -> Fate:

@@ -87,8 +87,8 @@ def vllm(name: str, folder: Path) -> StartingEngine:
     child = start(name, command, log, env, ROOT)
 
     def ready() -> tuple[str, str]:
-        told = wait(child, VLLM_START_S, lambda: _event(child, "base_url"))
-        return str(told["base_url"]), str(told["served_model"])
+        event = wait(child, VLLM_START_S, lambda: _event(child, "base_url"))
+        return str(event["base_url"]), str(event["served_model"])
 
     return StartingEngine(child, ready)
 
@@ -215,8 +215,8 @@ def _event(child: Child, field: str) -> dict[str, Any] | None:
     for line in reversed(_said(child).splitlines()):
         if line.startswith("{") and f'"{field}"' in line:
             try:
-                found: dict[str, Any] = json.loads(line)
+                event: dict[str, Any] = json.loads(line)
             except ValueError:
                 return None  # the line is still incomplete
-            return found
+            return event
     return None

@@ -113,8 +113,8 @@ def run(starter: Starter, ledger_url: str, folder: Path, shape: TrialShape, say:
     jobs = [_job(number) for number in range(PAID)]
     with cloud(folder, jobs) as paid, sites.engines(starter, folder) as engines:
         say(f"  engines: {', '.join(engine.base_url for engine in engines)}")
-        told = sites.settings(engines, paid, ledger_url, CAP_USD)
-        with sites.routers(told, paid, folder) as routers:
+        settings = sites.settings(engines, paid, ledger_url, CAP_USD)
+        with sites.routers(settings, paid, folder) as routers:
             return asyncio.run(_trial(engines, routers, ledger_url, shape, say))
 
 
@@ -139,7 +139,7 @@ async def _trial(
     requests = len(fates) + len(turns) + sum(one.turns for one in held.values())
     gone = affinity.moved(turns, engines[0].name)
     say(f"  {len(fates) + len(turns)} requests while {engines[0].name} ended, {len(lost)} lost; {gone}")
-    found = await _look_up(urls, [fate for fate in fates if not fate.fault][-LOOKED_UP:])
+    found_records = await _look_up(urls, [fate for fate in fates if not fate.fault][-LOOKED_UP:])
     paid = await flow(urls, shape.at_once, "paid", lambda done: len(done) >= PAID - shape.at_once)
     say(f"  paid: {sum(not fate.fault for fate in paid)} answered, {sum(fate.status == 402 for fate in paid)} refused")
     stray = [fate.fault for fate in paid if fate.fault and fate.status != 402]
@@ -152,7 +152,7 @@ async def _trial(
         by_router=dict(Counter(str(fate.router) for fate in fates)),
         after_the_end=sum(fate.moment > end_at for fate in fates),
         looked_up=min(LOOKED_UP, sum(not fate.fault for fate in fates)),
-        found=found,
+        found=found_records,
         paid_answers=sum(not fate.fault for fate in paid),
         paid_refused=dict(Counter(str(fate.router) for fate in paid if fate.status == 402)),
         paid_usd=str(await asyncio.to_thread(_spent_usd, ledger_url)),
@@ -176,9 +176,9 @@ async def _held(
     held_plan = replace(plan, sessions=shape.sessions, turns=shape.turns, with_id=plan.with_id and shape.session_ids)
     before = await counted(bases)
     turns = await hold(urls, "auto", held_plan, shape.at_once)
-    found = affinity.held(turns, (await counted(bases)).since(before).share)
-    say(f"  conversations {name}: {found.kept} of {found.followed} turns stayed, {found.cached_share:.1%} cached")
-    return found
+    share = affinity.held(turns, (await counted(bases)).since(before).share)
+    say(f"  conversations {name}: {share.kept} of {share.followed} turns stayed, {share.cached_share:.1%} cached")
+    return share
 
 
 async def _under_load(

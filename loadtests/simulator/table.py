@@ -158,7 +158,7 @@ def _cell(name: str, contender: Contender, cell: TraceLoad, slo: Slo) -> Cell:
     requests = load(cell.trace, cell.speed, cell.limit)
     result = simulate(requests, contender.make(slo, engine), engine, contender.timing)
     local = len(result.ttft_s)
-    known = REFERENCE.get(name) if slo == Slo(TTFT_SLO_S, math.inf) and cell in REFERENCE_LOADS else None
+    published = REFERENCE.get(name) if slo == Slo(TTFT_SLO_S, math.inf) and cell in REFERENCE_LOADS else None
     return Cell(
         policy=name,
         trace=cell.trace,
@@ -170,5 +170,5 @@ def _cell(name: str, contender: Contender, cell: TraceLoad, slo: Slo) -> Cell:
         miss_percent=100 * result.missed(slo.ttft_s) / local if local else 0.0,
         pace_miss_percent=100 * result.missed_pace(slo.tpot_s) / local if local else 0.0,
         p99_ttft_s=sorted(result.ttft_s)[int(0.99 * (local - 1))] if local else 0.0,
-        reference=known[REFERENCE_LOADS.index(cell)] if known else None,
+        reference=published[REFERENCE_LOADS.index(cell)] if published else None,
     )

@@ -51,14 +51,14 @@ def findings(sources: Mapping[str, str]) -> list[Finding]:
     """Return the places in these modules (name -> source), in order."""
     trees = {name: ast.parse(source) for name, source in sources.items()}
     attributes = _attributes(trees.values())
-    found = set()
+    places = set()
     for module, tree in trees.items():
         for function in ast.walk(tree):
             if isinstance(function, _FUNCTIONS):
                 walk = _Walk(module, attributes)
                 walk.statements(function.body, {})
-                found |= walk.found | set(_names_bound_twice(module, function))
-    return sorted(found)
+                places |= walk.found | set(_names_bound_twice(module, function))
+    return sorted(places)
 
 
 def _attributes(trees: Iterable[ast.Module]) -> Attributes:

@@ -33,17 +33,17 @@ def test_without_mistakes_everything_is_certified_once_there_are_enough() -> Non
 
 def test_ties_are_kept_or_left_together() -> None:
     confidences = [0.9] * 300 + [0.5] * 300
-    found = certify(confidences, [True] * 300 + [False] * 300, 0.05, 0.1)
-    assert (found.threshold, found.kept, found.errors) == (0.9, 300, 0)
+    certificate = certify(confidences, [True] * 300 + [False] * 300, 0.05, 0.1)
+    assert (certificate.threshold, certificate.kept, certificate.errors) == (0.9, 300, 0)
 
 
 def test_a_bad_strict_end_does_not_hide_a_good_rest() -> None:
     """The surest tenth is bad; starts at larger coverage still find what holds."""
     confidences = [1 - i / 4000 for i in range(4000)]
     right = [i >= 60 or i % 2 == 0 for i in range(4000)]
-    found = certify(confidences, right, 0.05, 0.1)
-    assert found.threshold is not None
-    assert found.coverage == 1.0
+    certificate = certify(confidences, right, 0.05, 0.1)
+    assert certificate.threshold is not None
+    assert certificate.coverage == 1.0
 
 
 def test_the_promise_holds_where_a_naive_threshold_breaks_it() -> None:
@@ -54,11 +54,11 @@ def test_the_promise_holds_where_a_naive_threshold_breaks_it() -> None:
     for _ in range(runs):
         confidences = [rng.random() for _ in range(600)]
         right = [rng.random() < c for c in confidences]
-        for name, found in (
+        for name, certificate in (
             ("certified", certify(confidences, right, alpha, 0.1)),
             ("naive", naive(confidences, right, alpha)),
         ):
-            broken[name] += found.threshold is not None and (1 - found.threshold) / 2 > alpha
+            broken[name] += certificate.threshold is not None and (1 - certificate.threshold) / 2 > alpha
     assert broken["certified"] <= 0.1 * runs
     assert broken["naive"] > 0.25 * runs
 

@@ -28,10 +28,10 @@ def test_no_document_is_judged_by_a_fold_that_saw_it() -> None:
 
 def test_every_model_under_every_curve_beats_the_share_of_right_answers() -> None:
     data = answered(600)
-    found = probabilities(data, 0)
-    assert len(found) == (len(CANDIDATES) + 1) * len(CURVES)
+    by_model = probabilities(data, 0)
+    assert len(by_model) == (len(CANDIDATES) + 1) * len(CURVES)
     alone = losses(np.full(len(data.y), data.y.mean()), data.y).mean()
-    for key, p in found.items():
+    for key, p in by_model.items():
         assert 0.0 <= p.min() <= p.max() <= 1.0, key
         assert losses(p, data.y).mean() < 0.75 * alone, key
 

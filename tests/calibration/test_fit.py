@@ -27,12 +27,12 @@ SPILLWAY = Path(sys.executable).with_name("spillway")
 def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Two scores that each tell a part, and one of noise."""
     rng = random.Random(seed)
-    made = []
+    labelled_rows = []
     for number in range(count):
         a, b = rng.gauss(0, 1), rng.gauss(0, 1)
         right = rng.random() < 1 / (1 + 2.718281828 ** (-3 * (a + b) - 1))
-        made.append({"right": right, "group": str(number), "scores": {"a": a, "b": b, "noise": rng.random()}})
-    return made
+        labelled_rows.append({"right": right, "group": str(number), "scores": {"a": a, "b": b, "noise": rng.random()}})
+    return labelled_rows
 
 
 def labelled(count: int, seed: int = 0) -> list[Labelled]:
@@ -59,8 +59,8 @@ def test_the_exported_stage_says_what_scikit_learn_says(option: Any) -> None:
 def test_an_average_is_the_mean_of_both_log_odds(built: Built) -> None:
     data = table([(row.scores, row.right, row.group) for row in labelled(600)])
     options = (logistic(1.0), boosted(2, 20))
-    found = fit(data, 0, {"logistic": options[:1], "trees": options[1:]})
-    assert set(found.out_of_fold) == {"logistic", "trees", AVERAGE, "neighbours", "best single"}
+    fitted = fit(data, 0, {"logistic": options[:1], "trees": options[1:]})
+    assert set(fitted.out_of_fold) == {"logistic", "trees", AVERAGE, "neighbours", "best single"}
     parts = [fit(data, 0, {"only": (option,)}).stage for option in options]
     both = averaged(parts)
     rows_of_scores = [dict(zip(data.names, x, strict=True)) for x in data.x[:50]]
@@ -117,7 +117,7 @@ def test_a_bagged_curve_is_short_rises_and_lies_nearer_to_the_truth() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "line 1"),
         ('{"scores": {}}', "right"),
@@ -126,8 +126,8 @@ def test_a_bagged_curve_is_short_rises_and_lies_nearer_to_the_truth() -> None:
         ('{"right": true, "text": "x", "tokens": [["x"]]}', "IndexError"),
     ],
 )
-def test_a_bad_line_is_named(line: str, told: str) -> None:
-    with pytest.raises(LabelError, match=told):
+def test_a_bad_line_is_named(line: str, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
         list(read([line]))
 
 
@@ -205,8 +205,8 @@ def test_the_file_says_how_many_alternatives_its_scores_are_made_of(built: Built
         CalibrationKey(model="m", quantisation="*", template="*", task="*", weights="aaaa"),
         Promise(0.2, 0.1),
     )
-    made = build(with_tokens(200, 3), key, promise, {}).calibration
-    assert (made.alternatives, made.key.weights) == (3, "aaaa")
+    calibration = build(with_tokens(200, 3), key, promise, {}).calibration
+    assert (calibration.alternatives, calibration.key.weights) == (3, "aaaa")
     assert built.calibration.alternatives is None
     mixed = with_tokens(200, 3) + with_tokens(60, 5)
     with pytest.raises(FitError, match="200 with 3, 60 with 5"):
@@ -223,11 +223,11 @@ def test_a_second_look_is_a_score_even_where_few_answers_have_it() -> None:
     asked = sum("self_check" in row for row in given)
     assert 60 <= asked < 450
     key, promise = CalibrationKey(model="m", quantisation="*", template="*", task="*"), Promise(0.2, 0.1)
-    found = build(list(read(map(json.dumps, given))), key, promise, {}).calibration
-    assert found.knows("p_true")
+    calibration = build(list(read(map(json.dumps, given))), key, promise, {}).calibration
+    assert calibration.knows("p_true")
     unsure = {"a": -0.1, "b": -0.2, "noise": 0.5}
     low, middle, high = (
-        found.answer.probability({**unsure, **more}) for more in ({"p_true": 0.1}, {}, {"p_true": 0.9})
+        calibration.answer.probability({**unsure, **more}) for more in ({"p_true": 0.1}, {}, {"p_true": 0.9})
     )
     assert low < middle < high
 

@@ -98,6 +98,6 @@ def _words(process: psutil.Process) -> list[str]:
 
 def _listens(port: int) -> bool:
     return any(
-        found.laddr and found.laddr.port == port and found.status == psutil.CONN_LISTEN
-        for found in psutil.net_connections("tcp")
+        connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+        for connection in psutil.net_connections("tcp")
     )

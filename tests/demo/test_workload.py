@@ -46,6 +46,6 @@ def test_arrivals_come_in_order_at_the_rate() -> None:
 
 @pytest.mark.parametrize(("capacity", "burst"), [(4.0, 40.0), (30.0, 75.0), (1000.0, 200.0)])
 def test_burst_is_far_past_capacity_within_bounds(capacity: float, burst: float) -> None:
-    found = pace(capacity)
-    assert found.burst == burst
-    assert found.calm <= max(2.0, capacity / 2)
+    rates = pace(capacity)
+    assert rates.burst == burst
+    assert rates.calm <= max(2.0, capacity / 2)

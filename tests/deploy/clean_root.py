@@ -60,18 +60,18 @@ except OSError as error:
 
 def instructions(text: str) -> list[tuple[str, str]]:
     """A Dockerfile's instructions, joined over line ends, without comments."""
-    found, held = [], ""
+    result, pending = [], ""
     for line in text.splitlines():
-        if line.lstrip().startswith("#") or (not line.strip() and not held):
+        if line.lstrip().startswith("#") or (not line.strip() and not pending):
             continue
-        held += line.strip()
-        if held.endswith("\\"):
-            held = held[:-1].rstrip() + " "
+        pending += line.strip()
+        if pending.endswith("\\"):
+            pending = pending[:-1].rstrip() + " "
             continue
-        word, _, rest = held.partition(" ")
-        found.append((word.upper(), rest.strip()))
-        held = ""
-    return found
+        word, _, rest = pending.partition(" ")
+        result.append((word.upper(), rest.strip()))
+        pending = ""
+    return result
 
 
 @dataclass(slots=True)
@@ -169,8 +169,8 @@ def seal(image: Image) -> None:
         sys.exit("no network namespace")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         fcntl.ioctl(probe, 0x8914, struct.pack("16sh", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
-    if found := shutil.which("tini"):
-        shutil.copy(found, image.root / "opt/spillway/bin/tini")
+    if tini := shutil.which("tini"):
+        shutil.copy(tini, image.root / "opt/spillway/bin/tini")
     for name in WRITABLE:
         place = image.root / name
         mount("-t", "tmpfs", "-o", f"uid={image.user},gid={image.user},mode=700", "tmpfs", str(place))

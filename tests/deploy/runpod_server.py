@@ -63,10 +63,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.account.asked.append((self.command, place.path, body))
         if self.headers.get("authorization") != f"Bearer {KEY}":
             return self._problem(401, "missing bearer token")
-        found = self.schema.operation(self.command, place.path)
-        if found is None:
+        match = self.schema.operation(self.command, place.path)
+        if match is None:
             return self._problem(404, "no such path")
-        operation, of = found
+        operation, of = match
         if "requestBody" in operation and (errors := self.schema.errors(_body_schema(operation), body)):
             return self._problem(422, "Request validation failed.", errors)
         name = re.sub("([A-Z])", lambda capital: f"_{capital[1].lower()}", operation["operationId"])
@@ -127,8 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(201, endpoint, "Endpoint")
 
     def _delete_endpoint(self, of: str, body: Any, query: Any) -> None:
-        found = self.account.endpoints.pop(of, None)
-        return self._problem(404, "endpoint not found") if found is None else self._answer(204, None)
+        endpoint = self.account.endpoints.pop(of, None)
+        return self._problem(404, "endpoint not found") if endpoint is None else self._answer(204, None)
 
 
 @contextmanager

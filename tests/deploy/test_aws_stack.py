@@ -54,8 +54,8 @@ def _stack(purchase: str, **more: str) -> dict[str, Any]:
 
 
 def _launch(outputs: dict[str, Any]) -> dict[str, Any]:
-    found = boto3.client("ec2").describe_launch_template_versions(LaunchTemplateId=outputs["LaunchTemplateId"])
-    data: dict[str, Any] = found["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    versions = boto3.client("ec2").describe_launch_template_versions(LaunchTemplateId=outputs["LaunchTemplateId"])
+    data: dict[str, Any] = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
     return data
 
 

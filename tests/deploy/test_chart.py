@@ -29,8 +29,8 @@ def rendered(case: str) -> dict[str, dict[str, Any]]:
 
 
 def container(case: str) -> dict[str, Any]:
-    found: dict[str, Any] = rendered(case)["StatefulSet/spillway"]["spec"]["template"]["spec"]["containers"][0]
-    return found
+    manifest: dict[str, Any] = rendered(case)["StatefulSet/spillway"]["spec"]["template"]["spec"]["containers"][0]
+    return manifest
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -92,14 +92,14 @@ def test_a_router_alone_needs_no_gpu() -> None:
 
 def test_services_find_the_pods() -> None:
     for case in CASES:
-        found = rendered(case)
-        labels = found["StatefulSet/spillway"]["spec"]["template"]["metadata"]["labels"]
-        for name, manifest in found.items():
+        manifests = rendered(case)
+        labels = manifests["StatefulSet/spillway"]["spec"]["template"]["metadata"]["labels"]
+        for name, manifest in manifests.items():
             if name.startswith("Service/"):
                 assert manifest["spec"]["selector"].items() <= labels.items()
                 assert manifest["spec"]["ports"][0]["targetPort"] == "http"
-        assert found["StatefulSet/spillway"]["spec"]["serviceName"] in {
-            name.split("/")[1] for name in found if name.startswith("Service/")
+        assert manifests["StatefulSet/spillway"]["spec"]["serviceName"] in {
+            name.split("/")[1] for name in manifests if name.startswith("Service/")
         }
 
 

@@ -14,14 +14,14 @@ DOCS = ROOT / "docs" / "deploy"
 
 def commands() -> list[tuple[str, tuple[str, ...]]]:
     """(page, words after `spillway`) of every dry run in a code block; continued lines joined."""
-    found = []
+    dry_runs = []
     for page in [*sorted(DOCS.glob("*.md")), ROOT / "runpod" / "README.md"]:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for block in re.findall(r"```bash\n(.*?)```", text, re.S):
             for line in block.splitlines():
                 if line.startswith("spillway deploy") and "--dry-run" in line:
-                    found.append((page.name, tuple(shlex.split(line, comments=True)[1:])))
-    return found
+                    dry_runs.append((page.name, tuple(shlex.split(line, comments=True)[1:])))
+    return dry_runs
 
 
 @pytest.mark.parametrize(("page", "words"), commands(), ids=lambda part: part if isinstance(part, str) else part[1])

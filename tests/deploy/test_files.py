@@ -22,8 +22,8 @@ _VARIABLE = re.compile(r"\$\{([A-Z_]+)")
 
 
 def compose() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text(encoding="utf-8"))
-    return found
+    file: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text(encoding="utf-8"))
+    return file
 
 
 def series() -> set[str]:

@@ -46,8 +46,8 @@ def deploy(folder: Path, target: str, *more: str, order: bool = True) -> Command
 
 
 def rentals(folder: Path) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = json.loads(spillway(folder, "rentals", "list", "--json").out)
-    return found
+    listed: list[dict[str, object]] = json.loads(spillway(folder, "rentals", "list", "--json").out)
+    return listed
 
 
 def test_vast_takes_the_cheapest_offer(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def _parameters(template: Path) -> dict[str, dict[str, object]]:
         """CloudFormation's short functions as None."""
 
     Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
-    found: dict[str, dict[str, object]] = yaml.load(template.read_text(), Loader=Loader)["Parameters"]
-    return found
+    parameters: dict[str, dict[str, object]] = yaml.load(template.read_text(), Loader=Loader)["Parameters"]
+    return parameters
 
 
 @pytest.mark.parametrize(("target", "name"), [("vast", "vastai"), ("aws", "aws"), ("kubernetes", "helm")])

@@ -18,12 +18,12 @@ def rows(target: Path) -> list[dict[str, Any]]:
 
 async def command(*arguments: str) -> tuple[int, str, str]:
     """Run `spillway ARGUMENTS`; return exit status, standard output and standard error."""
-    made = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "from spillway_router.cli import app; app()", *arguments,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     async with asyncio.timeout(3 * LIMIT_S):
-        out, err = await made.communicate()
-    assert made.returncode is not None
-    return made.returncode, out.decode(), err.decode()
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()

@@ -30,19 +30,19 @@ async def setup(
 async def ask(router: Router, text: str, fields: dict[str, Any] | None = None, **headers: str) -> dict[str, Any]:
     reply = await router.post({"text": text, **(fields or {})}, PATH, **headers)
     assert reply.status_code == 200, reply.text
-    found: dict[str, Any] = reply.json()
-    assert reply.headers["x-request-id"] == found["id"]
-    assert reply.headers["x-spillway-cost-usd"] == found["cost_usd"]
-    return found
+    extraction: dict[str, Any] = reply.json()
+    assert reply.headers["x-request-id"] == extraction["id"]
+    assert reply.headers["x-spillway-cost-usd"] == extraction["cost_usd"]
+    return extraction
 
 
-def steps(found: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(step["step"], step["outcome"]) for step in found["steps"]]
+def steps(extraction: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(step["step"], step["outcome"]) for step in extraction["steps"]]
 
 
-def rows(router: Router, found: dict[str, Any]) -> list[tuple[int, str, str, bool, str]]:
+def rows(router: Router, extraction: dict[str, Any]) -> list[tuple[int, str, str, bool, str]]:
     """Return attempt, backend, status, document flag and task of every charge of a document."""
-    kept = [e for e in router.ledger.entries_of(found["id"]) if e.kind != "reserved"]
+    kept = [e for e in router.ledger.entries_of(extraction["id"]) if e.kind != "reserved"]
     return [(e.attempt_no, e.backend, e.status, e.document, e.task) for e in kept]
 
 

@@ -46,15 +46,15 @@ def answer(text: str, confidence: float | None = None, model: str = "m", status:
 def tokens(text: str, confidence: float) -> list[dict[str, Any]]:
     """Return the tokens of a JSON text, one per character or numeral. The first numeral has this probability, the
     others are nearly certain."""
-    found: list[dict[str, Any]] = []
+    papers: list[dict[str, Any]] = []
     doubted = False
     for part in re.findall(r"\d+\.\d+|.", text, re.DOTALL):
         sure = not (len(part) > 1 and not doubted)
         doubted = doubted or not sure
         logprob = -0.001 if sure else math.log(confidence)
         others = [{"token": part, "logprob": logprob}, {"token": "?", "logprob": math.log1p(-math.exp(logprob))}]
-        found.append({"token": part, "logprob": logprob, "top_logprobs": others})
-    return found
+        papers.append({"token": part, "logprob": logprob, "top_logprobs": others})
+    return papers
 
 
 def truth(document: Document) -> str:

@@ -25,21 +25,21 @@ PAPERS = [generate(10_000_000 + i, "clean", "letter_en") for i in range(COUNT)]
 
 def bill(standin: CloudProcess) -> dict[str, Any]:
     reply = httpx.get(f"{standin.root}/bill", headers={"authorization": f"Bearer {standin.key}"}, trust_env=False)
-    found: dict[str, Any] = reply.raise_for_status().json()
-    return found
+    statement: dict[str, Any] = reply.raise_for_status().json()
+    return statement
 
 
 async def killed(arguments: tuple[str, ...], target: Path, engine: FaultUpstream) -> None:
     """Run a batch until BEFORE lines are written and AT_ONCE more are in progress, then kill it."""
-    made = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "from spillway_router.cli import app; app()", *arguments,
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     async with asyncio.timeout(3 * LIMIT_S):
         while len(engine.seen) < BEFORE + AT_ONCE or len(target.read_bytes().splitlines()) < BEFORE:
             await asyncio.sleep(0.02)
-    made.kill()
-    await made.wait()
+    process.kill()
+    await process.wait()
 
 
 async def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None:
@@ -75,12 +75,12 @@ async def test_a_killed_batch_pays_for_no_document_twice(tmp_path: Path) -> None
                 status, out, err = await command(*arguments, "--json")
                 assert status == 0, err
                 assert json.loads(out)["results"] == COUNT - BEFORE
-                found = {row["line"]: row["result"] for row in rows(target)}
-                assert [found[i + 1]["values"] for i in range(COUNT)] == [paper.truth for paper in PAPERS]
+                results = {row["line"]: row["result"] for row in rows(target)}
+                assert [results[i + 1]["values"] for i in range(COUNT)] == [paper.truth for paper in PAPERS]
                 owed = bill(standin)
                 assert owed["requests"] == COUNT
                 assert len({line["sha256"] for line in owed["lines"]}) == COUNT
-                charges = [e for one in found.values() for e in router.ledger.entries_of(one["id"])]
+                charges = [e for one in results.values() for e in router.ledger.entries_of(one["id"])]
                 assert sum(e.amount_nano for e in charges if e.kind == "charged") == owed["nano_usd"]
                 assert router.ledger.open_reservations(0, 2**62) == ()
                 assert len(engine.seen) == COUNT

@@ -25,8 +25,8 @@ def watching(router: Router) -> Audits:
 
 def gate(router: Router) -> ThresholdState:
     """Return the state of the documents' threshold."""
-    (found,) = (g for g in watching(router).threshold_states(router.runtime.services.config()) if g.kind == "document")
-    return found
+    (state,) = (g for g in watching(router).threshold_states(router.runtime.services.config()) if g.kind == "document")
+    return state
 
 
 def labels(router: Router) -> list[Any]:
@@ -35,24 +35,24 @@ def labels(router: Router) -> list[Any]:
 
 async def test_an_audit_of_a_used_reading_is_paid_and_labelled_per_field(tmp_path: Path) -> None:
     async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED, tmp_path) as (_, other, router):
-        found = await ask(router, STRANGE.text)
-        assert (found["step"], found["cost_usd"]) == ("local", "0.000000")
+        extraction = await ask(router, STRANGE.text)
+        assert (extraction["step"], extraction["cost_usd"]) == ("local", "0.000000")
         await watching(router).settled()
         (sent,) = other.seen
         assert STRANGE.text in sent.json["messages"][0]["content"]
         assert sent.json["model"] == "cloud-m"
-        await router.until(lambda: len(rows(router, found)) == 2)
-        assert rows(router, found) == [
+        await router.until(lambda: len(rows(router, extraction)) == 2)
+        assert rows(router, extraction) == [
             (1, "local", "ok", True, "biometry"),
             (2, "cloud", "discarded", True, "biometry"),
         ]
-        paid = [e for e in router.ledger.entries_of(found["id"]) if e.kind == "charged" and e.amount_nano]
+        paid = [e for e in router.ledger.entries_of(extraction["id"]) if e.kind == "charged" and e.amount_nano]
         assert [(e.decision, e.amount_nano) for e in paid] == [("audit", int(float(COST) * 10**9))]
         counts = watching(router).counts
         assert (counts.calls, counts.results) == ({"document": 1}, {("document", "agreed"): 1})
         (label,) = labels(router)
         assert (label.request_id, label.task, label.backend, label.model, label.judge, label.right) == (
-            found["id"], "biometry", "local", "m", "cloud", True,
+            extraction["id"], "biometry", "local", "m", "cloud", True,
         )  # fmt: skip
         assert json.loads(label.fields) == dict.fromkeys((f"/{key}" for key in STRANGE.truth), True)
         assert json.loads(label.scores)["value_min"] < 0
@@ -64,8 +64,8 @@ async def test_a_wrong_field_is_distinguished_and_raises_only_the_documents_thre
     async with setup(answer(wrong(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (engine, _, router):
         config = router.runtime.services.config()
         chat = watching(router).threshold("chat", config, 0.8)
-        found = await ask(router, STRANGE.text, {"parser": "none"})
-        assert found["step"] == "local"
+        extraction = await ask(router, STRANGE.text, {"parser": "none"})
+        assert extraction["step"] == "local"
         await watching(router).settled()
         assert watching(router).counts.results == {("document", "disagreed"): 1}
         (label,) = labels(router)
@@ -73,23 +73,23 @@ async def test_a_wrong_field_is_distinguished_and_raises_only_the_documents_thre
         assert [field for field, good in json.loads(label.fields).items() if not good] == ["/AL"]
         assert gate(router).threshold > gate(router).configured == 0.4
         assert watching(router).threshold("chat", config, 0.8) == chat
-        told = (await ask(router, STRANGE.text))["steps"][0]
-        assert told["threshold"] == pytest.approx(gate(router).threshold, abs=0.2)
-        assert told["threshold"] > 0.4
+        step = (await ask(router, STRANGE.text))["steps"][0]
+        assert step["threshold"] == pytest.approx(gate(router).threshold, abs=0.2)
+        assert step["threshold"] > 0.4
         assert engine.seen
 
 
 async def test_labels_of_audits_are_exported_for_calibration(tmp_path: Path) -> None:
     async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), AUDITED, tmp_path) as (_, _, router):
-        found = await ask(router, STRANGE.text)
+        extraction = await ask(router, STRANGE.text)
         await watching(router).settled()
         (row,) = exported(router.ledger)
         assert list(exported(router.ledger, task="biometry")) == [row]
         assert list(exported(router.ledger, task="chat")) == []
-        assert (row["source"], row["right"], row["group"], row["task"]) == ("audit", True, found["id"], "biometry")
-        (known,) = read([json.dumps(row)])
-        assert (known.right, known.group) == (True, found["id"])
-        assert known.scores["value_min"] == pytest.approx(row["scores"]["value_min"])
+        assert (row["source"], row["right"], row["group"], row["task"]) == ("audit", True, extraction["id"], "biometry")
+        (label,) = read([json.dumps(row)])
+        assert (label.right, label.group) == (True, extraction["id"])
+        assert label.scores["value_min"] == pytest.approx(row["scores"]["value_min"])
 
 
 async def test_what_may_not_leave_is_never_audited() -> None:

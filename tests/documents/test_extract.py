@@ -19,83 +19,86 @@ from spillway_router.testing.harness import LIMIT_S, error_of
 
 async def test_a_sure_local_model_answers_alone(tmp_path: Path) -> None:
     async with setup(answer(truth(CLEAN), 0.97), folder=tmp_path) as (engine, other, router):
-        found = await ask(router, CLEAN.text)
-        assert (found["status"], found["step"], found["values"]) == ("answered", "local", CLEAN.truth)
-        assert found["confidence"] == pytest.approx(0.97, abs=1e-3)
-        assert found["fields"]["/AL"]["confidence"] == pytest.approx(0.97, abs=1e-3)
-        assert found["fields"]["/K1"]["confidence"] > 0.99
-        start, end = found["fields"]["/AL"]["span"]
+        extraction = await ask(router, CLEAN.text)
+        assert (extraction["status"], extraction["step"], extraction["values"]) == ("answered", "local", CLEAN.truth)
+        assert extraction["confidence"] == pytest.approx(0.97, abs=1e-3)
+        assert extraction["fields"]["/AL"]["confidence"] == pytest.approx(0.97, abs=1e-3)
+        assert extraction["fields"]["/K1"]["confidence"] > 0.99
+        start, end = extraction["fields"]["/AL"]["span"]
         assert float(CLEAN.text[start:end]) == CLEAN.truth["AL"]
-        assert (found["read_by"], found["cost_usd"]) == ({"step": "local", "backend": "local", "model": "m"}, FREE)
-        assert steps(found) == [("local", "accepted")]
+        assert (extraction["read_by"], extraction["cost_usd"]) == (
+            {"step": "local", "backend": "local", "model": "m"},
+            FREE,
+        )
+        assert steps(extraction) == [("local", "accepted")]
         assert not other.seen
         sent = engine.seen[0].json
         assert sent["messages"][0]["content"] == "Biometry report to JSON:\n" + CLEAN.text
         assert (sent["logprobs"], sent["temperature"], sent["max_tokens"]) == (True, 0, 512)
         assert sent["response_format"]["json_schema"]["schema"]["required"][0] == "id"
-        assert rows(router, found) == [(1, "local", "ok", True, "biometry")]
+        assert rows(router, extraction) == [(1, "local", "ok", True, "biometry")]
         assert documents(router) == 1
 
 
 async def test_below_the_threshold_a_parser_answers_and_nothing_leaves(tmp_path: Path) -> None:
     async with setup(answer(wrong(CLEAN), 0.89), folder=tmp_path) as (_, other, router):
-        found = await ask(router, CLEAN.text)
-        assert (found["step"], found["values"], found["cost_usd"]) == ("parser", CLEAN.truth, FREE)
-        assert found["read_by"] == {"step": "parser", "backend": "parsers", "model": "iolmaster_en"}
-        assert steps(found) == [("local", "unsure"), ("parser", "accepted")]
-        assert "0.500 < 0.9" in found["steps"][0]["why"]
-        assert "/AL: not found in the document" in found["steps"][0]["why"]
+        extraction = await ask(router, CLEAN.text)
+        assert (extraction["step"], extraction["values"], extraction["cost_usd"]) == ("parser", CLEAN.truth, FREE)
+        assert extraction["read_by"] == {"step": "parser", "backend": "parsers", "model": "iolmaster_en"}
+        assert steps(extraction) == [("local", "unsure"), ("parser", "accepted")]
+        assert "0.500 < 0.9" in extraction["steps"][0]["why"]
+        assert "/AL: not found in the document" in extraction["steps"][0]["why"]
         assert not other.seen
-        assert rows(router, found) == [
+        assert rows(router, extraction) == [
             (1, "local", "discarded", True, "biometry"),
             (2, "parsers", "ok", True, "biometry"),
         ]
         assert documents(router) == 1
-        record = (await router.client.get(f"/v1/requests/{found['id']}")).json()
+        record = (await router.client.get(f"/v1/requests/{extraction['id']}")).json()
         assert [a["backend"] for a in record["attempts"]] == ["local", "parsers"]
         assert (record["backend"], record["status"], record["cost_usd"]) == ("parsers", 200, FREE)
 
 
 async def test_a_document_without_a_parser_goes_to_the_external_model_once_paid_once(tmp_path: Path) -> None:
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), folder=tmp_path) as (_, other, router):
-        found = await ask(router, STRANGE.text)
-        assert (found["step"], found["values"], found["cost_usd"]) == ("external", STRANGE.truth, COST)
-        assert steps(found) == [("local", "unsure"), ("parser", "skipped"), ("external", "accepted")]
-        assert found["steps"][2]["cost_usd"] == COST
+        extraction = await ask(router, STRANGE.text)
+        assert (extraction["step"], extraction["values"], extraction["cost_usd"]) == ("external", STRANGE.truth, COST)
+        assert steps(extraction) == [("local", "unsure"), ("parser", "skipped"), ("external", "accepted")]
+        assert extraction["steps"][2]["cost_usd"] == COST
         # Both models read the same, so the value is surer than with either alone.
-        assert found["fields"]["/AL"]["confidence"] == pytest.approx(1 - 0.1 * 0.4, abs=1e-3)
+        assert extraction["fields"]["/AL"]["confidence"] == pytest.approx(1 - 0.1 * 0.4, abs=1e-3)
         sent = other.seen[0].json
         assert "temperature" not in sent
         assert STRANGE.text in sent["messages"][0]["content"]
         assert '"required"' in sent["messages"][0]["content"]
-        assert rows(router, found) == [
+        assert rows(router, extraction) == [
             (1, "local", "discarded", True, "biometry"),
             (2, "cloud", "ok", True, "biometry"),
         ]
         assert documents(router) == 1
         report = (await router.client.get("/v1/usage")).json()
         assert '"documents": 1' in str(report).replace("'", '"')
-        record = (await router.client.get(f"/v1/requests/{found['id']}")).json()
+        record = (await router.client.get(f"/v1/requests/{extraction['id']}")).json()
         assert (record["decision"], record["cost_usd"]) == ("escalated", COST)
 
 
 async def test_when_no_step_is_sure_a_person_is_asked(tmp_path: Path) -> None:
     async with setup(answer(truth(STRANGE), 0.6), answer(wrong(STRANGE)), folder=tmp_path) as (_, _, router):
-        found = await ask(router, STRANGE.text)
-        assert (found["status"], found["step"], found["cost_usd"]) == ("review", "review", COST)
-        assert found["values"] == STRANGE.truth  # of the surest draft
-        assert found["read_by"]["step"] == "local"
-        assert found["review_id"].startswith("rev_")
-        assert "/AL: not found in the document" in found["steps"][2]["why"]
-        assert [(row[1], row[2]) for row in rows(router, found)] == [
+        extraction = await ask(router, STRANGE.text)
+        assert (extraction["status"], extraction["step"], extraction["cost_usd"]) == ("review", "review", COST)
+        assert extraction["values"] == STRANGE.truth  # of the surest draft
+        assert extraction["read_by"]["step"] == "local"
+        assert extraction["review_id"].startswith("rev_")
+        assert "/AL: not found in the document" in extraction["steps"][2]["why"]
+        assert [(row[1], row[2]) for row in rows(router, extraction)] == [
             ("local", "discarded"),
             ("cloud", "discarded"),
             ("review", "ok"),
         ]
         assert documents(router) == 1
-        kept = router.ledger.reviews.get(found["review_id"])
+        kept = router.ledger.reviews.get(extraction["review_id"])
         assert kept is not None
-        assert (kept.request_id, kept.private, kept.step, kept.model) == (found["id"], False, "local", "m")
+        assert (kept.request_id, kept.private, kept.step, kept.model) == (extraction["id"], False, "local", "m")
         assert verify(router.ledger, "").holds
         again = await ask(router, STRANGE.text, {"review": False})
         assert (again["status"], again["review_id"]) == ("unsure", None)
@@ -105,9 +108,9 @@ async def test_when_no_step_is_sure_a_person_is_asked(tmp_path: Path) -> None:
 async def test_disabled_or_full_reviews_store_nothing() -> None:
     off = "documents: {reviews: false}\n"
     async with setup(answer("no json", 0.99), answer("{}"), off) as (_, _, router):
-        found = await ask(router, STRANGE.text)
-        assert (found["status"], found["review_id"]) == ("unsure", None)
-        assert "documents.reviews" in found["review_why"]
+        extraction = await ask(router, STRANGE.text)
+        assert (extraction["status"], extraction["review_id"]) == ("unsure", None)
+        assert "documents.reviews" in extraction["review_why"]
         assert router.ledger.reviews.count("open") == 0
     full = "documents: {most_open: 1}\n"
     async with setup(answer("no json", 0.99), answer("{}"), full) as (_, _, router):
@@ -128,12 +131,12 @@ MARKS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 async def test_a_private_document_never_leaves_and_its_reply_says_so(mark: str) -> None:
     fields, headers, more = MARKS[mark]
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), more) as (_, other, router):
-        found = await ask(router, STRANGE.text, fields, **headers)
-        assert (found["status"], found["private"], found["privacy_reasons"]) == ("review", True, [mark])
-        assert steps(found) == [("local", "unsure"), ("parser", "skipped"), ("external", "skipped")]
-        assert found["steps"][2]["why"] == f"private: must not leave (marked by {mark})"
+        extraction = await ask(router, STRANGE.text, fields, **headers)
+        assert (extraction["status"], extraction["private"], extraction["privacy_reasons"]) == ("review", True, [mark])
+        assert steps(extraction) == [("local", "unsure"), ("parser", "skipped"), ("external", "skipped")]
+        assert extraction["steps"][2]["why"] == f"private: must not leave (marked by {mark})"
         assert not other.seen
-        kept = router.ledger.reviews.get(found["review_id"])
+        kept = router.ledger.reviews.get(extraction["review_id"])
         assert kept is not None
         assert kept.private
 
@@ -141,8 +144,8 @@ async def test_a_private_document_never_leaves_and_its_reply_says_so(mark: str) 
 async def test_a_session_that_was_private_once_keeps_its_documents_here() -> None:
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
         await ask(router, STRANGE.text, x_session_id="s1", x_spillway_privacy="local-only")
-        found = await ask(router, STRANGE.text, x_session_id="s1")
-        assert (found["private"], found["privacy_reasons"]) == (True, ["session"])
+        extraction = await ask(router, STRANGE.text, x_session_id="s1")
+        assert (extraction["private"], extraction["privacy_reasons"]) == (True, ["session"])
         assert not other.seen
         chat = await router.chat(x_session_id="s1")
         assert chat.headers["x-spillway-backend"] == "local"
@@ -151,20 +154,20 @@ async def test_a_session_that_was_private_once_keeps_its_documents_here() -> Non
 
 async def test_a_private_key_keeps_its_documents_here() -> None:
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE))) as (_, other, router):
-        made = KeyStore(router.ledger.keys).create(KeySpec("ann", privacy="local-only"), b"ann123", bytes(32), 0)
-        await router.until(lambda: router.runtime.services.config().auth.verify(made.token, 1e9) is not None)
-        found = await ask(router, STRANGE.text, authorization=f"Bearer {made.token}")
-        assert (found["private"], found["privacy_reasons"]) == (True, ["key"])
+        key = KeyStore(router.ledger.keys).create(KeySpec("ann", privacy="local-only"), b"ann123", bytes(32), 0)
+        await router.until(lambda: router.runtime.services.config().auth.verify(key.token, 1e9) is not None)
+        extraction = await ask(router, STRANGE.text, authorization=f"Bearer {key.token}")
+        assert (extraction["private"], extraction["privacy_reasons"]) == (True, ["key"])
         assert not other.seen
 
 
 async def test_a_spent_budget_ends_at_the_review_and_says_why() -> None:
     cap = 'budgets: [{scope: all, period: day, limit_usd: "0.0000001"}]\n'
     async with setup(answer(truth(STRANGE), 0.6), answer(truth(STRANGE)), cap) as (_, other, router):
-        found = await ask(router, STRANGE.text)
-        assert (found["status"], found["cost_usd"]) == ("review", FREE)
-        assert found["steps"][2]["outcome"] == "skipped"
-        assert "budget" in found["steps"][2]["why"]
+        extraction = await ask(router, STRANGE.text)
+        assert (extraction["status"], extraction["cost_usd"]) == ("review", FREE)
+        assert extraction["steps"][2]["outcome"] == "skipped"
+        assert "budget" in extraction["steps"][2]["why"]
         assert not other.seen
         capped = await ask(router, STRANGE.text, x_spillway_max_cost_usd="0.00000001")
         assert "x-spillway-max-cost-usd" in capped["steps"][2]["why"]
@@ -172,33 +175,33 @@ async def test_a_spent_budget_ends_at_the_review_and_says_why() -> None:
 
 async def test_when_the_engine_is_down_parsers_still_answer() -> None:
     async with setup(Answer.json({"error": {"message": "no"}}, 500), answer(wrong(STRANGE))) as (_, other, router):
-        found = await ask(router, CLEAN.text)
-        assert steps(found) == [("local", "failed"), ("parser", "accepted")]
+        extraction = await ask(router, CLEAN.text)
+        assert steps(extraction) == [("local", "failed"), ("parser", "accepted")]
         assert not other.seen
         router.forget_failures()
-        found = await ask(router, STRANGE.text, {"parser": "none"})
-        assert steps(found) == [("local", "failed"), ("parser", "skipped"), ("external", "unsure")]
+        extraction = await ask(router, STRANGE.text, {"parser": "none"})
+        assert steps(extraction) == [("local", "failed"), ("parser", "skipped"), ("external", "unsure")]
         assert documents(router) == 2
 
 
 async def test_an_external_model_that_fails_leaves_the_draft_to_a_person() -> None:
     failing = Answer.json({"error": {"message": "no"}}, 500)
     async with setup(answer(truth(STRANGE), 0.6), failing) as (_, other, router):
-        found = await ask(router, STRANGE.text)
-        assert (found["status"], found["values"]) == ("review", STRANGE.truth)
-        assert found["steps"][2]["outcome"] == "failed"
+        extraction = await ask(router, STRANGE.text)
+        assert (extraction["status"], extraction["values"]) == ("review", STRANGE.truth)
+        assert extraction["steps"][2]["outcome"] == "failed"
         assert other.seen
 
 
 async def test_min_confidence_replaces_all_thresholds() -> None:
     async with setup(answer(truth(CLEAN), 0.6), answer(truth(CLEAN))) as (_, other, router):
-        found = await ask(router, CLEAN.text, {"min_confidence": 0.5})
-        assert (found["step"], found["steps"][0]["threshold"]) == ("local", 0.5)
-        found = await ask(router, CLEAN.text, x_spillway_min_confidence="0.5")
-        assert (found["step"], found["steps"][0]["threshold"]) == ("local", 0.5)
-        found = await ask(router, CLEAN.text, {"min_confidence": 1})
-        assert found["status"] == "review"
-        assert [step["threshold"] for step in found["steps"]] == [1, 1, 1]
+        extraction = await ask(router, CLEAN.text, {"min_confidence": 0.5})
+        assert (extraction["step"], extraction["steps"][0]["threshold"]) == ("local", 0.5)
+        extraction = await ask(router, CLEAN.text, x_spillway_min_confidence="0.5")
+        assert (extraction["step"], extraction["steps"][0]["threshold"]) == ("local", 0.5)
+        extraction = await ask(router, CLEAN.text, {"min_confidence": 1})
+        assert extraction["status"] == "review"
+        assert [step["threshold"] for step in extraction["steps"]] == [1, 1, 1]
         assert len(other.seen) == 1
 
 
@@ -209,15 +212,15 @@ async def test_thresholds_chain_and_own_schemas_come_from_the_configuration() ->
         f"  schemas: {{weight: {{schema: {weight}, prompt: 'Weigh: '}}}}\n"
     )
     async with setup(answer('{"kg": 71.5}', 0.6), more=more) as (engine, _, router):
-        found = await ask(router, "Weight 71,50 kg")
-        assert (found["step"], found["values"], found["schema"]) == ("local", {"kg": 71.5}, "weight")
-        assert found["fields"]["/kg"]["span"] == [7, 12]
+        extraction = await ask(router, "Weight 71,50 kg")
+        assert (extraction["step"], extraction["values"], extraction["schema"]) == ("local", {"kg": 71.5}, "weight")
+        assert extraction["fields"]["/kg"]["span"] == [7, 12]
         assert engine.seen[0].json["messages"][0]["content"] == "Weigh: Weight 71,50 kg"
         reply = await router.post({"text": "x" * 101}, PATH)
         assert (reply.status_code, error_of(reply)["code"]) == (413, "request_too_large")
         inline = {"type": "object", "properties": {"kg": {"type": "number"}}, "title": "scale"}
-        found = await ask(router, "Weight 71,50 kg", {"schema": inline})
-        assert (found["schema"], found["values"]) == ("scale", {"kg": 71.5})
+        extraction = await ask(router, "Weight 71,50 kg", {"schema": inline})
+        assert (extraction["schema"], extraction["values"]) == ("scale", {"kg": 71.5})
         assert '"title":"scale"' in engine.seen[1].json["messages"][0]["content"]
 
 
@@ -275,11 +278,13 @@ async def test_only_inference_and_admin_keys_may_extract() -> None:
     async with setup(answer(truth(CLEAN), 0.97)) as (_, _, router):
         store = KeyStore(router.ledger.keys)
         kinds = ("inference", "viewer", "admin")
-        made = {role: store.create(KeySpec(role, role), role[:6].encode().ljust(6), bytes(32), 0) for role in kinds}  # type: ignore[arg-type]
+        keys_of_roles = {
+            role: store.create(KeySpec(role, role), role[:6].encode().ljust(6), bytes(32), 0) for role in kinds
+        }  # type: ignore[arg-type]
         auth = router.runtime.services.config().auth
-        await router.until(lambda: all(auth.verify(key.token, 1e9) is not None for key in made.values()))
+        await router.until(lambda: all(auth.verify(key.token, 1e9) is not None for key in keys_of_roles.values()))
         may = {}
-        for role, key in made.items():
+        for role, key in keys_of_roles.items():
             named = {"authorization": f"Bearer {key.token}"}
             extracted = (await router.post({"text": CLEAN.text}, PATH, **named)).status_code
             listed = (await router.client.get("/v1/reviews", headers=named)).status_code

@@ -42,19 +42,20 @@ async def test_a_batch_has_a_line_for_every_document_and_an_error_stops_nothing(
         tally = await extract_batch(source, target, here(router), lambda t: heard.append(t.results + t.errors))
         assert heard == list(range(1, 16))
         assert (tally.results, tally.errors, tally.reviews, tally.before) == (12, 3, 0, 0)
-        found = {row["line"]: row for row in rows(target)}
-        assert sorted(found) == [*range(1, 13), 14, 15, 16]
+        by_line = {row["line"]: row for row in rows(target)}
+        assert sorted(by_line) == [*range(1, 13), 14, 15, 16]
         for i in range(12):
-            assert found[i + 1]["id"] == f"d{i}"
+            assert by_line[i + 1]["id"] == f"d{i}"
             assert (
-                found[i + 1]["result"]["values"]["AL"] == generate(10_000_000 + i, "clean", "iolmaster_en").truth["AL"]
+                by_line[i + 1]["result"]["values"]["AL"]
+                == generate(10_000_000 + i, "clean", "iolmaster_en").truth["AL"]
             )
-        assert [found[line]["error"]["code"] for line in (14, 15, 16)] == [
+        assert [by_line[line]["error"]["code"] for line in (14, 15, 16)] == [
             "invalid_json",
             "invalid_json",
             "invalid_request",
         ]
-        assert "Unknown field 'colour'" in found[16]["error"]["message"]
+        assert "Unknown field 'colour'" in by_line[16]["error"]["message"]
         asked = len(engine.seen)
         again = await extract_batch(source, target, here(router), lambda _: None)
         assert (again.before, again.results, again.errors) == (12, 0, 3)
@@ -89,15 +90,15 @@ async def test_a_batch_resumes_after_a_kill(tmp_path: Path) -> None:
             "--concurrency",
             "2",
         )
-        made = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", "from spillway_router.cli import app; app()", *arguments,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         async with asyncio.timeout(3 * LIMIT_S):
             while not target.exists() or len(target.read_bytes().splitlines()) < 5:
                 await asyncio.sleep(0.02)
-            made.kill()
-            await made.wait()
+            process.kill()
+            await process.wait()
         with target.open("ab") as file:
             file.write(b'{"line": 6, "sha')  # what a kill during a write leaves
         gate.set()

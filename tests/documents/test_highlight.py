@@ -9,8 +9,8 @@ from spillway_server.demo_model.documents import HELD_OUT_SEEDS, generate
 
 
 def shown(text: str, values: dict[str, object]) -> dict[str, str]:
-    found = spans_of_values(text, dict(pointers(values)))
-    return {pointer: text[place.start : place.end] for pointer, place in found.items()}
+    spans = spans_of_values(text, dict(pointers(values)))
+    return {pointer: text[place.start : place.end] for pointer, place in spans.items()}
 
 
 def test_a_number_is_found_however_it_is_written() -> None:
@@ -29,8 +29,8 @@ def test_texts_are_found_as_words_in_any_case_and_spacing() -> None:
 
 
 def test_equal_values_get_different_places_and_are_not_sure() -> None:
-    found = spans_of_values("1.5 then 1.5", {"/a": 1.5, "/b": 1.5, "/c": 1.5})
-    assert found == {"/a": TextSpan(0, 3, False), "/b": TextSpan(9, 12, False), "/c": TextSpan(0, 3, False)}
+    spans = spans_of_values("1.5 then 1.5", {"/a": 1.5, "/b": 1.5, "/c": 1.5})
+    assert spans == {"/a": TextSpan(0, 3, False), "/b": TextSpan(9, 12, False), "/c": TextSpan(0, 3, False)}
 
 
 def test_nested_values_have_json_pointers() -> None:
@@ -38,8 +38,8 @@ def test_nested_values_have_json_pointers() -> None:
 
 
 def test_segments_cover_the_whole_text_even_if_places_overlap() -> None:
-    found = {"/a": TextSpan(3, 8), "/b": TextSpan(5, 9), "/c": TextSpan(10, 12)}
-    cut = segments("0123456789abcdef", found)
+    spans = {"/a": TextSpan(3, 8), "/b": TextSpan(5, 9), "/c": TextSpan(10, 12)}
+    cut = segments("0123456789abcdef", spans)
     assert "".join(segment.text for segment in cut) == "0123456789abcdef"
     assert [s for s in cut if s.field] == [Segment("34567", "/a"), Segment("ab", "/c")]
     assert segments("", {}) == []

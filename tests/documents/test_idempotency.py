@@ -28,9 +28,9 @@ async def test_the_same_request_is_read_once_and_another_with_its_key_is_refused
             409, "idempotency_conflict", "idempotency-key",
         )  # fmt: skip
         assert (await ask(router, STRANGE.text, idempotency_key="k2"))["id"] != first["id"]
-        made = KeyStore(router.ledger.keys).create(KeySpec("ann"), b"ann123", bytes(32), 0)
-        await router.until(lambda: router.runtime.services.config().auth.verify(made.token, 1e9) is not None)
-        mine = await ask(router, STRANGE.text, idempotency_key="k", authorization=f"Bearer {made.token}")
+        ann = KeyStore(router.ledger.keys).create(KeySpec("ann"), b"ann123", bytes(32), 0)
+        await router.until(lambda: router.runtime.services.config().auth.verify(ann.token, 1e9) is not None)
+        mine = await ask(router, STRANGE.text, idempotency_key="k", authorization=f"Bearer {ann.token}")
         assert mine["id"] != first["id"]
         assert len(other.seen) == 3
         for key in ("", "x" * 257):
@@ -51,9 +51,9 @@ async def test_a_repeated_request_shares_the_reply_and_a_client_that_left_may_co
         joined = asyncio.create_task(ask(router, STRANGE.text, idempotency_key="k"))
         assert not arrived.closed.is_set()
         gate.set()
-        found = await joined
-        assert found["step"] == "external"
-        assert await ask(router, STRANGE.text, idempotency_key="k") == found
+        extraction = await joined
+        assert extraction["step"] == "external"
+        assert await ask(router, STRANGE.text, idempotency_key="k") == extraction
         assert len(other.seen) == 1
 
 

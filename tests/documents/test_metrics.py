@@ -41,16 +41,16 @@ async def test_documents_are_counted_by_the_step_that_answered(tmp_path: Path) -
         waiting = [await ask(router, STRANGE.text) for _ in range(2)]
         await router.chat()
         await router.runtime.reviews.count()
-        found = await samples(router)
-        counted = {step: found[f"spillway_documents_total{{step={step}}}"] for step in STEPS}
+        metrics = await samples(router)
+        counted = {step: metrics[f"spillway_documents_total{{step={step}}}"] for step in STEPS}
         assert counted == {"local": 1, "parser": 1, "external": 1, "review": 2}
-        assert found["spillway_reviews_open"] == 2
-        assert 0 <= found["spillway_reviews_oldest_seconds"] < 120
+        assert metrics["spillway_reviews_open"] == 2
+        assert 0 <= metrics["spillway_reviews_oldest_seconds"] < 120
         for one in waiting:
             await router.post({"action": "dismiss"}, f"/v1/reviews/{one['review_id']}")
         await router.runtime.reviews.count()
-        found = await samples(router)
-        assert (found["spillway_reviews_open"], found["spillway_reviews_oldest_seconds"]) == (0, 0)
+        metrics = await samples(router)
+        assert (metrics["spillway_reviews_open"], metrics["spillway_reviews_oldest_seconds"]) == (0, 0)
 
 
 STEPS = ("local", "parser", "external", "review")
@@ -70,17 +70,17 @@ async def test_audits_and_thresholds_are_reported_per_kind(tmp_path: Path) -> No
             await audits.settled()
         await router.chat()
         await audits.settled()
-        found = await samples(router)
-        assert found["spillway_audits_asked_total{kind=document}"] >= 2
-        ended = {k: v for k, v in found.items() if k.startswith("spillway_audits_total{kind=document")}
+        metrics = await samples(router)
+        assert metrics["spillway_audits_asked_total{kind=document}"] >= 2
+        ended = {k: v for k, v in metrics.items() if k.startswith("spillway_audits_total{kind=document")}
         assert sum(ended.values()) == 3
         assert ended["spillway_audits_total{kind=document,result=agreed}"] == 1
         assert ended["spillway_audits_total{kind=document,result=disagreed}"] == 1
         assert ended["spillway_audits_total{kind=document,result=failed}"] == 1
-        assert found["spillway_confidence_threshold_configured{kind=chat}"] == pytest.approx(0.7)
-        assert found["spillway_confidence_threshold_configured{kind=document}"] == pytest.approx(0.9)
-        assert 0.9 < found["spillway_confidence_threshold{kind=document}"] < 1
-        assert found["spillway_certificate_revoked{kind=document}"] == 0
+        assert metrics["spillway_confidence_threshold_configured{kind=chat}"] == pytest.approx(0.7)
+        assert metrics["spillway_confidence_threshold_configured{kind=document}"] == pytest.approx(0.9)
+        assert 0.9 < metrics["spillway_confidence_threshold{kind=document}"] < 1
+        assert metrics["spillway_certificate_revoked{kind=document}"] == 0
 
 
 async def test_an_audit_refused_by_a_budget_and_a_revoked_threshold_are_reported(tmp_path: Path) -> None:
@@ -88,16 +88,16 @@ async def test_an_audit_refused_by_a_budget_and_a_revoked_threshold_are_reported
     async with setup(answer(truth(STRANGE), 0.97), answer(truth(STRANGE)), more, tmp_path) as (_, _, router):
         await ask(router, STRANGE.text)
         await router.runtime.services.audits.settled()
-        found = await samples(router)
-        assert found["spillway_audits_total{kind=document,result=budget}"] == 1
-        assert found["spillway_audits_asked_total{kind=document}"] == 0
+        metrics = await samples(router)
+        assert metrics["spillway_audits_total{kind=document,result=budget}"] == 1
+        assert metrics["spillway_audits_asked_total{kind=document}"] == 0
     low = AUDITED + "documents: {thresholds: {local: 0.3}}\n"
     async with setup(answer(wrong(STRANGE), 0.97), answer(truth(STRANGE)), low) as (_, _, router):
         audits = router.runtime.services.audits
         for _ in range(6):
             await ask(router, STRANGE.text)
             await audits.settled()
-        found = await samples(router)
-        assert found["spillway_certificate_revoked{kind=document}"] == 1
-        assert found["spillway_confidence_threshold{kind=document}"] > 1
-        assert found["spillway_audits_total{kind=document,result=disagreed}"] >= 3
+        metrics = await samples(router)
+        assert metrics["spillway_certificate_revoked{kind=document}"] == 1
+        assert metrics["spillway_confidence_threshold{kind=document}"] > 1
+        assert metrics["spillway_audits_total{kind=document,result=disagreed}"] >= 3

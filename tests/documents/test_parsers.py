@@ -24,11 +24,11 @@ def test_a_parser_reads_its_own_examples(name: str) -> None:
     parser = PARSERS[name]
     assert len(parser.examples) >= 2
     for example in parser.examples:
-        found = surest_reading(shipped_parsers(), example.text)
-        assert found is not None
-        assert (found.parser, found.values) == (name, dict(example.values))
-        assert found.confidence >= 0.9
-        for field in found.fields.values():
+        reading = surest_reading(shipped_parsers(), example.text)
+        assert reading is not None
+        assert (reading.parser, reading.values) == (name, dict(example.values))
+        assert reading.confidence >= 0.9
+        for field in reading.fields.values():
             assert field.value is None or field.span is not None
 
 
@@ -36,10 +36,10 @@ def test_a_parser_reads_its_own_examples(name: str) -> None:
 def test_clean_documents_of_a_layout_are_read_exactly(name: str) -> None:
     for seed in HELD_OUT_SEEDS[:DOCUMENTS]:
         document = generate(seed, "clean", name)
-        found = surest_reading(shipped_parsers(), document.text)
-        assert found is not None
-        assert found.values == document.truth, document.text
-        assert found.confidence >= 0.9, found.why
+        reading = surest_reading(shipped_parsers(), document.text)
+        assert reading is not None
+        assert reading.values == document.truth, document.text
+        assert reading.confidence >= 0.9, reading.why
 
 
 NOISES = ("clean", "light", "heavy", "truncated")
@@ -71,9 +71,9 @@ def read_all(layout: str, noise: str) -> tuple[int, int, int]:
     exact = taken = good = 0
     for seed in HELD_OUT_SEEDS[:DOCUMENTS]:
         document = generate(seed, noise, layout)
-        found = surest_reading(shipped_parsers(), document.text)
-        same = found is not None and found.values == document.truth
-        sure = found is not None and found.confidence >= THRESHOLD
+        reading = surest_reading(shipped_parsers(), document.text)
+        same = reading is not None and reading.values == document.truth
+        sure = reading is not None and reading.confidence >= THRESHOLD
         exact, taken, good = exact + same, taken + sure, good + (same and sure)
     return exact, taken, good
 
@@ -94,23 +94,23 @@ def small() -> Parser:
 
 
 def test_a_value_outside_its_range_is_doubted() -> None:
-    found = parse(small(), "Scale 1\nWeight: 371.5 kg\nThank you")
-    assert found.values["kg"] == 371.5
-    assert found.confidence == pytest.approx(0.3)
-    assert found.why == ("kg: 371.5 is outside 0 to 300 kg",)
+    reading = parse(small(), "Scale 1\nWeight: 371.5 kg\nThank you")
+    assert reading.values["kg"] == 371.5
+    assert reading.confidence == pytest.approx(0.3)
+    assert reading.why == ("kg: 371.5 is outside 0 to 300 kg",)
 
 
 def test_two_different_values_are_a_conflict_and_equal_ones_are_not() -> None:
     assert parse(small(), "Scale 1\nWeight: 71.5 kg\nWeight: 71,5 kg\nThank you").confidence > 0.9
-    found = parse(small(), "Scale 1\nWeight: 71.5 kg\nWeight: 71.6 kg\nThank you")
-    assert found.confidence == pytest.approx(0.2)
-    assert found.why == ("kg: two different values",)
+    reading = parse(small(), "Scale 1\nWeight: 71.5 kg\nWeight: 71.6 kg\nThank you")
+    assert reading.confidence == pytest.approx(0.2)
+    assert reading.why == ("kg: two different values",)
 
 
 def test_values_in_the_wrong_order_are_doubted() -> None:
-    found = parse(small(), "Scale 1\nWeight: 71.5 kg\nLow: 80.0 kg\nThank you")
-    assert found.confidence == pytest.approx(0.3)
-    assert "kg: in the wrong order with low" in found.why
+    reading = parse(small(), "Scale 1\nWeight: 71.5 kg\nLow: 80.0 kg\nThank you")
+    assert reading.confidence == pytest.approx(0.3)
+    assert "kg: in the wrong order with low" in reading.why
 
 
 def test_a_missing_field_was_left_out_on_an_intact_page_and_is_unknown_on_a_damaged_one() -> None:
@@ -123,18 +123,18 @@ def test_a_missing_field_was_left_out_on_an_intact_page_and_is_unknown_on_a_dama
 
 
 def test_a_mark_of_no_value_is_a_value() -> None:
-    found = parse(small(), "Scale 1\r\n  Weight:   --- kg  \r\nThank you\r\n")
-    assert found.values == {"kg": None, "low": None}
-    assert found.fields["kg"].span is not None
-    assert found.confidence > 0.9
+    reading = parse(small(), "Scale 1\r\n  Weight:   --- kg  \r\nThank you\r\n")
+    assert reading.values == {"kg": None, "low": None}
+    assert reading.fields["kg"].span is not None
+    assert reading.confidence > 0.9
 
 
 @pytest.mark.timeout(60)
 def test_a_crafted_text_takes_linear_time() -> None:
     """The classic pattern of exponential time is linear in RE2; a backtracking matcher would never finish."""
     parser = read_parser(SCALE_PARSER.replace("Weight: {value} kg", "(?:(?:a+)+)+{value} kg"), "evil.yaml")
-    found = parse(parser, "Scale 1\n" + "a" * 50_000 + "!")
-    assert found.values["kg"] is None
+    reading = parse(parser, "Scale 1\n" + "a" * 50_000 + "!")
+    assert reading.values["kg"] is None
 
 
 BAD = {
@@ -151,12 +151,12 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("told", BAD)
-def test_an_invalid_file_is_rejected_with_its_name_and_the_reason(told: str) -> None:
+@pytest.mark.parametrize("reason", BAD)
+def test_an_invalid_file_is_rejected_with_its_name_and_the_reason(reason: str) -> None:
     with pytest.raises(ParserError) as raised:
-        read_parser(BAD[told], "mine.yaml")
+        read_parser(BAD[reason], "mine.yaml")
     assert str(raised.value).startswith("mine.yaml: ")
-    assert told in str(raised.value)
+    assert reason in str(raised.value)
 
 
 def test_own_parsers_add_to_the_shipped_ones_or_replace_them(tmp_path: Path) -> None:

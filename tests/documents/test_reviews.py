@@ -25,24 +25,24 @@ from spillway_router.testing.harness import Router, error_of
 async def waiting(local: str, folder: Path | None = None) -> AsyncIterator[tuple[Router, dict[str, Any]]]:
     """A router with one document in its queue, in which a local model read `local`."""
     async with setup(answer(local, 0.6), answer("no json"), folder=folder) as (_, _, router):
-        found = await ask(router, STRANGE.text)
-        assert found["status"] == "review"
-        yield router, found
+        extraction = await ask(router, STRANGE.text)
+        assert extraction["status"] == "review"
+        yield router, extraction
 
 
 async def decide(router: Router, review_id: str, body: dict[str, Any]) -> dict[str, Any]:
     reply = await router.post(body, f"/v1/reviews/{review_id}")
     assert reply.status_code == 200, reply.text
-    found: dict[str, Any] = reply.json()
-    return found
+    extraction: dict[str, Any] = reply.json()
+    return extraction
 
 
 async def test_a_review_is_shown_with_its_values_marked_in_the_source(tmp_path: Path) -> None:
-    async with waiting(truth(STRANGE), tmp_path) as (router, found):
+    async with waiting(truth(STRANGE), tmp_path) as (router, extraction):
         listed = (await router.client.get("/v1/reviews", params={"state": "open"})).json()
         assert listed["next"] is None
         (row,) = listed["data"]
-        assert (row["id"], row["request_id"], row["state"]) == (found["review_id"], found["id"], "open")
+        assert (row["id"], row["request_id"], row["state"]) == (extraction["review_id"], extraction["id"], "open")
         assert "local: 0.600 < 0.9" in row["why"]
         assert STRANGE.text not in str(listed)
         review = (await router.client.get(f"/v1/reviews/{row['id']}")).json()
@@ -59,25 +59,25 @@ async def test_a_review_is_shown_with_its_values_marked_in_the_source(tmp_path: 
 
 
 async def test_accepting_makes_a_label_that_says_right(tmp_path: Path) -> None:
-    async with waiting(truth(STRANGE), tmp_path) as (router, found):
-        review = await decide(router, found["review_id"], {"action": "accept"})
+    async with waiting(truth(STRANGE), tmp_path) as (router, extraction):
+        review = await decide(router, extraction["review_id"], {"action": "accept"})
         assert (review["state"], review["values"]) == ("accepted", STRANGE.truth)
         (label,) = review_labels(router.ledger.reviews)
         assert (label["task"], label["model"], label["right"]) == ("biometry", "m", True)
         assert label["scores"]["value_min"] < 0
         assert set(label["values"].values()) == {True}
         assert str(STRANGE.truth["id"]) not in str(label)
-        (known,) = read([json.dumps(label)])
-        assert (known.right, known.group) == (True, found["id"])
-        assert known.scores["value_min"] == pytest.approx(label["scores"]["value_min"])
-        again = await router.post({"action": "dismiss"}, f"/v1/reviews/{found['review_id']}")
+        (answer,) = read([json.dumps(label)])
+        assert (answer.right, answer.group) == (True, extraction["id"])
+        assert answer.scores["value_min"] == pytest.approx(label["scores"]["value_min"])
+        again = await router.post({"action": "dismiss"}, f"/v1/reviews/{extraction['review_id']}")
         assert (again.status_code, error_of(again)["code"]) == (409, "conflict")
 
 
 async def test_correcting_makes_a_label_that_says_what_was_wrong(tmp_path: Path) -> None:
-    async with waiting(wrong(STRANGE), tmp_path) as (router, found):
+    async with waiting(wrong(STRANGE), tmp_path) as (router, extraction):
         right = {"AL": STRANGE.truth["AL"]}
-        review = await decide(router, found["review_id"], {"action": "correct", "values": right})
+        review = await decide(router, extraction["review_id"], {"action": "correct", "values": right})
         assert (review["state"], review["values"]) == ("corrected", STRANGE.truth)
         assert review["drafted"]["AL"] == 29.99
         start, end = review["fields"]["/AL"]["span"]
@@ -88,8 +88,8 @@ async def test_correcting_makes_a_label_that_says_what_was_wrong(tmp_path: Path)
 
 
 async def test_an_invalid_decision_is_rejected_and_nothing_is_decided() -> None:
-    async with waiting(truth(STRANGE)) as (router, found):
-        place = f"/v1/reviews/{found['review_id']}"
+    async with waiting(truth(STRANGE)) as (router, extraction):
+        place = f"/v1/reviews/{extraction['review_id']}"
         wrong_ones: tuple[tuple[dict[str, Any], str], ...] = (
             ({}, "action"),
             ({"action": "burn"}, "action"),
@@ -116,13 +116,13 @@ async def test_an_invalid_decision_is_rejected_and_nothing_is_decided() -> None:
 
 async def test_a_document_without_a_draft_needs_all_values_or_is_dismissed() -> None:
     async with setup(answer("no json"), answer("none")) as (_, _, router):
-        found = await ask(router, STRANGE.text)
-        assert found["values"] is None
-        place = f"/v1/reviews/{found['review_id']}"
+        extraction = await ask(router, STRANGE.text)
+        assert extraction["values"] is None
+        place = f"/v1/reviews/{extraction['review_id']}"
         assert (await router.post({"action": "accept"}, place)).status_code == 400
         some = await router.post({"action": "correct", "values": {"AL": 23.0}}, place)
         assert some.status_code == 400
-        review = await decide(router, found["review_id"], {"action": "correct", "values": STRANGE.truth})
+        review = await decide(router, extraction["review_id"], {"action": "correct", "values": STRANGE.truth})
         assert review["values"] == STRANGE.truth
         assert list(review_labels(router.ledger.reviews)) == []
         other = await ask(router, STRANGE.text)
@@ -146,21 +146,21 @@ async def test_reviews_are_listed_in_pages() -> None:
 
 
 async def test_the_text_is_removed_some_days_after_the_decision_and_the_label_stays() -> None:
-    async with waiting(wrong(STRANGE)) as (router, found):
+    async with waiting(wrong(STRANGE)) as (router, extraction):
         right = {"AL": STRANGE.truth["AL"]}
-        await decide(router, found["review_id"], {"action": "correct", "values": right})
+        await decide(router, extraction["review_id"], {"action": "correct", "values": right})
         table = router.ledger.reviews
-        decided = table.get(found["review_id"])
+        decided = table.get(extraction["review_id"])
         assert decided is not None
         assert decided.decided_ms is not None
         for days, emptied in ((6.9, 0), (7.1, 1)):
             at = (decided.decided_ms + days * DAY_MS) / 1000
             queue = ReviewQueue(table, lambda: QueueRules(keep_days=7), lambda at=at: at, lambda: "rev_x")
             assert await queue.forget() == emptied
-        kept = table.get(found["review_id"])
+        kept = table.get(extraction["review_id"])
         assert kept == replace(decided, content=None, outcome=None)
         assert STRANGE.text not in str(kept)
-        review = (await router.client.get(f"/v1/reviews/{found['review_id']}")).json()
+        review = (await router.client.get(f"/v1/reviews/{extraction['review_id']}")).json()
         assert (review["document"], review["values"]) == (None, None)
         assert [label["right"] for label in review_labels(table)] == [False]
 

@@ -52,15 +52,15 @@ class Answers(BaseHTTPRequestHandler):
 def server() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     gate, seen = threading.Event(), []  # type: ignore[var-annotated]
     handler = type("Handler", (Answers,), {"seen": seen, "gate": gate})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
-        made.daemon_threads = True
-        thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{made.server_address[1]}", seen
+            yield f"http://127.0.0.1:{server.server_address[1]}", seen
         finally:
             gate.set()
-            made.shutdown()
+            server.shutdown()
             thread.join()
 
 

@@ -21,9 +21,9 @@ def silent(line: str) -> None:
 
 
 def test_nothing_is_lost_or_made_up() -> None:
-    found = used_plus_unused(silent, books=60)[USED_PLUS_UNUSED]
-    assert (found.value, found.n) == (0, 60)
-    assert all(count > 0 for count in found.details["books_with"].values()), found.details
+    measurement = used_plus_unused(silent, books=60)[USED_PLUS_UNUSED]
+    assert (measurement.value, measurement.n) == (0, 60)
+    assert all(count > 0 for count in measurement.details["books_with"].values()), measurement.details
 
 
 def test_a_lost_nano_dollar_is_found() -> None:
@@ -38,10 +38,10 @@ def test_a_lost_nano_dollar_is_found() -> None:
 
 
 def test_a_report_over_many_rows_is_timed() -> None:
-    found = million_rows(silent, rows=3000)[MILLION_ROWS]
-    assert found.n == 3000
-    assert 0 < (found.value or 0) < 60
-    assert set(found.details) == {"day", "month"}
+    measurement = million_rows(silent, rows=3000)[MILLION_ROWS]
+    assert measurement.n == 3000
+    assert 0 < (measurement.value or 0) < 60
+    assert set(measurement.details) == {"day", "month"}
 
 
 def test_a_report_that_lacks_rows_has_no_time(tmp_path: Path) -> None:

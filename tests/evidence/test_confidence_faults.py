@@ -25,21 +25,21 @@ def short() -> Held:
     return held(ANSWERS)
 
 
-def holds(name: str, found: Measurement, min_n: int = 1) -> bool:
-    return judge(replace(load_promises()[name], min_n=min_n), found, TAKEN).holds
+def holds(name: str, measured: Measurement, min_n: int = 1) -> bool:
+    return judge(replace(load_promises()[name], min_n=min_n), measured, TAKEN).holds
 
 
 def test_a_confidence_that_says_nothing_gains_and_saves_nothing(short: Held) -> None:
     noise = np.random.default_rng(0).random(len(short.rows))
-    found = {**measures.quality(short, 50, noise), **measures.cost(short, 20, noise)}
-    assert not holds(measures.GAIN, found[measures.GAIN])
-    assert not holds(measures.COST, found[measures.COST])
+    measured = {**measures.quality(short, 50, noise), **measures.cost(short, 20, noise)}
+    assert not holds(measures.GAIN, measured[measures.GAIN])
+    assert not holds(measures.COST, measured[measures.COST])
 
 
 def test_an_overconfident_confidence_falls_short(short: Held) -> None:
-    found = measures.quality(short, 20, short.pool.confidence**0.3)
-    assert not holds(measures.ECE, found[measures.ECE])
-    assert found[measures.GAIN].details["prefixes"].keys() == {"1", "4", "16", "64"}
+    measured = measures.quality(short, 20, short.pool.confidence**0.3)
+    assert not holds(measures.ECE, measured[measures.ECE])
+    assert measured[measures.GAIN].details["prefixes"].keys() == {"1", "4", "16", "64"}
 
 
 def certifiable(seed: int = 0) -> Pool:

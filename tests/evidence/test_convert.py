@@ -24,10 +24,10 @@ def measured(spoilt: str | None, count: int) -> dict[str, Measurement]:
     """Return the measurement when the first `count` answers of one engine have a wrong digit."""
     asked = documents(CLEAN, LIGHT)
     good = tuple(canonical_json(document.truth) for document in asked)
-    found = dict.fromkeys(("original", "unpacked", "w4a16"), good)
+    answers_of = dict.fromkeys(("original", "unpacked", "w4a16"), good)
     if spoilt is not None:
-        found[spoilt] = (*(answer.replace('"eye":"O', '"eye":"X') for answer in good[:count]), *good[count:])
-    return measures_convert._measurements(found, VERDICTS, asked, CLEAN)
+        answers_of[spoilt] = (*(answer.replace('"eye":"O', '"eye":"X') for answer in good[:count]), *good[count:])
+    return measures_convert._measurements(answers_of, VERDICTS, asked, CLEAN)
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def measured(spoilt: str | None, count: int) -> dict[str, Measurement]:
 )
 def test_seeded_faults_are_told(spoilt: str | None, count: int, agreement: bool, drop: bool) -> None:
     promises = load_promises()
-    found = measured(spoilt, count)
+    measurements = measured(spoilt, count)
     for name, holds in ((AGREEMENT, agreement), (DROP, drop)):
-        assert promises[name].holds(found[name].value, found[name].n) is holds
+        assert promises[name].holds(measurements[name].value, measurements[name].n) is holds
 
 
 @pytest.mark.engine

@@ -25,8 +25,8 @@ def measured(target: str, fault: str) -> tuple[float | None, str]:
             (folder / "left").write_text("x")
         return dataclasses.replace(done, **_FAULTS[fault](done.out))
 
-    found = dry_runs(quiet, run, {target: TARGETS[target]})[DRY_RUNS]
-    return found.value, json.dumps(found.details["problems"])
+    measurement = dry_runs(quiet, run, {target: TARGETS[target]})[DRY_RUNS]
+    return measurement.value, json.dumps(measurement.details["problems"])
 
 
 def _body(text: str, old: str, new: str) -> dict[str, str]:

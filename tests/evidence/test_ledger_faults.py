@@ -39,16 +39,16 @@ class OneByOne(SqliteLedger):
 
 
 def test_a_ledger_without_group_commit_falls_short() -> None:
-    found = speed(_quiet, rows=640, repeats=1, ledger=OneByOne)
+    measurement = speed(_quiet, rows=640, repeats=1, ledger=OneByOne)
     for name in SPEED:
-        assert not judge(load_promises()[name], found[name], TAKEN).holds
+        assert not judge(load_promises()[name], measurement[name], TAKEN).holds
 
 
 def test_speed_is_measured_on_disk_and_in_memory() -> None:
     """This asserts no bound, since the machine of a test run may be busy."""
-    found = speed(_quiet, rows=640, repeats=1)
-    assert set(found) == set(SPEED)
-    for measured in found.values():
+    measurement = speed(_quiet, rows=640, repeats=1)
+    assert set(measurement) == set(SPEED)
+    for measured in measurement.values():
         assert measured.n == 2 * 640
         assert measured.value
         assert {"local", "paid"} <= measured.details["disk"].keys()

@@ -18,13 +18,13 @@ def _quiet(_line: str) -> None:
 
 def test_a_relay_that_keeps_its_upstream_falls_short() -> None:
     promise = replace(load_promises()["relay.disconnect_close"], min_n=3)
-    found = disconnect_close(_quiet, FaultyRelay("keeps-upstream"), trials=3)[promise.id]
-    assert found.n == 3
-    assert not judge(promise, found, TAKEN).holds
+    measurement = disconnect_close(_quiet, FaultyRelay("keeps-upstream"), trials=3)[promise.id]
+    assert measurement.n == 3
+    assert not judge(promise, measurement, TAKEN).holds
 
 
 def test_a_relay_that_buffers_for_a_slow_reader_falls_short() -> None:
     promise = load_promises()["relay.slow_reader_growth"]
-    found = slow_reader_growth(_quiet, FaultyRelay("buffers-all"), trials=1)[promise.id]
-    assert found.n == 1
-    assert not judge(promise, found, TAKEN).holds
+    measurement = slow_reader_growth(_quiet, FaultyRelay("buffers-all"), trials=1)[promise.id]
+    assert measurement.n == 1
+    assert not judge(promise, measurement, TAKEN).holds

@@ -33,19 +33,19 @@ async def stitching(router: Router, fields: dict[str, Any]) -> bytes:
 
 def test_no_stream_is_mixed() -> None:
     promise = replace(load_promises()[MIXED], min_n=200)
-    found = mixed_streams(_quiet, 200)[MIXED]
-    assert judge(promise, found, TAKEN).holds, found.details
-    whose = {kind.split(",")[0] for kind in found.details["replies"]}
+    measurement = mixed_streams(_quiet, 200)[MIXED]
+    assert judge(promise, measurement, TAKEN).holds, measurement.details
+    whose = {kind.split(",")[0] for kind in measurement.details["replies"]}
     assert {"weak", "strong"} <= whose
-    assert any("interrupted" in kind for kind in found.details["replies"])
+    assert any("interrupted" in kind for kind in measurement.details["replies"])
 
 
 def test_a_router_that_stitches_falls_short() -> None:
     promise = replace(load_promises()[MIXED], min_n=100)
-    found = mixed_streams(_quiet, 100, stitching)[MIXED]
-    assert found.value is not None
-    assert found.value > 0
-    assert not judge(promise, found, TAKEN).holds
+    measurement = mixed_streams(_quiet, 100, stitching)[MIXED]
+    assert measurement.value is not None
+    assert measurement.value > 0
+    assert not judge(promise, measurement, TAKEN).holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +65,21 @@ class Slow:
 def test_scoring_that_costs_too_much_falls_short() -> None:
     """Confidence is on, and the other side is a relay that does nothing at all."""
     promise = load_promises()[OVERHEAD]
-    found = overhead(_quiet, (Slow("bare"), SYSTEMS["spillway-confident"]), (SHORT,), rounds=1, trials=1)[OVERHEAD]
-    assert found.n > 0, found.details
-    assert not judge(promise, found, TAKEN).holds, found.value
+    measurement = overhead(_quiet, (Slow("bare"), SYSTEMS["spillway-confident"]), (SHORT,), rounds=1, trials=1)[
+        OVERHEAD
+    ]
+    assert measurement.n > 0, measurement.details
+    assert not judge(promise, measurement, TAKEN).holds, measurement.value
 
 
 def test_both_sides_of_the_overhead_are_measured() -> None:
-    found = overhead(_quiet, (SYSTEMS[OFF], SYSTEMS["spillway-confident"]), (SHORT,), rounds=1, trials=1)[OVERHEAD]
-    assert found.n > 0, found.details
-    assert found.value is not None
+    measurement = overhead(_quiet, (SYSTEMS[OFF], SYSTEMS["spillway-confident"]), (SHORT,), rounds=1, trials=1)[
+        OVERHEAD
+    ]
+    assert measurement.n > 0, measurement.details
+    assert measurement.value is not None
 
 
 def test_holding_more_tokens_costs_more_time_to_the_first() -> None:
-    found = added_ttft((1, 16), trials=3)
-    assert found["16"]["added_ms"] > found["1"]["added_ms"]
+    measurement = added_ttft((1, 16), trials=3)
+    assert measurement["16"]["added_ms"] > measurement["1"]["added_ms"]

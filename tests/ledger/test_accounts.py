@@ -184,8 +184,8 @@ async def test_a_crashed_router_is_charged_its_bound_once_however_many_find_it(l
         router.wall_s += 6
         other = SqliteLedger.open(ledger.path)
         now_ms = int(router.wall_s * 1000)
-        _, found = await asyncio.gather(router.upkeep.tend(), asyncio.to_thread(close_orphans, other, now_ms))
-        assert len(found) <= 1
+        _, orphans = await asyncio.gather(router.upkeep.tend(), asyncio.to_thread(close_orphans, other, now_ms))
+        assert len(orphans) <= 1
         assert close_orphans(other, now_ms) == ()
         other.close()
         assert router.balance() == Balance(300, 0)

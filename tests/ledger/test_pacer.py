@@ -74,21 +74,21 @@ def rules(*lines: BudgetLine) -> PacingRules:
 
 
 def refreshed(ledger: Ledger, paced: PacingRules, now: float = NOON) -> Pacer:
-    made = Pacer(ledger, paced, lambda: now)
-    asyncio.run(made.refresh())
-    return made
+    pacer = Pacer(ledger, paced, lambda: now)
+    asyncio.run(pacer.refresh())
+    return pacer
 
 
 def test_the_price_is_that_of_yesterdays_last_offer_that_would_have_fit(ledger: Ledger) -> None:
     ledger.append(yesterday())
-    made = refreshed(ledger, rules(line(usd=0.255)))  # 25 of the 100
-    on_plan = made.price("openai", Caller(), {("all", "day"): 0.0})
+    pacer = refreshed(ledger, rules(line(usd=0.255)))  # 25 of the 100
+    on_plan = pacer.price("openai", Caller(), {("all", "day"): 0.0})
     plan = plan_of(line(usd=0.255), (ROUND,), read_history(ledger, TODAY - DAY_S, TODAY, 0.995), NOON)
     assert plan.price == pytest.approx(75)  # gain 0.75 for a cent
     assert plan.curve.at(0.7) == 0  # the good ones came at the end of the day
     assert plan.curve.at(1) == pytest.approx(1)
     assert on_plan == pytest.approx(75)
-    assert made.price("openai", Caller(), {("all", "day"): 0.1}) == pytest.approx(75 * 2.718281828**1.5)
+    assert pacer.price("openai", Caller(), {("all", "day"): 0.1}) == pytest.approx(75 * 2.718281828**1.5)
 
 
 def test_what_pacing_has_no_say_in_is_taken_off(ledger: Ledger) -> None:
@@ -112,8 +112,8 @@ def test_a_line_sees_its_own_callers_and_its_own_backend(ledger: Ledger) -> None
     ledger.append([*rows, paid(TODAY - 60, 0.05, key_id="k1")])
     history = read_history(ledger, TODAY - DAY_S, TODAY, 0.995)
     for scope, price in (("all", 80), ("tier:free", 75), ("tier:paid", 0), ("key:k1", 60), ("backend:openai", 80)):
-        found = plan_of(line(usd=0.255, scope=scope), (ROUND,), history, NOON).price
-        assert found == pytest.approx(price, abs=1.1), scope
+        price_of_line = plan_of(line(usd=0.255, scope=scope), (ROUND,), history, NOON).price
+        assert price_of_line == pytest.approx(price, abs=1.1), scope
     assert plan_of(line(scope="backend:groq"), (ROUND,), history, NOON).price == 0
     cheaper = plan_of(line(usd=0.255, scope="backend:groq"), (ROUND, GROQ), history, NOON)
     assert cheaper.price == pytest.approx(0.01 / 0.0000005)  # all fit; 10 tokens at groq's price
@@ -122,12 +122,12 @@ def test_a_line_sees_its_own_callers_and_its_own_backend(ledger: Ledger) -> None
 def test_a_price_applies_only_where_a_paced_budget_covers_the_call(ledger: Ledger) -> None:
     ledger.append([e._replace(key_id="k1") for e in yesterday()])
     lines = line(usd=0.255, scope="key:k1"), line(usd=0.505, scope="backend:openai")
-    made = refreshed(ledger, rules(*lines), now=TODAY)
+    pacer = refreshed(ledger, rules(*lines), now=TODAY)
     nobody, mine = Caller(), Caller(key_id="k1")
-    assert made.price("groq", nobody, {}) == 0
-    assert made.price("groq", mine, {}) == pytest.approx(75)
-    assert made.price("openai", nobody, {}) == pytest.approx(50)
-    assert made.price("openai", mine, {}) == pytest.approx(75)  # the tighter of the two
+    assert pacer.price("groq", nobody, {}) == 0
+    assert pacer.price("groq", mine, {}) == pytest.approx(75)
+    assert pacer.price("openai", nobody, {}) == pytest.approx(50)
+    assert pacer.price("openai", mine, {}) == pytest.approx(75)  # the tighter of the two
 
 
 def test_an_hour_takes_the_same_hour_of_yesterday(ledger: Ledger) -> None:
@@ -157,9 +157,9 @@ def test_a_month_repeats_yesterday_every_day(ledger: Ledger) -> None:
 
 def test_on_a_first_day_the_hours_so_far_stand_in(ledger: Ledger) -> None:
     ledger.append([e._replace(ts=e.ts + DAY_S * 1000) for e in yesterday()])
-    made = refreshed(ledger, rules(line(usd=0.505)))  # by noon: 50 offers, half of the budget
+    pacer = refreshed(ledger, rules(line(usd=0.505)))  # by noon: 50 offers, half of the budget
     price = threshold_price([SpendOffer(0, (i + 1) / 100, 0.01) for i in range(50)], 0.2525)
-    assert made.price("openai", Caller(), {("all", "day"): 0.5}) == pytest.approx(price)
+    assert pacer.price("openai", Caller(), {("all", "day"): 0.5}) == pytest.approx(price)
     assert refreshed(MemoryLedger(), rules(line())).price("openai", Caller(), {("all", "day"): 0.5}) == 0
 
 
@@ -179,44 +179,44 @@ class Watched(MemoryLedger):
 async def test_yesterday_is_read_once_a_day_and_a_reload_reads_it_again() -> None:
     ledger, now = Watched(), NOON
     ledger.append(yesterday())
-    made = Pacer(ledger, rules(line()), lambda: now)
+    pacer = Pacer(ledger, rules(line()), lambda: now)
     for later in (0, 5, HOUR_S, 2 * HOUR_S):
         now = NOON + later
-        await made.refresh()
+        await pacer.refresh()
     assert ledger.reads == 1
-    made.configure(rules(line()))
-    await made.refresh()
+    pacer.configure(rules(line()))
+    await pacer.refresh()
     assert ledger.reads == 1  # nothing changed
-    made.configure(rules(line(usd=2)))
-    await made.refresh()
+    pacer.configure(rules(line(usd=2)))
+    await pacer.refresh()
     assert ledger.reads == 2
     now = NOON + DAY_S
-    await made.refresh()
+    await pacer.refresh()
     assert ledger.reads == 4  # the new yesterday has too little, so today's rows too
 
 
 def test_without_paced_budgets_nothing_is_read() -> None:
     ledger = Watched()
-    made = refreshed(ledger, PacingRules())
-    assert not made.active
-    assert (made.price("openai", Caller(), {}), ledger.reads) == (0, 0)
+    pacer = refreshed(ledger, PacingRules())
+    assert not pacer.active
+    assert (pacer.price("openai", Caller(), {}), ledger.reads) == (0, 0)
 
 
 async def test_a_ledger_that_is_away_keeps_the_last_plan_and_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Watched()
     ledger.append(yesterday())
     now = NOON
-    made = Pacer(ledger, rules(line(usd=0.255)), lambda: now)
-    await made.refresh()
+    pacer = Pacer(ledger, rules(line(usd=0.255)), lambda: now)
+    await pacer.refresh()
     ledger.down, now = True, NOON + DAY_S
     with pytest.raises(LedgerUnavailableError):
-        await made.refresh()
-    assert made.price("openai", Caller(), {}) == pytest.approx(75)
-    made.start()
+        await pacer.refresh()
+    assert pacer.price("openai", Caller(), {}) == pytest.approx(75)
+    pacer.start()
     async with asyncio.timeout(10):
         while "pacing keeps its last plan: down" not in caplog.text:
             await asyncio.sleep(0.001)
-    await made.stop()
+    await pacer.stop()
 
 
 def test_many_rows_are_sampled_evenly_and_paid_ones_condensed() -> None:

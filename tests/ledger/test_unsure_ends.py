@@ -116,7 +116,7 @@ def test_a_bill_settles_estimates_and_failures_that_were_billed() -> None:
     ]
     assert [(e.amount_nano, e.prompt_tokens) for e in ledger.entries_of("broke")] == [(0, 0), (90, 7), (-50, 0)]
     assert {one.outcome for one in reconcile(ledger, bills, T0)} == {"already"}
-    told = reconcile(
+    result = reconcile(
         ledger, [BilledAttempt("whole", 1, 6), BilledAttempt("broke", 1, 41), BilledAttempt("broke", 1, 41)], T0
     )
-    assert [one.outcome for one in told] == ["not unknown", "adjusted otherwise", "adjusted otherwise"]
+    assert [one.outcome for one in result] == ["not unknown", "adjusted otherwise", "adjusted otherwise"]

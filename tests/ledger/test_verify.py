@@ -43,12 +43,14 @@ def fill(ledger: SqliteLedger | MemoryLedger) -> None:
 
 
 def test_an_honest_ledger_holds(ledger: SqliteLedger) -> None:
-    found = verify(ledger)
-    assert found == Verified(rows=18, linked=18, head=list(ledger.chain())[-1].link.hex(), faults=(), fault_count=0)
-    assert found.holds
+    verification = verify(ledger)
+    assert verification == Verified(
+        rows=18, linked=18, head=list(ledger.chain())[-1].link.hex(), faults=(), fault_count=0
+    )
+    assert verification.holds
     memory = MemoryLedger()
     fill(memory)
-    assert verify(memory) == found
+    assert verify(memory) == verification
 
 
 def test_a_noted_head_shows_that_rows_were_cut_off(ledger: SqliteLedger, path: Path) -> None:
@@ -89,9 +91,9 @@ def test_damage_is_found_and_the_first_bad_row_named(
     ledger: SqliteLedger, path: Path, sql: str, rule: str, seq: int
 ) -> None:
     tamper(path, sql)
-    found = verify(ledger)
-    assert not found.holds
-    assert (rule, seq) in [(fault.rule, fault.seq) for fault in found.faults]
+    verification = verify(ledger)
+    assert not verification.holds
+    assert (rule, seq) in [(fault.rule, fault.seq) for fault in verification.faults]
 
 
 def test_rows_of_a_database_from_before_the_chain_may_only_come_first(path: Path) -> None:
@@ -112,8 +114,13 @@ def test_rows_of_a_database_from_before_the_chain_may_only_come_first(path: Path
     assert ledger.balance("backend:groq", "day", D0).spent_nano == 33
     new = entry("charged", "open", amount_nano=40)
     ledger.append((new,))
-    found = verify(ledger)
-    assert (found.rows, found.linked, found.head, found.holds) == (5, 1, link_of(GENESIS, row_of(new)).hex(), True)
+    verification = verify(ledger)
+    assert (verification.rows, verification.linked, verification.head, verification.holds) == (
+        5,
+        1,
+        link_of(GENESIS, row_of(new)).hex(),
+        True,
+    )
     ledger.close()
 
 
@@ -130,7 +137,7 @@ def test_writing_meanwhile_is_no_fault(ledger: SqliteLedger) -> None:
             return super().open_reservations(start_ms, end_ms)
 
     busy = Busy.open(ledger.path)
-    found = verify(busy)
+    verification = verify(busy)
     busy.close()
-    assert found.holds
-    assert found.rows == 21
+    assert verification.holds
+    assert verification.rows == 21

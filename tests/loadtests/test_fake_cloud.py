@@ -158,12 +158,12 @@ def test_repeated_document_is_cached_and_cheaper(standin: Standin) -> None:
 
 
 def test_seen_tells_known_from_unknown_documents(standin: Standin) -> None:
-    known, unknown = list(DOCUMENTS)[10], "Report nobody wrote\nAL: 1"
+    document, unknown = list(DOCUMENTS)[10], "Report nobody wrote\nAL: 1"
     with standin.client() as client:
-        client.chat.completions.create(model=MODEL, messages=ask(known))
+        client.chat.completions.create(model=MODEL, messages=ask(document))
         client.chat.completions.create(model=MODEL, messages=ask(unknown))
     seen = standin.get("/seen")
-    assert digest(known) in seen["documents"]  # type: ignore[operator]
+    assert digest(document) in seen["documents"]  # type: ignore[operator]
     assert digest("Read this report:\n" + unknown) in seen["unknown"]  # type: ignore[operator]
 
 

@@ -31,13 +31,13 @@ def decodes() -> list[Decode]:
 
 
 def test_rates_are_found_again_from_exact_timings() -> None:
-    found = rates(13_500.0, decodes())
-    assert found.step_time_s == pytest.approx(STEP, rel=1e-3)
-    assert found.step_time_s_per_sequence == pytest.approx(PER_SEQUENCE, rel=1e-3)
-    assert found.kv_us == pytest.approx(0.087, rel=1e-3)
-    assert found.best_sequences == 64
-    assert found.decode_us == pytest.approx(1e6 * (STEP / 64 + PER_SEQUENCE), rel=1e-3)
-    assert found.prefill_us == pytest.approx(1e6 / 13_500, rel=1e-3)
+    fitted = rates(13_500.0, decodes())
+    assert fitted.step_time_s == pytest.approx(STEP, rel=1e-3)
+    assert fitted.step_time_s_per_sequence == pytest.approx(PER_SEQUENCE, rel=1e-3)
+    assert fitted.kv_us == pytest.approx(0.087, rel=1e-3)
+    assert fitted.best_sequences == 64
+    assert fitted.decode_us == pytest.approx(1e6 * (STEP / 64 + PER_SEQUENCE), rel=1e-3)
+    assert fitted.prefill_us == pytest.approx(1e6 / 13_500, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_a_step_is_measured_only_while_all_requests_decode() -> None:
     # The tokens of the first come slowly while the engine reads the second; then both come every 10 ms.
     first = [0.1 * i for i in range(5)] + [0.5 + 0.01 * i for i in range(40)]
     second = [0.5 + 0.01 * i for i in range(40)]
-    found = steady_step([first, second])
-    assert found is not None
-    assert found[0] == pytest.approx(0.01)
+    step = steady_step([first, second])
+    assert step is not None
+    assert step[0] == pytest.approx(0.01)
     assert steady_step([first, [5.0 + 0.01 * i for i in range(40)]]) is None
 
 
@@ -70,23 +70,23 @@ def test_the_fake_engines_curve_is_recovered() -> None:
     with tempfile.TemporaryDirectory() as folder, sites.engines(starter, Path(folder), ("one",)) as (fake,):
         target = engine.running(fake.base_url, ["--fake"])
         grid = Grid((1, 4, 16), context=3000, output=80, prefill_prompts=4)
-        probed, found = examine(target, grid, lambda _line: None)
+        probed, fitted = examine(target, grid, lambda _line: None)
     full = 2048 / (times[2048] + model.overhead_s)
-    assert found.prefill_tokens_per_s == pytest.approx(full / slow, rel=0.25)
-    assert found.step_time_s == pytest.approx(slow * (times[1] + model.overhead_s), rel=0.25)
-    assert found.kv_s_per_token == pytest.approx(slow * kv, rel=0.5)
-    assert found.decode_us == pytest.approx(1e6 * slow * (times[16] + model.overhead_s) / 16, rel=0.25)
+    assert fitted.prefill_tokens_per_s == pytest.approx(full / slow, rel=0.25)
+    assert fitted.step_time_s == pytest.approx(slow * (times[1] + model.overhead_s), rel=0.25)
+    assert fitted.kv_s_per_token == pytest.approx(slow * kv, rel=0.5)
+    assert fitted.decode_us == pytest.approx(1e6 * slow * (times[16] + model.overhead_s) / 16, rel=0.25)
     assert [row.sequences for row in probed.rows] == [1, 4, 16, 4, 4]
 
 
 def run(flags: list[str], decode_us: float = 178.1) -> dict[str, Any]:
-    found = rates(13_500.0, decodes())
+    fitted = rates(13_500.0, decodes())
     versions = {"engine": "0.32.0"}
     return {
         "date": "2026-01-01",
         "flags": flags,
         "versions": versions,
-        "rates": {**asdict(found), "decode_us": decode_us},
+        "rates": {**asdict(fitted), "decode_us": decode_us},
     }
 
 
@@ -125,10 +125,10 @@ def test_saved_results_are_found_by_hardware_model_and_quantisation(tmp_path: Pa
         small = ["--concurrency", "1,4", "--context", "1200", "--output", "64", "--prompts", "2"]
         done = CliRunner().invoke(app, [*words, *small, "--folder", str(tmp_path), "--flags", "--dtype half"])
     assert done.exit_code == 0, done.output
-    (found,) = measurements.shipped(tmp_path)
-    assert found.subject == Subject(hardware="NVIDIA L4", device="l4", devices=1, model="demo", quantisation=None)
-    assert found.flags == ("--dtype", "half")
-    assert measurements.path_of(found.subject, tmp_path).exists()
+    (stored,) = measurements.shipped(tmp_path)
+    assert stored.subject == Subject(hardware="NVIDIA L4", device="l4", devices=1, model="demo", quantisation=None)
+    assert stored.flags == ("--dtype", "half")
+    assert measurements.path_of(stored.subject, tmp_path).exists()
 
 
 def test_this_machine_is_named_as_the_plan_names_it() -> None:

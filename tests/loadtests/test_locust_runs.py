@@ -73,10 +73,10 @@ def test_a_shape_without_load_is_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
 def test_every_scenario_has_a_plan_that_is_the_same_each_time(name: str) -> None:
-    made = SCENARIOS[name].make(SIZE)
-    assert made.asks
-    assert [a.at_s for a in made.asks] == sorted(a.at_s for a in made.asks)
-    assert made == SCENARIOS[name].make(SIZE)
+    plan_ = SCENARIOS[name].make(SIZE)
+    assert plan_.asks
+    assert [a.at_s for a in plan_.asks] == sorted(a.at_s for a in plan_.asks)
+    assert plan_ == SCENARIOS[name].make(SIZE)
 
 
 def test_the_trace_replays_at_its_own_moments_and_lengths() -> None:
@@ -101,10 +101,10 @@ def test_extractions_come_without_usage_so_the_plan_knows_how_long_their_answers
 
 
 def test_mixed_keys_are_all_used_and_their_secrets_go_into_headers(tmp_path: Path) -> None:
-    made = SCENARIOS["mixed"].make(SIZE)
-    assert {ask.key for ask in made.asks} == set(scenarios.KEYS)
-    assert {ask.name for ask in made.asks} == {"chat", "document", "embedding"}
-    plan.write(tmp_path / "plan", made, "auto", {key: f"secret-{key}" for key in scenarios.KEYS})
+    plan_ = SCENARIOS["mixed"].make(SIZE)
+    assert {ask.key for ask in plan_.asks} == set(scenarios.KEYS)
+    assert {ask.name for ask in plan_.asks} == {"chat", "document", "embedding"}
+    plan.write(tmp_path / "plan", plan_, "auto", {key: f"secret-{key}" for key in scenarios.KEYS})
     rows = [json.loads(line) for line in (tmp_path / "plan").read_text().splitlines()[1:]]
     assert all(row["headers"]["authorization"] == f"Bearer secret-{row['key']}" for row in rows)
     assert all(row["body"]["model"] == "auto" for row in rows)
@@ -120,13 +120,13 @@ def test_capacity_is_where_the_engine_alone_just_keeps_the_promise() -> None:
 def test_figures_count_failures_costs_and_the_promise() -> None:
     cloud = replace(GOOD, backend="cloud", decision="overflow", reason="queue", cost_usd=0.002, ttft_s=3.0)
     failed = replace(GOOD, fault="503 busy", status=503, due_s=9.0)
-    found = samples.figures([GOOD, cloud, failed], PROMISE, 3.6)
-    assert (found.requests, found.failed, found.cloud_share) == (3, 1, 0.5)
-    assert found.slo_share == pytest.approx(1 / 3, abs=1e-4)
-    assert found.seconds == 11.0
-    assert found.usd_per_1000 == pytest.approx(1000 * (0.002 + 0.011) / 3)
-    assert found.reasons == {"queue": 1}
-    assert found.faults == {"503 busy": 1}
+    figures = samples.figures([GOOD, cloud, failed], PROMISE, 3.6)
+    assert (figures.requests, figures.failed, figures.cloud_share) == (3, 1, 0.5)
+    assert figures.slo_share == pytest.approx(1 / 3, abs=1e-4)
+    assert figures.seconds == 11.0
+    assert figures.usd_per_1000 == pytest.approx(1000 * (0.002 + 0.011) / 3)
+    assert figures.reasons == {"queue": 1}
+    assert figures.faults == {"503 busy": 1}
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_a_whole_answer_has_as_long_as_a_stream_at_the_promised_pace(done_s: flo
 
 
 def test_a_run_is_red_for_each_thing_that_can_go_wrong() -> None:
-    made = plan.by_shape(shapes.steady(1, 3), plan.Chats(1), 1)
-    good = [replace(GOOD, due_s=ask.at_s) for ask in made.asks]
+    plan_ = plan.by_shape(shapes.steady(1, 3), plan.Chats(1), 1)
+    good = [replace(GOOD, due_s=ask.at_s) for ask in plan_.asks]
 
-    def verdict(found: list[Sample], status: int = 0) -> str:
-        return "; ".join(judge(made, found, samples.figures(found, PROMISE, 0), status, "open"))
+    def verdict(results: list[Sample], status: int = 0) -> str:
+        return "; ".join(judge(plan_, results, samples.figures(results, PROMISE, 0), status, "open"))
 
     assert verdict(good) == ""
     assert "status 1" in verdict(good, 1)
@@ -160,8 +160,8 @@ def test_samples_survive_their_file(tmp_path: Path) -> None:
 
 def test_the_report_shows_runs_policies_and_what_is_wrong() -> None:
     figures = samples.figures([GOOD], PROMISE, 1.39)
-    found = session.Session(3.0, SessionSettings())
-    found.runs.append(
+    finished = session.Session(3.0, SessionSettings())
+    finished.runs.append(
         session.ScenarioRun(
             name="steady",
             about="about <it>",
@@ -171,10 +171,10 @@ def test_the_report_shows_runs_policies_and_what_is_wrong() -> None:
             wrong=("1 requests failed: <x>",),
         )
     )
-    found.points += [session.SweepPoint("Spillway (auto)", m, figures) for m in (1.0, 2.0)]
-    found.points += session.simulated(1.0, SCENARIOS["steady"].make(SIZE), PROMISE)
-    found.points += session.simulated(2.0, SCENARIOS["steady"].make(SIZE), PROMISE)
-    page = report.render(found, {"cpu": "some & cpu"}, {"spillway": "0"}, "2026-01-01")
+    finished.points += [session.SweepPoint("Spillway (auto)", m, figures) for m in (1.0, 2.0)]
+    finished.points += session.simulated(1.0, SCENARIOS["steady"].make(SIZE), PROMISE)
+    finished.points += session.simulated(2.0, SCENARIOS["steady"].make(SIZE), PROMISE)
+    page = report.render(finished, {"cpu": "some & cpu"}, {"spillway": "0"}, "2026-01-01")
     assert "about &lt;it&gt;" in page
     assert "failed: &lt;x&gt;" in page
     assert "some &amp; cpu" in page
@@ -186,27 +186,27 @@ def test_the_report_shows_runs_policies_and_what_is_wrong() -> None:
 
 
 def test_a_report_says_what_has_no_result_and_why() -> None:
-    found = session.Session(3.0, SessionSettings(("steady", "ramp"), compare=(("bare", "engine"),)))
-    assert found.missing[:3] == ("steady", "ramp", "1 x Spillway (auto)")
-    assert "4 x bare" in found.missing
+    finished = session.Session(3.0, SessionSettings(("steady", "ramp"), compare=(("bare", "engine"),)))
+    assert finished.missing[:3] == ("steady", "ramp", "1 x Spillway (auto)")
+    assert "4 x bare" in finished.missing
     figures = samples.figures([GOOD], PROMISE, 1.39)
-    told: list[str] = []
+    lines: list[str] = []
     kept: list[int] = []
-    with session.noted(found, "steady", told.append, lambda: kept.append(len(found.missing))):
-        found.runs.append(
+    with session.noted(finished, "steady", lines.append, lambda: kept.append(len(finished.missing))):
+        finished.runs.append(
             session.ScenarioRun(name="steady", about="x", planned=1, figures=figures, samples=(GOOD,), wrong=())
         )
-    before = len(found.missing)
-    with session.noted(found, "ramp", told.append, lambda: kept.append(len(found.missing))):
+    before = len(finished.missing)
+    with session.noted(finished, "ramp", lines.append, lambda: kept.append(len(finished.missing))):
         raise ChildError("locust <died>")
-    assert (kept, found.failed) == ([before, before], {"ramp": "locust <died>"})
-    assert "ramp: RED: locust <died>" in told[0]
-    page = report.render(found, {}, {}, "2026-01-01")
+    assert (kept, finished.failed) == ([before, before], {"ramp": "locust <died>"})
+    assert "ramp: RED: locust <died>" in lines[0]
+    page = report.render(finished, {}, {}, "2026-01-01")
     assert "Incomplete. Without a result: ramp, 1 x Spillway (auto)," in page
     assert "ramp: locust &lt;died&gt;" in page
-    whole = replace(found.settings, names=("steady",), sweep=False)
-    assert session.Session(3.0, whole, found.runs).missing == ()
-    assert "Incomplete" not in report.render(session.Session(3.0, whole, found.runs), {}, {}, "2026-01-01")
+    whole = replace(finished.settings, names=("steady",), sweep=False)
+    assert session.Session(3.0, whole, finished.runs).missing == ()
+    assert "Incomplete" not in report.render(session.Session(3.0, whole, finished.runs), {}, {}, "2026-01-01")
 
 
 def test_figures_tell_late_first_tokens_from_slow_ones() -> None:
@@ -214,8 +214,8 @@ def test_figures_tell_late_first_tokens_from_slow_ones() -> None:
     cut = replace(slow, fault="cut")
     both = replace(late, tpot_s=0.11)
     whole = replace(GOOD, stream=False, done_s=100.0)
-    found = samples.figures([GOOD, late, slow, both, cut, whole, GOOD, GOOD], PROMISE, 0.0)
-    assert (found.late_share, found.slow_share, found.slo_share) == (0.25, 0.25, 0.375)
+    figures = samples.figures([GOOD, late, slow, both, cut, whole, GOOD, GOOD], PROMISE, 0.0)
+    assert (figures.late_share, figures.slow_share, figures.slo_share) == (0.25, 0.25, 0.375)
 
 
 def test_a_logarithmic_axis_has_decades_and_its_guide_a_name() -> None:
@@ -249,8 +249,10 @@ def test_locust_finds_a_sound_product_green_and_a_broken_engine_red() -> None:
 
 @needs_locust
 def test_users_that_wait_for_their_answers_find_the_product_green_too() -> None:
-    found = session.run(SessionSettings(("steady",), 6.0, loop="closed", sweep=False, engine=QUICK), lambda _line: None)
-    (run,) = found.runs
+    finished = session.run(
+        SessionSettings(("steady",), 6.0, loop="closed", sweep=False, engine=QUICK), lambda _line: None
+    )
+    (run,) = finished.runs
     assert run.wrong == ()
     assert run.figures.requests > 0
 
@@ -271,7 +273,7 @@ def test_an_interrupted_session_leaves_a_report_of_what_was_done(tmp_path: Path)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
-    told = json.loads((tmp_path / "report.json").read_text())
-    assert [run["name"] for run in told["scenarios"]] == ["embeddings"]
-    assert told["missing"] == ["ramp"]
+    report_data = json.loads((tmp_path / "report.json").read_text())
+    assert [run["name"] for run in report_data["scenarios"]] == ["embeddings"]
+    assert report_data["missing"] == ["ramp"]
     assert "Incomplete. Without a result: ramp." in (tmp_path / "report.html").read_text()

@@ -16,8 +16,8 @@ PROMISE = load_promises()[IDS[0]]
 
 
 def _measured(rule: str) -> bool:
-    found = pacing(lambda _: None, rule=rule, beside=(), days=2, offers=4_000)[IDS[0]]
-    return PROMISE.holds(found.value, found.n)
+    measurement = pacing(lambda _: None, rule=rule, beside=(), days=2, offers=4_000)[IDS[0]]
+    return PROMISE.holds(measurement.value, measurement.n)
 
 
 def test_plan_tracking_keeps_the_promise() -> None:

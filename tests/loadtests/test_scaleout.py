@@ -67,13 +67,13 @@ def test_conversations_that_stay_are_told_from_those_that_dont() -> None:
     ],
 )
 def test_what_shows_no_affinity_is_told(kept: AffinityShare, message: str) -> None:
-    found = affinity.faults(
+    problems = affinity.faults(
         kept,
         AffinityShare(turns=8, lost=0, followed=6, kept=3, engines=("left", "right"), cached_share=0.5),
         prefix_cache=True,
     )
-    assert len(found) == 1
-    assert message in found[0]
+    assert len(problems) == 1
+    assert message in problems[0]
 
 
 def test_conversations_move_on_when_their_engine_ends_and_only_those() -> None:
@@ -81,10 +81,10 @@ def test_conversations_move_on_when_their_engine_ends_and_only_those() -> None:
     assert affinity.moved(turns, "left") == Moved(there=2, moved=2, elsewhere=1, strayed=0, lost=0)
     assert affinity.drain_faults(affinity.moved(turns, "left")) == []
     wrong = [*said("LLlLL", 1, "bbdda"), *said("RRRLR", 2, "bbdda")]
-    found = affinity.moved(wrong, "left")
-    assert found == Moved(there=1, moved=0, elsewhere=1, strayed=1, lost=1)
-    told = affinity.drain_faults(found)
-    assert told == [
+    moved = affinity.moved(wrong, "left")
+    assert moved == Moved(there=1, moved=0, elsewhere=1, strayed=1, lost=1)
+    problems = affinity.drain_faults(moved)
+    assert problems == [
         "1 conversations of the engine that ended found no other",
         "1 conversations left the engine that went on",
     ]
@@ -95,37 +95,37 @@ def test_conversations_move_on_when_their_engine_ends_and_only_those() -> None:
 
 @pytest.mark.usefixtures("_postgres")
 def test_a_drained_engine_loses_nothing_and_both_routers_share_requests_and_budget() -> None:
-    found = lost_requests(
+    measurement = lost_requests(
         lambda _line: None, QUICK, TrialShape(requests=90, at_once=12, sessions=8, prefix_cache=False)
     )[LOST]
-    assert found.value == 0, found.details
-    assert found.n >= 90
-    served = found.details["served"]
+    assert measurement.value == 0, measurement.details
+    assert measurement.n >= 90
+    served = measurement.details["served"]
     assert set(served["before"]) == {"left", "right"}
     assert set(served["after"]) == {"right"}
-    assert set(found.details["by_router"]) == {"0", "1"}
-    assert found.details["budget_held"]
-    assert found.details["held"]["with_session_id"]["kept_share"] == 1.0
-    assert found.details["moved"]["moved"] == found.details["moved"]["there"] > 0
+    assert set(measurement.details["by_router"]) == {"0", "1"}
+    assert measurement.details["budget_held"]
+    assert measurement.details["held"]["with_session_id"]["kept_share"] == 1.0
+    assert measurement.details["moved"]["moved"] == measurement.details["moved"]["there"] > 0
 
 
 @pytest.mark.usefixtures("_postgres")
 def test_a_killed_engine_loses_streams() -> None:
     """Seeded fault: SIGKILL instead of SIGTERM."""
-    found = lost_requests(
+    measurement = lost_requests(
         lambda _line: None,
         SLOW,
         TrialShape(requests=60, at_once=24, end="kill", sessions=4, turns=2, prefix_cache=False),
     )[LOST]
-    assert found.value is not None, found.details
-    assert found.value > 0
-    assert "broken off: upstream_interrupted" in found.details["faults"]
+    assert measurement.value is not None, measurement.details
+    assert measurement.value > 0
+    assert "broken off: upstream_interrupted" in measurement.details["faults"]
 
 
 @pytest.mark.usefixtures("_postgres")
 def test_conversations_without_an_id_show_no_affinity() -> None:
     """Seeded fault: no `x-session-id` where it should be sent."""
     shape = TrialShape(requests=12, at_once=12, sessions=12, turns=4, prefix_cache=False, session_ids=False)
-    found = lost_requests(lambda _line: None, QUICK, shape)[LOST]
-    assert found.value is None
-    assert "turns left a healthy engine that had their prefix" in found.details["reason"]
+    measurement = lost_requests(lambda _line: None, QUICK, shape)[LOST]
+    assert measurement.value is None
+    assert "turns left a healthy engine that had their prefix" in measurement.details["reason"]

@@ -24,17 +24,27 @@ def _quiet(_line: str) -> None:
 
 
 def test_two_routers_on_one_file_never_pass_a_cap(tmp_path: Path) -> None:
-    found = overshoot_trials(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path, range(4), _quiet)
-    assert (found.worst_nano, found.above_bound, found.bills_without_hold, found.open_holds) == (0, 0, 0, 0)
-    assert found.refused > 0
-    assert found.peak_share > 0.5
-    assert found.billed_nano <= found.spent_nano
+    overshoot = overshoot_trials(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path, range(4), _quiet)
+    assert (overshoot.worst_nano, overshoot.above_bound, overshoot.bills_without_hold, overshoot.open_holds) == (
+        0,
+        0,
+        0,
+        0,
+    )
+    assert overshoot.refused > 0
+    assert overshoot.peak_share > 0.5
+    assert overshoot.billed_nano <= overshoot.spent_nano
 
 
 def test_two_routers_on_postgresql_never_pass_a_cap(tmp_path: Path, postgres_url: str) -> None:
-    found = overshoot_trials(postgres_url, tmp_path, range(1, 3), _quiet)
-    assert (found.worst_nano, found.above_bound, found.bills_without_hold, found.open_holds) == (0, 0, 0, 0)
-    assert found.spent_nano > 0
+    overshoot = overshoot_trials(postgres_url, tmp_path, range(1, 3), _quiet)
+    assert (overshoot.worst_nano, overshoot.above_bound, overshoot.bills_without_hold, overshoot.open_holds) == (
+        0,
+        0,
+        0,
+        0,
+    )
+    assert overshoot.spent_nano > 0
 
 
 def test_holds_that_ignore_the_caps_fall_short() -> None:

@@ -45,9 +45,9 @@ def book_of(*texts: bytes) -> PriceBook:
 
 
 def known(*texts: bytes) -> ModelRecord:
-    found = book_of(*texts).record("groq", "m")
-    assert found is not None
-    return found
+    record = book_of(*texts).record("groq", "m")
+    assert record is not None
+    return record
 
 
 def flat(start: str, amount: str, **more: object) -> dict[str, object]:
@@ -99,29 +99,29 @@ def test_a_number_in_json_is_read_digit_by_digit() -> None:
 
 
 def test_the_day_picks_the_price() -> None:
-    found = known(one(flat("2026-12-01", "2"), flat("2026-11-20", "1")))
+    record = known(one(flat("2026-12-01", "2"), flat("2026-11-20", "1")))
     days = [date(2026, 1, 1), date(2026, 11, 20), date(2026, 11, 30), date(2026, 12, 1), date(2027, 1, 1)]
-    tariffs = [found.tariff(day) for day in days]
+    tariffs = [record.tariff(day) for day in days]
     assert [int(tariff.input_per_million) for tariff in tariffs if tariff is not None] == [1, 1, 1, 2, 2]
 
 
 def test_a_price_ends_after_its_last_day() -> None:
-    found = known(one(flat("2026-11-20", "1", until="2026-12-31")))
-    assert found.tariff(date(2026, 12, 31)) is not None
-    assert found.tariff(date(2027, 1, 1)) is None
+    record = known(one(flat("2026-11-20", "1", until="2026-12-31")))
+    assert record.tariff(date(2026, 12, 31)) is not None
+    assert record.tariff(date(2027, 1, 1)) is None
     assert known(one(flat("2026-11-20", "1", until="2026-12-31"), flat("2027-01-01", "2"))).tariff(date(2027, 1, 1))
 
 
 def test_the_users_list_goes_over_the_shipped_one() -> None:
     shipped = one(flat("2026-11-20", "1"), flat("2026-12-24", "3"), context_tokens=8192, retired_on="2027-01-31")
     own = one(flat("2026-11-20", "1.5"), flat("2026-12-01", "2"), retired_on=None, checked_on="2026-12-02")
-    found = known(shipped, own)
-    assert [(start.isoformat(), str(tariff.input_per_million), tariff.source) for start, tariff in found.prices] == [
+    record = known(shipped, own)
+    assert [(start.isoformat(), str(tariff.input_per_million), tariff.source) for start, tariff in record.prices] == [
         ("2026-11-20", "1.5", "list1"),
         ("2026-12-01", "2", "list1"),
         ("2026-12-24", "3", "list0"),
     ]
-    assert (found.context_tokens, found.retired_on, found.checked_on) == (8192, None, date(2026, 12, 2))
+    assert (record.context_tokens, record.retired_on, record.checked_on) == (8192, None, date(2026, 12, 2))
 
 
 def test_a_fine_tuned_model_has_the_record_of_its_base() -> None:
@@ -171,34 +171,34 @@ def test_a_damaged_list_is_an_error_never_a_missing_price(tmp_path: Path, conten
 
 
 def test_a_price_grows_stale() -> None:
-    found = known(one(flat("2026-11-20", "1")))
-    assert price_status(found, TODAY + timedelta(90), 90).warnings == ()
-    (warning,) = price_status(found, TODAY + timedelta(91), 90).warnings
+    record = known(one(flat("2026-11-20", "1")))
+    assert price_status(record, TODAY + timedelta(90), 90).warnings == ()
+    (warning,) = price_status(record, TODAY + timedelta(91), 90).warnings
     assert "91 days ago (2026-11-20)" in warning
     assert "stale_after_days" in warning
     assert "spillway prices import" in warning
-    assert price_status(replace(found, checked_on=None), TODAY + timedelta(900), 90).warnings == ()
+    assert price_status(replace(record, checked_on=None), TODAY + timedelta(900), 90).warnings == ()
 
 
 def test_a_withdrawn_model_is_told_before_and_off_from_its_day() -> None:
-    found = known(one(flat("2026-11-20", "1"), retired_on="2026-12-11"))
-    before = price_status(found, TODAY, 90)
+    record = known(one(flat("2026-11-20", "1"), retired_on="2026-12-11"))
+    before = price_status(record, TODAY, 90)
     assert not before.off
     assert "2026-12-11, in 21 days" in before.warnings[0]
-    assert not price_status(found, date(2026, 12, 10), 90).off
-    assert "withdrew the model on 2026-12-11" in price_status(found, date(2026, 12, 11), 90).off
+    assert not price_status(record, date(2026, 12, 10), 90).off
+    assert "withdrew the model on 2026-12-11" in price_status(record, date(2026, 12, 11), 90).off
 
 
 def test_a_deprecated_model_warns_from_that_day() -> None:
-    found = known(one(flat("2026-11-20", "1"), deprecated_on="2026-11-21"))
-    assert price_status(found, TODAY, 90).warnings == ()
-    assert "has deprecated the model" in price_status(found, date(2026, 11, 21), 90).warnings[0]
+    record = known(one(flat("2026-11-20", "1"), deprecated_on="2026-11-21"))
+    assert price_status(record, TODAY, 90).warnings == ()
+    assert "has deprecated the model" in price_status(record, date(2026, 11, 21), 90).warnings[0]
 
 
 def test_a_price_that_ended_turns_its_backend_off() -> None:
-    found = known(one(flat("2026-11-20", "1", until="2026-11-30")))
-    assert not price_status(found, date(2026, 11, 30), 90).off
-    assert "ended on 2026-11-30" in price_status(found, date(2026, 12, 1), 90).off
+    record = known(one(flat("2026-11-20", "1", until="2026-11-30")))
+    assert not price_status(record, date(2026, 11, 30), 90).off
+    assert "ended on 2026-11-30" in price_status(record, date(2026, 12, 1), 90).off
 
 
 # differences
@@ -208,8 +208,8 @@ def test_changes_are_named_with_unit_and_percent() -> None:
     old = book_of(one(FULL))
     dearer = {**FULL, "input": "3.30", "per_request": "0.0005", "cached_input": None}
     steps = [{"above_tokens": 200000, "input": "6", "output": "300"}]
-    found = {c.price: c for c in changes(old, book_of(one({**dearer, "steps": steps})), TODAY)}
-    assert {name: (c.kind, c.old, c.new, c.percent, c.suspicious) for name, c in found.items()} == {
+    by_price = {c.price: c for c in changes(old, book_of(one({**dearer, "steps": steps})), TODAY)}
+    assert {name: (c.kind, c.old, c.new, c.percent, c.suspicious) for name, c in by_price.items()} == {
         "input": ("changed", "3", "3.3", "+10.0", False),
         "cached input": ("changed", "0.3", None, None, False),
         "per request": ("changed", "0.001", "0.0005", "-50.0", False),
@@ -217,8 +217,8 @@ def test_changes_are_named_with_unit_and_percent() -> None:
         "input, batch": ("changed", "1.5", None, None, False),
         "output, batch": ("changed", "7", None, None, False),
     }
-    assert found["input"].unit == "USD per million tokens"
-    assert found["per request"].unit == "USD per request"
+    assert by_price["input"].unit == "USD per million tokens"
+    assert by_price["per request"].unit == "USD per request"
 
 
 def test_new_and_missing_models_are_told_for_the_providers_of_the_other_list() -> None:
@@ -226,8 +226,8 @@ def test_new_and_missing_models_are_told_for_the_providers_of_the_other_list() -
         rows = {p: {m: {"prices": [flat("2026-11-20", "1")]} for m in models} for p, models in providers.items()}
         return book_of(orjson.dumps({"providers": rows}))
 
-    found = changes(listing(groq=["a", "b"], openai=["x"]), listing(groq=["b", "c"]), TODAY)
-    assert [(c.kind, c.provider, c.model, c.price) for c in found] == [
+    differences = changes(listing(groq=["a", "b"], openai=["x"]), listing(groq=["b", "c"]), TODAY)
+    assert [(c.kind, c.provider, c.model, c.price) for c in differences] == [
         ("removed", "groq", "a", "input"),
         ("removed", "groq", "a", "output"),
         ("added", "groq", "c", "input"),

@@ -42,8 +42,8 @@ def listed(content: bytes) -> PriceList:
 
 
 def row(content: bytes, provider: str = "groq", model: str = "m") -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads(content)["providers"][provider][model]
-    return found
+    model_row: dict[str, Any] = orjson.loads(content)["providers"][provider][model]
+    return model_row
 
 
 # LiteLLM's file
@@ -54,9 +54,9 @@ def test_any_decimal_price_survives_exactly(digits: int, places: int) -> None:
     meant = Decimal(digits).scaleb(-places)
     text = source().replace(b"1.5e-7", str(meant).encode())
     assert str(meant).encode() in text
-    (found,) = row(taken(text).content)["prices"]
-    assert "E" not in found["input"]
-    assert Decimal(found["input"]) == meant * 10**6
+    (listed_price,) = row(taken(text).content)["prices"]
+    assert "E" not in listed_price["input"]
+    assert Decimal(listed_price["input"]) == meant * 10**6
 
 
 def test_no_price_passes_through_a_float() -> None:
@@ -99,26 +99,28 @@ def test_what_is_kept_of_real_rows() -> None:
 
 
 def test_long_prompts_and_services_become_steps() -> None:
-    (found,) = row(taken(EXCERPT).content, "anthropic", "claude-haiku-5-5")["prices"]
-    assert [(s.get("service", ""), s.get("above_tokens", 0), s["input"], s["output"]) for s in found["steps"]] == [
+    (listed_price,) = row(taken(EXCERPT).content, "anthropic", "claude-haiku-5-5")["prices"]
+    assert [
+        (s.get("service", ""), s.get("above_tokens", 0), s["input"], s["output"]) for s in listed_price["steps"]
+    ] == [
         ("", 100_000, "0.5", "2.5"),
         ("batch", 0, "0.05", "0.25"),
         ("batch", 100_000, "0.25", "1.25"),
     ]
     # What the file leaves out of the last step (a long cache write) costs as in the usual service at that length.
-    assert [s["cache_write_long"] for s in found["steps"]] == ["1", "0.2", "1"]
+    assert [s["cache_write_long"] for s in listed_price["steps"]] == ["1", "0.2", "1"]
     # The excerpt has prices of `flex` and `priority` for long prompts only: those services are not known then.
     (gpt,) = row(taken(EXCERPT).content, "openai", "gpt-5.6")["prices"]
     assert {s.get("service", "") for s in gpt["steps"]} == {"", "batch"}
-    assert found == row(taken(EXCERPT).content, "anthropic", "claude-haiku-5-5")["prices"][0]
+    assert listed_price == row(taken(EXCERPT).content, "anthropic", "claude-haiku-5-5")["prices"][0]
 
 
 def test_prices_by_request_and_by_second() -> None:
     speech = {"litellm_provider": "groq", "input_cost_per_second": 3.083e-05, "output_cost_per_second": 0.0}
     asked = {**GROQ, "input_cost_per_request": 0.005}
     content = taken(orjson.dumps({"groq/whisper": speech, "groq/asked": asked})).content
-    (found,) = row(content, "groq", "whisper")["prices"]
-    assert (found["input"], found["output"], found["per_second"]) == ("0", "0", "0.00003083")
+    (listed_price,) = row(content, "groq", "whisper")["prices"]
+    assert (listed_price["input"], listed_price["output"], listed_price["per_second"]) == ("0", "0", "0.00003083")
     assert row(content, "groq", "asked")["prices"][0]["per_request"] == "0.005"
     tariff = record_of(content, "whisper").tariff(DAY)
     assert tariff is not None
@@ -145,11 +147,11 @@ def record_of(content: bytes, model: str) -> Any:
 )
 def test_a_model_without_a_usable_price_is_left_out_and_named(flaw: dict[str, object], why: str) -> None:
     rows = {**orjson.loads(source()), "groq/bad": {**GROQ, **flaw}}
-    found = read_source(orjson.dumps(rows), DAY)
-    assert list(found.prices.providers["groq"]) == ["m"]
-    ((name, told),) = found.skipped
+    imported = read_source(orjson.dumps(rows), DAY)
+    assert list(imported.prices.providers["groq"]) == ["m"]
+    ((name, reason),) = imported.skipped
     assert name == "groq/bad"
-    assert why in told
+    assert why in reason
 
 
 def test_real_rows_without_a_price_are_named() -> None:
@@ -172,14 +174,14 @@ def test_our_own_format_comes_in_with_its_days() -> None:
         {"from": "2026-06-01", "input": "0.9", "output": 0.90},
         {"from": "2027-01-01", "input": "1.2", "output": "1.2"}]}}}}"""
     added = taken(text)
-    found = row(added.content, "fireworks")
-    assert [(p["from"], p["input"], p["output"]) for p in found["prices"]] == [
+    model_row = row(added.content, "fireworks")
+    assert [(p["from"], p["input"], p["output"]) for p in model_row["prices"]] == [
         ("2026-06-01", "0.9", "0.90"),
         ("2027-01-01", "1.2", "1.2"),
     ]
     assert "owner" in orjson.loads(added.content)["licence"]
     again = taken(EXCERPT, DAY, added.content)
-    assert row(again.content, "fireworks") == found
+    assert row(again.content, "fireworks") == model_row
     assert orjson.loads(again.content)["licence"] == f"Prices given by this file's owner | {LICENCE}"
     assert taken(EXCERPT, DAY, again.content).content == again.content
 
@@ -215,16 +217,16 @@ def test_another_price_for_the_same_day_is_a_conflict() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 5)), min_size=1, max_size=8, unique_by=lambda p: p[0]))
-def test_imports_in_the_order_of_their_days_price_every_day_as_told_then(told: list[tuple[int, int]]) -> None:
-    told = sorted(told)
+def test_imports_in_the_order_of_their_days_price_every_day_as_told_then(imports: list[tuple[int, int]]) -> None:
+    imports = sorted(imports)
     content: bytes | None = None
-    for offset, cents in told:
+    for offset, cents in imports:
         day = date.fromordinal(DAY.toordinal() + offset)
         content = taken(source(input_cost_per_token=cents / 10**8), day, content).content
     assert content is not None
-    known = record_of(content, "m")
-    for offset, cents in told:
-        tariff = known.tariff(date.fromordinal(DAY.toordinal() + offset))
+    record = record_of(content, "m")
+    for offset, cents in imports:
+        tariff = record.tariff(date.fromordinal(DAY.toordinal() + offset))
         assert tariff.input_per_million == Decimal(cents) / 100
 
 
@@ -277,8 +279,8 @@ def test_the_command_writes_a_file_that_can_be_read(tmp_path: Path) -> None:
     command = [sys.executable, "-m", module, str(given), "2026-11-20", "--out", str(out)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "1 models priced" in ran.stdout
-    found = record("groq", "m", out)
-    assert found is not None
-    tariff = found.tariff(DAY)
+    listed_price = record("groq", "m", out)
+    assert listed_price is not None
+    tariff = listed_price.tariff(DAY)
     assert tariff is not None
     assert tariff.input_per_million == Decimal("0.15")

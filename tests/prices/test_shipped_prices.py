@@ -15,8 +15,8 @@ TODAY = date(2026, 11, 20)
 
 def tariff_for(provider: str, model: str, today: date) -> Tariff | None:
     """Return the shipped price of a model on a day, None where it has none."""
-    found = record(provider, model)
-    return None if found is None else found.tariff(today)
+    model_record = record(provider, model)
+    return None if model_record is None else model_record.tariff(today)
 
 
 def test_a_price_is_exact_and_dated() -> None:
@@ -26,10 +26,10 @@ def test_a_price_is_exact_and_dated() -> None:
     assert tariff.cached_input_per_million == Decimal("0.0375")
     assert tariff.ref == "snapshot@2026-11-20"
     assert price(Usage(1_000_000, 0), tariff) == 75_000_000
-    known = record("groq", "openai/gpt-oss-20b")
-    assert known is not None
-    assert known.context_tokens == 131_072
-    assert known.max_output_tokens == 65_536
+    model_record = record("groq", "openai/gpt-oss-20b")
+    assert model_record is not None
+    assert model_record.context_tokens == 131_072
+    assert model_record.max_output_tokens == 65_536
 
 
 def test_an_unknown_model_has_no_price() -> None:
@@ -41,9 +41,9 @@ def test_an_unknown_model_has_no_price() -> None:
 
 
 def test_long_prompts_are_priced_not_refused() -> None:
-    known = record("openai", "gpt-5.4")
-    assert known is not None
-    assert known.context_tokens == 1_050_000
+    model_record = record("openai", "gpt-5.4")
+    assert model_record is not None
+    assert model_record.context_tokens == 1_050_000
     tariff = tariff_for("openai", "gpt-5.4", TODAY)
     assert tariff is not None
     assert price(Usage(272_000, 0), tariff) == 680_000_000  # at 2.50 USD per million

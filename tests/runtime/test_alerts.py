@@ -308,10 +308,10 @@ async def test_an_unused_calibration_is_posted_once_until_it_is_fixed() -> None:
 
 
 async def test_a_router_posts_that_its_calibration_was_made_for_something_else(tmp_path: Path) -> None:
-    made = Path(demo_model.__file__).with_name("calibration.json")
+    calibration = Path(demo_model.__file__).with_name("calibration.json")
     receiver = Receiver()
     async with serving(receiver) as hook, FaultUpstream() as engine:
-        more = f"confidence: {{calibration: '{made}'}}\nalerts: {{webhook_url: '{hook}'}}\n"
+        more = f"confidence: {{calibration: '{calibration}'}}\nalerts: {{webhook_url: '{hook}'}}\n"
         async with routing(settings(local(engine), more=more), tmp_path) as router:
             await router.until(lambda: len(receiver.seen) == 1)
             assert await router.runtime.reload() == []

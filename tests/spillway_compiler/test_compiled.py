@@ -31,19 +31,19 @@ def package(tmp_path: Path) -> Path:
 
 
 def test_unchanged_sources_run_compiled(package: Path) -> None:
-    found = find(package)
-    assert isinstance(found, CompiledModules)
-    spec = found.find_spec("p.core.policy", None)
+    modules = find(package)
+    assert isinstance(modules, CompiledModules)
+    spec = modules.find_spec("p.core.policy", None)
     assert spec is not None
     assert spec.origin == str(package / FOLDER / "p.so")
-    assert found.find_spec("p.core.other", None) is None
+    assert modules.find_spec("p.core.other", None) is None
 
 
 def reason(package: Path) -> str:
     """Return why the package's sources run."""
-    found = find(package)
-    assert isinstance(found, NotCompiled)
-    return found.reason
+    modules = find(package)
+    assert isinstance(modules, NotCompiled)
+    return modules.reason
 
 
 def test_otherwise_the_reason_is_reported(package: Path) -> None:

@@ -48,9 +48,9 @@ class Bare:
 
 
 def run(source: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"__name__": "spillway_router.core.frozen"}
-    exec(source, found)
-    return found
+    namespace: dict[str, Any] = {"__name__": "spillway_router.core.frozen"}
+    exec(source, namespace)
+    return namespace
 
 
 def test_every_way_to_construct_one_gives_the_same() -> None:

@@ -33,8 +33,8 @@ def problems(body: str) -> list[str]:
 
 
 def test_the_compiled_modules_believe_in_no_outdated_type() -> None:
-    found = findings({module: source_of(module).read_text(encoding="utf-8") for module in MODULES})
-    assert not found, "\n".join(map(str, found))
+    places = findings({module: source_of(module).read_text(encoding="utf-8") for module in MODULES})
+    assert not places, "\n".join(map(str, places))
 
 
 AFTER_AWAIT = "self.flaw was tested before an await"

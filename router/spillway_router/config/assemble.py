@@ -54,8 +54,8 @@ class BackendTarget:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values of headers that may be secret: those of the key and of the configuration."""
-        known = {(name.encode(), value.encode()) for name, value in self.entry.extra_headers}
-        values = (v.decode("latin-1").removeprefix("Bearer ") for n, v in self.target.headers if (n, v) not in known)
+        public = {(name.encode(), value.encode()) for name, value in self.entry.extra_headers}
+        values = (v.decode("latin-1").removeprefix("Bearer ") for n, v in self.target.headers if (n, v) not in public)
         return tuple(value for value in values if len(value) >= SHORTEST_SECRET)
 
 

@@ -55,31 +55,31 @@ class Dialer:
         if self._lookup is None or self._lookup.get_loop() is not loop:
             self._lookup = loop.create_future()
             threading.Thread(target=self._look_up, args=(loop, self._lookup), name="resolve", daemon=True).start()
-        found = await asyncio.shield(self._lookup)  # others may wait for the same lookup
-        if isinstance(found, OSError):
-            raise OSError(f"the name {self._host} does not resolve: {found.strerror or found}")
-        return found
+        result = await asyncio.shield(self._lookup)  # others may wait for the same lookup
+        if isinstance(result, OSError):
+            raise OSError(f"the name {self._host} does not resolve: {result.strerror or result}")
+        return result
 
     def _look_up(self, loop: asyncio.AbstractEventLoop, lookup: asyncio.Future[tuple[Address, ...] | OSError]) -> None:
         """Look the name up; this blocks, so it runs in a thread."""
-        found: tuple[Address, ...] | OSError
+        result: tuple[Address, ...] | OSError
         try:
             infos = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            found = _by_turns([Address(family, sockaddr) for family, _, _, _, sockaddr in infos])  # type: ignore[arg-type]
+            result = _by_turns([Address(family, sockaddr) for family, _, _, _, sockaddr in infos])  # type: ignore[arg-type]
         except (OSError, UnicodeError) as error:
-            found = error if isinstance(error, OSError) else OSError(str(error))
+            result = error if isinstance(error, OSError) else OSError(str(error))
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(self._on_found, lookup, found)
+            loop.call_soon_threadsafe(self._on_found, lookup, result)
 
     def _on_found(
-        self, lookup: asyncio.Future[tuple[Address, ...] | OSError], found: tuple[Address, ...] | OSError
+        self, lookup: asyncio.Future[tuple[Address, ...] | OSError], result: tuple[Address, ...] | OSError
     ) -> None:
         if self._lookup is lookup:
             self._lookup = None
-        if not isinstance(found, OSError):
-            self._known, self._known_until_s = found, time.monotonic() + KNOWN_S
+        if not isinstance(result, OSError):
+            self._known, self._known_until_s = result, time.monotonic() + KNOWN_S
         if not lookup.done():
-            lookup.set_result(found)
+            lookup.set_result(result)
 
 
 def _is_address(host: str) -> bool:

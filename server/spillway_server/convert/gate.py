@@ -47,12 +47,12 @@ class GateVerdict:
     figures: dict[str, Any]
 
 
-def right(answer: str, known: str) -> bool:
+def right(answer: str, expected: str) -> bool:
     """Return whether an answer is right: equal as JSON where both are JSON, else as text without outer blanks."""
     try:
-        return bool(json.loads(answer) == json.loads(known))
+        return bool(json.loads(answer) == json.loads(expected))
     except (ValueError, RecursionError):
-        return answer.strip() == known.strip()
+        return answer.strip() == expected.strip()
 
 
 def agreement(first: tuple[str, ...], second: tuple[str, ...]) -> float:
@@ -62,25 +62,25 @@ def agreement(first: tuple[str, ...], second: tuple[str, ...]) -> float:
 
 
 def decide(
-    known: tuple[str | None, ...],
+    expected: tuple[str | None, ...],
     reference: EngineOutput,
     candidate: EngineOutput,
     llama: EngineOutput | None,
     bounds: Bounds,
 ) -> GateVerdict:
-    """Return the verdict; `known` holds the right answer of each sample, or None."""
+    """Return the verdict; `expected` holds the right answer of each sample, or None."""
     figures: dict[str, Any] = {
-        "samples": len(known),
+        "samples": len(expected),
         "reference_perplexity": reference.perplexity,
         "perplexity": candidate.perplexity,
         "agreement_with_reference": agreement(reference.answers, candidate.answers),
         "llama_cpp": llama is not None,
     }
     reasons: list[str] = []
-    if len(known) < bounds.min_samples:
-        reasons.append(f"only {len(known)} samples, at least {bounds.min_samples} are needed.")
+    if len(expected) < bounds.min_samples:
+        reasons.append(f"only {len(expected)} samples, at least {bounds.min_samples} are needed.")
     _perplexity(figures, reasons, reference, candidate, bounds)
-    _accuracy(figures, reasons, known, (reference, candidate), bounds)
+    _accuracy(figures, reasons, expected, (reference, candidate), bounds)
     if llama is not None:
         _llama(figures, reasons, reference, llama, bounds)
     return GateVerdict(not reasons, tuple(reasons), figures)
@@ -107,14 +107,14 @@ def _perplexity(
 def _accuracy(
     figures: dict[str, Any],
     reasons: list[str],
-    known: tuple[str | None, ...],
+    expected: tuple[str | None, ...],
     outputs: tuple[EngineOutput, EngineOutput],
     bounds: Bounds,
 ) -> None:
-    answered = [index for index, answer in enumerate(known) if answer]
+    answered = [index for index, answer in enumerate(expected) if answer]
     if not answered:
         return
-    shares = [sum(right(output.answers[i], known[i] or "") for i in answered) / len(answered) for output in outputs]
+    shares = [sum(right(output.answers[i], expected[i] or "") for i in answered) / len(answered) for output in outputs]
     figures |= {"reference_accuracy": shares[0], "accuracy": shares[1], "accuracy_samples": len(answered)}
     if not shares[0] - shares[1] <= bounds.max_drop + 1e-9:
         reasons.append(

@@ -74,15 +74,15 @@ def test_what_is_written_and_what_is_not_yet_sum_to_the_whole(
     parts = {row.attempt_no: row for row in due(record, now) if row.attempt_no < on_books}
     last = parts.get(len(parts) - 1)
     until = record.started_ms if last is None else last.ts + last.gpu_us // 1000 // record.count
-    known = BookedRental(parts, len(parts), until)
+    booked = BookedRental(parts, len(parts), until)
     edges = sorted({DAY - DAY_MS, DAY + 3 * DAY_MS, *((DAY + cut) // SPAN_MS * SPAN_MS for cut in cuts)})
-    found = [
+    hours = [
         part
         for a, b in itertools.pairwise(edges)
-        for part in accrued(record=record, on_books=known, start_ms=a, end_ms=b, now_ms=now)
+        for part in accrued(record=record, on_books=booked, start_ms=a, end_ms=b, now_ms=now)
     ]
-    assert sum(part.billed_nano for part in found) == billed_nano(record, record.started_ms, record.stopped_ms)
-    assert sum(part.gpu_us for part in found) == (record.stopped_ms - record.started_ms) * 1000 * record.count
+    assert sum(part.billed_nano for part in hours) == billed_nano(record, record.started_ms, record.stopped_ms)
+    assert sum(part.gpu_us for part in hours) == (record.stopped_ms - record.started_ms) * 1000 * record.count
 
 
 def test_a_running_rental_has_a_row_for_every_part_that_is_over() -> None:

@@ -47,10 +47,10 @@ def billed(ledger: SqliteLedger, now: float) -> float:
 
 
 def periods(ledger: SqliteLedger) -> list[tuple[str, float, float | None]]:
-    found = ledger.rentals.between(0, DAY + 2 * DAY_MS)
+    rentals = ledger.rentals.between(0, DAY + 2 * DAY_MS)
     return [
         (r.id, (r.started_ms - DAY) / 60_000, None if r.stopped_ms is None else (r.stopped_ms - DAY) / 60_000)
-        for r in found
+        for r in rentals
     ]
 
 

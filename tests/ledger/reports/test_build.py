@@ -200,14 +200,14 @@ attempts = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(attempts, st.integers(0, 24 * 60), st.integers(0, 10**6))
 def test_the_report_equals_a_bill_added_up_row_by_row(
-    made: list[tuple[bool, str, str, int, int, bool]], minutes: int, adjustment: int
+    requests: list[tuple[bool, str, str, int, int, bool]], minutes: int, adjustment: int
 ) -> None:
     """An own bill kept while the rows are made: plain sums, no grouping, no SQL."""
     rows: list[Entry] = []
     bill = answers = tokens_in = tokens_out = documents = work = 0
     by_decision = dict.fromkeys(CLOUD_ROWS, 0)
     all_cloud = Fraction(0)
-    for number, (is_local, decision, status, prompt, out, document) in enumerate(made):
+    for number, (is_local, decision, status, prompt, out, document) in enumerate(requests):
         shape: dict[str, Any] = {
             "status": status,
             "prompt_tokens": prompt,
@@ -228,10 +228,10 @@ def test_the_report_equals_a_bill_added_up_row_by_row(
             tokens_in += prompt
             tokens_out += out
             all_cloud += Fraction(prompt) * 75 + Fraction(out) * 300
-    if made and not made[0][0]:
+    if requests and not requests[0][0]:
         rows.append(_adjusted(rows, adjustment))
         bill += adjustment
-        decision = made[0][1]
+        decision = requests[0][1]
         by_decision[decision if decision in by_decision else "other"] += adjustment
 
     with tempfile.TemporaryDirectory() as folder:
@@ -250,7 +250,7 @@ def test_the_report_equals_a_bill_added_up_row_by_row(
         assert abs(report.fixed.used_nano - billed * share) < 40
     assert {row.decision: row.cost_nano for row in report.cloud.rows} == by_decision
     assert report.total_nano == billed + bill
-    assert (report.requests, report.served.attempts) == (len(made), len(made))
+    assert (report.requests, report.served.attempts) == (len(requests), len(requests))
     assert (report.served.answers, report.served.documents) == (answers, documents)
     assert (report.served.prompt_tokens, report.served.completion_tokens) == (tokens_in, tokens_out)
     assert report.alternatives[0].all_cloud_nano == all_cloud

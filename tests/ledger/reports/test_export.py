@@ -29,9 +29,9 @@ def rows_of(ledger: MemoryLedger, days: int = 1) -> list[dict[str, str]]:
     out = io.StringIO()
     after = datetime.fromtimestamp((D0 + days * DAY) / 1000, UTC).date()
     count = export_focus(ledger, FIRST, after, NOW, out)
-    found = list(csv.DictReader(io.StringIO(out.getvalue())))
-    assert len(found) == count
-    return found
+    exported = list(csv.DictReader(io.StringIO(out.getvalue())))
+    assert len(exported) == count
+    return exported
 
 
 def total(rows: Sequence[dict[str, str]], column: str, **where: str) -> Decimal:
@@ -54,18 +54,18 @@ def test_rented_time_is_bought_used_and_unused() -> None:
             entry("reserved", "open", reserved_nano=5),
         )
     )
-    found = rows_of(ledger)
-    assert tuple(found[0]) == FOCUS_COLUMNS
-    assert [row["ChargeCategory"] for row in found] == ["Purchase", "Usage", "Usage", "Usage", "Usage", "Usage"]
-    purchase, used = found[0], found[1]
+    exported = rows_of(ledger)
+    assert tuple(exported[0]) == FOCUS_COLUMNS
+    assert [row["ChargeCategory"] for row in exported] == ["Purchase", "Usage", "Usage", "Usage", "Usage", "Usage"]
+    purchase, used = exported[0], exported[1]
     assert (purchase["BilledCost"], purchase["EffectiveCost"]) == ("1.390000001", "0.000000")
     assert purchase["PricingQuantity"] == "1.000000000"
     assert (used["BilledCost"], used["EffectiveCost"][:6]) == ("0.000000", "0.3475")
     assert used["CommitmentDiscountStatus"] == "Used"
     assert used["CommitmentDiscountId"] == purchase["CommitmentDiscountId"]
-    assert total(found, "EffectiveCost", CommitmentDiscountStatus="Unused") == Decimal("0.926666667")
-    assert total(found, "BilledCost") == total(found, "EffectiveCost") == Decimal("1.390149926")
-    assert [row["x_RequestId"] for row in found if row["ProviderName"] == "groq"] == ["c1", "free"]
+    assert total(exported, "EffectiveCost", CommitmentDiscountStatus="Unused") == Decimal("0.926666667")
+    assert total(exported, "BilledCost") == total(exported, "EffectiveCost") == Decimal("1.390149926")
+    assert [row["x_RequestId"] for row in exported if row["ProviderName"] == "groq"] == ["c1", "free"]
     assert used["ChargePeriodStart"] == "2026-09-21T14:13:20Z"
     assert used["BillingPeriodEnd"] == "2026-10-01T00:00:00Z"
 
@@ -83,11 +83,11 @@ def test_both_columns_have_the_same_sum_to_the_nano_dollar(
         ledger.append((local(number, gpu_us, D0 + day * DAY + number),))
     for number, (day, gpu_us, nano) in enumerate(rent):
         ledger.append((entry("gpu_hour", f"g{number}", ts=D0 + day * DAY, gpu_us=gpu_us, amount_nano=nano),))
-    found = rows_of(ledger, 3)
+    exported = rows_of(ledger, 3)
     billed = sum(nano for *_, nano in rent)
-    assert total(found, "BilledCost") * 10**9 == billed
-    assert total(found, "EffectiveCost") * 10**9 == billed
-    assert sum(row["CommitmentDiscountStatus"] == "Used" for row in found) == len(work)
+    assert total(exported, "BilledCost") * 10**9 == billed
+    assert total(exported, "EffectiveCost") * 10**9 == billed
+    assert sum(row["CommitmentDiscountStatus"] == "Used" for row in exported) == len(work)
 
 
 def test_a_running_rental_is_bought_up_to_now() -> None:

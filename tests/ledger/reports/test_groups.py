@@ -165,16 +165,16 @@ def test_the_cheapest_alternative_prices_each_group(kept: Kept) -> None:
 
 def test_api_keys_are_shown_by_name(tmp_path: Path) -> None:
     ledger = SqliteLedger.open(tmp_path / "x.db")
-    made = KeyStore(ledger.keys).create(KeySpec("ann"), b"ann123", bytes(32), 1)
+    key = KeyStore(ledger.keys).create(KeySpec("ann"), b"ann123", bytes(32), 1)
     ts = start_of(FIRST)
     paid = Entry(
-        kind="charged", request_id="r", attempt_no=1, ts=ts, key_id=made.record.id, amount_nano=5, tariff_ref="t"
+        kind="charged", request_id="r", attempt_no=1, ts=ts, key_id=key.record.id, amount_nano=5, tariff_ref="t"
     )
     ledger.append((paid,))
     (row,) = build_report(ledger, one_day(FIRST), TERMS, ts + 1, ("key",)).groups
     ledger.close()
-    assert (row.keys, row.labels) == ({"key": made.record.id}, {"key": "ann"})
-    assert group_name(row, "key") == f"ann ({made.record.id})"
+    assert (row.keys, row.labels) == ({"key": key.record.id}, {"key": "ann"})
+    assert group_name(row, "key") == f"ann ({key.record.id})"
 
 
 def test_html_is_one_safe_file(tmp_path: Path) -> None:
@@ -231,9 +231,9 @@ def test_ranges() -> None:
     ],
 )
 def test_what_is_no_range_is_told(asked: ReportQuery, param: str) -> None:
-    with pytest.raises(RangeError) as told:
+    with pytest.raises(RangeError) as raised:
         read_range(asked, date(2026, 11, 21))
-    assert told.value.param == param
+    assert raised.value.param == param
 
 
 def test_groupings_are_read_from_words() -> None:

@@ -68,10 +68,10 @@ def test_two_processes_with_many_threads_never_pass_a_cap(ledger: PostgresLedger
     limit, amount, threads, tries = 1_000, 7, 8, 25
     command = [sys.executable, str(CHILD), postgres_url, str(limit), str(amount), str(threads), str(tries)]
     children = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in ("a", "b")]
-    told = [child.communicate(timeout=120)[0].split() for child in children]
+    outputs = [child.communicate(timeout=120)[0].split() for child in children]
     assert [child.returncode for child in children] == [0, 0]
-    taken = sum(int(held) for held, _ in told)
-    refused = sum(int(refused) for _, refused in told)
+    taken = sum(int(held) for held, _ in outputs)
+    refused = sum(int(refused) for _, refused in outputs)
     assert (taken, refused) == (limit // amount, 2 * threads * tries - limit // amount)
     assert ledger.balance("all", "day", D0) == Balance(0, limit // amount * amount)
     assert ledger.balance("key:k1", "hour", H0) == Balance(0, limit // amount * amount)
@@ -140,9 +140,9 @@ def test_a_commit_that_is_cut_off_says_so_and_may_be_repeated(
         holder.execute("SELECT pg_advisory_xact_lock(7310014835120411469)")
         cut = pool.submit(ledger.commit, (write,))
         for _ in range(2):  # the connection it had, and the one it made instead
-            while not (found := postgres.execute(waiting, postgres_url)):
+            while not (waiters := postgres.execute(waiting, postgres_url)):
                 assert not cut.done()
-            postgres.execute(f"SELECT pg_terminate_backend({found[0][0]}, 5000)", postgres_url)
+            postgres.execute(f"SELECT pg_terminate_backend({waiters[0][0]}, 5000)", postgres_url)
         with pytest.raises(LedgerUnavailableError):
             cut.result(30)
     assert ledger.balance("all", "day", D0) == Balance(0, 0)
@@ -298,10 +298,10 @@ def test_a_missing_driver_says_what_to_install() -> None:
         "try: open_ledger('postgresql://u:hunter2@h/d')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
-    assert told.startswith("LedgerConfigError")
-    assert "pip install '.[postgres]'" in told
-    assert "hunter2" not in told
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert output.startswith("LedgerConfigError")
+    assert "pip install '.[postgres]'" in output
+    assert "hunter2" not in output
 
 
 def test_a_revoked_key_of_another_router_is_noticed(ledger: PostgresLedger, reopen: Callable[[], Ledger]) -> None:

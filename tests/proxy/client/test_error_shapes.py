@@ -35,14 +35,14 @@ class AnthropicError(Exception):
 
 def anthropic_events(content: bytes) -> list[dict[str, Any]]:
     """Read a stream as Anthropic's library does: it goes by the event's name, and skips an event without one."""
-    found = []
+    faults = []
     for block in content.split(b"\n\n"):
         fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
         if fields.get(b"event") == b"error":
             raise AnthropicError(json.loads(fields[b"data"])["error"]["message"])
         if b"event" in fields:
-            found.append(json.loads(fields[b"data"]))
-    return found
+            faults.append(json.loads(fields[b"data"]))
+    return faults
 
 
 async def test_refusals_before_routing_have_anthropics_shape() -> None:

@@ -48,9 +48,9 @@ async def test_an_answer_that_memory_has_forgotten_is_rated_through_the_ledger(t
         kept = router.ledger.feedback.get(request_id)
         assert kept is not None
         assert (kept.backend, kept.model, kept.rating) == ("local", "m", 4)
-        made = KeyStore(router.ledger.keys).create(KeySpec("ann"), b"ann123", bytes(32), 0)
-        await router.until(lambda: router.runtime.services.config().auth.verify(made.token, 1e9) is not None)
-        named = {"authorization": f"Bearer {made.token}"}
+        key = KeyStore(router.ledger.keys).create(KeySpec("ann"), b"ann123", bytes(32), 0)
+        await router.until(lambda: router.runtime.services.config().auth.verify(key.token, 1e9) is not None)
+        named = {"authorization": f"Bearer {key.token}"}
         foreign = await router.post({"request_id": request_id, "rating": 1}, "/v1/feedback", **named)
         assert (foreign.status_code, error_of(foreign)["code"]) == (404, "request_not_found")
         assert kept == router.ledger.feedback.get(request_id)

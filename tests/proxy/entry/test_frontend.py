@@ -24,12 +24,12 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
         await engine.arrival()
         assert len(engine.seen) == 1
         gate.set()
-        found = [await answer_of(reader) for _ in range(5)]
-        assert [status for status, _ in found] == [200, 400, 200, 200, 200]
-        assert [text in body for text, (_, body) in zip((b"first", b"model", b"third"), found, strict=False)] == [
+        received = [await answer_of(reader) for _ in range(5)]
+        assert [status for status, _ in received] == [200, 400, 200, 200, 200]
+        assert [text in body for text, (_, body) in zip((b"first", b"model", b"third"), received, strict=False)] == [
             True
         ] * 3
-        assert b"last" in found[4][1]
+        assert b"last" in received[4][1]
 
 
 async def test_answers_of_every_kind_keep_their_order_on_one_connection() -> None:
@@ -38,10 +38,10 @@ async def test_answers_of_every_kind_keep_their_order_on_one_connection() -> Non
         engine.script.extend([saying("small"), saying("large" * 20_000), stream, saying("last")])
         writer.write(post() + post() + post(fields={"stream": True}) + post(more=b"connection: close\r\n"))
         async with asyncio.timeout(LIMIT_S):
-            found = await reader.read()
-        places = [found.index(text) for text in (b"small", b"largelarge", b"streamed", b"last")]
+            received = await reader.read()
+        places = [received.index(text) for text in (b"small", b"largelarge", b"streamed", b"last")]
         assert places == sorted(places)
-        assert found.count(b"HTTP/1.1 200") == 4
+        assert received.count(b"HTTP/1.1 200") == 4
 
 
 async def test_a_pipelined_request_of_a_client_that_left_is_never_sent() -> None:

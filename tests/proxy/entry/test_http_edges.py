@@ -194,9 +194,9 @@ async def test_a_client_that_ends_its_sending_gets_its_answer(stream: bool) -> N
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         gate.set()
         async with asyncio.timeout(LIMIT_S):
-            found = await reader.read()
-        assert found.startswith(b"HTTP/1.1 200")
-        assert b"alpha" in found
+            received = await reader.read()
+        assert received.startswith(b"HTTP/1.1 200")
+        assert b"alpha" in received
 
 
 async def test_a_client_of_the_control_api_that_ends_its_sending_gets_its_answer() -> None:

@@ -75,12 +75,12 @@ async def test_local_only_ends_in_a_402_when_no_local_backend_is_up() -> None:
 async def test_the_dry_run_shows_the_rung() -> None:
     async with ladder() as (router, strong):
         await spend(router, strong, 850_000)
-        told = (await router.post({"model": "auto", "messages": MESSAGES}, "/v1/route/explain")).json()
-        [removed] = [r for r in told["removed"] if r["backend"] == "strong"]
+        explanation = (await router.post({"model": "auto", "messages": MESSAGES}, "/v1/route/explain")).json()
+        [removed] = [r for r in explanation["removed"] if r["backend"] == "strong"]
         assert removed["reason"] == "budget"
         assert removed["detail"] == "the month budget for all is 85% used; from 80% on it gets no requests (degrade)"
-        assert told["candidates"]
-        assert "strong" not in json.dumps(told["candidates"])
+        assert explanation["candidates"]
+        assert "strong" not in json.dumps(explanation["candidates"])
 
 
 # pacing

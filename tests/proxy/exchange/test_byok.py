@@ -31,9 +31,9 @@ async def own(
     answer: Answer, folder: Path, more: str = ""
 ) -> AsyncIterator[tuple[FaultUpstream, FaultUpstream, Router]]:
     """Run an engine, a fake Groq on this machine, and a router that has no key for it."""
-    known = load_catalogue()
+    providers = load_catalogue()
     async with FaultUpstream(WHOLE) as engine, FaultUpstream(answer) as groq:
-        catalogue = {**known, "groq": replace(known["groq"], base_url=groq.url)}
+        catalogue = {**providers, "groq": replace(providers["groq"], base_url=groq.url)}
         async with routing(settings(local(engine), more=more), folder, catalogue=catalogue) as router:
             yield engine, groq, router
 

@@ -84,13 +84,13 @@ MADE_FOR: dict[str, Any] = {**CALIBRATION, "key": {**CALIBRATION["key"], **MARKS
 
 
 def served(engine: str, marks: Mapping[str, str], name: str = "local") -> str:
-    told = ", ".join(f'{part}: "{mark}"' for part, mark in marks.items())
-    return local(engine, name).removesuffix("}") + f", fingerprint: {{{told}}}}}"
+    fingerprint = ", ".join(f'{part}: "{mark}"' for part, mark in marks.items())
+    return local(engine, name).removesuffix("}") + f", fingerprint: {{{fingerprint}}}}}"
 
 
 def warnings(text: str) -> list[str]:
-    found = assembly_of(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
-    return [told.problem for told in found.warnings if told.where == "confidence.calibration"]
+    assembly = assembly_of(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
+    return [warning.problem for warning in assembly.warnings if warning.where == "confidence.calibration"]
 
 
 @pytest.mark.parametrize("part", sorted(MARKS))
@@ -100,19 +100,19 @@ async def test_a_calibration_for_other_weights_template_or_quantisation_is_not_a
     other = {**MARKS, part: "other"}
     async with FaultUpstream(whole("weak", -0.2)) as engine, FaultUpstream() as strong:
         text = settings(served(engine.url, other), cloud(strong), more=rule(tmp_path, MADE_FOR))
-        (told,) = warnings(text)
-        assert f"{part} other, not {MARKS[part]}" in told
-        assert "conservative rule" in told
+        (problem,) = warnings(text)
+        assert f"{part} other, not {MARKS[part]}" in problem
+        assert "conservative rule" in problem
         async with routing(text, tmp_path) as router:
             reply = await router.chat()
             assert float(reply.headers["x-spillway-confidence"]) == pytest.approx(0.8187, abs=1e-4)  # exp(-0.2)
             assert router.runtime.services.config().policy.confidence.threshold == 0.8  # not the certified 0.6
 
 
-@pytest.mark.parametrize("told", [MARKS, {}, {"weights": "aaaa"}])
-async def test_a_calibration_is_applied_where_nothing_known_differs(told: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("marks", [MARKS, {}, {"weights": "aaaa"}])
+async def test_a_calibration_is_applied_where_nothing_known_differs(marks: dict[str, str], tmp_path: Path) -> None:
     async with FaultUpstream(whole("weak", -0.2)) as engine, FaultUpstream() as strong:
-        text = settings(served(engine.url, told), cloud(strong), more=rule(tmp_path, MADE_FOR))
+        text = settings(served(engine.url, marks), cloud(strong), more=rule(tmp_path, MADE_FOR))
         assert warnings(text) == []
         async with routing(text, tmp_path) as router:
             assert float((await router.chat()).headers["x-spillway-confidence"]) == pytest.approx(0.9)
@@ -139,8 +139,8 @@ def test_check_tells_what_nobody_verified(tmp_path: Path) -> None:
     for marks, missing in (({}, "weights and template and quantisation"), ({"weights": "aaaa"}, "template and quant")):
         path.write_text(settings(served("http://127.0.0.1:9/v1", marks), cloud("http://127.0.0.1:9/v1"), more=more))
         shown = CliRunner().invoke(app, ["check", "--config", str(path), "--offline", "--json"])
-        told = [w["problem"] for w in json.loads(shown.stdout)["warnings"] if w["where"] == "backends.local"]
-        assert [missing in problem for problem in told] == [True], shown.stdout
+        problems = [w["problem"] for w in json.loads(shown.stdout)["warnings"] if w["where"] == "backends.local"]
+        assert [missing in problem for problem in problems] == [True], shown.stdout
     path.write_text(settings(served("http://127.0.0.1:9/v1", MARKS), cloud("http://127.0.0.1:9/v1"), more=more))
     shown = CliRunner().invoke(app, ["check", "--config", str(path), "--offline"])
     assert "unverified" not in shown.stdout
@@ -171,7 +171,7 @@ def test_what_up_knows_of_its_engine_survives_a_reload(tmp_path: Path) -> None:
 async def test_as_many_alternatives_are_asked_for_and_counted_as_the_calibration_was_made_of(tmp_path: Path) -> None:
     """A client may ask for more alternatives, but scores of alternatives depend on their number."""
     tail = {**STAGE, "features": ["tail"], "curve": {"x": [0.0, 10.0], "y": [0.0, 1.0]}}
-    made = {**CALIBRATION, "answer": tail, "made": {"top_logprobs": 3}}
+    calibration = {**CALIBRATION, "answer": tail, "made": {"top_logprobs": 3}}
     tops = [{"token": t, "logprob": p} for t, p in (("a", -0.1), ("b", -3.0), ("c", -5.0), ("d", -9.0), ("e", -10.0))]
 
     def says(count: int) -> Answer:
@@ -180,7 +180,9 @@ async def test_as_many_alternatives_are_asked_for_and_counted_as_the_calibration
         return Answer.json({"choices": [{"index": 0, "logprobs": score, "finish_reason": "stop", "message": message}]})
 
     async with FaultUpstream(says(3)) as engine, FaultUpstream() as strong:
-        text = settings(local(engine), cloud(strong), more=rule(tmp_path, made, ", top_logprobs: 5, threshold: 0"))
+        text = settings(
+            local(engine), cloud(strong), more=rule(tmp_path, calibration, ", top_logprobs: 5, threshold: 0")
+        )
         async with routing(text, tmp_path) as router:
             plain = await router.chat()
             assert engine.seen[0].json["top_logprobs"] == 3

@@ -25,8 +25,8 @@ async def closed_soon(router: Router, arrived: Arrival) -> RequestRecord:
     async with asyncio.timeout(PROMPT_S):
         await arrived.closed.wait()
     await router.until(lambda: not any(router.runtime.board.in_flight().values()))
-    known = router.runtime.board.current(router.runtime.services.clock() + 1).backends
-    assert all(b.backlog is None or b.backlog.waiting_first_token == 0 for b in known.values())
+    backends = router.runtime.board.current(router.runtime.services.clock() + 1).backends
+    assert all(b.backlog is None or b.backlog.waiting_first_token == 0 for b in backends.values())
     await router.until(lambda: len(router.runtime.services.records.recent(9)) > 0)
     return router.runtime.services.records.recent(1)[0]
 

@@ -30,8 +30,8 @@ def said_no(status: int, **headers: str) -> Answer:
 
 def text_of(reply: httpx.Response) -> str:
     assert reply.status_code == 200, reply.text
-    found: str = reply.json()["choices"][0]["message"]["content"]
-    return found
+    content: str = reply.json()["choices"][0]["message"]["content"]
+    return content
 
 
 def free_port() -> int:
@@ -99,8 +99,8 @@ async def test_retry_after_as_a_date_counts_from_now() -> None:
         assert 38 <= wait_of(router, "cloud") <= 40
 
 
-@pytest.mark.parametrize(("value", "told"), [("7", 7), ("6.2", 7), ("86400", 60), ("junk", 1), ("0", 1)])
-async def test_the_client_is_told_to_wait_at_most_a_minute(value: str, told: int) -> None:
+@pytest.mark.parametrize(("value", "wait_s"), [("7", 7), ("6.2", 7), ("86400", 60), ("junk", 1), ("0", 1)])
+async def test_the_client_is_told_to_wait_at_most_a_minute(value: str, wait_s: int) -> None:
     async with (
         FaultUpstream(said_no(429, retry_after=value)) as busy,
         routing(settings(cloud(busy)), clock=ManualClock()) as router,
@@ -108,7 +108,7 @@ async def test_the_client_is_told_to_wait_at_most_a_minute(value: str, told: int
         for _ in range(2):  # by the provider first, then by what the board remembers of it
             reply = await router.chat()
             assert (reply.status_code, error_of(reply)["code"]) == (503, "overloaded")
-            assert int(reply.headers["retry-after"]) == told
+            assert int(reply.headers["retry-after"]) == wait_s
             assert reply.headers["x-should-retry"] == "false"
         assert len(busy.seen) == 1
 
@@ -129,12 +129,12 @@ async def test_a_failing_backend_is_replaced(status: int) -> None:
         assert [(r.kind, r.attempt_no) for r in rows] == [("charged" if waited else "released", 1), ("charged", 2)]
 
 
-@pytest.mark.parametrize(("status", "told"), [(400, 400), (413, 413), (422, 422), (418, 400)])
-async def test_a_bad_request_is_not_asked_again(status: int, told: int) -> None:
+@pytest.mark.parametrize(("status", "client_status"), [(400, 400), (413, 413), (422, 422), (418, 400)])
+async def test_a_bad_request_is_not_asked_again(status: int, client_status: int) -> None:
     async with pair(said_no(status), WHOLE) as (_, other, router):
         reply = await router.chat()
-        assert reply.status_code == told
-        assert error_of(reply)["code"] == ("request_too_large" if told == 413 else "invalid_request")
+        assert reply.status_code == client_status
+        assert error_of(reply)["code"] == ("request_too_large" if client_status == 413 else "invalid_request")
         assert not other.seen
 
 

@@ -71,9 +71,9 @@ async def stream(router: Router, fields: dict[str, Any] | None = None, **headers
 
 def text_of(reply: httpx.Response) -> str:
     assert reply.status_code == 200, reply.text
-    found = events(reply)
-    assert found[-1] == b"[DONE]"
-    choices = [c for e in found[:-1] for c in json.loads(e)["choices"]]
+    sse_events = events(reply)
+    assert sse_events[-1] == b"[DONE]"
+    choices = [c for e in sse_events[:-1] for c in json.loads(e)["choices"]]
     return "".join(c["delta"].get("content") or "" for c in choices)
 
 
@@ -146,11 +146,11 @@ async def test_the_sdk_reads_over_what_is_told_at_the_end() -> None:
     says = Answer.stream(body).pausing(body.index(b"w2 ") - 100, gate)
     async with setup(says) as (_, _, router):
         async with openai.AsyncOpenAI(base_url=router.url + "/v1", api_key="x", max_retries=0) as client:
-            found = await client.chat.completions.create(
+            reply = await client.chat.completions.create(
                 model="auto", messages=[{"role": "user", "content": "?"}], stream=True
             )
             gate.set()
-            chunks = [chunk async for chunk in found]
+            chunks = [chunk async for chunk in reply]
         said = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
         assert said.split() == [f"w{i}" for i in range(22)]
         extra = chunks[-1].model_extra
@@ -219,9 +219,9 @@ async def test_an_engine_that_dies_while_held_is_a_failover(tmp_path: Path) -> N
         reply = await stream(router)
         assert text_of(reply) == "strong"
         assert reply.headers["x-spillway-decision"] == "fallback"
-        lost, found = sorted(router.rows(reply), key=lambda row: row.attempt_no)
-        assert (lost.backend, lost.status, lost.amount_nano) == ("local", "error", 0)
-        assert (found.backend, found.status, found.amount_nano) == ("cloud", "ok", 3 * 1000 + 4 * 2000)
+        first, second = sorted(router.rows(reply), key=lambda row: row.attempt_no)
+        assert (first.backend, first.status, first.amount_nano) == ("local", "error", 0)
+        assert (second.backend, second.status, second.amount_nano) == ("cloud", "ok", 3 * 1000 + 4 * 2000)
 
 
 async def test_who_leaves_while_the_stream_is_held_stops_the_engine(tmp_path: Path) -> None:
@@ -257,9 +257,9 @@ async def test_who_leaves_while_the_better_answer_is_sought_ends_both(tmp_path: 
 
 
 def _first_token(router: Router) -> bool:
-    known = router.runtime.board.current(router.runtime.services.clock() + 1).backends["local"]
+    backend = router.runtime.board.current(router.runtime.services.clock() + 1).backends["local"]
     in_flight = router.runtime.board.in_flight()["local"]
-    return in_flight == 1 and known.backlog is not None and known.backlog.waiting_first_token == 0
+    return in_flight == 1 and backend.backlog is not None and backend.backlog.waiting_first_token == 0
 
 
 async def test_a_budget_that_is_used_up_keeps_the_draft(tmp_path: Path) -> None:
@@ -317,8 +317,8 @@ async def test_past_the_promised_time_the_client_is_kept_waiting_visibly() -> No
         assert reply.content.startswith(b": waiting\n\n")
         assert text_of(reply) == "strong"
         assert "x-spillway-backend" not in reply.headers
-        told = json.loads(events(reply)[-2])["spillway"]
-        assert (told["backend"], told["decision"]) == ("cloud", "fallback")
+        summary = json.loads(events(reply)[-2])["spillway"]
+        assert (summary["backend"], summary["decision"]) == ("cloud", "fallback")
 
     dead = Answer(silent=True, end="rst")
     async with setup(says, dead, more=more) as (_, _, router):

@@ -150,6 +150,6 @@ async def test_a_backends_own_headers() -> None:
 )
 def test_unusable_headers_are_a_problem_of_the_configuration(headers: str, problem: str) -> None:
     text = f"backends: [{{name: e, provider: vllm, local: true, model: m, headers: {headers}}}]\n"
-    with pytest.raises(ConfigError, match=problem) as found:
+    with pytest.raises(ConfigError, match=problem) as raised:
         assembly_of(Loaded(load.parse(text, {}), None, text, {}), date(2026, 11, 20))
-    assert "secret-value" not in str(found.value)
+    assert "secret-value" not in str(raised.value)

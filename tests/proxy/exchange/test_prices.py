@@ -109,8 +109,10 @@ async def test_a_service_without_a_known_price_goes_elsewhere(tmp_path: Path) ->
     ):
         reply = await router.chat({"service_tier": "flex"})
         assert reply.headers["x-spillway-backend"] == "local"
-        told = await router.post({"model": "auto", "messages": MESSAGES, "service_tier": "flex"}, "/v1/route/explain")
-        assert "service_tier 'flex' is unknown" in told.text
+        explanation = await router.post(
+            {"model": "auto", "messages": MESSAGES, "service_tier": "flex"}, "/v1/route/explain"
+        )
+        assert "service_tier 'flex' is unknown" in explanation.text
         assert (await router.chat({"service_tier": "default"})).headers["x-spillway-backend"] == "cloud"
 
 
@@ -197,13 +199,13 @@ def _listed(far: FaultUpstream, near: FaultUpstream, folder: Path) -> AbstractAs
 
 async def test_a_day_is_told_once_and_an_error_of_it_ends_nothing() -> None:
     wall = [5 * DAY_S - 0.001]
-    told: list[date] = []
+    days_seen: list[date] = []
     heard = asyncio.Event()
 
     async def on_day(day: date) -> None:
-        told.append(day)
+        days_seen.append(day)
         heard.set()
-        if len(told) == 1:
+        if len(days_seen) == 1:
             raise ConfigError([])
 
     days = DayChange(on_day, lambda: wall[0], longest_s=0.001)
@@ -215,7 +217,7 @@ async def test_a_day_is_told_once_and_an_error_of_it_ends_nothing() -> None:
             await heard.wait()
         heard.clear()
     await days.stop()
-    assert told == [utc_day(5 * DAY_S), utc_day(6 * DAY_S)] == [date(1970, 1, 6), date(1970, 1, 7)]
+    assert days_seen == [utc_day(5 * DAY_S), utc_day(6 * DAY_S)] == [date(1970, 1, 6), date(1970, 1, 7)]
 
 
 async def test_prices_of_a_pair_stay_exact_in_decimals() -> None:

@@ -108,8 +108,8 @@ async def test_a_number_is_a_score_only_if_it_is_one(tmp_path: Path) -> None:
     ):
         asks = ", self_check: {ask: stated, timeout_ms: 5000, question: 'How sure?'}"
         async with setup(tmp_path, whole("weak", OPEN), reply, asks, file) as (engine, _, router):
-            found = await router.chat(x_spillway_min_confidence="0.6")
-            draft = min(router.rows(found), key=lambda row: row.attempt_no)
+            escalated = await router.chat(x_spillway_min_confidence="0.6")
+            draft = min(router.rows(escalated), key=lambda row: row.attempt_no)
             assert draft.confidence == pytest.approx(confidence), reply.body
             assert engine.seen[1].json["messages"][-1]["content"] == "How sure?"
             assert "logprobs" not in engine.seen[1].json
@@ -146,8 +146,8 @@ async def test_whatever_goes_wrong_with_it_the_answer_stands_as_it_was_judged(na
         assert (rows[1].status, rows[1].confidence) == ("ok", pytest.approx(0.55))
         assert (rows[2].decision, rows[2].amount_nano) == ("audit", 0)
         assert rows[2].status in ("error", "discarded")
-        known = router.runtime.board.current(router.runtime.services.clock()).backends["local"]
-        assert not known.breaker_open
+        backend = router.runtime.board.current(router.runtime.services.clock()).backends["local"]
+        assert not backend.breaker_open
         assert router.runtime.board.in_flight()["local"] == 0
 
 
@@ -210,9 +210,9 @@ async def test_where_it_can_change_nothing_the_router_says_so(calibrated: bool, 
     plain = f"confidence: {{escalate_to: [cloud]{ASKS}}}\n"
     more = rule(tmp_path, CALIBRATION, ASKS) if calibrated else plain
     text = settings(local("http://127.0.0.1:9/v1"), cloud("http://127.0.0.1:9/v1"), more=more)
-    found = assembly_of(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
-    (told,) = [w.problem for w in found.warnings if w.where == "confidence.self_check"]
-    assert ("until a calibration is made with it" if calibrated else "make one with `spillway calibrate`") in told
+    assembly = assembly_of(Loaded(parse(text, {}), None, text, {}), date(2026, 11, 21))
+    (problem,) = [w.problem for w in assembly.warnings if w.where == "confidence.self_check"]
+    assert ("until a calibration is made with it" if calibrated else "make one with `spillway calibrate`") in problem
     engine = FaultUpstream(whole("weak", OPEN))
     async with escalating(engine, STRONG, rule=more) as (_, strong, router):
         engine.script.extend((whole("weak", OPEN), NO))

@@ -31,9 +31,9 @@ def assert_interrupted(reply: httpx.Response, sent: bytes) -> str:
     assert sent.startswith(good + b"\n\n")
     assert DONE not in reply.content
     assert b"upstream_interrupted" not in good
-    found = error_in(reply.request.url.path, error, len(good.split(b"\n\n")))
-    assert found["code"] == "upstream_interrupted"
-    message: str = found["message"]
+    error_message = error_in(reply.request.url.path, error, len(good.split(b"\n\n")))
+    assert error_message["code"] == "upstream_interrupted"
+    message: str = error_message["message"]
     return message
 
 

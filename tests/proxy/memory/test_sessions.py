@@ -24,9 +24,9 @@ def facts(verdict: PrivacyVerdict, session_id: str = "s", key_id: str = "ann") -
     )
 
 
-def reasons(known: Sessions, request: RequestFacts, at_s: float) -> tuple[str, ...] | None:
+def reasons(sessions: Sessions, request: RequestFacts, at_s: float) -> tuple[str, ...] | None:
     """Why the request is private in its session; None if it may leave."""
-    privacy = known.with_privacy(request, at_s).privacy
+    privacy = sessions.with_privacy(request, at_s).privacy
     return None if privacy.may_leave else privacy.reasons
 
 
@@ -36,46 +36,46 @@ def test_a_session_belongs_to_the_key_that_sent_it() -> None:
 
 
 def test_a_session_that_was_private_once_stays_private() -> None:
-    known = Sessions()
-    assert reasons(known, facts(PUBLIC), 0) is None
-    assert reasons(known, facts(PRIVATE), 1) == ("header",)
-    assert reasons(known, facts(PUBLIC), 2) == ("session",)
+    sessions = Sessions()
+    assert reasons(sessions, facts(PUBLIC), 0) is None
+    assert reasons(sessions, facts(PRIVATE), 1) == ("header",)
+    assert reasons(sessions, facts(PUBLIC), 2) == ("session",)
     for other in (facts(PUBLIC, "t"), facts(PUBLIC, "s", "bob"), facts(PUBLIC, "")):
-        assert reasons(known, other, 3) is None
-    assert known.with_privacy(facts(PRIVATE, ""), 3) == facts(PRIVATE, "")
+        assert reasons(sessions, other, 3) is None
+    assert sessions.with_privacy(facts(PRIVATE, ""), 3) == facts(PRIVATE, "")
 
 
 def test_only_silence_ends_a_private_session() -> None:
-    known = Sessions()
-    reasons(known, facts(PRIVATE), 0)
-    assert reasons(known, facts(PUBLIC), SESSION_S) == ("session",)
-    assert reasons(known, facts(PUBLIC), 2 * SESSION_S) == ("session",)
-    assert reasons(known, facts(PUBLIC), 3 * SESSION_S + 1) is None
+    sessions = Sessions()
+    reasons(sessions, facts(PRIVATE), 0)
+    assert reasons(sessions, facts(PUBLIC), SESSION_S) == ("session",)
+    assert reasons(sessions, facts(PUBLIC), 2 * SESSION_S) == ("session",)
+    assert reasons(sessions, facts(PUBLIC), 3 * SESSION_S + 1) is None
 
 
 def test_a_session_remembers_the_engine_that_answered_last() -> None:
-    known = Sessions()
+    sessions = Sessions()
     session: SessionId = ("ann", "s")
-    assert known.backend(session, 0) == ""
-    known.answered(session, "one", 0)
-    known.answered(session, "two", 1)
-    assert known.backend(session, 1 + SESSION_S) == "two"
-    assert known.backend(session, 2 + SESSION_S) == ""
+    assert sessions.backend(session, 0) == ""
+    sessions.answered(session, "one", 0)
+    sessions.answered(session, "two", 1)
+    assert sessions.backend(session, 1 + SESSION_S) == "two"
+    assert sessions.backend(session, 2 + SESSION_S) == ""
 
 
 def test_a_session_keeps_its_engine_when_it_becomes_private() -> None:
-    known = Sessions()
-    known.answered(("ann", "s"), "one", 0)
-    reasons(known, facts(PRIVATE), 1)
-    assert known.backend(("ann", "s"), 2) == "one"
-    known.answered(("ann", "s"), "two", 3)
-    assert known.backend(("ann", "s"), 4) == "two"
+    sessions = Sessions()
+    sessions.answered(("ann", "s"), "one", 0)
+    reasons(sessions, facts(PRIVATE), 1)
+    assert sessions.backend(("ann", "s"), 2) == "one"
+    sessions.answered(("ann", "s"), "two", 3)
+    assert sessions.backend(("ann", "s"), 4) == "two"
 
 
 def test_open_sessions_push_out_the_oldest_open_one_and_no_private_one() -> None:
-    known = Sessions(max_sessions=3)
-    reasons(known, facts(PRIVATE, "private"), 0)
+    sessions = Sessions(max_sessions=3)
+    reasons(sessions, facts(PRIVATE, "private"), 0)
     for i in range(5):
-        known.answered(("ann", f"s{i}"), "one", 1)
-    assert [known.backend(("ann", f"s{i}"), 2) for i in range(5)] == ["", "", "one", "one", "one"]
-    assert reasons(known, facts(PUBLIC, "private"), 2) == ("session",)
+        sessions.answered(("ann", f"s{i}"), "one", 1)
+    assert [sessions.backend(("ann", f"s{i}"), 2) for i in range(5)] == ["", "", "one", "one", "one"]
+    assert reasons(sessions, facts(PUBLIC, "private"), 2) == ("session",)

@@ -42,20 +42,20 @@ def reference_spans(raw: bytes) -> Spans:
     space = re.compile(r"[ \t\r\n]*")
 
     def skip(at: int) -> int:
-        found = space.match(text, at)
-        assert found is not None
-        return found.end()
+        spans = space.match(text, at)
+        assert spans is not None
+        return spans.end()
 
-    found: Spans = {}
+    spans: Spans = {}
     at = skip(skip(0) + 1)
     while text[at] != "}":
         _, key_end = decode(text, at)
         start = skip(skip(key_end) + 1)
         _, end = decode(text, start)
-        found[orjson.loads(raw[at:key_end])] = (at, start, end)
+        spans[orjson.loads(raw[at:key_end])] = (at, start, end)
         at = skip(end)
         at = skip(at + 1) if text[at] == "," else at
-    return found
+    return spans
 
 
 @settings(max_examples=300, deadline=None)

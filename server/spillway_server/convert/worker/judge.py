@@ -73,9 +73,9 @@ def fitting_dtype(parameters: int, available: int) -> str:
     )
 
 
-def _loss(model: Any, prompt: list[int], known: list[int]) -> float:
+def _loss(model: Any, prompt: list[int], expected: list[int]) -> float:
     import torch
 
-    logits = model(torch.tensor([prompt + known])).logits[0, len(prompt) - 1 : -1]
-    chosen = torch.log_softmax(logits.float(), dim=-1)[torch.arange(len(known)), torch.tensor(known)]
+    logits = model(torch.tensor([prompt + expected])).logits[0, len(prompt) - 1 : -1]
+    chosen = torch.log_softmax(logits.float(), dim=-1)[torch.arange(len(expected)), torch.tensor(expected)]
     return -float(chosen.sum())
