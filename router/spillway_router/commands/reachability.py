@@ -15,6 +15,7 @@ import httpx
 import orjson
 
 from spillway_router.config.assemble import BackendTarget
+from spillway_router.http_client.resolving import ResolvingTransport
 
 TIMEOUT_S = 3.0
 """The time limit for one backend, from the name lookup to the last byte; all backends are asked at once."""
@@ -72,7 +73,9 @@ async def _get(candidate: BackendTarget) -> tuple[int, frozenset[str]]:
     """Return the status, and the names in the list of models where there is one."""
     target = candidate.target
     # As the router itself connects: without proxies of the environment or redirects, and with certificates checked.
-    transport = httpx.AsyncHTTPTransport(uds=target.uds or None)
+    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(uds=target.uds or None)
+    if not target.uds:
+        transport = ResolvingTransport(transport)
     url = f"{target.scheme}://{target.authority.decode()}{target.prefix}/models"
     async with (
         httpx.AsyncClient(transport=transport, trust_env=False, timeout=None) as client,  # noqa: S113 - bounded above

@@ -31,25 +31,21 @@ class Address(NamedTuple):
     sockaddr: tuple[str, int] | tuple[str, int, int, int]
 
 
-class Dialer:
-    """Opens sockets to one host and port."""
+class Resolver:
+    """Looks up the addresses of one host, in a thread of its own, and remembers them for a while."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
-        self.is_address = _is_address(host)
         self._known: tuple[Address, ...] = ()
         self._known_until_s = 0.0
         self._lookup: asyncio.Future[tuple[Address, ...] | OSError] | None = None
 
-    async def connect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        """Return a connected socket. Raises OSError; the caller limits the time."""
-        try:
-            return await _fastest(loop, await self._addresses(loop))
-        except OSError:
-            self._known_until_s = 0.0  # the name may lead elsewhere by now
-            raise
+    def forget(self) -> None:
+        """Look the name up again next time: it may lead elsewhere by now."""
+        self._known_until_s = 0.0
 
-    async def _addresses(self, loop: asyncio.AbstractEventLoop) -> Sequence[Address]:
+    async def addresses(self, loop: asyncio.AbstractEventLoop) -> Sequence[Address]:
+        """Return the addresses, one family after the other by turns. Raises OSError; the caller limits the time."""
         if time.monotonic() < self._known_until_s:
             return self._known
         if self._lookup is None or self._lookup.get_loop() is not loop:
@@ -82,7 +78,24 @@ class Dialer:
             lookup.set_result(result)
 
 
-def _is_address(host: str) -> bool:
+class Dialer:
+    """Opens sockets to one host and port."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.is_address = is_address(host)
+        self._resolver = Resolver(host, port)
+
+    async def connect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        """Return a connected socket. Raises OSError; the caller limits the time."""
+        try:
+            return await _fastest(loop, await self._resolver.addresses(loop))
+        except OSError:
+            self._resolver.forget()
+            raise
+
+
+def is_address(host: str) -> bool:
+    """Return whether this is an IP address, which needs no lookup."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

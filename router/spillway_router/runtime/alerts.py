@@ -35,6 +35,7 @@ from spillway_router.aio.tasks import end
 from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.core.money.tariff import usd
+from spillway_router.http_client.resolving import ResolvingTransport
 
 log = logging.getLogger("spillway.alerts")
 
@@ -172,7 +173,13 @@ class Alerts:
     async def _deliver_forever(self) -> None:
         message = await self._queue.get()  # before the client is made: it reads all certificates, 0.8 MB
         # Proxies of the environment are ignored: the receiver is the one in the configuration.
-        async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=None) as client:  # noqa: S113
+        transport = ResolvingTransport(httpx.AsyncHTTPTransport(trust_env=False))
+        async with httpx.AsyncClient(
+            transport=transport,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=None,  # noqa: S113 - every attempt is bounded
+        ) as client:
             while True:
                 try:
                     await self._deliver(client, message)

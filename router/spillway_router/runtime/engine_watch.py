@@ -12,6 +12,7 @@ import httpx
 
 from spillway_router.aio.tasks import end
 from spillway_router.config.assemble import BackendTarget
+from spillway_router.http_client.resolving import ResolvingTransport
 from spillway_router.signals.board import Board
 from spillway_router.signals.engines import engine_metrics
 from spillway_router.signals.exposition import EngineSample
@@ -115,6 +116,10 @@ def _client(target: BackendTarget) -> httpx.AsyncClient:
     # Plain HTTP gets a context without certificates: reading them all takes 20 ms and 0.8 MB per engine.
     https = target.target.scheme == "https"
     tls = ssl.create_default_context() if https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    transport = httpx.AsyncHTTPTransport(verify=tls, uds=target.target.uds or None, trust_env=False)
+    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
+        verify=tls, uds=target.target.uds or None, trust_env=False
+    )
+    if not target.target.uds:
+        transport = ResolvingTransport(transport)
     headers = {name.decode(): value.decode() for name, value in target.target.headers}
     return httpx.AsyncClient(headers=headers, transport=transport, trust_env=False)
