@@ -49,7 +49,7 @@ def add_review_routes(api: FastAPI, documents: DocumentServices) -> None:
         """Close a review: `{"action": "accept"}`, `{"action": "correct", "values": {field: value}}` or
         `{"action": "dismiss"}`. Accepted and corrected values become labels for `spillway calibrate`."""
         caller = caller_of(documents.proxy, request, DECIDERS)
-        body = await json_body(documents.proxy, request)
+        body = await json_body(documents.proxy, request, caller)
         unknown = sorted(body.keys() - {"action", "values"})
         if unknown:
             raise bad_request(f"Unknown field {unknown[0]!r}. Use action and values.", unknown[0])

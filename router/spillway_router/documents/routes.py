@@ -44,7 +44,7 @@ def _add_extract(api: FastAPI, documents: DocumentServices) -> None:
         if documents.in_progress >= rules.max_in_progress:
             message = "Too many documents in progress here (documents.most_at_once)."
             raise RefusedError(Refusal(503, "overloaded", message, retry_after_s=1.0))
-        body = await json_body(documents.proxy, request)
+        body = await json_body(documents.proxy, request, caller)
         extraction = read_extraction_request(body, rules)
         review = body.get("review", True)
         if not isinstance(review, bool):

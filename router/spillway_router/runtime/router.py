@@ -58,6 +58,7 @@ from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.memory.retained import RetainedRequests
 from spillway_router.proxy.request.auth import Auth
+from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.runtime.alerts import AlertHooks, Alerts
 from spillway_router.runtime.background import Background, Service
 from spillway_router.runtime.day_change import DayChange, utc_day
@@ -118,7 +119,9 @@ class Runtime:
         extractions = IdempotentExtractions(clock)
         self._add_metrics(clock)
         self._background = Background(self._background_services(router_id, extractions))
-        self.app: App = build(self._control_api(version, extractions), lambda: self._active_config.cors_origins)
+        self.app: App = build(
+            self._control_api(version, extractions), self.services.bodies, lambda: self._active_config.cors_origins
+        )
         self.front: Callable[..., asyncio.Protocol] = frontend_factory(self.services)
 
     @classmethod
@@ -176,6 +179,7 @@ class Runtime:
             feedback=self.ledger.feedback,
             memory=Memory(retained=RetainedRequests(lambda: self.config.retention_minutes)),
             audits=self.audits,
+            bodies=BodyMemory(),
         )
 
     def _add_metrics(self, clock: Callable[[], float]) -> None:

@@ -71,6 +71,41 @@ async def test_a_chunked_body_counts_as_it_comes() -> None:
         assert not engine.seen
 
 
+CONTROL_ROUTES = [b"/v1/route/explain", b"/v1/documents/extract", b"/v1/feedback", b"/v1/reviews/rev_1"]
+
+
+@pytest.mark.parametrize("path", CONTROL_ROUTES)
+async def test_bodies_of_control_routes_count_too(path: bytes) -> None:
+    async with pair(saying("hi"), more=TIGHT) as (_, _, router):
+        control = head().replace(CHAT, path)
+        memory = router.runtime.services.bodies
+        async with talking(router) as (_, one), talking(router) as (_, two):
+            for writer in (one, two):
+                writer.write(control)
+                await writer.drain()
+            await router.until(lambda: memory.held == 2 * LENGTH)
+            assert await refused(router, head())
+            assert await refused(router, control)
+        await router.until(lambda: memory.held == 0)
+
+
+async def test_a_control_body_that_drips_is_given_up() -> None:
+    async with pair(more="limits: {body_s: 0.1}\n") as (_, _, router), talking(router) as (reader, writer):
+        writer.write(head().replace(CHAT, b"/v1/route/explain") + b" ")
+        status, body = await answer_of(reader)
+        assert (status, json.loads(body)["error"]["code"]) == (408, "invalid_request")
+        assert router.runtime.services.bodies.held == 0
+
+
+async def test_a_large_document_is_read_whole() -> None:
+    text = "x" * LENGTH
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    more = "limits: {body_mb: 1}\ndocuments: {max_chars: 500000}\n"
+    async with pair(saying("hi"), more=more) as (engine, _, router):
+        await router.post({"text": text, "schema": schema}, "/v1/documents/extract")
+        assert text in engine.seen[0].body.decode()
+
+
 async def test_a_key_may_take_half(tmp_path: Path) -> None:
     more = "limits: {body_mb: 0.5, bodies_mb: 1}\nkeys: {required: true}\n"
     async with pair(saying("hi"), more=more, folder=tmp_path) as (_, _, router), talking(router) as (_, writer):

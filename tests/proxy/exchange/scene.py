@@ -40,6 +40,7 @@ from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.request.auth import Auth
+from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.proxy.request.facts import read_facts
 from spillway_router.signals.board import Board
 from spillway_router.testing import MemoryLedger, openai_wire
@@ -304,6 +305,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         feedback=ledger.feedback,
         memory=Memory(),
         audits=cast("Any", audits),
+        bodies=BodyMemory(),
     )
     try:
         yield Scene(config=config, services=services, ledger=ledger, audits=audits, hooked=hooked)

@@ -51,7 +51,7 @@ def add_feedback_routes(api: FastAPI, services: Services, stored: Stored) -> Non
         on. Instead of `rating`: `"score": -1, 0 or 1, "scale": "thumbs"` (or 0 and 1 on `binary`, 1 to 5 on
         `stars`)."""
         caller = caller_of(services, request, INFERENCE_ROLES)
-        body = await json_body(services, request)
+        body = await json_body(services, request, caller)
         rated = await _rated_answer(services, stored, caller, body)
         record = FeedbackRecord(
             request_id=rated.request_id,

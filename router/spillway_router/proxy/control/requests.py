@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 
 from spillway_router.core.routing.model import Caller, Refusal
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import head_flaw, load, too_large
+from spillway_router.proxy.request.body_memory import HELD_BODY, HeldBody
 from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
 from spillway_router.proxy.request.errors import RefusedError
+from spillway_router.proxy.request.large_body import LARGE, read_body
 
 
 def caller_of(services: Services, request: Request, roles: frozenset[str]) -> Caller:
@@ -24,26 +29,56 @@ def caller_of(services: Services, request: Request, roles: frozenset[str]) -> Ca
     return caller
 
 
-async def json_body(services: Services, request: Request) -> dict[str, Any]:
+async def json_body(services: Services, request: Request, caller: Caller) -> dict[str, Any]:
     """Read the body as a JSON object. Raise RefusedError if its type is another, or it is too large or malformed."""
-    limit = services.config().limits.body_bytes
-    flaw = head_flaw(request.headers, limit)
+    body = await bounded_body(services, request, caller)
+    if len(body) <= LARGE:
+        return load(body)
+    await read_body(body)  # it bounds what the next line takes, but shortens long strings
+    whole: dict[str, Any] = orjson.loads(body)
+    return whole
+
+
+async def bounded_body(services: Services, request: Request, caller: Caller) -> bytes:
+    """Read the body and decode it.
+
+    Raise RefusedError if it is too large, late or malformed, or if there is no room for it: it counts among the bodies
+    of all requests until the request ends.
+    """
+    limits = services.config().limits
+    flaw = head_flaw(request.headers, limits.body_bytes)
     if flaw is not None:
         raise RefusedError(flaw)
-    return load(await bounded_body(request, limit))
-
-
-async def bounded_body(request: Request, limit: int) -> bytes:
-    """Read the body and decode it, to at most `limit` bytes. Raise RefusedError if it is larger or malformed."""
+    held: HeldBody = request.scope[HELD_BODY]
     coding = encoding_of(request.headers.get("content-encoding", ""))
+
+    def grow(size: int) -> Refusal | None:
+        return held.grow(caller.key_id, size, limits.bodies_bytes, limits.body_bytes)
+
+    try:
+        async with asyncio.timeout(limits.body_s):
+            body = await _arriving(request, limits.body_bytes, grow)
+    except TimeoutError:
+        message = f"The request body did not arrive within {limits.body_s:g} s."
+        raise RefusedError(Refusal(408, "invalid_request", message)) from None
+    if coding:
+        body = await decoded(body, limits.body_bytes, grow)
+    return body.removeprefix(BYTE_ORDER_MARK)
+
+
+async def _arriving(request: Request, limit: int, grow: Callable[[int], Refusal | None]) -> bytes:
+    """Collect the body. `grow` counts its bytes before they are kept, all of them at once where their number is
+    known."""
+    length = request.headers.get("content-length", "")
+    refusal = grow(int(length)) if length.isdecimal() else None
+    if refusal is not None:
+        raise RefusedError(refusal)
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > limit:
-            raise RefusedError(too_large(limit))
+        refusal = too_large(limit) if size > limit else grow(size)
+        if refusal is not None:
+            raise RefusedError(refusal)
         parts.append(part)
-    body = b"".join(parts)
-    if coding:
-        body = await decoded(body, limit)
-    return body.removeprefix(BYTE_ORDER_MARK)
+    return b"".join(parts)

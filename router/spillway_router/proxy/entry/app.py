@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.routing.model import Refusal
 from spillway_router.proxy.client.error_shapes import endpoint_of
@@ -16,6 +18,7 @@ from spillway_router.proxy.client.replies import refusal_reply
 from spillway_router.proxy.entry.cors import cors_headers, preflight_headers
 from spillway_router.proxy.entry.frontend import headers_by_name, host_flaw
 from spillway_router.proxy.entry.targets import PROBES, ROUTES, usual_spelling
+from spillway_router.proxy.request.body_memory import HELD_BODY, BodyMemory, HeldBody
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,8 +32,9 @@ _ANSWERED_OPTIONS = _INFERENCE | {"*"}
 """Paths whose OPTIONS the guard answers; the control API answers the others."""
 
 
-def build(control: App, cors_origins: Callable[[], Collection[str]] = frozenset) -> App:
-    """Return the control API behind its guard. `cors_origins` returns the origins whose pages may call the router."""
+def build(control: App, bodies: BodyMemory, cors_origins: Callable[[], Collection[str]] = frozenset) -> App:
+    """Return the control API behind its guard. `bodies` counts what its bodies take until their requests end;
+    `cors_origins` returns the origins whose pages may call the router."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,6 +56,7 @@ def build(control: App, cors_origins: Callable[[], Collection[str]] = frozenset)
             await _reply(send, 204, [(b"allow", methods), *for_origin])
             return
         started = False
+        held = scope[HELD_BODY] = HeldBody(bodies)
 
         async def note_start(message: Message) -> None:
             nonlocal started
@@ -62,12 +67,16 @@ def build(control: App, cors_origins: Callable[[], Collection[str]] = frozenset)
 
         try:
             await control(scope, receive, note_start)
+        except ClientDisconnect:  # while its body was arriving
+            return
         except Exception as error:
             UNEXPECTED.note("control", error, "unexpected error on %s", scope["path"])
             if started:
                 raise
             message = "An unexpected error happened in the router; its log has the details."
             await _refuse(send, Refusal(500, "internal_error", message), scope["path"], for_origin)
+        finally:
+            held.give_back()
 
     return app
 

@@ -42,7 +42,7 @@ from spillway_router.proxy.entry.upgrade import AfterKnownHead, framing_head
 from spillway_router.proxy.exchange.exchange import INTERNAL_ERROR, Admitted, admit, serve
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.request.body import too_large
-from spillway_router.proxy.request.body_memory import UNCOUNTED_BYTES, BodyMemory
+from spillway_router.proxy.request.body_memory import UNCOUNTED_BYTES
 from spillway_router.proxy.request.content_encoding import BYTE_ORDER_MARK, decoded, encoding_of
 from spillway_router.proxy.request.errors import RefusedError
 
@@ -68,7 +68,7 @@ class FrontendState:
         self.services = services
         self.outbox = Outbox(services.loop)
         self.in_flight = 0
-        self.bodies = BodyMemory()
+        self.bodies = services.bodies
 
 
 class IncomingRequest(HttpClientConnection):

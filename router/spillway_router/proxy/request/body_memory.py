@@ -7,6 +7,35 @@ from spillway_router.core.routing.model import Refusal
 UNCOUNTED_BYTES = 16 * 1024
 """Bodies up to this size are not counted: `limits.in_flight` bounds them well enough."""
 
+HELD_BODY = "spillway.held_body"
+"""Key of the ASGI scope under which the guard (entry/app.py) keeps the count of the body of a control request."""
+
+
+class HeldBody:
+    """The bytes that are counted for the body of one request."""
+
+    __slots__ = ("_bytes", "_key_id", "_memory")
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
+        self._key_id = ""
+        self._bytes = 0
+
+    def grow(self, key_id: str, size: int, limit: int, largest: int) -> Refusal | None:
+        """Count `size` bytes in all, or return a 503 if there is no room for them (`BodyMemory.take`)."""
+        if size <= max(UNCOUNTED_BYTES, self._bytes):
+            return None
+        refusal = self._memory.take(key_id, size - self._bytes, limit, largest)
+        if refusal is None:
+            self._key_id, self._bytes = key_id, size
+        return refusal
+
+    def give_back(self) -> None:
+        """Count all of it out."""
+        if self._bytes:
+            self._memory.give_back(self._key_id, self._bytes)
+            self._bytes = 0
+
 
 class BodyMemory:
     """The counts. A key may hold half of the limit, so that one key cannot keep all others out."""

@@ -43,18 +43,22 @@ async def decoded(body: bytes, limit: int, grow: Callable[[int], Refusal | None]
     """
     parts: list[bytes] = []
     size = members = 0
-    rest = body
-    while rest:
+    at = 0
+    while at < len(body):
         members += 1
         if members > _MOST_MEMBERS:
             raise bad_request(f"The compressed body has more than {_MOST_MEMBERS} members.", "content-encoding")
         member = zlib.decompressobj(_AUTO_WBITS)
         while not member.eof:
+            piece = member.unconsumed_tail
+            if not piece:  # the input goes in by slices, as the rest that is not consumed is copied each time
+                piece = body[at : at + _SLICE_BYTES]
+                at += len(piece)
             try:
-                part = member.decompress(rest, _SLICE_BYTES)
+                part = member.decompress(piece, _SLICE_BYTES)
             except zlib.error as error:
                 raise bad_request(f"The body is not valid gzip or deflate: {error}.", "content-encoding") from None
-            if not part and not member.unconsumed_tail and not member.eof:
+            if not part and not piece and not member.eof:
                 raise bad_request("The compressed body ends early.", "content-encoding")
             size += len(part)
             if size > limit:
@@ -63,8 +67,7 @@ async def decoded(body: bytes, limit: int, grow: Callable[[int], Refusal | None]
             if refusal is not None:
                 raise RefusedError(refusal)
             parts.append(part)
-            rest = member.unconsumed_tail
             if size > _SLICE_BYTES:
                 await asyncio.sleep(0)
-        rest = member.unused_data
+        at -= len(member.unused_data)
     return b"".join(parts)
