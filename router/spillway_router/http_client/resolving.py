@@ -40,8 +40,8 @@ class ResolvingTransport(httpx.AsyncBaseTransport):
         except OSError as error:
             raise httpx.ConnectError(str(error), request=request) from error
         failure: httpx.TransportError = httpx.ConnectError("the name has no address", request=request)
-        found = dict.fromkeys(str(address.sockaddr[0]) for address in addresses)
-        for address in sorted(found, key=lambda known: self._failed.get(known, 0.0)):
+        hosts = dict.fromkeys(str(address.sockaddr[0]) for address in addresses)
+        for address in sorted(hosts, key=lambda host: self._failed.get(host, 0.0)):
             try:
                 response = await self._inner.handle_async_request(_toward(address, request))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
