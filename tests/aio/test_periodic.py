@@ -7,12 +7,12 @@ import logging
 
 import pytest
 
-from spillway_router.aio.periodic import Periodic
+from spillway_router.aio.periodic import Periodic, Rhythm, Timer
 from spillway_router.aio.tasks import end
 from spillway_router.testing import ManualClock
 
 
-class Rhythm:
+class Pace:
     """The clock and the sleeps of a Periodic: each sleep is noted and lasts until `advance` ends it."""
 
     def __init__(self) -> None:
@@ -50,75 +50,77 @@ class Work:
 
 
 async def test_it_runs_at_once_and_pauses_after_each_run() -> None:
-    rhythm = Rhythm()
-    work = Work(rhythm.clock, takes_s=2.0)
-    periodic = Periodic("test", 10.0, work, clock=rhythm.clock, sleep=rhythm.sleep)
+    pace = Pace()
+    work = Work(pace.clock, takes_s=2.0)
+    periodic = Periodic("test", Rhythm(10.0), work, timer=Timer(pace.clock, pace.sleep))
     periodic.start()
-    assert await rhythm.next_pause() == 10.0
+    assert await pace.next_pause() == 10.0
     assert work.runs == 1
-    rhythm.advance()
-    assert await rhythm.next_pause() == 10.0
+    pace.advance()
+    assert await pace.next_pause() == 10.0
     assert work.runs == 2
     await periodic.stop()
 
 
 async def test_it_can_pause_before_the_first_run() -> None:
-    rhythm = Rhythm()
-    work = Work(rhythm.clock)
-    periodic = Periodic("test", 10.0, work, wait_first=True, clock=rhythm.clock, sleep=rhythm.sleep)
+    pace = Pace()
+    work = Work(pace.clock)
+    periodic = Periodic("test", Rhythm(10.0, wait_first=True), work, timer=Timer(pace.clock, pace.sleep))
     periodic.start()
-    assert await rhythm.next_pause() == 10.0
+    assert await pace.next_pause() == 10.0
     assert work.runs == 0
-    rhythm.advance()
-    await rhythm.next_pause()
+    pace.advance()
+    await pace.next_pause()
     assert work.runs == 1
     await periodic.stop()
 
 
 @pytest.mark.parametrize(("takes_s", "pause_s"), [(2.0, 8.0), (10.0, 0.0), (15.0, 0.0)])
 async def test_from_start_keeps_the_rhythm(takes_s: float, pause_s: float) -> None:
-    rhythm = Rhythm()
-    work = Work(rhythm.clock, takes_s=takes_s)
-    periodic = Periodic("test", 10.0, work, from_start=True, clock=rhythm.clock, sleep=rhythm.sleep)
+    pace = Pace()
+    work = Work(pace.clock, takes_s=takes_s)
+    periodic = Periodic("test", Rhythm(10.0, from_start=True), work, timer=Timer(pace.clock, pace.sleep))
     periodic.start()
-    assert await rhythm.next_pause() == pause_s
+    assert await pace.next_pause() == pause_s
     await periodic.stop()
 
 
 async def test_the_pause_may_depend_on_the_last_run() -> None:
-    rhythm = Rhythm()
-    work = Work(rhythm.clock)
-    periodic = Periodic("test", lambda: float(work.runs), work, clock=rhythm.clock, sleep=rhythm.sleep)
+    pace = Pace()
+    work = Work(pace.clock)
+    periodic = Periodic("test", Rhythm(lambda: float(work.runs)), work, timer=Timer(pace.clock, pace.sleep))
     periodic.start()
     pauses = []
     for _ in range(3):
-        pauses.append(await rhythm.next_pause())
-        rhythm.advance()
+        pauses.append(await pace.next_pause())
+        pace.advance()
     assert pauses == [1.0, 2.0, 3.0]
     await periodic.stop()
 
 
 async def test_an_error_is_reported_and_the_work_is_repeated_after_the_usual_pause() -> None:
-    rhythm = Rhythm()
+    pace = Pace()
     errors: list[Exception] = []
     broken = OSError("broken")
-    work = Work(rhythm.clock, broken, None)
-    periodic = Periodic("test", 10.0, work, errors.append, clock=rhythm.clock, sleep=rhythm.sleep)
+    work = Work(pace.clock, broken, None)
+    periodic = Periodic("test", Rhythm(10.0), work, errors.append, timer=Timer(pace.clock, pace.sleep))
     periodic.start()
-    assert await rhythm.next_pause() == 10.0
+    assert await pace.next_pause() == 10.0
     assert errors == [broken]
-    rhythm.advance()
-    await rhythm.next_pause()
+    pace.advance()
+    await pace.next_pause()
     assert (work.runs, errors) == (2, [broken])
     await periodic.stop()
 
 
 @pytest.mark.unexpected_errors
 async def test_without_a_handler_an_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    rhythm = Rhythm()
-    periodic = Periodic("upkeep", 10.0, Work(rhythm.clock, OSError("broken")), clock=rhythm.clock, sleep=rhythm.sleep)
+    pace = Pace()
+    periodic = Periodic(
+        "upkeep", Rhythm(10.0), Work(pace.clock, OSError("broken")), timer=Timer(pace.clock, pace.sleep)
+    )
     periodic.start()
-    await rhythm.next_pause()
+    await pace.next_pause()
     await periodic.stop()
     (record,) = caplog.records
     assert (record.levelno, record.getMessage()) == (logging.ERROR, "upkeep failed and will be repeated")
@@ -136,7 +138,7 @@ async def test_stop_cancels_the_run_in_progress_and_can_be_repeated() -> None:
             cancelled.set()
             raise
 
-    periodic = Periodic("test", 10.0, work)
+    periodic = Periodic("test", Rhythm(10.0), work)
     await periodic.stop()
     assert not periodic.is_running
     periodic.start()
@@ -150,12 +152,12 @@ async def test_stop_cancels_the_run_in_progress_and_can_be_repeated() -> None:
 
 
 async def test_it_can_be_started_again() -> None:
-    rhythm = Rhythm()
-    work = Work(rhythm.clock)
-    periodic = Periodic("test", 10.0, work, clock=rhythm.clock, sleep=rhythm.sleep)
+    pace = Pace()
+    work = Work(pace.clock)
+    periodic = Periodic("test", Rhythm(10.0), work, timer=Timer(pace.clock, pace.sleep))
     for runs in (1, 2):
         periodic.start()
-        await rhythm.next_pause()
+        await pace.next_pause()
         assert work.runs == runs
         await periodic.stop()
 
@@ -172,7 +174,7 @@ async def test_stop_is_bounded_even_if_the_work_ignores_its_cancellation() -> No
                 continue
         released.set()
 
-    periodic = Periodic("stubborn", 10.0, stubborn)
+    periodic = Periodic("stubborn", Rhythm(10.0), stubborn)
     periodic.start()
     await running.wait()
     (task,) = asyncio.all_tasks() - {asyncio.current_task()}

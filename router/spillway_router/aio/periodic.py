@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from spillway_router.aio.tasks import end
 from spillway_router.aio.unexpected import UNEXPECTED
@@ -15,37 +16,55 @@ STOP_S = 10.0
 OnError = Callable[[Exception], None]
 
 
-class Periodic:
-    """Runs `work` again and again. Call `start` inside the event loop and `stop` when done, or await `run`.
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """When the runs follow each other.
 
     `every_s` is the pause in seconds, or a function that is asked for it after each run. The pause counts from the end
     of a run; with `from_start` it counts from the beginning, so that runs keep their rhythm and one that takes longer
     than the pause is followed at once. The first run begins at once, or after a pause with `wait_first`.
+    """
+
+    every_s: float | Callable[[], float]
+    from_start: bool = False
+    wait_first: bool = False
+
+    def pause_s(self) -> float:
+        """Return the pause after the latest run."""
+        return self.every_s if isinstance(self.every_s, (int, float)) else self.every_s()
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """The clock, in monotonic seconds, and the sleep that goes by it."""
+
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+SYSTEM_TIMER = Timer()
+
+
+class Periodic:
+    """Runs `work` again and again. Call `start` inside the event loop and `stop` when done, or await `run`.
 
     `on_error` is called with every exception that the work raises; without it the exception is logged. The next run
-    follows after the usual pause either way. `clock` is monotonic seconds.
+    follows after the usual pause either way.
     """
 
     def __init__(
         self,
         name: str,
-        every_s: float | Callable[[], float],
+        rhythm: Rhythm,
         work: Callable[[], Awaitable[object]],
         on_error: OnError | None = None,
-        *,
-        wait_first: bool = False,
-        from_start: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        timer: Timer = SYSTEM_TIMER,
     ) -> None:
         self._name = name
-        self._every_s = every_s
+        self._rhythm = rhythm
         self._work = work
         self._on_error = on_error or self._log_error
-        self._wait_first = wait_first
-        self._from_start = from_start
-        self._clock = clock
-        self._sleep = sleep
+        self._timer = timer
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -68,19 +87,17 @@ class Periodic:
 
     async def run(self) -> None:
         """Repeat the work until cancelled."""
-        if self._wait_first:
-            await self._sleep(self._pause_s())
+        clock, sleep = self._timer.clock, self._timer.sleep
+        if self._rhythm.wait_first:
+            await sleep(self._rhythm.pause_s())
         while True:
-            started = self._clock()
+            started = clock()
             try:
                 await self._work()
             except Exception as error:
                 self._on_error(error)
-            pause_s = self._pause_s()
-            await self._sleep(max(0.0, started + pause_s - self._clock()) if self._from_start else pause_s)
-
-    def _pause_s(self) -> float:
-        return self._every_s if isinstance(self._every_s, (int, float)) else self._every_s()
+            pause_s = self._rhythm.pause_s()
+            await sleep(max(0.0, started + pause_s - clock()) if self._rhythm.from_start else pause_s)
 
     def _log_error(self, error: Exception) -> None:
         UNEXPECTED.note("background", error, "%s failed and will be repeated", self._name)

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from spillway_router.aio.periodic import Periodic
+from spillway_router.aio.periodic import Periodic, Rhythm
 from spillway_router.core.confidence.validators import matches_schema
 from spillway_router.documents.drafts import compare_values
 from spillway_router.documents.extract import Extraction, ExtractionRequest, StepReport
@@ -230,8 +230,8 @@ class ReviewQueue:
         new_id: Callable[[], str],
     ) -> None:
         self._table, self._rules, self._wall, self._new_id = table, rules, wall, new_id
-        self._sweep = Periodic("reviews, forget", SWEEP_S, self._forget_and_log, self._log_sweep_error)
-        self._count = Periodic("reviews, count", COUNT_S, self.count)
+        self._sweep = Periodic("reviews, forget", Rhythm(SWEEP_S), self._forget_and_log, self._log_sweep_error)
+        self._count = Periodic("reviews, count", Rhythm(COUNT_S), self.count)
         self._open: OpenReviews | None = None
         """As of the last count; None if it failed."""
 

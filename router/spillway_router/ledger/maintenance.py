@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from spillway_router.aio.periodic import Periodic
+from spillway_router.aio.periodic import Periodic, Rhythm
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry
@@ -36,7 +36,7 @@ class Upkeep:
         self._router_id = router_id
         self._wall = wall
         self._beat_s = float("-inf")
-        self._periodic = Periodic("ledger upkeep", TEND_S, self.tend, self._log_error)
+        self._periodic = Periodic("ledger upkeep", Rhythm(TEND_S), self.tend, self._log_error)
 
     def start(self) -> None:
         """Start the upkeep; harmless when repeated."""

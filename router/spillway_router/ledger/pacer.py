@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from spillway_router.aio.periodic import Periodic
+from spillway_router.aio.periodic import Periodic, Rhythm
 from spillway_router.core.money.budget import BudgetLine, LineKey, Spender, covers, period_end, period_start
 from spillway_router.core.money.pacing import (
     UNIFORM,
@@ -115,7 +115,7 @@ class Pacer:
         self._hour = -1
         self._history = History(0, 0)
         self._stopping = threading.Event()
-        self._periodic = Periodic("pacer", REFRESH_S, self.refresh, self._log_error)
+        self._periodic = Periodic("pacer", Rhythm(REFRESH_S), self.refresh, self._log_error)
 
     @property
     def active(self) -> bool:

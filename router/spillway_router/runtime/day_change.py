@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
 
-from spillway_router.aio.periodic import Periodic
+from spillway_router.aio.periodic import Periodic, Rhythm
 
 log = logging.getLogger("spillway")
 
@@ -34,7 +34,7 @@ class DayChange:
         self._wall = wall
         self._longest_s = longest_s
         self._day = utc_day(wall())
-        self._periodic = Periodic("day change", self._pause_s, self.check, self._on_error, wait_first=True)
+        self._periodic = Periodic("day change", Rhythm(self._pause_s, wait_first=True), self.check, self._on_error)
 
     def start(self) -> None:
         """Start to watch the clock; harmless when repeated."""

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from spillway_router.aio.periodic import Periodic
+from spillway_router.aio.periodic import Periodic, Rhythm
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.ids import new_rental_id
 from spillway_router.ledger.interface import Ledger
@@ -28,7 +28,7 @@ class GpuBilling:
         self._keeper = RentalKeeper(ledger, terms, new_rental_id)
         self._wall = wall
         self._begun = False
-        self._periodic = Periodic("GPU billing", TICK_S, self._bill, self._log_error)
+        self._periodic = Periodic("GPU billing", Rhythm(TICK_S), self._bill, self._log_error)
 
     def start(self) -> None:
         """Start to bill."""
