@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from loadtests.confidence import trials
 from loadtests.confidence.held import ALPHA, DELTA, SHARPENED, Held, held
-from loadtests.confidence.trials import Control, Floats, Pool
+from loadtests.confidence.trials import AnswerPool, Control, Floats
 
 from evidence.results import Measurement
 from spillway_router.calibration.certify import certify, naive
@@ -140,7 +140,7 @@ def _prefixes(experiment: Held) -> dict[str, Any]:
     return by_prefix
 
 
-def _by_kind(pool: Pool, p: Floats) -> dict[str, dict[str, float]]:
+def _by_kind(pool: AnswerPool, p: Floats) -> dict[str, dict[str, float]]:
     kinds = np.array(pool.kinds)
     by_kind = {}
     for kind in NOISES:
@@ -228,7 +228,7 @@ def _never_wrong(experiment: Held, p: Floats, single: Floats) -> dict[str, list[
     return kept_shares
 
 
-def certificates(pool: Pool, resplits: int, rule: Callable[..., Any] = certify) -> dict[str, Measurement]:
+def certificates(pool: AnswerPool, resplits: int, rule: Callable[..., Any] = certify) -> dict[str, Measurement]:
     """Certify on a random half of the held-out documents and judge on the other half, many times."""
     rng = np.random.default_rng(0)
     ours: list[tuple[bool, float]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from loadtests.pacing.compare import BUDGET_SHARE, LOADS, Outcome, compare, worst
+from loadtests.pacing.compare import BUDGET_SHARE, LOADS, PacingOutcome, compare, worst
 
 from evidence.results import Measurement
 from spillway_router.core.money.pacing import STIFFNESS
@@ -47,7 +47,7 @@ def pacing(
     return {IDS[0]: Measurement(round(worst(sharp, rule), 4), days * len(LOADS), details)}
 
 
-def _shares(outcomes: Sequence[Outcome]) -> dict[str, dict[str, list[float]]]:
+def _shares(outcomes: Sequence[PacingOutcome]) -> dict[str, dict[str, list[float]]]:
     shares: dict[str, dict[str, list[float]]] = {}
     for o in outcomes:
         shares.setdefault(o.rule, {})[f"x{o.load:g}"] = [round(o.mean, 4), round(o.worst, 4)]

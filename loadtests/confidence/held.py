@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtests.confidence.dataset import FRESH, LabelledAnswer, answers, asked, labelled, legible
-from loadtests.confidence.trials import Floats, Pool
+from loadtests.confidence.trials import AnswerPool, Floats
 from spillway_router.calibration.build import Built, Promise, build
 from spillway_router.calibration.labelled import Labelled
 from spillway_router.core.confidence.calibration import Calibration, CalibrationKey
@@ -33,10 +33,10 @@ class Held:
     built: Built
     calibration: Calibration
     rows: Sequence[Labelled]
-    pool: Pool
+    pool: AnswerPool
     strong: Floats
     fresh: NDArray[np.bool_]
-    sharpened: Pool
+    sharpened: AnswerPool
 
     def score(self, name: str) -> Floats:
         """Return one score of every held-out answer."""
@@ -55,7 +55,7 @@ def held(limit: int | None = None) -> Held:
     calibration = built.calibration
     confidence = np.array([calibration.answer.probability(row.scores) for row in rows])
     right = np.array([float(row.right) for row in rows])
-    pool = Pool(confidence, right, tuple(row.group for row in rows), tuple(answer.noise for answer in kept))
+    pool = AnswerPool(confidence, right, tuple(row.group for row in rows), tuple(answer.noise for answer in kept))
     strong = np.array([float(legible(answer.document)) for answer in kept])
     fresh = np.array([answer.fresh for answer in kept])
     return Held(
@@ -69,7 +69,7 @@ def held(limit: int | None = None) -> Held:
     )
 
 
-def _sharpened(kept: Sequence[LabelledAnswer], calibration: Calibration, pool: Pool) -> Pool:
+def _sharpened(kept: Sequence[LabelledAnswer], calibration: Calibration, pool: AnswerPool) -> AnswerPool:
     """Return the held-out answers as an overconfident engine would report them."""
     sharpened = []
     for answer in kept:

@@ -1,6 +1,7 @@
 """Trials on held-out answers: certificates over resplits, the cost of escalation at equal accuracy, and drift.
 
-A `Pool` is what a trial needs to know of every answer: its confidence, whether it was right, its document and kind.
+An `AnswerPool` is what a trial needs to know of every answer: its confidence, whether it was right, its document and
+kind.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ BEFORE, AFTER, LOOKED_AT = 1000, 2000, 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class AnswerPool:
     """Answers by position: confidence in [0, 1], 1.0 where right, document, kind of damage."""
 
     confidence: Floats
@@ -40,7 +41,7 @@ def halves(groups: Sequence[str], rng: np.random.Generator) -> tuple[NDArray[np.
     return rows[first[index]], rows[~first[index]]
 
 
-def violation(certified: Certified, pool: Pool, other: NDArray[np.int64], alpha: float) -> tuple[bool, float]:
+def violation(certified: Certified, pool: AnswerPool, other: NDArray[np.int64], alpha: float) -> tuple[bool, float]:
     """Return whether more than alpha of what this threshold keeps of the other half is wrong, and
     the share it keeps.
     """
@@ -111,7 +112,7 @@ class Risk:
     revoked: float
 
 
-def draw(pool: Pool, mix: Mapping[str, float], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw(pool: AnswerPool, mix: Mapping[str, float], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw the row numbers of `count` answers, with the kinds in the proportions of `mix`."""
     kinds = np.array(pool.kinds)
     weight = np.zeros(len(kinds))
@@ -122,8 +123,8 @@ def draw(pool: Pool, mix: Mapping[str, float], count: int, rng: np.random.Genera
 
 
 def drifting(
-    before: tuple[Pool, Mapping[str, float]],
-    after: tuple[Pool, Mapping[str, float]],
+    before: tuple[AnswerPool, Mapping[str, float]],
+    after: tuple[AnswerPool, Mapping[str, float]],
     control: Control,
     runs: int,
     seed: int,
@@ -142,8 +143,8 @@ def drifting(
 
 
 def _run(
-    before: tuple[Pool, Mapping[str, float]],
-    after: tuple[Pool, Mapping[str, float]],
+    before: tuple[AnswerPool, Mapping[str, float]],
+    after: tuple[AnswerPool, Mapping[str, float]],
     control: Control,
     rng: np.random.Generator,
 ) -> tuple[int, int, bool]:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request, Response
@@ -25,6 +25,7 @@ _TEMPLATE_TOKENS = 68  # what the chat template of these models adds to a reques
 _MESSAGE_TOKENS = 4
 _REASONING = " The user wants the values of this biometry report. I read each label and copy its number as printed."
 _EVENT_TOKENS = 4
+_KeyCheck = Callable[[Request], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,13 @@ def build(setup: CloudSetup) -> FastAPI:
         cloud.bill.refused[str(error.status)] += 1
         return JSONResponse(error.body, error.status, error.headers)
 
+    _add_chat(app, cloud, check_key)
+    _add_models(app, check_key)
+    _add_books(app, cloud, check_key)
+    return app
+
+
+def _add_chat(app: FastAPI, cloud: FakeCloud, check_key: _KeyCheck) -> None:
     @app.post("/openai/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         check_key(request)
@@ -185,6 +193,8 @@ def build(setup: CloudSetup) -> FastAPI:
         await asyncio.sleep(answer.latency.completion)
         return JSONResponse(wire.completion(answer, request_id, chat.include_reasoning), headers=headers)
 
+
+def _add_models(app: FastAPI, check_key: _KeyCheck) -> None:
     @app.get("/openai/v1/models")
     async def models(request: Request) -> dict[str, object]:
         check_key(request)
@@ -198,6 +208,10 @@ def build(setup: CloudSetup) -> FastAPI:
         listed: list[dict[str, object]] = wire.catalogue(created=1_754_407_957)["data"]
         return next(entry for entry in listed if entry["id"] == model)
 
+
+def _add_books(app: FastAPI, cloud: FakeCloud, check_key: _KeyCheck) -> None:
+    """Add the cloud's own account of a run, for whoever compares it with the router's."""
+
     @app.get("/bill")
     async def bill(request: Request) -> dict[str, object]:
         check_key(request)
@@ -207,5 +221,3 @@ def build(setup: CloudSetup) -> FastAPI:
     async def seen(request: Request) -> dict[str, object]:
         check_key(request)
         return {"documents": dict(cloud.bill.seen), "unknown": sorted(cloud.bill.unknown)}
-
-    return app

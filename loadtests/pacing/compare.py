@@ -15,7 +15,7 @@ BUDGET_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PacingOutcome:
     """The gain of one rule over the optimum's for one load: over all days, and on the worst day."""
 
     rule: str
@@ -28,7 +28,7 @@ class Outcome:
 
 def compare(
     rules: Sequence[str], days: int, mean_count: int, loads: Sequence[float] = LOADS, cost_noise: float = 0.0
-) -> list[Outcome]:
+) -> list[PacingOutcome]:
     """Run every rule under every load on the same days. Pair i has the seed 2i for yesterday and 2i + 1 for today."""
     gains: dict[tuple[str, float], list[float]] = {(rule, load): [] for load in loads for rule in rules}
     offers = dict.fromkeys(loads, 0)
@@ -43,11 +43,11 @@ def compare(
             for rule in rules:
                 gains[rule, load].append(RULES[rule](setting, today) / best)
     return [
-        Outcome(rule=rule, load=load, days=days, offers=offers[load], mean=sum(shares) / days, worst=min(shares))
+        PacingOutcome(rule=rule, load=load, days=days, offers=offers[load], mean=sum(shares) / days, worst=min(shares))
         for (rule, load), shares in gains.items()
     ]
 
 
-def worst(outcomes: Sequence[Outcome], rule: str) -> float:
+def worst(outcomes: Sequence[PacingOutcome], rule: str) -> float:
     """Return the rule's share of the optimum on its worst day under any load."""
     return min(o.worst for o in outcomes if o.rule == rule)

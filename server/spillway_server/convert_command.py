@@ -24,45 +24,55 @@ _PRECISIONS = ("w4a16", "16bit")
 _UNVERIFIED = 2
 
 
+_Model = Annotated[
+    Path, typer.Argument(help="A GGUF file, an Ollama modelfile, manifest or blob, or a checkpoint directory.")
+]
+_Out = Annotated[Path | None, typer.Option(help="Output folder. The default is data/models/NAME-PRECISION.")]
+_Precision = Annotated[str, typer.Option(help="w4a16 (4-bit weights), or 16bit (unpack only).")]
+_Method = Annotated[str, typer.Option(help="rtn (needs no data), gptq or awq (both need --calibration).")]
+_GroupSize = Annotated[
+    int | None, typer.Option(min=16, help="Weights per scale. The default is the largest that fits.")
+]
+_Calibration = Annotated[str | None, typer.Option(help="Samples to calibrate on: a .jsonl file, or `demo`.")]
+_Gate = Annotated[str | None, typer.Option(help="Samples for the quality gate: a .jsonl file, or `demo`.")]
+_GateSamples = Annotated[int, typer.Option(min=1, max=10000, help="The maximum number of samples to judge.")]
+_MaxDrop = Annotated[float, typer.Option(min=0, max=1, help="The share of accuracy that may be lost.")]
+_MaxRatio = Annotated[float, typer.Option(min=1, help="The allowed perplexity, as a multiple of the GGUF's.")]
+_ChatTemplate = Annotated[str | None, typer.Option(help="A Jinja file, or the name of a template such as chatml.")]
+_Tokenizer = Annotated[Path | None, typer.Option(help="Directory with the original model's tokenizer.json.")]
+_Dtype = Annotated[str | None, typer.Option(help="float16, bfloat16 or float32. The default depends on the file.")]
+_ConvertPython = Annotated[Path | None, typer.Option(help="A Python that has llm-compressor.")]
+_LlamaPython = Annotated[Path | None, typer.Option(help="A Python that has llama-cpp-python.")]
+_Install = Annotated[bool, typer.Option(help="Install .venv-convert when it is missing.")]
+_KeepWork = Annotated[bool, typer.Option(help="Keep the unpacked 16-bit checkpoint.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 def convert(
-    model: Annotated[
-        Path, typer.Argument(help="A GGUF file, an Ollama modelfile, manifest or blob, or a checkpoint directory.")
-    ],
-    out: Annotated[Path | None, typer.Option(help="Output folder. The default is data/models/NAME-PRECISION.")] = None,
-    precision: Annotated[str, typer.Option(help="w4a16 (4-bit weights), or 16bit (unpack only).")] = "w4a16",
-    method: Annotated[str, typer.Option(help="rtn (needs no data), gptq or awq (both need --calibration).")] = "rtn",
-    group_size: Annotated[
-        int | None, typer.Option(min=16, help="Weights per scale. The default is the largest that fits.")
-    ] = None,
-    calibration: Annotated[str | None, typer.Option(help="Samples to calibrate on: a .jsonl file, or `demo`.")] = None,
-    gate: Annotated[str | None, typer.Option(help="Samples for the quality gate: a .jsonl file, or `demo`.")] = None,
-    gate_samples: Annotated[int, typer.Option(min=1, max=10000, help="The maximum number of samples to judge.")] = 60,
-    max_drop: Annotated[float, typer.Option(min=0, max=1, help="The share of accuracy that may be lost.")] = 0.02,
-    max_ratio: Annotated[
-        float, typer.Option(min=1, help="The allowed perplexity, as a multiple of the GGUF's.")
-    ] = 1.10,
-    chat_template: Annotated[
-        str | None, typer.Option(help="A Jinja file, or the name of a template such as chatml.")
-    ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Directory with the original model's tokenizer.json.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float16, bfloat16 or float32. The default depends on the file.")
-    ] = None,
-    convert_python: Annotated[Path | None, typer.Option(help="A Python that has llm-compressor.")] = None,
-    llama_python: Annotated[Path | None, typer.Option(help="A Python that has llama-cpp-python.")] = None,
-    install: Annotated[bool, typer.Option(help="Install .venv-convert when it is missing.")] = True,
-    keep_work: Annotated[bool, typer.Option(help="Keep the unpacked 16-bit checkpoint.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    model: _Model,
+    out: _Out = None,
+    precision: _Precision = "w4a16",
+    method: _Method = "rtn",
+    group_size: _GroupSize = None,
+    calibration: _Calibration = None,
+    gate: _Gate = None,
+    gate_samples: _GateSamples = 60,
+    max_drop: _MaxDrop = 0.02,
+    max_ratio: _MaxRatio = 1.10,
+    chat_template: _ChatTemplate = None,
+    tokenizer: _Tokenizer = None,
+    dtype: _Dtype = None,
+    convert_python: _ConvertPython = None,
+    llama_python: _LlamaPython = None,
+    install: _Install = True,
+    keep_work: _KeepWork = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Convert a GGUF file into a checkpoint for vLLM, and judge it against the GGUF. An interrupted run can be resumed.
 
     Exit status: 0 verified, 1 refused, 2 converted but outside the quality gate.
     """
-    for value, choices, name in ((precision, _PRECISIONS, "precision"), (method, METHODS, "method")):
-        if value not in choices:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=f"--{name}")
-    if dtype is not None and dtype not in DTYPES:
-        raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(DTYPES)}", param_hint="--dtype")
+    _check_choices(precision, method, dtype)
     options = ConversionOptions(
         out=out or Path(),
         precision=precision,
@@ -85,6 +95,20 @@ def convert(
         llama_python=llama_python,
         install=install,
     )
+    _convert(request, as_json)
+
+
+def _check_choices(precision: str, method: str, dtype: str | None) -> None:
+    """Refuse a value that is not on its list, as a wrong use of the command line."""
+    for value, choices, name in ((precision, _PRECISIONS, "precision"), (method, METHODS, "method")):
+        if value not in choices:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=f"--{name}")
+    if dtype is not None and dtype not in DTYPES:
+        raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(DTYPES)}", param_hint="--dtype")
+
+
+def _convert(request: ConversionRequest, as_json: bool) -> None:
+    """Run the conversion, print its events and its result, and end with the command's exit status."""
     console = Console(stderr=True)
     converted = run(request, _event_printer(console, as_json), lambda line: console.print(escape(line)))
     if isinstance(converted, Refusal):

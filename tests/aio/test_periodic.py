@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from spillway_router.aio.periodic import Periodic, Rhythm, Timer
+from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.aio.tasks import end
 from spillway_router.testing import ManualClock
 
@@ -52,7 +52,7 @@ class Work:
 async def test_it_runs_at_once_and_pauses_after_each_run() -> None:
     pace = Pace()
     work = Work(pace.clock, takes_s=2.0)
-    periodic = Periodic("test", Rhythm(10.0), work, timer=Timer(pace.clock, pace.sleep))
+    periodic = Periodic("test", Rhythm(10.0), work, time_source=TimeSource(pace.clock, pace.sleep))
     periodic.start()
     assert await pace.next_pause() == 10.0
     assert work.runs == 1
@@ -65,7 +65,7 @@ async def test_it_runs_at_once_and_pauses_after_each_run() -> None:
 async def test_it_can_pause_before_the_first_run() -> None:
     pace = Pace()
     work = Work(pace.clock)
-    periodic = Periodic("test", Rhythm(10.0, wait_first=True), work, timer=Timer(pace.clock, pace.sleep))
+    periodic = Periodic("test", Rhythm(10.0, wait_first=True), work, time_source=TimeSource(pace.clock, pace.sleep))
     periodic.start()
     assert await pace.next_pause() == 10.0
     assert work.runs == 0
@@ -79,7 +79,7 @@ async def test_it_can_pause_before_the_first_run() -> None:
 async def test_from_start_keeps_the_rhythm(takes_s: float, pause_s: float) -> None:
     pace = Pace()
     work = Work(pace.clock, takes_s=takes_s)
-    periodic = Periodic("test", Rhythm(10.0, from_start=True), work, timer=Timer(pace.clock, pace.sleep))
+    periodic = Periodic("test", Rhythm(10.0, from_start=True), work, time_source=TimeSource(pace.clock, pace.sleep))
     periodic.start()
     assert await pace.next_pause() == pause_s
     await periodic.stop()
@@ -88,7 +88,7 @@ async def test_from_start_keeps_the_rhythm(takes_s: float, pause_s: float) -> No
 async def test_the_pause_may_depend_on_the_last_run() -> None:
     pace = Pace()
     work = Work(pace.clock)
-    periodic = Periodic("test", Rhythm(lambda: float(work.runs)), work, timer=Timer(pace.clock, pace.sleep))
+    periodic = Periodic("test", Rhythm(lambda: float(work.runs)), work, time_source=TimeSource(pace.clock, pace.sleep))
     periodic.start()
     pauses = []
     for _ in range(3):
@@ -103,7 +103,7 @@ async def test_an_error_is_reported_and_the_work_is_repeated_after_the_usual_pau
     errors: list[Exception] = []
     broken = OSError("broken")
     work = Work(pace.clock, broken, None)
-    periodic = Periodic("test", Rhythm(10.0), work, errors.append, timer=Timer(pace.clock, pace.sleep))
+    periodic = Periodic("test", Rhythm(10.0), work, errors.append, time_source=TimeSource(pace.clock, pace.sleep))
     periodic.start()
     assert await pace.next_pause() == 10.0
     assert errors == [broken]
@@ -117,7 +117,7 @@ async def test_an_error_is_reported_and_the_work_is_repeated_after_the_usual_pau
 async def test_without_a_handler_an_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     pace = Pace()
     periodic = Periodic(
-        "upkeep", Rhythm(10.0), Work(pace.clock, OSError("broken")), timer=Timer(pace.clock, pace.sleep)
+        "upkeep", Rhythm(10.0), Work(pace.clock, OSError("broken")), time_source=TimeSource(pace.clock, pace.sleep)
     )
     periodic.start()
     await pace.next_pause()
@@ -154,7 +154,7 @@ async def test_stop_cancels_the_run_in_progress_and_can_be_repeated() -> None:
 async def test_it_can_be_started_again() -> None:
     pace = Pace()
     work = Work(pace.clock)
-    periodic = Periodic("test", Rhythm(10.0), work, timer=Timer(pace.clock, pace.sleep))
+    periodic = Periodic("test", Rhythm(10.0), work, time_source=TimeSource(pace.clock, pace.sleep))
     for runs in (1, 2):
         periodic.start()
         await pace.next_pause()

@@ -9,7 +9,7 @@ import pytest
 from evidence.promises import load_promises
 from evidence.results import Circumstances, Measurement, judge
 from loadtests.confidence.held import ALPHA, Held, held
-from loadtests.confidence.trials import Pool
+from loadtests.confidence.trials import AnswerPool
 
 from evidence import measures_confidence as measures
 from spillway_router.calibration.certify import naive
@@ -42,12 +42,12 @@ def test_an_overconfident_confidence_falls_short(short: Held) -> None:
     assert measured[measures.GAIN].details["prefixes"].keys() == {"1", "4", "16", "64"}
 
 
-def certifiable(seed: int = 0) -> Pool:
+def certifiable(seed: int = 0) -> AnswerPool:
     """Return a pool whose risk falls with confidence, so that some thresholds hold and others just miss."""
     rng = np.random.default_rng(seed)
     confidence = 0.5 + rng.random(3000) / 2
     right = (rng.random(3000) < confidence).astype(np.float64)
-    return Pool(confidence, right, tuple(str(i) for i in range(3000)), ("clean",) * 3000)
+    return AnswerPool(confidence, right, tuple(str(i) for i in range(3000)), ("clean",) * 3000)
 
 
 def test_certificates_hold_and_a_naive_threshold_does_not() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from spillway_router.commands.up import _with_engine
 from spillway_router.config.load import parse
 from spillway_router.config.settings import FingerprintPart, Settings
-from spillway_server.engine.client import Address
+from spillway_server.engine.client import EngineAddress
 from spillway_server.engine.launcher import InstalledEngine
 from spillway_server.engine.serve import Prepared
 from spillway_server.engine.supervise import Launch
@@ -35,7 +35,7 @@ def served(written: str, speed: Speed | None, profile: Profile = PROFILES["l4"])
     """The settings of `written` beside an engine of this speed."""
     plan = make_plan(profile, models.TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"], PlanOptions())
     assert isinstance(plan, EnginePlan)
-    launch = Launch((), {}, Address("http://127.0.0.1:8001", "m"), Path("engine.log"))
+    launch = Launch((), {}, EngineAddress("http://127.0.0.1:8001", "m"), Path("engine.log"))
     prepared = Prepared(
         plan, InstalledEngine(python=Path("python"), distribution="vllm", version="0.32.0", torch="2.13"), launch, speed
     )

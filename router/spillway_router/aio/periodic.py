@@ -35,14 +35,14 @@ class Rhythm:
 
 
 @dataclass(frozen=True, slots=True)
-class Timer:
+class TimeSource:
     """The clock, in monotonic seconds, and the sleep that goes by it."""
 
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
-SYSTEM_TIMER = Timer()
+SYSTEM_TIME = TimeSource()
 
 
 class Periodic:
@@ -58,13 +58,13 @@ class Periodic:
         rhythm: Rhythm,
         work: Callable[[], Awaitable[object]],
         on_error: OnError | None = None,
-        timer: Timer = SYSTEM_TIMER,
+        time_source: TimeSource = SYSTEM_TIME,
     ) -> None:
         self._name = name
         self._rhythm = rhythm
         self._work = work
         self._on_error = on_error or self._log_error
-        self._timer = timer
+        self._time_source = time_source
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -87,7 +87,7 @@ class Periodic:
 
     async def run(self) -> None:
         """Repeat the work until cancelled."""
-        clock, sleep = self._timer.clock, self._timer.sleep
+        clock, sleep = self._time_source.clock, self._time_source.sleep
         if self._rhythm.wait_first:
             await sleep(self._rhythm.pause_s())
         while True:

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 IMAGE_VARIABLE = "SPILLWAY_IMAGE"
 PLACEHOLDER_IMAGE = "spillway-gpu:0.1.0"
 """What a dry run shows where no image was given."""
+_Handle = Annotated[
+    str, typer.Argument(help="With --destroy, the ID of what to release; the only deployment if left out.")
+]
+_Interruptible = Annotated[
+    bool, typer.Option("--interruptible", help="Rent a spot instance, or bid; the price is the maximum.")
+]
+_Send = Annotated[Path | None, typer.Option(help="A spillway.yaml to run on the machine, instead of a generated one.")]
 _Model = Annotated[str, typer.Option(help="A hub name (owner/name), `demo`, or `auto` to choose by GPU.")]
 _Price = Annotated[
     str, typer.Option(help="USD per hour of one GPU. The default is gpu.price_per_hour of the configuration.")
@@ -59,27 +66,21 @@ class DeployOptions:
 
 def deploy(
     target: Annotated[str, typer.Argument(help=f"Where to rent: {', '.join(TARGETS)}.")],
-    handle: Annotated[
-        str, typer.Argument(help="With --destroy, the ID of what to release; the only deployment if left out.")
-    ] = "",
+    handle: _Handle = "",
     gpu: Annotated[str, typer.Option(help=f"The GPU: {listed()}. The default is gpu.name.")] = "",
     model: _Model = "auto",
     gpus: Annotated[int, typer.Option(min=1, max=16, help="GPUs to split the model over.")] = 1,
     price: _Price = "",
     image: _Image = "",
     name: Annotated[str, typer.Option(help="What to call the deployment.")] = "spillway",
-    interruptible: Annotated[
-        bool, typer.Option("--interruptible", help="Rent a spot instance, or bid; the price is the maximum.")
-    ] = False,
+    interruptible: _Interruptible = False,
     disk: Annotated[int, typer.Option(min=20, max=4000, help="Disk in GB, for image and models.")] = 80,
     place: _Place = "",
     volume: Annotated[str, typer.Option(help="The ID of an existing network volume (RunPod).")] = "",
     secret: _Secret = None,
     cloud: _Cloud = None,
     setting: _Set = None,
-    send: Annotated[
-        Path | None, typer.Option(help="A spillway.yaml to run on the machine, instead of a generated one.")
-    ] = None,
+    send: _Send = None,
     no_key: Annotated[bool, typer.Option("--no-key", help="Create no first API key.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every step and do nothing.")] = False,
     destroy: Annotated[bool, typer.Option("--destroy", help="Release the machine.")] = False,
@@ -91,12 +92,12 @@ def deploy(
     if target not in TARGETS:
         fail(f"{target!r} is not a target; use one of {', '.join(TARGETS)}")
     loaded = load(path)
+    if handle and not destroy:
+        fail(f"unexpected argument {handle!r}; an ID is only used with --destroy")
     try:
         if destroy:
             _destroy(target=target, handle=handle, loaded=loaded, dry_run=dry_run, yes=yes, as_json=as_json)
             return
-        if handle:
-            fail(f"unexpected argument {handle!r}; an ID is only used with --destroy")
         options = DeployOptions(
             gpu=gpu,
             model=model,

@@ -177,7 +177,10 @@ async def _results(
     lines: Iterable[InputLine], address: RouterAddress, key_of: Callable[[InputLine], str]
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield output rows as they are ready. The next input line is read when fewer than `max_in_flight` are in
-    flight."""
+    flight.
+
+    This is not periodic work (aio/periodic.py): nothing is repeated and no clock drives it; it ends with the input.
+    """
     async with extract_client(address) as extract_one:
         waiting = iter(lines)
         running: set[asyncio.Task[dict[str, Any]]] = set()

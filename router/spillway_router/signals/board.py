@@ -251,26 +251,12 @@ class Board:
         if outcome.status:
             state.heard_at = monotonic_s
         if state.backlog is not None:
-            if outcome.kind == "ok" and call.first_event_at is None:
-                self._guess_first_token(state, call, outcome, monotonic_s)
-            output = usage.completion_tokens if usage is not None and outcome.kind == "ok" else None
-            state.backlog.finish(call.ticket, monotonic_s, output)
-            if outcome.kind == "overloaded":
-                state.limited_until = monotonic_s + OVERLOADED_WAIT_S
-        elif outcome.kind == "overloaded":
-            wait_s = min(60.0, outcome.retry_after_s or retry_budget.LIMITED_WAIT_S)
-            state.limited_until = max(state.limited_until, monotonic_s + wait_s)
+            self._finish_on_backlog(state, call, outcome, monotonic_s)
         elif outcome.kind == "ok" and not streamed and usage is not None and usage.completion_tokens <= 8:
             # A short answer without a stream takes about as long as a first token; a long one says nothing about it.
             state.ttft_s += EWMA_WEIGHT * 4 * (monotonic_s - call.sent_at - state.ttft_s)
         if usage is not None:
             state.tokens.observe(call.prompt_bytes, usage.prompt_tokens)
-        if outcome.kind == "rate_limited":
-            state.limited_until = max(
-                state.limited_until, monotonic_s + (outcome.retry_after_s or retry_budget.LIMITED_WAIT_S)
-            )
-        elif outcome.kind == "failed" and outcome.status == 503 and outcome.retry_after_s:
-            state.limited_until = max(state.limited_until, monotonic_s + min(60.0, outcome.retry_after_s))
         if outcome.kind == "ok":
             state.last_ok_at = monotonic_s
             state.silent = False
@@ -278,6 +264,20 @@ class Board:
                 taken_s = monotonic_s - call.sent_at
                 usual_s = state.whole_s
                 state.whole_s = taken_s if usual_s is None else usual_s + EWMA_WEIGHT * 4 * (taken_s - usual_s)
+        else:
+            _limit(state, outcome, monotonic_s)
+        self._update_breaker(state, outcome, monotonic_s, silent=silent)
+
+    def _finish_on_backlog(self, state: _State, call: TrackedCall, outcome: Outcome, monotonic_s: float) -> None:
+        if state.backlog is None:
+            return
+        if outcome.kind == "ok" and call.first_event_at is None:
+            self._guess_first_token(state, call, outcome, monotonic_s)
+        usage = outcome.usage
+        output = usage.completion_tokens if usage is not None and outcome.kind == "ok" else None
+        state.backlog.finish(call.ticket, monotonic_s, output)
+
+    def _update_breaker(self, state: _State, outcome: Outcome, monotonic_s: float, *, silent: bool) -> None:
         before = state.breaker
         contradicted = outcome.status == 500 and monotonic_s - state.last_ok_at < CONTRADICTED_S
         state.breaker = breaker.on_outcome(
@@ -418,6 +418,19 @@ def _abandon(state: _State, reason: str, *, replaceable_only: bool) -> None:
 
 
 SILENT_REASON = "it has not sent a byte for longer than usual"
+
+
+def _limit(state: _State, outcome: Outcome, monotonic_s: float) -> None:
+    """Leave the backend out for as long as the outcome asks for."""
+    if outcome.kind == "overloaded" and state.backlog is not None:
+        state.limited_until = monotonic_s + OVERLOADED_WAIT_S
+        return
+    wait_s = outcome.retry_after_s or retry_budget.LIMITED_WAIT_S
+    if outcome.kind == "overloaded" or (outcome.kind == "failed" and outcome.status == 503 and outcome.retry_after_s):
+        wait_s = min(60.0, wait_s)
+    elif outcome.kind != "rate_limited":
+        return
+    state.limited_until = max(state.limited_until, monotonic_s + wait_s)
 
 
 def _reason_to_leave(outcome: Outcome) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from spillway_router.aio.periodic import Periodic, Rhythm, Timer
+from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.signals.gpu import GpuReading, GpuTelemetry, throttle_tokens
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ class GpuSampler:
         """Sample until cancelled, then shut NVML down unless a call hangs in it."""
         try:
             rhythm = Rhythm(self._pause_s, from_start=True)
-            await Periodic("GPU sampler", rhythm, self._sample_and_report, timer=Timer(self._clock)).run()
+            await Periodic("GPU sampler", rhythm, self._sample_and_report, time_source=TimeSource(self._clock)).run()
         finally:
             await self._close()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from spillway_router.aio.periodic import Periodic, Rhythm, Timer
+from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.aio.tasks import end
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample
@@ -95,9 +95,8 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled; a request for a token in progress is cancelled too."""
         try:
-            await Periodic(
-                "probe", Rhythm(self._settings.interval_s, from_start=True), self.probe, timer=Timer(self._clock)
-            ).run()
+            rhythm = Rhythm(self._settings.interval_s, from_start=True)
+            await Periodic("probe", rhythm, self.probe, time_source=TimeSource(self._clock)).run()
         finally:
             await self._stop_proof()
 

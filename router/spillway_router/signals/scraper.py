@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from spillway_router.aio.periodic import Periodic, Rhythm, Timer
+from spillway_router.aio.periodic import Periodic, Rhythm, TimeSource
 from spillway_router.signals.engines import EngineMetrics
 from spillway_router.signals.exposition import EngineSample, ExpositionReader
 
@@ -82,7 +82,7 @@ class Scraper:
             self._on_sample(None, "this engine has no metrics page", self._clock())
             return
         rhythm = Rhythm(self._pause_s, from_start=True)
-        await Periodic("scrape", rhythm, self._scrape_and_report, timer=Timer(self._clock)).run()
+        await Periodic("scrape", rhythm, self._scrape_and_report, time_source=TimeSource(self._clock)).run()
 
     def _pause_s(self) -> float:
         return pause_s(self._failures, self._settings)

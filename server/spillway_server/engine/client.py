@@ -16,7 +16,7 @@ _ANY_JSON = {"type": "json_schema", "json_schema": {"name": "any", "schema": {"t
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class EngineAddress:
     """Where an engine listens: its root URL or Unix socket, the model name that it serves, the key that it requires,
     and whether it embeds instead of generating."""
 
@@ -36,7 +36,7 @@ class EngineClient:
     """A client of one engine, used as an async context manager. Every kind of failure is None or False, not an
     exception."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: EngineAddress) -> None:
         headers = {"authorization": f"Bearer {address.api_key}"} if address.api_key else {}
         self._model = address.served_model
         self._embedding = address.embedding

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from spillway_server import environment
 from spillway_server.engine import first_use
-from spillway_server.engine.client import Address
+from spillway_server.engine.client import EngineAddress
 from spillway_server.engine.events import EngineEvent
 from spillway_server.engine.launcher import InstalledEngine, find_engine
 from spillway_server.engine.lifecycle import Rules
@@ -120,7 +120,7 @@ def _launch(options: ServeOptions, engine: InstalledEngine, location: str, plan:
     return Launch(
         argv=(*engine.command(location), *plan.arguments),
         env=environment.engine_environment((*plan.env, *cache)),
-        address=Address(
+        address=EngineAddress(
             root_url="http://localhost" if options.uds else f"http://{_reachable(host)}:{port}",
             served_model=plan.served_name,
             uds=options.uds,

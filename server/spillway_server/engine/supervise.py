@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spillway_server.engine import diagnosis, events, guard, lifecycle
-from spillway_server.engine.client import Address, EngineClient
+from spillway_server.engine.client import EngineAddress, EngineClient
 from spillway_server.engine.lifecycle import Action, Event, Lifecycle, Rules, State
 from spillway_server.engine.liveness import ProgressWatch, observe
 from spillway_server.engine.log import EngineLog, phase_of
@@ -34,7 +34,7 @@ class Launch:
 
     argv: tuple[str, ...]
     env: dict[str, str] = field(repr=False)
-    address: Address
+    address: EngineAddress
     log_path: Path
 
 

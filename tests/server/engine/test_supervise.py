@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from spillway_server.engine import events
-from spillway_server.engine.client import Address
+from spillway_server.engine.client import EngineAddress
 from spillway_server.engine.lifecycle import Rules
 from spillway_server.engine.supervise import Intervals, Launch, Supervisor
 from spillway_server.refusal import Refusal
@@ -41,7 +41,7 @@ class Run:
         launch = Launch(
             argv=(sys.executable, str(FAKE), *where, str(folder)),
             env=dict(os.environ),
-            address=Address(
+            address=EngineAddress(
                 root_url="http://localhost" if uds else f"http://127.0.0.1:{port}",
                 served_model="demo",
                 uds=uds,
@@ -151,7 +151,7 @@ async def test_gives_up_after_failures_in_a_row_and_says_why(tmp_path: Path) -> 
 
 
 async def test_missing_command_is_told(tmp_path: Path) -> None:
-    address = Address("http://127.0.0.1:9", "demo")
+    address = EngineAddress("http://127.0.0.1:9", "demo")
     launch = Launch(("/nowhere/vllm",), {}, address, tmp_path / "log")
     ended = await Supervisor(launch, lambda _: None, rules=QUICK, intervals=LOOKS).run(asyncio.Event())
     assert isinstance(ended, Refusal)
@@ -223,11 +223,11 @@ async def test_cancelling_leaves_no_process(tmp_path: Path) -> None:
 SUPERVISE = """
 import asyncio, os, sys
 from pathlib import Path
-from spillway_server.engine.client import Address
+from spillway_server.engine.client import EngineAddress
 from spillway_server.engine.supervise import Launch, Supervisor
 fake, port, folder = sys.argv[1:]
 launch = Launch((sys.executable, fake, port, folder), dict(os.environ),
-                Address(f"http://127.0.0.1:{port}", "demo"), Path(folder, "log"))
+                EngineAddress(f"http://127.0.0.1:{port}", "demo"), Path(folder, "log"))
 asyncio.run(Supervisor(launch, lambda event: print(type(event).__name__, flush=True)).run(asyncio.Event()))
 """
 

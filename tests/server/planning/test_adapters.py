@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from spillway_server.engine import events
-from spillway_server.engine.client import Address
+from spillway_server.engine.client import EngineAddress
 from spillway_server.engine.lifecycle import Rules
 from spillway_server.engine.serve import Prepared, ServeOptions, prepare
 from spillway_server.engine.supervise import Intervals, Launch, Supervisor
@@ -115,7 +115,7 @@ async def test_supervisor_asks_an_embedding_engine_for_an_embedding(tmp_path: Pa
     launch = Launch(
         argv=(sys.executable, str(Path(__file__).parents[1] / "fake_engine.py"), str(port), str(tmp_path)),
         env=dict(os.environ),
-        address=Address(f"http://127.0.0.1:{port}", "embedder", embedding=True),
+        address=EngineAddress(f"http://127.0.0.1:{port}", "embedder", embedding=True),
         log_path=tmp_path / "engine.log",
     )
     seen: list[events.EngineEvent] = []

@@ -91,33 +91,13 @@ def read_facts(
     rule: PrivacyRule,
 ) -> RequestFacts:
     """Return the facts of one request. Raise RefusedError for anything that is malformed."""
-    model = body.get("model", "auto")
-    if not isinstance(model, str) or not model or len(model) > 256:
-        raise bad_request("'model' must be a non-empty string of at most 256 characters.", "model")
-    required = _REQUIRED[endpoint]
-    content = body.get(required)
-    if content is None:
-        if not any(body.get(name) for name in _INSTEAD.get(endpoint, ())):
-            raise bad_request(f"'{required}' is required.", required)
-        content = ""
-    parts = True
-    if required == "messages":
-        parts = _check_messages(content)
-    elif not isinstance(content, str | list):
-        raise bad_request(f"'{required}' must be a string or an array.", required)
-    stream = body.get("stream")
-    if stream is None:
-        stream = False
-    if not isinstance(stream, bool):
-        if stream not in _NUMERIC_BOOLS:
-            raise bad_request("'stream' must be true or false.", "stream")
-        stream = bool(stream)
-    if not isinstance(body.get("stream_options"), _OPTIONAL_OBJECT):
-        raise bad_request("'stream_options' must be an object such as {\"include_usage\": true}.", "stream_options")
+    model = _model(body)
+    content, has_parts = _content(endpoint, body)
+    stream = _stream(body)
     prompt_bytes, keyword = _text(body, rule)
     max_tokens, hints = _max_tokens(endpoint, body), _hints(headers, caller)
     privacy = _privacy(headers, body, caller, rule, keyword=keyword)
-    if body.keys() <= _PLAIN and not parts:
+    if body.keys() <= _PLAIN and not has_parts:
         return RequestFacts(
             request_id=request_id,
             endpoint=endpoint,
@@ -152,6 +132,41 @@ def read_facts(
         images=images,
         billed_choices=_best_of(body, choices) if endpoint == "completions" else choices,
     )
+
+
+def _model(body: Mapping[str, Any]) -> str:
+    model = body.get("model", "auto")
+    if not isinstance(model, str) or not model or len(model) > 256:
+        raise bad_request("'model' must be a non-empty string of at most 256 characters.", "model")
+    return model
+
+
+def _content(endpoint: Endpoint, body: Mapping[str, Any]) -> tuple[object, bool]:
+    """Return the endpoint's required field ("" if another field replaces it), and whether it may have parts."""
+    required = _REQUIRED[endpoint]
+    content = body.get(required)
+    if content is None:
+        if not any(body.get(name) for name in _INSTEAD.get(endpoint, ())):
+            raise bad_request(f"'{required}' is required.", required)
+        content = ""
+    if required == "messages":
+        return content, _check_messages(content)
+    if not isinstance(content, str | list):
+        raise bad_request(f"'{required}' must be a string or an array.", required)
+    return content, True
+
+
+def _stream(body: Mapping[str, Any]) -> bool:
+    stream = body.get("stream")
+    if stream is None:
+        stream = False
+    if not isinstance(stream, bool):
+        if stream not in _NUMERIC_BOOLS:
+            raise bad_request("'stream' must be true or false.", "stream")
+        stream = bool(stream)
+    if not isinstance(body.get("stream_options"), _OPTIONAL_OBJECT):
+        raise bad_request("'stream_options' must be an object such as {\"include_usage\": true}.", "stream_options")
+    return stream
 
 
 def _text(body: Mapping[str, Any], rule: PrivacyRule) -> tuple[int, bool]:
