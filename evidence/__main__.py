@@ -19,7 +19,7 @@ from rich.table import Table
 
 from evidence.page import PAGE, render, status
 from evidence.promises import FOLDER, Promise, load_promises
-from evidence.registry import Group, groups_for, measured_ids
+from evidence.registry import Group, chosen, groups_for, measured_ids
 from evidence.results import Circumstances, Result, judge, not_measured, read_results, rejudge, write_result
 from spillway_router.commands.common import version
 
@@ -35,9 +35,9 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _take(group: Group, prefix: str, promises: Mapping[str, Promise], console: Console) -> list[Result]:
-    """Measure one group and write those of its results whose id begins with `prefix`."""
-    ids = [name for name in group.ids if name.startswith(prefix)]
+def _take(group: Group, prefixes: str, promises: Mapping[str, Promise], console: Console) -> list[Result]:
+    """Measure one group and write those of its results whose id begins with one of the prefixes."""
+    ids = [name for name in group.ids if chosen(name, prefixes)]
     console.print(f"{', '.join(ids)} ({group.about})", highlight=False)
     measurements = group.measure(lambda line: console.print(line, highlight=False, style="dim"))
     results = []
@@ -73,14 +73,14 @@ def _publish(promises: Mapping[str, Promise]) -> None:
     PAGE.write_text(render(promises, results), encoding="utf-8")
 
 
-def _list(promises: Mapping[str, Promise], prefix: str, console: Console) -> None:
+def _list(promises: Mapping[str, Promise], prefixes: str, console: Console) -> None:
     results = read_results(FOLDER, promises)
     covered = measured_ids()
     table = Table(title="Promises", title_justify="left")
     for name in ("id", "area", "promised", "measured", "n", "status"):
         table.add_column(name)
     for name, promise in promises.items():
-        if name.startswith(prefix):
+        if chosen(name, prefixes):
             result = results.get(name)
             value, n = ("", "") if result is None else (str(result.value), str(result.n))
             state = status(promise, result) + ("" if name in covered else " (no measure function)")
@@ -91,7 +91,9 @@ def _list(promises: Mapping[str, Promise], prefix: str, console: Console) -> Non
 def main(arguments: list[str]) -> int:
     """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evidence", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="", metavar="PREFIX", help="only ids that begin with PREFIX")
+    parser.add_argument(
+        "--only", default="", metavar="PREFIX", help="only ids that begin with PREFIX (several with commas)"
+    )
     parser.add_argument("--list", action="store_true", help="list every promise with its status; measure nothing")
     parser.add_argument(
         "--page", action="store_true", help="judge the published results by today's bounds, write the page"

@@ -25,6 +25,7 @@ from evidence import (
     measures_scaleout,
 )
 from evidence.results import Measurement
+from evidence.streams import truncations
 
 Say = Callable[[str], None]
 Measure = Callable[[Say], Mapping[str, Measurement]]
@@ -64,14 +65,24 @@ GROUPS: tuple[Group, ...] = (
     Group((measures_scaleout.LOST,), measures_scaleout.lost_requests, "about 5 minutes; starts two engines"),
     Group(measures_pacing.IDS, measures_pacing.pacing, "about 15 s"),
     Group((measures_blame.BLAME_TABLE,), measures_blame.blame_table, "about 1 s"),
+    Group(
+        truncations.IDS,
+        truncations.streams,
+        "about 12 minutes; needs Node, and installs client libraries on first use",
+    ),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),
     Group((measures_confident_streams.OVERHEAD,), measures_confident_streams.overhead, "about 3 minutes"),
 )
 
 
-def groups_for(prefix: str, groups: Sequence[Group] = GROUPS) -> list[Group]:
-    """Return the groups with at least one id that begins with `prefix`."""
-    return [group for group in groups if any(name.startswith(prefix) for name in group.ids)]
+def chosen(name: str, prefixes: str) -> bool:
+    """Return whether an id begins with one of these prefixes, which commas separate."""
+    return name.startswith(tuple(prefixes.split(",")))
+
+
+def groups_for(prefixes: str, groups: Sequence[Group] = GROUPS) -> list[Group]:
+    """Return the groups with at least one id that begins with one of these prefixes."""
+    return [group for group in groups if any(chosen(name, prefixes) for name in group.ids)]
 
 
 def measured_ids(groups: Iterable[Group] = GROUPS) -> set[str]:

@@ -1,6 +1,6 @@
 """Install one of the project's environments from its lock, and report the progress.
 
-Usage:  python3 requirements/install.py dev|router|loadtest|engine-cpu|engine-gpu|convert
+Usage:  python3 requirements/install.py dev|router|loadtest|judges|engine-cpu|engine-gpu|convert
 
 The program runs on the system's Python with the standard library only. A stamp inside the environment holds the hash of
 what was installed, so that a second run returns at once and a changed lock installs again. Another Python or another
@@ -63,6 +63,13 @@ ENVIRONMENTS = {
         with_project=False,
         proof="import locust",
         about="locust, about 25 MB to download; usually 10 to 30 s",
+    ),
+    "judges": Environment(
+        ROOT / ".venv-judges",
+        ("judges.lock",),
+        False,
+        "import anthropic, langchain_anthropic, langchain_openai, openai",
+        "the client libraries that judge streams, about 30 MB to download; usually 10 to 30 s",
     ),
     "engine-cpu": Environment(
         directory=ROOT / ".venv-vllm",

@@ -79,13 +79,22 @@ class Router:
         """Request a chat completion."""
         return await self.post({"model": "auto", "messages": MESSAGES, **(fields or {})}, **headers)
 
-    def forget_failures(self) -> None:
-        """Close all breakers, as healthy traffic in between would."""
+    def forget_failures(self, *names: str) -> None:
+        """Close the breakers of these backends (all if none is named), as healthy traffic in between would."""
         board = self.runtime.board
         now = self.runtime.services.clock()
-        for name in board.current(now).backends:
+        for name in names or board.current(now).backends:
             board.health(name, "down", "reset by the test")
             board.health(name, "up", "")
+
+    def forget_calls(self) -> None:
+        """Forget all that calls have shown: failures, rate limits and speeds, as a new router would. No call may be in
+        progress."""
+        board, assembly = self.runtime.board, self.runtime.config.assembly
+        board.update((), {})
+        board.update(assembly.backends, assembly.rates)
+        for backend in assembly.backends:
+            board.health(backend.name, "up", "")
 
     def rows(self, reply: httpx.Response) -> list[Entry]:
         """Return the ledger rows of the request behind this reply, except reservations."""

@@ -230,7 +230,7 @@ class FaultUpstream:
         if answer.end == "whole" and answer.chunked:
             await _send(writer, wire.LAST_CHUNK)
         elif answer.end == "rst":
-            _reset(writer)
+            reset(writer.transport)
         elif answer.end == "hang":
             await _client_gone(reader)
         return answer.end == "whole"
@@ -267,9 +267,9 @@ async def _opened(gate: asyncio.Event, reader: asyncio.StreamReader) -> bool:
         await asyncio.gather(gone, opened, return_exceptions=True)
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
+def reset(transport: asyncio.WriteTransport) -> None:
     """End the connection with RST: set SO_LINGER to 0 seconds on a second handle of the same socket."""
-    original: socket.socket = writer.get_extra_info("socket")
+    original: socket.socket = transport.get_extra_info("socket")
     with socket.socket(fileno=os.dup(original.fileno())) as duplicate:
         duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    transport.abort()

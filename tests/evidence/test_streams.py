@@ -1,0 +1,135 @@
+"""The fault matrix of streams in a short run, compiled and interpreted, and its evidence with seeded faults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from evidence.promises import load_promises
+from evidence.results import Circumstances, judge
+from evidence.streams.builds import Build, MatrixRun, available, run_matrix
+from evidence.streams.faults import FIRST, SECOND, Case, FaultMatrix, fault_matrix
+from evidence.streams.judging import Verdict
+from evidence.streams.protocols import ANSWERS
+from evidence.streams.truncations import DIFFER, Trial, differences
+from evidence.streams.verdicts import judged
+
+EVERY = 67
+"""A prime, so that every kind of fault meets every part of a stream."""
+TAKEN = Circumstances("make evidence ONLY=wire.builds", "2026-01-01T00:00:00Z", {}, {})
+
+
+def _quiet(_line: str) -> None:
+    """Print nothing."""
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[Build, MatrixRun]:
+    """Every 67th case through each build that this checkout has."""
+    return run_matrix(_quiet, available(), EVERY)
+
+
+@pytest.fixture(scope="module")
+def matrix() -> FaultMatrix:
+    return fault_matrix(EVERY)
+
+
+def events_of(body: bytes) -> list[tuple[bytes, bytes]]:
+    """Return name and data of each event; comments and lines that no client knows are left out."""
+    assert body.endswith(b"\n\n"), body
+    found = []
+    for block in body[:-2].split(b"\n\n"):
+        fields = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
+        if b"data" in fields:
+            found.append((fields.get(b"event", b""), fields[b"data"]))
+    return found
+
+
+def whole_events(answer: str, word: str) -> list[tuple[bytes, bytes]]:
+    """Return what a client gets of a whole answer: all but the usage event, which it did not ask for."""
+    return [event for event in events_of(ANSWERS[answer](word).body) if b'"choices":[]' not in event[1]]
+
+
+def is_loud(answer: str, reply: Mapping[str, Any]) -> bool:
+    """Return whether a reply is a part of the broken answer and then exactly one error event of its protocol."""
+    *sent, (name, data) = events_of(reply["body"].encode("latin-1"))
+    named = answer.split()[0] in ("messages", "responses")
+    if not sent or sent != whole_events(answer, FIRST)[: len(sent)] or data == b"[DONE]":
+        return False
+    error = json.loads(data)
+    shape = (name, error.get("type")) == ((b"error", "error") if named else (b"", None))
+    return shape and error.get("error", {}).get("code") == "upstream_interrupted"
+
+
+def test_no_cut_is_silent(runs: Mapping[Build, MatrixRun], matrix: FaultMatrix) -> None:
+    """Each reply is a whole answer of one backend, or ends with the protocol's own error event."""
+    for build, run in runs.items():
+        assert len(run.digests) == len(matrix.cases)
+        for case, digest in zip(matrix.cases, run.digests, strict=True):
+            reply = run.replies[digest]
+            assert (reply["status"], reply["ended"]) == (200, "whole"), (build, case.name, reply)
+            seen = events_of(reply["body"].encode("latin-1"))
+            whole = [whole_events(case.answer, word) for word in (FIRST, SECOND)]
+            assert seen in whole or is_loud(case.answer, reply), (build, case.name, reply)
+
+
+def test_both_builds_send_the_same_bytes(runs: Mapping[Build, MatrixRun], matrix: FaultMatrix) -> None:
+    if len(runs) < 2:
+        pytest.skip("the compiled modules are missing or stale: `make install` compiles them")
+    promise = replace(load_promises()[DIFFER], min_n=1000)
+    found = differences(Trial(matrix.cases, runs))
+    assert judge(promise, found, TAKEN).holds, found.details
+
+
+def test_an_exception_that_nobody_expected_is_counted_in_no_stream(runs: Mapping[Build, MatrixRun]) -> None:
+    assert {sum(run.unexpected.values()) for run in runs.values()} == {0}
+
+
+def test_the_short_run_has_every_kind_of_end(matrix: FaultMatrix) -> None:
+    assert {case.end for case in matrix.cases} == {"keep", "fin", "rst", "hang"}
+    assert {case.answer for case in matrix.cases} == set(ANSWERS)
+
+
+CASES = (Case("chat text", "cut at byte 1, seeded", (), "fin"),) * 2
+REPLY = {"path": "/", "status": 200, "headers": {}, "body": "", "ended": "whole"}
+
+
+def _run(*digests: str, unexpected: int = 0) -> MatrixRun:
+    return MatrixRun("build", digests, dict.fromkeys(digests, REPLY), {"request": unexpected}, (2, 0))
+
+
+@pytest.mark.parametrize(
+    ("compiled", "value"),
+    [
+        pytest.param(_run("a", "b"), 0, id="the same"),
+        pytest.param(_run("a", "c"), 1, id="another reply"),
+        pytest.param(_run("a", "b", unexpected=1), 1, id="an unexpected error behind the same reply"),
+    ],
+)
+def test_a_build_that_differs_is_seen(compiled: MatrixRun, value: int) -> None:
+    trial = Trial(CASES, {"compiled": compiled, "interpreted": _run("a", "b")})
+    found = differences(trial)
+    assert (found.value, found.n) == (value, 2)
+    assert judge(replace(load_promises()[DIFFER], min_n=2), found, TAKEN).holds is (value == 0)
+
+
+def test_one_build_alone_proves_nothing() -> None:
+    assert differences(Trial(CASES, {"interpreted": _run("a", "b")})).value is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        (Verdict("alpha é!", "0:stop", None), "whole"),
+        (Verdict("alpha ", "", "APIError: it broke off"), "loud"),
+        (Verdict("alpha ", "", None), "silent"),
+        (Verdict("alpha é!", "", None), "silent"),
+        (Verdict("", "", None), "silent"),
+        (Verdict("alpha é!bravo é!", "0:stop", None), "silent"),
+    ],
+)
+def test_what_a_client_saw_is_whole_loud_or_silent(verdict: Verdict, expected: str) -> None:
+    assert judged(verdict, {("alpha é!", "0:stop"), ("bravo é!", "0:stop")}) == expected
