@@ -65,11 +65,11 @@ ENVIRONMENTS = {
         about="locust, about 25 MB to download; usually 10 to 30 s",
     ),
     "judges": Environment(
-        ROOT / ".venv-judges",
-        ("judges.lock",),
-        False,
-        "import anthropic, langchain_anthropic, langchain_openai, openai",
-        "the client libraries that judge streams, about 30 MB to download; usually 10 to 30 s",
+        directory=ROOT / ".venv-judges",
+        locks=("judges.lock",),
+        with_project=False,
+        proof="import anthropic, langchain_anthropic, langchain_openai, openai",
+        about="the client libraries that judge streams, about 30 MB to download; usually 10 to 30 s",
     ),
     "engine-cpu": Environment(
         directory=ROOT / ".venv-vllm",

@@ -85,7 +85,7 @@ def last_together(parts: Sequence[bytes]) -> list[bytes]:
 @dataclass(frozen=True, slots=True)
 class CutStyle:
     """How a stream is cut at every byte: its framing, its grouping and its end. `clean`: the HTTP body ends as if the
-    stream were whole. `every`: a cut is made at each `every`th byte."""
+    stream were whole. `every`: a cut is parts_sent at each `every`th byte."""
 
     name: str
     grouping: Grouping
@@ -183,8 +183,8 @@ def _cut(answer: Answer, cuts: Sequence[CutStyle]) -> Iterator[Case]:
             if at < first:
                 continue
             sent = _up_to(parts, at)
-            made = _framed(sent, style.head) if style.clean else [style.head, *sent]
-            yield Case(answer.name, f"cut at byte {at}, {style.name}", tuple(style.grouping(made)), style.end)
+            parts_sent = _framed(sent, style.head) if style.clean else [style.head, *sent]
+            yield Case(answer.name, f"cut at byte {at}, {style.name}", tuple(style.grouping(parts_sent)), style.end)
 
 
 def _positions(parts: Sequence[bytes], every: int) -> list[int]:

@@ -13,6 +13,12 @@ from spillway_router.testing.streams import named
 Event = Mapping[str, Any]
 QUESTION = "Which eye?"
 TOOL = "look_up"
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "responses": "/v1/responses",
+    "messages": "/v1/messages",
+}
 USAGE = wire.usage(3, 2)
 
 
@@ -25,7 +31,6 @@ class Answer:
 
     protocol: str
     kind: str
-    path: str
     request: Mapping[str, Any]
     events: tuple[bytes, ...]
     content: int
@@ -33,6 +38,10 @@ class Answer:
     @property
     def name(self) -> str:
         return f"{self.protocol} {self.kind}"
+
+    @property
+    def path(self) -> str:
+        return PATHS[self.protocol]
 
     @property
     def body(self) -> bytes:
@@ -51,18 +60,18 @@ class Answer:
 
 
 def _chat(kind: str, deltas: list[dict[str, Any]], finish: str, choices: int = 1, content: int = 1) -> Answer:
-    made = wire.Completion("c-1", "m", 1)
+    completion = wire.Completion("c-1", "m", 1)
     parts = [
-        made.chunk([{**wire.delta_choice(delta), "index": index}])
+        completion.chunk([{**wire.delta_choice(delta), "index": index}])
         for delta in ({"role": "assistant", "content": ""}, *deltas)
         for index in range(choices)
     ]
-    ends = [made.chunk([{**wire.delta_choice({}, finish), "index": index}]) for index in range(choices)]
-    events = [wire.event(part) for part in (*parts, *ends, made.usage_chunk(USAGE))]
+    ends = [completion.chunk([{**wire.delta_choice({}, finish), "index": index}]) for index in range(choices)]
+    events = [wire.event(part) for part in (*parts, *ends, completion.usage_chunk(USAGE))]
     request: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]}
     if choices > 1:
         request["n"] = choices
-    return Answer("chat", kind, "/v1/chat/completions", request, (*events, wire.DONE), content)
+    return Answer("chat", kind, request, events=(*events, wire.DONE), content=content)
 
 
 def chat_text(word: str) -> Answer:
@@ -96,10 +105,16 @@ def chat_reasoning(word: str) -> Answer:
 
 def completions_text(word: str) -> Answer:
     """Return text in three pieces."""
-    made = wire.Completion("c-1", "m", 1, chat=False)
-    said = [made.said(f"{word} "), made.said("é"), made.said("!"), made.said("", "length"), made.usage_chunk(USAGE)]
+    completion = wire.Completion("c-1", "m", 1, chat=False)
+    said = [
+        completion.said(f"{word} "),
+        completion.said("é"),
+        completion.said("!"),
+        completion.said("", "length"),
+        completion.usage_chunk(USAGE),
+    ]
     events = (*(wire.event(part) for part in said), wire.DONE)
-    return Answer("completions", "text", "/v1/completions", {"prompt": QUESTION}, events, 0)
+    return Answer("completions", "text", {"prompt": QUESTION}, events=events, content=0)
 
 
 # Responses
@@ -131,7 +146,7 @@ def _responses(kind: str, begun: Event, middle: list[dict[str, Any]], done: Even
         {"type": "response.completed", "response": _response("completed", [done], RESPONSES_USAGE)},
     ]
     events = tuple(named({**body, "sequence_number": number}) for number, body in enumerate(bodies))
-    return Answer("responses", kind, "/v1/responses", {"input": QUESTION}, events, 3)
+    return Answer("responses", kind, {"input": QUESTION}, events=events, content=3)
 
 
 def responses_text(word: str) -> Answer:
@@ -197,7 +212,7 @@ def _messages(kind: str, block: Event, deltas: list[dict[str, Any]], stop: str) 
         {"type": "message_stop"},
     ]
     request = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 9}
-    return Answer("messages", kind, "/v1/messages", request, tuple(named(body) for body in bodies), 3)
+    return Answer("messages", kind, request, events=tuple(named(body) for body in bodies), content=3)
 
 
 def messages_text(word: str) -> Answer:

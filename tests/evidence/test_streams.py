@@ -40,12 +40,12 @@ def matrix() -> FaultMatrix:
 def events_of(body: bytes) -> list[tuple[bytes, bytes]]:
     """Return name and data of each event; comments and lines that no client knows are left out."""
     assert body.endswith(b"\n\n"), body
-    found = []
+    events = []
     for block in body[:-2].split(b"\n\n"):
         fields = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
         if b"data" in fields:
-            found.append((fields.get(b"event", b""), fields[b"data"]))
-    return found
+            events.append((fields.get(b"event", b""), fields[b"data"]))
+    return events
 
 
 def whole_events(answer: str, word: str) -> list[tuple[bytes, bytes]]:
@@ -80,8 +80,8 @@ def test_both_builds_send_the_same_bytes(runs: Mapping[Build, MatrixRun], matrix
     if len(runs) < 2:
         pytest.skip("the compiled modules are missing or stale: `make install` compiles them")
     promise = replace(load_promises()[DIFFER], min_n=1000)
-    found = differences(Trial(matrix.cases, runs))
-    assert judge(promise, found, TAKEN).holds, found.details
+    measurement = differences(Trial(matrix.cases, runs))
+    assert judge(promise, measurement, TAKEN).holds, measurement.details
 
 
 def test_an_exception_that_nobody_expected_is_counted_in_no_stream(runs: Mapping[Build, MatrixRun]) -> None:
@@ -98,7 +98,13 @@ REPLY = {"path": "/", "status": 200, "headers": {}, "body": "", "ended": "whole"
 
 
 def _run(*digests: str, unexpected: int = 0) -> MatrixRun:
-    return MatrixRun("build", digests, dict.fromkeys(digests, REPLY), {"request": unexpected}, (2, 0))
+    return MatrixRun(
+        build="build",
+        digests=digests,
+        replies=dict.fromkeys(digests, REPLY),
+        unexpected={"request": unexpected},
+        upstream_calls=(2, 0),
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,9 +117,9 @@ def _run(*digests: str, unexpected: int = 0) -> MatrixRun:
 )
 def test_a_build_that_differs_is_seen(compiled: MatrixRun, value: int) -> None:
     trial = Trial(CASES, {"compiled": compiled, "interpreted": _run("a", "b")})
-    found = differences(trial)
-    assert (found.value, found.n) == (value, 2)
-    assert judge(replace(load_promises()[DIFFER], min_n=2), found, TAKEN).holds is (value == 0)
+    measurement = differences(trial)
+    assert (measurement.value, measurement.n) == (value, 2)
+    assert judge(replace(load_promises()[DIFFER], min_n=2), measurement, TAKEN).holds is (value == 0)
 
 
 def test_one_build_alone_proves_nothing() -> None:

@@ -81,9 +81,9 @@ def _chat_choice(seen: Seen, choice: Any) -> None:
 def openai_chat(job: Job, seen: Seen) -> None:
     """Read a chat completion, whole or as chunks."""
     client = _openai(job["base"])
-    made = client.chat.completions.create(model=job["model"], stream=job["stream"], **job["request"])
+    answer = client.chat.completions.create(model=job["model"], stream=job["stream"], **job["request"])
     seen.built = built = []
-    for part in made if job["stream"] else [made]:
+    for part in answer if job["stream"] else [answer]:
         built.append(_dump(part))
         for choice in part.choices or ():
             _chat_choice(seen, choice)
@@ -105,9 +105,9 @@ def openai_chat_helper(job: Job, seen: Seen) -> None:
 
 def openai_completions(job: Job, seen: Seen) -> None:
     """Read a text completion."""
-    made = _openai(job["base"]).completions.create(model=job["model"], stream=job["stream"], **job["request"])
+    answer = _openai(job["base"]).completions.create(model=job["model"], stream=job["stream"], **job["request"])
     seen.built = built = []
-    for part in made if job["stream"] else [made]:
+    for part in answer if job["stream"] else [answer]:
         built.append(_dump(part))
         for choice in part.choices or ():
             seen.text(choice.text)
@@ -119,14 +119,14 @@ ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 
 def openai_responses(job: Job, seen: Seen) -> None:
     """Read an answer of the Responses API, whole or as events."""
-    made = _openai(job["base"]).responses.create(model=job["model"], stream=job["stream"], **job["request"])
+    answer = _openai(job["base"]).responses.create(model=job["model"], stream=job["stream"], **job["request"])
     if not job["stream"]:
-        seen.built = _dump(made)
-        seen.text(made.output_text)
-        seen.finished(made.status)
+        seen.built = _dump(answer)
+        seen.text(answer.output_text)
+        seen.finished(answer.status)
         return
     seen.built = built = []
-    for event in made:
+    for event in answer:
         built.append(_dump(event))
         if event.type.endswith(".delta"):
             seen.text(event.delta)
@@ -155,15 +155,15 @@ def _message_block(seen: Seen, block: Any) -> None:
 
 def anthropic_messages(job: Job, seen: Seen) -> None:
     """Read a message, whole or as events."""
-    made = _anthropic(job["base"]).messages.create(model=job["model"], stream=job["stream"], **job["request"])
+    answer = _anthropic(job["base"]).messages.create(model=job["model"], stream=job["stream"], **job["request"])
     if not job["stream"]:
-        seen.built = _dump(made)
-        for block in made.content:
+        seen.built = _dump(answer)
+        for block in answer.content:
             _message_block(seen, block)
-        seen.finished(made.stop_reason)
+        seen.finished(answer.stop_reason)
         return
     seen.built = built = []
-    for event in made:
+    for event in answer:
         built.append(_dump(event))
         if event.type == "content_block_delta":
             _message_block(seen, event.delta)
