@@ -1,4 +1,8 @@
-"""How long `spillway report` takes over a million ledger rows: of one day, and of a month."""
+"""How long `spillway report` takes over a million ledger rows, and how long and how much memory over five million.
+
+A router keeps running sums beside the rows (ledger/store/sums.py), a few seconds behind the last row. So each ledger is
+summed up after it was filled, in the chunks in which a router does it; the details say what that takes.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,22 @@ from datetime import date, timedelta
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from evidence.results import Measurement, not_measured
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.maintenance import ROWS_TO_SUM
 from spillway_router.ledger.records import RentalRecord, Write
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 MILLION_ROWS = "report.million_rows"
+FIVE_MILLION = ("money.report_5m_rows", "money.report_5m_rss")
 ROWS = 1_000_000
 RUNS = 5
 _PER_COMMIT = 1000
 _FIRST = date(2026, 10, 1)
-_LIMIT_S = 120
+_LIMIT_S = 300
 _REASONS = ("overflow", "escalated", "fallback")
 _CONFIG = """
 backends:
@@ -40,15 +46,32 @@ ledger: {{url: "sqlite:///{file}"}}
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class Case:
+    """One report: its range in days, its options, and the number of API keys in the ledger."""
+
     name: str
     days: int
     options: tuple[str, ...]
+    keys: int = 20
 
 
+class Cost(NamedTuple):
+    """What one report took: seconds of wall clock and of CPU, and the largest resident memory in MiB."""
+
+    wall_s: float
+    cpu_s: float
+    rss_mib: float
+
+
+MONTH = ("--month", f"{_FIRST:%Y-%m}")
 CASES = (
-    _Case("day", 1, ("--day", _FIRST.isoformat(), "--by", "key,decision")),
-    _Case("month", 31, ("--month", f"{_FIRST:%Y-%m}", "--by", "day,key")),
+    Case("day", 1, ("--day", _FIRST.isoformat(), "--by", "key,decision")),
+    Case("month", 31, (*MONTH, "--by", "day,key")),
+)
+MANY_KEYS = 10_000
+LONG_CASES = (
+    Case("month", 31, (*MONTH, "--by", "decision"), MANY_KEYS),
+    Case("month by key", 31, (*MONTH, "--by", "key"), MANY_KEYS),
 )
 
 
@@ -62,41 +85,80 @@ def million_rows(say: Callable[[str], None], rows: int = ROWS) -> dict[str, Meas
     details: dict[str, Any] = {}
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            _fill(Path(folder, "spillway.db"), rows, case.days)
-            config = Path(folder, "spillway.yaml")
-            config.write_text(_CONFIG.format(file=Path(folder, "spillway.db")), encoding="utf-8")
+            details["summed_us_per_row"] = _fill(Path(folder, "spillway.db"), rows, case)
             try:
-                runs = [_run(config, case, rows) for _ in range(RUNS)]
+                runs = _runs(Path(folder), case, rows)
             except (subprocess.SubprocessError, ValueError) as error:
                 return {MILLION_ROWS: not_measured(f"the report of a {case.name} failed: {error}")}
-        wall, cpu = [run[0] for run in runs], [run[1] for run in runs]
-        details[case.name] = {"median_s": statistics.median(wall), "runs_s": wall, "cpu_s": statistics.median(cpu)}
+        details[case.name] = _summary(runs)
         say(f"  {case.name}: {details[case.name]}")
     value = max(details[case.name]["median_s"] for case in CASES)
     return {MILLION_ROWS: Measurement(value, rows, details)}
 
 
-def _run(config: Path, case: _Case, rows: int) -> tuple[float, float]:
-    """Return the wall and CPU seconds of one report.
+def five_million_rows(say: Callable[[str], None], rows: int = 5 * ROWS) -> dict[str, Measurement]:
+    """Measure the report of a month with 10,000 API keys: the median of five runs in seconds, the most memory in MiB.
+
+    The details have the same report grouped by key, which has 10,000 groups.
+    """
+    details: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        details["summed_us_per_row"] = _fill(Path(folder, "spillway.db"), rows, LONG_CASES[0])
+        try:
+            for case in LONG_CASES:
+                details[case.name] = _summary(_runs(Path(folder), case, rows))
+                say(f"  {case.name}: {details[case.name]}")
+        except (subprocess.SubprocessError, ValueError) as error:
+            return dict.fromkeys(FIVE_MILLION, not_measured(f"a report failed: {error}"))
+    month = details[LONG_CASES[0].name]
+    return {
+        FIVE_MILLION[0]: Measurement(month["median_s"], rows, details),
+        FIVE_MILLION[1]: Measurement(month["most_mib"], rows, details),
+    }
+
+
+def _runs(folder: Path, case: Case, rows: int) -> list[Cost]:
+    config = folder / "spillway.yaml"
+    config.write_text(_CONFIG.format(file=folder / "spillway.db"), encoding="utf-8")
+    return [_run(config, case, rows) for _ in range(RUNS)]
+
+
+def _summary(runs: list[Cost]) -> dict[str, Any]:
+    return {
+        "median_s": statistics.median(run.wall_s for run in runs),
+        "cpu_s": statistics.median(run.cpu_s for run in runs),
+        "most_mib": max(run.rss_mib for run in runs),
+        "runs": [run._asdict() for run in runs],
+    }
+
+
+def _run(config: Path, case: Case, rows: int) -> Cost:
+    """Return what one report took.
 
     Raises:
         ValueError: it doesn't include all rows.
     """
     command = [str(Path(sys.executable).with_name("spillway")), "report", "-c", str(config), *case.options, "--json"]
-    before, started_s = os.times(), time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=True)
-    wall, after = time.monotonic() - started_s, os.times()
-    report = json.loads(done.stdout)
+    with tempfile.TemporaryFile("w+") as out:
+        started_s = time.monotonic()
+        child = subprocess.Popen(command, stdout=out)
+        _, status, usage = os.wait4(child.pid, 0)
+        wall_s = time.monotonic() - started_s
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise subprocess.CalledProcessError(child.returncode, command)
+        out.seek(0)
+        report = json.load(out)
     answers = sum(group["served"]["answers"] for group in report["groups"])
     if (report["requests"], report["served"]["answers"], answers) != (rows, rows, rows):
         raise ValueError(f"it reports {report['requests']} requests and {answers} answers, not of {rows}")
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return round(wall, 3), round(cpu, 3)
+    return Cost(round(wall_s, 3), round(usage.ru_utime + usage.ru_stime, 3), round(usage.ru_maxrss / 1024, 1))
 
 
-def _fill(file: Path, rows: int, days: int) -> None:
+def _fill(file: Path, rows: int, case: Case) -> float:
+    """Fill a ledger and sum it up; return the microseconds of summing per row."""
     ledger = SqliteLedger.open(file)
-    start, end = start_of(_FIRST), start_of(_FIRST + timedelta(days=days))
+    start, end = start_of(_FIRST), start_of(_FIRST + timedelta(days=case.days))
     ledger.rentals.add(
         RentalRecord(
             id="rent_1",
@@ -109,14 +171,19 @@ def _fill(file: Path, rows: int, days: int) -> None:
             source="cli",
         )
     )
-    entries = _entries(rows, start, end)
+    entries = _entries(rows, start, end, case.keys)
     for _ in range(0, rows, _PER_COMMIT):
         ledger.commit([Write((entry,)) for entry in islice(entries, _PER_COMMIT)])
+    started_s = time.monotonic()
+    while ledger.sum_up(ROWS_TO_SUM):
+        pass
+    took_s = time.monotonic() - started_s
     ledger.close()
+    return round(took_s / rows * 1e6, 2)
 
 
-def _entries(rows: int, start: int, end: int) -> Iterator[Entry]:
-    """Yield one row per request: 60% local, the rest overflow, escalation and fallback; 20 keys, three tiers."""
+def _entries(rows: int, start: int, end: int, keys: int) -> Iterator[Entry]:
+    """Yield one row per request: 60% local, the rest overflow, escalation and fallback; three tiers."""
     rng = Random(1)
     for number in range(rows):
         local = rng.random() < 0.6
@@ -131,8 +198,8 @@ def _entries(rows: int, start: int, end: int) -> Iterator[Entry]:
             model=where[2],
             decision=where[3],
             local=local,
-            key_id=f"key{number % 20}",
-            tier=("free", "paid", "team")[number % 3],
+            key_id=f"key{number % keys}",
+            tier=("free", "paid", "team")[number % keys % 3],
             status="ok",
             prompt_tokens=rng.randint(100, 3000),
             completion_tokens=rng.randint(10, 500),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from evidence.measures_accounting import USED_PLUS_UNUSED, used_plus_unused
-from evidence.measures_report import MILLION_ROWS, million_rows
+from evidence.measures_report import FIVE_MILLION, MILLION_ROWS, five_million_rows, million_rows
 
 from evidence import measures_report
 from spillway_router.ledger.interface import Ledger
@@ -41,12 +41,19 @@ def test_a_report_over_many_rows_is_timed() -> None:
     measurement = million_rows(silent, rows=3000)[MILLION_ROWS]
     assert measurement.n == 3000
     assert 0 < (measurement.value or 0) < 60
-    assert set(measurement.details) == {"day", "month"}
+    assert set(measurement.details) == {"summed_us_per_row", "day", "month"}
+
+
+def test_a_report_over_many_keys_is_timed_and_weighed() -> None:
+    measured = five_million_rows(silent, rows=3000)
+    assert {id: measurement.n for id, measurement in measured.items()} == dict.fromkeys(FIVE_MILLION, 3000)
+    assert 0 < (measured["money.report_5m_rows"].value or 0) < 60
+    assert 20 < (measured["money.report_5m_rss"].value or 0) < 300
 
 
 def test_a_report_that_lacks_rows_has_no_time(tmp_path: Path) -> None:
     """The fault: the ledger holds fewer rows than the promise requires."""
-    measures_report._fill(tmp_path / "spillway.db", 2000, 1)
+    measures_report._fill(tmp_path / "spillway.db", 2000, measures_report.CASES[0])
     config = tmp_path / "spillway.yaml"
     config.write_text(measures_report._CONFIG.format(file=tmp_path / "spillway.db"), encoding="utf-8")
     with pytest.raises(ValueError, match="2000 requests"):

@@ -5,21 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
+from random import Random
 from threading import Barrier
 from typing import Any
 
 import pytest
-from tests.ledger.helpers import D0, DAY, H0, HOUR, M0, T0, entry
+from tests.ledger.helpers import D0, DAY, H0, HOUR, M0, T0, entry, requests_in
 
 from spillway_router.core.money.budget import BudgetError
+from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Balance, Cap, CapReached, RentalRecord, Write, WriteResult
+from spillway_router.ledger.store.sums import SLOT_MS
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
+from spillway_router.testing.books import fill_books
+
+SLOT0 = T0 // SLOT_MS * SLOT_MS
+
+
+def all_sums(ledger: Ledger) -> tuple[Any, ...]:
+    """Return everything that the sums of a ledger say, ordered."""
+    start, end = start_of(date(2026, 10, 1)), start_of(date(2026, 12, 1))
+    with ledger.sums() as sums:
+        return (
+            sums.totals(start, end),
+            sorted(sums.key_totals(start, end), key=repr),
+            sorted(sums.key_work(start, end)),
+        )
 
 
 class LedgerContract:
@@ -124,7 +142,7 @@ class LedgerContract:
             ledger.append((*good, bad))
         with pytest.raises(EntryRejectedError):
             ledger.append((good[0], bad))
-        assert ledger.requests(0, T0 * 2) == 0
+        assert requests_in(ledger, 0, T0 * 2) == 0
 
     def test_adjustments_may_be_negative_and_count_where_the_attempt_was_reserved(self, ledger: Ledger) -> None:
         ledger.append((entry("reserved", "r1", reserved_nano=9),))
@@ -428,24 +446,23 @@ class LedgerContract:
                 entry("adjusted", "r2", amount_nano=-1, decision="overflow", status="ok", prompt_tokens=1),
                 entry("charged", "r3", local=True, backend="local", decision="local", gpu_us=70, **shape),
                 entry("charged", "r3", attempt=2, decision="escalated", status="error"),
-                entry("charged", "later", ts=T0 + HOUR, amount_nano=99),
+                entry("charged", "later", ts=SLOT0 + HOUR, amount_nano=99),
             )
         )
-        totals = ledger.totals(T0, T0 + HOUR)
-        assert {t.day for t in totals} == {"2026-09-21"}
-        assert [(t.local, t.decision, t.status) for t in totals] == [
+        totals = ledger.totals(SLOT0, SLOT0 + HOUR)
+        assert {(t.day, t.key_id) for t in totals} == {("2026-09-21", "")}
+        assert [(t.group.local, t.group.decision, t.group.status) for t in totals] == [
             (True, "local", "ok"),
             (False, "escalated", "error"),
             (False, "overflow", "ok"),
         ]
         local, _, overflow = totals
-        assert [(t.attempts, t.requests) for t in totals] == [(1, 1), (1, 0), (2, 2)]
+        assert [(t.attempts, t.answers, t.requests) for t in totals] == [(1, 1, 1), (1, 0, 0), (2, 2, 2)]
         assert (local.gpu_us, local.attempts, local.kv_token_steps_x2) == (70, 1, 2 * 10 * 4 + 16)
         assert (overflow.attempts, overflow.cost_nano, overflow.prompt_tokens) == (2, 10, 21)
         assert overflow.kv_token_steps_x2 == 2 * (2 * 10 * 4 + 16)
-        assert ledger.requests(T0, T0 + HOUR) == 3
 
-    def test_totals_know_day_key_tier_and_task(self, ledger: Ledger) -> None:
+    def test_totals_know_day_tier_and_task_and_keys_apart(self, ledger: Ledger) -> None:
         ledger.append(
             (
                 entry("charged", "r1", status="ok", ts=D0 + DAY, key_id="k1", tier="free", task="chat"),
@@ -457,13 +474,63 @@ class LedgerContract:
             )
         )
         totals = ledger.totals(D0, D0 + 2 * DAY)
-        assert [(t.day, t.key_id, t.tier, t.task, t.requests) for t in totals] == [
-            ("2026-09-21", "k1", "free", "chat", 1),
-            ("2026-09-22", "k1", "free", "chat", 1),
-            ("2026-09-22", "k1", "free", "code", 2),
-            ("2026-09-22", "k1", "paid", "chat", 1),
-            ("2026-09-22", "k2", "free", "chat", 1),
+        assert [(t.day, t.group.tier, t.group.task, t.answers) for t in totals] == [
+            ("2026-09-21", "free", "chat", 1),
+            ("2026-09-22", "free", "chat", 2),
+            ("2026-09-22", "free", "code", 2),
+            ("2026-09-22", "paid", "chat", 1),
         ]
+        with ledger.sums() as sums:
+            by_key = sorted(
+                (t.key_id, t.group.status, t.group.task, t.answers) for t in sums.key_totals(D0, D0 + 2 * DAY)
+            )
+        assert by_key == [
+            ("k1", "aborted", "chat", 1),
+            ("k1", "ok", "chat", 1),
+            ("k1", "ok", "chat", 1),
+            ("k1", "ok", "code", 2),
+            ("k2", "ok", "chat", 1),
+        ]
+
+    def test_a_charge_is_reported_on_the_day_on_which_its_budget_counts_it(self, ledger: Ledger) -> None:
+        end = D0 + DAY
+        ledger.append((entry("reserved", "late", ts=end - 1, reserved_nano=9, tariff_ref="t"),))
+        ledger.append((entry("charged", "late", ts=end + 5, amount_nano=7, tariff_ref="t"),))
+        ledger.append((entry("adjusted", "late", ts=end + DAY, amount_nano=-2, tariff_ref="t"),))
+        ledger.append((entry("charged", "plain", ts=end + 5, amount_nano=3),))
+        assert [(t.day, t.cost_nano) for t in ledger.totals(D0, end + 2 * DAY)] == [
+            ("2026-09-21", 5),
+            ("2026-09-22", 3),
+        ]
+        assert sum(t.cost_nano for t in ledger.totals(D0, end)) == ledger.balance("all", "day", D0).spent_nano
+        assert sum(t.cost_nano for t in ledger.totals(end, end + DAY)) == ledger.balance("all", "day", end).spent_nano
+
+    def test_a_request_counts_once_whatever_its_attempts(self, ledger: Ledger) -> None:
+        ledger.append([entry("charged", "r1", attempt, ts=D0 + DAY * (3 - attempt)) for attempt in (1, 2)])
+        ledger.append((entry("released", "r2"), entry("charged", "r2", 2, status="ok")))
+        assert [requests_in(ledger, D0 + DAY * n, D0 + DAY * (n + 1)) for n in range(3)] == [1, 0, 1]
+        assert requests_in(ledger, D0, D0 + 3 * DAY) == 2
+
+    @pytest.mark.parametrize("step", [1, 7, 1000])
+    def test_running_sums_equal_the_rows_however_far_they_are(
+        self, ledger: Ledger, reopen: Callable[[], Ledger], step: int
+    ) -> None:
+        fill_books(Random(step), ledger, date(2026, 11, 1), "books")
+        before = all_sums(ledger)
+        other = reopen()
+        for _ in range(5):
+            ledger.sum_up(step)
+            other.sum_up(step)
+            assert all_sums(ledger) == before
+        while ledger.sum_up(step):
+            pass
+        assert all_sums(other) == before
+        fill_books(Random(step + 1), ledger, date(2026, 11, 2), "more")
+        fresh = all_sums(ledger)
+        assert ledger.sum_up(0) == 0
+        ledger.sum_up(10**6)
+        assert all_sums(ledger) == fresh
+        assert ledger.sum_up(10**6) == 0
 
     def test_rented_time_sums(self, ledger: Ledger) -> None:
         assert ledger.rented(0, T0 * 2).billed_nano == 0

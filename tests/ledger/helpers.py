@@ -22,6 +22,7 @@ from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry, Kind
 from spillway_router.ledger.errors import LedgerUnavailableError
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.records import Balance, Write, WriteResult
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
@@ -47,6 +48,11 @@ def entry(kind: Kind, request: str, attempt: int = 1, ts: int = T0, **rest: Any)
     """Return an entry of a cloud attempt, with defaults for what a test doesn't look at."""
     given = {"backend": "groq", "provider": "groq", "model": "m", "key_id": "k1", "tier": "free", **rest}
     return Entry(kind=kind, request_id=request, attempt_no=attempt, ts=ts, **given)
+
+
+def requests_in(ledger: Ledger, start_ms: int, end_ms: int) -> int:
+    """Return how many different requests have charged rows in a range of whole quarters of an hour, roughly cut."""
+    return sum(total.requests for total in ledger.totals(start_ms, end_ms))
 
 
 def tamper(path: Path, *sql: str) -> None:

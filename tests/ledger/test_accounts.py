@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 from tests.core.scenes import GROQ, LOCAL, facts
-from tests.ledger.helpers import CHEAP, DAY_MS, NOON, OVERFLOW, WAIT_S, FaultyDisk, router_accounts
+from tests.ledger.helpers import (
+    CHEAP,
+    DAY_MS,
+    NOON,
+    OVERFLOW,
+    T0,
+    WAIT_S,
+    FaultyDisk,
+    entry,
+    requests_in,
+    router_accounts,
+)
 
 from spillway_router.core.money.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.money.budget import BudgetLine
@@ -129,6 +140,21 @@ async def test_a_broken_disk_stops_paid_calls_and_owes_what_ends_a_hold(ledger: 
         assert router.accounts.owed_rows == 0
     assert ledger.balance("all", "day", DAY_MS) == Balance(70_000, 0)
     assert ledger.open_reservations(0, 2**62) == ()
+
+
+async def test_upkeep_sums_up_new_rows_and_of_a_long_ledger_a_bounded_part(ledger: FaultyDisk) -> None:
+    def left() -> int:
+        return int(ledger._read("SELECT (SELECT max(seq) FROM entries) - summed_seq FROM marks", ())[0][0])
+
+    for part in range(3):
+        ledger.append([entry("charged", f"r{part}-{i}", local=True, status="ok") for i in range(100)])
+    async with router_accounts(ledger) as router:
+        router.upkeep.rows_to_sum, router.upkeep.chunks_per_round = 50, 5
+        await router.upkeep.sum_up()
+        assert left() == 50
+        await router.upkeep.sum_up()
+        assert left() == 0
+    assert requests_in(ledger, 0, T0 * 2) == 300
 
 
 async def test_a_full_queue_refuses_holds_but_takes_what_ends_them(ledger: FaultyDisk) -> None:

@@ -10,16 +10,45 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from spillway_router.core.money.budget import Period
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerError
-from spillway_router.ledger.records import Balance, BalanceKey, Linked, Rented, Total, Write, WriteResult
+from spillway_router.ledger.records import (
+    Balance,
+    BalanceKey,
+    KeyWork,
+    Linked,
+    Rented,
+    Total,
+    Write,
+    WriteResult,
+)
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.ledger.tables.key_table import KeyTable
 from spillway_router.ledger.tables.labels import LabelTable
 from spillway_router.ledger.tables.rentals import RentalTable
 from spillway_router.ledger.tables.reviews import ReviewTable
+
+
+class Sums(ABC):
+    """Sums over the charged and adjusted rows, read at one moment. A range is [start, end) in epoch milliseconds."""
+
+    @abstractmethod
+    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
+        """Return the sums per day and group over all API keys; both ends must be the start of a quarter of an hour.
+
+        They are ordered by day and group; within a day, local groups come first.
+        """
+
+    @abstractmethod
+    def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
+        """Yield the sums per group and API key over the whole range, in no order; both ends must start a UTC day."""
+
+    @abstractmethod
+    def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
+        """Yield the local work per day, group and API key, day by day; both ends must start a UTC day."""
 
 
 class Ledger(ABC):
@@ -100,15 +129,21 @@ class Ledger(ABC):
         chunks."""
 
     @abstractmethod
-    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        """Return sums per group of the charged and adjusted rows with `ts` in [start, end).
+    def sums(self) -> AbstractContextManager[Sums]:
+        """Read sums over many rows, all of them as of one moment, while the block runs."""
 
-        They are ordered by their group keys; within a day, local groups come first.
-        """
+    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
+        """Return `Sums.totals` of a range."""
+        with self.sums() as sums:
+            return sums.totals(start_ms, end_ms)
 
     @abstractmethod
-    def requests(self, start_ms: int, end_ms: int) -> int:
-        """Return the number of different requests that have a charged row with `ts` in [start, end)."""
+    def sum_up(self, most_rows: int) -> int:
+        """Add the next rows to the running sums, at most so many; return how many rows that were, 0 if none are left.
+
+        The running sums only make `sums` fast: rows that are not in them yet are read one by one. Several processes may
+        do this at the same time. Raises LedgerUnavailableError.
+        """
 
     @abstractmethod
     def rented(self, start_ms: int, end_ms: int) -> Rented:

@@ -51,18 +51,9 @@ class RentalRecord:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Total:
-    """Sums over the charged and adjusted rows of one group within a time range.
+class Group(NamedTuple):
+    """What attempts have in common for a report: where they went, why, how they ended, and what they were for."""
 
-    The fields up to `task` identify the group; `day` is the UTC date of `ts` in ISO form. `attempts` counts charged
-    rows, and `requests` counts those that answered a request (at most one per request). `cost_nano` is in nano-dollars,
-    `gpu_us` in microseconds of one GPU. `kv_token_steps_x2` is the sum of `2*c*o + o*o` (with c prompt and o completion
-    tokens of a charged row): twice the number of context tokens that decoding reads. It is an integer and serves the
-    work share of core/money/attribution.py.
-    """
-
-    day: str
     local: bool
     decision: str
     backend: str
@@ -70,11 +61,29 @@ class Total:
     model: str
     status: str
     document: bool
-    key_id: str
     tier: str
     task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Sums over the charged and adjusted rows of one group within a time range.
+
+    `day` is the UTC date in ISO form, empty where the sums cover several days; `key_id` is empty where they cover all
+    API keys. An attempt counts on the day of its hold, without a hold on the day of its own `ts`, exactly as budgets
+    count it. `attempts` counts charged rows, `answers` those that answered a request (at most one per request), and
+    `requests` those that were written first of their request. `cost_nano` is in nano-dollars, `gpu_us` in microseconds
+    of one GPU. `kv_token_steps_x2` is the sum of `2*c*o + o*o` (with c prompt and o completion tokens of a charged
+    row): twice the number of context tokens that decoding reads. It is an integer and serves the work share of
+    core/money/attribution.py.
+    """
+
+    day: str
+    key_id: str
+    group: Group
     attempts: int
     requests: int
+    answers: int
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
@@ -82,6 +91,15 @@ class Total:
     kv_token_steps_x2: int
     gpu_us: int
     cost_nano: int
+
+
+class KeyWork(NamedTuple):
+    """The work of one local group on one day, by API key: pairs of key id and microseconds of one GPU, ordered by key
+    id."""
+
+    day: str
+    group: Group
+    shares_us: Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)

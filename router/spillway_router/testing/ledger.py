@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Any, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryRejectedError
-from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
 from spillway_router.ledger.records import (
     Balance,
     BalanceKey,
+    Group,
+    KeyWork,
     Linked,
     Rented,
     Total,
@@ -125,17 +128,13 @@ class MemoryLedger(Ledger):
         rows = [Linked(seq, row_of(entry), link) for seq, (entry, link) in enumerate(pairs, 1)]
         return iter(rows[after_seq:])
 
-    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        groups: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
-        for e in self.entries_between(start_ms, end_ms):
-            if e.kind in ("charged", "adjusted"):
-                day = datetime.fromtimestamp(e.ts / 1000, UTC).date().isoformat()
-                place = (e.backend, e.provider, e.model, e.status, e.document, e.key_id, e.tier, e.task)
-                groups[(day, not e.local, e.decision, *place)].append(e)
-        return tuple(_total(key, rows) for key, rows in sorted(groups.items()))
+    @contextmanager
+    def sums(self) -> Iterator[Sums]:
+        yield _MemorySums(self._all(), dict(self._reserved_ts))
 
-    def requests(self, start_ms: int, end_ms: int) -> int:
-        return len({e.request_id for e in self.entries_between(start_ms, end_ms) if e.kind == "charged"})
+    def sum_up(self, most_rows: int) -> int:
+        del most_rows
+        return 0  # all sums are computed when somebody asks
 
     def rented(self, start_ms: int, end_ms: int) -> Rented:
         rows = [e for e in self.entries_between(start_ms, end_ms) if e.kind == "gpu_hour"]
@@ -149,31 +148,70 @@ class MemoryLedger(Ledger):
             return list(self._entries.values())
 
 
-def _total(key: tuple[Any, ...], rows: list[Entry]) -> Total:
-    one = rows[0]
-    charged = [e for e in rows if e.kind == "charged"]
-    return Total(
-        day=key[0],
-        local=one.local,
-        decision=one.decision,
-        backend=one.backend,
-        provider=one.provider,
-        model=one.model,
-        status=one.status,
-        document=one.document,
-        key_id=one.key_id,
-        tier=one.tier,
-        task=one.task,
-        attempts=len(charged),
-        requests=sum(e.status in ANSWERED for e in charged),
-        prompt_tokens=sum(e.prompt_tokens for e in rows),
-        completion_tokens=sum(e.completion_tokens for e in rows),
-        cached_tokens=sum(e.cached_tokens for e in rows),
-        reasoning_tokens=sum(e.reasoning_tokens for e in rows),
-        kv_token_steps_x2=sum(2 * e.prompt_tokens * e.completion_tokens + e.completion_tokens**2 for e in charged),
-        gpu_us=sum(e.gpu_us for e in rows),
-        cost_nano=sum(e.amount_nano for e in rows),
-    )
+class _MemorySums(Sums):
+    """Sums over some entries, computed row by row from the definitions."""
+
+    def __init__(self, entries: Sequence[Entry], reserved_ts: Mapping[HoldKey, int]) -> None:
+        self._entries = entries
+        self._reserved_ts = reserved_ts
+        self._first: dict[str, tuple[int, str]] = {}
+        for entry in entries:
+            if entry.kind == "charged":
+                self._first.setdefault(entry.request_id, (entry.attempt_no, entry.kind))
+
+    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
+        rows = self._rows(start_ms, end_ms)
+        totals = self._summed(rows, lambda day, e: (day, "", _group(e)))
+        return tuple(sorted(totals, key=lambda t: (t.day, not t.group.local, t.group[1:])))
+
+    def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
+        return self._summed(self._rows(start_ms, end_ms), lambda _, e: ("", e.key_id, _group(e)))
+
+    def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
+        local = [(day, e) for day, e in self._rows(start_ms, end_ms) if e.local]
+        shares: dict[tuple[str, Group], list[tuple[str, int]]] = defaultdict(list)
+        for total in self._summed(local, lambda day, e: (day, e.key_id, _group(e))):
+            shares[total.day, total.group].append((total.key_id, total.gpu_us))
+        for (day, group), of_keys in sorted(shares.items()):
+            yield KeyWork(day, group, sorted(of_keys))
+
+    def _rows(self, start_ms: int, end_ms: int) -> list[tuple[str, Entry]]:
+        rows = []
+        for e in self._entries:
+            booked_ms = self._reserved_ts.get((e.request_id, e.attempt_no), e.ts)
+            if e.kind in ("charged", "adjusted") and start_ms <= booked_ms < end_ms:
+                rows.append((datetime.fromtimestamp(booked_ms / 1000, UTC).date().isoformat(), e))
+        return rows
+
+    def _summed(
+        self, rows: Iterable[tuple[str, Entry]], key_of: Callable[[str, Entry], tuple[str, str, Group]]
+    ) -> Iterator[Total]:
+        groups: dict[tuple[str, str, Group], list[Entry]] = defaultdict(list)
+        for day, e in rows:
+            groups[key_of(day, e)].append(e)
+        for (day, key_id, group), entries in groups.items():
+            charged = [e for e in entries if e.kind == "charged"]
+            yield Total(
+                day=day,
+                key_id=key_id,
+                group=group,
+                attempts=len(charged),
+                requests=sum(self._first[e.request_id] == (e.attempt_no, e.kind) for e in charged),
+                answers=sum(e.status in ANSWERED for e in charged),
+                prompt_tokens=sum(e.prompt_tokens for e in entries),
+                completion_tokens=sum(e.completion_tokens for e in entries),
+                cached_tokens=sum(e.cached_tokens for e in entries),
+                reasoning_tokens=sum(e.reasoning_tokens for e in entries),
+                kv_token_steps_x2=sum(
+                    2 * e.prompt_tokens * e.completion_tokens + e.completion_tokens**2 for e in charged
+                ),
+                gpu_us=sum(e.gpu_us for e in entries),
+                cost_nano=sum(e.amount_nano for e in entries),
+            )
+
+
+def _group(entry: Entry) -> Group:
+    return Group(**{name: getattr(entry, name) for name in Group._fields})
 
 
 def _problem(entry: Entry) -> str:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from evidence.durability.kill9 import kill9_trials
 from tests.ledger.contract import LedgerContract, assert_chain_holds
-from tests.ledger.helpers import D0, H0, T0, entry
+from tests.ledger.helpers import D0, H0, T0, entry, requests_in
 
 from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.interface import Ledger
@@ -122,11 +122,11 @@ def test_a_connection_that_died_unused_is_replaced_without_a_word(
     ledger: PostgresLedger, postgres: PostgresServer, postgres_url: str
 ) -> None:
     ledger.append((entry("charged", "r1", amount_nano=1),))
-    assert ledger.requests(0, T0 * 2) == 1
+    assert requests_in(ledger, 0, T0 * 2) == 1
     assert ledger.keys.all() == ()
     assert drop_connections(postgres, postgres_url) == 3
     ledger.append((entry("charged", "r2", amount_nano=1),))
-    assert ledger.requests(0, T0 * 2) == 2
+    assert requests_in(ledger, 0, T0 * 2) == 2
     assert ledger.keys.all() == ()
 
 
@@ -162,7 +162,7 @@ def test_a_server_that_is_down_is_told_and_found_again(
         calls: tuple[Callable[[], object], ...] = (
             lambda: ledger.append((entry("charged", "r2", amount_nano=1),)),
             ledger.probe,
-            lambda: ledger.requests(0, T0 * 2),
+            lambda: requests_in(ledger, 0, T0 * 2),
             ledger.keys.all,
             lambda: ledger.alive("router", T0),
         )

@@ -14,7 +14,7 @@ from evidence.durability import kill9_child
 from evidence.durability.kill9 import kill9_trials
 from evidence.durability.powercut import powercut_trials
 from tests.ledger.contract import LedgerContract
-from tests.ledger.helpers import T0, entry
+from tests.ledger.helpers import T0, entry, requests_in
 
 from spillway_router.ledger.errors import LedgerConfigError, LedgerUnavailableError
 from spillway_router.ledger.interface import Ledger
@@ -161,11 +161,11 @@ def test_a_full_disk_stores_nothing_and_recovers(ledger: SqliteLedger) -> None:
     for part in (big, big[:60]):  # several statements, and a single one
         with pytest.raises(LedgerUnavailableError, match="full"):
             ledger.append(part)
-    assert ledger.requests(0, T0 * 2) == 0
+    assert requests_in(ledger, 0, T0 * 2) == 0
     ledger._writer.pragma("max_page_count", 10**6)
     ledger.probe()
     ledger.append(big)
-    assert ledger.requests(0, T0 * 2) == 200
+    assert requests_in(ledger, 0, T0 * 2) == 200
 
 
 def test_two_processes_write_at_once(path: Path) -> None:

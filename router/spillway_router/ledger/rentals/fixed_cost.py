@@ -1,13 +1,14 @@
 """Fixed cost day by day: what the GPUs of a day cost, how much of that each answer used, and how much was idle.
 
-Each day is split by itself (its bill over its own work). The report of a month is therefore the sum of its days'
-reports to the nano-dollar, and so is every grouping of it: Used + Unused = Billed.
+Each day is split by itself (its bill over its own work): first over its groups of attempts (`fixed_days`), then each
+group's part over its API keys, and each key's part over its rows (`shared`). The report of a month is therefore the sum
+of its days' reports to the nano-dollar, and so is every grouping of it, with or without keys: Used + Unused = Billed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from spillway_router.core.money.attribution import FixedSplit, split_billed
@@ -97,7 +98,7 @@ def fixed_days(rented: Mapping[str, RentedDay], totals: Sequence[Total]) -> tupl
     work."""
     local: dict[str, list[Total]] = defaultdict(list)
     for total in totals:
-        if total.local:
+        if total.group.local:
             local[total.day].append(total)
     days = []
     for day in sorted({*rented, *local}):
@@ -108,7 +109,21 @@ def fixed_days(rented: Mapping[str, RentedDay], totals: Sequence[Total]) -> tupl
     return tuple(days)
 
 
+def shared(nano: int, shares_us: Iterable[int], whole_us: int) -> Iterator[int]:
+    """Split the amount of a group over its parts, in their order, as rounded differences of the running total.
+
+    `whole_us` is the sum of the shares. The parts sum to the amount exactly, however many there are, and each is within
+    a nano-dollar of its exact share.
+    """
+    so_far_us = so_far_nano = 0
+    for share_us in shares_us:
+        so_far_us += max(0, share_us)
+        until_nano = nano * so_far_us // whole_us if whole_us else nano
+        yield until_nano - so_far_nano
+        so_far_nano = until_nano
+
+
 def lines(days: Sequence[FixedDay], totals: Sequence[Total]) -> tuple[CostLine, ...]:
     """Return every group of attempts with its share of the fixed cost."""
     used = [CostLine(total, nano) for day in days for total, nano in zip(day.local, day.split.used_nano, strict=True)]
-    return (*used, *(CostLine(total, 0) for total in totals if not total.local))
+    return (*used, *(CostLine(total, 0) for total in totals if not total.group.local))

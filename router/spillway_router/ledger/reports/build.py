@@ -10,7 +10,7 @@ at an alternative's tariff, without cache discounts and rounded once. All-local 
 configured coefficients, in whole GPUs, on average over the billed hours (peaks may need more). The cost of a document
 is its cloud charge plus its share, by work, of the whole fixed bill of its day, idle time included.
 
-A report reads the entries of its range once (`Ledger.totals`); the forecast reads one balance per day.
+A report reads the running sums of its range (store/sums.py); the forecast reads one balance per day.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from decimal import Decimal
 from spillway_router.core.money.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even, work_sum_us
 from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.entries import ANSWERED, Entry
-from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.books import RentedSpan
 from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, Rent, fixed_days, lines, rent
@@ -70,6 +70,17 @@ class _Books:
     lines: tuple[CostLine, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a report comes from: the ledger, its sums at one moment, the range, the present, and the grouping."""
+
+    ledger: Ledger
+    sums: Sums
+    days: ReportRange
+    now_ms: int
+    by: tuple[GroupKey, ...]
+
+
 def report_for(ledger: Ledger, query: ReportQuery, terms: ReportTerms, now_ms: int) -> Report:
     """Build the report of a query, with `now_ms` (epoch milliseconds) as the present.
 
@@ -83,8 +94,15 @@ def build_report(
     ledger: Ledger, days: ReportRange, terms: ReportTerms, now_ms: int, by: tuple[GroupKey, ...] = ()
 ) -> Report:
     """Build the report of a range; if the range is not over, up to now. Raises LedgerUnavailableError."""
+    with ledger.sums() as sums:
+        source = _Source(ledger=ledger, sums=sums, days=days, now_ms=now_ms, by=by)
+        return _built(source, terms)
+
+
+def _built(source: _Source, terms: ReportTerms) -> Report:
+    ledger, days, now_ms, by = source.ledger, source.days, source.now_ms, source.by
     start_ms, end_ms = days.start_ms, days.end_ms
-    totals = ledger.totals(start_ms, end_ms)
+    totals = source.sums.totals(start_ms, end_ms)
     rented = rent(ledger, start_ms, end_ms, now_ms)
     split = fixed_days(rented.days, totals)
     books = _Books(
@@ -95,7 +113,7 @@ def build_report(
         lines=lines(split, totals),
     )
     fixed = _fixed_side(books, terms.gpu)
-    cloud = _cloud_side([total for total in totals if not total.local], books.holds)
+    cloud = _cloud_side([total for total in totals if not total.group.local], books.holds)
     total_nano = fixed.billed_nano + cloud.cost_nano
     gpu = GpuRental(Decimal(fixed.price_per_hour_usd), fixed.gpus)
     shape = _shape(totals, terms.coefficients)
@@ -103,14 +121,16 @@ def build_report(
     cheapest = min(alternatives, key=lambda a: a.all_cloud_nano, default=None)
     tariff = None if cheapest is None else terms.alternatives[cheapest.name]
     served = served_of(totals)
-    document_nano = sum(map(_document_nano, split)) + sum(t.cost_nano for t in totals if t.document and not t.local)
+    cloud_documents = [t for t in totals if t.group.document and not t.group.local]
+    document_nano = sum(map(_document_nano, split)) + sum(t.cost_nano for t in cloud_documents)
+    costs = Costs(lines=books.lines, days=split, holds=books.holds, cheapest=tariff, key_names=_key_names(ledger, by))
     return Report(
         period=Period(name=days.name, first=days.first.isoformat(), after=days.after.isoformat(), days=days.days),
         day=days.first.isoformat() if days.days == 1 else None,
         start_ms=start_ms,
         end_ms=end_ms,
         made_ms=now_ms,
-        requests=ledger.requests(start_ms, end_ms),
+        requests=sum(total.requests for total in totals),
         fixed=fixed,
         cloud=cloud,
         total_nano=total_nano,
@@ -121,20 +141,15 @@ def build_report(
         all_local=_all_local(fixed, shape, total_nano),
         capacity_per_day=86_400e6 * fixed.gpus * shape.requests / shape.work_us if shape.work_us else None,
         by=by,
-        groups=group_rows(
-            Costs(lines=books.lines, days=split, holds=books.holds, cheapest=tariff, key_names=_key_names(ledger, by)),
-            by,
-        )
-        if by
-        else (),
+        groups=group_rows(costs, by, source.sums, days) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
         feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
     )
 
 
 def _feedback_row(opinion: Opinion, totals: Sequence[Total]) -> FeedbackRow:
-    mine = [t for t in totals if (t.backend, t.model) == (opinion.backend, opinion.model)]
-    answers = sum(t.requests for t in mine if t.status in ANSWERED)
+    mine = [t for t in totals if (t.group.backend, t.group.model) == (opinion.backend, opinion.model)]
+    answers = sum(t.answers for t in mine if t.group.status in ANSWERED)
     return FeedbackRow(
         backend=opinion.backend,
         model=opinion.model,
@@ -152,10 +167,10 @@ def _key_names(ledger: Ledger, by: tuple[GroupKey, ...]) -> dict[str, str]:
 
 
 def _fixed_side(books: _Books, gpu: GpuRental) -> FixedSide:
-    local = [line for line in books.lines if line.total.local]
+    local = [line for line in books.lines if line.total.group.local]
     rows = []
-    for backend, model in sorted({(line.total.backend, line.total.model) for line in local}):
-        mine = [line for line in local if (line.total.backend, line.total.model) == (backend, model)]
+    for backend, model in sorted({(line.total.group.backend, line.total.group.model) for line in local}):
+        mine = [line for line in local if (line.total.group.backend, line.total.group.model) == (backend, model)]
         group = [line.total for line in mine]
         rows.append(
             LocalRow(
@@ -163,7 +178,9 @@ def _fixed_side(books: _Books, gpu: GpuRental) -> FixedSide:
                 model=model,
                 served=served_of(group),
                 # A discarded audit was never meant to answer the request, so it is not a discarded draft.
-                discarded=sum(t.attempts for t in group if t.status == "discarded" and t.decision != "audit"),
+                discarded=sum(
+                    t.attempts for t in group if t.group.status == "discarded" and t.group.decision != "audit"
+                ),
                 gpu_seconds=sum(total.gpu_us for total in group) / 1e6,
                 used_nano=sum(line.used_nano for line in mine),
             )
@@ -234,7 +251,7 @@ def _price_text(nano: int) -> str:
 
 def _document_nano(day: FixedDay) -> int:
     """Return the documents' share, by work, of a day's whole bill; idle time is spread over all work."""
-    documents = sum(max(0, total.gpu_us) for total in day.local if total.document)
+    documents = sum(max(0, total.gpu_us) for total in day.local if total.group.document)
     work = day.work_us
     return (2 * day.rented.billed_nano * documents + work) // (2 * work) if work and day.rented.gpu_us else 0
 
@@ -249,7 +266,7 @@ def _cloud_side(cloud: Sequence[Total], holds: Sequence[Entry]) -> CloudSide:
     served = served_of(cloud)
     unsettled_nano = sum(hold.reserved_nano for hold in holds)
     cost_nano = sum(row.cost_nano for row in rows) + unsettled_nano
-    document_nano = sum(total.cost_nano for total in cloud if total.document)
+    document_nano = sum(total.cost_nano for total in cloud if total.group.document)
     return CloudSide(
         rows=tuple(rows),
         unsettled=len(holds),
@@ -261,14 +278,14 @@ def _cloud_side(cloud: Sequence[Total], holds: Sequence[Entry]) -> CloudSide:
 
 
 def _label(total: Total) -> str:
-    return total.decision if total.decision in CLOUD_ROWS else "other"
+    return total.group.decision if total.group.decision in CLOUD_ROWS else "other"
 
 
 def _shape(totals: Sequence[Total], coefficients: WorkCoefficients) -> TrafficShape:
     """Return the sums over all answered requests, with the work that they are or would be on the local GPU."""
-    answered = [total for total in totals if total.status in ANSWERED]
-    cloud = [total for total in answered if not total.local]
-    work = sum(max(0, total.gpu_us) for total in answered if total.local) + work_sum_us(
+    answered = [total for total in totals if total.group.status in ANSWERED]
+    cloud = [total for total in answered if not total.group.local]
+    work = sum(max(0, total.gpu_us) for total in answered if total.group.local) + work_sum_us(
         sum(total.prompt_tokens for total in cloud),
         sum(total.completion_tokens for total in cloud),
         sum(total.kv_token_steps_x2 for total in cloud),

@@ -7,27 +7,21 @@ Idle time is in the group of its day or month, or in a row of its own if the gro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache, partial
 
 from spillway_router.core.money.tariff import Tariff, price_many
-from spillway_router.ledger.calendar import day_of
+from spillway_router.ledger.calendar import day_of, start_of
 from spillway_router.ledger.entries import ANSWERED, Entry
-from spillway_router.ledger.records import Total
-from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay
-from spillway_router.ledger.reports.days import GroupKey
+from spillway_router.ledger.interface import Sums
+from spillway_router.ledger.records import Group, Total
+from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, shared
+from spillway_router.ledger.reports.days import GroupKey, ReportRange
 from spillway_router.ledger.reports.model import GroupRow, UnitCosts, WorkDone
 
 _TIMES = frozenset[GroupKey](("day", "month"))
-_OF_ENTRY: dict[GroupKey, Callable[[Entry | Total], str]] = {
-    "backend": lambda row: row.backend,
-    "provider": lambda row: row.provider,
-    "model": lambda row: row.model,
-    "key": lambda row: row.key_id,
-    "tier": lambda row: row.tier,
-    "task": lambda row: row.task,
-    "decision": lambda row: row.decision,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,43 +38,126 @@ class Costs:
 
 @dataclass(slots=True)
 class _GroupSums:
-    totals: list[Total] = field(default_factory=list)
+    attempts: int = 0
+    answers: int = 0
+    documents: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     used_nano: int = 0
     idle_nano: int = 0
     cloud_nano: int = 0
     document_nano: int = 0
 
+    def add(self, total: Total) -> None:
+        """Add the work and the charges of a total."""
+        group = total.group
+        self.attempts += total.attempts
+        if group.status in ANSWERED:
+            self.answers += total.answers
+            self.documents += total.answers if group.document else 0
+            self.prompt_tokens += total.prompt_tokens
+            self.completion_tokens += total.completion_tokens
+        if not group.local:
+            self.cloud_nano += total.cost_nano
+            self.document_nano += total.cost_nano if group.document else 0
 
-def group_rows(costs: Costs, by: tuple[GroupKey, ...]) -> tuple[GroupRow, ...]:
+    def use(self, nano: int, document: bool) -> None:
+        """Add a share of the GPU time."""
+        self.used_nano += nano
+        self.document_nano += nano if document else 0
+
+    @property
+    def served(self) -> WorkDone:
+        """The work done."""
+        return WorkDone(
+            attempts=self.attempts,
+            answers=self.answers,
+            documents=self.documents,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+        )
+
+
+_Groups = dict[tuple[bool, tuple[str, ...]], _GroupSums]
+"""The sums of each group, by whether it is a row of idle time, and by its key values."""
+
+
+def group_rows(costs: Costs, by: tuple[GroupKey, ...], sums: Sums, days: ReportRange) -> tuple[GroupRow, ...]:
     """Return the groups in the order of their keys, with idle rows last."""
-    groups: dict[tuple[bool, tuple[str, ...]], _GroupSums] = defaultdict(_GroupSums)
-    for line in costs.lines:
-        total = line.total
-        group = groups[False, tuple(_key(key, total.day, total) for key in by)]
-        group.totals.append(total)
-        group.used_nano += line.used_nano
-        group.cloud_nano += 0 if total.local else total.cost_nano
-        if total.document:
-            group.document_nano += line.used_nano + (0 if total.local else total.cost_nano)
+    groups: _Groups = defaultdict(_GroupSums)
+    if "key" in by:
+        _add_by_key(groups, costs, by, sums, days)
+    else:
+        for line in costs.lines:
+            sums_of = groups[False, _values(by, line.total.day, line.total.group, "")]
+            sums_of.add(line.total)
+            sums_of.use(line.used_nano, line.total.group.document)
     for hold in costs.holds:
-        groups[False, tuple(_key(key, day_of(hold.ts), hold) for key in by)].cloud_nano += hold.reserved_nano
+        groups[False, _values(by, day_of(hold.ts), hold, hold.key_id)].cloud_nano += hold.reserved_nano
     apart = not _TIMES.issuperset(by)
     for day in costs.days:
         if day.split.idle_nano or not apart:
-            groups[apart, tuple(_key(key, day.day, None) for key in by)].idle_nano += day.split.idle_nano
+            groups[apart, _values(by, day.day, None, "")].idle_nano += day.split.idle_nano
     return tuple(
         _row(dict(zip(by, values, strict=True)), idle, groups[idle, values], costs) for idle, values in sorted(groups)
     )
 
 
-def _key(key: GroupKey, day: str, row: Entry | Total | None) -> str:
-    if key in _TIMES:
-        return day if key == "day" else day[:7]
-    return "" if row is None else _OF_ENTRY[key](row)
+def _add_by_key(groups: _Groups, costs: Costs, by: tuple[GroupKey, ...], sums: Sums, days: ReportRange) -> None:
+    """Add the work, the charges and the used GPU time of each API key.
+
+    There may be very many keys, so their sums are read part by part (per day or month where that is asked), and their
+    work as a stream.
+    """
+    at = by.index("key")
+    for day, start_ms, end_ms in _parts(by, days):
+        values_of = cache(partial(_values, by, day, key_id=""))
+        for total in sums.key_totals(start_ms, end_ms):
+            values = values_of(total.group)
+            groups[False, (*values[:at], total.key_id, *values[at + 1 :])].add(total)
+    used_nano = {(line.total.day, line.total.group): line.used_nano for line in costs.lines}
+    for work in sums.key_work(days.start_ms, days.end_ms):
+        nano = used_nano[work.day, work.group]
+        if not nano:
+            continue
+        values = _values(by, work.day, work.group, "")
+        before, after, document = values[:at], values[at + 1 :], work.group.document
+        shares_us = [share for _, share in work.shares_us]
+        whole_us = sum(max(0, share) for share in shares_us)
+        for (key_id, _), part in zip(work.shares_us, shared(nano, shares_us, whole_us), strict=True):
+            groups[False, (*before, key_id, *after)].use(part, document)
+
+
+def _parts(by: tuple[GroupKey, ...], days: ReportRange) -> Iterator[tuple[str, int, int]]:
+    """Yield the parts of the range that the grouping tells apart: a day of each part, and its ends in epoch ms."""
+    day = days.first
+    while day < days.after:
+        after = days.after
+        if "day" in by:
+            after = day + timedelta(days=1)
+        elif "month" in by:
+            after = min(after, (day.replace(day=1) + timedelta(days=32)).replace(day=1))
+        yield day.isoformat(), start_of(day), start_of(after)
+        day = after
+
+
+def _values(by: tuple[GroupKey, ...], day: str, row: Group | Entry | None, key_id: str) -> tuple[str, ...]:
+    """Return the values of the keys of a grouping; `row` is None for idle time, which belongs to no backend."""
+    values = []
+    for key in by:
+        if key == "day":
+            values.append(day)
+        elif key == "month":
+            values.append(day[:7])
+        elif key == "key":
+            values.append(key_id)
+        else:
+            values.append("" if row is None else getattr(row, key))
+    return tuple(values)
 
 
 def _row(keys: Mapping[str, str], idle: bool, sums: _GroupSums, costs: Costs) -> GroupRow:
-    served = served_of(sums.totals)
+    served = sums.served
     total_nano = sums.used_nano + sums.idle_nano + sums.cloud_nano
     all_cloud_nano = None
     if costs.cheapest is not None:
@@ -108,14 +185,10 @@ def _row(keys: Mapping[str, str], idle: bool, sums: _GroupSums, costs: Costs) ->
 
 def served_of(totals: Sequence[Total]) -> WorkDone:
     """Return the work done by some groups of attempts."""
-    answered = [total for total in totals if total.status in ANSWERED]
-    return WorkDone(
-        attempts=sum(total.attempts for total in totals),
-        answers=sum(total.requests for total in answered),
-        documents=sum(total.requests for total in answered if total.document),
-        prompt_tokens=sum(total.prompt_tokens for total in answered),
-        completion_tokens=sum(total.completion_tokens for total in answered),
-    )
+    sums = _GroupSums()
+    for total in totals:
+        sums.add(total)
+    return sums.served
 
 
 def units_of(cost_nano: int, served: WorkDone, document_nano: int) -> UnitCosts:

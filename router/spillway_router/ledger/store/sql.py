@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
-from operator import attrgetter
 from typing import Any, ClassVar
 
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.entries import Entry, entry_of, stored_row
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.records import Balance, BalanceKey, Linked, Rented, Rows, Total
+from spillway_router.ledger.records import Balance, BalanceKey, Linked, Rented, Rows
 from spillway_router.ledger.store.statements import BALANCE, BALANCES, ENTRIES_OF, LINKED_AFTER, RENTED
 from spillway_router.ledger.tables.feedback import SqlFeedback
 from spillway_router.ledger.tables.key_table import SqlKeys
@@ -22,16 +20,7 @@ from spillway_router.ledger.tables.labels import SqlLabels
 from spillway_router.ledger.tables.rentals import SqlRentals
 from spillway_router.ledger.tables.reviews import SqlReviews
 
-TOTAL = tuple(f.name for f in fields(Total))
-"""Names of a total's values: first its group, then its sums from FIRST_SUM on."""
-FIRST_SUM = TOTAL.index("attempts")
 _READ_CHUNK = 2_000
-_group = attrgetter(*TOTAL[2:FIRST_SUM])
-
-
-def total_order(total: Total) -> tuple[Any, ...]:
-    """Return the sort key of a total: its group, with the local groups of a day first."""
-    return (total.day, not total.local, *_group(total))
 
 
 class SqlLedger(Ledger):

@@ -23,8 +23,6 @@ ENTRIES_OF = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? ORDER BY seq"
 
 LINKED_AFTER = f"SELECT seq,{_COLUMNS},link FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
 
-REQUESTS = "SELECT count(DISTINCT request_id) FROM entries WHERE ts >= ? AND ts < ? AND kind = 'charged'"
-
 RENTED = (
     "SELECT coalesce(sum(amount_nano), 0), coalesce(sum(gpu_us), 0) FROM entries"
     " WHERE ts >= ? AND ts < ? AND kind = 'gpu_hour'"

@@ -1,8 +1,9 @@
 """The ledger in PostgreSQL: routers on several machines share entries, keys and caps.
 
-It uses three connections, each behind its own lock: one writes (entries.py), one answers reports, and one serves the
-small tables (keys, rentals, reviews and the like) and the heartbeats. A long report therefore delays neither a commit
-nor the check of a key. The next call reopens a lost connection (session.py). The schema is in migrations/.
+It uses up to five connections, each behind its own lock and opened on its first use. One writes (entries.py), one reads
+rows and balances, one reads sums over many rows and one adds to them (sums.py), and one serves the small tables (keys,
+rentals, reviews and the like) and the heartbeats. A long report therefore delays neither a commit nor the check of a
+key. The next call reopens a lost connection (session.py). The schema is in migrations/.
 
 Each connection needs a server session of its own: a direct connection, or a pooler in session mode.
 """
@@ -11,20 +12,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from spillway_router.ledger.calendar import DAY_MS, day_of
 from spillway_router.ledger.entries import Entry, entry_of
-from spillway_router.ledger.records import Rows, Total, Write, WriteResult
+from spillway_router.ledger.interface import Sums
+from spillway_router.ledger.records import Rows, Write, WriteResult
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.postgres import entries as postgres_entries
 from spillway_router.ledger.store.postgres import migrations as schema_steps
 from spillway_router.ledger.store.postgres import statements
 from spillway_router.ledger.store.postgres.schema import migrate
 from spillway_router.ledger.store.postgres.session import Connection, DatabaseAddress, PostgresSession, database_address
+from spillway_router.ledger.store.postgres.sums import PostgresSums, sum_up
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
-from spillway_router.ledger.store.sql import FIRST_SUM, SqlLedger, total_order
-from spillway_router.ledger.store.statements import KEYS_REVISION, REQUESTS
+from spillway_router.ledger.store.sql import SqlLedger
+from spillway_router.ledger.store.statements import KEYS_REVISION
 
 WRITE_TIMEOUT_MS = 10_000
 REPORT_TIMEOUT_MS = 60_000
@@ -45,6 +48,8 @@ class PostgresLedger(SqlLedger):
         self.address = address
         self._writer = PostgresSession(address, WRITE_TIMEOUT_MS, _BY_KEY)
         self._reader = PostgresSession(address, REPORT_TIMEOUT_MS, _FOR_SUMS)
+        self._sums = PostgresSession(address, REPORT_TIMEOUT_MS, _FOR_SUMS)
+        self._summing = PostgresSession(address, WRITE_TIMEOUT_MS, _FOR_SUMS)
         self._tables = PostgresSession(address, TABLES_TIMEOUT_MS)
         self._revision_watch = RevisionWatch(lambda: int(self._read_keys(KEYS_REVISION)[0][0]))
 
@@ -81,16 +86,17 @@ class PostgresLedger(SqlLedger):
             for row in self._chunks(statements.ENTRIES_AFTER, first - 1, last, start_ms, end_ms):
                 yield entry_of(row[1:])
 
-    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        rows = self._reader.run(lambda connection: _grouped(connection, statements.TOTALS, (start_ms, end_ms)))
-        return tuple(sorted(map(_total, rows), key=total_order))
+    @contextmanager
+    def sums(self) -> Iterator[Sums]:
+        with self._sums.reading() as connection:
+            yield PostgresSums(connection)
 
-    def requests(self, start_ms: int, end_ms: int) -> int:
-        return int(self._read(REQUESTS, (start_ms, end_ms))[0][0])
+    def sum_up(self, most_rows: int) -> int:
+        return self._summing.run(lambda connection: sum_up(connection, most_rows))
 
     def close(self) -> None:
         self._revision_watch.close()
-        for session in (self._reader, self._tables, self._writer):
+        for session in (self._reader, self._sums, self._summing, self._tables, self._writer):
             session.close()
 
     def _read(self, sql: str, values: Sequence[Any]) -> Rows:
@@ -114,15 +120,3 @@ class PostgresLedger(SqlLedger):
 
 def _rows(connection: Connection, sql: str, values: Sequence[Any]) -> Rows:
     return connection.execute(sql.replace("?", "%s"), values).fetchall()
-
-
-def _grouped(connection: Connection, sql: str, values: Sequence[Any]) -> Rows:
-    # The planner can't know that many rows fall into few groups; it would sort all rows, which is several times slower.
-    with connection.transaction():
-        connection.execute("SET LOCAL enable_sort = off")
-        return connection.execute(sql, values).fetchall()
-
-
-def _total(row: tuple[Any, ...]) -> Total:
-    # PostgreSQL returns sums of integers as decimals, which cannot overflow.
-    return Total(day_of(row[0] * DAY_MS), *row[1:FIRST_SUM], *map(int, row[FIRST_SUM:]))

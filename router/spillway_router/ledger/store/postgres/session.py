@@ -8,7 +8,7 @@ password.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
@@ -112,8 +112,32 @@ class PostgresSession:
         except (psycopg.IntegrityError, psycopg.DataError) as error:
             raise EntryRejectedError(f"the ledger refused an entry: {self._address.redacted(error)}") from error
         except psycopg.Error as error:
-            name, text = self._address.name, self._address.redacted(error)
-            raise LedgerUnavailableError(f"the ledger {name} can't be used now: {text}") from error
+            raise self._unavailable(error) from error
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Read the database as it is at one moment, while others may continue to write.
+
+        Raises LedgerUnavailableError if the database can't be used now.
+        """
+        try:
+            with self._lock:
+                # A connection that died since its last use is replaced here, before anything was read.
+                self._run(lambda connection: connection.execute("SELECT 1"), repeatable=True)
+                connection = self._open()
+                try:
+                    with connection.transaction():
+                        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                        yield connection
+                except psycopg.OperationalError:
+                    self._drop()
+                    raise
+        except psycopg.Error as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: psycopg.Error) -> LedgerUnavailableError:
+        text = self._address.redacted(error)
+        return LedgerUnavailableError(f"the ledger {self._address.name} can't be used now: {text}")
 
     def close(self) -> None:
         """Close the connection for good; harmless when called twice."""

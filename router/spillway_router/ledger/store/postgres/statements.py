@@ -7,7 +7,7 @@ computed over the same bytes. Numbers keep all their digits, because PostgreSQL'
 
 from __future__ import annotations
 
-from spillway_router.ledger.entries import ANSWERED, COLUMNS
+from spillway_router.ledger.entries import COLUMNS
 from spillway_router.ledger.store.statements import KEYS_CHANGED
 
 _TYPES = {
@@ -26,7 +26,6 @@ _TYPES = {
 }
 _COLUMNS = ",".join(COLUMNS)
 _ROW_COLUMNS = ",".join(f"row.{column}" for column in COLUMNS)
-_ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
 
 
 def _fields(*types: str) -> str:
@@ -126,22 +125,6 @@ ALIVE = (
     "INSERT INTO routers (router_id, alive_ms) VALUES (%s, %s)"
     " ON CONFLICT (router_id) DO UPDATE SET alive_ms = greatest(routers.alive_ms, excluded.alive_ms)"
 )
-
-_GROUP = "day, local, decision, backend, provider, model, status, document, key_id, tier, task"
-
-# `day` is a number here; it becomes a date once per group instead of once per row.
-TOTALS = f"""
-SELECT ts / 86400000 AS day, local, decision, backend, provider, model, status, document, key_id, tier, task,
-       count(*) FILTER (WHERE kind = 'charged'),
-       count(*) FILTER (WHERE kind = 'charged' AND status IN ({_ANSWERED})),
-       sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), sum(reasoning_tokens),
-       coalesce(sum(2 * prompt_tokens::numeric * completion_tokens + completion_tokens::numeric * completion_tokens)
-                FILTER (WHERE kind = 'charged'), 0),
-       sum(gpu_us), sum(amount_nano)
-  FROM entries
- WHERE ts >= %s AND ts < %s AND kind IN ('charged', 'adjusted')
- GROUP BY {_GROUP}
-"""  # noqa: S608
 
 # One statement is one transaction, so a key and the keys' revision change together. {change} is a statement of
 # tables/key_table.py that returns the id of the changed key.

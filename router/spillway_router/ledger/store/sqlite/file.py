@@ -30,7 +30,23 @@ def translated(path: Path) -> Iterator[None]:
     except REFUSED as error:
         raise EntryRejectedError(f"the ledger refused an entry: {error}") from error
     except apsw.Error as error:
-        raise LedgerUnavailableError(f"the ledger {path} can't be used now: {error}") from error
+        raise unavailable(path, error) from error
+
+
+def unavailable(path: Path, error: apsw.Error) -> LedgerUnavailableError:
+    """Return the ledger's error for an error of the database."""
+    return LedgerUnavailableError(f"the ledger {path} can't be used now: {error}")
+
+
+@contextlib.contextmanager
+def snapshot(connection: apsw.Connection) -> Iterator[None]:
+    """Read the database as it is at one moment, while others may continue to write. Raises apsw.Error."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
 """The ledger in one SQLite file, through apsw (which bundles a current SQLite of its own, unlike Python's module).
 
-Each connection has its own lock: one writes (entries.py), one reads rows and balances, one reads the keys, and two sum
-up many rows (scans.py). A long report therefore delays neither a commit nor the check of a key.
+Each connection has its own lock: one writes (entries.py), one reads rows and balances, one reads the keys, and one
+reads sums over many rows (sums.py). A long report therefore delays neither a commit nor the check of a key.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -17,24 +18,33 @@ import apsw
 
 from spillway_router.ledger.entries import Entry, entry_of
 from spillway_router.ledger.errors import LedgerUnavailableError
-from spillway_router.ledger.records import Rows, Total, Write, WriteResult
+from spillway_router.ledger.interface import Sums
+from spillway_router.ledger.records import Rows, Write, WriteResult
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.sql import SqlLedger
 from spillway_router.ledger.store.sqlite import migrations as schema
 from spillway_router.ledger.store.sqlite import statements
 from spillway_router.ledger.store.sqlite.entries import EntryStore
-from spillway_router.ledger.store.sqlite.file import connect, migrate, prepare_file, transaction, translated
-from spillway_router.ledger.store.sqlite.scans import Scans
+from spillway_router.ledger.store.sqlite.file import (
+    connect,
+    migrate,
+    prepare_file,
+    snapshot,
+    transaction,
+    translated,
+    unavailable,
+)
+from spillway_router.ledger.store.sqlite.sums import SqliteSums, sum_up
 from spillway_router.ledger.store.statements import KEYS_CHANGED, KEYS_REVISION
 
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """The connections that only read: one for rows and balances, one for keys, two for long scans."""
+    """The connections that only read: one for rows and balances, one for keys, one for sums over many rows."""
 
     rows: apsw.Connection
     keys: apsw.Connection
-    scans: tuple[apsw.Connection, apsw.Connection]
+    sums: apsw.Connection
 
 
 class SqliteLedger(SqlLedger):
@@ -51,7 +61,7 @@ class SqliteLedger(SqlLedger):
         self._write_lock = Lock()
         self._reader = (readers.rows, Lock())
         self._key_reader = (readers.keys, Lock())
-        self._scans = Scans(path, readers.scans)
+        self._sums_reader = (readers.sums, Lock())
 
     @classmethod
     def open(cls, path: Path, migrations: Sequence[Migration] | None = None) -> SqliteLedger:
@@ -64,7 +74,7 @@ class SqliteLedger(SqlLedger):
         try:
             writer = connect(path)
             migrate(writer, path, load_migrations(schema.__name__) if migrations is None else migrations)
-            readers = Readers(connect(path), connect(path), (connect(path), connect(path)))
+            readers = Readers(connect(path), connect(path), connect(path))
         except apsw.Error as error:
             raise LedgerUnavailableError(f"the ledger {path} can't be opened: {error}") from error
         return cls(path, writer, readers)
@@ -86,16 +96,24 @@ class SqliteLedger(SqlLedger):
         for row in self._chunks(statements.ENTRIES_AFTER, 0, start_ms, end_ms):
             yield entry_of(row[1:])
 
-    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        return self._scans.totals(start_ms, end_ms)
+    @contextmanager
+    def sums(self) -> Iterator[Sums]:
+        connection, lock = self._sums_reader
+        with lock:
+            try:
+                with snapshot(connection):
+                    yield SqliteSums(connection)
+            except apsw.Error as error:
+                raise unavailable(self.path, error) from error
 
-    def requests(self, start_ms: int, end_ms: int) -> int:
-        return self._scans.requests(start_ms, end_ms)
+    def sum_up(self, most_rows: int) -> int:
+        with self._write_lock, translated(self.path):
+            return sum_up(self._writer, most_rows)
 
     def close(self) -> None:
-        self._scans.close()
         # The writer closes last, because the last connection to close moves the WAL into the database.
-        for connection, lock in (self._reader, self._key_reader, (self._writer, self._write_lock)):
+        readers = (self._reader, self._key_reader, self._sums_reader)
+        for connection, lock in (*readers, (self._writer, self._write_lock)):
             with lock:
                 connection.close()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from spillway_router.ledger.entries import ANSWERED, COLUMNS
+from spillway_router.ledger.entries import COLUMNS
 
 _COLUMNS = ",".join(COLUMNS)
-_ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
 
 STORED = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? AND attempt_no = ? AND kind = ?"  # noqa: S608
 
@@ -60,20 +59,3 @@ MOVE_BALANCE = (
     "INSERT INTO balances VALUES {rows} ON CONFLICT (scope, period, start_ms) DO UPDATE"
     " SET spent_nano = spent_nano + excluded.spent_nano, reserved_nano = reserved_nano + excluded.reserved_nano"
 )
-
-_GROUP = "local, decision, backend, provider, model, status, document, key_id, tier, task"
-
-# Rows are grouped by one value, a JSON array of the day's number and the group: sorting one value takes a third less
-# time than sorting eleven.
-TOTALS = f"""
-SELECT json_array(ts / 86400000, {_GROUP}) AS key,
-       sum(kind = 'charged'), sum(kind = 'charged' AND status IN ({_ANSWERED})),
-       sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens),
-       sum(reasoning_tokens), sum(CASE WHEN kind = 'charged'
-                THEN 2 * prompt_tokens * completion_tokens + completion_tokens * completion_tokens ELSE 0
-                END),
-       sum(gpu_us), sum(amount_nano)
-  FROM entries
- WHERE ts >= ? AND ts < ? AND kind IN ('charged', 'adjusted')
- GROUP BY key
-"""  # noqa: S608

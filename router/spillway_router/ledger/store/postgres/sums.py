@@ -1,0 +1,127 @@
+"""The running sums of the PostgreSQL ledger (store/sums.py): adding rows to them, and reading them.
+
+`seq` is given under the commit lock, which the server releases after the commit is visible. Whoever sees a row
+therefore sees every row before it, and "all rows up to seq n" is complete in any snapshot that contains n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from spillway_router.ledger.interface import Sums
+from spillway_router.ledger.records import Group, KeyWork, Total
+from spillway_router.ledger.store.postgres.session import Connection
+from spillway_router.ledger.store.sums import (
+    ADDED,
+    GROUP,
+    SAME_GROUP,
+    SLOT_MS,
+    SLOTS_PER_DAY,
+    SUMS,
+    SumRow,
+    key_work_of,
+    merged,
+    summed_rows,
+    total_order,
+    totals_of,
+)
+
+_ROWS = summed_rows("least", "({})::integer")
+_WIDE_ROWS = _ROWS.replace("THEN 2 * ", "THEN 2::bigint * ")
+_MORE = ", ".join(f"{name} = stored.{name} + excluded.{name}" for name in SUMS)
+# SKIP LOCKED: if another router is summing up, this one has nothing to do.
+_MARK = (
+    "SELECT summed_seq, (SELECT max(seq) FROM entries) FROM sum_marks WHERE id = 1 FOR NO KEY UPDATE OF sum_marks"
+    " SKIP LOCKED"
+)
+_SET_MARK = "UPDATE sum_marks SET summed_seq = %s"
+_NEW_GROUPS = (
+    f"INSERT INTO sum_groups ({GROUP}) SELECT DISTINCT {GROUP} FROM entries"  # noqa: S608
+    " WHERE seq > %s AND seq <= %s AND kind IN ('charged', 'adjusted') ON CONFLICT DO NOTHING"
+)
+_ADD = (
+    f"WITH fresh AS MATERIALIZED (SELECT slot, known.id AS group_id, key_id, {', '.join(SUMS)}"  # noqa: S608
+    f" FROM ({_WIDE_ROWS} AND row.seq > %s AND row.seq <= %s) AS row JOIN sum_groups AS known ON {SAME_GROUP}),"
+    f" slots AS (INSERT INTO slot_sums AS stored SELECT slot, group_id, {ADDED} FROM fresh GROUP BY slot, group_id"
+    f" ON CONFLICT (slot, group_id) DO UPDATE SET {_MORE})"
+    f" INSERT INTO key_sums AS stored SELECT slot / {SLOTS_PER_DAY}, group_id, key_id, {ADDED} FROM fresh"
+    f" GROUP BY slot / {SLOTS_PER_DAY}, group_id, key_id ON CONFLICT (day, group_id, key_id) DO UPDATE SET {_MORE}"
+)
+_GROUPS = f"SELECT id, {GROUP} FROM sum_groups"  # noqa: S608
+_TOTALS = (
+    f"SELECT slot / {SLOTS_PER_DAY}, group_id, '', {ADDED} FROM slot_sums"  # noqa: S608
+    f" WHERE slot >= %s AND slot < %s GROUP BY slot / {SLOTS_PER_DAY}, group_id"
+)
+_KEY_TOTALS = (
+    f"SELECT 0, group_id, key_id, {ADDED} FROM key_sums WHERE day >= %s AND day < %s GROUP BY group_id, key_id"  # noqa: S608
+)
+_KEY_WORK = (
+    "SELECT day, group_id, key_id, gpu_us FROM key_sums WHERE day >= %s AND day < %s"
+    " AND group_id IN (SELECT id FROM sum_groups WHERE local) ORDER BY day, group_id, key_id"
+)
+_TAIL = (
+    f"SELECT {{day}}, {{key_id}}, {GROUP}, {ADDED} FROM ({_WIDE_ROWS} AND row.seq > %s) AS row"  # noqa: S608
+    f" WHERE slot >= %s AND slot < %s GROUP BY {{day}}, {{key_id}}, {GROUP}"
+)
+_DAY = f"slot / {SLOTS_PER_DAY}"
+_TAIL_TOTALS = _TAIL.format(day=_DAY, key_id="''::text")
+_TAIL_KEY_TOTALS = _TAIL.format(day="0::bigint", key_id="key_id")
+_TAIL_KEY_WORK = _TAIL.format(day=_DAY, key_id="key_id")
+
+
+def sum_up(connection: Connection, most_rows: int) -> int:
+    """Add rows to the sums as `Ledger.sum_up` does, in one transaction. Raises psycopg.Error."""
+    with connection.transaction():
+        mark = connection.execute(_MARK).fetchone()
+        if mark is None or mark[1] is None or mark[1] <= mark[0]:
+            return 0
+        summed, until = mark[0], min(mark[1], mark[0] + most_rows)
+        connection.execute(_NEW_GROUPS, (summed, until))
+        connection.execute(_ADD, (summed, until))
+        connection.execute(_SET_MARK, (until,))
+        return int(until - summed)
+
+
+class PostgresSums(Sums):
+    """Sums read on one connection, which must be in a REPEATABLE READ transaction while they are read."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        (mark,) = connection.execute("SELECT summed_seq FROM sum_marks").fetchall()
+        self._summed = int(mark[0])
+        self._groups = {row[0]: Group._make(row[1:]) for row in connection.execute(_GROUPS)}
+
+    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
+        slots = (start_ms // SLOT_MS, end_ms // SLOT_MS)
+        rows = [*self._stored(_TOTALS, slots), *self._tail(_TAIL_TOTALS, slots)]
+        return tuple(sorted(totals_of(merged(rows)), key=total_order))
+
+    def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
+        slots = (start_ms // SLOT_MS, end_ms // SLOT_MS)
+        days = (slots[0] // SLOTS_PER_DAY, slots[1] // SLOTS_PER_DAY)
+        return totals_of(merged([*self._stored(_KEY_TOTALS, days), *self._tail(_TAIL_KEY_TOTALS, slots)]))
+
+    def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
+        slots = (start_ms // SLOT_MS, end_ms // SLOT_MS)
+        days = (slots[0] // SLOTS_PER_DAY, slots[1] // SLOTS_PER_DAY)
+        fresh = [row for row in self._tail(_TAIL_KEY_WORK, slots) if row[0][1].local]
+        return key_work_of(_streamed(self._connection, _KEY_WORK, days), self._groups, fresh)
+
+    def _stored(self, sql: str, bounds: Sequence[int]) -> Iterator[SumRow]:
+        for day, group_id, key_id, *sums in _streamed(self._connection, sql, bounds):
+            yield (day, self._groups[group_id], key_id), [int(value) for value in sums]
+
+    def _tail(self, sql: str, slots: Sequence[int]) -> Iterator[SumRow]:
+        rows = self._connection.execute(sql, (self._summed, *slots))
+        width = 2 + len(Group._fields)
+        for row in rows:
+            yield (row[0], Group._make(row[2:width]), row[1]), [int(value) for value in row[width:]]
+
+
+def _streamed(connection: Connection, sql: str, bounds: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a statement through a server-side cursor, so that few of them are in memory at once."""
+    with connection.cursor(name="sums") as cursor:
+        cursor.itersize = 10_000
+        cursor.execute(sql, bounds)
+        yield from cursor
