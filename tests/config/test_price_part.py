@@ -21,17 +21,26 @@ def given() -> dict[str, Any]:
     prices = {
         name: Decimal(place)
         for place, name in enumerate(PricePart.model_fields, 1)
-        if name not in {"steps", "valid_from", "valid_until", *NO_PRICE}
+        if name not in {"steps", "fees", "valid_from", "valid_until", *NO_PRICE}
     }
     step = StepPart(input_per_million=Decimal(50), output_per_million=Decimal(60), above_tokens=1000)
     days = {"valid_from": date(2026, 1, 2), "valid_until": date(2026, 3, 4)}
-    return {**prices, **days, "steps": (step,), "checked_on": date(2026, 1, 3), "retired_on": date(2026, 5, 6)}
+    fees = {"web_search": Decimal("0.01")}
+    return {
+        **prices,
+        **days,
+        "steps": (step,),
+        "fees": fees,
+        "checked_on": date(2026, 1, 3),
+        "retired_on": date(2026, 5, 6),
+    }
 
 
 def test_a_tariff_takes_every_price_from_the_configuration() -> None:
     price = given()
     tariff = PricePart(**price).tariff()
-    steps, days = {"steps"}, {"valid_from", "valid_until"}
+    steps, days = {"steps", "fees"}, {"valid_from", "valid_until"}
+    assert tariff.fees == (("web_search", Decimal("0.01")),)
     for name in price.keys() - NO_PRICE - steps - days:
         assert getattr(tariff, name) == price[name], name
     assert {name: getattr(tariff, name) for name in days} == {"valid_from": "2026-01-02", "valid_until": "2026-03-04"}

@@ -13,16 +13,18 @@ from spillway_router.config.confidence import scoring_rules, served_models, thre
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
+from spillway_router.core.money.bounds import ItemRule, ItemRules
 from spillway_router.core.money.degrade import DegradeStep, DegradeSteps, steps_of
 from spillway_router.core.money.tariff import Tariff, TariffError
 from spillway_router.core.routing.backlog import EngineRates, Slo
-from spillway_router.core.routing.model import Backend, Capability
+from spillway_router.core.routing.model import Backend, Capability, Endpoint
 from spillway_router.core.routing.policy import ConfidenceRule, Policy
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.http_client.types import Target
 from spillway_router.prices import book as prices
 from spillway_router.prices.rows import ModelRecord, PriceError
 from spillway_router.prices.status import PriceStatus, price_status
+from spillway_router.providers.bounded import BoundedProvider, bounded_lists
 from spillway_router.providers.catalogue import load_catalogue, provider_for, target
 from spillway_router.providers.interface import CatalogueEntry, ProviderError
 from spillway_router.proxy.client.replies import naming_headers
@@ -156,7 +158,7 @@ class _Backends:
             key = part.api_key or self._environment.get(entry.key_variable, "")
             reach = target(entry, part.base_url, key or None, part.headers)
             record = self._book.record(part.provider, part.model)
-            priced = None if local else self._priced(part, record)
+            priced = None if local else self._priced(part, record, reach.host)
         except (ProviderError, TariffError) as error:
             self._findings.problems.append(ConfigProblem(where, 0, str(error)))
             return None
@@ -184,15 +186,22 @@ class _Backends:
             return f"export {entry.key_variable}, or set api_key"
         return ""
 
-    def _priced(self, part: BackendPart, record: ModelRecord | None) -> _PricedModel | None:
+    def _priced(self, part: BackendPart, record: ModelRecord | None, host: str) -> _PricedModel | None:
         """Return the price of a paid backend and whether it may be relied on; None if no price is known.
 
-        A configured `price:` takes precedence over the price list.
+        A configured `price:` takes precedence over the price list. The fees of tools come from the lists of bounded
+        fields, and so does what a host asks above the prices of the list.
         """
         today, stale_after_days = self._today, self._settings.prices.stale_after_days
+        bounded = _bounded(part)
         if part.price is None:
             status = None if record is None else price_status(record, today, stale_after_days)
-            return None if record is None or status is None else _PricedModel(record.tariff(today), status)
+            if record is None or status is None:
+                return None
+            tariff = record.tariff(today)
+            return _PricedModel(
+                None if tariff is None else _with_fees(tariff.times(bounded.factor(host)), bounded), status
+            )
         configured = _configured_price(part.price)
         status = price_status(configured, today, stale_after_days)
         if record is not None and record.retired_on is not None and part.price.retired_on is None:
@@ -200,7 +209,8 @@ class _Backends:
                 f"the price list says the provider withdraws the model on {record.retired_on}; its own `price:` is used"
             )
             status = replace(status, warnings=(*status.warnings, warning))
-        return _PricedModel(configured.tariff(today), status)
+        tariff = configured.tariff(today)
+        return _PricedModel(None if tariff is None else _with_fees(tariff, bounded), status)
 
     def _check_price(self, where: str, part: BackendPart, priced: _PricedModel | None) -> bool:
         """Return whether the price allows the backend to be used; add what there is to say to the findings."""
@@ -212,6 +222,16 @@ class _Backends:
         if status.off:
             self._findings.disabled.append(ConfigProblem(where, 0, f"is disabled: {status.off}"))
         return not status.off
+
+
+def _bounded(part: BackendPart) -> BoundedProvider:
+    return bounded_lists().providers.get(part.provider, BoundedProvider())
+
+
+def _with_fees(tariff: Tariff, bounded: BoundedProvider) -> Tariff:
+    """Return the tariff with the provider's fees that it does not state itself."""
+    listed = {name: fee.usd for name, fee in bounded.fees.items()}
+    return replace(tariff, fees=tuple((listed | dict(tariff.fees)).items()))
 
 
 def _policy(settings: Settings, targets: Mapping[str, BackendTarget], scoring: ScoringRules) -> Policy:
@@ -231,11 +251,13 @@ def _policy(settings: Settings, targets: Mapping[str, BackendTarget], scoring: S
 def _backend(
     part: BackendPart, entry: CatalogueEntry, record: ModelRecord | None, tariff: Tariff | None, answer_s: int
 ) -> Backend:
-    max_output_tokens = part.max_output_tokens
+    max_output_tokens, model_bounds_output = part.max_output_tokens, False
     if record is not None and record.max_output_tokens is not None:
         # The hold of a paid model must cover the longest output that the model can give, unless the file sets a limit.
         use_record = tariff is not None and "max_output_tokens" not in part.model_fields_set
+        model_bounds_output = use_record or max_output_tokens >= record.max_output_tokens
         max_output_tokens = record.max_output_tokens if use_record else min(max_output_tokens, record.max_output_tokens)
+    bounded = _bounded(part)
     return Backend(
         name=part.name,
         provider=part.provider,
@@ -249,7 +271,22 @@ def _backend(
         collects_data=entry.collects_data,
         stops_billing_on_cancel=entry.billing_on_cancel == "stops",
         longest_s=answer_s,
+        item_rules=_item_rules(entry, bounded),
+        holds_unbounded=part.unbounded == "hold",
+        unbounded_model=bounded.unbounded_model(part.model),
+        default_modes=bounded.default_modes,
+        usual_service=bounded.usual_service if tariff is not None and tariff.knows("priority") else "",
+        output_is_bounded=model_bounds_output,
+        output_fields=bounded.output_fields(part.output_bound_field),
+        output_field_unsure=bounded.output_field_unsure,
+        sends_max_price=entry.sends_max_price,
     )
+
+
+def _item_rules(entry: CatalogueEntry, bounded: BoundedProvider) -> Mapping[Endpoint, ItemRules]:
+    """Return the items whose cost is bounded, by endpoint. A field that is not sent costs nothing."""
+    dropped = dict.fromkeys(entry.drops_fields, ItemRule())
+    return {endpoint: {**bounded.rules.get(endpoint, {}), **dropped} for endpoint in entry.endpoints}
 
 
 def _capabilities(entry: CatalogueEntry, record: ModelRecord | None) -> frozenset[Capability]:

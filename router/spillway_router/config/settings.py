@@ -109,10 +109,15 @@ class StepPart(_RatesPart):
 
 
 class PricePart(_RatesPart):
-    """The prices of a backend in USD per million tokens, per request and per second, as decimal text."""
+    """The prices of a backend in USD per million tokens, per request and per second, as decimal text.
+
+    `fees` are the prices of one use of each of the provider's own tools, such as web_search. They add to the fees that
+    Spillway knows, or replace them.
+    """
 
     per_request: Money = Decimal(0)
     per_second: Money = Decimal(0)
+    fees: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Money] = {}
     steps: tuple[StepPart, ...] = ()
     valid_from: date | None = None
     valid_until: date | None = None
@@ -135,6 +140,7 @@ class PricePart(_RatesPart):
             per_second=self.per_second,
             steps=tuple(TariffStep(step.rates(), step.above_tokens, service_of(step.service)) for step in self.steps),
             valid_until=None if self.valid_until is None else self.valid_until.isoformat(),
+            fees=tuple(self.fees.items()),
         )
 
 
@@ -166,7 +172,13 @@ class FingerprintPart(_Part):
 
 
 class BackendPart(_Part):
-    """One backend. A value left out comes from the provider's catalogue entry."""
+    """One backend. A value left out comes from the provider's catalogue entry.
+
+    `unbounded` says what happens under a budget to a request with a field, content part or tool whose cost is not known
+    to be bounded: refuse asks another backend, or refuses it with a 400 that names the field; hold sends it, and holds
+    the whole context of the model for it. `output_bound_field` is the field of a chat by which the server bounds its
+    output.
+    """
 
     name: str = Field(pattern=_NAME)
     provider: str
@@ -178,6 +190,8 @@ class BackendPart(_Part):
     price: PricePart | None = None
     context_tokens: int | None = Field(None, ge=1)
     max_output_tokens: int = Field(4096, ge=1)
+    unbounded: Literal["refuse", "hold"] = "refuse"
+    output_bound_field: Literal["max_tokens", "max_completion_tokens", "num_predict"] | None = None
     prefill_tokens_per_s: float | None = Field(None, gt=0)
     max_sequences: int | None = Field(None, ge=1)
     fingerprint: FingerprintPart | None = None

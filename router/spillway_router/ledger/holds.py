@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.attribution import WorkCoefficients, work_share_us
+from spillway_router.core.money.bounds import NO_RULES, fees_of
 from spillway_router.core.money.tariff import Tariff, Usage, price
 from spillway_router.core.routing.model import Backend, DecisionKind, RequestFacts
 from spillway_router.ledger.entries import Entry, Status
@@ -160,11 +162,26 @@ _NO_USAGE = Usage(0, 0)
 
 def _charge_nano(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResult) -> int:
     """Return the charge of a billed attempt: its bound if tokens have a price and their number is unknown."""
-    if result.usage is None and tariff.by_tokens:
+    usage = result.usage
+    if usage is None and tariff.by_tokens:
         return hold.bound_nano
+    if usage is None:
+        usage = _NO_USAGE
+    elif usage.told_nano is not None:
+        return usage.told_nano
+    elif usage.calls:
+        rules = hold.backend.item_rules.get(hold.facts.endpoint, NO_RULES)
+        usage = replace(usage, calls=fees_of(usage.calls, hold.facts.items, rules))
     if not tariff.per_second:
-        return price(result.usage or _NO_USAGE, tariff)
-    # The attempt was cut off at `longest_s`; any time beyond that on the clock is our own delay. Milliseconds are
-    # rounded up.
-    milliseconds = math.ceil(min(result.seconds, longest_s) * 1000)
-    return price(result.usage or _NO_USAGE, tariff, Decimal(milliseconds).scaleb(-3))
+        charge_nano = price(usage, tariff)
+    else:
+        # The attempt was cut off at `longest_s`; any time beyond that on the clock is our own delay. Milliseconds are
+        # rounded up.
+        milliseconds = math.ceil(min(result.seconds, longest_s) * 1000)
+        charge_nano = price(usage, tariff, Decimal(milliseconds).scaleb(-3))
+    return charge_nano if _is_priced(usage, tariff) else max(charge_nano, hold.bound_nano)
+
+
+def _is_priced(usage: Usage, tariff: Tariff) -> bool:
+    """Return whether the price of everything in the usage is known: an unknown price is never 0."""
+    return tariff.knows(usage.service) and (not usage.calls or tariff.prices_calls(usage))

@@ -210,13 +210,15 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         output_bound_field=_one_of(
             name, "output_bound_field", row.get("output_bound_field", "max_tokens"), get_args(OutputBoundField)
         ),
+        sends_max_price=_flag(name, "sends_max_price", row.get("sends_max_price", False)),
+        tells_cost=_flag(name, "tells_cost", row.get("tells_cost", False)),
     )
 
 
 _KEYS = frozenset(
     {"base_url", "key_variable", "auth", "adapter", "local", "endpoints", "capabilities", "headers", "drops"}
     | {"keeps_routing_fields", "output_bound_field", "request_fault", "billing_on_cancel", "collects_data"}
-    | {"health", "metrics"}
+    | {"health", "metrics", "sends_max_price", "tells_cost"}
 )
 
 

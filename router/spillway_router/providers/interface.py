@@ -61,6 +61,10 @@ class CatalogueEntry:
     moderation)."""
     output_bound_field: OutputBoundField = "max_tokens"
     """Name of the chat body's field that bounds the output tokens."""
+    sends_max_price: bool = False
+    """Whether the prices of the backend are sent as `provider.max_price`, which the provider enforces."""
+    tells_cost: bool = False
+    """Whether `usage.cost` in an answer is what the account was charged, in USD."""
 
 
 class StreamMonitor(Protocol):

@@ -45,10 +45,10 @@ class OpenAICompatible:
     def stream_monitor(self, endpoint: Endpoint, choices: int) -> StreamMonitor:
         """Return a new monitor for one stream."""
         if endpoint == "responses":
-            return ResponsesMonitor()
+            return ResponsesMonitor(tells_cost=self.entry.tells_cost)
         if endpoint == "messages":
-            return MessagesMonitor()
-        return ChatMonitor(choices)
+            return MessagesMonitor(tells_cost=self.entry.tells_cost)
+        return ChatMonitor(choices, tells_cost=self.entry.tells_cost)
 
     def outcome(self, reply: Reply, wall_s: float) -> Outcome:
         """Return what an HTTP status and its body mean. `wall_s`: epoch seconds now, for Retry-After dates."""
@@ -102,7 +102,12 @@ class OpenAICompatible:
 
     def usage(self, body: Mapping[str, Any]) -> Usage | None:
         """Return the usage of a whole answer; None if it is missing or malformed."""
-        return read_usage(body.get("usage"), body.get("service_tier"))
+        return read_usage(
+            body.get("usage"),
+            body.get("service_tier"),
+            tells_cost=self.entry.tells_cost,
+            output=body.get("output"),
+        )
 
     def flaw(self, endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:
         """Return what is wrong with a 200's body; None if it is an answer."""

@@ -16,24 +16,33 @@ from typing import Any
 import orjson
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.money.tariff import TariffError, Usage, service_of
+from spillway_router.core.money.tariff import TariffError, Usage, mode_of
+from spillway_router.providers.billed import told_cost_nano, uses_in_output, uses_in_usage
 
 BAD_FINISH = ("error", "abort")
 """A tuple: the reason of a broken provider need not be hashable."""
 DONE = b"[DONE]"
 
 
-def read_usage(usage: object, service: object = None) -> Usage | None:
+def read_usage(
+    usage: object, service: object = None, *, tells_cost: bool = False, output: object = None
+) -> Usage | None:
     """Return the usage in an OpenAI or Anthropic usage object; None if it is missing or malformed.
 
-    `service`: the answer's `service_tier`, which OpenAI sends beside the usage and Anthropic inside it.
+    `service`: the answer's `service_tier`, which OpenAI sends beside the usage and Anthropic inside it. `tells_cost`:
+    whether the provider's word for the cost counts. `output`: that of a response, which holds the uses of tools.
     """
     if type(usage) is not dict:  # orjson makes dicts; isinstance with Mapping costs ten times as much
         return None
     prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
     if type(prompt) is not int:  # isinstance would accept True
         return None
-    if service is None and usage.keys() <= _PLAIN_USAGE and usage.get("prompt_tokens_details") is None:
+    if (
+        service is None
+        and output is None
+        and usage.keys() <= _PLAIN_USAGE
+        and usage.get("prompt_tokens_details") is None
+    ):
         completion = usage.get("completion_tokens")  # nearly every answer of an engine
         if type(completion) is int and prompt >= 0 <= completion:
             return Usage(prompt, completion)
@@ -56,7 +65,9 @@ def read_usage(usage: object, service: object = None) -> Usage | None:
             reasoning_tokens=_count(output_details, "reasoning_tokens"),
             cache_write_tokens=written,
             cache_write_long_tokens=_written_for_an_hour(usage, details) if written else 0,
-            service=service_of(usage.get("service_tier", service)),
+            service=mode_of((usage.get("service_tier", service), usage.get("speed"), usage.get("inference_geo"))),
+            calls=uses_in_output(output) if output is not None else uses_in_usage(usage),
+            told_nano=told_cost_nano(usage) if tells_cost else None,
         )
     except TariffError:
         return None
@@ -154,12 +165,23 @@ def valid_text(text: str) -> str:
 
 
 class ChatMonitor:
-    """The monitor of chat and completions streams with one or more choices."""
+    """The monitor of chat and completions streams with one or more choices. `tells_cost` as for `read_usage`."""
 
-    __slots__ = ("_choices", "_done", "_finishes", "finished", "open_end", "overloaded", "started", "usage")
+    __slots__ = (
+        "_choices",
+        "_done",
+        "_finishes",
+        "_tells_cost",
+        "finished",
+        "open_end",
+        "overloaded",
+        "started",
+        "usage",
+    )
 
-    def __init__(self, choices: int = 1) -> None:
+    def __init__(self, choices: int = 1, *, tells_cost: bool = False) -> None:
         self._choices = choices
+        self._tells_cost = tells_cost
         self._finishes: set[int] = set()
         self._done = False
         self.started = False
@@ -187,7 +209,7 @@ class ChatMonitor:
             if stopped is not None:
                 return stopped
         if usage is not None:
-            self.usage = read_usage(usage, body.get("service_tier")) or self.usage
+            self.usage = read_usage(usage, body.get("service_tier"), tells_cost=self._tells_cost) or self.usage
         choices = body.get("choices")
         if not isinstance(choices, list):
             # A flat error ({"message", "code"}) has no choices, and neither has a bare usage event.
@@ -251,9 +273,10 @@ _BEFORE_OUTPUT = frozenset({"response.created", "response.queued", "response.in_
 class ResponsesMonitor:
     """The monitor of the OpenAI Responses API: typed events, the last of them `response.completed` or `.incomplete`."""
 
-    __slots__ = ("finished", "open_end", "overloaded", "started", "usage")
+    __slots__ = ("_tells_cost", "finished", "open_end", "overloaded", "started", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_cost: bool = False) -> None:
+        self._tells_cost = tells_cost
         self.started = False
         self.finished = False
         self.open_end = False
@@ -276,7 +299,12 @@ class ResponsesMonitor:
             self.started = self.finished = True
             response = body.get("response")
             if isinstance(response, Mapping):
-                self.usage = read_usage(response.get("usage"), response.get("service_tier"))
+                self.usage = read_usage(
+                    response.get("usage"),
+                    response.get("service_tier"),
+                    tells_cost=self._tells_cost,
+                    output=response.get("output"),
+                )
         elif not self.started:
             self.started = kind.startswith("response.") and kind not in _BEFORE_OUTPUT
         return None
@@ -289,9 +317,10 @@ class ResponsesMonitor:
 class MessagesMonitor:
     """The monitor of the Anthropic Messages API: it ends with `message_stop`, and usage is spread over two events."""
 
-    __slots__ = ("_prompt", "finished", "open_end", "overloaded", "started", "usage")
+    __slots__ = ("_prompt", "_tells_cost", "finished", "open_end", "overloaded", "started", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_cost: bool = False) -> None:
+        self._tells_cost = tells_cost
         self.started = False
         self.finished = False
         self.open_end = False
@@ -322,7 +351,7 @@ class MessagesMonitor:
                 self.started = True
         elif kind == "message_delta":
             if isinstance(body.get("usage"), dict):
-                self.usage = read_usage({**self._prompt, **body["usage"]})
+                self.usage = read_usage({**self._prompt, **body["usage"]}, tells_cost=self._tells_cost)
         elif kind == "message_stop":
             self.started = self.finished = True
         return None

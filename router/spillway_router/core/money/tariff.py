@@ -5,7 +5,8 @@ configuration, and never pass through a float. A charge is computed as one exact
 up, to a whole nano-dollar:
 
     charge = (fresh * p_in + cached * p_cached + written * p_write + written_long * p_write_long
-              + plain_out * p_out + reasoning * p_reasoning) / 10^6 + p_request + seconds * p_second     [USD]
+              + plain_out * p_out + reasoning * p_reasoning) / 10^6 + p_request + seconds * p_second
+              + calls of the provider's tools, each at its fee                                            [USD]
 
 where fresh + cached + written + written_long are the tokens of the prompt, and plain_out + reasoning those of the
 completion. A tariff may have steps: other prices per token once a prompt exceeds so many tokens (then for the whole
@@ -29,7 +30,9 @@ NANO = 10**9
 
 STANDARD = ""
 """The service of a request that asks for no particular one."""
-_STANDARD_NAMES = frozenset({"", "auto", "default", "standard", "standard_only", "on_demand"})
+_STANDARD_NAMES = frozenset(
+    {"", "auto", "default", "standard", "standard_only", "on_demand", "global", "not_available"}
+)
 _SERVICES = {"batches": "batch"}
 
 _PER_TOKEN = NANO // 10**6  # USD per million tokens -> nano-dollars per token
@@ -50,13 +53,22 @@ def service_of(name: object) -> str:
     return _SERVICES.get(name, name[:64])
 
 
+def mode_of(names: Iterable[object]) -> str:
+    """Return one name for the modes that a request or an answer names (`service_tier`, speed, region), such as
+    `fast+us`."""
+    services = sorted({service_of(name) for name in names} - {STANDARD})
+    return "+".join(services) if services else STANDARD
+
+
 @fast_frozen(frozen=True, slots=True)
 class Usage:
     """The tokens of one attempt. Cached and cache-write tokens are part of the prompt, reasoning tokens of the
     completion.
 
     `cache_write_tokens` were written to the provider's prompt cache; `cache_write_long_tokens` are those among them
-    that the provider keeps for an hour or longer. `service` served the request, as `service_of` names it.
+    that the provider keeps for an hour or longer. `service` served the request, as `service_of` names it. `calls` are
+    the uses of the provider's own tools, by the names of their fees. `told_nano` is the charge that the provider itself
+    names in the answer, where its word counts; None elsewhere.
     """
 
     prompt_tokens: int
@@ -66,6 +78,8 @@ class Usage:
     cache_write_tokens: int = 0
     cache_write_long_tokens: int = 0
     service: str = STANDARD
+    calls: tuple[tuple[str, int], ...] = ()
+    told_nano: int | None = None
 
     def __post_init__(self) -> None:
         if (
@@ -156,6 +170,8 @@ class Tariff:
     per_second: Decimal = Decimal(0)
     steps: tuple[TariffStep, ...] = ()
     valid_until: str | None = None
+    fees: tuple[tuple[str, Decimal], ...] = ()
+    """The price of one use of each of the provider's own tools, such as a web search, by its name."""
     # The same prices as integers in units of 10^-decimals USD, so that pricing is integer arithmetic.
     _steps_of_service: Mapping[str, _PriceSteps] = field(init=False, repr=False, compare=False)
     _base: _TokenPrices = field(init=False, repr=False, compare=False)
@@ -164,10 +180,13 @@ class Tariff:
     _request: int = field(init=False, repr=False, compare=False)
     _second: int = field(init=False, repr=False, compare=False)
     _unit: int = field(init=False, repr=False, compare=False)
+    fee_units: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    """The known fees by name, in units of 10^-decimals USD."""
 
     def __post_init__(self) -> None:
         base = {f"{name}_per_million": value for name, value in self.rates.all().items()}
         base |= {"per_request": self.per_request, "per_second": self.per_second}
+        base |= {f"fees.{name}": value for name, value in self.fees}
         for name, value in base.items():
             _check_price(name, value)
         for step in self.steps:
@@ -183,6 +202,7 @@ class Tariff:
             ("_request", _units(self.per_request, unit)),
             ("_second", _units(self.per_second, unit)),
             ("_unit", unit),
+            ("fee_units", {name: _units(value, unit) for name, value in self.fees}),
         ):
             object.__setattr__(self, slot, derived)
 
@@ -211,7 +231,28 @@ class Tariff:
     @property
     def free(self) -> bool:
         """True if no usage costs anything."""
-        return not (self._request or self._second or self.by_tokens)
+        return not (self._request or self._second or any(self.fee_units.values()) or self.by_tokens)
+
+    def times(self, factor: Decimal) -> Tariff:
+        """Return this tariff with every price per token multiplied by `factor`."""
+        if factor == 1:
+            return self
+        rates = _times(self.rates, factor)
+        return Tariff(
+            input_per_million=rates.input,
+            output_per_million=rates.output,
+            cached_input_per_million=rates.cached_input,
+            per_request=self.per_request,
+            valid_from=self.valid_from,
+            source=f"{self.source}x{factor}",
+            cache_write_per_million=rates.cache_write,
+            cache_write_long_per_million=rates.cache_write_long,
+            reasoning_per_million=rates.reasoning,
+            per_second=self.per_second,
+            steps=tuple(TariffStep(_times(s.rates, factor), s.above_tokens, s.service) for s in self.steps),
+            valid_until=self.valid_until,
+            fees=self.fees,
+        )
 
     def knows(self, service: str) -> bool:
         """Return whether the price of a service is known."""
@@ -224,10 +265,18 @@ class Tariff:
                 return prices
         return self._base  # unreachable, because the last step is -1
 
-    def _charge(self, tokens: int, requests: int, seconds: int | Decimal) -> tuple[int, int]:
+    def prices_calls(self, usage: Usage) -> bool:
+        """Return whether the fee of every tool that was used is known."""
+        return all(name in self.fee_units for name, _ in usage.calls)
+
+    def _fees(self, calls: tuple[tuple[str, int], ...]) -> int:
+        """Return the sum of the known fees of these calls, in units of 10^-decimals USD."""
+        return sum(self.fee_units.get(name, 0) * count for name, count in calls)
+
+    def _charge(self, tokens: int, requests: int, seconds: int | Decimal, fees: int = 0) -> tuple[int, int]:
         """Return the unrounded charge in nano-dollars as (numerator, denominator); `tokens` is the sum of tokens x
-        price."""
-        numerator, unit = tokens * _PER_TOKEN + requests * self._request * NANO, self._unit
+        price, `fees` that of calls x fee."""
+        numerator, unit = tokens * _PER_TOKEN + (requests * self._request + fees) * NANO, self._unit
         if self._second and seconds:
             over, under = seconds.as_integer_ratio()
             return numerator * under + self._second * over * NANO, unit * under
@@ -251,7 +300,8 @@ def price(usage: Usage, tariff: Tariff, seconds: int | Decimal = 0) -> int:
         short = min(usage.cache_write_tokens - long, fresh - long)
         fresh -= long + short
         tokens += short * prices.write + long * prices.write_long
-    numerator, unit = tariff._charge(tokens + fresh * prices.input, 1, seconds)
+    fees = tariff._fees(usage.calls) if usage.calls else 0
+    numerator, unit = tariff._charge(tokens + fresh * prices.input, 1, seconds, fees)
     return (2 * numerator + unit) // (2 * unit)
 
 
@@ -276,6 +326,8 @@ def upper_bound(
     *,
     seconds: int | Decimal = 0,
     service: str = STANDARD,
+    default_modes: tuple[str, ...] = (),
+    calls: tuple[tuple[str, int], ...] = (),
 ) -> int:
     """Return the most that one attempt can cost, in nano-dollars, rounded up.
 
@@ -284,22 +336,23 @@ def upper_bound(
     billed once and the output for each of the `n` choices, each at the highest price of its kind (including cache
     writes and reasoning) and at the most expensive step that a prompt of this length can reach. `seconds` is the
     longest that the attempt may take. `service` is the requested one; a provider may still serve the request as
-    standard, so the higher of both prices counts.
+    standard, so the higher of both prices counts, and `default_modes` are those in which it may serve a request that
+    asks for none of them. `calls` are the most uses of each of the provider's own tools.
     """
     if min(prompt_bytes, template_tokens, max_output_tokens) < 0 or n < 1 or seconds < 0:
         raise TariffError("upper_bound needs sizes and seconds of 0 or more and n of 1 or more")
     input_tokens = prompt_bytes + template_tokens
     output_tokens = max_output_tokens * n
     base = tariff._flat
-    if base is not None and service == STANDARD:  # true of nearly every price
+    if base is not None and service == STANDARD and not calls:  # true of nearly every request
         tokens = input_tokens * base.dearest_input + output_tokens * base.dearest_output
         return -(-(tokens * _PER_TOKEN + tariff._request * NANO) // tariff._unit)
     tokens = 0
-    for name in (STANDARD,) if service == STANDARD or not tariff.knows(service) else (STANDARD, service):
-        for above, prices in tariff._steps_of_service[name]:
+    for name in {STANDARD, service, *default_modes, *(mode_of((service, mode)) for mode in default_modes)}:
+        for above, prices in tariff._steps_of_service.get(name, ()):
             if input_tokens > above:
                 tokens = max(tokens, input_tokens * prices.dearest_input + output_tokens * prices.dearest_output)
-    numerator, unit = tariff._charge(tokens, 1, seconds)
+    numerator, unit = tariff._charge(tokens, 1, seconds, tariff._fees(calls))
     return -(-numerator // unit)
 
 
@@ -329,6 +382,17 @@ def nano_from_usd(text: str | Decimal) -> int:
         raise TariffError(f"{text!r} is finer than a nano-dollar; use at most 9 decimals")
     numerator, denominator = value.as_integer_ratio()
     return numerator * NANO // denominator
+
+
+def _times(rates: Rates, factor: Decimal) -> Rates:
+    return Rates(
+        input=rates.input * factor,
+        output=rates.output * factor,
+        cached_input=None if rates.cached_input is None else rates.cached_input * factor,
+        cache_write=None if rates.cache_write is None else rates.cache_write * factor,
+        cache_write_long=None if rates.cache_write_long is None else rates.cache_write_long * factor,
+        reasoning=None if rates.reasoning is None else rates.reasoning * factor,
+    )
 
 
 def _token_prices(rates: Rates, unit: int) -> _TokenPrices:

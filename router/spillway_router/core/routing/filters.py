@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spillway_router.core.money import degrade, pacing, tariff
+from spillway_router.core.money import bounds, degrade, pacing, tariff
 from spillway_router.core.routing import pictures
 from spillway_router.core.routing.model import (
     NO_PREFERENCES,
@@ -34,27 +34,44 @@ def output_bound(facts: RequestFacts, backend: Backend) -> int:
 
 def cost_bound_nano(facts: RequestFacts, backend: Backend) -> int:
     """Return the most that the request can cost at `backend`, in nano-dollars; 0 for a local backend."""
-    if backend.tariff is None:
+    price = backend.tariff
+    if price is None:
         return 0
+    costs = item_costs(facts, backend)
     return tariff.upper_bound(
-        prompt_bytes=facts.prompt_bytes + unseen_tokens(facts, backend),
-        template_tokens=TEMPLATE_TOKENS,
-        max_output_tokens=output_bound(facts, backend),
+        prompt_bytes=most_input_tokens(facts, backend, costs),
+        template_tokens=TEMPLATE_TOKENS * costs.passes,
+        max_output_tokens=(output_bound(facts, backend) + costs.output_tokens) * costs.output_passes,
         n=max(facts.choices, facts.billed_choices),
-        tariff=backend.tariff,
+        tariff=price,
         seconds=backend.longest_s,
         service=facts.service,
+        default_modes=backend.default_modes,
+        calls=costs.calls,
     )
 
 
-def unseen_tokens(facts: RequestFacts, backend: Backend) -> int:
-    """Return the most input tokens that `prompt_bytes` doesn't show: pictures, and context stored at the provider."""
+_NO_COSTS = bounds.ItemCosts()
+
+
+def item_costs(facts: RequestFacts, backend: Backend) -> bounds.ItemCosts:
+    """Return what the request's items add to its bound at `backend`."""
+    if not facts.items:
+        return _NO_COSTS
+    return bounds.item_costs(facts.items, backend.item_rules.get(facts.endpoint, bounds.NO_RULES))
+
+
+def most_input_tokens(facts: RequestFacts, backend: Backend, costs: bounds.ItemCosts) -> int:
+    """Return the most input tokens that may be billed, without the chat template: bytes of text, pictures, and what
+    the items add or hide, once for each time that the input is read."""
     unseen, context = facts.unseen_tokens, backend.context_tokens
     if facts.images:
         unseen += facts.images * pictures.most_tokens(backend.provider, backend.model)
+    if costs.fills_context:
+        unseen = max(unseen, bounds.MOST_UNKNOWN_TOKENS if context is None else context)
     if unseen and context is not None:
         unseen = min(unseen, max(0, context - facts.prompt_bytes))
-    return unseen
+    return (facts.prompt_bytes + unseen + costs.input_tokens) * costs.passes
 
 
 def expected_prompt_tokens(facts: RequestFacts, signals: BackendSignals) -> int:
@@ -149,6 +166,10 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
     limit_nano, left_nano = facts.hints.max_cost_nano, signals.headroom_nano
     if limit_nano is None and left_nano is None:
         return None
+    if facts.items or backend.unbounded_model:
+        unbounded = _unbounded(facts, backend)
+        if unbounded is not None:
+            return unbounded
     bound_nano = cost_bound_nano(facts, backend)
     if limit_nano is not None and bound_nano > limit_nano:
         detail = f"could cost {tariff.usd(bound_nano)} USD, over x-spillway-max-cost-usd"
@@ -158,6 +179,26 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
         detail = f"could cost {tariff.usd(bound_nano)} USD, the budget has {left} USD left"
         return Removed(backend.name, "budget", detail)
     return None
+
+
+def _unbounded(facts: RequestFacts, backend: Backend) -> Removed | None:
+    """Under a cap, require that the cost of everything in the request is bounded, unless the backend may hold it."""
+    price = backend.tariff
+    if price is None or price.free or backend.holds_unbounded:
+        return None
+    permit = f"a budget needs a bound; set backends[{backend.name}].unbounded: hold to permit it"
+    if backend.unbounded_model:
+        return Removed(backend.name, "unbounded", f"the cost of a request to {backend.model} is not bounded: {permit}")
+    unbounded = bounds.unbounded(
+        facts.items,
+        backend.item_rules.get(facts.endpoint, bounds.NO_RULES),
+        price.fee_units,
+        backend.context_tokens,
+    )
+    if unbounded is None:
+        return None
+    item, reason = unbounded
+    return Removed(backend.name, "unbounded", f"'{item.where}' ({item.name}): {reason}; {permit}", item.where)
 
 
 def rate_limit(_: RequestFacts, backend: Backend, signals: BackendSignals, monotonic_s: float) -> Removed | None:

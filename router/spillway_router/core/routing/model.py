@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Any, Literal
 
 from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.money.bounds import ItemRules, RequestItem
 from spillway_router.core.money.budget import LineKey
 from spillway_router.core.money.degrade import DegradeSteps
 from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
@@ -123,11 +124,13 @@ class RequestFacts:
     document: bool = False
     """Whether it is one step of a document's extraction; reports then count it and its cost per document."""
     unseen_tokens: int = 0
-    """Most input tokens of context that is stored at the provider, which `prompt_bytes` doesn't include."""
+    """Most input tokens of what `prompt_bytes` doesn't show: context that the provider stored, documents, files."""
     billed_choices: int = 0
     """Number of billed choices where it is larger than `choices` (`best_of`)."""
     images: int = 0
     """Number of pictures in the prompt."""
+    items: tuple[RequestItem, ...] = ()
+    """The fields, content parts and tools by kind, if it is more than a plain conversation."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -150,6 +153,24 @@ class Backend:
     """Longest time one attempt may take, in seconds; it bounds the cost of a price per second."""
     degrade_steps: DegradeSteps = ()
     """The degrade steps that drop this backend."""
+    item_rules: Mapping[Endpoint, ItemRules] = field(default_factory=dict)
+    """The items whose cost is bounded here, by endpoint."""
+    holds_unbounded: bool = False
+    """Whether items that are not in `item_rules` may be sent under a cap, held as far as the context of the model."""
+    unbounded_model: bool = False
+    """Whether the cost of a request to this model is not bounded, whatever it contains."""
+    default_modes: tuple[str, ...] = ()
+    """Services that may serve a request that asks for none."""
+    usual_service: str = ""
+    """What to send as service_tier where the request has none; empty: nothing."""
+    output_is_bounded: bool = True
+    """Whether the model can't give more than `max_output_tokens`, so that no bound has to be sent."""
+    output_fields: Mapping[Endpoint, tuple[str, ...]] = field(default_factory=dict)
+    """The fields by which the provider bounds its output, by endpoint; the first one is sent."""
+    output_field_unsure: bool = False
+    """Whether the server may obey another field than those, so that the client's own stays beside the one sent."""
+    sends_max_price: bool = False
+    """Whether to send the prices of the tariff as OpenRouter's `provider.max_price`."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -204,11 +225,15 @@ class Candidate:
 
 @fast_frozen(frozen=True, slots=True)
 class Removed:
-    """A backend that may not serve the request, with the filter's reason token and a sentence that explains it."""
+    """A backend that may not serve the request, with the filter's reason token and a sentence that explains it.
+
+    `param` is the field of the request that is at fault, empty if none is.
+    """
 
     backend: str
     reason: str
     detail: str
+    param: str = ""
 
 
 @fast_frozen(frozen=True, slots=True)

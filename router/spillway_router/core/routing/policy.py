@@ -410,4 +410,4 @@ def _refusal(removed: Sequence[Removed], signals: Signals) -> Refusal:
         message = f"No backend can answer now. {details}."
         return Refusal(503, "no_backend", message, retry_after_s=5.0)
     message = f"No backend can serve this request as it is. Change the request or the alias. {details}."
-    return Refusal(400, "invalid_request", message)
+    return Refusal(400, "invalid_request", message, next((r.param for r in removed if r.param), None))

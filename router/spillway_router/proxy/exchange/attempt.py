@@ -16,7 +16,7 @@ from typing import Any
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import Usage, price
-from spillway_router.core.routing.filters import TEMPLATE_TOKENS, unseen_tokens
+from spillway_router.core.routing.filters import TEMPLATE_TOKENS, item_costs, most_input_tokens
 from spillway_router.core.routing.model import (
     Attempt,
     Backend,
@@ -288,7 +288,10 @@ class UpstreamAttempt:
             return Usage(self.candidate.prompt_tokens, events) if outcome.billed else None
         if outcome.billed and backend.stops_billing_on_cancel and received is not None:
             facts = self.hold.facts
-            prompt = facts.prompt_bytes + unseen_tokens(facts, backend) + TEMPLATE_TOKENS
+            costs = item_costs(facts, backend)
+            if costs.passes > 1:
+                return None  # nobody told how often the provider's tools were used
+            prompt = most_input_tokens(facts, backend, costs) + TEMPLATE_TOKENS
             service = facts.service
             # Only a usage event says whether the prompt was written to a cache, so the dearest reading counts. The same
             # goes for the output: a token has at least a byte, and some were made unseen while nothing arrived.

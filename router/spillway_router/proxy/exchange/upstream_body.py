@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.routing.model import RequestFacts
+from spillway_router.core.money.bounds import NO_RULES, ItemRule, rule_of, shared_limit
+from spillway_router.core.money.tariff import STANDARD
+from spillway_router.core.routing.filters import output_bound
+from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.providers.streams import json_bytes
 from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.request import body as wire
+from spillway_router.proxy.request.items import limit_of, tool_item
 from spillway_router.proxy.request.large_body import spans_of
 
 
@@ -50,12 +56,88 @@ def prepare(
         else:
             changes["logprobs"] = top_logprobs
     drop = route.provider.entry.drops_fields.intersection(body)
+    if backend.tariff is not None and not backend.tariff.free:
+        changes |= bound_fields(facts, body, backend)
+        drop |= _unheeded_bounds(changes, body, backend)
     return UpstreamBody(
         body=wire.edit(raw, body.keys(), changes, drop, spans_of(body)),
         usage_added=usage_added,
         usage_asked=usage_asked,
         logprobs_added=logprobs_added,
     )
+
+
+def bound_fields(facts: RequestFacts, body: Mapping[str, object], backend: Backend) -> dict[str, object]:
+    """Return the fields that make a paid provider keep to what was held: where the client set no limit, or in a
+    spelling that the provider doesn't know, its own is sent."""
+    fields: dict[str, object] = {}
+    obeyed = backend.output_fields.get(facts.endpoint, ())
+    sent = any(body.get(name) is not None for name in obeyed)
+    if obeyed and not sent and (facts.max_tokens is not None or not backend.output_is_bounded):
+        fields[obeyed[0]] = output_bound(facts, backend)
+    if backend.usual_service and facts.service == STANDARD and body.get("service_tier") in _ACCOUNTS_CHOICE:
+        fields["service_tier"] = backend.usual_service
+    if backend.sends_max_price:
+        fields["provider"] = _with_max_price(body.get("provider"), facts, backend)
+    if facts.items:
+        fields |= tool_limits(facts, body, backend)
+    return fields
+
+
+_ACCOUNTS_CHOICE = (None, "auto")
+_OUTPUT_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def _unheeded_bounds(changes: Mapping[str, object], body: Mapping[str, object], backend: Backend) -> frozenset[str]:
+    """Return the client's bounds in a spelling that the provider doesn't know, if its own takes their place.
+
+    A server of which nobody knows which one it obeys gets both.
+    """
+    if backend.output_field_unsure or not any(name in changes for name in _OUTPUT_FIELDS):
+        return frozenset()
+    return frozenset(name for name in _OUTPUT_FIELDS if name in body and name not in changes)
+
+
+def tool_limits(facts: RequestFacts, body: Mapping[str, object], backend: Backend) -> dict[str, object]:
+    """Return `tools` and `max_tool_calls` with the limits that were held for the provider's tools, where the client set
+    none."""
+    rules = backend.item_rules.get(facts.endpoint, NO_RULES)
+    limited = {item.name: rule for item in facts.items if (rule := rule_of(item, rules)) is not None and rule.limit}
+    fields: dict[str, object] = {}
+    if not limited:
+        return fields
+    shared = [rule.most_uses for rule in limited.values() if rule.limit == "max_tool_calls"]
+    if shared and shared_limit(facts.items) is None:
+        fields["max_tool_calls"] = max(shared)
+    tools = body.get("tools")
+    if isinstance(tools, list) and any(rule.limit == "max_uses" for rule in limited.values()):
+        sent = [_limited_tool(tool, limited) for tool in tools]
+        if sent != tools:
+            fields["tools"] = sent
+    return fields
+
+
+def _limited_tool(tool: object, limited: Mapping[str, ItemRule]) -> object:
+    if not isinstance(tool, dict):
+        return tool
+    rule = limited.get(tool_item(tool))
+    if rule is None or rule.limit != "max_uses" or limit_of(tool) is not None:
+        return tool
+    return {**tool, "max_uses": rule.most_uses}
+
+
+def _with_max_price(provider: object, facts: RequestFacts, backend: Backend) -> dict[str, object]:
+    """Return OpenRouter's `provider` with the prices of the backend as the highest ones, unless the client's are
+    lower."""
+    tariff, wanted = backend.tariff, facts.preferences
+    assert tariff is not None
+    highest: dict[str, object] = {"request": float(tariff.per_request)}
+    for name, price, limit in (
+        ("prompt", tariff.input_per_million, wanted.max_input_per_million),
+        ("completion", tariff.output_per_million, wanted.max_output_per_million),
+    ):
+        highest[name] = float(price) if limit is None else min(float(price), limit)
+    return {**(provider if isinstance(provider, dict) else {}), "max_price": highest}
 
 
 def without_logprobs(answer: dict[str, object]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.money.tariff import TariffError, nano_from_usd, service_of
+from spillway_router.core.money.tariff import TariffError, nano_from_usd
 from spillway_router.core.routing.model import (
     NO_PREFERENCES,
     Caller,
@@ -22,12 +22,13 @@ from spillway_router.core.routing.model import (
     Sort,
 )
 from spillway_router.proxy.request.errors import bad_request
+from spillway_router.proxy.request.items import PLAIN_MESSAGE, hides_input, request_items, requested_mode
 from spillway_router.proxy.request.large_body import LargeBody, cut_strings
 
 MAX_OUTPUT_TOKENS = 1_000_000
 MAX_CHOICES = 128
 STORED_INPUT_TOKENS = 1_000_000
-"""Upper bound of the input that a provider may add from its own store: earlier turns, stored prompts."""
+"""Most input tokens that the bytes don't show: earlier turns that the provider stored, documents, files."""
 _PLAIN = frozenset(
     {"model", "messages", "stream", "stream_options", "temperature", "top_p", "stop", "seed", "user", "metadata"}
     | {"max_tokens", "max_completion_tokens", "presence_penalty", "frequency_penalty"}
@@ -113,6 +114,7 @@ def read_facts(
             billed_choices=1,
         )
     choices, needs = _choices(endpoint, body), _needs(body, content)
+    items = request_items(endpoint, body)
     images, image_bytes = _images(content, cut_strings(body))
     return RequestFacts(
         request_id=request_id,
@@ -127,10 +129,11 @@ def read_facts(
         caller=caller,
         hints=hints,
         preferences=_preferences(body),
-        service=service_of(body.get("service_tier")),
-        unseen_tokens=_unseen(endpoint, body),
+        service=requested_mode(body),
+        unseen_tokens=STORED_INPUT_TOKENS if hides_input(items) else 0,
         images=images,
-        billed_choices=_best_of(body, choices) if endpoint == "completions" else choices,
+        billed_choices=_best_of(endpoint, body, choices),
+        items=items,
     )
 
 
@@ -189,7 +192,7 @@ def _check_messages(content: object) -> bool:
         if type(message.get("role")) is not str:
             raise bad_request(f"'messages[{i}].role' must be a string.", f"messages[{i}].role")
         inner = message.get("content")
-        if type(inner) is list:
+        if type(inner) is list or ((len(message) > 2 or inner is None) and not message.keys() <= PLAIN_MESSAGE):
             parts = True
         elif inner is not None and type(inner) is not str:
             raise bad_request(f"'messages[{i}].content' must be a string or an array.", f"messages[{i}].content")
@@ -231,10 +234,11 @@ def _choices(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
     return _count(body, "n") * (_prompts(body) if endpoint == "completions" else 1)
 
 
-def _best_of(body: Mapping[str, Any], choices: int) -> int:
+def _best_of(endpoint: Endpoint, body: Mapping[str, Any], choices: int) -> int:
+    """Return how many choices may be billed: servers that know `best_of` know it in chats, too."""
     if type(body.get("best_of")) is int and body["best_of"] == 0:
         return choices  # OpenAI's specification allows it
-    return max(choices, _count(body, "best_of") * _prompts(body))
+    return max(choices, _count(body, "best_of") * (_prompts(body) if endpoint == "completions" else 1))
 
 
 def _count(body: Mapping[str, Any], name: str) -> int:
@@ -253,12 +257,6 @@ def _prompts(body: Mapping[str, Any]) -> int:
     if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
         return len(prompt)
     return 1
-
-
-def _unseen(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
-    if endpoint == "responses" and any(body.get(name) for name in _STORED_INPUT_FIELDS):
-        return STORED_INPUT_TOKENS
-    return 0
 
 
 def _images(content: object, cut: Mapping[str, int]) -> tuple[int, int]:
