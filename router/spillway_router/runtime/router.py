@@ -216,6 +216,7 @@ class Runtime:
     async def _replace(self, config: DerivedConfig) -> None:
         """Put another configuration in force while the router runs."""
         self._apply(config)
+        self.services.memory.refused_additions.forget()
         await self.gpu_billing.reprice(config.rental)
         self._watch_engines()
         self._report_findings()

@@ -297,6 +297,8 @@ class Attempt:
     charge_nano: int = 0
     confidence: float | None = None
     reasons: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = ()
+    """What the router usually adds to such a request and left out, because the backend refuses it."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -243,6 +243,7 @@ def describe(record: RequestRecord) -> dict[str, Any]:
                 "usage": None if a.outcome.usage is None else asdict(a.outcome.usage),
                 "charge_usd": usd(a.charge_nano),
                 "confidence": a.confidence,
+                "left_out": a.left_out,
             }
             for a in record.attempts
         ],

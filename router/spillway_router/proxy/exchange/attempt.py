@@ -89,6 +89,7 @@ class UpstreamAttempt:
         "first_event_s",
         "hold",
         "ledger_row",
+        "left_out",
         "number",
         "passed_headers",
         "received",
@@ -133,6 +134,8 @@ class UpstreamAttempt:
         self.received: ReceivedAnswer | None = None
         """What arrived of a stream."""
         self.streamed = False
+        self.left_out: tuple[str, ...] = ()
+        """What the router usually adds to such a request, and this backend refuses."""
         self.passed_headers: PassedHeaders = ()
         """Headers of the client that go to the backend."""
         self.upstream_headers: Mapping[str, str] | None = None
@@ -241,6 +244,7 @@ class UpstreamAttempt:
             charge_nano=self.charge_nano,
             confidence=self.confidence,
             reasons=self.candidate.reasons,
+            left_out=self.left_out,
         )
 
     # a draft: an answer that waits while a better one is sought
@@ -275,11 +279,15 @@ class UpstreamAttempt:
         """The usage to charge; None charges the whole bound of a paid attempt.
 
         A broken paid stream without a usage event is charged for the most that can have been produced, if the provider
-        stops billing on cancel.
+        stops billing on cancel. A whole local stream without one counts by its predicted prompt and its events.
         """
-        if outcome.usage is not None or outcome.kind == "ok":
-            return outcome.usage
         received = self.received
+        if outcome.usage is not None:
+            return outcome.usage
+        if outcome.kind == "ok":
+            if received is None or not self.route.backend.local:
+                return None
+            return Usage(self.candidate.prompt_tokens, received.events)
         if received is not None and received.usage is not None:
             return received.usage  # the answer was whole; only its way to the client was not
         backend = self.route.backend

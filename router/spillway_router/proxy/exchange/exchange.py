@@ -48,9 +48,10 @@ from spillway_router.proxy.exchange.record import build_record, publish
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
-from spillway_router.proxy.exchange.upstream_body import UpstreamBody, prepare
+from spillway_router.proxy.exchange.upstream_body import prepare
 from spillway_router.proxy.exchange.whole_answer import WholeAnswer
 from spillway_router.proxy.memory.idempotency import HEADER as IDEMPOTENCY_KEY
+from spillway_router.proxy.memory.refused_additions import NOTHING, Addition, RequestShape
 from spillway_router.proxy.memory.sessions import SessionId, session_of
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.errors import RefusedError
@@ -293,6 +294,9 @@ class UpstreamAnswer(Protocol):
     async def fetch(self) -> Outcome:
         """Ask, and read as much as must be seen before the client may see anything. Ok: it may be delivered."""
 
+    def refused_addition(self, outcome: Outcome) -> Addition | None:
+        """Return what only the router added and the backend refused; None if it refused something else."""
+
     async def deliver(self) -> Outcome:
         """Send it to the client, to its end, once its ledger row is on disk."""
 
@@ -301,21 +305,29 @@ class UpstreamAnswer(Protocol):
 
 
 async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
-    """Steps 5 and 6: carry out one attempt. Whatever happens, it is closed once."""
+    """Steps 5 and 6: carry out one attempt. Whatever happens, it is closed once.
+
+    A call that was refused because of something that only the router added is sent again without it, once and within
+    the same hold: no provider bills a refusal.
+    """
     upstream: UpstreamAnswer | None = None
     outcome = NOT_SENT
     try:
-        config = state.config
-        scored = is_scored(config.policy.confidence, state.facts, attempt.backend)
-        top_logprobs = config.scoring.top_logprobs if scored else 0
-        body = prepare(state.facts, state.client.body, state.body, attempt.route, top_logprobs)
-        upstream = _upstream_answer(state, attempt, body, scored=scored)
+        left_out = _refused_additions(state, attempt)
+        upstream = _upstream_answer(state, attempt, left_out)
         outcome = CLIENT_LEFT  # until something else is known
         fetched = redacted(await upstream.fetch(), attempt.route)
+        addition = upstream.refused_addition(fetched)
+        if addition is not None:
+            upstream.close()
+            upstream = _upstream_answer(state, attempt, left_out | {addition})
+            fetched = redacted(await upstream.fetch(), attempt.route)
+            if fetched.kind == "ok":
+                _remember_refusal(state, attempt, addition)
         if fetched.kind == "timeout" and attempt.is_overdue():
             fetched = replace(fetched, kind="cancelled", detail=BETTER_LATE)
         deliverable = fetched.kind == "ok"
-        if deliverable and scored and should_escalate(state, attempt.confidence):
+        if deliverable and should_escalate(state, attempt.confidence):
             deliverable = not await escalate(state, attempt, upstream, fetched)
         outcome = redacted(await upstream.deliver(), attempt.route) if deliverable else fetched
     except Exception:
@@ -328,9 +340,30 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
     return outcome
 
 
-def _upstream_answer(
-    state: ExchangeState, attempt: UpstreamAttempt, body: UpstreamBody, *, scored: bool
-) -> UpstreamAnswer:
+def _refused_additions(state: ExchangeState, attempt: UpstreamAttempt) -> frozenset[Addition]:
+    """Return what the router must not add for this backend. Nearly always nothing."""
+    refused = state.services.memory.refused_additions
+    return NOTHING if refused.is_empty else refused.of(_shape(state, attempt), state.services.clock())
+
+
+def _remember_refusal(state: ExchangeState, attempt: UpstreamAttempt, addition: Addition) -> None:
+    shape = _shape(state, attempt)
+    state.services.memory.refused_additions.remember(shape, addition, state.services.clock())
+
+
+def _shape(state: ExchangeState, attempt: UpstreamAttempt) -> RequestShape:
+    facts = state.facts
+    return RequestShape(attempt.backend.name, facts.endpoint, facts.stream, "tools" in facts.needs)
+
+
+def _upstream_answer(state: ExchangeState, attempt: UpstreamAttempt, left_out: frozenset[Addition]) -> UpstreamAnswer:
+    """Return the answer that is to be fetched. It is not scored if the backend refuses log-probabilities."""
+    config = state.config
+    scored = "logprobs" not in left_out and is_scored(config.policy.confidence, state.facts, attempt.backend)
+    top_logprobs = config.scoring.top_logprobs if scored else 0
+    body = prepare(state.facts, state.client.body, state.body, attempt.route, top_logprobs, left_out)
+    if left_out:
+        attempt.left_out = tuple(sorted(left_out))
     if not state.facts.stream:
         return WholeAnswer(state, attempt, body, scored=scored)
     return StreamAnswer(state, attempt, body, HeldStream(state, attempt, body) if scored else None)

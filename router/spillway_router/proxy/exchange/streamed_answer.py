@@ -19,6 +19,7 @@ from spillway_router.proxy.exchange.presentation import headers_of_waiting, resp
 from spillway_router.proxy.exchange.relay import Ending, Extension, Relay, tail_bytes
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.upstream_body import UpstreamBody
+from spillway_router.proxy.memory.refused_additions import Addition
 
 MAX_ERROR_BYTES = 1024 * 1024
 FIRST_BYTE_S = 14.0
@@ -84,6 +85,10 @@ class StreamAnswer:
             return Relay(response, held.monitor, stall_s, done_follows=done_follows, strip=held.monitor.stripped)
         monitor = self._monitor = self._attempt.route.provider.stream_monitor(facts.endpoint, facts.choices)
         return Relay(response, monitor, stall_s, done_follows=done_follows)
+
+    def refused_addition(self, outcome: Outcome) -> Addition | None:
+        """Return what only the router added and the backend refused; None if it refused something else."""
+        return self._upstream.refused_addition(outcome)
 
     async def deliver(self) -> Outcome:
         """Commit to the stream: send the 200, what was held back, and the rest as it comes."""

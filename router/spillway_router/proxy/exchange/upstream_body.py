@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.bounds import NO_RULES, ItemRule, rule_of, shared_limit
 from spillway_router.core.money.tariff import STANDARD
 from spillway_router.core.routing.filters import output_bound
-from spillway_router.core.routing.model import Backend, RequestFacts
+from spillway_router.core.routing.model import Backend, Outcome, RequestFacts
 from spillway_router.providers.streams import json_bytes
 from spillway_router.proxy.exchange.active_config import BackendRoute
+from spillway_router.proxy.memory.refused_additions import NOTHING, Addition
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.items import limit_of, tool_item
 from spillway_router.proxy.request.large_body import spans_of
@@ -24,15 +26,36 @@ class UpstreamBody:
     usage_added: bool
     usage_asked: bool
     logprobs_added: bool
+    options_sent: bool = False
+    """Whether the client sent `stream_options` of its own."""
+
+    def refused_addition(self, outcome: Outcome) -> Addition | None:
+        """Return what the backend refused if it names something that only the router added; None otherwise."""
+        if outcome.kind not in ("rejected", "unserved"):
+            return None
+        text = outcome.detail
+        if outcome.error is not None:
+            text = f"{text} {outcome.error.get('param')}"
+        if self.logprobs_added and "logprobs" in text:
+            return "logprobs"
+        if self.usage_added and ("include_usage" in text or ("stream_options" in text and not self.options_sent)):
+            return "usage"
+        return None
 
 
 def prepare(
-    facts: RequestFacts, raw: bytes, body: dict[str, object], route: BackendRoute, top_logprobs: int = 0
+    facts: RequestFacts,
+    raw: bytes,
+    body: dict[str, object],
+    route: BackendRoute,
+    top_logprobs: int = 0,
+    left_out: AbstractSet[Addition] = NOTHING,
 ) -> UpstreamBody:
     """Change the model, ask for usage and, for an answer that is to be scored, for logprobs.
 
     `raw` and `body` are the client's bytes and their JSON; a LargeBody must be the one that was read from `raw`.
-    `top_logprobs` is the number of alternatives per token (0: the answer is not scored).
+    `top_logprobs` is the number of alternatives per token (0: the answer is not scored). `left_out` names what the
+    backend refuses.
     """
     changes: dict[str, object] = {}
     backend = route.backend
@@ -41,7 +64,7 @@ def prepare(
     options = body.get("stream_options")
     usage_asked = isinstance(options, dict) and options.get("include_usage") is True
     usage_added = False
-    if facts.stream and facts.endpoint in ("chat", "completions") and not usage_asked:
+    if facts.stream and facts.endpoint in ("chat", "completions") and not usage_asked and "usage" not in left_out:
         client_options = dict(options) if isinstance(options, dict) else {}
         client_options.pop("continuous_usage_stats", None)  # it has no effect without include_usage
         changes["stream_options"] = {**client_options, "include_usage": True}
@@ -64,6 +87,7 @@ def prepare(
         usage_added=usage_added,
         usage_asked=usage_asked,
         logprobs_added=logprobs_added,
+        options_sent=options is not None,
     )
 
 

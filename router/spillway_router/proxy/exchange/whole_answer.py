@@ -13,6 +13,7 @@ from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.self_check import verdict_with_self_check
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.upstream_body import UpstreamBody, without_logprobs
+from spillway_router.proxy.memory.refused_additions import Addition
 from spillway_router.proxy.scoring.scoring import answer_verdict
 
 
@@ -59,6 +60,10 @@ class WholeAnswer:
         attempt.confidence = state.confidence = None if verdict is None else verdict.confidence
         if state.services.audits.is_probe(state.config, attempt.confidence):
             state.probe = answer_text(reply.answer["choices"][0])
+
+    def refused_addition(self, outcome: Outcome) -> Addition | None:
+        """Return what only the router added and the backend refused; None if it refused something else."""
+        return self._upstream.refused_addition(outcome)
 
     async def deliver(self) -> Outcome:
         """Send the answer once every row of the request is on disk."""

@@ -7,6 +7,7 @@ from dataclasses import field
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.proxy.client.client import SentReply
 from spillway_router.proxy.memory.idempotency import INFERENCE, IdempotencyKeys
+from spillway_router.proxy.memory.refused_additions import RefusedAdditions
 from spillway_router.proxy.memory.retained import RetainedRequests
 from spillway_router.proxy.memory.sessions import Sessions
 
@@ -21,4 +22,5 @@ class Memory:
 
     sessions: Sessions = field(default_factory=Sessions)
     retained: RetainedRequests = field(default_factory=RetainedRequests)
+    refused_additions: RefusedAdditions = field(default_factory=RefusedAdditions)
     idempotency: IdempotencyKeys[SentReply] = field(default_factory=_inference_keys)
