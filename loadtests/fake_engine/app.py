@@ -71,6 +71,9 @@ class FakeVllm:
 
     async def _route(self, scope: Message, receive: Receive, send: Send) -> None:
         model = self._setup.model
+        if any(name == wire.PROBE_HEADER.encode() for name, _ in scope["headers"]) and scope["method"] == "POST":
+            await asgi.send_answer(send, 200, wire.dump(wire.PROBED))
+            return
         match scope["method"], scope["path"]:
             case "GET", "/health":
                 await asgi.send_answer(send, 200, b"")

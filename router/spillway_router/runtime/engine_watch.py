@@ -1,5 +1,5 @@
-"""Watches local engines and GPUs, and reports what it sees to the board: one scraper and one prober per engine, and
-one NVML sampler."""
+"""Watches local engines and GPUs, and reports what it sees to the board: one scraper, one prober and one reader of
+abilities per engine, and one NVML sampler."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import httpx
 from spillway_router.aio.tasks import end
 from spillway_router.config.assemble import BackendTarget
 from spillway_router.http_client.resolving import ResolvingTransport
+from spillway_router.providers.catalogue import provider_for
+from spillway_router.signals.abilities import AbilityReader, AskedEngine, EngineAbilities
 from spillway_router.signals.board import Board
 from spillway_router.signals.engines import engine_metrics
 from spillway_router.signals.exposition import EngineSample
@@ -66,10 +68,21 @@ class EngineWatch:
         metrics = engine_metrics(target.backend.provider)
         root_url = "http://localhost" if target.target.uds else server_root(target.base_url)
         async with _client(target) as client:
+            provider = provider_for(target.entry)
+            abilities = AbilityReader(
+                client,
+                AskedEngine(root_url, metrics, target.backend.model, lambda reply: provider.outcome(reply, 0.0)),
+                lambda abilities: self._on_abilities(name, abilities),
+            )
+
+            def on_verdict(verdict: LivenessVerdict, _: float) -> None:
+                self._on_verdict(name, verdict)
+                abilities.on_condition(verdict.condition)
+
             prober = Prober(
                 client,
                 ProbedEngine(root_url, metrics, target.backend.model, lambda: self._awaiting(name)),
-                lambda verdict, _: self._on_verdict(name, verdict),
+                on_verdict,
                 clock=self._clock,
             )
 
@@ -81,6 +94,7 @@ class EngineWatch:
             async with asyncio.TaskGroup() as group:
                 group.create_task(scraper.run())
                 group.create_task(prober.run())
+                group.create_task(abilities.run())
 
     def _awaiting(self, name: str) -> int:
         """Return how many requests the router has at the engine without a first token."""
@@ -92,6 +106,12 @@ class EngineWatch:
         health = condition if condition in ("up", "starting") else "down"
         reason = "" if condition == "up" else ", ".join((condition, *verdict.reasons))
         self._board.health(name, health, reason)
+
+    def _on_abilities(self, name: str, abilities: EngineAbilities) -> None:
+        if abilities != EngineAbilities():
+            lacking = ", ".join(sorted(abilities.lacks)) or "nothing"
+            log.info("backend %s: context of %s tokens, lacks %s", name, abilities.context_tokens or "unknown", lacking)
+        self._board.engine_abilities(name, abilities.context_tokens, abilities.lacks)
 
     def _on_sample(self, name: str, sample: EngineSample | None, monotonic_s: float) -> None:
         complete = sample is not None and not sample.missing

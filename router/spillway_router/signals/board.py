@@ -17,13 +17,14 @@ from spillway_router.core.routing import breaker, retry_budget
 from spillway_router.core.routing.backlog import Backlog, EngineLoad, EngineRates
 from spillway_router.core.routing.breaker import CLOSED, Breaker, BreakerRule
 from spillway_router.core.routing.estimators import EWMA_WEIGHT, MarginLearner, TokenEstimator
-from spillway_router.core.routing.model import Backend, BackendSignals, Candidate, Health, Outcome, Signals
+from spillway_router.core.routing.model import Backend, BackendSignals, Candidate, Capability, Health, Outcome, Signals
 from spillway_router.core.routing.retry_budget import RetryBudget
 
 CLOUD_TTFT_S = 0.5
 """Assumed time to first token of a cloud backend before its first answer."""
 CONTRADICTED_S = 5.0
 """A 500 that came within this time after another request succeeded may be the fault of its request alone."""
+NOTHING_LACKING: frozenset[Capability] = frozenset()
 OVERLOADED_WAIT_S = 0.25
 """How long a local engine gets no requests after its queue cap refused one, so that a burst does not hammer it."""
 SILENT_S = 2.0
@@ -56,6 +57,8 @@ class _State:
     ttft_s: float = CLOUD_TTFT_S
     tokens: TokenEstimator = field(default_factory=TokenEstimator)
     margin: MarginLearner = field(default_factory=MarginLearner)
+    engine_context_tokens: int | None = None
+    engine_lacks: frozenset[Capability] = frozenset()
     gpu_rate: float = 1.0
     gpu_reason: str = ""
     """Why the GPU must not be used according to NVML; empty if it may be used."""
@@ -155,6 +158,8 @@ class Board:
             expected_output_tokens=300 if backlog is None else backlog.expected_output(),
             margin=state.margin.margin,
             gpu_rate=state.gpu_rate,
+            engine_context_tokens=state.engine_context_tokens,
+            engine_lacks=state.engine_lacks,
         )
         # The snapshot expires soon: a backlog's view ages (load from elsewhere goes stale), and an open breaker closes.
         state.fresh_until = monotonic_s + (0.05 if is_open or backlog is not None else 1.0)
@@ -386,6 +391,18 @@ class Board:
             if rates.kv_capacity_tokens != kv_tokens:
                 state.backlog.observe_capacity(kv_tokens, rates.max_sequences)
                 state.snapshot = None
+
+    def engine_abilities(self, name: str, context_tokens: int | None, lacks: frozenset[Capability]) -> None:
+        """Record the context length that the engine reports (None: it reports none), and what it can't do."""
+        state = self._states.get(name)
+        if state is not None:
+            state.engine_context_tokens, state.engine_lacks = context_tokens, lacks
+            state.snapshot = None
+
+    def lacking(self, name: str) -> frozenset[Capability]:
+        """Return the capabilities that a backend is known not to have, beyond its configuration."""
+        state = self._states.get(name)
+        return NOTHING_LACKING if state is None else state.engine_lacks
 
     def gpu(self, rate: float, reasons: tuple[str, ...], healthy: bool) -> None:
         """Record NVML's verdict, which applies to every local backend of this machine.

@@ -51,6 +51,10 @@ class EngineMetrics:
     """Quantities (field names of this class) that may be absent without an alarm."""
     metrics_path: str = "/metrics"
     """Empty if the engine has no metrics page."""
+    props_path: str = ""
+    """The page that says the context length where `/v1/models` does not; empty if there is none."""
+    probe: bool = True
+    """Whether a request of one token may find out what the engine can do. False where it would load a model."""
     health_path: str = "/health"
     """The path relative to the server's root, not to its `/v1`."""
 
@@ -94,9 +98,10 @@ LLAMACPP = EngineMetrics(
     prompt_tokens=("llamacpp:prompt_tokens_total",),
     steps=("llamacpp:n_decode_total",),
     optional=frozenset({"kv_usage", "steps"}),
+    props_path="/props",
 )
 
-WITHOUT_METRICS = EngineMetrics(metrics_path="", health_path="/v1/models")
+WITHOUT_METRICS = EngineMetrics(metrics_path="", health_path="/v1/models", probe=False)
 """For Ollama, and any server that speaks only the OpenAI API."""
 
 ENGINE_METRICS: Mapping[str, EngineMetrics] = MappingProxyType(

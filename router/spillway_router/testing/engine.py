@@ -42,6 +42,9 @@ class FakeEngine:
         if path != "/v1/chat/completions":
             await send_answer(send, 404, wire.dump(wire.error(f"no route {path}", code=404)))
             return
+        if any(name == wire.PROBE_HEADER.encode() for name, _ in scope["headers"]):
+            await send_answer(send, 200, wire.dump(wire.PROBED))
+            return
         self.bodies.append(body)
         if body.get("stream"):
             await start_event_stream(send)

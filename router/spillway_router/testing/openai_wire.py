@@ -40,6 +40,9 @@ DONE = sse(b"[DONE]")
 
 # Answers
 
+PROBE_HEADER = "x-spillway-probe"
+"""Marks the requests by which a router finds out what an engine can do."""
+
 
 def delta_choice(
     delta: Mapping[str, Any], finish: str | None = None, logprobs: Mapping[str, Any] | None = None
@@ -221,3 +224,9 @@ IDLE_METRICS = metrics_page(
     model="m",
 ).encode()
 """The metrics page of an idle engine that serves the model `m`."""
+
+
+PROBED: Mapping[str, Any] = {
+    "choices": [message_choice({"content": "a"}, "length", {"content": [{"token": "a", "logprob": -0.1}]})]
+}
+"""The answer of an engine that lacks nothing to a probing request."""

@@ -20,7 +20,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal
@@ -139,6 +139,10 @@ class FaultUpstream:
         self.arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
         """The same requests as a queue, for tests that wait for the next one."""
         self.metrics = wire.IDLE_METRICS
+        self.models: Mapping[str, Any] = {"data": []}
+        """The page of `GET /v1/models`."""
+        self.abilities: Callable[[Any], Answer] = lambda _: Answer.json(wire.PROBED)
+        """Returns the answer to the body of a probing request, which counts as no arrival. By default all is there."""
         self.root = ""
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -186,6 +190,9 @@ class FaultUpstream:
                 if method == "GET":
                     await self._answer_get(writer, arrived.path)
                     continue
+                if wire.PROBE_HEADER in arrived.headers:
+                    await self._write(self.abilities(arrived.json), reader, writer)
+                    continue
                 mine.append(arrived)
                 self.seen.append(arrived)
                 self.arrivals.put_nowait(arrived)
@@ -207,7 +214,7 @@ class FaultUpstream:
         return method, Arrival(path, headers, await reader.readexactly(int(headers.get("content-length", "0"))))
 
     async def _answer_get(self, writer: asyncio.StreamWriter, path: str) -> None:
-        pages = {"/health": b"", "/metrics": self.metrics, "/v1/models": b'{"data":[]}'}
+        pages = {"/health": b"", "/metrics": self.metrics, "/v1/models": wire.dump(self.models)}
         body = pages.get(path)
         answer = Answer(body or b"", 404 if body is None else 200, (("content-type", "text/plain"),))
         await _send(writer, answer.head() + answer.body)

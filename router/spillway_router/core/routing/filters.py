@@ -129,10 +129,12 @@ def capability(facts: RequestFacts, backend: Backend, signals: BackendSignals, _
     """4. Require the endpoint, the features and the context length."""
     if facts.endpoint not in backend.endpoints:
         return Removed(backend.name, "endpoint", f"does not serve {facts.endpoint}")
-    if not facts.needs <= backend.capabilities:
-        missing = facts.needs - backend.capabilities
+    if facts.needs and not (facts.needs <= backend.capabilities and facts.needs.isdisjoint(signals.engine_lacks)):
+        missing = (facts.needs - backend.capabilities) | (facts.needs & signals.engine_lacks)
         return Removed(backend.name, "capability", f"does not support {', '.join(sorted(missing))}")
-    context = backend.context_tokens
+    context, reported = backend.context_tokens, signals.engine_context_tokens
+    if reported is not None and (context is None or reported < context):
+        context = reported
     if context is not None:
         # Only a certain misfit removes the backend: the estimate is biased high, so half of it counts.
         needed = expected_prompt_tokens(facts, signals) // 2 + (facts.max_tokens or 1)

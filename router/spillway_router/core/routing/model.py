@@ -197,6 +197,10 @@ class BackendSignals:
     """Smallest headroom of the budgets that cover this backend; None where no budget does."""
     budget_used: Mapping[LineKey, float] | None = None
     """Share used of each budget line that concerns the caller; None if no degrade step needs it."""
+    engine_context_tokens: int | None = None
+    """The context length that the engine itself reports; None if it reports none."""
+    engine_lacks: frozenset[Capability] = frozenset()
+    """Capabilities that the engine refused when it was asked."""
     price_of_gain: float = 0.0
     """What an escalation to it must gain per USD (core/money/pacing.py); 0 where no paced budget covers it."""
 

@@ -361,15 +361,18 @@ def _kind_and_reasons(
     if overflow:
         return "overflow", overflow
     if removed_locals:
-        # Warming up and rate limits mean load and end by themselves; anything else makes it a fallback.
-        busy = all(
-            r.reason == "rate_limit" or signals.backends.get(r.backend, UNKNOWN).health == "starting"
-            for r in removed_locals
+        # Nothing is wrong with an engine that is busy, warms up or can't serve this request: the cloud takes its place.
+        sound = all(
+            r.reason in _UNABLE or signals.backends.get(r.backend, UNKNOWN).health == "starting" for r in removed_locals
         )
-        return ("overflow" if busy else "fallback"), _reason_tokens(removed_locals)
+        return ("overflow" if sound else "fallback"), _reason_tokens(removed_locals)
     if resolved.sort:
         return "overflow", (resolved.sort,)
     return "fallback", ("chain",)
+
+
+_UNABLE = frozenset({"rate_limit", "context", "capability", "endpoint"})
+"""Reasons for which a local backend is left out although it is in order."""
 
 
 def _budget_reason(first: Candidate, resolved: _ResolvedModel, removed: Sequence[Removed]) -> tuple[str, ...]:

@@ -134,6 +134,8 @@ def _ready(services: Services) -> dict[str, Any]:
             "health": backend.health,
             "reason": backend.health_reason or backend.breaker_reason,
             "breaker_open": backend.breaker_open,
+            "context_tokens": backend.engine_context_tokens,
+            "lacks": sorted(backend.engine_lacks),
         }
         for name, backend in signals.backends.items()
     }

@@ -280,12 +280,23 @@ def _name_decision(state: ExchangeState, candidate: Candidate) -> None:
     if candidate.backend.local:
         state.decided = "local"
         return
-    records = [attempt.record for attempt in state.attempts]
-    full = all(record is not None and record.outcome.kind == "overloaded" for record in records)
-    state.decided = "overflow" if full else "fallback"
-    token = "queue" if full else "health"
-    if token not in state.reasons:
-        state.reasons = (*state.reasons, token)
+    outcomes = [attempt.record.outcome for attempt in state.attempts if attempt.record is not None]
+    tokens = tuple(dict.fromkeys([_reason_to_move_on(outcome) for outcome in outcomes])) or ("health",)
+    sound = "health" not in tokens
+    of_engine = any(attempt.backend.local for attempt in state.attempts)
+    state.decided = "overflow" if sound and (of_engine or tokens == ("queue",)) else "fallback"
+    state.reasons = (*state.reasons, *[token for token in tokens if token not in state.reasons])
+
+
+def _reason_to_move_on(outcome: Outcome) -> str:
+    """Return the reason token for asking another backend after this outcome; `health` if the backend is at fault."""
+    if outcome.kind == "overloaded":
+        return "queue"
+    if outcome.kind != "unserved":
+        return "health"
+    if outcome.fault == "context":
+        return "context"
+    return "endpoint" if outcome.fault in ("", "endpoint") else "capability"
 
 
 class UpstreamAnswer(Protocol):
@@ -357,9 +368,11 @@ def _shape(state: ExchangeState, attempt: UpstreamAttempt) -> RequestShape:
 
 
 def _upstream_answer(state: ExchangeState, attempt: UpstreamAttempt, left_out: frozenset[Addition]) -> UpstreamAnswer:
-    """Return the answer that is to be fetched. It is not scored if the backend refuses log-probabilities."""
-    config = state.config
-    scored = "logprobs" not in left_out and is_scored(config.policy.confidence, state.facts, attempt.backend)
+    """Return the answer that is to be fetched. It is not scored if the backend has no log-probabilities."""
+    config, backend = state.config, attempt.backend
+    scored = is_scored(config.policy.confidence, state.facts, backend)
+    if scored:
+        scored = "logprobs" not in left_out and "logprobs" not in state.services.board.lacking(backend.name)
     top_logprobs = config.scoring.top_logprobs if scored else 0
     body = prepare(state.facts, state.client.body, state.body, attempt.route, top_logprobs, left_out)
     if left_out:

@@ -267,7 +267,8 @@ class InternalExchange:
         """
         body = dict(step.body)
         names = self._backend_names(step, policy)
-        capabilities = [policy.backends[name].capabilities for name in names]
+        lacking = self._services.board.lacking
+        capabilities = [policy.backends[name].capabilities - lacking(name) for name in names]
         for field, needed in _NEEDED_CAPABILITIES:
             enough = all if (step.side, needed) == ("cloud", "logprobs") else any
             if field in body and not enough(needed in supported for supported in capabilities):

@@ -8,9 +8,9 @@ client can make one with a request that is wrong anyway. Entries expire after a 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Final, Literal
 
-from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import Endpoint
 
 Addition = Literal["usage", "logprobs"]
@@ -24,7 +24,7 @@ MOST_ENTRIES = 10_000
 log = logging.getLogger("spillway")
 
 
-@fast_frozen(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class RequestShape:
     """What a backend's refusal of an addition may depend on."""
 

@@ -295,7 +295,7 @@ def _data_bytes(part: Mapping[str, Any], cut: Mapping[str, int]) -> int:
 
 def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
     needs: list[Capability] = []
-    if body.get("tools") or body.get("functions"):
+    if (body.get("tools") or body.get("functions")) and body.get("tool_choice") != "none":
         needs.append("tools")
     logprobs = body.get("logprobs")
     if logprobs is not None and logprobs is not False:

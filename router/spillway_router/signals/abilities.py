@@ -1,0 +1,234 @@
+"""Asks an engine what it can do: its context length from `/v1/models`, the rest by probing requests of one token.
+
+Engines refuse what they were not started for (pictures without a multimodal model, tools without a parser, more
+log-probabilities than allowed), and no page of theirs says so beforehand. One request that needs everything settles
+the matter where the engine accepts it. Where it does not, one request per capability finds what is missing: four in
+all, which cost an engine at most four tokens. Only an error that the table of errors knows, or that names the field,
+counts as a missing capability. Anything else leaves it to the configuration.
+
+The reader runs when the engine comes up, at the start and after every outage: another engine may listen then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+
+from spillway_router.core.routing.model import Capability, Outcome
+from spillway_router.http_client.types import Reply
+from spillway_router.signals.engines import EngineMetrics
+from spillway_router.signals.liveness import Condition
+
+PROBE_HEADER: Final = "x-spillway-probe"
+"""Marks a probing request, for whoever reads the engine's log."""
+PROBED: Final[tuple[Capability, ...]] = ("vision", "tools", "logprobs")
+_MISSING_FAULTS = frozenset({"capability", "tool_parser", "parameter"})
+_MOST_BYTES = 4 * 1024 * 1024
+_PICTURE_PIXELS = 64
+"""Width and height of the probing picture. Some processors of pictures refuse smaller ones."""
+
+log = logging.getLogger("spillway.signals")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAbilities:
+    """What an engine said of itself. None, or nothing lacking, where it did not say."""
+
+    context_tokens: int | None = None
+    lacks: frozenset[Capability] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AbilitySettings:
+    """Times in seconds. A reading that fails is repeated `retries` times, after pauses that double."""
+
+    timeout_s: float = 30.0
+    """For each request: under load, one token may take long."""
+    retry_s: float = 15.0
+    retries: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class AskedEngine:
+    """The engine to ask: where it is, the model that is meant, and what an answer of its kind means."""
+
+    root_url: str
+    metrics: EngineMetrics
+    model: str
+    outcome: Callable[[Reply], Outcome]
+
+
+OnAbilities = Callable[[EngineAbilities], None]
+"""Receives every reading, and an empty one when the engine comes up. It must not raise."""
+
+
+class NotToldError(Exception):
+    """The engine gave no usable answer now; the message says why."""
+
+
+class AbilityReader:
+    """Reads one engine's abilities whenever it comes up. `client` belongs to the caller."""
+
+    __slots__ = ("_client", "_condition", "_engine", "_on_abilities", "_settings", "_sleep", "_wanted")
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        engine: AskedEngine,
+        on_abilities: OnAbilities,
+        settings: AbilitySettings | None = None,
+        sleep: Callable[[float], Any] = asyncio.sleep,
+    ) -> None:
+        self._client = client
+        self._engine = engine
+        self._on_abilities = on_abilities
+        self._settings = settings or AbilitySettings()
+        self._sleep = sleep
+        self._condition: Condition = "starting"
+        self._wanted = asyncio.Event()
+
+    def on_condition(self, condition: Condition) -> None:
+        """Take the prober's verdict; an engine that comes up is asked."""
+        if condition == "up" and self._condition != "up":
+            self._wanted.set()
+        self._condition = condition
+
+    async def run(self) -> None:
+        """Ask the engine each time it comes up, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            self._on_abilities(EngineAbilities())
+            await self._read_with_retries()
+
+    async def _read_with_retries(self) -> None:
+        pause_s = self._settings.retry_s
+        for attempt in range(self._settings.retries + 1):
+            if attempt:
+                await self._sleep(pause_s)
+                pause_s *= 2
+            if self._wanted.is_set():
+                return
+            try:
+                self._on_abilities(await self.read())
+            except NotToldError as reason:
+                log.info("engine %s did not say what it can do: %s", self._engine.root_url, reason)
+            else:
+                return
+
+    async def read(self) -> EngineAbilities:
+        """Ask once. Raises NotToldError."""
+        context_tokens = await self._context_tokens()
+        if not self._engine.metrics.probe:
+            return EngineAbilities(context_tokens)
+        if await self._accepts(PROBED):
+            return EngineAbilities(context_tokens)
+        lacks = [capability for capability in PROBED if await self._accepts((capability,)) is False]
+        return EngineAbilities(context_tokens, frozenset(lacks))
+
+    async def _context_tokens(self) -> int | None:
+        """Return the context length that the engine reports; None if it reports none."""
+        reply = await self._request("GET", "/v1/models")
+        length = _model_length(_object(reply), self._engine.model)
+        if length is None and self._engine.metrics.props_path:
+            props = _object(await self._request("GET", self._engine.metrics.props_path))
+            settings = props.get("default_generation_settings")
+            length = _positive(settings.get("n_ctx")) if isinstance(settings, dict) else None
+        return length
+
+    async def _accepts(self, capabilities: tuple[Capability, ...]) -> bool | None:
+        """Return whether the engine answers a request that needs these capabilities; None if it leaves that open."""
+        reply = await self._request("POST", "/v1/chat/completions", probing_body(self._engine.model, capabilities))
+        if reply.status == httpx.codes.OK:
+            return "logprobs" not in capabilities or _has_logprobs(_object(reply))
+        outcome = self._engine.outcome(reply)
+        if outcome.kind in ("overloaded", "rate_limited", "failed", "timeout"):
+            raise NotToldError(f"HTTP {reply.status}")
+        named = capabilities == ("logprobs",) and "logprobs" in outcome.detail
+        return False if outcome.fault in _MISSING_FAULTS or named else None
+
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:
+        url, headers = self._engine.root_url.rstrip("/") + path, {PROBE_HEADER: "abilities"}
+        try:
+            async with (
+                asyncio.timeout(self._settings.timeout_s),
+                self._client.stream(method, url, json=body, headers=headers, timeout=None) as response,
+            ):
+                content = bytearray()
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > _MOST_BYTES:
+                        raise NotToldError(f"the answer is larger than {_MOST_BYTES} bytes")
+                return Reply(response.status_code, dict(response.headers), bytes(content))
+        except TimeoutError:
+            raise NotToldError(f"no answer within {self._settings.timeout_s:g} s") from None
+        except httpx.HTTPError as error:
+            raise NotToldError(str(error) or type(error).__name__) from None
+
+
+def probing_body(model: str, capabilities: tuple[Capability, ...]) -> dict[str, Any]:
+    """Return a chat request for one token that needs these capabilities."""
+    body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": 0}
+    content: list[dict[str, Any]] = [{"type": "text", "text": "a"}]
+    if "vision" in capabilities:
+        content.append({"type": "image_url", "image_url": {"url": _picture()}})
+    body["messages"] = [{"role": "user", "content": content if len(content) > 1 else "a"}]
+    if "tools" in capabilities:
+        parameters = {"type": "object", "properties": {}}
+        body["tools"] = [{"type": "function", "function": {"name": "noop", "parameters": parameters}}]
+        body["tool_choice"] = "auto"
+    if "logprobs" in capabilities:
+        body |= {"logprobs": True, "top_logprobs": 2}
+    return body
+
+
+def _picture() -> str:
+    """Return a grey PNG as a data URL."""
+    size = _PICTURE_PIXELS
+    rows = zlib.compress((b"\0" + b"\x80" * size) * size)
+    header = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
+    chunks = b"".join(_chunk(kind, data) for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")))
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + chunks).decode()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _object(reply: Reply) -> Mapping[str, Any]:
+    """Return the JSON object of an answer; an empty one if it holds something else."""
+    try:
+        parsed = httpx.Response(reply.status, content=reply.body).json()
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _model_length(models: Mapping[str, Any], model: str) -> int | None:
+    """Return the context length on the model's card, or on any other: an adapter's card may have none of its own."""
+    cards = models.get("data")
+    cards = [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
+    cards.sort(key=lambda card: card.get("id") != model)
+    return next((length for card in cards if (length := _card_length(card)) is not None), None)
+
+
+def _card_length(card: Mapping[str, Any]) -> int | None:
+    meta = card.get("meta")
+    return _positive(card.get("max_model_len")) or _positive(meta.get("n_ctx") if isinstance(meta, dict) else None)
+
+
+def _positive(value: object) -> int | None:
+    return value if type(value) is int and 0 < value < 2**31 else None
+
+
+def _has_logprobs(answer: Mapping[str, Any]) -> bool:
+    choices = answer.get("choices")
+    return isinstance(choices, list) and any(isinstance(c, dict) and c.get("logprobs") for c in choices)
