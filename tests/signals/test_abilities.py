@@ -53,11 +53,11 @@ def outcome_of(provider: str) -> Callable[[Reply], Outcome]:
 
 
 def reader(
-    engine: Answers, found: list[EngineAbilities], *, metrics: EngineMetrics = VLLM, provider: str = "vllm"
+    engine: Answers, readings: list[EngineAbilities], *, metrics: EngineMetrics = VLLM, provider: str = "vllm"
 ) -> AbilityReader:
     client = httpx.AsyncClient(transport=httpx.MockTransport(engine))
     asked = AskedEngine("http://engine", metrics, "m", outcome_of(provider))
-    return AbilityReader(client, asked, found.append, AbilitySettings(timeout_s=5), sleep=lambda _: asyncio.sleep(0))
+    return AbilityReader(client, asked, readings.append, AbilitySettings(timeout_s=5), sleep=lambda _: asyncio.sleep(0))
 
 
 async def test_an_engine_that_can_all_is_asked_once() -> None:
@@ -108,8 +108,8 @@ async def test_the_context_length_comes_from_the_models_card(models: Any, length
 async def test_llamacpp_says_its_context_length_in_its_properties() -> None:
     engine = Engine({}, {"data": [{"id": "m", "meta": {"n_ctx_train": 131072}}]})
     engine.props = {"default_generation_settings": {"n_ctx": 4096}}
-    found = await reader(engine, [], metrics=LLAMACPP, provider="llamacpp").read()
-    assert found.context_tokens == 4096
+    abilities = await reader(engine, [], metrics=LLAMACPP, provider="llamacpp").read()
+    assert abilities.context_tokens == 4096
 
 
 async def test_an_engine_that_would_load_a_model_is_sent_no_request() -> None:
@@ -124,22 +124,22 @@ async def test_an_engine_without_time_says_nothing() -> None:
 
 
 async def test_it_is_asked_whenever_it_comes_up_and_again_after_a_failure() -> None:
-    found: list[EngineAbilities] = []
+    readings: list[EngineAbilities] = []
     engine = Engine({"messages": (503, "queue full")})
-    asking = reader(engine, found)
+    asking = reader(engine, readings)
     task = asyncio.create_task(asking.run())
     try:
         asking.on_condition("starting")
         asking.on_condition("up")
         await until(lambda: len(engine.asked) >= 2)
         engine.refuses = {"image_url": (400, NOT_MULTIMODAL)}
-        await until(lambda: found[-1:] == [EngineAbilities(1024, frozenset({"vision"}))])
+        await until(lambda: readings[-1:] == [EngineAbilities(1024, frozenset({"vision"}))])
         asked = len(engine.asked)
         asking.on_condition("up")  # it stays up
         asking.on_condition("down")
         engine.refuses = {}
         asking.on_condition("up")  # another engine may listen now
-        await until(lambda: found[-1] == EngineAbilities(1024))
+        await until(lambda: readings[-1] == EngineAbilities(1024))
         assert len(engine.asked) == asked + 1
     finally:
         task.cancel()
@@ -148,5 +148,5 @@ async def test_it_is_asked_whenever_it_comes_up_and_again_after_a_failure() -> N
 
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110 - nothing signals it
+        while not true():
             await asyncio.sleep(0)

@@ -138,6 +138,19 @@ class Pool:
             start = _without(start, replaced)
         return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (start, length, extra)
 
+    @property
+    def target(self) -> Target:
+        """Where the calls go, and with which credentials."""
+        return self._target
+
+    def uncached_head(
+        self, method: str, path: str, length: int, *, extra: bytes = b"", replaced: frozenset[str] = frozenset()
+    ) -> bytes:
+        """Return the request line and headers for a path that is not asked again and again, such as one with an id."""
+        start = f"{method} {self._target.prefix}{path} HTTP/1.1\r\n".encode("ascii") + self._fixed
+        content = b"content-type: application/json\r\ncontent-length: %d\r\n" % length if length else b""
+        return b"%b%b%b\r\n" % (_without(start, replaced), content, extra)
+
     async def send(self, head: bytes, body: bytes, head_within_s: float, pending: PendingCall) -> Response:
         """Send a request and wait for the answer's head. Raises TransportError; cancelling closes the connection.
 

@@ -207,6 +207,7 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         metrics=str(row.get("metrics", "")),
         adapter=adapter,
         request_fault=frozenset(row.get("request_fault", ())),
+        counts_tokens=_flag(name, "counts_tokens", row.get("counts_tokens", False)),
         output_bound_field=_one_of(
             name, "output_bound_field", row.get("output_bound_field", "max_tokens"), get_args(OutputBoundField)
         ),
@@ -218,7 +219,7 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
 _KEYS = frozenset(
     {"base_url", "key_variable", "auth", "adapter", "local", "endpoints", "capabilities", "headers", "drops"}
     | {"keeps_routing_fields", "output_bound_field", "request_fault", "billing_on_cancel", "collects_data"}
-    | {"health", "metrics", "sends_max_price", "tells_cost"}
+    | {"counts_tokens", "health", "metrics", "sends_max_price", "tells_cost"}
 )
 
 

@@ -59,6 +59,8 @@ class CatalogueEntry:
     request_fault: frozenset[int] = frozenset()
     """Statuses that blame the request at this provider, although they usually blame our credentials (403 for
     moderation)."""
+    counts_tokens: bool = False
+    """Whether it has `/messages/count_tokens`, which costs nothing."""
     output_bound_field: OutputBoundField = "max_tokens"
     """Name of the chat body's field that bounds the output tokens."""
     sends_max_price: bool = False

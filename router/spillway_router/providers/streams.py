@@ -273,10 +273,11 @@ _BEFORE_OUTPUT = frozenset({"response.created", "response.queued", "response.in_
 class ResponsesMonitor:
     """The monitor of the OpenAI Responses API: typed events, the last of them `response.completed` or `.incomplete`."""
 
-    __slots__ = ("_tells_cost", "finished", "open_end", "overloaded", "started", "usage")
+    __slots__ = ("_tells_cost", "finished", "open_end", "overloaded", "response_id", "started", "usage")
 
     def __init__(self, *, tells_cost: bool = False) -> None:
         self._tells_cost = tells_cost
+        self.response_id = ""
         self.started = False
         self.finished = False
         self.open_end = False
@@ -305,9 +306,17 @@ class ResponsesMonitor:
                     tells_cost=self._tells_cost,
                     output=response.get("output"),
                 )
+            self._note_id(response)
+        elif kind in _BEFORE_OUTPUT:
+            self._note_id(body.get("response"))
         elif not self.started:
-            self.started = kind.startswith("response.") and kind not in _BEFORE_OUTPUT
+            self.started = kind.startswith("response.")
         return None
+
+    def _note_id(self, response: object) -> None:
+        value = response.get("id") if isinstance(response, dict) else None
+        if isinstance(value, str):
+            self.response_id = value
 
     def missing(self) -> str | None:
         """Return what a stream that ends now lacks; None if the answer is whole."""

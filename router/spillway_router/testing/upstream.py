@@ -141,6 +141,8 @@ class FaultUpstream:
         self.metrics = wire.IDLE_METRICS
         self.models: Mapping[str, Any] = {"data": []}
         """The page of `GET /v1/models`."""
+        self.gets: dict[str, Any] = {}
+        """Further pages by path and query, as JSON."""
         self.abilities: Callable[[Any], Answer] = lambda _: Answer.json(wire.PROBED)
         """Returns the answer to the body of a probing request, which counts as no arrival. By default all is there."""
         self.root = ""
@@ -215,7 +217,7 @@ class FaultUpstream:
 
     async def _answer_get(self, writer: asyncio.StreamWriter, path: str) -> None:
         pages = {"/health": b"", "/metrics": self.metrics, "/v1/models": wire.dump(self.models)}
-        body = pages.get(path)
+        body = wire.dump(self.gets[path]) if path in self.gets else pages.get(path)
         answer = Answer(body or b"", 404 if body is None else 200, (("content-type", "text/plain"),))
         await _send(writer, answer.head() + answer.body)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.proxy.answers import answer, said
 
 from spillway_router.testing import Answer, FaultUpstream
 from spillway_router.testing.harness import MESSAGES, Router, cloud, local, routing, settings
-from tests.proxy.answers import answer, said
 
 NOT_MULTIMODAL = Answer.json({"error": {"message": "m is not a multimodal model", "code": 400}}, 400)
 NO_PARSER = Answer.json({"error": {"message": '"auto" tool choice requires --enable-auto-tool-choice'}}, 400)
@@ -92,7 +92,9 @@ async def test_a_configured_context_counts_only_where_it_is_lower(configured: in
 
 async def test_an_engine_without_logprobs_answers_unscored() -> None:
     rule = "confidence: {threshold: 0.8, escalate_to: [cloud]}\n"
-    few = Answer.json({"error": {"message": "Requested sample logprobs of 2, which is greater than max allowed: 0"}}, 400)
+    few = Answer.json(
+        {"error": {"message": "Requested sample logprobs of 2, which is greater than max allowed: 0"}}, 400
+    )
     async with FaultUpstream(answer("weak")) as engine, FaultUpstream(answer("strong")) as other:
         engine.abilities = refusing(logprobs=few)
         async with routing(settings(local(engine), cloud(other), more=rule)) as router:

@@ -129,6 +129,8 @@ def capability(facts: RequestFacts, backend: Backend, signals: BackendSignals, _
     """4. Require the endpoint, the features and the context length."""
     if facts.endpoint not in backend.endpoints:
         return Removed(backend.name, "endpoint", f"does not serve {facts.endpoint}")
+    if facts.stored_at is not None and backend.name not in facts.stored_at:
+        return Removed(backend.name, "capability", "does not have the response that previous_response_id names")
     if facts.needs and not (facts.needs <= backend.capabilities and facts.needs.isdisjoint(signals.engine_lacks)):
         missing = (facts.needs - backend.capabilities) | (facts.needs & signals.engine_lacks)
         return Removed(backend.name, "capability", f"does not support {', '.join(sorted(missing))}")

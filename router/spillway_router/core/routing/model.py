@@ -131,6 +131,8 @@ class RequestFacts:
     """Number of pictures in the prompt."""
     items: tuple[RequestItem, ...] = ()
     """The fields, content parts and tools by kind, if it is more than a plain conversation."""
+    stored_at: frozenset[str] | None = None
+    """Backends that have the earlier response which the request follows; None if it follows none."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -169,6 +169,25 @@ def decide_escalation(
     )
 
 
+def backends_to_count(facts: RequestFacts, signals: Signals, policy: Policy) -> list[Backend] | Refusal:
+    """Return the backends that may count the tokens of a prompt, in order; a refusal for an unknown model.
+
+    Counting costs nothing and loads nobody, so that only what forbids a backend and its health matter.
+    """
+    resolved = _resolve(facts, policy)
+    if isinstance(resolved, Refusal):
+        return resolved
+    rules = (filters.access, filters.privacy, filters.preferences, filters.health)
+    return [
+        policy.backends[name]
+        for name in resolved.chain
+        if all(
+            rule(facts, policy.backends[name], signals.backends.get(name, UNKNOWN), signals.monotonic_s) is None
+            for rule in rules
+        )
+    ]
+
+
 def decide_better(facts: RequestFacts, signals: Signals, policy: Policy, above: str) -> Decision:
     """Return where a better answer than that of the backend `above` comes from.
 

@@ -47,6 +47,7 @@ from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.exchange.stored_context import remember_response, with_maker
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
 from spillway_router.proxy.exchange.upstream_body import prepare
 from spillway_router.proxy.exchange.whole_answer import WholeAnswer
@@ -110,6 +111,12 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
         client.refuse(error.refusal)
         return
     facts = services.memory.sessions.with_privacy(facts, admitted.started_s)
+    if facts.endpoint == "responses":
+        followed = with_maker(services, facts, body)
+        if isinstance(followed, Refusal):
+            client.refuse(followed)
+            return
+        facts = followed
     session = session_of(facts)
     plan = decide_for(services, admitted, client, facts, session)  # 3
     if isinstance(plan, Refusal):
@@ -142,6 +149,8 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
     finally:
         state.replace_heartbeat(None)
         publish(services, build_record(state))  # 7
+    if state.response_id:
+        remember_response(state)
     if state.status == 200 and session is not None and _answered_locally(state):
         services.memory.sessions.answered(session, state.backend, admitted.started_s)
     if state.status == 200 and BETTER_THAN in client.headers:

@@ -21,7 +21,7 @@ class ExchangeState:
     __slots__ = (
         "answer_judge", "attempts", "backend", "body", "byok_route", "client", "code", "confidence", "config",
         "cost_requested", "decided", "decision", "facts", "heartbeat", "numbers", "passed_headers", "probe", "reasons",
-        "refusal", "services", "started_s", "status", "verdict",
+        "refusal", "response_id", "services", "started_s", "status", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,8 @@ class ExchangeState:
         self.refusal: Refusal | None = decision.refusal
         """The client's error if no further candidate answers."""
         self.heartbeat: Heartbeat | None = None
+        self.response_id = ""
+        """The id of the answer on /v1/responses."""
         self.probe: str | None = None
         """A draft's text, to be compared with the better answer."""
         self.verdict: ConfidenceVerdict | None = None

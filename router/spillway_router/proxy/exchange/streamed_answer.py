@@ -9,7 +9,7 @@ from spillway_router.http_client.connection import TransportError
 from spillway_router.http_client.pool import Response
 from spillway_router.http_client.types import Reply
 from spillway_router.providers.interface import StreamMonitor
-from spillway_router.providers.streams import DONE
+from spillway_router.providers.streams import DONE, ResponsesMonitor
 from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.client.heartbeat import Heartbeat
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt
@@ -103,6 +103,8 @@ class StreamAnswer:
             flaw = await relay.forward_within(state.client, attempt.seconds_left())
         finally:
             attempt.received = relay.received(self._monitor.usage if self._monitor.finished else None)
+            if isinstance(self._monitor, ResponsesMonitor):
+                state.response_id = self._monitor.response_id
         if flaw is not None:
             return await self._interrupt(flaw)
         outcome = Outcome("ok", 200, usage=self._monitor.usage)

@@ -75,6 +75,8 @@ class WholeAnswer:
             discarded = not judgement.used
         attempt.close(reply.outcome, discarded=discarded)
         state.commit(attempt)
+        if state.facts.endpoint == "responses":
+            state.response_id = str(reply.answer.get("id") or "")
         body = self._client_body(reply)
         await state.durable()
         cost = b"x-spillway-cost-usd: %b\r\n" % usd(state.cost_nano()).encode()

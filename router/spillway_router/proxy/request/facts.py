@@ -60,6 +60,10 @@ _INSTEAD: Mapping[Endpoint, tuple[str, ...]] = {
     "responses": _STORED_INPUT_FIELDS,
 }
 """Fields that make the required one unnecessary."""
+_NO_BACKGROUND = (
+    "'background' is not supported: what such an answer costs is known only after the request has ended, so that no "
+    "budget could cover it. Omit it, and set 'stream': true for answers that take long."
+)
 _NUMERIC_BOOLS = (0, 1)
 """Numbers that engines accept for false and true."""
 _OPEN_MARKS = frozenset({"any", "public", "false"})
@@ -95,6 +99,8 @@ def read_facts(
     model = _model(body)
     content, has_parts = _content(endpoint, body)
     stream = _stream(body)
+    if endpoint == "responses" and body.get("background"):
+        raise bad_request(_NO_BACKGROUND, "background")
     prompt_bytes, keyword = _text(body, rule)
     max_tokens, hints = _max_tokens(endpoint, body), _hints(headers, caller)
     privacy = _privacy(headers, body, caller, rule, keyword=keyword)

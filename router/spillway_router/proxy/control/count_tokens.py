@@ -1,0 +1,103 @@
+"""`POST /v1/messages/count_tokens`: the tokens of a prompt, counted by the backend that would get it, or estimated.
+
+It costs nothing and makes no attempt. A backend whose provider counts tokens is asked, in the order of the alias. The
+filters of access, privacy and preferences hold as for an answer, so private content is counted by local engines only.
+Without such a backend the router's own estimate is the answer, and a header says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from spillway_router.core.routing.filters import expected_prompt_tokens
+from spillway_router.core.routing.model import Backend, BackendSignals, Caller, Outcome, Refusal, RequestFacts
+from spillway_router.core.routing.policy import backends_to_count
+from spillway_router.proxy.client.replies import request_id_lines
+from spillway_router.proxy.control.requests import bounded_body, caller_of
+from spillway_router.proxy.control.unpaid_calls import UnpaidCall, call_unpaid, refusal_of
+from spillway_router.proxy.exchange.active_config import BackendRoute
+from spillway_router.proxy.exchange.byok import byok_route
+from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES
+from spillway_router.proxy.exchange.passed_headers import passed_to_backend
+from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.request.body import edit
+from spillway_router.proxy.request.errors import RefusedError
+from spillway_router.proxy.request.facts import read_facts
+from spillway_router.proxy.request.large_body import read_body, spans_of
+
+ESTIMATED = "x-spillway-estimated"
+"""Header of an answer that no backend counted."""
+_BELOW_BASE = "/messages/count_tokens"
+
+
+def add_count_tokens(api: FastAPI, services: Services) -> None:
+    """Add the route."""
+
+    @api.post("/v1/messages/count_tokens")
+    async def count_tokens(request: Request) -> Response:
+        """Count the input tokens of a body of /v1/messages. Costs nothing; `max_tokens` is not needed."""
+        caller = caller_of(services, request, INFERENCE_ROLES)
+        config = services.config()
+        raw = await bounded_body(services, request, caller)
+        body = await read_body(raw, config.privacy.keywords)
+        facts = _facts(services, request, body, caller)
+        routes = _routes(services, request, facts)
+        passed = passed_to_backend("messages", request.headers)
+        for route in routes:
+            if not route.provider.entry.counts_tokens:
+                continue
+            changed = _for_backend(raw, body, route)
+            reply = await call_unpaid(services, route, UnpaidCall("POST", _BELOW_BASE, changed, passed))
+            if isinstance(reply, Outcome):
+                if reply.kind == "rejected":
+                    raise RefusedError(refusal_of(route.backend.name, reply))
+                continue
+            headers = _headers(facts, route.backend)
+            return Response(reply.body, media_type="application/json", headers=headers)
+        return JSONResponse({"input_tokens": _estimate(services, facts, routes)}, headers=_headers(facts, None))
+
+
+def _facts(services: Services, request: Request, body: dict[str, Any], caller: Caller) -> RequestFacts:
+    rule = services.config().privacy
+    facts = read_facts(services.new_id(), "messages", request.headers, body, caller, rule)
+    return services.memory.sessions.with_privacy(facts, services.clock())
+
+
+def _routes(services: Services, request: Request, facts: RequestFacts) -> list[BackendRoute]:
+    """Return how to reach the backends that may count the tokens. Raises RefusedError."""
+    config = services.config()
+    if "x-spillway-provider" in request.headers:
+        route = byok_route(services.own_keys, request.headers, facts, config.policy.aliases)
+        if isinstance(route, Refusal):
+            raise RefusedError(route)
+        return [route] if facts.privacy.may_leave and not facts.caller.local_only else []
+    backends = backends_to_count(facts, services.board.current(services.clock()), config.policy)
+    if isinstance(backends, Refusal):
+        raise RefusedError(backends)
+    return [config.backend_routes[backend.name] for backend in backends]
+
+
+def _for_backend(raw: bytes, body: dict[str, Any], route: BackendRoute) -> bytes:
+    changes = {} if body.get("model") == route.backend.model else {"model": route.backend.model}
+    dropped = route.provider.entry.drops_fields.intersection(body)
+    return edit(raw, body.keys(), changes, dropped, spans_of(body))
+
+
+def _estimate(services: Services, facts: RequestFacts, routes: list[BackendRoute]) -> int:
+    """Return the expected tokens of the prompt at the first backend; like all estimates here it is biased high."""
+    signals = services.board.current(services.clock()).backends
+    return expected_prompt_tokens(facts, signals.get(routes[0].backend.name, _UNKNOWN) if routes else _UNKNOWN)
+
+
+_UNKNOWN = BackendSignals()
+
+
+def _headers(facts: RequestFacts, counted_by: Backend | None) -> dict[str, str]:
+    lines = request_id_lines("messages", facts.request_id).decode().splitlines()
+    headers = dict(line.split(": ", 1) for line in lines)
+    if counted_by is None:
+        return {**headers, ESTIMATED: "true"}
+    return {**headers, "x-spillway-backend": counted_by.name}

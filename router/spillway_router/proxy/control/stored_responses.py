@@ -1,0 +1,78 @@
+"""`/v1/responses/{id}`: what a provider has stored is read, cancelled and deleted at the backend that made it.
+
+Only the key that a response was made for may do so; everybody else gets a 404, as for an id that does not exist.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from spillway_router.core.routing.model import Outcome, Refusal
+from spillway_router.proxy.control.requests import caller_of
+from spillway_router.proxy.control.unpaid_calls import UnpaidCall, call_unpaid, refusal_of
+from spillway_router.proxy.exchange.active_config import BackendRoute
+from spillway_router.proxy.exchange.exchange import INFERENCE_ROLES
+from spillway_router.proxy.exchange.passed_headers import passed_to_backend
+from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.memory.stored_responses import LONGEST_ID
+from spillway_router.proxy.request.errors import RefusedError, bad_request
+
+_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}")
+_PASSED_QUERY = frozenset({"include", "include[]", "after", "before", "limit", "order"})
+
+
+def add_response_routes(api: FastAPI, services: Services) -> None:
+    """Add the routes of stored responses."""
+
+    @api.get("/v1/responses/{response_id}")
+    async def get_response(response_id: str, request: Request) -> Response:
+        """Read a response from the backend that made it."""
+        return await _passed_on(services, request, "GET", response_id)
+
+    @api.delete("/v1/responses/{response_id}")
+    async def delete_response(response_id: str, request: Request) -> Response:
+        """Delete a response at the backend that made it."""
+        response = await _passed_on(services, request, "DELETE", response_id)
+        services.memory.responses.forget(response_id)
+        return response
+
+    @api.post("/v1/responses/{response_id}/cancel")
+    async def cancel_response(response_id: str, request: Request) -> Response:
+        """Cancel a response at the backend that made it."""
+        return await _passed_on(services, request, "POST", response_id, "/cancel")
+
+    @api.get("/v1/responses/{response_id}/input_items")
+    async def list_input_items(response_id: str, request: Request) -> Response:
+        """List the input of a response at the backend that made it."""
+        return await _passed_on(services, request, "GET", response_id, "/input_items")
+
+
+async def _passed_on(services: Services, request: Request, method: str, response_id: str, more: str = "") -> Response:
+    caller = caller_of(services, request, INFERENCE_ROLES)
+    route = _maker(services, caller.key_id, response_id)
+    if request.query_params.get("stream", "").lower() == "true":
+        raise bad_request("A stored response can't be streamed. Omit 'stream', and get it whole.", "stream")
+    query = urlencode([(k, v) for k, v in request.query_params.multi_items() if k in _PASSED_QUERY])
+    path = f"/responses/{response_id}{more}" + (f"?{query}" if query else "")
+    headers = passed_to_backend("responses", request.headers)
+    reply = await call_unpaid(services, route, UnpaidCall(method, path, headers=headers))
+    if isinstance(reply, Outcome):
+        raise RefusedError(refusal_of(route.backend.name, reply))
+    return Response(reply.body, media_type="application/json", headers={"x-spillway-backend": route.backend.name})
+
+
+def _maker(services: Services, key_id: str, response_id: str) -> BackendRoute:
+    """Return how to reach the backend that made the response for this key. Raises RefusedError."""
+    stored = services.memory.responses.get(response_id, services.clock()) if _ID.fullmatch(response_id) else None
+    route = None if stored is None else services.config().backend_routes.get(stored.backend)
+    if stored is None or route is None or stored.key_id != key_id:
+        message = (
+            f"Unknown response {response_id[:LONGEST_ID]!r}. The router knows the newest responses that it passed on "
+            "for this key since its start."
+        )
+        raise RefusedError(Refusal(404, "response_not_found", message, "response_id"))
+    return route
