@@ -25,7 +25,7 @@ from evidence import (
     measures_scaleout,
 )
 from evidence.results import Measurement
-from evidence.streams import truncations
+from evidence.streams import objects, truncations
 
 Say = Callable[[str], None]
 Measure = Callable[[Say], Mapping[str, Measurement]]
@@ -71,6 +71,7 @@ GROUPS: tuple[Group, ...] = (
         truncations.streams,
         "about 12 minutes; needs Node, and installs client libraries on first use",
     ),
+    Group((objects.DIFFER,), objects.client_objects, "about 1 minute; needs Node, and installs client libraries"),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),
     Group((measures_confident_streams.OVERHEAD,), measures_confident_streams.overhead, "about 3 minutes"),
 )

@@ -79,6 +79,16 @@ def chat_text(word: str) -> Answer:
     return _chat("text", [{"content": f"{word} "}, {"content": "é"}, {"content": "!"}], "stop")
 
 
+def chat_finish_with_content(word: str) -> Answer:
+    """Return text whose last piece comes with the finish and the usage, as Mistral and others send it."""
+    completion = wire.Completion("c-1", "m", 1)
+    last = completion.chunk([wire.delta_choice({"content": "!"}, "stop")], usage=USAGE)
+    parts = [completion.opening(), completion.said(f"{word} "), completion.said("é"), last]
+    events = (*(wire.event(part) for part in parts), wire.DONE)
+    request = {"messages": [{"role": "user", "content": QUESTION}]}
+    return Answer("chat", "finish with content", request, events=events, content=1)
+
+
 def chat_choices(word: str) -> Answer:
     """Return two choices that take turns."""
     return _chat("two choices", [{"content": f"{word} "}, {"content": "!"}], "stop", choices=2, content=2)

@@ -169,7 +169,6 @@ class ChatMonitor:
 
     __slots__ = (
         "_choices",
-        "_done",
         "_finishes",
         "_tells_cost",
         "finished",
@@ -183,7 +182,6 @@ class ChatMonitor:
         self._choices = choices
         self._tells_cost = tells_cost
         self._finishes: set[int] = set()
-        self._done = False
         self.started = False
         self.finished = False
         self.open_end = False
@@ -193,7 +191,7 @@ class ChatMonitor:
     def check(self, name: bytes, data: bytes, parsed: dict[str, Any] | None = None) -> str | None:
         """Return what is wrong with this event, None if nothing is. `parsed`: its JSON if the caller has it already."""
         if data == DONE:
-            self._done = True
+            self.open_end = False
             return None if self.finished else "[DONE] came without a finish_reason on every choice"
         body = parse_object(data) if parsed is None else parsed
         if isinstance(body, MalformedObject):

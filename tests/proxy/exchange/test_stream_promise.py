@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -202,6 +203,17 @@ async def test_content_after_a_finish_streams_through_and_its_usage_is_counted()
             reply = await ask(router, streams.chat(FIRST))
             assert reply.content == body.replace(USAGE, b""), piece
             assert router.rows(reply)[0].prompt_tokens == 3
+
+
+async def test_done_right_after_a_finish_with_content_ends_the_stream_once() -> None:
+    """Mistral sends a tool call together with its finish, and then [DONE]; nothing more need come after that."""
+    body = delta({"role": "assistant", "content": ""}) + delta({"content": FIRST}, "stop") + DONE
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        for piece in (0, 1, len(delta({"content": FIRST}, "stop"))):
+            for end in ("whole", "hang"):
+                upstream.answer = Answer.stream(body, piece=piece, end=end)
+                async with asyncio.timeout(4):  # less than a silent upstream is given
+                    assert (await ask(router, streams.chat(FIRST))).content == body, (piece, end)
 
 
 async def test_an_empty_finish_reason_is_none() -> None:
