@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evidence.streams.protocols import ANSWERS, Answer, error_events
+from evidence.streams.protocols import ANSWERS, Answer, early_end, error_events
 from spillway_router.testing import openai_wire as wire
-from spillway_router.testing.streams import DONE
 
 FIRST, SECOND = "alpha", "bravo"
 """The word of the answer that breaks, and that of the whole answer of the backend behind it."""
@@ -29,12 +28,14 @@ UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One broken (or, as a control, whole) stream. `fault` says in words what is wrong with it."""
+    """One broken (or, as a control, whole) answer. `fault` says in words what is wrong with it; `stream`: whether the
+    client asked for a stream."""
 
     answer: str
     fault: str
     packets: tuple[bytes, ...]
     end: End
+    stream: bool = True
 
     @property
     def name(self) -> str:
@@ -115,6 +116,8 @@ STALLS = (
     CutStyle("nothing more comes, all in one packet", one_packet, "hang", every=37),
 )
 """From the first content on: a router that sees none waits longer, and asks the next backend."""
+EVERY_BYTE = frozenset({"chat text", "chat tool", "completions text", "responses text", "messages text"})
+"""Answers that are cut at every byte. The others are cut at every fourth, and around the ends of their events."""
 FLAW_GROUPINGS: tuple[tuple[str, Grouping], ...] = (
     ("an event per packet", by_part),
     ("the last event, the flaw and the end in one packet", last_together),
@@ -136,13 +139,29 @@ GARBAGE: tuple[tuple[str, bytes], ...] = (
 )
 
 
+SCORED = "chat scored"
+"""The answer that a router with confidence rules holds back."""
+
+
 def quick_cases() -> Iterator[Case]:
     """Yield the cases that take no time."""
     for name in ANSWERS:
+        if name == SCORED:
+            continue
         answer = ANSWERS[name](FIRST)
         yield Case(name, "whole", tuple(_framed(answer.events, CHUNKED)), "keep")
         yield from _cut(answer, CUTS)
         yield from _flawed(answer)
+        if answer.whole is not None:
+            yield from _without_stream(answer)
+
+
+def held_cases() -> Iterator[Case]:
+    """Yield the cases of an answer that is held back for its confidence."""
+    answer = ANSWERS[SCORED](FIRST)
+    yield Case(SCORED, "whole", tuple(_framed(answer.events, CHUNKED)), "keep")
+    yield from _cut(answer, CUTS)
+    yield from _flawed(answer)
 
 
 def stalled_cases() -> Iterator[Case]:
@@ -157,16 +176,18 @@ def stalled_cases() -> Iterator[Case]:
 
 @dataclass(frozen=True, slots=True)
 class FaultMatrix:
-    """Cases in their order; those from `first_stalled` on take their time."""
+    """Cases in their order: from `first_held` on those of held answers, from `first_stalled` on those that take their
+    time."""
 
     cases: tuple[Case, ...]
+    first_held: int
     first_stalled: int
 
 
 def fault_matrix(every: int = 1) -> FaultMatrix:
     """Return the whole matrix, or every `every`th case of it."""
-    quick, stalled = list(quick_cases())[::every], list(stalled_cases())[::every]
-    return FaultMatrix((*quick, *stalled), len(quick))
+    quick, held, stalled = (list(yielded())[::every] for yielded in (quick_cases, held_cases, stalled_cases))
+    return FaultMatrix((*quick, *held, *stalled), len(quick), len(quick) + len(held))
 
 
 def _framed(events: Sequence[bytes], head: bytes, end: bytes = wire.LAST_CHUNK) -> list[bytes]:
@@ -179,7 +200,8 @@ def _cut(answer: Answer, cuts: Sequence[CutStyle]) -> Iterator[Case]:
     for style in cuts:
         parts = list(answer.events) if style.clean else _framed(answer.events, style.head)[1:]
         first = sum(map(len, parts[: answer.content + 1])) if style.end == "hang" else 0
-        for at in _positions(parts, style.every):
+        thinned = 1 if answer.name in EVERY_BYTE or style.every > 1 else 4
+        for at in _positions(parts, style.every * thinned):
             if at < first:
                 continue
             sent = _up_to(parts, at)
@@ -208,9 +230,10 @@ def _up_to(parts: Sequence[bytes], at: int) -> list[bytes]:
 
 def _flawed(answer: Answer) -> Iterator[Case]:
     """Yield the streams that a flaw follows, after each event from the first with content on (and before it)."""
-    flaws = [(f"error ({name})", events) for name, events in error_events(answer.protocol).items()]
+    flaws = [(f"error ({kind})", events) for kind, events in error_events(answer.protocol).items()]
     flaws += [(text, (data,)) for text, data in GARBAGE]
-    flaws.append(("an early [DONE]", (DONE,)))
+    name, event = early_end(answer.protocol)
+    flaws.append((name, (event,)))
     for index in range(answer.content - 1, len(answer.events)):
         sent = answer.events[: index + 1]
         for text, events in flaws:
@@ -224,3 +247,31 @@ def _flawed(answer: Answer) -> Iterator[Case]:
         bad = [*_framed(sent, CHUNKED, b""), b"zz\r\nno chunk"]
         yield Case(answer.name, f"broken framing after event {index}", tuple(bad), "keep")
         yield Case(answer.name, f"broken framing after event {index}, all in one packet", (b"".join(bad),), "keep")
+
+
+WHOLE_CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+WHOLE_UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+
+
+def _without_stream(answer: Answer) -> Iterator[Case]:
+    """Yield the same answer as one JSON body, cut at every byte, and what may stand in its place."""
+    body = wire.dump(answer.whole)
+    full = wire.http_answer(200, body)
+    head = full[: -len(body)]
+
+    def case(fault: str, packets: tuple[bytes, ...], end: End) -> Case:
+        return Case(answer.name, f"without a stream, {fault}", packets, end, stream=False)
+
+    yield case("whole", (full,), "keep")
+    yield case("whole, each byte a packet", (head, *(bytes([byte]) for byte in body)), "keep")
+    for at in range(len(body)):
+        sent = body[:at]
+        yield case(f"cut at byte {at}, closed", (head + sent,), "fin")
+        yield case(f"cut at byte {at}, closed, two packets", (head, sent), "fin")
+        yield case(f"cut at byte {at}, reset", (head, sent), "rst")
+        chunk = wire.http_chunk(sent) if sent else b""
+        yield case(f"cut at byte {at}, chunked, closed", (WHOLE_CHUNKED + chunk,), "fin")
+        yield case(f"cut at byte {at}, chunked, clean end", (WHOLE_CHUNKED, chunk + wire.LAST_CHUNK), "keep")
+        yield case(f"cut at byte {at}, body until the connection closes", (WHOLE_UNTIL_CLOSE + sent,), "fin")
+    for text, data in (*GARBAGE, ("an error", b'{"error": {"message": "died", "code": 500}}'), ("nothing", b"")):
+        yield case(f"{text} instead", (wire.http_answer(200, data),), "keep")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spillway_router.testing import openai_wire as wire
@@ -26,7 +26,8 @@ USAGE = wire.usage(3, 2)
 class Answer:
     """One streamed answer: the protocol and content that its name states, its request, and its events.
 
-    `content` is the index of the first event that a client can see content in.
+    `content` is the index of the first event that a client can see content in. `whole` is the same answer as one JSON
+    body, for the answers that are also tried without a stream.
     """
 
     protocol: str
@@ -34,6 +35,7 @@ class Answer:
     request: Mapping[str, Any]
     events: tuple[bytes, ...]
     content: int
+    whole: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -76,7 +78,20 @@ def _chat(kind: str, deltas: list[dict[str, Any]], finish: str, choices: int = 1
 
 def chat_text(word: str) -> Answer:
     """Return text in three pieces, as vLLM sends it."""
-    return _chat("text", [{"content": f"{word} "}, {"content": "é"}, {"content": "!"}], "stop")
+    answer = _chat("text", [{"content": f"{word} "}, {"content": "é"}, {"content": "!"}], "stop")
+    choice = wire.message_choice({"content": f"{word} é!"})
+    return replace(answer, whole=wire.Completion("c-1", "m", 1).whole([choice], USAGE))
+
+
+def chat_scored(word: str) -> Answer:
+    """Return text of six sure tokens with their log-probabilities, which a router with confidence rules holds back."""
+    completion = wire.Completion("c-1", "m", 1)
+    tokens = (f"{word} ", "é", "o", "u", "y", "!")
+    said = [completion.said(token, logprobs=wire.logprobs([wire.token_logprob(token, -0.01)])) for token in tokens]
+    parts = [completion.opening(), *said, completion.said("", "stop"), completion.usage_chunk(USAGE)]
+    events = (*(wire.event(part) for part in parts), wire.DONE)
+    request = {"messages": [{"role": "user", "content": QUESTION}]}
+    return Answer("chat", "scored", request, events=events, content=1)
 
 
 def chat_finish_with_content(word: str) -> Answer:
@@ -124,7 +139,8 @@ def completions_text(word: str) -> Answer:
         completion.usage_chunk(USAGE),
     ]
     events = (*(wire.event(part) for part in said), wire.DONE)
-    return Answer("completions", "text", {"prompt": QUESTION}, events=events, content=0)
+    whole = completion.whole([wire.text_choice(f"{word} é!", "length")], USAGE)
+    return Answer("completions", "text", {"prompt": QUESTION}, events=events, content=0, whole=whole)
 
 
 # Responses
@@ -156,7 +172,8 @@ def _responses(kind: str, begun: Event, middle: list[dict[str, Any]], done: Even
         {"type": "response.completed", "response": _response("completed", [done], RESPONSES_USAGE)},
     ]
     events = tuple(named({**body, "sequence_number": number}) for number, body in enumerate(bodies))
-    return Answer("responses", kind, {"input": QUESTION}, events=events, content=3)
+    whole = bodies[-1]["response"]
+    return Answer("responses", kind, {"input": QUESTION}, events=events, content=3, whole=whole)
 
 
 def responses_text(word: str) -> Answer:
@@ -228,7 +245,13 @@ def _messages(kind: str, block: Event, deltas: list[dict[str, Any]], stop: str) 
 def messages_text(word: str) -> Answer:
     """Return one block of text in three pieces."""
     deltas = [{"type": "text_delta", "text": text} for text in (f"{word} ", "é", "!")]
-    return _messages("text", {"type": "text", "text": ""}, deltas, "end_turn")
+    answer = _messages("text", {"type": "text", "text": ""}, deltas, "end_turn")
+    whole = {
+        "id": "m-1", "type": "message", "role": "assistant", "model": "m",
+        "content": [{"type": "text", "text": f"{word} é!"}], "stop_reason": "end_turn", "stop_sequence": None,
+        "usage": {"input_tokens": 3, "output_tokens": 2},
+    }  # fmt: skip
+    return replace(answer, whole=whole)
 
 
 def messages_tool(word: str) -> Answer:
@@ -239,13 +262,28 @@ def messages_tool(word: str) -> Answer:
     return _messages("tool", block, deltas, "tool_use")
 
 
-ANSWERS = {
-    answer("x").name: answer
-    for answer in (
-        chat_text, chat_tool, chat_choices, chat_reasoning, completions_text, responses_text, responses_tool,
-        messages_text, messages_tool,
-    )
-}  # fmt: skip
+_MAKERS = (
+    chat_text,
+    chat_tool,
+    chat_choices,
+    chat_reasoning,
+    chat_finish_with_content,
+    chat_scored,
+    completions_text,
+    responses_text,
+    responses_tool,
+    messages_text,
+    messages_tool,
+)
+ANSWERS = {make("x").name: make for make in _MAKERS}
+"""A function from a word to the answer that holds it, by the answer's name."""
+
+
+def early_end(protocol: str) -> tuple[str, bytes]:
+    """Return the event that ends a stream of this protocol, as a provider might send it too early, and its name."""
+    if protocol == "messages":
+        return "an early message_stop", named({"type": "message_stop"})
+    return "an early [DONE]", wire.DONE
 
 
 def error_events(protocol: str) -> Mapping[str, tuple[bytes, ...]]:
@@ -279,7 +317,7 @@ def error_events(protocol: str) -> Mapping[str, tuple[bytes, ...]]:
     }
 
 
-def request_body(answer: Answer, case: int, model: str = "auto") -> bytes:
-    """Return the body of the streamed request for case number `case`; the upstream reads the number from it."""
+def request_body(answer: Answer, case: int, model: str, stream: bool) -> bytes:
+    """Return the body of the request for case number `case`; the upstream reads the number from it."""
     marked = json.dumps(answer.request).replace(QUESTION, f"{QUESTION} case:{case}.")
-    return json.dumps({"model": model, "stream": True, **json.loads(marked)}).encode()
+    return json.dumps({"model": model, "stream": stream, **json.loads(marked)}).encode()

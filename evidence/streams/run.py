@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import uvloop
 
 from evidence.streams.client import RecordingClient, Reply
-from evidence.streams.faults import CHUNKED, FIRST, SECOND, Case, fault_matrix
+from evidence.streams.faults import CHUNKED, FIRST, SCORED, SECOND, Case, fault_matrix
 from evidence.streams.protocols import ANSWERS, request_body
 from evidence.streams.upstream import Play, ScriptedUpstream
 from spillway_router import compiled
@@ -34,6 +34,7 @@ from spillway_router.testing.harness import Router, cloud, local, routing, setti
 
 PATIENT = "limits: {first_event_s: 30, stall_s: 30}\n"
 IMPATIENT = "limits: {first_event_s: 30, stall_s: 1}\n"
+CONFIDENT = PATIENT + "confidence: {threshold: 0.5, escalate_to: [second], hold_tokens: 4}\n"
 MORE = "slo: {ttft_ms: 60000, tpot_ms: 10000}\n"
 STALLS_AT_ONCE = 32
 SAY_EVERY = 20_000
@@ -88,7 +89,10 @@ class Matrix:
         return case.packets, case.end
 
     def _whole(self, number: int, _line: bytes) -> Play:
-        events = ANSWERS[self._cases[number].answer](SECOND).events
+        answer = ANSWERS[self._cases[number].answer](SECOND)
+        if not self._cases[number].stream:
+            return (wire.http_answer(200, wire.dump(answer.whole)),), "keep"
+        events = answer.events
         return (CHUNKED + b"".join(map(wire.http_chunk, events)) + wire.LAST_CHUNK,), "keep"
 
     @asynccontextmanager
@@ -106,15 +110,17 @@ class Matrix:
 
     async def ask(self, client: RecordingClient, number: int, lane: int = 0) -> None:
         """Send one case and note what came out. Cases take turns between an engine and a cloud as the first backend."""
-        answer = ANSWERS[self._cases[number].answer](FIRST)
-        body = request_body(answer, number, _backends(lane)[number % 2])
+        case = self._cases[number]
+        answer = ANSWERS[case.answer](FIRST)
+        cloud_first = number % 2 if case.answer != SCORED else 0  # only an engine's answers are held back
+        body = request_body(answer, number, _backends(lane)[cloud_first], case.stream)
         recorded = Recorded.of(answer.path, await client.ask(answer.path, body, {}))
         digest = self.digests[number] = recorded.digest
         self.replies.setdefault(digest, recorded)
 
-    async def one_by_one(self, numbers: Iterable[int]) -> None:
+    async def one_by_one(self, numbers: Iterable[int], more: str = PATIENT) -> None:
         """Send cases one after the other."""
-        async with self.router(PATIENT) as router:
+        async with self.router(more) as router:
             client = _client(router)
             started = time.monotonic()
             for number in numbers:
@@ -154,7 +160,8 @@ def _client(router: Router) -> RecordingClient:
 async def _run(every: int) -> dict[str, object]:
     chosen = fault_matrix(every)
     matrix = Matrix(chosen.cases)
-    await matrix.one_by_one(range(chosen.first_stalled))
+    await matrix.one_by_one(range(chosen.first_held))
+    await matrix.one_by_one(range(chosen.first_held, chosen.first_stalled), CONFIDENT)
     await matrix.at_once(range(chosen.first_stalled, len(chosen.cases)))
     return {
         "build": compiled.state(),

@@ -20,9 +20,10 @@ from evidence.served import FailedError
 from evidence.streams.builds import Build, MatrixRun, available, run_matrix
 from evidence.streams.faults import FIRST, SECOND, Case, fault_matrix
 from evidence.streams.judging import JUDGES, Job, Judge, Judges, Verdict, install, judging, versions
-from evidence.streams.protocols import ANSWERS, Answer
+from evidence.streams.protocols import ANSWERS
 from evidence.streams.replay import Recording, replaying
 from evidence.streams.verdicts import Judged, judged
+from spillway_router.testing import openai_wire as wire
 
 SILENT = "stream.silent_truncations"
 DIFFER = "wire.builds_differ"
@@ -82,13 +83,14 @@ async def silent_truncations(trial: Trial) -> Measurement:
     """Let the libraries judge each distinct reply, and count the streams that any of them takes for whole wrongly."""
     recordings = {digest: _recording(reply) for run in trial.runs.values() for digest, reply in run.replies.items()}
     wanted = _wanted(trial)
-    references = {f"{name} {word}": _direct(ANSWERS[name](word)) for name in ANSWERS for word in (FIRST, SECOND)}
+    kinds = sorted({kind for kind, _ in wanted}, key=lambda kind: kind.name)
+    references = {f"{kind.name} {word}": kind.recording(word) for kind in kinds for word in (FIRST, SECOND)}
     direct = {f"direct {case.name}": case for case in _cut_directly(trial.cases)}
     everything = recordings | references | {name: _direct_case(case) for name, case in direct.items()}
     async with replaying(everything) as base, judging(base) as judges:
-        whole = await _references(judges)
+        whole = await _references(judges, kinds)
         verdicts = await _all_verdicts(judges, wanted, whole)
-        seeded = await _all_verdicts(judges, {(case.answer, name) for name, case in direct.items()}, whole)
+        seeded = await _all_verdicts(judges, {(Kind.of(case), name) for name, case in direct.items()}, whole)
     return _count(trial, verdicts, seeded)
 
 
@@ -97,14 +99,49 @@ def _recording(reply: Mapping[str, Any]) -> Recording:
     return Recording(reply["status"], content_type, reply["body"].encode("latin-1"), reply["ended"] != "whole")
 
 
-def _direct(answer: Answer) -> Recording:
-    return Recording(200, EVENTS, answer.body)
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """An answer, with a stream or without: the judges of both are not the same."""
+
+    answer: str
+    stream: bool
+
+    @classmethod
+    def of(cls, case: Case) -> Kind:
+        return cls(case.answer, case.stream)
+
+    @property
+    def name(self) -> str:
+        return f"{self.answer}{'' if self.stream else ', without a stream'}"
+
+    @property
+    def request(self) -> Mapping[str, Any]:
+        return ANSWERS[self.answer](FIRST).request
+
+    def recording(self, word: str) -> Recording:
+        """Return the whole answer as its provider sends it."""
+        answer = ANSWERS[self.answer](word)
+        if self.stream:
+            return Recording(200, EVENTS, answer.body)
+        return Recording(200, wire.JSON, wire.dump(answer.whole))
+
+    def judges(self) -> list[Judge]:
+        """Return the judges of the protocol. Stream helpers need a stream. The AI SDK and LangChain read only the first
+        of several choices, so they can't tell whether the second one is whole."""
+        protocol, several = ANSWERS[self.answer](FIRST).protocol, "n" in self.request
+        return [
+            judge
+            for judge in JUDGES
+            if judge.protocol == protocol
+            and not (several and judge.library in ("ai-sdk", "langchain"))
+            and (self.stream or judge.way != "helper")
+        ]
 
 
-def _wanted(trial: Trial) -> set[tuple[str, str]]:
-    """Return each answer with each distinct reply that it led to."""
+def _wanted(trial: Trial) -> set[tuple[Kind, str]]:
+    """Return each kind of answer with each distinct reply that it led to."""
     return {
-        (case.answer, digest)
+        (Kind.of(case), digest)
         for run in trial.runs.values()
         for case, digest in zip(trial.cases, run.digests, strict=True)
     }
@@ -122,45 +159,34 @@ def _direct_case(case: Case) -> Recording:
     return Recording(200, EVENTS, answer.body[:at])
 
 
-def judges_of(answer: Answer) -> list[Judge]:
-    """Return the judges of an answer's protocol. The AI SDK and LangChain read only the first of several choices, so
-    they can't tell whether the second one is whole."""
-    several = "n" in answer.request
-    return [
-        judge
-        for judge in JUDGES
-        if judge.protocol == answer.protocol and not (several and judge.library in ("ai-sdk", "langchain"))
-    ]
+References = Mapping[tuple[Kind, Judge], set[tuple[str, str]]]
+Verdicts = Mapping[tuple[Kind, str], Mapping[Judge, Judged]]
 
 
-References = Mapping[tuple[str, Judge], set[tuple[str, str]]]
-Verdicts = Mapping[tuple[str, str], Mapping[Judge, Judged]]
-
-
-async def _references(judges: Judges) -> References:
+async def _references(judges: Judges, kinds: Sequence[Kind]) -> References:
     """Return what each judge sees of the whole answers, read without a router."""
-    whole: dict[tuple[str, Judge], set[tuple[str, str]]] = defaultdict(set)
-    for name, make in ANSWERS.items():
-        for judge in judges_of(make(FIRST)):
+    whole: dict[tuple[Kind, Judge], set[tuple[str, str]]] = defaultdict(set)
+    for kind in kinds:
+        for judge in kind.judges():
             for word in (FIRST, SECOND):
-                verdict = await judges.ask(Job(judge, f"{name} {word}", make(word).request))
+                verdict = await judges.ask(Job(judge, f"{kind.name} {word}", kind.request, kind.stream))
                 if verdict.error is not None or not verdict.content:
-                    raise Unavailable(f"{judge.name} can't read the whole answer {name!r}: {verdict}")
-                whole[name, judge].add((verdict.content, verdict.finish))
+                    raise Unavailable(f"{judge.name} can't read the whole answer {kind.name!r}: {verdict}")
+                whole[kind, judge].add((verdict.content, verdict.finish))
     return whole
 
 
-async def _all_verdicts(judges: Judges, wanted: Iterable[tuple[str, str]], whole: References) -> Verdicts:
-    async def one(name: str, recording: str, judge: Judge) -> Judged:
-        verdict: Verdict = await judges.ask(Job(judge, recording, ANSWERS[name](FIRST).request))
-        return judged(verdict, whole[name, judge])
+async def _all_verdicts(judges: Judges, wanted: Iterable[tuple[Kind, str]], whole: References) -> Verdicts:
+    async def one(kind: Kind, recording: str, judge: Judge) -> Judged:
+        verdict: Verdict = await judges.ask(Job(judge, recording, kind.request, kind.stream))
+        return judged(verdict, whole[kind, judge])
 
-    pairs = sorted(wanted)
-    jobs = [(name, recording, judge) for name, recording in pairs for judge in judges_of(ANSWERS[name](FIRST))]
+    pairs = sorted(wanted, key=lambda pair: (pair[0].name, pair[1]))
+    jobs = [(kind, recording, judge) for kind, recording in pairs for judge in kind.judges()]
     answers = await asyncio.gather(*(one(*job) for job in jobs))
-    verdicts: dict[tuple[str, str], dict[Judge, Judged]] = {pair: {} for pair in pairs}
-    for (name, recording, judge), answer in zip(jobs, answers, strict=True):
-        verdicts[name, recording][judge] = answer
+    verdicts: dict[tuple[Kind, str], dict[Judge, Judged]] = {pair: {} for pair in pairs}
+    for (kind, recording, judge), answer in zip(jobs, answers, strict=True):
+        verdicts[kind, recording][judge] = answer
     return verdicts
 
 
@@ -170,7 +196,7 @@ def _count(trial: Trial, verdicts: Verdicts, seeded: Verdicts) -> Measurement:
     decided = 0
     for build, run in trial.runs.items():
         for case, digest in zip(trial.cases, run.digests, strict=True):
-            by_judge = verdicts[case.answer, digest]
+            by_judge = verdicts[Kind.of(case), digest]
             decided += len(by_judge)
             for judge, verdict in by_judge.items():
                 per_library[f"{judge.library} {judge.way}"][verdict] += 1

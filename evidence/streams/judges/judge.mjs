@@ -96,6 +96,10 @@ async function openaiResponses(job, seen) {
   if (!job.stream) {
     seen.built = made;
     seen.text(made.output_text);
+    for (const item of made.output.filter(({ type }) => type === 'function_call')) {
+      seen.text(item.name);
+      seen.text(item.arguments);
+    }
     seen.finished(made.status);
     return;
   }
@@ -183,6 +187,10 @@ async function aiSdk(job, seen) {
     const made = await generateText(aiRequest(job));
     seen.text(made.reasoningText);
     seen.text(made.text);
+    for (const call of made.toolCalls) {
+      seen.text(call.toolName);
+      seen.text(call.input);
+    }
     seen.finished(made.finishReason);
     const { text, reasoningText, toolCalls, finishReason, usage, sources, files } = made;
     seen.built = { text, reasoningText, toolCalls, finishReason, usage, sources, files };

@@ -123,6 +123,10 @@ def openai_responses(job: Job, seen: Seen) -> None:
     if not job["stream"]:
         seen.built = _dump(answer)
         seen.text(answer.output_text)
+        for item in answer.output:
+            if item.type == "function_call":
+                seen.text(item.name)
+                seen.text(item.arguments)
         seen.finished(answer.status)
         return
     seen.built = built = []

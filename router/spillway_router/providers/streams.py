@@ -2,8 +2,8 @@
 
 The stream promise (docs/stream-promise.md) rests on them. A chat or completions stream is whole only if every choice
 got a finish_reason that is not `error` or `abort`; a responses stream only with `response.completed` (or `incomplete`);
-a messages stream only with `message_stop`. `[DONE]` alone proves nothing, and an empty finish_reason is none. Some
-providers put a finish_reason on every chunk, so content may follow one; `open_end` says that it may.
+a messages stream only with a stop_reason and `message_stop`. `[DONE]` alone proves nothing, and an empty finish_reason
+is none. Some providers put a finish_reason on every chunk, so content may follow one; `open_end` says that it may.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ class ResponsesMonitor:
 class MessagesMonitor:
     """The monitor of the Anthropic Messages API: it ends with `message_stop`, and usage is spread over two events."""
 
-    __slots__ = ("_prompt", "_tells_cost", "finished", "open_end", "overloaded", "started", "usage")
+    __slots__ = ("_prompt", "_stopped", "_tells_cost", "finished", "open_end", "overloaded", "started", "usage")
 
     def __init__(self, *, tells_cost: bool = False) -> None:
         self._tells_cost = tells_cost
@@ -334,6 +334,7 @@ class MessagesMonitor:
         self.overloaded = False
         self.usage: Usage | None = None
         self._prompt: dict[str, Any] = {}
+        self._stopped = False
 
     def check(self, name: bytes, data: bytes) -> str | None:
         """Return what is wrong with this event, None if nothing is."""
@@ -357,9 +358,13 @@ class MessagesMonitor:
             if isinstance(block, Mapping) and block.get("type") not in ("text", "thinking"):
                 self.started = True
         elif kind == "message_delta":
+            delta = body.get("delta")
+            self._stopped = self._stopped or (isinstance(delta, Mapping) and bool(delta.get("stop_reason")))
             if isinstance(body.get("usage"), dict):
                 self.usage = read_usage({**self._prompt, **body["usage"]}, tells_cost=self._tells_cost)
         elif kind == "message_stop":
+            if not self._stopped:
+                return "message_stop came without a stop_reason"
             self.started = self.finished = True
         return None
 

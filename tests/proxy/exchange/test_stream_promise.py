@@ -193,6 +193,18 @@ async def test_a_flaw_and_the_end_in_one_packet_are_told_as_a_flaw() -> None:
         assert not good.seen
 
 
+async def test_a_message_that_stops_without_a_reason_breaks_off() -> None:
+    """`message_stop` alone proves as little as `[DONE]` alone."""
+    whole = streams.messages(FIRST)
+    begun = b"".join(whole.events[: whole.content + 1])
+    async with FaultUpstream() as upstream, routing(settings(local(upstream))) as router:
+        for piece in (1, len(begun)):
+            router.forget_failures()
+            upstream.answer = Answer.stream(begun + whole.events[-1], piece=piece)
+            message = assert_interrupted(await ask(router, whole), begun)
+            assert "without a stop_reason" in message
+
+
 async def test_content_after_a_finish_streams_through_and_its_usage_is_counted() -> None:
     """Some providers put a finish_reason on every chunk."""
     words = [delta({"content": f"{FIRST} "}, "stop") for _ in range(16)]
