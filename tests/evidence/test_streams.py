@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,13 +11,12 @@ import pytest
 from evidence.promises import load_promises
 from evidence.results import Circumstances, judge
 from evidence.streams.builds import Build, MatrixRun, available, run_matrix
-from evidence.streams.faults import FIRST, SCORED, SECOND, Case, FaultMatrix, fault_matrix
+from evidence.streams.faults import FIRST, SECOND, Case, FaultMatrix, fault_matrix
 from evidence.streams.judging import Verdict
 from evidence.streams.protocols import ANSWERS
 from evidence.streams.truncations import DIFFER, Trial, differences
 from evidence.streams.verdicts import judged
 
-LOGPROBS = re.compile(rb'"logprobs":\{.*?\}\]\}')
 EVERY = 67
 """A prime, so that every kind of fault meets every part of a stream."""
 TAKEN = Circumstances("make evidence ONLY=wire.builds", "2026-01-01T00:00:00Z", {}, {})
@@ -39,32 +37,40 @@ def matrix() -> FaultMatrix:
     return fault_matrix(EVERY)
 
 
-def events_of(body: bytes) -> list[tuple[bytes, bytes]]:
-    """Return name and data of each event; comments and lines that no client knows are left out."""
+def events_of(body: bytes) -> list[tuple[bytes, Any]]:
+    """Return name and JSON of each event (`[DONE]` as it is), without comments, lines that no client knows, and the
+    log-probabilities that no request asks for."""
     assert body.endswith(b"\n\n"), body
-    events = []
+    events: list[tuple[bytes, Any]] = []
     for block in body[:-2].split(b"\n\n"):
         fields = dict(line.partition(b": ")[::2] for line in block.split(b"\n"))
-        if b"data" in fields:
-            events.append((fields.get(b"event", b""), fields[b"data"]))
+        data = fields.get(b"data")
+        if data == b"[DONE]":
+            events.append((b"", data))
+        elif data is not None:
+            event = json.loads(data)
+            for choice in event.get("choices", ()):
+                choice.pop("logprobs", None)
+            events.append((fields.get(b"event", b""), event))
     return events
 
 
-def whole_events(answer: str, word: str) -> list[tuple[bytes, bytes]]:
+def whole_events(answer: str, word: str) -> list[tuple[bytes, Any]]:
     """Return what a client gets of a whole answer: all but the usage event, which it did not ask for."""
-    events = [event for event in events_of(ANSWERS[answer](word).body) if b'"choices":[]' not in event[1]]
-    if answer == SCORED:  # the log-probabilities, which it did not ask for either, are taken out
-        events = [(name, LOGPROBS.sub(b'"logprobs":null', data)) for name, data in events]
-    return events
+    return [(name, event) for name, event in events_of(ANSWERS[answer](word).body) if not is_usage(event)]
+
+
+def is_usage(event: Any) -> bool:
+    """Return whether an event has usage alone."""
+    return isinstance(event, dict) and event.get("choices") == []
 
 
 def is_loud(answer: str, reply: Mapping[str, Any]) -> bool:
     """Return whether a reply is a part of the broken answer and then exactly one error event of its protocol."""
-    *sent, (name, data) = events_of(reply["body"].encode("latin-1"))
+    *sent, (name, error) = events_of(reply["body"].encode("latin-1"))
     named = answer.split()[0] in ("messages", "responses")
-    if not sent or sent != whole_events(answer, FIRST)[: len(sent)] or data == b"[DONE]":
+    if not sent or sent != whole_events(answer, FIRST)[: len(sent)] or not isinstance(error, dict):
         return False
-    error = json.loads(data)
     shape = (name, error.get("type")) == ((b"error", "error") if named else (b"", None))
     return shape and error.get("error", {}).get("code") == "upstream_interrupted"
 
