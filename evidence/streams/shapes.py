@@ -165,6 +165,8 @@ async def answering(exchanges: Sequence[Exchange]) -> AsyncIterator[str]:
 def _answer(by_model: Mapping[str, Exchange], head: bytes, body: bytes) -> bytes:
     if head.startswith(b"GET "):
         return _probe(head.split(b" ", 2)[1])
+    if wire.PROBE_HEADER.encode() in head.lower():
+        return wire.http_answer(200, wire.dump(wire.PROBED))
     asked = json.loads(body)
     exchange = by_model[asked["model"]]
     if not asked.get("stream"):

@@ -19,6 +19,7 @@ from spillway_router.testing.upstream import reset
 BEATS = 5
 """Turns of the loop after a packet: one polls the sockets, the others run the router's tasks."""
 CASE = re.compile(rb"case:(\d+)\.")
+_PROBING = wire.PROBE_HEADER.encode()
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 Play = tuple[tuple[bytes, ...], End]
@@ -74,7 +75,7 @@ class _Connection(asyncio.Protocol):
         if not end or len(body) < wanted or self._transport is None:
             return
         self._received = body[wanted:]
-        if head.startswith(b"GET "):
+        if head.startswith(b"GET ") or _PROBING in head.lower():
             self._transport.write(_probe(head))
             return
         self._upstream.asked += 1
@@ -103,6 +104,8 @@ class _Connection(asyncio.Protocol):
 def _probe(head: bytes) -> bytes:
     """Return the answer of an idle vLLM to a probe."""
     path = head.split(b" ", 2)[1]
+    if head.startswith(b"POST "):
+        return wire.http_answer(200, wire.dump(wire.PROBED))
     if path == b"/health":
         return wire.http_answer(200, b"")
     if path == b"/metrics":
