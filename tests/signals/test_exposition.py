@@ -177,6 +177,13 @@ def test_each_data_parallel_rank_of_sglang_counts_once() -> None:
     assert len(sample.progress) == 2
 
 
+def test_an_engine_is_fresh_until_it_has_counted_a_token() -> None:
+    page = 'vllm:num_requests_running{engine="0"} 1\nvllm:num_requests_waiting{engine="0"} 0\n'
+    counters = 'vllm:generation_tokens_total{engine="0"} 0\nvllm:prompt_tokens_total{engine="0"} %d\n'
+    assert [read_vllm(page + counters % count).progress[0].fresh for count in (0, 1)] == [True, False]
+    assert not read_vllm(page).progress[0].fresh, "an engine that counts no tokens is judged by its steps alone"
+
+
 def test_llamacpp_with_and_without_its_kv_gauge() -> None:
     page = (
         "llamacpp:prompt_tokens_total 10\nllamacpp:tokens_predicted_total 20\nllamacpp:n_decode_total 7\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,11 @@ class Watch:
             RULES,
         )
         return verdict
+
+
+def fresh(unfinished: float) -> EngineSample:
+    """Return the sample of an engine that has made no step since it started."""
+    return EngineSample(load=None, progress=(ReplicaProgress("0", unfinished, (unfinished, 0.0), fresh=True),))
 
 
 def up() -> Watch:
@@ -184,3 +190,20 @@ def test_invariants(steps: list[tuple[Answer, tuple[float, float] | None, int]])
     for _ in range(RULES.recover_after + 1):  # after any history, an engine that answers and steps comes back
         verdict = watch.probe("ok", sample((1, watch.monotonic_s)))
     assert verdict.condition == "up"
+
+
+@pytest.mark.parametrize("awaiting", [0, 1])
+def test_the_first_step_of_a_fresh_engine_may_take_long_and_not_for_ever(awaiting: int) -> None:
+    watch = Watch()
+    watch.probe("ok", fresh(0))
+    waited = [watch.probe("ok", fresh(1), awaiting=awaiting).condition for _ in range(int(RULES.first_step_s))]
+    assert set(waited) == {"up"}
+    assert watch.probe("ok", fresh(1), awaiting=awaiting).condition == "hung"
+
+
+def test_an_engine_that_has_stepped_once_is_fresh_no_more() -> None:
+    watch = Watch()
+    watch.probe("ok", fresh(1))
+    watch.probe("ok", sample((1, 1)))
+    conditions = [watch.probe("ok", sample((1, 1))).condition for _ in range(int(RULES.hung_after_s) + 1)]
+    assert conditions[-1] == "hung"

@@ -13,6 +13,8 @@ front end accepts connections and answers none.
 - A stall is certain only after a while, because a long prompt may take seconds. From `suspect_after_s` on, the prober
   requests one token (`wants_proof`): a live engine must step for it, and its marks move. That distinguishes stale
   gauges, or a miscount of the router, from a stuck engine.
+- The first step of a fresh engine may compile its kernels, so it has `first_step_s` instead of `hung_after_s`. A fresh
+  engine is one whose counters of tokens are all 0.
 - A hung engine that has become idle is not healthy again: only a step or a restart shows that. Otherwise it would
   accept one request per round and lose it.
 - Hysteresis applies to the recovery only: it takes `recover_after` good probes in a row.
@@ -47,6 +49,8 @@ class LivenessRules:
 
     hung_after_s: float = 7.0
     suspect_after_s: float = 3.0
+    first_step_s: float = 120.0
+    """Instead of `hung_after_s`, for an engine that has read and generated nothing yet."""
     stale_after_s: float = 5.0
     """A sample older than this is ignored."""
     start_grace_s: float = 900.0
@@ -73,6 +77,7 @@ class _Replica:
     marks: tuple[float, ...]
     moved_at: float
     unfinished: float = 0.0
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,8 @@ class LivenessVerdict:
 class _Stall:
     seconds: float
     reason: str
+    fresh: bool = False
+    """Whether the engine has not made its first step yet."""
 
 
 def observe(
@@ -152,7 +159,7 @@ def _follow(state: LivenessState, observation: Observation, rules: LivenessRules
             # A replica without work is not stalled: its clock starts with its work.
             idle = before is None or not before.unfinished
             at = before.moved_at if before is not None and same and not idle else observation.sampled_at
-            replicas[progress.replica] = _Replica(progress.marks, at, progress.unfinished)
+            replicas[progress.replica] = _Replica(progress.marks, at, progress.unfinished, progress.fresh)
     elif state.stalled or state.condition == "hung":
         replicas = dict(state.replicas)
     if moved and awaiting_since is not None:
@@ -168,13 +175,14 @@ def _stall(state: LivenessState, observation: Observation) -> _Stall:
         if replica.unfinished > 0 and seconds > worst.seconds:
             where = f" at replica {name}" if len(state.replicas) > 1 else ""
             requests = f"{replica.unfinished:.0f} request{'s' if replica.unfinished != 1 else ''}"
-            worst = _Stall(seconds, f"stalled: {requests} unfinished{where}, no step for {seconds:.1f} s")
+            reason = f"stalled: {requests} unfinished{where}, no step for {seconds:.1f} s"
+            worst = _Stall(seconds, reason, replica.fresh)
     # Without counters a long wait proves nothing, because the engine may be reading a long prompt.
     if state.replicas and state.awaiting_since is not None:
         seconds = observation.monotonic_s - state.awaiting_since
         if seconds > worst.seconds:
             reason = f"stalled: {observation.awaiting} sent and none started, no step for {seconds:.1f} s"
-            worst = _Stall(seconds, reason)
+            worst = _Stall(seconds, reason, all(replica.fresh for replica in state.replicas.values()))
     return worst
 
 
@@ -186,7 +194,7 @@ def _judge(
         return *_absent(state, observation, rules), False
     if observation.answer == "silent":
         return *_silent(state, observation, rules), state.stalled
-    if stall.seconds >= rules.hung_after_s:
+    if stall.seconds >= (rules.first_step_s if stall.fresh else rules.hung_after_s):
         return "hung", (stall.reason,), True
     if state.stalled and not moved and state.condition == "hung":
         return "hung", state.reasons, True
