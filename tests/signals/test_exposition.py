@@ -177,10 +177,10 @@ def test_each_data_parallel_rank_of_sglang_counts_once() -> None:
     assert len(sample.progress) == 2
 
 
-def test_an_engine_is_fresh_until_it_has_counted_a_token() -> None:
+def test_an_engine_is_fresh_until_it_has_counted_some_tokens() -> None:
     page = 'vllm:num_requests_running{engine="0"} 1\nvllm:num_requests_waiting{engine="0"} 0\n'
     counters = 'vllm:generation_tokens_total{engine="0"} 0\nvllm:prompt_tokens_total{engine="0"} %d\n'
-    assert [read_vllm(page + counters % count).progress[0].fresh for count in (0, 1)] == [True, False]
+    assert [read_vllm(page + counters % count).progress[0].fresh for count in (0, 256, 257)] == [True, True, False]
     assert not read_vllm(page).progress[0].fresh, "an engine that counts no tokens is judged by its steps alone"
 
 
@@ -193,7 +193,7 @@ def test_llamacpp_with_and_without_its_kv_gauge() -> None:
     sample = reader.read(page)
     assert sample.load == EngineLoad(waiting=3, running=1, kv_usage=0.0)
     assert sample.missing == ()
-    assert sample.progress == (ReplicaProgress("", 4.0, (1.0, 3.0, 0.0, 20.0, 10.0, 0.0, 0.0, 7.0)),)
+    assert sample.progress == (ReplicaProgress("", 4.0, (1.0, 3.0, 0.0, 20.0, 10.0, 0.0, 0.0, 7.0), fresh=True),)
     old = reader.read(page + "llamacpp:kv_cache_usage_ratio 0.5\n")
     assert old.load == EngineLoad(3, 1, 0.5)
 

@@ -50,7 +50,7 @@ class Watch:
 
 
 def fresh(unfinished: float) -> EngineSample:
-    """Return the sample of an engine that has made no step since it started."""
+    """Return the sample of an engine that has hardly counted a token since it started."""
     return EngineSample(load=None, progress=(ReplicaProgress("0", unfinished, (unfinished, 0.0), fresh=True),))
 
 
@@ -193,16 +193,25 @@ def test_invariants(steps: list[tuple[Answer, tuple[float, float] | None, int]])
 
 
 @pytest.mark.parametrize("awaiting", [0, 1])
-def test_the_first_step_of_a_fresh_engine_may_take_long_and_not_for_ever(awaiting: int) -> None:
+def test_an_engine_that_just_started_may_compile_and_not_for_ever(awaiting: int) -> None:
     watch = Watch()
+    watch.probe("refused")
     watch.probe("ok", fresh(0))
-    waited = [watch.probe("ok", fresh(1), awaiting=awaiting).condition for _ in range(int(RULES.first_step_s))]
+    waited = [watch.probe("ok", fresh(1), awaiting=awaiting).condition for _ in range(int(RULES.warm_up_s))]
     assert set(waited) == {"up"}
     assert watch.probe("ok", fresh(1), awaiting=awaiting).condition == "hung"
 
 
-def test_an_engine_that_has_stepped_once_is_fresh_no_more() -> None:
+def test_an_engine_that_was_there_before_the_router_is_not_spared() -> None:
     watch = Watch()
+    watch.probe("ok", fresh(0))
+    waited = [watch.probe("ok", fresh(1)).condition for _ in range(int(RULES.hung_after_s) + 1)]
+    assert waited[-1] == "hung"
+
+
+def test_an_engine_that_has_worked_since_its_start_is_not_spared() -> None:
+    watch = Watch()
+    watch.probe("refused")
     watch.probe("ok", fresh(1))
     watch.probe("ok", sample((1, 1)))
     conditions = [watch.probe("ok", sample((1, 1))).condition for _ in range(int(RULES.hung_after_s) + 1)]

@@ -41,7 +41,7 @@ class ReplicaProgress:
     """Requests that run or wait."""
     marks: tuple[float, ...]
     fresh: bool = False
-    """Whether the replica counts tokens and has read and generated none since it started."""
+    """Whether the replica counts tokens and has hardly read or generated any since it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +189,13 @@ def _progress(quantities: Mapping[str, Replicas], steps: list[Replicas]) -> tupl
     fields = ("running", "waiting", "kv_usage", "generation_tokens", "prompt_tokens", "prefix_queries", "preemptions")
     marks = [quantities[field] for field in fields] + steps
     replicas = sorted({replica for field in ("running", "waiting") for replica in quantities[field]})
-    counters = (quantities["generation_tokens"], quantities["prompt_tokens"])
+    counters = ((quantities["generation_tokens"], 32), (quantities["prompt_tokens"], 256))
     return tuple(
         ReplicaProgress(
             replica,
             quantities["running"].get(replica, 0.0) + quantities["waiting"].get(replica, 0.0),
             tuple(by_replica.get(replica, 0.0) for by_replica in marks),
-            fresh=all(by_replica.get(replica) == 0.0 for by_replica in counters),
+            fresh=all(by_replica.get(replica, math.inf) <= limit for by_replica, limit in counters),
         )
         for replica in replicas
     )

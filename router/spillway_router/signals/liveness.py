@@ -13,8 +13,8 @@ front end accepts connections and answers none.
 - A stall is certain only after a while, because a long prompt may take seconds. From `suspect_after_s` on, the prober
   requests one token (`wants_proof`): a live engine must step for it, and its marks move. That distinguishes stale
   gauges, or a miscount of the router, from a stuck engine.
-- The first step of a fresh engine may compile its kernels, so it has `first_step_s` instead of `hung_after_s`. A fresh
-  engine is one whose counters of tokens are all 0.
+- The first requests of an engine compile kernels and a grammar, so an engine whose start was observed has `warm_up_s`
+  instead of `hung_after_s` for a step as long as it has hardly counted a token.
 - A hung engine that has become idle is not healthy again: only a step or a restart shows that. Otherwise it would
   accept one request per round and lose it.
 - Hysteresis applies to the recovery only: it takes `recover_after` good probes in a row.
@@ -49,8 +49,8 @@ class LivenessRules:
 
     hung_after_s: float = 7.0
     suspect_after_s: float = 3.0
-    first_step_s: float = 120.0
-    """Instead of `hung_after_s`, for an engine that has read and generated nothing yet."""
+    warm_up_s: float = 120.0
+    """Instead of `hung_after_s`, for an engine that has just started."""
     stale_after_s: float = 5.0
     """A sample older than this is ignored."""
     start_grace_s: float = 900.0
@@ -90,6 +90,8 @@ class LivenessState:
     good_probes: int = 0
     last_ok_at: float | None = None
     last_answer: Answer | None = None
+    seen_absent: bool = False
+    """Whether a probe found no engine, so that one which is up now has started since."""
     replicas: Mapping[str, _Replica] = field(default_factory=lambda: MappingProxyType({}))
     awaiting_since: float | None = None
     stalled: bool = False
@@ -113,7 +115,7 @@ class _Stall:
     seconds: float
     reason: str
     fresh: bool = False
-    """Whether the engine has not made its first step yet."""
+    """Whether the engine has hardly counted a token yet."""
 
 
 def observe(
@@ -136,6 +138,7 @@ def observe(
         since=observation.monotonic_s if changed else state.since,
         good_probes=0 if changed else state.good_probes,
         last_answer=observation.answer,
+        seen_absent=state.seen_absent or observation.answer in ("refused", "not_ready"),
     )
     wants_proof = observation.answer == "ok" and (stalled or stall.seconds >= rules.suspect_after_s)
     return state, LivenessVerdict(condition, reasons, state.since, wants_proof)
@@ -194,7 +197,7 @@ def _judge(
         return *_absent(state, observation, rules), False
     if observation.answer == "silent":
         return *_silent(state, observation, rules), state.stalled
-    if stall.seconds >= (rules.first_step_s if stall.fresh else rules.hung_after_s):
+    if stall.seconds >= (rules.warm_up_s if stall.fresh and state.seen_absent else rules.hung_after_s):
         return "hung", (stall.reason,), True
     if state.stalled and not moved and state.condition == "hung":
         return "hung", state.reasons, True
