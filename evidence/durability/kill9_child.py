@@ -1,7 +1,8 @@
 """Child of the kill trials: several requests at once write rows through the writer and acknowledge each once it is
 durable.
 
-Half of the requests are local (one charge), half are paid (a hold under a cap, then its charge). With `early` a row is
+Half of the requests are local (one charge), half are paid (a hold under a cap, then its charge). Meanwhile the rows are
+added to the running sums. With `early` a row is
 acknowledged before it is durable: a seeded fault that the trial must find.
 """
 
@@ -12,6 +13,7 @@ import os
 from itertools import count
 from multiprocessing.connection import Connection
 
+from spillway_router.aio.tasks import end
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import Cap
 from spillway_router.ledger.store.open import open_ledger
@@ -56,6 +58,13 @@ async def _write(url: str, name: str, requests: int, acknowledgements: int, earl
                 Entry(kind="charged", request_id=request_id, attempt_no=1, ts=ts, local=local, amount_nano=amount)
             )
 
+    async def sum_up() -> None:
+        while True:
+            if not await asyncio.to_thread(ledger.sum_up, 5):
+                await asyncio.sleep(0)
+
+    summing = asyncio.create_task(sum_up())
     await asyncio.gather(*(request() for _ in range(REQUESTS_AT_ONCE)))
+    await end(summing, limit_s=30)
     assert await writer.close(30)
     ledger.close()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
+import psycopg
 import pytest
 from tests.ledger.helpers import D0, T0, entry, tamper
 
 from spillway_router.ledger.entries import COLUMNS, GENESIS, link_of, row_of
+from spillway_router.ledger.interface import Checks, Ledger
 from spillway_router.ledger.store.migrations import load_migrations
+from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.ledger.store.sqlite import migrations
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 from spillway_router.ledger.verify import Verified, verify
@@ -30,7 +34,7 @@ def ledger(path: Path) -> Iterator[SqliteLedger]:
     opened.close()
 
 
-def fill(ledger: SqliteLedger | MemoryLedger) -> None:
+def fill(ledger: Ledger) -> None:
     """Some of everything."""
     ledger.append([entry("charged", f"l{i}", local=True, backend="local", status="ok", gpu_us=5) for i in range(5)])
     ledger.append([entry("reserved", f"r{i}", reserved_nano=100) for i in range(5)])
@@ -78,7 +82,18 @@ def test_a_noted_head_shows_that_rows_were_cut_off(ledger: SqliteLedger, path: P
         ("UPDATE balances SET spent_nano = spent_nano - 1 WHERE scope = 'tier:free' AND period = 'day'", "balances", 0),
         ("DELETE FROM balances WHERE scope = 'all' AND period = 'hour'", "balances", 0),
         ("DELETE FROM holds", "open holds", 0),
+        ("UPDATE holds SET reserved_nano = 99", "open holds", 0),
         ("UPDATE entries SET amount_nano = 1001 WHERE kind = 'idle'", "idle time", 0),
+        ("UPDATE slot_sums SET prompt_tokens = prompt_tokens + 1 WHERE attempts > 1", "sums", 0),
+        ("DELETE FROM slot_sums", "sums", 0),
+        ("UPDATE key_sums SET cost_nano = cost_nano - 1 WHERE cost_nano > 5", "sums", 0),
+        (
+            "INSERT INTO key_sums SELECT day + 1, group_id, key_id, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0 FROM key_sums",
+            "sums",
+            0,
+        ),
+        ("UPDATE sum_groups SET decision = 'other' WHERE local", "sums", 0),
+        ("UPDATE marks SET summed_seq = summed_seq - 4", "sums", 0),
         (
             "UPDATE entries SET attempt_no = 1, kind = 'charged' WHERE request_id = 'r1' AND kind = 'released'",
             "chain",
@@ -90,6 +105,9 @@ def test_a_noted_head_shows_that_rows_were_cut_off(ledger: SqliteLedger, path: P
 def test_damage_is_found_and_the_first_bad_row_named(
     ledger: SqliteLedger, path: Path, sql: str, rule: str, seq: int
 ) -> None:
+    while ledger.sum_up(7):
+        pass
+    assert verify(ledger).holds
     tamper(path, sql)
     verification = verify(ledger)
     assert not verification.holds
@@ -126,18 +144,34 @@ def test_rows_of_a_database_from_before_the_chain_may_only_come_first(path: Path
 
 def test_writing_meanwhile_is_no_fault(ledger: SqliteLedger) -> None:
     class Busy(SqliteLedger):
-        """Writes a row whenever somebody reads the balances, some times."""
+        """Writes rows and sums them up while somebody checks the rows."""
 
-        writes = 0
-
-        def open_reservations(self, start_ms: int, end_ms: int):  # type: ignore[no-untyped-def]
-            if self.writes < 3:
-                self.writes += 1
-                self.append((entry("reserved", f"busy{self.writes}", reserved_nano=7, ts=T0),))
-            return super().open_reservations(start_ms, end_ms)
+        @contextmanager
+        def checks(self) -> Iterator[Checks]:
+            self.append((entry("reserved", "before", reserved_nano=7, ts=T0),))
+            with super().checks() as checks:
+                self.append((entry("reserved", "meanwhile", reserved_nano=7, ts=T0),))
+                self.append((entry("charged", "before", amount_nano=7, ts=T0),))
+                self.sum_up(10**6)
+                yield checks
 
     busy = Busy.open(ledger.path)
-    verification = verify(busy)
+    assert verify(busy).holds
+    assert verify(ledger).rows == 21
     busy.close()
-    assert verification.holds
-    assert verification.rows == 21
+
+
+def test_verify_holds_on_postgresql_too(postgres_url: str) -> None:
+    ledger = PostgresLedger.open(postgres_url)
+    fill(ledger)
+    ledger.sum_up(9)
+    result = verify(ledger)
+    assert (result.faults, result.rows) == ((), 18)
+    ledger.sum_up(10**6)
+    assert verify(ledger).holds
+    with psycopg.connect(postgres_url) as other:
+        other.execute("UPDATE spillway.key_sums SET answers = answers + 1 WHERE cost_nano > 0")
+        other.execute("UPDATE spillway.balances SET spent_nano = 0 WHERE scope = 'all' AND period = 'month'")
+        other.execute("UPDATE spillway.holds SET tier = 'other'")
+    assert {fault.rule for fault in verify(ledger).faults} == {"sums", "balances", "open holds"}
+    ledger.close()

@@ -11,10 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 from spillway_router.core.money.budget import Period
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerError
+from spillway_router.ledger.posting import HoldKey, OpenHold
 from spillway_router.ledger.records import (
     Balance,
     BalanceKey,
@@ -49,6 +51,67 @@ class Sums(ABC):
     @abstractmethod
     def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
         """Yield the local work per day, group and API key, day by day; both ends must start a UTC day."""
+
+
+class AttemptRows(NamedTuple):
+    """The rows that opened and closed an attempt: how many closed it, and the last `seq` of each kind, None without
+    one."""
+
+    request_id: str
+    attempt_no: int
+    closings: int
+    opened_seq: int | None
+    closed_seq: int | None
+
+
+class Spent(NamedTuple):
+    """What attempts of one backend, key and tier spent in one hour (counted since the epoch), in nano-dollars."""
+
+    hour: int
+    backend: str
+    key_id: str
+    tier: str
+    nano: int
+
+
+class Checks(ABC):
+    """What `verify` asks about all rows and about what is kept beside them, all of it as of one moment."""
+
+    @abstractmethod
+    def negative_rows(self) -> Iterator[tuple[int, str]]:
+        """Yield `seq` and name of rows other than adjustments that have a negative amount or count."""
+
+    @abstractmethod
+    def odd_attempts(self) -> Iterator[AttemptRows]:
+        """Yield the attempts that were closed more than once, closed before they were opened, or never closed."""
+
+    @abstractmethod
+    def answered_twice(self) -> Iterator[str]:
+        """Yield the ids of requests of which several attempts answered."""
+
+    @abstractmethod
+    def spent(self) -> Iterator[Spent]:
+        """Yield what was spent by the rows, ordered by hour, in the periods of posting.py."""
+
+    @abstractmethod
+    def short_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
+        """Yield the stored balances per hour and per day that are not zero, ordered by their start."""
+
+    @abstractmethod
+    def month_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
+        """Yield the stored balances per month that are not zero."""
+
+    @abstractmethod
+    def holds(self) -> Mapping[HoldKey, OpenHold]:
+        """Return the stored open holds."""
+
+    @abstractmethod
+    def rent(self) -> Iterator[tuple[int, int, int]]:
+        """Yield the days since the epoch with the nano-dollars billed and idle on them, by their rows."""
+
+    @abstractmethod
+    def wrong_sums(self) -> Iterator[tuple[int, str]]:
+        """Yield the start (epoch ms) and the group of running sums that differ from their rows."""
 
 
 class Ledger(ABC):
@@ -136,6 +199,10 @@ class Ledger(ABC):
         """Return `Sums.totals` of a range."""
         with self.sums() as sums:
             return sums.totals(start_ms, end_ms)
+
+    @abstractmethod
+    def checks(self) -> AbstractContextManager[Checks]:
+        """Check all rows as of one moment, while the block runs."""
 
     @abstractmethod
     def sum_up(self, most_rows: int) -> int:

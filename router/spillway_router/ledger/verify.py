@@ -1,4 +1,4 @@
-"""Verify that the ledger still is what was written: walk all rows once and check the rules that must hold.
+"""Verify that the ledger still is what was written: look at every row and check the rules that must hold.
 
     chain        every row's link follows from the previous row and its own content (entries.link_of); a row that was
                  changed, removed or inserted breaks the chain, and the report names the first such row
@@ -8,6 +8,11 @@
     balances     the balances against which caps are checked are the sums of the rows
     open holds   the open reservations are the reserved rows that no other row closes
     idle time    the unused part of a day's rent is at most the rent: Used + Unused = Billed
+    sums         the running sums from which reports are made are the sums of their rows
+
+The chain is walked here, row by row. The other rules are questions to the database (interface.Checks), which it answers
+meanwhile on another thread, so that neither needs memory for the rows. Routers may continue to write: what is compared
+with each other is read in one snapshot.
 
 Rows from before the chain (in an upgraded database) have no link; they may only precede all others. The chain alone
 can't show that its last rows were cut off or that it was rewritten from some row on. Note its head (`Verified.head`)
@@ -16,16 +21,23 @@ elsewhere and pass it to a later verification, which reports whether the chain s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
+from spillway_router.core.money.budget import Period
 from spillway_router.ledger.calendar import DAY_MS, day_of
-from spillway_router.ledger.entries import ANSWERED, GENESIS, Entry, entry_of, link_of
-from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.posting import HoldKey, balance_keys
+from spillway_router.ledger.entries import GENESIS, link_of
+from spillway_router.ledger.interface import AttemptRows, Checks, Ledger, Spent
+from spillway_router.ledger.posting import HoldKey, OpenHold, balance_keys
 from spillway_router.ledger.records import Balance, BalanceKey, Linked
 
-_MOST_TRIES = 100
+_HOUR_MS = 3_600_000
 MOST_FAULTS = 20
 """The faults that a report lists, at most; all of them are counted."""
 
@@ -57,80 +69,54 @@ class Verified:
 
 
 def verify(ledger: Ledger, noted_head: str = "") -> Verified:
-    """Walk the ledger, while routers may continue writing. `noted_head` is the head of an earlier verification, in hex.
+    """Check the ledger, while routers may continue writing. `noted_head` is the head of an earlier verification in hex.
 
     Raises LedgerUnavailableError.
     """
-    walk = _Walk(noted_head.strip().lower())
-    walk.read_new_rows(ledger)
-    # Balances and rows can't be read at the same moment, so read on until nothing was written in between.
-    for _ in range(_MOST_TRIES):
-        stored = ledger.balances()
-        holds = {(e.request_id, e.attempt_no) for e in ledger.open_reservations(-(2**63), 2**63 - 1)}
-        if not walk.read_new_rows(ledger):
-            break
-    walk.check_noted_head()
-    walk.check_answers(ledger)
-    walk.check_idle_time()
-    walk.check_balances(stored)
-    walk.check_open_holds(holds)
-    return walk.outcome()
+    walk = _Walk(missing_head=noted_head.strip().lower())
+    with ThreadPoolExecutor(1, "ledger-checks") as other:
+        checked = other.submit(_check_rules, ledger)
+        for linked in ledger.chain():
+            walk.read(linked)
+        walk.check_noted_head()
+        rules = checked.result()
+    return Verified(
+        rows=walk.rows,
+        linked=walk.linked,
+        head=walk.link.hex(),
+        faults=(*walk.faults, *rules.faults)[:MOST_FAULTS],
+        fault_count=walk.fault_count + rules.fault_count,
+    )
 
 
 @dataclass(slots=True)
-class _Walk:
-    missing_head: str
-    """The noted head in hex, until the chain reaches it."""
-    rows: int = 0
-    last_seq: int = 0
-    linked: int = 0
-    link: bytes = GENESIS
-    broken: bool = False
+class _Faults:
     faults: list[Fault] = field(default_factory=list)
     fault_count: int = 0
-    holds: dict[HoldKey, Entry] = field(default_factory=dict)
-    reserved_ts: dict[HoldKey, int] = field(default_factory=dict)
-    sums_nano: dict[BalanceKey, list[int]] = field(default_factory=dict)
-    """Per balance: nano-dollars spent, and reserved."""
-    answered_late: set[str] = field(default_factory=set)
-    """Requests that an attempt after the first answered; only these can be answered twice."""
-    rent_nano: dict[int, list[int]] = field(default_factory=dict)
-    """Per day since the epoch: nano-dollars billed, and idle."""
 
     def fault(self, rule: str, seq: int, detail: str) -> None:
         self.fault_count += 1
         if len(self.faults) < MOST_FAULTS:
             self.faults.append(Fault(rule, seq, detail))
 
-    def read_new_rows(self, ledger: Ledger) -> int:
-        """Walk the rows that were not read yet; return their number."""
-        before = self.rows
-        for linked in ledger.chain(self.last_seq):
-            self._read(linked)
-        return self.rows - before
 
-    def _read(self, linked: Linked) -> None:
+@dataclass(slots=True)
+class _Walk(_Faults):
+    missing_head: str = ""
+    """The noted head in hex, until the chain reaches it."""
+    rows: int = 0
+    linked: int = 0
+    link: bytes = GENESIS
+    broken: bool = False
+
+    def read(self, linked: Linked) -> None:
         self.rows += 1
-        self.last_seq = linked.seq
-        self._check_link(linked)
-        entry = entry_of(linked.row)
-        self._check_amounts(linked.seq, entry)
-        if entry.kind == "reserved":
-            self._add_hold(linked.seq, entry)
-        elif entry.kind in ("charged", "released", "adjusted"):
-            self._add_charge(linked.seq, entry)
-        elif entry.kind in ("gpu_hour", "idle"):
-            of_day = self.rent_nano.setdefault(entry.ts // DAY_MS, [0, 0])
-            of_day[entry.kind == "idle"] += entry.amount_nano
-
-    def _check_link(self, linked: Linked) -> None:
         if not linked.link:
             if self.linked:
                 self.fault("chain", linked.seq, "has no link, though rows before it have")
             return
         self.linked += 1
-        expected = link_of(self.link, linked.row)
-        if expected != linked.link and not self.broken:
+        if not self.broken and link_of(self.link, linked.row) != linked.link:
             self.broken = True  # reported once, because every later row would repeat it
             message = "doesn't follow from the row before: it was changed, or a row is missing or added"
             self.fault("chain", linked.seq, message)
@@ -143,86 +129,142 @@ class _Walk:
             message = f"doesn't contain the noted head {self.missing_head}: rows were cut off or rewritten"
             self.fault("chain", 0, message)
 
-    def _check_amounts(self, seq: int, entry: Entry) -> None:
-        counts = (
-            entry.amount_nano,
-            entry.reserved_nano,
-            entry.prompt_tokens,
-            entry.completion_tokens,
-            entry.cached_tokens,
-            entry.reasoning_tokens,
-            entry.gpu_us,
-        )
-        if entry.kind != "adjusted" and min(counts) < 0:
-            self.fault("amounts", seq, f"{_name(entry)} has a negative amount or count")
 
-    def _add_hold(self, seq: int, entry: Entry) -> None:
-        key = (entry.request_id, entry.attempt_no)
-        if key in self.reserved_ts:
-            self.fault("closing", seq, f"{_name(entry)} exists twice")
-        self.holds[key] = entry
-        self.reserved_ts[key] = entry.ts
-        self._add(entry, entry.ts, 0, entry.reserved_nano)
-
-    def _add_charge(self, seq: int, entry: Entry) -> None:
-        key = (entry.request_id, entry.attempt_no)
-        ts = self.reserved_ts.get(key, entry.ts)
-        if entry.kind != "adjusted":
-            hold = self.holds.pop(key, None)
-            if hold is not None:
-                self._add(hold, hold.ts, 0, -hold.reserved_nano)
-            elif key in self.reserved_ts:
-                self.fault("closing", seq, f"{_name(entry)} closes a hold that is closed already")
-            if entry.attempt_no != 1 and entry.status in ANSWERED:
-                self.answered_late.add(entry.request_id)
-        if entry.amount_nano:
-            self._add(entry, ts, entry.amount_nano, 0)
-
-    def _add(self, whose: Entry, ts: int, spent_nano: int, reserved_nano: int) -> None:
-        for key in balance_keys(whose.backend, whose.key_id, whose.tier, ts):
-            sums_nano = self.sums_nano.setdefault(key, [0, 0])
-            sums_nano[0] += spent_nano
-            sums_nano[1] += reserved_nano
-
-    def check_answers(self, ledger: Ledger) -> None:
-        for request_id in sorted(self.answered_late):
-            answered = [e for e in ledger.entries_of(request_id) if e.kind == "charged" and e.status in ANSWERED]
-            if len(answered) > 1:
-                attempts = ", ".join(str(e.attempt_no) for e in answered)
-                self.fault("answers", 0, f"request {request_id} was answered by several attempts: {attempts}")
-
-    def check_idle_time(self) -> None:
-        for day, (billed_nano, idle_nano) in sorted(self.rent_nano.items()):
+def _check_rules(ledger: Ledger) -> _Faults:
+    faults = _Faults()
+    with ledger.checks() as checks:
+        for seq, name in checks.negative_rows():
+            faults.fault("amounts", seq, f"{name} has a negative amount or count")
+        unclosed = _check_attempts(checks, faults)
+        for request_id in checks.answered_twice():
+            faults.fault("answers", 0, f"request {request_id} was answered by several attempts")
+        for day, billed_nano, idle_nano in checks.rent():
             if idle_nano > billed_nano:
                 message = f"{day_of(day * DAY_MS)}: {idle_nano} nano-USD unused of {billed_nano} billed"
-                self.fault("idle time", 0, message)
+                faults.fault("idle time", 0, message)
+        open_holds = _open_holds(ledger, unclosed)
+        stored = checks.holds()
+        for key in sorted(stored.keys() | open_holds.keys()):
+            if stored.get(key) != open_holds.get(key):
+                message = f"attempt {key[1]} of {key[0]}: the table and the rows disagree"
+                faults.fault("open holds", 0, message)
+        _check_balances(checks, open_holds, faults)
+        for start_ms, name in checks.wrong_sums():
+            faults.fault("sums", 0, f"the running sums of {name} from {start_ms} ms differ from their rows")
+    return faults
 
-    def check_balances(self, stored: Mapping[BalanceKey, Balance]) -> None:
-        summed = {key: Balance(*nano) for key, nano in self.sums_nano.items() if any(nano)}
-        for key in sorted(stored.keys() | summed.keys()):
-            actual, expected = stored.get(key, Balance(0, 0)), summed.get(key, Balance(0, 0))
-            if actual != expected:
-                scope, period, start_ms = key
-                self.fault(
-                    "balances",
-                    0,
-                    f"{scope} in the {period} from {start_ms} ms: stored {actual.spent_nano} nano-USD spent + "
-                    f"{actual.reserved_nano} held, the rows say {expected.spent_nano} + {expected.reserved_nano}",
+
+def _check_attempts(checks: Checks, faults: _Faults) -> list[AttemptRows]:
+    """Check that attempts are closed once, after they were opened; return those that are open."""
+    unclosed = []
+    for attempt in checks.odd_attempts():
+        name, seq = f"attempt {attempt.attempt_no} of {attempt.request_id}", attempt.closed_seq or 0
+        if not attempt.closings:
+            unclosed.append(attempt)
+        elif attempt.closings > 1:
+            faults.fault("closing", seq, f"{name} is charged or released {attempt.closings} times")
+        else:
+            faults.fault("closing", seq, f"{name} was closed before its hold was opened")
+    return unclosed
+
+
+def _open_holds(ledger: Ledger, unclosed: list[AttemptRows]) -> dict[HoldKey, OpenHold]:
+    """Return the open holds by the rows that opened them."""
+    holds = {}
+    for attempt in unclosed:
+        for e in ledger.entries_of(attempt.request_id):
+            if e.kind == "reserved" and e.attempt_no == attempt.attempt_no:
+                holds[e.request_id, e.attempt_no] = OpenHold(
+                    reserved_nano=e.reserved_nano,
+                    ts=e.ts,
+                    backend=e.backend,
+                    key_id=e.key_id,
+                    tier=e.tier,
+                    router_id=e.router_id,
                 )
-
-    def check_open_holds(self, stored: set[HoldKey]) -> None:
-        for request_id, attempt_no in sorted(stored ^ self.holds.keys()):
-            self.fault("open holds", 0, f"attempt {attempt_no} of {request_id}: the table and the rows disagree")
-
-    def outcome(self) -> Verified:
-        return Verified(
-            rows=self.rows,
-            linked=self.linked,
-            head=self.link.hex(),
-            faults=tuple(self.faults),
-            fault_count=self.fault_count,
-        )
+    return holds
 
 
-def _name(entry: Entry) -> str:
-    return f"{entry.kind} of attempt {entry.attempt_no} of {entry.request_id}"
+_Nano = list[int]
+"""Nano-dollars spent, and held."""
+
+
+def _check_balances(checks: Checks, holds: dict[HoldKey, OpenHold], faults: _Faults) -> None:
+    """Compare the balances with the rows, day by day, so that there are never more than a day's in memory."""
+    months: dict[BalanceKey, _Nano] = defaultdict(lambda: [0, 0])
+    adder = _Adder(months)
+    moves = heapq.merge(_held(holds), ((move, 0) for move in checks.spent()), key=lambda move: move[0].hour)
+    expected = (_OfDay(move.hour * _HOUR_MS // DAY_MS, move, held_nano) for move, held_nano in moves)
+    stored = (_OfDay(key[2] // DAY_MS, None, 0, key, balance) for key, balance in checks.short_balances())
+    for _, of_day in groupby(heapq.merge(expected, stored, key=itemgetter(0)), key=itemgetter(0)):
+        summed: dict[BalanceKey, _Nano] = defaultdict(lambda: [0, 0])
+        kept: dict[BalanceKey, Balance] = {}
+        for one in of_day:
+            if one.move is not None:
+                adder.add(summed, one.move, one.held_nano)
+            elif one.key is not None and one.balance is not None:
+                kept[one.key] = one.balance
+        _compare(summed, kept, faults)
+    _compare(months, dict(checks.month_balances()), faults)
+
+
+class _OfDay(NamedTuple):
+    """Something of a day: a move of money by the rows, or a stored balance."""
+
+    day: int
+    move: Spent | None
+    held_nano: int
+    key: BalanceKey | None = None
+    balance: Balance | None = None
+
+
+def _held(holds: dict[HoldKey, OpenHold]) -> Iterator[tuple[Spent, int]]:
+    """Yield the open holds in the order of their hours, as moves that spend nothing, with the nano-dollars held."""
+    for hold in sorted(holds.values(), key=lambda hold: hold.ts):
+        yield Spent(hold.ts // _HOUR_MS, hold.backend, hold.key_id, hold.tier, 0), hold.reserved_nano
+
+
+class _Adder:
+    """Adds moves to the balances in whose scopes and periods they count; many share their hour or their scopes."""
+
+    def __init__(self, months: dict[BalanceKey, _Nano]) -> None:
+        self._months = months
+        self._scopes: dict[tuple[str, str, str], tuple[str, ...]] = {}
+        self._hour = -1
+        self._starts: tuple[tuple[Period, int], ...] = ()
+
+    def add(self, summed: dict[BalanceKey, _Nano], move: Spent, held_nano: int) -> None:
+        """Add a move to the balances of its day, and to those of its month."""
+        if move.hour != self._hour:
+            self._hour = move.hour
+            self._starts = tuple((period, start_ms) for _, period, start_ms in balance_keys("", "", "", _ms(move)))
+        whose = move[1:4]
+        scopes = self._scopes.get(whose)
+        if scopes is None:
+            scopes = self._scopes[whose] = tuple(dict.fromkeys(key[0] for key in balance_keys(*whose, _ms(move))))
+        for period, start_ms in self._starts:
+            sums = self._months if period == "month" else summed
+            for scope in scopes:
+                nano = sums[scope, period, start_ms]
+                nano[0] += move.nano
+                nano[1] += held_nano
+
+
+def _ms(move: Spent) -> int:
+    return move.hour * _HOUR_MS
+
+
+def _compare(summed: dict[BalanceKey, _Nano], stored: dict[BalanceKey, Balance], faults: _Faults) -> None:
+    expected = {key: Balance(*nano) for key, nano in summed.items() if nano[0] or nano[1]}
+    if expected == stored:
+        return
+    for key in sorted(stored.keys() | expected.keys()):
+        actual, right = stored.get(key, Balance(0, 0)), expected.get(key, Balance(0, 0))
+        if actual != right:
+            scope, period, start_ms = key
+            faults.fault(
+                "balances",
+                0,
+                f"{scope} in the {period} from {start_ms} ms: stored {actual.spent_nano} nano-USD spent + "
+                f"{actual.reserved_nano} held, the rows say {right.spent_nano} + {right.reserved_nano}",
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryRejectedError
-from spillway_router.ledger.interface import Ledger, Sums
+from spillway_router.ledger.interface import AttemptRows, Checks, Ledger, Spent, Sums
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
 from spillway_router.ledger.records import (
     Balance,
@@ -132,6 +132,12 @@ class MemoryLedger(Ledger):
     def sums(self) -> Iterator[Sums]:
         yield _MemorySums(self._all(), dict(self._reserved_ts))
 
+    @contextmanager
+    def checks(self) -> Iterator[Checks]:
+        with self._lock:
+            checks = _MemoryChecks(list(self._entries.values()), dict(self._holds), dict(self._balances))
+        yield checks
+
     def sum_up(self, most_rows: int) -> int:
         del most_rows
         return 0  # all sums are computed when somebody asks
@@ -208,6 +214,76 @@ class _MemorySums(Sums):
                 gpu_us=sum(e.gpu_us for e in entries),
                 cost_nano=sum(e.amount_nano for e in entries),
             )
+
+
+class _MemoryChecks(Checks):
+    """Checks of the rows of a ledger in memory, whose sums are the rows themselves."""
+
+    def __init__(
+        self, entries: Sequence[Entry], holds: Mapping[HoldKey, OpenHold], balances: Mapping[BalanceKey, Balance]
+    ) -> None:
+        self._entries = entries
+        self._holds = holds
+        self._balances = balances
+        self._reserved_ts = {(e.request_id, e.attempt_no): e.ts for e in entries if e.kind == "reserved"}
+
+    def negative_rows(self) -> Iterator[tuple[int, str]]:
+        return iter(())  # `commit` refuses them
+
+    def odd_attempts(self) -> Iterator[AttemptRows]:
+        opened: dict[HoldKey, int] = {}
+        closed: dict[HoldKey, list[int]] = defaultdict(list)
+        for seq, e in enumerate(self._entries, 1):
+            key = (e.request_id, e.attempt_no)
+            if e.kind == "reserved":
+                opened[key] = seq
+            elif e.kind in ("charged", "released"):
+                closed[key].append(seq)
+        for key in sorted(opened.keys() | closed.keys()):
+            closings, opened_seq = closed.get(key, []), opened.get(key)
+            if len(closings) != 1 or (opened_seq is not None and opened_seq > closings[0]):
+                yield AttemptRows(
+                    request_id=key[0],
+                    attempt_no=key[1],
+                    closings=len(closings),
+                    opened_seq=opened_seq,
+                    closed_seq=max(closings, default=None),
+                )
+
+    def answered_twice(self) -> Iterator[str]:
+        answered = Counter(e.request_id for e in self._entries if e.kind == "charged" and e.status in ANSWERED)
+        return (request_id for request_id, count in sorted(answered.items()) if count > 1)
+
+    def spent(self) -> Iterator[Spent]:
+        sums: dict[tuple[int, str, str, str], int] = defaultdict(int)
+        for e in self._entries:
+            if e.kind in ("charged", "adjusted") and e.amount_nano:
+                booked_ms = self._reserved_ts.get((e.request_id, e.attempt_no), e.ts)
+                sums[booked_ms // 3_600_000, e.backend, e.key_id, e.tier] += e.amount_nano
+        return (Spent(*key, nano) for key, nano in sorted(sums.items()))
+
+    def short_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
+        short = [item for item in self._stored() if item[0][1] != "month"]
+        return iter(sorted(short, key=lambda item: item[0][2]))
+
+    def month_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
+        return (item for item in self._stored() if item[0][1] == "month")
+
+    def _stored(self) -> Iterator[tuple[BalanceKey, Balance]]:
+        return (item for item in self._balances.items() if item[1] != Balance(0, 0))
+
+    def holds(self) -> Mapping[HoldKey, OpenHold]:
+        return self._holds
+
+    def rent(self) -> Iterator[tuple[int, int, int]]:
+        days: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+        for e in self._entries:
+            if e.kind in ("gpu_hour", "idle"):
+                days[e.ts // 86_400_000][e.kind == "idle"] += e.amount_nano
+        return ((day, billed_nano, idle_nano) for day, (billed_nano, idle_nano) in sorted(days.items()))
+
+    def wrong_sums(self) -> Iterator[tuple[int, str]]:
+        return iter(())
 
 
 def _group(entry: Entry) -> Group:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from spillway_router.ledger.entries import Entry, entry_of
-from spillway_router.ledger.interface import Sums
+from spillway_router.ledger.interface import Checks, Sums
 from spillway_router.ledger.records import Rows, Write, WriteResult
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.postgres import entries as postgres_entries
@@ -24,7 +24,7 @@ from spillway_router.ledger.store.postgres import migrations as schema_steps
 from spillway_router.ledger.store.postgres import statements
 from spillway_router.ledger.store.postgres.schema import migrate
 from spillway_router.ledger.store.postgres.session import Connection, DatabaseAddress, PostgresSession, database_address
-from spillway_router.ledger.store.postgres.sums import PostgresSums, sum_up
+from spillway_router.ledger.store.postgres.sums import PostgresSums, checks, sum_up
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
 from spillway_router.ledger.store.sql import SqlLedger
 from spillway_router.ledger.store.statements import KEYS_REVISION
@@ -32,6 +32,7 @@ from spillway_router.ledger.store.statements import KEYS_REVISION
 WRITE_TIMEOUT_MS = 10_000
 REPORT_TIMEOUT_MS = 60_000
 TABLES_TIMEOUT_MS = 5_000
+CHECK_TIMEOUT_MS = 3_600_000
 # The writer only looks rows up by key. A plan that was made while the tables were small must not scan them later.
 _BY_KEY = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 _FOR_SUMS = {"work_mem": "64MB", "jit": "off"}
@@ -88,8 +89,13 @@ class PostgresLedger(SqlLedger):
 
     @contextmanager
     def sums(self) -> Iterator[Sums]:
-        with self._sums.reading() as connection:
+        with self._sums.reading(REPORT_TIMEOUT_MS) as connection:
             yield PostgresSums(connection)
+
+    @contextmanager
+    def checks(self) -> Iterator[Checks]:
+        with self._sums.reading(CHECK_TIMEOUT_MS) as connection:
+            yield checks(connection)
 
     def sum_up(self, most_rows: int) -> int:
         return self._summing.run(lambda connection: sum_up(connection, most_rows))

@@ -115,7 +115,7 @@ class PostgresSession:
             raise self._unavailable(error) from error
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, statement_timeout_ms: int) -> Iterator[Connection]:
         """Read the database as it is at one moment, while others may continue to write.
 
         Raises LedgerUnavailableError if the database can't be used now.
@@ -127,7 +127,10 @@ class PostgresSession:
                 connection = self._open()
                 try:
                     with connection.transaction():
-                        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                        # Not READ ONLY: a temporary table may be needed on the way.
+                        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                        connection.execute(f"SET LOCAL statement_timeout = {statement_timeout_ms:d}".encode())
+                        connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                         yield connection
                 except psycopg.OperationalError:
                     self._drop()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from zlib import crc32
 
 from spillway_router.ledger.interface import Sums
 from spillway_router.ledger.records import Group, KeyWork, Total
+from spillway_router.ledger.store.checks import ROWS_AGAIN, SqlChecks
 from spillway_router.ledger.store.postgres.session import Connection
 from spillway_router.ledger.store.sums import (
     ADDED,
@@ -48,6 +50,9 @@ _ADD = (
     f" INSERT INTO key_sums AS stored SELECT slot / {SLOTS_PER_DAY}, group_id, key_id, {ADDED} FROM fresh"
     f" GROUP BY slot / {SLOTS_PER_DAY}, group_id, key_id ON CONFLICT (day, group_id, key_id) DO UPDATE SET {_MORE}"
 )
+_AGAIN = "CREATE TEMP TABLE fresh_sums ON COMMIT DROP AS " + ROWS_AGAIN.format(
+    rows=_WIDE_ROWS, marks="sum_marks", join=""
+)
 _GROUPS = f"SELECT id, {GROUP} FROM sum_groups"  # noqa: S608
 _TOTALS = (
     f"SELECT slot / {SLOTS_PER_DAY}, group_id, '', {ADDED} FROM slot_sums"  # noqa: S608
@@ -81,6 +86,15 @@ def sum_up(connection: Connection, most_rows: int) -> int:
         connection.execute(_ADD, (summed, until))
         connection.execute(_SET_MARK, (until,))
         return int(until - summed)
+
+
+def checks(connection: Connection) -> SqlChecks:
+    """Return the checks of the ledger on a connection that must be in a transaction while they run."""
+
+    def sum_again() -> None:
+        connection.execute(_AGAIN)
+
+    return SqlChecks(lambda sql: _streamed(connection, sql, ()), sum_again)
 
 
 class PostgresSums(Sums):
@@ -121,7 +135,8 @@ class PostgresSums(Sums):
 
 def _streamed(connection: Connection, sql: str, bounds: Sequence[int]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a statement through a server-side cursor, so that few of them are in memory at once."""
-    with connection.cursor(name="sums") as cursor:
+    # Statements may be read side by side, each by its own name.
+    with connection.cursor(name=f"rows_{crc32(sql.encode()):x}") as cursor:
         cursor.itersize = 10_000
         cursor.execute(sql, bounds)
         yield from cursor

@@ -18,7 +18,7 @@ import apsw
 
 from spillway_router.ledger.entries import Entry, entry_of
 from spillway_router.ledger.errors import LedgerUnavailableError
-from spillway_router.ledger.interface import Sums
+from spillway_router.ledger.interface import Checks, Sums
 from spillway_router.ledger.records import Rows, Write, WriteResult
 from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.sql import SqlLedger
@@ -34,7 +34,7 @@ from spillway_router.ledger.store.sqlite.file import (
     translated,
     unavailable,
 )
-from spillway_router.ledger.store.sqlite.sums import SqliteSums, sum_up
+from spillway_router.ledger.store.sqlite.sums import SqliteSums, checks, sum_up
 from spillway_router.ledger.store.statements import KEYS_CHANGED, KEYS_REVISION
 
 
@@ -98,11 +98,21 @@ class SqliteLedger(SqlLedger):
 
     @contextmanager
     def sums(self) -> Iterator[Sums]:
+        with self._reading() as connection:
+            yield SqliteSums(connection)
+
+    @contextmanager
+    def checks(self) -> Iterator[Checks]:
+        with self._reading() as connection:
+            yield checks(connection)
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
         connection, lock = self._sums_reader
         with lock:
             try:
                 with snapshot(connection):
-                    yield SqliteSums(connection)
+                    yield connection
             except apsw.Error as error:
                 raise unavailable(self.path, error) from error
 

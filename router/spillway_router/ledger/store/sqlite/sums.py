@@ -7,6 +7,7 @@ request.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import apsw
@@ -14,6 +15,7 @@ import orjson
 
 from spillway_router.ledger.interface import Sums
 from spillway_router.ledger.records import Group, KeyWork, Total
+from spillway_router.ledger.store.checks import ROWS_AGAIN, SqlChecks
 from spillway_router.ledger.store.sqlite.file import transaction
 from spillway_router.ledger.store.sums import (
     ADDED,
@@ -53,6 +55,7 @@ _ADD_KEYS = (
     f"INSERT INTO key_sums SELECT slot / {SLOTS_PER_DAY} AS day, group_id, key_id, {ADDED}"  # noqa: S608
     f" FROM temp.fresh_sums WHERE true GROUP BY day, group_id, key_id ON CONFLICT DO UPDATE SET {_MORE}"
 )
+_AGAIN = "CREATE TEMP TABLE fresh_sums AS " + ROWS_AGAIN.format(rows=_ROWS, marks="marks", join="CROSS")
 _GROUPS = f"SELECT id, {GROUP} FROM sum_groups"  # noqa: S608
 _TOTALS = (
     f"SELECT slot / {SLOTS_PER_DAY} AS day, group_id, '', {ADDED} FROM slot_sums"  # noqa: S608
@@ -90,6 +93,16 @@ def sum_up(connection: apsw.Connection, most_rows: int) -> int:
         connection.execute("DELETE FROM temp.fresh_sums")
         connection.execute("UPDATE marks SET summed_seq = ?", rows[1:])
         return rows[1] - rows[0]
+
+
+def checks(connection: apsw.Connection) -> SqlChecks:
+    """Return the checks of the ledger on a connection that must be in a transaction while they run."""
+    return SqlChecks(connection.execute, partial(_sum_again, connection))
+
+
+def _sum_again(connection: apsw.Connection) -> None:
+    connection.execute("DROP TABLE IF EXISTS temp.fresh_sums")
+    connection.execute(_AGAIN)
 
 
 def _next_rows(connection: apsw.Connection, most_rows: int) -> tuple[int, int] | None:

@@ -1,0 +1,136 @@
+"""SQL of `spillway ledger verify` that SQLite and PostgreSQL share: each statement asks for the rows that break a rule,
+or sums up rows so that they can be compared with what the database keeps beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from spillway_router.ledger.calendar import DAY_MS
+from spillway_router.ledger.entries import ANSWERED
+from spillway_router.ledger.interface import AttemptRows, Checks, Spent
+from spillway_router.ledger.posting import HoldKey, OpenHold
+from spillway_router.ledger.records import Balance, BalanceKey, Group
+from spillway_router.ledger.store.sums import ADDED, BOOKED_MS, SAME_GROUP, SLOT_MS, SLOTS_PER_DAY, SUMS
+
+HOUR_MS = 3_600_000
+_ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
+_COUNTS = (
+    "amount_nano",
+    "reserved_nano",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "gpu_us",
+)
+
+NEGATIVE = (
+    "SELECT seq, kind, request_id, attempt_no FROM entries WHERE kind <> 'adjusted'"  # noqa: S608
+    f" AND ({' OR '.join(f'{name} < 0' for name in _COUNTS)}) ORDER BY seq"
+)
+
+# Attempts that were closed more than once, closed before they were opened, or opened and not closed.
+_CLOSING = "CASE WHEN kind IN ('charged', 'released') THEN seq END"
+_OPENING = "CASE WHEN kind = 'reserved' THEN seq END"
+ATTEMPTS = (
+    f"SELECT request_id, attempt_no, count({_CLOSING}), max({_OPENING}), max({_CLOSING}) FROM entries"  # noqa: S608
+    f" GROUP BY request_id, attempt_no HAVING count({_CLOSING}) > 1 OR max({_OPENING}) > min({_CLOSING})"
+    f" OR (max({_OPENING}) IS NOT NULL AND count({_CLOSING}) = 0)"
+)
+
+ANSWERED_TWICE = (
+    "SELECT DISTINCT request_id FROM entries AS late WHERE kind = 'charged' AND attempt_no <> 1"  # noqa: S608
+    f" AND status IN ({_ANSWERED}) AND EXISTS (SELECT 1 FROM entries AS other"
+    " WHERE other.request_id = late.request_id AND other.kind = 'charged' AND other.attempt_no <> late.attempt_no"
+    f" AND other.status IN ({_ANSWERED})) ORDER BY request_id"
+)
+
+# What the attempts of an hour, backend, key and tier spent, in the order of the days.
+SPENT = (
+    f"SELECT ({BOOKED_MS}) / {HOUR_MS} AS hour, backend, key_id, tier, sum(amount_nano) FROM entries AS row"  # noqa: S608
+    f" WHERE kind IN ('charged', 'adjusted') AND amount_nano <> 0"
+    f" GROUP BY ({BOOKED_MS}) / {HOUR_MS}, backend, key_id, tier ORDER BY 1"
+)
+
+SHORT_BALANCES = (
+    "SELECT scope, period, start_ms, spent_nano, reserved_nano FROM balances"
+    " WHERE period <> 'month' AND (spent_nano <> 0 OR reserved_nano <> 0) ORDER BY start_ms"
+)
+MONTH_BALANCES = SHORT_BALANCES.replace("period <> 'month'", "period = 'month'")
+
+HOLDS = "SELECT request_id, attempt_no, reserved_nano, ts, backend, key_id, tier, router_id FROM holds"
+
+RENT = (
+    "SELECT ts / 86400000, sum(CASE WHEN kind = 'gpu_hour' THEN amount_nano ELSE 0 END),"
+    " sum(CASE WHEN kind = 'idle' THEN amount_nano ELSE 0 END)"
+    " FROM entries WHERE kind IN ('gpu_hour', 'idle') GROUP BY ts / 86400000 ORDER BY 1"
+)
+
+# The running sums, computed again from the rows that they say they contain, into the temporary table fresh_sums.
+_VALUES = ", ".join(SUMS)
+ROWS_AGAIN = (
+    f"SELECT slot, known.id AS group_id, key_id, {_VALUES}"  # noqa: S608
+    " FROM ({rows} AND row.seq <= (SELECT summed_seq FROM {marks})) AS row"
+    f" {{join}} JOIN sum_groups AS known ON {SAME_GROUP}"
+)
+_NAME = " || '/' || ".join(f"known.{name}" for name in Group._fields if name not in ("local", "document"))
+_DIFFERENCES = (
+    f"WITH again AS MATERIALIZED (SELECT {{at}} AS at, group_id{{key}}, {ADDED}"  # noqa: S608
+    f" FROM fresh_sums GROUP BY {{at}}, group_id{{key}}),"
+    f" kept AS (SELECT {{kept_at}} AS at, group_id{{key}}, {_VALUES} FROM {{table}}),"
+    " differing AS (SELECT at, group_id FROM (SELECT * FROM again EXCEPT SELECT * FROM kept) AS missing"
+    " UNION SELECT at, group_id FROM (SELECT * FROM kept EXCEPT SELECT * FROM again) AS extra)"
+    f" SELECT at * {{length_ms}}, coalesce({_NAME}, '?') FROM differing LEFT JOIN sum_groups AS known"
+    " ON known.id = differing.group_id ORDER BY 1, 2"
+)
+SLOT_DIFFERENCES = _DIFFERENCES.format(at="slot", kept_at="slot", key="", table="slot_sums", length_ms=SLOT_MS)
+KEY_DIFFERENCES = _DIFFERENCES.format(
+    at=f"slot / {SLOTS_PER_DAY}", kept_at="day", key=", key_id", table="key_sums", length_ms=DAY_MS
+)
+
+_Query = Callable[[str], Iterable[tuple[Any, ...]]]
+
+
+class SqlChecks(Checks):
+    """The checks of a SQL database, whose `query` runs a statement in one snapshot.
+
+    `sum_again` fills the temporary table fresh_sums with ROWS_AGAIN.
+    """
+
+    def __init__(self, query: _Query, sum_again: Callable[[], None]) -> None:
+        self._query = query
+        self._sum_again = sum_again
+
+    def negative_rows(self) -> Iterator[tuple[int, str]]:
+        for seq, kind, request_id, attempt_no in self._query(NEGATIVE):
+            yield seq, f"{kind} of attempt {attempt_no} of {request_id}"
+
+    def odd_attempts(self) -> Iterator[AttemptRows]:
+        return map(AttemptRows._make, self._query(ATTEMPTS))
+
+    def answered_twice(self) -> Iterator[str]:
+        return (row[0] for row in self._query(ANSWERED_TWICE))
+
+    def spent(self) -> Iterator[Spent]:
+        for hour, backend, key_id, tier, nano in self._query(SPENT):
+            yield Spent(hour, backend, key_id, tier, int(nano))
+
+    def short_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
+        return (((row[0], row[1], row[2]), Balance(*row[3:])) for row in self._query(SHORT_BALANCES))
+
+    def month_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
+        return (((row[0], row[1], row[2]), Balance(*row[3:])) for row in self._query(MONTH_BALANCES))
+
+    def holds(self) -> Mapping[HoldKey, OpenHold]:
+        return {(row[0], row[1]): OpenHold._make(row[2:]) for row in self._query(HOLDS)}
+
+    def rent(self) -> Iterator[tuple[int, int, int]]:
+        for day, billed_nano, idle_nano in self._query(RENT):
+            yield day, int(billed_nano), int(idle_nano)
+
+    def wrong_sums(self) -> Iterator[tuple[int, str]]:
+        self._sum_again()
+        for sql in (SLOT_DIFFERENCES, KEY_DIFFERENCES):
+            for start_ms, name in self._query(sql):
+                yield int(start_ms), name
