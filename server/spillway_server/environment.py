@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Opens debug endpoints that control the engine; it is never passed on, whoever set it.
-_FORBIDDEN = ("VLLM_SERVER_DEV_MODE",)
+# The first opens debug endpoints that control the engine; the others are the router's configuration, perhaps with keys.
+_FORBIDDEN = ("VLLM_SERVER_DEV_MODE", "SPILLWAY_YAML", "SPILLWAY_YAML_BASE64")
 
 
 def engine_environment(extra: tuple[tuple[str, str], ...]) -> dict[str, str]:

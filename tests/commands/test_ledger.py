@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from spillway_router.cli import app
 from spillway_router.ledger.orphans import unknown_charge
+from spillway_router.ledger.store.migrations import load_migrations
+from spillway_router.ledger.store.sqlite import migrations
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 RUNNER = CliRunner()
@@ -55,7 +57,7 @@ def test_export_writes_the_days_that_were_asked_for(database: Path, tmp_path: Pa
     days = ("--from", "2026-09-21", "--to", "2026-09-21")
     file = tmp_path / "focus.csv"
     code, out, err = spillway(database, "export", *days, "--output", str(file))
-    assert (code, out, err) == (0, "", "2 rows of 2026-09-21\n")
+    assert (code, out, err) == (0, "", f"ledger: {database}\n2 rows of 2026-09-21\n")
     with file.open(encoding="utf-8", newline="") as text:
         assert sorted(row["BilledCost"] for row in csv.DictReader(text)) == ["0.000000005", "0.001000"]
     code, out, _ = spillway(database, "export", "--format", "jsonl", *days)
@@ -78,3 +80,58 @@ def test_reconcile_reads_a_bill(database: Path, tmp_path: Path) -> None:
     code, _, err = spillway(database, "reconcile", str(bill))
     assert (code, "no rows" in err) == (1, True)
     assert spillway(database, "verify")[0] == 0
+
+
+READING = (
+    ("report",),
+    ("ledger", "verify"),
+    ("ledger", "export"),
+    ("keys", "list"),
+    ("rentals", "list"),
+    ("reviews", "list"),
+    ("explain", "req_1"),
+)
+CHANGING = (("keys", "revoke", "k"), ("rentals", "stop", "--all"), ("ledger", "reconcile", "spillway.yaml"))
+
+
+@pytest.mark.parametrize("command", [*READING, *CHANGING], ids=" ".join)
+def test_a_command_that_reads_fails_where_there_is_no_ledger_and_makes_none(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spillway.yaml").write_text("ledger: {url: 'sqlite:///books/x.db'}\n")
+    monkeypatch.chdir(tmp_path)
+    if "reconcile" in command:
+        (tmp_path / "bill.csv").write_text("request_id,attempt_no,cost_usd\nr1,1,0.1\n")
+        command = (*command[:-1], "bill.csv")
+    result = RUNNER.invoke(app, [*command, "--config", "spillway.yaml"])
+    assert result.exit_code == 1
+    assert f"there is no ledger at {tmp_path}/books/x.db" in result.stderr
+    assert not (tmp_path / "books").exists()
+
+
+@pytest.mark.parametrize("command", READING[:-1], ids=" ".join)
+def test_a_command_that_reads_names_its_ledger_and_leaves_the_file_as_it_is(
+    command: tuple[str, ...], database: Path
+) -> None:
+    before = database.read_bytes()
+    result = RUNNER.invoke(app, [*command, "--config", str(database.parent / "spillway.yaml")])
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (0, f"ledger: {database}")
+    assert database.read_bytes() == before
+
+
+def test_a_reading_command_says_that_an_older_ledger_needs_the_router_once(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    (tmp_path / "spillway.yaml").write_text(f"ledger: {{url: 'sqlite:///{path}'}}\n")
+    SqliteLedger.open(path, load_migrations(migrations.__name__)[:-1]).close()
+    code, _, err = spillway(path, "verify")
+    assert code == 1
+    assert "start the router once" in err
+    SqliteLedger.open(path).close()
+    assert spillway(path, "verify")[0] == 0
+
+
+def test_check_makes_no_ledger(tmp_path: Path) -> None:
+    (tmp_path / "spillway.yaml").write_text("ledger: {url: 'sqlite:///books/x.db'}\n")
+    result = RUNNER.invoke(app, ["check", "--offline", "--config", str(tmp_path / "spillway.yaml")])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert not (tmp_path / "books").exists()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spillway_router import compiled
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, open_ledger
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 from spillway_router.config import load as config
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected
 
@@ -88,14 +88,14 @@ def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | Non
     outcome = assemble(loaded.settings, loaded.environment, datetime.now(UTC).date())
     if isinstance(outcome, ConfigRejected):
         report = CheckReport(_located(loaded, outcome.problems) + list(document_problems(loaded.settings)))
-        open_ledger(loaded).close()
+        _check_ledger(loaded)
         return report, None
     report = CheckReport(
         errors=list(document_problems(loaded.settings)),
         disabled=_located(loaded, outcome.disabled),
         warnings=_located(loaded, _warnings(loaded.settings, outcome)),
     )
-    open_ledger(loaded).close()
+    _check_ledger(loaded)
     report.reached = () if offline else ask_all(outcome.targets.values())
     for reach in report.reached:
         if reach.fix:
@@ -103,6 +103,17 @@ def _examine(loaded: Loaded, offline: bool) -> tuple[CheckReport, Assembly | Non
             severity = report.errors if reach.verdict == "unauthorized" else report.warnings
             severity.extend(_located(loaded, [problem]))
     return report, outcome
+
+
+def _check_ledger(loaded: Loaded) -> None:
+    """End the command if a router could not use the ledger; a ledger that doesn't exist yet is not made here."""
+    from spillway_router.ledger.errors import LedgerError
+    from spillway_router.ledger.store.open import check_ledger
+
+    try:
+        check_ledger(loaded.settings.ledger.url)
+    except LedgerError as error:
+        fail(f"ledger: {error}")
 
 
 def _located(loaded: Loaded, problems: Sequence[ConfigProblem]) -> list[ConfigProblem]:

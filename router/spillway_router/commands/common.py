@@ -18,6 +18,7 @@ from spillway_router.config.load import ConfigError, Loaded
 
 if TYPE_CHECKING:
     from spillway_router.ledger.interface import Ledger
+    from spillway_router.ledger.store.open import Access
 
 DISTRIBUTION = "spillway-llm"
 """The name of the installed distribution; `spillway` on PyPI belongs to somebody else."""
@@ -44,23 +45,28 @@ def version() -> str:
     return distribution_version(DISTRIBUTION)
 
 
-def open_ledger(loaded: Loaded) -> Ledger:
+def open_ledger(loaded: Loaded, access: Access = "create") -> Ledger:
     """Open the ledger of the configuration. An error ends the command."""
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.ledger.store import open as url
 
     try:
-        return url.open_ledger(loaded.settings.ledger.url)
+        return url.open_ledger(loaded.settings.ledger.url, access)
     except LedgerError as error:
         fail(f"ledger: {error}")
 
 
 @contextmanager
-def opened(loaded: Loaded) -> Iterator[Ledger]:
-    """Open the ledger of the configuration while the block runs. An error of the ledger ends the command."""
+def opened(loaded: Loaded, access: Access = "create") -> Iterator[Ledger]:
+    """Open the ledger of the configuration while the block runs. An error of the ledger ends the command.
+
+    With `read`, the command changes nothing, and says on stderr which ledger it reads.
+    """
     from spillway_router.ledger.errors import LedgerError
 
-    ledger = open_ledger(loaded)
+    ledger = open_ledger(loaded, access)
+    if access == "read":
+        typer.echo(f"ledger: {ledger.name}", err=True)
     try:
         yield ledger
     except LedgerError as error:

@@ -13,7 +13,7 @@ def explain(request_id: str, path: ConfigOption = None, as_json: JsonOption = Fa
     """Show what the ledger knows of a request: decision, reasons, attempts, tokens and charges."""
     from spillway_router.core.money.tariff import usd
 
-    with opened(load(path)) as ledger:
+    with opened(load(path), "read") as ledger:
         entries = ledger.entries_of(request_id)
     if not entries:
         fail(f"the ledger has no rows for {request_id}")

@@ -41,6 +41,7 @@ def create_key(
             created = KeyStore(ledger.keys).create(spec, secrets.token_bytes(6), secrets.token_bytes(32), now_ms())
         except LedgerError as error:
             fail(str(error))
+        typer.echo(f"ledger: {ledger.name}", err=True)
     if as_json:
         typer.echo(json.dumps({"id": created.record.id, "key": created.token, "role": role}))
     else:
@@ -77,7 +78,7 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List all keys, without their secrets."""
     from spillway_router.ledger.tables.keys import KeyStore
 
-    with opened(load(path)) as ledger:
+    with opened(load(path), "read") as ledger:
         records = KeyStore(ledger.keys).list()
     rows = [
         {
@@ -104,7 +105,7 @@ def revoke_key(key_id: str, path: ConfigOption = None) -> None:
     """Revoke a key; running routers reject it within a second."""
     from spillway_router.ledger.tables.keys import KeyStore
 
-    with opened(load(path)) as ledger:
+    with opened(load(path), "write") as ledger:
         revoked = KeyStore(ledger.keys).revoke(key_id, now_ms())
     if not revoked:
         fail(f"no valid key has the ID {key_id}; `spillway keys list` shows all keys")

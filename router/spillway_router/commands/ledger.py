@@ -36,7 +36,7 @@ def verify_ledger(
     """Check every row's hash, the invariants and the balances; on a fault, name the first bad row and exit 1."""
     from spillway_router.ledger.verify import verify
 
-    with opened(load(path)) as ledger:
+    with opened(load(path), "read") as ledger:
         verification = verify(ledger, head)
     if as_json:
         typer.echo(json.dumps({"holds": verification.holds, **asdict(verification)}, indent=2))
@@ -67,7 +67,7 @@ def export_ledger(
         days = read_range(ReportQuery(first=first, last=last), datetime.now(UTC).date())
     except RangeError as error:
         fail(f"--{error}")
-    with opened(load(path)) as ledger, writing(output) as out:
+    with opened(load(path), "read") as ledger, writing(output) as out:
         if form is Format.focus:
             count = export_focus(ledger, days.first, days.after, now_ms(), out)
         else:
@@ -89,7 +89,7 @@ def reconcile_ledger(
     from spillway_router.ledger.reconcile import reconcile
 
     bills = _bills(bill)
-    with opened(load(path)) as ledger:
+    with opened(load(path), "write") as ledger:
         outcomes = reconcile(ledger, bills, now_ms())
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in outcomes], indent=2))

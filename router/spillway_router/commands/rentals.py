@@ -64,7 +64,7 @@ def stop_rental(
     if bool(rental_id) == everything:
         fail("name one rental, or pass --all; `spillway rentals list` shows them")
     now, at_ms = now_ms(), _moment(at)
-    with opened(load(path)) as ledger:
+    with opened(load(path), "write") as ledger:
         running = [
             r for r in ledger.rentals.between(0, now + 1) if r.stopped_ms is None and (everything or r.id == rental_id)
         ]
@@ -80,7 +80,7 @@ def list_rentals(path: ConfigOption = None, as_json: JsonOption = False) -> None
     from spillway_router.ledger.rentals.books import billed_nano
 
     now = now_ms()
-    with opened(load(path)) as ledger:
+    with opened(load(path), "read") as ledger:
         records = ledger.rentals.between(0, now + 1)
     costs = [billed_nano(r, r.started_ms, now if r.stopped_ms is None else r.stopped_ms) for r in records]
     if as_json:

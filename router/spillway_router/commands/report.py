@@ -79,7 +79,7 @@ def _build(path: str | None, query: ReportQuery) -> Report:
         terms = report_terms(loaded.settings, assembly_of(loaded, now.date()))
     except ConfigError as error:
         fail(str(error))
-    with opened(loaded) as ledger:
+    with opened(loaded, "read") as ledger:
         try:
             return report_for(ledger, query, terms, int(now.timestamp() * 1000))
         except RangeError as error:

@@ -15,6 +15,7 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from spillway_router.ledger.store.open import Access
     from spillway_router.ledger.tables.reviews import ReviewTable
 
 reviews_app = typer.Typer(
@@ -108,7 +109,7 @@ def export_labels(
     from spillway_router.documents.labels import all_labels
 
     count = 0
-    with opened(load(path)) as ledger, writing(output) as out:
+    with opened(load(path), "read") as ledger, writing(output) as out:
         for label in all_labels(ledger, task=task):
             out.write(json.dumps(label) + "\n")
             count += 1
@@ -116,15 +117,15 @@ def export_labels(
 
 
 @contextmanager
-def _table(path: str | None) -> Iterator[ReviewTable]:
-    with opened(load(path)) as ledger:
+def _table(path: str | None, access: Access = "read") -> Iterator[ReviewTable]:
+    with opened(load(path), access) as ledger:
         yield ledger.reviews
 
 
 def _decide(review_id: str, action: str, changes: dict[str, Any] | None, path: str | None, as_json: bool) -> None:
     from spillway_router.documents.reviews import ReviewError, decision_of, review_with_document
 
-    with _table(path) as table:
+    with _table(path, "write") as table:
         record = table.get(review_id)
         if record is None:
             fail(f"no review has the ID {review_id}; `spillway reviews list --state all` shows them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from spillway_router.config.settings import Settings
+from spillway_router.config.settings import SQLITE_URL, Settings
 
 DEFAULT_FILE = "spillway.yaml"
 FILE_VARIABLE = "SPILLWAY_CONFIG"
+TEXT_VARIABLE = "SPILLWAY_YAML"
+ENCODED_VARIABLE = "SPILLWAY_YAML_BASE64"
+"""The whole configuration as text, for containers in which no file can be mounted; the second one in Base64."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _Path = tuple[str | int, ...]
 
@@ -86,8 +90,13 @@ class Loaded:
 
 
 def find(path: str | None, environment: Mapping[str, str] | None = None) -> Path | None:
-    """Return the configuration file: the option, SPILLWAY_CONFIG, ./spillway.yaml, or None for the defaults."""
+    """Return the configuration file: the option, SPILLWAY_CONFIG, ./spillway.yaml, or None.
+
+    None stands for the text in a variable (TEXT_VARIABLE), or without one for the defaults.
+    """
     environment = os.environ if environment is None else environment
+    if not path and (environment.get(ENCODED_VARIABLE) or environment.get(TEXT_VARIABLE)):
+        return None
     named = path or environment.get(FILE_VARIABLE)
     if named:
         return Path(named)
@@ -99,13 +108,37 @@ def read(path: str | None = None, environment: Mapping[str, str] | None = None) 
     """Read and validate the configuration. Raises ConfigError with every problem."""
     environment = dict(os.environ if environment is None else environment)
     file = find(path, environment)
-    if file is None:
-        return Loaded(Settings(), None, "", environment)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([ConfigProblem(str(file), 0, f"can't be read: {error}")]) from None
-    return Loaded(parse(text, environment), file, text, environment)
+        text = _text_of_variable(environment) if file is None else file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError([ConfigProblem(str(file or "environment"), 0, f"can't be read: {error}")]) from None
+    # Not resolved: a file that is mounted through a link counts where it is seen.
+    folder = Path.cwd() if file is None else file.absolute().parent
+    settings = parse(text, environment)
+    _check_moved_ledger(settings, folder, text)
+    return Loaded(settings.with_paths_from(folder), file, text, environment)
+
+
+def _check_moved_ledger(settings: Settings, folder: Path, text: str) -> None:
+    """Raise ConfigError if the ledger lies where relative paths were counted from before: the working directory."""
+    path = settings.ledger.path
+    if path is None or path.expanduser().is_absolute() or (folder / path).exists() or not path.exists():
+        return
+    problem = (
+        f"{path} counts from the folder of the configuration file, where there is no ledger, but there is one in the "
+        f"working directory. Move it to {folder / path} together with the files beside it that begin with its name, "
+        f'or name it in full: ledger: {{url: "{SQLITE_URL}{path.absolute()}"}}'
+    )
+    line = _line(("ledger", "url"), _lines(yaml.compose(text, Loader=yaml.SafeLoader))) if text else 0
+    raise ConfigError([ConfigProblem("ledger.url", line, problem)])
+
+
+def _text_of_variable(environment: Mapping[str, str]) -> str:
+    """Return the configuration in a variable, or an empty text. Raises ValueError if it is not Base64 or not UTF-8."""
+    encoded = environment.get(ENCODED_VARIABLE)
+    if encoded:
+        return b64decode("".join(encoded.split()), validate=True).decode("utf-8")
+    return environment.get(TEXT_VARIABLE, "")
 
 
 def parse(text: str, environment: Mapping[str, str]) -> Settings:
@@ -121,7 +154,7 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
         return Settings()
     if not isinstance(data, dict):
         raise ConfigError([ConfigProblem("file", 1, "must be a mapping of settings, such as `listen: 127.0.0.1:8080`")])
-    problems: list[ConfigProblem] = []
+    problems: list[ConfigProblem] = list(_duplicate_keys(node))
     lines = _lines(node)
     filled = _fill(data, (), environment, lines, problems)
     try:
@@ -134,6 +167,25 @@ def parse(text: str, environment: Mapping[str, str]) -> Settings:
     if problems or settings is None:
         raise ConfigError(sorted(problems, key=lambda problem: problem.line))
     return settings
+
+
+def _duplicate_keys(node: yaml.Node | None) -> Iterator[ConfigProblem]:
+    """Yield the keys that occur twice in one mapping; YAML forbids them, and its parser would let the last one win."""
+    pending: list[tuple[_Path, yaml.Node | None]] = [((), node)]
+    while pending:
+        path, current = pending.pop()
+        if isinstance(current, yaml.MappingNode):
+            first: dict[str, int] = {}
+            for key, value in current.value:
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in first and key.value != "<<":
+                        problem = f"duplicate key, first in line {first[key.value]}; keep one of the two"
+                        yield ConfigProblem(_dotted((*path, key.value)), line, problem)
+                    first.setdefault(key.value, line)
+                    pending.append(((*path, key.value), value))
+        elif isinstance(current, yaml.SequenceNode):
+            pending.extend(((*path, i), item) for i, item in enumerate(current.value))
 
 
 def unset(text: str | None, environment: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AnyHttpUrl,
@@ -429,10 +429,20 @@ class CorsPart(_Part):
         return value
 
 
+SQLITE_URL = "sqlite:///"
+"""What begins the URL of a ledger in a file; a path follows."""
+
+
 class LedgerPart(_Part):
     """The database that records requests and money."""
 
     url: str = "sqlite:///data/spillway.db"
+
+    @property
+    def path(self) -> Path | None:
+        """The file of a SQLite ledger, None for another database and for a URL without a file."""
+        path = self.url.removeprefix(SQLITE_URL)
+        return None if path == self.url or not path or path.endswith("/") else Path(path)
 
 
 class LimitsPart(_Part):
@@ -494,14 +504,36 @@ class Settings(_Part):
         """Whether only this machine can reach the router."""
         return self.host in ("127.0.0.1", "::1", "localhost")
 
+    def with_paths_from(self, folder: Path) -> Self:
+        """Return the settings with every relative path counted from a folder, the one of the configuration file.
+
+        A path must not depend on the working directory, or each directory would have a ledger of its own.
+        """
+
+        def placed(path: Path) -> Path:
+            return folder / path.expanduser()
+
+        update: dict[str, Any] = {}
+        path = self.ledger.path
+        if path is not None:
+            update["ledger"] = self.ledger.model_copy(update={"url": f"{SQLITE_URL}{placed(path)}"})
+        if self.prices.file is not None or path is None:
+            file = placed(Path(self.prices.file or "data/prices.json"))
+            update["prices"] = self.prices.model_copy(update={"file": str(file)})
+        if self.confidence.calibration is not None:
+            calibration = placed(self.confidence.calibration)
+            update["confidence"] = self.confidence.model_copy(update={"calibration": calibration})
+        if self.documents.parsers is not None:
+            update["documents"] = self.documents.model_copy(update={"parsers": placed(self.documents.parsers)})
+        return self.model_copy(update=update)
+
     @property
     def price_file(self) -> Path:
         """The user's own price list. The file need not exist."""
         if self.prices.file is not None:
             return Path(self.prices.file).expanduser()
-        path = self.ledger.url.removeprefix("sqlite:///")
-        folder = Path(path).expanduser().parent if path != self.ledger.url else Path("data")
-        return folder / "prices.json"
+        path = self.ledger.path
+        return (Path("data") if path is None else path.expanduser().parent) / "prices.json"
 
     def chains(self) -> dict[str, tuple[str, ...]]:
         """Return the chain of each alias. `auto` defaults to all backends in the order of the file."""

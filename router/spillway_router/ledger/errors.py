@@ -15,6 +15,23 @@ class LedgerConfigError(LedgerError):
     """The ledger's URL, folder or schema version can't be used; the message says what to change."""
 
 
+class LedgerOutdatedError(LedgerConfigError):
+    """The ledger has the schema of an older version, and it was opened only to be read."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the ledger {name} was last used by an older Spillway; start the router once, which brings it up to date"
+        )
+
+
+def no_ledger(name: str) -> LedgerConfigError:
+    """Return the error for a ledger that does not exist."""
+    return LedgerConfigError(
+        f"there is no ledger at {name}; a router makes it at its first start, and so does `spillway keys create`. "
+        "If you have one elsewhere, pass its configuration with --config, or set ledger.url"
+    )
+
+
 class EntryRejectedError(LedgerError):
     """An entry breaks a rule of the ledger; nothing of this call was stored."""
 

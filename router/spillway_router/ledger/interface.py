@@ -132,6 +132,11 @@ class Ledger(ABC):
         self.feedback = feedback
         self.labels = labels
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Where the ledger is, for people: a file or a database, never with a password."""
+
     @abstractmethod
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         """Store the writes in one transaction, in order; return one result per write, durable where it is None.

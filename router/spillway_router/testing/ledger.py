@@ -53,6 +53,10 @@ class MemoryLedger(Ledger):
         self._routers: dict[str, int] = {}
         self._lock = Lock()
 
+    @property
+    def name(self) -> str:
+        return "memory"
+
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         with self._lock:
             return [self._commit(write) for write in writes]

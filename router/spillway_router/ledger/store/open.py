@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
-from spillway_router.ledger.errors import LedgerConfigError
+from spillway_router.ledger.errors import LedgerConfigError, LedgerOutdatedError, no_ledger
 from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.store.sqlite.file import check_place
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://")
 
 
-def open_ledger(url: str) -> Ledger:
+Access = Literal["create", "write", "read"]
+"""How a ledger is opened. `create` makes it or brings its schema up to date, `write` does that to one that exists,
+and `read` changes nothing at all."""
+
+
+def open_ledger(url: str, access: Access = "create") -> Ledger:
     """Open the ledger of a URL.
 
     `sqlite:///data/x.db` is a relative path, `sqlite:////var/lib/x.db` an absolute one. All routers that name the same
     `postgresql://user:password@host:5432/database` share that ledger.
 
-    Raises LedgerConfigError for any other URL and for a path or database that can't be used, LedgerUnavailableError if
-    opening fails for another reason.
+    Raises LedgerConfigError for any other URL, for a path or database that can't be used, and with `write` or `read`
+    where there is no ledger; LedgerUnavailableError if opening fails for another reason.
     """
     if url.startswith(_POSTGRES):
-        return _open_postgres(url)
+        return _open_postgres(url, access)
+    path = ledger_file(url)
+    if access == "read":
+        return SqliteLedger.open_to_read(path)
+    if access == "write" and not path.exists():
+        raise no_ledger(str(path))
+    return SqliteLedger.open(path)
+
+
+def ledger_file(url: str) -> Path:
+    """Return the file of a `sqlite:///` URL. Raises LedgerConfigError for any other URL."""
     path = url.removeprefix(_SQLITE)
     if path == url or not path or path.endswith("/"):
         # The message names only the scheme, because other URLs may contain a password.
@@ -31,10 +49,19 @@ def open_ledger(url: str) -> Ledger:
             f"ledger.url has no usable path or scheme ({scheme!r}); write sqlite:///data/spillway.db, with four "
             "slashes for an absolute path, or postgresql://USER:PASSWORD@HOST:5432/DATABASE"
         )
-    return SqliteLedger.open(Path(path).expanduser())
+    return Path(path).expanduser()
 
 
-def _open_postgres(url: str) -> Ledger:
+def check_ledger(url: str) -> None:
+    """Raise LedgerError if a router could not use the ledger of a URL, without making one."""
+    if not url.startswith(_POSTGRES) and not ledger_file(url).exists():
+        check_place(ledger_file(url))
+        return
+    with suppress(LedgerOutdatedError):  # the router brings it up to date
+        open_ledger(url, "read").close()
+
+
+def _open_postgres(url: str, access: Access) -> Ledger:
     # The driver is an extra, which a router with a SQLite ledger doesn't install.
     try:
         from spillway_router.ledger.store.postgres.ledger import PostgresLedger
@@ -42,4 +69,4 @@ def _open_postgres(url: str) -> Ledger:
         raise LedgerConfigError(
             f"a ledger in PostgreSQL needs its driver ({error}): in the checkout, run pip install '.[postgres]'"
         ) from error
-    return PostgresLedger.open(url)
+    return PostgresLedger.open_to_read(url) if access == "read" else PostgresLedger.open(url)

@@ -22,7 +22,7 @@ from spillway_router.ledger.store.migrations import Migration, load_migrations
 from spillway_router.ledger.store.postgres import entries as postgres_entries
 from spillway_router.ledger.store.postgres import migrations as schema_steps
 from spillway_router.ledger.store.postgres import statements
-from spillway_router.ledger.store.postgres.schema import migrate
+from spillway_router.ledger.store.postgres.schema import check_schema, migrate
 from spillway_router.ledger.store.postgres.session import Connection, DatabaseAddress, PostgresSession, database_address
 from spillway_router.ledger.store.postgres.sums import PostgresSums, checks, sum_up
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
@@ -69,6 +69,26 @@ class PostgresLedger(SqlLedger):
             ledger.close()
             raise
         return ledger
+
+    @classmethod
+    def open_to_read(cls, url: str) -> PostgresLedger:
+        """Connect without changing anything.
+
+        Raises LedgerConfigError if there is no ledger or a newer Spillway made it, LedgerOutdatedError if its schema is
+        older, and LedgerUnavailableError if the server can't be used.
+        """
+        ledger = cls(database_address(url))
+        steps = load_migrations(schema_steps.__name__)
+        try:
+            ledger._reader.run(lambda connection: check_schema(connection, ledger.address.name, steps))
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    @property
+    def name(self) -> str:
+        return self.address.name
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         # After a LedgerUnavailableError during the COMMIT itself, either all or nothing is stored; writing the same

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import psycopg
 
-from spillway_router.ledger.errors import LedgerConfigError
+from spillway_router.ledger.errors import LedgerConfigError, LedgerOutdatedError, no_ledger
 from spillway_router.ledger.store.migrations import Migration, missing
 from spillway_router.ledger.store.postgres.session import SCHEMA, Connection
 
@@ -35,6 +35,16 @@ def migrate(connection: Connection, name: str, migrations: Sequence[Migration]) 
             connection.execute(migration.sql.encode())
             row = (migration.number, migration.title, time.time_ns() // 1_000_000)
             connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", row)
+
+
+def check_schema(connection: Connection, name: str, migrations: Sequence[Migration]) -> None:
+    """Raise LedgerConfigError if there is no ledger, or if its schema is newer or older than this version's."""
+    row = connection.execute("SELECT to_regclass(%s)", (f"{SCHEMA}.migrations",)).fetchone()
+    if row is None or row[0] is None:
+        raise no_ledger(name)
+    applied = {row[0] for row in connection.execute("SELECT number FROM migrations")}
+    if missing(migrations, applied, name, "database"):
+        raise LedgerOutdatedError(name)
 
 
 def _check(connection: Connection, name: str) -> None:

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import apsw
 
-from spillway_router.ledger.errors import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
+from spillway_router.ledger.errors import (
+    EntryRejectedError,
+    LedgerConfigError,
+    LedgerOutdatedError,
+    LedgerUnavailableError,
+    no_ledger,
+)
 from spillway_router.ledger.store.migrations import Migration, missing
 
 BUSY_TIMEOUT_MS = 5_000
@@ -83,6 +89,33 @@ def prepare_file(path: Path) -> None:
     # SQLite creates its -wal and -shm files next to the database.
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise LedgerConfigError(f"the folder of the ledger can't be written; make {path.parent} writable")
+
+
+def check_place(path: Path) -> None:
+    """Raise LedgerConfigError if no ledger could be made at a path, without making one."""
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise LedgerConfigError(
+            f"the ledger needs a folder it can write: {path}; make {folder} writable for this user or set ledger.url "
+            "to another place, such as sqlite:///data/spillway.db"
+        )
+
+
+def connect_to_read(path: Path) -> apsw.Connection:
+    """Open a connection that can't change the file. Raises apsw.Error."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.execute("PRAGMA trusted_schema = 0; PRAGMA cache_size = -4096")
+    return connection
+
+
+def check_schema(connection: apsw.Connection, path: Path, migrations: Sequence[Migration]) -> None:
+    """Raise LedgerConfigError if the file was made by a newer version or has an older schema; apsw.Error otherwise."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchall():
+        raise no_ledger(str(path))
+    applied = {row[0] for row in connection.execute("SELECT number FROM migrations")}
+    if missing(migrations, applied, str(path), "file"):
+        raise LedgerOutdatedError(str(path))
 
 
 def connect(path: Path) -> apsw.Connection:

@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 
 from spillway_router.ledger.entries import Entry, entry_of
-from spillway_router.ledger.errors import LedgerUnavailableError
+from spillway_router.ledger.errors import LedgerUnavailableError, no_ledger
 from spillway_router.ledger.interface import Checks, Sums
 from spillway_router.ledger.records import Rows, Write, WriteResult
 from spillway_router.ledger.store.migrations import Migration, load_migrations
@@ -26,7 +26,9 @@ from spillway_router.ledger.store.sqlite import migrations as schema
 from spillway_router.ledger.store.sqlite import statements
 from spillway_router.ledger.store.sqlite.entries import EntryStore
 from spillway_router.ledger.store.sqlite.file import (
+    check_schema,
     connect,
+    connect_to_read,
     migrate,
     prepare_file,
     snapshot,
@@ -78,6 +80,27 @@ class SqliteLedger(SqlLedger):
         except apsw.Error as error:
             raise LedgerUnavailableError(f"the ledger {path} can't be opened: {error}") from error
         return cls(path, writer, readers)
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> SqliteLedger:
+        """Open an existing file without changing anything; every write fails.
+
+        Raises LedgerConfigError if there is no ledger or a newer Spillway made it, LedgerOutdatedError if its schema is
+        older, and LedgerUnavailableError if the database can't be opened otherwise.
+        """
+        if not path.exists():
+            raise no_ledger(str(path))
+        try:
+            first = connect_to_read(path)
+            check_schema(first, path, load_migrations(schema.__name__))
+            rest = Readers(connect_to_read(path), connect_to_read(path), connect_to_read(path))
+        except apsw.Error as error:
+            raise LedgerUnavailableError(f"the ledger {path} can't be opened: {error}") from error
+        return cls(path, first, rest)
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         with self._write_lock, translated(self.path):

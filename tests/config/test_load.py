@@ -1,0 +1,114 @@
+"""Reading spillway.yaml: duplicate keys, relative paths, and the configuration in a variable."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from spillway_router.config.load import ConfigError, parse, read
+
+BACKENDS = 'backends: [{name: local, provider: vllm, model: demo, base_url: "http://127.0.0.1:9/v1"}]\n'
+
+
+def problems_of(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        parse(text, {})
+    return [str(problem) for problem in raised.value.problems]
+
+
+def test_a_key_that_occurs_twice_is_an_error_with_both_lines() -> None:
+    text = f"privacy: {{default: local-only}}\n{BACKENDS}privacy:\n  default: any\n"
+    assert problems_of(text) == ["line 3, privacy: duplicate key, first in line 1; keep one of the two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('gpu: {price_per_hour: "1.39", count: 1, price_per_hour: "0"}\n', "gpu.price_per_hour"),
+        ("backends:\n- {name: a, provider: vllm, model: m, base_url: 'http://x/v1', model: n}\n", "backends.0.model"),
+        ("aliases: {auto: {chain: [local]}, auto: {chain: []}}\n", "aliases.auto"),
+    ],
+)
+def test_duplicate_keys_are_found_at_every_depth(text: str, where: str) -> None:
+    assert any(f"{where}: duplicate key" in problem for problem in problems_of(text))
+
+
+def test_the_same_key_in_two_mappings_is_no_duplicate() -> None:
+    assert parse("aliases: {a: {chain: [local]}, b: {chain: [local]}}\n", {}).aliases.keys() == {"a", "b"}
+
+
+def test_relative_paths_count_from_the_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "etc" / "spillway.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        'ledger: {url: "sqlite:///books/x.db"}\nprices: {file: my/prices.json}\n'
+        "confidence: {calibration: c.json}\ndocuments: {parsers: parsers}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    settings = read("etc/spillway.yaml", {}).settings
+    assert settings.ledger.url == f"sqlite:///{file.parent}/books/x.db"
+    assert settings.price_file == file.parent / "my" / "prices.json"
+    assert settings.confidence.calibration == file.parent / "c.json"
+    assert settings.documents.parsers == file.parent / "parsers"
+    monkeypatch.chdir(file.parent)
+    assert read(None, {}).settings == settings
+
+
+def test_the_default_ledger_is_beside_the_file_and_without_a_file_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "etc" / "spillway.yaml"
+    file.parent.mkdir()
+    file.write_text(BACKENDS)
+    monkeypatch.chdir(tmp_path)
+    settings = read(str(file), {}).settings
+    assert settings.ledger.url == f"sqlite:///{file.parent}/data/spillway.db"
+    assert settings.price_file == file.parent / "data" / "prices.json"
+    assert read(None, {}).settings.ledger.url == f"sqlite:///{tmp_path}/data/spillway.db"
+
+
+@pytest.mark.parametrize("url", ["sqlite:////var/lib/x.db", "postgresql://u:p@h/d", "sqlite:///", "sqlite:///x/"])
+def test_other_urls_stay_as_they_are(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "spillway.yaml"
+    file.write_text(f'ledger: {{url: "{url}"}}\n')
+    assert read(str(file), {}).settings.ledger.url == url
+
+
+def test_a_ledger_in_the_working_directory_is_named_and_not_replaced_by_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, old = tmp_path / "etc" / "spillway.yaml", tmp_path / "data" / "spillway.db"
+    for each in (file, old):
+        each.parent.mkdir()
+    file.write_text(BACKENDS)
+    old.touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"Move it to .*/etc/data/spillway\.db") as raised:
+        read(str(file), {})
+    assert f'ledger: {{url: "sqlite:///{old}"}}' in str(raised.value)
+    (file.parent / "data").mkdir()
+    (file.parent / "data" / "spillway.db").touch()
+    assert read(str(file), {}).settings.ledger.url == f"sqlite:///{file.parent}/data/spillway.db"
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_every_command_reads_the_configuration_in_the_variable(
+    encoded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.yaml").write_text("listen: 127.0.0.1:9\n")
+    text = 'listen: 127.0.0.1:7\nledger: {url: "sqlite:///books.db"}\n'
+    value = {"SPILLWAY_YAML_BASE64": base64.encodebytes(text.encode()).decode()} if encoded else {"SPILLWAY_YAML": text}
+    environment = {"SPILLWAY_CONFIG": str(tmp_path / "other.yaml"), **value}
+    loaded = read(None, environment)
+    assert (loaded.settings.listen, loaded.path) == ("127.0.0.1:7", None)
+    assert loaded.settings.ledger.url == f"sqlite:///{tmp_path}/books.db"
+    assert loaded.again().settings == loaded.settings
+    assert read(str(tmp_path / "other.yaml"), environment).settings.listen == "127.0.0.1:9"
+
+
+def test_a_variable_that_is_no_base64_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        read(None, {"SPILLWAY_YAML_BASE64": "listen: 1"})
