@@ -7,7 +7,6 @@ summed up after it was filled, in the chunks in which a router does it; the deta
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -42,6 +41,16 @@ backends:
   - {{name: mine, provider: generic, base_url: "http://127.0.0.1:9/v1", api_key: k, model: m,
      price: {{input_per_million: "0.15", output_per_million: "0.60"}}}}
 ledger: {{url: "sqlite:///{file}"}}
+"""
+
+# A process of its own runs the command, because a child's largest memory begins with that of the process that made it.
+_WEIGHED = """
+import os, sys, time
+began = time.monotonic()
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, used = os.wait4(pid, 0)
+print(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss, file=sys.stderr)
+sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
@@ -139,20 +148,19 @@ def _run(config: Path, case: Case, rows: int) -> Cost:
         ValueError: it doesn't include all rows.
     """
     command = [str(Path(sys.executable).with_name("spillway")), "report", "-c", str(config), *case.options, "--json"]
-    with tempfile.TemporaryFile("w+") as out:
-        started_s = time.monotonic()
-        child = subprocess.Popen(command, stdout=out)
-        _, status, usage = os.wait4(child.pid, 0)
-        wall_s = time.monotonic() - started_s
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            raise subprocess.CalledProcessError(child.returncode, command)
-        out.seek(0)
-        report = json.load(out)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _WEIGHED, *command],
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=True,
+    )
+    wall_s, cpu_s, rss_kib = map(float, done.stderr.splitlines()[-1].split())
+    report = json.loads(done.stdout)
     answers = sum(group["served"]["answers"] for group in report["groups"])
     if (report["requests"], report["served"]["answers"], answers) != (rows, rows, rows):
         raise ValueError(f"it reports {report['requests']} requests and {answers} answers, not of {rows}")
-    return Cost(round(wall_s, 3), round(usage.ru_utime + usage.ru_stime, 3), round(usage.ru_maxrss / 1024, 1))
+    return Cost(round(wall_s, 3), round(cpu_s, 3), round(rss_kib / 1024, 1))
 
 
 def _fill(file: Path, rows: int, case: Case) -> float:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 from spillway_router.core.money.budget import Period
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerError
-from spillway_router.ledger.posting import HoldKey, OpenHold
 from spillway_router.ledger.records import (
     Balance,
     BalanceKey,
@@ -74,6 +73,10 @@ class Spent(NamedTuple):
     nano: int
 
 
+OpenHoldRow = tuple[int, int, str, str, str, str]
+"""The values of an open hold as in posting.OpenHold: nano-dollars, epoch ms, backend, key id, tier, router id."""
+
+
 class Checks(ABC):
     """What `verify` asks about all rows and about what is kept beside them, all of it as of one moment."""
 
@@ -102,8 +105,8 @@ class Checks(ABC):
         """Yield the stored balances per month that are not zero."""
 
     @abstractmethod
-    def holds(self) -> Mapping[HoldKey, OpenHold]:
-        """Return the stored open holds."""
+    def holds(self) -> Mapping[tuple[str, int], OpenHoldRow]:
+        """Return the stored open holds by request id and attempt number."""
 
     @abstractmethod
     def rent(self) -> Iterator[tuple[int, int, int]]:

@@ -195,7 +195,10 @@ def _check_balances(checks: Checks, holds: dict[HoldKey, OpenHold], faults: _Fau
     adder = _Adder(months)
     moves = heapq.merge(_held(holds), ((move, 0) for move in checks.spent()), key=lambda move: move[0].hour)
     expected = (_OfDay(move.hour * _HOUR_MS // DAY_MS, move, held_nano) for move, held_nano in moves)
-    stored = (_OfDay(key[2] // DAY_MS, None, 0, key, balance) for key, balance in checks.short_balances())
+    stored = (
+        _OfDay(day=key[2] // DAY_MS, move=None, held_nano=0, key=key, balance=balance)
+        for key, balance in checks.short_balances()
+    )
     for _, of_day in groupby(heapq.merge(expected, stored, key=itemgetter(0)), key=itemgetter(0)):
         summed: dict[BalanceKey, _Nano] = defaultdict(lambda: [0, 0])
         kept: dict[BalanceKey, Balance] = {}
@@ -221,7 +224,8 @@ class _OfDay(NamedTuple):
 def _held(holds: dict[HoldKey, OpenHold]) -> Iterator[tuple[Spent, int]]:
     """Yield the open holds in the order of their hours, as moves that spend nothing, with the nano-dollars held."""
     for hold in sorted(holds.values(), key=lambda hold: hold.ts):
-        yield Spent(hold.ts // _HOUR_MS, hold.backend, hold.key_id, hold.tier, 0), hold.reserved_nano
+        move = Spent(hour=hold.ts // _HOUR_MS, backend=hold.backend, key_id=hold.key_id, tier=hold.tier, nano=0)
+        yield move, hold.reserved_nano
 
 
 class _Adder:

@@ -264,7 +264,7 @@ class _MemoryChecks(Checks):
             if e.kind in ("charged", "adjusted") and e.amount_nano:
                 booked_ms = self._reserved_ts.get((e.request_id, e.attempt_no), e.ts)
                 sums[booked_ms // 3_600_000, e.backend, e.key_id, e.tier] += e.amount_nano
-        return (Spent(*key, nano) for key, nano in sorted(sums.items()))
+        return (Spent._make((*key, nano)) for key, nano in sorted(sums.items()))
 
     def short_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
         short = [item for item in self._stored() if item[0][1] != "month"]

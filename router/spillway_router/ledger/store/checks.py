@@ -114,7 +114,7 @@ class SqlChecks(Checks):
 
     def spent(self) -> Iterator[Spent]:
         for hour, backend, key_id, tier, nano in self._query(SPENT):
-            yield Spent(hour, backend, key_id, tier, int(nano))
+            yield Spent(hour=hour, backend=backend, key_id=key_id, tier=tier, nano=int(nano))
 
     def short_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
         return (((row[0], row[1], row[2]), Balance(*row[3:])) for row in self._query(SHORT_BALANCES))
