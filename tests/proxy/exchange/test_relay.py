@@ -116,7 +116,7 @@ async def test_a_connection_that_breaks_is_no_stall() -> None:
 
 async def test_half_an_event_never_reaches_the_client() -> None:
     async with relaying() as relayed:
-        relayed.upstream.packet(WORD.events[0] + WORD.events[1] + WORD.events[2][:-1])
+        relayed.upstream.packet(WORD.events[0] + WORD.events[1] + WORD.events[2][:-4])
         running = asyncio.create_task(relayed.run())
         await asyncio.sleep(0)
         relayed.upstream.end()

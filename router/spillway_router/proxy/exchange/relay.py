@@ -40,6 +40,10 @@ MAX_HELD_ANSWER_BYTES = 8 * 1024 * 1024
 """Most bytes of an answer that is held back to be judged; a longer one is released unjudged."""
 
 
+_BLANK_LINE = b"\n\n"
+"""What a body lacks whose last event has no end of its own."""
+
+
 @dataclass(slots=True)
 class HeldEvents:
     """Events that arrived but were not forwarded yet, and their bytes."""
@@ -152,10 +156,10 @@ class Relay:
         while not self._monitor.finished and not enough():
             before = self.events
             data = await self._response.read()
-            if not data:
+            good = self._take(data) if data else self._take_rest()
+            if not data and self.events == before and self.flaw is None:
                 missing = self._monitor.missing() or "the stream ended without content"
                 return Outcome("failed", 200, missing, usage=self._monitor.usage, billed=True)
-            good = self._take(data)
             if good:
                 self._head.append(good)
             flaw = self.flaw
@@ -194,8 +198,8 @@ class Relay:
             flaw = self.flaw  # a local: `_forward` changes the attribute while this waits
             if flaw is not None:
                 return flaw
-            if not more and not self._monitor.finished:
-                return self._monitor.missing() or "the stream ended early"
+            if not more and not self._monitor.finished and not self._forward_rest(client):
+                return self.flaw or self._monitor.missing() or "the stream ended early"
         return None
 
     def _forward(self, data: bytes) -> bool:
@@ -213,6 +217,14 @@ class Relay:
         if self.events > before:
             self._response.expect_within(self._stall_s)
         return self.flaw is None and not self._monitor.finished and not client.paused
+
+    def _forward_rest(self, client: Client) -> bool:
+        """Pass on an event that lacks only its blank line; return whether there was one."""
+        before = self.events
+        good = self._take_rest()
+        if good:
+            client.write(good)
+        return self.events > before and self.flaw is None
 
     async def forward_within(self, client: Client, seconds: float | None) -> str | None:
         """Forward and finish within `seconds` (None: no limit). Returns what broke the answer."""
@@ -259,16 +271,15 @@ class Relay:
                 return str(stall) if self.stalled else None  # None: the answer is whole; only its [DONE] is missing
             except TransportError as error:
                 return str(error)
-            if not data:
-                return "the stream ended inside an event" if self._decoder.pending else None
-            good = self._take(data)
+            ended = not data
+            good = self._take_rest() if ended else self._take(data)
             if good and client is not None:
                 client.write(good)
             elif good:
                 self._head.append(good)
                 held += len(good)
             flaw = self.flaw
-            if flaw is not None:
+            if flaw is not None or ended:
                 return flaw
             if self.tail.size > MAX_HELD_BYTES or held > MAX_HELD_ANSWER_BYTES:
                 return "too much data after the finishing event"
@@ -283,6 +294,20 @@ class Relay:
             data = self.tail.release()
             if data:
                 client.write(data)
+
+    def _take_rest(self) -> bytes:
+        """Take what is left at the end of a body that ended as it should: an event may lack only its blank line.
+
+        Some servers leave it out after the last event. Half an event is no JSON, so that it is not taken for one.
+        """
+        if not self._decoder.pending:
+            return b""
+        before = self.events
+        good = self._take(_BLANK_LINE)
+        if self.events == before or (self.flaw is not None and not self._upstream_reported_error):
+            self.flaw = "the stream ended inside an event"
+            return b""
+        return good
 
     def _take(self, data: bytes) -> bytes:
         """Decode and judge bytes. Returns those of whole, good events; from the finishing event on they go to `tail`.
