@@ -133,7 +133,7 @@ GARBAGE: tuple[tuple[str, bytes], ...] = (
     ("a list", b"data: [1]\n\n"),
     ("a page of HTML", b"<html><body>502 Bad Gateway</body></html>\n\n"),
     ("a page of HTML as an event", b"data: <html><body>502 Bad Gateway</body></html>\n\n"),
-    ("an event without its blank line", b'data: {"id":"c-1"}\n'),
+    ("half an event", b'data: {"id":"c-1","choi'),
     ("zero bytes", b"\x00" * 8),
     ("nothing but comments", b": ping\n\n" * 3),
 )

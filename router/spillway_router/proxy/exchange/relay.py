@@ -198,7 +198,9 @@ class Relay:
             flaw = self.flaw  # a local: `_forward` changes the attribute while this waits
             if flaw is not None:
                 return flaw
-            if not more and not self._monitor.finished and not self._forward_rest(client):
+            if not more and not self._monitor.finished:
+                if self._forward_rest(client):
+                    continue
                 return self.flaw or self._monitor.missing() or "the stream ended early"
         return None
 
