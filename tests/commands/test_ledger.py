@@ -135,3 +135,45 @@ def test_check_makes_no_ledger(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["check", "--offline", "--config", str(tmp_path / "spillway.yaml")])
     assert (result.exit_code, result.stderr) == (0, "")
     assert not (tmp_path / "books").exists()
+
+
+def test_a_backup_is_written_verified_and_restored(database: Path, tmp_path: Path) -> None:
+    file = tmp_path / "backup.db"
+    code, out, _ = spillway(database, "backup", str(file), "--json")
+    written = json.loads(out)
+    assert (code, written["rows"], written["ledger"], written["backup"]) == (0, 3, str(database), str(file))
+    assert spillway(database, "backup", str(file))[0] == 1
+    tamper(database, "DELETE FROM entries WHERE seq = 3")
+    code, out, _ = spillway(database, "restore", str(file), "--json")
+    restored = json.loads(out)
+    assert (code, restored["rows"], restored["head"]) == (0, 3, written["head"])
+    assert Path(restored["before"]).exists()
+    assert spillway(database, "verify", "--head", written["head"])[0] == 0
+
+
+def test_a_damaged_backup_is_not_restored(database: Path, tmp_path: Path) -> None:
+    file = tmp_path / "backup.db"
+    spillway(database, "backup", str(file))
+    tamper(file, "UPDATE entries SET amount_nano = 4 WHERE request_id = 'r1'")
+    before = database.read_bytes()
+    code, _, err = spillway(database, "restore", str(file))
+    assert code == 1
+    assert "chain" in err
+    assert database.read_bytes() == before
+
+
+def test_an_older_ledger_can_be_backed_up_before_it_is_brought_up_to_date(tmp_path: Path) -> None:
+    path, file = tmp_path / "ledger.db", tmp_path / "backup.db"
+    (tmp_path / "spillway.yaml").write_text(f"ledger: {{url: 'sqlite:///{path}'}}\n")
+    SqliteLedger.open(path, load_migrations(migrations.__name__)[:6]).close()
+    code, _, err = spillway(path, "backup", str(file))
+    assert (code, file.exists()) == (0, True)
+    assert "not verified" in err
+
+
+def test_a_ledger_in_postgresql_is_backed_up_by_its_own_tools(tmp_path: Path) -> None:
+    (tmp_path / "spillway.yaml").write_text("ledger: {url: 'postgresql://u:hunter2@h/d'}\n")
+    code, _, err = spillway(tmp_path / "ledger.db", "backup", str(tmp_path / "backup.db"))
+    assert code == 1
+    assert "pg_dump" in err
+    assert "hunter2" not in err

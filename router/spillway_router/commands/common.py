@@ -67,6 +67,8 @@ def opened(loaded: Loaded, access: Access = "create") -> Iterator[Ledger]:
     ledger = open_ledger(loaded, access)
     if access == "read":
         typer.echo(f"ledger: {ledger.name}", err=True)
+    if ledger.notice:
+        typer.echo(f"warning: {ledger.notice}", err=True)
     try:
         yield ledger
     except LedgerError as error:

@@ -1,23 +1,27 @@
-"""`spillway ledger`: verify the ledger, export it, reconcile it with a bill."""
+"""`spillway ledger`: verify the ledger, export it, back it up, restore it, reconcile it with a bill."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, writing
 
 if TYPE_CHECKING:
+    from spillway_router.config.load import Loaded
     from spillway_router.ledger.reconcile import BilledAttempt
 
-ledger_app = typer.Typer(no_args_is_help=True, help="Verify the ledger, export it, reconcile it with a bill.")
+ledger_app = typer.Typer(
+    no_args_is_help=True, help="Verify the ledger, export it, back it up, reconcile it with a bill."
+)
 
 
 class Format(StrEnum):
@@ -73,6 +77,80 @@ def export_ledger(
         else:
             count = export_jsonl(ledger, days.start_ms, days.end_ms, out)
     typer.echo(f"{count} rows of {days.name}", err=True)
+
+
+@ledger_app.command("backup")
+def back_up_ledger(
+    file: Annotated[Path, typer.Argument(help="New file to write.")],
+    path: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the ledger into one file, while routers may continue to write, and verify the copy."""
+    from spillway_router.ledger.errors import LedgerError
+    from spillway_router.ledger.store.open import ledger_file
+    from spillway_router.ledger.store.sqlite.backup import back_up
+
+    try:
+        source = ledger_file(_file_url(load(path)))
+        back_up(source, file)
+    except LedgerError as error:
+        fail(f"ledger: {error}")
+    _report_copy(file, as_json, {"ledger": str(source), "backup": str(file)})
+
+
+@ledger_app.command("restore")
+def restore_ledger(
+    file: Annotated[Path, typer.Argument(help="File that `spillway ledger backup` wrote.")],
+    path: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a backup in the place of the ledger, which is kept beside it; no router may run meanwhile."""
+    from spillway_router.ledger.errors import LedgerError
+    from spillway_router.ledger.store.open import ledger_file
+    from spillway_router.ledger.store.sqlite.backup import restore
+
+    try:
+        target = ledger_file(_file_url(load(path)))
+        _report_copy(file, as_json=False, values=None)
+        before = restore(file, target, now_ms())
+    except LedgerError as error:
+        fail(f"ledger: {error}")
+    kept = None if before is None else str(before)
+    _report_copy(target, as_json, {"backup": str(file), "ledger": str(target), "before": kept})
+
+
+def _file_url(loaded: Loaded) -> str:
+    url = loaded.settings.ledger.url
+    if url.startswith("postgres"):
+        fail("the ledger is in PostgreSQL: back it up with pg_dump --schema=spillway, and restore it with pg_restore")
+    return url
+
+
+def _report_copy(file: Path, as_json: bool, values: dict[str, Any] | None) -> None:
+    """Verify a copy and print where it is, how many rows it has and its head. A fault ends the command."""
+    from spillway_router.ledger.errors import LedgerOutdatedError
+    from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+    from spillway_router.ledger.verify import verify
+
+    try:
+        with closing(SqliteLedger.open_to_read(file)) as ledger:
+            verification = verify(ledger)
+    except LedgerOutdatedError as error:
+        if values is not None:
+            typer.echo(f"{file} is written, but not verified: {error}", err=True)
+        return
+    if not verification.holds:
+        first = verification.faults[0]
+        fail(f"{file} has {verification.fault_count} faults; the first: {first.rule}: {first.detail}")
+    if values is None:
+        return
+    values |= {"rows": verification.rows, "head": verification.head}
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+        return
+    for name, value in values.items():
+        if value is not None:
+            typer.echo(f"{name:7} {value}")
 
 
 @ledger_app.command("reconcile")

@@ -140,6 +140,11 @@ class Ledger(ABC):
     def name(self) -> str:
         """Where the ledger is, for people: a file or a database, never with a password."""
 
+    @property
+    def notice(self) -> str:
+        """What is wrong with the ledger as a whole, for people; empty if nothing is."""
+        return ""
+
     @abstractmethod
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         """Store the writes in one transaction, in order; return one result per write, durable where it is None.

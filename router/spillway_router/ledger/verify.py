@@ -8,6 +8,7 @@
     balances     the balances against which caps are checked are the sums of the rows
     open holds   the open reservations are the reserved rows that no other row closes
     idle time    the unused part of a day's rent is at most the rent: Used + Unused = Billed
+    copy         the file of the ledger is not a copy that lacks its newest rows
     sums         the running sums from which reports are made are the sums of their rows
 
 The chain is walked here, row by row. The other rules are questions to the database (interface.Checks), which it answers
@@ -74,6 +75,8 @@ def verify(ledger: Ledger, noted_head: str = "") -> Verified:
     Raises LedgerUnavailableError.
     """
     walk = _Walk(missing_head=noted_head.strip().lower())
+    if ledger.notice:
+        walk.fault("copy", 0, ledger.notice)
     with ThreadPoolExecutor(1, "ledger-checks") as other:
         checked = other.submit(_check_rules, ledger)
         for linked in ledger.chain():

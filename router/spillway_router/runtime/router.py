@@ -128,6 +128,8 @@ class Runtime:
     def open(cls, loaded: Loaded, version: str) -> Runtime:
         """Open the configured ledger and build a router on it. Raises ConfigError or LedgerError."""
         ledger = open_ledger(loaded.settings.ledger.url)
+        if ledger.notice:
+            log.warning("the ledger is not whole: %s", ledger.notice)
         try:
             return cls(loaded, ledger, version)
         except BaseException:

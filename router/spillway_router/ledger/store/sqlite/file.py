@@ -91,6 +91,16 @@ def prepare_file(path: Path) -> None:
         raise LedgerConfigError(f"the folder of the ledger can't be written; make {path.parent} writable")
 
 
+def wal_of(path: Path) -> Path:
+    """Return the file beside a database that contains its newest rows while it is open."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def has_mark(connection: apsw.Connection) -> bool:
+    """Return whether the ledger has the mark `in_use`; that of an older version has none. Raises apsw.Error."""
+    return bool(connection.execute("SELECT 1 FROM pragma_table_info('marks') WHERE name = 'in_use'").fetchall())
+
+
 def check_place(path: Path) -> None:
     """Raise LedgerConfigError if no ledger could be made at a path, without making one."""
     folder = next(folder for folder in path.absolute().parents if folder.exists())

@@ -2,13 +2,18 @@
 
 Each connection has its own lock: one writes (entries.py), one reads rows and balances, one reads the keys, and one
 reads sums over many rows (sums.py). A long report therefore delays neither a commit nor the check of a key.
+
+While a router has the file open, its newest rows are in the -wal file beside it. The mark `in_use` is set in the file
+itself meanwhile, so a copy of the file alone can be told from a ledger: it says that it is in use, but there is no -wal
+file. The mark is set with each heartbeat and removed by whoever closes the file last. After a crash the -wal file is
+still there.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -29,12 +34,14 @@ from spillway_router.ledger.store.sqlite.file import (
     check_schema,
     connect,
     connect_to_read,
+    has_mark,
     migrate,
     prepare_file,
     snapshot,
     transaction,
     translated,
     unavailable,
+    wal_of,
 )
 from spillway_router.ledger.store.sqlite.sums import SqliteSums, checks, sum_up
 from spillway_router.ledger.store.statements import KEYS_CHANGED, KEYS_REVISION
@@ -55,9 +62,13 @@ class SqliteLedger(SqlLedger):
     OPEN_RESERVATIONS = statements.OPEN_RESERVATIONS
     ORPHANS = statements.ORPHANS
 
-    def __init__(self, path: Path, writer: apsw.Connection, readers: Readers) -> None:
+    def __init__(self, path: Path, writer: apsw.Connection, readers: Readers, *, had_wal: bool) -> None:
         super().__init__()
         self.path = path
+        in_use = has_mark(writer) and bool(writer.execute("SELECT in_use FROM marks").fetchall()[0][0])
+        self._is_copy = in_use and not had_wal
+        self._releases = had_wal
+        """Whether the mark `in_use` is ours to remove, or that of a router that crashed."""
         self._writer = writer
         self._entries = EntryStore(writer)
         self._write_lock = Lock()
@@ -73,13 +84,14 @@ class SqliteLedger(SqlLedger):
         LedgerUnavailableError if the database can't be opened otherwise.
         """
         prepare_file(path)
+        had_wal = wal_of(path).exists()
         try:
             writer = connect(path)
             migrate(writer, path, load_migrations(schema.__name__) if migrations is None else migrations)
             readers = Readers(connect(path), connect(path), connect(path))
         except apsw.Error as error:
             raise LedgerUnavailableError(f"the ledger {path} can't be opened: {error}") from error
-        return cls(path, writer, readers)
+        return cls(path, writer, readers, had_wal=had_wal)
 
     @classmethod
     def open_to_read(cls, path: Path) -> SqliteLedger:
@@ -90,17 +102,27 @@ class SqliteLedger(SqlLedger):
         """
         if not path.exists():
             raise no_ledger(str(path))
+        had_wal = wal_of(path).exists()
         try:
             first = connect_to_read(path)
             check_schema(first, path, load_migrations(schema.__name__))
             rest = Readers(connect_to_read(path), connect_to_read(path), connect_to_read(path))
         except apsw.Error as error:
             raise LedgerUnavailableError(f"the ledger {path} can't be opened: {error}") from error
-        return cls(path, first, rest)
+        return cls(path, first, rest, had_wal=had_wal)
 
     @property
     def name(self) -> str:
         return str(self.path)
+
+    @property
+    def notice(self) -> str:
+        if not self._is_copy:
+            return ""
+        return (
+            f"{self.path} was copied while a router had it open, without its file {wal_of(self.path).name}, so its "
+            "newest rows are missing; make backups with `spillway ledger backup FILE`"
+        )
 
     def commit(self, writes: Sequence[Write]) -> list[WriteResult]:
         with self._write_lock, translated(self.path):
@@ -114,6 +136,10 @@ class SqliteLedger(SqlLedger):
     def alive(self, router_id: str, now_ms: int) -> None:
         with self._write_lock, translated(self.path):
             self._writer.execute(statements.ALIVE, (router_id, now_ms))
+            self._writer.execute("UPDATE marks SET in_use = 1 WHERE in_use = 0")
+            if self._writer.changes():
+                self._writer.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)  # into the file itself
+            self._releases = True
 
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
         for row in self._chunks(statements.ENTRIES_AFTER, 0, start_ms, end_ms):
@@ -149,6 +175,11 @@ class SqliteLedger(SqlLedger):
         for connection, lock in (*readers, (self._writer, self._write_lock)):
             with lock:
                 connection.close()
+        if self._releases and self.path.exists() and not wal_of(self.path).exists():
+            self._releases = False
+            with translated(self.path), closing(connect(self.path)) as connection:
+                if has_mark(connection):
+                    connection.execute("UPDATE marks SET in_use = 0 WHERE in_use = 1")
 
     def _read(self, sql: str, values: Sequence[Any]) -> Rows:
         return self._rows(self._reader, sql, values)
