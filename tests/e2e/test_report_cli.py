@@ -100,8 +100,8 @@ def test_the_report_of_a_day_in_every_form(spillway: Run, recorded_day: datetime
     for part in (
         "Fixed: rented GPU",
         "Per request: cloud",
-        "50.0%  $1.390000",
-        "$0.000210",
+        "50.0%  $1.39",
+        "$0.00021",
         "By decision",
         "Forecast:",
     ):

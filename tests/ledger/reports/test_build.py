@@ -285,7 +285,7 @@ def test_both_sides_stand_side_by_side(ledger: SqliteLedger) -> None:
     text = shown(report_of(ledger))
     heading = next(line for line in text.splitlines() if "Fixed: rented GPU" in line)
     assert "Per request: cloud" in heading
-    for part in ("50.0%  $0.695000", "$0.000105", "1.000 GPU-hours  $1.390000", "requests/day", "groq/gpt-oss-20b"):
+    for part in ("50.0%  $0.6950", "$0.00011", "1.000 GPU-hours  $1.39", "requests/day", "groq/gpt-oss-20b"):
         assert part in text
     assert max(len(line) for line in shown(report_of(ledger), width=80).splitlines()) <= 80
 
@@ -300,7 +300,23 @@ def test_json_has_exact_integers_and_decimal_text(ledger: SqliteLedger) -> None:
     assert data["day"] == "2026-11-20"
 
 
-def test_money_in_tables() -> None:
-    assert money(1_499) == "$0.000001"
-    assert money(-1_500_000_000) == "-$1.500000"
-    assert money(-1) == "$0.000000"
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, "$0.0000"),
+        (1, "$0.000000001"),
+        (31_499, "$0.000031"),
+        (100_000, "$0.00010"),
+        (41_449_999, "$0.0414"),
+        (41_450_000, "$0.0415"),
+        (994_999_999, "$0.9950"),
+        (999_949_999, "$0.9999"),
+        (999_950_000, "$1.00"),
+        (1_390_000_000, "$1.39"),
+        (1_031_030_000_000, "$1,031.03"),
+        (-1_500_000_000, "-$1.50"),
+        (-31_499, "-$0.000031"),
+    ],
+)
+def test_money_has_cents_from_a_dollar_on_and_four_decimals_or_two_digits_below(nano: int, text: str) -> None:
+    assert money(nano) == text

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import date, timedelta
 from decimal import Decimal
 from io import StringIO
+from itertools import combinations
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,6 +22,7 @@ from spillway_router.core.money.tariff import Tariff, nano_from_usd, usd
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.rentals.closed_days import idle_id, is_closed
 from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.csv_file import COLUMNS, report_csv
@@ -32,7 +37,7 @@ from spillway_router.ledger.reports.days import (
 )
 from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_values
-from spillway_router.ledger.reports.model import Report
+from spillway_router.ledger.reports.model import Report, UnitCosts
 from spillway_router.ledger.reports.terminal import render_report
 from spillway_router.ledger.reports.words import group_name
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
@@ -95,6 +100,76 @@ def test_groups_sum_to_the_report(by: tuple[GroupKey, ...], kept: Kept) -> None:
         assert sum(row.served.answers for row in groups) == report.served.answers
         assert len({(row.idle, *row.keys.values()) for row in groups}) == len(groups)
         assert all(tuple(row.keys) == by for row in groups)
+
+
+ALL_GROUPINGS = [by for count in range(1, len(GROUP_KEYS) + 1) for by in combinations(GROUP_KEYS, count)]
+
+
+def test_every_grouping_equals_every_coarser_one(kept: Kept) -> None:
+    """All 511 groupings: what groups tell, added up over a key, is what the grouping without that key tells."""
+    ledger, bills = kept
+    bill = max(bills, key=lambda bill: (bill.answers, bill.billed))
+    figures = {by: figures_of(made(ledger, bill, *by), by) for by in [(), *ALL_GROUPINGS]}
+    for by in ALL_GROUPINGS:
+        for at in range(len(by)):
+            coarser = (*by[:at], *by[at + 1 :])
+            added: Counter[tuple[str, ...]] = Counter()
+            for (*values, name), amount in figures[by].items():
+                added[(*values[:at], *values[at + 1 :], name)] += amount
+            assert +added == figures[coarser], (by, coarser)
+
+
+def figures_of(report: Report, by: tuple[GroupKey, ...]) -> Counter[tuple[str, ...]]:
+    """Return the amounts and counts of each group by its values and the figure's name, zeros left out."""
+    figures: Counter[tuple[str, ...]] = Counter()
+    for row in report.groups:
+        served = asdict(row.served)
+        for name, amount in {"used": row.used_nano, "idle": row.idle_nano, "cloud": row.cloud_nano, **served}.items():
+            figures[(*row.keys.values(), name)] += amount
+    if not by:
+        fixed, cloud = report.fixed, report.cloud
+        amounts = {"used": fixed.used_nano, "idle": fixed.idle_nano, "cloud": cloud.cost_nano, **asdict(report.served)}
+        figures.update({(name,): amount for name, amount in amounts.items()})
+    return +figures
+
+
+def test_a_month_as_a_group_has_the_units_of_its_report(kept: Kept) -> None:
+    ledger, bills = kept
+    checked = 0
+    for bill in bills:
+        report = made(ledger, bill, "month")
+        if len(report.groups) == 1:
+            assert report.groups[0].units == report.units
+            checked += report.units.per_document_nano is not None
+    assert checked > 3
+
+
+@pytest.mark.parametrize("by", [(key,) for key in GROUP_KEYS])
+def test_costs_per_unit_include_idle_time_in_every_grouping(by: tuple[GroupKey, ...]) -> None:
+    """All work is one group, which used a tenth of an hour that cost 10 dollars."""
+    ledger, start = MemoryLedger(), start_of(FIRST)
+    hour = RentalRecord(
+        id="rent",
+        gpu="t4",
+        count=1,
+        price_nano_per_hour=10**10,
+        kind="reserved",
+        started_ms=start,
+        stopped_ms=start + 3_600_000,
+        source="cli",
+    )
+    ledger.rentals.add(hour)
+    work: dict[str, Any] = {
+        "local": True,
+        "status": "ok",
+        "document": True,
+        "gpu_us": 180_000_000,
+        "prompt_tokens": 500,
+    }
+    ledger.append([Entry(kind="charged", request_id=f"r{n}", attempt_no=1, ts=start + n, **work) for n in range(2)])
+    report = build_report(ledger, one_day(FIRST), TERMS, start + 86_400_000, by)
+    assert report.units == UnitCosts(5 * 10**9, 10**10, 5 * 10**9)
+    assert [row.units for row in report.groups if row.served.answers] == [report.units]
 
 
 def test_a_key_costs_what_its_calls_cost(kept: Kept) -> None:

@@ -36,10 +36,15 @@ class Rent:
 
 @dataclass(frozen=True, slots=True)
 class CostLine:
-    """One group of attempts, with its share of the fixed cost (0 in the cloud)."""
+    """One group of attempts, with its share of the fixed cost (0 in the cloud).
+
+    `idle_nano` is its share of the day's idle time, by work. It belongs to no group's cost, but to the cost of a
+    request, of 1,000 tokens and of a document, which would otherwise look cheap on an idle GPU.
+    """
 
     total: Total
     used_nano: int
+    idle_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +130,11 @@ def shared(nano: int, shares_us: Iterable[int], whole_us: int) -> Iterator[int]:
 
 def lines(days: Sequence[FixedDay], totals: Sequence[Total]) -> tuple[CostLine, ...]:
     """Return every group of attempts with its share of the fixed cost."""
-    used = [CostLine(total, nano) for day in days for total, nano in zip(day.local, day.split.used_nano, strict=True)]
+    used: list[CostLine] = []
+    for day in days:
+        shares_us = [total.gpu_us for total in day.local]
+        # On a day without work, or without a GPU that it could have run on, the bill is nobody's.
+        idle_nano = day.split.idle_nano if day.work_us and day.rented.gpu_us else 0
+        idle = shared(idle_nano, shares_us, day.work_us)
+        used += map(CostLine, day.local, day.split.used_nano, idle)
     return (*used, *(CostLine(total, 0) for total in totals if not total.group.local))

@@ -122,7 +122,7 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
     tariff = None if cheapest is None else terms.alternatives[cheapest.name]
     served = served_of(totals)
     cloud_documents = [t for t in totals if t.group.document and not t.group.local]
-    document_nano = sum(map(_document_nano, split)) + sum(t.cost_nano for t in cloud_documents)
+    document_nano = _document_nano(books.lines) + sum(t.cost_nano for t in cloud_documents)
     costs = Costs(lines=books.lines, days=split, holds=books.holds, cheapest=tariff, key_names=_key_names(ledger, by))
     return Report(
         period=Period(name=days.name, first=days.first.isoformat(), after=days.after.isoformat(), days=days.days),
@@ -203,7 +203,7 @@ def _fixed_side(books: _Books, gpu: GpuRental) -> FixedSide:
         rentals=tuple(_rental_row(record, span) for record, span in books.rent.rentals if span.gpu_us),
         rows=tuple(rows),
         served=served,
-        units=units_of(billed_nano, served, sum(map(_document_nano, books.days))),
+        units=units_of(billed_nano, served, _document_nano(books.lines)),
     )
 
 
@@ -249,11 +249,9 @@ def _price_text(nano: int) -> str:
     return f"{cents if cents == value else value.normalize():f}"
 
 
-def _document_nano(day: FixedDay) -> int:
-    """Return the documents' share, by work, of a day's whole bill; idle time is spread over all work."""
-    documents = sum(max(0, total.gpu_us) for total in day.local if total.group.document)
-    work = day.work_us
-    return (2 * day.rented.billed_nano * documents + work) // (2 * work) if work and day.rented.gpu_us else 0
+def _document_nano(lines: Sequence[CostLine]) -> int:
+    """Return the documents' share, by work, of the GPUs' whole bill; idle time is spread over the day's work."""
+    return sum(line.used_nano + line.idle_nano for line in lines if line.total.group.document)
 
 
 def _cloud_side(cloud: Sequence[Total], holds: Sequence[Entry]) -> CloudSide:

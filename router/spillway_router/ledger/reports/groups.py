@@ -1,7 +1,8 @@
 """A report's cost by day, month, backend, provider, model, key, tier, task or decision, alone or combined.
 
 Every nano-dollar of the report is in exactly one group. Used GPU time and charges are in the group of their attempts.
-Idle time is in the group of its day or month, or in a row of its own if the grouping has other keys than these.
+Idle time is in the group of its day or month, or in a row of its own if the grouping has other keys than these. The
+costs of a request, of 1,000 tokens and of a document include idle time in every group, as in the report.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ class _GroupSums:
     used_nano: int = 0
     idle_nano: int = 0
     cloud_nano: int = 0
+    spread_nano: int = 0
+    """The share of the days' idle time, by work."""
     document_nano: int = 0
+    """The cost of the documents, their share of idle time included."""
 
     def add(self, total: Total) -> None:
         """Add the work and the charges of a total."""
@@ -61,10 +65,11 @@ class _GroupSums:
             self.cloud_nano += total.cost_nano
             self.document_nano += total.cost_nano if group.document else 0
 
-    def use(self, nano: int, document: bool) -> None:
-        """Add a share of the GPU time."""
-        self.used_nano += nano
-        self.document_nano += nano if document else 0
+    def use(self, used_nano: int, idle_nano: int, document: bool) -> None:
+        """Add a share of the used and of the idle GPU time."""
+        self.used_nano += used_nano
+        self.spread_nano += idle_nano
+        self.document_nano += used_nano + idle_nano if document else 0
 
     @property
     def served(self) -> WorkDone:
@@ -91,7 +96,7 @@ def group_rows(costs: Costs, by: tuple[GroupKey, ...], sums: Sums, days: ReportR
         for line in costs.lines:
             sums_of = groups[False, _values(by, line.total.day, line.total.group, "")]
             sums_of.add(line.total)
-            sums_of.use(line.used_nano, line.total.group.document)
+            sums_of.use(line.used_nano, line.idle_nano, line.total.group.document)
     for hold in costs.holds:
         groups[False, _values(by, day_of(hold.ts), hold, hold.key_id)].cloud_nano += hold.reserved_nano
     apart = not _TIMES.issuperset(by)
@@ -115,17 +120,18 @@ def _add_by_key(groups: _Groups, costs: Costs, by: tuple[GroupKey, ...], sums: S
         for total in sums.key_totals(start_ms, end_ms):
             values = values_of(total.group)
             groups[False, (*values[:at], total.key_id, *values[at + 1 :])].add(total)
-    used_nano = {(line.total.day, line.total.group): line.used_nano for line in costs.lines}
+    lines = {(line.total.day, line.total.group): line for line in costs.lines}
     for work in sums.key_work(days.start_ms, days.end_ms):
-        nano = used_nano[work.day, work.group]
-        if not nano:
+        line = lines[work.day, work.group]
+        if not line.used_nano and not line.idle_nano:
             continue
         values = _values(by, work.day, work.group, "")
         before, after, document = values[:at], values[at + 1 :], work.group.document
         shares_us = [share for _, share in work.shares_us]
         whole_us = sum(max(0, share) for share in shares_us)
-        for (key_id, _), part in zip(work.shares_us, shared(nano, shares_us, whole_us), strict=True):
-            groups[False, (*before, key_id, *after)].use(part, document)
+        used, idle = shared(line.used_nano, shares_us, whole_us), shared(line.idle_nano, shares_us, whole_us)
+        for (key_id, _), used_nano, idle_nano in zip(work.shares_us, used, idle, strict=True):
+            groups[False, (*before, key_id, *after)].use(used_nano, idle_nano, document)
 
 
 def _parts(by: tuple[GroupKey, ...], days: ReportRange) -> Iterator[tuple[str, int, int]]:
@@ -178,7 +184,8 @@ def _row(keys: Mapping[str, str], idle: bool, sums: _GroupSums, costs: Costs) ->
         idle_nano=sums.idle_nano,
         cloud_nano=sums.cloud_nano,
         total_nano=total_nano,
-        units=units_of(total_nano, served, sums.document_nano),
+        # Groups of days and months contain their idle time; the others get their share of it, and both mean the same.
+        units=units_of(total_nano if sums.idle_nano else total_nano + sums.spread_nano, served, sums.document_nano),
         all_cloud_nano=all_cloud_nano,
     )
 

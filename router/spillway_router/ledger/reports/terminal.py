@@ -1,7 +1,6 @@
 """The report for a terminal: the two sides next to each other, then groups, alternatives and the forecast.
 
-Tables round money to a millionth of a dollar. In bars, full blocks are used GPU time, light blocks idle GPU time, and
-dark blocks the cloud.
+In bars, full blocks are used GPU time, light blocks idle GPU time, and dark blocks the cloud.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from spillway_router.core.money.tariff import NANO, usd
+from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.reports.model import Alternative, ForecastRow, GroupRow, RentalRow, Report
 
 FORECAST_METHODS = {
@@ -15,22 +15,32 @@ FORECAST_METHODS = {
 
 
 def money(nano: int) -> str:
-    """Return nano-dollars for a table: `$1.390000`, rounded half up to a millionth of a dollar."""
-    millionths = (abs(nano) + 500) // 1000
-    return f"{'-' if nano < 0 and millionths else ''}${usd(millionths * 1000)}"
+    """Return nano-dollars for people, rounded half up: `$1,031.03` from one dollar on, `$0.0414` below.
+
+    An amount of which four decimals would show less than two digits gets as many as it needs for two: `$0.000031`.
+    """
+    places = 2
+    if _rounded(nano, 4) < NANO:
+        places = 4
+        while places < _MOST_PLACES and _rounded(nano, places) < 10 * 10 ** (_MOST_PLACES - places) and nano:
+            places += 1
+    shown = _rounded(nano, places)
+    whole, fraction = divmod(shown, NANO)
+    return f"{'-' if nano < 0 and shown else ''}${whole:,}.{f'{fraction:09d}'[:places]}"
+
+
+_MOST_PLACES = 9
+
+
+def _rounded(nano: int, places: int) -> int:
+    """Return the absolute amount rounded half up to so many decimals of a dollar, in nano-dollars."""
+    unit: int = 10 ** (_MOST_PLACES - places)
+    return (2 * abs(nano) + unit) // (2 * unit) * unit
 
 
 def money_or_dash(nano: int | None) -> str:
     """Return money for a table, or a dash for None."""
     return "-" if nano is None else money(nano)
-
-
-def about(nano: int) -> str:
-    """Return the money of an estimate: from one dollar on in whole cents, `$1,031.03`."""
-    if abs(nano) < NANO:
-        return money(nano)
-    cents = (abs(nano) + 5 * 10**6) // 10**7
-    return f"{'-' if nano < 0 else ''}${cents // 100:,}.{cents % 100:02}"
 
 
 def share(part: int, whole: int) -> str:
@@ -81,15 +91,15 @@ def break_even_words(alternative: Alternative, answers: int) -> tuple[str, str]:
 def forecast_words(row: ForecastRow) -> str:
     """Return the forecast in one sentence, with its method."""
     text = (
-        f"Forecast: {row.month} will have cost {about(row.total_nano)}: GPU {about(row.fixed_nano)} "
-        f"({about(row.fixed_so_far_nano)} so far, running rentals continue) + cloud {about(row.cloud_nano)} "
-        f"({about(row.cloud_so_far_nano)} so far, then {FORECAST_METHODS[row.method]}, "
+        f"Forecast: {row.month} will have cost {money(row.total_nano)}: GPU {money(row.fixed_nano)} "
+        f"({money(row.fixed_so_far_nano)} so far, running rentals continue) + cloud {money(row.cloud_nano)} "
+        f"({money(row.cloud_so_far_nano)} so far, then {FORECAST_METHODS[row.method]}, "
         f"{row.days_of_history} full days of history)."
     )
     if row.budget_nano is None:
         return text
     part = float(Fraction(row.cloud_nano, row.budget_nano)) if row.budget_nano else 1.0
-    return f"{text} That is {part:.0%} of the month's cloud budget of {about(row.budget_nano)}."
+    return f"{text} That is {part:.0%} of the month's cloud budget of {money(row.budget_nano)}."
 
 
 def notes(report: Report) -> list[str]:
