@@ -69,7 +69,7 @@ GROUPS: tuple[Group, ...] = (
     Group(
         truncations.IDS,
         truncations.streams,
-        "about 12 minutes; needs Node, and installs client libraries on first use",
+        "about 9 minutes; needs Node, and installs client libraries on first use",
     ),
     Group((objects.DIFFER,), objects.client_objects, "about 1 minute; needs Node, and installs client libraries"),
     Group((measures_mixed.MIXED,), measures_mixed.mixed_streams, "about 2 minutes"),
