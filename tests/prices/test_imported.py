@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from spillway_router.core.money.tariff import Usage, price
 from spillway_router.prices.book import SOURCE, PriceBook, PriceList, parse_list, record
 from spillway_router.prices.imported import Added, add, locked, read_source, write
-from spillway_router.prices.litellm import LICENCE
-from spillway_router.prices.rows import PriceError, load_json
+from spillway_router.prices.litellm import LICENCE, convert_rows
+from spillway_router.prices.rows import PriceError, dated_price, load_json
 
 DAY = date(2026, 11, 20)
 EXCERPT = (Path(__file__).parent / "data" / "litellm_excerpt.json").read_bytes()
@@ -113,6 +113,38 @@ def test_long_prompts_and_services_become_steps() -> None:
     (gpt,) = row(taken(EXCERPT).content, "openai", "gpt-5.6")["prices"]
     assert {s.get("service", "") for s in gpt["steps"]} == {"", "batch"}
     assert listed_price == row(taken(EXCERPT).content, "anthropic", "claude-haiku-5-5")["prices"][0]
+
+
+def test_modes_of_a_model_become_steps_for_every_combination() -> None:
+    model = {
+        "litellm_provider": "anthropic",
+        "input_cost_per_token": Decimal("0.000005"),
+        "output_cost_per_token": Decimal("0.000025"),
+        "input_cost_per_token_above_200k_tokens": Decimal("0.00001"),
+        "output_cost_per_token_above_200k_tokens": Decimal("0.00005"),
+        "provider_specific_entry": {"fast": Decimal("6.0"), "us": Decimal("1.1"), "odd": "?"},
+    }
+    converted = convert_rows({"claude-x": model}, "2026-11-20")
+    [dated] = converted.providers["anthropic"]["claude-x"]["prices"]
+    _, tariff = dated_price(dated, "list")
+    usage = {
+        (service, prompt): price(Usage(prompt, 0, service=service), tariff)
+        for service in ("", "fast", "us", "fast+us")
+        for prompt in (1000, 300_000)
+    }
+    assert usage == {
+        ("", 1000): 5_000_000,
+        ("", 300_000): 3_000_000_000,
+        ("fast", 1000): 30_000_000,
+        ("fast", 300_000): 18_000_000_000,
+        ("us", 1000): 5_500_000,
+        ("us", 300_000): 3_300_000_000,
+        ("fast+us", 1000): 33_000_000,
+        ("fast+us", 300_000): 19_800_000_000,
+    }
+    assert converted.skipped == (
+        ("anthropic/claude-x (odd)", "its factor is no number, so that requests for this mode are refused"),
+    )
 
 
 def test_prices_by_request_and_by_second() -> None:

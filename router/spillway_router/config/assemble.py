@@ -167,6 +167,12 @@ class _Backends:
         tariff = None if priced is None else priced.tariff
         backend = _backend(part, entry, record, tariff, math.ceil(self._settings.limits.answer_s))
         backend = replace(backend, degrade_steps=steps_of(backend.name, self._degrade_steps))
+        if backend.unbounded_model and not backend.holds_unbounded and self._settings.budgets:
+            warning = (
+                f"the cost of a request to {part.model} is not bounded, so budgets refuse all of them; set "
+                "`unbounded: hold` to permit them"
+            )
+            self._findings.warnings.append(ConfigProblem(where, 0, warning))
         own_headers = frozenset(name.lower() for name in part.headers)
         return BackendTarget(
             backend=backend,

@@ -7,6 +7,7 @@ is exactly the price per million. The name of a price says what it is for:
     cache_creation_input_token_cost_above_1hr                cache write for an hour
     output_cost_per_token_above_200k_tokens                  output of requests with a prompt above 200,000 tokens
     input_cost_per_token_above_272k_tokens_priority          the same in the service `priority`
+    provider_specific_entry: {"fast": 2.0, "us": 1.1}        factors of modes; every combination is a service: `fast+us`
 
 A service is known only if the file contains its ordinary input and output prices.
 """
@@ -14,9 +15,11 @@ A service is known only if the file contains its ordinary input and output price
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import combinations
+from math import prod
 from typing import Any
 
 from spillway_router.core.money.tariff import STANDARD, service_of
@@ -46,6 +49,7 @@ _KINDS = {
 _FIELD = re.compile(rf"({'|'.join(_KINDS)})(_above_\d+hr)?(?:_above_(\d+)k_tokens)?(?:_([a-z]+))?")
 _SECONDS = ("input_cost_per_second", "output_cost_per_second")
 _REQUEST = "input_cost_per_request"
+_MODES = "provider_specific_entry"
 _ELSEWHERE = {
     "input_cost_per_audio_token": "audio tokens have a price of their own",
     "output_cost_per_audio_token": "audio tokens have a price of their own",
@@ -72,6 +76,7 @@ def convert_rows(raw: Mapping[str, Any], day: str) -> ConvertedPrices:
         for name, row in sorted(_rows(raw, theirs, prefix)):
             try:
                 models[name] = _model(row, day)
+                skipped += ((f"{provider}/{name} ({mode})", why) for mode, why in _modes_without_price(row))
             except PriceError as error:
                 skipped.append((f"{provider}/{name}", str(error)))
         if models:
@@ -138,6 +143,7 @@ def price_of(row: Mapping[str, Any]) -> dict[str, Any]:
         # A price of 0 at a paid API is a gap in the source, and an unknown price is never 0.
         raise PriceError("a price of 0")
     steps = _steps(by_place, base)
+    steps += _mode_steps(_factors(row), base, [step for step in steps if "service" not in step])
     return {**price, "steps": steps} if steps else price
 
 
@@ -153,6 +159,42 @@ def _steps(by_place: Mapping[tuple[str, int], _Rates], base: _Rates) -> list[dic
         if above:
             step["above_tokens"] = above
         steps.append(step | _texts(whole))
+    return steps
+
+
+def _factors(row: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Return the modes of a model with the factors of their prices."""
+    modes = row.get(_MODES)
+    if not isinstance(modes, dict):
+        return {}
+    return {name: Decimal(factor) for name, factor in modes.items() if _is_factor(factor)}
+
+
+def _modes_without_price(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the modes of a model whose price can't be read, and what follows."""
+    modes = row.get(_MODES)
+    for name, factor in modes.items() if isinstance(modes, dict) else ():
+        if not _is_factor(factor):
+            yield name, "its factor is no number, so that requests for this mode are refused"
+
+
+def _is_factor(value: object) -> bool:
+    return isinstance(value, int | Decimal) and not isinstance(value, bool) and value > 0
+
+
+def _mode_steps(
+    factors: Mapping[str, Decimal], base: _Rates, usual_steps: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the steps of each combination of modes: every price of an ordinary request times their factors."""
+    steps: list[dict[str, Any]] = []
+    for size in range(1, len(factors) + 1):
+        for modes in combinations(sorted(factors), size):
+            factor = prod(factors[mode] for mode in modes)
+            service = {"service": "+".join(modes)}
+            steps.append(service | _texts({name: rate * factor for name, rate in base.items()}))
+            for step in usual_steps:
+                rates = {name: Decimal(step[name]) * factor for name in RATES if name in step}
+                steps.append(service | {"above_tokens": step["above_tokens"]} | _texts(rates))
     return steps
 
 
