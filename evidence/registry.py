@@ -14,6 +14,7 @@ from evidence import (
     measures_convert,
     measures_demo,
     measures_deploy,
+    measures_fields,
     measures_ledger,
     measures_loadtest,
     measures_mixed,
@@ -58,6 +59,7 @@ GROUPS: tuple[Group, ...] = (
     Group(("ledger.powercut_lost",), measures_ledger.powercut, "about 20 s"),
     Group(measures_ledger.SPEED, measures_ledger.speed, "about 40 s; needs an idle machine"),
     Group(("budget.overshoot",), measures_money.overshoot, "about 5 minutes; starts PostgreSQL"),
+    Group(measures_fields.IDS, measures_fields.fields, "about 4 minutes"),
     Group(("budget.leaked_reservations",), measures_money.leaked, "about 3 minutes; starts PostgreSQL"),
     Group(("ledger.independent_bill_difference",), measures_money.independent_bill, "about 3 minutes"),
     Group(

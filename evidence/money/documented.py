@@ -336,4 +336,4 @@ def _response(bill: Bill) -> dict[str, Any]:
         "output_tokens": bill.output,
         "input_tokens_details": {"cached_tokens": bill.cached},
     }
-    return {"object": "response", "id": "resp_1", "status": "completed", "output": output, "usage": usage}
+    return {"object": "response", "id": "resp_made", "status": "completed", "output": output, "usage": usage}

@@ -127,7 +127,7 @@ CASES: tuple[FieldCase, ...] = (
     # responses
     _responses("plain", max_output_tokens=16),
     _responses("no bound"),
-    _responses("previous_response_id", previous_response_id="resp_1", max_output_tokens=16),
+    _responses("previous_response_id", previous_response_id="resp_elsewhere", max_output_tokens=16),
     _responses("conversation", conversation="conv_1", max_output_tokens=16),
     _responses("a stored prompt", True, prompt={"id": "pmpt_1"}, max_output_tokens=16),
     _responses("item_reference", input=[{"type": "item_reference", "id": "msg_1"}], max_output_tokens=16),
@@ -147,6 +147,7 @@ CASES: tuple[FieldCase, ...] = (
     _responses("image_generation", True, tools=[{"type": "image_generation"}]),
     _responses("mcp", True, tools=[{"type": "mcp", "server_url": "https://x"}]),
     _responses("background", True, background=True),
+    _responses("n", True, n=4),
     # messages
     _messages("plain"),
     _messages("a tool", tools=[{"name": "f", "input_schema": {"type": "object"}}], max_tokens=1),
@@ -160,6 +161,9 @@ CASES: tuple[FieldCase, ...] = (
     _messages("web_search, ten uses", tools=[{"type": "web_search_20250305", "name": "web_search", "max_uses": 10}]),
     _messages("web_fetch", tools=[{"type": "web_fetch_20250910", "name": "web_fetch", "max_uses": 1}]),
     _messages("code_execution", True, tools=[{"type": "code_execution_20250825", "name": "code_execution"}]),
+    _messages("n", True, n=4),
+    _messages("compaction", True, context_management={"edits": [{"type": "compact_20260112"}]}),
+    _messages("context editing", context_management={"edits": [{"type": "clear_tool_uses_20250919"}]}),
     _messages("mcp_servers", True, mcp_servers=[{"type": "url", "url": "https://x"}]),
     _messages("a container", True, container="c_1"),
     _messages("fast", True, speed="fast"),

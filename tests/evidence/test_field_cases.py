@@ -38,7 +38,8 @@ async def call(router: Router, provider: DocumentedProviders, case: FieldCase) -
         assert len(provider.lines) == before
         if reply.status_code != 400:
             return [f"{name}: {reply.status_code} {error}"]
-        return [] if "unbounded: hold" in error["message"] or "service" in error["message"] else [f"{name}: {error}"]
+        named = any(words in error["message"] for words in ("unbounded: hold", "service_tier", "is not supported"))
+        return [] if named else [f"{name}: {error}"]
     if reply.status_code != 200:
         return [f"{name}: {reply.status_code} {reply.text}"]
     rows = {entry.kind: entry for entry in router.ledger.entries_of(reply.headers["x-request-id"])}
