@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 from random import Random
 from threading import Barrier
 from typing import Any
@@ -13,17 +14,19 @@ from typing import Any
 import pytest
 from tests.ledger.helpers import D0, DAY, H0, HOUR, M0, T0, entry, requests_in
 
-from spillway_router.core.money.budget import BudgetError
+from spillway_router.core.money.budget import AlertKey, BudgetError
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Balance, Cap, CapReached, RentalRecord, Write, WriteResult
 from spillway_router.ledger.store.sums import SLOT_MS
+from spillway_router.ledger.tables.alerts import KEPT_MS
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
+from spillway_router.ledger.verify import verify
 from spillway_router.testing.books import fill_books
 
 SLOT0 = T0 // SLOT_MS * SLOT_MS
@@ -363,6 +366,35 @@ class LedgerContract:
             table.put(replace(first, request_id=f"req_2{i:04}", ts=T0 + 1 + i // 3))
         assert [label.request_id for label in table.all(T0 + 1)] == [f"req_2{i:04}" for i in range(1100)]
         assert list(table.all(T0 + 400)) == []
+
+    def test_a_charge_above_its_hold_is_found(self, ledger: Ledger) -> None:
+        ledger.append((entry("reserved", "r1", reserved_nano=10), entry("charged", "r1", amount_nano=10)))
+        ledger.append((entry("charged", "r0", amount_nano=10),))  # without a hold
+        assert verify(ledger).faults == ()
+        ledger.append((entry("reserved", "r2", reserved_nano=10), entry("charged", "r2", amount_nano=11)))
+        [fault] = verify(ledger).faults
+        assert (fault.rule, fault.seq) == ("bounds", 5)
+        assert "attempt 1 of r2 cost 11 nano-USD, above its hold of 10" in fault.detail
+
+    def test_an_alert_is_claimed_once_by_whoever_comes_first(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        key: AlertKey = ("all", "day", D0 // 1000, Decimal("0.5"), 10**9)
+        assert ledger.alerts.claim(key, T0)
+        assert not ledger.alerts.claim(key, T0 + 1)
+        other = reopen()
+        assert not other.alerts.claim((*key[:3], Decimal("0.50"), key[4]), T0 + 2)
+        for changed in (
+            ("key:k1", *key[1:]),
+            (key[0], "month", *key[2:]),
+            (*key[:2], key[2] + 86_400, *key[3:]),
+            (*key[:3], Decimal(1), key[4]),
+            (*key[:4], 2 * 10**9),
+        ):
+            assert other.alerts.claim(changed, T0 + 3), changed
+        late = T0 + KEPT_MS + DAY
+        assert ledger.alerts.claim(("all", "day", late // 1000, Decimal(1), 1), late)  # old claims are forgotten
+        assert ledger.alerts.claim(key, T0 + 4)
 
     def test_feedback_is_kept_and_summed(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         rated = FeedbackRecord(

@@ -21,7 +21,7 @@ from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry, Kind
 from spillway_router.ledger.errors import LedgerUnavailableError
-from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
+from spillway_router.ledger.holds import AttemptReason, AttemptResult, ExcessCharge, Hold, HoldRefused
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.maintenance import Upkeep
 from spillway_router.ledger.records import Balance, Write, WriteResult
@@ -97,6 +97,7 @@ class RouterAccounts:
     writer: LedgerWriter = field(init=False)
     upkeep: Upkeep = field(init=False)
     alerts: list[BudgetAlert] = field(default_factory=list)
+    excesses: list[ExcessCharge] = field(default_factory=list)
     wall_s: float = NOON
 
     async def hold(self, request_id: str, bound_nano: int, attempt: int = 1, **caller: Any) -> Hold | HoldRefused:
@@ -131,6 +132,7 @@ async def router_accounts(
         wall=lambda: router.wall_s,
         on_alert=router.alerts.append,
         router_id=router_id,
+        on_excess=router.excesses.append,
     )
     router.accounts.load(ledger, lines)
     router.upkeep = Upkeep(ledger, router.accounts, router_id, lambda: router.wall_s)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.core.scenes import GROQ, LOCAL, facts
 from tests.ledger.helpers import (
     CHEAP,
@@ -17,22 +21,35 @@ from tests.ledger.helpers import (
     T0,
     WAIT_S,
     FaultyDisk,
+    RouterAccounts,
     entry,
     requests_in,
     router_accounts,
 )
 
 from spillway_router.core.money.attribution import WorkCoefficients, work_share_us
-from spillway_router.core.money.budget import BudgetLine
+from spillway_router.core.money.budget import (
+    EACH_KEY,
+    BudgetLine,
+    Period,
+    Spender,
+    covering,
+    headroom,
+    moved,
+    opening,
+)
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.errors import LedgerUnavailableError
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
 from spillway_router.ledger.orphans import SILENT_MS, close_orphans, unknown_charge
 from spillway_router.ledger.records import Balance
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.ledger.verify import verify
 from spillway_router.ledger.writer import LedgerWriter
+from spillway_router.testing import MemoryLedger
 
 DAY = BudgetLine("all", "day", 1000, (Decimal("0.5"), Decimal(1)))
 
@@ -183,19 +200,147 @@ async def test_a_full_queue_refuses_holds_but_takes_what_ends_them(ledger: Fault
     assert [e.request_id for e in ledger.open_reservations(0, 2**62)] == ["r2"]
 
 
+async def spend(router: RouterAccounts, request_id: str, nano: int) -> None:
+    """Hold that much and be charged all of it, as nobody tells the usage."""
+    await router.settle(await router.held(request_id, nano), AttemptResult("ok", None))
+
+
+def shares(router: RouterAccounts) -> list[Decimal]:
+    return [alert.at for alert in router.alerts]
+
+
 async def test_alerts_are_told_once_whoever_spent(ledger: FaultyDisk) -> None:
     async with router_accounts(ledger, DAY) as router:
-        hold = await router.held("r1", 600)
-        assert [alert.at for alert in router.alerts] == [Decimal("0.5")]
-        router.accounts.release(hold)
-        await router.held("r2", 600)
-        assert len(router.alerts) == 1
+        router.accounts.release(await router.held("r0", 900))
+        await router.upkeep.tend()
+        assert router.alerts == []  # a hold is no spending
+        await spend(router, "r1", 600)
+        await router.upkeep.tend()
+        await router.upkeep.tend()
+        assert shares(router) == [Decimal("0.5")]
         ledger.append((unknown_charge(entry_of_groq("else")._replace(reserved_nano=400)),))
         await router.upkeep.tend()
-        assert [alert.at for alert in router.alerts] == [Decimal("0.5"), Decimal(1)]
+        assert shares(router) == [Decimal("0.5"), Decimal(1)]
         router.wall_s += 86_400
-        await router.held("r3", 600)
-        assert [alert.at for alert in router.alerts] == [Decimal("0.5"), Decimal(1), Decimal("0.5")]
+        await spend(router, "r3", 600)
+        await router.upkeep.tend()
+        assert shares(router) == [Decimal("0.5"), Decimal(1), Decimal("0.5")]
+
+
+async def test_an_alert_is_told_by_one_of_several_routers_and_not_again_after_a_restart(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger, DAY, router_id="a") as one, router_accounts(ledger, DAY, router_id="b") as other:
+        await spend(one, "r1", 600)
+        await asyncio.gather(one.upkeep.tend(), other.upkeep.tend())
+        assert shares(one) + shares(other) == [Decimal("0.5")]
+    async with router_accounts(ledger, DAY, router_id="c") as restarted:
+        await restarted.upkeep.tend()
+        assert restarted.alerts == []
+    async with router_accounts(ledger, replace(DAY, limit_nano=1200), router_id="d") as raised:
+        await raised.upkeep.tend()
+        assert shares(raised) == [Decimal("0.5")]  # another cap
+
+
+async def test_a_refused_hold_tells_that_the_budget_is_full(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger, DAY) as router:
+        await router.held("r1", 900)
+        assert isinstance(await router.hold("r2", 200), HoldRefused)
+        await router.upkeep.tend()
+        [alert] = router.alerts
+        assert (alert.at, alert.refused, alert.spent_nano, alert.held_nano) == (Decimal(1), True, 0, 900)
+
+
+async def test_an_alert_that_could_not_be_claimed_is_told_later(
+    ledger: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with router_accounts(ledger, DAY) as router:
+        await router.held("r1", 900)
+        assert isinstance(await router.hold("r2", 200), HoldRefused)
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger.alerts, "claim", Mock(side_effect=LedgerUnavailableError("away")))
+            with pytest.raises(LedgerUnavailableError):
+                await router.upkeep.tend()
+        await router.upkeep.tend()
+        assert shares(router) == [Decimal(1)]
+
+
+async def test_every_key_has_the_cap_of_each_key_for_itself(ledger: FaultyDisk) -> None:
+    each = BudgetLine(EACH_KEY, "day", 1000, (Decimal("0.5"),))
+    async with router_accounts(ledger, each) as router:
+        for key in ("k1", "k2"):
+            hold = await router.hold(f"first-{key}", 600, key_id=key)
+            assert isinstance(hold, Hold)
+            await router.settle(hold, AttemptResult("ok", None))
+            refused = await router.hold(f"second-{key}", 600, key_id=key)
+            assert isinstance(refused, HoldRefused)
+            assert f"for key:{key}" in refused.message
+        assert isinstance(await router.hold("without", 5000), Hold)
+        await router.upkeep.tend()
+        raised = {(alert.scope, alert.at, alert.label) for alert in router.alerts}
+        assert raised == {(f"key:{key}", at, EACH_KEY) for key in ("k1", "k2") for at in (Decimal("0.5"), Decimal(1))}
+        assert router.accounts.has_budgets
+        assert router.accounts.headroom(facts(caller=Caller(key_id="k3")), GROQ) == 1000
+        assert router.accounts.headroom(facts(), GROQ) is None
+
+
+SCOPES = ("all", "backend:groq", "backend:other", "key:k1", "key:k2", "tier:free", "tier:paid")
+
+
+@given(
+    scopes=st.sets(
+        st.sampled_from(["all", "backend:groq", "backend:other", "key:k1", "key:k2", "tier:free", "tier:paid"])
+    ),
+    period=st.sampled_from(["hour", "day", "month"]),
+    spent=st.lists(st.integers(1, 300), max_size=3),
+    key=st.sampled_from(["", "k1", "k2", "k3"]),
+    tier=st.sampled_from(["", "free"]),
+)
+def test_the_headroom_is_that_of_all_lines_that_cover_the_caller(
+    scopes: set[str], period: Period, spent: list[int], key: str, tier: str
+) -> None:
+    lines = [BudgetLine(scope, period, 100 * number + 400) for number, scope in enumerate(sorted(scopes))]
+    asked = facts(caller=Caller(key_id=key, tier=tier))
+    state, spender = opening(lines, NOON), Spender("groq", key, tier)
+    for nano in spent:
+        state = moved(state, [line.key for line in covering(lines, spender)], NOON, reserved_nano=nano)
+
+    async def headroom_of_accounts() -> int | None:
+        ledger = MemoryLedger()
+        writer = LedgerWriter(ledger)
+        accounts = Accounts(
+            writer=writer,
+            lines=(),
+            coefficients=WorkCoefficients(),
+            wall=lambda: NOON,
+            on_alert=lambda _alert: None,
+        )
+        accounts.load(ledger, lines)
+        for nano in spent:
+            hold = Hold(asked, GROQ, OVERFLOW, attempt_no=1, held_ms=int(NOON * 1000), bound_nano=nano, stored=True)
+            accounts._move(hold, reserved_nano=nano)
+        left_nano = accounts.headroom(asked, GROQ)
+        await writer.close(WAIT_S)
+        return left_nano
+
+    assert asyncio.run(headroom_of_accounts()) == headroom(state, spender, NOON)
+
+
+async def test_what_costs_nothing_passes_where_the_budget_is_overspent(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger, DAY) as router:
+        hold = await router.held("r1", 10)
+        assert await router.settle(hold, CHEAP) == 70_000
+        assert isinstance(await router.hold("r2", 1), HoldRefused)
+        assert isinstance(await router.hold("free", 0), Hold)
+
+
+async def test_a_charge_above_its_hold_is_reported_marked_and_found_by_verify(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger, DAY) as router:
+        hold = await router.held("r1", 10)
+        await router.settle(hold, CHEAP)
+        [excess] = router.excesses
+        assert (excess.request_id, excess.charge_nano, excess.bound_nano) == ("r1", 70_000, 10)
+    [charge] = [e for e in ledger.entries_of("r1") if e.kind == "charged"]
+    assert (charge.status, charge.amount_nano) == ("unknown", 70_000)
+    assert [fault.rule for fault in verify(ledger).faults] == ["bounds"]
 
 
 async def test_a_crashed_router_is_charged_its_bound_once_however_many_find_it(ledger: FaultyDisk) -> None:

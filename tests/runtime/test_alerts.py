@@ -19,6 +19,7 @@ import pytest
 
 from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
+from spillway_router.ledger.holds import ExcessCharge
 from spillway_router.runtime.alerts import (
     AlertHooks,
     Alerts,
@@ -37,7 +38,8 @@ ALERT = BudgetAlert(
     period_start_s=1_700_006_400,
     at=Decimal("0.8"),
     limit_nano=50 * 10**9,
-    taken_nano=41 * 10**9,
+    spent_nano=41 * 10**9,
+    held_nano=10**9,
 )
 QUICK = DeliveryRules(attempts=4, timeout_s=0.2, first_wait_s=0.01, longest_wait_s=0.02, queue=4)
 HANGS = 0
@@ -112,13 +114,16 @@ async def test_an_alert_is_posted_signed_and_readable() -> None:
     [(headers, body)] = receiver.seen
     assert json.loads(body) == {
         "type": "budget_alert",
-        "text": "Spillway: budget all per day reached 80%: 41.000000 of 50.000000 USD spent or held.",
+        "text": "Spillway: budget all per day reached 80%: 41.000000 of 50.000000 USD spent, 1.000000 USD held.",
         "scope": "all",
         "period": "day",
         "period_start": "2023-11-15T00:00:00+00:00",
         "at": "0.8",
         "limit_usd": "50.000000",
-        "taken_usd": "41.000000",
+        "taken_usd": "42.000000",
+        "spent_usd": "41.000000",
+        "held_usd": "1.000000",
+        "refused": False,
     }
     digest = hmac.new(b"whsec-12345", b"1700000000." + body, hashlib.sha256).hexdigest()
     assert headers["x-spillway-signature"] == f"t=1700000000,v1={digest}"
@@ -187,19 +192,34 @@ async def test_a_permanent_refusal_is_not_retried(status: int, caplog: pytest.Lo
     assert f"HTTP {status}: correct alerts.webhook_url" in caplog.text
 
 
-async def test_each_threshold_is_reported_once_per_period(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_threshold_and_each_refusal_is_told_in_words(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     receiver = Receiver()
     async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, calls):
-        tomorrow = replace(ALERT, period_start_s=ALERT.period_start_s + 86_400)
-        others = [replace(ALERT, at=Decimal(1)), replace(ALERT, scope="key:k1"), tomorrow]
-        for alert in (ALERT, ALERT, *others, tomorrow):
+        raised = replace(ALERT, limit_nano=ALERT.limit_nano + 1)
+        others = [replace(ALERT, at=Decimal(1)), replace(ALERT, at=Decimal(1), refused=True, scope="tier:t")]
+        for alert in (ALERT, raised, *others):
             alerts.budget_reached(alert)
-        assert calls.alerts == [ALERT, *others]
+        assert calls.alerts == [ALERT, raised, *others]
     assert calls.results == ["sent"] * 4
     assert len({headers["x-spillway-delivery"] for headers, _ in receiver.seen}) == 4
-    assert caplog.text.count("reached 80%") == 3
-    assert "reached 100%: 41.000000 of 50.000000 USD spent or held. Paid calls that don't fit" in caplog.text
+    assert "reached 100%: 41.000000 of 50.000000 USD spent, 1.000000 USD held. Paid calls that don't fit" in caplog.text
+    assert "budget tier:t per day refused a call that did not fit: 41.000000 of 50.000000 USD spent" in caplog.text
+
+
+async def test_a_charge_above_its_hold_is_told_at_once_and_once_an_hour_for_a_backend() -> None:
+    receiver = Receiver()
+    excess = ExcessCharge(request_id="r1", attempt_no=2, backend="b", charge_nano=3 * 10**9, bound_nano=10**9)
+    async with serving(receiver) as url, alerting(url, flush_s=10) as (alerts, calls):
+        for each in (excess, replace(excess, request_id="r2"), replace(excess, backend="c")):
+            alerts.charge_above_hold(each)
+    assert calls.results == ["sent"] * 2
+    bodies = [json.loads(body) for _, body in receiver.seen]
+    assert [(body["type"], body["backend"], body["request_id"]) for body in bodies] == [
+        ("charge_above_hold", "b", "r1"),
+        ("charge_above_hold", "c", "r1"),
+    ]
+    assert "cost 3.000000 USD at b, more than the 1.000000 USD that were held" in bodies[0]["text"]
 
 
 async def test_a_full_queue_loses_the_newest_and_never_waits(caplog: pytest.LogCaptureFixture) -> None:
@@ -261,29 +281,30 @@ def test_neither_address_nor_secret_is_shown() -> None:
 
 async def test_a_router_reports_a_budget_that_runs_low_without_delaying_requests() -> None:
     """From a request to the receiver: bytes, tariff, budget, alert, webhook, metric. The receiver takes its time."""
-    answer = Answer.json(
-        {
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 300_000, "completion_tokens": 100_000},
-        }
-    )
+
+    def answer(tokens: int) -> Answer:
+        choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+        return Answer.json({"choices": [choice], "usage": {"prompt_tokens": 0, "completion_tokens": tokens}})
+
     gate = asyncio.Event()
     receiver = Receiver(gate=gate)
-    async with serving(receiver) as hook, FaultUpstream(BROKEN) as engine, FaultUpstream(answer) as strong:
+    async with serving(receiver) as hook, FaultUpstream(BROKEN) as engine, FaultUpstream(answer(250_000)) as strong:
         more = (
-            'budgets: [{scope: all, period: month, limit_usd: "1", alert_at: [0.5, 1.0]}]\n'
+            'budgets: [{scope: all, period: month, limit_usd: "1", alert_at: [0.5, 0.99]}]\n'
             f'alerts: {{webhook_url: "{hook}/hook", secret: "12345678"}}\n'
         )
         async with routing(settings(local(engine), cloud(strong), more=more)) as router:
-            reply = await router.chat({"max_tokens": 100_000})
+            reply = await router.chat({"max_tokens": 250_000})
             assert (reply.status_code, reply.headers["x-spillway-cost-usd"]) == (200, "0.500000")
             await router.until(lambda: len(receiver.seen) == 1)
-            again = await router.chat({"max_tokens": 1})  # while the receiver has not answered
+            strong.answer = answer(249_000)
+            again = await router.chat({"max_tokens": 249_000})  # while the receiver has not answered
             assert again.status_code == 200
             metrics = (await router.client.get("/metrics")).text
             assert 'spillway_budget_alerts_total{at="0.5",period="month",scope="all"} 1.0' in metrics
+            await router.runtime.accounts.refresh(router.ledger)
             gate.set()
-    assert [json.loads(body)["at"] for _, body in receiver.seen] == ["0.5", "1.0"]  # at stop, what waits is sent
+    assert [json.loads(body)["at"] for _, body in receiver.seen] == ["0.5", "0.99"]  # at stop, what waits is sent
 
 
 async def test_a_revoked_certificate_is_posted(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,11 +21,12 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from spillway_router.config.gpus import GpuName
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
-from spillway_router.core.money.budget import BudgetError, BudgetLine, check_scope
+from spillway_router.core.money.budget import EACH_KEY, BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, service_of
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -311,7 +312,8 @@ class RungPart(_Part):
 
 
 class BudgetPart(_Part):
-    """A cap in USD per period. The scope is one of all, backend:NAME, key:ID and tier:NAME.
+    """A cap in USD per period. The scope is one of all, each key, backend:NAME, key:ID and tier:NAME. `each key` is a
+    cap that every API key has for itself; a cap of `key:ID` for the same period takes its place.
 
     `degrade` lists the backends that are left out as the budget runs low. With `pacing`, the router makes only
     escalations that are worth their price, so that the budget lasts for the whole period.
@@ -328,10 +330,17 @@ class BudgetPart(_Part):
     @classmethod
     def _scope(cls, value: str) -> str:
         try:
-            check_scope(value)
+            if value != EACH_KEY:
+                check_scope(value)
         except BudgetError as error:
             raise ValueError(str(error)) from None
         return value
+
+    @model_validator(mode="after")
+    def _each_key_has_no_steps(self) -> Self:
+        if self.scope == EACH_KEY and (self.degrade or self.pacing):
+            raise ValueError("degrade and pacing need one budget; remove them from the budget of each key")
+        return self
 
     def line(self) -> BudgetLine:
         """Return the budget line, in nano-dollars."""

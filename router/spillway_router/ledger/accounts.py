@@ -16,17 +16,18 @@ their answers are not lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money import budget, degrade
 from spillway_router.core.money.attribution import WorkCoefficients
-from spillway_router.core.money.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
+from spillway_router.core.money.budget import EACH_KEY, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Backend, RequestFacts
+from spillway_router.ledger.alert_watch import AlertWatch, Noted, claims
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import EntryConflictError, LedgerError, LedgerFullError, LedgerUnavailableError
-from spillway_router.ledger.holds import AttemptEntries, AttemptReason, AttemptResult, Hold, HoldRefused
+from spillway_router.ledger.holds import AttemptEntries, AttemptReason, AttemptResult, ExcessCharge, Hold, HoldRefused
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import corrected, unknown_charge
 from spillway_router.ledger.records import Cap, CapReached
@@ -44,8 +45,13 @@ MOST_OWED = 10_000
 class _Cover:
     """The budgets that cover a spender: their lines, and the same lines as caps in their current periods."""
 
+    lines: tuple[BudgetLine, ...]
     keys: tuple[LineKey, ...]
     caps: tuple[Cap, ...]
+
+
+def _ignore_excess(_excess: ExcessCharge) -> None:
+    """Do nothing about a charge above its hold."""
 
 
 class Accounts:
@@ -59,15 +65,17 @@ class Accounts:
         wall: Callable[[], float],
         on_alert: Callable[[BudgetAlert], None],
         router_id: str = "",
+        on_excess: Callable[[ExcessCharge], None] = _ignore_excess,
     ) -> None:
         self._writer = writer
         self._wall = wall
         self._latest_s = 0.0
-        self._on_alert = on_alert
+        self._on_excess = on_excess
         self._entries = AttemptEntries(router_id, coefficients, wall)
-        self._reported: set[AlertKey] = set()
+        self._watch = AlertWatch(on_alert)
+        self._each_key: tuple[BudgetLine, ...] = ()
         self._state = budget.opening(lines, wall())
-        self._alerting = any(line.alert_at for line in lines)
+        self._by_scope = _by_scope(lines)
         self._hour = 0
         self._covers: dict[tuple[str, str, str], _Cover] = {}
         """By backend, key and tier. They are valid for one hour, because every period ends with an hour."""
@@ -81,30 +89,60 @@ class Accounts:
     def load(self, ledger: Ledger, lines: Sequence[BudgetLine]) -> None:
         """Replace the budgets with those of a configuration, and read the balances of their current periods."""
         wall_s = self._wall_s()
+        self._each_key = tuple(line for line in lines if line.scope == EACH_KEY)
+        lines = tuple(line for line in lines if line.scope != EACH_KEY)
         self._state = budget.opening(lines, wall_s, read_balances(ledger, lines, wall_s))
+        self._by_scope = _by_scope(lines)
         self._covers.clear()
-        self._alerting = any(line.alert_at for line in self._state.lines)
-        self._report_alerts()
 
     async def refresh(self, ledger: Ledger) -> None:
-        """Read the balances again, because other processes spend too. Raises LedgerUnavailableError."""
-        if self._state.lines:
-            wall_s = self._wall_s()
-            balances = await asyncio.to_thread(read_balances, ledger, self._state.lines, wall_s)
-            self._state = budget.refreshed(budget.rolled(self._state, wall_s), balances)
-            self._report_alerts()
+        """Read the balances again, because other processes spend too, and raise the alerts that are due.
+
+        Raises LedgerUnavailableError.
+        """
+        if not self.has_budgets:
+            return
+        noted = self._watch.take()
+        try:
+            await self._look(ledger, noted)
+        except BaseException:
+            self._watch.put_back(noted)
+            raise
+
+    async def _look(self, ledger: Ledger, noted: Noted) -> None:
+        wall_s = self._wall_s()
+        of_keys = (line for key_id in noted.keys for line in self._lines_of_key(key_id))
+        lines = [*self._state.lines, *(line for line in of_keys if line.label and line.alert_at)]
+        balances = await asyncio.to_thread(read_balances, ledger, lines, wall_s)
+        self._state = budget.refreshed(budget.rolled(self._state, wall_s), balances)
+        due = self._watch.due([(line, balances[line.key]) for line in lines], noted)
+        if due:
+            self._watch.tell(await asyncio.to_thread(claims, ledger, due, int(wall_s * 1000)))
 
     @property
     def has_budgets(self) -> bool:
         """True if any cap is configured."""
-        return bool(self._state.lines)
+        return bool(self._state.lines or self._each_key)
 
     def headroom(self, facts: RequestFacts, backend: Backend) -> int | None:
         """Return the nano-dollars that this caller may still spend at this backend, as far as this process knows.
 
-        None means that no budget covers them.
+        None means that no budget covers them. What a key may spend for itself counts as free here: the database alone
+        knows how much of that is taken.
         """
-        return budget.headroom(self._state, _spender(facts, backend), self._wall_s())
+        lines = self._cover(_spender(facts, backend), self._wall_s()).lines
+        if not lines:
+            return None
+        balances = self._state.balances
+        left_nano = [line.limit_nano - _taken_nano(balances.get(line.key)) for line in lines]
+        return max(0, min(left_nano))
+
+    def refused(self, facts: RequestFacts, backend: Backend, bound_nano: int) -> None:
+        """Note that a request got a 402, as its bound did not fit into what a budget had left."""
+        balances = self._state.balances
+        for line in self._cover(_spender(facts, backend), self._wall_s()).lines:
+            if line.limit_nano - _taken_nano(balances.get(line.key)) < bound_nano:
+                self._watch.refused(line.key)
 
     def balances(self) -> tuple[tuple[BudgetLine, LineBalance], ...]:
         """Return every budget with its balance in the current period, as far as this process knows."""
@@ -134,7 +172,7 @@ class Accounts:
             bound_nano=bound_nano,
             stored=True,
         )
-        caps = self._cover(hold, wall_s).caps
+        caps = self._cover(_spender(facts, backend), wall_s).caps
         try:
             reached = await self._writer.submit((self._entries.reserved(hold),), caps, urgent=True)
         except LedgerError as error:
@@ -148,6 +186,7 @@ class Accounts:
         if reached is not None:
             start_s = reached.cap.start_ms // 1000
             line = (reached.cap.scope, reached.cap.period)
+            self._watch.refused(line)
             self._state = budget.taken_at_least(self._state, line, start_s, reached.taken_nano)
             return HoldRefused("budget", _refusal_message(reached, bound_nano))
         self._move(hold, reserved_nano=bound_nano)
@@ -172,6 +211,16 @@ class Accounts:
         charge_nano = entry.amount_nano
         self._writer.attempt_ended()
         if hold.stored:
+            if charge_nano > hold.bound_nano:
+                self._on_excess(
+                    ExcessCharge(
+                        request_id=entry.request_id,
+                        attempt_no=entry.attempt_no,
+                        backend=entry.backend,
+                        charge_nano=charge_nano,
+                        bound_nano=hold.bound_nano,
+                    )
+                )
             self._move(hold, reserved_nano=-hold.bound_nano, spent_nano=charge_nano)
             return charge_nano, self._close(entry, hold)
         try:
@@ -240,32 +289,37 @@ class Accounts:
     def _count_lost(self, _error: LedgerError) -> None:
         self.lost_rows += 1
 
-    def _cover(self, hold: Hold, wall_s: float) -> _Cover:
+    def _cover(self, spender: Spender, wall_s: float) -> _Cover:
         hour = int(wall_s // 3600)
         if hour != self._hour or len(self._covers) > MOST_COVERS:
             self._hour = hour
             self._covers.clear()
             self._state = budget.rolled(self._state, wall_s)
-        caller = hold.facts.caller
-        who = (hold.backend.name, caller.key_id, caller.tier)
+        who = (spender.backend, spender.key_id, spender.tier)
         cover = self._covers.get(who)
         if cover is None:
-            lines = budget.covering(self._state.lines, Spender(*who))
+            lines = self._lines_of(spender)
             caps = (Cap(x.scope, x.period, budget.period_start(x.period, wall_s) * 1000, x.limit_nano) for x in lines)
-            cover = self._covers[who] = _Cover(tuple(line.key for line in lines), tuple(caps))
+            cover = self._covers[who] = _Cover(lines, tuple(line.key for line in lines), tuple(caps))
         return cover
 
     def _move(self, hold: Hold, *, reserved_nano: int, spent_nano: int = 0) -> None:
-        if self._state.lines and (keys := self._cover(hold, self._wall_s()).keys):
+        spender = _spender(hold.facts, hold.backend)
+        if self._state.lines and (keys := self._cover(spender, self._wall_s()).keys):
             held_s = hold.held_ms / 1000
-            self._state = budget.moved(self._state, keys, held_s, spent_nano=spent_nano, reserved_nano=reserved_nano)
-            self._report_alerts()
+            budget.move(self._state, keys, held_s, spent_nano=spent_nano, reserved_nano=reserved_nano)
+        if spent_nano and self._each_key and hold.facts.caller.key_id:
+            self._watch.spent(hold.facts.caller.key_id)
 
-    def _report_alerts(self) -> None:
-        if self._alerting:
-            for alert in budget.alerts(self._state, self._reported):
-                self._reported.add(alert.key)
-                self._on_alert(alert)
+    def _lines_of(self, spender: Spender) -> tuple[BudgetLine, ...]:
+        scopes = ("all", f"backend:{spender.backend}", f"tier:{spender.tier}")
+        shared = (line for scope in scopes for line in self._by_scope.get(scope, ()))
+        return (*shared, *self._lines_of_key(spender.key_id))
+
+    def _lines_of_key(self, key_id: str) -> tuple[BudgetLine, ...]:
+        """Return the caps of a key: its own ones, and those that every key has."""
+        own = self._by_scope.get(f"key:{key_id}", ())
+        return (*own, *budget.lines_of_key(self._each_key, own, key_id)) if self._each_key else own
 
 
 def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], wall_s: float) -> Mapping[LineKey, LineBalance]:
@@ -276,6 +330,19 @@ def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], wall_s: float) ->
         stored = ledger.balance(line.scope, line.period, start_s * 1000)
         balances[line.key] = LineBalance(start_s, stored.spent_nano, stored.reserved_nano)
     return balances
+
+
+def _by_scope(lines: Iterable[BudgetLine]) -> Mapping[str, tuple[BudgetLine, ...]]:
+    """Return the lines by their scope, so that those of a spender are found whatever their number."""
+    by_scope: dict[str, tuple[BudgetLine, ...]] = {}
+    for line in lines:
+        by_scope[line.scope] = (*by_scope.get(line.scope, ()), line)
+    return by_scope
+
+
+def _taken_nano(balance: LineBalance | None) -> int:
+    """Return what is taken of a line; what a key has taken of a cap for itself is not known here."""
+    return 0 if balance is None else balance.taken_nano
 
 
 def _spender(facts: RequestFacts, backend: Backend) -> Spender:

@@ -62,6 +62,17 @@ class HoldRefused:
 
 
 @fast_frozen(frozen=True, slots=True)
+class ExcessCharge:
+    """A charge above the hold that was taken for it: the bound was wrong, or the provider's bill is."""
+
+    request_id: str
+    attempt_no: int
+    backend: str
+    charge_nano: int
+    bound_nano: int
+
+
+@fast_frozen(frozen=True, slots=True)
 class AttemptResult:
     """How an attempt ended, as far as its charge depends on it.
 
@@ -119,7 +130,7 @@ class AttemptEntries:
             caller.tier,
             reason.kind,
             ",".join(result.reasons or reason.reasons),
-            result.status if usage is not None or not charge_nano else "unknown",
+            result.status if _is_certain(hold, tariff, usage, charge_nano) else "unknown",
             counts.prompt_tokens,
             counts.completion_tokens,
             counts.cached_tokens,
@@ -160,6 +171,21 @@ class AttemptEntries:
 _NO_USAGE = Usage(0, 0)
 
 
+def _is_certain(hold: Hold, tariff: Tariff | None, usage: Usage | None, charge_nano: int) -> bool:
+    """Return whether the charge is known. One above the bound is what was reported, and somebody must look at it."""
+    if tariff is None or not charge_nano:
+        return True
+    return usage is not None and charge_nano <= hold.bound_nano and _is_priced(_with_fees(hold, usage), tariff)
+
+
+def _with_fees(hold: Hold, usage: Usage) -> Usage:
+    """Return the usage with the calls of tools by the names of their fees."""
+    if not usage.calls:
+        return usage
+    rules = hold.backend.item_rules.get(hold.facts.endpoint, NO_RULES)
+    return replace(usage, calls=fees_of(usage.calls, hold.facts.items, rules))
+
+
 def _charge_nano(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResult) -> int:
     """Return the charge of a billed attempt: its bound if tokens have a price and their number is unknown."""
     usage = result.usage
@@ -169,9 +195,7 @@ def _charge_nano(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResu
         usage = _NO_USAGE
     elif usage.told_nano is not None:
         return usage.told_nano
-    elif usage.calls:
-        rules = hold.backend.item_rules.get(hold.facts.endpoint, NO_RULES)
-        usage = replace(usage, calls=fees_of(usage.calls, hold.facts.items, rules))
+    usage = _with_fees(hold, usage)
     if not tariff.per_second:
         charge_nano = price(usage, tariff)
     else:
@@ -184,4 +208,6 @@ def _charge_nano(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResu
 
 def _is_priced(usage: Usage, tariff: Tariff) -> bool:
     """Return whether the price of everything in the usage is known: an unknown price is never 0."""
+    if usage.told_nano is not None:
+        return True
     return tariff.knows(usage.service) and (not usage.calls or tariff.prices_calls(usage))

@@ -26,6 +26,7 @@ from spillway_router.ledger.records import (
     Write,
     WriteResult,
 )
+from spillway_router.ledger.tables.alerts import AlertTable
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.ledger.tables.key_table import KeyTable
 from spillway_router.ledger.tables.labels import LabelTable
@@ -54,13 +55,15 @@ class Sums(ABC):
 
 class AttemptRows(NamedTuple):
     """The rows that opened and closed an attempt: how many closed it, and the last `seq` of each kind, None without
-    one."""
+    one; and the nano-dollars that were charged and held, None without such a row."""
 
     request_id: str
     attempt_no: int
     closings: int
     opened_seq: int | None
     closed_seq: int | None
+    charged_nano: int | None
+    held_nano: int | None
 
 
 class Spent(NamedTuple):
@@ -86,7 +89,8 @@ class Checks(ABC):
 
     @abstractmethod
     def odd_attempts(self) -> Iterator[AttemptRows]:
-        """Yield the attempts that were closed more than once, closed before they were opened, or never closed."""
+        """Yield the attempts that were closed more than once, closed before they were opened, never closed, or charged
+        above their hold."""
 
     @abstractmethod
     def answered_twice(self) -> Iterator[str]:
@@ -128,12 +132,14 @@ class Ledger(ABC):
         reviews: ReviewTable,
         feedback: FeedbackTable,
         labels: LabelTable,
+        alerts: AlertTable,
     ) -> None:
         self.keys = keys
         self.rentals = rentals
         self.reviews = reviews
         self.feedback = feedback
         self.labels = labels
+        self.alerts = alerts
 
     @property
     @abstractmethod

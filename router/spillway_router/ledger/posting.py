@@ -122,7 +122,7 @@ class Posting:
                     return already_closed(entry)
                 if len(moving) > 1:
                     ending.add(key)
-        for cap in caps:
+        for cap in caps if bound_nano else ():  # what costs nothing passes, even where more than the cap was spent
             taken_nano = self._taken_nano_of((cap.scope, cap.period, cap.start_ms))
             if taken_nano + bound_nano > cap.limit_nano:
                 return CapReached(cap, taken_nano)

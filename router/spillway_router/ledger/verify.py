@@ -4,6 +4,7 @@
                  changed, removed or inserted breaks the chain, and the report names the first such row
     amounts      only adjustments have negative amounts or counts
     closing      an attempt is charged or released at most once, and a hold is closed after it was opened
+    bounds       no charge is above the hold that was taken for it
     answers      at most one row of a request says that it was answered
     balances     the balances against which caps are checked are the sums of the rows
     open holds   the open reservations are the reserved rows that no other row closes
@@ -158,7 +159,7 @@ def _check_rules(ledger: Ledger) -> _Faults:
 
 
 def _check_attempts(checks: Checks, faults: _Faults) -> list[AttemptRows]:
-    """Check that attempts are closed once, after they were opened; return those that are open."""
+    """Check that attempts are closed once, after they were opened, within their holds; return those that are open."""
     unclosed = []
     for attempt in checks.odd_attempts():
         name, seq = f"attempt {attempt.attempt_no} of {attempt.request_id}", attempt.closed_seq or 0
@@ -166,8 +167,11 @@ def _check_attempts(checks: Checks, faults: _Faults) -> list[AttemptRows]:
             unclosed.append(attempt)
         elif attempt.closings > 1:
             faults.fault("closing", seq, f"{name} is charged or released {attempt.closings} times")
-        else:
+        elif attempt.opened_seq is not None and attempt.opened_seq > seq:
             faults.fault("closing", seq, f"{name} was closed before its hold was opened")
+        if attempt.held_nano is not None and (attempt.charged_nano or 0) > attempt.held_nano:
+            message = f"{name} cost {attempt.charged_nano} nano-USD, above its hold of {attempt.held_nano}"
+            faults.fault("bounds", seq, message)
     return unclosed
 
 

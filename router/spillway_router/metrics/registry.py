@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.core.routing.model import RequestRecord
+from spillway_router.ledger.holds import ExcessCharge
 from spillway_router.metrics.requests import RequestMetrics
 from spillway_router.metrics.unexpected import UnexpectedErrorMetrics
 
@@ -27,6 +28,9 @@ class Metrics:
         self._deliveries = Counter(
             "spillway_alert_deliveries", "Alert webhook: sent, retried, lost", ["result"], registry=self.registry
         )
+        self._excess = Counter(
+            "spillway_charges_above_hold", "Charges above the hold taken for them", ["backend"], registry=self.registry
+        )
         self._requests = RequestMetrics()
         self.on_request = self._requests.on_request
         """The hook for finished requests."""
@@ -39,7 +43,11 @@ class Metrics:
 
     def on_alert(self, alert: BudgetAlert) -> None:
         """Count a budget threshold that was passed."""
-        self._alerts.labels(alert.scope, alert.period, str(alert.at)).inc()
+        self._alerts.labels(alert.label or alert.scope, alert.period, str(alert.at)).inc()
+
+    def on_excess(self, excess: ExcessCharge) -> None:
+        """Count a charge above its hold."""
+        self._excess.labels(excess.backend).inc()
 
     def on_delivery(self, result: str) -> None:
         """Count a webhook message that was sent, retried or lost."""

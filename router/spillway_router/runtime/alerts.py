@@ -1,7 +1,7 @@
 """Alerts for people, written to the log and posted to a webhook.
 
-Three things raise an alert: a budget threshold (once per period, also counted as a metric), audits that contradict the
-confidence threshold, and a configured calibration that is not used.
+Four things raise an alert: a budget threshold (once per period and cap, also counted as a metric), a charge above its
+hold, audits that contradict the confidence threshold, and a configured calibration that is not used.
 
 Raising an alert never waits. Messages for the webhook go through a bounded queue to one worker, which sends them in
 order and retries with growing, jittered waits while the receiver is unreachable. A message that can't be delivered ends
@@ -36,6 +36,7 @@ from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.core.money.tariff import usd
 from spillway_router.http_client.resolving import ResolvingTransport
+from spillway_router.ledger.holds import ExcessCharge
 
 log = logging.getLogger("spillway.alerts")
 
@@ -63,6 +64,7 @@ class AlertHooks:
 
     on_alert: Callable[[BudgetAlert], None]
     on_delivery: Callable[[DeliveryResult], None]
+    on_excess: Callable[[ExcessCharge], None] = lambda _excess: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ class Alerts:
         self._rules = rules or DeliveryRules()
         self._wall = wall
         self._jitter = jitter
-        self._raised: dict[tuple[str, str, str], int] = {}
+        self._excess_hours: dict[str, int] = {}
+        """By backend: the hour since the epoch of the last message about a charge above its hold."""
         self._calibration_problems: tuple[str, ...] = ()
         self._queue: asyncio.Queue[_Message] = asyncio.Queue(self._rules.queue)
         self._worker: asyncio.Task[None] | None = None
@@ -110,14 +113,31 @@ class Alerts:
         self._webhook = webhook
 
     def budget_reached(self, alert: BudgetAlert) -> None:
-        """Report that a budget reached a threshold. The same threshold of the same period is reported once."""
-        key = (alert.scope, alert.period, str(alert.at))
-        if self._raised.get(key) == alert.period_start_s:
-            return
-        self._raised[key] = alert.period_start_s
+        """Report that a budget reached a threshold. The caller reports each threshold once."""
         log.warning("%s", sentence(alert))
         self._hooks.on_alert(alert)
         self._post(budget_message(alert))
+
+    def charge_above_hold(self, excess: ExcessCharge) -> None:
+        """Report that a call cost more than was held for it. Each one is logged; the webhook hears of a backend once an
+        hour."""
+        text = (
+            f"attempt {excess.attempt_no} of request {excess.request_id} cost {usd(excess.charge_nano)} USD at "
+            f"{excess.backend}, more than the {usd(excess.bound_nano)} USD that were held for it: the hold was no "
+            "upper bound. Compare the price and the request with the provider's bill; budgets may be overspent."
+        )
+        log.error("%s", text)
+        self._hooks.on_excess(excess)
+        hour = int(self._wall() // 3600)
+        if self._excess_hours.get(excess.backend) != hour:
+            self._excess_hours[excess.backend] = hour
+            values = {
+                "backend": excess.backend,
+                "request_id": excess.request_id,
+                "charge_usd": usd(excess.charge_nano),
+                "held_usd": usd(excess.bound_nano),
+            }
+            self._post(_message("charge_above_hold", text, values, f"excess|{excess.backend}|{hour}"))
 
     def certificate_revoked(self, kind: str, losses: int, audits: int) -> None:
         """Report that audits contradict the confidence threshold of a kind of answers (chat, document).
@@ -244,22 +264,26 @@ class Alerts:
 
 def sentence(alert: BudgetAlert) -> str:
     """Return the alert as text for people."""
-    taken, limit = usd(alert.taken_nano), usd(alert.limit_nano)
+    amounts = f"{usd(alert.spent_nano)} of {usd(alert.limit_nano)} USD spent, {usd(alert.held_nano)} USD held"
     share = f"{float(alert.at * 100):g}"
-    text = f"budget {alert.scope} per {alert.period} reached {share}%: {taken} of {limit} USD spent or held."
+    event = "refused a call that did not fit" if alert.refused else f"reached {share}%"
+    text = f"budget {alert.scope} per {alert.period} {event}: {amounts}."
     return text + (" Paid calls that don't fit are refused until the period ends." if alert.at == 1 else "")
 
 
 def budget_message(alert: BudgetAlert) -> _Message:
     """Return the webhook's message about a budget. Amounts are USD as decimal text."""
-    identity = f"{alert.scope}|{alert.period}|{alert.period_start_s}|{alert.at}"
+    identity = f"{alert.scope}|{alert.period}|{alert.period_start_s}|{alert.at}|{alert.limit_nano}"
     values = {
         "scope": alert.scope,
         "period": alert.period,
         "period_start": datetime.fromtimestamp(alert.period_start_s, UTC).isoformat(),
         "at": str(alert.at),
         "limit_usd": usd(alert.limit_nano),
-        "taken_usd": usd(alert.taken_nano),
+        "taken_usd": usd(alert.spent_nano + alert.held_nano),
+        "spent_usd": usd(alert.spent_nano),
+        "held_usd": usd(alert.held_nano),
+        "refused": alert.refused,
     }
     return _message("budget_alert", sentence(alert), values, identity)
 

@@ -92,7 +92,7 @@ class Runtime:
         self.ledger = ledger
         self.board = Board()
         self.metrics = Metrics()
-        self.alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery))
+        self.alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery, self.metrics.on_excess))
         self.writer = LedgerWriter(ledger, on_change=_log_writer_health)
         self.accounts = Accounts(
             writer=self.writer,
@@ -101,6 +101,7 @@ class Runtime:
             wall=time.time,
             on_alert=self.alerts.budget_reached,
             router_id=router_id,
+            on_excess=self.alerts.charge_above_hold,
         )
         self.pacer = Pacer(ledger, config.pacing)
         self.gpu_billing = GpuBilling(ledger, config.rental)

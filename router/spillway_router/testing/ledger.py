@@ -25,7 +25,14 @@ from spillway_router.ledger.records import (
     Write,
     WriteResult,
 )
-from spillway_router.testing.tables import MemoryFeedback, MemoryKeys, MemoryLabels, MemoryRentals, MemoryReviews
+from spillway_router.testing.tables import (
+    MemoryAlerts,
+    MemoryFeedback,
+    MemoryKeys,
+    MemoryLabels,
+    MemoryRentals,
+    MemoryReviews,
+)
 
 _TYPES = get_type_hints(Entry)
 _TEXT = tuple(name for name, kind in _TYPES.items() if kind is str)
@@ -43,6 +50,7 @@ class MemoryLedger(Ledger):
             reviews=MemoryReviews(),
             feedback=MemoryFeedback(),
             labels=MemoryLabels(),
+            alerts=MemoryAlerts(),
         )
         self._entries: dict[tuple[str, int, str], Entry] = {}
         self._links: list[bytes] = []
@@ -237,21 +245,29 @@ class _MemoryChecks(Checks):
     def odd_attempts(self) -> Iterator[AttemptRows]:
         opened: dict[HoldKey, int] = {}
         closed: dict[HoldKey, list[int]] = defaultdict(list)
+        held_nano: dict[HoldKey, int] = {}
+        charged_nano: dict[HoldKey, int] = {}
         for seq, e in enumerate(self._entries, 1):
             key = (e.request_id, e.attempt_no)
             if e.kind == "reserved":
                 opened[key] = seq
+                held_nano[key] = e.reserved_nano
             elif e.kind in ("charged", "released"):
                 closed[key].append(seq)
+            if e.kind == "charged":
+                charged_nano[key] = max(e.amount_nano, charged_nano.get(key, e.amount_nano))
         for key in sorted(opened.keys() | closed.keys()):
             closings, opened_seq = closed.get(key, []), opened.get(key)
-            if len(closings) != 1 or (opened_seq is not None and opened_seq > closings[0]):
+            above = key in held_nano and charged_nano.get(key, 0) > held_nano[key]
+            if len(closings) != 1 or above or (opened_seq is not None and opened_seq > closings[0]):
                 yield AttemptRows(
                     request_id=key[0],
                     attempt_no=key[1],
                     closings=len(closings),
                     opened_seq=opened_seq,
                     closed_seq=max(closings, default=None),
+                    charged_nano=charged_nano.get(key),
+                    held_nano=held_nano.get(key),
                 )
 
     def answered_twice(self) -> Iterator[str]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from threading import Lock
 
+from spillway_router.core.money.budget import AlertKey
 from spillway_router.ledger.records import KeyRecord, RentalRecord
+from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
 from spillway_router.ledger.tables.key_table import KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
@@ -52,6 +54,22 @@ class MemoryKeys(KeyTable):
 
     def revision(self) -> int:
         return self._revision
+
+
+class MemoryAlerts(AlertTable):
+    """An `AlertTable` in memory."""
+
+    def __init__(self) -> None:
+        self._claimed: set[AlertKey] = set()
+        self._lock = Lock()
+
+    def claim(self, key: AlertKey, now_ms: int) -> bool:
+        with self._lock:
+            self._claimed = {other for other in self._claimed if other[2] * 1000 >= now_ms - KEPT_MS}
+            if key in self._claimed:
+                return False
+            self._claimed.add(key)
+            return True
 
 
 class MemoryRentals(RentalTable):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from spillway_router.core.money.budget import (
+    EACH_KEY,
     BudgetError,
     BudgetLine,
     BudgetState,
@@ -22,6 +23,7 @@ from spillway_router.core.money.budget import (
     covering,
     covers,
     headroom,
+    lines_of_key,
     moved,
     opening,
     period_end,
@@ -179,17 +181,56 @@ def test_what_a_refusal_of_the_database_says_is_known_from_then_on() -> None:
     assert taken_at_least(state, ("key:gone", "day"), start, 2000) == state
 
 
+ALERTING = BudgetLine("all", "day", 1000, (Decimal(1), Decimal("0.5"), Decimal("0.8")))
+
+
+def balance(spent_nano: int, reserved_nano: int = 0, start_s: int = 0) -> LineBalance:
+    return LineBalance(start_s, spent_nano, reserved_nano)
+
+
 def test_alerts_tell_each_threshold_once_a_period() -> None:
-    line = BudgetLine("all", "day", 1000, (Decimal(1), Decimal("0.5"), Decimal("0.8")))
-    state = opening([line, BudgetLine("key:k1", "day", 0, (Decimal(1),))], NOON)
-    assert alerts(state, frozenset()) == ()
-    state = moved(state, [DAY.key], NOON, reserved_nano=850)
-    due = alerts(state, frozenset())
-    assert [(alert.at, alert.taken_nano) for alert in due] == [(Decimal("0.5"), 850), (Decimal("0.8"), 850)]
+    assert alerts([(ALERTING, balance(0))], frozenset()) == ()
+    due = alerts([(ALERTING, balance(850))], frozenset())
+    assert [(alert.at, alert.spent_nano) for alert in due] == [(Decimal("0.5"), 850), (Decimal("0.8"), 850)]
     sent = {alert.key for alert in due}
-    assert alerts(state, sent) == ()
-    next_day = moved(rolled(state, NOON + 86400), [DAY.key], NOON + 86400, spent_nano=500)
-    assert [alert.at for alert in alerts(next_day, sent)] == [Decimal("0.5")]
+    assert alerts([(ALERTING, balance(850))], sent) == ()
+    assert [alert.at for alert in alerts([(ALERTING, balance(500, start_s=86400))], sent)] == [Decimal("0.5")]
+
+
+def test_a_hold_raises_no_alert_and_is_named_beside_what_is_spent() -> None:
+    assert alerts([(ALERTING, balance(0, 1000))], frozenset()) == ()
+    [alert] = alerts([(ALERTING, balance(500, 400))], frozenset())
+    assert (alert.spent_nano, alert.held_nano) == (500, 400)
+
+
+def test_another_cap_has_alerts_of_its_own() -> None:
+    sent = {alert.key for alert in alerts([(ALERTING, balance(900))], frozenset())}
+    smaller = replace(ALERTING, limit_nano=900)
+    assert [alert.at for alert in alerts([(smaller, balance(900))], sent)] == [
+        Decimal("0.5"),
+        Decimal("0.8"),
+        Decimal(1),
+    ]
+
+
+def test_a_refused_call_raises_the_last_alert_where_alerts_are_wanted() -> None:
+    half = replace(ALERTING, alert_at=(Decimal("0.5"),))
+    [alert] = alerts([(half, balance(100, 850))], frozenset(), {half.key})
+    assert (alert.at, alert.refused, alert.spent_nano) == (Decimal(1), True, 100)
+    assert alerts([(half, balance(100))], {alert.key}, {half.key}) == ()
+    assert alerts([(replace(half, alert_at=()), balance(100))], frozenset(), {half.key}) == ()
+    assert alerts([(replace(half, limit_nano=0), balance(0))], frozenset(), {half.key}) == ()
+
+
+def test_a_key_has_the_caps_of_each_key_unless_it_has_its_own() -> None:
+    each = (BudgetLine(EACH_KEY, "day", 10, (Decimal(1),)), BudgetLine(EACH_KEY, "month", 100))
+    own = BudgetLine("key:vip", "day", 1000)
+    assert [(line.scope, line.period, line.limit_nano) for line in lines_of_key(each, (own,), "k1")] == [
+        ("key:k1", "day", 10),
+        ("key:k1", "month", 100),
+    ]
+    assert [(line.period, line.label) for line in lines_of_key(each, (own,), "vip")] == [("month", EACH_KEY)]
+    assert lines_of_key(each, (), "") == ()
 
 
 @given(st.sampled_from(["hour", "day", "month"]), st.integers(0, 4_000_000_000))

@@ -83,6 +83,41 @@ async def test_the_dry_run_shows_the_rung() -> None:
         assert "strong" not in json.dumps(explanation["candidates"])
 
 
+# what costs nothing, and what each key has for itself
+
+FREE = '{input_per_million: "0", output_per_million: "0"}'
+DAY_CENT = 'budgets: [{scope: all, period: day, limit_usd: "0.01", alert_at: [0.5]}]\n'
+
+
+async def test_a_free_backend_answers_when_the_budget_is_overspent() -> None:
+    """A bill above the hold empties the budget: what costs nothing goes on, and the excess is counted."""
+    async with FaultUpstream(answer(12_000)) as dear, FaultUpstream(answer(5)) as other:
+        backends = cloud(dear, "dear"), cloud(other, "free", price=FREE)
+        async with routing(settings(*backends, more=DAY_CENT)) as router:
+            assert (await router.chat({"model": "dear", "max_tokens": 1})).status_code == 200
+            refused = await router.chat({"model": "dear", "max_tokens": 1})
+            assert (refused.status_code, error_of(refused)["code"]) == (402, "budget_exceeded")
+            free = await router.chat({"model": "free", "max_tokens": 1})
+            assert (free.status_code, free.headers["x-spillway-cost-usd"]) == (200, "0.000000")
+            metrics = (await router.client.get("/metrics")).text
+            assert 'spillway_charges_above_hold_total{backend="dear"} 1.0' in metrics
+
+
+async def test_a_402_of_the_policy_tells_that_the_budget_is_full() -> None:
+    async with FaultUpstream(answer(1)) as strong, routing(settings(cloud(strong), more=DAY_CENT)) as router:
+        assert (await router.chat({"max_tokens": 20_000})).status_code == 402
+        await router.runtime.accounts.refresh(router.ledger)
+        metrics = (await router.client.get("/metrics")).text
+        assert 'spillway_budget_alerts_total{at="1",period="day",scope="all"} 1.0' in metrics
+
+
+async def test_a_request_over_its_own_limit_is_no_full_budget() -> None:
+    async with FaultUpstream(answer(1)) as strong, routing(settings(cloud(strong), more=DAY_CENT)) as router:
+        assert (await router.chat({"max_tokens": 100}, x_spillway_max_cost_usd="0.00001")).status_code == 402
+        await router.runtime.accounts.refresh(router.ledger)
+        assert "spillway_budget_alerts_total{" not in (await router.client.get("/metrics")).text
+
+
 # pacing
 
 

@@ -32,6 +32,8 @@ LineKey = tuple[str, Period]
 
 _SECONDS: dict[Period, int] = {"hour": 3600, "day": 86400}
 _SCOPE_KINDS = ("backend", "key", "tier")
+EACH_KEY = "each key"
+"""The scope of a cap that every API key has for itself."""
 
 
 class BudgetError(ValueError):
@@ -42,17 +44,20 @@ class BudgetError(ValueError):
 class BudgetLine:
     """One cap.
 
-    `scope` is all, backend:NAME, key:ID or tier:NAME; `limit_nano` is in nano-dollars; `alert_at` holds shares of the
-    limit.
+    `scope` is all, backend:NAME, key:ID, tier:NAME or EACH_KEY; `limit_nano` is in nano-dollars; `alert_at` holds
+    shares of the limit.
     """
 
     scope: str
     period: Period
     limit_nano: int
     alert_at: tuple[Decimal, ...] = ()
+    label: str = ""
+    """The scope in metrics where it is another one: EACH_KEY for the caps of single keys, which may be many."""
 
     def __post_init__(self) -> None:
-        check_scope(self.scope)
+        if self.scope != EACH_KEY:
+            check_scope(self.scope)
         if self.period not in get_args(Period):
             raise BudgetError(f"budget period is {self.period!r}; use hour, day or month")
         if self.limit_nano < 0:
@@ -91,23 +96,28 @@ class LineBalance:
 
 @fast_frozen(frozen=True, slots=True)
 class BudgetAlert:
-    """A threshold that a line has just passed: the share `at` of `limit_nano`, with `taken_nano` spent or reserved."""
+    """A threshold that a line has just passed: `spent_nano` reached the share `at` of `limit_nano`, or somebody was
+    refused a call that did not fit beside the `held_nano` of calls in progress."""
 
     scope: str
     period: Period
     period_start_s: int
     at: Decimal
     limit_nano: int
-    taken_nano: int
+    spent_nano: int
+    held_nano: int = 0
+    refused: bool = False
+    label: str = ""
+    """The scope in metrics where it is another one."""
 
     @property
     def key(self) -> AlertKey:
-        """The identity of the alert, which allows reporting it once per period."""
-        return (self.scope, self.period, self.period_start_s, self.at)
+        """The identity of the alert, which allows reporting it once per period and cap."""
+        return (self.scope, self.period, self.period_start_s, self.at, self.limit_nano)
 
 
-AlertKey = tuple[str, Period, int, Decimal]
-"""Scope, period, start of the period (epoch seconds), share."""
+AlertKey = tuple[str, Period, int, Decimal, int]
+"""Scope, period, start of the period (epoch seconds), share, limit in nano-dollars."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -115,14 +125,14 @@ class BudgetState:
     """All lines with their balances, as far as this process knows them. `opening` creates one."""
 
     lines: tuple[BudgetLine, ...]
-    balances: Mapping[LineKey, LineBalance]
+    balances: dict[LineKey, LineBalance]
 
 
 def check_scope(scope: str) -> None:
     """Raise BudgetError unless the scope is all, backend:NAME, key:ID or tier:NAME."""
     kind, colon, name = scope.partition(":")
     if scope != "all" and not (kind in _SCOPE_KINDS and colon and name):
-        raise BudgetError(f"budget scope is {scope!r}; use all, backend:NAME, key:ID or tier:NAME")
+        raise BudgetError(f"budget scope is {scope!r}; use all, each key, backend:NAME, key:ID or tier:NAME")
 
 
 def covers(scope: str, spender: Spender) -> bool:
@@ -195,6 +205,18 @@ def headroom(state: BudgetState, spender: Spender, wall_s: float) -> int | None:
     return max(0, min(rooms_nano)) if rooms_nano else None
 
 
+def lines_of_key(each_key: Iterable[BudgetLine], lines: Iterable[BudgetLine], key_id: str) -> tuple[BudgetLine, ...]:
+    """Return the caps that a key has for itself: those of `each_key`, unless `lines` has one of its own for it.
+
+    They are made when they are needed, so that their number costs nothing.
+    """
+    if not key_id:
+        return ()
+    scope = f"key:{key_id}"
+    own = {line.period for line in lines if line.scope == scope}
+    return tuple(replace(line, scope=scope, label=line.scope) for line in each_key if line.period not in own)
+
+
 def covering(lines: Iterable[BudgetLine], spender: Spender) -> tuple[BudgetLine, ...]:
     """Return the lines that cap this spender."""
     return tuple(line for line in lines if covers(line.scope, spender))
@@ -207,7 +229,16 @@ def moved(
 
     `keys` are the lines that cover the attempt; the nano-dollars are added to their balances.
     """
-    balances = dict(state.balances)
+    state = BudgetState(state.lines, dict(state.balances))
+    move(state, keys, held_s, spent_nano=spent_nano, reserved_nano=reserved_nano)
+    return state
+
+
+def move(
+    state: BudgetState, keys: Iterable[LineKey], held_s: float, *, spent_nano: int = 0, reserved_nano: int = 0
+) -> None:
+    """Do what `moved` does in place, so that it costs the same with one line and with thousands."""
+    balances = state.balances
     for key in keys:
         balance = balances.get(key)
         if balance is not None and balance.period_start_s == period_start(key[1], held_s):
@@ -217,7 +248,6 @@ def moved(
                 max(0, balance.spent_nano + spent_nano),
                 max(0, balance.reserved_nano + reserved_nano),
             )
-    return BudgetState(state.lines, balances)
 
 
 def taken_at_least(state: BudgetState, key: LineKey, start_s: int, taken_nano: int) -> BudgetState:
@@ -230,27 +260,37 @@ def taken_at_least(state: BudgetState, key: LineKey, start_s: int, taken_nano: i
     return replace(state, balances={**state.balances, key: raised})
 
 
-def alerts(state: BudgetState, reported: Set[AlertKey]) -> tuple[BudgetAlert, ...]:
-    """Return the thresholds that are reached (spent plus reserved) and not yet `reported`, by line and share.
+def alerts(
+    balances: Iterable[tuple[BudgetLine, LineBalance]], reported: Set[AlertKey], refused: Set[LineKey] = frozenset()
+) -> tuple[BudgetAlert, ...]:
+    """Return the thresholds that are reached and not yet `reported`, by line and share.
 
-    A limit of 0 never raises an alert, because nothing of it can be spent.
+    What is spent counts, not what is held. The last threshold, all of the limit, is also reached where a call was
+    `refused` because it did not fit. A limit of 0 never raises an alert, because nothing of it can be spent.
     """
     new = []
-    for line in state.lines:
-        balance = state.balances[line.key]
-        for share in sorted(line.alert_at):
+    for line, balance in balances:
+        was_refused = line.key in refused
+        shares = {*line.alert_at, _ALL_OF_IT} if was_refused and line.alert_at else set(line.alert_at)
+        for share in sorted(shares):
             alert = BudgetAlert(
                 scope=line.scope,
                 period=line.period,
                 period_start_s=balance.period_start_s,
                 at=share,
                 limit_nano=line.limit_nano,
-                taken_nano=balance.taken_nano,
+                spent_nano=balance.spent_nano,
+                held_nano=balance.reserved_nano,
+                refused=was_refused and share == _ALL_OF_IT,
+                label=line.label,
             )
-            reached = line.limit_nano and Fraction(share) * line.limit_nano <= balance.taken_nano
-            if reached and alert.key not in reported:
+            reached = line.limit_nano and Fraction(share) * line.limit_nano <= balance.spent_nano
+            if (reached or (alert.refused and line.limit_nano)) and alert.key not in reported:
                 new.append(alert)
     return tuple(new)
+
+
+_ALL_OF_IT = Decimal(1)
 
 
 def _later(balance: LineBalance, other: LineBalance) -> LineBalance:

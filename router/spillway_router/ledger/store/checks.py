@@ -30,13 +30,17 @@ NEGATIVE = (
     f" AND ({' OR '.join(f'{name} < 0' for name in _COUNTS)}) ORDER BY seq"
 )
 
-# Attempts that were closed more than once, closed before they were opened, or opened and not closed.
+# Attempts that were closed more than once, closed before they were opened, opened and not closed, or charged above
+# their hold.
 _CLOSING = "CASE WHEN kind IN ('charged', 'released') THEN seq END"
 _OPENING = "CASE WHEN kind = 'reserved' THEN seq END"
+_CHARGED = "max(CASE WHEN kind = 'charged' THEN amount_nano END)"
+_HELD = "max(CASE WHEN kind = 'reserved' THEN reserved_nano END)"
 ATTEMPTS = (
-    f"SELECT request_id, attempt_no, count({_CLOSING}), max({_OPENING}), max({_CLOSING}) FROM entries"  # noqa: S608
+    f"SELECT request_id, attempt_no, count({_CLOSING}), max({_OPENING}), max({_CLOSING}), {_CHARGED}, {_HELD}"  # noqa: S608
+    " FROM entries"
     f" GROUP BY request_id, attempt_no HAVING count({_CLOSING}) > 1 OR max({_OPENING}) > min({_CLOSING})"
-    f" OR (max({_OPENING}) IS NOT NULL AND count({_CLOSING}) = 0)"
+    f" OR (max({_OPENING}) IS NOT NULL AND count({_CLOSING}) = 0) OR {_CHARGED} > {_HELD}"
 )
 
 ANSWERED_TWICE = (

@@ -14,6 +14,7 @@ from spillway_router.ledger.entries import Entry, entry_of, stored_row
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Balance, BalanceKey, Linked, Rented, Rows
 from spillway_router.ledger.store.statements import BALANCE, BALANCES, ENTRIES_OF, LINKED_AFTER, RENTED
+from spillway_router.ledger.tables.alerts import SqlAlerts
 from spillway_router.ledger.tables.feedback import SqlFeedback
 from spillway_router.ledger.tables.key_table import SqlKeys
 from spillway_router.ledger.tables.labels import SqlLabels
@@ -36,6 +37,7 @@ class SqlLedger(Ledger):
             reviews=SqlReviews(self._execute),
             feedback=SqlFeedback(self._execute),
             labels=SqlLabels(self._execute),
+            alerts=SqlAlerts(self._execute),
         )
 
     @abstractmethod

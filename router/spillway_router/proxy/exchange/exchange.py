@@ -24,6 +24,7 @@ from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing import retry_budget
 from spillway_router.core.routing.affinity import preferred_engine
+from spillway_router.core.routing.filters import cost_bound_nano
 from spillway_router.core.routing.model import Caller, Candidate, Decision, Outcome, Refusal, RequestFacts
 from spillway_router.core.routing.policy import (
     decide,
@@ -200,8 +201,18 @@ async def run(state: ExchangeState) -> None:
     if outcome is not None and (outcome.kind in ("ok", "cancelled") or state.client.started):
         return
     refusal = final_refusal(state.refusal, state.decision)
+    if refusal.status == 402:
+        _note_full_budgets(state)
     state.status, state.code = refusal.status, refusal.code
     state.client.refuse(refusal, response_headers(state, state.attempts[-1] if state.attempts else None))
+
+
+def _note_full_budgets(state: ExchangeState) -> None:
+    """Note which budgets had no room for the request at the backends that were removed for that reason."""
+    for removed in state.decision.removed:
+        backend = state.config.policy.backends.get(removed.backend)
+        if removed.reason == "budget" and backend is not None:
+            state.services.accounts.refused(state.facts, backend, cost_bound_nano(state.facts, backend))
 
 
 def _is_over(state: ExchangeState, candidate: Candidate, outcome: Outcome) -> bool:

@@ -1,0 +1,85 @@
+"""Budget alerts: which thresholds the balances in the database have passed, and who raises them.
+
+Alerts follow what is spent, as the database knows it, so a router looks once a second, after it has read the balances.
+It claims each alert in the ledger before it raises it (tables/alerts.py). A call that was refused because of a cap
+raises that cap's last alert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from spillway_router.core.money import budget
+from spillway_router.core.money.budget import AlertKey, BudgetAlert, BudgetLine, LineBalance, LineKey
+from spillway_router.ledger.interface import Ledger
+
+MOST_NOTED = 10_000
+"""Keys and refusals that are remembered between two looks, and alerts that are known to be raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What happened between two looks: the keys that have spent something, and the lines that refused a call."""
+
+    spent: frozenset[str]
+    refused: frozenset[LineKey]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys whose own caps may have an alert due."""
+        scopes = (scope for scope, _ in self.refused if scope.startswith(_KEY))
+        return tuple(sorted(self.spent.union(scope.removeprefix(_KEY) for scope in scopes)))
+
+
+_KEY = "key:"
+
+
+class AlertWatch:
+    """What happened since the last look at the balances, and which alerts are raised already."""
+
+    def __init__(self, on_alert: Callable[[BudgetAlert], None]) -> None:
+        self._on_alert = on_alert
+        self._raised: set[AlertKey] = set()
+        self._refused: set[LineKey] = set()
+        self._keys: set[str] = set()
+
+    def spent(self, key_id: str) -> None:
+        """Note that a key has spent something, where every key has a cap of its own."""
+        if len(self._keys) < MOST_NOTED:
+            self._keys.add(key_id)
+
+    def refused(self, line: LineKey) -> None:
+        """Note that a call was refused because of this line."""
+        if len(self._refused) < MOST_NOTED:
+            self._refused.add(line)
+
+    def take(self) -> Noted:
+        """Return what happened since the last look, and forget it."""
+        noted = Noted(frozenset(self._keys), frozenset(self._refused))
+        self._keys.clear()
+        self._refused.clear()
+        return noted
+
+    def put_back(self, noted: Noted) -> None:
+        """Remember again what was taken, because the look failed."""
+        self._keys |= noted.spent
+        self._refused |= noted.refused
+
+    def due(self, balances: Iterable[tuple[BudgetLine, LineBalance]], noted: Noted) -> tuple[BudgetAlert, ...]:
+        """Return the alerts that these balances raise and that this process has not raised yet."""
+        return budget.alerts(balances, self._raised, noted.refused)
+
+    def tell(self, claimed: Iterable[tuple[BudgetAlert, bool]]) -> None:
+        """Raise the alerts that this process has claimed, and remember all of them."""
+        if len(self._raised) > MOST_NOTED:
+            self._raised.clear()  # the ledger still knows which ones were claimed
+        for alert, is_ours in claimed:
+            self._raised.add(alert.key)
+            if is_ours:
+                self._on_alert(alert)
+
+
+def claims(ledger: Ledger, due: Iterable[BudgetAlert], now_ms: int) -> list[tuple[BudgetAlert, bool]]:
+    """Claim these alerts; return each with whether nobody did so before. Raises LedgerUnavailableError."""
+    return [(alert, ledger.alerts.claim(alert.key, now_ms)) for alert in due]
