@@ -91,7 +91,7 @@ async def silent_truncations(trial: Trial) -> Measurement:
         whole = await _references(judges, kinds)
         verdicts = await _all_verdicts(judges, wanted, whole)
         seeded = await _all_verdicts(judges, {(Kind.of(case), name) for name, case in direct.items()}, whole)
-    return _count(trial, verdicts, seeded)
+    return count(trial, verdicts, seeded, versions())
 
 
 def _recording(reply: Mapping[str, Any]) -> Recording:
@@ -190,7 +190,8 @@ async def _all_verdicts(judges: Judges, wanted: Iterable[tuple[Kind, str]], whol
     return verdicts
 
 
-def _count(trial: Trial, verdicts: Verdicts, seeded: Verdicts) -> Measurement:
+def count(trial: Trial, verdicts: Verdicts, seeded: Verdicts, libraries: Mapping[str, str]) -> Measurement:
+    """Count the streams that at least one library took for whole wrongly."""
     silent: list[str] = []
     per_library: dict[str, Counter[str]] = defaultdict(Counter)
     decided = 0
@@ -213,7 +214,7 @@ def _count(trial: Trial, verdicts: Verdicts, seeded: Verdicts) -> Measurement:
         "examples": silent[:: max(1, len(silent) // EXAMPLES)][:EXAMPLES],
     }
     n = sum(len(run.digests) for run in trial.runs.values())
-    return Measurement(len(silent), n, details, versions())
+    return Measurement(len(silent), n, details, libraries)
 
 
 def _seeded(seeded: Verdicts) -> dict[str, str]:

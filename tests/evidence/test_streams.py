@@ -12,10 +12,10 @@ from evidence.promises import load_promises
 from evidence.results import Circumstances, judge
 from evidence.streams.builds import Build, MatrixRun, available, run_matrix
 from evidence.streams.faults import FIRST, SECOND, Case, FaultMatrix, fault_matrix
-from evidence.streams.judging import Verdict
+from evidence.streams.judging import JUDGES, Judge, Verdict
 from evidence.streams.protocols import ANSWERS
-from evidence.streams.truncations import DIFFER, Trial, differences
-from evidence.streams.verdicts import judged
+from evidence.streams.truncations import DIFFER, SILENT, Kind, Trial, count, differences
+from evidence.streams.verdicts import Judged, judged
 
 EVERY = 67
 """A prime, so that every kind of fault meets every part of a stream."""
@@ -109,6 +109,7 @@ def test_the_short_run_has_every_kind_of_end(matrix: FaultMatrix) -> None:
 
 
 CASES = (Case("chat text", "cut at byte 1, seeded", (), "fin"),) * 2
+KIND = Kind("chat text", stream=True)
 REPLY = {"path": "/", "status": 200, "headers": {}, "body": "", "ended": "whole"}
 
 
@@ -139,6 +140,25 @@ def test_a_build_that_differs_is_seen(compiled: MatrixRun, value: int) -> None:
 
 def test_one_build_alone_proves_nothing() -> None:
     assert differences(Trial(CASES, {"interpreted": _run("a", "b")})).value is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "value"),
+    [
+        pytest.param(("whole", "loud"), 0, id="whole for one library, loud for another"),
+        pytest.param(("silent", "loud"), 1, id="silent for one library"),
+        pytest.param(("silent", "silent"), 1, id="silent for both, but one stream"),
+    ],
+)
+def test_a_stream_that_is_silent_for_any_library_is_counted_once(seen: tuple[Judged, Judged], value: int) -> None:
+    trial = Trial(CASES, {"compiled": _run("a", "b")})
+    python, node = JUDGES[:2]
+    whole: dict[Judge, Judged] = {python: "whole", node: "whole"}
+    verdicts = {(KIND, "a"): whole, (KIND, "b"): dict(zip((python, node), seen, strict=True))}
+    measurement = count(trial, verdicts, {}, {})
+    assert (measurement.value, measurement.n) == (value, 2)
+    assert measurement.details["streams_times_judges"] == 4
+    assert judge(replace(load_promises()[SILENT], min_n=2), measurement, TAKEN).holds is (value == 0)
 
 
 @pytest.mark.parametrize(
