@@ -62,18 +62,23 @@ def export_ledger(
     first: Annotated[str, typer.Option("--from", help="First UTC day.")] = "today",
     last: Annotated[str, typer.Option("--to", help="Last UTC day, included.")] = "today",
     output: Annotated[Path | None, typer.Option(help="File to write. The default is standard output.")] = None,
+    daily: Annotated[
+        bool, typer.Option("--daily", help="One FOCUS row per day, group of attempts and API key, not per attempt.")
+    ] = False,
 ) -> None:
     """Export costs as FOCUS rows or all entries as JSON lines."""
     from spillway_router.ledger.reports.days import RangeError, ReportQuery, read_range
     from spillway_router.ledger.reports.export import export_focus, export_jsonl
 
+    if daily and form is not Format.focus:
+        fail("--daily is for --format focus")
     try:
         days = read_range(ReportQuery(first=first, last=last), datetime.now(UTC).date())
     except RangeError as error:
         fail(f"--{error}")
     with opened(load(path), "read") as ledger, writing(output) as out:
         if form is Format.focus:
-            count = export_focus(ledger, days.first, days.after, now_ms(), out)
+            count = export_focus(ledger, days, now_ms(), out, daily=daily)
         else:
             count = export_jsonl(ledger, days.start_ms, days.end_ms, out)
     typer.echo(f"{count} rows of {days.name}", err=True)

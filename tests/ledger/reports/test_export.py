@@ -5,30 +5,42 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.ledger.helpers import D0, DAY, T0, entry
 
+from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import unknown_charge
 from spillway_router.ledger.reconcile import BilledAttempt, BillError, read_bills, reconcile
 from spillway_router.ledger.records import RentalRecord
+from spillway_router.ledger.reports.build import ReportTerms, build_report
+from spillway_router.ledger.reports.days import GroupKey, ReportRange
 from spillway_router.ledger.reports.export import FOCUS_COLUMNS, export_focus, export_jsonl
 from spillway_router.testing import MemoryLedger
+from spillway_router.testing.books import fill_books
 
 FIRST = date(2026, 9, 21)
+TERMS = ReportTerms(GpuRental(Decimal("1.39")), WorkCoefficients(), {})
 NOW = D0 + 10 * DAY
 
 
-def rows_of(ledger: MemoryLedger, days: int = 1) -> list[dict[str, str]]:
-    out = io.StringIO()
+def rows_of(ledger: MemoryLedger, days: int = 1, *, daily: bool = False) -> list[dict[str, str]]:
     after = datetime.fromtimestamp((D0 + days * DAY) / 1000, UTC).date()
-    count = export_focus(ledger, FIRST, after, NOW, out)
+    return focus_of(ledger, ReportRange(FIRST, after, "days"), NOW, daily=daily)
+
+
+def focus_of(ledger: Ledger, days: ReportRange, now_ms: int, *, daily: bool = False) -> list[dict[str, str]]:
+    out = io.StringIO()
+    count = export_focus(ledger, days, now_ms, out, daily=daily)
     exported = list(csv.DictReader(io.StringIO(out.getvalue())))
     assert len(exported) == count
     return exported
@@ -83,11 +95,56 @@ def test_both_columns_have_the_same_sum_to_the_nano_dollar(
         ledger.append((local(number, gpu_us, D0 + day * DAY + number),))
     for number, (day, gpu_us, nano) in enumerate(rent):
         ledger.append((entry("gpu_hour", f"g{number}", ts=D0 + day * DAY, gpu_us=gpu_us, amount_nano=nano),))
-    exported = rows_of(ledger, 3)
     billed = sum(nano for *_, nano in rent)
-    assert total(exported, "BilledCost") * 10**9 == billed
-    assert total(exported, "EffectiveCost") * 10**9 == billed
+    for exported in (rows_of(ledger, 3, daily=True), rows_of(ledger, 3)):
+        assert total(exported, "BilledCost") * 10**9 == billed
+        assert total(exported, "EffectiveCost") * 10**9 == billed
     assert sum(row["CommitmentDiscountStatus"] == "Used" for row in exported) == len(work)
+
+
+def test_daily_rows_are_the_reports_groups_to_the_nano_dollar() -> None:
+    by: tuple[GroupKey, ...] = ("day", "backend", "model", "key", "tier", "task", "decision")
+    compared = 0
+    for number in range(40):
+        ledger = MemoryLedger()
+        bill = fill_books(Random(number), ledger, FIRST, "s")
+        report = build_report(ledger, bill.range, TERMS, bill.now_ms, by)
+        exported: Counter[tuple[str, ...]] = Counter()
+        for row in focus_of(ledger, bill.range, bill.now_ms, daily=True):
+            if row["CommitmentDiscountStatus"] != "Unused" and row["ChargeCategory"] == "Usage":
+                tags = json.loads(row["Tags"] or "{}")
+                names = (
+                    row["ResourceId"],
+                    row["SkuId"],
+                    row["SubAccountId"],
+                    tags.get("tier", ""),
+                    tags.get("task", ""),
+                )
+                key = (row["ChargePeriodStart"][:10], *names, row["x_Decision"])
+                exported[key] += int(Decimal(row["EffectiveCost"]) * 10**9)
+                compared += 1
+        held = {(row["ts"] // DAY, row["key_id"]) for row in map(Entry._asdict, ledger.open_reservations(0, 2**62))}
+        for row in report.groups:
+            key = tuple(row.keys.values())
+            day = int(datetime.fromisoformat(f"{key[0]}T00:00+00:00").timestamp() * 1000) // DAY
+            if not row.idle and (day, row.keys["key"]) not in held:
+                assert exported[key] == row.used_nano + row.cloud_nano
+    assert compared > 100
+
+
+def test_rows_of_attempts_sum_to_the_days_keys() -> None:
+    compared = 0
+    for number in range(40):
+        ledger = MemoryLedger()
+        bill = fill_books(Random(number), ledger, FIRST, "s")
+        report = build_report(ledger, bill.range, TERMS, bill.now_ms, ("key",))
+        used: Counter[str] = Counter()
+        for row in focus_of(ledger, bill.range, bill.now_ms):
+            if row["CommitmentDiscountStatus"] == "Used":
+                used[row["SubAccountId"]] += int(Decimal(row["EffectiveCost"]) * 10**9)
+        assert +used == +Counter({row.keys["key"]: row.used_nano for row in report.groups if not row.idle})
+        compared += len(used)
+    assert compared > 20
 
 
 def test_a_running_rental_is_bought_up_to_now() -> None:

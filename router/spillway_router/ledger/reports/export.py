@@ -17,18 +17,22 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import TextIO
+from functools import lru_cache
+from typing import TextIO, cast
 
-from spillway_router.core.money.attribution import split_billed
+import orjson
+
 from spillway_router.core.money.tariff import usd
 from spillway_router.ledger.calendar import DAY_MS, day_of, start_of
-from spillway_router.ledger.entries import Entry
-from spillway_router.ledger.interface import Ledger
+from spillway_router.ledger.entries import Entry, Status
+from spillway_router.ledger.interface import Ledger, Sums
+from spillway_router.ledger.records import Group, Total
 from spillway_router.ledger.rentals.books import RentedSpan
-from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
+from spillway_router.ledger.rentals.fixed_cost import FixedDay, fixed_days, rent, shared
+from spillway_router.ledger.reports.days import ReportRange
 
 FOCUS_COLUMNS = (
     "BilledCost",
@@ -76,93 +80,223 @@ FOCUS_COLUMNS = (
     "x_CompletionTokens",
     "x_GpuSeconds",
 )
+_DAILY_COLUMNS = ("x_Attempts", "x_Answers")
 _US_PER_HOUR = 3_600_000_000
+_MOST_SHAPES = 10_000
+_START, _END = FOCUS_COLUMNS.index("ChargePeriodStart"), FOCUS_COLUMNS.index("ChargePeriodEnd")
+_BILLED, _EFFECTIVE = FOCUS_COLUMNS.index("BilledCost"), FOCUS_COLUMNS.index("EffectiveCost")
+_LIST, _CONTRACTED = FOCUS_COLUMNS.index("ListCost"), FOCUS_COLUMNS.index("ContractedCost")
+_CONSUMED, _PRICING = FOCUS_COLUMNS.index("ConsumedQuantity"), FOCUS_COLUMNS.index("PricingQuantity")
+_REQUEST, _ATTEMPT = FOCUS_COLUMNS.index("x_RequestId"), FOCUS_COLUMNS.index("x_AttemptNo")
+_PROMPT, _COMPLETION = FOCUS_COLUMNS.index("x_PromptTokens"), FOCUS_COLUMNS.index("x_CompletionTokens")
+_SECONDS = FOCUS_COLUMNS.index("x_GpuSeconds")
 
 _Row = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Day:
-    """One day's fixed cost: the purchases (rental id, GPU, span), and how much of them was used and idle."""
+    """One day's fixed cost: the rows of the purchases, how much of them was used and idle, and by which work."""
 
     start_ms: int
-    purchases: tuple[tuple[str, str, RentedSpan], ...]
+    purchases: tuple[_Row, ...]
     used_nano: int
     idle_nano: int
     idle_us: int
+    work: Mapping[tuple[Group, str], _Work]
 
 
 def export_jsonl(ledger: Ledger, start_ms: int, end_ms: int, out: TextIO) -> int:
     """Write the entries of [start, end) as JSON lines, in the order of writing; return their number."""
     count = 0
     for entry in ledger.entries_between(start_ms, end_ms):
-        out.write(json.dumps(entry._asdict(), ensure_ascii=False) + "\n")
+        out.write(orjson.dumps(entry._asdict(), option=orjson.OPT_APPEND_NEWLINE).decode())
         count += 1
     return count
 
 
-def export_focus(ledger: Ledger, first: date, after: date, now_ms: int, out: TextIO) -> int:
-    """Write the FOCUS rows of the UTC days from `first` up to but excluding `after`; return their number.
+def export_focus(ledger: Ledger, days: ReportRange, now_ms: int, out: TextIO, *, daily: bool = False) -> int:
+    """Write the FOCUS rows of some UTC days and return their number.
 
-    Unsettled holds are not a cost yet, so they have no row.
+    There is a row per attempt, or with `daily` one per day, group of attempts and API key, whose figures are those of
+    the report's groups to the nano-dollar. Unsettled holds are not a cost yet, so they have no row.
     """
-    writer = csv.DictWriter(out, FOCUS_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow((*FOCUS_COLUMNS, *_DAILY_COLUMNS) if daily else FOCUS_COLUMNS)
     count = 0
-    for number in range((after - first).days):
-        for row in _day_rows(ledger, first + timedelta(days=number), now_ms):
+    for number in range(days.days):
+        of_day = _daily_rows if daily else _day_rows
+        for row in of_day(ledger, days.first + timedelta(days=number), now_ms):
             writer.writerow(row)
             count += 1
     return count
 
 
-def _day_rows(ledger: Ledger, day: date, now_ms: int) -> Iterator[_Row]:
-    fixed = _fixed(ledger, day, now_ms)
-    for rental_id, gpu, span in fixed.purchases:
-        yield _purchase(fixed, rental_id, gpu, span)
-    start_ms = fixed.start_ms
-    # Two passes over the day keep only the work shares in memory, not the rows.
-    shares = [max(0, e.gpu_us) for e in ledger.entries_between(start_ms, start_ms + DAY_MS) if _is_local_charge(e)]
-    used = iter(split_billed(fixed.used_nano, sum(shares), shares).used_nano)
-    for entry in ledger.entries_between(start_ms, start_ms + DAY_MS):
-        if _is_local_charge(entry):
-            # A row that was written between the passes gets its share in the next export.
-            yield _local(fixed, entry, next(used, 0))
-        elif entry.kind in ("charged", "adjusted") and (not entry.local or entry.amount_nano):
-            yield _cloud(fixed, entry)
+def _day_rows(ledger: Ledger, day: date, now_ms: int) -> Iterator[list[str]]:
+    with ledger.sums() as sums:
+        fixed = _fixed(ledger, sums, day, now_ms)
+    yield from map(_cells, fixed.purchases)
+    rows = _AttemptRows(fixed)
+    for entry in ledger.entries_between(fixed.start_ms, fixed.start_ms + DAY_MS):
+        if entry.kind == "charged" and entry.local and (entry.gpu_us or not entry.amount_nano):
+            yield rows.local(entry)
+        if entry.kind in ("charged", "adjusted") and (not entry.local or entry.amount_nano):
+            yield rows.cloud(entry)
+    # Work that has no row on this day, such as a correction of GPU time, leaves its share with the idle time.
+    idle_nano = fixed.idle_nano + fixed.used_nano - rows.used_nano
+    if idle_nano or fixed.idle_us:
+        yield _cells(_unused(replace(fixed, idle_nano=idle_nano)))
+
+
+def _daily_rows(ledger: Ledger, day: date, now_ms: int) -> Iterator[list[str]]:
+    start_ms = start_of(day)
+    with ledger.sums() as sums:
+        fixed = _fixed(ledger, sums, day, now_ms)
+        yield from map(_cells, fixed.purchases)
+        for total in sums.key_totals(start_ms, start_ms + DAY_MS):
+            work = fixed.work.get((total.group, total.key_id))
+            if total.group.local and (total.gpu_us or not total.cost_nano):
+                yield _cells(_local(fixed, _entry_of(total, start_ms), work.nano if work else 0, DAY_MS)) + _counts(
+                    total
+                )
+            if not total.group.local or total.cost_nano:
+                yield _cells(_cloud(fixed, _entry_of(total, start_ms), DAY_MS)) + _counts(total)
     if fixed.idle_nano or fixed.idle_us:
-        yield _unused(fixed)
+        yield _cells(_unused(fixed))
 
 
-def _fixed(ledger: Ledger, day: date, now_ms: int) -> _Day:
+def _entry_of(total: Total, start_ms: int) -> Entry:
+    """Return the sums of a day, a group and a key in the form of one attempt of that day."""
+    group = total.group
+    return Entry(
+        kind="charged",
+        request_id="",
+        attempt_no=0,
+        ts=start_ms,
+        backend=group.backend,
+        provider=group.provider,
+        model=group.model,
+        local=group.local,
+        key_id=total.key_id,
+        tier=group.tier,
+        decision=group.decision,
+        status=cast("Status", group.status),
+        prompt_tokens=total.prompt_tokens,
+        completion_tokens=total.completion_tokens,
+        gpu_us=total.gpu_us,
+        amount_nano=total.cost_nano,
+        task=group.task,
+        document=group.document,
+    )
+
+
+def _counts(total: Total) -> list[str]:
+    return [str(total.attempts), str(total.answers)]
+
+
+def _cells(row: _Row) -> list[str]:
+    return [row.get(name, "") for name in FOCUS_COLUMNS]
+
+
+@dataclass(slots=True)
+class _Work:
+    """The work of one group and API key on a day, its share of the bill, and what its rows have used of both so far."""
+
+    us: int
+    nano: int
+    so_far_us: int = 0
+    so_far_nano: int = 0
+
+
+class _AttemptRows:
+    """Makes the rows of a day's attempts.
+
+    Attempts that differ only in time, size and cost share a row, of which a copy is filled in.
+    """
+
+    def __init__(self, day: _Day) -> None:
+        self.used_nano = 0
+        self._day = day
+        self._alike: dict[tuple[object, ...], list[str]] = {}
+
+    def local(self, entry: Entry) -> list[str]:
+        """Return the row of a local attempt, with its share of the bill."""
+        used_nano = self._share(entry)
+        self.used_nano += used_nano
+        cells = self._like(entry, lambda: _local(self._day, entry, 0, 1))
+        cells[_EFFECTIVE] = cells[_LIST] = cells[_CONTRACTED] = usd(used_nano)
+        cells[_CONSUMED] = cells[_PRICING] = _decimal(entry.gpu_us, _US_PER_HOUR)
+        return cells
+
+    def cloud(self, entry: Entry) -> list[str]:
+        """Return the row of a paid attempt or of its adjustment."""
+        cells = self._like(entry, lambda: _cloud(self._day, entry, 1))
+        cells[_BILLED] = cells[_EFFECTIVE] = cells[_LIST] = cells[_CONTRACTED] = usd(entry.amount_nano)
+        cells[_CONSUMED] = cells[_PRICING] = str(entry.prompt_tokens + entry.completion_tokens)
+        return cells
+
+    def _share(self, entry: Entry) -> int:
+        group = Group._make(map(entry.__getattribute__, Group._fields))
+        work = self._day.work.get((group, entry.key_id))
+        if work is None or not work.us:
+            return 0
+        work.so_far_us = min(work.us, work.so_far_us + max(0, entry.gpu_us))
+        until_nano = work.nano * work.so_far_us // work.us
+        share_nano, work.so_far_nano = until_nano - work.so_far_nano, until_nano
+        return share_nano
+
+    def _like(self, entry: Entry, first: Callable[[], _Row]) -> list[str]:
+        shape = (*entry[4:13], entry.kind, entry.tariff_ref, entry.task, bool(entry.amount_nano))
+        cells = self._alike.get(shape)
+        if cells is None:
+            if len(self._alike) >= _MOST_SHAPES:
+                self._alike.clear()
+            cells = self._alike[shape] = _cells(first())
+        cells = cells.copy()
+        cells[_START], cells[_END] = _time(entry.ts), _time(entry.ts + 1)
+        cells[_REQUEST], cells[_ATTEMPT] = entry.request_id, str(entry.attempt_no)
+        cells[_PROMPT], cells[_COMPLETION] = str(entry.prompt_tokens), str(entry.completion_tokens)
+        cells[_SECONDS] = _decimal(entry.gpu_us, 1_000_000)
+        return cells
+
+
+def _fixed(ledger: Ledger, sums: Sums, day: date, now_ms: int) -> _Day:
     start_ms = start_of(day)
     rented = rent(ledger, start_ms, start_ms + DAY_MS, now_ms)
-    purchases = [(record.id, record.gpu, span) for record, span in rented.rentals if span.billed_nano or span.gpu_us]
+    bought = [(record.id, record.gpu, span) for record, span in rented.rentals if span.billed_nano or span.gpu_us]
     whole = rented.days.get(day.isoformat())
     if whole is not None:
-        unnamed_nano = whole.billed_nano - sum(span.billed_nano for *_, span in purchases)
-        unnamed_us = whole.gpu_us - sum(span.gpu_us for *_, span in purchases)
+        unnamed_nano = whole.billed_nano - sum(span.billed_nano for *_, span in bought)
+        unnamed_us = whole.gpu_us - sum(span.gpu_us for *_, span in bought)
         if unnamed_nano or unnamed_us:
-            purchases.append(("unnamed", "", RentedSpan(start_ms, unnamed_nano, unnamed_us)))
-    for fixed in fixed_days(rented.days, ledger.totals(start_ms, start_ms + DAY_MS)):
-        split = fixed.split
-        idle_us = max(0, fixed.rented.gpu_us - fixed.work_us)
+            bought.append(("unnamed", "", RentedSpan(start_ms, unnamed_nano, unnamed_us)))
+    purchases = tuple(_purchase(start_ms, *each) for each in bought)
+    for fixed in fixed_days(rented.days, sums.totals(start_ms, start_ms + DAY_MS)):
         return _Day(
             start_ms=start_ms,
-            purchases=tuple(purchases),
-            used_nano=split.used_total_nano,
-            idle_nano=split.idle_nano,
-            idle_us=idle_us,
+            purchases=purchases,
+            used_nano=fixed.split.used_total_nano,
+            idle_nano=fixed.split.idle_nano,
+            idle_us=max(0, fixed.rented.gpu_us - fixed.work_us),
+            work=_work_of(fixed, sums, start_ms),
         )
-    return _Day(start_ms=start_ms, purchases=tuple(purchases), used_nano=0, idle_nano=0, idle_us=0)
+    return _Day(start_ms=start_ms, purchases=purchases, used_nano=0, idle_nano=0, idle_us=0, work={})
 
 
-def _is_local_charge(entry: Entry) -> bool:
-    return entry.kind == "charged" and entry.local and not entry.amount_nano
+def _work_of(fixed: FixedDay, sums: Sums, start_ms: int) -> dict[tuple[Group, str], _Work]:
+    """Return the work of each group and API key on a day, with its share of the bill as in the report's groups."""
+    used_nano = {total.group: nano for total, nano in zip(fixed.local, fixed.split.used_nano, strict=True)}
+    works: dict[tuple[Group, str], _Work] = {}
+    for work in sums.key_work(start_ms, start_ms + DAY_MS):
+        shares_us = [max(0, share) for _, share in work.shares_us]
+        parts = shared(used_nano[work.group], shares_us, sum(shares_us))
+        for (key_id, _), share_us, nano in zip(work.shares_us, shares_us, parts, strict=True):
+            works[work.group, key_id] = _Work(share_us, nano)
+    return works
 
 
-def _purchase(day: _Day, rental_id: str, gpu: str, span: RentedSpan) -> _Row:
-    row = _fixed_row(day, day.start_ms, day.start_ms + DAY_MS)
+def _purchase(start_ms: int, rental_id: str, gpu: str, span: RentedSpan) -> _Row:
+    row = _fixed_row(start_ms, start_ms, start_ms + DAY_MS)
     row |= _costs(span.billed_nano, 0) | {
         "ChargeCategory": "Purchase",
         "ChargeDescription": f"Rented GPU time{f' ({gpu})' if gpu else ''}",
@@ -179,14 +313,14 @@ def _purchase(day: _Day, rental_id: str, gpu: str, span: RentedSpan) -> _Row:
     return row
 
 
-def _local(day: _Day, entry: Entry, used_nano: int) -> _Row:
-    row = _fixed_row(day, entry.ts, entry.ts + 1)
+def _local(day: _Day, entry: Entry, used_nano: int, length_ms: int) -> _Row:
+    row = _fixed_row(day.start_ms, entry.ts, entry.ts + length_ms)
     hours = _decimal(entry.gpu_us, _US_PER_HOUR)
     return row | _costs(0, used_nano) | _attempt(entry) | _used(hours, "Used")
 
 
 def _unused(day: _Day) -> _Row:
-    row = _fixed_row(day, day.start_ms, day.start_ms + DAY_MS)
+    row = _fixed_row(day.start_ms, day.start_ms, day.start_ms + DAY_MS)
     row |= _costs(0, day.idle_nano) | _used(_decimal(day.idle_us, _US_PER_HOUR), "Unused")
     return row | {"ChargeDescription": "Rented GPU time that no request used"}
 
@@ -204,9 +338,13 @@ def _used(hours: str, status: str) -> _Row:
     }
 
 
-def _cloud(day: _Day, entry: Entry) -> _Row:
+def _cloud(day: _Day, entry: Entry, length_ms: int) -> _Row:
     tokens = str(entry.prompt_tokens + entry.completion_tokens)
-    row = _common(day, entry.ts, entry.ts + 1) | _costs(entry.amount_nano, entry.amount_nano) | _attempt(entry)
+    row = (
+        _common(day.start_ms, entry.ts, entry.ts + length_ms)
+        | _costs(entry.amount_nano, entry.amount_nano)
+        | _attempt(entry)
+    )
     return row | {
         "ChargeCategory": "Usage",
         "ChargeClass": "Correction" if entry.kind == "adjusted" else "",
@@ -235,7 +373,7 @@ def _attempt(entry: Entry) -> _Row:
         "SkuId": entry.model,
         "Tags": json.dumps({name: value for name, value in tags.items() if value}, ensure_ascii=False),
         "x_RequestId": entry.request_id,
-        "x_AttemptNo": str(entry.attempt_no),
+        "x_AttemptNo": str(entry.attempt_no) if entry.request_id else "",
         "x_Decision": entry.decision,
         "x_Status": entry.status,
         "x_PromptTokens": str(entry.prompt_tokens),
@@ -244,10 +382,10 @@ def _attempt(entry: Entry) -> _Row:
     }
 
 
-def _fixed_row(day: _Day, start_ms: int, end_ms: int) -> _Row:
-    return _common(day, start_ms, end_ms) | {
+def _fixed_row(day_ms: int, start_ms: int, end_ms: int) -> _Row:
+    return _common(day_ms, start_ms, end_ms) | {
         "CommitmentDiscountCategory": "Usage",
-        "CommitmentDiscountId": f"gpu-{day_of(day.start_ms)}",
+        "CommitmentDiscountId": f"gpu-{day_of(day_ms)}",
         "CommitmentDiscountType": "Rented GPU",
         "ProviderName": "Own GPU",
         "PublisherName": "Own GPU",
@@ -255,8 +393,8 @@ def _fixed_row(day: _Day, start_ms: int, end_ms: int) -> _Row:
     }
 
 
-def _common(day: _Day, start_ms: int, end_ms: int) -> _Row:
-    month = datetime.fromtimestamp(day.start_ms / 1000, UTC).date().replace(day=1)
+def _common(day_ms: int, start_ms: int, end_ms: int) -> _Row:
+    month = datetime.fromtimestamp(day_ms / 1000, UTC).date().replace(day=1)
     return {
         "BillingCurrency": "USD",
         "BillingAccountId": "spillway",
@@ -288,5 +426,12 @@ def _decimal(value: int, unit: int) -> str:
 
 
 def _time(epoch_ms: int) -> str:
-    seconds = datetime.fromtimestamp(epoch_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{seconds}Z" if epoch_ms % 1000 == 0 else f"{seconds}.{epoch_ms % 1000:03d}Z"
+    seconds, ms = divmod(epoch_ms % DAY_MS, 1000)
+    day = _day_name(epoch_ms // DAY_MS)
+    text = f"{day}T{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return f"{text}.{ms:03d}Z" if ms else f"{text}Z"
+
+
+@lru_cache(maxsize=64)
+def _day_name(day: int) -> str:
+    return day_of(day * DAY_MS)

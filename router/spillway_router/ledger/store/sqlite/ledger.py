@@ -142,8 +142,10 @@ class SqliteLedger(SqlLedger):
             self._releases = True
 
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
-        for row in self._chunks(statements.ENTRIES_AFTER, 0, start_ms, end_ms):
-            yield entry_of(row[1:])
+        first, last = self._read(statements.SEQS_BETWEEN, (start_ms, end_ms))[0]
+        if first is not None:
+            for row in self._chunks(statements.ENTRIES_AFTER, first - 1, last, start_ms, end_ms):
+                yield entry_of(row[1:])
 
     @contextmanager
     def sums(self) -> Iterator[Sums]:

@@ -8,10 +8,13 @@ _COLUMNS = ",".join(COLUMNS)
 
 STORED = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? AND attempt_no = ? AND kind = ?"  # noqa: S608
 
+# Rows are written almost in the order of ts, so a time range is a range of seq that contains few other rows.
+SEQS_BETWEEN = "SELECT min(seq), max(seq) FROM entries INDEXED BY entries_ts WHERE ts >= ? AND ts < ?"
+
 # Reading by seq with a limit keeps no snapshot open for long, however many rows there are.
 ENTRIES_AFTER = (
     f"SELECT seq,{_COLUMNS} FROM entries NOT INDEXED"  # noqa: S608
-    " WHERE seq > ? AND ts >= ? AND ts < ? ORDER BY seq LIMIT ?"
+    " WHERE seq > ? AND seq <= ? AND ts >= ? AND ts < ? ORDER BY seq LIMIT ?"
 )
 
 _HELD = (
