@@ -234,8 +234,8 @@ def _modes(sold: PaidModel, body: Mapping[str, Any], bill: Bill) -> None:
 
 
 def _caches(sold: PaidModel, path: str, body: Mapping[str, Any], rng: random.Random, bill: Bill) -> None:
-    text = json.dumps(body)
-    if sold.write and path == "/messages" and "cache_control" in text:
+    text = json.dumps(body) if sold.write and path == "/messages" else ""
+    if "cache_control" in text:
         if '"1h"' in text:
             bill.written_long = rng.randrange(bill.input + 1)
         else:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -164,8 +165,9 @@ class _Sender:
         try:
             while self._left > 0:
                 self._left -= 1
-                case = self._rng.choice(CASES)
-                writer.write(_request(case, self._rng.choice(self._tokens)))
+                number, token = self._rng.randrange(len(CASES)), self._rng.choice(self._tokens)
+                case = CASES[number]
+                writer.write(_request(number, token))
                 async with asyncio.timeout(LIMIT_S):
                     status = await _status(reader)
                 self._note(case, status)
@@ -181,7 +183,10 @@ class _Sender:
             self._trial.unexpected[name] = self._trial.unexpected.get(name, 0) + 1
 
 
-def _request(case: FieldCase, token: str) -> bytes:
+@cache
+def _request(number: int, token: str) -> bytes:
+    """Return a case of the table as an HTTP request."""
+    case = CASES[number]
     body = json.dumps({"model": case.backend, **case.body}).encode()
     head = (
         f"POST {case.path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
