@@ -89,6 +89,10 @@ class BoundedLists:
     providers: Mapping[str, BoundedProvider]
     names: frozenset[str]
     """The names of all items."""
+    plain_names: frozenset[str]
+    """The names of items whose own bytes cover their cost everywhere, so that their number doesn't matter."""
+    sized_names: frozenset[str]
+    """The names of items of which the size matters."""
     context_names: frozenset[str]
     """The names of items that stand for input which the bytes don't show."""
     valued_fields: frozenset[str]
@@ -117,17 +121,14 @@ def load_bounded(path: Path) -> BoundedLists:
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise ProviderError(f"{path}: not a usable list of bounded fields: {error!r}") from None
     names = frozenset(name for _, _, name in sources)
+    named = [item for bounded in providers.values() for rules in bounded.rules.values() for item in rules.items()]
     plain = [name for name in names if ":" not in name and not name.startswith("messages.")]
     return BoundedLists(
         providers=MappingProxyType(providers),
         names=names,
-        context_names=frozenset(
-            name
-            for bounded in providers.values()
-            for rules in bounded.rules.values()
-            for name, rule in rules.items()
-            if rule.context or rule.limit
-        ),
+        plain_names=names - {name for name, rule in named if rule != ItemRule()},
+        sized_names=frozenset(name for name, rule in named if rule.as_output),
+        context_names=frozenset(name for name, rule in named if rule.context or rule.limit),
         valued_fields=frozenset(name.partition("=")[0] for name in plain if "=" in name),
         keyed_fields=frozenset(name.partition(".")[0] for name in plain if "." in name),
         mode_fields=MappingProxyType({str(name): str(usual) for name, usual in raw["mode_fields"].items()}),

@@ -37,9 +37,10 @@ _ALWAYS = frozenset(
 """`models` and `route` never leave: the router itself acts on them. The bound of the output is sent in the provider's
 spelling."""
 _SOURCES = ("file_id", "file_data", "file_url")
-_SAFE = re.compile(r"[A-Za-z0-9_.:/+-]{1,64}")
+_SAFE = re.compile(r"[A-Za-z0-9_.:/+()-]{1,64}")
 _DATE = re.compile(r"_\d{8}$")
 _UNNAMED = "(unnamed)"
+_FUNCTION = "tool:function"
 _NESTED = ("content", "output", "source")
 
 
@@ -49,7 +50,7 @@ def request_items(endpoint: Endpoint, body: Mapping[str, Any]) -> tuple[RequestI
     modes, items = lists.mode_fields, _Items(lists, cut_strings(body))
     for name, value in body.items():
         if value is not None and name not in _ALWAYS and name not in _COUNTED[endpoint] and name not in modes:
-            items.field(name, value, _size_bytes(body, value))
+            items.field(name, value, _size_bytes(body, value) if name in lists.sized_names else 0)
     if endpoint in ("chat", "messages"):
         for i, message in enumerate(body["messages"]):
             for key in message.keys() - {"role", "content"}:
@@ -82,6 +83,8 @@ class _Items:
 
     def add(self, name: str, where: str, size_bytes: int = 0, uses: int = 0, unlimited: int = 0) -> None:
         before = self._items.get(name)
+        if before is not None and name in self._lists.plain_names:
+            return
         if before is None:
             if name not in self._lists.names:
                 if self._unknown == MOST_UNKNOWN:
@@ -117,14 +120,22 @@ class _Items:
             self.add(name, name, size_bytes)
 
     def tools(self, tools: object, name: str) -> None:
+        functions = 0
         for i, tool in enumerate(tools if isinstance(tools, list) else ()):
+            if type(tool) is dict and tool.get("type") == "function":  # nearly every tool
+                functions += 1
+                continue
             if not isinstance(tool, dict):
                 self.add("tool:(unnamed)", f"{name}[{i}]")
                 continue
             item, limit = tool_item(tool), limit_of(tool)
-            if item != "tool:function" and limit is None and self._cut:
+            if item != _FUNCTION and limit is None and self._cut:
                 item += "/long_body"  # its limit could not be written into a body that was read in parts
             self.add(item, f"{name}[{i}]", uses=limit or 0, unlimited=limit is None)
+        if functions:
+            other = self._items.get(_FUNCTION)
+            count = functions if other is None else functions + other.count
+            self._items[_FUNCTION] = RequestItem(_FUNCTION, name, count=count)
 
     def inputs(self, inputs: object, *, typed: bool) -> None:
         for i, item in enumerate(inputs if isinstance(inputs, list) else ()):
