@@ -46,7 +46,10 @@ def deploy(folder: Path, target: str, *more: str, order: bool = True) -> Command
 
 
 def rentals(folder: Path) -> list[dict[str, object]]:
-    listed: list[dict[str, object]] = json.loads(spillway(folder, "rentals", "list", "--json").out)
+    result = spillway(folder, "rentals", "list", "--json")
+    if "there is no ledger" in result.err:
+        return []
+    listed: list[dict[str, object]] = json.loads(result.out)
     return listed
 
 

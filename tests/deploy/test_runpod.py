@@ -28,7 +28,10 @@ def env(account: Account, key: str = KEY) -> dict[str, str]:
 
 
 def rentals(folder: Path) -> list[dict[str, object]]:
-    records: list[dict[str, object]] = json.loads(spillway(folder, "rentals", "list", "--json").out)
+    result = spillway(folder, "rentals", "list", "--json")
+    if "there is no ledger" in result.err:
+        return []
+    records: list[dict[str, object]] = json.loads(result.out)
     return records
 
 
