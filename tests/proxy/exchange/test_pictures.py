@@ -83,3 +83,43 @@ async def test_a_small_local_engine_takes_a_screenshot_and_learns_nothing_from_i
                 assert reply.headers["x-spillway-backend"] == "local"
             assert await expected() == before
             assert not other.seen
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "input_audio", "input_audio": {"data": base64(300), "format": "wav"}},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64," + base64(300)}},
+        {"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + base64(300)}},
+    ],
+)
+async def test_other_media_are_no_text_either(part: dict[str, Any], tmp_path: Path) -> None:
+    """300 kB of base64 counted as 100,000 tokens, which no engine of 32,768 tokens took."""
+    async with FaultUpstream(WHOLE) as engine, FaultUpstream(WHOLE) as other:
+        line = local(engine).replace("model: m", "model: m, context_tokens: 65536")
+        async with routing(settings(line, cloud(other)), tmp_path) as router:
+            before = router.runtime.board.current(0).backends["local"].tokens_per_byte
+            body = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": [part]}]}
+            explained = (await router.post(body, "/v1/route/explain")).json()
+            assert explained["facts"]["prompt_bytes"] < 400
+            assert explained["candidates"][0]["prompt_tokens"] < 40_000
+            assert (await router.post(body)).headers["x-spillway-backend"] == "local"
+            assert router.runtime.board.current(0).backends["local"].tokens_per_byte == before
+            # Nobody documents what they cost at this cloud, so its whole context is held for them.
+            (paid,) = (c for c in explained["candidates"] if c["backend"] == "cloud")
+            assert float(paid["cost_bound_usd"]) > 0.9
+
+
+async def test_a_small_picture_holds_less_than_a_large_one(tmp_path: Path) -> None:
+    header = "iVBORw0KGgoAAAANSUhEUg"  # of a PNG, up to its width
+    async with FaultUpstream(WHOLE) as upstream:
+        line = cloud(upstream).replace("provider: generic", "provider: anthropic").replace("cloud-m", "claude-x")
+        async with routing(settings(line), tmp_path) as router:
+            bounds = []
+            for size in ("AAAAYAAAAGA", "AAEAAAABAAA"):
+                url = f"data:image/png;base64,{header}{size}IAgAAAAAAAAA"
+                content = [{"type": "image_url", "image_url": {"url": url}}]
+                body = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": content}]}
+                explained = (await router.post(body, "/v1/route/explain")).json()
+                bounds.append(float(explained["candidates"][0]["cost_bound_usd"]))
+            assert bounds[0] < 0.002 < 0.008 < bounds[1]

@@ -65,8 +65,8 @@ def most_input_tokens(facts: RequestFacts, backend: Backend, costs: bounds.ItemC
     """Return the most input tokens that may be billed, without the chat template: bytes of text, pictures, and what
     the items add or hide, once for each time that the input is read."""
     unseen, context = facts.unseen_tokens, backend.context_tokens
-    if facts.images:
-        unseen += facts.images * pictures.most_tokens(backend.provider, backend.model)
+    if facts.pictures:
+        unseen += sum([pictures.most_tokens(backend.provider, backend.model, size) for size in facts.pictures])
     if costs.fills_context:
         unseen = max(unseen, bounds.MOST_UNKNOWN_TOKENS if context is None else context)
     if unseen and context is not None:
@@ -77,7 +77,9 @@ def most_input_tokens(facts: RequestFacts, backend: Backend, costs: bounds.ItemC
 def expected_prompt_tokens(facts: RequestFacts, signals: BackendSignals) -> int:
     """Return the expected prompt tokens; the learned ratio of tokens to bytes is biased high."""
     tokens = TEMPLATE_TOKENS // 4 + int(facts.prompt_bytes * signals.tokens_per_byte) + 1
-    return tokens + facts.images * pictures.EXPECTED_TOKENS if facts.images else tokens
+    if facts.pictures or facts.media_tokens:
+        tokens += facts.media_tokens + sum([pictures.expected_tokens(size) for size in facts.pictures])
+    return tokens
 
 
 def access(facts: RequestFacts, backend: Backend, _: BackendSignals, __: float) -> Removed | None:

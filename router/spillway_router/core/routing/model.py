@@ -12,6 +12,7 @@ from spillway_router.core.money.budget import LineKey
 from spillway_router.core.money.degrade import DegradeSteps
 from spillway_router.core.money.tariff import STANDARD, Tariff, Usage
 from spillway_router.core.routing.backlog import BacklogView, EngineRates
+from spillway_router.core.routing.pictures import Size
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]
@@ -109,7 +110,7 @@ class RequestFacts:
     model: str
     stream: bool
     prompt_bytes: int
-    """UTF-8 bytes of everything that the model will read: messages, tools, schema, but no picture's data."""
+    """UTF-8 bytes of everything that the model will read: messages, tools, schema, but no base64 of media."""
     max_tokens: int | None
     choices: int
     needs: frozenset[Capability]
@@ -127,8 +128,10 @@ class RequestFacts:
     """Most input tokens of what `prompt_bytes` doesn't show: context that the provider stored, documents, files."""
     billed_choices: int = 0
     """Number of billed choices where it is larger than `choices` (`best_of`)."""
-    images: int = 0
-    """Number of pictures in the prompt."""
+    pictures: tuple[Size, ...] = ()
+    """Width and height of each picture in the prompt, as far as they are known."""
+    media_tokens: int = 0
+    """Expected tokens of the recordings, documents and films in the prompt."""
     items: tuple[RequestItem, ...] = ()
     """The fields, content parts and tools by kind, if it is more than a plain conversation."""
     stored_at: frozenset[str] | None = None

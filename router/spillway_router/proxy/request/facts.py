@@ -21,6 +21,7 @@ from spillway_router.core.routing.model import (
     RequestFacts,
     Sort,
 )
+from spillway_router.proxy.request.attachments import PICTURE_KINDS, attachments
 from spillway_router.proxy.request.errors import bad_request
 from spillway_router.proxy.request.items import PLAIN_MESSAGE, hides_input, request_items, requested_mode
 from spillway_router.proxy.request.large_body import LargeBody, cut_strings
@@ -121,13 +122,13 @@ def read_facts(
         )
     choices, needs = _choices(endpoint, body), _needs(body, content)
     items = request_items(endpoint, body)
-    images, image_bytes = _images(content, cut_strings(body))
+    attached = attachments(content, cut_strings(body))
     return RequestFacts(
         request_id=request_id,
         endpoint=endpoint,
         model=model,
         stream=stream,
-        prompt_bytes=prompt_bytes - image_bytes,
+        prompt_bytes=prompt_bytes - attached.data_bytes,
         max_tokens=max_tokens,
         choices=choices,
         needs=needs,
@@ -137,7 +138,8 @@ def read_facts(
         preferences=_preferences(body),
         service=requested_mode(body),
         unseen_tokens=STORED_INPUT_TOKENS if hides_input(items) else 0,
-        images=images,
+        pictures=attached.pictures,
+        media_tokens=attached.media_tokens,
         billed_choices=_best_of(endpoint, body, choices),
         items=items,
     )
@@ -265,40 +267,6 @@ def _prompts(body: Mapping[str, Any]) -> int:
     return 1
 
 
-def _images(content: object, cut: Mapping[str, int]) -> tuple[int, int]:
-    """Count the pictures anywhere in the messages, including those in tool results, and the bytes of their data.
-
-    `cut` are the strings of a large body that were cut, with their lengths.
-    """
-    images = data_bytes = 0
-    nodes: list[object] = [content]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, list):
-            nodes += node
-        elif isinstance(node, dict):
-            kind = node.get("type")
-            if isinstance(kind, str) and kind in _IMAGE_KINDS:
-                images += 1
-                data_bytes += _data_bytes(node, cut)
-            else:
-                nodes += (node.get("content"), node.get("output"))
-    return images, data_bytes
-
-
-def _data_bytes(part: Mapping[str, Any], cut: Mapping[str, int]) -> int:
-    """Return the length of a picture's base64, which is written into the part; 0 for one by address."""
-    holder = part.get("image_url") or part.get("source")
-    data = holder
-    if isinstance(holder, dict):
-        data = holder.get("url") or (holder.get("data") if holder.get("type") == "base64" else None)
-    if not isinstance(data, str) or (not data.isascii() and data not in cut):
-        return 0
-    if data.startswith("data:image/") or (isinstance(holder, dict) and data is holder.get("data")):
-        return cut.get(data, len(data))
-    return 0
-
-
 def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
     needs: list[Capability] = []
     if (body.get("tools") or body.get("functions")) and body.get("tool_choice") != "none":
@@ -315,14 +283,13 @@ def _needs(body: Mapping[str, Any], content: object) -> frozenset[Capability]:
 
 
 _NO_NEEDS: frozenset[Capability] = frozenset()
-_IMAGE_KINDS = ("image_url", "input_image", "image", "computer_screenshot")
 
 
 def _shows_images(content: object) -> bool:
     if isinstance(content, list):
         for message in content:
             parts = message.get("content") if isinstance(message, dict) else None
-            if isinstance(parts, list) and any(isinstance(p, dict) and p.get("type") in _IMAGE_KINDS for p in parts):
+            if isinstance(parts, list) and any(isinstance(p, dict) and p.get("type") in PICTURE_KINDS for p in parts):
                 return True
     return False
 
