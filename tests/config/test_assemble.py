@@ -7,8 +7,30 @@ from datetime import date
 import pytest
 
 from spillway_router.config import load
-from spillway_router.config.assemble import assembly_of
+from spillway_router.config.assemble import assembly_of, backend_routes
 from spillway_router.config.load import Loaded
+
+
+@pytest.mark.parametrize(
+    ("provider", "backend_line", "limits", "plain_s", "tools_s"),
+    [
+        ("generic", "", "", 120, 120),  # anything may stand behind it
+        ("vllm", "", "", 0, 120),  # 0: the general limit
+        ("groq", "", "", 0, 0),
+        ("generic", "", "limits: {stall_s: 5}", 0, 0),
+        ("generic", ", stall_s: 7", "limits: {stall_s: 5}", 7, 7),
+        ("vllm", ", stall_s: 7", "", 7, 7),
+    ],
+)
+def test_the_file_and_then_the_catalogue_say_how_long_a_stream_may_be_silent(
+    provider: str, backend_line: str, limits: str, plain_s: float, tools_s: float
+) -> None:
+    line = f"{{name: b, provider: {provider}, model: m, api_key: k, base_url: 'http://127.0.0.1:1/v1'{backend_line}"
+    price = "" if provider == "vllm" else ", price: {input_per_million: '1', output_per_million: '2'}"
+    text = f"backends: [{line}{price}}}]\n{limits}\n"
+    assembly = assembly_of(Loaded(load.parse(text, {}), None, text, {}), date(2026, 11, 20))
+    route = backend_routes(assembly.targets, {})["b"]
+    assert (route.stall_s(tools=False), route.stall_s(tools=True)) == (plain_s, tools_s)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from spillway_router.providers.bounded import BoundedProvider, bounded_lists
 from spillway_router.providers.catalogue import load_catalogue, provider_for, target
 from spillway_router.providers.interface import CatalogueEntry, ProviderError
 from spillway_router.proxy.client.replies import naming_headers
-from spillway_router.proxy.exchange.active_config import BackendRoute, Limits, ScoringRules
+from spillway_router.proxy.exchange.active_config import BackendRoute, Limits, ScoringRules, Silence
 
 CLOUD_KEEPALIVE_S = 30.0
 SHORTEST_SECRET = 8
@@ -52,6 +52,8 @@ class BackendTarget:
     base_url: str
     own_headers: frozenset[str] = frozenset()
     """Lowercase names of the headers that the configuration adds to every call."""
+    silence: Silence = Silence()
+    """The longest silence of its streams."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -180,7 +182,16 @@ class _Backends:
             target=reach,
             base_url=part.base_url or entry.base_url,
             own_headers=own_headers,
+            silence=self._silence(part, entry),
         )
+
+    def _silence(self, part: BackendPart, entry: CatalogueEntry) -> Silence:
+        """Return the longest silence of the backend's streams. What the file sets counts before the catalogue."""
+        if part.stall_s is not None:
+            return Silence(part.stall_s)
+        if "stall_s" in self._settings.limits.model_fields_set:
+            return Silence()
+        return Silence(entry.stall_s, entry.tool_stall_s)
 
     def _missing_key(self, part: BackendPart, entry: CatalogueEntry) -> str:
         """Return what is missing of the provider's key and how to set it; "" if nothing is."""
@@ -389,6 +400,7 @@ def backend_routes(
             naming_headers(backend),
             secrets=reached.secrets,
             own_headers=reached.own_headers,
+            silence=reached.silence,
         )
     return routes
 

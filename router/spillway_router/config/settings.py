@@ -190,6 +190,7 @@ class BackendPart(_Part):
     headers: dict[str, str] = Field({}, repr=False)
     price: PricePart | None = None
     context_tokens: int | None = Field(None, ge=1)
+    stall_s: float | None = Field(None, gt=0)
     max_output_tokens: int = Field(4096, ge=1)
     unbounded: Literal["refuse", "hold"] = "refuse"
     output_bound_field: Literal["max_tokens", "max_completion_tokens", "num_predict"] | None = None

@@ -207,6 +207,8 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         metrics=str(row.get("metrics", "")),
         adapter=adapter,
         request_fault=frozenset(row.get("request_fault", ())),
+        stall_s=_seconds(name, "stall_s", row.get("stall_s", 0)),
+        tool_stall_s=_seconds(name, "tool_stall_s", row.get("tool_stall_s", 0)),
         counts_tokens=_flag(name, "counts_tokens", row.get("counts_tokens", False)),
         output_bound_field=_one_of(
             name, "output_bound_field", row.get("output_bound_field", "max_tokens"), get_args(OutputBoundField)
@@ -219,7 +221,7 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
 _KEYS = frozenset(
     {"base_url", "key_variable", "auth", "adapter", "local", "endpoints", "capabilities", "headers", "drops"}
     | {"keeps_routing_fields", "output_bound_field", "request_fault", "billing_on_cancel", "collects_data"}
-    | {"counts_tokens", "health", "metrics", "sends_max_price", "tells_cost"}
+    | {"stall_s", "tool_stall_s", "counts_tokens", "health", "metrics", "sends_max_price", "tells_cost"}
 )
 
 
@@ -233,6 +235,12 @@ def _flag(name: str, key: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ProviderError(f"catalogue entry {name}: {key} is {value!r}, it must be true or false")
     return value
+
+
+def _seconds(name: str, key: str, value: object) -> float:
+    if type(value) not in (int, float) or not 0 <= float(str(value)) <= 3600:
+        raise ProviderError(f"catalogue entry {name}: {key} is {value!r}, it must be seconds from 0 to 3600")
+    return float(str(value))
 
 
 def _one_of(name: str, key: str, value: object, allowed: tuple[Any, ...]) -> Any:

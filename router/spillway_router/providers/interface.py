@@ -59,6 +59,10 @@ class CatalogueEntry:
     request_fault: frozenset[int] = frozenset()
     """Statuses that blame the request at this provider, although they usually blame our credentials (403 for
     moderation)."""
+    stall_s: float = 0.0
+    """The longest silence of its streams; 0 where the general limit is right."""
+    tool_stall_s: float = 0.0
+    """The same for requests with tools."""
     counts_tokens: bool = False
     """Whether it has `/messages/count_tokens`, which costs nothing."""
     output_bound_field: OutputBoundField = "max_tokens"

@@ -48,6 +48,10 @@ class CapturingClient(Client):
         """Return False: no connection has to be kept open."""
         return False
 
+    def send_comment(self) -> bool:
+        """Return False: no connection has to be kept open."""
+        return False
+
     def write(self, _data: bytes) -> None:
         """Fail: a captured request is never a stream."""
         raise AssertionError("a request of the router itself must not be a stream")

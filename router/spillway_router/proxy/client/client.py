@@ -48,6 +48,9 @@ class Client(Protocol):
         Returns False once the answer has started or the client left.
         """
 
+    def send_comment(self) -> bool:
+        """Send a comment in a stream that has started. Returns False once the answer has ended or the client left."""
+
     def write(self, data: bytes) -> None:
         """Send part of a stream. Check `paused` before the next."""
 

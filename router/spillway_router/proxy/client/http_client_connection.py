@@ -126,6 +126,14 @@ class HttpClientConnection(Client):
             self._transport.write(self._framed(WAITING))
         return True
 
+    def send_comment(self) -> bool:
+        """Send a comment in a stream that has started. Returns False once the answer has ended or the client left."""
+        if self.disconnected or self.response_complete:
+            return False
+        if not self.paused:
+            self._transport.write(self._framed(WAITING))
+        return True
+
     def _begin(self, headers: Lines, first: bytes) -> None:
         head = STATUS_LINES[200] if self.keep_alive else STATUS_LINES[200] + _CLOSE
         self._outbox.flush()  # the answer before this one on the same connection

@@ -37,6 +37,17 @@ class Limits:
 
 
 @fast_frozen(frozen=True, slots=True)
+class Silence:
+    """The longest silence between two events of a backend's streams, in seconds; 0 stands for `Limits.stall_s`.
+
+    Some providers say nothing while they assemble a tool call, whose arguments may be a whole file.
+    """
+
+    always_s: float = 0.0
+    with_tools_s: float = 0.0
+
+
+@fast_frozen(frozen=True, slots=True)
 class BackendRoute:
     """How to reach a backend."""
 
@@ -49,8 +60,14 @@ class BackendRoute:
     """Header lines with a caller's own key, for one request only."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """The key and the configured header values that every call carries: nothing that is logged or shown holds them."""
+    silence: Silence = Silence()
     own_headers: frozenset[str] = frozenset()
     """Lowercase names of the headers that every call carries by configuration: a client's do not replace them."""
+
+    def stall_s(self, *, tools: bool) -> float:
+        """Return the longest silence of a stream in seconds, for a request with or without tools; 0: the general
+        limit."""
+        return max(self.silence.always_s, self.silence.with_tools_s) if tools else self.silence.always_s
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -122,6 +122,10 @@ class Relay:
         self.stalled = False
         self._tail_read = False
 
+    def count_events(self) -> int:
+        """Return how many events with data have come so far."""
+        return self.events
+
     def received(self, usage: Usage | None) -> ReceivedAnswer | None:
         """What arrived of the answer; `usage` is there if it was whole. None where an unknown amount may be on its
         way: the client reads slowly, or nothing came for long."""

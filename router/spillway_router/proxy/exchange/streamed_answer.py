@@ -11,7 +11,7 @@ from spillway_router.http_client.types import Reply
 from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.streams import DONE, ResponsesMonitor
 from spillway_router.proxy.client.error_shapes import error_event
-from spillway_router.proxy.client.heartbeat import Heartbeat
+from spillway_router.proxy.client.heartbeat import Heartbeat, Pulse
 from spillway_router.proxy.exchange.attempt import UpstreamAttempt
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
@@ -78,7 +78,8 @@ class StreamAnswer:
         return ANSWER_STARTED
 
     def _new_relay(self, response: Response) -> Relay:
-        facts, held, stall_s = self._state.facts, self._held, self._state.config.limits.stall_s
+        facts, held = self._state.facts, self._held
+        stall_s = self._attempt.route.stall_s(tools="tools" in facts.needs) or self._state.config.limits.stall_s
         done_follows = facts.endpoint in ("chat", "completions")
         if held is not None:
             self._monitor = held.monitor
@@ -99,9 +100,11 @@ class StreamAnswer:
         state.commit(attempt)
         headers = [*state.client.base_headers, *response_headers(state, attempt)]
         state.client.begin_stream(headers, relay.opening())
+        pulse = Pulse(state.services.loop, state.client, relay.count_events)
         try:
             flaw = await relay.forward_within(state.client, attempt.seconds_left())
         finally:
+            pulse.stop()
             attempt.received = relay.received(self._monitor.usage if self._monitor.finished else None)
             if isinstance(self._monitor, ResponsesMonitor):
                 state.response_id = self._monitor.response_id
