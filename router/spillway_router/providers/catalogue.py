@@ -207,6 +207,7 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         metrics=str(row.get("metrics", "")),
         adapter=adapter,
         request_fault=frozenset(row.get("request_fault", ())),
+        usage_unasked=_flag(name, "usage_unasked", row.get("usage_unasked", False)),
         stall_s=_seconds(name, "stall_s", row.get("stall_s", 0)),
         tool_stall_s=_seconds(name, "tool_stall_s", row.get("tool_stall_s", 0)),
         counts_tokens=_flag(name, "counts_tokens", row.get("counts_tokens", False)),
@@ -221,7 +222,16 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
 _KEYS = frozenset(
     {"base_url", "key_variable", "auth", "adapter", "local", "endpoints", "capabilities", "headers", "drops"}
     | {"keeps_routing_fields", "output_bound_field", "request_fault", "billing_on_cancel", "collects_data"}
-    | {"stall_s", "tool_stall_s", "counts_tokens", "health", "metrics", "sends_max_price", "tells_cost"}
+    | {
+        "usage_unasked",
+        "stall_s",
+        "tool_stall_s",
+        "counts_tokens",
+        "health",
+        "metrics",
+        "sends_max_price",
+        "tells_cost",
+    }
 )
 
 

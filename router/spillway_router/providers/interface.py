@@ -59,6 +59,8 @@ class CatalogueEntry:
     request_fault: frozenset[int] = frozenset()
     """Statuses that blame the request at this provider, although they usually blame our credentials (403 for
     moderation)."""
+    usage_unasked: bool = False
+    """Whether its streams tell their usage without being asked."""
     stall_s: float = 0.0
     """The longest silence of its streams; 0 where the general limit is right."""
     tool_stall_s: float = 0.0

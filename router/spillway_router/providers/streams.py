@@ -145,11 +145,22 @@ def _reject_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
+_LONG_NUMBER = re.compile(rb"\d{19}")
+
+
+def exact(data: bytes, parsed: dict[str, Any]) -> dict[str, Any]:
+    """Return what `data` holds with whole numbers of any length; `parsed` if it has none that orjson rounds."""
+    if _LONG_NUMBER.search(data) is None:
+        return parsed
+    body: dict[str, Any] = json.loads(data)
+    return body
+
+
 def json_bytes(value: object) -> bytes:
     """Serialise to JSON, with escapes where the text has lone surrogates."""
     try:
         return orjson.dumps(value)
-    except TypeError:
+    except TypeError:  # a lone surrogate, or a whole number above 64 bits
         return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 

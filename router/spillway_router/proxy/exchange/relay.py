@@ -14,6 +14,8 @@ The relay reads and judges; it decides nothing about money or candidates.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +30,11 @@ from spillway_router.providers.sse import Event, SseDecoder, SseError
 from spillway_router.providers.streams import DONE, json_bytes, parse_object
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.exchange.attempt import ReceivedAnswer
+from spillway_router.proxy.exchange.upstream_body import with_cost
+from spillway_router.proxy.request.body import edit, spans
 
+LATE_USAGE_S = 0.5
+"""How long usage may take after [DONE], where none came before it."""
 TAIL_S = 5.0
 """How long usage and [DONE] may take after the finishing event."""
 HELD_FINISH_S = 0.25
@@ -80,12 +86,12 @@ class Relay:
 
     `stall_s` bounds the time between two events. `done_follows`: usage and [DONE] come after the finishing event; in
     the other protocols that event is the last, and nothing after it is read. `strip` removes from an event that was
-    judged what the client did not ask for.
+    judged what the client did not ask for, and `hides_null_usage` the empty usage in every event.
     """
 
     __slots__ = (
-        "_client", "_data_bytes", "_decoder", "_done_follows", "_finish_seen", "_head", "_monitor", "_response",
-        "_resumed", "_smallest_event", "_stall_s", "_strip", "_tail_read", "_unexpected",
+        "_client", "_data_bytes", "_decoder", "_done_follows", "_finish_seen", "_head", "_hides_null_usage", "_monitor",
+        "_response", "_resumed", "_smallest_event", "_stall_s", "_strip", "_tail_read", "_unexpected",
         "_upstream_reported_error", "done_seen", "events", "flaw", "stalled", "tail",
     )  # fmt: skip
 
@@ -97,6 +103,7 @@ class Relay:
         *,
         done_follows: bool,
         strip: Callable[[Event], Event] | None = None,
+        hides_null_usage: bool = False,
     ) -> None:
         self._response = response
         self._monitor = monitor
@@ -104,6 +111,7 @@ class Relay:
         self._stall_s = stall_s
         self._done_follows = done_follows
         self._strip = strip
+        self._hides_null_usage = hides_null_usage
         self._head: list[bytes] = []
         self._client: Client | None = None
         self.tail = HeldEvents([])
@@ -249,14 +257,29 @@ class Relay:
         if not self._done_follows or self._tail_read:
             return None
         self._tail_read = True
-        if self.done_seen:
+        if self.done_seen and self._monitor.usage is not None:
             return None
         self._expect_tail()
         timer = asyncio.get_running_loop().call_later(HELD_FINISH_S, self._release_finish)
         try:
-            return await self._read_tail()
+            flaw = None if self.done_seen else await self._read_tail()
+            if flaw is None and self.done_seen and self._monitor.usage is None:
+                await self._read_late_usage()
+            return flaw
         finally:
             timer.cancel()
+
+    async def _read_late_usage(self) -> None:
+        """Read what follows [DONE] for the usage, without which a paid answer costs its bound. Nothing is forwarded."""
+        self._response.expect_within(LATE_USAGE_S)
+        size = 0
+        with contextlib.suppress(TransportError):
+            while self._monitor.usage is None and size <= MAX_HELD_BYTES:
+                data = await self._response.read()
+                if not data:
+                    return
+                size += len(data)
+                self._take(data)
 
     def _expect_tail(self) -> None:
         """Set the deadline of what may follow. A finish that came with content need not have been the last."""
@@ -328,7 +351,8 @@ class Relay:
         monitor, strip, good = self._monitor, self._strip, []
         for event in events:
             if self.done_seen or (self._finish_seen and not self._done_follows):
-                break  # the answer has ended; what comes now is not part of it
+                self._note_late_usage(event)
+                continue  # the answer has ended; what comes now is not part of it
             payload = event.data
             if payload is not None:
                 self.flaw = monitor.check(event.name, payload)
@@ -342,6 +366,8 @@ class Relay:
                     self._smallest_event = size
                 if strip is not None:
                     event = strip(event)
+                if self._hides_null_usage and b'"usage"' in payload:
+                    event = without_null_usage(event)
             if not monitor.finished:
                 good.append(event.raw)
             elif monitor.open_end and self._finish_seen:
@@ -354,6 +380,23 @@ class Relay:
                 self.tail.add(event)
                 self.done_seen = payload == DONE
         return good[0] if len(good) == 1 else b"".join(good)
+
+    def _note_late_usage(self, event: Event) -> None:
+        """Count the usage in an event that came after the end; whatever else it says no longer matters."""
+        payload = event.data
+        if payload is not None and self._monitor.usage is None and b'"usage"' in payload:
+            self._monitor.check(event.name, payload)
+
+
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null(?=\s*[,}])')
+
+
+def without_null_usage(event: Event) -> Event:
+    """The event without the `"usage": null` that a provider puts into every event once usage is asked for."""
+    if event.data is None or event.raw.count(b'"usage"') != 1:
+        return event
+    raw, removed = _NULL_USAGE.subn(b"", event.raw, count=1)
+    return Event(raw, event.name, _NULL_USAGE.sub(b"", event.data, count=1)) if removed else event
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -386,6 +429,7 @@ def tail_bytes(tail: HeldEvents, ending: Ending) -> bytes:
     """The held end of a stream as the client gets it."""
     parts: list[bytes] = []
     done = extended = False
+    finish = -1
     for event in tail.events:
         raw = event.raw
         if event.data == DONE:
@@ -395,6 +439,10 @@ def tail_bytes(tail: HeldEvents, ending: Ending) -> bytes:
         elif event.data is not None and b'"usage"' in event.data:
             raw, carries_extension = _usage_event(event, ending)
             extended = extended or carries_extension
+            if not raw and finish >= 0:
+                parts[finish] = _with_fingerprint(parts[finish], event.data)
+        elif event.data is not None:
+            finish = len(parts)
         parts.append(raw)
     if not done:
         if ending.extension is not None and not extended:
@@ -413,13 +461,26 @@ def _usage_event(event: Event, ending: Ending) -> tuple[bytes, bool]:
     carries_extension = False
     if ending.usage_added and not ending.usage_asked:
         return (event.raw if body.get("choices") else b""), False
-    if ending.cost_nano is not None or ending.extension is not None:
-        if ending.cost_nano is not None:
-            usage["cost"] = float(usd(ending.cost_nano))
-        if ending.extension is not None:
-            body["spillway"] = ending.extension.member
-            carries_extension = True
-    else:
+    if ending.cost_nano is None and ending.extension is None:
         return event.raw, False
+    # Only the new members are written: numbers that a parser would round stay as they came.
+    data = event.data
+    if ending.cost_nano is not None:
+        data = with_cost(data, usage, float(usd(ending.cost_nano)))
+    if ending.extension is not None:
+        data = edit(data, body.keys(), {"spillway": ending.extension.member}, known_spans=spans(data))
+        carries_extension = True
     name = b"event: " + event.name + b"\n" if event.name else b""
-    return name + b"data: " + json_bytes(body) + b"\n\n", carries_extension
+    return name + b"data: " + data + b"\n\n", carries_extension
+
+
+def _with_fingerprint(finish: bytes, usage_event: bytes) -> bytes:
+    """The finishing event with the fingerprint that vLLM moves to the usage event, which the client does not get."""
+    if b'"system_fingerprint"' not in usage_event or b'"system_fingerprint"' in finish:
+        return finish
+    body = parse_object(usage_event)
+    fingerprint = body.get("system_fingerprint") if isinstance(body, dict) else None
+    close = finish.rfind(b"}")
+    if not isinstance(fingerprint, str) or close < 0:
+        return finish
+    return finish[:close] + b',"system_fingerprint":' + json_bytes(fingerprint) + finish[close:]

@@ -83,9 +83,17 @@ class StreamAnswer:
         done_follows = facts.endpoint in ("chat", "completions")
         if held is not None:
             self._monitor = held.monitor
-            return Relay(response, held.monitor, stall_s, done_follows=done_follows, strip=held.monitor.stripped)
+            return Relay(
+                response,
+                held.monitor,
+                stall_s,
+                done_follows=done_follows,
+                strip=held.monitor.stripped,
+                hides_null_usage=self._upstream.usage_added,
+            )
         monitor = self._monitor = self._attempt.route.provider.stream_monitor(facts.endpoint, facts.choices)
-        return Relay(response, monitor, stall_s, done_follows=done_follows)
+        hides_null_usage = self._upstream.usage_added
+        return Relay(response, monitor, stall_s, done_follows=done_follows, hides_null_usage=hides_null_usage)
 
     def refused_addition(self, outcome: Outcome) -> Addition | None:
         """Return what only the router added and the backend refused; None if it refused something else."""

@@ -10,7 +10,7 @@ from spillway_router.core.money.bounds import NO_RULES, ItemRule, rule_of, share
 from spillway_router.core.money.tariff import STANDARD
 from spillway_router.core.routing.filters import output_bound
 from spillway_router.core.routing.model import Backend, Outcome, RequestFacts
-from spillway_router.providers.streams import json_bytes
+from spillway_router.providers.streams import exact, json_bytes
 from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.memory.refused_additions import NOTHING, Addition
 from spillway_router.proxy.request import body as wire
@@ -64,7 +64,8 @@ def prepare(
     options = body.get("stream_options")
     usage_asked = isinstance(options, dict) and options.get("include_usage") is True
     usage_added = False
-    if facts.stream and facts.endpoint in ("chat", "completions") and not usage_asked and "usage" not in left_out:
+    tells_usage = usage_asked or route.provider.entry.usage_unasked
+    if facts.stream and facts.endpoint in ("chat", "completions") and not tells_usage and "usage" not in left_out:
         client_options = dict(options) if isinstance(options, dict) else {}
         client_options.pop("continuous_usage_stats", None)  # it has no effect without include_usage
         changes["stream_options"] = {**client_options, "include_usage": True}
@@ -164,8 +165,17 @@ def _with_max_price(provider: object, facts: RequestFacts, backend: Backend) -> 
     return {**(provider if isinstance(provider, dict) else {}), "max_price": highest}
 
 
-def without_logprobs(answer: dict[str, object]) -> bytes:
-    """Serialise a whole answer without the logprobs that only the router asked for. Changes `answer`."""
+def with_cost(data: bytes, usage: Mapping[str, object], cost_usd: float) -> bytes:
+    """Return the JSON of an answer or event with `usage.cost`; every other byte stays. `usage` is its usage object."""
+    _, start, end = wire.spans(data)["usage"]
+    inner = data[start:end]
+    return data[:start] + wire.edit(inner, usage.keys(), {"cost": cost_usd}, known_spans=wire.spans(inner)) + data[end:]
+
+
+def without_logprobs(answer: dict[str, object], raw: bytes) -> bytes:
+    """Serialise a whole answer without the logprobs that only the router asked for. Changes `answer`, which was parsed
+    from `raw`."""
+    answer = exact(raw, answer)
     choices = answer.get("choices")
     if isinstance(choices, list):
         for choice in choices:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
-from spillway_router.providers.streams import json_bytes
 from spillway_router.proxy.client.replies import JSON
 from spillway_router.proxy.exchange.attempt import FetchedAnswer, UpstreamAttempt, fetch_whole
 from spillway_router.proxy.exchange.escalation import criteria, draw_audit, offer_audit
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.self_check import verdict_with_self_check
 from spillway_router.proxy.exchange.state import ExchangeState
-from spillway_router.proxy.exchange.upstream_body import UpstreamBody, without_logprobs
+from spillway_router.proxy.exchange.upstream_body import UpstreamBody, with_cost, without_logprobs
 from spillway_router.proxy.memory.refused_additions import Addition
 from spillway_router.proxy.scoring.scoring import answer_verdict
 
@@ -87,10 +86,10 @@ class WholeAnswer:
     def _client_body(self, reply: FetchedAnswer) -> bytes:
         """The answer without what the client did not ask for, and with its cost if it did."""
         answer = reply.answer
-        body = without_logprobs(answer) if self._upstream.logprobs_added else reply.body
-        if self._state.cost_requested and isinstance(answer.get("usage"), dict):
-            answer["usage"]["cost"] = float(usd(self._state.cost_nano()))
-            body = json_bytes(answer)
+        body = without_logprobs(answer, reply.body) if self._upstream.logprobs_added else reply.body
+        usage = answer.get("usage")
+        if self._state.cost_requested and isinstance(usage, dict):
+            body = with_cost(body, usage, float(usd(self._state.cost_nano())))
         return body
 
     def _audit(self, reply: FetchedAnswer) -> None:

@@ -21,7 +21,15 @@ from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.core.routing.policy import ConfidenceRule
 from spillway_router.providers.logprobs import answer_text, tokens_of_choice
 from spillway_router.providers.sse import Event
-from spillway_router.providers.streams import DONE, ChatMonitor, MalformedObject, json_bytes, parse_object, valid_text
+from spillway_router.providers.streams import (
+    DONE,
+    ChatMonitor,
+    MalformedObject,
+    exact,
+    json_bytes,
+    parse_object,
+    valid_text,
+)
 from spillway_router.proxy.request.large_body import cut_strings
 
 SCORED_ENDPOINTS = frozenset({"chat", "completions"})
@@ -199,8 +207,9 @@ class ScoredMonitor(ChatMonitor):
     def stripped(self, event: Event) -> Event:
         """The event that was just seen, as the client gets it."""
         body = self._body
-        if body is None or not self._strip:
+        if body is None or not self._strip or event.data is None:
             return event
+        body = exact(event.data, body)
         for choice in body["choices"]:
             choice["logprobs"] = None
         data = json_bytes(body)
