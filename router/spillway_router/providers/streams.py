@@ -123,7 +123,7 @@ def parse_object(data: bytes) -> dict[str, Any] | MalformedObject:
     except orjson.JSONDecodeError as error:
         body = _with_lone_surrogates(data)
         if body is None:
-            return MalformedObject(f"bad JSON in the stream: {error}")
+            return MalformedObject(f"bad JSON: {error}")
     return body if isinstance(body, dict) else MalformedObject("an event is not a JSON object")
 
 

@@ -20,6 +20,7 @@ from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQu
 from spillway_router.proxy.client.error_shapes import endpoint_of, error_body
 from spillway_router.proxy.client.replies import refusal_headers
 from spillway_router.proxy.control.count_tokens import add_count_tokens
+from spillway_router.proxy.control.openapi import describe_inference
 from spillway_router.proxy.control.requests import bounded_body, caller_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
 from spillway_router.proxy.exchange.caller_signals import caller_signals
@@ -63,6 +64,7 @@ def build_control(services: Services, hooks: ControlHooks, version: str) -> Fast
     _add_requests(api, services, hooks)
     add_count_tokens(api, services)
     add_response_routes(api, services)
+    describe_inference(api)
     return api
 
 

@@ -12,8 +12,12 @@ _METHODS = b"GET, HEAD, POST, OPTIONS"
 _EXPOSED = (
     b"x-request-id, x-should-retry, retry-after, x-spillway-backend, x-spillway-model, x-spillway-decision, "
     b"x-spillway-reason, x-spillway-policy, x-spillway-attempts, x-spillway-overhead-ms, x-spillway-cost-usd, "
-    b"x-spillway-confidence"
+    b"x-spillway-confidence, x-spillway-estimated, x-spillway-upstream-request-id, request-id, openai-processing-ms, "
+    b"x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
+    b"x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens, *"
 )
+"""The names for browsers that don't know `*`, which exposes the providers' other rate limits. `*` holds only without
+credentials, and no credentials are allowed here."""
 _MAX_AGE_S = 600
 _USUAL_HEADERS = "authorization, content-type"
 

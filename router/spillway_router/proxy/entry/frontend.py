@@ -202,8 +202,10 @@ class FrontendConnection(HttpToolsProtocol):
         self.pipeline.clear()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a malformed request with a JSON error, where uvicorn would send plain text."""
-        body = orjson.dumps(error_body(Refusal(400, "invalid_request", f"{msg} Send HTTP/1.1.")))
+        """Answer a malformed request with a JSON error, where uvicorn would send plain text. It has the shape of the
+        endpoint if the target was read before the flaw."""
+        endpoint = ROUTES.get(inference_path(self.url)) if self.url else None
+        body = orjson.dumps(error_body(Refusal(400, "invalid_request", f"{msg} Send HTTP/1.1."), endpoint))
         head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         self.state.outbox.flush()
         self.transport.write(head + b"connection: close\r\n\r\n" + body)

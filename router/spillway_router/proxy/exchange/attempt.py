@@ -379,6 +379,15 @@ async def open_attempt(
     )
 
 
+PAGE = Outcome("failed", 200, "a web page came instead of an answer")
+"""No provider bills for it: a gateway, a login or a captcha stands before the API."""
+
+
+def is_page(headers: Mapping[str, str]) -> bool:
+    """Return whether an answer with status 200 is a web page."""
+    return headers.get("content-type", "").startswith("text/html")
+
+
 @fast_frozen(frozen=True, slots=True)
 class FetchedAnswer:
     """How a whole answer came: `body` and its JSON `answer` are there only if the outcome is ok."""
@@ -407,6 +416,8 @@ async def fetch_whole(
     outcome = provider.outcome(reply, attempt.services.wall())
     if outcome.kind != "ok":
         return FetchedAnswer(outcome, reply.headers)
+    if is_page(reply.headers):
+        return FetchedAnswer(PAGE, reply.headers)
     answer = parse_object(reply.body)
     if isinstance(answer, MalformedObject):
         return FetchedAnswer(Outcome("failed", reply.status, answer.flaw, billed=True), reply.headers)

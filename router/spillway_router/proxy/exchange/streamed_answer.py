@@ -12,7 +12,7 @@ from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.streams import DONE, ResponsesMonitor
 from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.client.heartbeat import Heartbeat, Pulse
-from spillway_router.proxy.exchange.attempt import UpstreamAttempt
+from spillway_router.proxy.exchange.attempt import PAGE, UpstreamAttempt, is_page
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.exchange.presentation import headers_of_waiting, response_headers, trailing_event
@@ -65,6 +65,8 @@ class StreamAnswer:
         if response.status != 200:
             text = await response.read_all(MAX_ERROR_BYTES)
             return route.provider.outcome(Reply(response.status, response.headers, text), services.wall())
+        if is_page(response.headers):
+            return PAGE
         relay = self._relay = self._new_relay(response)
         response.expect_within(attempt.patience_s(attempt.sent_s + limits.first_event_s - services.clock()))
         failure = await relay.begin()
