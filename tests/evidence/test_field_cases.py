@@ -5,6 +5,7 @@ What has no bound is refused with a 400 that names the field and the setting, be
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 
@@ -54,6 +55,23 @@ async def test_no_bill_is_above_its_hold_and_each_is_the_charge(tmp_path: Path) 
     async with serving(provider) as url, routing(config(url, BUDGET), tmp_path) as router:
         wrong = [fault for case in CASES for _ in range(DRAWS) for fault in await call(router, provider, case)]
     assert not wrong, "\n".join(sorted(set(wrong)))
+
+
+async def test_documents_by_address_can_not_pass_a_cap_however_many_come_at_once(tmp_path: Path) -> None:
+    """Sixty documents took 90 USD under a cap of 1 USD, as 150 bytes were held for 300,000 tokens."""
+    [case] = [case for case in CASES if case.name == "a document by url"]
+    for limit, some in (("1", False), ("12", True)):
+        provider = DocumentedProviders(seed=3)
+        budget = f"budgets: [{{scope: all, period: day, limit_usd: '{limit}'}}]\n"
+        folder = tmp_path / limit
+        folder.mkdir()
+        async with serving(provider) as url, routing(config(url, budget), folder) as router:
+            replies = await asyncio.gather(
+                *(router.post({"model": case.backend, **case.body}, case.path) for _ in range(60))
+            )
+        assert {reply.status_code for reply in replies} <= {200, 402}
+        assert (200 in {reply.status_code for reply in replies}) == some
+        assert sum(nano for _, _, nano in provider.lines) <= int(limit) * 10**9
 
 
 def test_the_table_has_each_case_once() -> None:
