@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
         if path == b"/health":
             return wire.http_answer(200, b"", "text/plain")
         if path == b"/v1/models":
-            card = wire.model_card(board.model, created=1, owned_by="stub", max_model_len=8192)
+            card = wire.model_card(board.model, created=1, owned_by="stub", max_model_len=1_048_576)
             return wire.http_answer(200, orjson.dumps(wire.model_list([card])))
         if path == b"/metrics":
             return wire.http_answer(200, metrics(board), "text/plain; version=0.0.4")
@@ -135,6 +135,9 @@ class Connection(asyncio.Protocol):
 
     def _chat(self, raw: bytes) -> None:
         board = self._board
+        if wire.is_probe(raw):
+            self._write(wire.http_answer(200, wire.dump(wire.PROBED)))
+            return
         board.requests += 1
         try:
             body = orjson.loads(raw)

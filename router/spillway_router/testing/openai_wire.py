@@ -226,6 +226,11 @@ IDLE_METRICS = metrics_page(
 """The metrics page of an idle engine that serves the model `m`."""
 
 
+def is_probe(body: bytes) -> bool:
+    """Return whether a body is a router's question what an engine can do, for fakes that read no headers."""
+    return b'"noop"' in body and b'"max_tokens":1' in body
+
+
 PROBED: Mapping[str, Any] = {
     "choices": [message_choice({"content": "a"}, "length", {"content": [{"token": "a", "logprob": -0.1}]})]
 }
