@@ -37,11 +37,21 @@ def verify_ledger(
     head: Annotated[str, typer.Option(help="A head that you noted before; it must still be part of the chain.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Check every row's hash, the invariants and the balances; on a fault, name the first bad row and exit 1."""
+    """Check every row's hash, the invariants and the balances; on a fault, name the first bad row and exit 1.
+
+    Without --head, the last head in ledger.anchor.file is the one that must still be part of the chain.
+    """
+    from spillway_router.ledger.anchor import last_head
     from spillway_router.ledger.verify import verify
 
-    with opened(load(path), "read") as ledger:
-        verification = verify(ledger, head)
+    loaded = load(path)
+    file = loaded.settings.ledger.anchor.file
+    try:
+        noted = head or (last_head(file) if file is not None else "")
+    except OSError as error:
+        fail(f"ledger.anchor.file {file} can't be read: {error.strerror or error}")
+    with opened(loaded, "read") as ledger:
+        verification = verify(ledger, noted)
     if as_json:
         typer.echo(json.dumps({"holds": verification.holds, **asdict(verification)}, indent=2))
     else:

@@ -443,10 +443,22 @@ SQLITE_URL = "sqlite:///"
 """What begins the URL of a ledger in a file; a path follows."""
 
 
+class AnchorPart(_Part):
+    """Where the router notes the head of the ledger's hash chain, so that rows that were cut off or rewritten show.
+
+    Keep `file` where whoever can change the ledger can't change it. `webhook` posts each head to alerts.webhook_url.
+    """
+
+    file: Path | None = None
+    webhook: bool = False
+    every_s: float = Field(3600, ge=1)
+
+
 class LedgerPart(_Part):
     """The database that records requests and money."""
 
     url: str = "sqlite:///data/spillway.db"
+    anchor: AnchorPart = AnchorPart()
 
     @property
     def path(self) -> Path | None:
@@ -524,9 +536,11 @@ class Settings(_Part):
             return folder / path.expanduser()
 
         update: dict[str, Any] = {}
-        path = self.ledger.path
-        if path is not None:
-            update["ledger"] = self.ledger.model_copy(update={"url": f"{SQLITE_URL}{placed(path)}"})
+        path, anchor = self.ledger.path, self.ledger.anchor
+        ledger: dict[str, Any] = {} if path is None else {"url": f"{SQLITE_URL}{placed(path)}"}
+        if anchor.file is not None:
+            ledger["anchor"] = anchor.model_copy(update={"file": placed(anchor.file)})
+        update["ledger"] = self.ledger.model_copy(update=ledger)
         if self.prices.file is not None or path is None:
             file = placed(Path(self.prices.file or "data/prices.json"))
             update["prices"] = self.prices.model_copy(update={"file": str(file)})

@@ -206,6 +206,10 @@ class Ledger(ABC):
         """Yield the entries with `ts` in [start, end) in the order in which they were written, in bounded chunks."""
 
     @abstractmethod
+    def head(self) -> tuple[int, bytes]:
+        """Return the `seq` and the link of the last row; (0, GENESIS) of an empty ledger."""
+
+    @abstractmethod
     def chain(self, after_seq: int = 0) -> Iterator[Linked]:
         """Yield the rows after that one with their links, in the order in which they were written, in bounded
         chunks."""

@@ -25,7 +25,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -36,6 +36,7 @@ from spillway_router.config.derived import Webhook
 from spillway_router.core.money.budget import BudgetAlert
 from spillway_router.core.money.tariff import usd
 from spillway_router.http_client.resolving import ResolvingTransport
+from spillway_router.ledger.anchor import AnchoredHead
 from spillway_router.ledger.holds import ExcessCharge
 
 log = logging.getLogger("spillway.alerts")
@@ -163,6 +164,11 @@ class Alerts:
             if problem not in before:
                 text = f"confidence.calibration {problem}."
                 self._post(_message("calibration_unused", text, {}, f"calibration|{problem}|{self._wall()}"))
+
+    def ledger_anchored(self, head: AnchoredHead) -> None:
+        """Post the head of the ledger's hash chain."""
+        text = f"the ledger has {head.rows} rows, and the head of its chain is {head.head}."
+        self._post(_message("ledger_anchored", text, asdict(head), f"anchor|{head.ledger}|{head.rows}|{head.head}"))
 
     def _post(self, message: _Message) -> None:
         if self._webhook is None:

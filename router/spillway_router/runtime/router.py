@@ -29,6 +29,7 @@ from spillway_router.documents.services import DocumentServices
 from spillway_router.http_client.pool import Pool
 from spillway_router.http_client.types import Target
 from spillway_router.ledger.accounts import Accounts
+from spillway_router.ledger.anchor import AnchorPlaces, LedgerAnchor
 from spillway_router.ledger.ids import request_ids
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.maintenance import Upkeep
@@ -200,10 +201,15 @@ class Runtime:
         """Return the background services in the order of their start."""
         upkeep = Upkeep(self.ledger, self.accounts, router_id, time.time)
         days = DayChange(self.reprice, time.time)
+        part = self.config.loaded.settings.ledger.anchor
+        places = AnchorPlaces(part.file, self.alerts.ledger_anchored if part.webhook else None)
+        anchor = LedgerAnchor(self.ledger, places, part.every_s, time.time)
         return (
             Service("ledger", lambda: asyncio.to_thread(self.ledger.close)),
             # The writer's last flush may raise an alert, so alerts stop after it.
             Service("alerts", lambda: self.alerts.close(ALERTS_FLUSH_S), self.alerts.start),
+            # The last head is noted once the writer has stored its last row.
+            Service("ledger anchor", anchor.stop, anchor.start),
             Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
             Service("ledger upkeep", upkeep.stop, upkeep.start),
             Service("connections", self._disconnect),

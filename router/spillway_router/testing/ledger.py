@@ -135,6 +135,10 @@ class MemoryLedger(Ledger):
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
         return iter([e for e in self._all() if start_ms <= e.ts < end_ms])
 
+    def head(self) -> tuple[int, bytes]:
+        with self._lock:
+            return len(self._links), self._links[-1] if self._links else GENESIS
+
     def chain(self, after_seq: int = 0) -> Iterator[Linked]:
         pairs = zip(self._all(), list(self._links), strict=True)
         rows = [Linked(seq, row_of(entry), link) for seq, (entry, link) in enumerate(pairs, 1)]

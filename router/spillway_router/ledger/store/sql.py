@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from spillway_router.core.money.budget import Period, check_scope
-from spillway_router.ledger.entries import Entry, entry_of, stored_row
+from spillway_router.ledger.entries import GENESIS, Entry, entry_of, stored_row
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Balance, BalanceKey, Linked, Rented, Rows
-from spillway_router.ledger.store.statements import BALANCE, BALANCES, ENTRIES_OF, LINKED_AFTER, RENTED
+from spillway_router.ledger.store.statements import BALANCE, BALANCES, ENTRIES_OF, HEAD, LINKED_AFTER, RENTED
 from spillway_router.ledger.tables.alerts import SqlAlerts
 from spillway_router.ledger.tables.feedback import SqlFeedback
 from spillway_router.ledger.tables.key_table import SqlKeys
@@ -79,6 +79,10 @@ class SqlLedger(Ledger):
 
     def entries_of(self, request_id: str) -> tuple[Entry, ...]:
         return tuple(map(entry_of, self._read(ENTRIES_OF, (request_id,))))
+
+    def head(self) -> tuple[int, bytes]:
+        rows = self._read(HEAD, ())
+        return (rows[0][0], rows[0][1]) if rows else (0, GENESIS)
 
     def chain(self, after_seq: int = 0) -> Iterator[Linked]:
         for row in self._chunks(LINKED_AFTER, after_seq):
