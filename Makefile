@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-engine test-others check format bench loadtest evidence lock clean install install-dev install-engine install-loadtest install-convert
+.PHONY: help up demo test test-engine test-others check format bench loadtest evidence conformance lock clean install install-dev install-engine install-loadtest install-conformance install-convert
 
 # The first Python from 3.11 to 3.13 that can create environments. 3.11 is preferred, because torch's CPU hash is recorded
 # for it.
@@ -45,7 +45,7 @@ test-others:
 check: install-dev  ## run ruff, the format check, mypy and the import rules (about 30 s)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy router server loadtests demo evidence
+	.venv/bin/mypy router server loadtests demo evidence conformance
 	.venv/bin/lint-imports
 
 format: install-dev  ## let ruff fix and format the code
@@ -61,8 +61,11 @@ loadtest: install-dev install-loadtest  ## run locust on the product with a fake
 evidence: install  ## measure the promises and write docs/evidence.md; ONLY=prefix,... limits it
 	.venv/bin/python -m evidence --only "$(ONLY)"
 
+conformance: install install-conformance  ## run other projects' test suites directly and through the router, write docs/conformance.md; ONLY=prefix
+	.venv/bin/python -m conformance --only "$(ONLY)"
+
 lock: install-dev  ## resolve all locks again (about 5 min, metadata only)
-	for name in router dev compile loadtest judges vllm-cpu vllm-gpu convert; do \
+	for name in router dev compile loadtest judges conformance vllm-cpu vllm-gpu convert; do \
 		.venv/bin/python requirements/lock.py requirements/$$name.in \
 			--python 3.11 --python 3.12 --python 3.13 || exit 1; done
 	.venv/bin/python requirements/lock.py requirements/torch-cpu.in
@@ -82,6 +85,10 @@ install-dev:
 install-loadtest:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
 	@$(PYTHON) requirements/install.py loadtest
+
+install-conformance:
+	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }
+	@$(PYTHON) requirements/install.py conformance
 
 install-engine:
 	@test -n "$(PYTHON)" || { echo "No usable Python: install 3.11, 3.12 or 3.13 with its venv module."; exit 1; }

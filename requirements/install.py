@@ -1,6 +1,6 @@
 """Install one of the project's environments from its lock, and report the progress.
 
-Usage:  python3 requirements/install.py dev|router|loadtest|judges|engine-cpu|engine-gpu|convert
+Usage:  python3 requirements/install.py dev|router|loadtest|judges|conformance|engine-cpu|engine-gpu|convert
 
 The program runs on the system's Python with the standard library only. A stamp inside the environment holds the hash of
 what was installed, so that a second run returns at once and a changed lock installs again. Another Python or another
@@ -70,6 +70,13 @@ ENVIRONMENTS = {
         with_project=False,
         proof="import anthropic, langchain_anthropic, langchain_openai, openai",
         about="the client libraries that judge streams, about 30 MB to download; usually 10 to 30 s",
+    ),
+    "conformance": Environment(
+        directory=ROOT / ".venv-conformance",
+        locks=("conformance.lock",),
+        with_project=False,
+        proof="import anthropic, langchain_tests, llm_comply, openai, schemathesis",
+        about="the suites of `make conformance`, about 40 MB to download; usually 20 to 60 s",
     ),
     "engine-cpu": Environment(
         directory=ROOT / ".venv-vllm",

@@ -108,7 +108,8 @@ async def test_an_invalid_decision_is_rejected_and_nothing_is_decided() -> None:
             await router.client.get("/v1/reviews/rev_none"),
         ):
             assert (missing.status_code, error_of(missing)["code"]) == (404, "review_not_found")
-        for query in ("state=burnt", "after=x", "limit=x", "colour=1", "since_ms=-1"):
+        numbers = ("limit=x", "limit=0", "since_ms=-1", f"after={'9' * 5000}.x", "limit=٣")
+        for query in ("state=burnt", "after=x", "colour=1", *numbers):
             reply = await router.client.get(f"/v1/reviews?{query}")
             assert (reply.status_code, error_of(reply)["param"]) == (400, query.partition("=")[0]), query
         assert router.ledger.reviews.count("open") == 1

@@ -162,6 +162,7 @@ HINTS = [
     *(("x-spillway-slo-ttft-ms", v) for v in ("fast", "0", "-5", "nan", "1e12")),
     *(("x-spillway-max-cost-usd", v) for v in ("free", "-1", "nan", "")),
     *(("x-spillway-route", v) for v in ("moon", "", "local,cloud")),
+    *(("x-spillway-usage-cost", v) for v in ("yes", "", "1")),
     ("x-session-id", "x" * 257),
 ]
 

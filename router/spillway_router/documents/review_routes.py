@@ -19,6 +19,7 @@ READERS = frozenset({"viewer", "admin"})
 DECIDERS = frozenset({"admin"})
 _STATES = ("open", "accepted", "corrected", "dismissed")
 _LIST_PARAMS = frozenset({"state", "schema", "since_ms", "limit", "after"})
+_MOST_DIGITS = 15
 _T = TypeVar("_T")
 
 
@@ -83,6 +84,11 @@ async def _review(documents: DocumentServices, review_id: str) -> ReviewRecord:
     return record
 
 
+def _is_number(text: str) -> bool:
+    """Return whether a parameter is a whole number that a database column holds."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
 def _filter(params: Mapping[str, str]) -> ReviewFilter:
     unknown = sorted(params.keys() - _LIST_PARAMS)
     if unknown:
@@ -92,12 +98,14 @@ def _filter(params: Mapping[str, str]) -> ReviewFilter:
         raise bad_request(f"'state' must be one of {', '.join(_STATES)}.", "state")
     after = params.get("after", "")
     created, dot, review_id = after.partition(".")
-    if after and not (dot and created.isdecimal()):
+    if after and not (dot and _is_number(created)):
         raise bad_request("'after' must be the `next` of the previous page.", "after")
     numbers = {name: params[name] for name in ("since_ms", "limit") if name in params}
     for name, text in numbers.items():
-        if not text.isdecimal() or len(text) > 15:
+        if not _is_number(text):
             raise bad_request(f"'{name}' must be a whole number.", name)
+    if int(numbers.get("limit", 1)) == 0:
+        raise bad_request("'limit' must be 1 or more.", "limit")
     return ReviewFilter(
         state=state,
         schema_name=params.get("schema", ""),

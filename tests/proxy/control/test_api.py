@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 
 from tests.proxy.control.helpers import WHOLE, bearer, get
@@ -22,6 +23,22 @@ async def test_models_are_aliases_and_pinned_names() -> None:
             assert (await get(router, f"/v1/models/{model['id']}")).json() == model
         missing = await get(router, "/v1/models/gpt-99")
         assert (missing.status_code, error_of(missing)["code"]) == (404, "model_not_found")
+
+
+async def test_clients_of_anthropic_get_models_and_errors_in_its_shape() -> None:
+    headers = {"anthropic-version": "2026-10-21"}
+    async with pair(more="aliases: {auto: {chain: [local, cloud]}}\n") as (_, _, router):
+        listed = (await get(router, "/v1/models", headers)).json()
+        assert (listed["first_id"], listed["last_id"], listed["has_more"]) == ("auto", "cloud/cloud-m", False)
+        for model in listed["data"]:
+            assert (model["type"], model["display_name"], model["lifecycle"]) == ("model", model["id"], "active")
+            assert datetime.fromisoformat(model["created_at"]).tzinfo is not None
+            assert (await get(router, f"/v1/models/{model['id']}", headers)).json() == model
+        missing = await get(router, "/v1/models/claude-99", headers)
+        body = missing.json()
+        assert (missing.status_code, body["type"], body["error"]["type"]) == (404, "error", "not_found_error")
+        wrong = await router.client.delete("/v1/models/auto", headers=headers)
+        assert (wrong.status_code, wrong.json()["type"]) == (405, "error")
 
 
 async def test_a_request_can_be_looked_up(tmp_path: Path) -> None:

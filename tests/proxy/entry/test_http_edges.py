@@ -31,6 +31,33 @@ async def exchanged(router: Router, request: bytes) -> bytes:
             return await reader.read()
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /health\r\nhost: a\r\n\r\n",
+        b"GET /health HTTP/2.0\r\nhost: a\r\n\r\n",
+        b"GET /health HTTP/0.9\r\nhost: a\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/2.0\r\nhost: a\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.0\r\nhost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+async def test_a_head_of_another_version_is_refused_and_the_connection_closed(head: bytes) -> None:
+    async with pair(saying("hi")) as (engine, _, router):
+        answer = await exchanged(router, head)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_request"
+        assert not engine.seen
+
+
+async def test_connect_is_refused_as_a_method() -> None:
+    async with pair(saying("hi")) as (_, _, router):
+        request = b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\nconnection: close\r\n\r\n"
+        answer = await exchanged(router, request)
+        assert answer.startswith(b"HTTP/1.1 405")
+        assert b"allow: GET, HEAD, OPTIONS" in answer
+
+
 async def send(router: Router, method: str, path: str, **headers: str) -> httpx.Response:
     """Send a request without a body; headers are named with underscores."""
     return await router.client.request(method, path, headers={n.replace("_", "-"): v for n, v in headers.items()})

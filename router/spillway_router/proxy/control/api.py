@@ -20,7 +20,8 @@ from spillway_router.ledger.reports.days import GROUP_KEYS, RangeError, ReportQu
 from spillway_router.proxy.client.error_shapes import endpoint_of, error_body
 from spillway_router.proxy.client.replies import refusal_headers
 from spillway_router.proxy.control.count_tokens import add_count_tokens
-from spillway_router.proxy.control.openapi import describe_inference
+from spillway_router.proxy.control.models import model_entry, model_list, speaks_anthropic
+from spillway_router.proxy.control.openapi import described
 from spillway_router.proxy.control.requests import bounded_body, caller_of
 from spillway_router.proxy.control.stored_responses import add_response_routes
 from spillway_router.proxy.exchange.caller_signals import caller_signals
@@ -64,7 +65,7 @@ def build_control(services: Services, hooks: ControlHooks, version: str) -> Fast
     _add_requests(api, services, hooks)
     add_count_tokens(api, services)
     add_response_routes(api, services)
-    describe_inference(api)
+    api.openapi = described(api)  # type: ignore[method-assign] # FastAPI's documented way to extend its description
     return api
 
 
@@ -72,7 +73,12 @@ async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)
     refusal = error.refusal
     headers = {name.decode(): value.decode() for name, value in refusal_headers(refusal)}
-    return JSONResponse(error_body(refusal, endpoint_of(request.url.path)), refusal.status, headers)
+    return JSONResponse(error_body(refusal, _error_shape(request)), refusal.status, headers)
+
+
+def _error_shape(request: Request) -> Endpoint | None:
+    """Return the endpoint in whose shape this client reads errors."""
+    return "messages" if speaks_anthropic(request.headers) else endpoint_of(request.url.path)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -83,7 +89,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     path = request.url.path
     hint = "" if path.startswith("/v1/") else f" The API is below /v1: did you mean /v1{path}?"
     message = f"{request.method} {path} does not exist.{hint} GET /docs lists the routes."
-    return JSONResponse(error_body(Refusal(error.status_code, code, message), endpoint_of(path)), error.status_code)
+    return JSONResponse(error_body(Refusal(error.status_code, code, message), _error_shape(request)), error.status_code)
 
 
 def _method_not_allowed(request: Request) -> Response:
@@ -97,7 +103,7 @@ def _method_not_allowed(request: Request) -> Response:
         return Response(status_code=204, headers=allow)
     message = f"{request.url.path} does not have the method {request.method}. Use one of {allow['allow']}."
     refusal = Refusal(405, "invalid_request", message)
-    return JSONResponse(error_body(refusal, endpoint_of(request.url.path)), 405, allow)
+    return JSONResponse(error_body(refusal, _error_shape(request)), 405, allow)
 
 
 def _add_probes(api: FastAPI, services: Services, hooks: ControlHooks) -> None:
@@ -150,20 +156,20 @@ def _ready(services: Services) -> dict[str, Any]:
 
 
 def _add_models(api: FastAPI, services: Services) -> None:
-    def models() -> list[dict[str, Any]]:
-        config = services.config()
+    def models(request: Request) -> list[dict[str, Any]]:
+        config, anthropic = services.config(), speaks_anthropic(request.headers)
         names = [*config.policy.aliases, *(f"{b.name}/{b.model}" for b in config.policy.backends.values())]
-        return [{"id": n, "object": "model", "created": config.created, "owned_by": "spillway"} for n in names]
+        return [model_entry(name, config.created, anthropic) for name in names]
 
     @api.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
         caller_of(services, request, READERS)
-        return {"object": "list", "data": models()}
+        return model_list(models(request), speaks_anthropic(request.headers))
 
     @api.get("/v1/models/{model_id:path}")
     async def get_model(model_id: str, request: Request) -> dict[str, Any]:
         caller_of(services, request, READERS)
-        for model in models():
+        for model in models(request):
             if model["id"] == model_id:
                 return model
         message = f"Unknown model '{model_id}'. GET /v1/models lists the models."

@@ -225,6 +225,9 @@ class FrontendConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.idle_since_s = None
+        version = self.parser.get_http_version()
+        if version != "1.1" and not _is_http_1_0(version, self.headers):
+            raise _MalformedError  # httptools passes it on as a parser's error, which is answered with a 400
         path = self.url if b"?" not in self.url else self.url.partition(b"?")[0]
         endpoint = ROUTES.get(path)
         if endpoint is None:
@@ -245,7 +248,7 @@ class FrontendConnection(HttpToolsProtocol):
             on_end=self.on_response_complete,
         )
         request.start(services)
-        request.chunked = self.parser.get_http_version() != "1.0"
+        request.chunked = version != "1.0"
         request.keep_alive = (
             request.chunked and self.parser.should_keep_alive() and (not upgrading or self.known_head != b"")
         )
@@ -267,7 +270,9 @@ class FrontendConnection(HttpToolsProtocol):
 
     def _pass_to_asgi(self) -> None:
         """Let uvicorn handle the request. Only such a request needs the ASGI scope."""
-        url, headers, expects = origin_form(self.url), self.headers, self.expect_100_continue
+        # CONNECT names an authority, which uvicorn cannot read; the control API refuses the method.
+        url = b"/" if self.parser.get_method() == b"CONNECT" else origin_form(self.url)
+        headers, expects = self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
@@ -443,6 +448,19 @@ class FrontendConnection(HttpToolsProtocol):
             self.transport.close()
         else:
             self.timeout_keep_alive_task = self.loop.call_later(remaining_s, self.timeout_keep_alive_handler)
+
+
+class _MalformedError(Exception):
+    """The head is none of HTTP/1.0 or HTTP/1.1."""
+
+
+def _is_http_1_0(version: str, headers: _Headers) -> bool:
+    """Return whether a head with another version than 1.1 is valid HTTP/1.0.
+
+    llhttp also accepts a request line without a version, `HTTP/2.0`, and chunks in HTTP/1.0, whose framing is faulty
+    (RFC 9112, 6.1).
+    """
+    return version == "1.0" and not any(name.lower() == b"transfer-encoding" for name, _ in headers)
 
 
 def frontend_factory(services: Services) -> Callable[..., FrontendConnection]:

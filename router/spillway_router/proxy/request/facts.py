@@ -335,6 +335,8 @@ def _hints(headers: Mapping[str, str], caller: Caller) -> Hints:
         raise bad_request("x-spillway-route must be local, cloud or auto.", "x-spillway-route")
     if route != "auto" and not caller.may_route:
         raise bad_request("This key may not use x-spillway-route. Omit the header.", "x-spillway-route")
+    if headers.get("x-spillway-usage-cost", "true").lower() not in ("true", "false"):
+        raise bad_request("x-spillway-usage-cost must be true or false.", "x-spillway-usage-cost")
     slo_ms = _number(headers, "x-spillway-slo-ttft-ms", 1.0, 3_600_000.0)
     cost = headers.get("x-spillway-max-cost-usd")
     try:

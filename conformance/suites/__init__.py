@@ -1,0 +1,1 @@
+"""One module for each suite; conformance/registry.py lists them."""
