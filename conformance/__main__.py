@@ -21,7 +21,7 @@ from conformance.model import NotRunError, Suite
 from conformance.page import PAGE, render
 from conformance.reasons import load_rules, stale
 from conformance.registry import SUITES
-from conformance.results import Circumstances, Result, failed_cases, judge, read_results, write_result
+from conformance.results import Circumstances, Result, judge, read_results, reexplain, write_result
 from spillway_router.commands.common import version
 
 EXPLAINED, UNEXPLAINED, WRONG_COMMAND, NOT_RUN = 0, 1, 2, 3
@@ -45,7 +45,7 @@ def run_suite(suite: Suite, folder: Path, say: Callable[[str], None]) -> int:
         say(f"  no reason: {failure.test} (directly {failure.direct or 'not run'}): {failure.message}")
     if len(unexplained) > _SHOWN_FAILURES:
         say(f"  no reason: {len(unexplained) - _SHOWN_FAILURES} more; the result has them all")
-    left = stale(rules, failed_cases(run))
+    left = stale(rules, (failure.reason for failure in result.failures))
     for rule in left:
         say(f"  a reason without a failure: {rule.tests.pattern!r}, {rule.reason}")
     return UNEXPLAINED if unexplained or left else EXPLAINED
@@ -75,8 +75,13 @@ def _spillway_version() -> str:
 
 
 def publish(suites: Sequence[Suite] = SUITES) -> None:
-    """Write the page from the published results."""
-    PAGE.write_text(render(suites, read_results(suite.name for suite in suites)), encoding="utf-8")
+    """Judge the published results by today's reasons and write the page."""
+    results = {}
+    for name, published in read_results(suite.name for suite in suites).items():
+        results[name] = reexplain(published, load_rules(name))
+        if results[name] != published:
+            write_result(results[name])
+    PAGE.write_text(render(suites, results), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
@@ -84,7 +89,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", metavar="NAME", help="only the suites whose name begins with NAME")
     parser.add_argument("--list", action="store_true", help="list the suites; run nothing")
-    parser.add_argument("--page", action="store_true", help="write the page from the published results; run nothing")
+    parser.add_argument(
+        "--page", action="store_true", help="judge the published results by today's reasons, write the page"
+    )
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the started processes, as on Ctrl-C
     chosen = [suite for suite in SUITES if suite.name.startswith(options.only)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from conformance.sources import PYTHON
 
 _RUN_LIMIT_S = 1800
 _TEST_LIMIT_S = 90
+_ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -75,12 +77,12 @@ def _case(element: ElementTree.Element) -> Case:
     name = f"{element.get('classname', '')}::{element.get('name', '')}"
     verdicts: tuple[tuple[str, Verdict], ...] = (("failure", "failed"), ("error", "failed"), ("skipped", "skipped"))
     for tag, verdict in verdicts:
-        found = element.find(tag)
-        if found is not None:
-            return Case(name, verdict, one_line(found.get("message") or found.text or ""))
+        problem = element.find(tag)
+        if problem is not None:
+            return Case(name, verdict, one_line(problem.get("message") or problem.text or ""))
     return Case(name, "passed")
 
 
 def one_line(message: str, limit: int = 300) -> str:
-    """Return a message on one line, cut to a bounded length."""
-    return " ".join(message.split())[:limit]
+    """Return a message on one line, cut to a bounded length and without addresses of objects."""
+    return _ADDRESS.sub("0x…", " ".join(message.split()))[:limit]

@@ -1,7 +1,8 @@
 """Why tests fail: rules in conformance/reasons/<suite>.yaml, each with the party to blame.
 
-A rule is `{tests, message?, blame, reason, may_pass?}`. `tests` and `message` are regular expressions that are searched
-in the test's name and in its message; the first rule that fits explains a failure. A failure that no rule fits is
+A rule is `{tests, message?, direct?, blame, reason, may_pass?}`. `tests` and `message` are regular expressions that are
+searched in the test's name and in its message; `direct` is the verdict that the test must have had directly. The first
+rule that fits explains a failure. A failure that no rule fits is
 unexplained, and a rule that fits no failure is stale: both make the run fail, so that the page says what is true today.
 `may_pass` is for what depends on the machine.
 """
@@ -32,10 +33,13 @@ class Rule:
     message: re.Pattern[str]
     blame: Blame
     reason: str
+    direct: str = ""
     may_pass: bool = False
 
-    def fits(self, case: Case) -> bool:
-        """Return whether the rule explains this failure."""
+    def fits(self, case: Case, direct: str) -> bool:
+        """Return whether the rule explains this failure of a test that had this verdict directly."""
+        if self.direct not in ("", direct):
+            return False
         return self.tests.search(case.name) is not None and self.message.search(case.message) is not None
 
 
@@ -57,7 +61,7 @@ def load_rules(suite: str, folder: Path = FOLDER) -> tuple[Rule, ...]:
 
 
 def _rule(entry: dict[str, object], place: str) -> Rule:
-    unknown = sorted(entry.keys() - {"tests", "message", "blame", "reason", "may_pass"})
+    unknown = sorted(entry.keys() - {"tests", "message", "direct", "blame", "reason", "may_pass"})
     missing = sorted({"tests", "blame", "reason"} - entry.keys())
     if unknown or missing:
         raise ReasonError(f"{place}: unknown {unknown}, missing {missing}")
@@ -65,16 +69,22 @@ def _rule(entry: dict[str, object], place: str) -> Rule:
         raise ReasonError(f"{place}: blame must be one of {', '.join(get_args(Blame))}")
     blame: Blame = entry["blame"]  # type: ignore[assignment] # compared above
     patterns = (re.compile(str(entry["tests"])), re.compile(str(entry.get("message", ""))))
-    return Rule(*patterns, blame, " ".join(str(entry["reason"]).split()), bool(entry.get("may_pass", False)))
+    return Rule(
+        tests=patterns[0],
+        message=patterns[1],
+        blame=blame,
+        reason=" ".join(str(entry["reason"]).split()),
+        direct=str(entry.get("direct", "")),
+        may_pass=bool(entry.get("may_pass", False)),
+    )
 
 
-def explain(case: Case, rules: Iterable[Rule]) -> Rule | None:
-    """Return the first rule that explains a failure, or None."""
-    return next((rule for rule in rules if rule.fits(case)), None)
+def explain(case: Case, direct: str, rules: Iterable[Rule]) -> Rule | None:
+    """Return the first rule that explains a failure of a test with this verdict directly, or None."""
+    return next((rule for rule in rules if rule.fits(case, direct)), None)
 
 
-def stale(rules: Iterable[Rule], failures: Iterable[Case]) -> list[Rule]:
-    """Return the rules that explain none of the failures, although they should explain some."""
-    rules, failures = tuple(rules), tuple(failures)
-    used = {explain(case, rules) for case in failures}
-    return [rule for rule in rules if rule not in used and not rule.may_pass]
+def stale(rules: Iterable[Rule], reasons: Iterable[str]) -> list[Rule]:
+    """Return the rules whose reason is none of those that explain a failure, although it should be one."""
+    used = set(reasons)
+    return [rule for rule in rules if rule.reason not in used and not rule.may_pass]

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from conformance.model import Suite
-from conformance.suites import anthropic_python, http1, langchain, open_responses, openai_python, openapi
+from conformance.suites import (
+    anthropic_python,
+    http1,
+    langchain,
+    llama_cpp,
+    open_responses,
+    openai_python,
+    openai_python_vllm,
+    openapi,
+)
 
 SUITES: tuple[Suite, ...] = (
     openai_python.SUITE,
+    openai_python_vllm.SUITE,
     anthropic_python.SUITE,
     langchain.SUITE,
     open_responses.SUITE,
+    llama_cpp.SUITE,
     openapi.SUITE,
     http1.SUITE,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,17 @@ def judge(suite: Suite, run: SuiteRun, rules: Iterable[Rule], taken: Circumstanc
         case = next((c for c in (here, there) if c is not None and c.verdict == "failed"), None)
         if case is None:
             continue
-        rule = explain(case, rules)
-        verdicts = (there.verdict if there else "", here.verdict if here else "")
-        failures.append(Failure(name, *verdicts, case.message, rule.blame if rule else "", rule.reason if rule else ""))
+        rule = explain(case, there.verdict if there else "", rules)
+        failures.append(
+            Failure(
+                test=name,
+                direct=there.verdict if there else "",
+                routed=here.verdict if here else "",
+                message=case.message,
+                blame=rule.blame if rule else "",
+                reason=rule.reason if rule else "",
+            )
+        )
     return Result(
         suite=suite.name,
         about=suite.about,
@@ -96,10 +104,14 @@ def judge(suite: Suite, run: SuiteRun, rules: Iterable[Rule], taken: Circumstanc
     )
 
 
-def failed_cases(run: SuiteRun) -> list[Case]:
-    """Return the failures of a run, each test once and the router's verdict first."""
-    cases = {case.name: case for case in run.direct if case.verdict == "failed"}
-    return list((cases | {case.name: case for case in run.routed if case.verdict == "failed"}).values())
+def reexplain(result: Result, rules: Iterable[Rule]) -> Result:
+    """Look up the reasons of a published result's failures again, by today's rules."""
+    rules = tuple(rules)
+    failures = []
+    for failure in result.failures:
+        rule = explain(Case(failure.test, "failed", failure.message), failure.direct, rules)
+        failures.append(replace(failure, blame=rule.blame if rule else "", reason=rule.reason if rule else ""))
+    return replace(result, failures=tuple(failures))
 
 
 def _counts(cases: Iterable[Case]) -> Counts:

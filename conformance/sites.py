@@ -66,17 +66,18 @@ def scripted_with_local(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def engine(folder: Path, models: Sequence[str] = ()) -> Iterator[Site]:
-    """Run vLLM on the CPU with the demo model, and a router that has an alias for it and for each of `models`.
+def engine(folder: Path, models: Sequence[str]) -> Iterator[Site]:
+    """Run vLLM on the CPU with the demo model under each of these names, and a router that has an alias for each.
 
     Raises:
         NotRunError: the engine's environment is missing.
     """
     if not ENGINE_PYTHON.exists():
         raise NotRunError("the engine's environment .venv-vllm is missing: run `make install`")
-    with serving(folder, "demo") as (base_url, served):
+    names = [f"--vllm-arg={word}" for word in ("--served-model-name", *models)]
+    with serving(folder, "--model", "demo", *names) as (base_url, served):
         backend = {"name": "local", "provider": "vllm", "base_url": base_url, "model": served}
-        with _router(folder, [backend], (served, *models)) as routed:
+        with _router(folder, [backend], models) as routed:
             yield Site(base_url.removesuffix("/v1"), routed, served)
 
 

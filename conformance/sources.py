@@ -146,17 +146,22 @@ def installed_version(package: str) -> str:
     Raises:
         NotRunError: the environment is missing or lacks the package.
     """
-    return in_environment(f"import importlib.metadata; print(importlib.metadata.version({package!r}))")
+    return version_in(PYTHON, package)
 
 
-def in_environment(code: str) -> str:
-    """Run a line of Python in the suites' environment and return what it printed.
+def version_in(python: Path, package: str) -> str:
+    """Return the version of a package in the environment of this Python. Raises as `installed_version` does."""
+    return in_environment(f"import importlib.metadata; print(importlib.metadata.version({package!r}))", python)
+
+
+def in_environment(code: str, python: Path = PYTHON) -> str:
+    """Run a line of Python in an environment, by default that of the suites, and return what it printed.
 
     Raises:
         NotRunError: the environment is missing or lacks a package.
     """
     try:
-        shown = subprocess.run([PYTHON, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+        shown = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NotRunError(f"{PYTHON.parents[1].name} is missing or old ({error}): run `make conformance`") from error
+        raise NotRunError(f"{python.parents[1].name} is missing or old ({error}): run `make conformance`") from error
     return shown.stdout.strip()

@@ -21,7 +21,7 @@ SLEEPERS = {
     "tests/loadtests/test_locust_runs.py": "polls the report that another process writes, bounded by a deadline",
 }
 """Files that may call `time.sleep`, each with the reason: nothing in another process signals what they wait for."""
-CODE = ("demo", "evidence", "loadtests", "requirements", "router", "server", "tests")
+CODE = ("demo", "evidence", "conformance", "loadtests", "requirements", "router", "server", "tests")
 MOST_POSITIONAL = 4
 POSITIONAL = {
     ("router/spillway_router/ledger/holds.py", "Entry"): "every request creates one; by keyword it takes longer"

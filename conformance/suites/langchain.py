@@ -27,7 +27,7 @@ def run(folder: Path, say: Say) -> SuiteRun:
 def _cases(site: Site, way: str, folder: Path) -> tuple[Case, ...]:
     environ = {"CONFORMANCE_URL": site.url(way), "CONFORMANCE_MODEL": site.model, "LANGSMITH_TRACING": "false"}
     options = ("--benchmark-disable", "--record-mode=none")
-    tests = PytestRun(_TESTS, ("test_langchain.py",), _PLUGINS, options, environ)
+    tests = PytestRun(_TESTS, ("test_langchain.py",), _PLUGINS, options=options, environ=environ)
     return run_pytest(tests, folder / f"{way}.xml")
 
 

@@ -20,13 +20,14 @@ def run(folder: Path, say: Say) -> SuiteRun:
     version = installed_version(SOURCE.name)
     source = prepare(SOURCE)
     with scripted(folder, MODELS) as site:
-        direct = _cases(source, site, DIRECT, folder)
+        direct = cases(source, site, DIRECT, folder)
         say(f"  directly: {len(direct)} tests")
-        routed = _cases(source, site, ROUTED, folder)
+        routed = cases(source, site, ROUTED, folder)
     return SuiteRun(routed, direct, {"openai": version, "pytest": installed_version("pytest")})
 
 
-def _cases(source: Path, site: Site, way: str, folder: Path) -> tuple[Case, ...]:
+def cases(source: Path, site: Site, way: str, folder: Path) -> tuple[Case, ...]:
+    """Run the tests in one way."""
     paths = [f"tests/api_resources/{name}" for name in _TESTS]
     tests = PytestRun(source, paths, ("pytest_asyncio.plugin",), environ={"TEST_API_BASE_URL": f"{site.url(way)}/v1"})
     return run_pytest(tests, folder / f"{way}.xml")

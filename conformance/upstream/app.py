@@ -14,11 +14,11 @@ from conformance.upstream.script import PROMPT_TOKENS
 Whole = Callable[[Mapping[str, Any]], dict[str, Any]]
 Stream = Callable[[Mapping[str, Any]], Iterator[str]]
 _INFERENCE: tuple[tuple[str, Whole, Stream | None, frozenset[str]], ...] = (
-    ("/v1/chat/completions", chat.whole, chat.stream, frozenset({"model", "messages"})),
-    ("/v1/completions", texts.completion, texts.completion_stream, frozenset({"model"})),
-    ("/v1/embeddings", texts.embeddings, None, frozenset({"model", "input"})),
+    ("/v1/chat/completions", chat.whole, chat.stream, frozenset({"messages"})),
+    ("/v1/completions", texts.completion, texts.completion_stream, frozenset()),
+    ("/v1/embeddings", texts.embeddings, None, frozenset({"input"})),
     ("/v1/responses", responses.whole, responses.stream, frozenset()),
-    ("/v1/messages", messages.whole, messages.stream, frozenset({"model", "messages"})),
+    ("/v1/messages", messages.whole, messages.stream, frozenset({"messages"})),
 )
 """Each route with its whole and its streamed answer, and the fields without which it refuses a body."""
 
@@ -27,7 +27,8 @@ def build(models: tuple[str, ...]) -> FastAPI:
     """Return the application, which lists these models and answers for every model."""
     app = FastAPI(title="scripted upstream")
     for path, whole, stream, required in _INFERENCE:
-        app.add_api_route(path, _answering(whole, stream, required), methods=["POST"])
+        for spelling in (path, path.removeprefix("/v1")):  # llama.cpp has both
+            app.add_api_route(spelling, _answering(whole, stream, required), methods=["POST"])
     _add_models(app, models)
     _add_stored_chats(app)
     _add_stored_responses(app)

@@ -42,7 +42,7 @@ def asked(body: Mapping[str, Any]) -> Asked:
     given = body.get("input")
     items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
     texts = [text_of(item.get("content")) for item in reversed(items)]
-    text = given if isinstance(given, str) else next((found for found in texts if found), "")
+    text = given if isinstance(given, str) else next((part for part in texts if part), "")
     functions = [tool for tool in body.get("tools") or () if tool.get("type") == "function"]
     choice = body.get("tool_choice")
     forced = str(choice.get("name", "*")) if isinstance(choice, dict) else ""

@@ -76,15 +76,15 @@ def sample(schema: Any, text: str) -> Any:
     kind = schema.get("type")
     kind = kind[0] if isinstance(kind, list) else kind
     if kind in ("integer", "number"):
-        found = re.search(r"\d+", text)
-        return int(found[0]) if found else 3
+        digits = re.search(r"\d+", text)
+        return int(digits[0]) if digits else 3
     if kind == "boolean":
         return True
     if kind == "array":
         return [sample(schema.get("items", {}), text)]
     if kind == "string":
-        found = _QUOTED.search(text)
-        return found[1] if found else "a sample"
+        quoted = _QUOTED.search(text)
+        return quoted[1] if quoted else "a sample"
     properties: Mapping[str, Any] = schema.get("properties", {})
     return {name: sample(part, text) for name, part in properties.items()}
 

@@ -10,7 +10,7 @@ from conformance.model import Case, NotRunError, Say, Suite, SuiteRun
 from conformance.page import render
 from conformance.reasons import ReasonError, load_rules, stale
 from conformance.registry import SUITES
-from conformance.results import read_results
+from conformance.results import read_results, reexplain
 
 PASSED = Case("a::one", "passed")
 FAILED = Case("a::two", "failed", "Error code: 404 - not here")
@@ -66,6 +66,12 @@ def test_a_reason_is_bound_to_its_message(folders: Path) -> None:
     assert run(suite(FAILED), folders)[0] == command.UNEXPLAINED
 
 
+def test_a_reason_can_be_bound_to_the_direct_verdict(folders: Path) -> None:
+    (folders / "mine.yaml").write_text(RULE.replace("blame", "direct: failed, blame"), "utf-8")
+    assert run(suite(FAILED, direct=(FAILED,)), folders)[0] == command.EXPLAINED
+    assert run(suite(FAILED, direct=(Case("a::two", "passed"),)), folders)[0] == command.UNEXPLAINED
+
+
 def test_a_reason_without_a_failure_fails_the_run(folders: Path) -> None:
     (folders / "mine.yaml").write_text(RULE, "utf-8")
     status, said = run(suite(PASSED), folders)
@@ -101,9 +107,17 @@ def test_the_published_results_are_explained_and_the_page_shows_them() -> None:
     results = read_results(suite.name for suite in SUITES)
     assert {name: result.unexplained() for name, result in results.items() if result.unexplained()} == {}
     for name, result in results.items():
-        failures = [Case(failure.test, "failed", failure.message) for failure in result.failures]
-        assert stale(load_rules(name), failures) == [], name
+        assert stale(load_rules(name), (failure.reason for failure in result.failures)) == [], name
     assert command.PAGE.read_text("utf-8") == render(SUITES, results)
+
+
+def test_a_reason_of_today_explains_a_published_result(folders: Path) -> None:
+    run(suite(FAILED), folders)
+    published = read_results(["mine"], folders)["mine"]
+    (folders / "mine.yaml").write_text(RULE, "utf-8")
+    explained = reexplain(published, load_rules("mine", folders))
+    assert [failure.blame for failure in explained.failures] == ["not offered"]
+    assert reexplain(explained, ()).failures == published.failures
 
 
 def test_every_suite_has_a_module_and_every_module_is_listed() -> None:

@@ -84,7 +84,7 @@ CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = (
     "/v1/responses",
 )
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    *((CHAT, {"model": v}, "model") for v in (None, 1, "", [], {}, True, "x" * 257)),
+    *((CHAT, {"model": v}, "model") for v in (1, "", [], {}, True, "x" * 257)),
     *((CHAT, {"messages": v}, "messages") for v in (None, "hi", {}, [], 1, True)),
     *((CHAT, {"messages": [v]}, "messages[0]") for v in (None, "hi", [], 1)),
     *((CHAT, {"messages": [{"role": v}]}, "messages[0].role") for v in (None, 1, [], {})),
@@ -155,6 +155,13 @@ async def test_wrong_types_are_told_with_the_field() -> None:
             assert error_of(reply)["param"] == param, fields
             assert param.rpartition(".")[2] in error_of(reply)["message"], fields
         await assert_alive(router, engine)
+
+
+async def test_a_null_model_means_auto_as_engines_read_it() -> None:
+    async with pair(WHOLE) as (engine, _, router):
+        reply = await router.post({**GOOD, "model": None}, CHAT)
+        assert (reply.status_code, reply.headers["x-spillway-decision"]) == (200, "local")
+        assert json.loads(engine.seen[0].body)["model"] == "m"
 
 
 HINTS = [

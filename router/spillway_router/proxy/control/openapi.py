@@ -67,11 +67,11 @@ class Operation:
 
 
 def _inference(summary: str, required: tuple[str, ...], properties: Schema, *, streams: bool = True) -> Operation:
-    known = {"model": {"type": "string", "minLength": 1, "maxLength": 256, "default": "auto"}, **properties}
+    fields = {"model": {"type": "string", "minLength": 1, "maxLength": 256, "default": "auto"}, **properties}
     if streams:
-        known["stream"] = {"type": "boolean", "default": False}
-    body = {"type": "object", "required": list(required), "properties": known, "additionalProperties": True}
-    return Operation(_INFERENCE_ERRORS, summary, body, streams, _HINTS)
+        fields["stream"] = {"type": "boolean", "default": False}
+    body = {"type": "object", "required": list(required), "properties": fields, "additionalProperties": True}
+    return Operation(errors=_INFERENCE_ERRORS, summary=summary, body=body, streams=streams, parameters=_HINTS)
 
 
 _INFERENCE_ERRORS: Final = (400, 401, 402, 403, 404, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504)
@@ -187,9 +187,7 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
             _query(
                 "limit", {"type": "integer", "minimum": 1, "maximum": 10**15 - 1, "default": 50}, "at most 500 are sent"
             ),
-            _query(
-                "after", {"type": "string", "pattern": r"^([0-9]{1,15}\..*)?$"}, "`next` of the previous page"
-            ),
+            _query("after", {"type": "string", "pattern": r"^([0-9]{1,15}\..*)?$"}, "`next` of the previous page"),
         ),
     ),
     ("get", "/v1/reviews/{review_id}"): Operation((*_READING_ERRORS, 404, 503), "One review with its document"),
@@ -290,7 +288,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
 
 def _own_operations(paths: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, methods in paths.items():
-        yield from ((path, method, found) for method, found in methods.items() if (method, path) in OWN)
+        yield from ((path, method, operation) for method, operation in methods.items() if (method, path) in OWN)
 
 
 def _complete(target: dict[str, Any], path: str, operation: Operation) -> None:

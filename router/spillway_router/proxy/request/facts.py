@@ -146,7 +146,9 @@ def read_facts(
 
 
 def _model(body: Mapping[str, Any]) -> str:
-    model = body.get("model", "auto")
+    model = body.get("model")
+    if model is None:
+        model = "auto"
     if not isinstance(model, str) or not model or len(model) > 256:
         raise bad_request("'model' must be a non-empty string of at most 256 characters.", "model")
     return model
