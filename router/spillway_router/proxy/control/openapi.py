@@ -77,6 +77,7 @@ def _inference(summary: str, required: tuple[str, ...], properties: Schema, *, s
 _INFERENCE_ERRORS: Final = (400, 401, 402, 403, 404, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504)
 _READING_ERRORS: Final = (401, 403)
 _BODY_ERRORS: Final = (400, 401, 403, 408, 413, 415)
+_STORED_ERRORS: Final = (400, *_READING_ERRORS, 404, 409, 422, 429, 502, 503, 504)
 
 
 def _header(name: str, schema: Schema, description: str) -> Schema:
@@ -130,6 +131,23 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
     ("get", "/v1/models"): Operation(_READING_ERRORS, "The aliases and the backends"),
     ("get", "/v1/models/{model_id}"): Operation((*_READING_ERRORS, 404), "One alias or backend"),
     ("get", "/v1/requests/{request_id}"): Operation((*_READING_ERRORS, 404), "The record of a request"),
+    ("post", "/v1/messages/count_tokens"): Operation(
+        (*_BODY_ERRORS, 404, 422, 429, 502, 503, 504),
+        "Count the input tokens of a message; costs nothing",
+        {
+            "type": "object",
+            "required": ["messages"],
+            "properties": {
+                "model": {"type": "string", "minLength": 1, "maxLength": 256, "default": "auto"},
+                "messages": _MESSAGES,
+                "system": _TEXT,
+            },
+        },
+    ),
+    ("get", "/v1/responses/{response_id}"): Operation(_STORED_ERRORS, "A response, from the backend that made it"),
+    ("delete", "/v1/responses/{response_id}"): Operation(_STORED_ERRORS, "Delete a response where it was made"),
+    ("post", "/v1/responses/{response_id}/cancel"): Operation(_STORED_ERRORS, "Cancel a response where it was made"),
+    ("get", "/v1/responses/{response_id}/input_items"): Operation(_STORED_ERRORS, "The input of a response"),
     ("post", "/v1/route/explain"): Operation(
         _BODY_ERRORS,
         "Dry-run a routing decision; nothing is sent",
@@ -314,6 +332,6 @@ def _answer(kind: str) -> dict[str, Any]:
 
 
 def _error(path: str, status: int) -> dict[str, Any]:
-    name = "AnthropicError" if path == "/v1/messages" else "Error"
+    name = "AnthropicError" if path.startswith("/v1/messages") else "Error"
     schema = {"$ref": f"#/components/schemas/{name}"}
     return {"description": _MEANINGS[status], "content": {"application/json": {"schema": schema}}}
