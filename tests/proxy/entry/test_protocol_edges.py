@@ -85,11 +85,9 @@ async def test_the_openapi_document_has_the_inference_routes_and_errors() -> Non
             operation = document["paths"][f"/v1/{name}"]["post"]
             body = operation["requestBody"]["content"]["application/json"]["schema"]
             assert body["additionalProperties"] is True
-            assert operation["responses"]["default"]["content"]
-        for path, operations in document["paths"].items():
-            for operation in operations.values():
-                schema = operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"]
-                assert schema.endswith("/AnthropicError") == path.startswith("/v1/messages")
+            for status in ("400", "401", "402", "404", "429", "502", "503"):
+                schema = operation["responses"][status]["content"]["application/json"]["schema"]["$ref"]
+                assert schema.endswith("/AnthropicError") == (name == "messages")
         names = [o["operationId"] for operations in document["paths"].values() for o in operations.values()]
         assert len(names) == len(set(names))
 
