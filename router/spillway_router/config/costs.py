@@ -38,11 +38,21 @@ def report_terms(settings: Settings, assembly: Assembly) -> ReportTerms:
     alternatives: dict[str, Tariff] = {
         f"{backend.name} ({backend.model})": backend.tariff
         for backend in assembly.backends
-        if backend.tariff is not None
+        if backend.tariff is not None and _could_answer(backend.tariff)
     }
     caps_nano = [part.line().limit_nano for part in settings.budgets if (part.scope, part.period) == ("all", "month")]
     gpu = GpuRental(settings.gpu.price_per_hour, settings.gpu.count)
     return ReportTerms(gpu, work_coefficients(settings), alternatives, caps_nano[0] if caps_nano else None)
+
+
+def _could_answer(tariff: Tariff) -> bool:
+    """Return whether the answers of other backends can be priced at a tariff.
+
+    A price per second needs a time that nobody measured there, and a model that bills its input and not its output is
+    one for embeddings. Both would look far cheaper than anything that answers.
+    """
+    bills_input_only = tariff.input_per_million > 0 and not tariff.output_per_million and not tariff.per_request
+    return not tariff.per_second and not bills_input_only
 
 
 def budget_lines(settings: Settings) -> tuple[BudgetLine, ...]:

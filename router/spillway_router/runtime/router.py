@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -71,6 +72,8 @@ log = logging.getLogger("spillway")
 
 FLUSH_S = 10.0
 ALERTS_FLUSH_S = 3.0
+MOST_GROUPS = 20_000
+"""The most groups of a report over HTTP: about 20 MB of JSON."""
 
 
 class Runtime:
@@ -120,6 +123,7 @@ class Runtime:
         )
         extractions = IdempotentExtractions(clock)
         self._add_metrics(clock)
+        self._reporting = asyncio.Lock()
         self._background = Background(self._background_services(router_id, extractions))
         self.app: App = build(
             self._control_api(version, extractions), self.services.bodies, lambda: self._active_config.cors_origins
@@ -278,9 +282,14 @@ class Runtime:
         return control
 
     async def _usage(self, query: ReportQuery) -> Mapping[str, Any]:
-        """Return a report as JSON values. Raises RangeError or LedgerError."""
-        now_ms = time.time_ns() // 1_000_000
-        return report_values(await asyncio.to_thread(report_for, self.ledger, query, self.config.report, now_ms))
+        """Return a report as JSON values. Raises RangeError or LedgerError.
+
+        One report is built at a time, and with a bounded number of groups, because this process also serves requests.
+        """
+        async with self._reporting:
+            now_ms = time.time_ns() // 1_000_000
+            build = partial(report_for, self.ledger, query, self.config.report, now_ms, most_groups=MOST_GROUPS)
+            return await asyncio.to_thread(lambda: report_values(build()))
 
     def _stored_entries(self, request_id: str) -> list[Mapping[str, Any]]:
         return [entry._asdict() for entry in self.ledger.entries_of(request_id)]

@@ -172,6 +172,16 @@ def test_costs_per_unit_include_idle_time_in_every_grouping(by: tuple[GroupKey, 
     assert [row.units for row in report.groups if row.served.answers] == [report.units]
 
 
+@pytest.mark.parametrize("by", [("key",), ("decision",)])
+def test_a_report_with_too_many_groups_is_refused(by: tuple[GroupKey, ...], kept: Kept) -> None:
+    ledger, bills = kept
+    bill = max(bills, key=lambda bill: bill.answers)
+    count = len(made(ledger, bill, *by).groups)
+    assert len(build_report(ledger, bill.range, TERMS, bill.now_ms, by, most_groups=count).groups) == count
+    with pytest.raises(RangeError, match="ask for fewer days"):
+        build_report(ledger, bill.range, TERMS, bill.now_ms, by, most_groups=count - 1)
+
+
 def test_a_key_costs_what_its_calls_cost(kept: Kept) -> None:
     ledger, bills = kept
     for bill in bills:

@@ -72,30 +72,45 @@ class _Books:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a report comes from: the ledger, its sums at one moment, the range, the present, and the grouping."""
+    """Where a report comes from: the ledger, its sums at one moment, the range, the present, and the grouping with the
+    most groups that it may have."""
 
     ledger: Ledger
     sums: Sums
     days: ReportRange
     now_ms: int
     by: tuple[GroupKey, ...]
+    most_groups: int | None
 
 
-def report_for(ledger: Ledger, query: ReportQuery, terms: ReportTerms, now_ms: int) -> Report:
+def report_for(
+    ledger: Ledger, query: ReportQuery, terms: ReportTerms, now_ms: int, *, most_groups: int | None = None
+) -> Report:
     """Build the report of a query, with `now_ms` (epoch milliseconds) as the present.
 
-    Raises RangeError for a day, month or grouping that can't be used, and LedgerUnavailableError.
+    Raises RangeError for a day, month or grouping that can't be used, also one with more than `most_groups` groups, and
+    LedgerUnavailableError.
     """
     today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
-    return build_report(ledger, read_range(query, today), terms, now_ms, read_by(query.by))
+    days, by = read_range(query, today), read_by(query.by)
+    return build_report(ledger, days, terms, now_ms, by, most_groups=most_groups)
 
 
 def build_report(
-    ledger: Ledger, days: ReportRange, terms: ReportTerms, now_ms: int, by: tuple[GroupKey, ...] = ()
+    ledger: Ledger,
+    days: ReportRange,
+    terms: ReportTerms,
+    now_ms: int,
+    by: tuple[GroupKey, ...] = (),
+    *,
+    most_groups: int | None = None,
 ) -> Report:
-    """Build the report of a range; if the range is not over, up to now. Raises LedgerUnavailableError."""
+    """Build the report of a range; if the range is not over, up to now.
+
+    Raises RangeError for more groups than `most_groups`, and LedgerUnavailableError.
+    """
     with ledger.sums() as sums:
-        source = _Source(ledger=ledger, sums=sums, days=days, now_ms=now_ms, by=by)
+        source = _Source(ledger=ledger, sums=sums, days=days, now_ms=now_ms, by=by, most_groups=most_groups)
         return _built(source, terms)
 
 
@@ -141,7 +156,7 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         all_local=_all_local(fixed, shape, total_nano),
         capacity_per_day=86_400e6 * fixed.gpus * shape.requests / shape.work_us if shape.work_us else None,
         by=by,
-        groups=group_rows(costs, by, source.sums, days) if by else (),
+        groups=group_rows(costs, by, source.sums, days, most_groups=source.most_groups) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
         feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
     )

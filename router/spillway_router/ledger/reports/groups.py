@@ -19,7 +19,7 @@ from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.interface import Sums
 from spillway_router.ledger.records import Group, Total
 from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, shared
-from spillway_router.ledger.reports.days import GroupKey, ReportRange
+from spillway_router.ledger.reports.days import GroupKey, RangeError, ReportRange
 from spillway_router.ledger.reports.model import GroupRow, UnitCosts, WorkDone
 
 _TIMES = frozenset[GroupKey](("day", "month"))
@@ -87,9 +87,24 @@ _Groups = dict[tuple[bool, tuple[str, ...]], _GroupSums]
 """The sums of each group, by whether it is a row of idle time, and by its key values."""
 
 
-def group_rows(costs: Costs, by: tuple[GroupKey, ...], sums: Sums, days: ReportRange) -> tuple[GroupRow, ...]:
-    """Return the groups in the order of their keys, with idle rows last."""
-    groups: _Groups = defaultdict(_GroupSums)
+def group_rows(
+    costs: Costs, by: tuple[GroupKey, ...], sums: Sums, days: ReportRange, *, most_groups: int | None = None
+) -> tuple[GroupRow, ...]:
+    """Return the groups in the order of their keys, with idle rows last.
+
+    Raises RangeError as soon as there are more than `most_groups`.
+    """
+
+    def new_group() -> _GroupSums:
+        if most_groups is not None and len(groups) >= most_groups:
+            raise RangeError(
+                "by",
+                f"by {','.join(by)} makes more than {most_groups:,} groups here; ask for fewer days or keys, or run "
+                "`spillway report`",
+            )
+        return _GroupSums()
+
+    groups: _Groups = defaultdict(new_group)
     if "key" in by:
         _add_by_key(groups, costs, by, sums, days)
     else:
