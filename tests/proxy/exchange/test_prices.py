@@ -112,7 +112,7 @@ async def test_a_service_without_a_known_price_goes_elsewhere(tmp_path: Path) ->
         explanation = await router.post(
             {"model": "auto", "messages": MESSAGES, "service_tier": "flex"}, "/v1/route/explain"
         )
-        assert "service_tier 'flex' is unknown" in explanation.text
+        assert "price in the mode 'flex' is unknown" in explanation.text
         assert (await router.chat({"service_tier": "default"})).headers["x-spillway-backend"] == "cloud"
 
 
