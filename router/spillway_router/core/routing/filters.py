@@ -164,8 +164,8 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
         return None if backend.local else Removed(backend.name, "price", "its price is unknown; add a `price:` for it")
     if not backend.tariff.knows(facts.service):
         detail = (
-            f"its price in the mode {facts.service!r} is unknown; leave out the field that asks for it (service_tier, speed"
-            " or inference_geo), or add a `price:` step for it"
+            f"its price in the mode {facts.service!r} is unknown; leave out the field that asks for it"
+            " (service_tier, speed or inference_geo), or add a `price:` step for it"
         )
         return Removed(backend.name, "price", detail)
     if backend.degrade_steps and signals.budget_used is not None:
