@@ -10,9 +10,12 @@ from typing import cast
 import httptools
 
 from spillway_router.aio.outbox import Outbox
+from spillway_router.http_client.types import Pieces
 
 HIGH_WATER = 64 * 1024
 TAKE_BYTES = 32 * 1024
+SEND_BYTES = 256 * 1024
+"""Bytes of a large body that are written at a time. The socket may take all of it, which stops the loop meanwhile."""
 MAX_HEADER_BYTES = 64 * 1024
 _LENGTHS = ("content-length", "transfer-encoding")
 
@@ -54,9 +57,9 @@ class Connection(asyncio.Protocol):
     """One socket with one answer at a time. Parser callbacks fill it; the reader empties it."""
 
     __slots__ = (
-        "_buffer", "_error", "_keep_alive", "_loop", "_outbox", "_parser", "_paused", "_sent_headers", "_sink", "_size",
-        "_timer", "_transport", "_waiter", "complete", "deadline", "head_done", "idle_since", "on_lost",
-        "reused", "status",
+        "_buffer", "_error", "_keep_alive", "_loop", "_outbox", "_parser", "_paused", "_sending", "_sent_headers",
+        "_sink", "_size", "_timer", "_transport", "_unsent", "_waiter", "_writing_paused", "complete", "deadline",
+        "head_done", "idle_since", "on_lost", "reused", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox, on_lost: Callable[[Connection], None]) -> None:
@@ -67,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
         self.reused = False
+        self._writing_paused = False
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
@@ -81,6 +85,8 @@ class Connection(asyncio.Protocol):
         self.head_done = False
         self.complete = False
         self.status = 0
+        self._unsent: list[memoryview] = []
+        self._sending = False
         self._sent_headers: list[tuple[bytes, bytes]] = []
         self.deadline = 0.0
 
@@ -117,6 +123,14 @@ class Connection(asyncio.Protocol):
                 self._fail(ConnectionBrokenError("the upstream closed the connection before its answer was complete"))
         self._wake()
         self.on_lost(self)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if not self._sending:
+            self._send_on()
 
     # Called by llhttp
 
@@ -157,15 +171,31 @@ class Connection(asyncio.Protocol):
     def alive(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    def start(self, head: bytes, body: bytes) -> None:
+    def start(self, head: bytes, body: bytes | Pieces) -> None:
         """Send a request. A large body is written separately so that it is not copied."""
         if not self.alive:
             raise ConnectError("the connection is gone")
         assert self._transport is not None
-        if len(body) < 65536:
+        if not isinstance(body, Pieces) and len(body) < 65536:
             self._outbox.put(self._transport, head + body)
-        else:
-            self._transport.writelines((head, body))
+            return
+        unsent: list[memoryview] = []
+        for part in body.parts if isinstance(body, Pieces) else (body,):
+            view = memoryview(part)
+            unsent.extend([view[at : at + SEND_BYTES] for at in range(0, len(view), SEND_BYTES)])
+        unsent.reverse()
+        self._unsent = unsent
+        self._transport.write(head)
+        self._send_on()
+
+    def _send_on(self) -> None:
+        """Write the next slice of a large body. The loop gets its turn between two of them."""
+        self._sending = False
+        if self._unsent and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(self._unsent.pop())
+            if self._unsent and not self._writing_paused:
+                self._sending = True
+                self._loop.call_soon(self._send_on)
 
     def expect_within(self, seconds: float) -> None:
         """Move the deadline: the current or next wait fails with StallError in `seconds`."""
@@ -263,7 +293,7 @@ class Connection(asyncio.Protocol):
 
     def reusable(self) -> bool:
         """Return whether another request may use this connection."""
-        return self.complete and self.alive and not self._buffer and self._keep_alive
+        return self.complete and self.alive and not self._buffer and self._keep_alive and not self._unsent
 
     def make_idle(self, monotonic_s: float) -> None:
         """Forget the answer and become idle. The timer stays, because the next answer's deadline is nearly always
@@ -279,6 +309,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the socket at once."""
+        self._unsent = []
         if self._transport is not None:
             self._transport.abort()
 

@@ -33,7 +33,7 @@ from spillway_router.http_client.connection import (
     StaleConnectionError,
 )
 from spillway_router.http_client.dial import Dialer
-from spillway_router.http_client.types import Reply, Target
+from spillway_router.http_client.types import Pieces, Reply, Target
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -151,14 +151,14 @@ class Pool:
         content = b"content-type: application/json\r\ncontent-length: %d\r\n" % length if length else b""
         return b"%b%b%b\r\n" % (_without(start, replaced), content, extra)
 
-    async def send(self, head: bytes, body: bytes, head_within_s: float, pending: PendingCall) -> Response:
+    async def send(self, head: bytes, body: bytes | Pieces, head_within_s: float, pending: PendingCall) -> Response:
         """Send a request and wait for the answer's head. Raises TransportError; cancelling closes the connection.
 
         `head_within_s` includes the time to connect. `pending` may end the wait for the head and for the body.
         """
         return Response(self, await self._send(head, body, head_within_s, pending))
 
-    async def _send(self, head: bytes, body: bytes, head_within_s: float, pending: PendingCall) -> Connection:
+    async def _send(self, head: bytes, body: bytes | Pieces, head_within_s: float, pending: PendingCall) -> Connection:
         while True:
             connection = self._take_idle()
             if connection is None:
@@ -184,7 +184,7 @@ class Pool:
                 raise
             return connection
 
-    async def call(self, head: bytes, body: bytes, within_s: float, limit: int, pending: PendingCall) -> Reply:
+    async def call(self, head: bytes, body: bytes | Pieces, within_s: float, limit: int, pending: PendingCall) -> Reply:
         """Make a whole call without streaming. `within_s` bounds connecting and the answer, `limit` its bytes.
 
         Raises TransportError. `pending` may end the wait.

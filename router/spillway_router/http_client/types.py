@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import final
 
 from spillway_router.core.frozen import fast_frozen
 
@@ -22,6 +23,23 @@ class Target:
 
     def __repr__(self) -> str:
         return f"Target({self.scheme}://{self.host}:{self.port}{self.prefix})"
+
+
+@final
+class Pieces:
+    """The body of a call in pieces, so that a large one need not be copied to be changed. `bytes()` joins them."""
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, parts: tuple[bytes | memoryview, ...]) -> None:
+        self.parts = parts
+        self._size = sum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.parts)
 
 
 @fast_frozen(frozen=True, slots=True)

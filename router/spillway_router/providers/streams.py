@@ -253,9 +253,7 @@ class ChatMonitor:
         return None
 
     def _note_overload(self, body: Mapping[str, Any]) -> None:
-        error = body.get("error")
-        code = error.get("code") if isinstance(error, Mapping) else None
-        self.overloaded = code in (503, "503") and not self.started
+        self.overloaded = not self.started and says_overloaded(body)
 
     @staticmethod
     def _flat_error(body: Mapping[str, Any]) -> bool:
@@ -273,6 +271,22 @@ def _has_content(choice: Mapping[str, Any]) -> bool:
     if not isinstance(delta, dict):
         return False
     return any(value for key, value in delta.items() if key != "role")
+
+
+_OVERLOADED = frozenset(
+    {
+        "429", "498", "503", "529", "capacity_exceeded", "engine_overloaded", "overloaded", "overloaded_error",
+        "rate_limit_error", "rate_limit_exceeded", "server_overloaded", "service_unavailable",
+    }
+)  # fmt: skip
+"""Codes and types of errors within an answer of 200 that mean a full backend, as their statuses would."""
+
+
+def says_overloaded(body: Mapping[str, Any]) -> bool:
+    """Return whether the error in this JSON object means that the backend has no room, not that it failed."""
+    nested = body.get("error")
+    error: Mapping[str, Any] = nested if isinstance(nested, Mapping) else body
+    return any(str(error.get(name)) in _OVERLOADED for name in ("code", "type"))
 
 
 _BEFORE_OUTPUT = frozenset({"response.created", "response.queued", "response.in_progress"})
@@ -303,6 +317,8 @@ class ResponsesMonitor:
         kind = str(body.get("type") or name.decode("latin-1"))
         if kind in ("error", "response.failed") or body.get("error"):
             response = body.get("response")
+            failed = response if isinstance(response, Mapping) and kind == "response.failed" else body
+            self.overloaded = not self.started and says_overloaded(failed)
             nested = error_text(response) if isinstance(response, Mapping) else None
             return error_text(body) or nested or valid_text(str(body.get("message") or kind)[:500])
         if kind in ("response.completed", "response.incomplete"):
@@ -356,6 +372,7 @@ class MessagesMonitor:
             return body.flaw
         kind = str(body.get("type") or name.decode("latin-1"))
         if kind == "error" or body.get("error"):
+            self.overloaded = not self.started and says_overloaded(body)
             return error_text(body) or "error event"
         if kind == "message_start":
             message = body.get("message")

@@ -285,9 +285,13 @@ class Board:
     def _update_breaker(self, state: _State, outcome: Outcome, monotonic_s: float, *, silent: bool) -> None:
         before = state.breaker
         contradicted = outcome.status == 500 and monotonic_s - state.last_ok_at < CONTRADICTED_S
+        kind = "timeout" if silent else outcome.kind
+        if kind == "unserved" and outcome.status == 404:
+            # It may concern this endpoint or one stored answer. Where nothing else comes, it is the backend.
+            kind, contradicted = "failed", True
         state.breaker = breaker.on_outcome(
             before,
-            "timeout" if silent else outcome.kind,
+            kind,
             monotonic_s,
             self._breaker_rule,
             contradicted=contradicted,
@@ -456,6 +460,6 @@ def _reason_to_leave(outcome: Outcome) -> str:
     fault = f" ({outcome.fault})" if outcome.fault else ""
     if outcome.kind == "unauthorized":
         return f"it refuses our credentials or our credit{fault}{status}"
-    if outcome.kind == "withdrawn":
+    if outcome.kind in ("withdrawn", "unserved"):
         return f"it does not have its model{fault}{status}"
     return f"its breaker is open after repeated failures{status}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spillway_router.core.routing.breaker import CLOSED, TRIAL_S, Breaker, BreakerRule, is_open, on_outcome, on_send
 from spillway_router.core.routing.model import OutcomeKind
 
-RULE = BreakerRule(failures=3, open_s=1.0, longest_open_s=4.0)
+RULE = BreakerRule(failures=3, open_s=1.0, longest_open_s=3.0)
 KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
 LOAD: tuple[OutcomeKind, ...] = (
     "ok",
@@ -67,7 +67,7 @@ def test_each_failed_trial_doubles_the_wait_up_to_a_bound() -> None:
         now = state.open_until
         state = after(["failed"], now, on_send(state, now))
         lengths.append(state.open_until - now)
-    assert lengths == [1.0, 2.0, 4.0, 4.0, 4.0]
+    assert lengths == [1.0, 2.0, 3.0, 3.0, 3.0]
 
 
 def test_a_burst_that_fails_together_opens_it_once() -> None:
@@ -88,7 +88,7 @@ def test_a_backend_that_can_not_serve_leaves_at_once(kind: OutcomeKind) -> None:
 
 def test_a_hanging_trial_does_not_keep_the_next_one_from_finding_a_repair() -> None:
     rule = BreakerRule()
-    assert rule.longest_open_s <= 4.0
+    assert rule.longest_open_s <= 3.0
     assert TRIAL_S <= 2.0
 
 

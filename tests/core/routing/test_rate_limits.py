@@ -119,7 +119,7 @@ def test_durations(value: str, seconds: float | None) -> None:
         ({}, 0.0),
         ({"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "9s"}, 0.0),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9s"}, 9.0),
-        ({"x-ratelimit-remaining-requests": "0"}, 0.0),
+        ({"x-ratelimit-remaining-requests": "0"}, 1.0),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "later"}, 1.0),
         ({"x-ratelimit-remaining-requests": "x", "x-ratelimit-reset-requests": "9s"}, 0.0),
         ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2m"}, 120.0),

@@ -71,6 +71,26 @@ async def test_a_chunked_body_counts_as_it_comes() -> None:
         assert not engine.seen
 
 
+async def test_a_refusal_reaches_a_client_that_goes_on_sending() -> None:
+    size = 12_000_000
+    request = HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % size
+    more = "limits: {body_mb: 12, bodies_mb: 12}\n"
+    async with (
+        pair(saying("hi"), more=more) as (_, _, router),
+        talking(router) as (_, first),
+        talking(router) as (reader, writer),
+    ):
+        first.write(request)
+        await router.until(lambda: router.runtime.services.bodies.held == size)
+        writer.write(request)
+        for _ in range(12):
+            writer.write(b" " * (size // 12))
+            await writer.drain()
+        status, body = await answer_of(reader)
+        assert (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
+        assert await reader.read() == b""
+
+
 CONTROL_ROUTES = [b"/v1/route/explain", b"/v1/documents/extract", b"/v1/feedback", b"/v1/reviews/rev_1"]
 
 

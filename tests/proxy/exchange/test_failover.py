@@ -428,3 +428,57 @@ async def test_an_unknown_model_is_told() -> None:
         assert (reply.status_code, error_of(reply)["code"]) == (404, "model_not_found")
         assert error_of(reply)["param"] == "model"
         assert "auto" in error_of(reply)["message"]
+
+
+async def test_a_backend_that_answers_only_404_leaves_the_rotation() -> None:
+    clock = ManualClock()
+    async with (
+        FaultUpstream(said_no(404)) as gone,
+        FaultUpstream(WHOLE) as good,
+        routing(settings(cloud(gone, "a"), cloud(good, "b")), clock=clock) as router,
+    ):
+        for _ in range(30):
+            assert text_of(await router.chat()) == "beta"
+        assert len(gone.seen) == 20
+        reason = router.runtime.board.current(clock()).backends["a"].breaker_reason
+        assert reason == "it does not have its model (HTTP 404)"
+        gone.answer = WHOLE
+        clock.advance(4.0)
+        assert (await router.chat()).headers["x-spillway-backend"] == "a"
+
+
+async def test_a_404_between_answers_leaves_the_backend_where_it_is() -> None:
+    async with pair(WHOLE, WHOLE) as (engine, _, router):
+        for _ in range(30):
+            engine.script.extend([said_no(404), WHOLE])
+            await router.chat()
+            assert (await router.chat()).headers["x-spillway-backend"] == "local"
+
+
+OVERLOAD_EVENTS = {
+    "messages": ("anthropic", {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+    "responses": ("openai", {"type": "response.failed", "response": {"error": {"code": "rate_limit_exceeded"}}}),
+    "chat/completions": ("generic", {"error": {"message": "full", "type": "overloaded_error", "code": 529}}),
+}
+
+
+@pytest.mark.parametrize("endpoint", OVERLOAD_EVENTS)
+async def test_an_overload_event_before_content_is_no_failure(endpoint: str) -> None:
+    provider, event = OVERLOAD_EVENTS[endpoint]
+    prompt = {"input": "x"} if endpoint == "responses" else {"messages": [{"role": "user", "content": "x"}]}
+    full = Answer.stream(b"data: " + json.dumps(event).encode() + b"\n\n")
+    async with FaultUpstream(full) as upstream:
+        line = cloud(upstream, "a").replace("generic", provider)
+        async with routing(settings(line), clock=ManualClock()) as router:
+            reply = await router.post({"model": "auto", "max_tokens": 9, "stream": True, **prompt}, f"/v1/{endpoint}")
+            assert reply.status_code == 503
+            assert wait_of(router, "a") > 0
+            (row,) = router.rows(reply)
+            assert row.kind == "released"
+
+
+async def test_an_overload_in_a_whole_answer_of_200_is_no_failure() -> None:
+    full = Answer.json({"error": {"type": "overloaded_error", "message": "Overloaded"}})
+    async with FaultUpstream(full) as cloudy, routing(settings(cloud(cloudy)), clock=ManualClock()) as router:
+        assert (await router.chat()).status_code == 503
+        assert wait_of(router, "cloud") > 0

@@ -23,10 +23,11 @@ class BreakerRule:
 
     failures: int = 3
     open_s: float = 1.0
-    longest_open_s: float = 4.0
+    longest_open_s: float = 3.0
     """Bounds the time from a repair to the first request that finds out."""
     contradicted_failures: int = 20
-    """Consecutive failures that open it while each of them was a 500 and another request succeeded just before."""
+    """Consecutive failures that open it while each of them may be the fault of its request: a 500 where another request
+    succeeded just before, or a 404 of unknown cause."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def on_send(state: Breaker, monotonic_s: float) -> Breaker:
 def on_outcome(
     state: Breaker, kind: OutcomeKind, monotonic_s: float, rule: BreakerRule, *, contradicted: bool = False
 ) -> Breaker:
-    """Return the state after one call ended. `contradicted`: it was a 500 while other requests succeeded."""
+    """Return the state after one call ended. `contradicted`: the failure may be the fault of its request."""
     at_once = kind in AT_ONCE
     if at_once or kind in ("failed", "timeout"):
         if state.opened_for_s > 0 and monotonic_s < state.open_until:

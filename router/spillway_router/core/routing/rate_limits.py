@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_S = 3600.0
 DEFAULT_WAIT_S = 1.0
-"""Wait for a limit that is used up but whose reset can't be read."""
+"""Wait for a limit that is used up but whose reset is missing or can't be read."""
 _UNITS = ("requests", "tokens", "requests-minute", "requests-hour", "requests-day", "tokens-minute", "tokens-hour")
 _ANTHROPIC_UNITS = ("requests", "tokens", "input-tokens", "output-tokens")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -112,9 +112,7 @@ def exhausted_for_s(headers: Mapping[str, str], wall_s: float | None = None) -> 
         waits.append(reset_s(headers.get("x-ratelimit-reset", ""), wall_s) or DEFAULT_WAIT_S)
     for unit in _UNITS:
         if _used_up(headers.get(f"x-ratelimit-remaining-{unit}")):
-            reset = headers.get(f"x-ratelimit-reset-{unit}")
-            if reset is not None:
-                waits.append(reset_s(reset, wall_s) or DEFAULT_WAIT_S)
+            waits.append(reset_s(headers.get(f"x-ratelimit-reset-{unit}", ""), wall_s) or DEFAULT_WAIT_S)
     for unit in _ANTHROPIC_UNITS if wall_s is not None else ():
         if _used_up(headers.get(f"anthropic-ratelimit-{unit}-remaining")):
             then = _rfc3339(headers.get(f"anthropic-ratelimit-{unit}-reset"))

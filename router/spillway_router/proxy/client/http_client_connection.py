@@ -181,5 +181,9 @@ class HttpClientConnection(Client):
     def _end(self) -> None:
         self.response_complete = True
         if not self.keep_alive:
-            self._transport.close()
+            self._close()
         self._on_end()
+
+    def _close(self) -> None:
+        """Close the connection, as no other answer follows on it."""
+        self._transport.close()

@@ -18,6 +18,7 @@ body, one task answers it, and a lost connection cancels that task.
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -50,6 +51,10 @@ MAX_PIPELINED = 8
 """Requests that may wait on one connection for the answers before theirs; then reading from it pauses."""
 FIRST_HEAD_S = 30.0
 """How long a new connection may take to send its first request head."""
+LINGER_S = 5.0
+"""How long the rest of a refused body is read before its connection closes."""
+COLLECTED_BYTES = 256 * 1024
+"""A larger body is collected in one growing buffer."""
 _LARGE_DIGITS = len(str(UNCOUNTED_BYTES))
 """Digits of the length of a body that is counted. Shorter lengths need not be read."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -78,6 +83,7 @@ class IncomingRequest(HttpClientConnection):
         "admission",
         "body_complete",
         "body_timer",
+        "collected",
         "has_turn",
         "holds_slot",
         "key_id",
@@ -97,6 +103,8 @@ class IncomingRequest(HttpClientConnection):
         if config.cors_origins:
             self.base_headers = (*self.base_headers, cors_lines(config.cors_origins, self.headers))
         self.parts: list[bytes] = []
+        self.collected: io.BytesIO | None = None
+        """A large body as far as it has come. Joining its parts at the end would stop the loop for 50 ms."""
         self.size = 0
         self.key_id = ""
         self.reserved = 0
@@ -104,6 +112,37 @@ class IncomingRequest(HttpClientConnection):
         self.body_complete = self.has_turn = self.holds_slot = False
         self.body_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
+
+    def _close(self) -> None:
+        """Close the connection. A body that is still arriving is read on for a while first.
+
+        A socket that is closed with unread bytes resets its connection, and the answer is lost with it.
+        """
+        if self.body_complete:
+            self._transport.close()
+            return
+        self._outbox.flush()
+        self._transport.write_eof()
+        asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
+
+    def keep(self, part: bytes) -> None:
+        """Keep the next part of the body. `size` includes it."""
+        if self.collected is not None:
+            self.collected.write(part)
+            return
+        self.parts.append(part)
+        if self.size > COLLECTED_BYTES:
+            self.collected = io.BytesIO()
+            self.collected.writelines(self.parts)
+            self.parts = []
+
+    def whole_body(self) -> bytes:
+        """Return the body that has arrived, and keep nothing of it."""
+        parts, collected = self.parts, self.collected
+        self.parts, self.collected = [], None
+        if collected is not None:
+            return collected.getvalue()  # its own buffer, not a copy
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class FrontendConnection(HttpToolsProtocol):
@@ -286,8 +325,8 @@ class FrontendConnection(HttpToolsProtocol):
         admission = request.admission
         if isinstance(admission, Refusal):
             return
-        request.parts.append(body)
         request.size += len(body)
+        request.keep(body)
         if request.size > admission.config.limits.body_bytes:
             self._refuse(request, too_large(admission.config.limits.body_bytes))
         elif request.size > UNCOUNTED_BYTES and request.size > request.reserved:
@@ -317,12 +356,13 @@ class FrontendConnection(HttpToolsProtocol):
             return
         if request.body_timer is not None:
             request.body_timer.cancel()
-        request.body = request.parts[0] if len(request.parts) == 1 else b"".join(request.parts)
-        request.parts = []
+        request.body = request.whole_body()
         if request.body.startswith(BYTE_ORDER_MARK):
             request.body = request.body.removeprefix(BYTE_ORDER_MARK)
         request.body_complete = True
-        if request.has_turn:
+        if request.response_complete and not request.keep_alive:
+            self.transport.close()
+        elif request.has_turn:
             self._start_task(request)
 
     def _start_body_timer(self, request: IncomingRequest) -> None:
@@ -384,7 +424,7 @@ class FrontendConnection(HttpToolsProtocol):
         """Refuse a request whose body is still arriving."""
         self._release_slot(request)
         request.admission = refusal
-        request.parts = []
+        request.parts, request.collected = [], None
         if request.has_turn:
             request.refuse(refusal)
 

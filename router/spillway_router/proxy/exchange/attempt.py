@@ -30,11 +30,12 @@ from spillway_router.core.routing.model import (
 )
 from spillway_router.core.routing.rate_limits import exhausted_for_s
 from spillway_router.http_client.connection import PendingCall, TransportError
+from spillway_router.http_client.types import Pieces
 from spillway_router.ledger.accounts import Durable
 from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
 from spillway_router.providers.openai_compatible import NO_ANSWER
-from spillway_router.providers.streams import MalformedObject, error_text, parse_object
+from spillway_router.providers.streams import MalformedObject, error_text, parse_object, says_overloaded
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.exchange.passed_headers import PassedHeaders
@@ -399,7 +400,7 @@ class FetchedAnswer:
 
 
 async def fetch_whole(
-    attempt: UpstreamAttempt, endpoint: Endpoint, body: bytes, within_s: float, limit_bytes: int
+    attempt: UpstreamAttempt, endpoint: Endpoint, body: bytes | Pieces, within_s: float, limit_bytes: int
 ) -> FetchedAnswer:
     """Send `body` and read the whole answer within `within_s` seconds and `limit_bytes` bytes.
 
@@ -424,7 +425,8 @@ async def fetch_whole(
     flaw = provider.flaw(endpoint, answer)
     if flaw is not None:
         # An engine that aborts inside a 200 was full: it did not fail, and another backend may be asked.
-        aborted = route.backend.local and error_text(answer) is None and flaw != NO_ANSWER
+        message = error_text(answer)
+        aborted = route.backend.local and flaw != NO_ANSWER if message is None else says_overloaded(answer)
         kind: OutcomeKind = "overloaded" if aborted else "failed"
         return FetchedAnswer(Outcome(kind, reply.status, flaw, billed=not aborted), reply.headers)
     ok = Outcome("ok", reply.status, usage=provider.usage(answer))

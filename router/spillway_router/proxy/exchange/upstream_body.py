@@ -10,6 +10,7 @@ from spillway_router.core.money.bounds import NO_RULES, ItemRule, rule_of, share
 from spillway_router.core.money.tariff import STANDARD
 from spillway_router.core.routing.filters import output_bound
 from spillway_router.core.routing.model import Backend, Outcome, RequestFacts
+from spillway_router.http_client.types import Pieces
 from spillway_router.providers.streams import exact, json_bytes
 from spillway_router.proxy.exchange.active_config import BackendRoute
 from spillway_router.proxy.memory.refused_additions import NOTHING, Addition
@@ -22,7 +23,7 @@ from spillway_router.proxy.request.large_body import spans_of
 class UpstreamBody:
     """The bytes for a backend, and which parts of the answer the client did not ask for and must not see."""
 
-    body: bytes
+    body: bytes | Pieces
     usage_added: bool
     usage_asked: bool
     logprobs_added: bool
@@ -83,8 +84,14 @@ def prepare(
     if backend.tariff is not None and not backend.tariff.free:
         changes |= bound_fields(facts, body, backend)
         drop |= _unheeded_bounds(changes, body, backend)
+    known_spans = spans_of(body)
+    edited: bytes | Pieces
+    if known_spans is None:
+        edited = wire.edit(raw, body.keys(), changes, drop)
+    else:
+        edited = wire.edited_pieces(raw, body.keys(), changes, drop, known_spans)
     return UpstreamBody(
-        body=wire.edit(raw, body.keys(), changes, drop, spans_of(body)),
+        body=edited,
         usage_added=usage_added,
         usage_asked=usage_asked,
         logprobs_added=logprobs_added,

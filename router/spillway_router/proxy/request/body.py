@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from spillway_router.core.routing.model import Refusal
+from spillway_router.http_client.types import Pieces
 from spillway_router.proxy.request.errors import bad_request
 
 Spans = dict[str, tuple[int, int, int]]
@@ -237,7 +238,15 @@ def edit(
         quick = _edited_without_walk(body, keys, changes)
         if quick is not None:
             return quick
-    span_of = spans(body) if known_spans is None else known_spans
+    return bytes(edited_pieces(body, keys, changes, drop, spans(body) if known_spans is None else known_spans))
+
+
+def edited_pieces(
+    body: bytes, keys: Collection[str], changes: Mapping[str, Any], drop: frozenset[str], span_of: Spans
+) -> bytes | Pieces:
+    """Return what `edit` returns, without a copy of the body. `span_of` are the spans of its top-level fields."""
+    if not changes and drop.isdisjoint(keys):
+        return body
     pieces: list[tuple[int, int, bytes]] = []
     added: list[bytes] = []
     for key, value in changes.items():
@@ -258,8 +267,8 @@ def edit(
     return _spliced(body, sorted(pieces))
 
 
-def _spliced(body: bytes, pieces: list[tuple[int, int, bytes]]) -> bytes:
-    """Replace each (start, end, text) of the sorted pieces. The body is copied once."""
+def _spliced(body: bytes, pieces: list[tuple[int, int, bytes]]) -> Pieces:
+    """Replace each (start, end, text) of the sorted pieces."""
     out: list[bytes | memoryview] = []
     view, at = memoryview(body), 0
     for start, end, text in pieces:
@@ -267,7 +276,7 @@ def _spliced(body: bytes, pieces: list[tuple[int, int, bytes]]) -> bytes:
         out.append(text)
         at = end
     out.append(view[at:])
-    return b"".join(out)
+    return Pieces(tuple(out))
 
 
 def _drop_span(fields: list[tuple[tuple[int, int, int], str]], i: int) -> tuple[int, int, bytes]:
