@@ -125,3 +125,36 @@ def test_an_endless_event_is_refused() -> None:
         assert decoder.feed(chunk) == []
     with pytest.raises(SseError, match="larger than"):
         decoder.feed(b"x")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("size", [4093, 65_536, 70_001, 300_000])
+@pytest.mark.parametrize("gap", [1, 2])
+def test_large_events_are_the_same_whatever_the_cuts(end: bytes, size: int, gap: int) -> None:
+    large = b"A" * 150_000
+    lines = [
+        b"data: 1",
+        b"data: " + large,
+        b"event: e" + end + b"data: " + large,
+        b"data: 2",
+        b": c",
+        b"data: " + large,
+    ]
+    data = b"".join(line + end * (1 + gap) for line in lines)
+    whole, _ = feed([data])
+    for shift in (0, 1, 2, 3, 17):
+        first = data[:shift]
+        pieces = [data[at : at + size] for at in range(shift, len(data), size)]
+        events, _ = feed([first, *pieces] if first else pieces)
+        assert [(e.name, e.data) for e in events if e.data] == [(e.name, e.data) for e in whole if e.data]
+        assert data.startswith(b"".join(e.raw for e in events))
+
+
+@pytest.mark.parametrize("back", range(6))
+def test_a_large_event_that_ends_at_a_cut_is_whole(back: int) -> None:
+    data = b"data: 0\n\ndata: " + b"A" * 200_000 + b"\n\n" + b"data: 1\n\n"
+    middle = len(data) - len(b"data: 1\n\n") - back
+    events, decoder = feed([data[:100_000], data[100_000:middle], data[middle:]])
+    assert [e.data for e in events] == [b"0", b"A" * 200_000, b"1"]
+    assert b"".join(e.raw for e in events) == data
+    assert not decoder.pending

@@ -55,6 +55,13 @@ class SseDecoder:
         """Return the whole events that this chunk completes. Raises SseError if an event exceeds the size bound."""
         if self._tail:
             if self._more or len(self._tail) > _LARGE:
+                end = self._end_of_large(chunk)
+                if end:
+                    event = _parse(b"".join((self._tail, *self._more, chunk[:end])))
+                    self._tail = b""
+                    self._more.clear()
+                    self._more_bytes = 0
+                    return [event, *self.feed(chunk[end:])] if end < len(chunk) else [event]
                 joined = self._join(chunk)
                 if joined is None:
                     return []
@@ -77,6 +84,17 @@ class SseDecoder:
             self._hold(tail if sep else data)
             return [_parse(part + b"\n\n") for part in head.split(b"\n\n")] if sep else []
         return self._exact(data)
+
+    def _end_of_large(self, chunk: bytes) -> int:
+        """Return where in this chunk the large event ends that is held; 0 if that takes a closer look.
+
+        The event is then joined alone, once: with what follows it would be copied five times.
+        """
+        end = chunk.find(b"\n\n")
+        held_end = (self._more[-1] if self._more else self._tail)[-1:]
+        if end < 0 or not self._started or held_end in (b"\n", b"\r") or chunk[end + 2 : end + 3] == b"\n":
+            return 0
+        return 0 if b"\r" in chunk or b"\r" in self._tail else end + 2
 
     def _join(self, chunk: bytes) -> bytes | None:
         """Return all that is held and this chunk; None, and hold it too, if it can't end the event."""
