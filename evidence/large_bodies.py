@@ -1,0 +1,101 @@
+"""Bodies of 32 MB that were found to stop a router, or that could: one builder for each kind."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+SIZE = 32 * 1000 * 1000 - 4096
+"""Bytes of a body, a little below the default of `limits.body_mb`."""
+_TURN = '{"model":"auto","max_tokens":4,"messages":[{"role":"user","content":"hi"}]'
+
+_SHORT_PART = b'{"type":"text","text":"hello"},'
+_LONG_PART = b'{"type":"text","text":"' + b"word " * 4000 + b'"},'
+_LAST_PART = b'{"type":"text","text":""}]'
+
+
+def _around(field: bytes, size: int) -> bytes:
+    """Return a chat request with one more field, whose text is repeated up to the size."""
+    return _TURN.encode() + b"," + field[:size] + b"}"
+
+
+def _filled(before: bytes, unit: bytes, after: bytes, size: int) -> bytes:
+    count = (size - len(before) - len(after)) // len(unit)
+    return before + unit * count + after
+
+
+def _messages(content: bytes, unit: bytes, close: bytes, size: int) -> bytes:
+    """Return a chat request whose only message has this content."""
+    return _filled(b'{"messages":[{"role":"user","content":' + content, unit, close + b'}],"model":"auto"}', size)
+
+
+def _picture(size: int) -> bytes:
+    pixels = base64.b64encode(random.Random(1).randbytes(size * 3 // 4 - 400)).decode()
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + pixels}}
+    return json.dumps({"messages": [{"role": "user", "content": [part]}], "model": "auto", "top_k": 3}).encode()
+
+
+def _pictures(size: int) -> bytes:
+    pixels = base64.b64encode(random.Random(1).randbytes(60_000)).decode()
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + pixels}}
+    return json.dumps({"messages": [{"role": "user", "content": [part] * (size // 80_100)}], "model": "auto"}).encode()
+
+
+def _schema(size: int) -> bytes:
+    one: dict[str, Any] = {"type": "string", "description": "x" * 400}
+    schema = {"type": "object", "properties": {f"p{i}": one for i in range(size // 460)}}
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    return (_TURN + ',"response_format":' + json.dumps(shape) + "}").encode()
+
+
+def _tools(size: int) -> bytes:
+    text = "x" * 2000
+    tool = {"type": "function", "function": {"name": "f", "description": text, "parameters": {"type": "object"}}}
+    return (_TURN + ',"tools":' + json.dumps([tool] * (size // 2110)) + "}").encode()
+
+
+def _keys(size: int) -> bytes:
+    return _around(b'"metadata":{' + b",".join(b'"k%d":1' % i for i in range(size // 12)) + b"}", size - 200)
+
+
+KINDS: dict[str, Callable[[int], bytes]] = {
+    "one picture": _picture,
+    "many pictures": _pictures,
+    "one plain text": lambda size: _messages(b'"', b"the quick brown fox ", b'"', size),
+    "text of two-byte characters": lambda size: _messages(b'"', "süß äöü ".encode(), b'"', size),
+    "text of quotes": lambda size: _messages(b'"', b'\\"a\\" ', b'"', size),
+    "text of backslashes": lambda size: _messages(b'"', b"\\\\", b'"', size),
+    "text of unicode escapes": lambda size: _messages(b'"', b"\\u00e9", b'"', size),
+    "text of escaped pairs of surrogates": lambda size: _messages(b'"', b"\\ud83d\\ude00", b'"', size),
+    "text that looks like keys": lambda size: _messages(b'"', b'\\"model\\": ', b'"', size),
+    "many short parts": lambda size: _messages(
+        b"[", b'{"type":"text","text":"hello"},', b'{"type":"text","text":""}]', size
+    ),
+    "many long parts": lambda size: _messages(b"[", _LONG_PART, _LAST_PART, size),
+    "many messages": lambda size: _filled(
+        b'{"model":"auto","messages":[',
+        b'{"role":"user","content":"' + b"word " * 100 + b'"},',
+        b'{"role":"user","content":"hi"}]}',
+        size,
+    ),
+    "empty lists": lambda size: _filled(_TURN.encode() + b',"x":[', b"[],", b"1]}", size),
+    "small numbers": lambda size: _filled(_TURN.encode() + b',"x":[', b"1,", b"1]}", size),
+    "numbers to embed": lambda size: _filled(b'{"model":"auto","input":[', b"123456," + b" " * 100, b"1]}", size),
+    "many keys": _keys,
+    "deep nesting": lambda size: (_TURN + ',"x":').encode() + b"[" * (size // 2) + b"]" * (size // 2) + b"}",
+    "repeated nesting": lambda size: _filled(
+        _TURN.encode() + b',"x":[', b"[" * 150 + b"]" * 150 + b"," + b" " * 20, b"1]}", size
+    ),
+    "a large schema": _schema,
+    "many tools": _tools,
+    "white space": lambda size: _filled(_TURN.encode(), b" " * 64, b"}", size),
+    "an open string": lambda size: _filled(_TURN.encode() + b',"x":"', b"abcdefgh", b"", size),
+    "an open escape": lambda size: _filled(_TURN.encode() + b',"x":"', b"abcdefgh", b"\\", size),
+    "invalid UTF-8 at the end": lambda size: _messages(b'"', b"abcdefgh", b'\xff"', size),
+    "zeros": bytes,
+    "a long number": lambda size: _filled(_TURN.encode() + b',"x":', b"1234567890", b"}", size),
+}
+"""A body of about so many bytes, by kind. Some are valid requests, some are refused."""

@@ -1,0 +1,200 @@
+"""What large bodies cost everybody else: the longest wait for /health while they arrive, and the memory they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from loadtests.bench.processes import CACHE, BenchError, Command, free_port, running
+
+from evidence.large_bodies import KINDS, SIZE
+from evidence.results import Measurement, not_measured
+from evidence.served import SPILLWAY
+
+HEALTH_WAIT, KEPT_MEMORY = "wire.health_wait_max", "wire.rss_after_large_bodies"
+AT_ONCE = 2
+"""Bodies of one kind that arrive at the same time."""
+ROUNDS = 2
+BODIES = 1000
+SETTLE_S = 60.0
+START_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A router behind which stands a server that takes any body, and the control beside it."""
+
+    port: int
+    control_port: int
+    pid: int
+
+
+@contextlib.contextmanager
+def _site() -> Iterator[Site]:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    port, upstream, control = free_port(), free_port(), free_port()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=CACHE, prefix="bodies-")))
+        config = folder / "spillway.yaml"
+        config.write_text(
+            f"listen: 127.0.0.1:{port}\n"
+            "backends:\n"
+            f"  - {{name: up, provider: vllm, local: true, model: m, base_url: 'http://127.0.0.1:{upstream}/v1'}}\n"
+            "privacy: {keywords: [password, ssn]}\n"
+            f"ledger: {{url: 'sqlite:///{folder}/ledger.db'}}\n"
+        )
+        for server in (upstream, control):
+            bare = Command((sys.executable, "-m", "evidence.bare_server", str(server)))
+            stack.enter_context(running(bare, None, folder / f"{server}.log"))
+        log = folder / "router.log"
+        argv = (str(SPILLWAY), "route", "--config", str(config))
+        process = stack.enter_context(running(Command(argv), None, log))
+        for each in (control, upstream, port):
+            _wait_for(each, process, log)
+        yield Site(port, control, _listener(process.pid))
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+            return
+        time.sleep(0.05)
+    raise BenchError(f"port {port} did not open: {log.read_text(errors='replace')[-400:]}")
+
+
+def _listener(pid: int) -> int:
+    """Return the process that does the work: the one of the tree with the most memory."""
+    root = psutil.Process(pid)
+    tree = [root, *root.children(recursive=True)]
+    return max(tree, key=lambda process: process.memory_info().rss).pid
+
+
+def health_wait(
+    say: Callable[[str], None], kinds: tuple[str, ...] = tuple(KINDS), size: int = SIZE
+) -> dict[str, Measurement]:
+    """Measure the longest wait for /health while two bodies of each kind arrive, beside that of a bare server."""
+    try:
+        with _site() as site:
+            waits = _waits_by_kind(site, kinds, size, say)
+    except (BenchError, OSError) as error:
+        return {HEALTH_WAIT: not_measured(str(error))}
+    worst = max(one["router"]["max_ms"] for one in waits.values())
+    details = {
+        "by_kind_ms": {name: one["router"]["max_ms"] for name, one in waits.items()},
+        "bare_server_max_ms": max(one["control"]["max_ms"] for one in waits.values()),
+        "idle_ms": waits.get(IDLE, {}).get("router", {}).get("max_ms"),
+        "statuses": {name: one["statuses"] for name, one in waits.items() if name != IDLE},
+        "bytes": size,
+        "at_once": AT_ONCE,
+        "rounds": ROUNDS,
+    }
+    return {HEALTH_WAIT: Measurement(worst, int(sum(one["router"]["n"] for one in waits.values())), details)}
+
+
+IDLE = "nothing"
+
+
+def _waits_by_kind(
+    site: Site, kinds: tuple[str, ...], size: int, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    command = (sys.executable, "-m", "evidence.health_prober", str(site.port), str(site.control_port))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as prober:
+        try:
+            _send(site.port, KINDS["one picture"](size))  # the first of its kind loads code
+            _reported(prober)
+            time.sleep(2.0)
+            waits = {IDLE: {**_named(site, _reported(prober)), "statuses": {}}}
+            for name in kinds:
+                body = KINDS[name](size)
+                _reported(prober)
+                statuses = Counter(status for _ in range(ROUNDS) for status in _send_at_once(site.port, body))
+                waits[name] = {**_named(site, _reported(prober)), "statuses": dict(statuses)}
+                say(f"  {name}: {waits[name]}")
+            return waits
+        finally:
+            prober.terminate()
+
+
+def _reported(prober: subprocess.Popen[str]) -> dict[str, Any]:
+    assert prober.stdin is not None
+    assert prober.stdout is not None
+    prober.stdin.write("\n")
+    prober.stdin.flush()
+    line = prober.stdout.readline()
+    if not line:
+        raise BenchError("the prober ended: a server closed its connection")
+    report: dict[str, Any] = json.loads(line)
+    return report
+
+
+def _named(site: Site, report: dict[str, Any]) -> dict[str, Any]:
+    return {"router": report[str(site.port)], "control": report[str(site.control_port)]}
+
+
+def _send_at_once(port: int, body: bytes) -> list[str]:
+    statuses: list[str] = []
+    threads = [threading.Thread(target=lambda: statuses.append(_send(port, body))) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return statuses
+
+
+def _send(port: int, body: bytes) -> str:
+    """Send one body on a connection of its own; return the status of its answer."""
+    path = b"/v1/embeddings" if b'"input"' in body[:40] else b"/v1/chat/completions"
+    head = b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), 60.0) as connection:
+        with contextlib.suppress(ConnectionError):  # a refusal may come before the body is read
+            connection.sendall(head % (path, len(body)))
+            connection.sendall(body)
+        try:
+            return connection.recv(400).decode("latin-1").partition(" ")[2][:3]
+        except OSError as error:
+            return type(error).__name__
+
+
+def kept_memory(say: Callable[[str], None], bodies: int = BODIES, settle_s: float = SETTLE_S) -> dict[str, Measurement]:
+    """Measure by how much the router's memory is above its idle memory, a minute after a thousand large bodies."""
+    shapes = [KINDS[name](size) for name in ("one picture", "one plain text") for size in (SIZE // 4, SIZE // 2, SIZE)]
+    try:
+        with _site() as site:
+            process = psutil.Process(site.pid)
+            for _ in range(20):  # idle is a router that has served
+                _send(site.port, b'{"model":"auto","messages":[{"role":"user","content":"hi"}]}')
+            time.sleep(5.0)
+            idle = process.memory_info().rss
+            peak, statuses = idle, Counter[str]()
+            for number in range(bodies):
+                statuses[_send(site.port, shapes[number % len(shapes)])] += 1
+                if number % 50 == 0:
+                    peak = max(peak, process.memory_info().rss)
+                    say(f"  {number} bodies, {process.memory_info().rss / 2**20:.0f} MiB")
+            time.sleep(settle_s)
+            kept = process.memory_info().rss
+    except (BenchError, OSError) as error:
+        return {KEPT_MEMORY: not_measured(str(error))}
+    details = {
+        "idle_mib": round(idle / 2**20, 1),
+        "seen_peak_mib": round(peak / 2**20, 1),
+        "statuses": dict(statuses),
+        "body_bytes": sorted({len(shape) for shape in shapes}),
+        "cores": os.cpu_count(),
+    }
+    return {KEPT_MEMORY: Measurement(round((kept - idle) / 2**20, 1), bodies, details)}
