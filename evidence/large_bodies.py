@@ -57,6 +57,12 @@ def _tools(size: int) -> bytes:
     return (_TURN + ',"tools":' + json.dumps([tool] * (size // 2110)) + "}").encode()
 
 
+def _allowed(value: bytes, size: int) -> bytes:
+    """Return a body with about as many values as a body may have, the rest of it white space."""
+    before = _TURN.encode() + b',"x":[' + value * min(390_000, size // 50)
+    return _filled(before, b" " * 64, b"1]}", size)
+
+
 def _keys(size: int) -> bytes:
     return _around(b'"metadata":{' + b",".join(b'"k%d":1' % i for i in range(size // 12)) + b"}", size - 200)
 
@@ -84,6 +90,8 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "empty lists": lambda size: _filled(_TURN.encode() + b',"x":[', b"[],", b"1]}", size),
     "small numbers": lambda size: _filled(_TURN.encode() + b',"x":[', b"1,", b"1]}", size),
     "numbers to embed": lambda size: _filled(b'{"model":"auto","input":[', b"123456," + b" " * 100, b"1]}", size),
+    "as many numbers as allowed": lambda size: _allowed(b"1234567890123456789,", size),
+    "as many strings as allowed": lambda size: _allowed(b'"abcdefghijklmnopqrst",', size),
     "many keys": _keys,
     "deep nesting": lambda size: (_TURN + ',"x":').encode() + b"[" * (size // 2) + b"]" * (size // 2) + b"}",
     "repeated nesting": lambda size: _filled(
