@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import re2
-import yaml
 
 from spillway_router.core.routing.model import OutcomeKind
+from spillway_router.providers.interface import ProviderError
+from spillway_router.providers.table_files import read_table
 
 BLAME_FILE = Path(__file__).with_name("blame.yaml")
 MAX_TEXT = 2000
@@ -54,7 +55,7 @@ _ANY = "*"
 _GENERIC = "generic"
 
 
-class BlameTableError(Exception):
+class BlameTableError(ProviderError):
     """The table can't be used; the message names the row."""
 
 
@@ -110,12 +111,9 @@ class BlameTable:
 
 @functools.cache
 def load_blame(path: Path = BLAME_FILE) -> BlameTable:
-    """Return the table in a file. Raises BlameTableError, which names the row at fault."""
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the table has 1,000 lines, which Python reads slowly
-    try:
-        raw = yaml.load(path.read_bytes(), loader)  # noqa: S506 - both loaders are safe ones
-    except (OSError, yaml.YAMLError) as error:
-        raise BlameTableError(f"{path}: {error}") from None
+    """Return the table in a file. Raises BlameTableError, which names the row at fault, or
+    ProviderError."""
+    raw = read_table(path)
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False

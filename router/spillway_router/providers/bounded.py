@@ -12,11 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-import yaml
-
 from spillway_router.core.money.bounds import ItemRule, ItemRules, UseLimit
 from spillway_router.core.routing.model import Endpoint
 from spillway_router.providers.interface import ProviderError
+from spillway_router.providers.table_files import read_table
 
 BOUNDED_FILE = Path(__file__).with_name("bounded_fields.yaml")
 _ROW_KEYS = frozenset({"items", "tokens", "context", "as_output", "limit", "most_uses", "fee", "source"})
@@ -114,11 +113,11 @@ def bounded_lists() -> BoundedLists:
 def load_bounded(path: Path) -> BoundedLists:
     """Read the lists. Raises ProviderError, which names the row or key at fault."""
     try:
-        raw = yaml.safe_load(path.read_bytes())
+        raw = read_table(path)
         lists = {name: tuple(rows) for name, rows in raw["lists"].items()}
         sources: dict[tuple[str, str, str], str] = {}
         providers = {name: _provider(name, row, lists, sources) for name, row in raw["providers"].items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+    except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise ProviderError(f"{path}: not a usable list of bounded fields: {error!r}") from None
     names = frozenset(name for _, _, name in sources)
     named = [item for bounded in providers.values() for rules in bounded.rules.values() for item in rules.items()]

@@ -6,6 +6,7 @@ with a wire protocol of its own needs a new adapter, which is a class and a line
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
@@ -13,8 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 from urllib.parse import SplitResult, urlsplit
-
-import yaml
 
 from spillway_router.core.routing.model import Capability, Endpoint
 from spillway_router.http_client.types import Target
@@ -27,6 +26,7 @@ from spillway_router.providers.interface import (
     ProviderError,
 )
 from spillway_router.providers.openai_compatible import OpenAICompatible
+from spillway_router.providers.table_files import read_table
 from spillway_router.providers.vllm import LocalEngine
 
 CATALOGUE_FILE = Path(__file__).with_name("catalogue.yaml")
@@ -54,14 +54,15 @@ _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
 _ENDPOINT_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
 
 
+@functools.cache
 def load_catalogue(path: Path = CATALOGUE_FILE) -> Mapping[str, CatalogueEntry]:
     """Return provider name -> entry, in the file's order. Raises ProviderError, which names the entry and key at
     fault."""
     try:
-        raw = yaml.safe_load(path.read_bytes())
+        raw = read_table(path)
         rows, lists = raw["providers"], raw.get("lists") or {}
         return MappingProxyType({name: _entry(name, row, lists) for name, row in rows.items()})
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ProviderError(f"{path}: not a usable catalogue: {error!r}") from None
 
 
