@@ -21,7 +21,7 @@ BACKLOG = 4096
 LARGE_BLOCK = 9 << 20
 """Bytes from which a block of memory is mapped by itself: more than the largest event of a stream. The pages of a fresh
 mapping cost a millisecond per MB, so smaller blocks stay in the heap."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 KEEP_ALIVE_S = 75
 """How long a client's connection may be idle: longer than common clients keep it in their pools, so they close it."""
 
@@ -43,6 +43,7 @@ async def route(
 
     Raises ConfigError, LedgerError, or OSError if the address is in use.
     """
+    _tune_allocator()
     runtime = Runtime.open(loaded, version)
     settings = loaded.settings
     server = _Server(
@@ -67,7 +68,6 @@ async def route(
     _handle_signals(loop, runtime, server)
     runtime.start()
     _relieve_garbage_collector()
-    _give_large_blocks_back()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     on_listening(f"http://{host}:{listener.getsockname()[1]}")
     try:
@@ -105,14 +105,17 @@ def _relieve_garbage_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def _give_large_blocks_back() -> None:
-    """Have the C library map large blocks one by one, so that their memory is free at once when they are.
+def _tune_allocator() -> None:
+    """Have the C library keep one heap for all threads, and map large blocks one by one, so that their memory is free
+    at once when they are.
 
-    By default it raises the limit with the first large block that is freed. From then on the bodies of requests lie in
-    the heap, where they leave holes, and where one that grows is copied each time.
+    By default it makes a heap for each of the first threads, of which only one runs at a time here. And it raises the
+    limit of large blocks with the first one that is freed: from then on the bodies of requests lie in the heap, where
+    they leave holes, and where one that grows is copied each time.
     """
     with contextlib.suppress(OSError, AttributeError):  # a C library without mallopt
         libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
         libc.mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
         libc.mallopt(_M_TRIM_THRESHOLD, LARGE_BLOCK // 2)
 
