@@ -93,7 +93,6 @@ def main(arguments: list[str]) -> int:
         "--page", action="store_true", help="judge the published results by today's reasons, write the page"
     )
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the started processes, as on Ctrl-C
     chosen = [suite for suite in SUITES if suite.name.startswith(options.only)]
     if not chosen:
         print(f"No suite's name begins with {options.only!r}; see --list.", file=sys.stderr)
@@ -112,4 +111,5 @@ def _in_scratch(suite: Suite) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end the started processes, as on Ctrl-C
     sys.exit(main(sys.argv[1:]))

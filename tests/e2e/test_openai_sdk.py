@@ -234,8 +234,9 @@ def test_errors_are_the_sdks_own(client: OpenAI, documents: list[Document]) -> N
     with pytest.raises(openai.BadRequestError, match="temperature") as engines:
         client.chat.completions.create(model="auto", messages=messages, temperature=-3)
     assert engines.value.response.headers["x-should-retry"] == "false"
-    with pytest.raises(openai.BadRequestError, match="context length"):
+    with pytest.raises(openai.BadRequestError, match="context length") as too_long:
         client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "1 " * 3000}])
+    assert too_long.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError):
         list(client.chat.completions.create(model="auto", messages=messages, temperature=-3, stream=True))
 

@@ -274,7 +274,7 @@ class Accounts:
             # If the bound was adjusted already, that adjustment comes from the bill and stands.
             if entry.kind != "adjusted":
                 self._close(corrected(entry, hold.bound_nano), hold)
-        elif entry.kind == "charged" and entry.status != "unknown":
+        elif entry.kind == "charged" and (entry.status != "unknown" or entry.amount_nano > hold.bound_nano):
             # The provider reported a nonsensical usage, whose cost can't be stored: the hold ends at its bound.
             self._close(unknown_charge(self._entries.reserved(hold)), hold)
         else:

@@ -431,5 +431,8 @@ def _refusal(removed: Sequence[Removed], signals: Signals) -> Refusal:
     if "health" in reasons:
         message = f"No backend can answer now. {details}."
         return Refusal(503, "no_backend", message, retry_after_s=5.0)
+    if reasons == {"context"}:
+        message = f"The request exceeds the context length of every backend. Shorten it or lower max_tokens. {details}."
+        return Refusal(400, "context_length_exceeded", message)
     message = f"No backend can serve this request as it is. Change the request or the alias. {details}."
     return Refusal(400, "invalid_request", message, next((r.param for r in removed if r.param), None))

@@ -257,17 +257,20 @@ class Relay:
         if not self._done_follows or self._tail_read:
             return None
         self._tail_read = True
-        if self.done_seen and self._monitor.usage is not None:
+        if self.done_seen and not self._lacks_usage():
             return None
         self._expect_tail()
         timer = asyncio.get_running_loop().call_later(HELD_FINISH_S, self._release_finish)
         try:
             flaw = None if self.done_seen else await self._read_tail()
-            if flaw is None and self.done_seen and self._monitor.usage is None:
+            if flaw is None and self.done_seen and self._lacks_usage():
                 await self._read_late_usage()
             return flaw
         finally:
             timer.cancel()
+
+    def _lacks_usage(self) -> bool:
+        return self._monitor.usage is None
 
     async def _read_late_usage(self) -> None:
         """Read what follows [DONE] for the usage, without which a paid answer costs its bound. Nothing is forwarded."""
