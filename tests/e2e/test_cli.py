@@ -330,7 +330,8 @@ general_settings: {master_key: sk-master-in-the-clear}
 """
 
 
-def test_a_litellm_configuration_becomes_a_spillway_one(tmp_path: Path) -> None:
+def test_a_litellm_configuration_becomes_a_spillway_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a ledger in the working directory would be refused
     source, converted = tmp_path / "litellm.yaml", tmp_path / "spillway.yaml"
     source.write_text(LITELLM)
     done = spillway("check", "--from-litellm", source)

@@ -11,7 +11,7 @@ HOLES = """
 import os, sys
 from spillway_router.runtime import serve
 if sys.argv[1] == "given back":
-    serve._give_large_blocks_back()
+    serve._tune_allocator()
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 bytearray(31 << 20)  # its end raises the C library's own limit for blocks in the heap

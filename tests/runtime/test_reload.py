@@ -105,8 +105,9 @@ async def test_a_backend_that_a_reload_adds_has_its_configured_rates(tmp_path: P
 
 
 async def test_a_configuration_that_is_rejected_changes_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # a ledger in the working directory would be refused
     async with FaultUpstream() as engine, routing(settings(local(engine)), tmp_path) as router:
         runtime = router.runtime
         first = runtime.config

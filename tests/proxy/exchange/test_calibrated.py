@@ -156,7 +156,8 @@ def test_the_demo_models_fingerprint_is_what_its_calibration_was_made_for() -> N
     assert shipped.alternatives == 2
 
 
-def test_what_up_knows_of_its_engine_survives_a_reload(tmp_path: Path) -> None:
+def test_what_up_knows_of_its_engine_survives_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a ledger in the working directory would be refused
     path = tmp_path / "spillway.yaml"
     path.write_text("backends: [{name: local, provider: vllm, model: m, base_url: 'http://127.0.0.1:9/v1'}]\n")
 
