@@ -111,8 +111,7 @@ class BlameTable:
 
 @functools.cache
 def load_blame(path: Path = BLAME_FILE) -> BlameTable:
-    """Return the table in a file. Raises BlameTableError, which names the row at fault, or
-    ProviderError."""
+    """Return the table in a file. Raises BlameTableError, which names the row at fault, or ProviderError."""
     raw = read_table(path)
     options = re2.Options()
     options.case_sensitive = False

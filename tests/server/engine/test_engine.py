@@ -18,7 +18,6 @@ from spillway_server.engine.liveness import read_activity
 pytestmark = pytest.mark.engine
 
 SERVE = """
-import typer
 from spillway_router.cli import app
 app()
 """

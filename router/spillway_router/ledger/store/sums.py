@@ -21,14 +21,16 @@ A row counts in the quarter of an hour of its attempt's hold, or of its own `ts`
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 from spillway_router.ledger.calendar import DAY_MS, day_of
 from spillway_router.ledger.entries import ANSWERED
+from spillway_router.ledger.interface import Sums
 from spillway_router.ledger.records import Group, KeyWork, Total
 
 SLOT_MS = 900_000
@@ -133,3 +135,61 @@ def key_work_of(
 
 
 _GPU_US = SUMS.index("gpu_us")
+
+
+@dataclass(frozen=True, slots=True)
+class SumStatements:
+    """The statements that read the sums in one database, each for the stored sums and for the rows after their mark."""
+
+    totals: str
+    totals_tail: str
+    key_totals: str
+    key_totals_tail: str
+    key_work: str
+    key_work_tail: str
+
+
+class SqlSums(Sums):
+    """Sums of an SQL database, read on one connection that sees one snapshot while they are read.
+
+    `groups` are the groups by their numbers.
+    """
+
+    def __init__(self, statements: SumStatements, groups: Mapping[int, Group]) -> None:
+        self._statements = statements
+        self._groups = groups
+
+    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
+        slots = _slots(start_ms, end_ms)
+        rows = [*self._stored(self._statements.totals, slots), *self._tail(self._statements.totals_tail, slots)]
+        return tuple(sorted(totals_of(merged(rows)), key=total_order))
+
+    def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
+        stored = self._stored(self._statements.key_totals, _days(start_ms, end_ms))
+        tail = self._tail(self._statements.key_totals_tail, _slots(start_ms, end_ms))
+        return totals_of(merged([*stored, *tail]))
+
+    def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
+        tail = self._tail(self._statements.key_work_tail, _slots(start_ms, end_ms))
+        fresh = [row for row in tail if row[0][1].local]
+        return key_work_of(self._rows(self._statements.key_work, _days(start_ms, end_ms)), self._groups, fresh)
+
+    @abstractmethod
+    def _rows(self, sql: str, bounds: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a statement, a few of them in memory at once."""
+
+    @abstractmethod
+    def _stored(self, sql: str, bounds: Sequence[int]) -> Iterator[SumRow]:
+        """Yield stored sums."""
+
+    @abstractmethod
+    def _tail(self, sql: str, slots: Sequence[int]) -> Iterator[SumRow]:
+        """Yield the sums of the rows after the mark."""
+
+
+def _slots(start_ms: int, end_ms: int) -> tuple[int, int]:
+    return start_ms // SLOT_MS, end_ms // SLOT_MS
+
+
+def _days(start_ms: int, end_ms: int) -> tuple[int, int]:
+    return start_ms // DAY_MS, end_ms // DAY_MS

@@ -10,23 +10,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
-from spillway_router.ledger.interface import Sums
-from spillway_router.ledger.records import Group, KeyWork, Total
+from spillway_router.ledger.records import Group
 from spillway_router.ledger.store.checks import ROWS_AGAIN, SqlChecks
 from spillway_router.ledger.store.postgres.session import Connection
 from spillway_router.ledger.store.sums import (
     ADDED,
     GROUP,
     SAME_GROUP,
-    SLOT_MS,
     SLOTS_PER_DAY,
     SUMS,
+    SqlSums,
     SumRow,
-    key_work_of,
-    merged,
+    SumStatements,
     summed_rows,
-    total_order,
-    totals_of,
 )
 
 _ROWS = summed_rows("least", "({})::integer")
@@ -73,6 +69,14 @@ _DAY = f"slot / {SLOTS_PER_DAY}"
 _TAIL_TOTALS = _TAIL.format(day=_DAY, key_id="''::text")
 _TAIL_KEY_TOTALS = _TAIL.format(day="0::bigint", key_id="key_id")
 _TAIL_KEY_WORK = _TAIL.format(day=_DAY, key_id="key_id")
+_STATEMENTS = SumStatements(
+    totals=_TOTALS,
+    totals_tail=_TAIL_TOTALS,
+    key_totals=_KEY_TOTALS,
+    key_totals_tail=_TAIL_KEY_TOTALS,
+    key_work=_KEY_WORK,
+    key_work_tail=_TAIL_KEY_WORK,
+)
 
 
 def sum_up(connection: Connection, most_rows: int) -> int:
@@ -97,33 +101,20 @@ def checks(connection: Connection) -> SqlChecks:
     return SqlChecks(lambda sql: _streamed(connection, sql, ()), sum_again)
 
 
-class PostgresSums(Sums):
+class PostgresSums(SqlSums):
     """Sums read on one connection, which must be in a REPEATABLE READ transaction while they are read."""
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__(_STATEMENTS, {row[0]: Group._make(row[1:]) for row in connection.execute(_GROUPS)})
         self._connection = connection
         (mark,) = connection.execute("SELECT summed_seq FROM sum_marks").fetchall()
         self._summed = int(mark[0])
-        self._groups = {row[0]: Group._make(row[1:]) for row in connection.execute(_GROUPS)}
 
-    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        slots = (start_ms // SLOT_MS, end_ms // SLOT_MS)
-        rows = [*self._stored(_TOTALS, slots), *self._tail(_TAIL_TOTALS, slots)]
-        return tuple(sorted(totals_of(merged(rows)), key=total_order))
-
-    def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
-        slots = (start_ms // SLOT_MS, end_ms // SLOT_MS)
-        days = (slots[0] // SLOTS_PER_DAY, slots[1] // SLOTS_PER_DAY)
-        return totals_of(merged([*self._stored(_KEY_TOTALS, days), *self._tail(_TAIL_KEY_TOTALS, slots)]))
-
-    def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
-        slots = (start_ms // SLOT_MS, end_ms // SLOT_MS)
-        days = (slots[0] // SLOTS_PER_DAY, slots[1] // SLOTS_PER_DAY)
-        fresh = [row for row in self._tail(_TAIL_KEY_WORK, slots) if row[0][1].local]
-        return key_work_of(_streamed(self._connection, _KEY_WORK, days), self._groups, fresh)
+    def _rows(self, sql: str, bounds: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+        return _streamed(self._connection, sql, bounds)
 
     def _stored(self, sql: str, bounds: Sequence[int]) -> Iterator[SumRow]:
-        for day, group_id, key_id, *sums in _streamed(self._connection, sql, bounds):
+        for day, group_id, key_id, *sums in self._rows(sql, bounds):
             yield (day, self._groups[group_id], key_id), [int(value) for value in sums]
 
     def _tail(self, sql: str, slots: Sequence[int]) -> Iterator[SumRow]:

@@ -13,23 +13,19 @@ from typing import Any
 import apsw
 import orjson
 
-from spillway_router.ledger.interface import Sums
-from spillway_router.ledger.records import Group, KeyWork, Total
+from spillway_router.ledger.records import Group
 from spillway_router.ledger.store.checks import ROWS_AGAIN, SqlChecks
 from spillway_router.ledger.store.sqlite.file import transaction
 from spillway_router.ledger.store.sums import (
     ADDED,
     GROUP,
     SAME_GROUP,
-    SLOT_MS,
     SLOTS_PER_DAY,
     SUMS,
+    SqlSums,
     SumRow,
-    key_work_of,
-    merged,
+    SumStatements,
     summed_rows,
-    total_order,
-    totals_of,
 )
 
 _ROWS = summed_rows("min", "{}")
@@ -75,6 +71,14 @@ _DAY = f"slot / {SLOTS_PER_DAY}"
 _TAIL_TOTALS = _TAIL % (_DAY, "''")
 _TAIL_KEY_TOTALS = _TAIL % ("0", "key_id")
 _TAIL_KEY_WORK = _TAIL % (_DAY, "key_id")
+_STATEMENTS = SumStatements(
+    totals=_TOTALS,
+    totals_tail=_TAIL_TOTALS,
+    key_totals=_KEY_TOTALS,
+    key_totals_tail=_TAIL_KEY_TOTALS,
+    key_work=_KEY_WORK,
+    key_work_tail=_TAIL_KEY_WORK,
+)
 
 
 def sum_up(connection: apsw.Connection, most_rows: int) -> int:
@@ -112,33 +116,20 @@ def _next_rows(connection: apsw.Connection, most_rows: int) -> tuple[int, int] |
     return (summed, min(last, summed + most_rows)) if last is not None and last > summed else None
 
 
-class SqliteSums(Sums):
+class SqliteSums(SqlSums):
     """Sums read on one connection, which must be in a transaction while they are read."""
 
     def __init__(self, connection: apsw.Connection) -> None:
+        super().__init__(_STATEMENTS, {row[0]: _group(row[1:]) for row in connection.execute(_GROUPS)})
         self._connection = connection
         mark: tuple[Any, ...] = connection.execute("SELECT summed_seq FROM marks").fetchall()[0]
         self._summed = int(mark[0])
-        self._groups = {row[0]: _group(row[1:]) for row in connection.execute(_GROUPS)}
 
-    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        slots = (start_ms // SLOT_MS, end_ms // SLOT_MS)
-        rows = [*self._stored(_TOTALS, slots), *self._tail(_TAIL_TOTALS, slots)]
-        return tuple(sorted(totals_of(merged(rows)), key=total_order))
-
-    def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
-        slots = (start_ms // SLOT_MS, end_ms // SLOT_MS)
-        days = (slots[0] // SLOTS_PER_DAY, slots[1] // SLOTS_PER_DAY)
-        return totals_of(merged([*self._stored(_KEY_TOTALS, days), *self._tail(_TAIL_KEY_TOTALS, slots)]))
-
-    def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
-        slots = (start_ms // SLOT_MS, end_ms // SLOT_MS)
-        days = (slots[0] // SLOTS_PER_DAY, slots[1] // SLOTS_PER_DAY)
-        fresh = [row for row in self._tail(_TAIL_KEY_WORK, slots) if row[0][1].local]
-        return key_work_of(self._connection.execute(_KEY_WORK, days), self._groups, fresh)
+    def _rows(self, sql: str, bounds: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+        return self._connection.execute(sql, bounds)
 
     def _stored(self, sql: str, bounds: Sequence[int]) -> Iterator[SumRow]:
-        for day, group_id, key_id, *sums in self._connection.execute(sql, bounds):
+        for day, group_id, key_id, *sums in self._rows(sql, bounds):
             yield (day, self._groups[group_id], key_id), sums
 
     def _tail(self, sql: str, slots: Sequence[int]) -> Iterator[SumRow]:
