@@ -14,7 +14,7 @@ from loadtests.fake_cloud.corpus import digest
 from demo.accounts import RunTotals
 from demo.client import DocumentResult
 
-AWAY = ("overflow", "escalated", "fallback")
+AWAY = ("overflow", "escalated", "fallback", "routed")
 _CALM_LOCAL_SHARE = 0.9
 _MIN_SHARE = 0.01
 _LOCAL_ACCURACY = 0.9

@@ -17,7 +17,7 @@ from spillway_router.ledger.rentals.closed_days import DayCloser
 from spillway_router.ledger.reports.days import ReportRange
 
 HOUR_MS = 3_600_000
-DECISIONS = ("overflow", "escalated", "fallback", "pinned", "byok", "cache", "")
+DECISIONS = ("overflow", "escalated", "fallback", "routed", "pinned", "byok", "cache", "")
 _RENTAL_KINDS: tuple[Literal["reserved", "interruptible"], ...] = ("reserved", "interruptible")
 STATUSES: tuple[Status, ...] = tuple(status for status in get_args(Status) if status)
 

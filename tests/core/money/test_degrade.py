@@ -61,7 +61,7 @@ def test_without_need_the_rules_are_no_reason() -> None:
     assert (idle.kind, idle.reasons) == ("local", ())
     assert why(idle) == {"openai": "budget", "groq": "budget"}
     behind = replace(policy(), aliases={"auto": ("groq", "openai")})
-    assert decide(facts(), used(0.9), behind).reasons == ("chain",)  # openai would not have been first anyway
+    assert decide(facts(), used(0.9), behind).reasons == ("alias",)  # openai would not have been first anyway
 
 
 def test_private_content_is_refused_for_privacy_not_for_the_budget() -> None:

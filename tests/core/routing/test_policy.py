@@ -232,7 +232,7 @@ def test_order_and_fallbacks() -> None:
     ordered = facts(preferences=Preferences(order=("openai", "groq")))
     decision = decide(ordered, signals(), POLICY)
     assert names(decision) == ["openai", "groq", "local"]
-    assert decision.kind == "fallback"
+    assert (decision.kind, decision.reasons) == ("routed", ("preference",))
     single = facts(preferences=Preferences(order=("openai",), allow_fallbacks=False))
     assert names(decide(single, signals(), POLICY)) == ["openai"]
 

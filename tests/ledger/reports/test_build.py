@@ -135,6 +135,7 @@ def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:
         "overflow": (1, 105_000),
         "escalated": (1, 500_000),
         "fallback": (1, 105_000),
+        "routed": (0, 0),
         "pinned": (0, 0),
         "byok": (1, 0),
         "audit": (0, 0),
@@ -187,7 +188,7 @@ statuses = st.sampled_from(["ok", "ok", "ok", "error", "aborted", "discarded", "
 attempts = st.lists(
     st.tuples(
         st.booleans(),  # local
-        st.sampled_from(["overflow", "escalated", "fallback", "pinned", "byok", "cache"]),
+        st.sampled_from(["overflow", "escalated", "fallback", "routed", "pinned", "byok", "cache"]),
         statuses,
         st.integers(0, 5000),
         st.integers(0, 2000),

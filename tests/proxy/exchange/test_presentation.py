@@ -84,6 +84,7 @@ def test_a_private_request_is_refused_as_one(removed: bool, status: int, code: s
     [
         pytest.param(Answer.json({}, 500), "fallback", ("health",), id="a failure"),
         pytest.param(Answer.json({"error": {"message": "full"}}, 503), "overflow", ("queue",), id="a full queue"),
+        pytest.param(Answer.json({"error": {"message": "slow down"}}, 429), "overflow", ("queue",), id="a limit"),
     ],
 )
 async def test_the_decision_is_named_after_what_happened(first: Answer, decided: str, reasons: tuple[str, ...]) -> None:

@@ -20,7 +20,8 @@ DecisionKind = Literal[
     "local",
     "overflow",  # the local engine can't serve it in time, or not at all
     "escalated",  # the local answer was not sure enough
-    "fallback",  # a backend before it was down, or a cloud stands first in the chain
+    "fallback",  # a backend that stood before it was down, limited, or failed
+    "routed",  # a cloud that stands first, or that the request asks for
     "pinned",
     "byok",  # the caller brought a provider and a key
     "audit",  # a stronger model answers again, to check a local answer

@@ -11,7 +11,14 @@ The steps of a decision, with the numbers that mark them in the code:
     stands, with local candidates by least predicted time to first token among themselves.
  6. Overflow: a local candidate that would break the latency promise moves behind the others if one of them is expected
     to be faster. Without such a candidate it keeps its place, because waiting beats a refusal.
- 7. Name the decision after its first candidate.
+ 7. Name the decision after its first candidate and those that stood before it:
+
+    local       a local backend is first
+    fallback    a backend that stood before it is down or limited: the local one if there is one, else a cloud
+    overflow    a local backend stood before it, in order, but cannot serve the request in time or at all
+    routed      nobody stood before it, or nobody that the request wants and that can serve it: the alias, a hint, a
+                preference or a suffix asked for this cloud
+    pinned      the request names this one backend
 
 Pure: the same inputs give the same Decision, which is what replay relies on.
 """
@@ -70,6 +77,8 @@ class _ResolvedModel:
     chain: tuple[str, ...]
     sort: Sort = ""
     pinned: bool = False
+    ordered_by: str = "alias"
+    """Who put the chain in its order, as a reason token: `alias`, `model` (the name of a model) or `preference`."""
 
 
 def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
@@ -92,8 +101,8 @@ def decide(facts: RequestFacts, signals: Signals, policy: Policy) -> Decision:
     candidates = [_candidate(facts, backend, signals, slo) for backend in passing]  # 4
     ordered = _order(candidates, resolved, facts)  # 5
     ordered, overflow = _overflow(ordered, pinned=resolved.pinned)  # 6
-    removed_locals = [r for r in removed if policy.backends[r.backend].local] if removed else ()
-    kind, reasons = _kind_and_reasons(ordered[0], resolved, overflow, removed_locals, signals)  # 7
+    passed_over = _passed_over(ordered[0], resolved, removed, policy) if removed else _NOBODY
+    kind, reasons = _kind_and_reasons(ordered[0], resolved, overflow, passed_over, signals)  # 7
     if removed:
         reasons = (*reasons, *_budget_reason(ordered[0], resolved, removed))
     if resolved.pinned or not facts.preferences.allow_fallbacks:
@@ -256,12 +265,14 @@ def _resolve(facts: RequestFacts, policy: Policy) -> _ResolvedModel | Refusal:
         aliases = ", ".join(sorted(policy.aliases))
         message = f"The model '{facts.model}' is not known here. Use one of: {aliases}, or backend-name/model."
         return Refusal(404, "model_not_found", message, "model")
+    ordered_by = "alias" if name in policy.aliases else "model"
     if facts.preferences.order:
+        ordered_by = "preference"
         rank = {n: i for i, n in enumerate(facts.preferences.order)}
         last = len(rank)
         chain.sort(key=lambda n: min(rank.get(n.lower(), last), rank.get(policy.backends[n].provider, last)))
     pinned = name not in policy.aliases and len(chain) == 1
-    return _ResolvedModel(tuple(chain), sort or facts.preferences.sort, pinned)
+    return _ResolvedModel(tuple(chain), sort or facts.preferences.sort, pinned, ordered_by)
 
 
 _UNSORTED: Sort = ""
@@ -366,11 +377,45 @@ def _overflow(ordered: list[Candidate], *, pinned: bool) -> tuple[list[Candidate
     return [*others, *(c for c in ordered if c.reasons)], first.reasons
 
 
+@fast_frozen(frozen=True, slots=True)
+class _PassedOver:
+    """The backends that were removed and would have come before the first candidate. `unwanted` are those that the
+    request itself excludes."""
+
+    locals: tuple[Removed, ...] = ()
+    clouds: tuple[Removed, ...] = ()
+    unwanted: tuple[Removed, ...] = ()
+
+
+_NOBODY = _PassedOver()
+
+
+def _passed_over(first: Candidate, resolved: _ResolvedModel, removed: Sequence[Removed], policy: Policy) -> _PassedOver:
+    if first.backend.local:
+        return _NOBODY
+    # A suffix orders by score. Local backends cost nothing, so they would have come before every cloud, or beside it.
+    before = frozenset() if resolved.sort else frozenset(resolved.chain[: resolved.chain.index(first.backend.name)])
+    locals_: list[Removed] = []
+    clouds: list[Removed] = []
+    unwanted: list[Removed] = []
+    for one in removed:
+        is_local = policy.backends[one.backend].local
+        if one.backend not in before and not (resolved.sort and is_local):
+            continue
+        if one.reason in _UNWANTED:
+            unwanted.append(one)
+        elif is_local:
+            locals_.append(one)
+        else:
+            clouds.append(one)
+    return _PassedOver(tuple(locals_), tuple(clouds), tuple(unwanted))
+
+
 def _kind_and_reasons(
     first: Candidate,
     resolved: _ResolvedModel,
     overflow: tuple[str, ...],
-    removed_locals: Sequence[Removed],
+    passed_over: _PassedOver,
     signals: Signals,
 ) -> tuple[DecisionKind, tuple[str, ...]]:
     if resolved.pinned:
@@ -379,19 +424,37 @@ def _kind_and_reasons(
         return "local", overflow
     if overflow:
         return "overflow", overflow
-    if removed_locals:
+    if passed_over.locals:
         # Nothing is wrong with an engine that is busy, warms up or can't serve this request: the cloud takes its place.
         sound = all(
-            r.reason in _UNABLE or signals.backends.get(r.backend, UNKNOWN).health == "starting" for r in removed_locals
+            r.reason in _UNABLE or signals.backends.get(r.backend, UNKNOWN).health == "starting"
+            for r in passed_over.locals
         )
-        return ("overflow" if sound else "fallback"), _reason_tokens(removed_locals)
+        return ("overflow" if sound else "fallback"), _reason_tokens(passed_over.locals)
+    down = [r for r in passed_over.clouds if r.reason in _DOWN]
+    if down:
+        return "fallback", _reason_tokens(down)
+    return "routed", _routed_by(resolved, passed_over)
+
+
+def _routed_by(resolved: _ResolvedModel, passed_over: _PassedOver) -> tuple[str, ...]:
+    """Return who asked for the first candidate, and why clouds before it can't serve the request."""
     if resolved.sort:
-        return "overflow", (resolved.sort,)
-    return "fallback", ("chain",)
+        asked: tuple[str, ...] = (resolved.sort,)
+    elif passed_over.unwanted:
+        asked = tuple(dict.fromkeys([_UNWANTED[r.reason] for r in passed_over.unwanted]))
+    else:
+        asked = (resolved.ordered_by,)
+    # `decide` adds the reason `budget` wherever a budget changed the choice.
+    return (*asked, *_reason_tokens([r for r in passed_over.clouds if r.reason != "budget"]))
 
 
+_UNWANTED: Mapping[str, str] = MappingProxyType({"route": "hint", "preference": "preference"})
+"""Reasons for which the request itself excludes a backend, each with the token that says who asked for another one."""
 _UNABLE = frozenset({"rate_limit", "context", "capability", "endpoint"})
 """Reasons for which a local backend is left out although it is in order."""
+_DOWN = frozenset({"health", "rate_limit"})
+"""Reasons for which a cloud can't answer anybody at the moment."""
 
 
 def _budget_reason(first: Candidate, resolved: _ResolvedModel, removed: Sequence[Removed]) -> tuple[str, ...]:

@@ -300,18 +300,32 @@ def _name_decision(state: ExchangeState, candidate: Candidate) -> None:
     if candidate.backend.local:
         state.decided = "local"
         return
-    outcomes = [attempt.record.outcome for attempt in state.attempts if attempt.record is not None]
-    tokens = tuple(dict.fromkeys([_reason_to_move_on(outcome) for outcome in outcomes])) or ("health",)
-    sound = "health" not in tokens
-    of_engine = any(attempt.backend.local for attempt in state.attempts)
-    state.decided = "overflow" if sound and (of_engine or tokens == ("queue",)) else "fallback"
+    ended = [attempt for attempt in state.attempts if attempt.record is not None]
+    tokens = dict.fromkeys([_reason_to_move_on(attempt) for attempt in ended])
+    # Where a local backend was asked, the decision says what became of that one.
+    decisive = [attempt for attempt in ended if attempt.backend.local] or ended
+    if not ended and first.local:
+        tokens["queue"] = None  # its backlog was at its bound
+    if state.decided not in ("overflow", "fallback"):
+        if any(_reason_to_move_on(attempt) in _DOWN for attempt in decisive):
+            state.decided = "fallback"
+        elif (decisive[0].backend if decisive else first).local:
+            state.decided = "overflow"
+        else:
+            state.decided = state.decision.kind
     state.reasons = (*state.reasons, *[token for token in tokens if token not in state.reasons])
 
 
-def _reason_to_move_on(outcome: Outcome) -> str:
-    """Return the reason token for asking another backend after this outcome; `health` if the backend is at fault."""
-    if outcome.kind == "overloaded":
-        return "queue"
+_DOWN = ("health", "rate_limit")
+
+
+def _reason_to_move_on(attempt: UpstreamAttempt) -> str:
+    """Return the reason token for asking another backend after this attempt; `health` if the backend is at fault."""
+    assert attempt.record is not None
+    outcome = attempt.record.outcome
+    if outcome.kind in ("overloaded", "rate_limited"):
+        # The limit of a local engine says that the GPU is full, that of a cloud is the provider's affair.
+        return "queue" if attempt.backend.local else "rate_limit"
     if outcome.kind != "unserved":
         return "health"
     if outcome.fault == "context":
