@@ -82,6 +82,7 @@ MODULES = (
     "proxy.exchange.services",
     "proxy.exchange.state",
     "proxy.exchange.streamed_answer",
+    "proxy.exchange.taking_back",
     "proxy.exchange.upstream_body",
     "proxy.exchange.whole_answer",
     "proxy.memory.memory",

@@ -179,6 +179,12 @@ def budget(facts: RequestFacts, backend: Backend, signals: BackendSignals, _: fl
         unbounded = _unbounded(facts, backend)
         if unbounded is not None:
             return unbounded
+    if signals.refused_bounds and not (backend.holds_unbounded or backend.tariff.free):
+        detail = (
+            f"it refuses the {' and the '.join(signals.refused_bounds)} that the router adds, and a budget needs a "
+            f"bound; set backends[{backend.name}].output_bound_field or .unbounded: hold"
+        )
+        return Removed(backend.name, "unbounded", detail)
     bound_nano = cost_bound_nano(facts, backend)
     if limit_nano is not None and bound_nano > limit_nano:
         detail = f"could cost {tariff.usd(bound_nano)} USD, over x-spillway-max-cost-usd"

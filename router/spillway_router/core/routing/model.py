@@ -207,6 +207,8 @@ class BackendSignals:
     """The context length that the engine itself reports; None if it reports none."""
     engine_lacks: frozenset[Capability] = frozenset()
     """Capabilities that the engine refused when it was asked."""
+    refused_bounds: tuple[str, ...] = ()
+    """What bounds the cost of the request at hand and is known to be refused here, in the words of a sentence."""
     price_of_gain: float = 0.0
     """What an escalation to it must gain per USD (core/money/pacing.py); 0 where no paced budget covers it."""
 

@@ -53,7 +53,9 @@ from spillway_router.proxy.exchange.audit_sample import (
 )
 from spillway_router.proxy.exchange.caller_signals import caller_signals
 from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.exchange.taking_back import known_refusals
 from spillway_router.proxy.exchange.upstream_body import prepare
+from spillway_router.proxy.memory.refused_additions import Addition
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.large_body import read_body, spans_of
 
@@ -229,7 +231,8 @@ class Audits:
         if isinstance(attempt, NotOpened):
             return _NOT_OPENED[attempt.code]
         self._calls[_kind(sample)] += 1
-        reply = await _ask(config, sample, attempt)
+        left_out = known_refusals(services, sample.facts, judge.backend)
+        reply = await _ask(config, sample, attempt, left_out)
         if reply.outcome.kind != "ok":
             return "failed"
         comparison = _compare(sample, reply.answer)
@@ -273,7 +276,9 @@ async def _open(
     )
 
 
-async def _ask(config: ActiveConfig, sample: AuditSample, attempt: UpstreamAttempt) -> FetchedAnswer:
+async def _ask(
+    config: ActiveConfig, sample: AuditSample, attempt: UpstreamAttempt, left_out: frozenset[Addition]
+) -> FetchedAnswer:
     """The stronger model's whole answer. The attempt is closed when this returns."""
     outcome = Outcome("cancelled", billed=True, detail="the router stopped")
     try:
@@ -284,7 +289,7 @@ async def _ask(config: ActiveConfig, sample: AuditSample, attempt: UpstreamAttem
             body.pop("stream_options", None)
         else:
             body = await read_body(raw)
-        upstream = prepare(sample.facts, raw, body, attempt.route)
+        upstream = prepare(sample.facts, raw, body, attempt.route, left_out=left_out)
         limits = config.limits
         reply = await fetch_whole(attempt, sample.facts.endpoint, upstream.body, limits.answer_s, limits.answer_bytes)
         outcome = reply.outcome

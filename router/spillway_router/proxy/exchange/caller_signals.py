@@ -9,12 +9,16 @@ from spillway_router.core.money.budget import LineKey
 from spillway_router.core.routing.model import BackendSignals, RequestFacts, Signals
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.services import Services
+from spillway_router.proxy.exchange.taking_back import is_added, refused_bounds
+from spillway_router.proxy.memory.refused_additions import ADDED_WORDS
 
 
 def caller_signals(services: Services, config: ActiveConfig, facts: RequestFacts) -> Signals:
     """The board's snapshot, with the caller's headroom at each backend where budgets are configured."""
     signals = services.board.current(services.clock())
     accounts = services.accounts
+    if not services.memory.refused_additions.is_empty:
+        signals = _with_refused_bounds(services, config, facts, signals)
     if not accounts.has_budgets:
         return signals
     used: Mapping[LineKey, float] | None = None
@@ -30,6 +34,19 @@ def caller_signals(services: Services, config: ActiveConfig, facts: RequestFacts
             backend_signals = replace(backend_signals, headroom_nano=headroom_nano, budget_used=used)
         with_budget[name] = backend_signals
     return Signals(signals.monotonic_s, with_budget)
+
+
+def _with_refused_bounds(services: Services, config: ActiveConfig, facts: RequestFacts, signals: Signals) -> Signals:
+    """The snapshot with what bounds the cost of such a request and is known to be refused at each paid backend."""
+    refusing: dict[str, BackendSignals] = {}
+    for name, backend in config.policy.backends.items():
+        if backend.tariff is None or name not in signals.backends:
+            continue
+        refused = [addition for addition in refused_bounds(services, facts, name) if is_added(addition, facts)]
+        if refused:
+            words = tuple([ADDED_WORDS[addition] for addition in sorted(refused)])
+            refusing[name] = replace(signals.backends[name], refused_bounds=words)
+    return Signals(signals.monotonic_s, {**signals.backends, **refusing}) if refusing else signals
 
 
 def with_gain_prices(services: Services, config: ActiveConfig, facts: RequestFacts, signals: Signals) -> Signals:

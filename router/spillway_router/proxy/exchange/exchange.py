@@ -50,10 +50,11 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.stored_context import remember_response, with_maker
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
+from spillway_router.proxy.exchange.taking_back import known_refusals, may_take_back, shape_of, unbounded_outcome
 from spillway_router.proxy.exchange.upstream_body import prepare
 from spillway_router.proxy.exchange.whole_answer import WholeAnswer
 from spillway_router.proxy.memory.idempotency import HEADER as IDEMPOTENCY_KEY
-from spillway_router.proxy.memory.refused_additions import NOTHING, Addition, RequestShape
+from spillway_router.proxy.memory.refused_additions import NOTHING, Addition
 from spillway_router.proxy.memory.sessions import SessionId, session_of
 from spillway_router.proxy.request import body as wire
 from spillway_router.proxy.request.errors import RefusedError
@@ -352,23 +353,29 @@ class UpstreamAnswer(Protocol):
 async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
     """Steps 5 and 6: carry out one attempt. Whatever happens, it is closed once.
 
-    A call that was refused because of something that only the router added is sent again without it, once and within
-    the same hold: no provider bills a refusal.
+    A call that was refused because of something that only the router added is sent again without it, once for each such
+    thing and within the same hold: no provider bills a refusal.
     """
     upstream: UpstreamAnswer | None = None
     outcome = NOT_SENT
     try:
-        left_out = _refused_additions(state, attempt)
+        left_out = known_refusals(state.services, state.facts, attempt.backend)
         upstream = _upstream_answer(state, attempt, left_out)
         outcome = CLIENT_LEFT  # until something else is known
         fetched = redacted(await upstream.fetch(), attempt.route)
-        addition = upstream.refused_addition(fetched)
-        if addition is not None:
+        lasting: frozenset[Addition] = NOTHING
+        while (addition := upstream.refused_addition(fetched)) is not None:
+            if not may_take_back(state.services, state.facts, attempt.backend, addition, fetched.fault):
+                fetched = unbounded_outcome(fetched, addition, attempt.backend)
+                break
+            left_out |= {addition}
+            if fetched.fault != "context":
+                lasting |= {addition}
             upstream.close()
-            upstream = _upstream_answer(state, attempt, left_out | {addition})
+            upstream = _upstream_answer(state, attempt, left_out)
             fetched = redacted(await upstream.fetch(), attempt.route)
-            if fetched.kind == "ok":
-                _remember_refusal(state, attempt, addition)
+        if lasting and fetched.kind == "ok":
+            _remember_refusals(state, attempt, lasting)
         if fetched.kind == "timeout" and attempt.is_overdue():
             fetched = replace(fetched, kind="cancelled", detail=BETTER_LATE)
         deliverable = fetched.kind == "ok"
@@ -385,20 +392,11 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
     return outcome
 
 
-def _refused_additions(state: ExchangeState, attempt: UpstreamAttempt) -> frozenset[Addition]:
-    """Return what the router must not add for this backend. Nearly always nothing."""
-    refused = state.services.memory.refused_additions
-    return NOTHING if refused.is_empty else refused.of(_shape(state, attempt), state.services.clock())
-
-
-def _remember_refusal(state: ExchangeState, attempt: UpstreamAttempt, addition: Addition) -> None:
-    shape = _shape(state, attempt)
-    state.services.memory.refused_additions.remember(shape, addition, state.services.clock())
-
-
-def _shape(state: ExchangeState, attempt: UpstreamAttempt) -> RequestShape:
-    facts = state.facts
-    return RequestShape(attempt.backend.name, facts.endpoint, facts.stream, "tools" in facts.needs)
+def _remember_refusals(state: ExchangeState, attempt: UpstreamAttempt, additions: frozenset[Addition]) -> None:
+    services = state.services
+    shape = shape_of(state.facts, attempt.backend.name)
+    for addition in sorted(additions):
+        services.memory.refused_additions.remember(shape, addition, services.clock())
 
 
 def _upstream_answer(state: ExchangeState, attempt: UpstreamAttempt, left_out: frozenset[Addition]) -> UpstreamAnswer:

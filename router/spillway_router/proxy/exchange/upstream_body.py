@@ -29,6 +29,9 @@ class UpstreamBody:
     logprobs_added: bool
     options_sent: bool = False
     """Whether the client sent `stream_options` of its own."""
+    bounds_added: tuple[tuple[str, Addition], ...] = ()
+    """The fields that only bound the cost and that the client did not send, by the name under which an error shows
+    them."""
 
     def refused_addition(self, outcome: Outcome) -> Addition | None:
         """Return what the backend refused if it names something that only the router added; None otherwise."""
@@ -41,6 +44,10 @@ class UpstreamBody:
             return "logprobs"
         if self.usage_added and ("include_usage" in text or ("stream_options" in text and not self.options_sent)):
             return "usage"
+        for name, addition in self.bounds_added:
+            # Where the prompt and the bound together exceed the context, the bound may be all that is too long.
+            if name in text or (outcome.fault == "context" and addition in _OUTPUT_ADDITIONS):
+                return "bound" if outcome.fault == "context" else addition
         return None
 
 
@@ -81,9 +88,13 @@ def prepare(
         else:
             changes["logprobs"] = top_logprobs
     drop = route.provider.entry.drops_fields.intersection(body)
+    bounds_added: tuple[tuple[str, Addition], ...] = ()
     if backend.tariff is not None and not backend.tariff.free:
-        changes |= bound_fields(facts, body, backend)
-        drop |= _unheeded_bounds(changes, body, backend)
+        bounds = bound_fields(facts, body, backend, left_out)
+        changes |= bounds
+        unsure = backend.output_field_unsure and "spelling" not in left_out
+        drop |= NO_FIELDS if unsure else _unheeded_bounds(changes, body)
+        bounds_added = tuple([_named_in_errors(name, facts, left_out) for name in bounds])
     known_spans = spans_of(body)
     edited: bytes | Pieces
     if known_spans is None:
@@ -96,36 +107,67 @@ def prepare(
         usage_asked=usage_asked,
         logprobs_added=logprobs_added,
         options_sent=options is not None,
+        bounds_added=bounds_added,
     )
 
 
-def bound_fields(facts: RequestFacts, body: Mapping[str, object], backend: Backend) -> dict[str, object]:
+def bound_fields(
+    facts: RequestFacts, body: Mapping[str, object], backend: Backend, left_out: AbstractSet[Addition] = NOTHING
+) -> dict[str, object]:
     """Return the fields that make a paid provider keep to what was held: where the client set no limit, or in a
-    spelling that the provider doesn't know, its own is sent."""
+    spelling that the provider doesn't know, its own is sent. `left_out` names what the backend refuses."""
     fields: dict[str, object] = {}
-    obeyed = backend.output_fields.get(facts.endpoint, ())
-    sent = any(body.get(name) is not None for name in obeyed)
-    if obeyed and not sent and (facts.max_tokens is not None or not backend.output_is_bounded):
-        fields[obeyed[0]] = output_bound(facts, backend)
-    if backend.usual_service and facts.service == STANDARD and body.get("service_tier") in _ACCOUNTS_CHOICE:
-        fields["service_tier"] = backend.usual_service
-    if backend.sends_max_price:
+    if "bound" not in left_out:
+        fields = _output_field(facts, body, backend, other_spelling="spelling" in left_out)
+    usual = "" if "service" in left_out else backend.usual_service
+    if usual and facts.service == STANDARD and body.get("service_tier") in _ACCOUNTS_CHOICE:
+        fields["service_tier"] = usual
+    if backend.sends_max_price and "prices" not in left_out:
         fields["provider"] = _with_max_price(body.get("provider"), facts, backend)
-    if facts.items:
+    if facts.items and "tool_limits" not in left_out:
         fields |= tool_limits(facts, body, backend)
     return fields
 
 
+def _output_field(
+    facts: RequestFacts, body: Mapping[str, object], backend: Backend, *, other_spelling: bool
+) -> dict[str, object]:
+    """Return the field that bounds the output, in the spelling that the backend obeys; nothing if it is there."""
+    obeyed = backend.output_fields.get(facts.endpoint, ())
+    if other_spelling and obeyed:
+        obeyed = tuple([name for name in CHAT_SPELLINGS if name != obeyed[0]])
+    sent = any(body.get(name) is not None for name in obeyed)
+    if not obeyed or sent or (facts.max_tokens is None and backend.output_is_bounded):
+        return {}
+    return {obeyed[0]: output_bound(facts, backend)}
+
+
+def _named_in_errors(name: str, facts: RequestFacts, left_out: AbstractSet[Addition]) -> tuple[str, Addition]:
+    """Return how an error names a field that was added, and what is taken back then."""
+    if name in _OUTPUT_FIELDS:
+        respelled = facts.endpoint == "chat" and "spelling" not in left_out
+        return name, "spelling" if respelled else "bound"
+    if name == "service_tier":
+        return name, "service"
+    if name == "provider":
+        return "max_price", "prices"
+    return "max_uses" if name == "tools" else name, "tool_limits"
+
+
 _ACCOUNTS_CHOICE = (None, "auto")
+NO_FIELDS: frozenset[str] = frozenset()
+_OUTPUT_ADDITIONS: tuple[Addition, ...] = ("spelling", "bound")
+CHAT_SPELLINGS = ("max_tokens", "max_completion_tokens")
+"""The names under which servers of chats know the bound of the output."""
 _OUTPUT_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
-def _unheeded_bounds(changes: Mapping[str, object], body: Mapping[str, object], backend: Backend) -> frozenset[str]:
+def _unheeded_bounds(changes: Mapping[str, object], body: Mapping[str, object]) -> frozenset[str]:
     """Return the client's bounds in a spelling that the provider doesn't know, if its own takes their place.
 
-    A server of which nobody knows which one it obeys gets both.
+    A server of which nobody knows which one it obeys gets both, until it has refused one.
     """
-    if backend.output_field_unsure or not any(name in changes for name in _OUTPUT_FIELDS):
+    if not any(name in changes for name in _OUTPUT_FIELDS):
         return frozenset()
     return frozenset(name for name in _OUTPUT_FIELDS if name in body and name not in changes)
 

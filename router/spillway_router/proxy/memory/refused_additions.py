@@ -8,14 +8,33 @@ client can make one with a request that is wrong anyway. Entries expire after a 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 from spillway_router.core.routing.model import Endpoint
 
-Addition = Literal["usage", "logprobs"]
-"""`usage`: `stream_options.include_usage`. `logprobs`: the log-probabilities that confidence needs."""
-ADDITIONS: Final[tuple[Addition, ...]] = ("usage", "logprobs")
+Addition = Literal["usage", "logprobs", "spelling", "bound", "service", "prices", "tool_limits"]
+"""`usage`: `stream_options.include_usage`. `logprobs`: the log-probabilities that confidence needs. `spelling`: the
+bound of the output under the provider's usual name; without it the other name is sent. `bound`: that bound under any
+name. `service`: `service_tier`. `prices`: OpenRouter's `max_price`. `tool_limits`: how often the provider's tools may
+be used."""
+ADDITIONS: Final[tuple[Addition, ...]] = ("usage", "logprobs", "spelling", "bound", "service", "prices", "tool_limits")
+BOUNDING: Final[frozenset[Addition]] = frozenset(("bound", "service", "prices", "tool_limits"))
+"""Those without which a hold no longer covers what the request may cost."""
+ADDED_WORDS: Final[Mapping[Addition, str]] = MappingProxyType(
+    {
+        "usage": "usage",
+        "logprobs": "logprobs",
+        "spelling": "usual name of the output bound",
+        "bound": "output bound",
+        "service": "service_tier",
+        "prices": "highest prices",
+        "tool_limits": "limits of the provider's tools",
+    }
+)
+"""Each addition in the words of a sentence."""
 NOTHING: Final[frozenset[Addition]] = frozenset()
 KEPT_S = 24 * 3600.0
 MOST_ENTRIES = 10_000
@@ -63,7 +82,7 @@ class RefusedAdditions:
         more = " with tools" if shape.tools else ""
         log.warning(
             "backend %s refuses the %s that the router adds to %s of %s%s; they are left out from now on",
-            shape.backend, addition, where, shape.endpoint, more,
+            shape.backend, ADDED_WORDS[addition], where, shape.endpoint, more,
         )  # fmt: skip
 
     def forget(self) -> None:
