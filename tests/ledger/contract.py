@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from hashlib import sha256
 from random import Random
 from threading import Barrier
 from typing import Any
 
+import orjson
 import pytest
 from tests.ledger.helpers import D0, DAY, H0, HOUR, M0, T0, entry, requests_in
 
@@ -29,6 +31,16 @@ from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, R
 from spillway_router.ledger.verify import verify
 from spillway_router.testing.books import fill_books
 
+_BILLED: dict[str, Any] = {
+    "user_id": "u1",
+    "cache_write_tokens": 9,
+    "cache_write_long_tokens": 4,
+    "service": "fast+us",
+    "billed_us": 1_234_000,
+    "media_tokens": '{"audio_input":5}',
+    "calls": '{"web_search":2}',
+}
+"""Values for every column that few rows use, but those of estimates."""
 SLOT0 = T0 // SLOT_MS * SLOT_MS
 
 
@@ -70,6 +82,26 @@ class LedgerContract:
         plain = entry("reserved", "r1", reserved_nano=7)
         ledger.append((full, plain))
         assert reopen().entries_of("r1") == (full, plain)
+
+    def test_what_was_billed_comes_back_as_it_was(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        rows = [entry("charged", "plain", local=True)]
+        for name, value in {**_BILLED, "estimated_nano": 3, "at_most_nano": 4}.items():
+            rows.append(entry("charged", f"only {name}", **{name: value}))
+        for row in rows:
+            ledger.append((row,))
+        all_of_it = entry("charged", "all", **_BILLED)
+        local = [entry("charged", f"l{i}", local=True, user_id="u" * (i % 2)) for i in range(3)]
+        ledger.append((all_of_it, entry("charged", "plain2", local=True)))
+        ledger.append(local)
+        again = reopen()
+        assert list(again.entries_between(T0, T0 + 1))[:-5] == rows
+        assert again.entries_of("all") == (all_of_it,)
+        assert list(again.entries_between(T0, T0 + 1))[-3:] == local
+        assert ledger.commit((Write((all_of_it,)), Write((local[1],)))) == [None, None]
+        other = all_of_it._replace(cache_write_tokens=all_of_it.cache_write_tokens + 1)
+        assert isinstance(ledger.commit((Write((other,)),))[0], EntryConflictError)
+        assert_chain_holds(again)
+        assert verify(again).holds
 
     def test_many_rows_in_one_append(self, ledger: Ledger) -> None:
         many = tuple(entry("charged", f"r{i}", ts=T0 + i) for i in range(517))
@@ -263,6 +295,57 @@ class LedgerContract:
         ledger.alive("here", T0 + silent)
         ledger.alive("here", T0)  # late news changes nothing
         assert ledger.orphans(T0 + silent + 1, silent) == (gone, nobody)
+
+    def test_a_row_is_linked_without_the_columns_that_it_does_not_use(self, ledger: Ledger) -> None:
+        ledger.append((entry("charged", "plain", local=True), entry("charged", "billed", **_BILLED)))
+        plain, billed = ledger.chain()
+        assert plain.row == tuple(entry("charged", "plain", local=True))[:25]
+        assert billed.row == tuple(entry("charged", "billed", **_BILLED))
+        # A program that knows no column after router_id computes the same link as always.
+        assert plain.link == sha256(GENESIS + orjson.dumps(plain.row[:25])).digest()
+        assert billed.link == sha256(plain.link + orjson.dumps(list(billed.row))).digest()
+
+    def test_a_cap_of_a_user_holds_like_any_other(self, ledger: Ledger) -> None:
+        cap = Cap("user:u1", "day", D0, 100)
+        ledger.append((entry("reserved", "r1", reserved_nano=60, user_id="u1"),))
+        ledger.append((entry("reserved", "other", reserved_nano=900, user_id="u2"), entry("charged", "nobody")))
+        refused = Write((entry("reserved", "r2", reserved_nano=50, user_id="u1"),), (cap,))
+        assert ledger.commit((refused,)) == [CapReached(cap, 60)]
+        ledger.append((entry("charged", "r1", amount_nano=40, user_id="u1"),))
+        assert ledger.commit((refused,)) == [None]
+        assert ledger.balance("user:u1", "day", D0) == Balance(40, 50)
+        assert ledger.balance("user:u2", "month", M0) == Balance(0, 900)
+        assert ledger.balance("key:k1", "day", D0) == Balance(40, 950)
+        assert not [key for key in ledger.balances() if key[0] == "user:"]
+        assert verify(ledger).holds
+
+    def test_what_is_not_known_for_sure_sums(self, ledger: Ledger) -> None:
+        guess = {"amount_nano": 30, "estimated_nano": 30, "at_most_nano": 80}
+        ledger.append([entry("charged", f"r{i}", status="aborted", **guess) for i in range(3)])
+        ledger.append((entry("charged", "sure", status="aborted", amount_nano=5),))
+        settled = {"amount_nano": -10, "estimated_nano": -30, "at_most_nano": -80}
+        ledger.append((entry("adjusted", "r1", status="aborted", **settled),))
+        for _ in range(2):
+            (total,) = ledger.totals(D0, D0 + DAY)
+            assert (total.cost_nano, total.unsure, total.estimated_nano, total.at_most_nano) == (85, 2, 60, 160)
+            ledger.sum_up(10)
+
+    def test_other_fixed_costs_and_corrections_move_no_balance(self, ledger: Ledger) -> None:
+        ledger.append(
+            (
+                entry("fixed", "disk", 0, amount_nano=7, backend="disk"),
+                entry("fixed_adjusted", "rent_1", 0, amount_nano=-5, gpu_us=-60),
+            )
+        )
+        assert [(e.kind, e.amount_nano) for e in ledger.entries_between(T0, T0 + 1)] == [
+            ("fixed", 7),
+            ("fixed_adjusted", -5),
+        ]
+        with pytest.raises(EntryRejectedError):
+            ledger.append((entry("fixed", "disk", 1, amount_nano=-1),))
+        assert ledger.balances() == {}
+        assert ledger.totals(D0, D0 + DAY) == ()
+        assert verify(ledger).holds
 
     def test_rows_are_chained_in_the_order_they_were_written(
         self, ledger: Ledger, reopen: Callable[[], Ledger]

@@ -31,6 +31,8 @@ LINES: tuple[tuple[str, Period, int], ...] = (
     ("backend:groq", "hour", 400),
     ("key:k1", "day", 500),
     ("tier:free", "hour", 600),
+    ("user:u1", "day", 300),
+    ("user:u2", "hour", 250),
 )
 HOUR_MS = 3_600_000
 
@@ -42,11 +44,11 @@ class Held:
     number: int
     amount: int
     ts: int
-    who: tuple[str, str, str]
+    who: tuple[str, str, str, str]
 
     @property
     def fields(self) -> dict[str, Any]:
-        return {"backend": self.who[0], "key_id": self.who[1], "tier": self.who[2], "ts": self.ts}
+        return {**dict(zip(("backend", "key_id", "tier", "user_id"), self.who, strict=True)), "ts": self.ts}
 
 
 class Caps(RuleBasedStateMachine):
@@ -80,9 +82,14 @@ class Caps(RuleBasedStateMachine):
     @rule(
         target=holds,
         amount=st.integers(0, 400),
-        who=st.tuples(st.sampled_from(["groq", "mine"]), st.sampled_from(["k1", ""]), st.sampled_from(["free", ""])),
+        who=st.tuples(
+            st.sampled_from(["groq", "mine"]),
+            st.sampled_from(["k1", ""]),
+            st.sampled_from(["free", ""]),
+            st.sampled_from(["u1", "u2", ""]),
+        ),
     )
-    def reserve(self, amount: int, who: tuple[str, str, str]) -> Held | None:
+    def reserve(self, amount: int, who: tuple[str, str, str, str]) -> Held | None:
         self.number += 1
         held = Held(number=self.number, amount=amount, ts=self.now, who=who)
         mine = balance_keys(*who, self.now)

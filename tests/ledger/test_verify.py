@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import apsw
+import orjson
 import psycopg
 import pytest
 from tests.ledger.helpers import D0, T0, entry, tamper
@@ -39,8 +41,9 @@ def fill(ledger: Ledger) -> None:
     ledger.append([entry("charged", f"l{i}", local=True, backend="local", status="ok", gpu_us=5) for i in range(5)])
     ledger.append([entry("reserved", f"r{i}", reserved_nano=100) for i in range(5)])
     ledger.append((entry("charged", "r0", amount_nano=70, status="ok"), entry("released", "r1")))
-    ledger.append((entry("charged", "r2", amount_nano=100, status="unknown"),))
-    ledger.append((entry("adjusted", "r2", amount_nano=-60, status="unknown"),))
+    guess = {"amount_nano": 100, "estimated_nano": 100, "at_most_nano": 100}
+    ledger.append((entry("charged", "r2", status="unknown", **guess),))
+    ledger.append((entry("adjusted", "r2", amount_nano=-60, status="unknown", calls='{"search":1}'),))
     ledger.append((entry("charged", "r3", amount_nano=5, status="discarded"),))
     ledger.append((entry("charged", "r3", attempt=2, amount_nano=5, status="ok"),))
     ledger.append((entry("gpu_hour", "rent_1", amount_nano=1000), entry("idle", "idle-day", amount_nano=900)))
@@ -86,9 +89,14 @@ def test_a_noted_head_shows_that_rows_were_cut_off(ledger: SqliteLedger, path: P
         ("UPDATE entries SET amount_nano = 1001 WHERE kind = 'idle'", "idle time", 0),
         ("UPDATE slot_sums SET prompt_tokens = prompt_tokens + 1 WHERE attempts > 1", "sums", 0),
         ("DELETE FROM slot_sums", "sums", 0),
+        ("UPDATE slot_sums SET at_most_nano = 0 WHERE at_most_nano > 0", "sums", 0),
+        ("UPDATE entries SET service = 'flex' WHERE seq = 12", "chain", 12),
+        ("UPDATE entries SET at_most_nano = 0 WHERE seq = 13", "chain", 13),
+        ("UPDATE entries SET cache_write_tokens = -1 WHERE seq = 11", "amounts", 11),
         ("UPDATE key_sums SET cost_nano = cost_nano - 1 WHERE cost_nano > 5", "sums", 0),
         (
-            "INSERT INTO key_sums SELECT day + 1, group_id, key_id, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0 FROM key_sums",
+            "INSERT INTO key_sums SELECT day + 1, group_id, key_id, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"
+            " FROM key_sums",
             "sums",
             0,
         ),
@@ -117,7 +125,7 @@ def test_damage_is_found_and_the_first_bad_row_named(
 def test_rows_of_a_database_from_before_the_chain_may_only_come_first(path: Path) -> None:
     SqliteLedger.open(path, load_migrations(migrations.__name__)[:1]).close()
     old = apsw.Connection(str(path))
-    names = [name for name in COLUMNS if name != "router_id"]
+    names = COLUMNS[: COLUMNS.index("router_id")]
     for each in (
         entry("reserved", "open", reserved_nano=40),
         entry("reserved", "done", reserved_nano=40),
@@ -140,6 +148,33 @@ def test_rows_of_a_database_from_before_the_chain_may_only_come_first(path: Path
         True,
     )
     ledger.close()
+
+
+def test_rows_from_before_a_migration_keep_their_links(path: Path) -> None:
+    steps = load_migrations(migrations.__name__)
+    rows = [*(entry("charged", f"l{i}", local=True, confidence=i / 7) for i in range(3)), entry("reserved", "open")]
+    SqliteLedger.open(path, steps[:9]).close()
+    old = apsw.Connection(str(path))
+    link = GENESIS
+    for seq, row in enumerate(rows, 1):
+        values = tuple(row)[:25]
+        link = sha256(link + orjson.dumps(values)).digest()
+        marks = ",".join("?" * 27)
+        old.execute(f"INSERT INTO entries (seq,{','.join(COLUMNS[:25])},link) VALUES ({marks})", (seq, *values, link))
+    old.execute("INSERT INTO holds VALUES ('open', 1, 0, ?, 'groq', 'k1', 'free', '')", (T0,))
+    ledger = SqliteLedger.open(path)
+    assert list(ledger.entries_between(T0, T0 + 1)) == rows
+    assert verify(ledger) == Verified(rows=4, linked=4, head=link.hex(), faults=(), fault_count=0)
+    # A router of the version before goes on writing beside this one.
+    ledger.append((entry("charged", "new", amount_nano=3, user_id="u1"),))
+    link = sha256(ledger.head()[1] + orjson.dumps(tuple(entry("charged", "late", local=True))[:25])).digest()
+    values = (6, *tuple(entry("charged", "late", local=True))[:25], link)
+    old.execute(f"INSERT INTO entries (seq,{','.join(COLUMNS[:25])},link) VALUES ({marks})", values)
+    ledger.append((entry("charged", "newer", local=True),))
+    assert verify(ledger).holds
+    assert verify(ledger).linked == 7
+    ledger.close()
+    old.close()
 
 
 def test_writing_meanwhile_is_no_fault(ledger: SqliteLedger) -> None:

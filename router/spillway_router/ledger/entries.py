@@ -9,20 +9,29 @@ The kinds, and what they mean for balances:
     charged    the attempt is over: `amount_nano` is its charge (0 on local backends and with the client's own key),
                `gpu_us` its work share on a local backend; closes the hold of the same attempt
     released   the attempt cost nothing (it was never sent, or refused); closes the hold
-    adjusted   a later correction: `amount_nano` and the token counts are signed differences
+    adjusted   a later correction: `amount_nano` and all counts are signed differences
     gpu_hour   rented time: `amount_nano` is the fixed cost of a span that starts at `ts`, `gpu_us` the GPU time in it
                (length x number of GPUs); see rentals/books.py
+    fixed      another fixed cost, such as a disk: `amount_nano` is the cost of a span that starts at `ts`
+    fixed_adjusted  a later correction of gpu_hour or fixed rows: `amount_nano` and `gpu_us` are signed differences
     idle       the unused part of a day's rent; reports of a day that is not over derive it (billed - used)
+
+What is not known for sure. The amount of a charged row is exact, or an estimate: then `estimated_nano` is the amount,
+and `at_most_nano` (above 0) is what the attempt can have cost at most. A row that adjusts an estimate to the true cost
+takes both back with their signs turned. So over any rows the sum of `estimated_nano` is the money that is not known for
+sure, the sum of `at_most_nano` what it may be at most, and the rows with `at_most_nano` above 0 minus those below 0 are
+the attempts it belongs to (`unsure` of them).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple, get_args
 
 import orjson
 
-Kind = Literal["reserved", "charged", "released", "adjusted", "gpu_hour", "idle"]
+Kind = Literal["reserved", "charged", "released", "adjusted", "gpu_hour", "idle", "fixed", "fixed_adjusted"]
 
 Status = Literal["", "ok", "error", "aborted", "discarded", "unknown"]
 """How an attempt ended.
@@ -36,6 +45,10 @@ ANSWERED: tuple[Status, ...] = ("ok", "aborted")
 """The statuses of attempts that answered a request, in whole or in part. A request has at most one such attempt."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+SIGNED: tuple[Kind, ...] = ("adjusted", "fixed_adjusted")
+"""The kinds whose amounts and counts are differences, which may be negative."""
+FIXED: tuple[Kind, ...] = ("gpu_hour", "idle", "fixed", "fixed_adjusted")
+"""The kinds of fixed cost, which belongs to no budget."""
 
 
 class Entry(NamedTuple):
@@ -46,6 +59,14 @@ class Entry(NamedTuple):
     (Tariff.ref), `confidence` is in [0, 1], or None without a signal, and `document` is True for document extraction.
     `key_id` is the public id of a key, never its secret. `router_id` is the process that holds a reservation; it lets
     another process close the reservation when that process is gone. No field holds prompt or answer text.
+
+    The columns from `user_id` on are at their defaults in most rows. `user_id` names the end user of a key
+    (core/money/users.py), where a cap for each user asks for it. The others say what else was billed:
+    `cache_write_tokens` were written to the provider's prompt cache, `cache_write_long_tokens` are those of them that
+    it keeps for an hour or longer; `service` is the mode that was billed (`flex`, `fast+us`; empty for the usual one);
+    `billed_us` are microseconds at a price per second. `media_tokens` are the tokens among the prompt and the
+    completion that have prices of their own, `calls` the uses of the provider's tools by the names of their fees, both
+    as `counts_text` writes them.
     """
 
     kind: Kind
@@ -73,6 +94,15 @@ class Entry(NamedTuple):
     task: str = ""
     document: bool = False
     router_id: str = ""
+    user_id: str = ""
+    cache_write_tokens: int = 0
+    cache_write_long_tokens: int = 0
+    service: str = ""
+    billed_us: int = 0
+    media_tokens: str = ""
+    calls: str = ""
+    estimated_nano: int = 0
+    at_most_nano: int = 0
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -81,25 +111,44 @@ class Entry(NamedTuple):
 
 
 Row = tuple[Any, ...]
-"""The values of an entry in the order of COLUMNS."""
+"""The values of an entry in the order of COLUMNS, without the last ones (from BASE on) if all of these are defaults."""
 
 COLUMNS: tuple[str, ...] = Entry._fields
 """The column names, in the order of an entry's fields."""
+
+BASE = COLUMNS.index("user_id")
+"""The number of columns that every row has. A row whose other columns are all at their defaults is stored, sent and
+linked without them, which is nearly every row."""
+REST: Row = tuple(Entry._field_defaults[name] for name in COLUMNS[BASE:])
+"""The defaults of the other columns."""
 
 _LOCAL = COLUMNS.index("local")
 _DOCUMENT = COLUMNS.index("document")
 
 
 def row_of(entry: Entry) -> Row:
-    """Return the entry as a plain tuple, its confidence as a database returns it: a float, never a negative zero."""
+    """Return the entry as a row, its confidence as a database returns it: a float, never a negative zero."""
+    row = entry[:BASE] if entry[BASE:] == REST else tuple(entry)
     confidence = entry.confidence
     if confidence is None or (confidence and type(confidence) is float):
-        return tuple(entry)
-    return tuple(entry._replace(confidence=confidence + 0.0))
+        return row
+    return (*row[:_CONFIDENCE], confidence + 0.0, *row[_CONFIDENCE + 1 :])
+
+
+_CONFIDENCE = COLUMNS.index("confidence")
 
 
 def stored_row(row: Row) -> Row:
-    """Return a row as it was written, given the row of a database that has no booleans."""
+    """Return a row as it was written, given all columns of a row of a database that has no booleans."""
+    return _with_booleans(row[:BASE] if row[BASE:] == REST else row)
+
+
+def entry_of(row: Row) -> Entry:
+    """Return the entry of a stored row, with or without the columns from BASE on."""
+    return Entry._make(_with_booleans(row if len(row) > BASE else (*row, *REST)))
+
+
+def _with_booleans(row: Row) -> Row:
     return (
         *row[:_LOCAL],
         bool(row[_LOCAL]),
@@ -109,14 +158,23 @@ def stored_row(row: Row) -> Row:
     )
 
 
-def entry_of(row: Row) -> Entry:
-    """Return the entry of a stored row, whose values are in the order of COLUMNS."""
-    return Entry._make(stored_row(row))
+def counts_text(counts: Iterable[tuple[str, int]]) -> str:
+    """Return counts by name as they stand in a row: compact JSON, ordered by name; empty without any."""
+    by_name = {name: count for name, count in counts if count}
+    return orjson.dumps(by_name, option=orjson.OPT_SORT_KEYS).decode() if by_name else ""
+
+
+def counts_of(text: str) -> tuple[tuple[str, int], ...]:
+    """Return the counts of a row by name. Raises ValueError if the text is none of `counts_text`."""
+    return tuple(orjson.loads(text).items()) if text else ()
 
 
 # The hash chain. Each stored row has a link: the SHA-256 of the previous link and the row's canonical bytes. These are
 # the compact JSON array of its values in the order of COLUMNS (text in UTF-8, booleans as true and false, `confidence`
-# as the only float). Any program that can read JSON and compute a hash can check the chain.
+# as the only float). The columns from `user_id` on are left out together if all of them have their defaults, 0 or empty
+# text. That is the rule by which rows are linked that are older than these columns, so an upgrade changes no link, and
+# a router that has not been upgraded yet may go on writing beside one that has. Any program that can read JSON and
+# compute a hash can check the chain.
 
 GENESIS = bytes(32)
 """The link before the first row."""

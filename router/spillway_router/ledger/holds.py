@@ -22,7 +22,7 @@ from spillway_router.core.money.attribution import WorkCoefficients, work_share_
 from spillway_router.core.money.bounds import NO_RULES, fees_of
 from spillway_router.core.money.tariff import Tariff, Usage, price
 from spillway_router.core.routing.model import Backend, DecisionKind, RequestFacts
-from spillway_router.ledger.entries import Entry, Status
+from spillway_router.ledger.entries import Entry, Status, counts_text
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -86,6 +86,8 @@ class AttemptResult:
     reasons: tuple[str, ...] = ()
     seconds: float = 0.0
     """From sending to the end; a price per second is multiplied by it."""
+    estimated: bool = False
+    """Whether the usage is an estimate. The attempt may then have cost as much as its whole bound."""
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -108,8 +110,10 @@ class AttemptEntries:
         """Return the entry that ends an attempt: charged with its cost, or released if it cost nothing."""
         usage, tariff = result.usage, backend.tariff
         charge_nano = gpu_us = 0
+        charge = None
         if tariff is not None and result.billed:
-            charge_nano = _charge_nano(hold, tariff, backend.longest_s, result)
+            charge = _charge(hold, tariff, backend.longest_s, result)
+            charge_nano = charge.nano
         elif backend.local and usage is not None:
             gpu_us = work_share_us(
                 usage.uncached_tokens, usage.prompt_tokens, usage.completion_tokens, self.coefficients
@@ -117,7 +121,7 @@ class AttemptEntries:
         counts = _NO_USAGE if usage is None else usage
         facts, caller, reason = hold.facts, hold.facts.caller, hold.reason
         # By position: every request creates one of these, and keyword arguments take three times as long.
-        return Entry(
+        entry = Entry(
             "charged" if charge_nano or backend.local or result.billed else "released",
             facts.request_id,
             hold.attempt_no,
@@ -130,7 +134,7 @@ class AttemptEntries:
             caller.tier,
             reason.kind,
             ",".join(result.reasons or reason.reasons),
-            result.status if _is_certain(hold, tariff, usage, charge_nano) else "unknown",
+            "unknown" if charge is not None and charge.status_unknown else result.status,
             counts.prompt_tokens,
             counts.completion_tokens,
             counts.cached_tokens,
@@ -138,12 +142,13 @@ class AttemptEntries:
             gpu_us,
             charge_nano,
             0,
-            "" if tariff is None else tariff.ref,
+            "" if tariff is None else tariff.ref if charge is None else charge.tariff_ref,
             result.confidence,
             facts.task,
             facts.document,
             self.router_id,
         )
+        return entry if charge is None else _with_bill(entry, charge)
 
     def _of_hold(self, kind: Literal["reserved", "released"], hold: Hold, reserved_nano: int) -> Entry:
         backend, caller = hold.backend, hold.facts.caller
@@ -169,13 +174,41 @@ class AttemptEntries:
 
 
 _NO_USAGE = Usage(0, 0)
+TOLD_REF = "usage.cost"
+"""The `tariff_ref` of a charge that the provider itself named in its answer."""
 
 
-def _is_certain(hold: Hold, tariff: Tariff | None, usage: Usage | None, charge_nano: int) -> bool:
-    """Return whether the charge is known. One above the bound is what was reported, and somebody must look at it."""
-    if tariff is None or not charge_nano:
-        return True
-    return usage is not None and charge_nano <= hold.bound_nano and _is_priced(_with_fees(hold, usage), tariff)
+@fast_frozen(frozen=True, slots=True)
+class _Charge:
+    """The charge of a billed attempt, and what it was computed from.
+
+    `usage` has the uses of tools by the names of their fees. `at_most_nano` is above 0 if the charge is not known for
+    sure; `status_unknown` says that nobody knows it at all, or that it is above the bound, so that somebody must look
+    at it.
+    """
+
+    nano: int
+    usage: Usage
+    tariff_ref: str
+    billed_us: int = 0
+    at_most_nano: int = 0
+    status_unknown: bool = False
+
+
+def _with_bill(entry: Entry, charge: _Charge) -> Entry:
+    """Return the entry with what the charge was computed from, where that is more than its tokens."""
+    usage = charge.usage
+    if not (charge.billed_us or charge.at_most_nano or usage.service or usage.cache_write_tokens or usage.calls):
+        return entry
+    return entry._replace(
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_long_tokens=usage.cache_write_long_tokens,
+        service=usage.service,
+        billed_us=charge.billed_us,
+        calls=counts_text(usage.calls),
+        estimated_nano=charge.nano if charge.at_most_nano else 0,
+        at_most_nano=charge.at_most_nano,
+    )
 
 
 def _with_fees(hold: Hold, usage: Usage) -> Usage:
@@ -186,28 +219,31 @@ def _with_fees(hold: Hold, usage: Usage) -> Usage:
     return replace(usage, calls=fees_of(usage.calls, hold.facts.items, rules))
 
 
-def _charge_nano(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResult) -> int:
+def _charge(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResult) -> _Charge:
     """Return the charge of a billed attempt: its bound if tokens have a price and their number is unknown."""
     usage = result.usage
     if usage is None and tariff.by_tokens:
-        return hold.bound_nano
-    if usage is None:
-        usage = _NO_USAGE
-    elif usage.told_nano is not None:
-        return usage.told_nano
-    usage = _with_fees(hold, usage)
-    if not tariff.per_second:
-        charge_nano = price(usage, tariff)
-    else:
+        return _unsure(hold, _Charge(hold.bound_nano, _NO_USAGE, tariff.ref))
+    is_known = usage is not None
+    usage = _NO_USAGE if usage is None else _with_fees(hold, usage)
+    if usage.told_nano is not None:
+        charge = _Charge(usage.told_nano, usage, TOLD_REF)
+        return charge if charge.nano <= hold.bound_nano else _unsure(hold, charge)
+    billed_us = 0
+    if tariff.per_second:
         # The attempt was cut off at `longest_s`; any time beyond that on the clock is our own delay. Milliseconds are
         # rounded up.
-        milliseconds = math.ceil(min(result.seconds, longest_s) * 1000)
-        charge_nano = price(usage, tariff, Decimal(milliseconds).scaleb(-3))
-    return charge_nano if _is_priced(usage, tariff) else max(charge_nano, hold.bound_nano)
+        billed_us = math.ceil(min(result.seconds, longest_s) * 1000) * 1000
+    nano = price(usage, tariff, Decimal(billed_us).scaleb(-6) if billed_us else 0)
+    charge = _Charge(nano=nano, usage=usage, tariff_ref=tariff.ref, billed_us=billed_us)
+    if not tariff.knows(usage.service) or not tariff.prices_calls(usage):  # an unknown price is never 0
+        return _unsure(hold, replace(charge, nano=max(nano, hold.bound_nano)))
+    if nano > hold.bound_nano or (nano and not is_known):
+        return _unsure(hold, charge)
+    if result.estimated and nano < hold.bound_nano:
+        return replace(charge, at_most_nano=hold.bound_nano)
+    return charge
 
 
-def _is_priced(usage: Usage, tariff: Tariff) -> bool:
-    """Return whether the price of everything in the usage is known: an unknown price is never 0."""
-    if usage.told_nano is not None:
-        return True
-    return tariff.knows(usage.service) and (not usage.calls or tariff.prices_calls(usage))
+def _unsure(hold: Hold, charge: _Charge) -> _Charge:
+    return replace(charge, at_most_nano=max(charge.nano, hold.bound_nano), status_unknown=charge.nano > 0)

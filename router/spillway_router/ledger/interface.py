@@ -67,17 +67,19 @@ class AttemptRows(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """What attempts of one backend, key and tier spent in one hour (counted since the epoch), in nano-dollars."""
+    """What attempts of one backend, key, tier and user spent in one hour (counted since the epoch), in nano-dollars."""
 
     hour: int
     backend: str
     key_id: str
     tier: str
+    user_id: str
     nano: int
 
 
-OpenHoldRow = tuple[int, int, str, str, str, str]
-"""The values of an open hold as in posting.OpenHold: nano-dollars, epoch ms, backend, key id, tier, router id."""
+OpenHoldRow = tuple[int, int, str, str, str, str, str]
+"""The values of an open hold as in posting.OpenHold: nano-dollars, epoch ms, backend, key id, tier, router id, user
+id."""
 
 
 class Checks(ABC):
@@ -174,7 +176,9 @@ class Ledger(ABC):
 
     @abstractmethod
     def balance(self, scope: str, period: Period, start_ms: int) -> Balance:
-        """Return the spend and the open holds of a scope (`all`, `backend:NAME`, `key:ID`, `tier:NAME`) in one period.
+        """Return the spend and the open holds of a scope in one period.
+
+        Scopes are `all`, `backend:NAME`, `key:ID`, `tier:NAME` and `user:ID`.
 
         This is one look-up. A charge belongs to the period in which its attempt was reserved, or without a reservation
         to the period of its own `ts`. Raises BudgetError for an invalid scope.

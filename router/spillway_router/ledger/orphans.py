@@ -20,7 +20,15 @@ SILENT_MS = 30_000
 
 def unknown_charge(hold: Entry) -> Entry:
     """Return the charge of an orphaned reservation: its bound, dated like the hold, the same whoever writes it."""
-    return hold._replace(kind="charged", status="unknown", amount_nano=hold.reserved_nano, reserved_nano=0)
+    bound_nano = hold.reserved_nano
+    return hold._replace(
+        kind="charged",
+        status="unknown",
+        amount_nano=bound_nano,
+        reserved_nano=0,
+        estimated_nano=bound_nano,
+        at_most_nano=bound_nano,
+    )
 
 
 def close_orphans(ledger: Ledger, now_ms: int, silent_ms: int = SILENT_MS) -> tuple[Entry, ...]:
@@ -35,4 +43,10 @@ def close_orphans(ledger: Ledger, now_ms: int, silent_ms: int = SILENT_MS) -> tu
 
 def corrected(closing: Entry, bound_nano: int) -> Entry:
     """Return the adjustment from an `unknown` charge of the bound to what `closing` (charged or released) says."""
-    return closing._replace(kind="adjusted", status="unknown", amount_nano=closing.amount_nano - bound_nano)
+    return closing._replace(
+        kind="adjusted",
+        status="unknown",
+        amount_nano=closing.amount_nano - bound_nano,
+        estimated_nano=closing.estimated_nano - bound_nano,
+        at_most_nano=closing.at_most_nano - bound_nano,
+    )

@@ -1,7 +1,7 @@
 """Posting: what entries do to holds and balances. Pure, and the same for every ledger.
 
 A ledger creates one `Posting` per transaction, gives it what is stored (open holds, balances), and reads from it what
-to store. Balances exist for the scopes all, backend:NAME, key:ID and tier:NAME, each per hour, day and month:
+to store. Balances exist for the scopes all, backend:NAME, key:ID, tier:NAME and user:ID, each per hour, day and month:
 
     reserved   adds `reserved_nano` to the reserved money in the periods of its `ts`, and opens the attempt's hold
     charged    releases the hold in the periods in which it was taken and spends `amount_nano` in the same periods;
@@ -9,7 +9,7 @@ to store. Balances exist for the scopes all, backend:NAME, key:ID and tier:NAME,
     released   releases the hold
     adjusted   spends `amount_nano` (signed) in the periods of the attempt's reserved entry, else of its own `ts`
 
-`gpu_hour` and `idle` rows are fixed cost and belong to no budget. A local row without a price and an amount can neither
+Rows of fixed cost (entries.FIXED) belong to no budget. A local row without a price and an amount can neither
 open nor close a hold: `is_plain` recognises such rows, which need no posting.
 """
 
@@ -21,15 +21,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from spillway_router.core.money.budget import Period, period_start
-from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.entries import FIXED, Entry
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.records import Balance, BalanceKey, Cap, CapReached, Write, WriteResult
 
 HoldKey = tuple[str, int]
 """Request id and attempt number."""
 
-_Group = tuple[str, str, str, int]
-"""Backend, key id, tier, and hours since the epoch. Entries of one group move the same balances."""
+_Group = tuple[str, str, str, str, int]
+"""Backend, key id, tier, user id, and hours since the epoch. Entries of one group move the same balances."""
 
 PERIODS: tuple[Period, ...] = ("hour", "day", "month")
 _HOUR_MS = 3_600_000
@@ -44,6 +44,7 @@ class OpenHold(NamedTuple):
     key_id: str
     tier: str
     router_id: str
+    user_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def is_plain(entry: Entry) -> bool:
     """Return whether the entry touches no hold and no balance."""
     if entry.kind == "charged":
         return entry.local and not entry.amount_nano and not entry.tariff_ref
-    return entry.kind in ("gpu_hour", "idle")
+    return entry.kind in FIXED
 
 
 class Posting:
@@ -150,6 +151,7 @@ class Posting:
                 key_id=entry.key_id,
                 tier=entry.tier,
                 router_id=entry.router_id,
+                user_id=entry.user_id,
             )
             self.opened[key] = hold
             self._add(hold, hold.ts, 0, hold.reserved_nano)
@@ -168,7 +170,7 @@ class Posting:
         self._add(entry, open_hold.ts, entry.amount_nano, 0)
 
     def _add(self, whose: Entry | OpenHold, ts: int, spent_nano: int, reserved_nano: int) -> None:
-        group = (whose.backend, whose.key_id, whose.tier, ts // _HOUR_MS)
+        group = (whose.backend, whose.key_id, whose.tier, whose.user_id, ts // _HOUR_MS)
         moves = self._groups.get(group)
         if moves is None:
             capped = [key for key in _balance_keys(*group) if key in self._taken_nano]
@@ -205,16 +207,17 @@ def conflicting(entry: Entry) -> EntryConflictError:
     )
 
 
-def balance_keys(backend: str, key_id: str, tier: str, ts: int) -> tuple[BalanceKey, ...]:
+def balance_keys(backend: str, key_id: str, tier: str, user_id: str, ts: int) -> tuple[BalanceKey, ...]:
     """Return the balances that an attempt counts in: its scopes in the hour, day and month of `ts` (epoch ms)."""
-    return _balance_keys(backend, key_id, tier, ts // _HOUR_MS)
+    return _balance_keys(backend, key_id, tier, user_id, ts // _HOUR_MS)
 
 
 @lru_cache(maxsize=1024)
-def _balance_keys(backend: str, key_id: str, tier: str, hour: int) -> tuple[BalanceKey, ...]:
+def _balance_keys(backend: str, key_id: str, tier: str, user_id: str, hour: int) -> tuple[BalanceKey, ...]:
     scopes = ["all", f"backend:{backend}"] if backend else ["all"]
     scopes += [f"key:{key_id}"] if key_id else []
     scopes += [f"tier:{tier}"] if tier else []
+    scopes += [f"user:{user_id}"] if user_id else []
     seconds = hour * (_HOUR_MS // 1000)
     starts_ms = [(period, period_start(period, seconds) * 1000) for period in PERIODS]
     return tuple((scope, period, start_ms) for scope in scopes for period, start_ms in starts_ms)

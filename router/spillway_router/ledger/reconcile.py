@@ -107,6 +107,13 @@ def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int) -> tuple[Reconciled,
         cached_tokens=0,
         reasoning_tokens=0,
         gpu_us=0,
+        cache_write_tokens=0,
+        cache_write_long_tokens=0,
+        billed_us=0,
+        media_tokens="",
+        calls="",
+        estimated_nano=-closing.estimated_nano,
+        at_most_nano=-closing.at_most_nano,
     )
     return Reconciled(bill, "adjusted", difference_nano), entry
 

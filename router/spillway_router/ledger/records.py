@@ -75,7 +75,8 @@ class Total:
     `requests` those that were written first of their request. `cost_nano` is in nano-dollars, `gpu_us` in microseconds
     of one GPU. `kv_token_steps_x2` is the sum of `2*c*o + o*o` (with c prompt and o completion tokens of a charged
     row): twice the number of context tokens that decoding reads. It is an integer and serves the work share of
-    core/money/attribution.py.
+    core/money/attribution.py. `unsure` attempts are not known for sure: their cost is estimated at
+    `estimated_nano`, and at most `at_most_nano` (entries.py).
     """
 
     day: str
@@ -91,6 +92,9 @@ class Total:
     kv_token_steps_x2: int
     gpu_us: int
     cost_nano: int
+    unsure: int
+    estimated_nano: int
+    at_most_nano: int
 
 
 class KeyWork(NamedTuple):
@@ -114,8 +118,8 @@ class Rented:
 class Cap:
     """One budget line in one period, as the database checks it.
 
-    `scope` is all, backend:NAME, key:ID or tier:NAME; `start_ms` is the first millisecond of the period (epoch, UTC);
-    `limit_nano` is in nano-dollars.
+    `scope` is all, backend:NAME, key:ID, tier:NAME or user:ID; `start_ms` is the first millisecond of the period
+    (epoch, UTC); `limit_nano` is in nano-dollars.
     """
 
     scope: str

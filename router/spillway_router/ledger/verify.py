@@ -188,6 +188,7 @@ def _open_holds(ledger: Ledger, unclosed: list[AttemptRows]) -> dict[HoldKey, Op
                     key_id=e.key_id,
                     tier=e.tier,
                     router_id=e.router_id,
+                    user_id=e.user_id,
                 )
     return holds
 
@@ -231,7 +232,7 @@ class _OfDay(NamedTuple):
 def _held(holds: dict[HoldKey, OpenHold]) -> Iterator[tuple[Spent, int]]:
     """Yield the open holds in the order of their hours, as moves that spend nothing, with the nano-dollars held."""
     for hold in sorted(holds.values(), key=lambda hold: hold.ts):
-        move = Spent(hour=hold.ts // _HOUR_MS, backend=hold.backend, key_id=hold.key_id, tier=hold.tier, nano=0)
+        move = Spent(hold.ts // _HOUR_MS, *_whose(hold), nano=0)
         yield move, hold.reserved_nano
 
 
@@ -240,7 +241,7 @@ class _Adder:
 
     def __init__(self, months: dict[BalanceKey, _Nano]) -> None:
         self._months = months
-        self._scopes: dict[tuple[str, str, str], tuple[str, ...]] = {}
+        self._scopes: dict[tuple[str, str, str, str], tuple[str, ...]] = {}
         self._hour = -1
         self._starts: tuple[tuple[Period, int], ...] = ()
 
@@ -248,8 +249,8 @@ class _Adder:
         """Add a move to the balances of its day, and to those of its month."""
         if move.hour != self._hour:
             self._hour = move.hour
-            self._starts = tuple((period, start_ms) for _, period, start_ms in balance_keys("", "", "", _ms(move)))
-        whose = move[1:4]
+            self._starts = tuple((period, start_ms) for _, period, start_ms in balance_keys("", "", "", "", _ms(move)))
+        whose = _whose(move)
         scopes = self._scopes.get(whose)
         if scopes is None:
             scopes = self._scopes[whose] = tuple(dict.fromkeys(key[0] for key in balance_keys(*whose, _ms(move))))
@@ -259,6 +260,10 @@ class _Adder:
                 nano = sums[scope, period, start_ms]
                 nano[0] += move.nano
                 nano[1] += held_nano
+
+
+def _whose(of: Spent | OpenHold) -> tuple[str, str, str, str]:
+    return of.backend, of.key_id, of.tier, of.user_id
 
 
 def _ms(move: Spent) -> int:

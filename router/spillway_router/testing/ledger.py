@@ -10,7 +10,7 @@ from threading import Lock
 from typing import get_args, get_type_hints
 
 from spillway_router.core.money.budget import Period, check_scope
-from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, Entry, link_of, row_of
+from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, SIGNED, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryRejectedError
 from spillway_router.ledger.interface import AttemptRows, Checks, Ledger, Spent, Sums
 from spillway_router.ledger.posting import HoldKey, OpenHold, Posting, Stored, conflicting
@@ -229,6 +229,9 @@ class _MemorySums(Sums):
                 ),
                 gpu_us=sum(e.gpu_us for e in entries),
                 cost_nano=sum(e.amount_nano for e in entries),
+                unsure=sum((e.at_most_nano > 0) - (e.at_most_nano < 0) for e in entries),
+                estimated_nano=sum(e.estimated_nano for e in entries),
+                at_most_nano=sum(e.at_most_nano for e in entries),
             )
 
 
@@ -279,11 +282,11 @@ class _MemoryChecks(Checks):
         return (request_id for request_id, count in sorted(answered.items()) if count > 1)
 
     def spent(self) -> Iterator[Spent]:
-        sums: dict[tuple[int, str, str, str], int] = defaultdict(int)
+        sums: dict[tuple[int, str, str, str, str], int] = defaultdict(int)
         for e in self._entries:
             if e.kind in ("charged", "adjusted") and e.amount_nano:
                 booked_ms = self._reserved_ts.get((e.request_id, e.attempt_no), e.ts)
-                sums[booked_ms // 3_600_000, e.backend, e.key_id, e.tier] += e.amount_nano
+                sums[booked_ms // 3_600_000, e.backend, e.key_id, e.tier, e.user_id] += e.amount_nano
         return (Spent._make((*key, nano)) for key, nano in sorted(sums.items()))
 
     def short_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
@@ -325,7 +328,7 @@ def _problem(entry: Entry) -> str:
         problem = "a text field is missing or can't be stored"
     elif not all(isinstance(n, int) and abs(n) <= _MOST for n in counts.values()):
         problem = "a number does not fit 64 bits"
-    elif entry.attempt_no < 0 or (entry.kind != "adjusted" and any(n < 0 for n in counts.values())):
+    elif entry.attempt_no < 0 or (entry.kind not in SIGNED and any(n < 0 for n in counts.values())):
         problem = "a number is negative"
     return problem
 

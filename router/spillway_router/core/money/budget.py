@@ -31,7 +31,7 @@ Period = Literal["hour", "day", "month"]
 LineKey = tuple[str, Period]
 
 _SECONDS: dict[Period, int] = {"hour": 3600, "day": 86400}
-_SCOPE_KINDS = ("backend", "key", "tier")
+_SCOPE_KINDS = ("backend", "key", "tier", "user")
 EACH_KEY = "each key"
 """The scope of a cap that every API key has for itself."""
 

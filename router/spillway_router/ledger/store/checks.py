@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from spillway_router.ledger.calendar import DAY_MS
-from spillway_router.ledger.entries import ANSWERED
+from spillway_router.ledger.entries import ANSWERED, SIGNED
 from spillway_router.ledger.interface import AttemptRows, Checks, Spent
 from spillway_router.ledger.posting import HoldKey, OpenHold
 from spillway_router.ledger.records import Balance, BalanceKey, Group
@@ -15,6 +15,7 @@ from spillway_router.ledger.store.sums import ADDED, BOOKED_MS, SAME_GROUP, SLOT
 
 HOUR_MS = 3_600_000
 _ANSWERED = ", ".join(f"'{status}'" for status in ANSWERED)
+_SIGNED = ", ".join(f"'{kind}'" for kind in SIGNED)
 _COUNTS = (
     "amount_nano",
     "reserved_nano",
@@ -23,10 +24,15 @@ _COUNTS = (
     "cached_tokens",
     "reasoning_tokens",
     "gpu_us",
+    "cache_write_tokens",
+    "cache_write_long_tokens",
+    "billed_us",
+    "estimated_nano",
+    "at_most_nano",
 )
 
 NEGATIVE = (
-    "SELECT seq, kind, request_id, attempt_no FROM entries WHERE kind <> 'adjusted'"  # noqa: S608
+    f"SELECT seq, kind, request_id, attempt_no FROM entries WHERE kind NOT IN ({_SIGNED})"  # noqa: S608
     f" AND ({' OR '.join(f'{name} < 0' for name in _COUNTS)}) ORDER BY seq"
 )
 
@@ -50,11 +56,11 @@ ANSWERED_TWICE = (
     f" AND other.status IN ({_ANSWERED})) ORDER BY request_id"
 )
 
-# What the attempts of an hour, backend, key and tier spent, in the order of the days.
+# What the attempts of an hour, backend, key, tier and user spent, in the order of the days.
 SPENT = (
-    f"SELECT ({BOOKED_MS}) / {HOUR_MS} AS hour, backend, key_id, tier, sum(amount_nano) FROM entries AS row"  # noqa: S608
+    f"SELECT ({BOOKED_MS}) / {HOUR_MS} AS hour, backend, key_id, tier, user_id, sum(amount_nano) FROM entries AS row"  # noqa: S608
     f" WHERE kind IN ('charged', 'adjusted') AND amount_nano <> 0"
-    f" GROUP BY ({BOOKED_MS}) / {HOUR_MS}, backend, key_id, tier ORDER BY 1"
+    f" GROUP BY ({BOOKED_MS}) / {HOUR_MS}, backend, key_id, tier, user_id ORDER BY 1"
 )
 
 SHORT_BALANCES = (
@@ -63,7 +69,7 @@ SHORT_BALANCES = (
 )
 MONTH_BALANCES = SHORT_BALANCES.replace("period <> 'month'", "period = 'month'")
 
-HOLDS = "SELECT request_id, attempt_no, reserved_nano, ts, backend, key_id, tier, router_id FROM holds"
+HOLDS = "SELECT request_id, attempt_no, reserved_nano, ts, backend, key_id, tier, router_id, user_id FROM holds"
 
 RENT = (
     "SELECT ts / 86400000, sum(CASE WHEN kind = 'gpu_hour' THEN amount_nano ELSE 0 END),"
@@ -117,8 +123,8 @@ class SqlChecks(Checks):
         return (row[0] for row in self._query(ANSWERED_TWICE))
 
     def spent(self) -> Iterator[Spent]:
-        for hour, backend, key_id, tier, nano in self._query(SPENT):
-            yield Spent(hour=hour, backend=backend, key_id=key_id, tier=tier, nano=int(nano))
+        for *whose, nano in self._query(SPENT):
+            yield Spent._make((*whose, int(nano)))
 
     def short_balances(self) -> Iterator[tuple[BalanceKey, Balance]]:
         return (((row[0], row[1], row[2]), Balance(*row[3:])) for row in self._query(SHORT_BALANCES))

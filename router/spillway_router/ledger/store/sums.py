@@ -73,7 +73,9 @@ def summed_rows(least: str, integer: str) -> str:
         f" {integer.format(f'({charged} AND row.status IN ({_ANSWERED}))')} AS answers,"
         " row.prompt_tokens, row.completion_tokens, row.cached_tokens, row.reasoning_tokens,"
         f" CASE WHEN {charged} THEN 2 * {tokens_in} * {tokens_out} + {tokens_out} * {tokens_out} ELSE 0 END"
-        " AS kv_token_steps_x2, row.gpu_us, row.amount_nano AS cost_nano"
+        " AS kv_token_steps_x2, row.gpu_us, row.amount_nano AS cost_nano,"
+        f" {integer.format('(row.at_most_nano > 0)')} - {integer.format('(row.at_most_nano < 0)')} AS unsure,"
+        " row.estimated_nano, row.at_most_nano"
         " FROM entries AS row WHERE row.kind IN ('charged', 'adjusted')"
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 import psycopg
 
-from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, Row, row_of
+from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, Row, row_of, stored_row
 from spillway_router.ledger.errors import EntryRejectedError
 from spillway_router.ledger.posting import (
     OpenHold,
@@ -134,7 +134,7 @@ def _stored_rows(connection: Connection, entries: Iterable[Entry]) -> dict[_Entr
     keys = orjson.dumps([(entry.request_id, entry.attempt_no, entry.kind) for entry in entries])
     kind, request_id, attempt_no = (COLUMNS.index(name) for name in ("kind", "request_id", "attempt_no"))
     rows = connection.execute(STORED, (keys.decode(),)).fetchall()
-    return {(row[request_id], row[attempt_no], row[kind]): row for row in rows}
+    return {(row[request_id], row[attempt_no], row[kind]): stored_row(row) for row in rows}
 
 
 def _stored(connection: Connection, writes: Sequence[Write], entries: Sequence[Entry]) -> Stored:
@@ -150,9 +150,9 @@ def _stored(connection: Connection, writes: Sequence[Write], entries: Sequence[E
     ]
     closing, reserved, balances = ([] if cursor is None else cursor.fetchall() for cursor in cursors)
     return Stored(
-        holds={(row[0], row[1]): OpenHold(*row[2:8]) for row in closing if row[3] is not None},
+        holds={(row[0], row[1]): OpenHold(*row[2:9]) for row in closing if row[3] is not None},
         reserved_ts={(row[0], row[1]): row[2] for row in reserved},
-        closed=frozenset((row[0], row[1]) for row in closing if row[8]),
+        closed=frozenset((row[0], row[1]) for row in closing if row[9]),
         balances={(row[0], row[1], row[2]): Balance(row[3], row[4]) for row in balances},
     )
 
@@ -173,11 +173,7 @@ def _insert(connection: Connection, head: tuple[Any, ...], rows: Sequence[Row]) 
 
 
 def _apply(connection: Connection, posting: Posting) -> None:
-    opened = [
-        (*key, hold.reserved_nano, hold.ts, hold.backend, hold.key_id, hold.tier, hold.router_id)
-        for key, hold in posting.opened.items()
-        if key not in posting.closed
-    ]
+    opened = [(*key, *hold) for key, hold in posting.opened.items() if key not in posting.closed]
     closed = [key for key in posting.closed if key not in posting.opened]
     for sql, rows in ((OPEN_HOLDS, opened), (CLOSE_HOLDS, closed), (MOVE_BALANCES, list(posting.balance_rows()))):
         if rows:

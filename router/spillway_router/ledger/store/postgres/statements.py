@@ -7,7 +7,7 @@ computed over the same bytes. Numbers keep all their digits, because PostgreSQL'
 
 from __future__ import annotations
 
-from spillway_router.ledger.entries import COLUMNS
+from spillway_router.ledger.entries import BASE, COLUMNS
 from spillway_router.ledger.store.statements import KEYS_CHANGED
 
 _TYPES = {
@@ -23,6 +23,11 @@ _TYPES = {
     "reserved_nano": "bigint",
     "confidence": "double precision",
     "document": "boolean",
+    "cache_write_tokens": "bigint",
+    "cache_write_long_tokens": "bigint",
+    "billed_us": "bigint",
+    "estimated_nano": "bigint",
+    "at_most_nano": "bigint",
 }
 _COLUMNS = ",".join(COLUMNS)
 _ROW_COLUMNS = ",".join(f"row.{column}" for column in COLUMNS)
@@ -31,6 +36,15 @@ _ROW_COLUMNS = ",".join(f"row.{column}" for column in COLUMNS)
 def _fields(*types: str) -> str:
     """Return SQL for the elements of the JSON array `j` as columns of these types."""
     return ",".join(f"(j->>{at})::{kind}" for at, kind in enumerate(types))
+
+
+def _row_fields() -> str:
+    """Return SQL for the elements of a row in the JSON array `j`, which may lack the columns from BASE on."""
+    fields = []
+    for at, column in enumerate(COLUMNS):
+        field = f"(j->>{at})::{_TYPES.get(column, 'text')}"
+        fields.append(field if at < BASE else f"coalesce({field}, {'0' if column in _TYPES else repr('')})")
+    return ",".join(fields)
 
 
 # The commit. Its lock comes first and in a statement of its own, so that in READ COMMITTED the statements after it see
@@ -48,6 +62,7 @@ STORED = (
 # into a hash, as it does for EXISTS.
 CLOSING = """
 SELECT j->>0, (j->>1)::bigint, hold.reserved_nano, hold.ts, hold.backend, hold.key_id, hold.tier, hold.router_id,
+       hold.user_id,
        CASE WHEN hold.ts IS NULL THEN (
            SELECT true FROM entries AS done WHERE done.request_id = j->>0 AND done.attempt_no = (j->>1)::bigint
               AND done.kind IN ('charged', 'released') LIMIT 1)
@@ -71,13 +86,13 @@ SELECT b.scope, b.period, b.start_ms, b.spent_nano, b.reserved_nano
 # Values: the seq before the first row, the concatenated links, and the rows.
 INSERT = (
     f"INSERT INTO entries (seq,{_COLUMNS},link)"  # noqa: S608
-    f" SELECT %s::bigint + n,{_fields(*(_TYPES.get(column, 'text') for column in COLUMNS))},"
+    f" SELECT %s::bigint + n,{_row_fields()},"
     " substring(%s::bytea FROM (n * 32 - 31)::integer FOR 32)"
     " FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS t (j, n)"
 )
 
 OPEN_HOLDS = (
-    f"INSERT INTO holds SELECT {_fields('text', 'bigint', 'bigint', 'bigint', 'text', 'text', 'text', 'text')}"  # noqa: S608
+    f"INSERT INTO holds SELECT {_fields('text', 'bigint', 'bigint', 'bigint', *['text'] * 5)}"  # noqa: S608
     " FROM jsonb_array_elements(%s::jsonb) AS j"
 )
 

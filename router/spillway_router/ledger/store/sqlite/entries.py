@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 
-from spillway_router.ledger.entries import COLUMNS, GENESIS, Entry, link_of, row_of, stored_row
+from spillway_router.ledger.entries import COLUMNS, GENESIS, REST, Entry, link_of, row_of, stored_row
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.posting import (
     HoldKey,
@@ -46,7 +46,7 @@ from spillway_router.ledger.store.sqlite.statements import (
 from spillway_router.ledger.store.statements import BALANCE, HEAD
 
 MOST_ROWS = 64
-"""Rows per statement; with 27 columns this is far below SQLite's limit of 32,766 bound values."""
+"""Rows per statement; with 36 columns this is far below SQLite's limit of 32,766 bound values."""
 _CROWDED_COMMITS = 64
 
 _Head = tuple[int, bytes]
@@ -90,9 +90,9 @@ class EntryStore:
         if self._crowded:
             self._crowded -= 1
             return False
-        head, values = _chained(self._head, entries)
+        head, statement = _chained(self._head, entries)
         try:
-            self._connection.execute(_insert_sql(len(entries)), values)
+            self._connection.execute(*statement)
         except apsw.ConstraintError:
             self._crowded = _CROWDED_COMMITS
             return False
@@ -160,8 +160,8 @@ class EntryStore:
     def _insert(self, head: _Head, entries: Sequence[Entry]) -> _Head:
         for at in range(0, len(entries), MOST_ROWS):
             part = entries[at : at + MOST_ROWS]
-            head, values = _chained(head, part)
-            self._connection.execute(_insert_sql(len(part)), values)
+            head, statement = _chained(head, part)
+            self._connection.execute(*statement)
         return head
 
     def _stored(self, writes: Sequence[Write], entries: Sequence[Entry]) -> Stored:
@@ -191,24 +191,27 @@ class EntryStore:
                 self._connection.execute(sql.format(rows=_values(len(part[0]), len(part))), list(chain(*part)))
 
 
-def _chained(head: _Head, entries: Sequence[Entry]) -> tuple[_Head, list[Any]]:
-    """Return the new head, and the values to bind for these entries, each with its seq and link."""
+def _chained(head: _Head, entries: Sequence[Entry]) -> tuple[_Head, tuple[str, list[Any]]]:
+    """Return the new head, and the statement that stores these entries, each with its seq and link."""
     seq, link = head
     values: list[Any] = []
-    for entry in entries:
-        row = row_of(entry)
+    rows = [row_of(entry) for entry in entries]
+    width = max(map(len, rows))
+    for row in rows:
         seq += 1
         link = link_of(link, row)
         values.append(seq)
         values += row
+        if len(row) < width:
+            values += REST
         values.append(link)
-    return (seq, link), values
+    return (seq, link), (_insert_sql(len(entries), width), values)
 
 
-@lru_cache(maxsize=MOST_ROWS)
-def _insert_sql(rows: int) -> str:
-    """Return an INSERT of so many rows; its text holds only column names and placeholders."""
-    return f"INSERT INTO entries (seq,{','.join(COLUMNS)},link) VALUES {_values(len(COLUMNS) + 2, rows)}"  # noqa: S608
+@lru_cache(maxsize=2 * MOST_ROWS)
+def _insert_sql(rows: int, width: int) -> str:
+    """Return an INSERT of so many rows of so many columns; its text holds only column names and placeholders."""
+    return f"INSERT INTO entries (seq,{','.join(COLUMNS[:width])},link) VALUES {_values(width + 2, rows)}"  # noqa: S608
 
 
 @lru_cache(maxsize=8 * MOST_ROWS)
