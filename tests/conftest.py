@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from spillway_router.aio.unexpected import UNEXPECTED
 from spillway_server.engine.events import EngineEvent, EngineReady
 from spillway_server.engine.serve import ServeOptions, run_server
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 from tests.loop import TEST_LIMIT_S, run_test
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +63,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
         stopping.set_result((asyncio.get_running_loop(), stop))
         ended = await run_server(options, on_event, stop)
         if not ready.done():
-            why = ended if isinstance(ended, Refusal) else Refusal("the engine ended before it was ready", "")
+            why = ended if isinstance(ended, Obstacle) else Obstacle("the engine ended before it was ready", "")
             ready.set_exception(RuntimeError(f"{why.reason} {why.fix}"))
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="engine", daemon=True)

@@ -20,13 +20,13 @@ from spillway_server import environment, present
 from spillway_server.engine import launcher
 from spillway_server.engine.events import EngineEvent
 from spillway_server.engine.serve import ServeOptions, run_server
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import hardware, measurements, models, plan_table, profiles
 from spillway_server.planning.memory import MEAN_TOKENS
 from spillway_server.planning.plan import PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, Profile
 from spillway_server.planning.speed import Speed, speed_of
 from spillway_server.planning.speed import settings as settings_part
-from spillway_server.refusal import Refusal
 
 _MODEL = typer.Option(help="A directory, a hub name (owner/name), `demo`, or `auto` to choose by hardware.")
 _VLLM_ARG = typer.Option(
@@ -72,9 +72,9 @@ def serve(
         loras=tuple(lora or ()),
         embedding=embed,
     )
-    refusal = asyncio.run(_serve_until_signal(options, _event_printer(as_json), _line_printer(as_json)))
-    if refusal is not None:
-        present.end_refused(refusal, as_json)
+    obstacle = asyncio.run(_serve_until_signal(options, _event_printer(as_json), _line_printer(as_json)))
+    if obstacle is not None:
+        present.end_at_obstacle(obstacle, as_json)
 
 
 def plan(
@@ -109,9 +109,9 @@ def plan(
         raise typer.BadParameter(f"{gpu!r} is not one of {', '.join([*PROFILES, 'cpu'])}", param_hint="--gpu")
     spec = models.resolve(model, machine, environment.hub_cache())
     options = PlanOptions(devices=gpus, vllm_args=tuple(vllm_arg or ()), mean_tokens=mean_tokens)
-    engine_plan = spec if isinstance(spec, Refusal) else make_plan(profile, spec, options)
-    if isinstance(engine_plan, Refusal):
-        present.end_refused(engine_plan, as_json)
+    engine_plan = spec if isinstance(spec, Obstacle) else make_plan(profile, spec, options)
+    if isinstance(engine_plan, Obstacle):
+        present.end_at_obstacle(engine_plan, as_json)
     command = (*_launcher_words(profile, engine_plan.model.location), *engine_plan.arguments)
     speed = speed_of(engine_plan, machine, measurements.shipped(), gpus)
     if as_settings:
@@ -138,7 +138,7 @@ def doctor(as_json: Annotated[bool, _JSON] = False) -> None:
 
 async def _serve_until_signal(
     options: ServeOptions, on_event: Callable[[EngineEvent], None], report: Callable[[str], None]
-) -> Refusal | None:
+) -> Obstacle | None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -163,7 +163,7 @@ def _line_printer(as_json: bool) -> Callable[[str], None]:
 def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
     """Return the launch command of the installed engine if it is of the right kind, else the official one."""
     engine = launcher.find_engine(None, (Path.cwd(), environment.project_root()))
-    if isinstance(engine, Refusal) or engine.is_cpu_build is not profile.is_cpu:
+    if isinstance(engine, Obstacle) or engine.is_cpu_build is not profile.is_cpu:
         return ("vllm", "serve", location)
     return engine.command(location)
 
@@ -171,7 +171,7 @@ def _launcher_words(profile: Profile, location: str) -> tuple[str, ...]:
 def _print_settings(speed: Speed | None, backend: str, max_sequences: int) -> None:
     if speed is None:
         reason = "nothing like it was measured, and there is no data sheet to estimate from."
-        present.end_refused(Refusal(reason, "Measure it: python -m loadtests.gpu_profile measure --save."), False)
+        present.end_at_obstacle(Obstacle(reason, "Measure it: python -m loadtests.gpu_profile measure --save."), False)
     typer.echo(
         f"# {speed.basis}\n{yaml.safe_dump(settings_part(speed, backend, max_sequences), sort_keys=False)}", nl=False
     )

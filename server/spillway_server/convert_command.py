@@ -17,8 +17,8 @@ from spillway_server.convert.gate import Bounds
 from spillway_server.convert.pipeline import DTYPES, METHODS, ConversionOptions, Converted
 from spillway_server.convert.request import ConversionRequest, run
 from spillway_server.convert.steps import OnStepEvent, StepDone, StepEvent, StepProgress, StepStarted
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import verification
-from spillway_server.refusal import Refusal
 
 _PRECISIONS = ("w4a16", "16bit")
 _UNVERIFIED = 2
@@ -111,8 +111,8 @@ def _convert(request: ConversionRequest, as_json: bool) -> None:
     """Run the conversion, print its events and its result, and end with the command's exit status."""
     console = Console(stderr=True)
     converted = run(request, _event_printer(console, as_json), lambda line: console.print(escape(line)))
-    if isinstance(converted, Refusal):
-        present.end_refused(converted, as_json)
+    if isinstance(converted, Obstacle):
+        present.end_at_obstacle(converted, as_json)
     _show(converted, as_json)
     if not converted.verdict.verified:
         raise typer.Exit(_UNVERIFIED)

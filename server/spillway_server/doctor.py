@@ -9,10 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from spillway_server.engine.launcher import InstalledEngine
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import models, profiles
 from spillway_server.planning.hardware import DRIVER_FLOOR, Hardware, is_old
 from spillway_server.planning.models import GIB
-from spillway_server.refusal import Refusal
 
 _DISK_FLOOR = 5 * GIB
 
@@ -35,7 +35,7 @@ class Check:
     fix: str = ""
 
 
-def examine(machine: Hardware, engine: InstalledEngine | Refusal, folder: Path) -> tuple[Check, ...]:
+def examine(machine: Hardware, engine: InstalledEngine | Obstacle, folder: Path) -> tuple[Check, ...]:
     """Run all checks, in the order in which things depend on each other."""
     gpus = tuple(_gpu(index, machine) for index in range(len(machine.gpus)))
     return (
@@ -87,8 +87,8 @@ def _driver(machine: Hardware) -> Check:
     return Check("NVIDIA driver", CheckStatus.OK, driver)
 
 
-def _engine(machine: Hardware, engine: InstalledEngine | Refusal) -> tuple[Check, ...]:
-    if isinstance(engine, Refusal):
+def _engine(machine: Hardware, engine: InstalledEngine | Obstacle) -> tuple[Check, ...]:
+    if isinstance(engine, Obstacle):
         return (Check("vLLM", CheckStatus.FAIL, engine.reason, engine.fix),)
     seen = f"{engine.distribution} {engine.version}, torch {engine.torch}, in {engine.python}"
     if machine.gpus and engine.is_cpu_build:
@@ -104,7 +104,7 @@ def _engine(machine: Hardware, engine: InstalledEngine | Refusal) -> tuple[Check
 
 def _demo_model() -> Check:
     model = models.demo()
-    if isinstance(model, Refusal):
+    if isinstance(model, Obstacle):
         return Check("demo model", CheckStatus.FAIL, model.reason, model.fix)
     size = model.shape.weight_bytes / 1e6 if model.shape else 0.0
     return Check("demo model", CheckStatus.OK, f"{size:.1f} MB of weights")

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from spillway_server.doctor import Check, CheckStatus
 from spillway_server.engine import events
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning.memory import Row
 from spillway_server.planning.plan import EnginePlan
 from spillway_server.planning.speed import Speed
-from spillway_server.refusal import Refusal
 
 _COLOURS = {CheckStatus.OK: "green", CheckStatus.WARN: "yellow", CheckStatus.FAIL: "red"}
 _DIGITS = {"GiB": ",.2f", "KiB": ",.1f"}
@@ -85,12 +85,12 @@ def doctor_view(checks: tuple[Check, ...]) -> RenderableType:
     return table
 
 
-def end_refused(refusal: Refusal, as_json: bool) -> NoReturn:
-    """Print a refusal, as two lines on standard error or as JSON, and exit 1."""
+def end_at_obstacle(obstacle: Obstacle, as_json: bool) -> NoReturn:
+    """Print an obstacle, as two lines on standard error or as JSON, and exit 1."""
     if as_json:
-        print(json.dumps({"refused": dataclasses.asdict(refusal)}, indent=2), flush=True)
+        print(json.dumps({"refused": dataclasses.asdict(obstacle)}, indent=2), flush=True)
     else:
-        message = f"[red]{escape(refusal.reason)}[/]\n{escape(refusal.fix)}"
+        message = f"[red]{escape(obstacle.reason)}[/]\n{escape(obstacle.fix)}"
         Console(stderr=True).print(message, soft_wrap=True)
     raise typer.Exit(1)
 

@@ -175,11 +175,11 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 
 def _check_fit(gpu: str, model: str, gpus: int) -> None:
     """Raise `DeployError` for a model that can't run on the GPU, before anything is rented."""
+    from spillway_server.obstacle import Obstacle
     from spillway_server.planning import models
     from spillway_server.planning.hardware import Hardware
     from spillway_server.planning.plan import PlanOptions, make_plan
     from spillway_server.planning.profiles import PROFILES
-    from spillway_server.refusal import Refusal
 
     profile = PROFILES.get(gpu)
     if profile is None:
@@ -188,8 +188,8 @@ def _check_fit(gpu: str, model: str, gpus: int) -> None:
         raise DeployError(f"--model {model} is a path on this machine; the rented one needs a hub name (owner/name)")
     machine = Hardware((profile.gpu,), 8, 64 * 2**30)
     spec = models.resolve(model, machine, Path("/nonexistent"))
-    plan = spec if isinstance(spec, Refusal) else make_plan(profile, spec, PlanOptions(devices=gpus))
-    if isinstance(plan, Refusal):
+    plan = spec if isinstance(spec, Obstacle) else make_plan(profile, spec, PlanOptions(devices=gpus))
+    if isinstance(plan, Obstacle):
         raise DeployError(f"{plan.reason} {plan.fix}")
 
 

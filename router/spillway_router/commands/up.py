@@ -16,8 +16,8 @@ from spillway_router.commands.route import run_router
 from spillway_router.config.settings import FingerprintPart, ServerPart, Settings
 from spillway_server.engine.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
 from spillway_server.engine.serve import Prepared, ServeOptions, prepare, run_prepared
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning.speed import MEASURED
-from spillway_server.refusal import Refusal as ServerRefusal
 
 
 def up(path: ConfigOption = None) -> None:
@@ -37,7 +37,7 @@ def up(path: ConfigOption = None) -> None:
         cache_root=Path(".cache/vllm"),
     )
     prepared = prepare(options, typer.echo)
-    if isinstance(prepared, ServerRefusal):
+    if isinstance(prepared, Obstacle):
         fail(f"engine: {prepared.reason} {prepared.fix}")
     served = loaded.served_by(partial(_with_engine, backend.name, prepared, fingerprint_of(prepared.plan.model)))
     run_router(served, (_supervise(prepared, options),))
@@ -74,9 +74,9 @@ def _with_engine(name: str, prepared: Prepared, fingerprint: FingerprintPart, se
 
 async def _supervise(prepared: Prepared, options: ServeOptions) -> None:
     """Run the engine next to the router. When the engine ends, the router goes on: the cloud still answers."""
-    refusal = await run_prepared(prepared, options, _print_event)
-    if refusal is not None:
-        typer.echo(f"giving up on the engine: {refusal.reason} {refusal.fix}", err=True)
+    obstacle = await run_prepared(prepared, options, _print_event)
+    if obstacle is not None:
+        typer.echo(f"giving up on the engine: {obstacle.reason} {obstacle.fix}", err=True)
 
 
 def _print_event(event: EngineEvent) -> None:

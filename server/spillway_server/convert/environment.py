@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 CONVERT_VENV, LLAMA_VENV = ".venv-convert", ".venv-llama"
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -31,13 +31,13 @@ class Worker:
     python: Path
     limit_s: float = JOB_LIMIT_S
 
-    def run(self, job: dict[str, Any], progress: Callable[[float, str], None]) -> dict[str, Any] | Refusal:
-        """Run one job of `spillway_server.convert.worker`; a refusal is the job's own, or says why it crashed."""
+    def run(self, job: dict[str, Any], progress: Callable[[float, str], None]) -> dict[str, Any] | Obstacle:
+        """Run one job of `spillway_server.convert.worker`; an obstacle is the job's own, or says why it crashed."""
         command = ("-m", "spillway_server.convert.worker")
         return _job(self.python, command, job, progress, self.limit_s)
 
 
-def llama_judge(python: Path, job: dict[str, Any], limit_s: float = JOB_LIMIT_S) -> dict[str, Any] | Refusal:
+def llama_judge(python: Path, job: dict[str, Any], limit_s: float = JOB_LIMIT_S) -> dict[str, Any] | Obstacle:
     """Have llama.cpp judge a GGUF file (see worker/llama.py)."""
     script = str(Path(__file__).with_name("worker") / "llama.py")
     return _job(python, (script,), job, lambda _share, _what: None, limit_s)
@@ -45,13 +45,13 @@ def llama_judge(python: Path, job: dict[str, Any], limit_s: float = JOB_LIMIT_S)
 
 def find_worker(
     explicit: Path | None, folders: tuple[Path, ...], install: bool, report: Callable[[str], None]
-) -> Worker | Refusal:
+) -> Worker | Obstacle:
     """Find the Python for jobs: the one that the user names, else .venv-convert in `folders`, installed if allowed."""
     packages = ("torch", "transformers", "llmcompressor", "gguf")
     if explicit is not None:
         if _has(explicit, packages):
             return Worker(explicit)
-        return Refusal(
+        return Obstacle(
             f"{explicit} lacks one of {', '.join(packages)}.", "Install requirements/convert.lock in that environment."
         )
     for folder in folders:
@@ -62,7 +62,7 @@ def find_worker(
         (f / "requirements" / "install.py" for f in folders if (f / "requirements/install.py").exists()), None
     )
     if installer is None or not install:
-        return Refusal(
+        return Obstacle(
             "the environment for conversions, .venv-convert, is not installed.",
             "Run `make install-convert` in the checkout (0.5 GB to download), or name a Python with --convert-python.",
         )
@@ -70,10 +70,10 @@ def find_worker(
     try:
         installation = subprocess.run([sys.executable, str(installer), "convert"], timeout=INSTALL_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
-        return Refusal(f"installing .venv-convert took more than {INSTALL_LIMIT_S / 60:.0f} min.", "Check the network.")
+        return Obstacle(f"installing .venv-convert took over {INSTALL_LIMIT_S / 60:.0f} min.", "Check the network.")
     python = installer.parents[1] / CONVERT_VENV / "bin" / "python"
     if installation.returncode or not python.exists():
-        return Refusal(".venv-convert could not be installed; pip's message is above.", "Run `make install-convert`.")
+        return Obstacle(".venv-convert could not be installed; pip's message is above.", "Run `make install-convert`.")
     return Worker(python)
 
 
@@ -97,7 +97,7 @@ def _job(
     job: dict[str, Any],
     progress: Callable[[float, str], None],
     limit_s: float,
-) -> dict[str, Any] | Refusal:
+) -> dict[str, Any] | Obstacle:
     """Run one process: job and result are files, progress comes on standard output, errors go to a log."""
     with tempfile.TemporaryDirectory(prefix="spillway-convert-") as folder:
         job_file, result_file, errors = (Path(folder, name) for name in ("job.json", "result.json", "errors.log"))
@@ -114,12 +114,12 @@ def _job(
             )
         status, timed_out = _watch(process, progress, limit_s)
         if timed_out:
-            return Refusal(
+            return Obstacle(
                 f"a step took more than {limit_s / 60:.0f} min and was stopped.", "Run again: it resumes from there."
             )
         if result_file.exists() and status in (0, _REFUSED):
             result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
-            return result if status == 0 else Refusal(**result["refused"])
+            return result if status == 0 else Obstacle(**result["refused"])
         return _crashed(status, errors.read_text(errors="replace"))
 
 
@@ -158,13 +158,13 @@ def _environment() -> dict[str, str]:
     return {**engine_environment(()), **offline, "PYTHONPATH": str(PACKAGE_ROOT)}
 
 
-def _crashed(status: int, errors: str) -> Refusal:
+def _crashed(status: int, errors: str) -> Obstacle:
     tail = " ".join(errors.strip().splitlines()[-3:])[-500:]
     if status in (-9, 137):
-        return Refusal(
+        return Obstacle(
             f"a step was killed (signal 9), most likely because memory ran out. {tail}",
             "A step needs about three times the size of the weights.",
         )
-    return Refusal(
+    return Obstacle(
         f"a step ended with status {status}: {tail}", "If the file is complete, report this with the model's name."
     )

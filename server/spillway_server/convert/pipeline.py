@@ -20,8 +20,8 @@ from spillway_server.convert.environment import Worker, llama_judge
 from spillway_server.convert.gate import Bounds, EngineOutput
 from spillway_server.convert.source import ModelSource
 from spillway_server.convert.steps import ConversionStep, OnStepEvent, StepMarkers, contents, digest
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import verification
-from spillway_server.refusal import Refusal
 
 METHODS = ("rtn", "gptq", "awq")
 DTYPES = ("float16", "bfloat16", "float32")
@@ -74,15 +74,15 @@ class Conversion:
         self._work = options.out.absolute().with_name(options.out.name + ".work")
         self._markers = StepMarkers(self._work / "markers", on_event)
 
-    def run(self) -> Converted | Refusal:
+    def run(self) -> Converted | Obstacle:
         """Convert, or return why that is not possible; finished steps are kept for the next run."""
-        refusal = self._refuse()
-        if refusal:
-            return refusal
+        obstacle = self._refuse()
+        if obstacle:
+            return obstacle
         self._work.mkdir(parents=True, exist_ok=True)
         with _exclusive(self._work) as acquired:
             if not acquired:
-                return Refusal(
+                return Obstacle(
                     f"another conversion is running in {self._work}.", "Wait for it, or choose another --out."
                 )
             result = self._convert()
@@ -90,50 +90,50 @@ class Conversion:
             shutil.rmtree(self._work, ignore_errors=True)
         return result
 
-    def _refuse(self) -> Refusal | None:
+    def _refuse(self) -> Obstacle | None:
         options = self._options
         if options.precision == "w4a16" and options.method != "rtn" and not options.calibration:
-            return Refusal(f"{options.method} needs calibration samples.", "Pass --calibration FILE.jsonl.")
+            return Obstacle(f"{options.method} needs calibration samples.", "Pass --calibration FILE.jsonl.")
         if options.out.exists() and any(options.out.iterdir()) and not (options.out / verification.FILE).exists():
-            return Refusal(
+            return Obstacle(
                 f"{options.out} holds something that `spillway convert` didn't write.", "Choose another --out."
             )
         return None
 
-    def _convert(self) -> Converted | Refusal:
+    def _convert(self) -> Converted | Obstacle:
         origin = {"sha256": digest(self._source.path)} if self._source.is_gguf else contents(self._source.path)
         unpacked = self._unpack(origin) if self._source.is_gguf else ({}, self._source.path)
-        if isinstance(unpacked, Refusal):
+        if isinstance(unpacked, Obstacle):
             return unpacked
         facts, reference = unpacked
         candidate, recipe = reference, {"method": "none", "dtype": facts.get("dtype")}
         if self._options.precision == "w4a16":
             candidate = self._work / "quantised"
             quantisation = self._quantise(reference, candidate)
-            if isinstance(quantisation, Refusal):
+            if isinstance(quantisation, Obstacle):
                 return quantisation
             recipe = {**quantisation, "dtype": facts.get("dtype")}
         verdict = self._verdict(reference, candidate)
-        if isinstance(verdict, Refusal):
+        if isinstance(verdict, Obstacle):
             return verdict
         about = {"file": self._source.path.name, **{k: v for k, v in facts.items() if k != "chat_template"}}
         if self._source.is_gguf:
             about |= origin
         return self._finish(candidate, verdict, about, recipe)
 
-    def _unpack(self, origin: dict[str, str]) -> tuple[dict[str, Any], Path] | Refusal:
+    def _unpack(self, origin: dict[str, str]) -> tuple[dict[str, Any], Path] | Obstacle:
         """Unpack the GGUF into a 16-bit checkpoint in the work folder; return the file's facts and the folder."""
         options, folder = self._options, self._work / "unpacked"
         tokenizer = str(options.tokenizer.absolute()) if options.tokenizer else None
         job: dict[str, Any] = {"job": "inspect", "gguf": str(self._source.path), "tokenizer": tokenizer}
         step = ConversionStep("inspect", {**origin, "tokenizer": tokenizer}, None, 0)
         facts = self._markers.run(step, lambda progress: self._worker.run(job, progress))
-        if isinstance(facts, Refusal):
+        if isinstance(facts, Obstacle):
             return facts
         template = ("", "the given tokenizer's")
         if not (tokenizer and options.template is None):
             chosen = templates.choose(options.template, self._source.template, facts["chat_template"])
-            if isinstance(chosen, Refusal):
+            if isinstance(chosen, Obstacle):
                 return chosen
             template = chosen
         facts |= {"dtype": options.dtype or facts["dtype"], "template": template[1]}
@@ -142,22 +142,22 @@ class Conversion:
         inputs = {**origin, **{k: v for k, v in job.items() if k not in ("gguf", "folder")}}
         step = ConversionStep("unpack", inputs, folder, facts["parameters"] * _BYTES[facts["dtype"]])
         done = self._markers.run(step, lambda progress: self._worker.run(job, progress))
-        return done if isinstance(done, Refusal) else (facts, folder)
+        return done if isinstance(done, Obstacle) else (facts, folder)
 
-    def _quantise(self, reference: Path, folder: Path) -> dict[str, Any] | Refusal:
+    def _quantise(self, reference: Path, folder: Path) -> dict[str, Any] | Obstacle:
         options = self._options
         job: dict[str, Any] = {"job": "quantise", "source": str(reference), "folder": str(folder)}
         job |= {"method": options.method, "group_size": options.group_size, "calibration": list(options.calibration)}
         size = sum(verification.weight_sizes(reference).values())
         inputs = {**contents(reference), **{k: v for k, v in job.items() if k not in ("source", "folder")}}
 
-        def work(progress: Any) -> dict[str, Any] | Refusal:
+        def work(progress: Any) -> dict[str, Any] | Obstacle:
             shutil.rmtree(folder, ignore_errors=True)
             return self._worker.run(job, progress)
 
         return self._markers.run(ConversionStep("quantise", inputs, folder, size * 6 // 10), work)
 
-    def _judge(self, name: str, folder: Path) -> dict[str, Any] | Refusal:
+    def _judge(self, name: str, folder: Path) -> dict[str, Any] | Obstacle:
         job: dict[str, Any] = {"job": "judge", "folder": str(folder), "samples": list(self._options.samples)}
         job |= {"answer_tokens": self._options.answer_tokens}
         inputs = {**contents(folder), "samples": job["samples"], "answer_tokens": job["answer_tokens"]}
@@ -165,20 +165,20 @@ class Conversion:
             ConversionStep(name, inputs, None, 0), lambda progress: self._worker.run(job, progress)
         )
 
-    def _verdict(self, reference: Path, candidate: Path) -> gate.GateVerdict | Refusal:
+    def _verdict(self, reference: Path, candidate: Path) -> gate.GateVerdict | Obstacle:
         first = self._judge("judge-reference", reference)
-        if isinstance(first, Refusal):
+        if isinstance(first, Obstacle):
             return first
         second = first if candidate == reference else self._judge("judge-result", candidate)
-        if isinstance(second, Refusal):
+        if isinstance(second, Obstacle):
             return second
         llama = self._judge_by_llama(first)
-        if isinstance(llama, Refusal):
+        if isinstance(llama, Obstacle):
             return llama
         expected = tuple(sample.get("answer") for sample in self._options.samples)
         return gate.decide(expected, _output(first), _output(second), llama, self._options.bounds)
 
-    def _judge_by_llama(self, first: dict[str, Any]) -> EngineOutput | Refusal | None:
+    def _judge_by_llama(self, first: dict[str, Any]) -> EngineOutput | Obstacle | None:
         if self._llama is None or not self._source.is_gguf:
             return None
         python = self._llama
@@ -191,7 +191,7 @@ class Conversion:
         inputs = {"gguf": digest(self._source.path), **{k: v for k, v in job.items() if k != "gguf"}}
         step = ConversionStep("judge-llama", inputs, None, 0)
         figures = self._markers.run(step, lambda _progress: llama_judge(python, job))
-        return figures if isinstance(figures, Refusal) else _output(figures)
+        return figures if isinstance(figures, Obstacle) else _output(figures)
 
     def _finish(
         self, candidate: Path, verdict: gate.GateVerdict, about: dict[str, Any], recipe: dict[str, Any]

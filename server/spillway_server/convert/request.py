@@ -11,7 +11,7 @@ from spillway_server import environment as settings
 from spillway_server.convert import environment, samples, source
 from spillway_server.convert.pipeline import Conversion, ConversionOptions, Converted
 from spillway_server.convert.steps import OnStepEvent
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class ConversionRequest:
     install: bool = True
 
 
-def run(request: ConversionRequest, on_event: OnStepEvent, report: Callable[[str], None]) -> Converted | Refusal:
+def run(request: ConversionRequest, on_event: OnStepEvent, report: Callable[[str], None]) -> Converted | Obstacle:
     """Carry out a request; `report` receives a line when something is installed. Takes minutes to hours."""
     model = source.find(request.model.expanduser())
-    if isinstance(model, Refusal):
+    if isinstance(model, Obstacle):
         return model
     options = request.options
     if request.name_out:
@@ -44,32 +44,32 @@ def run(request: ConversionRequest, on_event: OnStepEvent, report: Callable[[str
     template = _template(options.template)
     gate_samples = samples.read(request.gate, request.gate_samples)
     calibration = _calibration(request.calibration)
-    if isinstance(template, Refusal):
+    if isinstance(template, Obstacle):
         return template
-    if isinstance(gate_samples, Refusal):
+    if isinstance(gate_samples, Obstacle):
         return gate_samples
-    if isinstance(calibration, Refusal):
+    if isinstance(calibration, Obstacle):
         return calibration
     folders = (Path.cwd(), settings.project_root())
     worker = environment.find_worker(request.convert_python, folders, request.install, report)
-    if isinstance(worker, Refusal):
+    if isinstance(worker, Obstacle):
         return worker
     llama = environment.find_llama(request.llama_python, folders)
     options = replace(options, template=template, samples=tuple(gate_samples), calibration=tuple(calibration))
     return Conversion(source=model, options=options, worker=worker, llama=llama, on_event=on_event).run()
 
 
-def _template(named: str | None) -> str | Refusal | None:
+def _template(named: str | None) -> str | Obstacle | None:
     """The text of a template file; a template's name is returned as it is."""
     if named is None or not Path(named).suffix:
         return named
     try:
         return Path(named).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        return Refusal(f"the chat template {named} can't be read: {error}.", "Name a Jinja file.")
+        return Obstacle(f"the chat template {named} can't be read: {error}.", "Name a Jinja file.")
 
 
-def _calibration(named: str | None) -> list[dict[str, Any]] | Refusal:
+def _calibration(named: str | None) -> list[dict[str, Any]] | Obstacle:
     if named is None:
         return []
     return samples.demo_calibration(256) if named == "demo" else samples.read(named, 512)

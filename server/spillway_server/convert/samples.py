@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS, TRAINING_SEEDS, canonical_json, generate, prompt
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 GENERAL = Path(__file__).with_name("general_samples.jsonl")
 
 
-def read(named: str | None, limit: int) -> list[dict[str, Any]] | Refusal:
+def read(named: str | None, limit: int) -> list[dict[str, Any]] | Obstacle:
     """Return at most `limit` samples of a file, of the demo model's documents (`demo`), or of the general set
     (None)."""
     if named == "demo":
@@ -21,17 +21,17 @@ def read(named: str | None, limit: int) -> list[dict[str, Any]] | Refusal:
     try:
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()][:limit]
     except (OSError, UnicodeDecodeError) as error:
-        return Refusal(f"the samples in {file} can't be read: {error}.", "Name a file with one JSON object per line.")
+        return Obstacle(f"the samples in {file} can't be read: {error}.", "Name a file with one JSON object per line.")
     samples = []
     for number, line in enumerate(lines, 1):
         sample = _sample(line)
         if sample is None:
-            return Refusal(
+            return Obstacle(
                 f"{file}, line {number}: not an object with `messages` or `prompt` (and a text `answer`).",
                 'Write {"messages": [{"role": "user", "content": "..."}], "answer": "..."}.',
             )
         samples.append(sample)
-    return samples if samples else Refusal(f"{file} holds no sample.", "Write one JSON object per line.")
+    return samples if samples else Obstacle(f"{file} holds no sample.", "Write one JSON object per line.")
 
 
 def _sample(line: str) -> dict[str, Any] | None:

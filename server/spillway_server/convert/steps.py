@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 MARGIN_BYTES = 64 * 1024**2
 
@@ -91,9 +91,9 @@ class StepMarkers:
         self._free = free
 
     def run(
-        self, step: ConversionStep, work: Callable[[Callable[[float, str], None]], dict[str, Any] | Refusal]
-    ) -> dict[str, Any] | Refusal:
-        """Return the step's result, from its marker or by running `work` now, or a refusal."""
+        self, step: ConversionStep, work: Callable[[Callable[[float, str], None]], dict[str, Any] | Obstacle]
+    ) -> dict[str, Any] | Obstacle:
+        """Return the step's result, from its marker or by running `work` now, or an obstacle."""
         started = time.monotonic()
         earlier = self._finished(step)
         if earlier is not None:
@@ -101,14 +101,14 @@ class StepMarkers:
             return earlier
         free = self._free(step.folder or self._markers)
         if free < step.needs_bytes + MARGIN_BYTES:
-            return Refusal(
+            return Obstacle(
                 f"step {step.name} needs {(step.needs_bytes + MARGIN_BYTES) / 1e9:.2f} GB of disk and "
                 f"{free / 1e9:.2f} GB are free at {step.folder or self._markers}.",
                 "Free some, or choose another disk with --out; finished steps are kept.",
             )
         self._on_event(StepStarted(step.name, step.needs_bytes))
         result = work(lambda share, what: self._on_event(StepProgress(step.name, share, what)))
-        if isinstance(result, Refusal):
+        if isinstance(result, Obstacle):
             return result
         self._mark(step, result)
         self._on_event(StepDone(step.name, time.monotonic() - started, False))

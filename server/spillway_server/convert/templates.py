@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 _LOOP = "{%- for message in messages -%}"
 _END = "{%- endfor -%}"
@@ -120,7 +120,7 @@ def _without_blanks(text: str) -> str:
     return "".join(text.split())
 
 
-def choose(given: str | None, ollama: str | None, embedded: str | None) -> tuple[str, str] | Refusal:
+def choose(given: str | None, ollama: str | None, embedded: str | None) -> tuple[str, str] | Obstacle:
     """Return the chat template to use and where it comes from.
 
     The user's choice (a name of `NAMED`, or Jinja text) wins over Ollama's template where its shape is known, which
@@ -131,14 +131,14 @@ def choose(given: str | None, ollama: str | None, embedded: str | None) -> tuple
             return NAMED[given], f"{given}, as requested"
         if "{%" in given or "{{" in given:
             return given, "given"
-        return Refusal(f"{given!r} is not a chat template.", f"Give a file with Jinja, or one of {', '.join(NAMED)}.")
+        return Obstacle(f"{given!r} is not a chat template.", f"Give a file with Jinja, or one of {', '.join(NAMED)}.")
     name = recognise(ollama) if ollama else None
     if name is not None:
         return NAMED[name], f"Ollama's TEMPLATE, of the {name} shape"
     if embedded:
         return embedded, "the GGUF file's own" + (" (Ollama's TEMPLATE has no known shape)" if ollama else "")
     what = "Ollama's TEMPLATE has no known shape" if ollama else "the model carries no chat template"
-    return Refusal(
+    return Obstacle(
         f"{what}, and a wrong one would spoil every answer.",
         f"Pass --chat-template with a Jinja file (tokenizer_config.json of the original has it), or one of "
         f"{', '.join(NAMED)}.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 # The first match wins, so causes come before their consequences.
 _PATTERNS: tuple[tuple[str, str, str], ...] = (
@@ -67,17 +67,19 @@ _STATUS = {
 }
 
 
-def diagnose(status: int, tail: tuple[str, ...]) -> Refusal:
+def diagnose(status: int, tail: tuple[str, ...]) -> Obstacle:
     """Explain an engine's end from its last log lines and its exit status (128 + n for signal n)."""
     text = "\n".join(tail)
     for pattern, reason, fix in _PATTERNS:
         match = re.search(pattern, text)
         if match:
             quoted = match[0].strip()[:160]
-            return Refusal(f"vLLM ended: {reason}", f"{fix} (its log says: {quoted})")
+            return Obstacle(f"vLLM ended: {reason}", f"{fix} (its log says: {quoted})")
     reason, fix = _STATUS.get(status, (f"exit status {status}.", "See the last lines of its log."))
-    return Refusal(f"vLLM ended: {reason}", fix)
+    return Obstacle(f"vLLM ended: {reason}", fix)
 
 
-TOO_SLOW = Refusal("vLLM did not generate a token in time.", "See its log; a first start may be downloading the model.")
-HUNG = Refusal("vLLM has requests but has generated nothing for too long.", "See its log; Spillway restarts it.")
+TOO_SLOW = Obstacle(
+    "vLLM did not generate a token in time.", "See its log; a first start may be downloading the model."
+)
+HUNG = Obstacle("vLLM has requests but has generated nothing for too long.", "See its log; Spillway restarts it.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class EngineExited:
     """The process ended by itself: its exit status (128 + n for signal n), what that means, and the last log lines."""
 
     status: int
-    diagnosis: Refusal
+    diagnosis: Obstacle
     log_tail: tuple[str, ...]
 
 
@@ -74,7 +74,7 @@ class EngineStopped:
 class EngineFailed:
     """Spillway has given up: why, what to change, and the last log lines."""
 
-    diagnosis: Refusal
+    diagnosis: Obstacle
     log_tail: tuple[str, ...]
 
 

@@ -13,27 +13,27 @@ from pathlib import Path
 from spillway_server.convert.pipeline import ConversionOptions
 from spillway_server.convert.request import ConversionRequest, run
 from spillway_server.convert.steps import OnStepEvent, StepDone, StepEvent, StepProgress, StepStarted, digest
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import verification
 from spillway_server.planning.models import ModelSpec, from_directory
-from spillway_server.refusal import Refusal
 
 # Enough for a verdict on perplexity; a thorough gate takes `spillway convert` with samples of one's own task.
 SAMPLES = 24
 
 
-def converted(gguf: Path, folder: Path, report: Callable[[str], None]) -> ModelSpec | Refusal:
+def converted(gguf: Path, folder: Path, report: Callable[[str], None]) -> ModelSpec | Obstacle:
     """Return the W4A16 checkpoint of a GGUF file in `folder`, converting the file if that has not been done yet."""
     if not gguf.is_file():
-        return Refusal(f"there is no file {gguf}.", "Name a GGUF file, a directory, a hub name, `demo` or `auto`.")
+        return Obstacle(f"there is no file {gguf}.", "Name a GGUF file, a directory, a hub name, `demo` or `auto`.")
     out = folder / f"{gguf.stem}-{digest(gguf)[:12]}"
     if not (out / verification.FILE).exists():
         report(f"{gguf.name} is converted on first use, into {out}; later starts reuse it")
         request = ConversionRequest(gguf, ConversionOptions(out=out), name_out=False, gate_samples=SAMPLES)
         conversion = run(request, _step_printer(report), report)
-        if isinstance(conversion, Refusal):
+        if isinstance(conversion, Obstacle):
             return conversion
     model = from_directory(out.absolute(), gguf.stem)
-    return model if isinstance(model, Refusal) else replace(model, served_name=gguf.stem)
+    return model if isinstance(model, Obstacle) else replace(model, served_name=gguf.stem)
 
 
 def _step_printer(report: Callable[[str], None]) -> OnStepEvent:

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 ENGINE_VENV = ".venv-vllm"
 FLOOR = (0, 22)
@@ -74,11 +74,11 @@ def release(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def find_engine(explicit: Path | None, folders: tuple[Path, ...]) -> InstalledEngine | Refusal:
+def find_engine(explicit: Path | None, folders: tuple[Path, ...]) -> InstalledEngine | Obstacle:
     """Find vLLM in the order above; `folders` may hold `.venv-vllm`. Takes up to a second per Python."""
     if explicit is not None:
         engine = inspect(explicit)
-        return engine if engine else Refusal(f"{explicit} has no vLLM installed, or doesn't run.", _INSTALL)
+        return engine if engine else Obstacle(f"{explicit} has no vLLM installed, or doesn't run.", _INSTALL)
     candidates = [folder / ENGINE_VENV / "bin" / "python" for folder in folders]
     candidates = [python for python in dict.fromkeys(candidates) if python.exists()]
     candidates.append(Path(sys.executable))
@@ -89,11 +89,11 @@ def find_engine(explicit: Path | None, folders: tuple[Path, ...]) -> InstalledEn
         engine = inspect(python)
         if engine is not None:
             return engine
-    return Refusal("vLLM is not installed in any environment that Spillway checks.", _INSTALL)
+    return Obstacle("vLLM is not installed in any environment that Spillway checks.", _INSTALL)
 
 
-def inspect(python: Path) -> InstalledEngine | Refusal | None:
-    """Return the vLLM of a Python, None when it has none, or a refusal when its vLLM is too old to be safe."""
+def inspect(python: Path) -> InstalledEngine | Obstacle | None:
+    """Return the vLLM of a Python, None when it has none, or an obstacle when its vLLM is too old to be safe."""
     try:
         probe = subprocess.run(
             [str(python), "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True
@@ -112,7 +112,7 @@ def inspect(python: Path) -> InstalledEngine | Refusal | None:
         gguf_plugin="vllm-gguf-plugin" in versions,
     )
     if release(engine.version) < FLOOR:
-        return Refusal(
+        return Obstacle(
             f"vLLM {engine.version} in {python} is older than 0.22 and has a known vulnerability (CVE-2026-48746).",
             "Update it: pip install 'vllm>=0.22' in that environment.",
         )

@@ -19,11 +19,11 @@ from spillway_server.engine.events import EngineEvent
 from spillway_server.engine.launcher import InstalledEngine, find_engine
 from spillway_server.engine.lifecycle import Rules
 from spillway_server.engine.supervise import Intervals, Launch, Supervisor
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import adapters, hardware, measurements, models, profiles
 from spillway_server.planning.models import ModelSpec
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.speed import Speed, speed_of
-from spillway_server.refusal import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,35 +63,35 @@ class Prepared:
     speed: Speed | None = None
 
 
-def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line: None) -> Prepared | Refusal:
+def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line: None) -> Prepared | Obstacle:
     """Decide how to serve, or return why it can't be done. Queries NVML and a few Pythons; takes about a second.
 
     A GGUF file that the engine can't read is converted first, which takes minutes for a large one. `report` receives
     progress and warnings as lines of text.
     """
     engine = find_engine(options.engine_python, (Path.cwd(), environment.project_root()))
-    if isinstance(engine, Refusal):
+    if isinstance(engine, Obstacle):
         return engine
     machine = hardware.detect()
     if options.device == "gpu" and not machine.gpus:
-        return Refusal(f"no GPU was found: {machine.gpu_note}.", "Omit --device to use the CPU.")
+        return Obstacle(f"no GPU was found: {machine.gpu_note}.", "Omit --device to use the CPU.")
     if options.device == "cpu" or engine.is_cpu_build:
         machine = machine.without_gpus()
     elif not machine.gpus:
-        return Refusal(
+        return Obstacle(
             f"vLLM in {engine.python} is the GPU build and no GPU was found: {machine.gpu_note}.",
             "Install the CPU engine: make install ENGINE=cpu.",
         )
     model = models.resolve(options.model, machine, environment.hub_cache())
     if isinstance(model, ModelSpec) and model.quantisation == "gguf" and not (machine.gpus and engine.gguf_plugin):
         model = first_use.converted(Path(model.location), options.converted, report)
-    if isinstance(model, Refusal):
+    if isinstance(model, Obstacle):
         return model
     lora_adapters = adapters.read(options.loras, model.served_name)
-    if isinstance(lora_adapters, Refusal):
+    if isinstance(lora_adapters, Obstacle):
         return lora_adapters
     port = 0 if options.uds else _claim_port(options.host, options.port)
-    if isinstance(port, Refusal):
+    if isinstance(port, Obstacle):
         return port
     plan_options = PlanOptions(
         host=options.host,
@@ -104,7 +104,7 @@ def prepare(options: ServeOptions, report: Callable[[str], None] = lambda _line:
         gguf_plugin=engine.gguf_plugin,
     )
     plan = make_plan(profiles.of_machine(machine), model, plan_options)
-    if isinstance(plan, Refusal):
+    if isinstance(plan, Obstacle):
         return plan
     for warning in plan.warnings:
         report(f"warning: {warning}")
@@ -136,13 +136,13 @@ async def run_server(
     on_event: Callable[[EngineEvent], None],
     stop: asyncio.Event | None = None,
     report: Callable[[str], None] = lambda _line: None,
-) -> Refusal | None:
+) -> Obstacle | None:
     """Serve until `stop` is set. Returns None after an orderly end, else why the engine couldn't start or was given up.
 
     Cancelling the coroutine also ends the engine, before the cancellation propagates.
     """
     prepared = await asyncio.to_thread(prepare, options, report)
-    if isinstance(prepared, Refusal):
+    if isinstance(prepared, Obstacle):
         return prepared
     return await run_prepared(prepared, options, on_event, stop)
 
@@ -152,7 +152,7 @@ async def run_prepared(
     options: ServeOptions,
     on_event: Callable[[EngineEvent], None],
     stop: asyncio.Event | None = None,
-) -> Refusal | None:
+) -> Obstacle | None:
     """Run the second half of `run_server`, for a caller that has prepared already."""
     supervisor = Supervisor(prepared.launch, on_event, rules=options.rules, intervals=options.intervals)
     return await supervisor.run(stop or asyncio.Event())
@@ -163,7 +163,7 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
-def _claim_port(host: str, port: int) -> int | Refusal:
+def _claim_port(host: str, port: int) -> int | Obstacle:
     """Return the port if nobody listens on it, or for 0 one that is free now (vLLM can't choose one and report it).
 
     This is checked before the launch, since a leftover engine on the port would answer the readiness probe instead of
@@ -176,7 +176,7 @@ def _claim_port(host: str, port: int) -> int | Refusal:
         try:
             probe.bind((host, port))
         except OSError as error:
-            return Refusal(
+            return Obstacle(
                 f"the engine can't listen on {host} port {port}: {error.strerror or error}.",
                 "Stop the process that occupies it, or choose another with --port (0 takes a free one).",
             )

@@ -23,7 +23,7 @@ from spillway_server.engine.client import EngineAddress, EngineClient
 from spillway_server.engine.lifecycle import Action, Event, Lifecycle, Rules, State
 from spillway_server.engine.liveness import ProgressWatch, observe
 from spillway_server.engine.log import EngineLog, phase_of
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 _LOG_LINE_LIMIT = 1_000_000
 
@@ -79,9 +79,9 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = EngineLog(launch.log_path)
         self._client = EngineClient(launch.address)
-        self._last_diagnosis: Refusal | None = None
+        self._last_diagnosis: Obstacle | None = None
 
-    async def run(self, stop: asyncio.Event) -> Refusal | None:
+    async def run(self, stop: asyncio.Event) -> Obstacle | None:
         """Supervise until the end. Returns None after a requested stop, else why the engine was given up."""
         with self._log:
             async with self._client:
@@ -90,7 +90,7 @@ class Supervisor:
                 finally:
                     await asyncio.shield(self._clear())
 
-    async def _loop(self, stop: asyncio.Event) -> Refusal | None:
+    async def _loop(self, stop: asyncio.Event) -> Obstacle | None:
         stopper = asyncio.create_task(self._await_stop(stop))
         try:
             life, actions = lifecycle.begin(self._clock(), self._rules)

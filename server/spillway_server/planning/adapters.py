@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 # The ranks that vLLM can reserve memory for (--max-lora-rank); an adapter takes the next larger one.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -27,35 +27,35 @@ class Adapter:
     rank: int
 
 
-def read(words: tuple[str, ...], served_name: str) -> tuple[Adapter, ...] | Refusal:
+def read(words: tuple[str, ...], served_name: str) -> tuple[Adapter, ...] | Obstacle:
     """Parse adapters written as NAME=DIRECTORY, and read each directory's adapter_config.json."""
     adapters: list[Adapter] = []
     for word in words:
         name, equals, path = word.partition("=")
         if not equals or not _NAME.match(name):
-            return Refusal(
+            return Obstacle(
                 f"{word!r} is not an adapter.", "Write NAME=DIRECTORY; a name has letters, digits, dots and dashes."
             )
         if name == served_name or any(adapter.name == name for adapter in adapters):
-            return Refusal(f"the name {name!r} is used twice.", "Give each adapter its own name.")
+            return Obstacle(f"the name {name!r} is used twice.", "Give each adapter its own name.")
         adapter = _adapter(name, Path(path).expanduser().absolute())
-        if isinstance(adapter, Refusal):
+        if isinstance(adapter, Obstacle):
             return adapter
         adapters.append(adapter)
     return tuple(adapters)
 
 
-def _adapter(name: str, path: Path) -> Adapter | Refusal:
+def _adapter(name: str, path: Path) -> Adapter | Obstacle:
     try:
         config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
         kind, rank = config["peft_type"], int(config["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return Refusal(
+        return Obstacle(
             f"{path} is not a LoRA adapter: {error!r}.",
             "Name the folder that PEFT saved, with adapter_config.json and adapter_model.safetensors.",
         )
     if kind != "LORA" or not 1 <= rank <= RANKS[-1]:
-        return Refusal(f"{path} is a {kind} adapter of rank {rank}.", f"vLLM serves LoRA up to rank {RANKS[-1]}.")
+        return Obstacle(f"{path} is a {kind} adapter of rank {rank}.", f"vLLM serves LoRA up to rank {RANKS[-1]}.")
     return Adapter(name, path, rank)
 
 

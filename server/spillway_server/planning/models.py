@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import verification
 from spillway_server.planning.hardware import Hardware
-from spillway_server.refusal import Refusal
 
 DEMO_WEIGHTS = Path(__file__).resolve().parents[1] / "demo_model" / "weights"
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -105,7 +105,7 @@ T4_CLASS = "Qwen/Qwen2.5-7B-Instruct-AWQ"
 FP8_CLASS = "RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic"
 
 
-def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Refusal:
+def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Obstacle:
     """Find the model that the user names: `auto`, `demo`, a directory, a name of the table, or any hub name.
 
     `hub_cache` is the folder of downloaded hub models; a model in it is read, and nothing is downloaded.
@@ -124,7 +124,7 @@ def resolve(name: str, hardware: Hardware, hub_cache: Path) -> ModelSpec | Refus
     if name in TABLE:
         return TABLE[name]
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        return Refusal(
+        return Obstacle(
             f"there is no model {name!r}: it is neither a directory nor a hub name (owner/name).",
             f"Give a directory with config.json and *.safetensors, a hub name such as {T4_CLASS}, `demo`, or `auto`.",
         )
@@ -150,11 +150,11 @@ def choose(hardware: Hardware) -> str:
     return FP8_CLASS if hardware.gpus[0].compute_capability >= (8, 9) else T4_CLASS
 
 
-def demo() -> ModelSpec | Refusal:
+def demo() -> ModelSpec | Obstacle:
     """Return the bundled demo model."""
     spec = from_directory(DEMO_WEIGHTS, "demo")
-    if isinstance(spec, Refusal):
-        return Refusal(
+    if isinstance(spec, Obstacle):
+        return Obstacle(
             f"the bundled demo model is incomplete: {spec.reason}",
             "Restore it with `git checkout -- server/spillway_server/demo_model/weights`, "
             "or name another model with --model.",
@@ -163,24 +163,24 @@ def demo() -> ModelSpec | Refusal:
     return replace(spec, tool_parser="hermes")
 
 
-def from_directory(path: Path, served_name: str) -> ModelSpec | Refusal:
+def from_directory(path: Path, served_name: str) -> ModelSpec | Obstacle:
     """Read a checkpoint's config.json and the sizes of its safetensors files."""
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Refusal(f"{path} has no config.json.", "Point --model at a Hugging Face checkpoint directory.")
+        return Obstacle(f"{path} has no config.json.", "Point --model at a Hugging Face checkpoint directory.")
     except ValueError as error:
-        return Refusal(f"{path / 'config.json'} is not JSON: {error}.", "Download the checkpoint again.")
+        return Obstacle(f"{path / 'config.json'} is not JSON: {error}.", "Download the checkpoint again.")
     weights = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     if weights == 0:
-        return Refusal(f"{path} has no *.safetensors file.", "Convert the checkpoint to safetensors first.")
+        return Obstacle(f"{path} has no *.safetensors file.", "Convert the checkpoint to safetensors first.")
     if not isinstance(config, dict):
-        return Refusal(f"{path / 'config.json'} is not a JSON object.", "Download the checkpoint again.")
+        return Obstacle(f"{path / 'config.json'} is not a JSON object.", "Download the checkpoint again.")
     text = config.get("text_config", config)
     try:
         shape = _shape(text, weights, _dtype(config))
     except (KeyError, TypeError, ValueError) as error:
-        return Refusal(
+        return Obstacle(
             f"{path / 'config.json'} lacks a usable value for {error}.",
             "Use a causal language model's checkpoint (num_hidden_layers, hidden_size, num_attention_heads).",
         )

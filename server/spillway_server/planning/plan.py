@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import adapters, arguments
 from spillway_server.planning.adapters import Adapter
 from spillway_server.planning.arguments import Flag
@@ -17,7 +18,6 @@ from spillway_server.planning.hardware import DRIVER_FLOOR, is_old
 from spillway_server.planning.memory import MEAN_TOKENS, Budget, MemoryPlan, Row, arithmetic, dtype_bytes, element_bytes
 from spillway_server.planning.models import GIB, T4_CLASS, ModelSpec
 from spillway_server.planning.profiles import Profile
-from spillway_server.refusal import Refusal
 
 LEAST_CONTEXT = 512
 # Spillway sets these itself, or they are dangerous on a command line that every user of the machine can read.
@@ -82,17 +82,17 @@ class _Limits:
     devices: int
 
 
-def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> EnginePlan | Refusal:
+def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> EnginePlan | Obstacle:
     """Plan one engine, or return why that is not possible and what to change."""
     flags = arguments.parse(options.vllm_args)
     if isinstance(flags, arguments.StrayWord):
-        return Refusal(f"{flags.word!r} in the vLLM arguments belongs to no flag.", "Write flags as --name value.")
+        return Obstacle(f"{flags.word!r} in the vLLM arguments belongs to no flag.", "Write flags as --name value.")
     limits = _limits(profile, model, options, flags)
-    if isinstance(limits, Refusal):
+    if isinstance(limits, Obstacle):
         return limits
-    refusal = _refuse_flags(flags) or _refuse_model(profile, model, options) or _refuse_types(profile, limits)
-    if refusal:
-        return refusal
+    obstacle = _refuse_flags(flags) or _refuse_model(profile, model, options) or _refuse_types(profile, limits)
+    if obstacle:
+        return obstacle
     warnings = _warnings(profile, model, options)
     kv_space = _cpu_kv_bytes(profile, model, limits)
     memory = _memory(profile, model, limits, options.mean_tokens, kv_space)
@@ -103,7 +103,7 @@ def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Engin
         )
     else:
         fitted = _fit_context(profile, model, limits, memory)
-        if isinstance(fitted, Refusal):
+        if isinstance(fitted, Obstacle):
             return fitted
         if fitted.max_model_len < limits.max_model_len:
             warnings = (*warnings, _shortened(limits, fitted))
@@ -123,7 +123,7 @@ def make_plan(profile: Profile, model: ModelSpec, options: PlanOptions) -> Engin
     )
 
 
-def _limits(profile: Profile, model: ModelSpec, options: PlanOptions, flags: tuple[Flag, ...]) -> _Limits | Refusal:
+def _limits(profile: Profile, model: ModelSpec, options: PlanOptions, flags: tuple[Flag, ...]) -> _Limits | Obstacle:
     model_len = model.shape.max_len if model.shape else profile.max_model_len
     context = arguments.value_of(flags, "--max-model-len")
     try:
@@ -138,7 +138,7 @@ def _limits(profile: Profile, model: ModelSpec, options: PlanOptions, flags: tup
             devices=_count(flags, "--tensor-parallel-size", options.devices),
         )
     except ValueError as error:
-        return Refusal(f"a vLLM argument is not a number: {error}.", "Write it as 8192, 8k or 0.9.")
+        return Obstacle(f"a vLLM argument is not a number: {error}.", "Write it as 8192, 8k or 0.9.")
 
 
 def _count(flags: tuple[Flag, ...], name: str, otherwise: int) -> int:
@@ -153,45 +153,45 @@ def _dtype(profile: Profile, model: ModelSpec) -> str:
     return "half" if profile.compute_capability < (8, 0) else "auto"
 
 
-def _refuse_flags(flags: tuple[Flag, ...]) -> Refusal | None:
+def _refuse_flags(flags: tuple[Flag, ...]) -> Obstacle | None:
     for flag in flags:
         if flag.name in _RESERVED:
-            return Refusal(f"{flag.name} can't be among the vLLM arguments.", _RESERVED[flag.name])
+            return Obstacle(f"{flag.name} can't be among the vLLM arguments.", _RESERVED[flag.name])
     return None
 
 
-def _refuse_model(profile: Profile, model: ModelSpec, options: PlanOptions) -> Refusal | None:
+def _refuse_model(profile: Profile, model: ModelSpec, options: PlanOptions) -> Obstacle | None:
     capability = profile.compute_capability
     if options.embedding and options.adapters:
-        return Refusal("an embedding engine can't serve adapters.", "Omit --lora or --embed.")
+        return Obstacle("an embedding engine can't serve adapters.", "Omit --lora or --embed.")
     if model.quantisation == "gguf" and (profile.is_cpu or not options.gguf_plugin):
-        return Refusal(
+        return Obstacle(
             f"{model.location} is a GGUF file, which vLLM no longer reads by itself.",
             "Convert it with `spillway convert`, serve the checkpoint it was made from, or on a GPU install "
             "vllm-gguf-plugin beside vLLM.",
         )
     if profile.is_cpu and model.quantisation not in _CPU_FORMATS:
-        return Refusal(
+        return Obstacle(
             f"vLLM on the CPU can't run {model.quantisation} weights.",
             "Use an unquantised, AWQ, GPTQ, W4A16 or INT8 checkpoint.",
         )
     if not profile.is_cpu and capability < (7, 5):
-        return Refusal(
+        return Obstacle(
             f"{profile.title} has compute capability {capability[0]}.{capability[1]}; vLLM needs 7.5 or newer.",
             "Use a T4 or newer, or run the CPU engine.",
         )
     if model.quantisation == "fp8" and not profile.is_cpu and capability < (8, 0):
-        return Refusal(f"{profile.title} can't run fp8 weights.", f"Use a 4-bit checkpoint, such as {T4_CLASS}.")
+        return Obstacle(f"{profile.title} can't run fp8 weights.", f"Use a 4-bit checkpoint, such as {T4_CLASS}.")
     return None
 
 
-def _refuse_types(profile: Profile, limits: _Limits) -> Refusal | None:
+def _refuse_types(profile: Profile, limits: _Limits) -> Obstacle | None:
     if profile.is_cpu:
         return None
     if limits.dtype in _BFLOAT and profile.compute_capability < (8, 0):
-        return Refusal(f"{profile.title} has no bfloat16.", "Use --dtype half, or omit --dtype.")
+        return Obstacle(f"{profile.title} has no bfloat16.", "Use --dtype half, or omit --dtype.")
     if limits.kv_dtype.startswith("fp8") and profile.compute_capability < (8, 0):
-        return Refusal(f"{profile.title} has no fp8 KV cache.", "Omit --kv-cache-dtype.")
+        return Obstacle(f"{profile.title} has no fp8 KV cache.", "Omit --kv-cache-dtype.")
     return None
 
 
@@ -261,20 +261,20 @@ def _memory(
     return arithmetic(model.shape, weights, budget)
 
 
-def _fit_context(profile: Profile, model: ModelSpec, limits: _Limits, memory: MemoryPlan) -> _Limits | Refusal:
+def _fit_context(profile: Profile, model: ModelSpec, limits: _Limits, memory: MemoryPlan) -> _Limits | Obstacle:
     if memory.missing_bytes or memory.kv_tokens < LEAST_CONTEXT:
         smaller = f"a 4-bit checkpoint ({T4_CLASS})" if model.quantisation is None else "a smaller model"
         shortage = (
             f"{memory.missing_bytes / GIB:.1f} GiB are missing" if memory.missing_bytes else "no KV cache is left"
         )
-        return Refusal(
+        return Obstacle(
             f"{model.location} does not fit into {profile.title}: weights and overhead take too much, {shortage}.",
             f"Use {smaller}, a larger device, or more devices (--gpus 2).",
         )
     if memory.kv_tokens >= limits.max_model_len:
         return limits
     if limits.context_from_user:
-        return Refusal(
+        return Obstacle(
             f"the KV cache holds {memory.kv_tokens} tokens, fewer than --max-model-len {limits.max_model_len}.",
             f"Ask for {memory.kv_tokens} tokens or fewer, or use a smaller model.",
         )

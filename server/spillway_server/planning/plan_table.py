@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spillway_hardware.gpus import NAMES
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning.hardware import Hardware
 from spillway_server.planning.measurements import shipped
 from spillway_server.planning.models import GIB, TABLE
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES
 from spillway_server.planning.speed import speed_of
-from spillway_server.refusal import Refusal
 
 MODELS = (
     "Qwen/Qwen2.5-7B-Instruct-AWQ",
@@ -40,7 +40,7 @@ def markdown(gpus: Sequence[str] = NAMES, models: Sequence[str] = MODELS) -> str
 def _line(gpu: str, model: str) -> str:
     options = PlanOptions()
     plan = make_plan(PROFILES[gpu], TABLE[model], options)
-    if isinstance(plan, Refusal):
+    if isinstance(plan, Obstacle):
         return f"| {gpu} | {model} | does not fit: {plan.reason} {plan.fix} | | | | | | | |"
     return _fitting(gpu, plan, options.mean_tokens)
 

@@ -21,8 +21,8 @@ from spillway_server.convert.gate import Bounds
 from spillway_server.convert.pipeline import Conversion, ConversionOptions, Converted
 from spillway_server.convert.steps import StepDone, StepEvent
 from spillway_server.demo_model.documents import HELD_OUT_SEEDS
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning.models import DEMO_WEIGHTS, ModelSpec, from_directory
-from spillway_server.refusal import Refusal
 
 CONVERT_PYTHON = ROOT / ".venv-convert" / "bin" / "python"
 pytestmark = pytest.mark.skipif(
@@ -40,9 +40,9 @@ def nothing(_share: float, _what: str) -> None:
 
 def convert(
     gguf: Path, out: Path, events: list[StepEvent] | None = None, llama: bool = True, **wishes: Any
-) -> Converted | Refusal:
+) -> Converted | Obstacle:
     model_source = source.find(gguf)
-    assert not isinstance(model_source, Refusal), model_source
+    assert not isinstance(model_source, Obstacle), model_source
     wish = ConversionOptions(
         out=out,
         samples=tuple(samples.demo(HELD_OUT_SEEDS[:FEW])),
@@ -59,7 +59,7 @@ def convert(
     ).run()
 
 
-def done(converted: Converted | Refusal) -> Converted:
+def done(converted: Converted | Obstacle) -> Converted:
     assert isinstance(converted, Converted), converted
     return converted
 
@@ -125,7 +125,7 @@ def requantised(folder: Path, kind: str) -> Path:
 def test_an_interrupted_conversion_goes_on(tmp_path: Path) -> None:
     """The step after the unpacking fails for want of a template; the second run doesn't unpack again."""
     first = convert(F16, tmp_path / "out", precision="w4a16", group_size=100, llama=False)
-    assert isinstance(first, Refusal)
+    assert isinstance(first, Obstacle)
     assert "groups of 100" in first.reason
     assert not (tmp_path / "out").exists()
     events: list[StepEvent] = []
@@ -196,7 +196,7 @@ def test_seeded_fault_damaged_weights_are_not_verified(tmp_path: Path) -> None:
 class Spoiling(Worker):
     """A worker whose quantisation loses the scales: every second one is doubled."""
 
-    def run(self, job: dict[str, Any], progress: Any) -> dict[str, Any] | Refusal:
+    def run(self, job: dict[str, Any], progress: Any) -> dict[str, Any] | Obstacle:
         converted = Worker.run(self, job, progress)
         if job["job"] == "quantise":
             file = Path(job["folder"]) / "model.safetensors"
@@ -216,7 +216,7 @@ def test_an_unsupported_architecture_is_named(tmp_path: Path) -> None:
     # The key's value is a string with its length in front: the same length keeps the file whole.
     gguf.write_bytes(data.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0mamba", 1))
     refused = convert(gguf, tmp_path / "out")
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     assert "'mamba'" in refused.reason
     assert "llama, qwen2, qwen3" in refused.reason
 
@@ -226,7 +226,7 @@ def test_a_cut_off_download_is_refused(tmp_path: Path, keep: int, part: str) -> 
     gguf = tmp_path / "cut.gguf"
     gguf.write_bytes(F16.read_bytes()[:keep])
     refused = convert(gguf, tmp_path / "out")
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     assert part in refused.reason or "can't be read as GGUF" in refused.reason
 
 
@@ -234,7 +234,7 @@ def test_an_unknown_pre_tokenizer_is_refused_with_what_to_pass(tmp_path: Path) -
     gguf = tmp_path / "odd.gguf"
     gguf.write_bytes(F16.read_bytes().replace(b"\x05\0\0\0\0\0\0\0qwen2", b"\x05\0\0\0\0\0\0\0qwen9", 1))
     refused = convert(gguf, tmp_path / "out")
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     assert "'qwen9'" in refused.reason
     assert "--tokenizer" in refused.fix
     converted = done(convert(gguf, tmp_path / "out", tokenizer=DEMO_WEIGHTS, llama=False))
@@ -243,12 +243,12 @@ def test_an_unknown_pre_tokenizer_is_refused_with_what_to_pass(tmp_path: Path) -
 
 def test_calibration_is_asked_for_and_a_strangers_folder_is_left_alone(tmp_path: Path) -> None:
     refused = convert(F16, tmp_path / "out", precision="w4a16", method="gptq")
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     assert "--calibration" in refused.fix
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     refused = convert(F16, tmp_path / "mine")
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from spillway_server.convert import samples
 from spillway_server.convert.gate import Bounds, EngineOutput, GateVerdict, agreement, decide, right
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import verification
 from spillway_server.planning.models import ModelSpec, from_directory
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import cpu_profile
-from spillway_server.refusal import Refusal
 
 KNOWN = tuple(str(number) for number in range(100))
 GOOD = EngineOutput(1.5, KNOWN)
@@ -131,7 +131,7 @@ def test_serve_warns_of_a_model_that_was_not_verified(tmp_path: Path) -> None:
 
 def test_samples(tmp_path: Path) -> None:
     general = samples.read(None, 1000)
-    assert not isinstance(general, Refusal)
+    assert not isinstance(general, Obstacle)
     assert len(general) >= Bounds().min_samples
     assert all(sample["answer"] for sample in general)
     gate, learnt = samples.demo(range(10_000_000, 10_000_005)), samples.demo_calibration(5)
@@ -149,5 +149,5 @@ def test_bad_samples_are_refused_with_their_line(tmp_path: Path, line: str) -> N
     file = tmp_path / "mine.jsonl"
     file.write_text('{"prompt": "a"}\n' + line + "\n")
     refused = samples.read(str(file), 10)
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     assert "line 2" in refused.reason

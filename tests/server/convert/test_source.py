@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spillway_server.convert.source import ModelSource, find
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 
 def gguf(path: Path) -> Path:
@@ -23,9 +23,9 @@ def found(path: Path) -> ModelSource:
     return source
 
 
-def refused(path: Path) -> Refusal:
+def refused(path: Path) -> Obstacle:
     source = find(path)
-    assert isinstance(source, Refusal)
+    assert isinstance(source, Obstacle)
     assert source.fix
     return source
 

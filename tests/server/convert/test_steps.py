@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spillway_server.convert.steps import ConversionStep, StepDone, StepEvent, StepMarkers, StepStarted
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 
 class Bench:
@@ -74,8 +74,8 @@ def test_a_crash_leaves_no_marker(tmp_path: Path) -> None:
 
 def test_a_refusal_leaves_no_marker(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    refusal = Refusal("no", "yes")
-    assert bench.ledger.run(ConversionStep("unpack", {"sha256": "a"}, bench.out, 0), lambda _p: refusal) is refusal
+    obstacle = Obstacle("no", "yes")
+    assert bench.ledger.run(ConversionStep("unpack", {"sha256": "a"}, bench.out, 0), lambda _p: obstacle) is obstacle
     bench.run()
     assert bench.worked == 1
 
@@ -83,7 +83,7 @@ def test_a_refusal_leaves_no_marker(tmp_path: Path) -> None:
 def test_no_room_no_work(tmp_path: Path) -> None:
     bench = Bench(tmp_path, free=10**9)
     refused = bench.run(needs=2 * 10**9)
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     assert "2.07 GB" in refused.reason
     assert "1.00 GB are free" in refused.reason
     assert bench.worked == 0

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ENGINE_PYTHON
 
 from spillway_server.convert import templates
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 CHATML = """{{ if .System }}<|im_start|>system
 {{ .System }}<|im_end|>
@@ -131,12 +131,12 @@ def test_which_template_wins() -> None:
         "Ollama's TEMPLATE, of the chatml shape",
     )
     chosen = templates.choose(None, TOOLS, "{{ own }}")
-    assert not isinstance(chosen, Refusal)
+    assert not isinstance(chosen, Obstacle)
     assert chosen[0] == "{{ own }}"
 
 
 @pytest.mark.parametrize(("given", "ollama"), [(None, TOOLS), (None, None), ("klingon", CHATML)])
 def test_no_template_is_refused_with_what_to_pass(given: str | None, ollama: str | None) -> None:
     refused = templates.choose(given, ollama, None)
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     assert "chatml" in refused.fix

@@ -12,9 +12,9 @@ from spillway_server.engine.diagnosis import diagnose
 from spillway_server.engine.launcher import InstalledEngine, find_engine, inspect, release
 from spillway_server.engine.liveness import EngineActivity, ProgressWatch, observe, read_activity
 from spillway_server.engine.log import EngineLog, phase_of
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import hardware, profiles
 from spillway_server.planning.hardware import Gpu, Hardware
-from spillway_server.refusal import Refusal
 
 MIB = 1024**2
 PAGE = """# TYPE vllm:num_requests_running gauge
@@ -108,7 +108,7 @@ def test_commands_of_both_distributions(tmp_path: Path) -> None:
 
 def test_a_python_without_vllm_is_refused_by_name() -> None:
     result = find_engine(Path(sys.executable), ())
-    assert isinstance(result, Refusal)
+    assert isinstance(result, Obstacle)
     assert sys.executable in result.reason
     assert inspect(Path("/nowhere/python")) is None
 
@@ -118,7 +118,7 @@ def test_an_old_vllm_is_refused(tmp_path: Path) -> None:
     python.write_text('#!/bin/sh\necho \'{"vllm": "0.21.3", "torch": "2.9.0"}\'\n')
     python.chmod(0o755)
     result = find_engine(python, ())
-    assert isinstance(result, Refusal)
+    assert isinstance(result, Obstacle)
     assert "CVE-2026-48746" in result.reason
 
 
@@ -160,5 +160,5 @@ def test_doctor_tells_a_wrong_engine_and_an_old_driver(tmp_path: Path) -> None:
 
 
 def test_doctor_fails_without_an_engine(tmp_path: Path) -> None:
-    checks = doctor.examine(Hardware((), 2, 16 * 1024**3, "no driver"), Refusal("none", "install"), tmp_path)
+    checks = doctor.examine(Hardware((), 2, 16 * 1024**3, "no driver"), Obstacle("none", "install"), tmp_path)
     assert [check.name for check in checks if check.verdict is doctor.CheckStatus.FAIL] == ["vLLM"]

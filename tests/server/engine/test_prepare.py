@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spillway_server.engine.serve import Prepared, ServeOptions, prepare
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def test_a_taken_port_is_refused(cpu_engine: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        refusal = prepare(ServeOptions(model="demo", port=port, engine_python=cpu_engine))
-    assert isinstance(refusal, Refusal)
-    assert str(port) in refusal.reason
-    assert "--port" in refusal.fix
+        obstacle = prepare(ServeOptions(model="demo", port=port, engine_python=cpu_engine))
+    assert isinstance(obstacle, Obstacle)
+    assert str(port) in obstacle.reason
+    assert "--port" in obstacle.fix
 
 
 def test_a_unix_socket_needs_no_port(cpu_engine: Path, tmp_path: Path) -> None:
@@ -56,5 +56,5 @@ def test_users_limits_are_in_the_plan(cpu_engine: Path) -> None:
 
 
 def test_a_wrong_model_is_refused_before_anything_starts(cpu_engine: Path) -> None:
-    refusal = prepare(ServeOptions(model="./missing", port=0, engine_python=cpu_engine))
-    assert isinstance(refusal, Refusal)
+    obstacle = prepare(ServeOptions(model="./missing", port=0, engine_python=cpu_engine))
+    assert isinstance(obstacle, Obstacle)

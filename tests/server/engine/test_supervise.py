@@ -20,7 +20,7 @@ from spillway_server.engine import events
 from spillway_server.engine.client import EngineAddress
 from spillway_server.engine.lifecycle import Rules
 from spillway_server.engine.supervise import Intervals, Launch, Supervisor
-from spillway_server.refusal import Refusal
+from spillway_server.obstacle import Obstacle
 
 FAKE = Path(__file__).parents[1] / "fake_engine.py"
 QUICK = Rules(
@@ -141,7 +141,7 @@ async def test_gives_up_after_failures_in_a_row_and_says_why(tmp_path: Path) -> 
     _say(tmp_path, "last_words", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
     run = Run(tmp_path)
     ended = await run.supervisor.run(run.stop)
-    assert isinstance(ended, Refusal)
+    assert isinstance(ended, Obstacle)
     assert "too little memory" in ended.reason
     assert len(run.pids()) == 3
     waits = [event.wait_s for event in run.seen if isinstance(event, events.EngineRestarting)]
@@ -154,7 +154,7 @@ async def test_missing_command_is_told(tmp_path: Path) -> None:
     address = EngineAddress("http://127.0.0.1:9", "demo")
     launch = Launch(("/nowhere/vllm",), {}, address, tmp_path / "log")
     ended = await Supervisor(launch, lambda _: None, rules=QUICK, intervals=LOOKS).run(asyncio.Event())
-    assert isinstance(ended, Refusal)
+    assert isinstance(ended, Obstacle)
     assert "could not be run" in ended.reason
 
 

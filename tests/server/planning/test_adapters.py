@@ -16,12 +16,12 @@ from spillway_server.engine.client import EngineAddress
 from spillway_server.engine.lifecycle import Rules
 from spillway_server.engine.serve import Prepared, ServeOptions, prepare
 from spillway_server.engine.supervise import Intervals, Launch, Supervisor
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning import adapters
 from spillway_server.planning.adapters import Adapter
 from spillway_server.planning.models import TABLE, ModelSpec
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, cpu_profile
-from spillway_server.refusal import Refusal
 
 QWEN = TABLE["Qwen/Qwen2.5-7B-Instruct-AWQ"]
 GGUF = ModelSpec(location="/m/x.gguf", served_name="x", dtype="float16", quantisation="gguf", shape=None)
@@ -54,7 +54,7 @@ def test_adapters_are_served_by_name(tmp_path: Path) -> None:
 
 def test_users_own_flag_wins_over_the_planned_rank(tmp_path: Path) -> None:
     given = adapters.read((f"law={adapter(tmp_path / 'law')}",), "base")
-    assert not isinstance(given, Refusal)
+    assert not isinstance(given, Obstacle)
     plan = planned("l4", QWEN, PlanOptions(adapters=given, vllm_args=("--max-lora-rank=64",)))
     assert [word for word in plan.arguments if "lora-rank" in word] == ["--max-lora-rank=64"]
 
@@ -82,7 +82,7 @@ def test_bad_adapters_are_refused(tmp_path: Path, words: tuple[str, ...], part: 
     for mark, place in places.items():
         words = tuple(word.replace(mark, str(place)) for word in words)
     refused = adapters.read(words, "base")
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     assert part in refused.reason
 
 
@@ -95,7 +95,7 @@ def test_an_embedding_engine_pools_and_parses_no_tools() -> None:
 
 def test_an_embedding_engine_takes_no_adapters(tmp_path: Path) -> None:
     options = PlanOptions(embedding=True, adapters=(Adapter("law", tmp_path, 8),))
-    assert isinstance(make_plan(PROFILES["t4"], QWEN, options), Refusal)
+    assert isinstance(make_plan(PROFILES["t4"], QWEN, options), Obstacle)
 
 
 def test_gguf_needs_the_plugin_and_a_gpu() -> None:
@@ -103,7 +103,7 @@ def test_gguf_needs_the_plugin_and_a_gpu() -> None:
     assert any("slower than W4A16" in warning for warning in plan.warnings)
     for profile, plugin in ((PROFILES["l4"], False), (cpu_profile(8 * 1024**3), True)):
         refused = make_plan(profile, GGUF, PlanOptions(gguf_plugin=plugin))
-        assert isinstance(refused, Refusal)
+        assert isinstance(refused, Obstacle)
         assert "spillway convert" in refused.fix
 
 
@@ -145,7 +145,7 @@ def test_prepare_puts_adapters_and_embedding_into_the_launch(tmp_path: Path) -> 
     assert isinstance(prepared, Prepared)
     assert f"law={law}" in prepared.launch.argv
     refused = prepare(ServeOptions(model="demo", port=0, engine_python=python, loras=("law=/nowhere",)))
-    assert isinstance(refused, Refusal)
+    assert isinstance(refused, Obstacle)
     second = prepare(ServeOptions(model="demo", port=0, engine_python=python, embedding=True))
     assert isinstance(second, Prepared)
     assert second.launch.address.embedding
@@ -175,5 +175,5 @@ def test_a_gguf_file_that_was_converted_before_is_served_from_the_cache(tmp_path
     assert prepared.launch.address.served_model == "tuned"
     assert any("9% lost" in line for line in said), "serve warns of a model that is not verified"
     missing = prepare(ServeOptions(model="./absent.gguf", port=0, engine_python=python))
-    assert isinstance(missing, Refusal)
+    assert isinstance(missing, Obstacle)
     assert "no file" in missing.reason

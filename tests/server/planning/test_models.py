@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning.hardware import Gpu, Hardware
 from spillway_server.planning.models import (
     FP8_CLASS,
@@ -19,7 +20,6 @@ from spillway_server.planning.models import (
     from_directory,
     resolve,
 )
-from spillway_server.refusal import Refusal
 
 BARE = Hardware((), 2, 16 * 1024**3)
 CONFIG = {
@@ -109,10 +109,10 @@ def test_quantisation_is_recognised(tmp_path: Path, entry: dict[str, Any], name:
     ],
 )
 def test_broken_checkpoints_are_refused(tmp_path: Path, config: object, weights: int, reason: str) -> None:
-    refusal = from_directory(checkpoint(tmp_path, config, weights), "m")
-    assert isinstance(refusal, Refusal)
-    assert reason in refusal.reason
-    assert refusal.fix
+    obstacle = from_directory(checkpoint(tmp_path, config, weights), "m")
+    assert isinstance(obstacle, Obstacle)
+    assert reason in obstacle.reason
+    assert obstacle.fix
 
 
 def test_a_downloaded_hub_model_is_read_from_the_cache(tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_an_unknown_hub_model_has_no_shape(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nothing", "./not-here", "/not/here", "a/b/c"])
 def test_names_that_are_nothing(tmp_path: Path, name: str) -> None:
-    refusal = resolve(name, BARE, tmp_path)
-    assert isinstance(refusal, Refusal)
-    assert repr(name) in refusal.reason
+    obstacle = resolve(name, BARE, tmp_path)
+    assert isinstance(obstacle, Obstacle)
+    assert repr(name) in obstacle.reason
 
 
 def test_gguf_is_recognised(tmp_path: Path) -> None:

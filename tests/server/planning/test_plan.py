@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from spillway_server.obstacle import Obstacle
 from spillway_server.planning.arguments import parse, value_of
 from spillway_server.planning.models import TABLE, ModelShape, ModelSpec
 from spillway_server.planning.plan import EnginePlan, PlanOptions, make_plan
 from spillway_server.planning.profiles import PROFILES, Profile, cpu_profile
-from spillway_server.refusal import Refusal
 
 GIB = 1024**3
 DEMO = ModelSpec(
@@ -49,11 +49,11 @@ def planned(profile: Profile, model: ModelSpec, *vllm_args: str, **options: int 
     return plan
 
 
-def refused(profile: Profile, model: ModelSpec, *vllm_args: str) -> Refusal:
-    refusal = make_plan(profile, model, PlanOptions(vllm_args=vllm_args))
-    assert isinstance(refusal, Refusal)
-    assert refusal.fix, "a refusal must say what to change"
-    return refusal
+def refused(profile: Profile, model: ModelSpec, *vllm_args: str) -> Obstacle:
+    obstacle = make_plan(profile, model, PlanOptions(vllm_args=vllm_args))
+    assert isinstance(obstacle, Obstacle)
+    assert obstacle.fix, "an obstacle must say what to change"
+    return obstacle
 
 
 def flag(plan: EnginePlan, name: str) -> str | None:
@@ -68,7 +68,7 @@ def test_every_gpu_with_every_model(gpu: str, name: str) -> None:
     plan = make_plan(profile, model, PlanOptions())
     thousands = CAPACITY[gpu][MODELS.index(name)]
     if thousands is None:
-        assert isinstance(plan, Refusal)
+        assert isinstance(plan, Obstacle)
         return
     assert isinstance(plan, EnginePlan), plan
     assert plan.kv_tokens is not None
@@ -227,6 +227,6 @@ def test_refusals(profile: Profile, model: ModelSpec, vllm_args: tuple[str, ...]
 
 
 def test_secret_is_not_repeated_in_the_refusal() -> None:
-    refusal = refused(PROFILES["l4"], QWEN_AWQ, "--api-key=hunter2")
-    assert "hunter2" not in refusal.reason + refusal.fix
-    assert "VLLM_API_KEY" in refusal.fix
+    obstacle = refused(PROFILES["l4"], QWEN_AWQ, "--api-key=hunter2")
+    assert "hunter2" not in obstacle.reason + obstacle.fix
+    assert "VLLM_API_KEY" in obstacle.fix

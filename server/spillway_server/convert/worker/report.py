@@ -1,4 +1,4 @@
-"""How a job reports to its caller: progress as lines on standard output, a refusal as an exception."""
+"""How a job reports to its caller: progress as lines on standard output, an obstacle as an exception."""
 
 from __future__ import annotations
 

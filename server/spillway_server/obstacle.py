@@ -1,4 +1,4 @@
-"""The value of a refusal: an expected result, not an exception."""
+"""An obstacle: an expected result, not an exception."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Obstacle:
     """Why the server will not do something, and what the user can change. Both are texts to be printed as they are."""
 
     reason: str
