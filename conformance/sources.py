@@ -20,6 +20,8 @@ from conformance.model import NotRunError
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = ROOT / ".venv-conformance" / "bin" / "python"
 CACHE = ROOT / ".cache" / "conformance"
+IN_ENVIRONMENT = Path(__file__).with_name("in_environment")
+"""What runs in the suites' environment: plugins, stand-ins and tests of our own."""
 VARIABLE = "SPILLWAY_CONFORMANCE_SOURCES"
 _FETCH_LIMIT_S = 600
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from conformance.model import DIRECT, ROUTED, Case, Say, Suite, SuiteRun
 from conformance.pytest_runs import PytestRun, run_pytest
 from conformance.sites import scripted
-from conformance.sources import Distribution, installed_version, prepare
+from conformance.sources import IN_ENVIRONMENT, Distribution, installed_version, prepare
 
 SOURCE = Distribution("llama-cpp-python", "0.3.36", "vendor/llama.cpp/tools/server/tests")
 """The package carries llama.cpp's sources, the server's tests included."""
@@ -36,7 +36,6 @@ _TESTS = (
     "test_embedding.py",
 )
 """The rest tests llama.cpp's own routes, slots, templates and models."""
-_STAND_INS = Path(__file__).resolve().parents[1] / "in_environment"
 
 
 def run(folder: Path, say: Say) -> SuiteRun:
@@ -50,7 +49,7 @@ def run(folder: Path, say: Say) -> SuiteRun:
 
 
 def _cases(source: Path, url: str, report: Path) -> tuple[Case, ...]:
-    environ = {"DEBUG_EXTERNAL": "1", "PORT": str(urlsplit(url).port), "PYTHONPATH": str(_STAND_INS)}
+    environ = {"DEBUG_EXTERNAL": "1", "PORT": str(urlsplit(url).port), "PYTHONPATH": str(IN_ENVIRONMENT)}
     paths = [f"unit/{name}" for name in _TESTS]
     return run_pytest(PytestRun(source, paths, environ=environ), report)
 

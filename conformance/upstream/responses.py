@@ -76,7 +76,7 @@ def _head(body: Mapping[str, Any]) -> dict[str, Any]:
     text = body.get("text") or {}
     return {
         **said,
-        "id": "resp_scripted",
+        "id": (body.get("metadata") or {}).get("scripted_id") or "resp_scripted",
         "object": "response",
         "created_at": CREATED,
         "completed_at": None,
