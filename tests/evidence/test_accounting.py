@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from evidence.measures_accounting import USED_PLUS_UNUSED, used_plus_unused
+from evidence.measures_groupings import GROUPINGS_UNEQUAL, groupings_unequal
 from evidence.measures_report import FIVE_MILLION, MILLION_ROWS, five_million_rows, million_rows
 
-from evidence import measures_report
+from evidence import measures_groupings, measures_report
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.days import GroupKey, ReportRange
@@ -35,6 +36,46 @@ def test_a_lost_nano_dollar_is_found() -> None:
         return replace(report, fixed=replace(report.fixed, used_nano=used - 1)) if used else report
 
     assert used_plus_unused(silent, books=60, build=faulty)[USED_PLUS_UNUSED].value == 3
+
+
+def test_every_grouping_tells_what_the_raw_rows_add_up_to() -> None:
+    measurement = groupings_unequal(silent, ledgers=2, every=17)[GROUPINGS_UNEQUAL]
+    assert measurement.value == 0, measurement.details["first_unequal"]
+    assert all(
+        measurement.details["figures_by_form"][form] > 1000 for form in ("report", "JSON", "CSV", "HTML", "FOCUS")
+    )
+
+
+def test_a_nano_dollar_in_the_wrong_group_is_found() -> None:
+    """The fault: the first two groups exchange a nano-dollar of GPU time, so that every sum is right."""
+
+    def faulty(ledger: Ledger, asked: ReportRange, terms: ReportTerms, now_ms: int, by: tuple[GroupKey, ...]) -> Report:
+        report = build_report(ledger, asked, terms, now_ms, by)
+        first, second, *others = report.groups
+        first = replace(first, used_nano=first.used_nano - 1)
+        second = replace(second, used_nano=second.used_nano + 1)
+        return replace(report, groups=(first, second, *others))
+
+    measurement = groupings_unequal(silent, ledgers=1, every=100, build=faulty)[GROUPINGS_UNEQUAL]
+    assert (measurement.value or 0) >= 2 * measurement.details["groupings"]
+
+
+@pytest.mark.parametrize(
+    ("form", "writer", "right", "wrong"),
+    [
+        ("CSV", "report_csv", ",no,", ",yes,"),
+        ("JSON", "report_json", '"answers": 1', '"answers": 2'),
+        ("HTML", "report_html", "</td><td>$0", "</td><td>$1"),
+    ],
+)
+def test_a_wrong_figure_in_one_form_is_found(
+    form: str, writer: str, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = getattr(measures_groupings, writer)
+    monkeypatch.setattr(measures_groupings, writer, lambda report: write(report).replace(right, wrong))
+    measurement = groupings_unequal(silent, ledgers=1, every=100)[GROUPINGS_UNEQUAL]
+    assert (measurement.value or 0) > 0
+    assert all(line.startswith(form) for line in measurement.details["first_unequal"])
 
 
 def test_a_report_over_many_rows_is_timed() -> None:
