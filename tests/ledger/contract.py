@@ -28,6 +28,8 @@ from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.tables.labels import LabelRecord
 from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, ReviewFilter, ReviewRecord
+from spillway_router.ledger.tables.stored_responses import KEPT_MS as RESPONSES_KEPT_MS
+from spillway_router.ledger.tables.stored_responses import StoredResponse
 from spillway_router.ledger.verify import verify
 from spillway_router.testing.books import fill_books
 
@@ -478,6 +480,33 @@ class LedgerContract:
         late = T0 + KEPT_MS + DAY
         assert ledger.alerts.claim(("all", "day", late // 1000, Decimal(1), 1), late)  # old claims are forgotten
         assert ledger.alerts.claim(key, T0 + 4)
+
+    def test_stored_responses_are_kept_replaced_and_forgotten(
+        self, ledger: Ledger, reopen: Callable[[], Ledger]
+    ) -> None:
+        first = StoredResponse("resp_1", "k1", "cloud", T0, private=False)
+        second = StoredResponse("resp_2", "", "local", T0 + 1, private=True)
+        ledger.responses.put([first, second])
+        ledger.responses.put([])
+        other = reopen().responses
+        assert [other.get(name, T0 + 2) for name in ("resp_1", "resp_2", "resp_3")] == [first, second, None]
+        other.put([replace(first, key_id="k2")])
+        assert ledger.responses.get("resp_1", T0 + 2) == replace(first, key_id="k2")
+        other.forget("resp_1")
+        other.forget("resp_1")
+        assert ledger.responses.get("resp_1", T0 + 2) is None
+        assert ledger.responses.get("resp_2", second.made_ms + RESPONSES_KEPT_MS) is None
+
+    def test_stored_responses_are_bounded_in_number_and_time(self, ledger: Ledger) -> None:
+        table = ledger.responses
+        records = [StoredResponse(f"r{n}", "k", "b", T0 + n, private=False) for n in range(250)]
+        table.put(records)
+        table.prune(T0 + 300, most=200)
+        assert [table.get(f"r{n}", T0 + 300) is not None for n in (0, 49, 50, 249)] == [False, False, True, True]
+        late = StoredResponse("late", "k", "b", T0 + RESPONSES_KEPT_MS + 240, private=False)
+        table.put([late])
+        table.prune(late.made_ms)
+        assert [table.get(f"r{n}", T0 + 300) is not None for n in (240, 241)] == [False, True]
 
     def test_feedback_is_kept_and_summed(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         rated = FeedbackRecord(

@@ -32,6 +32,7 @@ from spillway_router.ledger.tables.key_table import KeyTable
 from spillway_router.ledger.tables.labels import LabelTable
 from spillway_router.ledger.tables.rentals import RentalTable
 from spillway_router.ledger.tables.reviews import ReviewTable
+from spillway_router.ledger.tables.stored_responses import ResponseTable
 
 
 class Sums(ABC):
@@ -135,6 +136,7 @@ class Ledger(ABC):
         feedback: FeedbackTable,
         labels: LabelTable,
         alerts: AlertTable,
+        responses: ResponseTable,
     ) -> None:
         self.keys = keys
         self.rentals = rentals
@@ -142,6 +144,7 @@ class Ledger(ABC):
         self.feedback = feedback
         self.labels = labels
         self.alerts = alerts
+        self.responses = responses
 
     @property
     @abstractmethod

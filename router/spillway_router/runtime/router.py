@@ -59,6 +59,7 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.memory.retained import RetainedRequests
+from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.runtime.alerts import AlertHooks, Alerts
@@ -186,6 +187,7 @@ class Runtime:
             own_keys=OwnKeys(catalogue),
             feedback=self.ledger.feedback,
             memory=Memory(retained=RetainedRequests(lambda: self.config.retention_minutes)),
+            responses=StoredResponses(self.ledger.responses, time.time),
             audits=self.audits,
             bodies=BodyMemory(),
         )

@@ -31,6 +31,7 @@ from spillway_router.testing.tables import (
     MemoryKeys,
     MemoryLabels,
     MemoryRentals,
+    MemoryResponses,
     MemoryReviews,
 )
 
@@ -51,6 +52,7 @@ class MemoryLedger(Ledger):
             feedback=MemoryFeedback(),
             labels=MemoryLabels(),
             alerts=MemoryAlerts(),
+            responses=MemoryResponses(),
         )
         self._entries: dict[tuple[str, int, str], Entry] = {}
         self._links: list[bytes] = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from threading import Lock
 
 from spillway_router.core.money.budget import AlertKey
 from spillway_router.ledger.records import KeyRecord, RentalRecord
+from spillway_router.ledger.tables import stored_responses
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
 from spillway_router.ledger.tables.key_table import KeyTable, key_exists
@@ -22,6 +23,7 @@ from spillway_router.ledger.tables.reviews import (
     ReviewTable,
     review_exists,
 )
+from spillway_router.ledger.tables.stored_responses import MOST_RESPONSES, ResponseTable, StoredResponse
 
 
 class MemoryKeys(KeyTable):
@@ -70,6 +72,32 @@ class MemoryAlerts(AlertTable):
                 return False
             self._claimed.add(key)
             return True
+
+
+class MemoryResponses(ResponseTable):
+    """A `ResponseTable` in memory."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, StoredResponse] = {}
+        self._lock = Lock()
+
+    def put(self, records: Sequence[StoredResponse]) -> None:
+        with self._lock:
+            self._records |= {record.response_id: record for record in records}
+
+    def get(self, response_id: str, now_ms: int) -> StoredResponse | None:
+        record = self._records.get(response_id)
+        return record if record is not None and record.made_ms > now_ms - stored_responses.KEPT_MS else None
+
+    def forget(self, response_id: str) -> None:
+        with self._lock:
+            self._records.pop(response_id, None)
+
+    def prune(self, now_ms: int, most: int = MOST_RESPONSES) -> None:
+        with self._lock:
+            newest = sorted(self._records.values(), key=lambda record: record.made_ms, reverse=True)[:most]
+            oldest_ms = now_ms - stored_responses.KEPT_MS
+            self._records = {record.response_id: record for record in newest if record.made_ms > oldest_ms}
 
 
 class MemoryRentals(RentalTable):

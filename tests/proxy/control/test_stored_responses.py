@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.proxy.control.helpers import bearer
 
-from spillway_router.proxy.memory.stored_responses import KEPT_S, MOST_RESPONSES, StoredResponse, StoredResponses
-from spillway_router.testing import Answer, FaultUpstream
-from spillway_router.testing.harness import PRICE, Router, cloud, error_of, routing, settings
+from spillway_router.core.routing.model import Refusal
+from spillway_router.ledger.errors import LedgerUnavailableError
+from spillway_router.ledger.tables.stored_responses import KEPT_MS, StoredResponse
+from spillway_router.proxy.memory.stored_responses import LONGEST_ID, StoredResponses
+from spillway_router.testing import Answer, FaultUpstream, ManualClock
+from spillway_router.testing.harness import PRICE, Router, cloud, error_of, local, routing, settings
 from spillway_router.testing.openai_wire import event
+from spillway_router.testing.tables import MemoryResponses
 
 KEYS = "keys: {required: true}\n"
 MADE: dict[str, Any] = {
@@ -126,12 +134,93 @@ async def test_a_stored_response_is_not_streamed_and_its_backends_errors_are_tol
         assert (await router.client.get("/v1/responses/resp_1")).status_code == 404  # deleted at the provider
 
 
-def test_the_memory_of_responses_is_bounded_in_number_and_time() -> None:
-    responses = StoredResponses()
-    for number in range(MOST_RESPONSES + 1):
-        responses.add(f"r{number}", StoredResponse("k", "b", 0.0))
-    responses.add("x" * 1000, StoredResponse("k", "b", 0.0))
-    assert responses.get("r0", 1.0) is None
-    assert responses.get("x" * 1000, 1.0) is None
-    assert responses.get("r1", KEPT_S) is not None
-    assert responses.get("r1", KEPT_S + 1) is None
+async def test_a_response_is_known_after_a_restart_and_to_other_routers_of_the_ledger(tmp_path: Path) -> None:
+    async with FaultUpstream(Answer.json(MADE)) as a, FaultUpstream(STREAMED) as b:
+        config = settings(cloud(a, "a"), cloud(b, "b"), more=KEYS)
+        async with routing(config, tmp_path) as first, routing(config, tmp_path) as beside:
+            mine, other = bearer(first, "inference"), bearer(first, "inference", "other")
+            await make(first, {"model": "b", "stream": True}, **mine)
+            b.gets["/v1/responses/resp_1"] = MADE
+            b.answer = Answer.json(MADE)
+            await other_routers_find_it(beside, mine, other)
+        async with routing(config, tmp_path) as later:
+            await other_routers_find_it(later, mine, other)
+            assert (await later.client.delete("/v1/responses/resp_1", headers=mine)).status_code == 200
+        async with routing(config, tmp_path) as last:
+            assert (await last.client.get("/v1/responses/resp_1", headers=mine)).status_code == 404
+        assert a.seen == []
+
+
+async def other_routers_find_it(router: Router, mine: dict[str, str], other: dict[str, str]) -> None:
+    auth = router.runtime.services.config().auth
+    await router.until(lambda: not any(isinstance(auth.caller(h, time.monotonic()), Refusal) for h in (mine, other)))
+    assert (await router.client.get("/v1/responses/resp_1", headers=mine)).json() == MADE
+    assert (await router.client.get("/v1/responses/resp_1", headers=other)).status_code == 404
+    follow = {**ASKED, "previous_response_id": "resp_1"}
+    assert (await router.post(follow, "/v1/responses", **other)).status_code == 404
+    reply = await router.post(follow, "/v1/responses", **mine)
+    assert (reply.status_code, reply.headers["x-spillway-backend"]) == (200, "b")
+
+
+async def test_what_follows_a_private_response_stays_private(tmp_path: Path) -> None:
+    async with FaultUpstream(Answer.json(MADE)) as engine, FaultUpstream(Answer.json(MADE)) as abroad:
+        config = settings(local(engine), cloud(abroad))
+        async with routing(config, tmp_path) as router:
+            await make(router, x_spillway_privacy="local-only")
+        async with routing(settings(cloud(abroad)), tmp_path) as router:  # its maker is gone
+            reply = await router.post({**ASKED, "previous_response_id": "resp_1"}, "/v1/responses")
+            assert (reply.status_code, error_of(reply)["code"]) == (503, "local_only_unavailable")
+            assert abroad.seen == []
+
+
+async def test_the_ledger_holds_no_text_of_a_stored_response(tmp_path: Path) -> None:
+    async with FaultUpstream(Answer.json(MADE)) as maker, routing(settings(cloud(maker)), tmp_path) as router:
+        await make(router, {"input": "the-secret-question"})
+        stored = router.ledger.responses.get("resp_1", int(time.time() * 1000))
+        assert stored is not None
+        assert (stored.key_id, stored.backend, stored.private) == ("", "cloud", False)
+    assert b"the-secret-question" not in b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
+
+
+class BrokenTable(MemoryResponses):
+    def put(self, records: Sequence[StoredResponse]) -> None:
+        raise LedgerUnavailableError("the disk is full")
+
+    def get(self, response_id: str, now_ms: int) -> StoredResponse | None:
+        raise LedgerUnavailableError("the disk is full")
+
+
+async def test_without_its_database_an_answer_comes_and_an_unknown_one_is_not_followed() -> None:
+    async with FaultUpstream(Answer.json(MADE)) as maker, routing(settings(cloud(maker))) as router:
+        router.runtime.services.responses._table = BrokenTable()
+        await make(router)
+        await make(router, {"previous_response_id": "resp_1"})  # known to this process
+        reply = await router.post({**ASKED, "previous_response_id": "resp_2"}, "/v1/responses")
+        assert (reply.status_code, error_of(reply)["code"]) == (503, "overloaded")
+        assert (await router.client.get("/v1/responses/resp_2")).status_code == 503
+
+
+async def test_responses_that_end_together_are_stored_in_one_write() -> None:
+    sizes: list[int] = []
+
+    class Counted(MemoryResponses):
+        def put(self, records: Sequence[StoredResponse]) -> None:
+            sizes.append(len(records))
+            super().put(records)
+
+    responses = StoredResponses(Counted(), lambda: 1.0)
+    await asyncio.gather(*(responses.add(f"r{n}", "k", "b", private=False) for n in range(50)))
+    await responses.add("x" * (LONGEST_ID + 1), "k", "b", private=False)
+    await responses.add("r1\r\nset-cookie: x", "k", "b", private=False)
+    assert sum(sizes) == 50
+    assert len(sizes) <= 2
+
+
+async def test_a_response_is_forgotten_after_its_time_also_where_it_is_remembered() -> None:
+    clock = ManualClock()
+    responses = StoredResponses(MemoryResponses(), clock)
+    await responses.add("r1", "k", "b", private=False)
+    clock.advance(KEPT_MS / 1000 - 1)
+    assert await responses.get("r1") is not None
+    clock.advance(1)
+    assert await responses.get("r1") is None

@@ -39,6 +39,7 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
+from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.auth import Auth
 from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.proxy.request.facts import read_facts
@@ -304,6 +305,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         own_keys=OwnKeys({}),
         feedback=ledger.feedback,
         memory=Memory(),
+        responses=StoredResponses(ledger.responses, time.time),
         audits=cast("Any", audits),
         bodies=BodyMemory(),
     )

@@ -20,6 +20,7 @@ from spillway_router.ledger.tables.key_table import SqlKeys
 from spillway_router.ledger.tables.labels import SqlLabels
 from spillway_router.ledger.tables.rentals import SqlRentals
 from spillway_router.ledger.tables.reviews import SqlReviews
+from spillway_router.ledger.tables.stored_responses import SqlResponses
 
 _READ_CHUNK = 2_000
 
@@ -38,6 +39,7 @@ class SqlLedger(Ledger):
             feedback=SqlFeedback(self._execute),
             labels=SqlLabels(self._execute),
             alerts=SqlAlerts(self._execute),
+            responses=SqlResponses(self._execute),
         )
 
     @abstractmethod

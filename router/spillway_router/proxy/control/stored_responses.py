@@ -5,13 +5,14 @@ Only the key that a response was made for may do so; everybody else gets a 404, 
 
 from __future__ import annotations
 
-import re
+import logging
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from spillway_router.core.routing.model import Outcome, Refusal
+from spillway_router.ledger.errors import LedgerError
 from spillway_router.proxy.control.requests import caller_of
 from spillway_router.proxy.control.unpaid_calls import UnpaidCall, call_unpaid, refusal_of
 from spillway_router.proxy.exchange.active_config import BackendRoute
@@ -21,7 +22,7 @@ from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.stored_responses import LONGEST_ID
 from spillway_router.proxy.request.errors import RefusedError, bad_request
 
-_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}")
+log = logging.getLogger("spillway")
 _PASSED_QUERY = frozenset({"include", "include[]", "after", "before", "limit", "order"})
 
 
@@ -37,7 +38,10 @@ def add_response_routes(api: FastAPI, services: Services) -> None:
     async def delete_response(response_id: str, request: Request) -> Response:
         """Delete a response at the backend that made it."""
         response = await _passed_on(services, request, "DELETE", response_id)
-        services.memory.responses.forget(response_id)
+        try:
+            await services.responses.forget(response_id)
+        except LedgerError as error:
+            log.warning("a deleted response is not forgotten: %s", error)
         return response
 
     @api.post("/v1/responses/{response_id}/cancel")
@@ -53,7 +57,7 @@ def add_response_routes(api: FastAPI, services: Services) -> None:
 
 async def _passed_on(services: Services, request: Request, method: str, response_id: str, more: str = "") -> Response:
     caller = caller_of(services, request, INFERENCE_ROLES)
-    route = _maker(services, caller.key_id, response_id)
+    route = await _maker(services, caller.key_id, response_id)
     if request.query_params.get("stream", "").lower() == "true":
         raise bad_request("A stored response can't be streamed. Omit 'stream', and get it whole.", "stream")
     query = urlencode([(k, v) for k, v in request.query_params.multi_items() if k in _PASSED_QUERY])
@@ -65,14 +69,18 @@ async def _passed_on(services: Services, request: Request, method: str, response
     return Response(reply.body, media_type="application/json", headers={"x-spillway-backend": route.backend.name})
 
 
-def _maker(services: Services, key_id: str, response_id: str) -> BackendRoute:
+async def _maker(services: Services, key_id: str, response_id: str) -> BackendRoute:
     """Return how to reach the backend that made the response for this key. Raises RefusedError."""
-    stored = services.memory.responses.get(response_id, services.clock()) if _ID.fullmatch(response_id) else None
+    try:
+        stored = await services.responses.get(response_id)
+    except LedgerError as error:
+        message = f"The ledger can't say now who made the response: {error}"
+        raise RefusedError(Refusal(503, "overloaded", message, "response_id", retry_after_s=5.0)) from None
     route = None if stored is None else services.config().backend_routes.get(stored.backend)
     if stored is None or route is None or stored.key_id != key_id:
         message = (
-            f"Unknown response {response_id[:LONGEST_ID]!r}. The router knows the newest responses that it passed on "
-            "for this key since its start."
+            f"Unknown response {response_id[:LONGEST_ID]!r}. The router knows those of the last 30 days that it passed "
+            "on for this key."
         )
         raise RefusedError(Refusal(404, "response_not_found", message, "response_id"))
     return route

@@ -114,7 +114,7 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
         return
     facts = services.memory.sessions.with_privacy(facts, admitted.started_s)
     if facts.endpoint == "responses":
-        followed = with_maker(services, facts, body)
+        followed = await with_maker(services, facts, body)
         if isinstance(followed, Refusal):
             client.refuse(followed)
             return
@@ -151,8 +151,8 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
     finally:
         state.replace_heartbeat(None)
         publish(services, build_record(state))  # 7
-    if state.response_id:
-        remember_response(state)
+    if state.response_id:  # of a stream that broke off
+        await remember_response(state)
     if state.status == 200 and session is not None and _answered_locally(state):
         services.memory.sessions.answered(session, state.backend, admitted.started_s)
     if state.status == 200 and BETTER_THAN in client.headers:

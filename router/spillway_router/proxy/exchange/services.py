@@ -16,6 +16,7 @@ from spillway_router.proxy.exchange.audit_sample import AuditKind, AuditSample, 
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
+from spillway_router.proxy.memory.stored_responses import StoredResponses
 from spillway_router.proxy.request.body_memory import BodyMemory
 from spillway_router.signals.board import Board
 
@@ -67,6 +68,8 @@ class Services:
     own_keys: OwnKeys
     feedback: FeedbackTable
     memory: Memory
+    responses: StoredResponses
+    """Which backend made each response that its provider stores."""
     audits: AuditSink
     bodies: BodyMemory
     """Bytes of the bodies of all requests in progress."""

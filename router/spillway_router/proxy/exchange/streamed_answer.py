@@ -18,6 +18,7 @@ from spillway_router.proxy.exchange.outcomes import transport_outcome
 from spillway_router.proxy.exchange.presentation import headers_of_waiting, response_headers, trailing_event
 from spillway_router.proxy.exchange.relay import Ending, Extension, Relay, tail_bytes
 from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.exchange.stored_context import remember_response
 from spillway_router.proxy.exchange.upstream_body import UpstreamBody
 from spillway_router.proxy.memory.refused_additions import Addition
 
@@ -122,6 +123,8 @@ class StreamAnswer:
             return await self._interrupt(flaw)
         outcome = Outcome("ok", 200, usage=self._monitor.usage)
         attempt.close(outcome)
+        if state.response_id:
+            await remember_response(state)
         await state.durable()
         state.client.end_stream(self._tail())
         if self._held is not None:

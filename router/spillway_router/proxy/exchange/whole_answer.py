@@ -11,6 +11,7 @@ from spillway_router.proxy.exchange.escalation import criteria, draw_audit, offe
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.self_check import verdict_with_self_check
 from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.exchange.stored_context import remember_response
 from spillway_router.proxy.exchange.upstream_body import UpstreamBody, with_cost, without_logprobs
 from spillway_router.proxy.memory.refused_additions import Addition
 from spillway_router.proxy.scoring.scoring import answer_verdict
@@ -76,6 +77,7 @@ class WholeAnswer:
         state.commit(attempt)
         if state.facts.endpoint == "responses":
             state.response_id = str(reply.answer.get("id") or "")
+            await remember_response(state)
         body = self._client_body(reply)
         await state.durable()
         cost = b"x-spillway-cost-usd: %b\r\n" % usd(state.cost_nano()).encode()

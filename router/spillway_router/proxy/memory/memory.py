@@ -10,7 +10,6 @@ from spillway_router.proxy.memory.idempotency import INFERENCE, IdempotencyKeys
 from spillway_router.proxy.memory.refused_additions import RefusedAdditions
 from spillway_router.proxy.memory.retained import RetainedRequests
 from spillway_router.proxy.memory.sessions import Sessions
-from spillway_router.proxy.memory.stored_responses import StoredResponses
 
 
 def _inference_keys() -> IdempotencyKeys[SentReply]:
@@ -24,5 +23,4 @@ class Memory:
     sessions: Sessions = field(default_factory=Sessions)
     retained: RetainedRequests = field(default_factory=RetainedRequests)
     refused_additions: RefusedAdditions = field(default_factory=RefusedAdditions)
-    responses: StoredResponses = field(default_factory=StoredResponses)
     idempotency: IdempotencyKeys[SentReply] = field(default_factory=_inference_keys)
