@@ -211,7 +211,7 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         usage_unasked=_flag(name, "usage_unasked", row.get("usage_unasked", False)),
         stall_s=_seconds(name, "stall_s", row.get("stall_s", 0)),
         tool_stall_s=_seconds(name, "tool_stall_s", row.get("tool_stall_s", 0)),
-        counts_tokens=_flag(name, "counts_tokens", row.get("counts_tokens", False)),
+        counts_tokens=_all_of(name, "counts_tokens", row.get("counts_tokens", []), ("messages", "responses")),
         output_bound_field=_one_of(
             name, "output_bound_field", row.get("output_bound_field", "max_tokens"), get_args(OutputBoundField)
         ),

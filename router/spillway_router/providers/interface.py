@@ -65,8 +65,9 @@ class CatalogueEntry:
     """The longest silence of its streams; 0 where the general limit is right."""
     tool_stall_s: float = 0.0
     """The same for requests with tools."""
-    counts_tokens: bool = False
-    """Whether it has `/messages/count_tokens`, which costs nothing."""
+    counts_tokens: frozenset[Endpoint] = frozenset()
+    """Protocols of which it counts the tokens of a prompt, which costs nothing: `messages` by `/messages/count_tokens`,
+    `responses` by `/responses/input_tokens`."""
     output_bound_field: OutputBoundField = "max_tokens"
     """Name of the chat body's field that bounds the output tokens."""
     sends_max_price: bool = False

@@ -111,3 +111,68 @@ async def test_without_a_key_nothing_is_counted() -> None:
         routing(settings(claude(cloud), more="keys: {required: true}\n")) as router,
     ):
         assert (await router.post(BODY, PATH)).status_code == 401
+
+
+INPUT_TOKENS = "/v1/responses/input_tokens"
+ASKED: dict[str, Any] = {"model": "auto", "input": "Which eye?"}
+COUNTED_INPUT = Answer.json({"object": "response.input_tokens", "input_tokens": 11})
+
+
+def openai(upstream: FaultUpstream) -> str:
+    return generic(upstream).replace("provider: generic", "provider: openai")
+
+
+async def test_a_backend_that_counts_responses_is_asked(tmp_path: Path) -> None:
+    async with (
+        FaultUpstream(COUNTED) as engine,
+        FaultUpstream(COUNTED_INPUT) as cloud,
+        routing(settings(local(engine), openai(cloud)), tmp_path) as router,
+    ):
+        reply = await router.post(ASKED, INPUT_TOKENS)
+        assert reply.status_code == 200, reply.text
+        assert reply.json() == {"object": "response.input_tokens", "input_tokens": 11}
+        assert (cloud.seen[0].path, cloud.seen[0].json["model"]) == (INPUT_TOKENS, "o")
+        assert engine.seen == []  # it counts messages only
+        assert router.ledger.entries_of(reply.headers["x-request-id"]) == ()
+        private = await router.post(ASKED, INPUT_TOKENS, x_spillway_privacy="local-only")
+        assert private.headers["x-spillway-estimated"] == "true"
+        assert len(cloud.seen) == 1
+
+
+async def test_the_tokens_of_a_response_are_estimated_unless_they_are_stored() -> None:
+    async with FaultUpstream() as other, routing(settings(generic(other))) as router:
+        reply = await router.post(ASKED, INPUT_TOKENS)
+        assert reply.headers["x-spillway-estimated"] == "true"
+        assert reply.json()["object"] == "response.input_tokens"
+        assert 0 < reply.json()["input_tokens"] < 200
+        for field in ("previous_response_id", "conversation"):
+            stored = await router.post({**ASKED, field: "x_1"}, INPUT_TOKENS)
+            assert (stored.status_code, error_of(stored)["param"]) == (400, field)
+        assert (await router.post({**ASKED, "previous_response_id": None}, INPUT_TOKENS)).status_code == 200
+        assert other.seen == []
+
+
+async def test_compacting_is_refused_before_it_costs() -> None:
+    async with FaultUpstream() as cloud, routing(settings(openai(cloud))) as router:
+        reply = await router.post({"model": "auto", "input": "hi"}, "/v1/responses/compact")
+        assert (reply.status_code, error_of(reply)["code"]) == (404, "not_found")
+        assert cloud.seen == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/messages/batches"),
+        ("GET", "/v1/messages/batches/x/results"),
+        ("GET", "/v1/chat/completions/x"),
+        ("POST", "/v1/conversations"),
+        ("GET", "/v1/responses/x/y"),
+        ("POST", "/v1/files"),
+    ],
+)
+async def test_a_route_that_is_not_offered_is_a_404_in_the_shape_of_its_protocol(method: str, path: str) -> None:
+    async with FaultUpstream() as cloud, routing(settings(openai(cloud))) as router:
+        reply = await router.client.request(method, path)
+        assert reply.status_code == 404
+        assert ("type" in reply.json()) == path.startswith("/v1/messages")
+        assert reply.json()["error"]["type"] == "not_found_error"

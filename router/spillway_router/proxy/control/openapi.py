@@ -144,6 +144,19 @@ OWN: Final[Mapping[tuple[str, str], Operation]] = {
             },
         },
     ),
+    ("post", "/v1/responses/input_tokens"): Operation(
+        (*_BODY_ERRORS, 404, 422, 429, 502, 503, 504),
+        "Count the input tokens of a response; costs nothing",
+        {
+            "type": "object",
+            "required": ["input"],
+            "properties": {
+                "model": {"type": "string", "minLength": 1, "maxLength": 256, "default": "auto"},
+                "input": {"anyOf": [_TEXT, {"type": "array"}]},
+                "instructions": _TEXT,
+            },
+        },
+    ),
     ("get", "/v1/responses/{response_id}"): Operation(_STORED_ERRORS, "A response, from the backend that made it"),
     ("delete", "/v1/responses/{response_id}"): Operation(_STORED_ERRORS, "Delete a response where it was made"),
     ("post", "/v1/responses/{response_id}/cancel"): Operation(_STORED_ERRORS, "Cancel a response where it was made"),

@@ -29,6 +29,16 @@ _PASSED_QUERY = frozenset({"include", "include[]", "after", "before", "limit", "
 def add_response_routes(api: FastAPI, services: Services) -> None:
     """Add the routes of stored responses."""
 
+    @api.post("/v1/responses/compact", include_in_schema=False)
+    async def compact_response(request: Request) -> Response:
+        """Refuse to compact a conversation: it is a paid call whose cost nothing bounds."""
+        caller_of(services, request, INFERENCE_ROLES)
+        message = (
+            "POST /v1/responses/compact is not offered, because nothing bounds what it costs. Shorten the input, or "
+            "ask a model for a summary through /v1/responses."
+        )
+        raise RefusedError(Refusal(404, "not_found", message))
+
     @api.get("/v1/responses/{response_id}")
     async def get_response(response_id: str, request: Request) -> Response:
         """Read a response from the backend that made it."""
