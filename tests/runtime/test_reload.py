@@ -10,9 +10,11 @@ import pytest
 
 from spillway_router.config.derived import DerivedConfig
 from spillway_router.runtime.router import Runtime
-from spillway_router.testing import FaultUpstream
+from spillway_router.testing import FaultUpstream, openai_wire
 from spillway_router.testing.harness import Router, cloud, local, routing, settings
+from spillway_router.testing.upstream import Answer
 
+WHOLE = {"choices": [openai_wire.message_choice({"content": "yes"})], "usage": openai_wire.usage(3, 2)}
 FIRST = """
 gpu: {price_per_hour: "1.39"}
 budgets: [{scope: all, period: day, limit_usd: "5", pacing: true}]
@@ -102,6 +104,24 @@ async def test_a_backend_that_a_reload_adds_has_its_configured_rates(tmp_path: P
         rates = router.runtime.board.current(router.runtime.services.clock()).backends["second"].rates
     assert rates is not None
     assert rates.prefill_tokens_per_s == 1234
+
+
+async def test_a_reload_ends_the_connections_that_nobody_will_use_again(tmp_path: Path) -> None:
+    """100 reloads with a changed address left 250 open connections behind."""
+    answer = Answer.json(WHOLE)
+    async with (
+        FaultUpstream(answer) as kept,
+        FaultUpstream(answer) as moved,
+        FaultUpstream(answer) as removed,
+        routing(settings(cloud(kept, "kept"), cloud(moved, "moved"), cloud(removed, "removed")), tmp_path) as router,
+    ):
+        for name in ("kept", "moved", "removed"):
+            assert (await router.chat({"model": name})).status_code == 200
+        pools = {name: route.pool for name, route in router.runtime.services.config().backend_routes.items()}
+        assert {name: len(pool._open) for name, pool in pools.items()} == {"kept": 1, "moved": 1, "removed": 1}
+        rewrite(router, settings(cloud(kept, "kept"), cloud(kept, "moved")))
+        assert await router.runtime.reload() == []
+        assert {name: len(pool._open) for name, pool in pools.items()} == {"kept": 1, "moved": 0, "removed": 0}
 
 
 async def test_a_configuration_that_is_rejected_changes_nothing(

@@ -124,7 +124,7 @@ def test_a_renamed_series_is_reported_missing_not_read_as_zero(name: str) -> Non
     assert (sample.load is None) == (name != "vllm:prompt_tokens_total")
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "nonsense", "1_0", "0x10"])
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "nonsense", "1_0", "0x10", "1e308", "9" * 400, "\u0661\u0662"])
 def test_a_value_that_is_no_count_is_missing(value: str) -> None:
     page = f"vllm:num_requests_running {value}\nvllm:num_requests_waiting 1\nvllm:kv_cache_usage_perc 0.5\n"
     sample = read_vllm(page)

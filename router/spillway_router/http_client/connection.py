@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:  # the second one: a 101
             self._fail(ConnectionBrokenError(f"the upstream's HTTP is malformed: {error}"))
             self.abort()
             return

@@ -116,6 +116,7 @@ class Pool:
     def __init__(self, target: Target, limits: PoolLimits, tls: ssl.SSLContext | None = None) -> None:
         self._target = target
         self._limits = limits
+        self._most_idle = limits.idle
         self._tls = tls
         self._outbox: Outbox | None = None
         self._dialer = Dialer(target.host, target.port)
@@ -198,11 +199,16 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Take a connection back; keep it idle if it is reusable, else close it."""
-        if connection.reusable() and len(self._idle) < self._limits.idle:
+        if connection.reusable() and len(self._idle) < self._most_idle:
             connection.make_idle(time.monotonic())
             self._idle.append(connection)
         else:
             self._drop(connection)
+
+    def retire(self) -> None:
+        """Close the idle connections now, and the others as their calls end: nothing new will be sent to the target."""
+        self._most_idle = 0
+        self._clear_idle()
 
     def close(self) -> None:
         """Abort all connections."""

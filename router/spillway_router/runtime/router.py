@@ -253,7 +253,12 @@ class Runtime:
     def _make_active_config(self, config: DerivedConfig) -> ActiveConfig:
         assembly = config.assembly
         routes = backend_routes(assembly.targets, self._pools)
+        left = self._pools
         self._pools = {name: (assembly.targets[name].target, route.pool) for name, route in routes.items()}
+        kept = {id(pool) for _, pool in self._pools.values()}
+        for _, pool in left.values():
+            if id(pool) not in kept:
+                pool.retire()
         return ActiveConfig(
             policy=assembly.policy,
             backend_routes=routes,

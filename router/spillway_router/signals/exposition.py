@@ -20,6 +20,8 @@ from spillway_router.signals.engines import EngineMetrics, Names
 
 _LABELS = r'\{((?:[^"}\n]|"(?:[^"\\\n]|\\.)*")*)\}'
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"')
+_ABSURD = 2.0**53
+"""Above it a float holds no count exactly, and sums with it would overflow."""
 _ESCAPE = re.compile(r'\\([\\n"])')
 
 _ALARMED = (
@@ -123,12 +125,13 @@ def _labels(raw: str) -> dict[str, str]:
 
 
 def _number(raw: str) -> float | None:
-    """Return a count or a share; None for NaN, infinities, negative values and text that is no number."""
+    """Return a count or a share; None for NaN, infinities, negative and absurd values, and text that is no number."""
     try:
         value = float(raw)
     except ValueError:
         return None
-    return value if 0 <= value < math.inf and "_" not in raw else None
+    # Python reads underscores and the digits of every script, which no engine writes.
+    return value if 0 <= value < _ABSURD and raw.isascii() and "_" not in raw else None
 
 
 def _by_replica(values: Mapping[tuple[str, str], float]) -> Replicas:
