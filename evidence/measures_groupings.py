@@ -1,4 +1,4 @@
-"""Every grouping of a report, in every form in which it is told, against figures added up from the raw rows.
+"""Every grouping of a report, in every form in which it is reported, against figures added up from the raw rows.
 
 The forms are the report itself, its CSV, JSON and HTML, and the FOCUS export by day; the independent figures are those
 of money/raw_books.py.
@@ -57,11 +57,11 @@ class _Comparison:
     first_unequal: list[str] = field(default_factory=list)
     by_form: Counter[str] = field(default_factory=Counter)
 
-    def compare(self, form: str, told: _Figures, true: _Figures, names: Sequence[str]) -> None:
+    def compare(self, form: str, reported: _Figures, true: _Figures, names: Sequence[str]) -> None:
         """Compare these figures of every group in either; a group that is missing tells 0."""
-        for group in {*told, *true}:
+        for group in {*reported, *true}:
             for name in names:
-                mine, other = told.get(group, {}).get(name) or 0, true.get(group, {}).get(name) or 0
+                mine, other = reported.get(group, {}).get(name) or 0, true.get(group, {}).get(name) or 0
                 self.figures += 1
                 self.by_form[form] += 1
                 if mine != other:
@@ -210,7 +210,7 @@ def _nano(usd: str | None) -> int | None:
 # HTML: the figures are rounded for people, so the same words are made of the true figures.
 
 
-class _Tables(HTMLParser):
+class Tables(HTMLParser):
     """Reads all tables: their cells as text, below the heading that stands before each."""
 
     def __init__(self) -> None:
@@ -237,10 +237,10 @@ class _Tables(HTMLParser):
 
 
 def _compare_html(comparison: _Comparison, text: str, by: tuple[GroupKey, ...], true: _Figures) -> None:
-    parser = _Tables()
+    parser = Tables()
     parser.feed(text)
     rows = parser.tables.get(f"By {', '.join(by)}", [[]])[1:]
-    told = Counter((tuple(row[: len(by)]), *row[len(by) : len(by) + 6]) for row in rows)
+    reported = Counter((tuple(row[: len(by)]), *row[len(by) : len(by) + 6]) for row in rows)
     shown = ("answers", "used", "idle", "cloud", "total", "per_request")
     for (is_idle, values), figures in true.items():
         words = (
@@ -251,7 +251,7 @@ def _compare_html(comparison: _Comparison, text: str, by: tuple[GroupKey, ...], 
         row = (_names(is_idle, values, by), *words)
         comparison.figures += len(shown)
         comparison.by_form["HTML"] += len(shown)
-        if not told[row] and any(figures.get(name) for name in FIGURES):
+        if not reported[row] and any(figures.get(name) for name in FIGURES):
             comparison.unequal += 1
             if len(comparison.first_unequal) < 10:
                 comparison.first_unequal.append(f"HTML lacks {row}")

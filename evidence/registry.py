@@ -27,6 +27,7 @@ from evidence import (
     measures_relay,
     measures_report,
     measures_scaleout,
+    measures_timezones,
 )
 from evidence.results import Measurement
 from evidence.streams import objects, truncations
@@ -57,6 +58,7 @@ GROUPS: tuple[Group, ...] = (
     Group(measures_overflow.IDS, measures_overflow.overflow, "about 10 s"),
     Group((measures_accounting.USED_PLUS_UNUSED,), measures_accounting.used_plus_unused, "about 2 minutes"),
     Group((measures_groupings.GROUPINGS_UNEQUAL,), measures_groupings.groupings_unequal, "about 3 minutes"),
+    Group((measures_timezones.TIMEZONE_SUMS,), measures_timezones.timezone_sums, "about 1 minute"),
     Group((measures_report.MILLION_ROWS,), measures_report.million_rows, "about 2 minutes"),
     Group(measures_report.FIVE_MILLION, measures_report.five_million_rows, "about 6 minutes; 1.4 GB of disk"),
     Group(("ledger.kill9_lost_or_doubled",), measures_ledger.kill9, "about 1 minute"),

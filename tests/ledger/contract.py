@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
@@ -11,17 +11,18 @@ from hashlib import sha256
 from random import Random
 from threading import Barrier
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
 from tests.ledger.helpers import D0, DAY, H0, HOUR, M0, T0, entry, requests_in
 
 from spillway_router.core.money.budget import AlertKey, BudgetError
-from spillway_router.ledger.calendar import start_of
+from spillway_router.ledger.calendar import days_of, start_of, utc_days
 from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.records import Balance, Cap, CapReached, RentalRecord, Write, WriteResult
+from spillway_router.ledger.records import Balance, Cap, CapReached, KeyWork, RentalRecord, Write, WriteResult
 from spillway_router.ledger.store.sums import SLOT_MS
 from spillway_router.ledger.tables.alerts import KEPT_MS
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
@@ -31,6 +32,7 @@ from spillway_router.ledger.tables.reviews import OpenReviews, ReviewDecision, R
 from spillway_router.ledger.tables.stored_responses import KEPT_MS as RESPONSES_KEPT_MS
 from spillway_router.ledger.tables.stored_responses import StoredResponse
 from spillway_router.ledger.verify import verify
+from spillway_router.testing import MemoryLedger
 from spillway_router.testing.books import fill_books
 
 _BILLED: dict[str, Any] = {
@@ -51,10 +53,26 @@ def all_sums(ledger: Ledger) -> tuple[Any, ...]:
     start, end = start_of(date(2026, 10, 1)), start_of(date(2026, 12, 1))
     with ledger.sums() as sums:
         return (
-            sums.totals(start, end),
+            sums.totals(utc_days(start, end)),
             sorted(sums.key_totals(start, end), key=repr),
-            sorted(sums.key_work(start, end)),
+            sorted(sums.key_work(utc_days(start, end))),
         )
+
+
+def local_sums(ledger: Ledger, zone: str) -> tuple[Any, ...]:
+    """Return everything that the sums say of some days of a time zone, the clock's changes among them, ordered."""
+    days = days_of(date(2026, 10, 20), date(2026, 11, 12), ZoneInfo(zone))
+    with ledger.sums() as sums:
+        return (
+            sums.totals(days),
+            sorted(sums.key_totals(days.start_ms, days.end_ms), key=repr),
+            sorted(work for work in _without_zeros(sums.key_work(days)) if work.shares_us),
+            [sorted(sums.key_totals(start_ms, end_ms), key=repr) for _, start_ms, end_ms in days.each()],
+        )
+
+
+def _without_zeros(works: Iterable[KeyWork]) -> Iterator[KeyWork]:
+    return (work._replace(shares_us=[share for share in work.shares_us if share[1]]) for work in works)
 
 
 class LedgerContract:
@@ -675,6 +693,22 @@ class LedgerContract:
         ledger.sum_up(10**6)
         assert all_sums(ledger) == fresh
         assert ledger.sum_up(10**6) == 0
+
+    @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kathmandu", "America/Los_Angeles", "Pacific/Auckland"])
+    def test_days_of_a_time_zone_equal_the_rows(self, ledger: Ledger, zone: str) -> None:
+        twin = MemoryLedger()
+        for number, first in enumerate((24, 25, 31)):  # Berlin's day of 25 hours, and Los Angeles's
+            rng = Random(zone) if first == 24 else Random(number)
+            day = date(2026, 10, first)
+            state = rng.getstate()
+            fill_books(rng, ledger, day, f"books{number}")
+            rng.setstate(state)
+            fill_books(rng, twin, day, f"books{number}")
+            assert local_sums(ledger, zone) == local_sums(twin, zone)
+            ledger.sum_up(20)
+            assert local_sums(ledger, zone) == local_sums(twin, zone)
+        ledger.sum_up(10**6)
+        assert local_sums(ledger, zone) == local_sums(twin, zone)
 
     def test_rented_time_sums(self, ledger: Ledger) -> None:
         assert ledger.rented(0, T0 * 2).billed_nano == 0

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,7 +82,7 @@ def export_ledger(
     if daily and form is not Format.focus:
         fail("--daily is for --format focus")
     try:
-        days = read_range(ReportQuery(first=first, last=last), datetime.now(UTC).date())
+        days = read_range(ReportQuery(first=first, last=last), now_ms())
     except RangeError as error:
         fail(f"--{error}")
     with opened(load(path), "read") as ledger, writing(output) as out:

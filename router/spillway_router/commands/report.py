@@ -24,14 +24,17 @@ report_app.command("what-if")(what_if)
 def report(
     context: typer.Context,
     path: ConfigOption = None,
-    day: Annotated[str, typer.Option(help="UTC day as YYYY-MM-DD, or today. The default is today.")] = "",
-    month: Annotated[str, typer.Option(help="UTC month as YYYY-MM, or this for the current one.")] = "",
-    first: Annotated[str, typer.Option("--from", help="First UTC day.")] = "",
-    last: Annotated[str, typer.Option("--to", help="Last UTC day, included. The default is today.")] = "",
+    day: Annotated[str, typer.Option(help="Day as YYYY-MM-DD, or today. The default is today.")] = "",
+    month: Annotated[str, typer.Option(help="Month as YYYY-MM, or this for the current one.")] = "",
+    first: Annotated[str, typer.Option("--from", help="First day.")] = "",
+    last: Annotated[str, typer.Option("--to", help="Last day, included. The default is today.")] = "",
     by: Annotated[
         list[str] | None,
         typer.Option(help="Group by day, month, backend, provider, model, key, tier, task, decision; several as a,b."),
     ] = None,
+    timezone: Annotated[
+        str, typer.Option(help="Time zone of the days, such as Europe/Berlin. The default is report.timezone, or UTC.")
+    ] = "",
     as_json: JsonOption = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print the groups as CSV (default: by day and decision).")
@@ -48,7 +51,7 @@ def report(
     if as_json + as_csv + (html is not None) > 1:
         fail("--json, --csv and --html exclude each other")
     groups = tuple(by or (("day", "decision") if as_csv else ()))
-    result = _build(path, ReportQuery(day=day, month=month, first=first, last=last, by=groups))
+    result = _build(path, ReportQuery(day=day, month=month, first=first, last=last, by=groups, timezone=timezone))
     if html is not None:
         _write_html(result, html)
     elif as_csv:

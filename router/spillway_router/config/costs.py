@@ -11,6 +11,7 @@ from spillway_router.core.money.tariff import NANO, Tariff
 from spillway_router.ledger.pacer import PacingRules
 from spillway_router.ledger.rentals.keeper import RentalTerms
 from spillway_router.ledger.reports.build import ReportTerms
+from spillway_router.ledger.reports.days import read_zone
 
 
 def rental_terms(settings: Settings, assembly: Assembly) -> RentalTerms | None:
@@ -42,7 +43,14 @@ def report_terms(settings: Settings, assembly: Assembly) -> ReportTerms:
     }
     caps_nano = [part.line().limit_nano for part in settings.budgets if (part.scope, part.period) == ("all", "month")]
     gpu = GpuRental(settings.gpu.price_per_hour, settings.gpu.count)
-    return ReportTerms(gpu, work_coefficients(settings), alternatives, caps_nano[0] if caps_nano else None)
+    return ReportTerms(
+        gpu=gpu,
+        coefficients=work_coefficients(settings),
+        alternatives=alternatives,
+        month_budget_nano=caps_nano[0] if caps_nano else None,
+        zone=read_zone(settings.report.timezone),
+        currency=None if settings.report.currency is None else settings.report.currency.currency(),
+    )
 
 
 def _could_answer(tariff: Tariff) -> bool:

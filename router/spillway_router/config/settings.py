@@ -11,6 +11,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AnyHttpUrl,
@@ -27,6 +28,7 @@ from pydantic import (
 from spillway_router.config.gpus import GpuName
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.core.money.budget import EACH_KEY, BudgetError, BudgetLine, check_scope
+from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, service_of
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -154,6 +156,38 @@ class PricesPart(_Part):
 
     file: str | None = Field(None, min_length=1)
     stale_after_days: int = Field(90, ge=1, le=3650)
+
+
+class CurrencyPart(_Part):
+    """The currency in which reports show amounts to people: its ISO code, what one US dollar is in it, and the day of
+    that rate. The ledger, budgets, CSV and JSON stay in US dollars."""
+
+    code: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    per_usd: Annotated[Decimal, Field(gt=0, le=10**6)]
+    as_of: date
+
+    def currency(self) -> Currency:
+        """Return the same as core's `Currency`."""
+        return Currency(self.code, f"{self.per_usd:f}", self.as_of.isoformat())
+
+
+class ReportPart(_Part):
+    """How reports are shown: the time zone whose days and months they cover, and the currency.
+
+    Budgets are always in UTC and US dollars.
+    """
+
+    timezone: str = "UTC"
+    currency: CurrencyPart | None = None
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError):
+            raise ValueError(f"time zone {value!r} is unknown; write one like Europe/Berlin, or UTC") from None
+        return value
 
 
 class FingerprintPart(_Part):
@@ -500,6 +534,7 @@ class Settings(_Part):
     cors: CorsPart = CorsPart()
     ledger: LedgerPart = LedgerPart()
     prices: PricesPart = PricesPart()
+    report: ReportPart = ReportPart()
     limits: LimitsPart = LimitsPart()
     retention: RetentionPart = RetentionPart()
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from spillway_router.core.money.budget import Period
+from spillway_router.ledger.calendar import Days, utc_days
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.records import (
@@ -36,22 +37,29 @@ from spillway_router.ledger.tables.stored_responses import ResponseTable
 
 
 class Sums(ABC):
-    """Sums over the charged and adjusted rows, read at one moment. A range is [start, end) in epoch milliseconds."""
+    """Sums over the charged and adjusted rows, read at one moment.
+
+    A range is [start, end) in epoch milliseconds, and days are those of any time zone; all of them start and end with a
+    quarter of an hour.
+    """
 
     @abstractmethod
-    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        """Return the sums per day and group over all API keys; both ends must be the start of a quarter of an hour.
+    def totals(self, days: Days) -> tuple[Total, ...]:
+        """Return the sums per day and group over all API keys.
 
         They are ordered by day and group; within a day, local groups come first.
         """
 
     @abstractmethod
     def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
-        """Yield the sums per group and API key over the whole range, in no order; both ends must start a UTC day."""
+        """Yield the sums per group and API key over the whole range, in no order.
+
+        This is fastest where both ends start a UTC day: the rows between an end and the next such start are read.
+        """
 
     @abstractmethod
-    def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
-        """Yield the local work per day, group and API key, day by day; both ends must start a UTC day."""
+    def key_work(self, days: Days) -> Iterator[KeyWork]:
+        """Yield the local work per day, group and API key, day by day. As with `key_totals`, UTC days are fastest."""
 
 
 class AttemptRows(NamedTuple):
@@ -226,9 +234,9 @@ class Ledger(ABC):
         """Read sums over many rows, all of them as of one moment, while the block runs."""
 
     def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        """Return `Sums.totals` of a range."""
+        """Return `Sums.totals` of a range, by UTC days. Both ends must be the start of a quarter of an hour."""
         with self.sums() as sums:
-            return sums.totals(start_ms, end_ms)
+            return sums.totals(utc_days(start_ms, end_ms))
 
     @abstractmethod
     def checks(self) -> AbstractContextManager[Checks]:

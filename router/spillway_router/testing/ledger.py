@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from threading import Lock
 from typing import get_args, get_type_hints
 
 from spillway_router.core.money.budget import Period, check_scope
+from spillway_router.ledger.calendar import Days
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, SIGNED, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryRejectedError
 from spillway_router.ledger.interface import AttemptRows, Checks, Ledger, Spent, Sums
@@ -183,28 +183,31 @@ class _MemorySums(Sums):
             if entry.kind == "charged":
                 self._first.setdefault(entry.request_id, (entry.attempt_no, entry.kind))
 
-    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        rows = self._rows(start_ms, end_ms)
-        totals = self._summed(rows, lambda day, e: (day, "", _group(e)))
+    def totals(self, days: Days) -> tuple[Total, ...]:
+        totals = self._summed(self._of(days), lambda day, e: (day, "", _group(e)))
         return tuple(sorted(totals, key=lambda t: (t.day, not t.group.local, t.group[1:])))
 
     def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
-        return self._summed(self._rows(start_ms, end_ms), lambda _, e: ("", e.key_id, _group(e)))
+        return self._summed((("", e) for _, e in self._rows(start_ms, end_ms)), lambda _, e: ("", e.key_id, _group(e)))
 
-    def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
-        local = [(day, e) for day, e in self._rows(start_ms, end_ms) if e.local]
+    def key_work(self, days: Days) -> Iterator[KeyWork]:
+        local = [(day, e) for day, e in self._of(days) if e.local]
         shares: dict[tuple[str, Group], list[tuple[str, int]]] = defaultdict(list)
         for total in self._summed(local, lambda day, e: (day, e.key_id, _group(e))):
             shares[total.day, total.group].append((total.key_id, total.gpu_us))
         for (day, group), of_keys in sorted(shares.items()):
             yield KeyWork(day, group, sorted(of_keys))
 
-    def _rows(self, start_ms: int, end_ms: int) -> list[tuple[str, Entry]]:
+    def _of(self, days: Days) -> list[tuple[str, Entry]]:
+        return [(days.name_at(at_ms), e) for at_ms, e in self._rows(days.start_ms, days.end_ms)]
+
+    def _rows(self, start_ms: int, end_ms: int) -> list[tuple[int, Entry]]:
+        """Return the rows that count within [start, end), with the time at which they do."""
         rows = []
         for e in self._entries:
             booked_ms = self._reserved_ts.get((e.request_id, e.attempt_no), e.ts)
             if e.kind in ("charged", "adjusted") and start_ms <= booked_ms < end_ms:
-                rows.append((datetime.fromtimestamp(booked_ms / 1000, UTC).date().isoformat(), e))
+                rows.append((booked_ms, e))
         return rows
 
     def _summed(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
+from spillway_router.core.money.currency import Amounts, Currency
 from spillway_router.core.money.tariff import NANO, Tariff, Usage, price
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
@@ -26,7 +27,6 @@ from spillway_router.ledger.reports.days import one_day
 from spillway_router.ledger.reports.json_report import report_json
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terminal import render_report
-from spillway_router.ledger.reports.words import money
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = date(2026, 11, 20)
@@ -320,4 +320,18 @@ def test_json_has_exact_integers_and_decimal_text(ledger: SqliteLedger) -> None:
     ],
 )
 def test_money_has_cents_from_a_dollar_on_and_four_decimals_or_two_digits_below(nano: int, text: str) -> None:
-    assert money(nano) == text
+    assert Amounts().money(nano) == text
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, "EUR 0.0000"),
+        (1_087_000_000, "EUR 1.00"),
+        (1_086_000_000, "EUR 0.9991"),
+        (-1_234_567_890_123, "-EUR 1,135.80"),
+        (33, "EUR 0.000000030"),
+    ],
+)
+def test_money_is_converted_exactly_and_rounded_once(nano: int, text: str) -> None:
+    assert Amounts(Currency("EUR", "0.92", "2026-11-01")).money(nano) == text

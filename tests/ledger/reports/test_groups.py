@@ -294,14 +294,14 @@ def test_feedback_is_in_both_reports_with_the_models_name_as_it_is() -> None:
 
 def test_ranges() -> None:
     today = date(2026, 11, 21)
-    assert read_range(ReportQuery(), today) == one_day(today)
-    assert read_range(ReportQuery(day="2026-02-28"), today).after == date(2026, 3, 1)
-    month = read_range(ReportQuery(month="2026-12"), today)
+    assert read_range(ReportQuery(), start_of(today)) == one_day(today)
+    assert read_range(ReportQuery(day="2026-02-28"), start_of(today)).after == date(2026, 3, 1)
+    month = read_range(ReportQuery(month="2026-12"), start_of(today))
     assert (month.first, month.after, month.days, month.name) == (date(2026, 12, 1), date(2027, 1, 1), 31, "2026-12")
-    assert read_range(ReportQuery(month="this"), today).first == date(2026, 11, 1)
-    some = read_range(ReportQuery(first="2026-11-01"), today)
+    assert read_range(ReportQuery(month="this"), start_of(today)).first == date(2026, 11, 1)
+    some = read_range(ReportQuery(first="2026-11-01"), start_of(today))
     assert (some.days, some.name) == (21, "2026-11-01..2026-11-21")
-    assert read_range(ReportQuery(first="2026-11-03", last="2026-11-03"), today).name == "2026-11-03"
+    assert read_range(ReportQuery(first="2026-11-03", last="2026-11-03"), start_of(today)).name == "2026-11-03"
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_ranges() -> None:
 )
 def test_what_is_no_range_is_told(asked: ReportQuery, param: str) -> None:
     with pytest.raises(RangeError) as raised:
-        read_range(asked, date(2026, 11, 21))
+        read_range(asked, start_of(date(2026, 11, 21)))
     assert raised.value.param == param
 
 

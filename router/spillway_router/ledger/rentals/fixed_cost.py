@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from spillway_router.core.money.attribution import FixedSplit, split_billed
-from spillway_router.ledger.calendar import day_of
+from spillway_router.ledger.calendar import DAY_MS, Days, utc_days
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.books import RentedSpan, accrued, booked
+from spillway_router.ledger.rentals.local_days import on_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,13 @@ class FixedDay:
 
 def rent(ledger: Ledger, start_ms: int, end_ms: int, now_ms: int) -> Rent:
     """Return what the rentals have cost in [start, end) until now; both ends must be the start of a UTC day."""
+    return rent_of(ledger, utc_days(start_ms, end_ms), now_ms)
+
+
+def rent_of(ledger: Ledger, days: Days, now_ms: int) -> Rent:
+    """Return what the rentals have cost on some days until now."""
+    # Only whole UTC days can be cut: a correction belongs to all of its day.
+    start_ms, end_ms = days.start_ms // DAY_MS * DAY_MS, -(-days.end_ms // DAY_MS) * DAY_MS
     # Read before the rows of each rental, so that a row that is written in between counts once, not twice.
     rows = ledger.rented(start_ms, end_ms)
     spans: list[RentedSpan] = []
@@ -73,15 +81,17 @@ def rent(ledger: Ledger, start_ms: int, end_ms: int, now_ms: int) -> Rent:
         on_books = booked(ledger, record)
         explained_nano += sum(row.amount_nano for row in on_books.parts.values() if start_ms <= row.ts < end_ms)
         mine = accrued(record=record, on_books=on_books, start_ms=start_ms, end_ms=end_ms, now_ms=now_ms)
+        if not days.is_utc:
+            mine = on_days(record, mine, days)
         spans += mine
         rentals.append((record, RentedSpan(record.started_ms, *_sums(mine))))
     if rows.billed_nano > explained_nano:
-        spans += _without_rental(ledger, start_ms, end_ms, {record.id for record, _ in rentals})
-    days: dict[str, list[RentedSpan]] = defaultdict(list)
+        spans += _without_rental(ledger, days.start_ms, days.end_ms, {record.id for record, _ in rentals})
+    by_day: dict[str, list[RentedSpan]] = defaultdict(list)
     for span in spans:
         if span.gpu_us or span.billed_nano:
-            days[day_of(span.start_ms)].append(span)
-    return Rent({day: RentedDay(*_sums(of_day)) for day, of_day in sorted(days.items())}, tuple(rentals))
+            by_day[days.name_at(span.start_ms)].append(span)
+    return Rent({day: RentedDay(*_sums(of_day)) for day, of_day in sorted(by_day.items())}, tuple(rentals))
 
 
 def _sums(spans: Sequence[RentedSpan]) -> tuple[int, int]:

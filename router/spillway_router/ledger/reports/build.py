@@ -17,17 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, tzinfo
 from decimal import Decimal
 
 from spillway_router.core.money.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even, work_sum_us
+from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import NANO, Tariff, price_many
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.books import RentedSpan
-from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, Rent, fixed_days, lines, rent
-from spillway_router.ledger.reports.days import GroupKey, ReportQuery, ReportRange, read_by, read_range
+from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, Rent, fixed_days, lines, rent_of
+from spillway_router.ledger.reports.days import GroupKey, ReportQuery, ReportRange, read_by, read_range, zone_name
 from spillway_router.ledger.reports.forecast import outlook
 from spillway_router.ledger.reports.groups import Costs, group_rows, per, served_of, units_of
 from spillway_router.ledger.reports.model import (
@@ -51,12 +52,14 @@ _PRICE_PLACES = Decimal("0.000001")
 @dataclass(frozen=True, slots=True)
 class ReportTerms:
     """The configured costs: the GPU's price if nothing was rented, the work per token, the priced models, and the
-    month's cap on all cloud spend in nano-dollars."""
+    month's cap on all cloud spend in nano-dollars, the time zone of the days, and the currency that people see."""
 
     gpu: GpuRental
     coefficients: WorkCoefficients
     alternatives: Mapping[str, Tariff]
     month_budget_nano: int | None = None
+    zone: tzinfo = UTC
+    currency: Currency | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,7 @@ def report_for(
     Raises RangeError for a day, month or grouping that can't be used, also one with more than `most_groups` groups, and
     LedgerUnavailableError.
     """
-    today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
-    days, by = read_range(query, today), read_by(query.by)
+    days, by = read_range(query, now_ms, terms.zone), read_by(query.by)
     return build_report(ledger, days, terms, now_ms, by, most_groups=most_groups)
 
 
@@ -117,8 +119,9 @@ def build_report(
 def _built(source: _Source, terms: ReportTerms) -> Report:
     ledger, days, now_ms, by = source.ledger, source.days, source.now_ms, source.by
     start_ms, end_ms = days.start_ms, days.end_ms
-    totals = source.sums.totals(start_ms, end_ms)
-    rented = rent(ledger, start_ms, end_ms, now_ms)
+    calendar = days.calendar
+    totals = source.sums.totals(calendar)
+    rented = rent_of(ledger, calendar, now_ms)
     split = fixed_days(rented.days, totals)
     books = _Books(
         totals=totals,
@@ -140,7 +143,13 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
     document_nano = _document_nano(books.lines) + sum(t.cost_nano for t in cloud_documents)
     costs = Costs(lines=books.lines, days=split, holds=books.holds, cheapest=tariff, key_names=_key_names(ledger, by))
     return Report(
-        period=Period(name=days.name, first=days.first.isoformat(), after=days.after.isoformat(), days=days.days),
+        period=Period(
+            name=days.name,
+            first=days.first.isoformat(),
+            after=days.after.isoformat(),
+            days=days.days,
+            timezone=zone_name(days.zone),
+        ),
         day=days.first.isoformat() if days.days == 1 else None,
         start_ms=start_ms,
         end_ms=end_ms,
@@ -159,6 +168,7 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         groups=group_rows(costs, by, source.sums, days, most_groups=source.most_groups) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
         feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
+        currency=terms.currency,
     )
 
 

@@ -1,12 +1,13 @@
-"""The range and the grouping of a report: from what people write to UTC milliseconds."""
+"""The range and the grouping of a report: from what people write to days of their time zone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Literal, get_args
+from zoneinfo import ZoneInfo
 
-from spillway_router.ledger.calendar import start_of
+from spillway_router.ledger.calendar import QUARTER_MS, Days, days_of, start_of
 
 GroupKey = Literal["day", "month", "backend", "provider", "model", "key", "tier", "task", "decision"]
 GROUP_KEYS: tuple[GroupKey, ...] = get_args(GroupKey)
@@ -23,48 +24,82 @@ class RangeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ReportRange:
-    """Whole UTC days from `first` up to but excluding `after`; `name` is for people: 2026-11-20, 2026-11 or
+    """Whole days of a time zone from `first` up to but excluding `after`; `name` is for people: 2026-11-20, 2026-11 or
     first..last."""
 
     first: date
     after: date
     name: str
+    zone: tzinfo = UTC
 
     @property
     def start_ms(self) -> int:
         """First millisecond of the range (epoch)."""
-        return start_of(self.first)
+        return start_of(self.first, self.zone)
 
     @property
     def end_ms(self) -> int:
         """First millisecond after the range (epoch)."""
-        return start_of(self.after)
+        return start_of(self.after, self.zone)
 
     @property
     def days(self) -> int:
         """The number of days."""
         return (self.after - self.first).days
 
+    @property
+    def calendar(self) -> Days:
+        """The days with their starts."""
+        return days_of(self.first, self.after, self.zone)
+
 
 @dataclass(frozen=True, slots=True)
 class ReportQuery:
     """The parameters as a person wrote them, empty if not exclusive. `first` and `last` form a range that includes
-    `last`."""
+    `last`, `timezone` is a name such as Europe/Berlin."""
 
     day: str = ""
     month: str = ""
     first: str = ""
     last: str = ""
     by: tuple[str, ...] = ()
+    timezone: str = ""
 
 
-def one_day(day: date) -> ReportRange:
+def one_day(day: date, zone: tzinfo = UTC) -> ReportRange:
     """Return the range of one day."""
-    return ReportRange(day, day + timedelta(days=1), day.isoformat())
+    return ReportRange(day, day + timedelta(days=1), day.isoformat(), zone)
 
 
-def read_range(query: ReportQuery, today: date) -> ReportRange:
+def read_zone(name: str) -> tzinfo:
+    """Return the time zone of a name, UTC for none. Raises RangeError."""
+    if name in ("", "UTC"):
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError):
+        raise RangeError("timezone", f"timezone {name!r} is unknown; write one like Europe/Berlin, or UTC") from None
+
+
+def zone_name(zone: tzinfo) -> str:
+    """Return the name by which `read_zone` knows a time zone."""
+    return "UTC" if zone is UTC else str(zone)
+
+
+def read_range(query: ReportQuery, now_ms: int, default_zone: tzinfo = UTC) -> ReportRange:
     """Return the requested range, or today if none is exclusive. Raises RangeError."""
+    zone = read_zone(query.timezone) if query.timezone else default_zone
+    today = datetime.fromtimestamp(now_ms / 1000, zone).date()
+    days = _read_days(query, today)
+    days = replace(days, zone=zone)
+    if any(edge % QUARTER_MS for edge in days.calendar.edges):
+        raise RangeError(
+            "timezone", f"the days of {zone_name(zone)} don't start with a quarter of an hour there; use UTC"
+        )
+    return days
+
+
+def _read_days(query: ReportQuery, today: date) -> ReportRange:
     exclusive = [name for name in ("day", "month") if getattr(query, name)]
     if query.first or query.last:
         exclusive.append("from")

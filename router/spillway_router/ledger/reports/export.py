@@ -26,7 +26,7 @@ from typing import TextIO, cast
 import orjson
 
 from spillway_router.core.money.tariff import usd
-from spillway_router.ledger.calendar import DAY_MS, day_of, start_of
+from spillway_router.ledger.calendar import DAY_MS, day_of, start_of, utc_days
 from spillway_router.ledger.entries import Entry, Status
 from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.records import Group, Total
@@ -271,7 +271,7 @@ def _fixed(ledger: Ledger, sums: Sums, day: date, now_ms: int) -> _Day:
         if unnamed_nano or unnamed_us:
             bought.append(("unnamed", "", RentedSpan(start_ms, unnamed_nano, unnamed_us)))
     purchases = tuple(_purchase(start_ms, *each) for each in bought)
-    for fixed in fixed_days(rented.days, sums.totals(start_ms, start_ms + DAY_MS)):
+    for fixed in fixed_days(rented.days, sums.totals(utc_days(start_ms, start_ms + DAY_MS))):
         return _Day(
             start_ms=start_ms,
             purchases=purchases,
@@ -287,7 +287,7 @@ def _work_of(fixed: FixedDay, sums: Sums, start_ms: int) -> dict[tuple[Group, st
     """Return the work of each group and API key on a day, with its share of the bill as in the report's groups."""
     used_nano = {total.group: nano for total, nano in zip(fixed.local, fixed.split.used_nano, strict=True)}
     works: dict[tuple[Group, str], _Work] = {}
-    for work in sums.key_work(start_ms, start_ms + DAY_MS):
+    for work in sums.key_work(utc_days(start_ms, start_ms + DAY_MS)):
         shares_us = [max(0, share) for _, share in work.shares_us]
         parts = shared(used_nano[work.group], shares_us, sum(shares_us))
         for (key_id, _), share_us, nano in zip(work.shares_us, shares_us, parts, strict=True):

@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cache, partial
 
 from spillway_router.core.money.tariff import Tariff, price_many
-from spillway_router.ledger.calendar import day_of, start_of
+from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.interface import Sums
 from spillway_router.ledger.records import Group, Total
@@ -112,8 +112,9 @@ def group_rows(
             sums_of = groups[False, _values(by, line.total.day, line.total.group, "")]
             sums_of.add(line.total)
             sums_of.use(line.used_nano, line.idle_nano, line.total.group.document)
+    calendar = days.calendar
     for hold in costs.holds:
-        groups[False, _values(by, day_of(hold.ts), hold, hold.key_id)].cloud_nano += hold.reserved_nano
+        groups[False, _values(by, calendar.name_at(hold.ts), hold, hold.key_id)].cloud_nano += hold.reserved_nano
     apart = not _TIMES.issuperset(by)
     for day in costs.days:
         if day.split.idle_nano or not apart:
@@ -136,7 +137,7 @@ def _add_by_key(groups: _Groups, costs: Costs, by: tuple[GroupKey, ...], sums: S
             values = values_of(total.group)
             groups[False, (*values[:at], total.key_id, *values[at + 1 :])].add(total)
     lines = {(line.total.day, line.total.group): line for line in costs.lines}
-    for work in sums.key_work(days.start_ms, days.end_ms):
+    for work in sums.key_work(days.calendar):
         line = lines[work.day, work.group]
         if not line.used_nano and not line.idle_nano:
             continue
@@ -158,7 +159,7 @@ def _parts(by: tuple[GroupKey, ...], days: ReportRange) -> Iterator[tuple[str, i
             after = day + timedelta(days=1)
         elif "month" in by:
             after = min(after, (day.replace(day=1) + timedelta(days=32)).replace(day=1))
-        yield day.isoformat(), start_of(day), start_of(after)
+        yield day.isoformat(), start_of(day, days.zone), start_of(after, days.zone)
         day = after
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from spillway_router.ledger.reports.days import read_zone
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.rows import (
     ALTERNATIVES_HEAD,
@@ -22,7 +23,7 @@ from spillway_router.ledger.reports.rows import (
     group_row,
     unit_rows,
 )
-from spillway_router.ledger.reports.words import forecast_words, moment, money, notes, rental_name, share, title
+from spillway_router.ledger.reports.words import forecast_words, moment, notes, rental_name, share, title
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --used: #2a9d62; --idle: #d9a441; --cloud: #3a86c8; }
@@ -43,7 +44,7 @@ tr.all td { font-weight: 600; } .note { opacity: .75; font-size: .9rem; }
 def report_html(report: Report) -> str:
     """Return the report as a complete HTML document."""
     name = escape(title(report))
-    cloud = _rows(CLOUD_HEAD, cloud_rows(report.cloud), last_is_sum=True)
+    cloud = _rows(CLOUD_HEAD, cloud_rows(report), last_is_sum=True)
     parts = [
         f"<h1>{name}</h1>",
         _whole(report),
@@ -58,9 +59,10 @@ def report_html(report: Report) -> str:
     if report.feedback:
         parts.append(f"<h2>What people thought of the answers</h2>{_rows(FEEDBACK_HEAD, feedback_rows(report))}")
     if report.forecast is not None:
-        parts.append(f"<h2>Forecast</h2><p>{escape(forecast_words(report.forecast))}</p>")
+        parts.append(f"<h2>Forecast</h2><p>{escape(forecast_words(report.forecast, report.amounts))}</p>")
     parts += [f'<p class="note">{escape(note)}</p>' for note in notes(report)]
-    parts.append(f'<p class="note">Created {moment(report.made_ms)}. All amounts are in US dollars.</p>')
+    unit = "" if report.currency is not None else " All amounts are in US dollars."
+    parts.append(f'<p class="note">Created {moment(report.made_ms, read_zone(report.period.timezone))}.{unit}</p>')
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -77,6 +79,7 @@ def _bar(used: int, idle: int, cloud: int, whole: int) -> str:
 
 
 def _whole(report: Report) -> str:
+    money = report.amounts.money
     used, idle, cloud = report.fixed.used_nano, report.fixed.idle_nano, report.cloud.cost_nano
     words = (("used", "GPU used", used), ("idle", "GPU idle", idle), ("cloud", "cloud", cloud))
     key = "".join(
@@ -100,14 +103,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1
 
 
 def _fixed(report: Report) -> str:
-    fixed = report.fixed
+    fixed, money = report.fixed, report.amounts.money
     rows = [("price", f"${escape(fixed.price_per_hour_usd)} per GPU-hour x {fixed.gpus}", "")]
     rows += [
-        (escape(rental_name(rental)), f"{rental.gpu_hours:.3f} GPU-hours", money(rental.billed_nano))
+        (escape(rental_name(rental)), f"{rental.gpu_hours:,.3f} GPU-hours", money(rental.billed_nano))
         for rental in fixed.rentals
     ]
     rows += [
-        ("billed", f"{fixed.gpu_hours:.3f} GPU-hours", money(fixed.billed_nano)),
+        ("billed", f"{fixed.gpu_hours:,.3f} GPU-hours", money(fixed.billed_nano)),
         ("used", f"{fixed.utilisation:.1%}", money(fixed.used_nano)),
         ("idle", f"{1 - fixed.utilisation:.1%}", money(fixed.idle_nano)),
     ]
@@ -130,7 +133,10 @@ def _rows(head: Sequence[str], rows: Iterable[Row], *, last_is_sum: bool = False
 def _groups(report: Report) -> str:
     most_nano = max(row.total_nano for row in report.groups)
     rows = [
-        (*map(escape, group_row(row, report.by)), _bar(row.used_nano, row.idle_nano, row.cloud_nano, most_nano))
+        (
+            *map(escape, group_row(row, report.by, report.amounts)),
+            _bar(row.used_nano, row.idle_nano, row.cloud_nano, most_nano),
+        )
         for row in report.groups
     ]
     return _table((*map(escape, report.by), *GROUP_HEAD, ""), rows, words=len(report.by))

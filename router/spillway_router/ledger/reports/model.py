@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spillway_router.core.money.attribution import BreakEven
+from spillway_router.core.money.currency import Amounts, Currency
 from spillway_router.core.money.forecast import Method
 
 
@@ -168,12 +169,13 @@ class ForecastRow:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The UTC days of a report: their name, the first day, the first day after them, and their number."""
+    """The days of a report: their name, the first day, the first day after them, their number and their time zone."""
 
     name: str
     first: str
     after: str
     days: int
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +198,12 @@ class FeedbackRow:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The two-sided report of some UTC days, from `start_ms` to `end_ms`, built at `made_ms`.
+    """The two-sided report of some days, from `start_ms` to `end_ms`, built at `made_ms`.
 
     `day` is the ISO date of a report of one day, else None. `capacity_per_day` is the number of requests of the mean
     shape that the GPUs could answer in 24 hours at full load. `by` and `groups` are the requested grouping, and
-    `cheapest` is the name of the cheapest alternative.
+    `cheapest` is the name of the cheapest alternative. `currency` is the one that people see; all amounts here are in
+    US dollars.
     """
 
     period: Period
@@ -222,3 +225,9 @@ class Report:
     groups: tuple[GroupRow, ...]
     forecast: ForecastRow | None
     feedback: tuple[FeedbackRow, ...] = ()
+    currency: Currency | None = None
+
+    @property
+    def amounts(self) -> Amounts:
+        """Writes the report's amounts for people."""
+        return Amounts(self.currency)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from spillway_router.ledger.reports.model import CloudSide, GroupRow, Report
-from spillway_router.ledger.reports.words import break_even_words, group_name, money, money_or_dash
+from spillway_router.core.money.currency import Amounts
+from spillway_router.ledger.reports.model import GroupRow, Report
+from spillway_router.ledger.reports.words import break_even_words, group_name
 
 Row = tuple[str, ...]
 
@@ -14,8 +15,9 @@ ALTERNATIVES_HEAD = ("everything to", "would have cost", "saved", "GPU pays from
 FEEDBACK_HEAD = ("model", "ratings", "mean of 5", "satisfied", "better asked")
 
 
-def cloud_rows(cloud: CloudSide, always: tuple[str, ...] = ()) -> list[Row]:
+def cloud_rows(report: Report, always: tuple[str, ...] = ()) -> list[Row]:
     """Return the decisions that had attempts or are in `always`, the unsettled attempts, and last the sum of all."""
+    cloud, money, money_or_dash = report.cloud, report.amounts.money, report.amounts.or_dash
     rows = [
         (
             row.decision,
@@ -36,6 +38,7 @@ def cloud_rows(cloud: CloudSide, always: tuple[str, ...] = ()) -> list[Row]:
 
 def unit_rows(report: Report) -> list[Row]:
     """Return the cost per unit of each side, and of both together."""
+    money, money_or_dash = report.amounts.money, report.amounts.or_dash
     sides = (
         ("fixed (GPU)", report.fixed.billed_nano, report.fixed.units),
         ("per request (cloud)", report.cloud.cost_nano, report.cloud.units),
@@ -51,15 +54,17 @@ def unit_rows(report: Report) -> list[Row]:
     ]
 
 
-def group_row(row: GroupRow, by: tuple[str, ...]) -> Row:
+def group_row(row: GroupRow, by: tuple[str, ...], amounts: Amounts) -> Row:
     """Return the row of one group: its names, then the figures of GROUP_HEAD."""
-    amounts = (row.used_nano, row.idle_nano, row.cloud_nano, row.total_nano)
+    costs = (row.used_nano, row.idle_nano, row.cloud_nano, row.total_nano)
     names = (group_name(row, key) for key in by)
-    return (*names, f"{row.served.answers:,}", *map(money, amounts), money_or_dash(row.units.per_request_nano))
+    per_request = amounts.or_dash(row.units.per_request_nano)
+    return (*names, f"{row.served.answers:,}", *map(amounts.money, costs), per_request)
 
 
 def alternative_rows(report: Report) -> list[Row]:
     """Return the rows for everything on the GPU and for everything at each priced model."""
+    money = report.amounts.money
     rows: list[Row] = []
     if report.all_local is not None:
         local = report.all_local

@@ -13,7 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spillway_router.ledger.reports.model import CloudSide, FixedSide, Report
+from spillway_router.core.money.currency import Amounts
+from spillway_router.ledger.reports.model import FixedSide, Report
 from spillway_router.ledger.reports.rows import (
     ALTERNATIVES_HEAD,
     CLOUD_HEAD,
@@ -27,7 +28,7 @@ from spillway_router.ledger.reports.rows import (
     group_row,
     unit_rows,
 )
-from spillway_router.ledger.reports.words import forecast_words, money, notes, rental_name, share, title
+from spillway_router.ledger.reports.words import forecast_words, notes, rental_name, share, title
 
 _ALWAYS_SHOWN = ("overflow", "escalated", "fallback")
 _PARTS = (("used", "█", "green"), ("idle", "░", "yellow"), ("cloud", "▓", "cyan"))
@@ -39,7 +40,7 @@ def render_report(report: Report, console: Console) -> None:
     """Print the report: fixed and per-request cost side by side, then what the alternatives would have cost."""
     console.print(Text(title(report), style="bold"))
     console.print(_whole_bar(report))
-    console.print(Columns([_fixed_panel(report.fixed), _cloud_panel(report.cloud)], padding=(0, 1)))
+    console.print(Columns([_fixed_panel(report.fixed, report.amounts), _cloud_panel(report)], padding=(0, 1)))
     console.print(_table("Cost per unit", UNITS_HEAD, unit_rows(report)))
     if report.groups:
         console.print(_groups_table(report))
@@ -48,7 +49,7 @@ def render_report(report: Report, console: Console) -> None:
     if report.feedback:
         console.print(_table("What people thought of the answers", FEEDBACK_HEAD, feedback_rows(report)))
     if report.forecast is not None:
-        console.print(Text(forecast_words(report.forecast)))
+        console.print(Text(forecast_words(report.forecast, report.amounts)))
     for note in notes(report):
         console.print(Text(note, style="dim"))
 
@@ -72,15 +73,16 @@ def _whole_bar(report: Report) -> Text:
     return text
 
 
-def _fixed_panel(fixed: FixedSide) -> RenderableType:
+def _fixed_panel(fixed: FixedSide, amounts: Amounts) -> RenderableType:
+    money = amounts.money
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")
     table.add_row("price", f"${fixed.price_per_hour_usd} per GPU-hour x {fixed.gpus}")
     if len(fixed.rentals) > 1:
         for rental in fixed.rentals:
-            table.add_row(f"  {rental_name(rental)}", f"{rental.gpu_hours:.3f} GPU-hours  {money(rental.billed_nano)}")
-    table.add_row("billed", f"{fixed.gpu_hours:.3f} GPU-hours  {money(fixed.billed_nano)}")
+            table.add_row(f"  {rental_name(rental)}", f"{rental.gpu_hours:,.3f} GPU-hours  {money(rental.billed_nano)}")
+    table.add_row("billed", f"{fixed.gpu_hours:,.3f} GPU-hours  {money(fixed.billed_nano)}")
     table.add_row("  used", f"{fixed.utilisation:.1%}  {money(fixed.used_nano)}")
     table.add_row("  idle", f"{1 - fixed.utilisation:.1%}  {money(fixed.idle_nano)}")
     table.add_row("answered", f"{fixed.served.answers:,} requests")
@@ -93,10 +95,10 @@ def _fixed_panel(fixed: FixedSide) -> RenderableType:
     return Panel(Group(table), title="Fixed: rented GPU", expand=False)
 
 
-def _cloud_panel(cloud: CloudSide) -> RenderableType:
+def _cloud_panel(report: Report) -> RenderableType:
     table = _table("", CLOUD_HEAD, ())
     table.pad_edge = False
-    *rows, whole = cloud_rows(cloud, _ALWAYS_SHOWN)
+    *rows, whole = cloud_rows(report, _ALWAYS_SHOWN)
     for row in rows:
         table.add_row(*map(Text, row))
     table.add_row(*map(Text, whole), style="bold")
@@ -123,5 +125,5 @@ def _groups_table(report: Report) -> Table:
     most_nano = max(row.total_nano for row in report.groups)
     for row in report.groups:
         cells = bar(used=row.used_nano, idle=row.idle_nano, cloud=row.cloud_nano, whole=most_nano, width=_ROW_BAR_WIDTH)
-        table.add_row(*map(Text, group_row(row, report.by)), cells)
+        table.add_row(*map(Text, group_row(row, report.by, report.amounts)), cells)
     return table

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from fractions import Fraction
 
-from spillway_router.core.money.tariff import NANO
+from spillway_router.core.money.currency import Amounts
 from spillway_router.ledger.reports.model import Alternative, ForecastRow, GroupRow, RentalRow, Report
 
 FORECAST_METHODS = {
@@ -14,50 +14,21 @@ FORECAST_METHODS = {
 }
 
 
-def money(nano: int) -> str:
-    """Return nano-dollars for people, rounded half up: `$1,031.03` from one dollar on, `$0.0414` below.
-
-    An amount of which four decimals would show less than two digits gets as many as it needs for two: `$0.000031`.
-    """
-    places = 2
-    if _rounded(nano, 4) < NANO:
-        places = 4
-        while places < _MOST_PLACES and _rounded(nano, places) < 10 * 10 ** (_MOST_PLACES - places) and nano:
-            places += 1
-    shown = _rounded(nano, places)
-    whole, fraction = divmod(shown, NANO)
-    return f"{'-' if nano < 0 and shown else ''}${whole:,}.{f'{fraction:09d}'[:places]}"
-
-
-_MOST_PLACES = 9
-
-
-def _rounded(nano: int, places: int) -> int:
-    """Return the absolute amount rounded half up to so many decimals of a dollar, in nano-dollars."""
-    unit: int = 10 ** (_MOST_PLACES - places)
-    return (2 * abs(nano) + unit) // (2 * unit) * unit
-
-
-def money_or_dash(nano: int | None) -> str:
-    """Return money for a table, or a dash for None."""
-    return "-" if nano is None else money(nano)
-
-
 def share(part: int, whole: int) -> str:
     """Return a part of a whole in percent."""
     return f"{100 * part / whole:.1f}%" if whole else "-"
 
 
-def moment(epoch_ms: int) -> str:
-    """Return a time as UTC date and minute."""
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+def moment(epoch_ms: int, zone: tzinfo = UTC) -> str:
+    """Return a time as date and minute, with the name of its zone."""
+    return datetime.fromtimestamp(epoch_ms / 1000, zone).strftime("%Y-%m-%d %H:%M %Z")
 
 
 def title(report: Report) -> str:
     """Return the first line of the report."""
     return (
-        f"Spillway, {report.period.name} (UTC): {report.requests:,} requests, {report.served.answers:,} answered, "
-        f"{money(report.total_nano)} in total"
+        f"Spillway, {report.period.name} ({report.period.timezone}): {report.requests:,} requests, "
+        f"{report.served.answers:,} answered, {report.amounts.money(report.total_nano)} in total"
     )
 
 
@@ -88,8 +59,9 @@ def break_even_words(alternative: Alternative, answers: int) -> tuple[str, str]:
     return volume, f"{point.utilisation:.1%} of capacity"
 
 
-def forecast_words(row: ForecastRow) -> str:
+def forecast_words(row: ForecastRow, amounts: Amounts) -> str:
     """Return the forecast in one sentence, with its method."""
+    money = amounts.money
     text = (
         f"Forecast: {row.month} will have cost {money(row.total_nano)}: GPU {money(row.fixed_nano)} "
         f"({money(row.fixed_so_far_nano)} so far, running rentals continue) + cloud {money(row.cloud_nano)} "
@@ -104,7 +76,7 @@ def forecast_words(row: ForecastRow) -> str:
 
 def notes(report: Report) -> list[str]:
     """Return what a reader must know to judge the figures."""
-    fixed, texts = report.fixed, []
+    fixed, money, texts = report.fixed, report.amounts.money, []
     if fixed.overcommitted:
         texts.append(
             "The work coefficients claim more GPU time than was billed, so the whole bill counts as used. "
@@ -123,5 +95,11 @@ def notes(report: Report) -> list[str]:
         texts.append(
             "All-cloud uses the token counts of the backend that answered, without a cache discount; "
             "break-even is for the mean request of this period."
+        )
+    if report.currency is not None:
+        rate = report.currency
+        texts.append(
+            f"Amounts are in {rate.code} at {rate.per_usd} per US dollar, the rate of {rate.as_of}. The ledger, the "
+            "GPU's price per hour, CSV and JSON are in US dollars."
         )
     return texts

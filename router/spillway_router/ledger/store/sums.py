@@ -12,6 +12,9 @@ and two that do it at once wait for each other. Reports read the sums and, in th
 A ledger that nobody has summed up yet is read row by row. So the sums can only be late, never wrong, and
 `spillway ledger verify` compares them with the rows.
 
+A day may be one of any time zone. Quarters of an hour add up to it exactly. The sums of API keys are per UTC day, so
+where a day starts at another time, the rows between both times are read and added or subtracted (`_Edge`).
+
 The writer doesn't keep them. That would make every row's commit dearer (a local row is one statement today), whereas
 a few thousand rows at a time cost about a microsecond of the database's time each, outside of the interpreter's lock.
 
@@ -28,12 +31,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from spillway_router.ledger.calendar import DAY_MS, day_of
+from spillway_router.ledger.calendar import DAY_MS, QUARTER_MS, Days, Stretch, day_of
 from spillway_router.ledger.entries import ANSWERED
 from spillway_router.ledger.interface import Sums
 from spillway_router.ledger.records import Group, KeyWork, Total
 
-SLOT_MS = 900_000
+SLOT_MS = QUARTER_MS
 SLOTS_PER_DAY = DAY_MS // SLOT_MS
 GROUP = ", ".join(Group._fields)
 SUMS = tuple(f.name for f in fields(Total))[3:]
@@ -54,6 +57,16 @@ BOOKED_MS = (
     " row.ts) END"
 )
 """The time in whose periods a row counts; the columns are those of `row`."""
+
+
+_MOVED = "('charged', 'adjusted')"
+BOOKED_BETWEEN = (
+    "row.seq IN (SELECT seq FROM entries WHERE ts >= {start_ms} AND ts < {end_ms}"  # noqa: S608
+    f" AND kind IN {_MOVED} UNION SELECT late.seq FROM entries AS hold JOIN entries AS late"
+    " ON late.request_id = hold.request_id AND late.attempt_no = hold.attempt_no"
+    f" AND late.kind IN {_MOVED} WHERE hold.kind = 'reserved' AND hold.ts >= {{start_ms}} AND hold.ts < {{end_ms}})"
+)
+"""A condition that finds, by indices, all rows that can count within [start, end), and some others."""
 
 
 def summed_rows(least: str, integer: str) -> str:
@@ -84,6 +97,9 @@ def summed_rows(least: str, integer: str) -> str:
 
 SumKey = tuple[int, Group, str]
 SumRow = tuple[SumKey, Sequence[int]]
+Bounds = Mapping[str, int]
+"""The values of a statement by name: `start` and `end` (slots or days), `start_ms` and `end_ms`, `shift` in slots from
+UTC's day to the reader's, and `summed`, the number up to which rows are in the sums."""
 
 
 def merged(rows: Iterable[SumRow]) -> dict[SumKey, Sequence[int]]:
@@ -109,39 +125,41 @@ def total_order(total: Total) -> tuple[Any, ...]:
     return (total.day, not total.group.local, *total.group[1:], total.key_id)
 
 
-_DAY_AND_GROUP = itemgetter(0, 1)
-
-
-def key_work_of(
-    stored: Iterable[tuple[int, int, str, int]], groups: Mapping[int, Group], fresh: Iterable[SumRow]
-) -> Iterator[KeyWork]:
-    """Yield the work by day, group and API key.
-
-    `stored` are rows (day, number of the group, key id, GPU microseconds) ordered by the first three, `groups` the
-    groups by their numbers, and `fresh` the rows that are not in the stored sums yet.
-    """
-    late: dict[tuple[int, Group], dict[str, int]] = {}
-    for (day, group, key_id), values in fresh:
-        by_key = late.setdefault((day, group), {})
-        by_key[key_id] = by_key.get(key_id, 0) + values[_GPU_US]
-    for (day, number), rows in groupby(stored, _DAY_AND_GROUP):
-        shares = [(row[2], row[3]) for row in rows]
-        added = late.pop((day, groups[number]), None)
-        if added is not None:
-            for key_id, gpu_us in shares:
-                added[key_id] = added.get(key_id, 0) + gpu_us
-            shares = sorted(added.items())
-        yield KeyWork(day_of(day * DAY_MS), groups[number], shares)
-    for (day, group), by_key in late.items():
-        yield KeyWork(day_of(day * DAY_MS), group, sorted(by_key.items()))
-
-
 _GPU_US = SUMS.index("gpu_us")
+_WorkByKey = dict[tuple[int, Group], dict[str, int]]
+"""GPU microseconds by day and group, then by key id."""
+
+
+def _add_work(work: _WorkByKey, rows: Iterable[SumRow]) -> None:
+    for (day, group, key_id), values in rows:
+        by_key = work.setdefault((day, group), {})
+        by_key[key_id] = by_key.get(key_id, 0) + values[_GPU_US]
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """The rows between a UTC midnight and the start or end of a range: to be added to whole UTC days, or with a `sign`
+    of -1 to be taken off them."""
+
+    start_ms: int
+    end_ms: int
+    sign: int
+
+
+def _before(at_ms: int, midnight_ms: int) -> _Edge:
+    """Return what is needed where whole UTC days start at `midnight_ms`, but the range at `at_ms`."""
+    return _Edge(min(at_ms, midnight_ms), max(at_ms, midnight_ms), 1 if at_ms < midnight_ms else -1)
+
+
+def _after(midnight_ms: int, at_ms: int) -> _Edge:
+    """Return what is needed where whole UTC days end at `midnight_ms`, but the range at `at_ms`."""
+    return _Edge(min(at_ms, midnight_ms), max(at_ms, midnight_ms), 1 if at_ms > midnight_ms else -1)
 
 
 @dataclass(frozen=True, slots=True)
 class SumStatements:
-    """The statements that read the sums in one database, each for the stored sums and for the rows after their mark."""
+    """The statements that read the sums in one database: the stored sums, the rows after their mark (`_tail`), and
+    those of the rows before it that count between two times (`edge`, and `work_edge` for local ones)."""
 
     totals: str
     totals_tail: str
@@ -149,6 +167,8 @@ class SumStatements:
     key_totals_tail: str
     key_work: str
     key_work_tail: str
+    edge: str
+    work_edge: str
 
 
 class SqlSums(Sums):
@@ -161,37 +181,95 @@ class SqlSums(Sums):
         self._statements = statements
         self._groups = groups
 
-    def totals(self, start_ms: int, end_ms: int) -> tuple[Total, ...]:
-        slots = _slots(start_ms, end_ms)
-        rows = [*self._stored(self._statements.totals, slots), *self._tail(self._statements.totals_tail, slots)]
+    def totals(self, days: Days) -> tuple[Total, ...]:
+        rows: list[SumRow] = []
+        for stretch in days.stretches():
+            bounds = _slots(stretch)
+            rows += self._stored(self._statements.totals, bounds)
+            rows += self._tail(self._statements.totals_tail, bounds)
         return tuple(sorted(totals_of(merged(rows)), key=total_order))
 
     def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
-        stored = self._stored(self._statements.key_totals, _days(start_ms, end_ms))
-        tail = self._tail(self._statements.key_totals_tail, _slots(start_ms, end_ms))
-        return totals_of(merged([*stored, *tail]))
+        first, after = (start_ms + DAY_MS // 2) // DAY_MS, (end_ms + DAY_MS // 2) // DAY_MS
+        edges = [_before(start_ms, first * DAY_MS), _after(after * DAY_MS, end_ms)]
+        rows = [*self._stored(self._statements.key_totals, {"start": first, "end": after})]
+        for edge in edges:
+            rows += self._between(self._statements.edge, edge)
+        rows += self._tail(self._statements.key_totals_tail, _slots(Stretch(start_ms, end_ms, 0)))
+        sums = merged(rows)
+        if any(edge.start_ms < edge.end_ms for edge in edges):
+            # What was only taken off again counts on another day.
+            sums = {key: values for key, values in sums.items() if any(values)}
+        return totals_of(sums)
 
-    def key_work(self, start_ms: int, end_ms: int) -> Iterator[KeyWork]:
-        tail = self._tail(self._statements.key_work_tail, _slots(start_ms, end_ms))
-        fresh = [row for row in tail if row[0][1].local]
-        return key_work_of(self._rows(self._statements.key_work, _days(start_ms, end_ms)), self._groups, fresh)
+    def key_work(self, days: Days) -> Iterator[KeyWork]:
+        late: _WorkByKey = {}
+        for stretch in days.stretches():
+            tail = self._tail(self._statements.key_work_tail, _slots(stretch))
+            _add_work(late, (row for row in tail if row[0][1].local))
+        if days.is_utc:
+            bounds = {"start": days.start_ms // DAY_MS, "end": days.end_ms // DAY_MS}
+            yield from self._work_of_utc_days(self._rows(self._statements.key_work, bounds), late)
+            return
+        for number, (name, start_ms, end_ms) in enumerate(days.each(), days.first_number):
+            midnight_ms = number * DAY_MS
+            work: _WorkByKey = {}
+            stored = self._rows(self._statements.key_work, {"start": number, "end": number + 1})
+            for _, group_id, key_id, gpu_us in stored:
+                work.setdefault((number, self._groups[group_id]), {})[key_id] = gpu_us
+            for edge in (_before(start_ms, midnight_ms), _after(midnight_ms + DAY_MS, end_ms)):
+                _add_work(work, self._between(self._statements.work_edge, edge, number))
+            for key in [key for key in late if key[0] == number]:
+                by_key = work.setdefault(key, {})
+                for key_id, gpu_us in late.pop(key).items():
+                    by_key[key_id] = by_key.get(key_id, 0) + gpu_us
+            for (_, group), by_key in work.items():
+                # What was only taken off again belongs to another day.
+                shares = sorted(share for share in by_key.items() if share[1])
+                if shares:
+                    yield KeyWork(name, group, shares)
+
+    def _work_of_utc_days(self, stored: Iterable[tuple[Any, ...]], late: _WorkByKey) -> Iterator[KeyWork]:
+        """Yield the work of rows (day, number of the group, key id, GPU microseconds), ordered by the first three, and
+        of the rows that are not in the stored sums yet."""
+        for (day, number), rows in groupby(stored, _DAY_AND_GROUP):
+            shares = [(row[2], row[3]) for row in rows]
+            added = late.pop((day, self._groups[number]), None)
+            if added is not None:
+                for key_id, gpu_us in shares:
+                    added[key_id] = added.get(key_id, 0) + gpu_us
+                shares = sorted(added.items())
+            yield KeyWork(day_of(day * DAY_MS), self._groups[number], shares)
+        for (day, group), by_key in late.items():
+            yield KeyWork(day_of(day * DAY_MS), group, sorted(by_key.items()))
+
+    def _between(self, sql: str, edge: _Edge, day: int = 0) -> Iterator[SumRow]:
+        """Yield the sums of an edge's rows that are in the stored sums, with their sign, as sums of `day`."""
+        if edge.start_ms >= edge.end_ms:
+            return
+        bounds = {**_slots(Stretch(edge.start_ms, edge.end_ms, 0)), "start_ms": edge.start_ms, "end_ms": edge.end_ms}
+        for (_, group, key_id), values in self._tail(sql, bounds):
+            yield (day, group, key_id), values if edge.sign > 0 else [-value for value in values]
 
     @abstractmethod
-    def _rows(self, sql: str, bounds: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, sql: str, bounds: Bounds) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a statement, a few of them in memory at once."""
 
     @abstractmethod
-    def _stored(self, sql: str, bounds: Sequence[int]) -> Iterator[SumRow]:
+    def _stored(self, sql: str, bounds: Bounds) -> Iterator[SumRow]:
         """Yield stored sums."""
 
     @abstractmethod
-    def _tail(self, sql: str, slots: Sequence[int]) -> Iterator[SumRow]:
-        """Yield the sums of the rows after the mark."""
+    def _tail(self, sql: str, bounds: Bounds) -> Iterator[SumRow]:
+        """Yield sums of rows; the statement knows the mark as `summed`."""
 
 
-def _slots(start_ms: int, end_ms: int) -> tuple[int, int]:
-    return start_ms // SLOT_MS, end_ms // SLOT_MS
+_DAY_AND_GROUP = itemgetter(0, 1)
 
 
-def _days(start_ms: int, end_ms: int) -> tuple[int, int]:
-    return start_ms // DAY_MS, end_ms // DAY_MS
+def _slots(stretch: Stretch) -> dict[str, int]:
+    return {
+        "start": stretch.start_ms // SLOT_MS,
+        "end": stretch.end_ms // SLOT_MS,
+        "shift": stretch.shift_ms // SLOT_MS,
+    }

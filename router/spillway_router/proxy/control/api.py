@@ -32,7 +32,7 @@ from spillway_router.proxy.request.large_body import read_body
 
 READERS = frozenset({"inference", "viewer", "admin"})
 ADMINS = frozenset({"admin"})
-_USAGE_PARAMS = frozenset({"day", "month", "from", "to", "by"})
+_USAGE_PARAMS = frozenset({"day", "month", "from", "to", "by", "timezone"})
 _ENDPOINT_FIELDS: tuple[tuple[str, Endpoint], ...] = (
     ("messages", "chat"),
     ("prompt", "completions"),
@@ -202,11 +202,12 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
     @api.get("/v1/usage")
     async def usage(
         request: Request,
-        day: Annotated[str, Query(description="UTC day such as 2026-11-20, or today (the default)")] = "",
-        month: Annotated[str, Query(description="UTC month such as 2026-11, or this")] = "",
-        first: Annotated[str, Query(alias="from", description="first UTC day")] = "",
-        last: Annotated[str, Query(alias="to", description="last UTC day, inclusive; today by default")] = "",
+        day: Annotated[str, Query(description="day such as 2026-11-20, or today (the default)")] = "",
+        month: Annotated[str, Query(description="month such as 2026-11, or this")] = "",
+        first: Annotated[str, Query(alias="from", description="first day")] = "",
+        last: Annotated[str, Query(alias="to", description="last day, inclusive; today by default")] = "",
         by: Annotated[list[str], Query(description=f"{', '.join(GROUP_KEYS)}; several: a,b")] = [],  # noqa: B006
+        timezone: Annotated[str, Query(description="time zone of the days; report.timezone by default")] = "",
     ) -> Any:
         """Report both sides of the cost, the GPU and the cloud, for the given days and groups."""
         caller_of(services, request, frozenset({"viewer", "admin"}))
@@ -214,7 +215,9 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         if unknown:
             raise bad_request(f"Unknown parameter {unknown[0]!r}. Use {', '.join(sorted(_USAGE_PARAMS))}.", unknown[0])
         try:
-            return await hooks.usage(ReportQuery(day=day, month=month, first=first, last=last, by=tuple(by)))
+            return await hooks.usage(
+                ReportQuery(day=day, month=month, first=first, last=last, by=tuple(by), timezone=timezone)
+            )
         except RangeError as error:
             raise bad_request(str(error), error.param) from None
         except LedgerError as error:

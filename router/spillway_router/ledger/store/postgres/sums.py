@@ -6,7 +6,7 @@ therefore sees every row before it, and "all rows up to seq n" is complete in an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 from zlib import crc32
 
@@ -15,10 +15,12 @@ from spillway_router.ledger.store.checks import ROWS_AGAIN, SqlChecks
 from spillway_router.ledger.store.postgres.session import Connection
 from spillway_router.ledger.store.sums import (
     ADDED,
+    BOOKED_BETWEEN,
     GROUP,
     SAME_GROUP,
     SLOTS_PER_DAY,
     SUMS,
+    Bounds,
     SqlSums,
     SumRow,
     SumStatements,
@@ -50,32 +52,34 @@ _AGAIN = "CREATE TEMP TABLE fresh_sums ON COMMIT DROP AS " + ROWS_AGAIN.format(
     rows=_WIDE_ROWS, marks="sum_marks", join=""
 )
 _GROUPS = f"SELECT id, {GROUP} FROM sum_groups"  # noqa: S608
+_SHIFTED_DAY = f"(slot + %(shift)s) / {SLOTS_PER_DAY}"
 _TOTALS = (
-    f"SELECT slot / {SLOTS_PER_DAY}, group_id, '', {ADDED} FROM slot_sums"  # noqa: S608
-    f" WHERE slot >= %s AND slot < %s GROUP BY slot / {SLOTS_PER_DAY}, group_id"
+    f"SELECT {_SHIFTED_DAY} AS day, group_id, '', {ADDED} FROM slot_sums"  # noqa: S608
+    " WHERE slot >= %(start)s AND slot < %(end)s GROUP BY day, group_id"
 )
 _KEY_TOTALS = (
-    f"SELECT 0, group_id, key_id, {ADDED} FROM key_sums WHERE day >= %s AND day < %s GROUP BY group_id, key_id"  # noqa: S608
+    f"SELECT 0, group_id, key_id, {ADDED} FROM key_sums WHERE day >= %(start)s AND day < %(end)s"  # noqa: S608
+    " GROUP BY group_id, key_id"
 )
 _KEY_WORK = (
-    "SELECT day, group_id, key_id, gpu_us FROM key_sums WHERE day >= %s AND day < %s"
+    "SELECT day, group_id, key_id, gpu_us FROM key_sums WHERE day >= %(start)s AND day < %(end)s"
     " AND group_id IN (SELECT id FROM sum_groups WHERE local) ORDER BY day, group_id, key_id"
 )
-_TAIL = (
-    f"SELECT {{day}}, {{key_id}}, {GROUP}, {ADDED} FROM ({_WIDE_ROWS} AND row.seq > %s) AS row"  # noqa: S608
-    f" WHERE slot >= %s AND slot < %s GROUP BY {{day}}, {{key_id}}, {GROUP}"
+_READ = (
+    f"SELECT {{day}} AS day_no, {{key_id}} AS who, {GROUP}, {ADDED} FROM ({_WIDE_ROWS} AND {{which}}) AS row"  # noqa: S608
+    f" WHERE slot >= %(start)s AND slot < %(end)s GROUP BY day_no, who, {GROUP}"
 )
-_DAY = f"slot / {SLOTS_PER_DAY}"
-_TAIL_TOTALS = _TAIL.format(day=_DAY, key_id="''::text")
-_TAIL_KEY_TOTALS = _TAIL.format(day="0::bigint", key_id="key_id")
-_TAIL_KEY_WORK = _TAIL.format(day=_DAY, key_id="key_id")
+_TAIL = "row.seq > %(summed)s"
+_EDGE = "row.seq <= %(summed)s AND " + BOOKED_BETWEEN.format(start_ms="%(start_ms)s", end_ms="%(end_ms)s")
 _STATEMENTS = SumStatements(
     totals=_TOTALS,
-    totals_tail=_TAIL_TOTALS,
+    totals_tail=_READ.format(day=_SHIFTED_DAY, key_id="''::text", which=_TAIL),
     key_totals=_KEY_TOTALS,
-    key_totals_tail=_TAIL_KEY_TOTALS,
+    key_totals_tail=_READ.format(day="0::bigint", key_id="key_id", which=_TAIL),
     key_work=_KEY_WORK,
-    key_work_tail=_TAIL_KEY_WORK,
+    key_work_tail=_READ.format(day=_SHIFTED_DAY, key_id="key_id", which=_TAIL),
+    edge=_READ.format(day="0::bigint", key_id="key_id", which=_EDGE),
+    work_edge=_READ.format(day="0::bigint", key_id="key_id", which=f"row.local AND {_EDGE}"),
 )
 
 
@@ -98,7 +102,7 @@ def checks(connection: Connection) -> SqlChecks:
     def sum_again() -> None:
         connection.execute(_AGAIN)
 
-    return SqlChecks(lambda sql: _streamed(connection, sql, ()), sum_again)
+    return SqlChecks(lambda sql: _streamed(connection, sql), sum_again)
 
 
 class PostgresSums(SqlSums):
@@ -110,21 +114,21 @@ class PostgresSums(SqlSums):
         (mark,) = connection.execute("SELECT summed_seq FROM sum_marks").fetchall()
         self._summed = int(mark[0])
 
-    def _rows(self, sql: str, bounds: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, sql: str, bounds: Bounds) -> Iterator[tuple[Any, ...]]:
         return _streamed(self._connection, sql, bounds)
 
-    def _stored(self, sql: str, bounds: Sequence[int]) -> Iterator[SumRow]:
+    def _stored(self, sql: str, bounds: Bounds) -> Iterator[SumRow]:
         for day, group_id, key_id, *sums in self._rows(sql, bounds):
             yield (day, self._groups[group_id], key_id), [int(value) for value in sums]
 
-    def _tail(self, sql: str, slots: Sequence[int]) -> Iterator[SumRow]:
-        rows = self._connection.execute(sql, (self._summed, *slots))
+    def _tail(self, sql: str, bounds: Bounds) -> Iterator[SumRow]:
+        rows = self._connection.execute(sql, {**bounds, "summed": self._summed})
         width = 2 + len(Group._fields)
         for row in rows:
             yield (row[0], Group._make(row[2:width]), row[1]), [int(value) for value in row[width:]]
 
 
-def _streamed(connection: Connection, sql: str, bounds: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+def _streamed(connection: Connection, sql: str, bounds: Bounds | None = None) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a statement through a server-side cursor, so that few of them are in memory at once."""
     # Statements may be read side by side, each by its own name.
     with connection.cursor(name=f"rows_{crc32(sql.encode()):x}") as cursor:
