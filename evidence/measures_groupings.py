@@ -24,7 +24,7 @@ from evidence.money.raw_books import FIGURES, Atom, RawBooks, raw_books
 from evidence.results import Measurement
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.rentals.books import RentalBooks
+from spillway_router.ledger.rentals.corrections import RentalBooks
 from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.csv_file import report_csv
 from spillway_router.ledger.reports.days import GROUP_KEYS, GroupKey, ReportRange

@@ -84,13 +84,19 @@ def test_services_are_hardened_and_bound_to_loopback() -> None:
 def test_the_services_configuration_is_valid(file: str, service: str) -> None:
     variables = compose()["services"][service]["environment"]
     given = {name: str(value) for name, value in variables.items() if not str(value).startswith("${")}
-    defaults = {"SPILLWAY_MODEL": "m/m", "SPILLWAY_GPU": "l4", "SPILLWAY_GPU_PRICE_PER_HOUR": "0.8"}
+    defaults = {
+        "SPILLWAY_MODEL": "m/m",
+        "SPILLWAY_GPU": "l4",
+        "SPILLWAY_GPU_PRICE_PER_HOUR": "0.8",
+        "SPILLWAY_GPUS": "2",
+    }
     more = {"SPILLWAY_LEDGER_URL": "sqlite:////data/spillway.db", "GROQ_API_KEY": "k", "VLLM_API_KEY": "k"}
     text = (COMPOSE / file).read_text(encoding="utf-8")
     assert set(_VARIABLE.findall(text)) <= set(variables)
     settings = parse(text, {**defaults, **more, **given})
     assert settings.listen == "0.0.0.0:8080"
     assert [b.name for b in settings.backends] == ["local", "groq"]
+    assert settings.gpu.count == 2, "what GPUS gives the engine is what the books bill"
 
 
 def test_every_variable_of_compose_is_in_the_example() -> None:

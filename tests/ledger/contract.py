@@ -22,7 +22,17 @@ from spillway_router.ledger.calendar import days_of, start_of, utc_days
 from spillway_router.ledger.entries import GENESIS, Entry, link_of, row_of
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.records import Balance, Cap, CapReached, KeyWork, RentalRecord, Write, WriteResult
+from spillway_router.ledger.records import (
+    Balance,
+    Cap,
+    CapReached,
+    KeyWork,
+    OtherCost,
+    RentalRecord,
+    Rented,
+    Write,
+    WriteResult,
+)
 from spillway_router.ledger.store.sums import SLOT_MS
 from spillway_router.ledger.tables.alerts import KEPT_MS
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
@@ -597,6 +607,64 @@ class LedgerContract:
         assert not other.rentals.stop("unknown", T0)
         assert ledger.rentals.between(T0 + 150, T0 + DAY) == (second,)
         assert ledger.rentals.between(T0, T0 + 50) == (replace(first, stopped_ms=T0 + 150),)
+        assert ledger.rentals.move_stop("rent_1", T0 + 120)
+        assert ledger.rentals.between(T0, T0 + 50)[0].stopped_ms == T0 + 120
+        assert ledger.rentals.move_stop("rent_1", T0 - DAY)
+        assert not ledger.rentals.move_stop("unknown", T0)
+        ended = next(record for record in ledger.rentals.between(0, T0 + DAY) if record.id == "rent_1")
+        assert ended.stopped_ms == ended.started_ms
+
+    def test_a_rental_by_the_month_knows_its_machine_and_when_it_was_seen(self, ledger: Ledger) -> None:
+        record = RentalRecord(
+            id="rent_1",
+            gpu="t4",
+            count=1,
+            price_nano_per_hour=1,
+            kind="reserved",
+            started_ms=T0,
+            stopped_ms=None,
+            source="runpod",
+            price_nano_per_month=250 * 10**9,
+            machine="pod1",
+            seen_ms=T0,
+        )
+        ledger.rentals.add(record)
+        ledger.rentals.seen("rent_1", T0 + 5)
+        ledger.rentals.seen("rent_1", T0 + 4)
+        assert ledger.rentals.between(T0, T0 + 1) == (replace(record, seen_ms=T0 + 5),)
+        ledger.rentals.stop("rent_1", T0 + 9)
+        ledger.rentals.seen("rent_1", T0 + 20)
+        assert ledger.rentals.between(T0, T0 + 1) == (replace(record, seen_ms=T0 + 5, stopped_ms=T0 + 9),)
+
+    def test_other_costs_are_kept_and_stopped(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        cost = OtherCost(
+            id="cost-database-1", name="database", price_nano_per_month=50 * 10**9, started_ms=T0, stopped_ms=None
+        )
+        assert ledger.other_costs.add(cost)
+        assert not ledger.other_costs.add(replace(cost, name="disk"))
+        assert reopen().other_costs.all() == (cost,)
+        assert ledger.other_costs.stop(cost.id, T0 - 1)
+        assert not ledger.other_costs.stop(cost.id, T0)
+        assert ledger.other_costs.all() == (replace(cost, stopped_ms=T0),)
+
+    def test_corrections_of_fixed_cost_are_signed_and_count_in_no_budget(self, ledger: Ledger) -> None:
+        ledger.append(
+            (
+                entry("gpu_hour", "rent_1", amount_nano=100, gpu_us=60, ts=D0),
+                entry("fixed_adjusted", "rent_1", decision="gpu_hour", amount_nano=-40, gpu_us=-20, ts=D0),
+                entry("fixed", "cost-database-1", amount_nano=7, ts=D0),
+                entry("idle", f"idle-{D0}", amount_nano=50, ts=D0),
+                entry("fixed_adjusted", f"idle-{D0}", decision="idle", amount_nano=-5, gpu_us=-1, ts=D0),
+            )
+        )
+        assert ledger.rented(D0, D0 + DAY) == Rented(60, 40)
+        assert ledger.balances() == {}
+        with ledger.checks() as checks:
+            assert list(checks.rent()) == [(D0 // DAY, 60, 45)]
+            assert list(checks.negative_rows()) == []
+        for kind in ("gpu_hour", "fixed", "idle"):
+            with pytest.raises(EntryRejectedError):
+                ledger.append((entry(kind, "rent_2", amount_nano=-1),))
 
     def test_totals_group_and_sum(self, ledger: Ledger) -> None:
         shape: dict[str, Any] = {"prompt_tokens": 10, "completion_tokens": 4, "cached_tokens": 2, "status": "ok"}

@@ -45,7 +45,7 @@ def received(runtime: Runtime) -> dict[str, Any]:
         "keys_required": active.auth.required,
         "budgets": tuple(line for line, _ in runtime.accounts.balances()),
         "pacing": runtime.pacer._rules,
-        "rental": runtime.gpu_billing._keeper._terms,
+        "fixed": runtime.gpu_billing._keeper._terms,
         "report": (runtime.config.report, runtime.accounts._entries.coefficients),
         "documents": runtime.config.documents,
         "review_queue": runtime.config.review_queue,

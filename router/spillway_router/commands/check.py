@@ -122,9 +122,14 @@ def _located(loaded: Loaded, problems: Sequence[ConfigProblem]) -> list[ConfigPr
 
 def _warnings(settings: Settings, assembly: Assembly) -> tuple[ConfigProblem, ...]:
     from spillway_router.config.confidence import served_models, unverified
+    from spillway_router.config.costs import unpriced_gpu
 
     local = {backend.name: backend for backend in assembly.backends if backend.local}
-    return (*assembly.warnings, *unverified(assembly.scoring, served_models(settings.backends, local)))
+    return (
+        *assembly.warnings,
+        *unpriced_gpu(settings, assembly),
+        *unverified(assembly.scoring, served_models(settings.backends, local)),
+    )
 
 
 def _print_text(report: CheckReport, loaded: Loaded, assembly: Assembly | None) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from spillway_router.commands.common import ConfigOption, fail, load
 from spillway_router.commands.fingerprint import fingerprint_of
+from spillway_router.commands.first_price import with_price
 from spillway_router.commands.route import run_router
 from spillway_router.config.settings import FingerprintPart, ServerPart, Settings
 from spillway_server.engine.events import EngineEvent, EngineExited, EngineProgress, EngineReady, EngineStarting
@@ -22,7 +23,7 @@ from spillway_server.planning.speed import MEASURED
 
 def up(path: ConfigOption = None) -> None:
     """Run the engine and the router. The router starts first and overflows to the cloud while the engine warms up."""
-    loaded = load(path)
+    loaded = with_price(load(path))
     backend = next((b for b in loaded.settings.backends if b.provider == "vllm" and b.base_url), None)
     if backend is None:
         fail("`up` launches the engine of a vllm backend and the configuration has none; use `spillway route`")

@@ -94,8 +94,8 @@ def _gpus(loaded: Loaded, names: list[str] | None, prices: list[str] | None) -> 
     gpus = names or [part.name or BASE]
     amounts = list(prices or ())
     unpriced = sum("=" not in name for name in gpus)
-    if not amounts and part.price_per_hour:
-        amounts = [f"{part.price_per_hour:f}"] * unpriced
+    if not amounts and part.hourly:
+        amounts = [f"{part.hourly:f}"] * unpriced
     if len(amounts) != unpriced:
         fail(
             f"{unpriced} GPUs need a price and {len(amounts)} are given; write --gpu {BASE} --price 1.39 for each, "

@@ -5,13 +5,14 @@ The start and every reload take their values from here, so that a reload can't m
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 from datetime import date
 
 import httpx
 
 from spillway_router.config.assemble import Assembly, assembly_of, request_limits
-from spillway_router.config.costs import budget_lines, pacing_rules, rental_terms, report_terms
+from spillway_router.config.costs import budget_lines, fixed_terms, pacing_rules, report_terms
 from spillway_router.config.documents import document_rules, queue_rules
 from spillway_router.config.load import Loaded
 from spillway_router.config.settings import AlertsPart, Settings
@@ -19,7 +20,7 @@ from spillway_router.core.money.budget import BudgetLine
 from spillway_router.documents.reviews import QueueRules
 from spillway_router.documents.services import DocumentRules
 from spillway_router.ledger.pacer import PacingRules
-from spillway_router.ledger.rentals.keeper import RentalTerms
+from spillway_router.ledger.rentals.keeper import FixedTerms
 from spillway_router.ledger.reports.build import ReportTerms
 from spillway_router.proxy.exchange.active_config import Limits
 from spillway_router.proxy.request.facts import PrivacyRule, keyword_pattern
@@ -52,8 +53,8 @@ class DerivedConfig:
     """Whether requests need an API key: configured, or the router listens beyond loopback."""
     budgets: tuple[BudgetLine, ...]
     pacing: PacingRules
-    rental: RentalTerms | None
-    """What the router bills for its GPUs; None if there is nothing to bill."""
+    fixed: FixedTerms
+    """What the router bills for its GPUs and as other fixed costs."""
     report: ReportTerms
     """What reports compare with, and the work coefficients by which GPU time is attributed."""
     documents: DocumentRules
@@ -77,7 +78,7 @@ class DerivedConfig:
             keys_required=settings.keys.required or not settings.loopback,
             budgets=budget_lines(settings),
             pacing=pacing_rules(settings, assembly),
-            rental=rental_terms(settings, assembly),
+            fixed=fixed_terms(settings, assembly, socket.gethostname()),
             report=report_terms(settings, assembly),
             documents=document_rules(settings, assembly.policy, assembly.scoring.document_calibration),
             review_queue=queue_rules(settings.documents),

@@ -70,14 +70,55 @@ class WorkPart(_Part):
     kv_us: Annotated[Decimal, Field(ge=0, le=10**6)] | None = None
 
 
+HOURS_PER_MONTH = 730
+"""The 8,760 hours of a year divided by twelve months."""
+
+
 class GpuPart(_Part):
-    """The rented GPUs: model, number, and the price of one GPU in USD per hour."""
+    """The rented GPUs: model, number, and the price of one GPU in USD per hour or per calendar month.
+
+    A GPU of your own has the price 0. `hours_per_month` turns a price per month into one per hour for comparisons.
+    Routers that share a ledger and have the same `machine` bill the same GPUs once; by default it is the address of the
+    local engine. `watch_minutes` is how often the router asks the providers of rented machines whether they run; 0
+    turns it off.
+    """
 
     name: GpuName | None = None
-    price_per_hour: Money = Decimal(0)
+    price_per_hour: Money | None = None
+    price_per_month: Money | None = None
+    hours_per_month: Annotated[Decimal, Field(gt=0, le=744)] = Decimal(HOURS_PER_MONTH)
     count: int = Field(1, ge=1, le=1024)
     kind: Literal["reserved", "interruptible"] = "reserved"
+    machine: str = Field("", max_length=200)
+    watch_minutes: float = Field(5, ge=0, le=1440)
     work: WorkPart = WorkPart()
+
+    @model_validator(mode="after")
+    def _one_price(self) -> Self:
+        if self.price_per_hour is not None and self.price_per_month is not None:
+            raise ValueError("give price_per_hour or price_per_month, not both")
+        return self
+
+    @property
+    def price_known(self) -> bool:
+        """Whether the price of the GPU is configured; 0 is a price, too."""
+        return self.price_per_hour is not None or self.price_per_month is not None
+
+    @property
+    def hourly(self) -> Decimal:
+        """USD per hour of one GPU, for comparisons; 0 if the price is unknown."""
+        if self.price_per_month is not None:
+            return self.price_per_month / self.hours_per_month
+        return self.price_per_hour or Decimal(0)
+
+
+class FixedCostPart(_Part):
+    """A fixed cost that is no GPU, such as a database, in USD per calendar month. It counts from the day `since`, else
+    from the day on which a router first reads it, until it is taken out here."""
+
+    name: str = Field(pattern=_NAME)
+    price_per_month: Money
+    since: date | None = None
 
 
 class _RatesPart(_Part):
@@ -520,6 +561,7 @@ class Settings(_Part):
     listen: str = "127.0.0.1:8080"
     server: ServerPart | None = None
     gpu: GpuPart = GpuPart()
+    fixed_costs: tuple[FixedCostPart, ...] = ()
     backends: tuple[BackendPart, ...] = (
         BackendPart(name="local", provider="vllm", model="demo", base_url="http://127.0.0.1:8001/v1"),
     )
@@ -544,6 +586,14 @@ class Settings(_Part):
         host, colon, port = value.rpartition(":")
         if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
             raise ValueError("write host:port, such as 127.0.0.1:8080")
+        return value
+
+    @field_validator("fixed_costs")
+    @classmethod
+    def _fixed_costs(cls, value: tuple[FixedCostPart, ...]) -> tuple[FixedCostPart, ...]:
+        names = [part.name for part in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the name {twice[0]} occurs twice; every fixed cost needs a name of its own")
         return value
 
     @property

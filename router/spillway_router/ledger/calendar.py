@@ -1,4 +1,4 @@
-"""Dates, and the epoch milliseconds at which they start: UTC's, and those of a reader's time zone."""
+"""Dates, and the epoch milliseconds at which they start: UTC's, and those of a reader's time zone; shares of months."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import NamedTuple
 
 DAY_MS = 86_400_000
@@ -103,3 +104,25 @@ def utc_days(start_ms: int, end_ms: int) -> Days:
     """Return the UTC days from one time to another; only the parts between them belong to the first and last one."""
     first = datetime.fromtimestamp(start_ms / 1000, UTC).date()
     return Days(first, (start_ms, *range((start_ms // DAY_MS + 1) * DAY_MS, end_ms, DAY_MS), end_ms))
+
+
+MONTH_UNITS = 377_580 * DAY_MS
+"""The units of one calendar month, which 28, 29, 30 and 31 days divide, so that shares of months are exact."""
+
+
+@lru_cache(maxsize=4096)
+def _month_of_day(day: int) -> tuple[int, int, int]:
+    """Return the number of the month of a day since the epoch, its first day, and how many units a millisecond has."""
+    date_of = datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date()
+    first = date_of.replace(day=1)
+    after = (first + timedelta(days=32)).replace(day=1)
+    return date_of.year * 12 + date_of.month, start_of(first), MONTH_UNITS // ((after - first).days * DAY_MS)
+
+
+def months_until(at_ms: int) -> int:
+    """Return the calendar months (UTC) up to a time, in units of `MONTH_UNITS` per month.
+
+    A full month is as long as any other, whatever its days.
+    """
+    number, first_ms, per_ms = _month_of_day(at_ms // DAY_MS)
+    return number * MONTH_UNITS + (at_ms - first_ms) * per_ms

@@ -12,8 +12,11 @@ The kinds, and what they mean for balances:
     adjusted   a later correction: `amount_nano` and all counts are signed differences
     gpu_hour   rented time: `amount_nano` is the fixed cost of a span that starts at `ts`, `gpu_us` the GPU time in it
                (length x number of GPUs); see rentals/books.py
-    fixed      another fixed cost, such as a disk: `amount_nano` is the cost of a span that starts at `ts`
-    fixed_adjusted  a later correction of gpu_hour or fixed rows: `amount_nano` and `gpu_us` are signed differences
+    fixed      another fixed cost, such as a disk: `amount_nano` is the cost of a span that starts at `ts`; see
+               rentals/other_costs.py
+    fixed_adjusted  a later correction of the gpu_hour, idle or fixed rows of the day that contains `ts`: `amount_nano`
+               and `gpu_us` are signed differences, `decision` names the kind that is corrected, `attempt_no` counts the
+               corrections with the same `request_id`; see rentals/corrections.py
     idle       the unused part of a day's rent; reports of a day that is not over derive it (billed - used)
 
 What is not known for sure. The amount of a charged row is exact, or an estimate: then `estimated_nano` is the amount,
@@ -38,7 +41,7 @@ Status = Literal["", "ok", "error", "aborted", "discarded", "unknown"]
 
 `ok`: the client got the whole answer. `aborted`: the client left during the answer. `error`: the attempt failed.
 `discarded`: the answer was finished but replaced (a local draft that was escalated). `unknown`: the end is unknown, and
-the attempt is charged at its bound until it is reconciled. Empty: no attempt ended (reserved, gpu_hour, idle).
+the attempt is charged at its bound until it is reconciled. Empty: no attempt ended (reserved, fixed cost).
 """
 
 ANSWERED: tuple[Status, ...] = ("ok", "aborted")

@@ -31,6 +31,7 @@ from spillway_router.ledger.tables.alerts import AlertTable
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.ledger.tables.key_table import KeyTable
 from spillway_router.ledger.tables.labels import LabelTable
+from spillway_router.ledger.tables.other_costs import OtherCostTable
 from spillway_router.ledger.tables.rentals import RentalTable
 from spillway_router.ledger.tables.reviews import ReviewTable
 from spillway_router.ledger.tables.stored_responses import ResponseTable
@@ -96,7 +97,7 @@ class Checks(ABC):
 
     @abstractmethod
     def negative_rows(self) -> Iterator[tuple[int, str]]:
-        """Yield `seq` and name of rows other than adjustments that have a negative amount or count."""
+        """Yield `seq` and name of rows other than adjustments and corrections that have a negative amount or count."""
 
     @abstractmethod
     def odd_attempts(self) -> Iterator[AttemptRows]:
@@ -125,7 +126,8 @@ class Checks(ABC):
 
     @abstractmethod
     def rent(self) -> Iterator[tuple[int, int, int]]:
-        """Yield the days since the epoch with the nano-dollars billed and idle on them, by their rows."""
+        """Yield the days since the epoch with the nano-dollars of GPUs billed and idle on them, by their rows and the
+        corrections of these."""
 
     @abstractmethod
     def wrong_sums(self) -> Iterator[tuple[int, str]]:
@@ -145,6 +147,7 @@ class Ledger(ABC):
         labels: LabelTable,
         alerts: AlertTable,
         responses: ResponseTable,
+        other_costs: OtherCostTable,
     ) -> None:
         self.keys = keys
         self.rentals = rentals
@@ -153,6 +156,7 @@ class Ledger(ABC):
         self.labels = labels
         self.alerts = alerts
         self.responses = responses
+        self.other_costs = other_costs
 
     @property
     @abstractmethod
@@ -252,7 +256,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def rented(self, start_ms: int, end_ms: int) -> Rented:
-        """Return the sum of the gpu_hour rows with `ts` in [start, end)."""
+        """Return the sum of the gpu_hour rows with `ts` in [start, end) and of their corrections."""
 
     @abstractmethod
     def close(self) -> None:

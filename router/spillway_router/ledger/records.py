@@ -38,7 +38,10 @@ class RentalRecord:
     """A period in which GPUs were rented. Times are epoch milliseconds; `stopped_ms` is None while it runs.
 
     `gpu` is the model (a100-80, t4, ...) or empty, `price_nano_per_hour` is in nano-dollars per hour of one GPU, and
-    `source` names who declared the rental (router, cli, runpod, vast, aws).
+    `source` names who declared the rental (router, cli, runpod, vast, aws). With `price_nano_per_month`, one GPU costs
+    that much per calendar month, and the price per hour only serves comparisons. `whole_nano_per_hour` is the price of
+    all GPUs where a provider told one that is no multiple of their number. `machine` is the place of the GPUs as the
+    source names it (the id of a pod, a host), empty if unknown; `seen_ms` is when it was last seen running.
     """
 
     id: str
@@ -49,6 +52,28 @@ class RentalRecord:
     started_ms: int
     stopped_ms: int | None
     source: str
+    price_nano_per_month: int | None = None
+    whole_nano_per_hour: int | None = None
+    machine: str = ""
+    seen_ms: int | None = None
+
+    @property
+    def all_nano_per_hour(self) -> int:
+        """Nano-dollars per hour of all GPUs together."""
+        whole = self.whole_nano_per_hour
+        return self.count * self.price_nano_per_hour if whole is None else whole
+
+
+@dataclass(frozen=True, slots=True)
+class OtherCost:
+    """A fixed cost that is no GPU, such as a database: nano-dollars per calendar month, from a start (epoch ms) to a
+    stop, which is None while it runs."""
+
+    id: str
+    name: str
+    price_nano_per_month: int
+    started_ms: int
+    stopped_ms: int | None
 
 
 class Group(NamedTuple):

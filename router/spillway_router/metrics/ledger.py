@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.pacer import Pacer
+from spillway_router.ledger.rentals.fixed_cost import FixedToday
 from spillway_router.ledger.writer import LedgerWriter
 
 
@@ -30,6 +31,33 @@ class LedgerMetrics(Collector):
         }
         for name, (text, value) in values.items():
             yield GaugeMetricFamily(name, text, value=float(value))
+
+
+class FixedCostMetrics(Collector):
+    """The fixed cost of the running UTC day so far, in US dollars, as of the last minute."""
+
+    def __init__(self, today: Callable[[], FixedToday | None]) -> None:
+        self._today = today
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families; none before the first minute is billed."""
+        today = self._today()
+        if today is None:
+            return
+        family = GaugeMetricFamily(
+            "spillway_fixed_cost_today_usd",
+            "Fixed cost of this UTC day so far in US dollars: billed is used plus idle; other is no GPU",
+            labels=["part"],
+        )
+        parts = {
+            "billed": today.billed_nano,
+            "used": today.used_nano,
+            "idle": today.idle_nano,
+            "other": today.other_nano,
+        }
+        for part, nano in parts.items():
+            family.add_metric([part], nano / NANO)
+        yield family
 
 
 class BudgetMetrics(Collector):

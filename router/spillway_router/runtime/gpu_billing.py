@@ -11,7 +11,8 @@ from spillway_router.aio.periodic import Periodic, Rhythm
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.ids import new_rental_id
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.rentals.keeper import RentalKeeper, RentalTerms
+from spillway_router.ledger.rentals.fixed_cost import FixedToday, fixed_today
+from spillway_router.ledger.rentals.keeper import FixedTerms, RentalKeeper
 
 log = logging.getLogger("spillway")
 
@@ -21,13 +22,16 @@ TICK_S = 60.0
 class GpuBilling:
     """Opens the router's rental when it starts, writes rows every minute, and closes the rental when it stops.
 
-    `terms` None: there is nothing to bill. `wall` is epoch seconds. Call `start` inside the event loop.
+    `wall` is epoch seconds. Call `start` inside the event loop.
     """
 
-    def __init__(self, ledger: Ledger, terms: RentalTerms | None, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, ledger: Ledger, terms: FixedTerms, wall: Callable[[], float] = time.time) -> None:
         self._keeper = RentalKeeper(ledger, terms, new_rental_id)
         self._wall = wall
+        self._ledger = ledger
         self._begun = False
+        self.today: FixedToday | None = None
+        """The fixed cost of this UTC day so far, as of the last minute."""
         self._periodic = Periodic("GPU billing", Rhythm(TICK_S), self._bill, self._log_error)
 
     def start(self) -> None:
@@ -40,7 +44,7 @@ class GpuBilling:
             await self._periodic.stop()
             await self._write(self._keeper.end)
 
-    async def reprice(self, terms: RentalTerms | None) -> None:
+    async def reprice(self, terms: FixedTerms) -> None:
         """Bill on other terms from now on."""
         await self._write(lambda now_ms: self._keeper.reprice(terms, now_ms))
 
@@ -49,6 +53,7 @@ class GpuBilling:
             await asyncio.to_thread(self._keeper.begin, self._now_ms())
             self._begun = True
         await asyncio.to_thread(self._keeper.tick, self._now_ms())
+        self.today = await asyncio.to_thread(fixed_today, self._ledger, self._now_ms())
 
     async def _write(self, work: Callable[[int], None]) -> None:
         """Do work that the next tick repeats if the ledger is unavailable."""

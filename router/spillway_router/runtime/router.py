@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from spillway_router.config.assemble import backend_routes
 from spillway_router.config.confidence import CALIBRATION
+from spillway_router.config.costs import unpriced_gpu
 from spillway_router.config.derived import DerivedConfig
 from spillway_router.config.load import ConfigError, Loaded
 from spillway_router.core.confidence.drift import Drift
@@ -43,7 +44,7 @@ from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
 from spillway_router.metrics.backends import BackendMetrics, GpuMetrics
 from spillway_router.metrics.confidence import AuditMetrics, ReviewMetrics
-from spillway_router.metrics.ledger import BudgetMetrics, LedgerMetrics
+from spillway_router.metrics.ledger import BudgetMetrics, FixedCostMetrics, LedgerMetrics
 from spillway_router.metrics.registry import Metrics, log_request
 from spillway_router.providers.catalogue import load_catalogue
 from spillway_router.providers.interface import CatalogueEntry
@@ -109,7 +110,7 @@ class Runtime:
             on_excess=self.alerts.charge_above_hold,
         )
         self.pacer = Pacer(ledger, config.pacing)
-        self.gpu_billing = GpuBilling(ledger, config.rental)
+        self.gpu_billing = GpuBilling(ledger, config.fixed)
         self.engine_watch = EngineWatch(self.board, clock)
         self._keys = KeyStore(ledger.keys)
         self._pools: dict[str, tuple[Target, Pool]] = {}
@@ -199,6 +200,7 @@ class Runtime:
             LedgerMetrics(self.writer, self.accounts),
             BudgetMetrics(self.accounts, self.pacer),
             GpuMetrics(lambda: self.engine_watch.gpus),
+            FixedCostMetrics(lambda: self.gpu_billing.today),
             AuditMetrics(self.audits, self.services.config),
             ReviewMetrics(self.reviews),
         )
@@ -232,7 +234,7 @@ class Runtime:
         """Put another configuration in force while the router runs."""
         self._apply(config)
         self.services.memory.refused_additions.forget()
-        await self.gpu_billing.reprice(config.rental)
+        await self.gpu_billing.reprice(config.fixed)
         self._watch_engines()
         self._report_findings()
 
@@ -304,7 +306,8 @@ class Runtime:
     def _report_findings(self) -> None:
         """Log what is disabled or needs attention, and post an alert if the calibration is not used."""
         assembly = self.config.assembly
-        for finding in (*assembly.disabled, *assembly.warnings):
+        unpriced = unpriced_gpu(self.config.loaded.settings, assembly)
+        for finding in (*assembly.disabled, *assembly.warnings, *unpriced):
             log.warning("%s %s", finding.where, finding.problem)
         self.alerts.calibration_unused([w.problem for w in assembly.warnings if w.where == CALIBRATION])
 

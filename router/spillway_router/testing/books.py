@@ -12,8 +12,9 @@ from spillway_router.ledger.calendar import DAY_MS, start_of
 from spillway_router.ledger.entries import Entry, Status
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import RentalRecord, Write
-from spillway_router.ledger.rentals.books import SPAN_MS, RentalBooks
+from spillway_router.ledger.rentals.books import SPAN_MS
 from spillway_router.ledger.rentals.closed_days import DayCloser
+from spillway_router.ledger.rentals.corrections import RentalBooks
 from spillway_router.ledger.reports.days import ReportRange
 
 HOUR_MS = 3_600_000

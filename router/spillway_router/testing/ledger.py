@@ -30,6 +30,7 @@ from spillway_router.testing.tables import (
     MemoryFeedback,
     MemoryKeys,
     MemoryLabels,
+    MemoryOtherCosts,
     MemoryRentals,
     MemoryResponses,
     MemoryReviews,
@@ -53,6 +54,7 @@ class MemoryLedger(Ledger):
             labels=MemoryLabels(),
             alerts=MemoryAlerts(),
             responses=MemoryResponses(),
+            other_costs=MemoryOtherCosts(),
         )
         self._entries: dict[tuple[str, int, str], Entry] = {}
         self._links: list[bytes] = []
@@ -161,7 +163,7 @@ class MemoryLedger(Ledger):
         return 0  # all sums are computed when somebody asks
 
     def rented(self, start_ms: int, end_ms: int) -> Rented:
-        rows = [e for e in self.entries_between(start_ms, end_ms) if e.kind == "gpu_hour"]
+        rows = [e for e in self.entries_between(start_ms, end_ms) if "gpu_hour" in (e.kind, e.decision)]
         return Rented(sum(e.amount_nano for e in rows), sum(e.gpu_us for e in rows))
 
     def close(self) -> None:
@@ -310,8 +312,9 @@ class _MemoryChecks(Checks):
     def rent(self) -> Iterator[tuple[int, int, int]]:
         days: dict[int, list[int]] = defaultdict(lambda: [0, 0])
         for e in self._entries:
-            if e.kind in ("gpu_hour", "idle"):
-                days[e.ts // 86_400_000][e.kind == "idle"] += e.amount_nano
+            for column, kind in enumerate(("gpu_hour", "idle")):
+                if kind in (e.kind, e.decision):
+                    days[e.ts // 86_400_000][column] += e.amount_nano
         return ((day, billed_nano, idle_nano) for day, (billed_nano, idle_nano) in sorted(days.items()))
 
     def wrong_sums(self) -> Iterator[tuple[int, str]]:

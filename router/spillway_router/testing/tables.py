@@ -7,12 +7,13 @@ from dataclasses import replace
 from threading import Lock
 
 from spillway_router.core.money.budget import AlertKey
-from spillway_router.ledger.records import KeyRecord, RentalRecord
+from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord
 from spillway_router.ledger.tables import stored_responses
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
 from spillway_router.ledger.tables.key_table import KeyTable, key_exists
 from spillway_router.ledger.tables.labels import LabelRecord, LabelTable
+from spillway_router.ledger.tables.other_costs import OtherCostTable
 from spillway_router.ledger.tables.rentals import RentalTable, rental_exists
 from spillway_router.ledger.tables.reviews import (
     OpenReviews,
@@ -128,6 +129,45 @@ class MemoryRentals(RentalTable):
             if record is None or record.stopped_ms is not None:
                 return False
             self._records[rental_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
+            return True
+
+    def move_stop(self, rental_id: str, at_ms: int) -> bool:
+        with self._lock:
+            record = self._records.get(rental_id)
+            if record is None:
+                return False
+            self._records[rental_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
+            return True
+
+    def seen(self, rental_id: str, at_ms: int) -> None:
+        with self._lock:
+            record = self._records.get(rental_id)
+            if record is not None and record.stopped_ms is None and (record.seen_ms or 0) < at_ms:
+                self._records[rental_id] = replace(record, seen_ms=at_ms)
+
+
+class MemoryOtherCosts(OtherCostTable):
+    """An `OtherCostTable` in memory."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, OtherCost] = {}
+        self._lock = Lock()
+
+    def add(self, record: OtherCost) -> bool:
+        with self._lock:
+            return self._records.setdefault(record.id, record) is record
+
+    def all(self) -> tuple[OtherCost, ...]:
+        with self._lock:
+            records = list(self._records.values())
+        return tuple(sorted(records, key=lambda record: (record.started_ms, record.id)))
+
+    def stop(self, cost_id: str, at_ms: int) -> bool:
+        with self._lock:
+            record = self._records.get(cost_id)
+            if record is None or record.stopped_ms is not None:
+                return False
+            self._records[cost_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
             return True
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from spillway_router.ledger.calendar import DAY_MS
 from spillway_router.ledger.records import RentalRecord
-from spillway_router.ledger.rentals.books import SPAN_MS, BookedRental, RentalBooks, accrued, billed_nano, booked, due
+from spillway_router.ledger.rentals.books import SPAN_MS, BookedRental, accrued, billed_nano, booked, due
+from spillway_router.ledger.rentals.corrections import RentalBooks
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = 20_000 * DAY_MS
@@ -77,9 +78,7 @@ def test_what_is_written_and_what_is_not_yet_sum_to_the_whole(
     booked = BookedRental(parts, len(parts), until)
     edges = sorted({DAY - DAY_MS, DAY + 3 * DAY_MS, *((DAY + cut) // SPAN_MS * SPAN_MS for cut in cuts)})
     hours = [
-        part
-        for a, b in itertools.pairwise(edges)
-        for part in accrued(record=record, on_books=booked, start_ms=a, end_ms=b, now_ms=now)
+        part for a, b in itertools.pairwise(edges) for part in accrued(record, booked, start_ms=a, end_ms=b, now_ms=now)
     ]
     assert sum(part.billed_nano for part in hours) == billed_nano(record, record.started_ms, record.stopped_ms)
     assert sum(part.gpu_us for part in hours) == (record.stopped_ms - record.started_ms) * 1000 * record.count

@@ -90,14 +90,15 @@ def test_a_quick_restart_after_a_crash_goes_on(ledger: SqliteLedger, router: Mak
     assert periods(ledger) == [("rent_1", 0, 90)]
 
 
-def test_long_after_a_crash_the_rental_ends_where_the_books_end(ledger: SqliteLedger, router: Make) -> None:
+def test_long_after_a_crash_the_rental_ends_when_its_router_was_seen_last(ledger: SqliteLedger, router: Make) -> None:
     crashed = router()
     crashed.begin(at(0))
     crashed.tick(at(61))
     again = router()
     again.begin(at(300))
     again.end(at(310))
-    assert periods(ledger) == [("rent_1", 0, 60), ("rent_2", 300, 310)]
+    assert periods(ledger) == [("rent_1", 0, 61), ("rent_2", 300, 310)]
+    assert billed(ledger, 400) == 71
 
 
 def test_a_declared_rental_runs_whether_or_not_a_router_does(ledger: SqliteLedger, router: Make) -> None:
@@ -184,3 +185,69 @@ def test_a_clock_that_went_back_bills_nothing_twice(ledger: SqliteLedger, router
     keeper.end(at(30))
     assert periods(ledger) == [("rent_1", 10, 60)]
     assert billed(ledger, 100) == 50
+
+
+def boxed(machine: str) -> RentalTerms:
+    return RentalTerms("t4", 1, 60_000_000_000, "reserved", machine=machine)
+
+
+def test_replicas_with_a_gpu_each_have_a_rental_each(ledger: SqliteLedger, router: Make) -> None:
+    first, second = router(boxed("pod-0")), router(boxed("pod-1"))
+    first.begin(at(0))
+    second.begin(at(10))
+    first.tick(at(20))
+    second.tick(at(20))
+    second.end(at(30))
+    first.end(at(40))
+    assert billed(ledger, 100) == 40 + 20
+
+
+def test_replicas_before_the_same_gpus_share_a_rental(ledger: SqliteLedger, router: Make) -> None:
+    first, second = router(boxed("engine:8000")), router(boxed("engine:8000"))
+    first.begin(at(0))
+    second.begin(at(10))
+    first.end(at(30))
+    second.tick(at(31))
+    second.end(at(40))
+    assert billed(ledger, 100) == 40
+
+
+def test_a_replica_that_crashed_is_billed_until_it_was_seen_last_whoever_writes(
+    ledger: SqliteLedger, router: Make
+) -> None:
+    crashed, other = router(boxed("pod-0")), router(boxed("pod-1"))
+    crashed.begin(at(0))
+    crashed.tick(at(17))
+    other.begin(at(0))
+    for minute in range(20, 100, 10):
+        other.tick(at(minute))
+    assert billed(ledger, 100) == 17 + 100
+    other.end(at(100))
+    assert billed(ledger, 300) == 17 + 100
+    assert ledger.rented(DAY, DAY + DAY_MS).billed_nano == 117 * DOLLAR
+
+
+def test_a_report_does_not_go_on_billing_a_router_that_nobody_saw_for_hours(ledger: SqliteLedger, router: Make) -> None:
+    crashed = router(boxed("pod-0"))
+    crashed.begin(at(0))
+    crashed.tick(at(17))
+    assert billed(ledger, 40) == 40, "it may only be busy"
+    assert billed(ledger, 500) == 17
+
+
+def test_two_gpus_are_billed_as_two(ledger: SqliteLedger, router: Make) -> None:
+    keeper = router(RentalTerms("t4", 2, 60_000_000_000, "reserved"))
+    keeper.begin(at(0))
+    keeper.end(at(10))
+    assert billed(ledger, 100) == 20
+
+
+def test_what_routers_billed_after_the_declared_start_is_taken_back(ledger: SqliteLedger, router: Make) -> None:
+    keeper = router()
+    keeper.begin(at(0))
+    keeper.tick(at(120))
+    declare(ledger, "rent_cli", 50)
+    keeper.tick(at(121))
+    assert periods(ledger) == [("rent_1", 0, 50), ("rent_cli", 50, None)]
+    assert ledger.rented(DAY, DAY + DAY_MS).billed_nano == (50 + 2 * 70) * DOLLAR
+    assert billed(ledger, 125) == 50 + 2 * 75

@@ -2,11 +2,15 @@
 
 The row has the kind `idle`, the request id `idle-2026-11-20`, and the last millisecond of the day as its time.
 `amount_nano` is the unused part of the bill, `gpu_us` the unused GPU time. Reports derive the same figure from the rows
-of the day; the idle row serves exports, where used and unused must sum to billed without further arithmetic. No rented
-time can be added to a closed day.
+of the day; the idle row serves exports, where used and unused must sum to billed without further arithmetic. If the
+rent or the work of a closed day changes later, `fixed_adjusted` rows with the same request id follow.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from spillway_router.ledger.calendar import DAY_MS, day_of
 from spillway_router.ledger.entries import Entry
@@ -17,6 +21,15 @@ from spillway_router.ledger.rentals.fixed_cost import fixed_days, rent
 GRACE_MS = 10 * 60_000
 """The time after midnight until every row of the previous day is written."""
 MOST_DAYS = 40
+_MOST_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTime:
+    """The unused part of a day's bill in nano-dollars, and the unused GPU time in microseconds."""
+
+    nano: int = 0
+    gpu_us: int = 0
 
 
 def idle_id(day: str) -> str:
@@ -29,22 +42,20 @@ def is_closed(ledger: Ledger, at_ms: int) -> bool:
     return bool(ledger.entries_of(idle_id(day_of(at_ms))))
 
 
-def idle_row(ledger: Ledger, day_start_ms: int, now_ms: int) -> Entry | None:
-    """Return the idle row of the day that begins at `day_start_ms`, None if nothing was rented on that day."""
-    end_ms = day_start_ms + DAY_MS
-    rented = rent(ledger, day_start_ms, end_ms, now_ms)
+def idle_times(ledger: Ledger, start_ms: int, end_ms: int, now_ms: int) -> Mapping[str, IdleTime]:
+    """Return the unused time of each day of [start, end) on which something was rented, by ISO date.
+
+    Both ends must be the start of a UTC day.
+    """
+    rented = rent(ledger, start_ms, end_ms, now_ms)
     if not rented.days:
-        return None
-    (day,) = (d for d in fixed_days(rented.days, ledger.totals(day_start_ms, end_ms)) if d.rented.gpu_us)
-    return Entry(
-        kind="idle",
-        request_id=idle_id(day.day),
-        attempt_no=0,
-        ts=end_ms - 1,
-        local=True,
-        gpu_us=max(0, day.rented.gpu_us - day.work_us),
-        amount_nano=day.split.idle_nano,
-    )
+        return {}
+    days = fixed_days(rented.days, ledger.totals(start_ms, end_ms))
+    return {
+        day.day: IdleTime(day.split.idle_nano, max(0, day.rented.gpu_us - day.work_us))
+        for day in days
+        if day.rented.gpu_us
+    }
 
 
 class DayCloser:
@@ -55,7 +66,7 @@ class DayCloser:
         self._until_ms: int | None = None
 
     def close_days(self, now_ms: int) -> int:
-        """Write the missing idle rows of the last 40 days; return their number.
+        """Write the missing idle rows of the last 40 days, and correct those that are wrong; return their number.
 
         Raises LedgerUnavailableError.
         """
@@ -63,18 +74,50 @@ class DayCloser:
         start_ms = today_ms - MOST_DAYS * DAY_MS if self._until_ms is None else self._until_ms
         if start_ms >= today_ms:
             return 0
-        rentals = self._ledger.rentals.between(start_ms, today_ms)
-        first_ms = min((record.started_ms for record in rentals), default=today_ms)
-        count = 0
-        for day_ms in range(max(start_ms, first_ms // DAY_MS * DAY_MS), today_ms, DAY_MS):
-            if is_closed(self._ledger, day_ms):
-                continue
-            row = idle_row(self._ledger, day_ms, now_ms)
-            if row is not None:
-                try:
-                    self._ledger.append((row,))
-                except EntryConflictError:
-                    continue  # another router closed the day first, and its row stays
-                count += 1
+        idle = idle_times(self._ledger, start_ms, today_ms, now_ms)
+        count = sum(self._close(day_ms, idle) for day_ms in range(start_ms, today_ms, DAY_MS))
         self._until_ms = today_ms
         return count
+
+    def correct_days(self, days: Iterable[int], now_ms: int) -> int:
+        """Correct the idle rows of some days (since the epoch) that are closed; return the number of rows.
+
+        Raises LedgerUnavailableError.
+        """
+        count = 0
+        for day in days:
+            start_ms = day * DAY_MS
+            if is_closed(self._ledger, start_ms):
+                idle = idle_times(self._ledger, start_ms, start_ms + DAY_MS, now_ms)
+                count += self._close(start_ms, idle)
+        return count
+
+    def _close(self, day_ms: int, idle: Mapping[str, IdleTime]) -> int:
+        """Write the row that makes a day's idle time right, if one is needed; return the number of rows."""
+        for _ in range(_MOST_TRIES):
+            rows = self._ledger.entries_of(idle_id(day_of(day_ms)))
+            row = _row(day_ms, rows, idle.get(day_of(day_ms)))
+            if row is None:
+                return 0
+            with suppress(EntryConflictError):  # another router closed or corrected the day first: read again
+                self._ledger.append((row,))
+                return 1
+        return 0
+
+
+def _row(day_ms: int, rows: Sequence[Entry], time: IdleTime | None) -> Entry | None:
+    """Return the row that makes the idle time of a day right, given its rows; None if they are right."""
+    if not rows and time is None:
+        return None
+    target = time or IdleTime()
+    row = Entry(
+        kind="fixed_adjusted" if rows else "idle",
+        request_id=idle_id(day_of(day_ms)),
+        attempt_no=max(0, len(rows) - 1),
+        ts=day_ms + DAY_MS - 1,
+        local=True,
+        decision="idle" if rows else "",
+        gpu_us=target.gpu_us - sum(row.gpu_us for row in rows),
+        amount_nano=target.nano - sum(row.amount_nano for row in rows),
+    )
+    return row if not rows or row.gpu_us or row.amount_nano else None

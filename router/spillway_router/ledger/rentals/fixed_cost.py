@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from spillway_router.core.money.attribution import FixedSplit, split_billed
-from spillway_router.ledger.calendar import DAY_MS, Days, utc_days
+from spillway_router.ledger.calendar import DAY_MS, Days, day_of, utc_days
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.records import RentalRecord, Total
-from spillway_router.ledger.rentals.books import RentedSpan, accrued, booked
+from spillway_router.ledger.records import OtherCost, RentalRecord, Total
+from spillway_router.ledger.rentals.books import FixedCost, RentedSpan, accrued, accrues_until, booked, meter_of
 from spillway_router.ledger.rentals.local_days import on_days
 
 
@@ -79,8 +79,8 @@ def rent_of(ledger: Ledger, days: Days, now_ms: int) -> Rent:
     explained_nano = 0
     for record in ledger.rentals.between(start_ms, end_ms):
         on_books = booked(ledger, record)
-        explained_nano += sum(row.amount_nano for row in on_books.parts.values() if start_ms <= row.ts < end_ms)
-        mine = accrued(record=record, on_books=on_books, start_ms=start_ms, end_ms=end_ms, now_ms=now_ms)
+        explained_nano += sum(row.amount_nano for row in on_books.rows if start_ms <= row.ts < end_ms)
+        mine = accrued(record, on_books, start_ms=start_ms, end_ms=end_ms, now_ms=now_ms)
         if not days.is_utc:
             mine = on_days(record, mine, days)
         spans += mine
@@ -100,12 +100,48 @@ def _sums(spans: Sequence[RentedSpan]) -> tuple[int, int]:
 
 
 def _without_rental(ledger: Ledger, start_ms: int, end_ms: int, rental_ids: set[str]) -> list[RentedSpan]:
-    """Return the gpu_hour rows that no rental explains: older than the table of rentals, or written by other tools."""
+    """Return the gpu_hour rows, and their corrections, that no rental of the range explains: older than the table of
+    rentals, written by other tools, or of a rental that ended earlier and whose correction is still to be written."""
     return [
         RentedSpan(row.ts, row.amount_nano, row.gpu_us)
         for row in ledger.entries_between(start_ms, end_ms)
-        if row.kind == "gpu_hour" and row.request_id not in rental_ids
+        if "gpu_hour" in (row.kind, row.decision) and row.request_id not in rental_ids
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherCosts:
+    """The fixed costs of a range that are no GPU: nano-dollars per day (ISO date), and per cost."""
+
+    days: Mapping[str, int]
+    costs: tuple[tuple[OtherCost, int], ...]
+
+    @property
+    def nano(self) -> int:
+        """All of them together."""
+        return sum(nano for _, nano in self.costs)
+
+
+def other_costs(ledger: Ledger, days: Days, now_ms: int) -> OtherCosts:
+    """Return what other fixed costs were on some days until now.
+
+    Their rows are of whole UTC days, and follow from the cost alone, so its days in any time zone do too.
+    """
+    by_day: dict[str, int] = defaultdict(int)
+    costs = []
+    for cost in ledger.other_costs.all():
+        meter = meter_of(cost)
+        until_ms = now_ms if cost.stopped_ms is None else min(now_ms, cost.stopped_ms)
+        whole_nano = 0
+        for day, start_ms, end_ms in days.each():
+            begin_ms, finish_ms = max(start_ms, cost.started_ms), min(end_ms, until_ms)
+            if begin_ms < finish_ms:
+                nano = meter.billed_nano(begin_ms, finish_ms)
+                by_day[day] += nano
+                whole_nano += nano
+        if whole_nano:
+            costs.append((cost, whole_nano))
+    return OtherCosts(dict(sorted(by_day.items())), tuple(costs))
 
 
 def fixed_days(rented: Mapping[str, RentedDay], totals: Sequence[Total]) -> tuple[FixedDay, ...]:
@@ -148,3 +184,38 @@ def lines(days: Sequence[FixedDay], totals: Sequence[Total]) -> tuple[CostLine, 
         idle = shared(idle_nano, shares_us, day.work_us)
         used += map(CostLine, day.local, day.split.used_nano, idle)
     return (*used, *(CostLine(total, 0) for total in totals if not total.group.local))
+
+
+@dataclass(frozen=True, slots=True)
+class FixedToday:
+    """The fixed cost of the running UTC day so far, in nano-dollars: GPUs, of which used and idle, and other costs."""
+
+    billed_nano: int
+    used_nano: int
+    idle_nano: int
+    other_nano: int
+
+
+def fixed_today(ledger: Ledger, now_ms: int) -> FixedToday:
+    """Return the fixed cost of today so far, without reading the rows of rentals."""
+    day_ms = now_ms // DAY_MS * DAY_MS
+    rented_nano = rented_us = other_nano = 0
+    costs: list[FixedCost] = [*ledger.rentals.between(day_ms, now_ms + 1), *ledger.other_costs.all()]
+    for cost in costs:
+        meter = meter_of(cost)
+        until_ms = accrues_until(cost, now_ms) if cost.stopped_ms is None else min(now_ms, cost.stopped_ms)
+        begin_ms = max(day_ms, cost.started_ms)
+        if begin_ms >= until_ms:
+            continue
+        if isinstance(cost, OtherCost):
+            other_nano += meter.billed_nano(begin_ms, until_ms)
+        else:
+            rented_nano += meter.billed_nano(begin_ms, until_ms)
+            rented_us += meter.gpu_us(begin_ms, until_ms)
+    day = day_of(day_ms)
+    (split, *_) = [
+        each.split
+        for each in fixed_days({day: RentedDay(rented_nano, rented_us)}, ledger.totals(day_ms, day_ms + DAY_MS))
+        if each.day == day
+    ]
+    return FixedToday(rented_nano, split.used_total_nano, split.idle_nano, other_nano)

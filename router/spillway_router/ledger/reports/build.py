@@ -27,7 +27,16 @@ from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.books import RentedSpan
-from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, Rent, fixed_days, lines, rent_of
+from spillway_router.ledger.rentals.fixed_cost import (
+    CostLine,
+    FixedDay,
+    OtherCosts,
+    Rent,
+    fixed_days,
+    lines,
+    other_costs,
+    rent_of,
+)
 from spillway_router.ledger.reports.days import GroupKey, ReportQuery, ReportRange, read_by, read_range, zone_name
 from spillway_router.ledger.reports.forecast import outlook
 from spillway_router.ledger.reports.groups import Costs, group_rows, per, served_of, units_of
@@ -39,6 +48,8 @@ from spillway_router.ledger.reports.model import (
     FeedbackRow,
     FixedSide,
     LocalRow,
+    OtherCostRow,
+    OtherFixed,
     Period,
     RentalRow,
     Report,
@@ -51,8 +62,9 @@ _PRICE_PLACES = Decimal("0.000001")
 
 @dataclass(frozen=True, slots=True)
 class ReportTerms:
-    """The configured costs: the GPU's price if nothing was rented, the work per token, the priced models, and the
-    month's cap on all cloud spend in nano-dollars, the time zone of the days, and the currency that people see."""
+    """The configured costs: the GPU's price if nothing was rented, the work per token, the priced models, the month's
+    cap on all cloud spend in nano-dollars, the time zone of the days, the currency that people see, and whether the
+    price of the GPU is known at all."""
 
     gpu: GpuRental
     coefficients: WorkCoefficients
@@ -60,6 +72,7 @@ class ReportTerms:
     month_budget_nano: int | None = None
     zone: tzinfo = UTC
     currency: Currency | None = None
+    price_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,7 @@ class _Books:
     rent: Rent
     days: tuple[FixedDay, ...]
     lines: tuple[CostLine, ...]
+    other: OtherCosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +143,28 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         rent=rented,
         days=split,
         lines=lines(split, totals),
+        other=other_costs(ledger, calendar, now_ms),
     )
     fixed = _fixed_side(books, terms.gpu)
     cloud = _cloud_side([total for total in totals if not total.group.local], books.holds)
-    total_nano = fixed.billed_nano + cloud.cost_nano
+    request_nano = fixed.billed_nano + cloud.cost_nano
+    total_nano = request_nano + books.other.nano
     gpu = GpuRental(Decimal(fixed.price_per_hour_usd), fixed.gpus)
     shape = _shape(totals, terms.coefficients)
-    alternatives = tuple(_alternative(name, at, gpu, shape, total_nano) for name, at in terms.alternatives.items())
+    alternatives = tuple(_alternative(name, at, gpu, shape, request_nano) for name, at in terms.alternatives.items())
     cheapest = min(alternatives, key=lambda a: a.all_cloud_nano, default=None)
     tariff = None if cheapest is None else terms.alternatives[cheapest.name]
     served = served_of(totals)
     cloud_documents = [t for t in totals if t.group.document and not t.group.local]
     document_nano = _document_nano(books.lines) + sum(t.cost_nano for t in cloud_documents)
-    costs = Costs(lines=books.lines, days=split, holds=books.holds, cheapest=tariff, key_names=_key_names(ledger, by))
+    costs = Costs(
+        lines=books.lines,
+        days=split,
+        holds=books.holds,
+        cheapest=tariff,
+        key_names=_key_names(ledger, by),
+        other=books.other.days,
+    )
     return Report(
         period=Period(
             name=days.name,
@@ -159,17 +182,42 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         cloud=cloud,
         total_nano=total_nano,
         served=served,
-        units=units_of(total_nano, served, document_nano),
+        units=units_of(request_nano, served, document_nano),
         alternatives=alternatives,
         cheapest=None if cheapest is None else cheapest.name,
-        all_local=_all_local(fixed, shape, total_nano),
+        all_local=_all_local(fixed, shape, request_nano),
         capacity_per_day=86_400e6 * fixed.gpus * shape.requests / shape.work_us if shape.work_us else None,
         by=by,
         groups=group_rows(costs, by, source.sums, days, most_groups=source.most_groups) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
         feedback=tuple(_feedback_row(opinion, totals) for opinion in ledger.feedback.opinions(start_ms, end_ms)),
         currency=terms.currency,
+        other=_other_fixed(books.other),
+        unpriced_gpu_hours=_unpriced_gpu_hours(rented, terms),
     )
+
+
+def _other_fixed(costs: OtherCosts) -> OtherFixed:
+    rows = tuple(
+        OtherCostRow(
+            id=cost.id,
+            name=cost.name,
+            price_per_month_usd=_price_text(cost.price_nano_per_month),
+            started_ms=cost.started_ms,
+            stopped_ms=cost.stopped_ms,
+            billed_nano=nano,
+        )
+        for cost, nano in costs.costs
+    )
+    return OtherFixed(costs.nano, rows)
+
+
+def _unpriced_gpu_hours(rented: Rent, terms: ReportTerms) -> float:
+    """Return the GPU-hours that are booked at 0 although nobody said that the GPU costs nothing."""
+    if terms.price_known and not terms.gpu.price_per_hour:
+        return 0.0
+    free = [s.gpu_us for r, s in rented.rentals if not r.all_nano_per_hour and not r.price_nano_per_month]
+    return sum(free) / 3.6e9
 
 
 def _feedback_row(opinion: Opinion, totals: Sequence[Total]) -> FeedbackRow:
@@ -245,8 +293,10 @@ def _rented_at(rented: Rent, billed_nano: int, gpu_us: int, gpu: GpuRental) -> t
     for _, _, change in changes:
         at_once += change
         most = max(most, at_once)
-    prices = {record.price_nano_per_hour for record in records}
-    if len(prices) == 1:
+    prices = {record.price_nano_per_hour for record in records if record.whole_nano_per_hour is None}
+    if any(record.whole_nano_per_hour is not None for record in records):
+        prices.add(-1)  # no single price per GPU-hour: the mean tells it
+    if len(prices) == 1 and -1 not in prices:
         return _price_text(prices.pop()), most
     mean = Decimal(billed_nano) * 3_600_000_000 / gpu_us / NANO
     return f"{mean.quantize(_PRICE_PLACES):f}", most
@@ -264,6 +314,7 @@ def _rental_row(record: RentalRecord, span: RentedSpan) -> RentalRow:
         stopped_ms=record.stopped_ms,
         gpu_hours=span.gpu_us / 3.6e9,
         billed_nano=span.billed_nano,
+        price_per_month_usd=None if record.price_nano_per_month is None else _price_text(record.price_nano_per_month),
     )
 
 

@@ -1,7 +1,7 @@
 """The report for spreadsheets: one line per group, with money as decimal text in USD and time in UTC.
 
-The columns are the keys of the grouping, followed by `COLUMNS`, always in this order. All lines, including the idle
-line, sum to the report.
+The columns are the keys of the grouping, followed by `COLUMNS`, always in this order. All lines, including those of
+idle time and of other fixed costs, sum to the report.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ COLUMNS = (
     "fixed_used_usd",
     "fixed_idle_usd",
     "cloud_usd",
+    "other_fixed_usd",
     "total_usd",
     "per_request_usd",
     "per_1k_tokens_usd",
@@ -44,7 +45,7 @@ def report_csv(report: Report) -> str:
 def _figures(row: GroupRow) -> tuple[str, ...]:
     served, units = row.served, row.units
     counts = (served.attempts, served.answers, served.documents, served.prompt_tokens, served.completion_tokens)
-    amounts = (row.used_nano, row.idle_nano, row.cloud_nano, row.total_nano)
+    amounts = (row.used_nano, row.idle_nano, row.cloud_nano, row.other_nano, row.total_nano)
     optional = (units.per_request_nano, units.per_1k_tokens_nano, units.per_document_nano, row.all_cloud_nano)
     return (
         "yes" if row.idle else "no",

@@ -4,13 +4,14 @@ FOCUS (focus.finops.org) has two costs, which carry the two sides of this produc
 
     rented GPU time   a Purchase per rental and day: BilledCost is its price, EffectiveCost 0
     local attempts    Usage: BilledCost 0, EffectiveCost the attempt's work share, CommitmentDiscountStatus Used
+    other fixed cost  a Purchase per cost and day: BilledCost = EffectiveCost
     idle time         one Usage row per day: BilledCost 0, EffectiveCost the rest, CommitmentDiscountStatus Unused
     cloud attempts    Usage: BilledCost = EffectiveCost = the charge; a later adjustment is a row with ChargeClass
                       Correction
 
-Per day and to the nano-dollar, the EffectiveCost of Used + Unused equals the BilledCost of the purchases, and both
-columns have the same sum. The cost of all-cloud is not a list price, so ListCost and ContractedCost repeat what was
-paid. Columns that begin with `x_` are Spillway's own, as FOCUS allows.
+Per day and to the nano-dollar, the EffectiveCost of Used + Unused equals the BilledCost of the GPUs' purchases, and
+both columns have the same sum. The cost of all-cloud is not a list price, so ListCost and ContractedCost repeat what
+was paid. Columns that begin with `x_` are Spillway's own, as FOCUS allows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from spillway_router.ledger.entries import Entry, Status
 from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.records import Group, Total
 from spillway_router.ledger.rentals.books import RentedSpan
-from spillway_router.ledger.rentals.fixed_cost import FixedDay, fixed_days, rent, shared
+from spillway_router.ledger.rentals.fixed_cost import FixedDay, fixed_days, other_costs, rent, shared
 from spillway_router.ledger.reports.days import ReportRange
 
 FOCUS_COLUMNS = (
@@ -270,8 +271,13 @@ def _fixed(ledger: Ledger, sums: Sums, day: date, now_ms: int) -> _Day:
         unnamed_us = whole.gpu_us - sum(span.gpu_us for *_, span in bought)
         if unnamed_nano or unnamed_us:
             bought.append(("unnamed", "", RentedSpan(start_ms, unnamed_nano, unnamed_us)))
-    purchases = tuple(_purchase(start_ms, *each) for each in bought)
-    for fixed in fixed_days(rented.days, sums.totals(utc_days(start_ms, start_ms + DAY_MS))):
+    calendar = utc_days(start_ms, start_ms + DAY_MS)
+    other = other_costs(ledger, calendar, now_ms)
+    purchases = (
+        *(_purchase(start_ms, *each) for each in bought),
+        *(_other_purchase(start_ms, cost.name, nano) for cost, nano in other.costs if nano),
+    )
+    for fixed in fixed_days(rented.days, sums.totals(calendar)):
         return _Day(
             start_ms=start_ms,
             purchases=purchases,
@@ -311,6 +317,32 @@ def _purchase(start_ms: int, rental_id: str, gpu: str, span: RentedSpan) -> _Row
         "SkuPriceId": f"{gpu or 'gpu'}-hour",
     }
     return row
+
+
+def _other_purchase(start_ms: int, name: str, nano: int) -> _Row:
+    return (
+        _common(start_ms, start_ms, start_ms + DAY_MS)
+        | _costs(nano, nano)
+        | {
+            "ChargeCategory": "Purchase",
+            "ChargeDescription": f"Other fixed cost: {name}",
+            "ChargeFrequency": "Recurring",
+            "PricingQuantity": "1",
+            "PricingUnit": "Days",
+            "PricingCategory": "Standard",
+            "ProviderName": name,
+            "PublisherName": name,
+            "InvoiceIssuerName": name,
+            "ResourceId": f"fixed-cost/{name}",
+            "ResourceName": name,
+            "ResourceType": "Fixed cost",
+            "ServiceCategory": "Other",
+            "ServiceSubcategory": "Other (Other)",
+            "ServiceName": name,
+            "SkuId": name,
+            "SkuPriceId": f"{name}-month",
+        }
+    )
 
 
 def _local(day: _Day, entry: Entry, used_nano: int, length_ms: int) -> _Row:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from spillway_router.core.money.forecast import MOST_WEEKS, CostSoFar, forecast, month_of
-from spillway_router.ledger.calendar import start_of
+from spillway_router.ledger.calendar import start_of, utc_days
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.books import billed_nano
-from spillway_router.ledger.rentals.fixed_cost import rent
+from spillway_router.ledger.rentals.fixed_cost import other_costs, rent
 from spillway_router.ledger.reports.model import ForecastRow
 
 
@@ -35,6 +35,11 @@ def outlook(ledger: Ledger, now_ms: int, budget_nano: int | None) -> ForecastRow
             fixed_to_come_nano=sum(billed_nano(record, max(now_ms, record.started_ms), after_ms) for record in running),
         )
     )
+    other_nano = other_costs(ledger, utc_days(month_ms, after_ms), now_ms).nano + sum(
+        billed_nano(cost, max(now_ms, cost.started_ms), after_ms)
+        for cost in ledger.other_costs.all()
+        if cost.stopped_ms is None and cost.started_ms < after_ms
+    )
     return ForecastRow(
         month=estimate.month,
         method=estimate.method,
@@ -43,6 +48,7 @@ def outlook(ledger: Ledger, now_ms: int, budget_nano: int | None) -> ForecastRow
         cloud_so_far_nano=estimate.cloud_so_far_nano,
         fixed_nano=estimate.fixed_nano,
         cloud_nano=estimate.cloud_nano,
-        total_nano=estimate.total_nano,
+        total_nano=estimate.total_nano + other_nano,
         budget_nano=budget_nano,
+        other_nano=other_nano,
     )

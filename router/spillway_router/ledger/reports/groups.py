@@ -1,15 +1,16 @@
 """A report's cost by day, month, backend, provider, model, key, tier, task or decision, alone or combined.
 
 Every nano-dollar of the report is in exactly one group. Used GPU time and charges are in the group of their attempts.
-Idle time is in the group of its day or month, or in a row of its own if the grouping has other keys than these. The
-costs of a request, of 1,000 tokens and of a document include idle time in every group, as in the report.
+Idle time and other fixed costs are in the group of their day or month, or each in a row of its own if the grouping has
+other keys than these. The costs of a request, of 1,000 tokens and of a document include idle time and no other fixed
+cost in every group, as in the report.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache, partial
 
@@ -35,6 +36,8 @@ class Costs:
     holds: Sequence[Entry]
     cheapest: Tariff | None
     key_names: Mapping[str, str]
+    other: Mapping[str, int] = field(default_factory=dict)
+    """Other fixed costs per day, in nano-dollars."""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,7 @@ class _GroupSums:
     used_nano: int = 0
     idle_nano: int = 0
     cloud_nano: int = 0
+    other_nano: int = 0
     spread_nano: int = 0
     """The share of the days' idle time, by work."""
     document_nano: int = 0
@@ -83,8 +87,11 @@ class _GroupSums:
         )
 
 
-_Groups = dict[tuple[bool, tuple[str, ...]], _GroupSums]
-"""The sums of each group, by whether it is a row of idle time, and by its key values."""
+_ATTEMPTS, _IDLE, _OTHER = 0, 1, 2
+"""What a row is about: attempts (and, by day or month, all that belongs to it), idle time, other fixed costs."""
+
+_Groups = dict[tuple[int, tuple[str, ...]], _GroupSums]
+"""The sums of each group, by what it is about, and by its key values."""
 
 
 def group_rows(
@@ -109,19 +116,21 @@ def group_rows(
         _add_by_key(groups, costs, by, sums, days)
     else:
         for line in costs.lines:
-            sums_of = groups[False, _values(by, line.total.day, line.total.group, "")]
+            sums_of = groups[_ATTEMPTS, _values(by, line.total.day, line.total.group, "")]
             sums_of.add(line.total)
             sums_of.use(line.used_nano, line.idle_nano, line.total.group.document)
     calendar = days.calendar
     for hold in costs.holds:
-        groups[False, _values(by, calendar.name_at(hold.ts), hold, hold.key_id)].cloud_nano += hold.reserved_nano
+        groups[_ATTEMPTS, _values(by, calendar.name_at(hold.ts), hold, hold.key_id)].cloud_nano += hold.reserved_nano
     apart = not _TIMES.issuperset(by)
     for day in costs.days:
         if day.split.idle_nano or not apart:
-            groups[apart, _values(by, day.day, None, "")].idle_nano += day.split.idle_nano
-    return tuple(
-        _row(dict(zip(by, values, strict=True)), idle, groups[idle, values], costs) for idle, values in sorted(groups)
-    )
+            groups[_IDLE if apart else _ATTEMPTS, _values(by, day.day, None, "")].idle_nano += day.split.idle_nano
+    for of_day, other_nano in costs.other.items():
+        if other_nano:
+            groups[_OTHER if apart else _ATTEMPTS, _values(by, of_day, None, "")].other_nano += other_nano
+    rows = ((about, values, groups[about, values]) for about, values in sorted(groups))
+    return tuple(_row(dict(zip(by, values, strict=True)), about, of_row, costs) for about, values, of_row in rows)
 
 
 def _add_by_key(groups: _Groups, costs: Costs, by: tuple[GroupKey, ...], sums: Sums, days: ReportRange) -> None:
@@ -135,7 +144,7 @@ def _add_by_key(groups: _Groups, costs: Costs, by: tuple[GroupKey, ...], sums: S
         values_of = cache(partial(_values, by, day, key_id=""))
         for total in sums.key_totals(start_ms, end_ms):
             values = values_of(total.group)
-            groups[False, (*values[:at], total.key_id, *values[at + 1 :])].add(total)
+            groups[_ATTEMPTS, (*values[:at], total.key_id, *values[at + 1 :])].add(total)
     lines = {(line.total.day, line.total.group): line for line in costs.lines}
     for work in sums.key_work(days.calendar):
         line = lines[work.day, work.group]
@@ -147,7 +156,7 @@ def _add_by_key(groups: _Groups, costs: Costs, by: tuple[GroupKey, ...], sums: S
         whole_us = sum(max(0, share) for share in shares_us)
         used, idle = shared(line.used_nano, shares_us, whole_us), shared(line.idle_nano, shares_us, whole_us)
         for (key_id, _), used_nano, idle_nano in zip(work.shares_us, used, idle, strict=True):
-            groups[False, (*before, key_id, *after)].use(used_nano, idle_nano, document)
+            groups[_ATTEMPTS, (*before, key_id, *after)].use(used_nano, idle_nano, document)
 
 
 def _parts(by: tuple[GroupKey, ...], days: ReportRange) -> Iterator[tuple[str, int, int]]:
@@ -178,9 +187,9 @@ def _values(by: tuple[GroupKey, ...], day: str, row: Group | Entry | None, key_i
     return tuple(values)
 
 
-def _row(keys: Mapping[str, str], idle: bool, sums: _GroupSums, costs: Costs) -> GroupRow:
+def _row(keys: Mapping[str, str], about: int, sums: _GroupSums, costs: Costs) -> GroupRow:
     served = sums.served
-    total_nano = sums.used_nano + sums.idle_nano + sums.cloud_nano
+    request_nano = sums.used_nano + sums.idle_nano + sums.cloud_nano
     all_cloud_nano = None
     if costs.cheapest is not None:
         all_cloud_nano = price_many(
@@ -194,15 +203,17 @@ def _row(keys: Mapping[str, str], idle: bool, sums: _GroupSums, costs: Costs) ->
     return GroupRow(
         keys=keys,
         labels={} if name is None else {"key": name},
-        idle=idle,
+        idle=about == _IDLE,
         served=served,
         used_nano=sums.used_nano,
         idle_nano=sums.idle_nano,
         cloud_nano=sums.cloud_nano,
-        total_nano=total_nano,
+        total_nano=request_nano + sums.other_nano,
         # Groups of days and months contain their idle time; the others get their share of it, and both mean the same.
-        units=units_of(total_nano if sums.idle_nano else total_nano + sums.spread_nano, served, sums.document_nano),
+        units=units_of(request_nano if sums.idle_nano else request_nano + sums.spread_nano, served, sums.document_nano),
         all_cloud_nano=all_cloud_nano,
+        other=about == _OTHER,
+        other_nano=sums.other_nano,
     )
 
 

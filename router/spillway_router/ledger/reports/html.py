@@ -15,15 +15,17 @@ from spillway_router.ledger.reports.rows import (
     CLOUD_HEAD,
     FEEDBACK_HEAD,
     GROUP_HEAD,
+    OTHER_HEAD,
     UNITS_HEAD,
     Row,
     alternative_rows,
     cloud_rows,
     feedback_rows,
     group_row,
+    other_rows,
     unit_rows,
 )
-from spillway_router.ledger.reports.words import forecast_words, moment, notes, rental_name, share, title
+from spillway_router.ledger.reports.words import forecast_words, moment, notes, rental_name, share, title, unpriced
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --used: #2a9d62; --idle: #d9a441; --cloud: #3a86c8; }
@@ -47,9 +49,11 @@ def report_html(report: Report) -> str:
     cloud = _rows(CLOUD_HEAD, cloud_rows(report), last_is_sum=True)
     parts = [
         f"<h1>{name}</h1>",
+        *((f"<p><strong>{escape(warning)}</strong></p>",) if (warning := unpriced(report)) else ()),
         _whole(report),
         f'<div class="sides"><section><h2>Fixed: rented GPU</h2>{_fixed(report)}</section>',
         f"<section><h2>Per request: cloud</h2>{cloud}</section></div>",
+        *((_rows(OTHER_HEAD, other_rows(report), last_is_sum=True),) if report.other.rows else ()),
         f"<h2>Cost per unit</h2>{_rows(UNITS_HEAD, unit_rows(report), last_is_sum=True)}",
     ]
     if report.groups:

@@ -48,7 +48,8 @@ class LocalRow:
 
 @dataclass(frozen=True, slots=True)
 class RentalRow:
-    """One rental within the report's range: its price in USD per GPU-hour as text, and its GPU-hours and cost."""
+    """One rental within the report's range: its price in USD per GPU-hour as text, or per GPU and month where it is
+    priced so, and its GPU-hours and cost."""
 
     id: str
     gpu: str
@@ -60,6 +61,7 @@ class RentalRow:
     stopped_ms: int | None
     gpu_hours: float
     billed_nano: int
+    price_per_month_usd: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,27 @@ class CloudSide:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherCostRow:
+    """A fixed cost that is no GPU, within the report's range: its price in USD per calendar month as text, and what it
+    was."""
+
+    id: str
+    name: str
+    price_per_month_usd: str
+    started_ms: int
+    stopped_ms: int | None
+    billed_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class OtherFixed:
+    """The fixed costs that are no GPU. They are part of the total, and not of the cost of a request or document."""
+
+    billed_nano: int
+    rows: tuple[OtherCostRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Alternative:
     """One priced model in place of everything: its cost for the same answers, what was saved compared to it (negative
     if it would have been cheaper), and when renting the GPU pays off against it."""
@@ -134,7 +157,8 @@ class GroupRow:
     `labels` explains keys that say little to people, such as the name of an API key. `used_nano` is the group's share
     of the GPUs. `idle_nano` is unused GPU time: in groups of days and months their own, otherwise all of it is in one
     row with `idle` True. `cloud_nano` includes unsettled attempts. `all_cloud_nano` is the cost of the group's answers
-    at the alternative that is cheapest for the whole report.
+    at the alternative that is cheapest for the whole report. `other_nano` is other fixed costs: in groups of days and
+    months their own, otherwise all of them are in one row with `other` True.
     """
 
     keys: Mapping[str, str]
@@ -147,13 +171,15 @@ class GroupRow:
     total_nano: int
     units: UnitCosts
     all_cloud_nano: int | None
+    other: bool = False
+    other_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastRow:
     """The cost of the running month by its end, and the method of the estimate (core/money/forecast.py).
 
-    `budget_nano` is the month's cap on all cloud spend, None without one.
+    `budget_nano` is the month's cap on all cloud spend, None without one. `other_nano` is other fixed costs.
     """
 
     month: str
@@ -165,6 +191,7 @@ class ForecastRow:
     cloud_nano: int
     total_nano: int
     budget_nano: int | None
+    other_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +252,9 @@ class Report:
     groups: tuple[GroupRow, ...]
     forecast: ForecastRow | None
     feedback: tuple[FeedbackRow, ...] = ()
+    other: OtherFixed = OtherFixed(0, ())
+    unpriced_gpu_hours: float = 0.0
+    """GPU-hours of rentals whose price nobody gave: the report has them at 0."""
     currency: Currency | None = None
 
     @property

@@ -12,6 +12,7 @@ CLOUD_HEAD = ("why", "answers", "tokens in + out", "cost", "per answer")
 UNITS_HEAD = ("", "total", "per answered request", "per 1,000 tokens", "per document")
 GROUP_HEAD = ("answers", "GPU used", "GPU idle", "cloud", "total", "per request")
 ALTERNATIVES_HEAD = ("everything to", "would have cost", "saved", "GPU pays from", "at utilisation")
+OTHER_HEAD = ("other fixed costs", "per month", "cost")
 FEEDBACK_HEAD = ("model", "ratings", "mean of 5", "satisfied", "better asked")
 
 
@@ -42,7 +43,7 @@ def unit_rows(report: Report) -> list[Row]:
     sides = (
         ("fixed (GPU)", report.fixed.billed_nano, report.fixed.units),
         ("per request (cloud)", report.cloud.cost_nano, report.cloud.units),
-        ("together", report.total_nano, report.units),
+        ("together", report.fixed.billed_nano + report.cloud.cost_nano, report.units),
     )
     return [
         (
@@ -74,6 +75,13 @@ def alternative_rows(report: Report) -> list[Row]:
         costs = (money(one.all_cloud_nano), money(one.savings_nano))
         rows.append((one.name, *costs, *break_even_words(one, report.served.answers)))
     return rows
+
+
+def other_rows(report: Report) -> list[Row]:
+    """Return the rows of the fixed costs that are no GPU, and last their sum."""
+    money = report.amounts.money
+    rows = [(row.name, f"${row.price_per_month_usd}", money(row.billed_nano)) for row in report.other.rows]
+    return [*rows, ("all", "", money(report.other.billed_nano))]
 
 
 def feedback_rows(report: Report) -> list[Row]:

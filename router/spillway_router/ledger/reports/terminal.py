@@ -20,15 +20,17 @@ from spillway_router.ledger.reports.rows import (
     CLOUD_HEAD,
     FEEDBACK_HEAD,
     GROUP_HEAD,
+    OTHER_HEAD,
     UNITS_HEAD,
     Row,
     alternative_rows,
     cloud_rows,
     feedback_rows,
     group_row,
+    other_rows,
     unit_rows,
 )
-from spillway_router.ledger.reports.words import forecast_words, notes, rental_name, share, title
+from spillway_router.ledger.reports.words import forecast_words, notes, rental_name, share, title, unpriced
 
 _ALWAYS_SHOWN = ("overflow", "escalated", "fallback")
 _PARTS = (("used", "█", "green"), ("idle", "░", "yellow"), ("cloud", "▓", "cyan"))
@@ -39,8 +41,12 @@ _ROW_BAR_WIDTH = 20
 def render_report(report: Report, console: Console) -> None:
     """Print the report: fixed and per-request cost side by side, then what the alternatives would have cost."""
     console.print(Text(title(report), style="bold"))
+    if warning := unpriced(report):
+        console.print(Text(warning, style="bold red"))
     console.print(_whole_bar(report))
     console.print(Columns([_fixed_panel(report.fixed, report.amounts), _cloud_panel(report)], padding=(0, 1)))
+    if report.other.rows:
+        console.print(_table("", OTHER_HEAD, other_rows(report)))
     console.print(_table("Cost per unit", UNITS_HEAD, unit_rows(report)))
     if report.groups:
         console.print(_groups_table(report))

@@ -32,20 +32,31 @@ def title(report: Report) -> str:
     )
 
 
+def unpriced(report: Report) -> str:
+    """Return what a report must begin with if the price of a GPU is unknown, else an empty text."""
+    if not report.unpriced_gpu_hours:
+        return ""
+    return (
+        f"THE PRICE OF THE GPU IS UNKNOWN: {report.unpriced_gpu_hours:,.3f} GPU-hours are in this report at $0. Set "
+        'gpu.price_per_hour (for a GPU of your own "0"), and put right what is booked: spillway rentals correct ID '
+        "--price USD."
+    )
+
+
 def group_name(row: GroupRow, key: str) -> str:
     """Return the text for one key of a group: its value, or a word if it has none."""
     value = row.keys[key]
-    if not row.idle:
+    if not row.idle and not row.other:
         label = row.labels.get(key)
         return (value or "(none)") if label is None else f"{label} ({value})"
     first = next(name for name in row.keys if name not in ("day", "month"))
-    return "(idle GPU time)" if key == first else value
+    return ("(idle GPU time)" if row.idle else "(other fixed costs)") if key == first else value
 
 
 def rental_name(row: RentalRow) -> str:
     """Return the name of a rental: the number of GPUs, their price, and the kind of rental."""
-    gpu = row.gpu or "GPU"
-    return f"{row.count} x {gpu} at ${row.price_per_hour_usd}/h, {row.kind}"
+    price = f"${row.price_per_hour_usd}/h" if row.price_per_month_usd is None else f"${row.price_per_month_usd}/month"
+    return f"{row.count} x {row.gpu or 'GPU'} at {price}, {row.kind}"
 
 
 def break_even_words(alternative: Alternative, answers: int) -> tuple[str, str]:
@@ -66,7 +77,8 @@ def forecast_words(row: ForecastRow, amounts: Amounts) -> str:
         f"Forecast: {row.month} will have cost {money(row.total_nano)}: GPU {money(row.fixed_nano)} "
         f"({money(row.fixed_so_far_nano)} so far, running rentals continue) + cloud {money(row.cloud_nano)} "
         f"({money(row.cloud_so_far_nano)} so far, then {FORECAST_METHODS[row.method]}, "
-        f"{row.days_of_history} full days of history)."
+        f"{row.days_of_history} full days of history)"
+        f"{f' + other fixed costs {money(row.other_nano)}' if row.other_nano else ''}."
     )
     if row.budget_nano is None:
         return text
@@ -84,8 +96,6 @@ def notes(report: Report) -> list[str]:
         )
     if not fixed.gpu_hours and fixed.rows:
         texts.append("No GPU time was billed in this period, so local answers carry no fixed cost.")
-    if fixed.gpu_hours and not fixed.billed_nano:
-        texts.append("The price of the GPU is 0; set gpu.price_per_hour, or run `spillway rentals start`.")
     if report.cloud.unsettled:
         texts.append(
             f"{report.cloud.unsettled:,} cloud attempts are unsettled (in flight, or lost in a crash); "

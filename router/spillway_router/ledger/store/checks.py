@@ -72,9 +72,9 @@ MONTH_BALANCES = SHORT_BALANCES.replace("period <> 'month'", "period = 'month'")
 HOLDS = "SELECT request_id, attempt_no, reserved_nano, ts, backend, key_id, tier, router_id, user_id FROM holds"
 
 RENT = (
-    "SELECT ts / 86400000, sum(CASE WHEN kind = 'gpu_hour' THEN amount_nano ELSE 0 END),"
-    " sum(CASE WHEN kind = 'idle' THEN amount_nano ELSE 0 END)"
-    " FROM entries WHERE kind IN ('gpu_hour', 'idle') GROUP BY ts / 86400000 ORDER BY 1"
+    "SELECT ts / 86400000, sum(CASE WHEN 'gpu_hour' IN (kind, decision) THEN amount_nano ELSE 0 END),"
+    " sum(CASE WHEN 'idle' IN (kind, decision) THEN amount_nano ELSE 0 END)"
+    " FROM entries WHERE kind IN ('gpu_hour', 'idle', 'fixed_adjusted') GROUP BY ts / 86400000 ORDER BY 1"
 )
 
 # The running sums, computed again from the rows that they say they contain, into the temporary table fresh_sums.

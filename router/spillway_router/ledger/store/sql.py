@@ -13,11 +13,12 @@ from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.entries import GENESIS, Entry, entry_of, stored_row
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Balance, BalanceKey, Linked, Rented, Rows
-from spillway_router.ledger.store.statements import BALANCE, BALANCES, ENTRIES_OF, HEAD, LINKED_AFTER, RENTED
+from spillway_router.ledger.store.statements import BALANCE, BALANCES, CORRECTED, ENTRIES_OF, HEAD, LINKED_AFTER, RENTED
 from spillway_router.ledger.tables.alerts import SqlAlerts
 from spillway_router.ledger.tables.feedback import SqlFeedback
 from spillway_router.ledger.tables.key_table import SqlKeys
 from spillway_router.ledger.tables.labels import SqlLabels
+from spillway_router.ledger.tables.other_costs import SqlOtherCosts
 from spillway_router.ledger.tables.rentals import SqlRentals
 from spillway_router.ledger.tables.reviews import SqlReviews
 from spillway_router.ledger.tables.stored_responses import SqlResponses
@@ -40,6 +41,7 @@ class SqlLedger(Ledger):
             labels=SqlLabels(self._execute),
             alerts=SqlAlerts(self._execute),
             responses=SqlResponses(self._execute),
+            other_costs=SqlOtherCosts(self._execute),
         )
 
     @abstractmethod
@@ -100,4 +102,5 @@ class SqlLedger(Ledger):
             yield from rows
 
     def rented(self, start_ms: int, end_ms: int) -> Rented:
-        return Rented(*map(int, self._read(RENTED, (start_ms, end_ms))[0]))
+        billed, corrected = (self._read(sql, (start_ms, end_ms))[0] for sql in (RENTED, CORRECTED))
+        return Rented(int(billed[0]) + int(corrected[0]), int(billed[1]) + int(corrected[1]))

@@ -28,6 +28,11 @@ RENTED = (
     " WHERE ts >= ? AND ts < ? AND kind = 'gpu_hour'"
 )
 
+CORRECTED = (
+    "SELECT coalesce(sum(amount_nano), 0), coalesce(sum(gpu_us), 0) FROM entries"
+    " WHERE ts >= ? AND ts < ? AND kind = 'fixed_adjusted' AND decision = 'gpu_hour'"
+)
+
 KEYS_REVISION = "SELECT keys_revision FROM marks"
 
 KEYS_CHANGED = "UPDATE marks SET keys_revision = keys_revision + 1"

@@ -28,6 +28,14 @@ class RentalTable(ABC):
     def stop(self, rental_id: str, at_ms: int) -> bool:
         """End a rental, at its start at the earliest; return False if no running rental has this id."""
 
+    @abstractmethod
+    def move_stop(self, rental_id: str, at_ms: int) -> bool:
+        """Set the end of a rental, whether or not it has one; return False if no rental has this id."""
+
+    @abstractmethod
+    def seen(self, rental_id: str, at_ms: int) -> None:
+        """Record that the machine of a running rental was seen running."""
+
 
 _NAMES = tuple(f.name for f in fields(RentalRecord))
 _row = attrgetter(*_NAMES)
@@ -42,6 +50,13 @@ _BETWEEN = (
 _STOP = (
     "UPDATE rentals SET stopped_ms = CASE WHEN started_ms > ? THEN started_ms ELSE ? END"
     " WHERE id = ? AND stopped_ms IS NULL RETURNING id"
+)
+_MOVE_STOP = (
+    "UPDATE rentals SET stopped_ms = CASE WHEN started_ms > ? THEN started_ms ELSE ? END WHERE id = ? RETURNING id"
+)
+_SEEN = (
+    "UPDATE rentals SET seen_ms = ? WHERE id = ? AND stopped_ms IS NULL AND (seen_ms IS NULL OR seen_ms < ?)"
+    " RETURNING id"
 )
 
 
@@ -60,6 +75,12 @@ class SqlRentals(RentalTable):
 
     def stop(self, rental_id: str, at_ms: int) -> bool:
         return bool(self._execute(_STOP, (at_ms, at_ms, rental_id), True))
+
+    def move_stop(self, rental_id: str, at_ms: int) -> bool:
+        return bool(self._execute(_MOVE_STOP, (at_ms, at_ms, rental_id), True))
+
+    def seen(self, rental_id: str, at_ms: int) -> None:
+        self._execute(_SEEN, (at_ms, rental_id, at_ms), True)
 
 
 def rental_exists(rental_id: str) -> EntryConflictError:
