@@ -26,6 +26,8 @@ class Account:
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     endpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
+    cost: float = 1.39
+    """USD per hour that the account pays for a pod."""
     broken: str = ""
     """`schema`: answers lack a field; `full`: no GPU is free."""
     url: str = ""
@@ -81,7 +83,13 @@ class _Handler(BaseHTTPRequestHandler):
         pod = {
             **{"args": "", "registry": None, "mounts": {}, "dataCenterId": None, "template": None, "locked": False},
             **{k: v for k, v in body.items() if k not in ("dataCenterIds", "globalNetworking")},
-            **{"id": pod_id, "status": "RUNNING", "actions": _ACTIONS["RUNNING"], "cost": 1.39, "runtime": None},
+            **{
+                "id": pod_id,
+                "status": "RUNNING",
+                "actions": _ACTIONS["RUNNING"],
+                "cost": self.account.cost,
+                "runtime": None,
+            },
             **{"createdAt": "2026-11-21T01:00:00Z", "startedAt": None, "globalNetworking": {"enabled": False}},
         }
         self.account.pods[pod_id] = pod
@@ -106,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
             del self.account.pods[of]
             return self._answer(204, None)
         pod["status"] = _AFTER[action]
-        pod["actions"], pod["cost"] = _ACTIONS[pod["status"]], 1.39 if pod["status"] == "RUNNING" else 0.0
+        pod["actions"], pod["cost"] = _ACTIONS[pod["status"]], self.account.cost if pod["status"] == "RUNNING" else 0.0
         return self._answer(200, pod, "Pod")
 
     def _stream_pod_logs(self, of: str, body: Any, query: dict[str, list[str]]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -59,13 +60,15 @@ def test_vast_takes_the_cheapest_offer(tmp_path: Path) -> None:
     )
     deployed = deploy(tmp_path, "vast")
     assert deployed.status == 0, deployed.err
-    (search, _, key), (create, _, _) = asked(tmp_path)
+    (search, _, key), (create, _, _), (show, _, _) = asked(tmp_path)
     assert key == "vast-secret"
     assert "dph_total<=0.80" in search[2]
     assert search[search.index("--type") + 1] == "bid"
     assert create[:3] == ["create", "instance", "77"]
     assert create[create.index("--bid_price") + 1] == "0.80"
     assert create[-3:] == ["--args", "spillway", "up"]
+    assert search[-2:] == ["--storage", "80"], "the price of an offer includes the disk that is ordered"
+    assert show == ["show", "instances", "--raw"]
     assert "vast-secret" not in json.dumps([search, create]) + deployed.out
     assert [(r["source"], r["kind"], r["stopped"]) for r in rentals(tmp_path)] == [("vast", "interruptible", None)]
     assert deploy(tmp_path, "vast", "--destroy", order=False).status == 0
@@ -110,7 +113,7 @@ def test_aws_deploys_the_stack(tmp_path: Path) -> None:
     assert {name for name, part in template.items() if "Default" not in part} <= set(given)
     assert given["InstanceType"] == "g4dn.xlarge"
     assert deploy(tmp_path, "aws", "--destroy", order=False).status == 0
-    assert [row[0][1] for row in asked(tmp_path)[2:]] == ["delete-stack", "wait"]
+    assert [row[0][1] for row in asked(tmp_path)[-2:]] == ["delete-stack", "wait"]
     assert asked(tmp_path)[-1][0][-2:] == ["--region", "eu-central-1"]
 
 
@@ -133,3 +136,68 @@ def test_a_program_that_fails_or_lacks_is_told(tmp_path: Path, target: str, name
     assert failed.status == 1
     assert "exited with status 3" in failed.err
     assert rentals(tmp_path) == []
+
+
+def test_vast_is_booked_at_what_it_answers(tmp_path: Path) -> None:
+    answers: dict[str, object] = {
+        "search offers": [{"id": 77, "dph_total": 0.64}],
+        "create instance": {"new_contract": 4},
+        "show instances": [{"id": 4, "cur_state": "running", "intended_status": "running", "dph_total": 0.6400001}],
+    }
+    program(tmp_path, "vastai", answers)
+    deployed = deploy(tmp_path, "vast")
+    assert "vast bills 0.6400001 USD per hour" in deployed.err
+    (rental,) = rentals(tmp_path)
+    assert (rental["price_per_hour_usd"], rental["machine"]) == ("0.6400001", "4")
+    stopped = {"id": 4, "cur_state": "stopped", "intended_status": "stopped", "actual_status": "exited"}
+    program(tmp_path, "vastai", {**answers, "show instances": [stopped]})
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "VAST_API_KEY": "vast-secret"}
+    watched = spillway(tmp_path, "rentals", "watch", env=env)
+    assert "ended" in watched.out, watched.err
+    (rental,) = rentals(tmp_path)
+    assert rental["stopped"] == rental["seen"]
+
+
+@pytest.mark.parametrize(("target", "name"), [("aws", "aws"), ("kubernetes", "helm")])
+def test_the_same_machine_deployed_again_is_the_same_rental(tmp_path: Path, target: str, name: str) -> None:
+    program(tmp_path, name, {"cloudformation describe-stacks": {"Stacks": [{"StackName": "spillway"}]}})
+    assert deploy(tmp_path, target).status == 0
+    again = deploy(tmp_path, target)
+    assert again.status == 0, again.err
+    assert "goes on" in again.out
+    assert [r["stopped"] for r in rentals(tmp_path)] == [None]
+    dearer = deploy(tmp_path, target, "--price", "0.99")
+    assert dearer.status == 0, dearer.err
+    assert [r["stopped"] is None for r in rentals(tmp_path)] == [False, True]
+    assert deploy(tmp_path, target, "--destroy", order=False).status == 0
+    assert [r["stopped"] is None for r in rentals(tmp_path)] == [False, False]
+
+
+def test_the_books_follow_a_spot_instance_its_price_and_its_end(tmp_path: Path) -> None:
+    launched = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
+    instance = {
+        "InstanceLifecycle": "spot",
+        "InstanceType": "g4dn.xlarge",
+        "LaunchTime": launched.isoformat(),
+        "Placement": {"AvailabilityZone": "eu-central-1a"},
+        "State": {"Name": "running"},
+    }
+    price = {"SpotPrice": "0.2110000", "Timestamp": (launched - timedelta(hours=2)).isoformat()}
+    answers: dict[str, object] = {
+        "cloudformation describe-stacks": {"Stacks": [{"StackName": "spillway"}]},
+        "ec2 describe-instances": {"Reservations": [{"Instances": [instance]}]},
+        "ec2 describe-spot-price-history": {"SpotPriceHistory": [price]},
+    }
+    program(tmp_path, "aws", answers)
+    deployed = deploy(tmp_path, "aws", "--interruptible", "--place", "eu-central-1")
+    assert deployed.status == 0, deployed.err
+    (rental,) = rentals(tmp_path)
+    assert (rental["price_per_hour_usd"], rental["machine"]) == ("0.211000", "eu-central-1/spillway")
+    ended = datetime.now(UTC).replace(microsecond=0)
+    instance |= {"State": {"Name": "terminated"}, "StateTransitionReason": f"Server.SpotInstance ({ended:%F %T} GMT)"}
+    program(tmp_path, "aws", answers)
+    watched = spillway(tmp_path, "rentals", "watch", env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
+    assert watched.status == 0, watched.out
+    (rental,) = rentals(tmp_path)
+    assert rental["stopped"] is not None
+    assert asked(tmp_path)[-1][0][-1] == "Name=tag:aws:cloudformation:stack-name,Values=spillway"

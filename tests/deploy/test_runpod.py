@@ -74,6 +74,44 @@ def test_a_pods_life_and_its_rentals(tmp_path: Path, account: Account) -> None:
     assert json.loads((tmp_path / "data" / "deployments.json").read_text()) == []
 
 
+def test_a_pod_is_booked_at_what_it_costs_and_ends_when_it_exits(tmp_path: Path, account: Account) -> None:
+    account.cost = 1.89
+    deployed = spillway(tmp_path, "deploy", *ORDER, env=env(account))
+    assert "bills 1.890000 USD per hour and not the 1.39 that was typed" in deployed.err
+    (rental,) = rentals(tmp_path)
+    (pod_id,) = account.pods
+    assert (rental["price_per_hour_usd"], rental["machine"]) == ("1.890000", pod_id)
+    account.pods[pod_id] |= {"cost": 2.5}
+    assert "another price" in spillway(tmp_path, "rentals", "watch", env=env(account)).out
+    assert [r["price_per_hour_usd"] for r in rentals(tmp_path)] == ["1.890000", "2.500000"]
+    account.pods[pod_id] |= {"status": "EXITED", "actions": ["start", "terminate"], "cost": 0.0}
+    watched = spillway(tmp_path, "rentals", "watch", "--json", env=env(account))
+    assert [change["act"] for change in json.loads(watched.out)["changes"]] == ["ended"]
+    assert [r["stopped"] is None for r in rentals(tmp_path)] == [False, False]
+    account.pods[pod_id] |= {"status": "RUNNING", "actions": ["stop", "terminate"], "cost": 2.5}
+    assert "began" in spillway(tmp_path, "pod", "status", env=env(account)).out
+    assert [r["stopped"] is None for r in rentals(tmp_path)] == [False, False, True]
+
+
+def test_a_pod_that_was_terminated_elsewhere_can_be_forgotten(tmp_path: Path, account: Account) -> None:
+    assert spillway(tmp_path, "deploy", *ORDER, env=env(account)).status == 0
+    account.pods.clear()
+    ended = spillway(tmp_path, "deploy", "runpod", "--destroy", "--yes", env=env(account))
+    assert ended.status == 0, ended.err
+    assert "gone already" in ended.out
+    (rental,) = rentals(tmp_path)
+    assert rental["stopped"] == rental["seen"]
+    assert json.loads((tmp_path / "data" / "deployments.json").read_text()) == []
+
+
+def test_a_provider_that_does_not_answer_ends_nothing(tmp_path: Path, account: Account) -> None:
+    assert spillway(tmp_path, "deploy", *ORDER, env=env(account)).status == 0
+    watched = spillway(tmp_path, "rentals", "watch", env=env(account, "wrong"))
+    assert watched.status == 1
+    assert "check RUNPOD_API_KEY" in watched.out
+    assert [r["stopped"] is None for r in rentals(tmp_path)] == [True]
+
+
 def test_serverless(tmp_path: Path, account: Account) -> None:
     deployed = spillway(tmp_path, "deploy", *ORDER, "--set", "serverless=1", env=env(account))
     assert deployed.status == 0, deployed.err

@@ -180,18 +180,73 @@ def test_an_invalid_rental_is_rejected(spillway: Run) -> None:
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     assert "future" in bad(spillway("rentals", "start", "--at", tomorrow))
     assert "2026-11-20T14:00Z" in bad(spillway("rentals", "start", "--at", "noon"))
-    assert "above 0" in bad(spillway("rentals", "start", "--price", "0"))
+    assert "must be above 0" in bad(spillway("rentals", "start", "--price", "0"))
     assert "not an amount" in bad(spillway("rentals", "start", "--price", "cheap"))
     assert "interruptible" in bad(spillway("rentals", "start", "--kind", "spot"))
     assert "--source" in bad(spillway("rentals", "start", "--source", "elsewhere"))
     assert "--all" in bad(spillway("rentals", "stop"))
 
 
-def test_closed_books_do_not_change(spillway: Run, tmp_path: Path) -> None:
-    rental = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
-    late = json.loads(good(spillway("rentals", "start", "--at", yesterday().isoformat(), "--json")))
-    good(spillway("rentals", "stop", late["id"]))  # writes what is due of both rentals
-    assert "already billed until" in bad(spillway("rentals", "stop", rental["id"], "--at", yesterday().isoformat()))
+def start(spillway: Run, *words: str) -> Any:
+    return json.loads(good(spillway("rentals", "start", *words, "--json")))
+
+
+def billed_yesterday(spillway: Run) -> Any:
+    return json.loads(good(spillway("report", "--day", f"{yesterday():%Y-%m-%d}", "--json")))["fixed"]["billed_nano"]
+
+
+def test_a_rental_that_ended_earlier_is_put_right_after_its_hours_were_booked(spillway: Run) -> None:
+    rental = start(spillway, "--at", yesterday().isoformat(), "--price", "0.30", "--kind", "interruptible")
+    other = start(spillway, "--at", yesterday().isoformat(), "--gpu", "t4", "--price", "0.50")
+    good(spillway("rentals", "stop", other["id"]))  # writes what is due of both rentals
+    assert billed_yesterday(spillway) == 24 * 800_000_000
+    three = (yesterday() + timedelta(hours=3)).isoformat()
+    output = good(spillway("rentals", "stop", rental["id"], "--at", three))
+    assert "-> 0.900000 USD" in output
+    assert billed_yesterday(spillway) == 900_000_000 + 24 * 500_000_000
+    assert "no faults" in good(spillway("ledger", "verify"))
+
+
+def test_a_stop_before_the_start_is_refused(spillway: Run) -> None:
+    rental = start(spillway, "--at", yesterday().isoformat())
+    early = (yesterday() - timedelta(hours=1)).isoformat()
+    assert "stop it then or later" in bad(spillway("rentals", "stop", rental["id"], "--at", early))
+
+
+def test_price_start_and_end_of_a_rental_are_corrected(spillway: Run) -> None:
+    rental = start(spillway, "--at", yesterday().isoformat(), "--count", "2")
+    good(spillway("rentals", "stop", rental["id"]))
+    one = (yesterday() + timedelta(hours=1)).isoformat()
+    six = (yesterday() + timedelta(hours=6)).isoformat()
+    words = ("rentals", "correct", rental["id"], "--from", one, "--until", six, "--price", "2", "--count", "1")
+    assert "-> 10.000000 USD" in good(spillway(*words, "--dry-run"))
+    assert billed_yesterday(spillway) == 2 * 24 * 1_390_000_000
+    output = good(spillway(*words))
+    assert "takes its place" in output
+    assert billed_yesterday(spillway) == 10 * 10**9
+    new = output.split("; ")[1].split(" ")[0]
+    assert "-> 0.000000 USD" in good(spillway("rentals", "correct", new, "--void"))
+    assert billed_yesterday(spillway) == 0
+    assert "say what is right" in bad(spillway("rentals", "correct", new))
+    assert "no rental" in bad(spillway("rentals", "correct", "rent_x", "--void"))
+    assert "before it begins" in bad(spillway("rentals", "correct", new, "--from", six, "--until", one))
+
+
+def test_the_same_gpu_twice_is_noticed(spillway: Run) -> None:
+    rental = start(spillway, "--at", yesterday().isoformat())
+    noticed = bad(spillway("rentals", "start"))
+    assert rental["id"] in noticed
+    assert "--another" in noticed
+    assert len(json.loads(good(spillway("rentals", "list", "--json")))) == 1
+    start(spillway, "--another")
+    start(spillway, "--gpu", "t4")
+
+
+def test_a_rental_by_the_month_and_its_price(spillway: Run) -> None:
+    rental = start(spillway, "--at", yesterday().isoformat(), "--price-per-month", "250")
+    assert (rental["price_per_month_usd"], rental["price_per_hour_usd"]) == ("250.000000", "0.342465753")
+    assert "250.000000 USD/month" in good(spillway("rentals", "list"))
+    assert "not both" in bad(spillway("rentals", "start", "--price", "1", "--price-per-month", "2"))
 
 
 # what-if

@@ -141,7 +141,7 @@ def order_of(options: DeployOptions, loaded: Loaded, dry_run: bool) -> Deploymen
     return DeploymentOrder(
         gpu=gpu,
         model=options.model,
-        price_per_hour=_price(options.price, part.price_per_hour),
+        price_per_hour=_price(options.price, part.hourly),
         image=image or PLACEHOLDER_IMAGE,
         name=options.name,
         count=options.gpus,

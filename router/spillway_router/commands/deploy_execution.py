@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from spillway_router.commands.common import fail, now_ms, open_ledger, opened
-from spillway_router.commands.rentals import declare, end
+from spillway_router.commands.common import fail, now_ms, open_ledger, opened, when
+from spillway_router.commands.rental_watch import RUNPOD_URL_VARIABLE, WatchOutcome, inspector_of
+from spillway_router.core.money.tariff import NANO, usd
 from spillway_router.deploy import TARGETS
+from spillway_router.deploy.machines import price_nano
 from spillway_router.deploy.order import Access, DeployError, DeploymentOrder, DeploymentPlan
-from spillway_router.deploy.perform import Api, Shell, perform
+from spillway_router.deploy.perform import Api, NotThereError, Shell, perform
 from spillway_router.deploy.state import Deployment, Deployments
 
 if TYPE_CHECKING:
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
 
     from spillway_router.config.load import Loaded
     from spillway_router.deploy.runpod_api import RunPodClient
-
-RUNPOD_URL_VARIABLE = "RUNPOD_API_URL"
-"""The variable with another base URL of RunPod's API, for tests and proxies."""
+    from spillway_router.ledger.rentals.keeper import RentalTerms
 
 
 def deployments(loaded: Loaded) -> Deployments:
@@ -72,13 +72,17 @@ class DeploymentRunner:
         self._deployments = deployments(loaded)
 
     def rent(self, plan: DeploymentPlan, order: DeploymentOrder) -> str:
-        """Carry out the plan, record the deployment, start its rental, and return the handle."""
-        self._deployments.all()  # reports an unreadable list before anything costs money
-        handle = perform(plan, self._api, self._shell, typer.echo)
+        """Carry out the plan, record the deployment, start its rental, and return the handle.
+
+        A handle that is deployed already keeps its rental, because it is the same machine.
+        """
+        earlier = {(each.target, each.handle): each for each in self._deployments.all()}  # before anything costs money
+        performed = perform(plan, self._api, self._shell, typer.echo)
+        before = earlier.get((self._target, performed.handle))
         deployment = Deployment(
             target=self._target,
-            handle=handle,
-            rental="",
+            handle=performed.handle,
+            rental="" if before is None else before.rental,
             gpu=order.gpu,
             count=order.count,
             price_per_hour=str(order.price_per_hour),
@@ -87,31 +91,50 @@ class DeploymentRunner:
         )
         self._deployments.put(deployment)
         if not order.options.get("serverless"):
-            begin_rental(self._loaded, self._deployments, deployment)
-        return handle
+            begin_rental(self._loaded, self._deployments, deployment, performed.price)
+        return performed.handle
 
     def release(self, plan: DeploymentPlan, deployment: Deployment) -> None:
-        """Carry out the plan, end the rental, and remove the deployment from the list."""
-        perform(plan, self._api, self._shell, typer.echo)
+        """Carry out the plan, end the rental, and remove the deployment from the list.
+
+        A machine that is gone already ends its rental at the last sign of it.
+        """
+        try:
+            perform(plan, self._api, self._shell, typer.echo)
+        except NotThereError:
+            typer.echo(f"{deployment.handle} is gone already")
+            follow_machine(self._loaded, deployment)
         end_rental(self._loaded, self._deployments, deployment)
         self._deployments.remove(deployment.target, deployment.handle)
 
 
-def begin_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment) -> None:
-    """Record that a deployment is billed from now on.
+def begin_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment, answered: str = "") -> None:
+    """Record that a deployment is billed from now on, at the price that its provider tells; `answered` is the one that
+    it told when the machine was made, in USD per hour of all GPUs, empty without one.
 
     A ledger that fails ends the command with a warning, since the machine runs already.
     """
-    from spillway_router.core.money.tariff import NANO
     from spillway_router.ledger.errors import LedgerError
-    from spillway_router.ledger.rentals.keeper import RentalTerms
+    from spillway_router.ledger.rentals.declared import deployed
 
-    kind = cast('Literal["reserved", "interruptible"]', deployment.kind)
-    terms = RentalTerms(deployment.gpu, deployment.count, int(Decimal(deployment.price_per_hour) * NANO), kind)
+    if deployment.target == "kubernetes" and not loaded.settings.ledger.url.startswith("sqlite:"):
+        typer.echo("note  each pod bills its own GPU in the shared ledger, so no rental is recorded here")
+        return
+    typed = Decimal(deployment.price_per_hour) * deployment.count
+    whole = _told_price(loaded, deployment) or price_nano(answered)
+    terms = _terms_of(deployment, whole)
+    if whole is None and deployment.target != "kubernetes":
+        typer.echo(f"note  {deployment.target} told no price; booked is what was typed: {typed:f} USD per hour")
+    elif whole is not None and whole != int(typed * NANO):
+        typer.echo(
+            f"warning  {deployment.target} bills {usd(whole)} USD per hour and not the {typed:f} that was typed; "
+            "booked is what it bills",
+            err=True,
+        )
     try:
         ledger = open_ledger(loaded)
         try:
-            record = declare(ledger, terms, deployment.target, now_ms())
+            record, again = deployed(ledger, terms, deployment.target, now_ms(), deployment.rental)
         finally:
             ledger.close()
     except (LedgerError, typer.Exit) as error:
@@ -120,18 +143,70 @@ def begin_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment) 
             "record it with `spillway rentals start`"
         )
     recorded.put(replace(deployment, rental=record.id))
-    typer.echo(f"rental {record.id} is recorded from now on")
+    typer.echo(f"rental {record.id} goes on" if again else f"rental {record.id} is recorded from now on")
+
+
+def _told_price(loaded: Loaded, deployment: Deployment) -> int | None:
+    """Ask the provider what a machine costs, in nano-dollars per hour of all GPUs; None if it doesn't say."""
+    inspector = inspector_of(deployment.target, loaded.environment)
+    if inspector is None:
+        return None
+    try:
+        sighting = inspector.look([deployment.machine])[deployment.machine]
+    except (DeployError, KeyError):
+        return None
+    return sighting.prices[-1].nano_per_hour if sighting.prices else None
+
+
+def _terms_of(deployment: Deployment, whole_nano: int | None) -> RentalTerms:
+    from spillway_router.ledger.rentals.keeper import RentalTerms
+    from spillway_router.ledger.rentals.watch import split_price
+
+    each_nano, odd_nano = int(Decimal(deployment.price_per_hour) * NANO), None
+    if whole_nano is not None:
+        each_nano, odd_nano = split_price(whole_nano, deployment.count)
+    return RentalTerms(
+        gpu=deployment.gpu,
+        count=deployment.count,
+        price_nano_per_hour=each_nano,
+        kind=cast('Literal["reserved", "interruptible"]', deployment.kind),
+        whole_nano_per_hour=odd_nano,
+        machine=deployment.machine,
+    )
 
 
 def end_rental(loaded: Loaded, recorded: Deployments, deployment: Deployment) -> None:
     """Record that a deployment is no longer billed."""
-    if not deployment.rental:
+    from spillway_router.ledger.rentals.declared import end, running_rental
+
+    if deployment.rental:
+        with opened(loaded) as ledger:
+            now = now_ms()
+            running = running_rental(ledger, deployment.target, deployment.machine, now, deployment.rental)
+            if running is not None:
+                end(ledger, [running], now, now)
+                typer.echo(f"stopped {running.id} at {when(now)}")
+        recorded.put(replace(deployment, rental=""))
+
+
+def follow_machine(loaded: Loaded, deployment: Deployment) -> None:
+    """Let the rental of a deployment follow what its provider says of it now."""
+    from spillway_router.ledger.rentals.keeper import Books
+    from spillway_router.ledger.rentals.watch import follow, rental_of
+
+    inspector = inspector_of(deployment.target, loaded.environment)
+    if inspector is None or not deployment.rental:
         return
+    sightings = inspector.look([deployment.machine])
     with opened(loaded) as ledger:
         now = now_ms()
-        running = [r for r in ledger.rentals.between(0, now + 1) if r.id == deployment.rental and r.stopped_ms is None]
-        end(ledger, running, now, now)
-    recorded.put(replace(deployment, rental=""))
+        record = rental_of(ledger, deployment.target, deployment.machine, now)
+        if record is None or deployment.machine not in sightings:
+            return
+        changes = follow(ledger, record, sightings[deployment.machine], now)
+        Books(ledger).settle(now)
+    for line in WatchOutcome(tuple(changes), 0, ()).lines()[:-1]:
+        typer.echo(line)
 
 
 def deployed_pod(loaded: Loaded, pod_id: str) -> tuple[Deployments, Deployment]:

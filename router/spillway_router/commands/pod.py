@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spillway_router.commands.common import ConfigOption, fail, load
-from spillway_router.commands.deploy_execution import begin_rental, deployed_pod, end_rental, runpod_client
+from spillway_router.commands.deploy_execution import (
+    begin_rental,
+    deployed_pod,
+    end_rental,
+    follow_machine,
+    runpod_client,
+)
 from spillway_router.deploy.order import DeployError
 
 if TYPE_CHECKING:
@@ -44,10 +50,12 @@ def list_pods(path: ConfigOption = None) -> None:
 
 @pod_app.command()
 def status(pod_id: PodArgument = "", path: ConfigOption = None) -> None:
-    """Show one pod: its state, its current cost and the actions that it allows."""
+    """Show one pod: its state, its current cost and the actions that it allows. Its rental follows."""
     loaded = load(path)
     with _client(loaded) as client:
-        pod = client.pod(deployed_pod(loaded, pod_id)[1].handle)
+        deployment = deployed_pod(loaded, pod_id)[1]
+        follow_machine(loaded, deployment)
+        pod = client.pod(deployment.handle)
         _show(pod)
         typer.echo(f"actions {', '.join(pod.actions) or 'no actions'}\nurl     {pod.url}/v1")
 

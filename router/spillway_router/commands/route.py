@@ -22,6 +22,7 @@ def run_router(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
     """Run the router until a signal; `companions` are coroutines that run as long as it does."""
     import uvloop
 
+    from spillway_router.commands.rental_watch import RentalWatch
     from spillway_router.ledger.errors import LedgerError
     from spillway_router.runtime import serve
 
@@ -35,7 +36,7 @@ def run_router(loaded: Loaded, companions: tuple[Any, ...] = ()) -> None:
         sys.stdout.flush()
 
     try:
-        uvloop.run(serve.route(loaded, version(), listening, companions))
+        uvloop.run(serve.route(loaded, version(), listening, (*companions, RentalWatch(loaded).run())))
     except ConfigError as error:
         fail("\n".join(str(m) for m in error.problems))
     except LedgerError as error:

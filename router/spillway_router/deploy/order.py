@@ -81,6 +81,10 @@ class Save:
     path: tuple[str | int, ...]
 
 
+PRICE = "price"
+"""The name of the saved value that is the price which the provider answered: US dollars per hour of all GPUs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A call of the provider's HTTP API. `why` tells people what it does; `path` is relative to the API's base URL."""
@@ -90,6 +94,7 @@ class Request:
     path: str
     body: Mapping[str, Any] | None = None
     save: Save | None = None
+    price: Save | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,7 @@ class Command:
     argv: tuple[str, ...]
     standard_input: str = ""
     save: Save | None = None
+    price: Save | None = None
 
 
 Step = Request | Command

@@ -6,19 +6,25 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from spillway_router.deploy.order import Command, DeployError, DeploymentPlan, Request, Save, Step
+from spillway_router.deploy.order import PRICE, Command, DeployError, DeploymentPlan, Request, Save, Step
 
 COMMAND_TIMEOUT_S = 1800.0
 """Long enough for `aws cloudformation deploy` and `helm --wait`."""
+
+
+class NotThereError(DeployError):
+    """The provider has nothing with that ID."""
 
 
 class Api(Protocol):
     """A provider's HTTP API."""
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Make one call and return the JSON of its answer."""
+        """Make one call and return the JSON of its answer. Raises `DeployError`, for an unknown ID `NotThereError`."""
 
 
 class Shell:
@@ -52,8 +58,17 @@ class Shell:
         return completed.stdout
 
 
-def perform(plan: DeploymentPlan, api: Api | None, shell: Shell, report: Callable[[str], None]) -> str:
-    """Carry out the steps in order and return the handle of what they created.
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What the steps of a plan created: its handle, and the price that the provider answered, in US dollars per hour of
+    all GPUs as text, empty if it told none."""
+
+    handle: str
+    price: str = ""
+
+
+def perform(plan: DeploymentPlan, api: Api | None, shell: Shell, report: Callable[[str], None]) -> Performed:
+    """Carry out the steps in order and return what they created.
 
     Raises `DeployError` at the first step that fails; the message names what earlier steps created, which may cost
     money.
@@ -65,8 +80,8 @@ def perform(plan: DeploymentPlan, api: Api | None, shell: Shell, report: Callabl
             _perform_step(step, api, shell, saved)
         except DeployError as error:
             values = ", ".join(f"{name} {value}" for name, value in saved.items())
-            raise DeployError(f"{error}" + (f". Known so far: {values}" if values else "")) from error
-    return _fill(plan.handle, saved)
+            raise type(error)(f"{error}" + (f". Known so far: {values}" if values else "")) from error
+    return Performed(_fill(plan.handle, saved), saved.get(PRICE, ""))
 
 
 def _perform_step(step: Step, api: Api | None, shell: Shell, saved: dict[str, str]) -> None:
@@ -78,11 +93,14 @@ def _perform_step(step: Step, api: Api | None, shell: Shell, saved: dict[str, st
         answer = _run(step, shell, saved)
     if step.save is not None:
         saved[step.save.name] = _pick(answer, step.save, step.why)
+    if step.price is not None:
+        with suppress(DeployError):  # the books then go by the price that was typed, and a warning says so
+            saved[PRICE] = _pick(answer, step.price, step.why)
 
 
 def _run(step: Command, shell: Shell, saved: dict[str, str]) -> Any:
     text = shell.run(tuple(_fill(word, saved) for word in step.argv), step.standard_input)
-    if step.save is None:
+    if step.save is None and step.price is None:
         return None
     try:
         return json.loads(text)

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import environment, with_references
-from spillway_router.deploy.order import PORT, DeployError, DeploymentOrder, DeploymentPlan, Request, Save, gpu_of
+from spillway_router.deploy.order import (
+    PORT,
+    PRICE,
+    DeployError,
+    DeploymentOrder,
+    DeploymentPlan,
+    Request,
+    Save,
+    gpu_of,
+)
 from spillway_router.deploy.runpod_api import CreateEndpoint, CreatePod, Mounts, NetworkMount, PodGpu, Scaling, Workers
 
 NAMES = {name: gpu.targets.runpod for name, gpu in GPUS.items() if gpu.targets.runpod is not None}
@@ -47,6 +56,7 @@ class RunPod:
             path="/v2/pods",
             body=body.json_body(),
             save=Save("pod", ("id",)),
+            price=Save(PRICE, ("cost",)),
         )
         return DeploymentPlan(self.name, (step,), "{pod}", _notes(order, f"https://POD_ID-{PORT}.proxy.runpod.net"))
 

@@ -16,6 +16,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spillway_router.deploy.order import DeployError
+from spillway_router.deploy.perform import NotThereError
 
 BASE_URL = "https://api.runpod.io"
 TIMEOUT_S = 60.0
@@ -230,4 +231,5 @@ def _check(reply: httpx.Response) -> None:
     except (ValueError, AttributeError):
         detail = ""
     advice = _ADVICE.get(reply.status_code, "try again later")
-    raise DeployError(f"RunPod answered {reply.status_code}: {detail or reply.reason_phrase}; {advice}")
+    kind = NotThereError if reply.status_code == httpx.codes.NOT_FOUND else DeployError
+    raise kind(f"RunPod answered {reply.status_code}: {detail or reply.reason_phrase}; {advice}")

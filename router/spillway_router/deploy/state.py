@@ -28,6 +28,11 @@ class Deployment:
     kind: str
     place: str = ""
 
+    @property
+    def machine(self) -> str:
+        """The deployment's name in the ledger: its handle, which on AWS is unique in its region only."""
+        return f"{self.place}/{self.handle}" if self.target == "aws" and self.place else self.handle
+
 
 class Deployments:
     """The list in its file; every change rewrites the file atomically."""

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from spillway_hardware.gpus import GPUS
 from spillway_router.deploy.container import environment
-from spillway_router.deploy.order import PORT, Command, DeployError, DeploymentOrder, DeploymentPlan, Save, gpu_of
+from spillway_router.deploy.order import (
+    PORT,
+    PRICE,
+    Command,
+    DeployError,
+    DeploymentOrder,
+    DeploymentPlan,
+    Save,
+    gpu_of,
+)
 
 QUERIES = {name: gpu.targets.vast for name, gpu in GPUS.items() if gpu.targets.vast is not None}
 ONSTART = "/opt/spillway/bin/spillway-onstart"
@@ -42,10 +51,13 @@ class Vast:
             ]
         )
         kind = "bid" if order.interruptible else "on-demand"
+        # Without it, the price of an offer is that of 5 GB of disk.
+        storage = ("--storage", str(order.disk_gb))
         search = Command(
             "find the cheapest offer",
-            ("vastai", "search", "offers", query, "--type", kind, "-o", "dph_total", "--limit", "1", "--raw"),
+            ("vastai", "search", "offers", query, "--type", kind, "-o", "dph_total", "--limit", "1", "--raw", *storage),
             save=Save("offer", (0, "id")),
+            price=None if order.interruptible else Save(PRICE, (0, "dph_total")),
         )
         create = Command(
             "rent it",
