@@ -24,7 +24,7 @@ from evidence.results import Measurement
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.currency import Currency
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.rentals.books import RentalBooks
+from spillway_router.ledger.rentals.corrections import RentalBooks
 from spillway_router.ledger.reports.build import ReportTerms, build_report
 from spillway_router.ledger.reports.days import GroupKey, ReportRange, one_day
 from spillway_router.ledger.reports.html import report_html

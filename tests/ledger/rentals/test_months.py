@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from spillway_router.ledger.calendar import DAY_MS
+from spillway_router.ledger.calendar import DAY_MS, days_of, utc_days
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.rentals.books import billed_nano
 from spillway_router.ledger.rentals.fixed_cost import other_costs, rent
@@ -21,6 +22,9 @@ DOLLAR = 10**9
 
 def ms(*when: int) -> int:
     return int(datetime(*when, tzinfo=UTC).timestamp() * 1000)  # type: ignore[arg-type]
+
+
+NOVEMBER = utc_days(ms(2026, 11, 1), ms(2026, 12, 1))
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def test_other_costs_are_booked_by_the_month_and_are_no_gpu(ledger: SqliteLedger
     keep_other_costs(ledger, wanted, ms(2026, 11, 21))
     now = ms(2026, 12, 5)
     for _ in range(2):
-        november = other_costs(ledger, ms(2026, 11, 1), ms(2026, 12, 1), now)
+        november = other_costs(ledger, NOVEMBER, now)
         assert [(cost.name, nano) for cost, nano in november.costs] == [
             ("database", 50 * DOLLAR),
             ("hosting", 25 * DOLLAR),
@@ -81,11 +85,19 @@ def test_other_costs_are_booked_by_the_month_and_are_no_gpu(ledger: SqliteLedger
     assert ledger.rented(0, now).billed_nano == 0
 
 
+def test_other_costs_on_the_days_of_another_time_zone(ledger: SqliteLedger) -> None:
+    keep_other_costs(ledger, (OtherCostTerms("disk", 31 * DOLLAR, ms(2026, 10, 1)),), ms(2026, 10, 1))
+    days = days_of(date(2026, 10, 24), date(2026, 10, 27), ZoneInfo("Europe/Berlin"))
+    costs = other_costs(ledger, days, ms(2026, 12, 1))
+    hours = [round(nano / DOLLAR * 24) for nano in costs.days.values()]
+    assert hours == [24, 25, 24], "the clock went back on 25 October"
+
+
 def test_a_cost_that_leaves_the_configuration_ends_and_another_price_begins(ledger: SqliteLedger) -> None:
     keep_other_costs(ledger, (OtherCostTerms("disk", 30 * DOLLAR, ms(2026, 11, 1)),), ms(2026, 11, 1))
     keep_other_costs(ledger, (OtherCostTerms("disk", 60 * DOLLAR, ms(2026, 11, 1)),), ms(2026, 11, 11))
     keep_other_costs(ledger, (), ms(2026, 11, 21))
-    november = other_costs(ledger, ms(2026, 11, 1), ms(2026, 12, 1), ms(2026, 12, 1))
+    november = other_costs(ledger, NOVEMBER, ms(2026, 12, 1))
     assert [nano for _, nano in november.costs] == [10 * DOLLAR, 20 * DOLLAR]
 
 
