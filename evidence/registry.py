@@ -28,6 +28,7 @@ from evidence import (
     measures_rentals,
     measures_report,
     measures_scaleout,
+    measures_stopped,
     measures_timezones,
 )
 from evidence.results import Measurement
@@ -56,6 +57,7 @@ GROUPS: tuple[Group, ...] = (
     Group(("demo.seconds_after_install",), measures_demo.seconds_after_install, "up to 5 minutes; runs the demo"),
     Group(measures_convert.IDS, measures_convert.conversion, "about 4 minutes; installs .venv-convert on first use"),
     Group((measures_deploy.DRY_RUNS,), measures_deploy.dry_runs, "about 20 s"),
+    Group((measures_stopped.STOPPED_STREAM_ERROR,), measures_stopped.stopped_streams, "about 2 minutes"),
     Group(measures_overflow.IDS, measures_overflow.overflow, "about 10 s"),
     Group((measures_accounting.USED_PLUS_UNUSED,), measures_accounting.used_plus_unused, "about 2 minutes"),
     Group((measures_groupings.GROUPINGS_UNEQUAL,), measures_groupings.groupings_unequal, "about 3 minutes"),

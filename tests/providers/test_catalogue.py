@@ -120,7 +120,9 @@ def test_no_key_breaks_a_header_or_shows_in_a_message(key: str) -> None:
     [
         ("auth: bearer", "auth: basic"),
         ("local: false", "local: nope"),
-        ("billing_on_cancel: continues", "billing_on_cancel: maybe"),
+        ("on_disconnect: continues", "on_disconnect: maybe"),
+        ("on_disconnect: continues", "on_disconnect: continues\n    on_disconnect_whole: maybe"),
+        ("tells_usage: true", "tells_usage: often"),
         ("endpoints: [chat, responses]", "endpoints: [chat, images]"),
         ("key_variable: GROQ_API_KEY", "keyvariable: GROQ_API_KEY"),
         ("auth: bearer", "auth: bearer\n    adapter: own"),

@@ -58,12 +58,15 @@ def rule(folder: Path, calibration: dict[str, Any] | str, more: str = "") -> str
 
 
 @asynccontextmanager
-async def asking(router: Router, fields: dict[str, Any]) -> AsyncIterator[asyncio.StreamReader]:
-    """Send a chat request as a client that reads; leaving the block closes its socket."""
+async def asking(
+    router: Router, fields: dict[str, Any], path: str = "/v1/chat/completions"
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Send a chat request, or that of another path, as a client that reads; leaving the block closes its socket."""
     host, _, port = router.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    body = json.dumps({"model": "auto", "messages": MESSAGES, **fields}).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    content = {"messages": MESSAGES} if path == "/v1/chat/completions" else {}
+    body = json.dumps({"model": "auto", **content, **fields}).encode()
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" % path.encode()
     writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
     try:
         yield reader

@@ -1,9 +1,10 @@
-"""`spillway ledger`: verify the ledger, export it, back it up, restore it, reconcile it with a bill."""
+"""`spillway ledger`: verify, export, back up and restore the ledger, list what is not known, reconcile with a bill."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from enum import StrEnum
@@ -17,6 +18,7 @@ from spillway_router.commands.common import ConfigOption, JsonOption, fail, load
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
     from spillway_router.ledger.reconcile import BilledAttempt
+    from spillway_router.ledger.unsure import UnsureAttempt
 
 ledger_app = typer.Typer(
     no_args_is_help=True, help="Verify the ledger, export it, back it up, reconcile it with a bill."
@@ -167,6 +169,54 @@ def _report_copy(file: Path, as_json: bool, values: dict[str, Any] | None) -> No
             typer.echo(f"{name:7} {value}")
 
 
+@ledger_app.command("unknown")
+def list_unknown(
+    path: ConfigOption = None,
+    first: Annotated[str, typer.Option("--from", help="First UTC day.")] = "today",
+    last: Annotated[str, typer.Option("--to", help="Last UTC day, included.")] = "today",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write a file for `reconcile`: fill in its cost_usd.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the calls whose charge is not known for sure: estimates, and bounds after a crash."""
+    from spillway_router.core.money.tariff import usd
+    from spillway_router.ledger.reports.days import RangeError, ReportQuery, read_range
+    from spillway_router.ledger.unsure import unsure_attempts
+
+    try:
+        days = read_range(ReportQuery(first=first, last=last), now_ms())
+    except RangeError as error:
+        fail(f"--{error}")
+    with opened(load(path), "read") as ledger:
+        attempts = tuple(unsure_attempts(ledger, days.start_ms, days.end_ms))
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in attempts], indent=2))
+        return
+    if as_csv:
+        _print_bill(attempts)
+        return
+    for one in attempts:
+        call = f"{_time_text(one.held_ms)}  {one.request_id}.{one.attempt_no}  {one.backend}  {one.status}"
+        typer.echo(f"{call}  ${usd(one.estimated_nano)}, at most ${usd(one.at_most_nano)}")
+    estimated, at_most = sum(one.estimated_nano for one in attempts), sum(one.at_most_nano for one in attempts)
+    typer.echo(f"{len(attempts)} calls of {days.name}: estimated ${usd(estimated)}, at most ${usd(at_most)}")
+
+
+def _print_bill(attempts: Sequence[UnsureAttempt]) -> None:
+    """Print the attempts as a bill whose costs are to be filled in."""
+    from spillway_router.core.money.tariff import usd
+
+    typer.echo("request_id,attempt_no,sent,backend,model,estimated_usd,at_most_usd,cost_usd")
+    for one in attempts:
+        named = f"{one.request_id},{one.attempt_no},{_time_text(one.held_ms)},{one.backend},{one.model}"
+        typer.echo(f"{named},{usd(one.estimated_nano)},{usd(one.at_most_nano)},")
+
+
+def _time_text(epoch_ms: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 @ledger_app.command("reconcile")
 def reconcile_ledger(
     bill: Annotated[
@@ -175,8 +225,7 @@ def reconcile_ledger(
     path: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Correct calls that were interrupted by a crash, and are charged at their upper bound, to what the provider
-    billed."""
+    """Correct calls that are charged by an estimate, or at their bound after a crash, to what the provider billed."""
     from spillway_router.core.money.tariff import usd
     from spillway_router.ledger.reconcile import reconcile
 

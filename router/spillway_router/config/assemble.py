@@ -28,7 +28,7 @@ from spillway_router.providers.bounded import BoundedProvider, bounded_lists
 from spillway_router.providers.catalogue import load_catalogue, provider_for, target
 from spillway_router.providers.interface import CatalogueEntry, ProviderError
 from spillway_router.proxy.client.replies import naming_headers
-from spillway_router.proxy.exchange.active_config import BackendRoute, Limits, ScoringRules, Silence
+from spillway_router.proxy.exchange.active_config import BackendRoute, DrainLimits, Limits, ScoringRules, Silence
 
 CLOUD_KEEPALIVE_S = 30.0
 SHORTEST_SECRET = 8
@@ -286,7 +286,9 @@ def _backend(
         context_tokens=part.context_tokens or (record.context_tokens if record is not None else None),
         max_output_tokens=max_output_tokens,
         collects_data=entry.collects_data,
-        stops_billing_on_cancel=entry.billing_on_cancel == "stops",
+        on_disconnect=part.on_disconnect or entry.on_disconnect,
+        on_disconnect_whole=part.on_disconnect or entry.on_disconnect_whole,
+        drains=part.drain and entry.tells_usage and tariff is not None and tariff.by_tokens,
         longest_s=answer_s,
         item_rules=_item_rules(entry, bounded),
         holds_unbounded=part.unbounded == "hold",
@@ -416,6 +418,12 @@ def request_limits(settings: Settings) -> Limits:
         stall_s=part.stall_s,
         in_flight=part.in_flight,
         bodies_bytes=_bodies_bytes(part),
+        drains=DrainLimits(
+            count=part.drains,
+            most_bytes=int(part.drain_mb * 1024 * 1024),
+            within_s=part.drain_s,
+            stop_s=part.drain_stop_s,
+        ),
     )
 
 

@@ -253,7 +253,9 @@ class BackendPart(_Part):
     `unbounded` says what happens under a budget to a request with a field, content part or tool whose cost is not known
     to be bounded: refuse asks another backend, or refuses it with a 400 that names the field; hold sends it, and holds
     the whole context of the model for it. `output_bound_field` is the field of a chat by which the server bounds its
-    output.
+    output. `on_disconnect` says what the provider does when the connection closes in the middle of an answer: it goes
+    on generating and bills all of it (continues), or it stops. With `drain: false` an answer that goes on without its
+    client is not read to its usage, and is charged by an estimate.
     """
 
     name: str = Field(pattern=_NAME)
@@ -269,6 +271,8 @@ class BackendPart(_Part):
     max_output_tokens: int = Field(4096, ge=1)
     unbounded: Literal["refuse", "hold"] = "refuse"
     output_bound_field: Literal["max_tokens", "max_completion_tokens", "num_predict"] | None = None
+    on_disconnect: Literal["continues", "stops", "unknown"] | None = None
+    drain: bool = True
     prefill_tokens_per_s: float | None = Field(None, gt=0)
     max_sequences: int | None = Field(None, ge=1)
     fingerprint: FingerprintPart | None = None
@@ -544,7 +548,11 @@ class LedgerPart(_Part):
 
 class LimitsPart(_Part):
     """Limits of one request in MB and seconds, the number of requests in progress, and the MB that the bodies of all of
-    them may take; auto is a sixth of the memory that the container or the machine leaves, at most 4096."""
+    them may take; auto is a sixth of the memory that the container or the machine leaves, at most 4096.
+
+    The `drain` limits are those of answers that their client left and that are read to their usage in the background:
+    how many at a time, the MB and the seconds of each, and the seconds that all of them get when the router stops.
+    """
 
     body_mb: float = Field(32, gt=0, le=1024)
     body_s: float = Field(30, gt=0)
@@ -553,6 +561,10 @@ class LimitsPart(_Part):
     stall_s: float = Field(30, gt=0)
     in_flight: int = Field(4096, ge=1)
     bodies_mb: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    drains: int = Field(128, ge=0)
+    drain_mb: float = Field(16, gt=0, le=1024)
+    drain_s: float = Field(120, gt=0)
+    drain_stop_s: float = Field(5, ge=0, le=10)
 
 
 class Settings(_Part):

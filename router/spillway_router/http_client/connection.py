@@ -270,10 +270,12 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
-    async def read_all(self, limit: int) -> bytes:
-        """Return the whole body. Raises TooLargeError over `limit` bytes, ConnectionBrokenError or StallError."""
-        parts: list[bytes] = []
-        size = 0
+    async def read_all(self, limit: int, parts: list[bytes]) -> bytes:
+        """Return the whole body. Raises TooLargeError over `limit` bytes, ConnectionBrokenError or StallError.
+
+        `parts` is where the body is collected; with those of a reader that was cancelled, it is read on.
+        """
+        size = sum([len(part) for part in parts])
         while True:
             data = self.take()
             if data:
@@ -329,19 +331,36 @@ class Connection(asyncio.Protocol):
 
 
 class PendingCall:
-    """A call of whose answer nothing was shown yet, so that it may be given up for another backend's."""
+    """A call of whose answer nothing was shown yet, so that it may be given up for another backend's.
 
-    __slots__ = ("_abandoned", "_connection")
+    With `outlives_reader` its connection stays open when the reader is cancelled: then it is `left_open`, for somebody
+    else to read on, with what was read of a whole answer in `parts`.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_abandoned", "_connection", "left_open", "outlives_reader", "parts", "was_sent")
+
+    def __init__(self, *, outlives_reader: bool = False) -> None:
         self._connection: Connection | None = None
         self._abandoned: str | None = None
+        self.outlives_reader = outlives_reader
+        self.left_open: Connection | None = None
+        self.parts: list[bytes] = []
+        self.was_sent = False
+        """Whether a byte of the request may have left."""
 
     def attach(self, connection: Connection) -> None:
         """Set the connection on which the answer will come. Raises AbandonedError if the call was given up before."""
         if self._abandoned is not None:
             raise AbandonedError(self._abandoned)
         self._connection = connection
+        self.was_sent = True
+
+    def leave_open(self, connection: Connection) -> bool:
+        """Keep the connection of a reader that was cancelled, if somebody is to read on."""
+        if not self.outlives_reader:
+            return False
+        self.left_open = connection
+        return True
 
     def detach(self) -> None:
         """End the watch: the answer has come, or it is being shown."""

@@ -94,7 +94,7 @@ class Response:
     async def read_all(self, limit: int) -> bytes:
         """Return the whole body. Raises TooLargeError over `limit` bytes, ConnectionBrokenError or StallError."""
         connection = self._connection
-        return b"" if connection is None else await connection.read_all(limit)
+        return b"" if connection is None else await connection.read_all(limit, [])
 
     def close(self) -> None:
         """Return the connection to the pool if its answer is complete, else abort it. May be called repeatedly."""
@@ -180,6 +180,10 @@ class Pool:
                 self._clear_idle()  # the other idle ones are as old: retry once, on a new connection
                 if not self._limits.resend:
                     raise StaleConnectionError(str(error)) from error
+            except asyncio.CancelledError:
+                if not pending.leave_open(connection):
+                    self._drop(connection)
+                raise
             except BaseException:
                 self._drop(connection)
                 raise
@@ -192,10 +196,45 @@ class Pool:
         """
         connection = await self._send(head, body, within_s, pending)
         try:
-            return Reply(connection.status, connection.headers, await connection.read_all(limit))
+            return Reply(connection.status, connection.headers, await connection.read_all(limit, pending.parts))
+        except asyncio.CancelledError:
+            pending.leave_open(connection)
+            raise
         finally:
             pending.detach()
+            if pending.left_open is None:
+                self.release(connection)
+
+    async def rest_of_call(self, pending: PendingCall, within_s: float, limit: int) -> Reply:
+        """Return the whole answer of a call whose reader was cancelled. Raises TransportError."""
+        connection = await self._left_open(pending, within_s)
+        try:
+            return Reply(connection.status, connection.headers, await connection.read_all(limit, pending.parts))
+        finally:
             self.release(connection)
+
+    async def rest_of_send(self, pending: PendingCall, within_s: float) -> Response:
+        """Wait for the head of a call whose reader was cancelled. Raises TransportError."""
+        return Response(self, await self._left_open(pending, within_s))
+
+    async def _left_open(self, pending: PendingCall, within_s: float) -> Connection:
+        connection, pending.left_open = pending.left_open, None
+        assert connection is not None
+        try:
+            connection.expect_within(within_s)
+            while not connection.head_done:
+                await connection.wait()
+        except BaseException:
+            self._drop(connection)
+            raise
+        return connection
+
+    def drop_left_open(self, pending: PendingCall) -> None:
+        """Close the connection of a call whose reader was cancelled and that nobody reads on. Harmless if there is
+        none."""
+        connection, pending.left_open = pending.left_open, None
+        if connection is not None:
+            self._drop(connection)
 
     def release(self, connection: Connection) -> None:
         """Take a connection back; keep it idle if it is reusable, else close it."""

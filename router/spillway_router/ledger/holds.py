@@ -240,7 +240,7 @@ def _charge(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResult) -
         return _unsure(hold, replace(charge, nano=max(nano, hold.bound_nano)))
     if nano > hold.bound_nano or (nano and not is_known):
         return _unsure(hold, charge)
-    if result.estimated and nano < hold.bound_nano:
+    if result.estimated:
         return replace(charge, at_most_nano=hold.bound_nano)
     return charge
 

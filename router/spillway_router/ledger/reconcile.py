@@ -1,7 +1,7 @@
 """Reconciling: correct the ledger's estimates with the costs on a provider's bill.
 
-Calls whose end is unknown are charged at their bound with status `unknown`; an answer that broke off is charged the
-most that it can have cost; a failed call counts as free unless the provider bills it. A file of real costs, as CSV with
+Calls whose end is unknown are charged at their bound with status `unknown`; an answer that broke off, that its client
+left or that told no usage is charged by an estimate; a failed call counts as free. A file of real costs, as CSV with
 a header or as JSON lines, corrects each of them by an `adjusted` row. Its columns are `request_id`, `attempt_no`
 (providers get both as `x-client-request-id: REQUEST_ID.ATTEMPT_NO`), and `cost_usd` (decimal text) or `cost_nano`
 (integer nano-dollars). Answers that came with their usage are never adjusted: a bill that differs from their charge is
@@ -24,7 +24,7 @@ from spillway_router.ledger.records import Write
 Outcome = Literal["adjusted", "already", "not found", "not unknown", "adjusted otherwise"]
 _AT_ONCE = 256
 _MEASURED = ("ok", "discarded")
-"""Statuses whose charge comes from a usage report; without such a report the status is `unknown`."""
+"""Statuses whose charge comes from a usage report, unless the row says that it is an estimate."""
 
 
 class BillError(ValueError):
@@ -92,9 +92,9 @@ def _plan(ledger: Ledger, bill: BilledAttempt, now_ms: int) -> tuple[Reconciled,
     difference_nano = bill.cost_nano - closing.amount_nano
     if adjusted is not None:
         return Reconciled(bill, "already" if adjusted.amount_nano == difference_nano else "adjusted otherwise"), None
-    if not difference_nano and closing.status != "unknown":
+    if not difference_nano and closing.status != "unknown" and not closing.at_most_nano:
         return Reconciled(bill, "already"), None
-    if closing.status in _MEASURED:
+    if closing.status in _MEASURED and not closing.at_most_nano:
         return Reconciled(bill, "not unknown"), None
     # The token counts of an adjustment are differences too, and the bill says nothing about tokens.
     entry = closing._replace(

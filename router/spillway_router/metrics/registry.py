@@ -34,6 +34,8 @@ class Metrics:
         self._requests = RequestMetrics()
         self.on_request = self._requests.on_request
         """The hook for finished requests."""
+        self.on_drained = self._requests.on_drained
+        """The hook for attempts that were settled after their request had ended."""
         self.add(self._requests, UnexpectedErrorMetrics())
 
     def add(self, *collectors: Collector) -> None:

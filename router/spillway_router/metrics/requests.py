@@ -14,8 +14,8 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from spillway_router.core.money.tariff import NANO
-from spillway_router.core.routing.model import RequestRecord
+from spillway_router.core.money.tariff import NANO, Usage
+from spillway_router.core.routing.model import Attempt, RequestRecord
 
 _TTFT_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
@@ -66,12 +66,20 @@ class RequestMetrics(Collector):
             self._attempts[name, outcome.kind] += 1
             if attempt.charge_nano:
                 self._cost_nano[name] += attempt.charge_nano
-            usage = outcome.usage
-            if usage is not None:
-                self._prompt_tokens[name] += usage.prompt_tokens
-                self._completion_tokens[name] += usage.completion_tokens
+            if outcome.usage is not None:
+                self._count_tokens(name, outcome.usage)
             if attempt.first_event_s is not None:
                 self._ttft[name].observe(attempt.first_event_s)
+
+    def on_drained(self, attempt: Attempt) -> None:
+        """Add the cost and the tokens of an attempt that `on_request` counted before they were known."""
+        self._cost_nano[attempt.backend] += attempt.charge_nano
+        if attempt.outcome.usage is not None:
+            self._count_tokens(attempt.backend, attempt.outcome.usage)
+
+    def _count_tokens(self, backend: str, usage: Usage) -> None:
+        self._prompt_tokens[backend] += usage.prompt_tokens
+        self._completion_tokens[backend] += usage.completion_tokens
 
     def collect(self) -> Iterable[Metric]:
         """Return the families."""

@@ -15,11 +15,10 @@ from types import MappingProxyType
 from typing import Any, get_args
 from urllib.parse import SplitResult, urlsplit
 
-from spillway_router.core.routing.model import Capability, Endpoint
+from spillway_router.core.routing.model import Capability, Endpoint, OnDisconnect
 from spillway_router.http_client.types import Target
 from spillway_router.providers.interface import (
     AuthStyle,
-    Billing,
     CatalogueEntry,
     OutputBoundField,
     Provider,
@@ -192,6 +191,11 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
     adapter = row.get("adapter", "openai")
     if adapter not in ADAPTERS:
         raise ProviderError(f"catalogue entry {name}: adapter is {adapter!r}, it must be one of {sorted(ADAPTERS)}")
+    on_disconnect = _one_of(name, "on_disconnect", row["on_disconnect"], get_args(OnDisconnect))
+    if not row["on_disconnect_source"]:
+        raise ProviderError(
+            f"catalogue entry {name}: on_disconnect_source is empty; say where on_disconnect is documented"
+        )
     return CatalogueEntry(
         name=name,
         base_url=str(row["base_url"]).rstrip("/"),
@@ -200,7 +204,14 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
         local=_flag(name, "local", row["local"]),
         endpoints=_all_of(name, "endpoints", row["endpoints"], get_args(Endpoint)),
         capabilities=_all_of(name, "capabilities", row["capabilities"], get_args(Capability)),
-        billing_on_cancel=_one_of(name, "billing_on_cancel", row["billing_on_cancel"], get_args(Billing)),
+        on_disconnect=on_disconnect,
+        on_disconnect_whole=_one_of(
+            name,
+            "on_disconnect_whole",
+            row.get("on_disconnect_whole", "continues" if on_disconnect == "continues" else "unknown"),
+            get_args(OnDisconnect),
+        ),
+        tells_usage=_flag(name, "tells_usage", row["tells_usage"]),
         collects_data=_flag(name, "collects_data", row["collects_data"]),
         extra_headers=tuple((str(n).lower(), str(v)) for n, v in row.get("headers", {}).items()),
         drops_fields=_dropped_fields(name, row, lists),
@@ -222,7 +233,8 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
 
 _KEYS = frozenset(
     {"base_url", "key_variable", "auth", "adapter", "local", "endpoints", "capabilities", "headers", "drops"}
-    | {"keeps_routing_fields", "output_bound_field", "request_fault", "billing_on_cancel", "collects_data"}
+    | {"keeps_routing_fields", "output_bound_field", "request_fault", "on_disconnect", "collects_data"}
+    | {"on_disconnect_whole", "on_disconnect_source", "tells_usage"}
     | {
         "usage_unasked",
         "stall_s",

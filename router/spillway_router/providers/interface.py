@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.money.estimates import OutputCount
 from spillway_router.core.money.tariff import Usage
-from spillway_router.core.routing.model import Capability, Endpoint, Outcome
+from spillway_router.core.routing.model import Capability, Endpoint, OnDisconnect, Outcome
 from spillway_router.http_client.types import Reply
 
-Billing = Literal["stops", "continues", "unknown"]
 AuthStyle = Literal["bearer", "x-api-key", "none"]
 OutputBoundField = Literal["max_tokens", "max_completion_tokens"]
 
@@ -44,7 +44,12 @@ class CatalogueEntry:
     local: bool
     endpoints: frozenset[Endpoint]
     capabilities: frozenset[Capability]
-    billing_on_cancel: Billing
+    on_disconnect: OnDisconnect
+    """What the provider does when the connection closes in the middle of a stream."""
+    on_disconnect_whole: OnDisconnect
+    """The same for an answer without a stream."""
+    tells_usage: bool
+    """Whether an answer tells its usage at its end."""
     collects_data: bool
     extra_headers: tuple[tuple[str, str], ...]
     drops_fields: frozenset[str]
@@ -89,9 +94,14 @@ class StreamMonitor(Protocol):
     overloaded: bool
     """Whether the engine refused the work inside a 200 (full queue, draining), which means load and not a failure."""
     usage: Usage | None
+    count: OutputCount | None
+    """The output that has come, for an estimate; None where nobody needs it."""
 
     def check(self, name: bytes, data: bytes) -> str | None:
         """Take one event's name and data; return what is wrong with it, None if nothing is."""
+
+    def told(self) -> Usage | None:
+        """Return the usage as far as it has been told; None if nothing has."""
 
     def missing(self) -> str | None:
         """Return what a stream that ends now lacks; None if the answer is whole."""
@@ -105,8 +115,8 @@ class Provider(Protocol):
     def path(self, endpoint: Endpoint) -> str:
         """Return the endpoint's path below the base URL."""
 
-    def stream_monitor(self, endpoint: Endpoint, choices: int) -> StreamMonitor:
-        """Return a new monitor for one stream."""
+    def stream_monitor(self, endpoint: Endpoint, choices: int, count: OutputCount | None = None) -> StreamMonitor:
+        """Return a new monitor for one stream; `count` counts its output."""
 
     def outcome(self, reply: Reply, wall_s: float) -> Outcome:
         """Return what an HTTP status and its body mean. `wall_s`: epoch seconds now, for Retry-After dates."""

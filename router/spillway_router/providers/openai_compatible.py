@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from spillway_router.core.money.estimates import OutputCount
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Endpoint, Outcome, OutcomeKind
 from spillway_router.core.routing.rate_limits import text_wait_s, wait_s
@@ -27,6 +28,8 @@ OK = Outcome("ok", 200)
 OVERLOADED = frozenset({498, 529})
 """Statuses of their own for overload: Groq's flex tier, and Anthropic."""
 NO_ANSWER = "a choice of the answer has no message"
+UNAVAILABLE = 503
+"""The status of a server that does not accept the call, so that it can't have worked on it."""
 GATEWAY_TIMEOUTS = frozenset({504, 524})
 """Statuses of a gateway that gave up waiting for the provider, which may have processed the call and may bill it."""
 
@@ -42,13 +45,13 @@ class OpenAICompatible:
         """Return the endpoint's path below the base URL."""
         return PATHS[endpoint]
 
-    def stream_monitor(self, endpoint: Endpoint, choices: int) -> StreamMonitor:
-        """Return a new monitor for one stream."""
+    def stream_monitor(self, endpoint: Endpoint, choices: int, count: OutputCount | None = None) -> StreamMonitor:
+        """Return a new monitor for one stream; `count` counts its output."""
         if endpoint == "responses":
-            return ResponsesMonitor(tells_cost=self.entry.tells_cost)
+            return ResponsesMonitor(tells_cost=self.entry.tells_cost, count=count)
         if endpoint == "messages":
-            return MessagesMonitor(tells_cost=self.entry.tells_cost)
-        return ChatMonitor(choices, tells_cost=self.entry.tells_cost)
+            return MessagesMonitor(tells_cost=self.entry.tells_cost, count=count)
+        return ChatMonitor(choices, tells_cost=self.entry.tells_cost, count=count)
 
     def outcome(self, reply: Reply, wall_s: float) -> Outcome:
         """Return what an HTTP status and its body mean. `wall_s`: epoch seconds now, for Retry-After dates."""
@@ -68,6 +71,7 @@ class OpenAICompatible:
             error.message,
             wait,
             billed=status in GATEWAY_TIMEOUTS,
+            doubtful=kind == "failed" and status != UNAVAILABLE,
             fault=fault,
             error=shown_error(reply.body) if kind in ("rejected", "unserved") else None,
         )

@@ -16,8 +16,10 @@ from typing import Any
 import orjson
 
 from spillway_router.core.frozen import fast_frozen
+from spillway_router.core.money.estimates import OutputCount
 from spillway_router.core.money.tariff import TariffError, Usage, mode_of
 from spillway_router.providers.billed import told_cost_nano, uses_in_output, uses_in_usage
+from spillway_router.providers.output_counts import count_choices, count_messages_event, count_responses_event
 
 BAD_FINISH = ("error", "abort")
 """A tuple: the reason of a broken provider need not be hashable."""
@@ -176,12 +178,16 @@ def valid_text(text: str) -> str:
 
 
 class ChatMonitor:
-    """The monitor of chat and completions streams with one or more choices. `tells_cost` as for `read_usage`."""
+    """The monitor of chat and completions streams with one or more choices. `tells_cost` as for `read_usage`.
+
+    `count` counts the output of a paid stream, in this and the other monitors; None: nobody needs it.
+    """
 
     __slots__ = (
         "_choices",
         "_finishes",
         "_tells_cost",
+        "count",
         "finished",
         "open_end",
         "overloaded",
@@ -189,8 +195,9 @@ class ChatMonitor:
         "usage",
     )
 
-    def __init__(self, choices: int = 1, *, tells_cost: bool = False) -> None:
+    def __init__(self, choices: int = 1, *, tells_cost: bool = False, count: OutputCount | None = None) -> None:
         self._choices = choices
+        self.count = count
         self._tells_cost = tells_cost
         self._finishes: set[int] = set()
         self.started = False
@@ -224,6 +231,8 @@ class ChatMonitor:
             # A flat error ({"message", "code"}) has no choices, and neither has a bare usage event.
             self.open_end = False
             return None if usage is not None or not self._flat_error(body) else "error event without choices"
+        if self.count is not None:
+            count_choices(self.count, choices)
         for choice in choices:
             flaw = self._check_choice(choice)
             if flaw is not None:
@@ -231,6 +240,10 @@ class ChatMonitor:
         if self.finished:
             self.open_end = _any_content(choices)
         return None
+
+    def told(self) -> Usage | None:
+        """Return the usage as far as it has been told; None if nothing has."""
+        return self.usage
 
     def missing(self) -> str | None:
         """Return what a stream that ends now lacks; None if the answer is whole."""
@@ -296,9 +309,10 @@ _BEFORE_OUTPUT = frozenset({"response.created", "response.queued", "response.in_
 class ResponsesMonitor:
     """The monitor of the OpenAI Responses API: typed events, the last of them `response.completed` or `.incomplete`."""
 
-    __slots__ = ("_tells_cost", "finished", "open_end", "overloaded", "response_id", "started", "usage")
+    __slots__ = ("_tells_cost", "count", "finished", "open_end", "overloaded", "response_id", "started", "usage")
 
-    def __init__(self, *, tells_cost: bool = False) -> None:
+    def __init__(self, *, tells_cost: bool = False, count: OutputCount | None = None) -> None:
+        self.count = count
         self._tells_cost = tells_cost
         self.response_id = ""
         self.started = False
@@ -321,6 +335,8 @@ class ResponsesMonitor:
             self.overloaded = not self.started and says_overloaded(failed)
             nested = error_text(response) if isinstance(response, Mapping) else None
             return error_text(body) or nested or valid_text(str(body.get("message") or kind)[:500])
+        if self.count is not None:
+            count_responses_event(self.count, kind, body)
         if kind in ("response.completed", "response.incomplete"):
             self.started = self.finished = True
             response = body.get("response")
@@ -343,6 +359,10 @@ class ResponsesMonitor:
         if isinstance(value, str):
             self.response_id = value
 
+    def told(self) -> Usage | None:
+        """Return the usage as far as it has been told; None if nothing has."""
+        return self.usage
+
     def missing(self) -> str | None:
         """Return what a stream that ends now lacks; None if the answer is whole."""
         return None if self.finished else "the stream ended without response.completed"
@@ -351,9 +371,12 @@ class ResponsesMonitor:
 class MessagesMonitor:
     """The monitor of the Anthropic Messages API: it ends with `message_stop`, and usage is spread over two events."""
 
-    __slots__ = ("_prompt", "_stopped", "_tells_cost", "finished", "open_end", "overloaded", "started", "usage")
+    __slots__ = (
+        "_prompt", "_stopped", "_tells_cost", "count", "finished", "open_end", "overloaded", "started", "usage",
+    )  # fmt: skip
 
-    def __init__(self, *, tells_cost: bool = False) -> None:
+    def __init__(self, *, tells_cost: bool = False, count: OutputCount | None = None) -> None:
+        self.count = count
         self._tells_cost = tells_cost
         self.started = False
         self.finished = False
@@ -374,6 +397,8 @@ class MessagesMonitor:
         if kind == "error" or body.get("error"):
             self.overloaded = not self.started and says_overloaded(body)
             return error_text(body) or "error event"
+        if self.count is not None:
+            count_messages_event(self.count, kind, body)
         if kind == "message_start":
             message = body.get("message")
             if isinstance(message, Mapping) and isinstance(message.get("usage"), dict):
@@ -395,6 +420,10 @@ class MessagesMonitor:
                 return "message_stop came without a stop_reason"
             self.started = self.finished = True
         return None
+
+    def told(self) -> Usage | None:
+        """Return the usage as far as it has been told: that of the prompt comes with the first event."""
+        return read_usage(self._prompt) if self.usage is None else self.usage
 
     def missing(self) -> str | None:
         """Return what a stream that ends now lacks; None if the answer is whole."""

@@ -44,6 +44,7 @@ from spillway_router.ledger.tables.keys import KeyStore
 from spillway_router.ledger.writer import LedgerWriter, WriterHealth
 from spillway_router.metrics.backends import BackendMetrics, GpuMetrics
 from spillway_router.metrics.confidence import AuditMetrics, ReviewMetrics
+from spillway_router.metrics.drains import DrainMetrics
 from spillway_router.metrics.ledger import BudgetMetrics, FixedCostMetrics, LedgerMetrics
 from spillway_router.metrics.registry import Metrics, log_request
 from spillway_router.providers.catalogue import load_catalogue
@@ -56,6 +57,7 @@ from spillway_router.proxy.entry.frontend import frontend_factory
 from spillway_router.proxy.exchange.active_config import ActiveConfig
 from spillway_router.proxy.exchange.audit_sample import AuditKind
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
+from spillway_router.proxy.exchange.drains import Drains
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
@@ -116,6 +118,7 @@ class Runtime:
         self._pools: dict[str, tuple[Target, Pool]] = {}
         self._apply(config)
         self.audits = Audits(random.random, self._on_certificate_revoked, ledger.labels.put)
+        self.drains = Drains(lambda: self._active_config.limits.drains, self.metrics.on_drained)
         self.services = self._make_services(clock, load_catalogue() if catalogue is None else catalogue)
         self.reviews = ReviewQueue(
             ledger.reviews,
@@ -191,6 +194,7 @@ class Runtime:
             responses=StoredResponses(self.ledger.responses, time.time),
             audits=self.audits,
             bodies=BodyMemory(),
+            drains=self.drains,
         )
 
     def _add_metrics(self, clock: Callable[[], float]) -> None:
@@ -203,6 +207,7 @@ class Runtime:
             FixedCostMetrics(lambda: self.gpu_billing.today),
             AuditMetrics(self.audits, self.services.config),
             ReviewMetrics(self.reviews),
+            DrainMetrics(self.drains),
         )
 
     def _background_services(self, router_id: str, extractions: IdempotentExtractions) -> tuple[Service, ...]:
@@ -221,6 +226,7 @@ class Runtime:
             Service("ledger writer", lambda: self.writer.close(FLUSH_S)),
             Service("ledger upkeep", upkeep.stop, upkeep.start),
             Service("connections", self._disconnect),
+            Service("drains", self.drains.close),
             Service("GPU billing", self.gpu_billing.stop, self.gpu_billing.start),
             Service("pacer", self.pacer.stop, self.pacer.start),
             Service("audits", self.audits.stop, lambda: self.audits.start(self.services)),

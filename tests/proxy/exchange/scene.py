@@ -31,10 +31,11 @@ from spillway_router.ledger.writer import LedgerWriter
 from spillway_router.proxy.client.client import SentReply
 from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.client.replies import Lines, refusal_reply
-from spillway_router.proxy.exchange.active_config import ActiveConfig
+from spillway_router.proxy.exchange.active_config import ActiveConfig, DrainLimits
 from spillway_router.proxy.exchange.attempt import AttemptNumbers, NotOpened, UpstreamAttempt, open_attempt
 from spillway_router.proxy.exchange.audit_sample import AuditKind, AuditSample, LocalReading
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
+from spillway_router.proxy.exchange.drains import Drains
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.memory.memory import Memory
@@ -308,6 +309,7 @@ async def scene(text: str, clock: Callable[[], float] = time.monotonic) -> Async
         responses=StoredResponses(ledger.responses, time.time),
         audits=cast("Any", audits),
         bodies=BodyMemory(),
+        drains=Drains(DrainLimits, lambda _attempt: None),
     )
     try:
         yield Scene(config=config, services=services, ledger=ledger, audits=audits, hooked=hooked)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from tests.proxy.exchange.scene import Scene, scene
 
+from spillway_router.core.money.estimates import OutputCount
 from spillway_router.core.money.tariff import Usage
-from spillway_router.core.routing.model import Outcome
+from spillway_router.core.routing.filters import cost_bound_nano
+from spillway_router.core.routing.model import Outcome, OutcomeKind
+from spillway_router.ledger.entries import Entry
+from spillway_router.ledger.records import Balance
+from spillway_router.ledger.verify import verify
 from spillway_router.proxy.exchange.attempt import (
     AttemptNumbers,
     NotOpened,
@@ -23,7 +30,17 @@ BOTH = settings(local(NOWHERE), cloud(NOWHERE))
 BOUND_NANO = 1_000_000
 WHOLE = {"choices": [openai_wire.message_choice({"content": "yes"})], "usage": openai_wire.usage(3, 2)}
 OK = Outcome("ok", 200, usage=Usage(3, 2))
+LEFT = Outcome("cancelled", billed=True)
+BROKEN = Outcome("failed", 200, "it broke", billed=True)
 NO_BUDGET = "budgets: [{scope: all, period: day, limit_usd: '0.0000001'}]\n"
+
+
+def came(*texts: str, whole: bool = False, usage: Usage | None = None, told: Usage | None = None) -> ReceivedAnswer:
+    """Return what arrived of a paid stream: one event for each text."""
+    count = OutputCount()
+    for text in texts:
+        count.add(text)
+    return ReceivedAnswer(len(texts), whole=whole or usage is not None, usage=usage, told=told, count=count)
 
 
 def test_a_number_is_used_once() -> None:
@@ -82,25 +99,96 @@ async def test_a_full_backlog_opens_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "received", "status"),
+    ("outcome", "received", "row"),
     [
-        pytest.param(Outcome("cancelled", billed=True), None, "unknown", id="nobody knows: the bound"),
-        pytest.param(Outcome("failed", 200, "it broke", billed=True), None, "unknown", id="broken: the bound"),
-        pytest.param(Outcome("failed", 500), None, "error", id="not billed: nothing"),
+        pytest.param(LEFT, None, ("charged", "aborted", 0, True), id="left before anything came: the prompt"),
+        pytest.param(LEFT, came("ab", "cd"), ("charged", "aborted", 2, True), id="left: what came"),
+        pytest.param(LEFT, came("ab", told=Usage(9, 7)), ("charged", "aborted", 7, True), id="left: what was told"),
+        pytest.param(BROKEN, came("ab", "cd"), ("charged", "error", 2, True), id="broken: what came"),
+        pytest.param(Outcome("timeout", billed=True), None, ("charged", "error", 0, True), id="silent: the prompt"),
+        pytest.param(Outcome("ok", 200), came("ab", whole=True), ("charged", "ok", 1, True), id="no usage: what came"),
+        pytest.param(LEFT, came("ab", usage=Usage(3, 2)), ("charged", "aborted", 2, False), id="whole: its usage"),
         pytest.param(
-            Outcome("cancelled", billed=True), ReceivedAnswer(2, 2, Usage(3, 2)), "aborted", id="whole: its usage"
+            Outcome("failed", 500, doubtful=True), None, ("charged", "error", 0, True), id="should be free: nothing"
         ),
+        pytest.param(Outcome("rejected", 400), None, ("released", "error", 0, False), id="is free: nothing"),
     ],
 )
-async def test_what_a_broken_attempt_costs(outcome: Outcome, received: ReceivedAnswer | None, status: str) -> None:
+async def test_what_an_attempt_without_a_usage_costs(
+    outcome: Outcome, received: ReceivedAnswer | None, row: tuple[str, str, int, bool]
+) -> None:
     async with scene(BOTH) as stage:
         state = stage.state("cloud")
         attempt = await stage.opened(state, "cloud", BOUND_NANO)
-        attempt.received = received
+        attempt.received, attempt.streamed = received, True
         attempt.close(outcome)
         closing = (await stage.rows(state))[-1]
-        expected_nano = 7000 if received is not None else BOUND_NANO if outcome.billed else 0
-        assert (closing.amount_nano, closing.status) == (expected_nano, status)
+        estimated = closing.at_most_nano > 0
+        assert (closing.kind, closing.status, closing.completion_tokens, estimated) == row
+        assert (closing.at_most_nano, closing.estimated_nano) == (
+            (BOUND_NANO, closing.amount_nano) if estimated else (0, 0)
+        )
+        assert closing.amount_nano == closing.prompt_tokens * 1000 + closing.completion_tokens * 2000
+        assert (closing.prompt_tokens > 0) == (outcome.billed or outcome.kind == "ok")
+        assert attempt.record is not None
+        assert attempt.record.at_most_nano == (BOUND_NANO if estimated else None)
+
+
+async def test_a_whole_answer_that_was_on_its_way_counts_as_the_usual_one() -> None:
+    """Nobody sees how far it is: the provider bills the answer, or what it made until it noticed."""
+    async with scene(BOTH) as stage:
+        state = stage.state("cloud")
+        for tokens in (40, 40, 40, 40, 40, 40, 40, 40) * 8:
+            attempt = await stage.opened(state, "cloud", BOUND_NANO)
+            attempt.close(Outcome("ok", 200, usage=Usage(3, tokens)))
+        attempt = await stage.opened(state, "cloud", BOUND_NANO)
+        attempt.close(LEFT)
+        closing = (await stage.rows(state))[-1]
+        assert closing.completion_tokens == pytest.approx(40, abs=4)
+        assert closing.at_most_nano == BOUND_NANO
+
+
+async def test_an_estimate_is_never_above_the_bound() -> None:
+    async with scene(BOTH) as stage:
+        state = stage.state("cloud")
+        facts = state.facts
+        bound_nano = cost_bound_nano(facts, stage.candidate("cloud").backend)
+        attempt = await stage.opened(state, "cloud", bound_nano)
+        attempt.received, attempt.streamed = came(*["word" * 50] * 5000), True
+        attempt.close(LEFT)
+        closing = (await stage.rows(state))[-1]
+        assert 0 < closing.amount_nano <= closing.at_most_nano == bound_nano
+
+
+async def test_however_attempts_end_their_charges_keep_to_their_bounds_and_the_books_agree() -> None:
+    """Whatever arrived and whatever was told, no charge is above its bound, and the balance is the sum of the rows."""
+    chance = random.Random(13)
+    kinds: tuple[OutcomeKind, ...] = ("ok", "cancelled", "failed", "timeout", "rejected", "rate_limited", "overloaded")
+    async with scene(BOTH) as stage:
+        state = stage.state("cloud")
+        bound_nano = cost_bound_nano(state.facts, stage.candidate("cloud").backend)
+        for _ in range(300):
+            attempt = await stage.opened(state, "cloud", bound_nano)
+            attempt.streamed = chance.random() < 0.5
+            if chance.random() < 0.7:
+                texts = [chance.choice(("word", "x" * 500, "", "\u4e2d")) for _ in range(chance.randint(0, 60))]
+                told = Usage(chance.randint(0, 40), chance.randint(0, 200)) if chance.random() < 0.3 else None
+                attempt.received = came(*texts, told=told, whole=chance.random() < 0.2)
+            billed, doubtful = chance.random() < 0.7, chance.random() < 0.2
+            attempt.close(Outcome(chance.choice(kinds), chance.choice((0, 200, 500)), billed=billed, doubtful=doubtful))
+        rows = await stage.rows(state)
+        closings = [row for row in rows if row.kind != "reserved"]
+        assert len(closings) == 300
+        assert all(0 <= row.amount_nano <= bound_nano for row in closings)
+        assert all(row.at_most_nano in (0, bound_nano) and row.status != "unknown" for row in closings)
+        assert all(row.estimated_nano == (row.amount_nano if row.at_most_nano else 0) for row in closings)
+        assert stage.ledger.balance("all", "day", _day_of(rows[0])) == Balance(sum(r.amount_nano for r in closings), 0)
+        # All of them belong to one request here, which no real one has more than one answer for.
+        assert {fault.rule for fault in verify(stage.ledger).faults} == {"answers"}
+
+
+def _day_of(entry: Entry) -> int:
+    return entry.ts - entry.ts % 86_400_000
 
 
 # drafts

@@ -16,6 +16,9 @@ from spillway_router.core.routing.pictures import Size
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages"]
 Capability = Literal["tools", "vision", "json_schema", "logprobs"]
+OnDisconnect = Literal["continues", "stops", "unknown"]
+"""What a provider does when the connection closes in the middle of an answer: it goes on generating and bills all of
+it, it stops and bills what it made, or nobody knows."""
 DecisionKind = Literal[
     "local",
     "overflow",  # the local engine can't serve it in time, or not at all
@@ -154,7 +157,11 @@ class Backend:
     max_output_tokens: int = 4096
     """Output tokens to reserve for where the request sets no bound."""
     collects_data: bool = False
-    stops_billing_on_cancel: bool = False
+    on_disconnect: OnDisconnect = "unknown"
+    on_disconnect_whole: OnDisconnect = "unknown"
+    """The same for an answer without a stream."""
+    drains: bool = False
+    """Whether an answer that goes on without its client is read to its usage in the background."""
     longest_s: int = 600
     """Longest time one attempt may take, in seconds; it bounds the cost of a price per second."""
     degrade_steps: DegradeSteps = ()
@@ -177,6 +184,10 @@ class Backend:
     """Whether the server may obey another field than those, so that the client's own stays beside the one sent."""
     sends_max_price: bool = False
     """Whether to send the prices of the tariff as OpenRouter's `provider.max_price`."""
+
+    def goes_on(self, *, stream: bool) -> bool:
+        """Return whether the provider goes on generating, and bills all of it, when the connection closes."""
+        return (self.on_disconnect if stream else self.on_disconnect_whole) == "continues"
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -277,7 +288,10 @@ class Decision:
 
 @fast_frozen(frozen=True, slots=True)
 class Outcome:
-    """How one upstream call ended. `billed`: the provider may charge for it although it failed."""
+    """How one upstream call ended.
+
+    `billed`: the provider may charge for it although it failed. `doubtful`: it should not, but nobody knows.
+    """
 
     kind: OutcomeKind
     status: int = 0
@@ -285,6 +299,7 @@ class Outcome:
     retry_after_s: float | None = None
     usage: Usage | None = None
     billed: bool = False
+    doubtful: bool = False
     stale_connection: bool = False
     """The server closed a kept-alive connection before a byte of the answer came. It may have worked on the call."""
     error: Mapping[str, Any] | None = None
@@ -311,6 +326,10 @@ class Attempt:
     reasons: tuple[str, ...] = field(default=())
     left_out: tuple[str, ...] = ()
     """What the router usually adds to such a request and left out, because the backend refuses it."""
+    at_most_nano: int | None = None
+    """What it can have cost at most, where the charge is an estimate; None where the charge is known."""
+    draining: bool = False
+    """Whether it is still read to its usage, so that its charge is not known yet and its bound is held."""
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -259,6 +259,9 @@ def describe(record: RequestRecord) -> dict[str, Any]:
                 "detail": a.outcome.detail,
                 "usage": None if a.outcome.usage is None else asdict(a.outcome.usage),
                 "charge_usd": usd(a.charge_nano),
+                "estimated": a.at_most_nano is not None,
+                "at_most_usd": None if a.at_most_nano is None else usd(a.at_most_nano),
+                "draining": a.draining,
                 "confidence": a.confidence,
                 "left_out": a.left_out,
             }

@@ -18,6 +18,20 @@ from spillway_router.proxy.request.facts import PrivacyRule
 
 
 @fast_frozen(frozen=True, slots=True)
+class DrainLimits:
+    """Limits of the answers that are read to their usage after their client left (drains.py), in bytes and seconds."""
+
+    count: int = 128
+    """At a time; a further one is charged by an estimate."""
+    most_bytes: int = 16 * 1024 * 1024
+    """Of each."""
+    within_s: float = 120.0
+    """For each."""
+    stop_s: float = 5.0
+    """For all of them when the router stops."""
+
+
+@fast_frozen(frozen=True, slots=True)
 class Limits:
     """Limits of one request, in bytes and seconds."""
 
@@ -34,6 +48,7 @@ class Limits:
     """Requests in progress; further ones are refused with 503."""
     bodies_bytes: int = 1024 * 1024 * 1024
     """Bytes of the bodies of all requests in progress; a request whose body has no room is refused with 503."""
+    drains: DrainLimits = DrainLimits()
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.money.tariff import Usage, price
-from spillway_router.core.routing.filters import TEMPLATE_TOKENS, item_costs, most_input_tokens
+from spillway_router.core.money.estimates import NO_OUTPUT, OutputCount, UntoldCall, estimated_usage
+from spillway_router.core.money.tariff import Usage
+from spillway_router.core.routing.filters import TEMPLATE_TOKENS, item_costs, most_input_tokens, output_bound
 from spillway_router.core.routing.model import (
     Attempt,
     Backend,
@@ -30,11 +31,12 @@ from spillway_router.core.routing.model import (
 )
 from spillway_router.core.routing.rate_limits import exhausted_for_s
 from spillway_router.http_client.connection import PendingCall, TransportError
-from spillway_router.http_client.types import Pieces
+from spillway_router.http_client.types import Pieces, Reply
 from spillway_router.ledger.accounts import Durable
 from spillway_router.ledger.entries import Status
 from spillway_router.ledger.holds import AttemptReason, AttemptResult, Hold, HoldRefused
 from spillway_router.providers.openai_compatible import NO_ANSWER
+from spillway_router.providers.output_counts import count_answer
 from spillway_router.providers.streams import MalformedObject, error_text, parse_object, says_overloaded
 from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute
 from spillway_router.proxy.exchange.outcomes import transport_outcome
@@ -42,10 +44,8 @@ from spillway_router.proxy.exchange.passed_headers import PassedHeaders
 from spillway_router.proxy.exchange.services import Services
 from spillway_router.signals.board import TrackedCall
 
-IN_FLIGHT_TOKENS = 64
-"""Tokens that a provider may have produced beyond those that arrived, when a stream breaks off."""
-MOST_TOKENS_PER_S = 1000
-"""More than any provider produces for one choice: bounds what it may have thought before its first word."""
+USUAL_TOKENS_PER_S = 100
+"""What a provider makes of one answer in a second: how far an answer without a stream can be that it has stopped."""
 _STATUS: dict[str, Status] = {"ok": "ok", "cancelled": "aborted"}
 
 
@@ -69,12 +69,14 @@ class AttemptNumbers:
 
 @fast_frozen(frozen=True, slots=True)
 class ReceivedAnswer:
-    """What arrived of a stream: the number of events with data, an upper bound of the bytes of text in them, and the
-    usage if the answer was whole."""
+    """What arrived of an answer: the number of events with data, and whether it is whole; then with its usage, if there
+    was one. `told` is the usage as far as it was told, `count` the output of a paid answer."""
 
-    events: int
-    text_bytes: int
+    events: int = 0
+    whole: bool = False
     usage: Usage | None = None
+    told: Usage | None = None
+    count: OutputCount | None = None
 
 
 class UpstreamAttempt:
@@ -82,6 +84,7 @@ class UpstreamAttempt:
 
     __slots__ = (
         "_draft",
+        "_pending",
         "_request_started_s",
         "candidate",
         "charge_nano",
@@ -132,8 +135,9 @@ class UpstreamAttempt:
         self._draft: tuple[Outcome, Callable[[], None]] | None = None
         """Set while a better answer is sought: the outcome with which this one would end, and what stops its
         upstream."""
+        self._pending: PendingCall | None = None
         self.received: ReceivedAnswer | None = None
-        """What arrived of a stream."""
+        """What arrived of the answer, where that matters: of a stream, and of a whole answer without a usage."""
         self.streamed = False
         self.left_out: tuple[str, ...] = ()
         """What the router usually adds to such a request, and this backend refuses."""
@@ -169,9 +173,36 @@ class UpstreamAttempt:
 
     def begin_wait(self) -> PendingCall:
         """Return the handle by which the board gives this call up, for as long as nothing of its answer is there."""
-        pending = PendingCall()
+        pending = self._pending = PendingCall(outlives_reader=self.outlives_client)
         self.tracked.abandon = pending.abandon
         return pending
+
+    @property
+    def outlives_client(self) -> bool:
+        """Whether it is worth reading the answer to its usage if the client leaves: the provider goes on, and bills all
+        of it."""
+        backend = self.route.backend
+        return backend.drains and self.hold.stored and backend.goes_on(stream=self.streamed)
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether a byte of the request may have left."""
+        return self._pending is not None and self._pending.was_sent
+
+    @property
+    def pending(self) -> PendingCall:
+        """The handle of the call."""
+        assert self._pending is not None
+        return self._pending
+
+    @property
+    def is_left_open(self) -> bool:
+        """Whether the call waits on an open connection for somebody to read on, as its reader was cancelled."""
+        return self._pending is not None and self._pending.left_open is not None
+
+    def output_count(self) -> OutputCount | None:
+        """Return a new count of the output of a paid stream; None for a local one, whose events are enough."""
+        return OutputCount() if self.hold.stored else None
 
     def end_wait(self) -> None:
         """Note that the answer is there, or is about to be shown: it is not given up for another one any more."""
@@ -222,19 +253,51 @@ class UpstreamAttempt:
             return
         if self._draft is not None and outcome.kind == "cancelled":
             outcome, discarded = self._draft[0], True  # the client left while a better answer was sought
-        services, backend = self.services, self.route.backend
-        now_s = services.clock()
-        services.board.ended(self.tracked, outcome, now_s, streamed=self.streamed)
+        now_s = self.services.clock()
+        self.services.board.ended(self.tracked, outcome, now_s, streamed=self.streamed)
+        if outcome.kind == "ok" and self.hold.stored:
+            self._learn(outcome)
+        self.record = self._settle(outcome, "discarded" if discarded else _STATUS.get(outcome.kind, "error"), now_s)
+
+    def let_go(self, outcome: Outcome) -> None:
+        """End the attempt for the request while its answer is read to its usage: the board learns `outcome`, and the
+        hold stays until `settle_drained`."""
+        now_s = self.services.clock()
+        self.services.board.ended(self.tracked, outcome, now_s, streamed=self.streamed)
+        self.record = replace(self._record_of(outcome, now_s), draining=True)
+
+    def settle_drained(self, outcome: Outcome) -> Attempt:
+        """Settle the hold of an attempt that was let go, and complete its record. `outcome` is that of its answer,
+        which nobody was there to get."""
+        assert self.record is not None
+        if outcome.kind == "ok":
+            self._learn(outcome)
+        status: Status = "aborted" if outcome.kind in ("ok", "cancelled") or outcome.billed else "error"
+        settled = self._settle(outcome, status, self.services.clock())
+        # The request's record says how the attempt ended for the client.
+        kept = replace(self.record.outcome, usage=outcome.usage)
+        self.record = replace(settled, outcome=kept, ended_s=self.record.ended_s)
+        self.services.records.replace_attempt(self.hold.facts.request_id, self.record)
+        return self.record
+
+    def _settle(self, outcome: Outcome, status: Status, now_s: float) -> Attempt:
+        """Charge the attempt or release its hold, and return its record."""
+        usage, estimated = self._usage(outcome, now_s)
         result = AttemptResult(
-            "discarded" if discarded else _STATUS.get(outcome.kind, "error"),
-            self._usage(outcome),
-            outcome.kind == "ok" or outcome.billed,
+            status,
+            usage,
+            outcome.kind == "ok" or outcome.billed or estimated,
             self.confidence,
             seconds=now_s - self.sent_s,
+            estimated=estimated,
         )
-        self.charge_nano, self.ledger_row = services.accounts.settle(self.hold, backend, result)
-        start_s, first_event_s = self._request_started_s, self.first_event_s
-        self.record = Attempt(
+        self.charge_nano, self.ledger_row = self.services.accounts.settle(self.hold, self.route.backend, result)
+        record = self._record_of(outcome, now_s)
+        return replace(record, at_most_nano=self.hold.bound_nano) if estimated else record
+
+    def _record_of(self, outcome: Outcome, now_s: float) -> Attempt:
+        backend, start_s, first_event_s = self.route.backend, self._request_started_s, self.first_event_s
+        return Attempt(
             no=self.number,
             backend=backend.name,
             model=backend.model,
@@ -247,6 +310,12 @@ class UpstreamAttempt:
             reasons=self.candidate.reasons,
             left_out=self.left_out,
         )
+
+    def _learn(self, outcome: Outcome) -> None:
+        """Learn from a whole paid answer what the output of others is that are cut off."""
+        if outcome.usage is not None:
+            count = None if self.received is None else self.received.count
+            self.services.memory.output_habits.of(self.backend.name).learn(count or NO_OUTPUT, outcome.usage)
 
     # a draft: an answer that waits while a better one is sought
 
@@ -276,54 +345,60 @@ class UpstreamAttempt:
 
     # what is charged
 
-    def _usage(self, outcome: Outcome) -> Usage | None:
-        """The usage to charge; None charges the whole bound of a paid attempt.
+    def _usage(self, outcome: Outcome, now_s: float) -> tuple[Usage | None, bool]:
+        """Return the usage to charge, and whether it is an estimate. None charges nothing unless the outcome is billed:
+        then the whole bound.
 
-        A broken paid stream without a usage event is charged for the most that can have been produced, if the provider
-        stops billing on cancel. A whole local stream without one counts by its predicted prompt and its events.
+        A local answer without a usage counts by its predicted prompt and its events.
         """
         received = self.received
         if outcome.usage is not None:
-            return outcome.usage
-        if outcome.kind == "ok":
-            if received is None or not self.route.backend.local:
-                return None
-            return Usage(self.candidate.prompt_tokens, received.events)
+            return outcome.usage, False
         if received is not None and received.usage is not None:
-            return received.usage  # the answer was whole; only its way to the client was not
-        backend = self.route.backend
-        if backend.local:
+            return received.usage, False  # the answer was whole; only its way to the client was not
+        if self.route.backend.local:
+            if outcome.kind == "ok":
+                return (None if received is None else Usage(self.candidate.prompt_tokens, received.events)), False
             events = 0 if received is None else received.events
-            return Usage(self.candidate.prompt_tokens, events) if outcome.billed else None
-        if outcome.billed and backend.stops_billing_on_cancel and received is not None:
-            facts = self.hold.facts
-            costs = item_costs(facts, backend)
-            if costs.passes > 1:
-                return None  # nobody told how often the provider's tools were used
-            prompt = most_input_tokens(facts, backend, costs) + TEMPLATE_TOKENS
-            service = facts.service
-            # Only a usage event says whether the prompt was written to a cache, so the dearest reading counts. The same
-            # goes for the output: a token has at least a byte, and some were made unseen while nothing arrived.
-            usage = Usage(
-                prompt_tokens=prompt,
-                completion_tokens=self._most_output(received),
-                cached_tokens=0,
-                reasoning_tokens=0,
-                cache_write_tokens=prompt,
-                cache_write_long_tokens=prompt,
-                service=service,
-            )
-            return usage if self._within_bound(usage) else None
-        return None
-
-    def _most_output(self, received: ReceivedAnswer) -> int:
-        silent_s = 0.0 if self.first_event_s is None else self.first_event_s - self.sent_s
-        choices = self.hold.facts.choices
-        return received.text_bytes + choices * (IN_FLIGHT_TOKENS + int(silent_s * MOST_TOKENS_PER_S))
-
-    def _within_bound(self, usage: Usage) -> bool:
+            return (Usage(self.candidate.prompt_tokens, events) if outcome.billed else None), False
+        if not self.hold.bound_nano:
+            return None, False
+        if outcome.doubtful:
+            return Usage(0, 0), True
+        if outcome.kind != "ok" and not outcome.billed:
+            return None, False
         tariff = self.route.backend.tariff
-        return tariff is None or price(usage, tariff) <= self.hold.bound_nano
+        if tariff is None or not tariff.by_tokens:
+            return None, False
+        return self._estimate(outcome, now_s), True
+
+    def _estimate(self, outcome: Outcome, now_s: float) -> Usage:
+        """Return the usage that is most likely, where a paid answer told none or was not read to its end."""
+        facts, backend, received = self.hold.facts, self.route.backend, self.received
+        whole = outcome.kind == "ok" or (received is not None and received.whole)
+        hung_up = outcome.kind in ("cancelled", "timeout") and (not outcome.status or self.streamed)
+        goes_on = hung_up and not whole and backend.goes_on(stream=self.streamed)
+        unseen = not self.streamed and not whole and (hung_up or outcome.status == 200)
+        waited_s = now_s - self.sent_s
+        costs = item_costs(facts, backend)
+        most_prompt_tokens = most_input_tokens(facts, backend, costs) // costs.passes + TEMPLATE_TOKENS
+        most_tokens = output_bound(facts, backend) * max(facts.choices, facts.billed_choices)
+        if facts.endpoint == "embeddings":
+            most_tokens = 0
+        elif unseen and backend.on_disconnect_whole == "stops":
+            most_tokens = min(most_tokens, int(waited_s * USUAL_TOKENS_PER_S))
+        call = UntoldCall(
+            prompt_tokens=min(self.candidate.prompt_tokens, most_prompt_tokens),
+            most_output_tokens=most_tokens,
+            told=None if received is None else received.told,
+            count=None if received is None else received.count,
+            waited_s=waited_s,
+            usual_first_s=self.candidate.ttft_s,
+            goes_on=goes_on,
+            unseen=unseen,
+            service=facts.service,
+        )
+        return estimated_usage(call, self.services.memory.output_habits.of(backend.name))
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -407,13 +482,18 @@ async def fetch_whole(
     A failure of the transport, of the backend or in the answer is the outcome of the reply, never an exception.
     """
     route = attempt.route
-    provider = route.provider
     try:
         head = attempt.head(endpoint, len(body))
         reply = await route.pool.call(head, body, within_s, limit_bytes, attempt.begin_wait())
     except TransportError as error:
         return FetchedAnswer(transport_outcome(error))
     attempt.end_wait()
+    return judged(attempt, endpoint, reply)
+
+
+def judged(attempt: UpstreamAttempt, endpoint: Endpoint, reply: Reply) -> FetchedAnswer:
+    """Return how a whole answer came, by its status and its body."""
+    provider = attempt.route.provider
     outcome = provider.outcome(reply, attempt.services.wall())
     if outcome.kind != "ok":
         return FetchedAnswer(outcome, reply.headers)
@@ -426,8 +506,10 @@ async def fetch_whole(
     if flaw is not None:
         # An engine that aborts inside a 200 was full: it did not fail, and another backend may be asked.
         message = error_text(answer)
-        aborted = route.backend.local and flaw != NO_ANSWER if message is None else says_overloaded(answer)
+        aborted = attempt.backend.local and flaw != NO_ANSWER if message is None else says_overloaded(answer)
         kind: OutcomeKind = "overloaded" if aborted else "failed"
         return FetchedAnswer(Outcome(kind, reply.status, flaw, billed=not aborted), reply.headers)
     ok = Outcome("ok", reply.status, usage=provider.usage(answer))
+    if ok.usage is None and attempt.hold.stored:
+        attempt.received = ReceivedAnswer(whole=True, count=count_answer(answer))
     return FetchedAnswer(ok, reply.headers, reply.body, answer)

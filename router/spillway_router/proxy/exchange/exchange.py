@@ -51,6 +51,7 @@ from spillway_router.proxy.exchange.state import ExchangeState
 from spillway_router.proxy.exchange.stored_context import remember_response, with_maker
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
 from spillway_router.proxy.exchange.taking_back import known_refusals, may_take_back, shape_of, unbounded_outcome
+from spillway_router.proxy.exchange.unread import UnreadAnswer
 from spillway_router.proxy.exchange.upstream_body import prepare
 from spillway_router.proxy.exchange.whole_answer import WholeAnswer
 from spillway_router.proxy.memory.idempotency import HEADER as IDEMPOTENCY_KEY
@@ -349,6 +350,9 @@ class UpstreamAnswer(Protocol):
     def close(self) -> None:
         """Stop what is under way. Harmless when repeated."""
 
+    def unread(self) -> UnreadAnswer | None:
+        """Return what is still to come, if anything of it matters when the client has left."""
+
 
 async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
     """Steps 5 and 6: carry out one attempt. Whatever happens, it is closed once.
@@ -386,10 +390,22 @@ async def carry_out(state: ExchangeState, attempt: UpstreamAttempt) -> Outcome:
         outcome = ROUTER_FAILED
         raise
     finally:
-        if upstream is not None:
-            upstream.close()
-        attempt.close(outcome)
+        _end(attempt, upstream, outcome)
     return outcome
+
+
+def _end(attempt: UpstreamAttempt, upstream: UpstreamAnswer | None, outcome: Outcome) -> None:
+    """End an attempt and its upstream. If the client left an answer that its provider completes and bills all the same,
+    it is read to its usage in the background, and ends then."""
+    if upstream is not None:
+        if outcome is CLIENT_LEFT and attempt.record is None and attempt.outlives_client:
+            unread = upstream.unread()
+            if unread is not None and attempt.services.drains.take(attempt, unread, outcome):
+                return
+        upstream.close()
+    if outcome is CLIENT_LEFT and not attempt.was_sent:
+        outcome = NOT_SENT
+    attempt.close(outcome)
 
 
 def _remember_refusals(state: ExchangeState, attempt: UpstreamAttempt, additions: frozenset[Addition]) -> None:

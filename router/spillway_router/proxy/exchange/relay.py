@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.money.tariff import Usage, usd
+from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Outcome, OutcomeKind
 from spillway_router.http_client.connection import StallError, TransportError
 from spillway_router.http_client.pool import Response
@@ -90,9 +90,9 @@ class Relay:
     """
 
     __slots__ = (
-        "_client", "_data_bytes", "_decoder", "_done_follows", "_finish_seen", "_head", "_hides_null_usage", "_monitor",
-        "_response", "_resumed", "_smallest_event", "_stall_s", "_strip", "_tail_read", "_unexpected",
-        "_upstream_reported_error", "done_seen", "events", "flaw", "stalled", "tail",
+        "_client", "_decoder", "_done_follows", "_finish_seen", "_head", "_hides_null_usage", "_monitor", "_response",
+        "_resumed", "_stall_s", "_strip", "_tail_read", "_unexpected", "_upstream_reported_error", "done_seen",
+        "events", "flaw", "stalled", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -116,10 +116,7 @@ class Relay:
         self._client: Client | None = None
         self.tail = HeldEvents([])
         self.events = 0
-        """Events with data so far: at least one token each, the best count when an answer breaks off."""
-        self._data_bytes = 0
-        self._smallest_event = MAX_HELD_BYTES
-        """Bytes of the smallest event with data: about what an event holds besides its text."""
+        """Events with data so far: at least one token each, the best count of a local answer that breaks off."""
         self._upstream_reported_error = False
         self._finish_seen = False
         self._resumed = False
@@ -134,16 +131,45 @@ class Relay:
         """Return how many events with data have come so far."""
         return self.events
 
-    def received(self, usage: Usage | None) -> ReceivedAnswer | None:
-        """What arrived of the answer; `usage` is there if it was whole. None where an unknown amount may be on its
-        way: the client reads slowly, or nothing came for long."""
-        if self._monitor.open_end:
-            usage = None  # content may have followed
-        held_back = self._client is not None and self._client.paused
-        if usage is None and (held_back or self.stalled):
-            return None
-        text_bytes = max(0, self._data_bytes - self.events * (self._smallest_event - 1))
-        return ReceivedAnswer(self.events, text_bytes, usage)
+    def received(self) -> ReceivedAnswer:
+        """Return what has arrived of the answer."""
+        monitor = self._monitor
+        whole = monitor.finished and not monitor.open_end  # else content may follow
+        return ReceivedAnswer(
+            events=self.events,
+            whole=whole,
+            usage=monitor.usage if whole else None,
+            told=monitor.told(),
+            count=monitor.count,
+        )
+
+    async def drain(self, most_bytes: int) -> bool:
+        """Read on for the usage, for nobody. Return True if the answer has ended, False after `most_bytes`.
+
+        Raises TransportError.
+        """
+        self._client = None
+        self._response.expect_within(self._stall_s)
+        size = 0
+        while self.flaw is None and not self.has_all():
+            if size > most_bytes:
+                return False
+            before = self.events
+            data = await self._response.read()
+            if not data:
+                self._take_rest()
+                break
+            self._take(data)
+            self.tail = HeldEvents([])  # nobody gets it
+            size += len(data)
+            if self.events > before:
+                self._response.expect_within(self._stall_s)
+        return True
+
+    def has_all(self) -> bool:
+        """Return whether all that matters has come: the answer is whole, and its usage is there or won't come."""
+        monitor = self._monitor
+        return monitor.finished and not monitor.open_end and (monitor.usage is not None or not self._done_follows)
 
     async def begin(self) -> Outcome | None:
         """Read until the answer has begun. Returns the outcome of one that never did.
@@ -177,8 +203,8 @@ class Relay:
             flaw = self.flaw
             if flaw is not None:
                 kind: OutcomeKind = "overloaded" if self._monitor.overloaded else "failed"
-                billed = not self._upstream_reported_error and kind == "failed"
-                return Outcome(kind, 200, flaw, billed=billed)
+                failed, reported = kind == "failed", self._upstream_reported_error
+                return Outcome(kind, 200, flaw, billed=failed and not reported, doubtful=failed and reported)
             size += len(good)
             if size > most and not enough():
                 if not too_long:
@@ -362,11 +388,7 @@ class Relay:
                 if self.flaw is not None:
                     self._upstream_reported_error = b"error" in payload or event.name == b"error"
                     break
-                size = len(payload)
                 self.events += 1
-                self._data_bytes += size
-                if size < self._smallest_event and payload != DONE:
-                    self._smallest_event = size
                 if strip is not None:
                     event = strip(event)
                 if self._hides_null_usage and b'"usage"' in payload:

@@ -12,6 +12,7 @@ from spillway_router.providers.interface import StreamMonitor
 from spillway_router.providers.streams import DONE, ResponsesMonitor
 from spillway_router.proxy.client.error_shapes import error_event
 from spillway_router.proxy.client.heartbeat import Heartbeat, Pulse
+from spillway_router.proxy.exchange.active_config import DrainLimits
 from spillway_router.proxy.exchange.attempt import PAGE, UpstreamAttempt, is_page
 from spillway_router.proxy.exchange.held_stream import HeldStream
 from spillway_router.proxy.exchange.outcomes import transport_outcome
@@ -26,6 +27,8 @@ MAX_ERROR_BYTES = 1024 * 1024
 FIRST_BYTE_S = 14.0
 """When a client that waits for the first content gets a comment: a byte at least every 15 s."""
 ANSWER_STARTED = Outcome("ok", 200)
+_OPENAI = ("chat", "completions")
+"""The endpoints whose streams end with usage and [DONE]; the others have no event that could carry something else."""
 
 
 class StreamAnswer:
@@ -34,7 +37,6 @@ class StreamAnswer:
     __slots__ = ("_attempt", "_held", "_monitor", "_relay", "_response", "_state", "_upstream")
 
     _monitor: StreamMonitor
-    _relay: Relay
 
     def __init__(
         self, state: ExchangeState, attempt: UpstreamAttempt, upstream: UpstreamBody, held: HeldStream | None
@@ -42,6 +44,7 @@ class StreamAnswer:
         self._state, self._attempt, self._upstream = state, attempt, upstream
         self._held = held
         self._response: Response | None = None
+        self._relay: Relay | None = None
         attempt.streamed = True
 
     async def fetch(self) -> Outcome:
@@ -82,8 +85,7 @@ class StreamAnswer:
 
     def _new_relay(self, response: Response) -> Relay:
         facts, held = self._state.facts, self._held
-        stall_s = self._attempt.route.stall_s(tools="tools" in facts.needs) or self._state.config.limits.stall_s
-        done_follows = facts.endpoint in ("chat", "completions")
+        stall_s, done_follows = self._stall_s(), facts.endpoint in _OPENAI
         if held is not None:
             self._monitor = held.monitor
             return Relay(
@@ -94,9 +96,14 @@ class StreamAnswer:
                 strip=held.monitor.stripped,
                 hides_null_usage=self._upstream.usage_added,
             )
-        monitor = self._monitor = self._attempt.route.provider.stream_monitor(facts.endpoint, facts.choices)
+        provider, count = self._attempt.route.provider, self._attempt.output_count()
+        monitor = self._monitor = provider.stream_monitor(facts.endpoint, facts.choices, count)
         hides_null_usage = self._upstream.usage_added
         return Relay(response, monitor, stall_s, done_follows=done_follows, hides_null_usage=hides_null_usage)
+
+    def _stall_s(self) -> float:
+        tools = "tools" in self._state.facts.needs
+        return self._attempt.route.stall_s(tools=tools) or self._state.config.limits.stall_s
 
     def refused_addition(self, outcome: Outcome) -> Addition | None:
         """Return what only the router added and the backend refused; None if it refused something else."""
@@ -105,6 +112,7 @@ class StreamAnswer:
     async def deliver(self) -> Outcome:
         """Commit to the stream: send the 200, what was held back, and the rest as it comes."""
         state, attempt, relay = self._state, self._attempt, self._relay
+        assert relay is not None
         if self._held is not None:
             self._held.release()
         attempt.end_wait()
@@ -116,7 +124,7 @@ class StreamAnswer:
             flaw = await relay.forward_within(state.client, attempt.seconds_left())
         finally:
             pulse.stop()
-            attempt.received = relay.received(self._monitor.usage if self._monitor.finished else None)
+            attempt.received = relay.received()
             if isinstance(self._monitor, ResponsesMonitor):
                 state.response_id = self._monitor.response_id
         if flaw is not None:
@@ -134,18 +142,26 @@ class StreamAnswer:
     def close(self) -> None:
         """Give the connection back if the answer is whole, else stop the upstream.
 
-        A draft that is dropped is charged for what arrived of it.
+        What arrived of it is what it is charged for.
         """
-        if self._response is None:
-            return
-        if self._held is not None and self._attempt.received is None and self._held.monitor.started:
-            usage = self._held.monitor.usage if self._held.monitor.finished else None
-            self._attempt.received = self._relay.received(usage)
-        self._response.close()
+        if self._relay is not None:
+            self._attempt.received = self._relay.received()
+        if self._response is not None:
+            self._response.close()
+
+    def unread(self) -> UnreadStream | None:
+        """Return what is still to come, if anything of it matters when the client has left."""
+        attempt, response, relay = self._attempt, self._response, self._relay
+        if response is None:
+            return UnreadStream(attempt, self._stall_s()) if attempt.is_left_open else None
+        if relay is None or relay.flaw is not None or relay.has_all():
+            return None
+        return UnreadStream(attempt, self._stall_s(), response, relay)
 
     def _tail(self) -> bytes:
-        state, upstream = self._state, self._upstream
-        openai = state.facts.endpoint in ("chat", "completions")
+        state, upstream, relay = self._state, self._upstream, self._relay
+        assert relay is not None
+        openai = state.facts.endpoint in _OPENAI
         wants_cost = upstream.usage_asked or state.cost_requested
         ending = Ending(
             usage_asked=upstream.usage_asked,
@@ -154,24 +170,70 @@ class StreamAnswer:
             closing=b"data: " + DONE + b"\n\n" if openai else b"",
             extension=self._extension(),
         )
-        return tail_bytes(self._relay.tail, ending)
+        return tail_bytes(relay.tail, ending)
 
     def _extension(self) -> Extension | None:
         """What the headers could not say: they went out before it was known which backend answers."""
         if self._held is not None:
             return self._held.extension()
-        # The other protocols have no event that could carry it.
-        openai = self._state.facts.endpoint in ("chat", "completions")
+        openai = self._state.facts.endpoint in _OPENAI
         return trailing_event(self._state) if openai and self._state.client.waiting else None
 
     async def _interrupt(self, flaw: str) -> Outcome:
         """End a stream that broke after its first byte: one error event, then a clean end."""
-        state, attempt = self._state, self._attempt
-        outcome = Outcome("timeout" if self._relay.stalled else "failed", 200, flaw, billed=True)
+        state, attempt, relay = self._state, self._attempt, self._relay
+        assert relay is not None
+        outcome = Outcome("timeout" if relay.stalled else "failed", 200, flaw, billed=True)
         state.status, state.code = 502, "upstream_interrupted"
         attempt.close(outcome)
         await state.durable()
         message = f"The answer broke off at {attempt.backend.name}: {flaw}. Send the request again."
-        event = error_event(state.facts.endpoint, "upstream_interrupted", message, self._relay.events)
+        event = error_event(state.facts.endpoint, "upstream_interrupted", message, relay.events)
         state.client.end_stream(event)
         return outcome
+
+
+class UnreadStream:
+    """An `UnreadAnswer`: the rest of a stream. It holds nothing of the request, as it may be read for long after it.
+
+    Without `response`, its head has not come yet.
+    """
+
+    __slots__ = ("_attempt", "_relay", "_response", "_stall_s")
+
+    def __init__(
+        self, attempt: UpstreamAttempt, stall_s: float, response: Response | None = None, relay: Relay | None = None
+    ) -> None:
+        self._attempt, self._stall_s = attempt, stall_s
+        self._response, self._relay = response, relay
+
+    async def read(self, limits: DrainLimits) -> Outcome:
+        """Read it to its usage, its end or the limits. Raises TransportError."""
+        attempt = self._attempt
+        if self._response is None:
+            response = self._response = await attempt.route.pool.rest_of_send(attempt.pending, limits.within_s)
+            if response.status != 200:
+                reply = Reply(response.status, response.headers, await response.read_all(MAX_ERROR_BYTES))
+                return attempt.route.provider.outcome(reply, attempt.services.wall())
+            if is_page(response.headers):
+                return PAGE
+            facts = attempt.hold.facts
+            monitor = attempt.route.provider.stream_monitor(facts.endpoint, facts.choices, attempt.output_count())
+            self._relay = Relay(response, monitor, self._stall_s, done_follows=facts.endpoint in _OPENAI)
+        relay = self._relay
+        assert relay is not None
+        ended = await relay.drain(limits.most_bytes)
+        received = relay.received()
+        if received.whole:
+            return Outcome("ok", 200, usage=received.usage)
+        return Outcome("failed" if ended else "cancelled", 200, relay.flaw or "", billed=True)
+
+    def close(self) -> None:
+        """Note what arrived, and give the connection back."""
+        attempt = self._attempt
+        if self._relay is not None:
+            attempt.received = self._relay.received()
+        if self._response is None:
+            attempt.route.pool.drop_left_open(attempt.pending)
+        else:
+            self._response.close()

@@ -6,7 +6,8 @@ from spillway_router.core.money.tariff import usd
 from spillway_router.core.routing.model import Outcome
 from spillway_router.providers.logprobs import answer_text
 from spillway_router.proxy.client.replies import JSON
-from spillway_router.proxy.exchange.attempt import FetchedAnswer, UpstreamAttempt, fetch_whole
+from spillway_router.proxy.exchange.active_config import DrainLimits
+from spillway_router.proxy.exchange.attempt import FetchedAnswer, UpstreamAttempt, fetch_whole, judged
 from spillway_router.proxy.exchange.escalation import criteria, draw_audit, offer_audit
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.self_check import verdict_with_self_check
@@ -103,4 +104,32 @@ class WholeAnswer:
             offer_audit(state, answer_text(reply.answer["choices"][0]))
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Close the connection of a call whose reader was cancelled; nothing else is left open."""
+        attempt = self._attempt
+        if attempt.is_left_open:
+            attempt.route.pool.drop_left_open(attempt.pending)
+
+    def unread(self) -> UnreadWhole | None:
+        """Return what is still to come, if anything of it matters when the client has left."""
+        limit_bytes = self._state.config.limits.answer_bytes
+        return UnreadWhole(self._attempt, limit_bytes) if self._attempt.is_left_open else None
+
+
+class UnreadWhole:
+    """An `UnreadAnswer`: a whole answer that has not come, or not all of it."""
+
+    __slots__ = ("_attempt", "_limit_bytes")
+
+    def __init__(self, attempt: UpstreamAttempt, limit_bytes: int) -> None:
+        self._attempt, self._limit_bytes = attempt, limit_bytes
+
+    async def read(self, limits: DrainLimits) -> Outcome:
+        """Read it for its usage. Raises TransportError."""
+        attempt = self._attempt
+        most_bytes = min(limits.most_bytes, self._limit_bytes)
+        reply = await attempt.route.pool.rest_of_call(attempt.pending, limits.within_s, most_bytes)
+        return judged(attempt, attempt.hold.facts.endpoint, reply).outcome
+
+    def close(self) -> None:
+        """Close the connection if nobody read on."""
+        self._attempt.route.pool.drop_left_open(self._attempt.pending)

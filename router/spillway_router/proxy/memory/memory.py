@@ -7,6 +7,7 @@ from dataclasses import field
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.proxy.client.client import SentReply
 from spillway_router.proxy.memory.idempotency import INFERENCE, IdempotencyKeys
+from spillway_router.proxy.memory.output_habits import OutputHabits
 from spillway_router.proxy.memory.refused_additions import RefusedAdditions
 from spillway_router.proxy.memory.retained import RetainedRequests
 from spillway_router.proxy.memory.sessions import Sessions
@@ -23,4 +24,5 @@ class Memory:
     sessions: Sessions = field(default_factory=Sessions)
     retained: RetainedRequests = field(default_factory=RetainedRequests)
     refused_additions: RefusedAdditions = field(default_factory=RefusedAdditions)
+    output_habits: OutputHabits = field(default_factory=OutputHabits)
     idempotency: IdempotencyKeys[SentReply] = field(default_factory=_inference_keys)

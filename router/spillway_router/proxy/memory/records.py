@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
-from spillway_router.core.routing.model import RequestRecord
+from spillway_router.core.routing.model import Attempt, RequestRecord
 
 
 class Records:
@@ -23,6 +24,14 @@ class Records:
         self._records[record.facts.request_id] = record
         if len(self._records) > self._max_records:
             self._records.popitem(last=False)
+
+    def replace_attempt(self, request_id: str, attempt: Attempt) -> None:
+        """Put an attempt that was settled after its request had ended in the place of what was known of it before."""
+        record = self._records.get(request_id)
+        if record is not None:
+            attempts = tuple([attempt if one.no == attempt.no else one for one in record.attempts])
+            cost_nano = sum([one.charge_nano for one in attempts])
+            self._records[request_id] = replace(record, attempts=attempts, cost_nano=cost_nano)
 
     def get(self, request_id: str) -> RequestRecord | None:
         """Return the record of a request; None if it is unknown or too old."""
