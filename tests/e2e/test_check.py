@@ -145,7 +145,8 @@ def test_offline_contacts_no_backend(tmp_path: Path) -> None:
 def test_pacing_without_a_tier_to_escalate_to_is_a_warning(tmp_path: Path) -> None:
     paced = "budgets:\n  - {scope: all, period: day, limit_usd: '1', pacing: true}\n"
     local = "  - {name: local, provider: vllm, model: demo}\n"
-    code, report, _ = check(tmp_path, local + paced, "--offline")
+    priced = "gpu: {price_per_hour: '1'}\n"
+    code, report, _ = check(tmp_path, local + paced + priced, "--offline")
     assert (code, [(w["where"], w["line"]) for w in report["warnings"]]) == (0, [("budgets.0.pacing", 5)])
     assert "confidence.escalate_to" in report["warnings"][0]["problem"]
 
@@ -175,3 +176,10 @@ async def test_a_server_that_speaks_no_http_is_reported() -> None:
         port = listener.sockets[0].getsockname()[1]
         reach = await reachability._ask(place(f"http://127.0.0.1:{port}"), 5.0)
     assert (reach.verdict, reach.fix) == ("unknown", "check base_url")
+
+
+def test_an_unknown_price_of_the_gpu_is_a_warning(tmp_path: Path) -> None:
+    local = "  - {name: local, provider: vllm, model: demo}\n"
+    code, report, _ = check(tmp_path, local, "--offline")
+    assert code == 0
+    assert [w["where"] for w in report["warnings"] if "price of the GPU is unknown" in w["problem"]] == ["gpu"]
