@@ -302,6 +302,19 @@ def test_an_impossible_plan_is_rejected(spillway: Run) -> None:
     assert "load" in bad(spillway("report", "what-if", "--load", "2"))
 
 
+def test_a_planning_table_with_typed_prices_a_month_and_a_mix(spillway: Run) -> None:
+    words = ("--gpu", "a100=250/month", "--volume", "100k/month", "--prompt-tokens", "250", "--output-tokens", "250")
+    clouds = ("--against", "gpt-4o=30/30", "--against", "cheap=1/1", "--mix", "20%=cheap", "--mix", "10%=gpt-4o")
+    table = json.loads(good(spillway("report", "what-if", *words, *clouds, "--json")))
+    (mix,) = [choice for choice in table["volumes"][0]["choices"] if choice["kind"] == "mix"]
+    assert mix["month_nano"] == (250 + 10 + 150) * 10**9
+    text = good(spillway("report", "what-if", *words, *clouds, "--hours-per-day", "8"))
+    assert "$250/month" in text
+    assert "names are those of --against" in bad(spillway("report", "what-if", *words, "--mix", "20%=nobody"))
+    assert "IN/OUT" in bad(spillway("report", "what-if", *words, "--against", "x=cheap"))
+    assert "250/month" in bad(spillway("report", "what-if", "--gpu", "a100=much/month"))
+
+
 # with a running router
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -35,7 +36,10 @@ _TIMES = {"": 1, "k": 1000, "K": 1000, "M": 10**6}
 def what_if(
     path: ConfigOption = None,
     gpu: Annotated[list[str] | None, typer.Option(help=f"{_GPU_HELP}; or NAME=PRICE. Repeatable.")] = None,
-    price: Annotated[list[str] | None, typer.Option(help="USD per hour of one GPU. Give one per --gpu.")] = None,
+    price: Annotated[
+        list[str] | None, typer.Option(help="USD of one GPU, such as 1.39 per hour or 250/month. Give one per --gpu.")
+    ] = None,
+    hours_per_day: Annotated[float, typer.Option(help="For how many hours of each day GPUs are rented.")] = 24,
     count: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Also show exactly this many GPUs, with the rest overflowing. Repeatable."),
@@ -50,7 +54,14 @@ def what_if(
     ] = None,
     at_load: Annotated[float, typer.Option("--load", help="Share of full load to plan for, above 0 up to 1.")] = 0.8,
     against: Annotated[
-        list[str] | None, typer.Option(help="PROVIDER/MODEL of the price list to compare with. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="PROVIDER/MODEL of the price list to compare with, or NAME=IN/OUT in USD per million tokens."
+        ),
+    ] = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(help="Also show GPUs from which a share leaves, such as 20%=NAME; names are those of --against."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,9 +73,18 @@ def what_if(
     try:
         shape = DocumentShape(prompt_tokens, output_tokens)
         volumes = tuple(_per_month(text) for text in volume or VOLUMES)
-        assumptions = Assumptions(shape, volumes, Fraction(str(at_load)), tuple(sorted(set(count or ()))))
+        alternatives = _alternatives(loaded, against)
+        assumptions = Assumptions(
+            shape=shape,
+            volumes_per_month=volumes,
+            load=Fraction(str(at_load)),
+            gpus=tuple(sorted(set(count or ()))),
+            mix=tuple(_share(text, alternatives) for text in mix or ()),
+        )
         offers = _distinct([_offer(n, amount, shape, tokens_per_s) for n, amount in _gpus(loaded, gpu, price)])
-        table = plan(assumptions, offers, _alternatives(loaded, against))
+        if hours_per_day != 24:
+            offers = [replace(offer, hours_per_day=Fraction(str(hours_per_day))) for offer in offers]
+        table = plan(assumptions, offers, alternatives)
     except (TariffError, UnknownGpuError) as error:
         fail(str(error))
     if as_json:
@@ -88,31 +108,58 @@ def _per_month(text: str) -> Fraction:
     return amount * DAYS_PER_MONTH if per == "day" else amount
 
 
-def _gpus(loaded: Loaded, names: list[str] | None, prices: list[str] | None) -> list[tuple[str, Decimal]]:
+def _share(text: str, alternatives: Mapping[str, Tariff]) -> tuple[str, Fraction]:
+    """Read `20%=NAME`, a share that leaves for a cloud."""
+    share, _, name = text.partition("=")
+    try:
+        part = Fraction(share.strip().removesuffix("%")) / (100 if share.strip().endswith("%") else 1)
+    except (ValueError, ZeroDivisionError):
+        part = Fraction(0)
+    if name not in alternatives or not part:
+        fail(f"--mix {text!r}: write SHARE=NAME, such as 20%={next(iter(alternatives))}; names are those of --against")
+    return name, part
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """USD per hour of one GPU, and per month where it is priced so."""
+
+    per_hour: Decimal
+    per_month: Decimal | None = None
+
+
+def _gpus(loaded: Loaded, names: list[str] | None, prices: list[str] | None) -> list[tuple[str, _Price]]:
     """Pair GPUs with prices: from --gpu NAME=PRICE, from --gpu and --price in order, or from the configuration."""
     part = loaded.settings.gpu
     gpus = names or [part.name or BASE]
-    amounts = list(prices or ())
+    amounts = [_amount(text, part.hours_per_month) for text in prices or ()]
     unpriced = sum("=" not in name for name in gpus)
-    if not amounts and part.hourly:
-        amounts = [f"{part.hourly:f}"] * unpriced
+    if not amounts and part.price_known:
+        amounts = [_Price(part.hourly, part.price_per_month)] * unpriced
     if len(amounts) != unpriced:
         fail(
             f"{unpriced} GPUs need a price and {len(amounts)} are given; write --gpu {BASE} --price 1.39 for each, "
-            f"or --gpu {BASE}=1.39, or set gpu.price_per_hour"
+            f"or --gpu {BASE}=1.39, or --gpu {BASE}=250/month, or set gpu.price_per_hour"
         )
     remaining = iter(amounts)
-    return [(name.partition("=")[0], _amount(name.partition("=")[2] or next(remaining))) for name in gpus]
+    return [
+        (name.partition("=")[0], _amount(typed, part.hours_per_month) if typed else next(remaining))
+        for name, typed in ((name, name.partition("=")[2]) for name in gpus)
+    ]
 
 
-def _amount(text: str) -> Decimal:
+def _amount(text: str, hours_per_month: Decimal) -> _Price:
+    number, _, per = text.partition("/")
     try:
-        return Decimal(text)
+        amount = Decimal(number)
     except InvalidOperation:
-        fail(f"price {text!r} is not an amount; write USD per hour, such as 1.39")
+        amount = Decimal("NaN")
+    if not amount.is_finite() or per not in ("", "hour", "month"):
+        fail(f"price {text!r} is not an amount; write USD per hour, such as 1.39, or 250/month")
+    return _Price(amount / hours_per_month, amount) if per == "month" else _Price(amount)
 
 
-def _offer(name: str, price: Decimal, shape: DocumentShape, tokens_per_s: float | None) -> GpuOffer:
+def _offer(name: str, price: _Price, shape: DocumentShape, tokens_per_s: float | None) -> GpuOffer:
     from spillway_router.core.money.attribution import work_share_us
     from spillway_router.core.money.whatif import GpuOffer
 
@@ -120,20 +167,36 @@ def _offer(name: str, price: Decimal, shape: DocumentShape, tokens_per_s: float 
     if tokens_per_s is not None:
         if tokens_per_s <= 0:
             fail("--tokens-per-s must be above 0")
-        return GpuOffer(name, price, max(1, round(tokens * 1e6 / tokens_per_s)), f"{tokens_per_s:g} tokens/s as given")
+        return GpuOffer(
+            name=name,
+            price_per_hour=price.per_hour,
+            us_per_document=max(1, round(tokens * 1e6 / tokens_per_s)),
+            basis=f"{tokens_per_s:g} tokens/s as given",
+            price_per_month=price.per_month,
+        )
     model = gpu(name)
     coefficients = data_sheet_coefficients(model.name)
     us = work_share_us(shape.prompt_tokens, shape.prompt_tokens, shape.output_tokens, coefficients)
     basis = f"{tokens * 1e6 / us:,.0f} tokens/s, simulated, optimistic"
     if model.name != BASE:
         basis += "; scaled from the A100 by data sheet"
-    return GpuOffer(model.name, price, us, basis)
+    return GpuOffer(
+        name=model.name,
+        price_per_hour=price.per_hour,
+        us_per_document=us,
+        basis=basis,
+        price_per_month=price.per_month,
+    )
 
 
 def _distinct(offers: list[GpuOffer]) -> list[GpuOffer]:
     """Add the price to the name of a GPU that is offered at two prices."""
     names = [offer.name for offer in offers]
-    return [o if names.count(o.name) == 1 else replace(o, name=f"{o.name}@{o.price_per_hour:f}") for o in offers]
+    return [o if names.count(o.name) == 1 else replace(o, name=f"{o.name}@{_price_of(o)}") for o in offers]
+
+
+def _price_of(offer: GpuOffer) -> str:
+    return f"{offer.price_per_hour:f}" if offer.price_per_month is None else f"{offer.price_per_month:f}/month"
 
 
 def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
@@ -150,8 +213,9 @@ def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
         configured = {f"{b.name} ({b.model})": b.tariff for b in backends if b.tariff is not None}
         if configured:
             return configured
-    models = [tuple(name.split("/", 1)) for name in names] if names else list(COMPARED)
-    chosen: dict[str, Tariff] = {}
+    chosen: dict[str, Tariff] = {name: tariff for name, tariff in map(_typed, names or ()) if tariff is not None}
+    listed = [name for name in names or () if "=" not in name]
+    models = [tuple(name.split("/", 1)) for name in listed] if names else list(COMPARED)
     for words in models:
         if len(words) != 2:
             fail(f"--against {words[0]!r}: write PROVIDER/MODEL, as `spillway prices list` shows them")
@@ -164,6 +228,20 @@ def _alternatives(loaded: Loaded, names: list[str] | None) -> dict[str, Tariff]:
             fail(f"no price is known for {'/'.join(words)}; `spillway prices list` shows the known ones")
         chosen["/".join(words)] = tariff
     return chosen
+
+
+def _typed(text: str) -> tuple[str, Tariff | None]:
+    """Read `NAME=IN/OUT`, a model with its price in USD per million tokens; None for a name of the price list."""
+    from spillway_router.core.money.tariff import Tariff
+
+    name, equals, prices = text.partition("=")
+    if not equals:
+        return name, None
+    try:
+        prompt, output = map(Decimal, prices.split("/"))
+    except (InvalidOperation, ValueError):
+        fail(f"--against {text!r}: write NAME=IN/OUT in USD per million tokens, such as gpt-4o=2.50/10")
+    return name, Tariff(prompt, output)
 
 
 def _values(table: PlanningTable) -> dict[str, Any]:
@@ -179,6 +257,8 @@ def _values(table: PlanningTable) -> dict[str, Any]:
             {
                 "name": offer.name,
                 "price_per_hour_usd": f"{offer.price_per_hour:f}",
+                "price_per_month_usd": None if offer.price_per_month is None else f"{offer.price_per_month:f}",
+                "hours_per_day": float(offer.hours_per_day),
                 "seconds_per_document": offer.us_per_document / 1e6,
                 "documents_per_month": float(offer.documents_per_month(1, assumed.load)),
                 "basis": offer.basis,

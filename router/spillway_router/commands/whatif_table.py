@@ -36,10 +36,14 @@ def render_plan(plan: PlanningTable, console: Console) -> None:
 def _name(choice: Choice, plan: PlanningTable) -> str:
     if choice.kind == "cloud":
         return f"cloud: {choice.name}"
-    price = next(offer.price_per_hour for offer in plan.offers if offer.name == choice.name)
+    offer = next(offer for offer in plan.offers if offer.name == choice.name)
+    hours = "" if offer.hours_per_day == 24 else f", {float(offer.hours_per_day):g} h a day"
+    price = f"${offer.price_per_hour:f}/h" if offer.price_per_month is None else f"${offer.price_per_month:f}/month"
+    if choice.kind == "mix":
+        return f"{choice.name} at {price}{hours}, and a mix of clouds"
     if choice.asked is None:
-        return f"{choice.name} at ${price:f}/h, as many as needed"
-    return f"{choice.asked} x {choice.name} at ${price:f}/h, the rest overflows"
+        return f"{choice.name} at {price}{hours}, as many as needed"
+    return f"{choice.asked} x {choice.name} at {price}{hours}, the rest overflows"
 
 
 def _cell(choice: Choice) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -115,3 +116,41 @@ def test_what_cant_be_planned_is_told() -> None:
         GpuOffer("x", Decimal(1), 0, "given")
     with pytest.raises(TariffError, match="compare"):
         plan(Assumptions(SHAPE, (Fraction(1),)), [], {})
+
+
+@pytest.mark.parametrize(("documents", "cents"), [(1_000, "0.25"), (10_000, "0.025"), (100_000, "0.0025")])
+def test_a_gpu_for_250_a_month_costs_what_the_table_says(documents: int, cents: str) -> None:
+    month = Decimal(250)
+    offer = GpuOffer("a100-80", month / 730, 1_000_000, "given", price_per_month=month)
+    table = plan(Assumptions(DocumentShape(500, 500), (Fraction(documents),)), [offer], {"api": _per_document("0.25")})
+    choice = table.volumes[0].choices[0]
+    assert (choice.gpus, choice.month_nano) == (1, 250 * 10**9)
+    assert choice.document_nano == int(Decimal(cents) * 10**9)
+    assert round(table.crossings[0].documents_per_month or 0) == 1000
+
+
+def test_a_gpu_for_eight_hours_a_day_costs_and_does_a_third() -> None:
+    whole = GpuOffer("t4", Decimal("0.52"), 1_000_000, "given")
+    part = replace(whole, hours_per_day=Fraction(8))
+    assert part.month_nano * 3 == whole.month_nano
+    assert part.documents_per_month(2, Fraction(1)) * 3 == whole.documents_per_month(2, Fraction(1))
+    with pytest.raises(TariffError, match="hours per day"):
+        replace(whole, hours_per_day=Fraction(25))
+
+
+def test_a_mix_of_tiers() -> None:
+    """70% stay on a GPU of 250 a month, 20% go to a cheap cloud, 10% to a strong one; 100,000 documents a month."""
+    offer = GpuOffer("a100-80", Decimal(250) / 730, 1_000_000, "given", price_per_month=Decimal(250))
+    clouds = {"cheap": _per_document("0.001"), "strong": _per_document("0.03")}
+    mix = (("cheap", Fraction(2, 10)), ("strong", Fraction(1, 10)))
+    table = plan(Assumptions(DocumentShape(500, 500), (Fraction(100_000),), mix=mix), [offer], clouds)
+    choice = next(choice for choice in table.volumes[0].choices if choice.kind == "mix")
+    assert choice.month_nano == (250 + 20 + 300) * 10**9
+    assert (choice.overflow, choice.cloud) == (0.3, "cheap 20%, strong 10%")
+    with pytest.raises(TariffError, match="at most 1"):
+        Assumptions(DocumentShape(1, 1), (Fraction(1),), mix=(("a", Fraction(1)), ("b", Fraction(1, 2))))
+
+
+def _per_document(usd: str) -> Tariff:
+    """Return a tariff at which a document of 500 + 500 tokens costs so much."""
+    return Tariff(Decimal(usd) * 1000, Decimal(usd) * 1000)

@@ -6,7 +6,11 @@ GPU up to `load` of its full throughput. For each volume:
 
     as many GPUs as needed:  n = ceil(volume * seconds per document / (month * load)),  cost = n * price * 730
     n GPUs and overflow:     n * price * 730 + the cheapest cloud's price of the documents that n GPUs can't process
+    a mix:                   the GPUs for what stays, and for each share that leaves the price at its cloud
     cloud:                   volume * price of a document
+
+A GPU that is rented for some hours of a day costs and processes that part of it; one at a price per month is paid for
+whole.
 
 Money is in integer nano-dollars, rounded half up at the end.
 """
@@ -26,7 +30,7 @@ HOURS_PER_MONTH = 730
 DAYS_PER_MONTH = Fraction(365, 12)
 _MONTH_US = HOURS_PER_MONTH * 3600 * 10**6
 
-Kind = Literal["gpu", "gpu+overflow", "cloud"]
+Kind = Literal["gpu", "gpu+overflow", "mix", "cloud"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +47,52 @@ class DocumentShape:
 
 @dataclass(frozen=True, slots=True)
 class GpuOffer:
-    """A GPU to rent: USD per hour of one, microseconds per document at full load, and the source of that time."""
+    """A GPU to rent: USD per hour of one, microseconds per document at full load, and the source of that time.
+
+    `price_per_month` is in USD, None if it is rented by the hour; `hours_per_day` is how long it runs each day.
+    """
 
     name: str
     price_per_hour: Decimal
     us_per_document: int
     basis: str
+    price_per_month: Decimal | None = None
+    hours_per_day: Fraction = Fraction(24)
 
     def __post_init__(self) -> None:
         GpuRental(self.price_per_hour)  # checks the price
         if self.us_per_document < 1:
             raise TariffError(f"{self.name}: a document takes no time; check the throughput")
+        if not 0 < self.hours_per_day <= 24:
+            raise TariffError(f"hours per day is {float(self.hours_per_day):g}; it must be above 0 and up to 24")
 
     @property
     def month_nano(self) -> Fraction:
         """Nano-dollars of one GPU per month."""
-        return Fraction(self.price_per_hour) * NANO * HOURS_PER_MONTH
+        if self.price_per_month is not None:
+            return Fraction(self.price_per_month) * NANO
+        return Fraction(self.price_per_hour) * NANO * HOURS_PER_MONTH * self.hours_per_day / 24
+
+    @property
+    def month_us(self) -> Fraction:
+        """Microseconds for which one GPU runs in a month."""
+        return _MONTH_US * self.hours_per_day / 24
 
     def documents_per_month(self, gpus: int, load: Fraction) -> Fraction:
         """Return how many documents so many GPUs can process in a month at that share of full load."""
-        return Fraction(_MONTH_US * gpus, self.us_per_document) * load
+        return self.month_us * gpus / self.us_per_document * load
 
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """The assumptions of a plan: `load` is in (0, 1]; `gpus` are fixed numbers of GPUs to show with overflow."""
+    """The assumptions of a plan: `load` is in (0, 1]; `gpus` are fixed numbers of GPUs to show with overflow; `mix` are
+    clouds with the share of all documents that is routed or escalated to them."""
 
     shape: DocumentShape
     volumes_per_month: tuple[Fraction, ...]
     load: Fraction = Fraction(8, 10)
     gpus: tuple[int, ...] = ()
+    mix: tuple[tuple[str, Fraction], ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.load <= 1:
@@ -81,6 +101,8 @@ class Assumptions:
             raise TariffError("a volume must be above 0 documents")
         if any(count < 1 for count in self.gpus):
             raise TariffError("a number of GPUs must be 1 or more")
+        if any(share <= 0 for _, share in self.mix) or sum(share for _, share in self.mix) > 1:
+            raise TariffError("the shares of a mix must be above 0, and together at most 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +188,8 @@ def _volume(
             replace(_rented(per_month, offer, count, assumptions.load, clouds), asked=count)
             for count in assumptions.gpus
         ]
+        if assumptions.mix:
+            choices.append(_mixed(per_month, offer, assumptions, clouds))
     for name, document_nano in clouds.items():
         month_nano = _half_up(document_nano * per_month)
         choices.append(
@@ -198,9 +222,28 @@ def _rented(per_month: Fraction, offer: GpuOffer, gpus: int, load: Fraction, clo
         gpus=gpus,
         month_nano=_half_up(month_nano),
         document_nano=_half_up(month_nano / (per_month if cloud else on_gpus)),
-        utilisation=float(on_gpus * offer.us_per_document / (_MONTH_US * gpus)),
+        utilisation=float(on_gpus * offer.us_per_document / (offer.month_us * gpus)),
         overflow=float(over / per_month),
         cloud=cloud if over else "",
+    )
+
+
+def _mixed(per_month: Fraction, offer: GpuOffer, assumptions: Assumptions, clouds: Mapping[str, int]) -> Choice:
+    """Return the choice in which fixed shares of the documents leave for clouds, and the rest stays on the GPUs."""
+    leaving = sum((share for _, share in assumptions.mix), Fraction(0))
+    on_gpus = per_month * (1 - leaving)
+    gpus = max(1, _ceil(on_gpus / offer.documents_per_month(1, assumptions.load)))
+    month_nano = offer.month_nano * gpus + sum(per_month * share * clouds[name] for name, share in assumptions.mix)
+    return Choice(
+        kind="mix",
+        name=offer.name,
+        asked=None,
+        gpus=gpus,
+        month_nano=_half_up(month_nano),
+        document_nano=_half_up(month_nano / per_month),
+        utilisation=float(on_gpus * offer.us_per_document / (offer.month_us * gpus)),
+        overflow=float(leaving),
+        cloud=", ".join(f"{name} {float(share):.0%}" for name, share in assumptions.mix),
     )
 
 
@@ -212,7 +255,8 @@ def _crossing(offer: GpuOffer, shape: DocumentShape, name: str, tariff: Tariff) 
         work_us=offer.us_per_document,
     )
     point: BreakEven = break_even(GpuRental(offer.price_per_hour), one, tariff)
-    per_month = None if point.requests_per_day is None else point.requests_per_day * float(DAYS_PER_MONTH)
+    rented = float(1 if offer.price_per_month is not None else offer.hours_per_day / 24)
+    per_month = None if point.requests_per_day is None else point.requests_per_day * rented * float(DAYS_PER_MONTH)
     return Crossing(offer.name, name, per_month, point.utilisation)
 
 
