@@ -1,12 +1,14 @@
 """`python -m demo`: run the demo.
 
-The exit status is 0 if every promise held, 1 if one did not, 2 if the demo could not run, 130 if it was interrupted.
+The exit status is 0 if every promise held, or failed for lack of time while other programs used the machine; 1 if one
+did not hold, 2 if the demo could not run, 130 if it was interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from demo import accounts, product, show, stages
 from demo.claims import Claim, DemoRun, DemoSlo, judge
 from demo.client import DocumentResult
 from demo.load import Clients
+from demo.machine import CpuReading, others_share
 from demo.processes import ChildError
 from demo.workload import Sizes
 
@@ -60,7 +63,7 @@ def main(
     _show(console, run, claims, report)
     if json_file is not None:
         json_file.write_text(json.dumps(_evidence(run, claims, pace), indent=1) + "\n", encoding="utf-8")
-    raise SystemExit(0 if all(claim.holds for claim in claims) else 1)
+    raise SystemExit(1 if any(claim.broken for claim in claims) else 0)
 
 
 @contextmanager
@@ -82,14 +85,22 @@ def _demo(console: Console, sizes: Sizes, seed: int, folder: Path) -> tuple[Demo
     with product.cloud(folder, plan.all) as cloud:
         console.print(f"fake cloud at {cloud.url}")
         with product.product(folder, cloud) as running:
-            results, pace = asyncio.run(_send_all(console, running, plan, sizes))
+            results, pace, others = asyncio.run(_send_all(console, running, plan, sizes))
             books = accounts.read(running, cloud)
             report = accounts.report_text(running, console.width)
             with show.waiting(console, "stopping in order"):
                 status, left = running.child.stop(product.STOP_PATIENCE_S)
     total = time.monotonic() - started
     slo = DemoSlo(product.SLO_TTFT_MS / 1000, product.SLO_TPOT_MS / 1000)
-    run = DemoRun(results=tuple(results), accounts=books, slo=slo, total_s=total, exit_status=status, left_over=left)
+    run = DemoRun(
+        results=tuple(results),
+        accounts=books,
+        slo=slo,
+        total_s=total,
+        exit_status=status,
+        left_over=left,
+        others_share=others,
+    )
     return run, pace, report
 
 
@@ -101,13 +112,23 @@ def _show(console: Console, run: DemoRun, claims: Sequence[Claim], report: str) 
     console.print(Text.from_ansi(report.rstrip()), soft_wrap=True)
     console.rule()
     show.verdict(console, claims)
-    broken = [claim.name for claim in claims if not claim.holds]
-    console.print(f"[red]Broken promises: {', '.join(broken)}[/]" if broken else "[green]Every promise held.[/]")
+    excused = [claim.name for claim in claims if claim.excused]
+    if excused:
+        console.print(
+            f"[yellow]Other programs used {run.others_share:.0%} of this machine's CPU meanwhile, so these failures "
+            f"prove nothing: {', '.join(excused)}. Run the demo again on a quiet machine.[/]"
+        )
+    broken = [claim.name for claim in claims if claim.broken]
+    if broken:
+        console.print(f"[red]Broken promises: {', '.join(broken)}[/]")
+    else:
+        console.print(f"[green]Every {'other ' if excused else ''}promise held.[/]")
 
 
 async def _send_all(
     console: Console, running: product.Product, plan: stages.DocumentPlan, sizes: Sizes
-) -> tuple[list[DocumentResult], stages.Pace]:
+) -> tuple[list[DocumentResult], stages.Pace, float]:
+    """Send all documents. Return their results, the pace, and the CPU share of other programs during calm and burst."""
     async with Clients(running.url) as clients:
         await stages.router_up(console, clients, running.child)
         console.print(f"router at {running.url}")
@@ -115,10 +136,12 @@ async def _send_all(
         await stages.engine_up(console, clients, running.child, plan.capacity[0])
         alone, pace = await stages.capacity(console, clients, plan.capacity)
         results += alone
+        before = CpuReading.now()
         results += await stages.timed(console, clients, "calm", plan.calm, pace.calm)
         results += await stages.timed(console, clients, "burst", plan.burst, pace.burst)
+        others = others_share(before, CpuReading.now(), os.cpu_count() or 1)
         results += await stages.second_look(console, clients, results, sizes.check)
-        return results, pace
+        return results, pace, others
 
 
 def _evidence(run: DemoRun, claims: Sequence[Claim], pace: stages.Pace) -> dict[str, Any]:
@@ -146,7 +169,8 @@ def _evidence(run: DemoRun, claims: Sequence[Claim], pace: stages.Pace) -> dict[
     ]
     books = {**asdict(run.accounts), "seen": len(run.accounts.seen)}
     return {
-        "holds": all(claim.holds for claim in claims),
+        "holds": not any(claim.broken for claim in claims),
+        "others_share": round(run.others_share, 3),
         "total_s": round(run.total_s, 2),
         "slo": asdict(run.slo),
         "documents_per_s": asdict(pace),

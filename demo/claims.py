@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtests.fake_cloud.corpus import digest
 
@@ -19,16 +19,27 @@ _CALM_LOCAL_SHARE = 0.9
 _MIN_SHARE = 0.01
 _LOCAL_ACCURACY = 0.9
 _MAX_RUN_S = 300.0
+_BUSY_SHARE = 0.15
+"""Above this share of CPU for other programs, a promise about time that does not hold proves nothing about Spillway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One promise: its text, the observed figures, and whether it holds."""
+    """One promise: its text, the observed figures, and whether it holds.
+
+    `excused`: it does not hold, but depends on speed, and other programs used the machine meanwhile.
+    """
 
     name: str
     says: str
     seen: str
     holds: bool
+    excused: bool = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether the demo has failed for this promise."""
+        return not self.holds and not self.excused
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,8 @@ class DemoRun:
     total_s: float
     exit_status: int
     left_over: tuple[str, ...]
+    others_share: float = 0.0
+    """The share of the machine's CPU that other programs used while the documents of calm and burst were sent."""
 
     def of(self, *phases: str) -> list[DocumentResult]:
         """Return the results of these phases, in the order in which they were sent."""
@@ -63,15 +76,21 @@ def judge(run: DemoRun) -> list[Claim]:
     """Return all claims in the order in which they are shown."""
     return [
         _answers_first(run),
-        _keeps_local(run),
-        _spills(run),
-        _in_time(run),
+        _on_a_quiet_machine(_keeps_local(run), run),
+        _on_a_quiet_machine(_spills(run), run),
+        _answered(run),
+        _on_a_quiet_machine(_in_time(run), run),
         *_privacy(run),
         *_accuracy(run),
         *_money(run),
         _stops(run),
-        _quick(run),
+        _on_a_quiet_machine(_quick(run), run),
     ]
+
+
+def _on_a_quiet_machine(claim: Claim, run: DemoRun) -> Claim:
+    """Return the claim, excused if it does not hold and the machine was busy with other programs."""
+    return replace(claim, excused=not claim.holds and run.others_share > _BUSY_SHARE)
 
 
 def share(part: int, whole: int) -> float:
@@ -127,10 +146,24 @@ def _spills(run: DemoRun) -> Claim:
     )
 
 
+def _may_leave(run: DemoRun) -> list[DocumentResult]:
+    return [r for r in run.of("warming", "calm", "burst") if not r.job.private]
+
+
+def _answered(run: DemoRun) -> Claim:
+    open_ = _may_leave(run)
+    answered = sum(r.answered for r in open_)
+    return Claim(
+        "answered",
+        "every document that may leave gets its answer",
+        f"{answered} of {len(open_)}",
+        bool(open_) and answered == len(open_),
+    )
+
+
 def _in_time(run: DemoRun) -> Claim:
-    open_ = [r for r in run.of("warming", "calm", "burst") if not r.job.private]
+    open_ = _may_leave(run)
     late = [r for r in open_ if r.served_s > run.slo.limit_s(r)]
-    lost = [r for r in open_ if not r.answered]
     streams = [r.served_s for r in open_ if r.job.stream]
     whole = [r.served_s for r in open_ if not r.job.stream]
     says = (
@@ -138,10 +171,8 @@ def _in_time(run: DemoRun) -> Claim:
         f"answers {run.slo.ttft_s:g} s + {run.slo.tpot_s:g} s per token until all of it is there, from the moment "
         "the document was due"
     )
-    seen = f"{len(lost)} unanswered, {len(late)} late of {len(open_)}; {_waits('streams', streams)}; " + _waits(
-        "whole answers", whole
-    )
-    return Claim("in time", says, seen, bool(open_) and not late and not lost)
+    seen = f"{len(late)} late of {len(open_)}; {_waits('streams', streams)}; {_waits('whole answers', whole)}"
+    return Claim("in time", says, seen, bool(open_) and not late)
 
 
 def _waits(name: str, waits: Sequence[float]) -> str:

@@ -87,6 +87,6 @@ def verdict(console: Console, claims: Sequence[Claim]) -> None:
     for heading in ("", "promise", "seen"):
         table.add_column(heading)
     for claim in claims:
-        mark = "[green]yes[/]" if claim.holds else "[bold red]NO[/]"
+        mark = "[green]yes[/]" if claim.holds else "[yellow]busy[/]" if claim.excused else "[bold red]NO[/]"
         table.add_row(mark, f"[bold]{escape(claim.name)}[/]: {escape(claim.says)}", escape(claim.seen))
     console.print(table)

@@ -24,7 +24,7 @@ SLEEPERS = {
 CODE = ("demo", "evidence", "conformance", "loadtests", "requirements", "router", "server", "tests")
 MOST_POSITIONAL = 4
 POSITIONAL = {
-    ("router/spillway_router/ledger/holds.py", "Entry"): "every request creates one; by keyword it takes longer"
+    ("router/spillway_router/ledger/holds.py", "Entry"): "every request creates one; by keyword it takes longer",
 }
 """Classes constructed by position from more values: file, class and the reason."""
 

@@ -4,6 +4,8 @@ it.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ import pytest
 from demo.accounts import RunTotals
 from demo.claims import DemoRun, DemoSlo, judge, percentile
 from demo.client import DocumentResult
+from demo.machine import CpuReading, others_share
 from demo.workload import DocumentJob, Phase
 from loadtests.fake_cloud.corpus import digest
 
@@ -96,6 +99,32 @@ def test_good_run_holds_everywhere() -> None:
     assert broken(good()) == set()
 
 
+def test_a_busy_machine_excuses_lateness_and_nothing_else() -> None:
+    late = change(good(), _burst("overflow"), lambda r: replace(r, served_s=8.01))
+    quiet, busy = replace(late, others_share=0.1), replace(late, others_share=0.6)
+    assert [claim.name for claim in judge(quiet) if claim.broken] == ["in time"]
+    assert [claim.name for claim in judge(busy) if claim.broken] == []
+    assert [claim.name for claim in judge(busy) if claim.excused] == ["in time"]
+    unanswered = change(busy, _burst("local"), lambda r: replace(r, fault="503"))
+    assert [claim.name for claim in judge(unanswered) if claim.broken] == ["answered"]
+
+
+def test_the_share_of_others_leaves_out_the_demo_itself() -> None:
+    before = CpuReading(monotonic_s=10, all_s=100, own_s=40)
+    assert others_share(before, CpuReading(monotonic_s=20, all_s=116, own_s=52), 2) == pytest.approx(0.2)
+    assert others_share(before, CpuReading(monotonic_s=20, all_s=110, own_s=52), 2) == 0.0
+    assert others_share(before, before, 2) == 0.0
+
+
+def test_another_program_is_counted_and_a_child_is_not() -> None:
+    """The counters are this machine's own: what a child of this process burns is no program of others."""
+    before = CpuReading.now()
+    subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"], check=True, timeout=60)
+    after = CpuReading.now()
+    assert after.own_s - before.own_s > 0.1
+    assert after.all_s - before.all_s > 0.1
+
+
 def _burst(kind: str) -> Callable[[DocumentResult], bool]:
     return lambda r: r.job.phase == "burst" and r.decision == kind and not r.job.private
 
@@ -108,7 +137,7 @@ FAULTS: dict[str, tuple[str, Callable[[DemoRun], DemoRun]]] = {
             run, _burst("overflow"), lambda r: replace(r, job=replace(r.job, stream=True), served_s=2.01)
         ),
     ),
-    "one unanswered": ("in time", lambda run: change(run, _burst("local"), lambda r: replace(r, fault="503"))),
+    "one unanswered": ("answered", lambda run: change(run, _burst("local"), lambda r: replace(r, fault="503"))),
     "early refused": (
         "router first",
         lambda run: change(run, lambda r: r.job.phase == "warming", lambda r: replace(r, fault="503 no_backend")),
