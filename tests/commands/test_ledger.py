@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,30 @@ def test_export_writes_the_days_that_were_asked_for(database: Path, tmp_path: Pa
     assert (code, "2026-11-20" in err) == (1, True)
     code, _, err = spillway(database, "export", *days, "--output", str(tmp_path / "no" / "such.csv"))
     assert (code, "another --output" in err) == (1, True)
+
+
+def test_unknown_lists_what_reconcile_takes(database: Path, tmp_path: Path) -> None:
+    days = ("--from", "2026-09-21", "--to", "2026-09-21")
+    code, out, _ = spillway(database, "unknown", *days)
+    assert code == 0
+    assert out.splitlines()[-1] == "1 calls of 2026-09-21: estimated $0.001000, at most $0.001000"
+    (one,) = json.loads(spillway(database, "unknown", *days, "--json")[1])
+    assert (one["request_id"], one["attempt_no"], one["at_most_nano"]) == ("lost", 1, 1_000_000)
+    head, row = spillway(database, "unknown", *days, "--csv")[1].splitlines()
+    bill = tmp_path / "bill.csv"
+    bill.write_text(f"{head}\n{row}0.0004\n")
+    assert spillway(database, "reconcile", str(bill))[0] == 0
+    assert spillway(database, "unknown", *days, "--json")[1].strip() == "[]"
+    assert spillway(database, "unknown", "--from", "soon")[0] == 1
+
+
+def test_an_estimate_of_a_whole_answer_is_reconciled_too(database: Path, tmp_path: Path) -> None:
+    with closing(SqliteLedger.open(tmp_path / "ledger.db")) as ledger:
+        ledger.append((entry("charged", "r2", amount_nano=300, status="ok", estimated_nano=300, at_most_nano=900),))
+    bill = tmp_path / "bill.csv"
+    bill.write_text("request_id,attempt_no,cost_nano\nr2,1,300\n")
+    assert spillway(database, "reconcile", str(bill))[1].splitlines()[0] == "     1  adjusted"
+    assert spillway(database, "reconcile", str(bill))[1].splitlines()[0] == "     1  already"
 
 
 def test_reconcile_reads_a_bill(database: Path, tmp_path: Path) -> None:

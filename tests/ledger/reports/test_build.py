@@ -23,10 +23,13 @@ from spillway_router.core.money.tariff import NANO, Tariff, Usage, price
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.build import CLOUD_ROWS, ReportTerms, build_report
-from spillway_router.ledger.reports.days import one_day
-from spillway_router.ledger.reports.json_report import report_json
+from spillway_router.ledger.reports.csv_file import report_csv
+from spillway_router.ledger.reports.days import GroupKey, one_day
+from spillway_router.ledger.reports.html import report_html
+from spillway_router.ledger.reports.json_report import report_json, report_values
 from spillway_router.ledger.reports.model import Report
 from spillway_router.ledger.reports.terminal import render_report
+from spillway_router.ledger.reports.words import notes
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = date(2026, 11, 20)
@@ -46,8 +49,8 @@ def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
     opened.close()
 
 
-def report_of(ledger: SqliteLedger) -> Report:
-    return build_report(ledger, one_day(DAY), TERMS, END)
+def report_of(ledger: SqliteLedger, *by: GroupKey) -> Report:
+    return build_report(ledger, one_day(DAY), TERMS, END, by)
 
 
 def local(request: str, seconds: int, attempt: int = 1, **rest: Any) -> Entry:
@@ -104,6 +107,26 @@ def test_a_second_look_is_no_draft(ledger: SqliteLedger) -> None:
     ledger.append((draft, local("b", 10), look))
     row = report_of(ledger).fixed.rows[0]
     assert (row.served.answers, row.discarded, row.gpu_seconds) == (1, 1, 21.0)
+
+
+def test_what_is_not_known_for_sure_is_counted_until_it_is_reconciled(ledger: SqliteLedger) -> None:
+    guess = cloud("a", "overflow", 300, status="aborted", estimated_nano=300, at_most_nano=1_000)
+    free = cloud("b", "fallback", 0, status="error", estimated_nano=0, at_most_nano=2_000)
+    right = guess._replace(request_id="c", attempt_no=1)
+    bill = right._replace(kind="adjusted", amount_nano=-50, estimated_nano=-300, at_most_nano=-1_000)
+    ledger.append((guess, free, cloud("d", "overflow", 7), right, bill))
+    report = report_of(ledger)
+    side = report.cloud
+    assert (side.unsure, side.estimated_nano, side.at_most_nano, side.cost_nano) == (2, 300, 3_000, 557)
+    line = "Not known for sure: 2 calls, estimated $0.00000030, at most $0.0000030."
+    assert [note.partition(" `")[0] for note in notes(report) if note.startswith("Not known")] == [line]
+    assert "Not known for sure: 2 calls" in report_html(report)
+    values = report_values(report)["cloud"]
+    assert (values["unsure"], values["estimated_nano"], values["at_most_usd"]) == (2, 300, "0.000003")
+    grouped = report_of(ledger, "decision")
+    told = {row.keys["decision"]: (row.unsure, row.estimated_nano, row.at_most_nano) for row in grouped.groups}
+    assert told == {"overflow": (1, 300, 1_000), "fallback": (1, 0, 2_000)}
+    assert report_csv(grouped).splitlines()[1].endswith(",1,0.000000,0.000002")
 
 
 def test_a_day_worked_out_by_hand(ledger: SqliteLedger) -> None:

@@ -28,6 +28,9 @@ COLUMNS = (
     "per_1k_tokens_usd",
     "per_document_usd",
     "all_cloud_usd",
+    "not_known_for_sure",
+    "estimated_usd",
+    "at_most_usd",
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -52,6 +55,9 @@ def _figures(row: GroupRow) -> tuple[str, ...]:
         *map(str, counts),
         *map(usd, amounts),
         *("" if nano is None else usd(nano) for nano in optional),
+        str(row.unsure),
+        usd(row.estimated_nano),
+        usd(row.at_most_nano),
     )
 
 

@@ -50,6 +50,9 @@ class _GroupSums:
     used_nano: int = 0
     idle_nano: int = 0
     cloud_nano: int = 0
+    unsure: int = 0
+    estimated_nano: int = 0
+    at_most_nano: int = 0
     other_nano: int = 0
     spread_nano: int = 0
     """The share of the days' idle time, by work."""
@@ -67,6 +70,9 @@ class _GroupSums:
             self.completion_tokens += total.completion_tokens
         if not group.local:
             self.cloud_nano += total.cost_nano
+            self.unsure += total.unsure
+            self.estimated_nano += total.estimated_nano
+            self.at_most_nano += total.at_most_nano
             self.document_nano += total.cost_nano if group.document else 0
 
     def use(self, used_nano: int, idle_nano: int, document: bool) -> None:
@@ -214,6 +220,9 @@ def _row(keys: Mapping[str, str], about: int, sums: _GroupSums, costs: Costs) ->
         all_cloud_nano=all_cloud_nano,
         other=about == _OTHER,
         other_nano=sums.other_nano,
+        unsure=sums.unsure,
+        estimated_nano=sums.estimated_nano,
+        at_most_nano=sums.at_most_nano,
     )
 
 

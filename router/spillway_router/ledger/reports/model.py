@@ -98,11 +98,18 @@ class CloudRow:
 
 @dataclass(frozen=True, slots=True)
 class CloudSide:
-    """The per-request cost: rows by decision, unsettled attempts at their bound, and the sum of both."""
+    """The per-request cost: rows by decision, unsettled attempts at their bound, and the sum of both.
+
+    `unsure` of the attempts are not known for sure: their part of the rows is `estimated_nano`, and it is at most
+    `at_most_nano`.
+    """
 
     rows: tuple[CloudRow, ...]
     unsettled: int
     unsettled_nano: int
+    unsure: int
+    estimated_nano: int
+    at_most_nano: int
     cost_nano: int
     served: WorkDone
     units: UnitCosts
@@ -158,7 +165,8 @@ class GroupRow:
     of the GPUs. `idle_nano` is unused GPU time: in groups of days and months their own, otherwise all of it is in one
     row with `idle` True. `cloud_nano` includes unsettled attempts. `all_cloud_nano` is the cost of the group's answers
     at the alternative that is cheapest for the whole report. `other_nano` is other fixed costs: in groups of days and
-    months their own, otherwise all of them are in one row with `other` True.
+    months their own, otherwise all of them are in one row with `other` True. `unsure`, `estimated_nano` and
+    `at_most_nano` mean the same as on the cloud side.
     """
 
     keys: Mapping[str, str]
@@ -173,6 +181,9 @@ class GroupRow:
     all_cloud_nano: int | None
     other: bool = False
     other_nano: int = 0
+    unsure: int = 0
+    estimated_nano: int = 0
+    at_most_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)

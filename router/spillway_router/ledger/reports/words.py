@@ -101,6 +101,12 @@ def notes(report: Report) -> list[str]:
             f"{report.cloud.unsettled:,} cloud attempts are unsettled (in flight, or lost in a crash); "
             f"they count at their bound of {money(report.cloud.unsettled_nano)}."
         )
+    if report.cloud.unsure:
+        cloud, calls = report.cloud, "call" if report.cloud.unsure == 1 else "calls"
+        texts.append(
+            f"Not known for sure: {cloud.unsure:,} {calls}, estimated {money(cloud.estimated_nano)}, "
+            f"at most {money(cloud.at_most_nano)}. `spillway ledger unknown` lists them."
+        )
     if report.alternatives:
         texts.append(
             "All-cloud uses the token counts of the backend that answered, without a cache discount; "
