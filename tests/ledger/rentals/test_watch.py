@@ -129,3 +129,10 @@ def test_only_machines_of_providers_are_followed_and_a_month_after_their_end(led
     look(ledger, Sighting("stopped", "outbid", since_ms=DAY + HOUR), 2)
     assert len(followed(ledger, DAY + 29 * DAY_MS)) == 1
     assert followed(ledger, DAY + 32 * DAY_MS) == ()
+
+
+def test_a_machine_that_was_never_seen_running_is_followed_all_the_same(ledger: SqliteLedger) -> None:
+    assert look(ledger, Sighting("stopped", "outbid at once"), 2) == [("ended", 0)]
+    assert look(ledger, RUNNING, 5) == [("began", 5)]
+    look(ledger, RUNNING, 7)
+    assert dollars(ledger) == 2

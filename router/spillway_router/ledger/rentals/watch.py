@@ -66,15 +66,18 @@ def followed(ledger: Ledger, now_ms: int) -> tuple[RentalRecord, ...]:
     """Return the last rental of each machine of a provider that runs, or ran in the last 30 days."""
     last: dict[tuple[str, str], RentalRecord] = {}
     for record in sorted(ledger.rentals.between(0, now_ms + 1), key=_order):
-        if record.machine and record.source != ROUTER and not _is_void(record):
-            last[record.source, record.machine] = record
+        if record.machine and record.source != ROUTER:
+            before = last.get((record.source, record.machine))
+            if before is None or _is_void(before) or not _is_void(record):
+                last[record.source, record.machine] = record
     return tuple(r for r in last.values() if r.stopped_ms is None or r.stopped_ms > now_ms - FOLLOWED_MS)
 
 
 def rental_of(ledger: Ledger, source: str, machine: str, now_ms: int) -> RentalRecord | None:
     """Return the last rental of a machine, None without one."""
-    lives = [record for record in _lives(ledger, source, machine, now_ms) if not _is_void(record)]
-    return lives[-1] if lives else None
+    lives = _lives(ledger, source, machine, now_ms)
+    living = [record for record in lives if not _is_void(record)]
+    return next(iter((living or lives)[-1:]), None)
 
 
 def next_rental_id(ledger: Ledger, source: str, machine: str, now_ms: int) -> str:

@@ -1,0 +1,153 @@
+"""A router looks at rented machines in the background; a provider that fails, or is not understood, ends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from spillway_router.commands import rental_watch
+from spillway_router.commands.rental_watch import RentalWatch
+from spillway_router.config import load as config
+from spillway_router.deploy.machines import AwsInspector, RunPodInspector, VastInspector
+from spillway_router.deploy.order import DeployError
+from spillway_router.deploy.perform import NotThereError, Shell
+from spillway_router.ledger.records import RentalRecord
+from spillway_router.ledger.rentals.watch import PriceStep, Sighting
+from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+
+STARTED = 1_795_000_000_000
+
+
+class Provider:
+    """An inspector that says what a test tells it, and counts how often it is asked."""
+
+    def __init__(self, sighting: Sighting | None) -> None:
+        self.sighting = sighting
+        self.asked = threading.Semaphore(0)
+        self.times = 0
+
+    def look(self, machines: Sequence[str]) -> Mapping[str, Sighting]:
+        self.times += 1
+        self.asked.release()
+        if self.sighting is None:
+            raise DeployError("no answer")
+        return dict.fromkeys(machines, self.sighting)
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> RentalWatch:
+    file = tmp_path / "spillway.yaml"
+    file.write_text('gpu: {watch_minutes: 0.0005}\nledger: {url: "sqlite:///spillway.db"}\n')
+    ledger = SqliteLedger.open(tmp_path / "spillway.db")
+    for source, machine in (("vast", "777"), ("kubernetes", "llm/spillway")):
+        ledger.rentals.add(
+            RentalRecord(
+                id=f"rent_{source}",
+                gpu="a100-80",
+                count=1,
+                price_nano_per_hour=10**9,
+                kind="interruptible",
+                started_ms=STARTED,
+                stopped_ms=None,
+                source=source,
+                machine=machine,
+                seen_ms=STARTED + 60_000,
+            )
+        )
+    ledger.close()
+    return RentalWatch(config.read(str(file), {}))
+
+
+def stopped(tmp_path: Path) -> dict[str, int | None]:
+    ledger = SqliteLedger.open(tmp_path / "spillway.db")
+    records = {record.source: record.stopped_ms for record in ledger.rentals.between(0, 2**62)}
+    ledger.close()
+    return records
+
+
+def use(monkeypatch: pytest.MonkeyPatch, provider: Provider) -> None:
+    monkeypatch.setattr(rental_watch, "inspector_of", lambda target, _: provider if target == "vast" else None)
+
+
+async def test_the_router_ends_the_rental_of_a_machine_that_is_gone(
+    tmp_path: Path, watch: RentalWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = Provider(Sighting("gone", "gone"))
+    use(monkeypatch, provider)
+    companion = asyncio.create_task(watch.run())
+    for _ in range(2):  # at the second look, the first one is on the books
+        assert await asyncio.to_thread(provider.asked.acquire, timeout=20)
+    companion.cancel()
+    await asyncio.gather(companion, return_exceptions=True)
+    assert stopped(tmp_path) == {"vast": STARTED + 60_000, "kubernetes": None}
+    assert not watch.wait(1000), "it ends with the router, without waiting"
+
+
+def test_a_provider_that_does_not_answer_ends_nothing(
+    tmp_path: Path, watch: RentalWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, Provider(None))
+    outcome = watch.look()
+    assert (outcome.changes, outcome.errors) == ((), ("vast: no answer",))
+    assert stopped(tmp_path) == {"vast": None, "kubernetes": None}
+
+
+class Answers:
+    """Answers as RunPod, or as a program that prints JSON."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def call(self, method: str, path: str, body: object = None) -> object:
+        del method, path, body
+        if self.answer is None:
+            raise NotThereError("404")
+        return self.answer
+
+
+RUNNING = {"status": "RUNNING", "startedAt": "2026-11-28T01:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("pod", "sighting"),
+    [
+        ({**RUNNING, "cost": 1.89}, Sighting("running", "RUNNING", 1_795_827_600_000, (PriceStep(1_890_000_000),))),
+        (
+            {**RUNNING, "costPerHr": 2.0, "adjustedCostPerHr": 1.5},
+            Sighting("running", "RUNNING", 1_795_827_600_000, (PriceStep(1_500_000_000),)),
+        ),
+        ({"status": "PROVISIONING", "startedAt": None, "cost": 0}, Sighting("running", "PROVISIONING")),
+        ({"status": "EXITED", "cost": 0}, Sighting("stopped", "EXITED")),
+        (
+            {
+                "desiredStatus": "EXITED",
+                "lastStatusChange": "Exited by user: Sat Nov 28 2026 03:00:00 GMT+0000 (Coordinated Universal Time)",
+            },
+            Sighting("stopped", "EXITED", 1_795_834_800_000),
+        ),
+        ({"status": "TERMINATED"}, Sighting("gone", "TERMINATED")),
+        (None, Sighting("gone", "gone")),
+    ],
+)
+def test_what_runpod_says_of_a_pod(pod: object, sighting: Sighting) -> None:
+    assert RunPodInspector(Answers(pod)).look(["p"]) == {"p": sighting}
+
+
+@pytest.mark.parametrize("pod", [{"status": "DANCING"}, [], {}])
+def test_what_nobody_understands_ends_no_rental(pod: object) -> None:
+    with pytest.raises(DeployError):
+        RunPodInspector(Answers(pod)).look(["p"])
+
+
+def test_programs_that_print_something_else_end_no_rental(tmp_path: Path) -> None:
+    for name in ("vastai", "aws"):
+        (tmp_path / name).write_text("#!/bin/sh\necho sorry\n")
+        (tmp_path / name).chmod(0o755)
+    shell = Shell({"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout_s=20)
+    for inspector in (VastInspector(shell), AwsInspector(shell)):
+        with pytest.raises(DeployError):
+            inspector.look(["x"])
