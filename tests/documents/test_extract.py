@@ -318,3 +318,10 @@ async def test_no_more_documents_are_in_progress_than_configured() -> None:
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         gate.set()
         assert (await first)["step"] == "local"
+
+
+async def test_null_stands_for_a_field_that_is_left_out(tmp_path: Path) -> None:
+    nulls = dict.fromkeys(("model", "schema", "parser", "min_confidence", "metadata", "review", "messages"))
+    async with setup(answer(truth(CLEAN), 0.97), folder=tmp_path) as (_, __, router):
+        extraction = await ask(router, CLEAN.text, nulls)
+        assert (extraction["status"], extraction["values"]) == ("answered", CLEAN.truth)

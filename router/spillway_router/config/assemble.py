@@ -416,6 +416,7 @@ def request_limits(settings: Settings) -> Limits:
         first_event_s=part.first_event_s,
         answer_s=part.answer_s,
         stall_s=part.stall_s,
+        stall_is_set="stall_s" in part.model_fields_set,
         in_flight=part.in_flight,
         bodies_bytes=_bodies_bytes(part),
         drains=DrainLimits(

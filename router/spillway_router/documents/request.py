@@ -33,7 +33,8 @@ def read_extraction_request(body: Mapping[str, Any], rules: DocumentRules) -> Ex
         message = f"The document has {len(text)} characters; documents.max_chars allows {rules.max_chars}. Split it."
         raise RefusedError(Refusal(413, "request_too_large", message, "text"))
     try:
-        schema = select_schema(body.get("schema", rules.default_schema), rules.schemas)
+        wanted = body.get("schema")
+        schema = select_schema(rules.default_schema if wanted is None else wanted, rules.schemas)
     except SchemaError as error:
         raise bad_request(f"{error}.", "schema") from None
     return ExtractionRequest(
@@ -47,7 +48,7 @@ def read_extraction_request(body: Mapping[str, Any], rules: DocumentRules) -> Ex
 
 
 def _parser(body: Mapping[str, Any], rules: DocumentRules, schema: Schema) -> str:
-    name = body.get("parser", "auto")
+    name = "auto" if body.get("parser") is None else body["parser"]
     if name in ("auto", "none"):
         return str(name)
     names = sorted(parser.name for parser in rules.cascade.parsers() if parser.schema == schema.name)
@@ -67,7 +68,7 @@ def _min_confidence(body: Mapping[str, Any]) -> float | None:
 
 
 def _model(body: Mapping[str, Any]) -> str:
-    model = body.get("model", "auto")
+    model = "auto" if body.get("model") is None else body["model"]
     if not isinstance(model, str) or not model:
         raise bad_request("'model' must be the name of a model, such as auto.", "model")
     return model

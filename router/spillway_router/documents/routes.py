@@ -46,7 +46,7 @@ def _add_extract(api: FastAPI, documents: DocumentServices) -> None:
             raise RefusedError(Refusal(503, "overloaded", message, retry_after_s=1.0))
         body = await json_body(documents.proxy, request, caller)
         extraction = read_extraction_request(body, rules)
-        review = body.get("review", True)
+        review = True if body.get("review") is None else body["review"]
         if not isinstance(review, bool):
             raise bad_request("'review' must be true or false.", "review")
         exchange = _open_exchange(documents, request, caller, body, extraction)

@@ -225,3 +225,11 @@ async def test_usage_and_metrics_report_requests(tmp_path: Path) -> None:
         page = await get(router, "/metrics")
         assert page.headers["content-type"].startswith("text/plain")
         assert "spillway_ledger_up 1.0" in page.text
+
+
+async def test_a_dry_run_takes_null_for_a_field_that_is_left_out() -> None:
+    async with FaultUpstream() as upstream, routing(settings(cloud(upstream))) as router:
+        nulls = {"messages": None, "model": None, "provider": None, "models": None, "stream": None}
+        reply = await router.post({"prompt": "hi", **nulls}, "/v1/route/explain")
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["facts"]["endpoint"] == "completions"

@@ -188,3 +188,10 @@ async def test_the_same_body_again_gets_a_better_answer_without_retention() -> N
         private = await router.chat(x_spillway_better_than=request_id, x_spillway_privacy="local-only")
         assert (private.status_code, error_of(private)["code"]) == (503, "local_only_unavailable")
         assert len(strong.seen) == 1
+
+
+async def test_null_stands_for_a_field_that_is_left_out() -> None:
+    async with pair(WEAK, STRONG, more=RULE) as (_, _, router):
+        request_id = (await router.chat()).headers["x-request-id"]
+        nulls = dict.fromkeys(("reason", "retry", "score", "scale"))
+        assert (await rate(router, request_id=request_id, rating=4, **nulls)).status_code == 200

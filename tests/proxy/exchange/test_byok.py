@@ -53,6 +53,22 @@ async def test_the_callers_account_answers_and_costs_us_nothing(tmp_path: Path) 
         assert (row.prompt_tokens, row.completion_tokens, row.local) == (5, 2, False)
 
 
+@pytest.mark.parametrize(
+    ("stall_s", "limits"), [(0.3, ""), (3600.0, "limits: {stall_s: 0.3}")], ids=["catalogue", "configuration"]
+)
+async def test_a_stream_of_ones_own_may_be_silent_as_long_as_the_provider_usually_is(
+    stall_s: float, limits: str, tmp_path: Path
+) -> None:
+    providers = load_catalogue()
+    hung = Answer.stream(delta({"content": "alpha"}), end="hang")
+    async with FaultUpstream(WHOLE) as engine, FaultUpstream(hung) as groq:
+        entry = replace(providers["groq"], base_url=groq.url, stall_s=stall_s)
+        catalogue = {**providers, "groq": entry}
+        async with routing(settings(local(engine), more=limits), tmp_path, catalogue=catalogue) as router:
+            reply = await router.chat({**MODEL, "stream": True}, **HEADERS)
+            assert b"upstream_interrupted" in reply.content
+
+
 async def test_a_stream_of_ones_own_is_relayed_as_any_other(tmp_path: Path) -> None:
     stream = Answer.stream(delta({"content": "alpha"}) + delta({}, "stop") + b"data: [DONE]\n\n")
     async with own(stream, tmp_path) as (_, groq, router):

@@ -194,7 +194,7 @@ def _add_requests(api: FastAPI, services: Services, hooks: ControlHooks) -> None
         caller = caller_of(services, request, READERS)
         config = services.config()
         body = await read_body(await bounded_body(services, request, caller), config.privacy.keywords)
-        endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if field in body), "chat")
+        endpoint: Endpoint = next((e for field, e in _ENDPOINT_FIELDS if body.get(field) is not None), "chat")
         facts = read_facts("dry-run", endpoint, request.headers, body, caller, config.privacy)
         decision = decide(facts, caller_signals(services, config, facts), config.policy)
         return {"facts": _facts(facts), **_decision(decision)}

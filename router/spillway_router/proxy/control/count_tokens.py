@@ -119,7 +119,7 @@ def _routes(services: Services, request: Request, facts: RequestFacts) -> list[B
     """Return how to reach the backends that may count the tokens. Raises RefusedError."""
     config = services.config()
     if "x-spillway-provider" in request.headers:
-        route = byok_route(services.own_keys, request.headers, facts, config.policy.aliases)
+        route = byok_route(services.own_keys, request.headers, facts, config)
         if isinstance(route, Refusal):
             raise RefusedError(route)
         return [route] if facts.privacy.may_leave and not facts.caller.local_only else []

@@ -166,7 +166,7 @@ def _reason(body: dict[str, Any]) -> str:
 
 
 def _retry(body: dict[str, Any]) -> bool:
-    value = body.get("retry", False)
+    value = False if body.get("retry") is None else body["retry"]
     if not isinstance(value, bool):
         raise bad_request("'retry' must be true or false.", "retry")
     return value

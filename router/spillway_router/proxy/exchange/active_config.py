@@ -44,6 +44,8 @@ class Limits:
     """Longest wait for a whole non-stream answer."""
     stall_s: float = 30.0
     """Between two events of a stream."""
+    stall_is_set: bool = False
+    """Whether `stall_s` is set in the configuration, so that it counts before the catalogue's values."""
     in_flight: int = 4096
     """Requests in progress; further ones are refused with 503."""
     bodies_bytes: int = 1024 * 1024 * 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
@@ -10,7 +10,7 @@ import orjson
 from spillway_router.core.routing.model import Outcome, Refusal, RequestFacts
 from spillway_router.providers.interface import ProviderError
 from spillway_router.proxy.client.replies import naming_headers
-from spillway_router.proxy.exchange.active_config import BackendRoute
+from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRoute, Silence
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 
 HIDDEN = "***"
@@ -18,10 +18,10 @@ HIDDEN = "***"
 
 
 def byok_route(
-    keys: OwnKeys, headers: Mapping[str, str], facts: RequestFacts, aliases: Container[str]
+    keys: OwnKeys, headers: Mapping[str, str], facts: RequestFacts, config: ActiveConfig
 ) -> BackendRoute | Refusal:
     """The route that `x-spillway-provider` and `x-spillway-provider-key` ask for; a refusal says what to change."""
-    if facts.model in aliases:
+    if facts.model in config.policy.aliases:
         message = "With a key of your own, `model` must be the provider's name of a model, not an alias."
         return Refusal(400, "invalid_request", message, "model")
     name = headers["x-spillway-provider"].strip().lower()
@@ -35,6 +35,7 @@ def byok_route(
         pool=reach.pool,
         naming_headers=naming_headers(reach.backend),
         credentials=reach.credentials,
+        silence=Silence() if config.limits.stall_is_set else reach.silence,
     )
 
 

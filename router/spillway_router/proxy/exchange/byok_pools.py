@@ -14,6 +14,7 @@ from spillway_router.core.routing.model import Backend
 from spillway_router.http_client.pool import Pool, PoolLimits
 from spillway_router.providers.catalogue import provider_for, target
 from spillway_router.providers.interface import CatalogueEntry, Provider, ProviderError
+from spillway_router.proxy.exchange.active_config import Silence
 
 KEEPALIVE_S = 30.0
 MAX_OUTPUT_TOKENS = 4096
@@ -27,6 +28,8 @@ class OwnKeyReach:
     provider: Provider
     pool: Pool
     credentials: bytes = field(repr=False)
+    silence: Silence
+    """The longest silence of its streams by the catalogue."""
 
 
 class OwnKeys:
@@ -66,7 +69,13 @@ class OwnKeys:
             collects_data=entry.collects_data,
         )
         credentials = b"".join(b"%b: %b\r\n" % header for header in keyed.headers[:count])
-        return OwnKeyReach(backend, provider_for(entry), pool, credentials)
+        return OwnKeyReach(
+            backend=backend,
+            provider=provider_for(entry),
+            pool=pool,
+            credentials=credentials,
+            silence=Silence(entry.stall_s, entry.tool_stall_s),
+        )
 
     def close(self) -> None:
         """Close all connections."""

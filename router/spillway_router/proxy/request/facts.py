@@ -382,10 +382,10 @@ def _preferences(body: Mapping[str, Any]) -> Preferences:
     price = provider.get("max_price") or {}
     if not isinstance(price, dict):
         raise bad_request("'provider.max_price' must be an object {prompt, completion} in USD per million.", "provider")
-    fallbacks = provider.get("allow_fallbacks", True)
+    fallbacks = True if provider.get("allow_fallbacks") is None else provider["allow_fallbacks"]
     if not isinstance(fallbacks, bool):
         raise bad_request("'provider.allow_fallbacks' must be true or false.", "provider.allow_fallbacks")
-    collection = provider.get("data_collection", "allow")
+    collection = "allow" if provider.get("data_collection") is None else provider["data_collection"]
     if collection not in ("allow", "deny"):
         raise bad_request("'provider.data_collection' must be allow or deny.", "provider.data_collection")
     return Preferences(
