@@ -15,8 +15,8 @@ CHAT = """audio frequency_penalty function_call functions logit_bias logprobs ma
 modalities n parallel_tool_calls prediction presence_penalty prompt_cache_key reasoning_effort response_format seed
 service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity
 web_search_options model models provider best_of plugins route x_unknown"""
-RESPONSES = """background conversation include instructions max_output_tokens max_tool_calls metadata parallel_tool_calls
-previous_response_id prompt reasoning service_tier store stream stream_options temperature text tool_choice tools
+RESPONSES = """background conversation include instructions max_output_tokens max_tool_calls metadata tool_choice tools
+parallel_tool_calls previous_response_id prompt reasoning service_tier store stream stream_options temperature text
 top_logprobs truncation user"""
 MESSAGES = """system metadata stop_sequences stream temperature thinking tool_choice tools top_k top_p container
 context_management mcp_servers service_tier"""

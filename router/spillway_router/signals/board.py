@@ -178,6 +178,11 @@ class Board:
         view = self._view(state, monotonic_s)
         return view.health == "up" and not view.breaker_open and view.limited_until <= monotonic_s
 
+    def is_silent(self, name: str) -> bool:
+        """Return whether the breaker of a backend opened because calls got no byte, and none got one since."""
+        state = self._states.get(name)
+        return state is not None and state.silent and state.breaker is not CLOSED
+
     def may_retry(self, name: str, monotonic_s: float) -> bool:
         """Take one token from the backend's retry budget. Return False if none is left."""
         state = self._states.get(name)

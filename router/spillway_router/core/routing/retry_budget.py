@@ -51,6 +51,22 @@ def may_try_next(outcome: Outcome) -> bool:
     return outcome.kind in RETRYABLE
 
 
+MOST_LOST = 2
+"""Calls for which a request may pay in vain after the promised time; the second one only at a healthy backend."""
+
+
+def may_pay_again(lost: int, elapsed_s: float, promised_s: float, *, silent: bool) -> bool:
+    """Return whether a request may ask a further paid backend, after `lost` calls that it paid for in vain.
+
+    A call that hangs or breaks is charged at its bound, as its provider may have worked on it. Within the promised time
+    to first token nothing limits such calls. After it a backend that is `silent` itself is not tried at this request's
+    expense, and one that seems healthy only if no more than one call is lost already.
+    """
+    if not lost or elapsed_s <= promised_s:
+        return True
+    return lost < MOST_LOST and not silent
+
+
 def pause_before_retry_s(outcome: Outcome, jitter: float, *, local: bool) -> float | None:
     """Return how long to wait before the same backend is asked again; None if that would not help.
 

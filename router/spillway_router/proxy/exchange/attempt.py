@@ -216,6 +216,11 @@ class UpstreamAttempt:
             trial_s = self.services.board.patience_s(self.tracked, now_s, streamed=self.streamed)
         return max(0.001, min(limit_s, trial_s, self.due_s - now_s))
 
+    def paid_for_nothing(self) -> bool:
+        """Return whether it failed and is charged all the same, because its provider may have worked on it."""
+        record = self.record
+        return record is not None and self.charge_nano > 0 and record.outcome.kind != "ok"
+
     def is_overdue(self) -> bool:
         """Return whether the draft that stands ready has waited for this attempt as long as it may."""
         return self.services.clock() + 0.01 >= self.due_s

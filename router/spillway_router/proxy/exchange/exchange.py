@@ -187,7 +187,7 @@ async def run(state: ExchangeState) -> None:
     outcome: Outcome | None = None
     candidates = state.decision.candidates
     for candidate in candidates:
-        if failed is not None and not _is_available(state, candidate):
+        if failed is not None and not (_is_available(state, candidate) and _may_pay(state, candidate)):
             continue
         latest = await ask(state, candidate, replaceable=candidate is not candidates[-1])
         if latest is None:
@@ -232,6 +232,24 @@ def _is_over(state: ExchangeState, candidate: Candidate, outcome: Outcome) -> bo
 def _is_available(state: ExchangeState, candidate: Candidate) -> bool:
     """Return whether the candidate may still be asked: other requests may have learned otherwise since the decision."""
     return state.services.board.is_available(candidate.backend.name, state.services.clock())
+
+
+def _may_pay(state: ExchangeState, candidate: Candidate) -> bool:
+    """Return whether the candidate may be asked, even if this request has paid for calls that brought nothing."""
+    backend = candidate.backend
+    if backend.tariff is None or backend.tariff.free:
+        return True
+    lost = sum([1 for attempt in state.attempts if attempt.paid_for_nothing()])
+    if not lost:
+        return True
+    services = state.services
+    promised_s = state.facts.hints.slo_ttft_s or state.config.policy.slo.ttft_s
+    elapsed_s, silent = services.clock() - state.started_s, services.board.is_silent(backend.name)
+    if retry_budget.may_pay_again(lost, elapsed_s, promised_s, silent=silent):
+        return True
+    if "hung" not in state.reasons:
+        state.reasons = (*state.reasons, "hung")
+    return False
 
 
 async def _may_ask_again(state: ExchangeState, candidate: Candidate, outcome: Outcome) -> bool:
