@@ -174,6 +174,58 @@ def stalled_cases() -> Iterator[Case]:
             yield Case(name, f"only comments after event {index}", tuple(parts), "hang")
 
 
+HUGE_BYTES, LARGE_BYTES = 9_000_000, 7_000_000
+"""Bytes of an event that is larger than the router takes, and of one that is not."""
+TINY_EVENTS = 100_000
+PACKET_EVENTS = 1_000
+
+
+def large_cases(tiny: int = TINY_EVENTS) -> Iterator[Case]:
+    """Yield answers with events of several MB and with very many tiny ones, whole and cut, of each protocol."""
+    for name in sorted(EVERY_BYTE - {"chat tool"}):
+        answer = ANSWERS[name](FIRST)
+        for size, word in ((HUGE_BYTES, "9 MB"), (LARGE_BYTES, "7 MB")):
+            for index in (answer.content, answer.content + 1):
+                yield from _large_event(answer, index, size, f"event {index} has {word}")
+        yield from _tiny_events(answer, tiny)
+        if answer.whole is not None:
+            padded = b" " * HUGE_BYTES + wire.dump(answer.whole)
+            for cut, end in ((len(padded), "keep"), (HUGE_BYTES, "fin"), (len(padded) - 1, "rst")):
+                full = wire.http_answer(200, padded)
+                sent = full[: len(full) - len(padded) + cut]
+                fault = f"without a stream, 9 MB, {cut} of {len(padded)} bytes"
+                yield Case(name, fault, (sent,), end, stream=False)
+
+
+def _large_event(answer: Answer, index: int, size: int, fault: str) -> Iterator[Case]:
+    """Yield streams in which white space in the JSON makes one event large, which changes nothing of what it says."""
+    events = list(answer.events)
+    events[index] = events[index].replace(b"data: {", b"data: {" + b" " * size, 1)
+    whole = _framed(events, CHUNKED)
+    yield Case(answer.name, f"{fault}, an event per packet", tuple(whole), "keep")
+    yield Case(answer.name, f"{fault}, all in one packet", (b"".join(whole),), "keep")
+    inside = b"".join(whole[: index + 1]) + whole[index + 1][: size // 2]
+    yield Case(answer.name, f"{fault}, cut inside it", (inside,), "fin")
+
+
+def _tiny_events(answer: Answer, count: int) -> Iterator[Case]:
+    """Yield streams in which very many events without text follow the first content."""
+    events, after = answer.events, answer.content + 1
+    empty = wire.http_chunk(empty_event(answer))
+    begun = b"".join(_framed(events[:after], CHUNKED, b""))
+    packets = [begun, *[empty * PACKET_EVENTS] * (count // PACKET_EVENTS)]
+    rest = b"".join(_framed(events[after:], CHUNKED)[1:])
+    yield Case(answer.name, f"{count} events without text", (*packets, rest), "keep")
+    yield Case(answer.name, f"{count} events without text, cut after them", tuple(packets), "fin")
+    cut = (*packets, empty[:-9])
+    yield Case(answer.name, f"{count} events without text, cut inside one", cut, "rst")
+
+
+def empty_event(answer: Answer) -> bytes:
+    """Return the event with an answer's first content, without its text."""
+    return answer.events[answer.content].replace(f"{FIRST} ".encode(), b"")
+
+
 @dataclass(frozen=True, slots=True)
 class FaultMatrix:
     """Cases in their order: from `first_held` on those of held answers, from `first_stalled` on those that take their
@@ -185,8 +237,9 @@ class FaultMatrix:
 
 
 def fault_matrix(every: int = 1) -> FaultMatrix:
-    """Return the whole matrix, or every `every`th case of it."""
+    """Return the whole matrix, or every `every`th case of it, of those with large events every third at most."""
     quick, held, stalled = (list(yielded())[::every] for yielded in (quick_cases, held_cases, stalled_cases))
+    quick += list(large_cases() if every == 1 else large_cases(2 * PACKET_EVENTS))[:: min(every, 4)]
     return FaultMatrix((*quick, *held, *stalled), len(quick), len(quick) + len(held))
 
 
