@@ -99,8 +99,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     *((CHAT, {"provider": {"order": v}}, "provider.order") for v in ("groq", [1], {})),
     *((CHAT, {"provider": {"only": v}}, "provider.only") for v in ("groq", [None])),
     *((CHAT, {"provider": {"ignore": v}}, "provider.ignore") for v in (1, [[]])),
-    *((CHAT, {"provider": {"allow_fallbacks": v}}, "provider.allow_fallbacks") for v in ("no", 0, None)),
-    *((CHAT, {"provider": {"data_collection": v}}, "provider.data_collection") for v in ("DENY", 0, None, [])),
+    *((CHAT, {"provider": {"allow_fallbacks": v}}, "provider.allow_fallbacks") for v in ("no", 0, [])),
+    *((CHAT, {"provider": {"data_collection": v}}, "provider.data_collection") for v in ("DENY", 0, [])),
     *((CHAT, {"provider": {"sort": v}}, "provider.sort") for v in ("best", 1, [], {})),
     *((CHAT, {"provider": {"max_price": v}}, "provider") for v in ("x", [1])),
     *(
