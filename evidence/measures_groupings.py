@@ -303,11 +303,11 @@ def _focus_rows(text: str) -> Iterator[tuple[dict[str, str], int]]:
         keys = {
             "day": day,
             "month": day[:7],
-            "backend": row["ResourceId"],
+            "backend": row["ResourceId"] if row["CommitmentDiscountStatus"] != "Unused" else "",
             "model": row["SkuId"] if row["CommitmentDiscountStatus"] != "Unused" else "",
             "key": row["SubAccountId"],
-            "tier": tags.get("tier", ""),
-            "task": tags.get("task", ""),
+            "tier": tags.get("spillway/tier", ""),
+            "task": tags.get("spillway/task", ""),
             "decision": row["x_Decision"],
         }
         yield keys, int(Decimal(row["EffectiveCost"]) * 10**9)

@@ -12,6 +12,7 @@ from tests.ledger.helpers import T0, entry, tamper
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
+from spillway_router.core.money.users import user_id
 from spillway_router.ledger.orphans import unknown_charge
 from spillway_router.ledger.store.migrations import load_migrations
 from spillway_router.ledger.store.sqlite import migrations
@@ -202,3 +203,23 @@ def test_a_ledger_in_postgresql_is_backed_up_by_its_own_tools(tmp_path: Path) ->
     assert code == 1
     assert "pg_dump" in err
     assert "hunter2" not in err
+
+
+def test_acts_say_what_was_done_to_keys_and_by_whom(database: Path) -> None:
+    config = str(database.parent / "spillway.yaml")
+    created = RUNNER.invoke(app, ["keys", "create", "ann", "-c", config])
+    assert created.exit_code == 0, created.output
+    with closing(SqliteLedger.open_to_read(database)) as ledger:
+        (key_id,) = [key.id for key in ledger.keys.all()]
+    assert RUNNER.invoke(app, ["keys", "revoke", key_id, "-c", config]).exit_code == 0
+    code, out, _ = spillway(database, "acts", "--json")
+    acts = json.loads(out)
+    assert (code, [(act["kind"], act["subject"]) for act in acts]) == (
+        0,
+        [("key.create", key_id), ("key.revoke", key_id)],
+    )
+    assert all(act["by"].startswith("command of ") for act in acts)
+    assert acts[0]["details"]["name"] == "ann"
+    assert "key.revoke" in spillway(database, "acts")[1]
+    pseudonym = RUNNER.invoke(app, ["keys", "user", key_id, "ann@example.com"]).stdout.strip()
+    assert pseudonym == user_id(key_id, "ann@example.com")

@@ -34,6 +34,7 @@ from spillway_router.ledger.records import (
     WriteResult,
 )
 from spillway_router.ledger.store.sums import SLOT_MS
+from spillway_router.ledger.tables.acts import broken_link
 from spillway_router.ledger.tables.alerts import KEPT_MS
 from spillway_router.ledger.tables.feedback import FeedbackRecord, Opinion
 from spillway_router.ledger.tables.keys import KeySpec, KeyStore
@@ -55,6 +56,16 @@ _BILLED: dict[str, Any] = {
     "calls": '{"web_search":2}',
 }
 """Values for every column that few rows use, but those of estimates."""
+RENTAL = RentalRecord(
+    id="rent_1",
+    gpu="a100-80",
+    count=1,
+    price_nano_per_hour=1_390_000_000,
+    kind="reserved",
+    started_ms=T0,
+    stopped_ms=None,
+    source="cli",
+)
 SLOT0 = T0 // SLOT_MS * SLOT_MS
 
 
@@ -209,6 +220,13 @@ class LedgerContract:
             ledger.append((good[0], bad))
         assert requests_in(ledger, 0, T0 * 2) == 0
 
+    def test_adjustments_are_listed_by_their_own_time(self, ledger: Ledger) -> None:
+        ledger.append([entry("charged", f"r{i}", amount_nano=9) for i in range(3)])
+        late = [entry("adjusted", f"r{i}", ts=T0 + i * DAY, amount_nano=-i) for i in range(3)]
+        ledger.append(late)
+        assert ledger.adjustments_between(T0, T0 + 2 * DAY) == tuple(late[:2])
+        assert ledger.adjustments_between(T0 + 2 * DAY + 1, 2**62) == ()
+
     def test_adjustments_may_be_negative_and_count_where_the_attempt_was_reserved(self, ledger: Ledger) -> None:
         ledger.append((entry("reserved", "r1", reserved_nano=9),))
         ledger.append((entry("charged", "r1", amount_nano=9),))
@@ -334,6 +352,13 @@ class LedgerContract:
         # A program that knows no column after router_id computes the same link as always.
         assert plain.link == sha256(GENESIS + orjson.dumps(plain.row[:25])).digest()
         assert billed.link == sha256(plain.link + orjson.dumps(list(billed.row))).digest()
+
+    def test_prices_are_kept_once_by_their_names(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        many = {f"list@2026-11-{n % 30}#{n}": f"price {n}" for n in range(700)}
+        ledger.tariffs.keep(many, T0)
+        ledger.tariffs.keep({**dict.fromkeys(many, "another"), "new#1": "price"}, T0 + 1)
+        reopen().tariffs.keep({}, T0)
+        assert reopen().tariffs.texts() == {**many, "new#1": "price"}
 
     def test_a_cap_of_a_user_holds_like_any_other(self, ledger: Ledger) -> None:
         cap = Cap("user:u1", "day", D0, 100)
@@ -798,6 +823,42 @@ class LedgerContract:
         assert not other.keys.revoke(new.record.id, T0 + 9)
         assert not other.keys.revoke("nobody", T0)
         assert ledger.keys.all() == (replace(new.record, revoked=T0 + 5),)
+
+    def test_what_is_done_to_keys_and_rentals_is_an_act(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        store, other = KeyStore(ledger.keys), reopen()
+        new = store.create(KeySpec("ann", role="admin"), b"ann123", bytes(range(32)), T0)
+        with pytest.raises(EntryConflictError):
+            store.create(KeySpec("eve"), b"ann123", bytes(32), T0)
+        ledger.rentals.add(RENTAL)
+        assert other.rentals.stop("rent_1", T0 - 5)  # not before its start
+        assert not other.rentals.stop("rent_1", T0 + 9)
+        assert other.keys.revoke(new.record.id, T0 + 5)
+        assert not other.keys.revoke("nobody", T0)
+        acts = ledger.acts.all()
+        assert [(each.seq, each.act.kind, each.act.subject) for each in acts] == [
+            (1, "key.create", new.record.id),
+            (2, "rental.start", "rent_1"),
+            (3, "rental.stop", "rent_1"),
+            (4, "key.revoke", new.record.id),
+        ]
+        details = [orjson.loads(each.act.details) for each in acts]
+        assert (details[0]["role"], details[0]["secret"]) == ("admin", new.record.secret_sha256.hex()[:16])
+        assert new.record.secret_sha256.hex() not in str(acts)
+        assert details[2:] == [{"stopped_ms": T0}, {"revoked": T0 + 5}]
+        assert broken_link(acts) is None
+        assert (verify(ledger).acts, verify(ledger).faults) == (4, ())
+
+    def test_acts_of_many_at_once_have_one_order(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
+        ledgers = [ledger, reopen()]
+
+        def add(number: int) -> None:
+            ledgers[number % 2].rentals.add(replace(RENTAL, id=f"rent_{number}"))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(add, range(40)))
+        acts = ledger.acts.all()
+        assert sorted(each.act.subject for each in acts) == sorted(f"rent_{number}" for number in range(40))
+        assert (broken_link(acts), verify(ledger).faults) == (None, ())
 
     def test_a_probe_writes_without_adding_entries(self, ledger: Ledger) -> None:
         ledger.probe()

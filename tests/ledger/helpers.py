@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -15,8 +16,9 @@ import apsw
 from tests.core.scenes import GROQ, facts
 
 from spillway_router.core.money.attribution import WorkCoefficients
+from spillway_router.core.money.bounds import ItemRule, RequestItem
 from spillway_router.core.money.budget import BudgetAlert, BudgetLine
-from spillway_router.core.money.tariff import Usage
+from spillway_router.core.money.tariff import Rates, Tariff, TariffStep, Usage
 from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry, Kind
@@ -40,6 +42,23 @@ DAY_MS = int(NOON - 12 * 3600) * 1000
 """First millisecond of NOON's day."""
 WAIT_S = 20
 OVERFLOW = AttemptReason("overflow", ("queue",))
+DEAR_TARIFF = Tariff(
+    Decimal("1"),
+    Decimal("10"),
+    cached_input_per_million=Decimal("0.1"),
+    cache_write_per_million=Decimal("1.25"),
+    cache_write_long_per_million=Decimal("2"),
+    steps=(TariffStep(Rates(Decimal("0.5"), Decimal("5")), service="flex"),),
+    fees=(("web_search_20250305", Decimal("0.01")),),
+)
+"""A price with everything that a price can have."""
+DEAR_BACKEND = replace(
+    GROQ,
+    tariff=DEAR_TARIFF,
+    item_rules={"chat": {"tool:web_search_20250305": ItemRule(limit="max_uses", fee="web_search_20250305")}},
+)
+SEARCHES = (RequestItem("tool:web_search_20250305", "tools[0]"),)
+"""What a request holds that lets the provider search."""
 CHEAP = AttemptResult("ok", Usage(1000, 100))
 """70,000 nano-dollars at GROQ's price."""
 
@@ -58,8 +77,9 @@ def requests_in(ledger: Ledger, start_ms: int, end_ms: int) -> int:
 def tamper(path: Path, *sql: str) -> None:
     """Change a SQLite ledger behind its back, without the triggers that forbid it."""
     connection = apsw.Connection(str(path))
-    for trigger in ("entries_are_never_changed", "entries_are_never_deleted"):
-        connection.execute(f"DROP TRIGGER {trigger}")
+    for table in ("entries", "acts", "tariffs"):
+        for change in ("changed", "deleted"):
+            connection.execute(f"DROP TRIGGER IF EXISTS {table}_are_never_{change}")
     for statement in sql:
         connection.execute(statement)
     connection.close()
@@ -100,8 +120,10 @@ class RouterAccounts:
     excesses: list[ExcessCharge] = field(default_factory=list)
     wall_s: float = NOON
 
-    async def hold(self, request_id: str, bound_nano: int, attempt: int = 1, **caller: Any) -> Hold | HoldRefused:
-        request = facts(request_id=request_id, caller=Caller(**caller))
+    async def hold(
+        self, request_id: str, bound_nano: int, attempt: int = 1, user_id: str = "", **caller: Any
+    ) -> Hold | HoldRefused:
+        request = facts(request_id=request_id, caller=Caller(**caller), user_id=user_id)
         return await self.accounts.hold(request, GROQ, OVERFLOW, attempt, bound_nano)
 
     async def held(self, request_id: str, bound_nano: int) -> Hold:

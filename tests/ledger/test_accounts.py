@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -10,7 +11,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.core.scenes import GROQ, LOCAL, facts
 from tests.ledger.helpers import (
@@ -30,6 +31,7 @@ from tests.ledger.helpers import (
 from spillway_router.core.money.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.money.budget import (
     EACH_KEY,
+    EACH_USER,
     BudgetLine,
     Period,
     Spender,
@@ -37,8 +39,10 @@ from spillway_router.core.money.budget import (
     headroom,
     moved,
     opening,
+    period_start,
 )
 from spillway_router.core.money.tariff import Usage
+from spillway_router.core.money.users import user_id
 from spillway_router.core.routing.model import Caller
 from spillway_router.ledger.accounts import Accounts
 from spillway_router.ledger.entries import Entry
@@ -280,6 +284,116 @@ async def test_every_key_has_the_cap_of_each_key_for_itself(ledger: FaultyDisk) 
         assert router.accounts.has_budgets
         assert router.accounts.headroom(facts(caller=Caller(key_id="k3")), GROQ) == 1000
         assert router.accounts.headroom(facts(), GROQ) is None
+
+
+async def test_every_user_of_every_key_has_the_cap_of_each_user(ledger: FaultyDisk) -> None:
+    each = BudgetLine(EACH_USER, "day", 1000, (Decimal("0.5"),))
+    users = {(key, name): user_id(key, name) for key in ("k1", "k2") for name in ("1", "")}
+    assert len(set(users.values())) == 4
+    async with router_accounts(ledger, each) as router:
+        for (key, name), pseudonym in users.items():
+            named = pseudonym if name else ""  # a request that names nobody belongs to the key's anonymous user
+            hold = await router.hold(f"first-{key}-{name}", 600, user_id=named, key_id=key)
+            assert isinstance(hold, Hold)
+            await router.settle(hold, AttemptResult("ok", None))
+            refused = await router.hold(f"second-{key}-{name}", 600, user_id=named, key_id=key)
+            assert isinstance(refused, HoldRefused)
+            assert f"for user:{pseudonym}" in refused.message
+        await router.upkeep.tend()
+        raised = {(alert.scope, alert.at, alert.label) for alert in router.alerts}
+        assert raised == {
+            (f"user:{one}", at, EACH_USER) for one in users.values() for at in (Decimal("0.5"), Decimal(1))
+        }
+        assert router.accounts.has_budgets
+        assert router.accounts.headroom(facts(), GROQ) == 1000
+    rows = list(ledger.entries_between(0, 2**62))
+    assert {(row.kind, row.user_id) for row in rows} == {
+        (k, u) for u in users.values() for k in ("reserved", "charged")
+    }
+    assert verify(ledger).holds
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    calls=st.lists(
+        st.tuples(st.sampled_from(["k1", "k2", ""]), st.sampled_from(["ann", "bob", ""]), st.integers(0, 400)),
+        min_size=5,
+        max_size=40,
+    ),
+    shares=st.lists(st.integers(0, 100), min_size=40, max_size=40),
+)
+def test_no_user_passes_the_cap_whatever_is_held_and_settled(
+    calls: list[tuple[str, str, int]], shares: list[int]
+) -> None:
+    taken: dict[tuple[str, str], int] = defaultdict(int)
+
+    async def spend() -> None:
+        memory = MemoryLedger()
+        writer = LedgerWriter(memory)
+        accounts = Accounts(
+            writer=writer,
+            lines=(),
+            coefficients=WorkCoefficients(),
+            wall=lambda: NOON,
+            on_alert=lambda _alert: None,
+        )
+        accounts.load(memory, [BudgetLine(EACH_USER, "day", 1000), BudgetLine("key:k1", "day", 1500)])
+
+        async def call(number: int) -> None:
+            key, name, bound = calls[number]
+            request = facts(
+                request_id=f"r{number}", caller=Caller(key_id=key), user_id=user_id(key, name) if name else ""
+            )
+            hold = await accounts.hold(request, GROQ, OVERFLOW, 1, bound)
+            if isinstance(hold, Hold):
+                cost = bound * shares[number] // 100
+                accounts.settle(hold, GROQ, AttemptResult("ok", Usage(0, 0, told_nano=cost)))
+                taken[key, name] += cost
+
+        for at in range(0, len(calls), 5):
+            await asyncio.gather(*map(call, range(at, min(at + 5, len(calls)))))
+        assert await writer.close(WAIT_S)
+        for (key, name), cost in taken.items():
+            who = user_id(key, name)
+            assert memory.balance(f"user:{who}", "day", DAY_MS) == Balance(cost, 0)
+            assert cost <= 1000
+        assert verify(memory).holds
+
+    asyncio.run(spend())
+
+
+async def test_without_a_cap_for_users_nothing_about_them_is_stored(ledger: FaultyDisk) -> None:
+    async with router_accounts(ledger, DAY) as router:
+        hold = await router.hold("r1", 600, user_id=user_id("k1", "ann@example.com"), key_id="k1")
+        assert isinstance(hold, Hold)
+        await router.settle(hold, CHEAP)
+    assert {row.user_id for row in ledger.entries_between(0, 2**62)} == {""}
+    assert not any(scope.startswith("user:") for scope, _, _ in ledger.balances())
+
+
+async def test_a_cap_of_each_user_costs_the_same_with_100_000_users(ledger: FaultyDisk) -> None:
+    each = tuple(BudgetLine(EACH_USER, period, 10**12) for period in ("hour", "day", "month"))
+
+    async def steps_of_a_hold(router: RouterAccounts, name: str) -> int:
+        steps: list[int] = []
+        ledger._writer.set_progress_handler(lambda: bool(steps.append(1)), 1)
+        hold = await router.hold(name, 600, user_id=user_id("k1", name), key_id="k1")
+        ledger._writer.set_progress_handler(None)
+        assert isinstance(hold, Hold)
+        return len(steps)
+
+    async with router_accounts(ledger, *each) as router:
+        await router.hold("first", 600, user_id=user_id("k1", "first"), key_id="k1")
+        few = await steps_of_a_hold(router, "few")
+        starts = {period: period_start(period, NOON) * 1000 for period in ("hour", "day", "month")}
+        rows = (
+            (f"user:{user_id('k1', str(n))}", p, start, 5, 0) for n in range(100_000) for p, start in starts.items()
+        )
+        with ledger._writer:
+            ledger._writer.executemany("INSERT INTO balances VALUES (?, ?, ?, ?, ?)", rows)
+        many = await steps_of_a_hold(router, "many")
+        assert few <= many <= 1.05 * few + 10
+        assert len(router.accounts.balances()) == 0
 
 
 SCOPES = ("all", "backend:groq", "backend:other", "key:k1", "key:k2", "tier:free", "tier:paid")

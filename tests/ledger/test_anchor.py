@@ -11,8 +11,9 @@ from tests.ledger.helpers import T0, WAIT_S, entry, tamper
 from typer.testing import CliRunner
 
 from spillway_router.cli import app
-from spillway_router.ledger.anchor import AnchoredHead, AnchorPlaces, LedgerAnchor, append_head, last_head
+from spillway_router.ledger.anchor import AnchoredHead, AnchorPlaces, LedgerAnchor, append_head, last_heads
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.testing import MemoryLedger
 
 
@@ -37,7 +38,7 @@ async def test_heads_are_noted_when_rows_were_added_and_at_the_stop(tmp_path: Pa
         await anchor.stop()
         await anchor.stop()
     assert [json.loads(line)["rows"] for line in file.read_text().splitlines()] == [1, 2]
-    assert last_head(file) == ledger.head()[1].hex()
+    assert last_heads(file) == (ledger.head()[1].hex(), "")
     assert file.stat().st_mode & 0o077 == 0
 
 
@@ -50,7 +51,7 @@ async def test_a_place_that_fails_gets_the_head_the_next_time(tmp_path: Path) ->
         await anchor.anchor()
     (tmp_path / "file").unlink()
     await anchor.anchor()
-    assert last_head(tmp_path / "file" / "heads.jsonl") == ledger.head()[1].hex()
+    assert last_heads(tmp_path / "file" / "heads.jsonl") == (ledger.head()[1].hex(), "")
 
 
 def test_verify_knows_by_the_anchor_that_rows_were_cut_off(tmp_path: Path) -> None:
@@ -69,3 +70,21 @@ def test_verify_knows_by_the_anchor_that_rows_were_cut_off(tmp_path: Path) -> No
     code, out = verified(tmp_path)
     assert code == 1
     assert f"doesn't contain the noted head {link.hex()}" in out
+
+
+async def test_verify_knows_by_the_anchor_that_acts_were_cut_off(tmp_path: Path) -> None:
+    path, file = tmp_path / "ledger.db", tmp_path / "heads.jsonl"
+    (tmp_path / "spillway.yaml").write_text(f"ledger: {{url: 'sqlite:///{path}', anchor: {{file: heads.jsonl}}}}\n")
+    ledger = SqliteLedger.open(path)
+    KeyStore(ledger.keys).create(KeySpec("ann"), b"ann123", bytes(range(32)), T0)
+    anchor = LedgerAnchor(ledger, AnchorPlaces(file), 3600, lambda: T0 / 1000)
+    await anchor.anchor()
+    await anchor.anchor()
+    (act,) = ledger.acts.all()
+    ledger.close()
+    assert [json.loads(line)["acts"] for line in file.read_text().splitlines()] == [1]
+    assert verified(tmp_path)[0] == 0
+    tamper(path, "DELETE FROM acts", "DELETE FROM api_keys")
+    code, out = verified(tmp_path)
+    assert code == 1
+    assert f"the noted act {act.link.hex()} is not there" in out

@@ -11,14 +11,17 @@ import apsw
 import orjson
 import psycopg
 import pytest
+from tests.ledger.contract import RENTAL
 from tests.ledger.helpers import D0, T0, entry, tamper
 
 from spillway_router.ledger.entries import COLUMNS, GENESIS, link_of, row_of
 from spillway_router.ledger.interface import Checks, Ledger
+from spillway_router.ledger.recompute import ChargeCounts
 from spillway_router.ledger.store.migrations import load_migrations
 from spillway_router.ledger.store.postgres.ledger import PostgresLedger
 from spillway_router.ledger.store.sqlite import migrations
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
+from spillway_router.ledger.tables.keys import KeySpec, KeyStore
 from spillway_router.ledger.verify import Verified, verify
 from spillway_router.testing import MemoryLedger
 
@@ -47,12 +50,20 @@ def fill(ledger: Ledger) -> None:
     ledger.append((entry("charged", "r3", amount_nano=5, status="discarded"),))
     ledger.append((entry("charged", "r3", attempt=2, amount_nano=5, status="ok"),))
     ledger.append((entry("gpu_hour", "rent_1", amount_nano=1000), entry("idle", "idle-day", amount_nano=900)))
+    KeyStore(ledger.keys).create(KeySpec("ann"), b"ann123", bytes(range(32)), T0)
+    ledger.rentals.add(RENTAL)
 
 
 def test_an_honest_ledger_holds(ledger: SqliteLedger) -> None:
     verification = verify(ledger)
     assert verification == Verified(
-        rows=18, linked=18, head=list(ledger.chain())[-1].link.hex(), faults=(), fault_count=0
+        rows=18,
+        linked=18,
+        head=list(ledger.chain())[-1].link.hex(),
+        faults=(),
+        fault_count=0,
+        charges=ChargeCounts(adjusted=1),
+        acts=2,
     )
     assert verification.holds
     memory = MemoryLedger()
@@ -90,6 +101,20 @@ def test_a_noted_head_shows_that_rows_were_cut_off(ledger: SqliteLedger, path: P
         ("UPDATE slot_sums SET prompt_tokens = prompt_tokens + 1 WHERE attempts > 1", "sums", 0),
         ("DELETE FROM slot_sums", "sums", 0),
         ("UPDATE slot_sums SET at_most_nano = 0 WHERE at_most_nano > 0", "sums", 0),
+        ("UPDATE api_keys SET role = 'admin'", "acts", 0),
+        ("UPDATE api_keys SET secret_sha256 = zeroblob(32)", "acts", 0),
+        ("DELETE FROM api_keys", "acts", 0),
+        (
+            "INSERT INTO api_keys SELECT 'another', name, role, tier, privacy, may_route, created, revoked,"
+            " secret_sha256 FROM api_keys",
+            "acts",
+            0,
+        ),
+        ("UPDATE rentals SET price_nano_per_hour = 1", "acts", 0),
+        ("UPDATE rentals SET stopped_ms = started_ms + 1", "acts", 0),
+        ("DELETE FROM acts", "acts", 0),
+        ("UPDATE acts SET actor = 'somebody else' WHERE seq = 1", "acts", 0),
+        ("DELETE FROM acts WHERE seq = 1", "acts", 0),
         ("UPDATE entries SET service = 'flex' WHERE seq = 12", "chain", 12),
         ("UPDATE entries SET at_most_nano = 0 WHERE seq = 13", "chain", 13),
         ("UPDATE entries SET cache_write_tokens = -1 WHERE seq = 11", "amounts", 11),
@@ -175,6 +200,24 @@ def test_rows_from_before_a_migration_keep_their_links(path: Path) -> None:
     assert verify(ledger).linked == 7
     ledger.close()
     old.close()
+
+
+def test_keys_and_rentals_from_before_the_acts_are_noted_once(path: Path) -> None:
+    SqliteLedger.open(path, load_migrations(migrations.__name__)[:9]).close()
+    old = apsw.Connection(str(path))
+    old.execute("INSERT INTO api_keys VALUES ('k1', 'ann', 'admin', '', 'any', 0, 5, NULL, zeroblob(32))")
+    old.execute("INSERT INTO rentals VALUES ('rent_1', 't4', 1, 5, 'reserved', 7, NULL, 'cli')")
+    old.close()
+    ledger = SqliteLedger.open(path)
+    assert [each.act.kind for each in ledger.acts.all()] == ["key.found", "rental.found"]
+    assert ledger.rentals.stop("rent_1", 9)
+    assert ledger.keys.revoke("k1", 9)
+    assert verify(ledger).faults == ()
+    ledger.close()
+    tamper(path, "DELETE FROM acts")
+    again = SqliteLedger.open(path)
+    assert [fault.rule for fault in verify(again).faults] == ["acts", "acts"]
+    again.close()
 
 
 def test_writing_meanwhile_is_no_fault(ledger: SqliteLedger) -> None:

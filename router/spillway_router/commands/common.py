@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -65,6 +67,7 @@ def opened(loaded: Loaded, access: Access = "create") -> Iterator[Ledger]:
     from spillway_router.ledger.errors import LedgerError
 
     ledger = open_ledger(loaded, access)
+    ledger.actor = f"command of {_user()}"
     if access == "read":
         typer.echo(f"ledger: {ledger.name}", err=True)
     if ledger.notice:
@@ -75,6 +78,13 @@ def opened(loaded: Loaded, access: Access = "create") -> Iterator[Ledger]:
         fail(f"ledger: {error}")
     finally:
         ledger.close()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return f"user {os.getuid()}"
 
 
 @contextmanager

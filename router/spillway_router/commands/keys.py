@@ -100,6 +100,17 @@ def list_keys(path: ConfigOption = None, as_json: JsonOption = False) -> None:
         typer.echo(f"{row['id']}  {row['role']:9}  {row['privacy']:10}  {row['created']}  {state}  {row['name']}")
 
 
+@keys_app.command("user")
+def user_pseudonym(
+    key_id: Annotated[str, typer.Argument(help="ID of the key with which the user's requests come.")],
+    name: Annotated[str, typer.Argument(help="What the client sends as the user; empty for requests that name none.")],
+) -> None:
+    """Print the pseudonym of an end user, by which alerts, refusals and the ledger name a cap of each user."""
+    from spillway_router.core.money.users import user_id
+
+    typer.echo(user_id(key_id, name))
+
+
 @keys_app.command("revoke")
 def revoke_key(key_id: str, path: ConfigOption = None) -> None:
     """Revoke a key; running routers reject it within a second."""

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, writing
+from spillway_router.commands.common import ConfigOption, JsonOption, fail, load, now_ms, opened, when, writing
 
 if TYPE_CHECKING:
     from spillway_router.config.load import Loaded
+    from spillway_router.ledger.recompute import ChargeCounts
     from spillway_router.ledger.reconcile import BilledAttempt
     from spillway_router.ledger.unsure import UnsureAttempt
 
@@ -42,28 +43,54 @@ def verify_ledger(
 
     Without --head, the last head in ledger.anchor.file is the one that must still be part of the chain.
     """
-    from spillway_router.ledger.anchor import last_head
+    from spillway_router.ledger.anchor import last_heads
     from spillway_router.ledger.verify import verify
 
     loaded = load(path)
     file = loaded.settings.ledger.anchor.file
     try:
-        noted = head or (last_head(file) if file is not None else "")
+        noted, noted_act = last_heads(file) if file is not None else ("", "")
     except OSError as error:
         fail(f"ledger.anchor.file {file} can't be read: {error.strerror or error}")
     with opened(loaded, "read") as ledger:
-        verification = verify(ledger, noted)
+        verification = verify(ledger, head or noted, noted_act)
     if as_json:
         typer.echo(json.dumps({"holds": verification.holds, **asdict(verification)}, indent=2))
     else:
         typer.echo(f"{verification.rows} rows, {verification.linked} of them in the hash chain")
         typer.echo(f"head {verification.head}")
+        typer.echo(charges_line(verification.charges))
+        typer.echo(f"{verification.acts} acts on keys and rentals, in a hash chain of their own")
         for fault in verification.faults:
             where = f"row {fault.seq}: " if fault.seq else ""
             typer.echo(f"  {fault.rule}: {where}{fault.detail}")
         typer.echo("no faults" if verification.holds else f"{verification.fault_count} faults")
     if not verification.holds:
         raise typer.Exit(1)
+
+
+def charges_line(counts: ChargeCounts) -> str:
+    """Return how many charges were computed again from the ledger, and which can't be."""
+    rest = {
+        "named by the provider": counts.named,
+        "not known for sure": counts.unsure,
+        "adjustments": counts.adjusted,
+        "older than the kept prices": counts.not_kept,
+    }
+    others = [f"{count} {words}" for words, count in rest.items() if count]
+    return ", ".join([f"{counts.computed} charges computed again from usage and price", *others])
+
+
+@ledger_app.command("acts")
+def list_acts(path: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List what was done to API keys and rentals: when, by whom, and what it set."""
+    with opened(load(path), "read") as ledger:
+        acts = [linked.act for linked in ledger.acts.all()]
+    if as_json:
+        typer.echo(json.dumps([{**act._asdict(), "details": json.loads(act.details)} for act in acts], indent=2))
+        return
+    for act in acts:
+        typer.echo(f"{when(act.ts)}  {act.kind:12}  {act.subject}  by {act.by or 'somebody'}  {act.details}")
 
 
 @ledger_app.command("export")

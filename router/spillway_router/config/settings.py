@@ -27,7 +27,7 @@ from pydantic import (
 
 from spillway_router.config.gpus import GpuName
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
-from spillway_router.core.money.budget import EACH_KEY, BudgetError, BudgetLine, check_scope
+from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, service_of
 
@@ -392,8 +392,9 @@ class RungPart(_Part):
 
 
 class BudgetPart(_Part):
-    """A cap in USD per period. The scope is one of all, each key, backend:NAME, key:ID and tier:NAME. `each key` is a
-    cap that every API key has for itself; a cap of `key:ID` for the same period takes its place.
+    """A cap in USD per period. The scope is one of all, each key, each user, backend:NAME, key:ID and tier:NAME. `each
+    key` is a cap that every API key has for itself; a cap of `key:ID` for the same period takes its place. `each user`
+    is a cap of every user whom the requests of a key name, and of those of its requests that name nobody.
 
     `degrade` lists the backends that are left out as the budget runs low. With `pacing`, the router makes only
     escalations that are worth their price, so that the budget lasts for the whole period.
@@ -410,16 +411,18 @@ class BudgetPart(_Part):
     @classmethod
     def _scope(cls, value: str) -> str:
         try:
-            if value != EACH_KEY:
+            if value not in EACH:
                 check_scope(value)
         except BudgetError as error:
             raise ValueError(str(error)) from None
+        if value.startswith("user:"):
+            raise ValueError("a single user can't have a budget; use each user, or a key of its own and key:ID")
         return value
 
     @model_validator(mode="after")
-    def _each_key_has_no_steps(self) -> Self:
-        if self.scope == EACH_KEY and (self.degrade or self.pacing):
-            raise ValueError("degrade and pacing need one budget; remove them from the budget of each key")
+    def _each_has_no_steps(self) -> Self:
+        if self.scope in EACH and (self.degrade or self.pacing):
+            raise ValueError(f"degrade and pacing need one budget; remove them from the budget of {self.scope}")
         return self
 
     def line(self) -> BudgetLine:

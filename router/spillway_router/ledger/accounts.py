@@ -17,12 +17,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money import budget, degrade
 from spillway_router.core.money.attribution import WorkCoefficients
-from spillway_router.core.money.budget import EACH_KEY, BudgetAlert, BudgetLine, LineBalance, LineKey, Spender
-from spillway_router.core.money.tariff import usd
+from spillway_router.core.money.budget import (
+    EACH,
+    EACH_KEY,
+    EACH_USER,
+    BudgetAlert,
+    BudgetLine,
+    LineBalance,
+    LineKey,
+    Spender,
+)
+from spillway_router.core.money.tariff import Tariff, usd
 from spillway_router.core.routing.model import Backend, RequestFacts
 from spillway_router.ledger.alert_watch import AlertWatch, Noted, claims
 from spillway_router.ledger.entries import Entry
@@ -31,6 +41,7 @@ from spillway_router.ledger.holds import AttemptEntries, AttemptReason, AttemptR
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.orphans import corrected, unknown_charge
 from spillway_router.ledger.records import Cap, CapReached
+from spillway_router.ledger.tables.tariffs import texts_of
 from spillway_router.ledger.writer import LedgerWriter
 
 Durable = asyncio.Future[CapReached | None]
@@ -74,26 +85,43 @@ class Accounts:
         self._entries = AttemptEntries(router_id, coefficients, wall)
         self._watch = AlertWatch(on_alert)
         self._each_key: tuple[BudgetLine, ...] = ()
+        self._each_user: tuple[BudgetLine, ...] = ()
         self._state = budget.opening(lines, wall())
         self._by_scope = _by_scope(lines)
         self._hour = 0
         self._covers: dict[tuple[str, str, str], _Cover] = {}
         """By backend, key and tier. They are valid for one hour, because every period ends with an hour."""
         self._owed: dict[tuple[str, int, str], tuple[Entry, Hold]] = {}
+        self._ledger: Ledger | None = None
+        self._kept_prices: set[str] = set()
+        """The names of prices that the ledger keeps, as far as this process has looked."""
         self.lost_rows = 0
 
     def set_coefficients(self, coefficients: WorkCoefficients) -> None:
         """Attribute GPU time by other coefficients, for attempts that end from now on."""
-        self._entries = AttemptEntries(self._entries.router_id, coefficients, self._wall)
+        self._entries = replace(self._entries, coefficients=coefficients)
 
     def load(self, ledger: Ledger, lines: Sequence[BudgetLine]) -> None:
         """Replace the budgets with those of a configuration, and read the balances of their current periods."""
+        self._ledger = ledger
         wall_s = self._wall_s()
         self._each_key = tuple(line for line in lines if line.scope == EACH_KEY)
-        lines = tuple(line for line in lines if line.scope != EACH_KEY)
+        self._each_user = tuple(line for line in lines if line.scope == EACH_USER)
+        self._entries = replace(self._entries, names_users=bool(self._each_user))
+        lines = tuple(line for line in lines if line.scope not in EACH)
         self._state = budget.opening(lines, wall_s, read_balances(ledger, lines, wall_s))
         self._by_scope = _by_scope(lines)
         self._covers.clear()
+
+    def keep_prices(self, tariffs: Iterable[Tariff | None]) -> None:
+        """Keep prices in the ledger before a row names them, so that a first request need not wait for that.
+
+        Raises LedgerError.
+        """
+        texts = {ref: text for ref, text in texts_of(tariffs).items() if ref not in self._kept_prices}
+        if texts and self._ledger is not None:
+            self._ledger.tariffs.keep(texts, int(self._wall_s() * 1000))
+            self._kept_prices |= texts.keys()
 
     async def refresh(self, ledger: Ledger) -> None:
         """Read the balances again, because other processes spend too, and raise the alerts that are due.
@@ -111,8 +139,8 @@ class Accounts:
 
     async def _look(self, ledger: Ledger, noted: Noted) -> None:
         wall_s = self._wall_s()
-        of_keys = (line for key_id in noted.keys for line in self._lines_of_key(key_id))
-        lines = [*self._state.lines, *(line for line in of_keys if line.label and line.alert_at)]
+        own = (line for scope in noted.scopes for line in self._own_lines(scope))
+        lines = [*self._state.lines, *(line for line in own if line.label and line.alert_at)]
         balances = await asyncio.to_thread(read_balances, ledger, lines, wall_s)
         self._state = budget.refreshed(budget.rolled(self._state, wall_s), balances)
         due = self._watch.due([(line, balances[line.key]) for line in lines], noted)
@@ -122,15 +150,15 @@ class Accounts:
     @property
     def has_budgets(self) -> bool:
         """True if any cap is configured."""
-        return bool(self._state.lines or self._each_key)
+        return bool(self._state.lines or self._each_key or self._each_user)
 
     def headroom(self, facts: RequestFacts, backend: Backend) -> int | None:
         """Return the nano-dollars that this caller may still spend at this backend, as far as this process knows.
 
-        None means that no budget covers them. What a key may spend for itself counts as free here: the database alone
-        knows how much of that is taken.
+        None means that no budget covers them. What a key or a user may spend for itself counts as free here: the
+        database alone knows how much of that is taken.
         """
-        lines = self._cover(_spender(facts, backend), self._wall_s()).lines
+        lines = (*self._cover(_spender(facts, backend), self._wall_s()).lines, *self._each_user)
         if not lines:
             return None
         balances = self._state.balances
@@ -163,6 +191,11 @@ class Accounts:
             return Hold(facts=facts, backend=backend, reason=reason, attempt_no=attempt_no, held_ms=int(wall_s * 1000))
         if not self._writer.may_spend:
             return HoldRefused("ledger", "paid calls are paused: the ledger can't guarantee to record their cost")
+        if backend.tariff.ref not in self._kept_prices:  # of a backend that no configuration named at the last load
+            try:
+                await asyncio.to_thread(self.keep_prices, (backend.tariff,))
+            except LedgerError as error:
+                return HoldRefused("ledger", f"paid calls are paused: {error}")
         hold = Hold(
             facts=facts,
             backend=backend,
@@ -173,6 +206,9 @@ class Accounts:
             stored=True,
         )
         caps = self._cover(_spender(facts, backend), wall_s).caps
+        if self._each_user:
+            lines = budget.lines_for(f"user:{self._entries.user_id(facts)}", self._each_user)
+            caps = (*caps, *_caps(lines, wall_s))
         try:
             reached = await self._writer.submit((self._entries.reserved(hold),), caps, urgent=True)
         except LedgerError as error:
@@ -299,8 +335,7 @@ class Accounts:
         cover = self._covers.get(who)
         if cover is None:
             lines = self._lines_of(spender)
-            caps = (Cap(x.scope, x.period, budget.period_start(x.period, wall_s) * 1000, x.limit_nano) for x in lines)
-            cover = self._covers[who] = _Cover(lines, tuple(line.key for line in lines), tuple(caps))
+            cover = self._covers[who] = _Cover(lines, tuple(line.key for line in lines), _caps(lines, wall_s))
         return cover
 
     def _move(self, hold: Hold, *, reserved_nano: int, spent_nano: int = 0) -> None:
@@ -309,17 +344,20 @@ class Accounts:
             held_s = hold.held_ms / 1000
             budget.move(self._state, keys, held_s, spent_nano=spent_nano, reserved_nano=reserved_nano)
         if spent_nano and self._each_key and hold.facts.caller.key_id:
-            self._watch.spent(hold.facts.caller.key_id)
+            self._watch.spent(f"key:{hold.facts.caller.key_id}")
+        if spent_nano and self._each_user:
+            self._watch.spent(f"user:{self._entries.user_id(hold.facts)}")
 
     def _lines_of(self, spender: Spender) -> tuple[BudgetLine, ...]:
         scopes = ("all", f"backend:{spender.backend}", f"tier:{spender.tier}")
         shared = (line for scope in scopes for line in self._by_scope.get(scope, ()))
-        return (*shared, *self._lines_of_key(spender.key_id))
+        return (*shared, *self._own_lines(f"key:{spender.key_id}")) if spender.key_id else tuple(shared)
 
-    def _lines_of_key(self, key_id: str) -> tuple[BudgetLine, ...]:
-        """Return the caps of a key: its own ones, and those that every key has."""
-        own = self._by_scope.get(f"key:{key_id}", ())
-        return (*own, *budget.lines_of_key(self._each_key, own, key_id)) if self._each_key else own
+    def _own_lines(self, scope: str) -> tuple[BudgetLine, ...]:
+        """Return the caps of one key or user: its own ones, and those that every key or user has."""
+        own = self._by_scope.get(scope, ())
+        each = self._each_key if scope.startswith("key:") else self._each_user
+        return (*own, *budget.lines_for(scope, each, own)) if each else own
 
 
 def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], wall_s: float) -> Mapping[LineKey, LineBalance]:
@@ -330,6 +368,12 @@ def read_balances(ledger: Ledger, lines: Sequence[BudgetLine], wall_s: float) ->
         stored = ledger.balance(line.scope, line.period, start_s * 1000)
         balances[line.key] = LineBalance(start_s, stored.spent_nano, stored.reserved_nano)
     return balances
+
+
+def _caps(lines: Iterable[BudgetLine], wall_s: float) -> tuple[Cap, ...]:
+    return tuple(
+        Cap(line.scope, line.period, budget.period_start(line.period, wall_s) * 1000, line.limit_nano) for line in lines
+    )
 
 
 def _by_scope(lines: Iterable[BudgetLine]) -> Mapping[str, tuple[BudgetLine, ...]]:

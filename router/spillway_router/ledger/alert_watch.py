@@ -15,24 +15,24 @@ from spillway_router.core.money.budget import AlertKey, BudgetAlert, BudgetLine,
 from spillway_router.ledger.interface import Ledger
 
 MOST_NOTED = 10_000
-"""Keys and refusals that are remembered between two looks, and alerts that are known to be raised."""
+"""Keys, users and refusals that are remembered between two looks, and alerts that are known to be raised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """What happened between two looks: the keys that have spent something, and the lines that refused a call."""
+    """What happened between two looks: the scopes of keys and users that have spent something, and the lines that
+    refused a call."""
 
     spent: frozenset[str]
     refused: frozenset[LineKey]
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys whose own caps may have an alert due."""
-        scopes = (scope for scope, _ in self.refused if scope.startswith(_KEY))
-        return tuple(sorted(self.spent.union(scope.removeprefix(_KEY) for scope in scopes)))
+    def scopes(self) -> tuple[str, ...]:
+        """The scopes of keys and users whose own caps may have an alert due."""
+        return tuple(sorted(self.spent.union(scope for scope, _ in self.refused if scope.startswith(_OWN))))
 
 
-_KEY = "key:"
+_OWN = ("key:", "user:")
 
 
 class AlertWatch:
@@ -42,12 +42,12 @@ class AlertWatch:
         self._on_alert = on_alert
         self._raised: set[AlertKey] = set()
         self._refused: set[LineKey] = set()
-        self._keys: set[str] = set()
+        self._spent: set[str] = set()
 
-    def spent(self, key_id: str) -> None:
-        """Note that a key has spent something, where every key has a cap of its own."""
-        if len(self._keys) < MOST_NOTED:
-            self._keys.add(key_id)
+    def spent(self, scope: str) -> None:
+        """Note that a key or a user has spent something, where each of them has a cap of its own."""
+        if len(self._spent) < MOST_NOTED:
+            self._spent.add(scope)
 
     def refused(self, line: LineKey) -> None:
         """Note that a call was refused because of this line."""
@@ -56,14 +56,14 @@ class AlertWatch:
 
     def take(self) -> Noted:
         """Return what happened since the last look, and forget it."""
-        noted = Noted(frozenset(self._keys), frozenset(self._refused))
-        self._keys.clear()
+        noted = Noted(frozenset(self._spent), frozenset(self._refused))
+        self._spent.clear()
         self._refused.clear()
         return noted
 
     def put_back(self, noted: Noted) -> None:
         """Remember again what was taken, because the look failed."""
-        self._keys |= noted.spent
+        self._spent |= noted.spent
         self._refused |= noted.refused
 
     def due(self, balances: Iterable[tuple[BudgetLine, LineBalance]], noted: Noted) -> tuple[BudgetAlert, ...]:

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,12 +26,15 @@ log = logging.getLogger("spillway")
 
 @dataclass(frozen=True, slots=True)
 class AnchoredHead:
-    """The head of a ledger at one time: how many rows it had, and the link of the last one in hex."""
+    """The heads of a ledger at one time: how many rows and acts (tables/acts.py) it had, and the link of the last one
+    of each in hex."""
 
     at: str
     ledger: str
     rows: int
     head: str
+    acts: int = 0
+    acts_head: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class LedgerAnchor:
         self._ledger = ledger
         self._places = places
         self._wall = wall
-        self._rows = 0
+        self._noted = (0, 0)
         self._periodic = Periodic("ledger anchor", Rhythm(every_s), self.anchor, self._log_error)
 
     def start(self) -> None:
@@ -67,17 +70,21 @@ class LedgerAnchor:
             await self.anchor()
 
     async def anchor(self) -> None:
-        """Note the head if rows were added. Raises LedgerError or OSError; the same head is tried again next time."""
+        """Note the heads if rows or acts were added. Raises LedgerError or OSError; the same heads are tried again next
+        time."""
         rows, link = await asyncio.to_thread(self._ledger.head)
-        if rows == self._rows:
+        acts = await asyncio.to_thread(self._ledger.acts.all)
+        if (rows, len(acts)) == self._noted:
             return
         at = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        head = AnchoredHead(at=at, ledger=self._ledger.name, rows=rows, head=link.hex())
+        head = AnchoredHead(at=at, ledger=self._ledger.name, rows=rows, head=link.hex() if rows else "")
+        if acts:
+            head = replace(head, acts=len(acts), acts_head=acts[-1].link.hex())
         if self._places.file is not None:
             await asyncio.to_thread(append_head, self._places.file, head)
         if self._places.post is not None:
             self._places.post(head)
-        self._rows = rows
+        self._noted = (rows, len(acts))
 
     @staticmethod
     def _log_error(error: Exception) -> None:
@@ -95,18 +102,20 @@ def append_head(file: Path, head: AnchoredHead) -> None:
         os.close(descriptor)
 
 
-def last_head(file: Path) -> str:
-    """Return the head in the last whole line of a file, an empty text if there is no such file or line.
+def last_heads(file: Path) -> tuple[str, str]:
+    """Return the heads of the rows and of the acts in the last whole line of a file, empty texts if there is no such
+    file or line.
 
     Raises OSError for a file that can't be read.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return ""
+        return "", ""
     for line in reversed(lines):
         try:
-            return str(json.loads(line)["head"])
+            noted = json.loads(line)
+            return str(noted["head"]), str(noted.get("acts_head", ""))
         except (ValueError, KeyError, TypeError):
             continue  # a line that a full disk or a crash cut off
-    return ""
+    return "", ""

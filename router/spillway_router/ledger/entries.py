@@ -143,22 +143,18 @@ _CONFIDENCE = COLUMNS.index("confidence")
 
 def stored_row(row: Row) -> Row:
     """Return a row as it was written, given all columns of a row of a database that has no booleans."""
-    return _with_booleans(row[:BASE] if row[BASE:] == REST else row)
+    values = list(row[:BASE] if row[BASE:] == REST else row)  # of every row that is verified, so by the fastest way
+    values[_LOCAL] = values[_LOCAL] == 1
+    values[_DOCUMENT] = values[_DOCUMENT] == 1
+    return tuple(values)
 
 
 def entry_of(row: Row) -> Entry:
     """Return the entry of a stored row, with or without the columns from BASE on."""
-    return Entry._make(_with_booleans(row if len(row) > BASE else (*row, *REST)))
-
-
-def _with_booleans(row: Row) -> Row:
-    return (
-        *row[:_LOCAL],
-        bool(row[_LOCAL]),
-        *row[_LOCAL + 1 : _DOCUMENT],
-        bool(row[_DOCUMENT]),
-        *row[_DOCUMENT + 1 :],
-    )
+    values = list(row if len(row) > BASE else (*row, *REST))
+    values[_LOCAL] = values[_LOCAL] == 1
+    values[_DOCUMENT] = values[_DOCUMENT] == 1
+    return Entry._make(values)
 
 
 def counts_text(counts: Iterable[tuple[str, int]]) -> str:

@@ -21,6 +21,7 @@ from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.attribution import WorkCoefficients, work_share_us
 from spillway_router.core.money.bounds import NO_RULES, fees_of
 from spillway_router.core.money.tariff import Tariff, Usage, price
+from spillway_router.core.money.users import anonymous_id
 from spillway_router.core.routing.model import Backend, DecisionKind, RequestFacts
 from spillway_router.ledger.entries import Entry, Status, counts_text
 
@@ -92,11 +93,19 @@ class AttemptResult:
 
 @fast_frozen(frozen=True, slots=True)
 class AttemptEntries:
-    """Creates the ledger entries of this process's attempts. `wall` returns epoch seconds."""
+    """Creates the ledger entries of this process's attempts. `wall` returns epoch seconds.
+
+    `names_users` says whether the entries of paid attempts name the end user, because every user has a cap.
+    """
 
     router_id: str
     coefficients: WorkCoefficients
     wall: Callable[[], float]
+    names_users: bool = False
+
+    def user_id(self, facts: RequestFacts) -> str:
+        """Return the user to whom a paid attempt of this request belongs; empty if users have no caps."""
+        return (facts.user_id or anonymous_id(facts.caller.key_id)) if self.names_users else ""
 
     def reserved(self, hold: Hold) -> Entry:
         """Return the entry that reserves the bound."""
@@ -148,7 +157,11 @@ class AttemptEntries:
             facts.document,
             self.router_id,
         )
-        return entry if charge is None else _with_bill(entry, charge)
+        if charge is not None:
+            entry = _with_bill(entry, charge)
+        if self.names_users and tariff is not None:
+            entry = entry._replace(user_id=self.user_id(facts))
+        return entry
 
     def _of_hold(self, kind: Literal["reserved", "released"], hold: Hold, reserved_nano: int) -> Entry:
         backend, caller = hold.backend, hold.facts.caller
@@ -170,6 +183,7 @@ class AttemptEntries:
             task=hold.facts.task,
             document=hold.facts.document,
             router_id=self.router_id,
+            user_id=self.user_id(hold.facts),
         )
 
 

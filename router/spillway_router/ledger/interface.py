@@ -27,6 +27,7 @@ from spillway_router.ledger.records import (
     Write,
     WriteResult,
 )
+from spillway_router.ledger.tables.acts import ActLog
 from spillway_router.ledger.tables.alerts import AlertTable
 from spillway_router.ledger.tables.feedback import FeedbackTable
 from spillway_router.ledger.tables.key_table import KeyTable
@@ -35,6 +36,7 @@ from spillway_router.ledger.tables.other_costs import OtherCostTable
 from spillway_router.ledger.tables.rentals import RentalTable
 from spillway_router.ledger.tables.reviews import ReviewTable
 from spillway_router.ledger.tables.stored_responses import ResponseTable
+from spillway_router.ledger.tables.tariffs import TariffTable
 
 
 class Sums(ABC):
@@ -148,6 +150,8 @@ class Ledger(ABC):
         alerts: AlertTable,
         responses: ResponseTable,
         other_costs: OtherCostTable,
+        tariffs: TariffTable,
+        acts: ActLog,
     ) -> None:
         self.keys = keys
         self.rentals = rentals
@@ -157,6 +161,10 @@ class Ledger(ABC):
         self.alerts = alerts
         self.responses = responses
         self.other_costs = other_costs
+        self.tariffs = tariffs
+        self.acts = acts
+        self.actor = ""
+        """Who changes keys and rentals through this object, for the acts."""
 
     @property
     @abstractmethod
@@ -223,6 +231,10 @@ class Ledger(ABC):
     @abstractmethod
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
         """Yield the entries with `ts` in [start, end) in the order in which they were written, in bounded chunks."""
+
+    @abstractmethod
+    def adjustments_between(self, start_ms: int, end_ms: int) -> tuple[Entry, ...]:
+        """Return the adjusted entries with `ts` in [start, end) in the order in which they were written."""
 
     @abstractmethod
     def head(self) -> tuple[int, bytes]:

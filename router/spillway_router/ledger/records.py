@@ -187,8 +187,7 @@ BalanceKey = tuple[str, Period, int]
 """Scope, period, and the period's first millisecond (epoch)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
+class Linked(NamedTuple):
     """A stored row with its position in the order of writing and its link in the hash chain (entries.link_of).
 
     `link` is empty for rows that are older than the chain.

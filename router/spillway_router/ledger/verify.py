@@ -9,6 +9,8 @@
     balances     the balances against which caps are checked are the sums of the rows
     open holds   the open reservations are the reserved rows that no other row closes
     idle time    the unused part of a day's rent is at most the rent: Used + Unused = Billed
+    charges      every charge whose usage and price are known is what that usage costs at that price (recompute.py)
+    acts         what was done to API keys and rentals is in a hash chain of its own, and explains their tables
     copy         the file of the ledger is not a copy that lacks its newest rows
     sums         the running sums from which reports are made are the sums of their rows
 
@@ -25,21 +27,27 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import cast
 
-from spillway_router.core.money.budget import Period
+from orjson import dumps
+
+from spillway_router.core.money.budget import Period, period_start
 from spillway_router.ledger.calendar import DAY_MS, day_of
-from spillway_router.ledger.entries import GENESIS, link_of
+from spillway_router.ledger.entries import COLUMNS, GENESIS, Row
 from spillway_router.ledger.interface import AttemptRows, Checks, Ledger, Spent
 from spillway_router.ledger.posting import HoldKey, OpenHold, balance_keys
+from spillway_router.ledger.recompute import ChargeChecker, ChargeCounts
 from spillway_router.ledger.records import Balance, BalanceKey, Linked
+from spillway_router.ledger.tables.acts import broken_link, unexplained
 
 _HOUR_MS = 3_600_000
+_KIND, _REF = COLUMNS.index("kind"), COLUMNS.index("tariff_ref")
 MOST_FAULTS = 20
 """The faults that a report lists, at most; all of them are counted."""
 
@@ -55,14 +63,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The outcome: the rows read, how many of them are linked, the chain's last link in hex, and the faults in
-    order."""
+    """The outcome: the rows read, how many of them are linked, the chain's last link in hex, the faults in order, and
+    how many charges were computed again."""
 
     rows: int
     linked: int
     head: str
     faults: tuple[Fault, ...]
     fault_count: int
+    charges: ChargeCounts = field(default_factory=ChargeCounts)
+    acts: int = 0
+    """The acts on keys and rentals."""
 
     @property
     def holds(self) -> bool:
@@ -70,19 +81,20 @@ class Verified:
         return not self.fault_count
 
 
-def verify(ledger: Ledger, noted_head: str = "") -> Verified:
-    """Check the ledger, while routers may continue writing. `noted_head` is the head of an earlier verification in hex.
+def verify(ledger: Ledger, noted_head: str = "", noted_act: str = "") -> Verified:
+    """Check the ledger, while routers may continue writing. `noted_head` is the head of an earlier verification in hex,
+    `noted_act` that of the acts.
 
     Raises LedgerUnavailableError.
     """
-    walk = _Walk(missing_head=noted_head.strip().lower())
+    walk = _Walk(charges=ChargeChecker(ledger.tariffs.texts), missing_head=noted_head.strip().lower())
     if ledger.notice:
         walk.fault("copy", 0, ledger.notice)
     with ThreadPoolExecutor(1, "ledger-checks") as other:
         checked = other.submit(_check_rules, ledger)
-        for linked in ledger.chain():
-            walk.read(linked)
+        walk.read(ledger.chain())
         walk.check_noted_head()
+        acts = _check_acts(ledger, noted_act, walk)
         rules = checked.result()
     return Verified(
         rows=walk.rows,
@@ -90,6 +102,8 @@ def verify(ledger: Ledger, noted_head: str = "") -> Verified:
         head=walk.link.hex(),
         faults=(*walk.faults, *rules.faults)[:MOST_FAULTS],
         fault_count=walk.fault_count + rules.fault_count,
+        charges=walk.charges.counts,
+        acts=acts,
     )
 
 
@@ -104,34 +118,72 @@ class _Faults:
             self.faults.append(Fault(rule, seq, detail))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Walk(_Faults):
+    charges: ChargeChecker
     missing_head: str = ""
     """The noted head in hex, until the chain reaches it."""
     rows: int = 0
     linked: int = 0
     link: bytes = GENESIS
-    broken: bool = False
 
-    def read(self, linked: Linked) -> None:
-        self.rows += 1
-        if not linked.link:
-            if self.linked:
-                self.fault("chain", linked.seq, "has no link, though rows before it have")
-            return
-        self.linked += 1
-        if not self.broken and link_of(self.link, linked.row) != linked.link:
-            self.broken = True  # reported once, because every later row would repeat it
-            message = "doesn't follow from the row before: it was changed, or a row is missing or added"
-            self.fault("chain", linked.seq, message)
-        self.link = linked.link
-        if self.missing_head and linked.link.hex() == self.missing_head:
-            self.missing_head = ""
+    def read(self, rows: Iterable[Linked]) -> None:
+        """Walk over the rows, of which there may be millions: what all of them need is written out here."""
+        link, is_broken, noted = self.link, False, self.missing_head
+        for seq, row, stored_link in rows:
+            self.rows += 1
+            if row[_KIND] == "charged" and row[_REF]:
+                self._check_charge(seq, row)
+            elif row[_KIND] == "adjusted":
+                self.charges.counts.adjusted += 1
+            if not stored_link:
+                if self.linked:
+                    self.fault("chain", seq, "has no link, though rows before it have")
+                continue
+            self.linked += 1
+            if not is_broken and sha256(link + dumps(row)).digest() != stored_link:  # entries.link_of
+                is_broken = True  # reported once, because every later row would repeat it
+                message = "doesn't follow from the row before: it was changed, or a row is missing or added"
+                self.fault("chain", seq, message)
+            link = stored_link
+            if noted and link.hex() == noted:
+                self.missing_head = noted = ""
+        self.link = link
+
+    def _check_charge(self, seq: int, row: Row) -> None:
+        flaw = self.charges.flaw(row)
+        if flaw is not None:
+            self.fault("charges", seq, f"the charge of {row[1]} {flaw}")
 
     def check_noted_head(self) -> None:
         if self.missing_head:
             message = f"doesn't contain the noted head {self.missing_head}: rows were cut off or rewritten"
             self.fault("chain", 0, message)
+
+
+def _check_acts(ledger: Ledger, noted_act: str, faults: _Faults) -> int:
+    """Check the chain of acts, and that it explains the keys and the rentals; return the number of acts."""
+    acts = ledger.acts.all()
+    broken = broken_link(acts)
+    if broken is not None:
+        faults.fault("acts", 0, f"act {broken} doesn't follow from the one before: it was changed, or one is missing")
+    if noted_act and all(each.link.hex() != noted_act for each in acts):
+        faults.fault("acts", 0, f"the noted act {noted_act} is not there: acts were cut off or rewritten")
+    # A router may change something between two looks, so only what stays unexplained is a fault.
+    names: set[str] | None = None
+    for _ in range(_LOOKS):
+        keys, rentals = ledger.keys.all(), ledger.rentals.between(-(2**62), 2**62)
+        acts = ledger.acts.all()
+        now = set(unexplained(acts, keys, rentals))
+        names = now if names is None else names & now
+        if not names:
+            break
+    for name in sorted(names or ()):
+        faults.fault("acts", 0, f"{name} is not what the acts made of it: it was changed in the database itself")
+    return len(acts)
+
+
+_LOOKS = 3
 
 
 def _check_rules(ledger: Ledger) -> _Faults:
@@ -195,38 +247,30 @@ def _open_holds(ledger: Ledger, unclosed: list[AttemptRows]) -> dict[HoldKey, Op
 
 _Nano = list[int]
 """Nano-dollars spent, and held."""
+_Sums = dict[str, _Nano]
+"""By scope."""
+_Kept = dict[str, tuple[int, int]]
+"""What the database keeps by scope, without zeros: nano-dollars spent, and held."""
 
 
 def _check_balances(checks: Checks, holds: dict[HoldKey, OpenHold], faults: _Faults) -> None:
-    """Compare the balances with the rows, day by day, so that there are never more than a day's in memory."""
-    months: dict[BalanceKey, _Nano] = defaultdict(lambda: [0, 0])
-    adder = _Adder(months)
+    """Compare the balances with the rows, hour by hour, so that there are never more than a day's in memory."""
     moves = heapq.merge(_held(holds), ((move, 0) for move in checks.spent()), key=lambda move: move[0].hour)
-    expected = (_OfDay(move.hour * _HOUR_MS // DAY_MS, move, held_nano) for move, held_nano in moves)
-    stored = (
-        _OfDay(day=key[2] // DAY_MS, move=None, held_nano=0, key=key, balance=balance)
-        for key, balance in checks.short_balances()
-    )
-    for _, of_day in groupby(heapq.merge(expected, stored, key=itemgetter(0)), key=itemgetter(0)):
-        summed: dict[BalanceKey, _Nano] = defaultdict(lambda: [0, 0])
-        kept: dict[BalanceKey, Balance] = {}
-        for one in of_day:
-            if one.move is not None:
-                adder.add(summed, one.move, one.held_nano)
-            elif one.key is not None and one.balance is not None:
-                kept[one.key] = one.balance
-        _compare(summed, kept, faults)
-    _compare(months, dict(checks.month_balances()), faults)
+    by_hour = ((hour, 0, list(group)) for hour, group in groupby(moves, key=lambda move: move[0].hour))
+    stored = ((hour, 1, list(group)) for hour, group in groupby(checks.short_balances(), key=_hour_of))
+    adder = _Adder(faults)
+    for hour, parts in groupby(heapq.merge(by_hour, stored, key=itemgetter(0)), key=itemgetter(0)):
+        adder.begin(hour)
+        for _, is_stored, content in parts:
+            if is_stored:
+                adder.keep(cast("list[tuple[BalanceKey, Balance]]", content))
+            else:
+                adder.add(cast("list[tuple[Spent, int]]", content))
+    adder.finish(checks.month_balances())
 
 
-class _OfDay(NamedTuple):
-    """Something of a day: a move of money by the rows, or a stored balance."""
-
-    day: int
-    move: Spent | None
-    held_nano: int
-    key: BalanceKey | None = None
-    balance: Balance | None = None
+def _hour_of(stored: tuple[BalanceKey, Balance]) -> int:
+    return stored[0][2] // _HOUR_MS
 
 
 def _held(holds: dict[HoldKey, OpenHold]) -> Iterator[tuple[Spent, int]]:
@@ -237,50 +281,93 @@ def _held(holds: dict[HoldKey, OpenHold]) -> Iterator[tuple[Spent, int]]:
 
 
 class _Adder:
-    """Adds moves to the balances in whose scopes and periods they count; many share their hour or their scopes."""
+    """Adds moves to the scopes in which they count, hour by hour: an hour's sums are added to its day, a day's to its
+    month."""
 
-    def __init__(self, months: dict[BalanceKey, _Nano]) -> None:
-        self._months = months
+    def __init__(self, faults: _Faults) -> None:
+        self._faults = faults
         self._scopes: dict[tuple[str, str, str, str], tuple[str, ...]] = {}
         self._hour = -1
-        self._starts: tuple[tuple[Period, int], ...] = ()
+        self._sums: dict[Period, _Sums] = {"hour": {}, "day": {}}
+        self._kept: dict[Period, _Kept] = {"hour": {}, "day": {}}
+        self._months: dict[int, _Sums] = {}
 
-    def add(self, summed: dict[BalanceKey, _Nano], move: Spent, held_nano: int) -> None:
-        """Add a move to the balances of its day, and to those of its month."""
-        if move.hour != self._hour:
-            self._hour = move.hour
-            self._starts = tuple((period, start_ms) for _, period, start_ms in balance_keys("", "", "", "", _ms(move)))
-        whose = _whose(move)
-        scopes = self._scopes.get(whose)
-        if scopes is None:
-            scopes = self._scopes[whose] = tuple(dict.fromkeys(key[0] for key in balance_keys(*whose, _ms(move))))
-        for period, start_ms in self._starts:
-            sums = self._months if period == "month" else summed
+    def begin(self, hour: int) -> None:
+        """Begin an hour; the one before it is compared."""
+        self._end_hour()
+        if hour // 24 != self._hour // 24:
+            self._end_day()
+        self._hour = hour
+
+    def add(self, moves: Iterable[tuple[Spent, int]]) -> None:
+        """Add the moves of this hour, each with the nano-dollars that it holds."""
+        sums = self._sums["hour"]
+        for move, held_nano in moves:
+            whose = _whose(move)
+            scopes = self._scopes.get(whose)
+            if scopes is None:
+                scopes = tuple(dict.fromkeys(key[0] for key in balance_keys(*whose, 0)))
+                self._scopes[whose] = scopes
             for scope in scopes:
-                nano = sums[scope, period, start_ms]
-                nano[0] += move.nano
+                nano = sums.get(scope)
+                if nano is None:
+                    sums[scope] = [move.nano, held_nano]
+                else:
+                    nano[0] += move.nano
+                    nano[1] += held_nano
+
+    def keep(self, balances: Iterable[tuple[BalanceKey, Balance]]) -> None:
+        """Note the balances that the database keeps of this hour, or of the day that begins with it."""
+        for (scope, period, _), balance in balances:
+            self._kept[period][scope] = (balance.spent_nano, balance.reserved_nano)
+
+    def finish(self, months: Iterable[tuple[BalanceKey, Balance]]) -> None:
+        """Compare what is left, and the months."""
+        self._end_hour()
+        self._end_day()
+        kept: dict[int, _Kept] = defaultdict(dict)
+        for (scope, _, start_ms), balance in months:
+            kept[start_ms][scope] = (balance.spent_nano, balance.reserved_nano)
+        for start_ms in sorted(kept.keys() | self._months.keys()):
+            _compare("month", start_ms, self._months.get(start_ms, {}), kept.get(start_ms, {}), faults=self._faults)
+
+    def _end_hour(self) -> None:
+        self._end("hour", self._hour * _HOUR_MS, self._sums["day"])
+
+    def _end_day(self) -> None:
+        day_ms = self._hour // 24 * DAY_MS
+        month_ms = period_start("month", max(0, day_ms // 1000)) * 1000
+        self._end("day", day_ms, self._months.setdefault(month_ms, {}))
+
+    def _end(self, period: Period, start_ms: int, longer: _Sums) -> None:
+        sums, kept = self._sums[period], self._kept[period]
+        if not sums and not kept:
+            return
+        _compare(period, start_ms, sums, kept, faults=self._faults)
+        for scope, (spent_nano, held_nano) in sums.items():
+            nano = longer.get(scope)
+            if nano is None:
+                longer[scope] = [spent_nano, held_nano]
+            else:
+                nano[0] += spent_nano
                 nano[1] += held_nano
+        self._sums[period], self._kept[period] = {}, {}
 
 
 def _whose(of: Spent | OpenHold) -> tuple[str, str, str, str]:
     return of.backend, of.key_id, of.tier, of.user_id
 
 
-def _ms(move: Spent) -> int:
-    return move.hour * _HOUR_MS
-
-
-def _compare(summed: dict[BalanceKey, _Nano], stored: dict[BalanceKey, Balance], faults: _Faults) -> None:
-    expected = {key: Balance(*nano) for key, nano in summed.items() if nano[0] or nano[1]}
-    if expected == stored:
+def _compare(period: Period, start_ms: int, sums: _Sums, kept: _Kept, *, faults: _Faults) -> None:
+    expected = {scope: (nano[0], nano[1]) for scope, nano in sums.items() if nano[0] or nano[1]}
+    if expected == kept:
         return
-    for key in sorted(stored.keys() | expected.keys()):
-        actual, right = stored.get(key, Balance(0, 0)), expected.get(key, Balance(0, 0))
+    for scope in sorted(kept.keys() | expected.keys()):
+        actual, right = kept.get(scope, (0, 0)), expected.get(scope, (0, 0))
         if actual != right:
-            scope, period, start_ms = key
             faults.fault(
                 "balances",
                 0,
-                f"{scope} in the {period} from {start_ms} ms: stored {actual.spent_nano} nano-USD spent + "
-                f"{actual.reserved_nano} held, the rows say {right.spent_nano} + {right.reserved_nano}",
+                f"{scope} in the {period} from {start_ms} ms: stored {actual[0]} nano-USD spent + "
+                f"{actual[1]} held, the rows say {right[0]} + {right[1]}",
             )

@@ -98,6 +98,7 @@ class Runtime:
         config = DerivedConfig.of(loaded, utc_day(time.time()))
         router_id = f"router-{secrets.token_hex(8)}"
         self.ledger = ledger
+        ledger.actor = router_id
         self.board = Board()
         self.metrics = Metrics()
         self.alerts = Alerts(AlertHooks(self.metrics.on_alert, self.metrics.on_delivery, self.metrics.on_excess))
@@ -247,12 +248,14 @@ class Runtime:
     def _apply(self, config: DerivedConfig) -> None:
         """Hand every derived value to what works with it, at the start and at every reload.
 
-        The rest of `config` is read where it is needed. Raises LedgerError if the balances can't be read.
+        The rest of `config` is read where it is needed. Raises LedgerError if the balances can't be read or a price
+        can't be kept.
         """
         assembly = config.assembly
         self.alerts.configure(config.webhook)
         self.accounts.set_coefficients(config.report.coefficients)
         self.accounts.load(self.ledger, config.budgets)
+        self.accounts.keep_prices(backend.tariff for backend in assembly.backends)
         self.board.update(assembly.backends, assembly.rates)
         self.pacer.configure(config.pacing)
         self._active_config = self._make_active_config(config)

@@ -26,6 +26,7 @@ from spillway_router.ledger.records import (
     WriteResult,
 )
 from spillway_router.testing.tables import (
+    MemoryActs,
     MemoryAlerts,
     MemoryFeedback,
     MemoryKeys,
@@ -34,6 +35,7 @@ from spillway_router.testing.tables import (
     MemoryRentals,
     MemoryResponses,
     MemoryReviews,
+    MemoryTariffs,
 )
 
 _TYPES = get_type_hints(Entry)
@@ -46,15 +48,18 @@ class MemoryLedger(Ledger):
     """A `Ledger` in memory."""
 
     def __init__(self) -> None:
+        acts = MemoryActs()
         super().__init__(
-            keys=MemoryKeys(),
-            rentals=MemoryRentals(),
+            keys=MemoryKeys(acts),
+            rentals=MemoryRentals(acts),
             reviews=MemoryReviews(),
             feedback=MemoryFeedback(),
             labels=MemoryLabels(),
             alerts=MemoryAlerts(),
             responses=MemoryResponses(),
             other_costs=MemoryOtherCosts(),
+            tariffs=MemoryTariffs(),
+            acts=acts,
         )
         self._entries: dict[tuple[str, int, str], Entry] = {}
         self._links: list[bytes] = []
@@ -138,6 +143,9 @@ class MemoryLedger(Ledger):
 
     def entries_between(self, start_ms: int, end_ms: int) -> Iterator[Entry]:
         return iter([e for e in self._all() if start_ms <= e.ts < end_ms])
+
+    def adjustments_between(self, start_ms: int, end_ms: int) -> tuple[Entry, ...]:
+        return tuple(e for e in self.entries_between(start_ms, end_ms) if e.kind == "adjusted")
 
     def head(self) -> tuple[int, bytes]:
         with self._lock:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
 from spillway_router.core.money.budget import AlertKey
+from spillway_router.ledger.entries import GENESIS
 from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord
 from spillway_router.ledger.tables import stored_responses
+from spillway_router.ledger.tables.acts import ActLog, Change, LinkedAct, act_link, key_fields, rental_fields
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
 from spillway_router.ledger.tables.key_table import KeyTable, key_exists
@@ -25,12 +28,33 @@ from spillway_router.ledger.tables.reviews import (
     review_exists,
 )
 from spillway_router.ledger.tables.stored_responses import MOST_RESPONSES, ResponseTable, StoredResponse
+from spillway_router.ledger.tables.tariffs import TariffTable
+
+
+class MemoryActs(ActLog):
+    """An `ActLog` in memory, to which the tables of keys and rentals append."""
+
+    def __init__(self) -> None:
+        self._acts: list[LinkedAct] = []
+        self._lock = Lock()
+
+    def append(self, change: Change) -> None:
+        """Append an act of nobody in particular."""
+        with self._lock:
+            act = change.act(time.time_ns() // 1_000_000, "")
+            link = act_link(self._acts[-1].link if self._acts else GENESIS, act)
+            self._acts.append(LinkedAct(len(self._acts) + 1, act, link))
+
+    def all(self) -> tuple[LinkedAct, ...]:
+        with self._lock:
+            return tuple(self._acts)
 
 
 class MemoryKeys(KeyTable):
     """A `KeyTable` in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, acts: MemoryActs) -> None:
+        self._acts = acts
         self._records: dict[str, KeyRecord] = {}
         self._revision = 0
         self._lock = Lock()
@@ -41,6 +65,7 @@ class MemoryKeys(KeyTable):
                 raise key_exists(record.id)
             self._records[record.id] = record
             self._revision += 1
+            self._acts.append(Change("key.create", record.id, key_fields(record)))
 
     def all(self) -> tuple[KeyRecord, ...]:
         with self._lock:
@@ -53,6 +78,7 @@ class MemoryKeys(KeyTable):
                 return False
             self._records[key_id] = replace(record, revoked=now_ms)
             self._revision += 1
+            self._acts.append(Change("key.revoke", key_id, {"revoked": now_ms}))
             return True
 
     def revision(self) -> int:
@@ -101,10 +127,27 @@ class MemoryResponses(ResponseTable):
             self._records = {record.response_id: record for record in newest if record.made_ms > oldest_ms}
 
 
+class MemoryTariffs(TariffTable):
+    """A `TariffTable` in memory."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._lock = Lock()
+
+    def keep(self, texts: Mapping[str, str], now_ms: int) -> None:
+        del now_ms
+        with self._lock:
+            self._texts = {**texts, **self._texts}
+
+    def texts(self) -> Mapping[str, str]:
+        return dict(self._texts)
+
+
 class MemoryRentals(RentalTable):
     """A `RentalTable` in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, acts: MemoryActs) -> None:
+        self._acts = acts
         self._records: dict[str, RentalRecord] = {}
         self._lock = Lock()
 
@@ -113,6 +156,7 @@ class MemoryRentals(RentalTable):
             if record.id in self._records:
                 raise rental_exists(record.id)
             self._records[record.id] = record
+            self._acts.append(Change("rental.start", record.id, rental_fields(record)))
 
     def between(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
         with self._lock:
@@ -128,7 +172,8 @@ class MemoryRentals(RentalTable):
             record = self._records.get(rental_id)
             if record is None or record.stopped_ms is not None:
                 return False
-            self._records[rental_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
+            stopped = self._records[rental_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
+            self._acts.append(Change("rental.stop", rental_id, {"stopped_ms": stopped.stopped_ms}))
             return True
 
     def move_stop(self, rental_id: str, at_ms: int) -> bool:
@@ -136,7 +181,8 @@ class MemoryRentals(RentalTable):
             record = self._records.get(rental_id)
             if record is None:
                 return False
-            self._records[rental_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
+            stopped = self._records[rental_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
+            self._acts.append(Change("rental.correct", rental_id, {"stopped_ms": stopped.stopped_ms}))
             return True
 
     def seen(self, rental_id: str, at_ms: int) -> None:

@@ -23,7 +23,7 @@ from spillway_router.core.money.budget import (
     covering,
     covers,
     headroom,
-    lines_of_key,
+    lines_for,
     moved,
     opening,
     period_end,
@@ -225,12 +225,11 @@ def test_a_refused_call_raises_the_last_alert_where_alerts_are_wanted() -> None:
 def test_a_key_has_the_caps_of_each_key_unless_it_has_its_own() -> None:
     each = (BudgetLine(EACH_KEY, "day", 10, (Decimal(1),)), BudgetLine(EACH_KEY, "month", 100))
     own = BudgetLine("key:vip", "day", 1000)
-    assert [(line.scope, line.period, line.limit_nano) for line in lines_of_key(each, (own,), "k1")] == [
+    assert [(line.scope, line.period, line.limit_nano) for line in lines_for("key:k1", each, (own,))] == [
         ("key:k1", "day", 10),
         ("key:k1", "month", 100),
     ]
-    assert [(line.period, line.label) for line in lines_of_key(each, (own,), "vip")] == [("month", EACH_KEY)]
-    assert lines_of_key(each, (), "") == ()
+    assert [(line.period, line.label) for line in lines_for("key:vip", each, (own,))] == [("month", EACH_KEY)]
 
 
 @given(st.sampled_from(["hour", "day", "month"]), st.integers(0, 4_000_000_000))

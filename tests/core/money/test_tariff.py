@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -17,10 +17,13 @@ from spillway_router.core.money.tariff import (
     TariffError,
     TariffStep,
     Usage,
+    itemised,
     nano_from_usd,
     price,
     price_many,
+    price_text,
     service_of,
+    tariff_of_text,
     upper_bound,
     usd,
 )
@@ -51,6 +54,7 @@ tariffs = st.builds(
     reasoning_per_million=maybe,
     per_second=prices,
     steps=steps.map(tuple),
+    fees=st.dictionaries(st.sampled_from(("search", "file_search")), prices).map(lambda fees: tuple(fees.items())),
 )
 plain_tariffs = st.builds(
     Tariff, input_per_million=prices, output_per_million=prices, cached_input_per_million=maybe, per_request=prices
@@ -336,6 +340,73 @@ def test_a_tariff_needs_a_real_date_and_usage_real_counts() -> None:
 def test_a_tariff_is_a_plain_value(tariff: Tariff) -> None:
     again = replace(tariff)
     assert (again, hash(again), repr(again)) == (tariff, hash(tariff), repr(tariff))
+
+
+@given(tariffs, usages(), seconds)
+def test_a_price_is_whole_in_its_text(tariff: Tariff, usage: Usage, spent: Decimal) -> None:
+    again = tariff_of_text(price_text(tariff))
+    assert price(usage, again, spent) == price(usage, tariff, spent)
+    assert price_text(again) == price_text(tariff)
+    assert again.ref.partition("#")[2] == tariff.ref.partition("#")[2]
+
+
+@given(usages(), tariffs, seconds, st.dictionaries(st.sampled_from(("search", "unknown")), st.integers(1, 9)))
+def test_the_parts_of_a_charge_sum_to_it(usage: Usage, tariff: Tariff, spent: Decimal, calls: dict[str, int]) -> None:
+    usage = replace(usage, calls=tuple(calls.items()))
+    billed_us = int(spent * 10**6)
+    parts = itemised(usage, tariff, billed_us)
+    assert sum(part.nano for part in parts) == price(usage, tariff, spent)
+    for part in parts:
+        exact_nano = Fraction(part.price_usd) * part.quantity / part.per * NANO
+        assert abs(part.nano - exact_nano) < 1
+    tokens = {part.name: part.quantity for part in parts if part.per == 10**6 and part.name != "seconds"}
+    assert sum(tokens.values()) == usage.prompt_tokens + usage.completion_tokens
+
+
+def test_the_parts_of_a_charge_have_the_prices_of_their_step() -> None:
+    long = TariffStep(Rates(Decimal(3), Decimal("4.5"), cached_input=Decimal("0.25")), above_tokens=1000)
+    tariff = Tariff(Decimal(1), Decimal(2), steps=(long,), per_request=Decimal("0.01"))
+    parts = itemised(Usage(1200, 7, cached_tokens=200, reasoning_tokens=3), tariff)
+    assert [(part.name, part.quantity, part.price_usd, part.nano, part.step) for part in parts] == [
+        ("input", 1000, "3", 3_000_000, ">1000"),
+        ("output", 7, "4.5", 31_500, ">1000"),
+        ("cached_input", 200, "0.25", 50_000, ">1000"),
+        ("request", 1, "0.01", 10_000_000, ""),
+    ]
+    assert [(part.name, part.quantity, part.nano) for part in itemised(Usage(0, 0), tariff)] == [
+        ("input", 0, 0),
+        ("request", 1, 10_000_000),
+    ]
+
+
+def test_a_price_is_named_by_its_content() -> None:
+    tariff = Tariff(Decimal("1.50"), Decimal(2))
+    assert tariff.ref == Tariff(Decimal("1.5"), Decimal("2.0")).ref
+    assert tariff.ref.startswith("config@1970-01-01#")
+    assert tariff.ref != replace(tariff, source="list").ref
+    other: dict[str, object] = {
+        "steps": (TariffStep(Rates(Decimal(1), Decimal(1)), service="flex"),),
+        "fees": (("search", Decimal(1)),),
+    }
+    not_the_price = {"source", "valid_from", "valid_until"}
+    for each in fields(Tariff):
+        if not each.init or each.name in not_the_price:
+            continue
+        changed = replace(tariff, **{each.name: other.get(each.name, Decimal("7.7"))})  # type: ignore[arg-type]
+        assert changed.ref != tariff.ref, each.name
+        assert getattr(tariff_of_text(price_text(changed)), each.name) == getattr(changed, each.name)
+    for each in fields(Rates):
+        plain = Rates(Decimal(1), Decimal(1))
+        changed_rates = replace(plain, **{each.name: Decimal("7.7")})
+        texts = {price_text(replace(tariff, steps=(TariffStep(r, service="x"),))) for r in (plain, changed_rates)}
+        assert len(texts) == 2, each.name
+    assert [each.name for each in fields(Rates) if each.default is MISSING] == ["input", "output"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"input":"1"}', '{"input":"x","output":"1"}', '{"steps":[{}]}'])
+def test_text_that_is_no_price_is_refused(text: str) -> None:
+    with pytest.raises(TariffError):
+        tariff_of_text(text)
 
 
 def test_free_means_that_nothing_can_cost() -> None:

@@ -78,7 +78,8 @@ def test_rented_time_is_bought_used_and_unused() -> None:
     assert total(exported, "EffectiveCost", CommitmentDiscountStatus="Unused") == Decimal("0.926666667")
     assert total(exported, "BilledCost") == total(exported, "EffectiveCost") == Decimal("1.390149926")
     assert [row["x_RequestId"] for row in exported if row["ProviderName"] == "groq"] == ["c1", "free"]
-    assert used["ChargePeriodStart"] == "2026-09-21T14:13:20Z"
+    assert (used["ChargePeriodStart"], used["ChargePeriodEnd"]) == ("2026-09-21T00:00:00Z", "2026-09-22T00:00:00Z")
+    assert used["x_Time"] == "2026-09-21T14:13:20Z"
     assert used["BillingPeriodEnd"] == "2026-10-01T00:00:00Z"
 
 
@@ -117,8 +118,8 @@ def test_daily_rows_are_the_reports_groups_to_the_nano_dollar() -> None:
                     row["ResourceId"],
                     row["SkuId"],
                     row["SubAccountId"],
-                    tags.get("tier", ""),
-                    tags.get("task", ""),
+                    tags.get("spillway/tier", ""),
+                    tags.get("spillway/task", ""),
                 )
                 key = (row["ChargePeriodStart"][:10], *names, row["x_Decision"])
                 exported[key] += int(Decimal(row["EffectiveCost"]) * 10**9)
@@ -162,7 +163,11 @@ def test_a_running_rental_is_bought_up_to_now() -> None:
         )
     )
     (purchase, unused) = rows_of(ledger)
-    assert (purchase["BilledCost"], purchase["ResourceId"], purchase["SkuId"]) == ("48.000000", "rent_1", "a100-80")
+    assert (purchase["BilledCost"], purchase["x_RentalId"], purchase["SkuId"]) == (
+        "48.000000",
+        "rent_1",
+        "a100-80-hour",
+    )
     assert unused["EffectiveCost"] == "48.000000"
 
 

@@ -103,6 +103,21 @@ async def test_a_free_backend_answers_when_the_budget_is_overspent() -> None:
             assert 'spillway_charges_above_hold_total{backend="dear"} 1.0' in metrics
 
 
+async def test_a_user_who_has_spent_a_cap_of_each_user_gets_a_402_and_others_go_on() -> None:
+    cap = 'budgets: [{scope: each user, period: day, limit_usd: "0.001"}]\n'
+    async with FaultUpstream(answer(900)) as strong, routing(settings(cloud(strong, "strong"), more=cap)) as router:
+        replies = [
+            await router.chat({"model": "strong/strong-m", "max_tokens": 1, **user})
+            for user in ({"user": "ann"}, {"user": "ann"}, {"user": "bob"}, {}, {}, {"safety_identifier": "bob"})
+        ]
+        assert [reply.status_code for reply in replies] == [200, 402, 200, 200, 402, 402]
+        assert "day budget of 0.001000 USD for user:" in error_of(replies[1])["message"]
+        assert "ann" not in str(list(router.ledger.entries_between(0, 2**62)))
+        # A body whose cost is not bounded is refused, as under any other cap.
+        unbounded = await router.chat({"model": "strong/strong-m", "max_tokens": 1, "user": "eve", "frobnicate": 1})
+        assert unbounded.status_code == 400
+
+
 async def test_a_402_of_the_policy_tells_that_the_budget_is_full() -> None:
     async with FaultUpstream(answer(1)) as strong, routing(settings(cloud(strong), more=DAY_CENT)) as router:
         assert (await router.chat({"max_tokens": 20_000})).status_code == 402

@@ -34,6 +34,9 @@ _SECONDS: dict[Period, int] = {"hour": 3600, "day": 86400}
 _SCOPE_KINDS = ("backend", "key", "tier", "user")
 EACH_KEY = "each key"
 """The scope of a cap that every API key has for itself."""
+EACH_USER = "each user"
+"""The scope of a cap that every end user of every API key has for itself (users.py)."""
+EACH = (EACH_KEY, EACH_USER)
 
 
 class BudgetError(ValueError):
@@ -44,8 +47,8 @@ class BudgetError(ValueError):
 class BudgetLine:
     """One cap.
 
-    `scope` is all, backend:NAME, key:ID, tier:NAME or EACH_KEY; `limit_nano` is in nano-dollars; `alert_at` holds
-    shares of the limit.
+    `scope` is all, backend:NAME, key:ID, tier:NAME, user:ID or one of EACH; `limit_nano` is in nano-dollars; `alert_at`
+    holds shares of the limit.
     """
 
     scope: str
@@ -53,10 +56,11 @@ class BudgetLine:
     limit_nano: int
     alert_at: tuple[Decimal, ...] = ()
     label: str = ""
-    """The scope in metrics where it is another one: EACH_KEY for the caps of single keys, which may be many."""
+    """The scope in metrics where it is another one: that of EACH for the caps of single keys or users, which may be
+    many."""
 
     def __post_init__(self) -> None:
-        if self.scope != EACH_KEY:
+        if self.scope not in EACH:
             check_scope(self.scope)
         if self.period not in get_args(Period):
             raise BudgetError(f"budget period is {self.period!r}; use hour, day or month")
@@ -129,10 +133,10 @@ class BudgetState:
 
 
 def check_scope(scope: str) -> None:
-    """Raise BudgetError unless the scope is all, backend:NAME, key:ID or tier:NAME."""
+    """Raise BudgetError unless the scope is all, backend:NAME, key:ID, tier:NAME or user:ID."""
     kind, colon, name = scope.partition(":")
     if scope != "all" and not (kind in _SCOPE_KINDS and colon and name):
-        raise BudgetError(f"budget scope is {scope!r}; use all, each key, backend:NAME, key:ID or tier:NAME")
+        raise BudgetError(f"budget scope is {scope!r}; use all, each key, each user, backend:NAME, key:ID or tier:NAME")
 
 
 def covers(scope: str, spender: Spender) -> bool:
@@ -205,16 +209,14 @@ def headroom(state: BudgetState, spender: Spender, wall_s: float) -> int | None:
     return max(0, min(rooms_nano)) if rooms_nano else None
 
 
-def lines_of_key(each_key: Iterable[BudgetLine], lines: Iterable[BudgetLine], key_id: str) -> tuple[BudgetLine, ...]:
-    """Return the caps that a key has for itself: those of `each_key`, unless `lines` has one of its own for it.
+def lines_for(scope: str, each: Iterable[BudgetLine], lines: Iterable[BudgetLine] = ()) -> tuple[BudgetLine, ...]:
+    """Return the caps that one key or user (`scope`) has for itself: those of `each`, unless `lines` has one of its own
+    for the same period.
 
     They are made when they are needed, so that their number costs nothing.
     """
-    if not key_id:
-        return ()
-    scope = f"key:{key_id}"
     own = {line.period for line in lines if line.scope == scope}
-    return tuple(replace(line, scope=scope, label=line.scope) for line in each_key if line.period not in own)
+    return tuple(replace(line, scope=scope, label=line.scope) for line in each if line.period not in own)
 
 
 def covering(lines: Iterable[BudgetLine], spender: Spender) -> tuple[BudgetLine, ...]:

@@ -18,10 +18,13 @@ Providers report reasoning tokens as part of the output; they cost the same as o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from hashlib import sha256
+from typing import Any
 
 from spillway_router.core.frozen import fast_frozen
 
@@ -35,6 +38,8 @@ _STANDARD_NAMES = frozenset(
 )
 _SERVICES = {"batches": "batch"}
 
+DIGEST_SIGN = "#"
+_DIGEST_DIGITS = 12
 _PER_TOKEN = NANO // 10**6  # USD per million tokens -> nano-dollars per token
 _MAX_PRICE = Decimal(10) ** 6
 _MAX_DECIMALS = 18
@@ -182,6 +187,8 @@ class Tariff:
     _unit: int = field(init=False, repr=False, compare=False)
     fee_units: Mapping[str, int] = field(init=False, repr=False, compare=False)
     """The known fees by name, in units of 10^-decimals USD."""
+    _ref: str = field(init=False, repr=False, compare=False)
+    """The name once it was asked for."""
 
     def __post_init__(self) -> None:
         base = {f"{name}_per_million": value for name, value in self.rates.all().items()}
@@ -203,6 +210,7 @@ class Tariff:
             ("_second", _units(self.per_second, unit)),
             ("_unit", unit),
             ("fee_units", {name: _units(value, unit) for name, value in self.fees}),
+            ("_ref", ""),
         ):
             object.__setattr__(self, slot, derived)
 
@@ -220,8 +228,14 @@ class Tariff:
 
     @property
     def ref(self) -> str:
-        """A short name of this price for ledger rows: its source, and the date from which it holds."""
-        return f"{self.source}@{self.valid_from}"
+        """The name of this price in ledger rows: its source, the date from which it holds, and a digest of its content.
+
+        So another price has another name, whatever the source says about its date, and the same one keeps its name.
+        """
+        if not self._ref:
+            name = f"{self.source}@{self.valid_from}{DIGEST_SIGN}{digest_of(price_text(self))}"
+            object.__setattr__(self, "_ref", name)
+        return self._ref
 
     @property
     def by_tokens(self) -> bool:
@@ -283,6 +297,88 @@ class Tariff:
         return numerator, unit
 
 
+def digest_of(text: str) -> str:
+    """Return the digest of a price's text, as it stands in the price's name."""
+    return sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]
+
+
+def price_text(tariff: Tariff) -> str:
+    """Return everything from which a charge is computed, as compact JSON; `tariff_of_text` reads it.
+
+    Amounts are decimal text in USD; what is absent is implied by the others, as in `Rates`, or costs nothing. Equal
+    prices have equal texts.
+    """
+    values: dict[str, Any] = _rates_text(tariff.rates)
+    for name, value in (("per_request", tariff.per_request), ("per_second", tariff.per_second)):
+        if value:
+            values[name] = _plain(value)
+    if tariff.fees:
+        values["fees"] = {name: _plain(value) for name, value in tariff.fees}
+    steps = sorted(tariff.steps, key=lambda step: (step.service, step.above_tokens))
+    if steps:
+        values["steps"] = [
+            {"service": step.service, "above_tokens": step.above_tokens, **_rates_text(step.rates)} for step in steps
+        ]
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+
+def tariff_of_text(text: str) -> Tariff:
+    """Return a tariff with the prices of a text of `price_text`; its source and dates are not in the text.
+
+    Raises TariffError if the text holds no price.
+    """
+    try:
+        values = json.loads(text)
+        rates = _rates_of(values)
+        return Tariff(
+            input_per_million=rates.input,
+            output_per_million=rates.output,
+            cached_input_per_million=rates.cached_input,
+            per_request=Decimal(values.get("per_request", "0")),
+            cache_write_per_million=rates.cache_write,
+            cache_write_long_per_million=rates.cache_write_long,
+            reasoning_per_million=rates.reasoning,
+            per_second=Decimal(values.get("per_second", "0")),
+            steps=tuple(
+                TariffStep(_rates_of(step), step["above_tokens"], step["service"]) for step in values.get("steps", ())
+            ),
+            fees=tuple((name, Decimal(value)) for name, value in values.get("fees", {}).items()),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, InvalidOperation) as error:
+        raise TariffError(f"not a price of the ledger: {error!r}") from None
+
+
+def _rates_text(rates: Rates) -> dict[str, Any]:
+    values = (
+        ("input", rates.input),
+        ("output", rates.output),
+        ("cached_input", rates.cached_input),
+        ("cache_write", rates.cache_write),
+        ("cache_write_long", rates.cache_write_long),
+        ("reasoning", rates.reasoning),
+    )
+    return {name: _plain(value) for name, value in values if value is not None}
+
+
+def _rates_of(values: Mapping[str, Any]) -> Rates:
+    def rate(name: str) -> Decimal | None:
+        return Decimal(values[name]) if name in values else None
+
+    return Rates(
+        input=Decimal(values["input"]),
+        output=Decimal(values["output"]),
+        cached_input=rate("cached_input"),
+        cache_write=rate("cache_write"),
+        cache_write_long=rate("cache_write_long"),
+        reasoning=rate("reasoning"),
+    )
+
+
+def _plain(value: Decimal) -> str:
+    """Return a decimal without an exponent and without zeros at its end, so that equal amounts have equal texts."""
+    return f"{value.normalize():f}" if value else "0"
+
+
 def price(usage: Usage, tariff: Tariff, seconds: int | Decimal = 0) -> int:
     """Return the charge for one attempt in nano-dollars: computed exactly, then rounded half up once.
 
@@ -303,6 +399,81 @@ def price(usage: Usage, tariff: Tariff, seconds: int | Decimal = 0) -> int:
     fees = tariff._fees(usage.calls) if usage.calls else 0
     numerator, unit = tariff._charge(tokens + fresh * prices.input, 1, seconds, fees)
     return (2 * numerator + unit) // (2 * unit)
+
+
+@fast_frozen(frozen=True, slots=True)
+class PricedPart:
+    """One line of a charge: `quantity` of what `name` says, priced per `per` of them, and its nano-dollars.
+
+    `name` is that of a price in `Rates`, `request`, `seconds` (then `quantity` is in microseconds), or the name of a
+    fee. `price_usd` is the price as decimal text. `step` names the mode and the length of prompt for which it holds.
+    """
+
+    name: str
+    quantity: int
+    per: int
+    price_usd: str
+    nano: int
+    step: str = ""
+
+
+def itemised(usage: Usage, tariff: Tariff, billed_us: int = 0) -> tuple[PricedPart, ...]:
+    """Return what a charge consists of. The parts sum to what `price` returns, as rounded differences of the running
+    total, so each is within a nano-dollar of its exact amount.
+
+    Parts with the same price are one: nobody bills reasoning apart that costs what other output does.
+    """
+    service = usage.service if tariff.knows(usage.service) else STANDARD
+    above, prices = next(
+        step for step in tariff._steps_of_service[service] if usage.prompt_tokens > step[0] or step[0] < 0
+    )
+    step = service + (f">{above}" if above > 0 else "")
+    parts = [
+        (name, quantity, 10**6, units)
+        for name, quantity, units in _token_parts(usage, prices)
+        if quantity or (name == "input" and not usage.completion_tokens)
+    ]
+    parts += [("request", 1, 1, tariff._request)] if tariff._request else []
+    parts += [("seconds", billed_us, 10**6, tariff._second)] if tariff._second else []
+    parts += [(name, count, 1, tariff.fee_units.get(name, 0)) for name, count in usage.calls]
+    lines, numerator, so_far_nano = [], 0, 0
+    for name, quantity, per, units in parts:
+        numerator += quantity * units * (10**6 // per)  # in millionths of the tariff's unit
+        until_nano = (2 * numerator * NANO + tariff._unit * 10**6) // (2 * tariff._unit * 10**6)
+        lines.append(
+            PricedPart(
+                name=name,
+                quantity=quantity,
+                per=per,
+                price_usd=_plain(Decimal(units) / tariff._unit),
+                nano=until_nano - so_far_nano,
+                step=step if per == 10**6 and name != "seconds" else "",
+            )
+        )
+        so_far_nano = until_nano
+    return tuple(lines)
+
+
+def _token_parts(usage: Usage, prices: _TokenPrices) -> list[tuple[str, int, int]]:
+    """Return the name, the number and the price (in the tariff's unit) of each kind of token, as `price` counts
+    them."""
+    prompt, out = usage.prompt_tokens, usage.completion_tokens
+    cached = min(usage.cached_tokens, prompt)
+    long = min(usage.cache_write_long_tokens, usage.cache_write_tokens, prompt - cached)
+    short = min(usage.cache_write_tokens - long, prompt - cached - long)
+    reasoning = min(usage.reasoning_tokens, out)
+    parts = {"input": (prompt - cached - long - short, prices.input), "output": (out - reasoning, prices.output)}
+    for name, like, quantity, units in (
+        ("cached_input", "input", cached, prices.cached),
+        ("cache_write", "input", short, prices.write),
+        ("cache_write_long", "input", long, prices.write_long),
+        ("reasoning", "output", reasoning, prices.reasoning),
+    ):
+        if units == parts[like][1]:
+            parts[like] = (parts[like][0] + quantity, units)
+        else:
+            parts[name] = (quantity, units)
+    return [(name, *part) for name, part in parts.items()]
 
 
 def price_many(uncached_tokens: int, cached_tokens: int, completion_tokens: int, requests: int, tariff: Tariff) -> int:

@@ -140,6 +140,8 @@ class RequestFacts:
     """The fields, content parts and tools by kind, if it is more than a plain conversation."""
     stored_at: frozenset[str] | None = None
     """Backends that have the earlier response which the request follows; None if it follows none."""
+    user_id: str = ""
+    """The pseudonym of the end user whom the request names (core/money/users.py); empty if it names none."""
 
 
 @fast_frozen(frozen=True, slots=True)

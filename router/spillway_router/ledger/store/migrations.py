@@ -27,6 +27,11 @@ def load_migrations(package: str) -> tuple[Migration, ...]:
     return tuple(sorted(migrations))
 
 
+def begins_acts(new: Sequence[Migration]) -> bool:
+    """Return whether these migrations make the table of acts, so that what exists already has to be noted there."""
+    return any(migration.title == "acts" for migration in new)
+
+
 def missing(migrations: Sequence[Migration], applied: Set[int], ledger: str, elsewhere: str) -> list[Migration]:
     """Return the migrations that `ledger` still lacks, in their order.
 

@@ -5,15 +5,34 @@ store/sqlite and store/postgres add their connections, the commit, and the sums 
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.entries import GENESIS, Entry, entry_of, stored_row
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.records import Balance, BalanceKey, Linked, Rented, Rows
-from spillway_router.ledger.store.statements import BALANCE, BALANCES, CORRECTED, ENTRIES_OF, HEAD, LINKED_AFTER, RENTED
+from spillway_router.ledger.store.statements import (
+    ADJUSTED,
+    BALANCE,
+    BALANCES,
+    CORRECTED,
+    ENTRIES_OF,
+    HEAD,
+    KEYS_CHANGED,
+    LINKED_AFTER,
+    RENTED,
+)
+from spillway_router.ledger.tables.acts import (
+    Change,
+    RunSql,
+    SqlActs,
+    append_acts,
+    key_fields,
+    rental_fields,
+)
 from spillway_router.ledger.tables.alerts import SqlAlerts
 from spillway_router.ledger.tables.feedback import SqlFeedback
 from spillway_router.ledger.tables.key_table import SqlKeys
@@ -22,8 +41,22 @@ from spillway_router.ledger.tables.other_costs import SqlOtherCosts
 from spillway_router.ledger.tables.rentals import SqlRentals
 from spillway_router.ledger.tables.reviews import SqlReviews
 from spillway_router.ledger.tables.stored_responses import SqlResponses
+from spillway_router.ledger.tables.tariffs import SqlTariffs
 
 _READ_CHUNK = 2_000
+
+
+def note_existing(run: RunSql, now_ms: int) -> None:
+    """Write acts for the keys and rentals that were there before the ledger kept acts.
+
+    `run` works inside the transaction of the migrations, so that this is done once.
+    """
+
+    keys = SqlKeys(lambda sql: run(sql, ()), lambda *_: False, lambda: 0).all()
+    rentals = SqlRentals(lambda sql, values, _: run(sql, values), lambda *_: []).between(-(2**62), 2**62)
+    changes = [Change("key.found", key.id, key_fields(key)) for key in keys]
+    changes += [Change("rental.found", rental.id, rental_fields(rental)) for rental in rentals]
+    append_acts(run, [change.act(now_ms, "migration") for change in changes])
 
 
 class SqlLedger(Ledger):
@@ -35,13 +68,15 @@ class SqlLedger(Ledger):
     def __init__(self) -> None:
         super().__init__(
             keys=SqlKeys(self._read_keys, self._change_keys, self._keys_revision),
-            rentals=SqlRentals(self._execute),
+            rentals=SqlRentals(self._execute, self._change),
             reviews=SqlReviews(self._execute),
             feedback=SqlFeedback(self._execute),
             labels=SqlLabels(self._execute),
             alerts=SqlAlerts(self._execute),
             responses=SqlResponses(self._execute),
             other_costs=SqlOtherCosts(self._execute),
+            tariffs=SqlTariffs(self._execute),
+            acts=SqlActs(lambda sql: self._execute(sql, (), False)),
         )
 
     @abstractmethod
@@ -60,8 +95,25 @@ class SqlLedger(Ledger):
         """Read API keys, without waiting behind a report."""
 
     @abstractmethod
-    def _change_keys(self, sql: str, values: Sequence[Any]) -> bool:
+    def _in_acts(self, work: Callable[[RunSql], Rows]) -> Rows:
+        """Run `work` in a transaction in which nobody else can append an act; it is durable on return."""
+
+    def _change(self, sql: str, values: Sequence[Any], change_of: Callable[[Rows], Change], then: str = "") -> Rows:
+        """Run a statement that may change a row (acts.ChangeRows), and if it did, the statement `then`."""
+
+        def work(run: RunSql) -> Rows:
+            rows = run(sql, values)
+            if rows:
+                append_acts(run, [change_of(rows).act(time.time_ns() // 1_000_000, self.actor)])
+                if then:
+                    run(then, ())
+            return rows
+
+        return self._in_acts(work)
+
+    def _change_keys(self, sql: str, values: Sequence[Any], change: Change) -> bool:
         """Run a statement that may change a key; return whether it did, and then increment the keys' revision."""
+        return bool(self._change(sql, values, lambda _: change, KEYS_CHANGED))
 
     @abstractmethod
     def _keys_revision(self) -> int:
@@ -84,13 +136,18 @@ class SqlLedger(Ledger):
     def entries_of(self, request_id: str) -> tuple[Entry, ...]:
         return tuple(map(entry_of, self._read(ENTRIES_OF, (request_id,))))
 
+    def adjustments_between(self, start_ms: int, end_ms: int) -> tuple[Entry, ...]:
+        return tuple(map(entry_of, self._read(ADJUSTED, (start_ms, end_ms))))
+
     def head(self) -> tuple[int, bytes]:
         rows = self._read(HEAD, ())
         return (rows[0][0], rows[0][1]) if rows else (0, GENESIS)
 
     def chain(self, after_seq: int = 0) -> Iterator[Linked]:
-        for row in self._chunks(LINKED_AFTER, after_seq):
-            yield Linked(row[0], stored_row(row[1:-1]), row[-1])
+        while rows := self._read(LINKED_AFTER, (after_seq, _READ_CHUNK)):
+            after_seq = rows[-1][0]
+            for row in rows:
+                yield Linked(row[0], stored_row(row[1:-1]), row[-1])
 
     def _chunks(self, sql: str, after_seq: int, *values: int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a statement whose values are the seq to continue after, `values`, and a limit.

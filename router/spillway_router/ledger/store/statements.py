@@ -21,6 +21,8 @@ BALANCES = (
 
 ENTRIES_OF = f"SELECT {_COLUMNS} FROM entries WHERE request_id = ? ORDER BY seq"  # noqa: S608
 
+ADJUSTED = f"SELECT {_COLUMNS} FROM entries WHERE kind = 'adjusted' AND ts >= ? AND ts < ? ORDER BY seq"  # noqa: S608
+
 LINKED_AFTER = f"SELECT seq,{_COLUMNS},link FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
 
 RENTED = (

@@ -14,6 +14,7 @@ from typing import Any
 
 from spillway_router.ledger.errors import EntryConflictError
 from spillway_router.ledger.records import KeyRecord, Rows
+from spillway_router.ledger.tables.acts import Change, key_fields
 
 
 class KeyTable(ABC):
@@ -49,22 +50,23 @@ _REVOKE = "UPDATE api_keys SET revoked = ? WHERE id = ? AND revoked IS NULL RETU
 _ALL = f"SELECT {', '.join(_NAMES)} FROM api_keys ORDER BY created, id"  # noqa: S608
 
 
+ChangeKeys = Callable[[str, Sequence[Any], Change], bool]
+
+
 class SqlKeys(KeyTable):
     """A `KeyTable` in SQL that both SQLite and PostgreSQL understand.
 
-    `read` runs a SELECT without values. `change` runs a statement that changes a key and returns whether it did; the
-    same transaction then increments the revision, which `revision` reads.
+    `read` runs a SELECT without values. `change` runs a statement that changes a key, with the act that it is, and
+    returns whether it did; the same transaction then increments the revision, which `revision` reads.
     """
 
-    def __init__(
-        self, read: Callable[[str], Rows], change: Callable[[str, Sequence[Any]], bool], revision: Callable[[], int]
-    ) -> None:
+    def __init__(self, read: Callable[[str], Rows], change: ChangeKeys, revision: Callable[[], int]) -> None:
         self._read = read
         self._change = change
         self._revision = revision
 
     def add(self, record: KeyRecord) -> None:
-        if not self._change(_ADD, _row(record)):
+        if not self._change(_ADD, _row(record), Change("key.create", record.id, key_fields(record))):
             raise key_exists(record.id)
 
     def all(self) -> tuple[KeyRecord, ...]:
@@ -72,7 +74,7 @@ class SqlKeys(KeyTable):
         return tuple(KeyRecord(**{**row, "may_route": bool(row["may_route"])}) for row in rows)
 
     def revoke(self, key_id: str, now_ms: int) -> bool:
-        return self._change(_REVOKE, (now_ms, key_id))
+        return self._change(_REVOKE, (now_ms, key_id), Change("key.revoke", key_id, {"revoked": now_ms}))
 
     def revision(self) -> int:
         return self._revision()

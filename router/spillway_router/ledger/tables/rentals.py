@@ -7,7 +7,8 @@ from dataclasses import fields
 from operator import attrgetter
 
 from spillway_router.ledger.errors import EntryConflictError
-from spillway_router.ledger.records import Execute, RentalRecord
+from spillway_router.ledger.records import Execute, RentalRecord, Rows
+from spillway_router.ledger.tables.acts import ActKind, Change, ChangeRows, rental_fields
 
 
 class RentalTable(ABC):
@@ -49,10 +50,11 @@ _BETWEEN = (
 )
 _STOP = (
     "UPDATE rentals SET stopped_ms = CASE WHEN started_ms > ? THEN started_ms ELSE ? END"
-    " WHERE id = ? AND stopped_ms IS NULL RETURNING id"
+    " WHERE id = ? AND stopped_ms IS NULL RETURNING stopped_ms"
 )
 _MOVE_STOP = (
-    "UPDATE rentals SET stopped_ms = CASE WHEN started_ms > ? THEN started_ms ELSE ? END WHERE id = ? RETURNING id"
+    "UPDATE rentals SET stopped_ms = CASE WHEN started_ms > ? THEN started_ms ELSE ? END WHERE id = ?"
+    " RETURNING stopped_ms"
 )
 _SEEN = (
     "UPDATE rentals SET seen_ms = ? WHERE id = ? AND stopped_ms IS NULL AND (seen_ms IS NULL OR seen_ms < ?)"
@@ -61,23 +63,33 @@ _SEEN = (
 
 
 class SqlRentals(RentalTable):
-    """A `RentalTable` in SQL that both SQLite and PostgreSQL understand."""
+    """A `RentalTable` in SQL that both SQLite and PostgreSQL understand.
 
-    def __init__(self, execute: Execute) -> None:
+    `change` runs a statement that changes a rental, with what makes an act of the rows that it returns.
+    """
+
+    def __init__(self, execute: Execute, change: ChangeRows) -> None:
         self._execute = execute
+        self._change = change
 
     def add(self, record: RentalRecord) -> None:
-        if not self._execute(_ADD, _row(record), True):
+        if not self._change(_ADD, _row(record), lambda _: Change("rental.start", record.id, rental_fields(record))):
             raise rental_exists(record.id)
 
     def between(self, start_ms: int, end_ms: int) -> tuple[RentalRecord, ...]:
         return tuple(RentalRecord(*row) for row in self._execute(_BETWEEN, (end_ms, start_ms), False))
 
     def stop(self, rental_id: str, at_ms: int) -> bool:
-        return bool(self._execute(_STOP, (at_ms, at_ms, rental_id), True))
+        return self._set_stop(_STOP, "rental.stop", rental_id, at_ms)
 
     def move_stop(self, rental_id: str, at_ms: int) -> bool:
-        return bool(self._execute(_MOVE_STOP, (at_ms, at_ms, rental_id), True))
+        return self._set_stop(_MOVE_STOP, "rental.correct", rental_id, at_ms)
+
+    def _set_stop(self, sql: str, kind: ActKind, rental_id: str, at_ms: int) -> bool:
+        def stopped(rows: Rows) -> Change:
+            return Change(kind, rental_id, {"stopped_ms": rows[0][0]})
+
+        return bool(self._change(sql, (at_ms, at_ms, rental_id), stopped))
 
     def seen(self, rental_id: str, at_ms: int) -> None:
         self._execute(_SEEN, (at_ms, rental_id, at_ms), True)

@@ -10,6 +10,7 @@ import orjson
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.tariff import TariffError, nano_from_usd
+from spillway_router.core.money.users import user_id
 from spillway_router.core.routing.model import (
     NO_PREFERENCES,
     Caller,
@@ -105,6 +106,7 @@ def read_facts(
     prompt_bytes, keyword = _text(body, rule)
     max_tokens, hints = _max_tokens(endpoint, body), _hints(headers, caller)
     privacy = _privacy(headers, body, caller, rule, keyword=keyword)
+    user = _user_id(endpoint, body, caller)
     if body.keys() <= _PLAIN and not has_parts:
         return RequestFacts(
             request_id=request_id,
@@ -119,6 +121,7 @@ def read_facts(
             caller=caller,
             hints=hints,
             billed_choices=1,
+            user_id=user,
         )
     choices, needs = _choices(endpoint, body), _needs(body, content)
     items = request_items(endpoint, body)
@@ -142,6 +145,7 @@ def read_facts(
         media_tokens=attached.media_tokens,
         billed_choices=_best_of(endpoint, body, choices),
         items=items,
+        user_id=user,
     )
 
 
@@ -316,6 +320,17 @@ def _privacy(
     if keyword:
         reasons.append("keyword")
     return PrivacyVerdict(False, tuple(reasons)) if reasons else _MAY_LEAVE
+
+
+def _user_id(endpoint: Endpoint, body: Mapping[str, Any], caller: Caller) -> str:
+    """Return the pseudonym of the user whom a body names, empty if it names none: `safety_identifier` or `user` in
+    OpenAI's requests, `metadata.user_id` in Anthropic's."""
+    if endpoint == "messages":
+        metadata = body.get("metadata")
+        name = metadata.get("user_id") if type(metadata) is dict else None
+    else:
+        name = body.get("safety_identifier") or body.get("user")
+    return user_id(caller.key_id, name) if name and isinstance(name, str) else ""
 
 
 _MAY_LEAVE = PrivacyVerdict(True)

@@ -11,8 +11,9 @@ Each connection needs a server session of its own: a direct connection, or a poo
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from spillway_router.ledger.entries import Entry, entry_of
@@ -23,11 +24,18 @@ from spillway_router.ledger.store.postgres import entries as postgres_entries
 from spillway_router.ledger.store.postgres import migrations as schema_steps
 from spillway_router.ledger.store.postgres import statements
 from spillway_router.ledger.store.postgres.schema import check_schema, migrate
-from spillway_router.ledger.store.postgres.session import Connection, DatabaseAddress, PostgresSession, database_address
+from spillway_router.ledger.store.postgres.session import (
+    Connection,
+    DatabaseAddress,
+    PostgresSession,
+    database_address,
+    rows_of,
+)
 from spillway_router.ledger.store.postgres.sums import PostgresSums, checks, sum_up
 from spillway_router.ledger.store.postgres.watch import RevisionWatch
 from spillway_router.ledger.store.sql import SqlLedger
 from spillway_router.ledger.store.statements import KEYS_REVISION
+from spillway_router.ledger.tables.acts import Change, RunSql
 
 WRITE_TIMEOUT_MS = 10_000
 REPORT_TIMEOUT_MS = 60_000
@@ -126,7 +134,7 @@ class PostgresLedger(SqlLedger):
             session.close()
 
     def _read(self, sql: str, values: Sequence[Any]) -> Rows:
-        return self._reader.run(lambda connection: _rows(connection, sql, values))
+        return self._reader.run(lambda connection: rows_of(connection, sql, values))
 
     def _read_keys(self, sql: str) -> Rows:
         return self._execute(sql, (), write=False)
@@ -136,13 +144,17 @@ class PostgresLedger(SqlLedger):
         return self._revision_watch.value()
 
     def _execute(self, sql: str, values: Sequence[Any], write: bool) -> Rows:
-        return self._tables.run(lambda connection: _rows(connection, sql, values), repeatable=not write)
+        return self._tables.run(lambda connection: rows_of(connection, sql, values), repeatable=not write)
 
-    def _change_keys(self, sql: str, values: Sequence[Any]) -> bool:
-        changed = bool(self._execute(statements.CHANGE_KEYS.format(change=sql), values, write=True))
+    def _in_acts(self, work: Callable[[RunSql], Rows]) -> Rows:
+        def in_transaction(connection: Connection) -> Rows:
+            with connection.transaction():
+                connection.execute(statements.LOCK_ACTS)
+                return work(partial(rows_of, connection))
+
+        return self._tables.run(in_transaction, repeatable=False)
+
+    def _change_keys(self, sql: str, values: Sequence[Any], change: Change) -> bool:
+        changed = super()._change_keys(sql, values, change)
         self._revision_watch.refresh()
         return changed
-
-
-def _rows(connection: Connection, sql: str, values: Sequence[Any]) -> Rows:
-    return connection.execute(sql.replace("?", "%s"), values).fetchall()

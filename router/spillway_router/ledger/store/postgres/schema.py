@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import psycopg
 
 from spillway_router.ledger.errors import LedgerConfigError, LedgerOutdatedError, no_ledger
-from spillway_router.ledger.store.migrations import Migration, missing
-from spillway_router.ledger.store.postgres.session import SCHEMA, Connection
+from spillway_router.ledger.store.migrations import Migration, begins_acts, missing
+from spillway_router.ledger.store.postgres.session import SCHEMA, Connection, rows_of
+from spillway_router.ledger.store.sql import note_existing
 
 OLDEST_SERVER = 13
 _LOCK = "SELECT pg_advisory_xact_lock(7310014835120411470)"
@@ -31,10 +33,13 @@ def migrate(connection: Connection, name: str, migrations: Sequence[Migration]) 
             " (number integer PRIMARY KEY, title text NOT NULL, applied bigint NOT NULL)"
         )
         applied = {row[0] for row in connection.execute("SELECT number FROM migrations")}
-        for migration in missing(migrations, applied, name, "database"):
+        new, now_ms = missing(migrations, applied, name, "database"), time.time_ns() // 1_000_000
+        for migration in new:
             connection.execute(migration.sql.encode())
-            row = (migration.number, migration.title, time.time_ns() // 1_000_000)
+            row = (migration.number, migration.title, now_ms)
             connection.execute("INSERT INTO migrations VALUES (%s, %s, %s)", row)
+        if begins_acts(new):
+            note_existing(partial(rows_of, connection), now_ms)
 
 
 def check_schema(connection: Connection, name: str, migrations: Sequence[Migration]) -> None:

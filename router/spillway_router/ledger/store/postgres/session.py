@@ -8,7 +8,7 @@ password.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
 from spillway_router.ledger.errors import EntryRejectedError, LedgerConfigError, LedgerUnavailableError
+from spillway_router.ledger.records import Rows
 
 SCHEMA = "spillway"
 """The tables live in a schema of their own, because PostgreSQL 15 and later lets few users create any in `public`."""
@@ -75,6 +76,12 @@ def database_address(url: str) -> DatabaseAddress:
     secrets = tuple(str(given[name]) for name in ("password", "sslpassword") if given.get(name))
     conninfo = make_conninfo("", **{**_NETWORK, **given})
     return DatabaseAddress(conninfo, name, secrets)
+
+
+def rows_of(connection: Connection, sql: str, values: Sequence[Any]) -> Rows:
+    """Run a statement with ? for values and return its rows, none if it has no result."""
+    cursor = connection.execute(sql.replace("?", "%s"), values)
+    return cursor.fetchall() if cursor.description is not None else []
 
 
 class PostgresSession:

@@ -8,7 +8,6 @@ computed over the same bytes. Numbers keep all their digits, because PostgreSQL'
 from __future__ import annotations
 
 from spillway_router.ledger.entries import BASE, COLUMNS
-from spillway_router.ledger.store.statements import KEYS_CHANGED
 
 _TYPES = {
     "attempt_no": "bigint",
@@ -141,9 +140,5 @@ ALIVE = (
     " ON CONFLICT (router_id) DO UPDATE SET alive_ms = greatest(routers.alive_ms, excluded.alive_ms)"
 )
 
-# One statement is one transaction, so a key and the keys' revision change together. {change} is a statement of
-# tables/key_table.py that returns the id of the changed key.
-CHANGE_KEYS = (
-    f"WITH changed AS ({{change}}), marked AS ({KEYS_CHANGED} WHERE EXISTS (SELECT 1 FROM changed))"  # noqa: S608
-    " SELECT id FROM changed"
-)
+# Whoever appends an act waits for this lock, so that the chain has no forks.
+LOCK_ACTS = "LOCK TABLE acts IN SHARE ROW EXCLUSIVE MODE"

@@ -21,7 +21,8 @@ from spillway_router.ledger.errors import (
     LedgerUnavailableError,
     no_ledger,
 )
-from spillway_router.ledger.store.migrations import Migration, missing
+from spillway_router.ledger.store.migrations import Migration, begins_acts, missing
+from spillway_router.ledger.store.sql import note_existing
 
 BUSY_TIMEOUT_MS = 5_000
 REFUSED = (apsw.ConstraintError, apsw.TooBigError, OverflowError, UnicodeEncodeError, TypeError)
@@ -167,7 +168,9 @@ def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[Migrat
             " (number INTEGER PRIMARY KEY, title TEXT NOT NULL, applied INTEGER NOT NULL) STRICT"
         )
         applied = {row[0] for row in connection.execute("SELECT number FROM migrations")}
-        for migration in missing(migrations, applied, str(path), "file"):
+        new, now_ms = missing(migrations, applied, str(path), "file"), time.time_ns() // 1_000_000
+        for migration in new:
             connection.execute(migration.sql)
-            row = (migration.number, migration.title, time.time_ns() // 1_000_000)
-            connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", row)
+            connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", (migration.number, migration.title, now_ms))
+        if begins_acts(new):
+            note_existing(lambda sql, values: list(connection.execute(sql, values)), now_ms)

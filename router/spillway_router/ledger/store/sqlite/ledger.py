@@ -12,7 +12,7 @@ still there.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,8 @@ from spillway_router.ledger.store.sqlite.file import (
     wal_of,
 )
 from spillway_router.ledger.store.sqlite.sums import SqliteSums, checks, sum_up
-from spillway_router.ledger.store.statements import KEYS_CHANGED, KEYS_REVISION
+from spillway_router.ledger.store.statements import KEYS_REVISION
+from spillway_router.ledger.tables.acts import RunSql
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +204,6 @@ class SqliteLedger(SqlLedger):
         with self._write_lock, translated(self.path), transaction(self._writer):
             return list(self._writer.execute(sql, values))
 
-    def _change_keys(self, sql: str, values: Sequence[Any]) -> bool:
+    def _in_acts(self, work: Callable[[RunSql], Rows]) -> Rows:
         with self._write_lock, translated(self.path), transaction(self._writer):
-            changed = bool(list(self._writer.execute(sql, values)))
-            if changed:
-                self._writer.execute(KEYS_CHANGED)
-            return changed
+            return work(lambda sql, values: list(self._writer.execute(sql, values)))

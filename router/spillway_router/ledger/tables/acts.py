@@ -1,0 +1,165 @@
+"""Acts: what administrators and routers did to API keys and rentals, in a hash chain of their own.
+
+The tables of keys and rentals hold the present and are changed in place. Each change is written here in the same
+transaction, so that whoever reads the acts from the beginning gets the content of the tables; a key or a rental that
+was added or changed by hand differs from that, and `verify` says so.
+
+    key.create, key.revoke, rental.start, rental.stop, rental.correct
+                               a change; `details` are the fields that it set
+    key.found, rental.found    what was there when the ledger began to keep acts
+
+The link of an act is the SHA-256 of the link before it (GENESIS for the first one) and of the compact JSON array of its
+other values. No act holds a key's secret or the hash that admits it, but only the beginning of that hash.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
+from hashlib import sha256
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from spillway_router.ledger.entries import GENESIS
+from spillway_router.ledger.records import KeyRecord, RentalRecord, Rows
+
+ActKind = Literal[
+    "key.create", "key.revoke", "key.found", "rental.start", "rental.stop", "rental.correct", "rental.found"
+]
+_SECRET_DIGITS = 16
+
+
+class Act(NamedTuple):
+    """One act: when (epoch milliseconds), by whom, what was done to which key or rental, and the fields that it set, as
+    compact JSON."""
+
+    ts: int
+    by: str
+    kind: ActKind
+    subject: str
+    details: str
+
+
+class Change(NamedTuple):
+    """What is about to be changed; it becomes an act if it is carried out. `fields` are those that it sets."""
+
+    kind: ActKind
+    subject: str
+    fields: Mapping[str, Any]
+
+    def act(self, ts: int, by: str) -> Act:
+        """Return the act that this is, carried out at `ts` by somebody."""
+        details = fields_text(self.fields)
+        return Act(ts=ts, by=by, kind=self.kind, subject=self.subject, details=details)
+
+
+class LinkedAct(NamedTuple):
+    """A stored act with its position and its link in the chain."""
+
+    seq: int
+    act: Act
+    link: bytes
+
+
+class ActLog(ABC):
+    """The acts of a ledger. Safe to call from any thread; raises LedgerUnavailableError."""
+
+    @abstractmethod
+    def all(self) -> tuple[LinkedAct, ...]:
+        """Return all acts in the order in which they were written."""
+
+
+def act_link(previous: bytes, act: Act) -> bytes:
+    """Return the link of an act that follows one with the link `previous`."""
+    return sha256(previous + orjson.dumps(tuple(act))).digest()
+
+
+def fields_text(fields: Mapping[str, Any]) -> str:
+    """Return fields as they stand in an act."""
+    return orjson.dumps(dict(fields), option=orjson.OPT_SORT_KEYS).decode()
+
+
+def key_fields(record: KeyRecord) -> dict[str, Any]:
+    """Return the fields of a key for its acts."""
+    fields = asdict(record)
+    secret = fields.pop("secret_sha256")
+    return {name: value for name, value in fields.items() if name != "id"} | {"secret": secret.hex()[:_SECRET_DIGITS]}
+
+
+def rental_fields(record: RentalRecord) -> dict[str, Any]:
+    """Return the fields of a rental for its acts; that its machine was seen running is no act."""
+    return {name: value for name, value in asdict(record).items() if name not in ("id", "seen_ms")}
+
+
+def broken_link(acts: Iterable[LinkedAct]) -> int | None:
+    """Return the position of the first act that doesn't follow from the one before; None if the chain holds."""
+    link = GENESIS
+    for number, linked in enumerate(acts, 1):
+        link = act_link(link, linked.act)
+        if linked.link != link or linked.seq != number:
+            return linked.seq
+    return None
+
+
+def unexplained(
+    acts: Iterable[LinkedAct], keys: Iterable[KeyRecord], rentals: Iterable[RentalRecord]
+) -> tuple[str, ...]:
+    """Return the keys and rentals whose content in their tables is not what the acts made of them."""
+    by_acts: dict[str, dict[str, Any]] = defaultdict(dict)
+    for _, act, _ in acts:
+        by_acts[_name(act.kind, act.subject)] |= orjson.loads(act.details)
+    stored = {_name("key.", key.id): key_fields(key) for key in keys}
+    stored |= {_name("rental.", rental.id): rental_fields(rental) for rental in rentals}
+    names = sorted(by_acts.keys() | stored.keys())
+    return tuple(name for name in names if not _agree(by_acts.get(name), stored.get(name)))
+
+
+def _name(kind: str, subject: str) -> str:
+    return f"{kind.partition('.')[0]} {subject}"
+
+
+def _agree(by_acts: Mapping[str, Any] | None, stored: Mapping[str, Any] | None) -> bool:
+    if by_acts is None or stored is None:
+        return False
+    return all(value == by_acts.get(name, _DEFAULTS.get(name)) for name, value in stored.items())
+
+
+_DEFAULTS = {each.name: each.default for record in (KeyRecord, RentalRecord) for each in dataclass_fields(record)}
+"""The values of fields that acts from before these fields don't name."""
+
+
+# In SQL. A transaction of the database that changes a key or a rental appends its act by these statements.
+
+_HEAD = "SELECT seq, link FROM acts ORDER BY seq DESC LIMIT 1"
+_APPEND = "INSERT INTO acts (seq, ts, actor, kind, subject, details, link) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ALL = "SELECT seq, ts, actor, kind, subject, details, link FROM acts ORDER BY seq"
+RunSql = Callable[[str, Sequence[Any]], Rows]
+"""Runs a statement with ? for values inside a transaction that is open already."""
+
+
+def append_acts(run: RunSql, acts: Iterable[Act]) -> None:
+    """Append acts to the chain, inside a transaction in which nobody else can append."""
+    head = run(_HEAD, ())
+    seq, link = (head[0][0], head[0][1]) if head else (0, GENESIS)
+    for act in acts:
+        seq, link = seq + 1, act_link(link, act)
+        run(_APPEND, (seq, *act, link))
+
+
+ChangeRows = Callable[[str, Sequence[Any], Callable[[Rows], Change]], Rows]
+"""Runs a statement that changes rows, and appends the act that a function makes of the rows that it returns, in the
+same transaction; no rows are no act."""
+
+
+class SqlActs(ActLog):
+    """An `ActLog` in SQL that both SQLite and PostgreSQL understand. `read` runs a SELECT."""
+
+    def __init__(self, read: Callable[[str], Rows]) -> None:
+        self._read = read
+
+    def all(self) -> tuple[LinkedAct, ...]:
+        return tuple(LinkedAct(row[0], Act._make(row[1:6]), bytes(row[6])) for row in self._read(_ALL))
