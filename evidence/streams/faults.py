@@ -190,7 +190,8 @@ def large_cases(tiny: int = TINY_EVENTS) -> Iterator[Case]:
         yield from _tiny_events(answer, tiny)
         if answer.whole is not None:
             padded = b" " * HUGE_BYTES + wire.dump(answer.whole)
-            for cut, end in ((len(padded), "keep"), (HUGE_BYTES, "fin"), (len(padded) - 1, "rst")):
+            ends: tuple[tuple[int, End], ...] = ((len(padded), "keep"), (HUGE_BYTES, "fin"), (len(padded) - 1, "rst"))
+            for cut, end in ends:
                 full = wire.http_answer(200, padded)
                 sent = full[: len(full) - len(padded) + cut]
                 fault = f"without a stream, 9 MB, {cut} of {len(padded)} bytes"
