@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 
 from spillway_router.core.money.tariff import (
     NANO,
+    Extras,
     Rates,
     Tariff,
     TariffError,
     TariffStep,
     Usage,
+<<<<<<< Updated upstream
     itemised,
+=======
+    flat_bound,
+>>>>>>> Stashed changes
     nano_from_usd,
     price,
     price_many,
@@ -127,15 +132,9 @@ def test_the_bound_holds_for_every_usage_inside_it(
     usage: Usage, tariff: Tariff, template: int, n: int, spent: Decimal, spare: int, downgraded: bool
 ) -> None:
     """Whatever the provider reports: less than the limits, another split, the standard service instead of ours."""
-    bound = upper_bound(
-        prompt_bytes=max(0, usage.prompt_tokens - template) + spare,
-        template_tokens=template,
-        max_output_tokens=-(-usage.completion_tokens // n),
-        n=n,
-        tariff=tariff,
-        seconds=spent + spare,
-        service=usage.service,
-    )
+    input_tokens = max(0, usage.prompt_tokens - template) + spare + template
+    output_tokens = -(-usage.completion_tokens // n) * n
+    bound = upper_bound(tariff, input_tokens, output_tokens, Extras(seconds=spent + spare, service=usage.service))
     served = replace(usage, service="") if downgraded else usage
     assert price(served, tariff, spent) <= bound
 
@@ -151,14 +150,7 @@ def test_the_bound_holds_when_a_provider_reports_more_parts_than_there_are(
         cache_write_long_tokens=cached,
         reasoning_tokens=reasoning,
     )
-    bound = upper_bound(
-        prompt_bytes=odd.prompt_tokens,
-        template_tokens=0,
-        max_output_tokens=odd.completion_tokens,
-        n=1,
-        tariff=tariff,
-        service=odd.service,
-    )
+    bound = upper_bound(tariff, odd.prompt_tokens, odd.completion_tokens, Extras(service=odd.service))
     assert 0 <= price(odd, tariff) <= bound
 
 
@@ -166,15 +158,8 @@ def test_the_bound_holds_when_a_provider_reports_more_parts_than_there_are(
 def test_a_bound_grows_with_every_limit(
     tariff: Tariff, size: int, output: int, more: int, longer: int, spent: Decimal
 ) -> None:
-    def bound(prompt_bytes: int, max_output_tokens: int, n: int, seconds: Decimal) -> int:
-        return upper_bound(
-            prompt_bytes=prompt_bytes,
-            template_tokens=0,
-            max_output_tokens=max_output_tokens,
-            n=n,
-            tariff=tariff,
-            seconds=seconds,
-        )
+    def bound(input_tokens: int, output_tokens: int, n: int, seconds: Decimal) -> int:
+        return upper_bound(tariff, input_tokens, output_tokens * n, Extras(seconds=seconds))
 
     least = bound(size, output, 1, spent)
     assert bound(size + more, output + longer, 1, spent + longer) >= least
@@ -259,29 +244,32 @@ def test_known_bills_with_caches_and_steps(usage: Usage, dollars: str) -> None:
     assert price(usage, SONNET) == nano_from_usd(dollars)
 
 
+@given(tariffs, tokens, tokens)
+def test_the_quick_bound_is_the_bound(tariff: Tariff, size: int, output: int) -> None:
+    quick = flat_bound(tariff, size, output)
+    assert (quick is None) == bool(tariff.steps or tariff.per_second)
+    assert quick in (None, upper_bound(tariff, size, output))
+
+
 def test_a_bound_counts_the_steps_that_the_prompt_can_reach() -> None:
-    below = upper_bound(prompt_bytes=199_000, template_tokens=1000, max_output_tokens=0, n=1, tariff=SONNET)
-    above = upper_bound(prompt_bytes=200_000, template_tokens=1000, max_output_tokens=0, n=1, tariff=SONNET)
+    below = upper_bound(SONNET, 200_000, 0)
+    above = upper_bound(SONNET, 201_000, 0)
     assert below == 200_000 * 6 * 1000  # an hour's cache write is dearest
     assert above == 201_000 * 12 * 1000
     # Asked for as batch it may still be served, and billed, as a usual request.
-    assert upper_bound(
-        prompt_bytes=1000, template_tokens=0, max_output_tokens=100, n=1, tariff=SONNET, service="batch"
-    ) == upper_bound(prompt_bytes=1000, template_tokens=0, max_output_tokens=100, n=1, tariff=SONNET)
+    assert upper_bound(SONNET, 1000, 100, Extras(service="batch")) == upper_bound(SONNET, 1000, 100)
 
 
 def test_reasoning_may_have_a_price_of_its_own() -> None:
     tariff = Tariff(Decimal(1), Decimal(4), reasoning_per_million=Decimal(3))
     assert price(Usage(0, 100, reasoning_tokens=60), tariff) == (40 * 4 + 60 * 3) * 1000
-    assert upper_bound(prompt_bytes=0, template_tokens=0, max_output_tokens=100, n=1, tariff=tariff) == 400_000
+    assert upper_bound(tariff, 0, 100) == 400_000
 
 
 def test_time_is_billed_exactly_and_by_the_request_too() -> None:
     speech = Tariff(Decimal(0), Decimal(0), per_request=Decimal("0.001"), per_second=Decimal("0.0000308333"))
     assert price(Usage(0, 0), speech, Decimal("12.5")) == nano_from_usd("0.001385416")  # 385,416.25 nano-dollars
-    assert upper_bound(
-        prompt_bytes=10**6, template_tokens=64, max_output_tokens=4096, n=1, tariff=speech, seconds=600
-    ) == nano_from_usd("0.01949998")
+    assert upper_bound(speech, 10**6, 4096, Extras(seconds=600)) == nano_from_usd("0.01949998")
     assert not speech.by_tokens
     assert not speech.free
 
@@ -332,8 +320,8 @@ def test_a_tariff_needs_a_real_date_and_usage_real_counts() -> None:
         Usage(-1, 0)
     with pytest.raises(TariffError, match="0 or more"):
         Usage(1, 0, cache_write_long_tokens=-1)
-    with pytest.raises(TariffError, match="n of 1"):
-        upper_bound(prompt_bytes=1, template_tokens=0, max_output_tokens=1, n=0, tariff=Tariff(Decimal(1), Decimal(1)))
+    with pytest.raises(TariffError, match="0 or more"):
+        upper_bound(Tariff(Decimal(1), Decimal(1)), 1, -1)
 
 
 @given(tariffs)

@@ -53,9 +53,8 @@ def test_an_idle_engine_keeps_the_request() -> None:
     first = decision.candidates[0]
     assert (first.bound_nano, first.reasons) == (0, ())
     assert 0 < first.ttft_s < 2
-    assert decision.candidates[1].bound_nano == upper_bound(
-        prompt_bytes=300, template_tokens=64, max_output_tokens=100, n=1, tariff=GROQ.tariff
-    )  # type: ignore[arg-type]
+    assert GROQ.tariff is not None
+    assert decision.candidates[1].bound_nano == upper_bound(GROQ.tariff, input_tokens=300 + 64, output_tokens=100)
 
 
 def test_the_same_inputs_give_the_same_decision() -> None:

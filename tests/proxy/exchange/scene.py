@@ -37,7 +37,7 @@ from spillway_router.proxy.exchange.audit_sample import AuditKind, AuditSample, 
 from spillway_router.proxy.exchange.byok_pools import OwnKeys
 from spillway_router.proxy.exchange.drains import Drains
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.memory.memory import Memory
 from spillway_router.proxy.memory.records import Records
 from spillway_router.proxy.memory.stored_responses import StoredResponses
@@ -224,16 +224,14 @@ class Scene:
     ) -> ExchangeState:
         """The state of a chat request whose decision names these candidates."""
         candidates = tuple(self.candidate(name) for name in names)
-        return ExchangeState(
-            self.services,
-            self.config,
-            cast("Any", client or RecordingClient()),
+        request = DecidedRequest(
             facts=facts or self.facts(),
             body={"model": "auto", "messages": []},
             decision=Decision(kind="local", candidates=candidates, reasons=(), removed=(), policy="v1"),
             started_s=self.services.clock(),
-            numbers=AttemptNumbers(),
         )
+        client_side = cast("Any", client or RecordingClient())
+        return ExchangeState(self.services, self.config, client_side, request=request, numbers=AttemptNumbers())
 
     async def open(self, state: ExchangeState, name: str, bound_nano: int = 0) -> UpstreamAttempt | NotOpened:
         """Open an attempt at a backend for the state, and count it there."""

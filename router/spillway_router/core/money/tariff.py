@@ -488,42 +488,50 @@ def price_many(uncached_tokens: int, cached_tokens: int, completion_tokens: int,
     return (2 * numerator + unit) // (2 * unit)
 
 
-def upper_bound(
-    prompt_bytes: int,
-    template_tokens: int,
-    max_output_tokens: int,
-    n: int,
-    tariff: Tariff,
-    *,
-    seconds: int | Decimal = 0,
-    service: str = STANDARD,
-    default_modes: tuple[str, ...] = (),
-    calls: tuple[tuple[str, int], ...] = (),
-) -> int:
+@fast_frozen(frozen=True, slots=True)
+class Extras:
+    """What an attempt may cost beside the tokens of a usual request.
+
+    `seconds` is the longest that it may take. `service` is the requested one; a provider may still serve the request
+    as standard. `default_modes` are those in which it may serve a request that asks for none of them. `calls` are the
+    most uses of each of the provider's own tools.
+    """
+
+    seconds: int | Decimal = 0
+    service: str = STANDARD
+    default_modes: tuple[str, ...] = ()
+    calls: tuple[tuple[str, int], ...] = ()
+
+
+NO_EXTRAS = Extras()
+
+
+def flat_bound(tariff: Tariff, input_tokens: int, output_tokens: int) -> int | None:
+    """Return `upper_bound` without extras if this tariff has neither steps nor a price of time; else None."""
+    flat = tariff._flat
+    if flat is None:
+        return None
+    tokens = input_tokens * flat.dearest_input + output_tokens * flat.dearest_output
+    return -(-(tokens * _PER_TOKEN + tariff._request * NANO) // tariff._unit)
+
+
+def upper_bound(tariff: Tariff, input_tokens: int, output_tokens: int, extras: Extras = NO_EXTRAS) -> int:
     """Return the most that one attempt can cost, in nano-dollars, rounded up.
 
-    The bound holds because a byte-level tokenizer never produces more tokens than the prompt has UTF-8 bytes.
-    `template_tokens` covers what the chat template adds, and what an image given by URL may expand to. The input is
-    billed once and the output for each of the `n` choices, each at the highest price of its kind (including cache
-    writes and reasoning) and at the most expensive step that a prompt of this length can reach. `seconds` is the
-    longest that the attempt may take. `service` is the requested one; a provider may still serve the request as
-    standard, so the higher of both prices counts, and `default_modes` are those in which it may serve a request that
-    asks for none of them. `calls` are the most uses of each of the provider's own tools.
+    `input_tokens` are the most that may be billed as input. A byte-level tokenizer never produces more tokens than the
+    prompt has UTF-8 bytes. `output_tokens` are the most of all choices together. Each counts at the highest price of
+    its kind, cache writes and reasoning included, in the dearest mode and at the dearest step that such a prompt can
+    reach.
     """
-    if min(prompt_bytes, template_tokens, max_output_tokens) < 0 or n < 1 or seconds < 0:
-        raise TariffError("upper_bound needs sizes and seconds of 0 or more and n of 1 or more")
-    input_tokens = prompt_bytes + template_tokens
-    output_tokens = max_output_tokens * n
-    base = tariff._flat
-    if base is not None and service == STANDARD and not calls:  # true of nearly every request
-        tokens = input_tokens * base.dearest_input + output_tokens * base.dearest_output
-        return -(-(tokens * _PER_TOKEN + tariff._request * NANO) // tariff._unit)
+    seconds, service, modes = extras.seconds, extras.service, extras.default_modes
+    if min(input_tokens, output_tokens) < 0 or seconds < 0:
+        raise TariffError("upper_bound needs tokens and seconds of 0 or more")
     tokens = 0
-    for name in {STANDARD, service, *default_modes, *(mode_of((service, mode)) for mode in default_modes)}:
+    for name in {STANDARD, service, *modes, *(mode_of((service, mode)) for mode in modes)}:
         for above, prices in tariff._steps_of_service.get(name, ()):
             if input_tokens > above:
                 tokens = max(tokens, input_tokens * prices.dearest_input + output_tokens * prices.dearest_output)
-    numerator, unit = tariff._charge(tokens, 1, seconds, tariff._fees(calls))
+    numerator, unit = tariff._charge(tokens, 1, seconds, tariff._fees(extras.calls))
     return -(-numerator // unit)
 
 

@@ -38,17 +38,17 @@ def cost_bound_nano(facts: RequestFacts, backend: Backend) -> int:
     if price is None:
         return 0
     costs = item_costs(facts, backend)
-    return tariff.upper_bound(
-        prompt_bytes=most_input_tokens(facts, backend, costs),
-        template_tokens=TEMPLATE_TOKENS * costs.passes,
-        max_output_tokens=(output_bound(facts, backend) + costs.output_tokens) * costs.output_passes,
-        n=max(facts.choices, facts.billed_choices),
-        tariff=price,
-        seconds=backend.longest_s,
-        service=facts.service,
-        default_modes=backend.default_modes,
-        calls=costs.calls,
+    input_tokens = most_input_tokens(facts, backend, costs) + TEMPLATE_TOKENS * costs.passes
+    output_tokens = (output_bound(facts, backend) + costs.output_tokens) * costs.output_passes
+    output_tokens *= max(facts.choices, facts.billed_choices)
+    if facts.service == tariff.STANDARD and not costs.calls:  # nearly every request
+        bound_nano = tariff.flat_bound(price, input_tokens, output_tokens)
+        if bound_nano is not None:
+            return bound_nano
+    extras = tariff.Extras(
+        seconds=backend.longest_s, service=facts.service, default_modes=backend.default_modes, calls=costs.calls
     )
+    return tariff.upper_bound(price, input_tokens, output_tokens, extras)
 
 
 _NO_COSTS = bounds.ItemCosts()

@@ -47,7 +47,7 @@ from spillway_router.proxy.exchange.outcomes import failure_refusal, final_refus
 from spillway_router.proxy.exchange.presentation import response_headers
 from spillway_router.proxy.exchange.record import build_record, publish
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.exchange.stored_context import remember_response, with_maker
 from spillway_router.proxy.exchange.streamed_answer import StreamAnswer
 from spillway_router.proxy.exchange.taking_back import known_refusals, may_take_back, shape_of, unbounded_outcome
@@ -128,17 +128,8 @@ async def answer(services: Services, admitted: Admitted, client: Client) -> None
     decision, own_route = plan
     if services.memory.retained.enabled and facts.privacy.may_leave and own_route is None:
         services.memory.retained.add(facts, client.headers, client.body, admitted.started_s)
-    state = ExchangeState(
-        services,
-        config,
-        client,
-        facts=facts,
-        body=body,
-        decision=decision,
-        started_s=admitted.started_s,
-        numbers=AttemptNumbers(),
-        byok_route=own_route,
-    )
+    request = DecidedRequest(facts, body, decision, started_s=admitted.started_s, byok_route=own_route)
+    state = ExchangeState(services, config, client, request=request, numbers=AttemptNumbers())
     try:
         await run(state)  # 4, 5, 6
     except asyncio.CancelledError:

@@ -37,7 +37,7 @@ from spillway_router.proxy.exchange.caller_signals import caller_signals, with_g
 from spillway_router.proxy.exchange.exchange import Admitted, run
 from spillway_router.proxy.exchange.record import build_record, publish
 from spillway_router.proxy.exchange.services import Services
-from spillway_router.proxy.exchange.state import ExchangeState
+from spillway_router.proxy.exchange.state import DecidedRequest, ExchangeState
 from spillway_router.proxy.request.errors import bad_request
 from spillway_router.proxy.request.facts import read_facts
 
@@ -181,17 +181,10 @@ class InternalExchange:
         body = self._body(step, config.policy)
         client = CapturingClient("chat", self._headers, orjson.dumps(body), self.request_id)
         facts = self._step_facts(step, body)
-        state = ExchangeState(
-            self._services,
-            config,
-            client,
-            facts=facts,
-            body=body,
-            decision=self._decide(step, facts, config),
-            started_s=self._admitted.started_s,
-            numbers=self._numbers,
-            answer_judge=judge,
-        )
+        decision = self._decide(step, facts, config)
+        request = DecidedRequest(facts, body, decision, started_s=self._admitted.started_s)
+        state = ExchangeState(self._services, config, client, request=request, numbers=self._numbers)
+        state.answer_judge = judge
         try:
             await run(state)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spillway_router.core.confidence.judge import ConfidenceVerdict
+from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.routing.model import Candidate, Decision, Refusal, RequestFacts
 from spillway_router.proxy.client.client import Client
 from spillway_router.proxy.client.heartbeat import Heartbeat
@@ -13,6 +14,18 @@ from spillway_router.proxy.exchange.active_config import ActiveConfig, BackendRo
 from spillway_router.proxy.exchange.attempt import AttemptNumbers, UpstreamAttempt
 from spillway_router.proxy.exchange.passed_headers import passed_to_backend
 from spillway_router.proxy.exchange.services import Services
+
+
+@fast_frozen(frozen=True, slots=True)
+class DecidedRequest:
+    """A request and the decision on it. `body` is the parsed JSON of the client's bytes; `started_s` is monotonic."""
+
+    facts: RequestFacts
+    body: dict[str, Any]
+    decision: Decision
+    started_s: float
+    byok_route: BackendRoute | None = None
+    """Where the caller's own key leads."""
 
 
 class ExchangeState:
@@ -29,27 +42,20 @@ class ExchangeState:
         services: Services,
         config: ActiveConfig,
         client: Client,
-        *,
-        facts: RequestFacts,
-        body: dict[str, Any],
-        decision: Decision,
-        started_s: float,
+        request: DecidedRequest,
         numbers: AttemptNumbers,
-        byok_route: BackendRoute | None = None,
-        answer_judge: AnswerJudge | None = None,
     ) -> None:
-        """`body` is the parsed JSON of the client's bytes; `started_s` is monotonic."""
+        facts, decision = request.facts, request.decision
         self.services = services
         self.config = config
         self.client = client
         self.facts = facts
-        self.body = body
+        self.body = request.body
         self.decision = decision
-        self.started_s = started_s
+        self.started_s = request.started_s
         self.numbers = numbers
-        self.byok_route = byok_route
-        """Where the caller's own key leads."""
-        self.answer_judge = answer_judge
+        self.byok_route = request.byok_route
+        self.answer_judge: AnswerJudge | None = None
         """Judges a whole answer before its row is written; None for requests of clients."""
         self.cost_requested = client.headers.get("x-spillway-usage-cost", "").lower() == "true"
         self.passed_headers = passed_to_backend(facts.endpoint, client.headers)
