@@ -18,11 +18,8 @@ from spillway_router.core.money.tariff import (
     TariffError,
     TariffStep,
     Usage,
-<<<<<<< Updated upstream
-    itemised,
-=======
     flat_bound,
->>>>>>> Stashed changes
+    itemised,
     nano_from_usd,
     price,
     price_many,
