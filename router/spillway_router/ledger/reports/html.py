@@ -85,12 +85,13 @@ def _bar(used: int, idle: int, cloud: int, whole: int) -> str:
 def _whole(report: Report) -> str:
     money = report.amounts.money
     used, idle, cloud = report.fixed.used_nano, report.fixed.idle_nano, report.cloud.cost_nano
+    whole_nano = used + idle + cloud  # other fixed costs have a table of their own
     words = (("used", "GPU used", used), ("idle", "GPU idle", idle), ("cloud", "cloud", cloud))
     key = "".join(
-        f'<span><i class="{css}"></i>{word} {money(nano)} ({share(nano, report.total_nano)})</span>'
+        f'<span><i class="{css}"></i>{word} {money(nano)} ({share(nano, whole_nano)})</span>'
         for css, word, nano in words
     )
-    return f'{_bar(used, idle, cloud, report.total_nano)}<p class="key">{key}</p>'
+    return f'{_bar(used, idle, cloud, whole_nano)}<p class="key">{key}</p>'
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1, last_is_sum: bool = False) -> str:

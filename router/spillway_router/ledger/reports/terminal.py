@@ -72,10 +72,11 @@ def bar(used: int, idle: int, cloud: int, whole: int, width: int) -> Text:
 
 def _whole_bar(report: Report) -> Text:
     amounts = (report.fixed.used_nano, report.fixed.idle_nano, report.cloud.cost_nano)
-    text = bar(*amounts, report.total_nano, _BAR_WIDTH)
+    whole_nano = sum(amounts)  # other fixed costs have a table of their own
+    text = bar(*amounts, whole_nano, _BAR_WIDTH)
     for amount, (name, block, style) in zip(amounts, _PARTS, strict=True):
         text.append(f"  {block} ", style=style)
-        text.append(f"{name} {share(amount, report.total_nano)}")
+        text.append(f"{name} {share(amount, whole_nano)}")
     return text
 
 
