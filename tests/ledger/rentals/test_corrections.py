@@ -164,6 +164,31 @@ def test_a_closed_day_gets_the_rent_that_was_declared_late(ledger: SqliteLedger)
     assert closed_idle(ledger, DAY) == 24 * 60 * CENT + 23 * 10 * CENT
 
 
+def test_a_day_that_had_no_rent_when_it_was_over_is_closed_once_it_has(ledger: SqliteLedger) -> None:
+    ledger.rentals.add(rental(DAY + 2 * DAY_MS, 60 * CENT))
+    books, now = Books(ledger), DAY + 4 * DAY_MS
+    books.settle(now)
+    books.close_days(now)
+    assert closed_idle(ledger, DAY) == 0
+    ledger.rentals.add(rental(DAY + HOUR, 10 * CENT, "rent_2"))
+    books.settle(now)
+    assert closed_idle(ledger, DAY) == 23 * 10 * CENT
+
+
+def test_a_day_that_was_closed_on_time_without_rows_is_corrected(ledger: SqliteLedger) -> None:
+    """A router was seen last at 23:50, and is taken for alive when the day is closed at 00:12."""
+    record = replace(rental(DAY, 60 * CENT), source="router", machine="pod-0", seen_ms=DAY + DAY_MS - 10 * MINUTE)
+    ledger.rentals.add(record)
+    books = Books(ledger)
+    books.settle(DAY + DAY_MS + 12 * MINUTE)
+    books.close_days(DAY + DAY_MS + 12 * MINUTE)
+    assert closed_idle(ledger, DAY) == 24 * 60 * CENT
+    ledger.rentals.stop(record.id, DAY + DAY_MS - 10 * MINUTE)
+    Books(ledger).settle(DAY + DAY_MS + 40 * MINUTE)
+    assert ledger.rented(DAY, DAY + 2 * DAY_MS).billed_nano == 23 * 60 * CENT + 50 * CENT
+    assert closed_idle(ledger, DAY) == 23 * 60 * CENT + 50 * CENT
+
+
 def test_a_correction_that_a_crash_left_half_done_is_finished_by_the_next_start(ledger: SqliteLedger) -> None:
     ledger.rentals.add(rental(DAY, 60 * CENT))
     books, now = Books(ledger), DAY + 2 * DAY_MS

@@ -80,16 +80,19 @@ class DayCloser:
         return count
 
     def correct_days(self, days: Iterable[int], now_ms: int) -> int:
-        """Correct the idle rows of some days (since the epoch) that are closed; return the number of rows.
+        """Make the idle rows of some days (since the epoch) right, as far as they are over; return the number of rows.
 
-        Raises LedgerUnavailableError.
+        A day on which nothing was rented has no row until something is declared or corrected later. Raises
+        LedgerUnavailableError.
         """
+        today = (now_ms - GRACE_MS) // DAY_MS
+        over = sorted(day for day in set(days) if day < today)
         count = 0
-        for day in days:
-            start_ms = day * DAY_MS
-            if is_closed(self._ledger, start_ms):
-                idle = idle_times(self._ledger, start_ms, start_ms + DAY_MS, now_ms)
-                count += self._close(start_ms, idle)
+        while over:
+            near = [day for day in over if day < over[0] + MOST_DAYS]
+            idle = idle_times(self._ledger, near[0] * DAY_MS, (near[-1] + 1) * DAY_MS, now_ms)
+            count += sum(self._close(day * DAY_MS, idle) for day in near)
+            over = over[len(near) :]
         return count
 
     def _close(self, day_ms: int, idle: Mapping[str, IdleTime]) -> int:

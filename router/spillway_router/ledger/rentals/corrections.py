@@ -18,7 +18,7 @@ from spillway_router.ledger.calendar import DAY_MS
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.errors import LedgerError
 from spillway_router.ledger.interface import Ledger
-from spillway_router.ledger.records import Write
+from spillway_router.ledger.records import RentalRecord, Write
 from spillway_router.ledger.rentals.books import (
     BookedRental,
     FixedCost,
@@ -30,6 +30,7 @@ from spillway_router.ledger.rentals.books import (
     write_rows,
 )
 
+_RECENT_MS = 2 * DAY_MS
 _MOST_ROUNDS = 20
 """More than as many processes as correct one rental at the same moment."""
 
@@ -108,6 +109,9 @@ class RentalBooks:
     def _settle(self, cost: FixedCost, now_ms: int) -> int:
         """Make the books of a cost right: its due rows, then corrections until nothing is left to correct."""
         count = 0
+        if cost.stopped_ms is not None and cost.stopped_ms > now_ms - _RECENT_MS and isinstance(cost, RentalRecord):
+            # It may have ended before time that was counted without rows when its day was closed.
+            self.touched.update(range(cost.stopped_ms // DAY_MS, now_ms // DAY_MS + 1))
         for _ in range(_MOST_ROUNDS):
             on_books = booked(self._ledger, cost)
             rows = list(due(cost, now_ms, on_books.first_missing))

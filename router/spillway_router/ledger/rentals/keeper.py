@@ -94,9 +94,9 @@ class Books:
         Raises LedgerUnavailableError.
         """
         count = self._keeper.write_due(now_ms)
-        for day in sorted(self._keeper.touched):
-            self._closer.correct_days((day,), now_ms)
-            self._keeper.touched.discard(day)
+        if self._keeper.touched:
+            self._closer.correct_days(self._keeper.touched, now_ms)
+            self._keeper.touched.clear()
         return count
 
     def close_days(self, now_ms: int) -> None:
