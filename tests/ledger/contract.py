@@ -842,11 +842,20 @@ class LedgerContract:
             (4, "key.revoke", new.record.id),
         ]
         details = [orjson.loads(each.act.details) for each in acts]
+        cost = OtherCost(id="cost_1", name="disk", price_nano_per_month=5, started_ms=T0, stopped_ms=None)
+        assert ledger.other_costs.add(cost)
+        assert not other.other_costs.add(cost)
+        assert other.other_costs.stop("cost_1", T0 + 7)
+        assert other.rentals.move_stop("rent_1", T0 + 3)
+        other.rentals.seen("rent_1", T0 + 3)
+        later = [(each.act.kind, orjson.loads(each.act.details)) for each in ledger.acts.all()[4:]]
+        assert [kind for kind, _ in later] == ["cost.start", "cost.stop", "rental.correct"]
+        assert (later[1][1], later[2][1]) == ({"stopped_ms": T0 + 7}, {"stopped_ms": T0 + 3})
         assert (details[0]["role"], details[0]["secret"]) == ("admin", new.record.secret_sha256.hex()[:16])
         assert new.record.secret_sha256.hex() not in str(acts)
         assert details[2:] == [{"stopped_ms": T0}, {"revoked": T0 + 5}]
         assert broken_link(acts) is None
-        assert (verify(ledger).acts, verify(ledger).faults) == (4, ())
+        assert (verify(ledger).acts, verify(ledger).faults) == (7, ())
 
     def test_acts_of_many_at_once_have_one_order(self, ledger: Ledger, reopen: Callable[[], Ledger]) -> None:
         ledgers = [ledger, reopen()]

@@ -10,7 +10,8 @@
     open holds   the open reservations are the reserved rows that no other row closes
     idle time    the unused part of a day's rent is at most the rent: Used + Unused = Billed
     charges      every charge whose usage and price are known is what that usage costs at that price (recompute.py)
-    acts         what was done to API keys and rentals is in a hash chain of its own, and explains their tables
+    acts         what was done to API keys, rentals and other costs is in a hash chain of its own, and explains their
+                 tables
     copy         the file of the ledger is not a copy that lacks its newest rows
     sums         the running sums from which reports are made are the sums of their rows
 
@@ -172,9 +173,9 @@ def _check_acts(ledger: Ledger, noted_act: str, faults: _Faults) -> int:
     # A router may change something between two looks, so only what stays unexplained is a fault.
     names: set[str] | None = None
     for _ in range(_LOOKS):
-        keys, rentals = ledger.keys.all(), ledger.rentals.between(-(2**62), 2**62)
+        keys, rentals, costs = ledger.keys.all(), ledger.rentals.between(-(2**62), 2**62), ledger.other_costs.all()
         acts = ledger.acts.all()
-        now = set(unexplained(acts, keys, rentals))
+        now = set(unexplained(acts, keys, rentals, costs))
         names = now if names is None else names & now
         if not names:
             break

@@ -57,7 +57,7 @@ class MemoryLedger(Ledger):
             labels=MemoryLabels(),
             alerts=MemoryAlerts(),
             responses=MemoryResponses(),
-            other_costs=MemoryOtherCosts(),
+            other_costs=MemoryOtherCosts(acts),
             tariffs=MemoryTariffs(),
             acts=acts,
         )

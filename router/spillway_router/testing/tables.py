@@ -11,7 +11,15 @@ from spillway_router.core.money.budget import AlertKey
 from spillway_router.ledger.entries import GENESIS
 from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord
 from spillway_router.ledger.tables import stored_responses
-from spillway_router.ledger.tables.acts import ActLog, Change, LinkedAct, act_link, key_fields, rental_fields
+from spillway_router.ledger.tables.acts import (
+    ActLog,
+    Change,
+    LinkedAct,
+    act_link,
+    cost_fields,
+    key_fields,
+    rental_fields,
+)
 from spillway_router.ledger.tables.alerts import KEPT_MS, AlertTable
 from spillway_router.ledger.tables.feedback import SATISFIED, FeedbackRecord, FeedbackTable, Opinion
 from spillway_router.ledger.tables.key_table import KeyTable, key_exists
@@ -195,13 +203,18 @@ class MemoryRentals(RentalTable):
 class MemoryOtherCosts(OtherCostTable):
     """An `OtherCostTable` in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, acts: MemoryActs) -> None:
+        self._acts = acts
         self._records: dict[str, OtherCost] = {}
         self._lock = Lock()
 
     def add(self, record: OtherCost) -> bool:
         with self._lock:
-            return self._records.setdefault(record.id, record) is record
+            if record.id in self._records:
+                return False
+            self._records[record.id] = record
+            self._acts.append(Change("cost.start", record.id, cost_fields(record)))
+            return True
 
     def all(self) -> tuple[OtherCost, ...]:
         with self._lock:
@@ -213,7 +226,8 @@ class MemoryOtherCosts(OtherCostTable):
             record = self._records.get(cost_id)
             if record is None or record.stopped_ms is not None:
                 return False
-            self._records[cost_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
+            stopped = self._records[cost_id] = replace(record, stopped_ms=max(at_ms, record.started_ms))
+            self._acts.append(Change("cost.stop", cost_id, {"stopped_ms": stopped.stopped_ms}))
             return True
 
 

@@ -30,6 +30,7 @@ from spillway_router.ledger.tables.acts import (
     RunSql,
     SqlActs,
     append_acts,
+    cost_fields,
     key_fields,
     rental_fields,
 )
@@ -47,7 +48,7 @@ _READ_CHUNK = 2_000
 
 
 def note_existing(run: RunSql, now_ms: int) -> None:
-    """Write acts for the keys and rentals that were there before the ledger kept acts.
+    """Write acts for the keys, rentals and other costs that were there before the ledger kept acts.
 
     `run` works inside the transaction of the migrations, so that this is done once.
     """
@@ -55,6 +56,8 @@ def note_existing(run: RunSql, now_ms: int) -> None:
     keys = SqlKeys(lambda sql: run(sql, ()), lambda *_: False, lambda: 0).all()
     rentals = SqlRentals(lambda sql, values, _: run(sql, values), lambda *_: []).between(-(2**62), 2**62)
     changes = [Change("key.found", key.id, key_fields(key)) for key in keys]
+    costs = SqlOtherCosts(lambda sql, values, _: run(sql, values), lambda *_: []).all()
+    changes += [Change("cost.found", cost.id, cost_fields(cost)) for cost in costs]
     changes += [Change("rental.found", rental.id, rental_fields(rental)) for rental in rentals]
     append_acts(run, [change.act(now_ms, "migration") for change in changes])
 
@@ -74,7 +77,7 @@ class SqlLedger(Ledger):
             labels=SqlLabels(self._execute),
             alerts=SqlAlerts(self._execute),
             responses=SqlResponses(self._execute),
-            other_costs=SqlOtherCosts(self._execute),
+            other_costs=SqlOtherCosts(self._execute, self._change),
             tariffs=SqlTariffs(self._execute),
             acts=SqlActs(lambda sql: self._execute(sql, (), False)),
         )

@@ -1,12 +1,12 @@
-"""Acts: what administrators and routers did to API keys and rentals, in a hash chain of their own.
+"""Acts: what administrators and routers did to API keys, rentals and other fixed costs, in a hash chain of their own.
 
-The tables of keys and rentals hold the present and are changed in place. Each change is written here in the same
+The tables of these hold the present and are changed in place. Each change is written here in the same
 transaction, so that whoever reads the acts from the beginning gets the content of the tables; a key or a rental that
 was added or changed by hand differs from that, and `verify` says so.
 
-    key.create, key.revoke, rental.start, rental.stop, rental.correct
-                               a change; `details` are the fields that it set
-    key.found, rental.found    what was there when the ledger began to keep acts
+    key.create, key.revoke, rental.start, rental.stop, rental.correct, cost.start, cost.stop
+                                         a change; `details` are the fields that it set
+    key.found, rental.found, cost.found  what was there when the ledger began to keep acts
 
 The link of an act is the SHA-256 of the link before it (GENESIS for the first one) and of the compact JSON array of its
 other values. No act holds a key's secret or the hash that admits it, but only the beginning of that hash.
@@ -25,10 +25,19 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from spillway_router.ledger.entries import GENESIS
-from spillway_router.ledger.records import KeyRecord, RentalRecord, Rows
+from spillway_router.ledger.records import KeyRecord, OtherCost, RentalRecord, Rows
 
 ActKind = Literal[
-    "key.create", "key.revoke", "key.found", "rental.start", "rental.stop", "rental.correct", "rental.found"
+    "key.create",
+    "key.revoke",
+    "key.found",
+    "rental.start",
+    "rental.stop",
+    "rental.correct",
+    "rental.found",
+    "cost.start",
+    "cost.stop",
+    "cost.found",
 ]
 _SECRET_DIGITS = 16
 
@@ -95,6 +104,11 @@ def rental_fields(record: RentalRecord) -> dict[str, Any]:
     return {name: value for name, value in asdict(record).items() if name not in ("id", "seen_ms")}
 
 
+def cost_fields(record: OtherCost) -> dict[str, Any]:
+    """Return the fields of another fixed cost for its acts."""
+    return {name: value for name, value in asdict(record).items() if name != "id"}
+
+
 def broken_link(acts: Iterable[LinkedAct]) -> int | None:
     """Return the position of the first act that doesn't follow from the one before; None if the chain holds."""
     link = GENESIS
@@ -106,14 +120,18 @@ def broken_link(acts: Iterable[LinkedAct]) -> int | None:
 
 
 def unexplained(
-    acts: Iterable[LinkedAct], keys: Iterable[KeyRecord], rentals: Iterable[RentalRecord]
+    acts: Iterable[LinkedAct],
+    keys: Iterable[KeyRecord],
+    rentals: Iterable[RentalRecord],
+    costs: Iterable[OtherCost],
 ) -> tuple[str, ...]:
-    """Return the keys and rentals whose content in their tables is not what the acts made of them."""
+    """Return the keys, rentals and other costs whose content in their tables is not what the acts made of them."""
     by_acts: dict[str, dict[str, Any]] = defaultdict(dict)
     for _, act, _ in acts:
         by_acts[_name(act.kind, act.subject)] |= orjson.loads(act.details)
     stored = {_name("key.", key.id): key_fields(key) for key in keys}
     stored |= {_name("rental.", rental.id): rental_fields(rental) for rental in rentals}
+    stored |= {_name("cost.", cost.id): cost_fields(cost) for cost in costs}
     names = sorted(by_acts.keys() | stored.keys())
     return tuple(name for name in names if not _agree(by_acts.get(name), stored.get(name)))
 
@@ -128,7 +146,8 @@ def _agree(by_acts: Mapping[str, Any] | None, stored: Mapping[str, Any] | None) 
     return all(value == by_acts.get(name, _DEFAULTS.get(name)) for name, value in stored.items())
 
 
-_DEFAULTS = {each.name: each.default for record in (KeyRecord, RentalRecord) for each in dataclass_fields(record)}
+_RECORDS = (KeyRecord, RentalRecord, OtherCost)
+_DEFAULTS = {each.name: each.default for record in _RECORDS for each in dataclass_fields(record)}
 """The values of fields that acts from before these fields don't name."""
 
 

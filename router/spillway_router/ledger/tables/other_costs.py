@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import fields
 from operator import attrgetter
 
-from spillway_router.ledger.records import Execute, OtherCost
+from spillway_router.ledger.records import Execute, OtherCost, Rows
+from spillway_router.ledger.tables.acts import Change, ChangeRows, cost_fields
 
 
 class OtherCostTable(ABC):
@@ -37,21 +38,29 @@ _ADD = (
 _ALL = f"SELECT {', '.join(_NAMES)} FROM other_costs ORDER BY started_ms, id"  # noqa: S608
 _STOP = (
     "UPDATE other_costs SET stopped_ms = CASE WHEN started_ms > ? THEN started_ms ELSE ? END"
-    " WHERE id = ? AND stopped_ms IS NULL RETURNING id"
+    " WHERE id = ? AND stopped_ms IS NULL RETURNING stopped_ms"
 )
 
 
 class SqlOtherCosts(OtherCostTable):
-    """An `OtherCostTable` in SQL that both SQLite and PostgreSQL understand."""
+    """An `OtherCostTable` in SQL that both SQLite and PostgreSQL understand.
 
-    def __init__(self, execute: Execute) -> None:
+    `change` runs a statement that changes a cost, with what makes an act of the rows that it returns.
+    """
+
+    def __init__(self, execute: Execute, change: ChangeRows) -> None:
         self._execute = execute
+        self._change = change
 
     def add(self, record: OtherCost) -> bool:
-        return bool(self._execute(_ADD, _row(record), True))
+        rows = self._change(_ADD, _row(record), lambda _: Change("cost.start", record.id, cost_fields(record)))
+        return bool(rows)
 
     def all(self) -> tuple[OtherCost, ...]:
         return tuple(OtherCost(*row) for row in self._execute(_ALL, (), False))
 
     def stop(self, cost_id: str, at_ms: int) -> bool:
-        return bool(self._execute(_STOP, (at_ms, at_ms, cost_id), True))
+        def stopped(rows: Rows) -> Change:
+            return Change("cost.stop", cost_id, {"stopped_ms": rows[0][0]})
+
+        return bool(self._change(_STOP, (at_ms, at_ms, cost_id), stopped))
