@@ -63,6 +63,7 @@ MODULES = (
     "providers.output_counts",
     "providers.sse",
     "providers.streams",
+    "providers.usage",
     "providers.vllm",
     "proxy.client.capturing_client",
     "proxy.client.client",

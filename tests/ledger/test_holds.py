@@ -71,7 +71,7 @@ def test_seconds_at_a_price_are_in_the_row_as_they_were_billed() -> None:
     [
         (AttemptResult("ok", None), ("unknown", BOUND, BOUND, BOUND)),
         (AttemptResult("ok", Usage(0, 10, service="priority")), ("unknown", BOUND, BOUND, BOUND)),
-        (AttemptResult("ok", Usage(0, 10**6)), ("unknown", 10**10, 10**10, 10**10)),
+        (AttemptResult("ok", Usage(0, 10**5)), ("unknown", 10**9, 10**9, 10**9)),
         (AttemptResult("aborted", Usage(0, 10), estimated=True), ("aborted", 100_000, 100_000, BOUND)),
         (AttemptResult("aborted", Usage(0, 1000), estimated=True), ("aborted", BOUND, BOUND, BOUND)),
         (AttemptResult("aborted", Usage(0, 10)), ("aborted", 100_000, 0, 0)),
@@ -88,3 +88,45 @@ def test_a_row_says_what_is_not_known_for_sure(result: AttemptResult, expected: 
 def test_a_charge_that_the_provider_named_has_no_price_of_ours() -> None:
     assert row(AttemptResult("ok", Usage(5, 10, told_nano=7))).tariff_ref == "usage.cost"
     assert row(AttemptResult("ok", Usage(5, 10))).tariff_ref == DEAR_TARIFF.ref
+
+
+@pytest.mark.parametrize("context", [None, 8_192])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(9_000_000, 1),
+        Usage(1, 9_000_000),
+        Usage(10, 10, told_nano=900_000 * 10**9),
+        Usage(9_000_000, 9_000_000, calls=(("web_search", 2),)),
+    ],
+)
+def test_what_no_call_can_cost_is_charged_as_the_hold(usage: Usage, context: int | None) -> None:
+    backend = replace(DEAR_BACKEND, context_tokens=context)
+    nonsense = row(AttemptResult("ok", usage), backend, items=SEARCHES)
+    assert (nonsense.status, nonsense.amount_nano, nonsense.at_most_nano) == ("unknown", BOUND, BOUND)
+    assert (nonsense.prompt_tokens, nonsense.completion_tokens, nonsense.model) == (0, 0, backend.model)
+
+
+def test_what_is_above_the_hold_but_possible_is_charged_as_it_was_told() -> None:
+    dear = row(AttemptResult("ok", Usage(100_000, 1_000)), replace(DEAR_BACKEND, context_tokens=131_072))
+    assert (dear.status, dear.amount_nano) == ("unknown", 100_000 * 1_000 + 1_000 * 10_000)
+    named = row(AttemptResult("ok", Usage(10, 10, told_nano=2 * BOUND)))
+    assert (named.status, named.amount_nano, named.prompt_tokens) == ("unknown", 2 * BOUND, 10)
+
+
+def test_uncertain_usage_costs_the_hold_and_keeps_its_counts() -> None:
+    uncertain = row(AttemptResult("ok", Usage(100, 0, certain=False)))
+    assert (uncertain.status, uncertain.amount_nano, uncertain.prompt_tokens) == ("unknown", BOUND, 100)
+    by_time = Tariff(Decimal(0), Decimal(0), per_request=Decimal("0.001"))
+    paid = row(AttemptResult("ok", Usage(100, 0, certain=False)), replace(DEAR_BACKEND, tariff=by_time))
+    assert (paid.status, paid.amount_nano) == ("ok", 1_000_000)
+
+
+def test_tokens_with_prices_of_their_own_are_in_the_row() -> None:
+    usage = Usage(100, 50, media=(("audio_input", 90), ("audio_output", 40)))
+    spoken = replace(DEAR_TARIFF, media=(("audio_input", Decimal(40)), ("audio_output", Decimal(80))))
+    billed = row(AttemptResult("ok", usage), replace(DEAR_BACKEND, tariff=spoken))
+    assert counts_of(billed.media_tokens) == (("audio_input", 90), ("audio_output", 40))
+    assert (billed.status, billed.amount_nano) == ("ok", 10 * 1_000 + 90 * 40_000 + 10 * 10_000 + 40 * 80_000)
+    unpriced = row(AttemptResult("ok", usage))
+    assert (unpriced.status, unpriced.amount_nano) == ("unknown", BOUND)

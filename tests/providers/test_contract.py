@@ -92,7 +92,7 @@ def test_a_whole_answer_and_its_usage(served: Shape) -> None:
         assert (outcome.kind, outcome.status) == ("ok", 200)
         body = orjson.loads(reply.body)
         assert provider.flaw(served.data["endpoint"], body) is None
-        assert provider.usage(body) == Usage(**served.data["usage"])
+        assert provider.usage(served.data["endpoint"], body) == Usage(**served.data["usage"])
 
     against(served, test)
 

@@ -120,9 +120,10 @@ def test_every_recorded_stream_shows_output(name: str) -> None:
 
 def test_the_prompt_of_a_messages_stream_is_told_by_its_first_event() -> None:
     monitor = provider_for(CATALOGUE["anthropic"]).stream_monitor("messages", 1)
-    assert monitor.told() is None
+    assert monitor.usage is None
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 70, "cache_read_input_tokens": 30}}}
     monitor.check(b"", orjson.dumps(start))
-    told = monitor.told()
-    assert told is not None
-    assert (told.prompt_tokens, told.cached_tokens, told.completion_tokens) == (100, 30, 0)
+    usage = monitor.usage
+    assert usage is not None
+    assert not usage.certain
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) == (100, 30, 0)

@@ -29,7 +29,7 @@ from spillway_router.config.gpus import GpuName
 from spillway_router.core.confidence.calibration import ANY, Fingerprint
 from spillway_router.core.money.budget import EACH, BudgetError, BudgetLine, check_scope
 from spillway_router.core.money.currency import Currency
-from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, service_of
+from spillway_router.core.money.tariff import MEDIA, NANO, Rates, Tariff, TariffStep, service_of
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -156,9 +156,13 @@ class PricePart(_RatesPart):
     """The prices of a backend in USD per million tokens, per request and per second, as decimal text.
 
     `fees` are the prices of one use of each of the provider's own tools, such as web_search. They add to the fees that
-    Spillway knows, or replace them.
+    Spillway knows, or replace them. The prices of audio and of generated pictures are those of their tokens among the
+    prompt and the completion.
     """
 
+    audio_input_per_million: Money | None = None
+    audio_output_per_million: Money | None = None
+    image_output_per_million: Money | None = None
     per_request: Money = Decimal(0)
     per_second: Money = Decimal(0)
     fees: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Money] = {}
@@ -185,6 +189,7 @@ class PricePart(_RatesPart):
             steps=tuple(TariffStep(step.rates(), step.above_tokens, service_of(step.service)) for step in self.steps),
             valid_until=None if self.valid_until is None else self.valid_until.isoformat(),
             fees=tuple(self.fees.items()),
+            media=tuple((name, value) for name in MEDIA if (value := getattr(self, f"{name}_per_million")) is not None),
         )
 
 

@@ -19,8 +19,8 @@ from typing import Literal
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.attribution import WorkCoefficients, work_share_us
-from spillway_router.core.money.bounds import NO_RULES, fees_of
-from spillway_router.core.money.tariff import Tariff, Usage, price
+from spillway_router.core.money.bounds import MOST_UNKNOWN_TOKENS, NO_RULES, fees_of
+from spillway_router.core.money.tariff import Extras, Tariff, Usage, price, upper_bound
 from spillway_router.core.money.users import anonymous_id
 from spillway_router.core.routing.model import Backend, DecisionKind, RequestFacts
 from spillway_router.ledger.entries import Entry, Status, counts_text
@@ -122,6 +122,8 @@ class AttemptEntries:
         charge = None
         if tariff is not None and result.billed:
             charge = _charge(hold, tariff, backend.longest_s, result)
+            if charge.nano > hold.bound_nano and not _is_possible(hold, tariff, charge):
+                usage, charge = None, _bound_of(hold, tariff)
             charge_nano = charge.nano
         elif backend.local and usage is not None:
             gpu_us = work_share_us(
@@ -137,7 +139,7 @@ class AttemptEntries:
             int(self.wall() * 1000),
             backend.name,
             backend.provider,
-            backend.model,
+            counts.model or backend.model,
             backend.local,
             caller.key_id,
             caller.tier,
@@ -212,17 +214,36 @@ class _Charge:
 def _with_bill(entry: Entry, charge: _Charge) -> Entry:
     """Return the entry with what the charge was computed from, where that is more than its tokens."""
     usage = charge.usage
-    if not (charge.billed_us or charge.at_most_nano or usage.service or usage.cache_write_tokens or usage.calls):
+    counts = usage.cache_write_tokens or usage.calls or usage.media
+    if not (charge.billed_us or charge.at_most_nano or usage.service or counts):
         return entry
     return entry._replace(
         cache_write_tokens=usage.cache_write_tokens,
         cache_write_long_tokens=usage.cache_write_long_tokens,
         service=usage.service,
         billed_us=charge.billed_us,
+        media_tokens=counts_text(usage.media),
         calls=counts_text(usage.calls),
         estimated_nano=charge.nano if charge.at_most_nano else 0,
         at_most_nano=charge.at_most_nano,
     )
+
+
+MOST_USES = 100
+"""More uses of tools than any call has."""
+
+
+def _is_possible(hold: Hold, tariff: Tariff, charge: _Charge) -> bool:
+    """Return whether a call can use or cost that much: its model's whole context as input and as output, once more for
+    each use of a tool. More than that is nonsense, and must not close a budget."""
+    usage, choices = charge.usage, max(hold.facts.choices, hold.facts.billed_choices)
+    uses = min(MOST_USES, sum([count for _, count in usage.calls]))
+    tokens = (hold.backend.context_tokens or MOST_UNKNOWN_TOKENS) * (1 + uses)
+    if usage.told_nano is None:
+        return usage.prompt_tokens <= tokens and usage.completion_tokens <= tokens * choices
+    extras = Extras(service=usage.service, calls=usage.calls)
+    most_nano = upper_bound(tariff, tokens, tokens * choices, extras)
+    return charge.nano <= most_nano
 
 
 def _with_fees(hold: Hold, usage: Usage) -> Usage:
@@ -237,7 +258,7 @@ def _charge(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResult) -
     """Return the charge of a billed attempt: its bound if tokens have a price and their number is unknown."""
     usage = result.usage
     if usage is None and tariff.by_tokens:
-        return _unsure(hold, _Charge(hold.bound_nano, _NO_USAGE, tariff.ref))
+        return _bound_of(hold, tariff)
     is_known = usage is not None
     usage = _NO_USAGE if usage is None else _with_fees(hold, usage)
     if usage.told_nano is not None:
@@ -250,13 +271,19 @@ def _charge(hold: Hold, tariff: Tariff, longest_s: int, result: AttemptResult) -
         billed_us = math.ceil(min(result.seconds, longest_s) * 1000) * 1000
     nano = price(usage, tariff, Decimal(billed_us).scaleb(-6) if billed_us else 0)
     charge = _Charge(nano=nano, usage=usage, tariff_ref=tariff.ref, billed_us=billed_us)
-    if not tariff.knows(usage.service) or not tariff.prices_calls(usage):  # an unknown price is never 0
+    is_priced = tariff.knows(usage.service) and tariff.prices_calls(usage) and tariff.prices_media(usage)
+    if not is_priced or (tariff.by_tokens and not usage.certain):  # an unknown price or count is never 0
         return _unsure(hold, replace(charge, nano=max(nano, hold.bound_nano)))
     if nano > hold.bound_nano or (nano and not is_known):
         return _unsure(hold, charge)
     if result.estimated:
         return replace(charge, at_most_nano=hold.bound_nano)
     return charge
+
+
+def _bound_of(hold: Hold, tariff: Tariff) -> _Charge:
+    """Return the charge of a call whose usage nobody knows."""
+    return _unsure(hold, _Charge(hold.bound_nano, _NO_USAGE, tariff.ref))
 
 
 def _unsure(hold: Hold, charge: _Charge) -> _Charge:

@@ -110,7 +110,7 @@ def _charge_nano(row: Row, tariff: Tariff) -> int:
 
 def usage_of(entry: Entry) -> Usage:
     """Return the usage in a row. Raises ValueError for a damaged row."""
-    if not (entry.cache_write_tokens or entry.service or entry.calls):
+    if not (entry.cache_write_tokens or entry.service or entry.calls or entry.media_tokens):
         return Usage(entry.prompt_tokens, entry.completion_tokens, entry.cached_tokens, entry.reasoning_tokens)
     return Usage(
         prompt_tokens=entry.prompt_tokens,
@@ -121,4 +121,5 @@ def usage_of(entry: Entry) -> Usage:
         cache_write_long_tokens=entry.cache_write_long_tokens,
         service=entry.service,
         calls=counts_of(entry.calls),
+        media=counts_of(entry.media_tokens),
     )

@@ -8,6 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 _REQUESTS = "_requests"
+_COUNTED_USES = ("num_sources_used", "num_search_queries")
 _CALL = "_call"
 _CONTAINER = "code_interpreter"
 _MOST_USD = 10**6
@@ -18,15 +19,21 @@ _HOSTED = frozenset(
 
 
 def uses_in_usage(usage: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
-    """Return the uses of Anthropic's tools: `server_tool_use` holds `web_search_requests` and its kin."""
+    """Return the uses of the provider's tools that the usage counts, by the names of their fees.
+
+    Anthropic's `server_tool_use` holds `web_search_requests` and its kin; xAI and Perplexity count beside the tokens.
+    """
     uses = usage.get("server_tool_use")
-    if not isinstance(uses, dict):
-        return ()
-    return tuple(
+    counted = [
         (name.removesuffix(_REQUESTS), count)
-        for name, count in uses.items()
+        for name, count in (uses.items() if isinstance(uses, dict) else ())
         if name.endswith(_REQUESTS) and type(count) is int and count > 0
-    )
+    ]
+    for name in _COUNTED_USES:
+        count = usage.get(name)
+        if type(count) is int and count > 0:
+            counted.append((name, count))
+    return tuple(counted)
 
 
 def uses_in_output(output: object) -> tuple[tuple[str, int], ...]:

@@ -26,6 +26,7 @@ from spillway_router.providers.interface import (
 )
 from spillway_router.providers.openai_compatible import OpenAICompatible
 from spillway_router.providers.table_files import read_table
+from spillway_router.providers.usage import UsageDialect, UsagePlace
 from spillway_router.providers.vllm import LocalEngine
 
 CATALOGUE_FILE = Path(__file__).with_name("catalogue.yaml")
@@ -227,7 +228,7 @@ def _entry(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) ->
             name, "output_bound_field", row.get("output_bound_field", "max_tokens"), get_args(OutputBoundField)
         ),
         sends_max_price=_flag(name, "sends_max_price", row.get("sends_max_price", False)),
-        tells_cost=_flag(name, "tells_cost", row.get("tells_cost", False)),
+        usage=_usage_dialect(name, row.get("usage", {})),
     )
 
 
@@ -243,9 +244,23 @@ _KEYS = frozenset(
         "health",
         "metrics",
         "sends_max_price",
-        "tells_cost",
+        "usage",
     }
 )
+_USAGE_KEYS = frozenset({"elsewhere", "cost", "model", "zero_prompt"})
+
+
+def _usage_dialect(name: str, row: Mapping[str, Any]) -> UsageDialect:
+    unknown = row.keys() - _USAGE_KEYS
+    if unknown:
+        raise ProviderError(f"catalogue entry {name}: unknown key 'usage.{sorted(unknown)[0]}'")
+    places = row.get("elsewhere", [])
+    return UsageDialect(
+        elsewhere=tuple(_one_of(name, "usage.elsewhere", place, get_args(UsagePlace)) for place in places),
+        tells_cost=_flag(name, "usage.cost", row.get("cost", False)),
+        tells_model=_flag(name, "usage.model", row.get("model", False)),
+        zero_prompt=_flag(name, "usage.zero_prompt", row.get("zero_prompt", False)),
+    )
 
 
 def _dropped_fields(name: str, row: Mapping[str, Any], lists: Mapping[str, list[str]]) -> frozenset[str]:

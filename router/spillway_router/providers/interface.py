@@ -15,6 +15,7 @@ from spillway_router.core.money.estimates import OutputCount
 from spillway_router.core.money.tariff import Usage
 from spillway_router.core.routing.model import Capability, Endpoint, OnDisconnect, Outcome
 from spillway_router.http_client.types import Reply
+from spillway_router.providers.usage import PLAIN, UsageDialect
 
 AuthStyle = Literal["bearer", "x-api-key", "none"]
 OutputBoundField = Literal["max_tokens", "max_completion_tokens"]
@@ -77,8 +78,8 @@ class CatalogueEntry:
     """Name of the chat body's field that bounds the output tokens."""
     sends_max_price: bool = False
     """Whether the prices of the backend are sent as `provider.max_price`, which the provider enforces."""
-    tells_cost: bool = False
-    """Whether `usage.cost` in an answer is what the account was charged, in USD."""
+    usage: UsageDialect = PLAIN
+    """How its answers tell usage."""
 
 
 class StreamMonitor(Protocol):
@@ -93,15 +94,19 @@ class StreamMonitor(Protocol):
     """Whether the last event came with or after a finish and has content, so that more content may follow."""
     overloaded: bool
     """Whether the engine refused the work inside a 200 (full queue, draining), which means load and not a failure."""
-    usage: Usage | None
     count: OutputCount | None
     """The output that has come, for an estimate; None where nobody needs it."""
 
+    @property
+    def usage(self) -> Usage | None:
+        """The usage told until now; None if there was none."""
+
+    @property
+    def usage_is_latest(self) -> bool:
+        """Whether usage was told, and no content since."""
+
     def check(self, name: bytes, data: bytes) -> str | None:
         """Take one event's name and data; return what is wrong with it, None if nothing is."""
-
-    def told(self) -> Usage | None:
-        """Return the usage as far as it has been told; None if nothing has."""
 
     def missing(self) -> str | None:
         """Return what a stream that ends now lacks; None if the answer is whole."""
@@ -121,7 +126,7 @@ class Provider(Protocol):
     def outcome(self, reply: Reply, wall_s: float) -> Outcome:
         """Return what an HTTP status and its body mean. `wall_s`: epoch seconds now, for Retry-After dates."""
 
-    def usage(self, body: Mapping[str, Any]) -> Usage | None:
+    def usage(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Usage | None:
         """Return the usage of a whole answer; None if it is missing or malformed."""
 
     def flaw(self, endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:

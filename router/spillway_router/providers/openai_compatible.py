@@ -21,8 +21,8 @@ from spillway_router.providers.streams import (
     MessagesMonitor,
     ResponsesMonitor,
     error_text,
-    read_usage,
 )
+from spillway_router.providers.usage import doubted, read_usage, usage_elsewhere
 
 OK = Outcome("ok", 200)
 OVERLOADED = frozenset({498, 529})
@@ -48,10 +48,10 @@ class OpenAICompatible:
     def stream_monitor(self, endpoint: Endpoint, choices: int, count: OutputCount | None = None) -> StreamMonitor:
         """Return a new monitor for one stream; `count` counts its output."""
         if endpoint == "responses":
-            return ResponsesMonitor(tells_cost=self.entry.tells_cost, count=count)
+            return ResponsesMonitor(self.entry.usage, count)
         if endpoint == "messages":
-            return MessagesMonitor(tells_cost=self.entry.tells_cost, count=count)
-        return ChatMonitor(choices, tells_cost=self.entry.tells_cost, count=count)
+            return MessagesMonitor(self.entry.usage, count)
+        return ChatMonitor(choices, self.entry.usage, count)
 
     def outcome(self, reply: Reply, wall_s: float) -> Outcome:
         """Return what an HTTP status and its body mean. `wall_s`: epoch seconds now, for Retry-After dates."""
@@ -104,14 +104,17 @@ class OpenAICompatible:
             return "rejected"
         return "failed"
 
-    def usage(self, body: Mapping[str, Any]) -> Usage | None:
+    def usage(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Usage | None:
         """Return the usage of a whole answer; None if it is missing or malformed."""
-        return read_usage(
-            body.get("usage"),
-            body.get("service_tier"),
-            tells_cost=self.entry.tells_cost,
-            output=body.get("output"),
-        )
+        dialect = self.entry.usage
+        reported = body.get("usage")
+        if reported is None and dialect.elsewhere:
+            reported = usage_elsewhere(body, dialect)
+        generates = endpoint != "embeddings"
+        usage = read_usage(reported, body, dialect, generates=generates)
+        if usage is not None and not usage.completion_tokens and generates and _has_output(body):
+            return doubted(usage)
+        return usage
 
     def flaw(self, endpoint: Endpoint, body: Mapping[str, Any]) -> str | None:
         """Return what is wrong with a 200's body; None if it is an answer."""
@@ -132,6 +135,20 @@ class OpenAICompatible:
         elif endpoint == "responses" and body.get("status") == "failed":
             return "the response failed"
         return None
+
+
+def _has_output(body: Mapping[str, Any]) -> bool:
+    """Return whether an answer has content that must have cost output tokens. The text of a completion may repeat the
+    prompt, and costs none then."""
+    choices = body.get("choices")
+    if isinstance(choices, list):
+        messages = [choice.get("message") for choice in choices if isinstance(choice, dict)]
+        return any(_says(message) for message in messages if isinstance(message, dict))
+    return bool(body.get("content") or body.get("output"))
+
+
+def _says(message: Mapping[str, Any]) -> bool:
+    return any(value for name, value in message.items() if name != "role")
 
 
 def _error(body: bytes) -> ErrorText:

@@ -11,84 +11,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from spillway_router.core.frozen import fast_frozen
 from spillway_router.core.money.estimates import OutputCount
-from spillway_router.core.money.tariff import TariffError, Usage, mode_of
-from spillway_router.providers.billed import told_cost_nano, uses_in_output, uses_in_usage
+from spillway_router.core.money.tariff import Usage
 from spillway_router.providers.output_counts import count_choices, count_messages_event, count_responses_event
+from spillway_router.providers.usage import PLAIN, UsageDialect, UsagePlace, UsageTally, doubted, usage_at
 
 BAD_FINISH = ("error", "abort")
 """A tuple: the reason of a broken provider need not be hashable."""
 DONE = b"[DONE]"
-
-
-def read_usage(
-    usage: object, service: object = None, *, tells_cost: bool = False, output: object = None
-) -> Usage | None:
-    """Return the usage in an OpenAI or Anthropic usage object; None if it is missing or malformed.
-
-    `service`: the answer's `service_tier`, which OpenAI sends beside the usage and Anthropic inside it. `tells_cost`:
-    whether the provider's word for the cost counts. `output`: that of a response, which holds the uses of tools.
-    """
-    if type(usage) is not dict:  # orjson makes dicts; isinstance with Mapping costs ten times as much
-        return None
-    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
-    if type(prompt) is not int:  # isinstance would accept True
-        return None
-    if (
-        service is None
-        and output is None
-        and usage.keys() <= _PLAIN_USAGE
-        and usage.get("prompt_tokens_details") is None
-    ):
-        completion = usage.get("completion_tokens")  # nearly every answer of an engine
-        if type(completion) is int and prompt >= 0 <= completion:
-            return Usage(prompt, completion)
-    completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    output_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
-    # Together sends the cached tokens beside the others instead of in the details.
-    cached = _count(details, "cached_tokens") or _count(usage, "cached_tokens")
-    written = _count(details, "cache_write_tokens") or _count(details, "cache_creation_tokens")
-    if "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage:
-        # Anthropic does not include cached and created tokens in input_tokens.
-        cached = _count(usage, "cache_read_input_tokens")
-        written = _count(usage, "cache_creation_input_tokens")
-        prompt += cached + written
-    try:
-        return Usage(
-            prompt_tokens=prompt,
-            completion_tokens=completion if type(completion) is int else 0,
-            cached_tokens=cached,
-            reasoning_tokens=_count(output_details, "reasoning_tokens"),
-            cache_write_tokens=written,
-            cache_write_long_tokens=_written_for_an_hour(usage, details) if written else 0,
-            service=mode_of((usage.get("service_tier", service), usage.get("speed"), usage.get("inference_geo"))),
-            calls=uses_in_output(output) if output is not None else uses_in_usage(usage),
-            told_nano=told_cost_nano(usage) if tells_cost else None,
-        )
-    except TariffError:
-        return None
-
-
-_PLAIN_USAGE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"})
-
-
-def _written_for_an_hour(usage: Mapping[str, Any], details: object) -> int:
-    """Return the tokens written to a cache for an hour; `cache_creation` separates the lifetimes if there are two."""
-    parts = usage.get("cache_creation")
-    if parts is None and type(details) is dict:
-        parts = details.get("cache_creation_token_details")
-    return _count(parts, "ephemeral_1h_input_tokens")
-
-
-def _count(counts: object, name: str) -> int:
-    value = counts.get(name) if type(counts) is dict else None
-    return value if type(value) is int and value >= 0 else 0
 
 
 def error_text(body: Mapping[str, Any]) -> str | None:
@@ -101,11 +37,10 @@ def error_text(body: Mapping[str, Any]) -> str | None:
     return valid_text(str(error)[:500])
 
 
-def _groq(extra: object) -> tuple[object, str | None]:
-    """Read Groq's own member of a chunk: return its usage, and why it stopped the stream early, None where absent."""
-    if not isinstance(extra, Mapping):
-        return None, None
-    return extra.get("usage"), error_text(extra)
+def _error_of_groq(body: Mapping[str, Any]) -> str | None:
+    """Return why Groq stopped a stream early, which it says in a member of its own; None if it didn't."""
+    extra = body.get("x_groq")
+    return error_text(extra) if type(extra) is dict else None
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -178,7 +113,7 @@ def valid_text(text: str) -> str:
 
 
 class ChatMonitor:
-    """The monitor of chat and completions streams with one or more choices. `tells_cost` as for `read_usage`.
+    """The monitor of chat and completions streams with one or more choices.
 
     `count` counts the output of a paid stream, in this and the other monitors; None: nobody needs it.
     """
@@ -186,25 +121,42 @@ class ChatMonitor:
     __slots__ = (
         "_choices",
         "_finishes",
-        "_tells_cost",
+        "_has_output",
+        "_in_choice",
+        "_places",
+        "_tally",
         "count",
         "finished",
         "open_end",
         "overloaded",
         "started",
-        "usage",
     )
 
-    def __init__(self, choices: int = 1, *, tells_cost: bool = False, count: OutputCount | None = None) -> None:
+    def __init__(self, choices: int = 1, dialect: UsageDialect = PLAIN, count: OutputCount | None = None) -> None:
         self._choices = choices
         self.count = count
-        self._tells_cost = tells_cost
+        self._tally = UsageTally(dialect)
+        self._places: tuple[UsagePlace, ...] = tuple([place for place in dialect.elsewhere if place != "choices"])
+        """Other members of an event than `usage` that may hold usage."""
+        self._in_choice = "choices" in dialect.elsewhere
         self._finishes: set[int] = set()
+        self._has_output = False
+        """Whether content came that must have cost output tokens. The text of a completion may repeat the prompt."""
         self.started = False
         self.finished = False
         self.open_end = False
         self.overloaded = False
-        self.usage: Usage | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage told until now."""
+        usage = self._tally.usage()
+        return doubted(usage) if self._has_output else usage
+
+    @property
+    def usage_is_latest(self) -> bool:
+        """Whether usage was told, and no content since."""
+        return self._tally.is_latest
 
     def check(self, name: bytes, data: bytes, parsed: dict[str, Any] | None = None) -> str | None:
         """Return what is wrong with this event, None if nothing is. `parsed`: its JSON if the caller has it already."""
@@ -220,12 +172,16 @@ class ChatMonitor:
                 self._note_overload(body)
                 return error or "error event"
         usage = body.get("usage")
-        if usage is None and "x_groq" in body:
-            usage, stopped = _groq(body["x_groq"])
-            if stopped is not None:
-                return stopped
+        for place in self._places:
+            if place in body:
+                stopped = _error_of_groq(body)
+                if stopped is not None:
+                    return stopped
+                self._tally.add(usage_at(place, body), body)
         if usage is not None:
-            self.usage = read_usage(usage, body.get("service_tier"), tells_cost=self._tells_cost) or self.usage
+            self._tally.add(usage, body)
+        elif self._tally.is_latest:
+            self._tally.is_latest = not _any_content(body.get("choices"))
         choices = body.get("choices")
         if not isinstance(choices, list):
             # A flat error ({"message", "code"}) has no choices, and neither has a bare usage event.
@@ -240,10 +196,6 @@ class ChatMonitor:
         if self.finished:
             self.open_end = _any_content(choices)
         return None
-
-    def told(self) -> Usage | None:
-        """Return the usage as far as it has been told; None if nothing has."""
-        return self.usage
 
     def missing(self) -> str | None:
         """Return what a stream that ends now lacks; None if the answer is whole."""
@@ -261,8 +213,13 @@ class ChatMonitor:
             self._finishes.add(index if isinstance(index, int) else 0)
             self.started = True
             self.finished = len(self._finishes) >= self._choices
+            if not self._has_output:
+                self._has_output = _has_content(choice) and "text" not in choice
+            if self._in_choice:
+                self._tally.add(choice.get("usage"), choice)
         elif not self.started:
             self.started = _has_content(choice)
+            self._has_output = self.started and "text" not in choice
         return None
 
     def _note_overload(self, body: Mapping[str, Any]) -> None:
@@ -273,8 +230,8 @@ class ChatMonitor:
         return body.get("object") == "error" or ("message" in body and "code" in body)
 
 
-def _any_content(choices: list[Any]) -> bool:
-    return any(_has_content(choice) for choice in choices if isinstance(choice, dict))
+def _any_content(choices: object) -> bool:
+    return isinstance(choices, list) and any(_has_content(choice) for choice in choices if isinstance(choice, dict))
 
 
 def _has_content(choice: Mapping[str, Any]) -> bool:
@@ -309,17 +266,28 @@ _BEFORE_OUTPUT = frozenset({"response.created", "response.queued", "response.in_
 class ResponsesMonitor:
     """The monitor of the OpenAI Responses API: typed events, the last of them `response.completed` or `.incomplete`."""
 
-    __slots__ = ("_tells_cost", "count", "finished", "open_end", "overloaded", "response_id", "started", "usage")
+    __slots__ = ("_has_output", "_tally", "count", "finished", "open_end", "overloaded", "response_id", "started")
 
-    def __init__(self, *, tells_cost: bool = False, count: OutputCount | None = None) -> None:
+    def __init__(self, dialect: UsageDialect = PLAIN, count: OutputCount | None = None) -> None:
         self.count = count
-        self._tells_cost = tells_cost
+        self._tally = UsageTally(dialect)
+        self._has_output = False
         self.response_id = ""
         self.started = False
         self.finished = False
         self.open_end = False
         self.overloaded = False
-        self.usage: Usage | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage told until now."""
+        usage = self._tally.usage()
+        return doubted(usage) if self._has_output else usage
+
+    @property
+    def usage_is_latest(self) -> bool:
+        """Whether usage was told, and no content since."""
+        return self._tally.is_latest
 
     def check(self, name: bytes, data: bytes) -> str | None:
         """Return what is wrong with this event, None if nothing is."""
@@ -333,6 +301,8 @@ class ResponsesMonitor:
             response = body.get("response")
             failed = response if isinstance(response, Mapping) and kind == "response.failed" else body
             self.overloaded = not self.started and says_overloaded(failed)
+            if isinstance(response, Mapping):
+                self._tally.add(response.get("usage"), response)
             nested = error_text(response) if isinstance(response, Mapping) else None
             return error_text(body) or nested or valid_text(str(body.get("message") or kind)[:500])
         if self.count is not None:
@@ -341,27 +311,21 @@ class ResponsesMonitor:
             self.started = self.finished = True
             response = body.get("response")
             if isinstance(response, Mapping):
-                self.usage = read_usage(
-                    response.get("usage"),
-                    response.get("service_tier"),
-                    tells_cost=self._tells_cost,
-                    output=response.get("output"),
-                )
+                self._tally.add(response.get("usage"), response)
             self._note_id(response)
         elif kind in _BEFORE_OUTPUT:
             self._note_id(body.get("response"))
-        elif not self.started:
-            self.started = kind.startswith("response.")
+        else:
+            self._tally.is_latest = False
+            if not self._has_output:
+                self.started = self.started or kind.startswith("response.")
+                self._has_output = kind.endswith(".delta")
         return None
 
     def _note_id(self, response: object) -> None:
         value = response.get("id") if isinstance(response, dict) else None
         if isinstance(value, str):
             self.response_id = value
-
-    def told(self) -> Usage | None:
-        """Return the usage as far as it has been told; None if nothing has."""
-        return self.usage
 
     def missing(self) -> str | None:
         """Return what a stream that ends now lacks; None if the answer is whole."""
@@ -372,19 +336,33 @@ class MessagesMonitor:
     """The monitor of the Anthropic Messages API: it ends with `message_stop`, and usage is spread over two events."""
 
     __slots__ = (
-        "_prompt", "_stopped", "_tells_cost", "count", "finished", "open_end", "overloaded", "started", "usage",
+        "_has_output", "_stopped", "_tally", "_tells_output", "count", "finished", "open_end", "overloaded", "started",
     )  # fmt: skip
 
-    def __init__(self, *, tells_cost: bool = False, count: OutputCount | None = None) -> None:
+    def __init__(self, dialect: UsageDialect = PLAIN, count: OutputCount | None = None) -> None:
         self.count = count
-        self._tells_cost = tells_cost
+        self._tally = UsageTally(dialect)
+        self._has_output = False
+        self._tells_output = False
+        """Whether a count of the output came after the first one, which only begins to count."""
         self.started = False
         self.finished = False
         self.open_end = False
         self.overloaded = False
-        self.usage: Usage | None = None
-        self._prompt: dict[str, Any] = {}
         self._stopped = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage told until now."""
+        usage = self._tally.usage()
+        if usage is not None and usage.certain and not self._tells_output:
+            return replace(usage, certain=False)
+        return doubted(usage) if self._has_output else usage
+
+    @property
+    def usage_is_latest(self) -> bool:
+        """Whether usage was told, and no content since."""
+        return self._tally.is_latest
 
     def check(self, name: bytes, data: bytes) -> str | None:
         """Return what is wrong with this event, None if nothing is."""
@@ -401,10 +379,11 @@ class MessagesMonitor:
             count_messages_event(self.count, kind, body)
         if kind == "message_start":
             message = body.get("message")
-            if isinstance(message, Mapping) and isinstance(message.get("usage"), dict):
-                self._prompt = dict(message["usage"])
+            if isinstance(message, Mapping):
+                self._tally.add(message.get("usage"), message)
         elif kind == "content_block_delta":
-            self.started = True
+            self.started = self._has_output = True
+            self._take_usage(body)
         elif kind == "content_block_start":
             # Text and thinking begin empty; a tool call, or the result of a server's tool, begins with content.
             block = body.get("content_block")
@@ -413,17 +392,20 @@ class MessagesMonitor:
         elif kind == "message_delta":
             delta = body.get("delta")
             self._stopped = self._stopped or (isinstance(delta, Mapping) and bool(delta.get("stop_reason")))
-            if isinstance(body.get("usage"), dict):
-                self.usage = read_usage({**self._prompt, **body["usage"]}, tells_cost=self._tells_cost)
+            self._take_usage(body)
         elif kind == "message_stop":
             if not self._stopped:
                 return "message_stop came without a stop_reason"
             self.started = self.finished = True
         return None
 
-    def told(self) -> Usage | None:
-        """Return the usage as far as it has been told: that of the prompt comes with the first event."""
-        return read_usage(self._prompt) if self.usage is None else self.usage
+    def _take_usage(self, body: Mapping[str, Any]) -> None:
+        usage = body.get("usage")
+        if isinstance(usage, dict):
+            self._tally.add(usage, body)
+            self._tells_output = self._tells_output or usage.get("output_tokens") is not None
+        else:
+            self._tally.is_latest = False
 
     def missing(self) -> str | None:
         """Return what a stream that ends now lacks; None if the answer is whole."""

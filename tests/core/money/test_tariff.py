@@ -263,6 +263,37 @@ def test_reasoning_may_have_a_price_of_its_own() -> None:
     assert upper_bound(tariff, 0, 100) == 400_000
 
 
+AUDIO = Tariff(
+    Decimal("2.5"),
+    Decimal(10),
+    cached_input_per_million=Decimal("1.25"),
+    media=(("audio_input", Decimal(40)), ("audio_output", Decimal(80))),
+)
+
+
+@pytest.mark.parametrize(
+    ("usage", "nano"),
+    [
+        (Usage(17, 592, media=(("audio_output", 482),)), 17 * 2_500 + 110 * 10_000 + 482 * 80_000),
+        (Usage(1000, 50, media=(("audio_input", 900),)), 100 * 2_500 + 900 * 40_000 + 50 * 10_000),
+        (Usage(1000, 50, 100, media=(("audio_input", 900),)), 100 * 1_250 + 900 * 40_000 + 50 * 10_000),
+        (Usage(10, 10, media=(("audio_input", 99), ("audio_output", 99))), 10 * 40_000 + 10 * 80_000),
+        (Usage(10, 10, media=(("image_output", 5),)), 10 * 2_500 + 10 * 10_000),
+    ],
+)
+def test_audio_costs_its_own_price(usage: Usage, nano: int) -> None:
+    assert price(usage, AUDIO) == nano == sum(part.nano for part in itemised(usage, AUDIO))
+    assert price(usage, tariff_of_text(price_text(AUDIO))) == nano
+
+
+def test_a_price_for_audio_is_known_or_not() -> None:
+    assert AUDIO.prices_media(Usage(1, 1, media=(("audio_input", 1), ("audio_output", 1))))
+    assert not AUDIO.prices_media(Usage(1, 1, media=(("image_output", 1),)))
+    assert price(Usage(0, 1, media=(("audio_output", 1),)), AUDIO.times(Decimal("1.1"))) == 88_000
+    with pytest.raises(TariffError, match="audio_input_per_million"):
+        Tariff(Decimal(1), Decimal(1), media=(("audio_input", Decimal(-1)),))
+
+
 def test_time_is_billed_exactly_and_by_the_request_too() -> None:
     speech = Tariff(Decimal(0), Decimal(0), per_request=Decimal("0.001"), per_second=Decimal("0.0000308333"))
     assert price(Usage(0, 0), speech, Decimal("12.5")) == nano_from_usd("0.001385416")  # 385,416.25 nano-dollars
@@ -372,6 +403,7 @@ def test_a_price_is_named_by_its_content() -> None:
     other: dict[str, object] = {
         "steps": (TariffStep(Rates(Decimal(1), Decimal(1)), service="flex"),),
         "fees": (("search", Decimal(1)),),
+        "media": (("audio_input", Decimal(1)),),
     }
     not_the_price = {"source", "valid_from", "valid_until"}
     for each in fields(Tariff):

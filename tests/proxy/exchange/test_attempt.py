@@ -273,3 +273,35 @@ async def test_an_engine_that_aborts_inside_a_200_was_full() -> None:
         _, outcome = await fetched(stage, stage.state("local"), "local")
         assert (outcome.kind, outcome.billed) == ("overloaded", False)
         assert "x-client-request-id" not in engine.seen[0].headers
+
+
+async def test_what_a_local_engine_does_not_count_counts_as_predicted_and_as_it_came() -> None:
+    async with scene(BOTH) as stage:
+        state = stage.state("local")
+        attempt = await stage.opened(state, "local")
+        attempt.received = ReceivedAnswer(events=7, text_bytes=20)
+        attempt.close(Outcome("ok", 200, usage=Usage(0, 0, certain=False)))
+        (row,) = await stage.rows(state)
+        assert (row.prompt_tokens, row.completion_tokens) == (attempt.candidate.prompt_tokens, 7)
+        assert row.status == "ok"
+
+
+async def test_uncertain_usage_costs_the_hold_and_teaches_nothing() -> None:
+    async with scene(BOTH) as stage:
+        state, board = stage.state("cloud"), stage.services.board
+        before = board.current(stage.services.clock()).backends["cloud"].tokens_per_byte
+        attempt = await stage.opened(state, "cloud", BOUND_NANO)
+        attempt.close(Outcome("ok", 200, usage=Usage(3000, 0, certain=False)))
+        _, row = await stage.rows(state)
+        assert (row.status, row.amount_nano, row.prompt_tokens) == ("unknown", BOUND_NANO, 3000)
+        assert board.current(stage.services.clock()).backends["cloud"].tokens_per_byte == before
+
+
+async def test_the_record_names_the_model_that_answered() -> None:
+    async with scene(BOTH) as stage:
+        state = stage.state("cloud")
+        attempt = await stage.opened(state, "cloud", BOUND_NANO)
+        attempt.close(Outcome("ok", 200, usage=Usage(3, 2, model="another")))
+        held, row = await stage.rows(state)
+        assert attempt.record is not None
+        assert (held.model, row.model, attempt.record.model) == ("cloud-m", "another", "another")

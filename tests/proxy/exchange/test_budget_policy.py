@@ -26,7 +26,7 @@ DOUBTFUL = (-1.0, -2.0)  # a confidence of 0.22
 
 def answer(tokens: int) -> Answer:
     """Return an answer that costs `tokens` millionths of a dollar."""
-    message = {"role": "assistant", "content": "x"}
+    message = {"role": "assistant", "content": ""}
     usage = {"prompt_tokens": tokens, "completion_tokens": 0}
     return Answer.json({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
 

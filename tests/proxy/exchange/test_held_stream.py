@@ -17,7 +17,17 @@ from tests.proxy.helpers import asking
 
 from spillway_router.proxy.exchange.held_stream import tokens_to_hold
 from spillway_router.testing import Answer, FaultUpstream
-from spillway_router.testing.harness import LIMIT_S, MESSAGES, Router, escalating, events
+from spillway_router.testing.harness import (
+    LIMIT_S,
+    MESSAGES,
+    Router,
+    cloud,
+    escalating,
+    events,
+    local,
+    routing,
+    settings,
+)
 from spillway_router.testing.streams import DONE, data, delta
 
 RULE = "confidence: {threshold: 0.8, escalate_to: [cloud], hold_tokens: 2}\n"
@@ -336,3 +346,18 @@ async def test_an_engine_without_a_signal_is_let_go() -> None:
         assert text_of(reply).startswith("w0")
         assert "x-spillway-confidence" not in reply.headers
         assert not strong.seen
+
+
+async def test_the_usage_of_a_held_stream_is_read_in_its_engines_dialect(tmp_path: Path) -> None:
+    timings = data({"choices": [], "timings": {"cache_n": 236, "prompt_n": 1, "predicted_n": 4}})
+    body = delta({"role": "assistant", "content": ""}) + token("a", SURE) + token("b", SURE) + delta({}, "stop")
+    for logprobs, backend in ((body, "local"), (body.replace(str(SURE).encode(), str(UNSURE).encode()), "cloud")):
+        answer = Answer.stream(logprobs + timings + DONE)
+        async with FaultUpstream(answer) as engine, FaultUpstream(Answer.stream(STRONG)) as strong:
+            llamacpp = local(engine).replace("provider: vllm", "provider: llamacpp")
+            async with routing(settings(llamacpp, cloud(strong), more=RULE)) as router:
+                reply = await stream(router)
+                assert reply.headers.get("x-spillway-backend", backend) == backend
+                row = router.rows(reply)[0]
+                assert (row.backend, row.prompt_tokens, row.completion_tokens) == ("local", 237, 4)
+                assert row.cached_tokens == 236

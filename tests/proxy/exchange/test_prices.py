@@ -30,7 +30,8 @@ TIMED = '{input_per_million: "0", output_per_million: "0", per_second: "0.01"}'
 
 
 def chat(usage: dict[str, Any] | None, **more: Any) -> Answer:
-    choice = {"index": 0, "message": {"role": "assistant", "content": "So."}, "finish_reason": "stop"}
+    text = "" if usage is not None and not usage["completion_tokens"] else "So."
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     return Answer.json({"id": "c", "choices": [choice], **({} if usage is None else {"usage": usage}), **more})
 
 

@@ -202,6 +202,49 @@ async def test_what_was_received_is_told_however_the_answer_stands() -> None:
         assert (received.events, received.whole, received.usage, received.told) == (3, False, None, None)
 
 
+async def test_the_usage_of_a_whole_answer_is_known_while_the_client_is_behind() -> None:
+    async with relaying() as relayed:
+        relayed.upstream.packet(WORD.body)
+        relayed.upstream.end()
+        assert await relayed.run() is None
+        relayed.client.slow = True
+        received = relayed.relay.received()
+        assert received is not None
+        assert received.usage == Usage(3, 2)
+
+
+async def broken_off(relayed: Relayed, *packets: bytes) -> Usage | None:
+    """Relay an answer that breaks off after these packets; return the usage that is all of it."""
+    running = asyncio.create_task(relayed.run())
+    for packet in packets:
+        relayed.upstream.packet(packet)
+        await asyncio.sleep(0)
+    relayed.upstream.end()
+    assert await running is not None
+    received = relayed.relay.received()
+    assert received is not None
+    return received.usage
+
+
+async def test_usage_that_came_last_counts_although_the_upstream_ended_without_a_finish() -> None:
+    async with relaying() as relayed:
+        assert await broken_off(relayed, *WORD.events[:2], USAGE, DONE) == Usage(3, 2)
+    async with relaying() as relayed:
+        assert await broken_off(relayed, *WORD.events[:2], USAGE) == Usage(3, 2)
+    async with relaying() as relayed:
+        assert await broken_off(relayed, *WORD.events[:2], USAGE, data({"error": {"message": "no"}})) == Usage(3, 2)
+
+
+async def test_usage_before_content_is_not_all_of_a_broken_answer() -> None:
+    async with relaying() as relayed:
+        assert await broken_off(relayed, WORD.events[0], USAGE, WORD.events[1], DONE) is None
+
+
+async def test_usage_before_bad_json_is_not_all_of_the_answer() -> None:
+    async with relaying() as relayed:
+        assert await broken_off(relayed, *WORD.events[:2], USAGE, b"data: {\n\n") is None
+
+
 # the held end
 
 

@@ -5,12 +5,13 @@ configuration, and never pass through a float. A charge is computed as one exact
 up, to a whole nano-dollar:
 
     charge = (fresh * p_in + cached * p_cached + written * p_write + written_long * p_write_long
-              + plain_out * p_out + reasoning * p_reasoning) / 10^6 + p_request + seconds * p_second
-              + calls of the provider's tools, each at its fee                                            [USD]
+              + plain_out * p_out + reasoning * p_reasoning + media * p_media) / 10^6 + p_request
+              + seconds * p_second + calls of the provider's tools, each at its fee                       [USD]
 
 where fresh + cached + written + written_long are the tokens of the prompt, and plain_out + reasoning those of the
-completion. A tariff may have steps: other prices per token once a prompt exceeds so many tokens (then for the whole
-request, as providers bill it), or in another service of the provider (`batch`, `flex`, `priority`).
+completion; audio and generated pictures among them cost their own prices. A tariff may have steps: other prices per
+token once a prompt exceeds so many tokens (then for the whole request, as providers bill it), or in another service of
+the provider (`batch`, `flex`, `priority`).
 
 Providers report reasoning tokens as part of the output; they cost the same as other output unless
 `reasoning_per_million` says otherwise.
@@ -40,6 +41,11 @@ _SERVICES = {"batches": "batch"}
 
 DIGEST_SIGN = "#"
 _DIGEST_DIGITS = 12
+
+MEDIA = ("audio_input", "audio_output", "image_output")
+"""Kinds of tokens with prices of their own; pictures in a prompt cost the same as text."""
+_OF_OUTPUT = "_output"
+
 _PER_TOKEN = NANO // 10**6  # USD per million tokens -> nano-dollars per token
 _MAX_PRICE = Decimal(10) ** 6
 _MAX_DECIMALS = 18
@@ -72,8 +78,11 @@ class Usage:
 
     `cache_write_tokens` were written to the provider's prompt cache; `cache_write_long_tokens` are those among them
     that the provider keeps for an hour or longer. `service` served the request, as `service_of` names it. `calls` are
-    the uses of the provider's own tools, by the names of their fees. `told_nano` is the charge that the provider itself
-    names in the answer, where its word counts; None elsewhere.
+    the uses of the provider's own tools, by the names of their fees. `media` are the tokens among the prompt and the
+    completion that have prices of their own, by the names of these prices (MEDIA). `told_nano` is the charge that the
+    provider itself names in the answer, where its word counts; None elsewhere. `model` is the one that answered, where
+    it may be other than the backend's and the provider tells it. Without `certain` there was more than these tokens,
+    nobody knows how much.
     """
 
     prompt_tokens: int
@@ -85,6 +94,9 @@ class Usage:
     service: str = STANDARD
     calls: tuple[tuple[str, int], ...] = ()
     told_nano: int | None = None
+    model: str = ""
+    certain: bool = True
+    media: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if (
@@ -177,6 +189,8 @@ class Tariff:
     valid_until: str | None = None
     fees: tuple[tuple[str, Decimal], ...] = ()
     """The price of one use of each of the provider's own tools, such as a web search, by its name."""
+    media: tuple[tuple[str, Decimal], ...] = ()
+    """The prices of a million tokens of MEDIA, by their names."""
     # The same prices as integers in units of 10^-decimals USD, so that pricing is integer arithmetic.
     _steps_of_service: Mapping[str, _PriceSteps] = field(init=False, repr=False, compare=False)
     _base: _TokenPrices = field(init=False, repr=False, compare=False)
@@ -189,11 +203,14 @@ class Tariff:
     """The known fees by name, in units of 10^-decimals USD."""
     _ref: str = field(init=False, repr=False, compare=False)
     """The name once it was asked for."""
+    media_units: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    """The known prices of media by name, in units of 10^-decimals USD per million tokens."""
 
     def __post_init__(self) -> None:
         base = {f"{name}_per_million": value for name, value in self.rates.all().items()}
         base |= {"per_request": self.per_request, "per_second": self.per_second}
         base |= {f"fees.{name}": value for name, value in self.fees}
+        base |= {f"{name}_per_million": value for name, value in self.media}
         for name, value in base.items():
             _check_price(name, value)
         for step in self.steps:
@@ -211,6 +228,7 @@ class Tariff:
             ("_unit", unit),
             ("fee_units", {name: _units(value, unit) for name, value in self.fees}),
             ("_ref", ""),
+            ("media_units", {name: _units(value, unit) for name, value in self.media}),
         ):
             object.__setattr__(self, slot, derived)
 
@@ -240,7 +258,8 @@ class Tariff:
     @property
     def by_tokens(self) -> bool:
         """True if tokens cost something, so that the charge is unknown without a usage report."""
-        return any(p.dearest_input or p.dearest_output for steps in self._steps_of_service.values() for _, p in steps)
+        steps = [prices for steps in self._steps_of_service.values() for _, prices in steps]
+        return any(self.media_units.values()) or any(prices.dearest_input or prices.dearest_output for prices in steps)
 
     @property
     def free(self) -> bool:
@@ -266,6 +285,7 @@ class Tariff:
             steps=tuple(TariffStep(_times(s.rates, factor), s.above_tokens, s.service) for s in self.steps),
             valid_until=self.valid_until,
             fees=self.fees,
+            media=tuple((name, value * factor) for name, value in self.media),
         )
 
     def knows(self, service: str) -> bool:
@@ -282,6 +302,10 @@ class Tariff:
     def prices_calls(self, usage: Usage) -> bool:
         """Return whether the fee of every tool that was used is known."""
         return all(name in self.fee_units for name, _ in usage.calls)
+
+    def prices_media(self, usage: Usage) -> bool:
+        """Return whether the prices of all tokens that have one of their own are known."""
+        return all(name in self.media_units for name, _ in usage.media)
 
     def _fees(self, calls: tuple[tuple[str, int], ...]) -> int:
         """Return the sum of the known fees of these calls, in units of 10^-decimals USD."""
@@ -314,6 +338,8 @@ def price_text(tariff: Tariff) -> str:
             values[name] = _plain(value)
     if tariff.fees:
         values["fees"] = {name: _plain(value) for name, value in tariff.fees}
+    if tariff.media:
+        values["media"] = {name: _plain(value) for name, value in tariff.media}
     steps = sorted(tariff.steps, key=lambda step: (step.service, step.above_tokens))
     if steps:
         values["steps"] = [
@@ -343,6 +369,7 @@ def tariff_of_text(text: str) -> Tariff:
                 TariffStep(_rates_of(step), step["above_tokens"], step["service"]) for step in values.get("steps", ())
             ),
             fees=tuple((name, Decimal(value)) for name, value in values.get("fees", {}).items()),
+            media=tuple((name, Decimal(value)) for name, value in values.get("media", {}).items()),
         )
     except (ValueError, TypeError, KeyError, AttributeError, InvalidOperation) as error:
         raise TariffError(f"not a price of the ledger: {error!r}") from None
@@ -391,6 +418,13 @@ def price(usage: Usage, tariff: Tariff, seconds: int | Decimal = 0) -> int:
     fresh = prompt - cached
     reasoning = min(usage.reasoning_tokens, out)
     tokens = cached * prices.cached + (out - reasoning) * prices.output + reasoning * prices.reasoning
+    if usage.media:
+        for name, count, units in _media(usage, tariff, fresh, out - reasoning):
+            if name.endswith(_OF_OUTPUT):
+                tokens += count * (units - prices.output)
+            else:
+                fresh -= count
+                tokens += count * units
     if usage.cache_write_tokens:
         long = min(usage.cache_write_long_tokens, usage.cache_write_tokens, fresh)
         short = min(usage.cache_write_tokens - long, fresh - long)
@@ -430,7 +464,7 @@ def itemised(usage: Usage, tariff: Tariff, billed_us: int = 0) -> tuple[PricedPa
     step = service + (f">{above}" if above > 0 else "")
     parts = [
         (name, quantity, 10**6, units)
-        for name, quantity, units in _token_parts(usage, prices)
+        for name, quantity, units in _token_parts(usage, tariff, prices)
         if quantity or (name == "input" and not usage.completion_tokens)
     ]
     parts += [("request", 1, 1, tariff._request)] if tariff._request else []
@@ -454,15 +488,37 @@ def itemised(usage: Usage, tariff: Tariff, billed_us: int = 0) -> tuple[PricedPa
     return tuple(lines)
 
 
-def _token_parts(usage: Usage, prices: _TokenPrices) -> list[tuple[str, int, int]]:
+def _media(usage: Usage, tariff: Tariff, fresh: int, plain_out: int) -> list[tuple[str, int, int]]:
+    """Return name, number and price of the tokens with known prices of their own, out of the `fresh` tokens of the
+    prompt and the plain ones of the output. Others cost the same as text."""
+    media = []
+    for name, count in usage.media:
+        units = tariff.media_units.get(name)
+        if units is None:
+            continue
+        if name.endswith(_OF_OUTPUT):
+            count = min(count, plain_out)
+            plain_out -= count
+        else:
+            count = min(count, fresh)
+            fresh -= count
+        media.append((name, count, units))
+    return media
+
+
+def _token_parts(usage: Usage, tariff: Tariff, prices: _TokenPrices) -> list[tuple[str, int, int]]:
     """Return the name, the number and the price (in the tariff's unit) of each kind of token, as `price` counts
     them."""
     prompt, out = usage.prompt_tokens, usage.completion_tokens
     cached = min(usage.cached_tokens, prompt)
-    long = min(usage.cache_write_long_tokens, usage.cache_write_tokens, prompt - cached)
-    short = min(usage.cache_write_tokens - long, prompt - cached - long)
     reasoning = min(usage.reasoning_tokens, out)
-    parts = {"input": (prompt - cached - long - short, prices.input), "output": (out - reasoning, prices.output)}
+    media = _media(usage, tariff, prompt - cached, out - reasoning)
+    of_output = sum([count for name, count, _ in media if name.endswith(_OF_OUTPUT)])
+    fresh = prompt - cached - sum([count for _, count, _ in media]) + of_output
+    long = min(usage.cache_write_long_tokens, usage.cache_write_tokens, fresh)
+    short = min(usage.cache_write_tokens - long, fresh - long)
+    plain_out = out - reasoning - of_output
+    parts = {"input": (fresh - long - short, prices.input), "output": (plain_out, prices.output)}
     for name, like, quantity, units in (
         ("cached_input", "input", cached, prices.cached),
         ("cache_write", "input", short, prices.write),
@@ -473,7 +529,7 @@ def _token_parts(usage: Usage, prices: _TokenPrices) -> list[tuple[str, int, int
             parts[like] = (parts[like][0] + quantity, units)
         else:
             parts[name] = (quantity, units)
-    return [(name, *part) for name, part in parts.items()]
+    return [*((name, *part) for name, part in parts.items()), *media]
 
 
 def price_many(uncached_tokens: int, cached_tokens: int, completion_tokens: int, requests: int, tariff: Tariff) -> int:

@@ -259,7 +259,7 @@ class UpstreamAttempt:
         if self._draft is not None and outcome.kind == "cancelled":
             outcome, discarded = self._draft[0], True  # the client left while a better answer was sought
         now_s = self.services.clock()
-        self.services.board.ended(self.tracked, outcome, now_s, streamed=self.streamed)
+        self.services.board.ended(self.tracked, _without_doubt(outcome), now_s, streamed=self.streamed)
         if outcome.kind == "ok" and self.hold.stored:
             self._learn(outcome)
         self.record = self._settle(outcome, "discarded" if discarded else _STATUS.get(outcome.kind, "error"), now_s)
@@ -268,7 +268,7 @@ class UpstreamAttempt:
         """End the attempt for the request while its answer is read to its usage: the board learns `outcome`, and the
         hold stays until `settle_drained`."""
         now_s = self.services.clock()
-        self.services.board.ended(self.tracked, outcome, now_s, streamed=self.streamed)
+        self.services.board.ended(self.tracked, _without_doubt(outcome), now_s, streamed=self.streamed)
         self.record = replace(self._record_of(outcome, now_s), draining=True)
 
     def settle_drained(self, outcome: Outcome) -> Attempt:
@@ -305,7 +305,7 @@ class UpstreamAttempt:
         return Attempt(
             no=self.number,
             backend=backend.name,
-            model=backend.model,
+            model=self._model(outcome),
             started_s=self.sent_s - start_s,
             ended_s=now_s - start_s,
             outcome=outcome,
@@ -316,9 +316,16 @@ class UpstreamAttempt:
             left_out=self.left_out,
         )
 
+    def _model(self, outcome: Outcome) -> str:
+        """Return the model that answered, where it may be another than the backend's, and the answer names it."""
+        usage = outcome.usage
+        if usage is None and self.received is not None:
+            usage = self.received.told
+        return self.backend.model if usage is None or not usage.model else usage.model
+
     def _learn(self, outcome: Outcome) -> None:
         """Learn from a whole paid answer what the output of others is that are cut off."""
-        if outcome.usage is not None:
+        if outcome.usage is not None and outcome.usage.certain:
             count = None if self.received is None else self.received.count
             self.services.memory.output_habits.of(self.backend.name).learn(count or NO_OUTPUT, outcome.usage)
 
@@ -356,9 +363,9 @@ class UpstreamAttempt:
 
         A local answer without a usage counts by its predicted prompt and its events.
         """
-        received = self.received
-        if outcome.usage is not None:
-            return outcome.usage, False
+        received, usage = self.received, outcome.usage
+        if usage is not None and (usage.certain or self.backend.local):
+            return self._counted(usage), False
         if received is not None and received.usage is not None:
             return received.usage, False  # the answer was whole; only its way to the client was not
         if self.route.backend.local:
@@ -367,18 +374,30 @@ class UpstreamAttempt:
             events = 0 if received is None else received.events
             return (Usage(self.candidate.prompt_tokens, events) if outcome.billed else None), False
         if not self.hold.bound_nano:
-            return None, False
+            return usage, False
         if outcome.doubtful:
             return Usage(0, 0), True
         if outcome.kind != "ok" and not outcome.billed:
             return None, False
         tariff = self.route.backend.tariff
         if tariff is None or not tariff.by_tokens:
-            return None, False
-        return self._estimate(outcome, now_s), True
+            return usage, False
+        return replace(self._estimate(outcome, now_s), certain=True), True
+
+    def _counted(self, usage: Usage) -> Usage:
+        """Return the usage that was told. What a local engine left out counts as for an answer without usage."""
+        if usage.certain:
+            return usage
+        events = 0 if self.received is None else self.received.events
+        return replace(
+            usage,
+            prompt_tokens=usage.prompt_tokens or self.candidate.prompt_tokens,
+            completion_tokens=max(usage.completion_tokens, events),
+        )
 
     def _estimate(self, outcome: Outcome, now_s: float) -> Usage:
-        """Return the usage that is most likely, where a paid answer told none or was not read to its end."""
+        """Return the usage that is most likely, where a paid answer told none, or not all of it, or was not read to its
+        end."""
         facts, backend, received = self.hold.facts, self.route.backend, self.received
         whole = outcome.kind == "ok" or (received is not None and received.whole)
         hung_up = outcome.kind in ("cancelled", "timeout") and (not outcome.status or self.streamed)
@@ -404,6 +423,11 @@ class UpstreamAttempt:
             service=facts.service,
         )
         return estimated_usage(call, self.services.memory.output_habits.of(backend.name))
+
+
+def _without_doubt(outcome: Outcome) -> Outcome:
+    """Return the outcome without usage from which nothing can be learned."""
+    return outcome if outcome.usage is None or outcome.usage.certain else replace(outcome, usage=None)
 
 
 @fast_frozen(frozen=True, slots=True)
@@ -514,7 +538,8 @@ def judged(attempt: UpstreamAttempt, endpoint: Endpoint, reply: Reply) -> Fetche
         aborted = attempt.backend.local and flaw != NO_ANSWER if message is None else says_overloaded(answer)
         kind: OutcomeKind = "overloaded" if aborted else "failed"
         return FetchedAnswer(Outcome(kind, reply.status, flaw, billed=not aborted), reply.headers)
-    ok = Outcome("ok", reply.status, usage=provider.usage(answer))
-    if ok.usage is None and attempt.hold.stored:
-        attempt.received = ReceivedAnswer(whole=True, count=count_answer(answer))
+    usage = provider.usage(endpoint, answer)
+    ok = Outcome("ok", reply.status, usage=usage)
+    if attempt.hold.stored and (usage is None or not usage.certain):
+        attempt.received = ReceivedAnswer(whole=True, told=usage, count=count_answer(answer))
     return FetchedAnswer(ok, reply.headers, reply.body, answer)

@@ -53,7 +53,8 @@ class HeldStream:
 
     def __init__(self, state: ExchangeState, attempt: UpstreamAttempt, upstream: UpstreamBody) -> None:
         self._state, self._attempt = state, attempt
-        self.monitor = ScoredMonitor(state.facts.choices, strip=upstream.logprobs_added)
+        dialect = attempt.route.provider.entry.usage
+        self.monitor = ScoredMonitor(state.facts.choices, dialect, strip=upstream.logprobs_added)
         self._judged_whole = False
         self._audited = False
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spillway_router.core.frozen import fast_frozen
-from spillway_router.core.money.tariff import usd
+from spillway_router.core.money.tariff import Usage, usd
 from spillway_router.core.routing.model import Outcome, OutcomeKind
 from spillway_router.http_client.connection import StallError, TransportError
 from spillway_router.http_client.pool import Response
@@ -91,8 +91,8 @@ class Relay:
 
     __slots__ = (
         "_client", "_decoder", "_done_follows", "_finish_seen", "_head", "_hides_null_usage", "_monitor", "_response",
-        "_resumed", "_stall_s", "_strip", "_tail_read", "_unexpected", "_upstream_reported_error", "done_seen",
-        "events", "flaw", "stalled", "tail",
+        "_resumed", "_stall_s", "_strip", "_tail_read", "_unexpected", "_upstream_ended",
+        "_upstream_reported_error", "done_seen", "events", "flaw", "stalled", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +118,8 @@ class Relay:
         self.events = 0
         """Events with data so far: at least one token each, the best count of a local answer that breaks off."""
         self._upstream_reported_error = False
+        self._upstream_ended = False
+        """Whether the upstream itself ended the answer, if not as it should."""
         self._finish_seen = False
         self._resumed = False
         """Content followed a finishing event: then a finish proves nothing in this stream until its end."""
@@ -138,8 +140,8 @@ class Relay:
         return ReceivedAnswer(
             events=self.events,
             whole=whole,
-            usage=monitor.usage if whole else None,
-            told=monitor.told(),
+            usage=self._final_usage(),
+            told=monitor.usage,
             count=monitor.count,
         )
 
@@ -169,7 +171,17 @@ class Relay:
     def has_all(self) -> bool:
         """Return whether all that matters has come: the answer is whole, and its usage is there or won't come."""
         monitor = self._monitor
-        return monitor.finished and not monitor.open_end and (monitor.usage is not None or not self._done_follows)
+        return monitor.finished and not monitor.open_end and not (self._done_follows and self._lacks_usage())
+
+    def _final_usage(self) -> Usage | None:
+        """Return the usage if no more of the answer can follow, and all of it is known: the answer is whole, or the
+        upstream ended it and told the usage last."""
+        monitor = self._monitor
+        whole = monitor.finished and not monitor.open_end
+        if not whole and not (self._upstream_ended and monitor.usage_is_latest):
+            return None
+        usage = monitor.usage
+        return usage if usage is not None and usage.certain else None
 
     async def begin(self) -> Outcome | None:
         """Read until the answer has begun. Returns the outcome of one that never did.
@@ -196,15 +208,24 @@ class Relay:
             data = await self._response.read()
             good = self._take(data) if data else self._take_rest()
             if not data and self.events == before and self.flaw is None:
+                self._upstream_ended = True
                 missing = self._monitor.missing() or "the stream ended without content"
-                return Outcome("failed", 200, missing, usage=self._monitor.usage, billed=True)
+                return Outcome("failed", 200, missing, usage=self._final_usage(), billed=True)
             if good:
                 self._head.append(good)
             flaw = self.flaw
             if flaw is not None:
                 kind: OutcomeKind = "overloaded" if self._monitor.overloaded else "failed"
                 failed, reported = kind == "failed", self._upstream_reported_error
-                return Outcome(kind, 200, flaw, billed=failed and not reported, doubtful=failed and reported)
+                usage = self._final_usage() if failed else None
+                return Outcome(
+                    kind,
+                    200,
+                    flaw,
+                    usage=usage,
+                    billed=failed and (usage is not None or not reported),
+                    doubtful=failed and reported and usage is None,
+                )
             size += len(good)
             if size > most and not enough():
                 if not too_long:
@@ -239,6 +260,7 @@ class Relay:
             if not more and not self._monitor.finished:
                 if self._forward_rest(client):
                     continue
+                self._upstream_ended = True
                 return self.flaw or self._monitor.missing() or "the stream ended early"
         return None
 
@@ -296,14 +318,15 @@ class Relay:
             timer.cancel()
 
     def _lacks_usage(self) -> bool:
-        return self._monitor.usage is None
+        usage = self._monitor.usage
+        return usage is None or not usage.certain
 
     async def _read_late_usage(self) -> None:
         """Read what follows [DONE] for the usage, without which a paid answer costs its bound. Nothing is forwarded."""
         self._response.expect_within(LATE_USAGE_S)
         size = 0
         with contextlib.suppress(TransportError):
-            while self._monitor.usage is None and size <= MAX_HELD_BYTES:
+            while self._lacks_usage() and size <= MAX_HELD_BYTES:
                 data = await self._response.read()
                 if not data:
                     return
@@ -387,6 +410,7 @@ class Relay:
                 self.flaw = monitor.check(event.name, payload)
                 if self.flaw is not None:
                     self._upstream_reported_error = b"error" in payload or event.name == b"error"
+                    self._upstream_ended = self._upstream_reported_error or payload == DONE
                     break
                 self.events += 1
                 if strip is not None:
@@ -409,7 +433,7 @@ class Relay:
     def _note_late_usage(self, event: Event) -> None:
         """Count the usage in an event that came after the end; whatever else it says no longer matters."""
         payload = event.data
-        if payload is not None and self._monitor.usage is None and b'"usage"' in payload:
+        if payload is not None and self._lacks_usage() and b'"usage"' in payload:
             self._monitor.check(event.name, payload)
 
 

@@ -30,6 +30,7 @@ from spillway_router.providers.streams import (
     parse_object,
     valid_text,
 )
+from spillway_router.providers.usage import PLAIN, UsageDialect
 from spillway_router.proxy.request.large_body import cut_strings
 
 SCORED_ENDPOINTS = frozenset({"chat", "completions"})
@@ -139,8 +140,8 @@ class ScoredMonitor(ChatMonitor):
 
     __slots__ = ("_body", "_keep_text", "_streamed_choices", "_strip", "frame", "tools")
 
-    def __init__(self, choices: int, *, strip: bool) -> None:
-        super().__init__(choices)
+    def __init__(self, choices: int, dialect: UsageDialect = PLAIN, *, strip: bool) -> None:
+        super().__init__(choices, dialect)
         self._strip = strip
         self._body: dict[str, Any] | None = None
         """The event that was just seen, if it holds log-probabilities."""
