@@ -279,21 +279,24 @@ async def test_what_a_local_engine_does_not_count_counts_as_predicted_and_as_it_
     async with scene(BOTH) as stage:
         state = stage.state("local")
         attempt = await stage.opened(state, "local")
-        attempt.received = ReceivedAnswer(events=7, text_bytes=20)
+        attempt.received = ReceivedAnswer(events=7)
         attempt.close(Outcome("ok", 200, usage=Usage(0, 0, certain=False)))
         (row,) = await stage.rows(state)
         assert (row.prompt_tokens, row.completion_tokens) == (attempt.candidate.prompt_tokens, 7)
         assert row.status == "ok"
 
 
-async def test_uncertain_usage_costs_the_hold_and_teaches_nothing() -> None:
+async def test_uncertain_usage_costs_an_estimate_not_below_it_and_teaches_nothing() -> None:
     async with scene(BOTH) as stage:
         state, board = stage.state("cloud"), stage.services.board
         before = board.current(stage.services.clock()).backends["cloud"].tokens_per_byte
-        attempt = await stage.opened(state, "cloud", BOUND_NANO)
-        attempt.close(Outcome("ok", 200, usage=Usage(3000, 0, certain=False)))
+        attempt = await stage.opened(state, "cloud", 10 * BOUND_NANO)
+        usage = Usage(3000, 0, certain=False)
+        attempt.received = ReceivedAnswer(whole=True, told=usage)
+        attempt.close(Outcome("ok", 200, usage=usage))
         _, row = await stage.rows(state)
-        assert (row.status, row.amount_nano, row.prompt_tokens) == ("unknown", BOUND_NANO, 3000)
+        assert (row.status, row.prompt_tokens, row.at_most_nano) == ("ok", 3000, 10 * BOUND_NANO)
+        assert 3000 * 1000 <= row.amount_nano == row.estimated_nano <= 10 * BOUND_NANO
         assert board.current(stage.services.clock()).backends["cloud"].tokens_per_byte == before
 
 
