@@ -147,7 +147,7 @@ def _whole(path: str, row: Mapping[str, Any]) -> dict[str, Any]:
         body |= {"type": "message", "role": "assistant", "content": [{"type": "text", "text": text}]}
         body |= {"stop_reason": "end_turn"}
     body |= {} if row["usage"] is None else {"usage": row["usage"]}
-    return body | row.get("answer", {})
+    return {**body, **row.get("answer", {})}
 
 
 def _events(path: str, row: Mapping[str, Any]) -> list[Any]:
