@@ -14,7 +14,7 @@ from evidence.money.stopped_streams import trial
 from evidence.results import Measurement
 
 STOPPED_STREAM_ERROR = "money.stopped_stream_error"
-CLIENTS = 2600
+CLIENTS = 3200
 _VERSIONS = {"sqlite": apsw.sqlite_lib_version(), "apsw": apsw.apsw_version()}
 
 Say = Callable[[str], None]

@@ -4,8 +4,9 @@ The requests are streams, whole answers and embeddings. Four paid backends fail 
 stop or continue billing when a client leaves. A local engine gives unsure answers, which are escalated. From time to
 time the router is killed with SIGKILL while requests are in progress, and another one starts on the same ledger.
 
-Every cost that a router knows exactly must be exact at once. A cost that it can't know (a client that left, a call
-whose router died) is charged at its bound and then corrected by `spillway ledger reconcile`. In the end every attempt
+Every cost that a router knows exactly must be exact at once. A cost that it can't know (a client that left, an answer
+without a usage) is charged by an estimate, with the most that it can be, or at its bound if the router died, and then
+corrected by `spillway ledger reconcile`. In the end every attempt
 must cost in the ledger what it costs on the bill, to the nano-dollar.
 """
 
@@ -172,12 +173,16 @@ def _compare(config: Path, folder: Path, lines: list[tuple[str, str, int]], tria
     costs, closing = _costs(folder)
     trial.attempts, trial.ledger_nano_before = len(closing), sum(costs.values())
     for key, row in closing.items():
-        if row.status == "ok":
+        if row.status == "ok" and not row.at_most_nano:
             trial.measured += 1
             trial.measured_difference_nano += abs(costs[key] - bill.get(key, 0))
-        if costs[key] < bill.get(key, 0):
+        if max(costs[key], row.at_most_nano) < bill.get(key, 0):
             trial.below_bill_before[row.kind] = trial.below_bill_before.get(row.kind, 0) + 1
-    open_ends = {key: 0 for key, row in closing.items() if row.status not in ("ok", "discarded") and not row.local}
+    open_ends = {
+        key: 0
+        for key, row in closing.items()
+        if (row.status not in ("ok", "discarded") or row.at_most_nano) and not row.local
+    }
     wanted = list({**open_ends, **bill}.items())
     trial.reconciled = _reconcile(config, folder, wanted[forget:])
     costs, closing = _costs(folder)

@@ -34,6 +34,8 @@ class CapWatch:
     limits: dict[tuple[str, str], int] = field(default_factory=dict)
     taken: defaultdict[CapKey, int] = field(default_factory=lambda: defaultdict(int))
     billed: defaultdict[CapKey, int] = field(default_factory=lambda: defaultdict(int))
+    unsure: defaultdict[CapKey, int] = field(default_factory=lambda: defaultdict(int))
+    """What the rows say that their estimates may be too low by; a bill may be above a limit by as much."""
     holds: dict[tuple[str, int], Entry] = field(default_factory=dict)
     open: set[tuple[str, int]] = field(default_factory=set)
     over: int = 0
@@ -56,6 +58,9 @@ class CapWatch:
         if freed or key in self.open:
             self.open.discard(key)
             self.above_bound += entry.amount_nano > freed
+        if entry.at_most_nano:
+            for cap in cap_keys(hold):
+                self.unsure[cap] += entry.at_most_nano - entry.estimated_nano
         self._move(hold, entry.amount_nano - freed)
 
     def bill(self, lines: Iterable[tuple[str, str, int]]) -> None:
@@ -70,7 +75,7 @@ class CapWatch:
                 self.billed[cap] += nano
                 limit = self.limits.get(cap[:2])
                 if limit is not None:
-                    self.over_bill = max(self.over_bill, self.billed[cap] - limit)
+                    self.over_bill = max(self.over_bill, self.billed[cap] - limit - self.unsure[cap])
 
     def _move(self, hold: Entry, nano: int) -> None:
         for cap in cap_keys(hold):

@@ -49,6 +49,7 @@ def random_backend(rng: random.Random, name: str, url: str, provider: str = "") 
         "model": f"{name}-m",
         "api_key": "k",
         "max_output_tokens": MOST_OUT,
+        "on_disconnect": _PROVIDERS[provider],
         "price": price,
     }
     return PaidBackend(name, till, backend)

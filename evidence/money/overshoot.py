@@ -44,7 +44,8 @@ _NANO = 10**9
 
 @dataclass(slots=True)
 class Overshoot:
-    """The largest excess over a limit in nano-dollars: held and spent (`over_nano`), and billed (`over_bill_nano`)."""
+    """The largest excess over a limit in nano-dollars: held and spent (`over_nano`), and billed beyond what the rows of
+    estimates say that it may be (`over_bill_nano`)."""
 
     seeds: int = 0
     requests: int = 0
@@ -56,6 +57,8 @@ class Overshoot:
     bills_without_hold: int = 0
     open_holds: int = 0
     spent_nano: int = 0
+    unsure_nano: int = 0
+    """By how much the estimates among it may be too low, as their rows say."""
     billed_nano: int = 0
     calls_per_concurrency: dict[int, int] = field(default_factory=dict)
     peak_share: float = 0.0
@@ -192,6 +195,7 @@ class _Trial:
             entry = entry_of(linked.row)
             watch.row(entry)
             overshoot.spent_nano += entry.amount_nano
+            overshoot.unsure_nano += entry.at_most_nano - entry.estimated_nano
         lines = self._money.bill(self._billed)
         self._billed += len(lines)
         watch.bill(lines)
