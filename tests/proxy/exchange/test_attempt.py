@@ -30,6 +30,7 @@ BOTH = settings(local(NOWHERE), cloud(NOWHERE))
 BOUND_NANO = 1_000_000
 WHOLE = {"choices": [openai_wire.message_choice({"content": "yes"})], "usage": openai_wire.usage(3, 2)}
 OK = Outcome("ok", 200, usage=Usage(3, 2))
+HALF_TOLD = Usage(3, 0, certain=False)
 LEFT = Outcome("cancelled", billed=True)
 BROKEN = Outcome("failed", 200, "it broke", billed=True)
 NO_BUDGET = "budgets: [{scope: all, period: day, limit_usd: '0.0000001'}]\n"
@@ -108,6 +109,12 @@ async def test_a_full_backlog_opens_nothing() -> None:
         pytest.param(Outcome("timeout", billed=True), None, ("charged", "error", 0, True), id="silent: the prompt"),
         pytest.param(Outcome("ok", 200), came("ab", whole=True), ("charged", "ok", 1, True), id="no usage: what came"),
         pytest.param(LEFT, came("ab", usage=Usage(3, 2)), ("charged", "aborted", 2, False), id="whole: its usage"),
+        pytest.param(
+            LEFT,
+            came("ab", "cd", usage=HALF_TOLD, told=HALF_TOLD),
+            ("charged", "aborted", 2, True),
+            id="whole, half a usage: what came",
+        ),
         pytest.param(
             Outcome("failed", 500, doubtful=True), None, ("charged", "error", 0, True), id="should be free: nothing"
         ),

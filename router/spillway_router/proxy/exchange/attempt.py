@@ -366,7 +366,7 @@ class UpstreamAttempt:
         received, usage = self.received, outcome.usage
         if usage is not None and (usage.certain or self.backend.local):
             return self._counted(usage), False
-        if received is not None and received.usage is not None:
+        if received is not None and received.usage is not None and received.usage.certain:
             return received.usage, False  # the answer was whole; only its way to the client was not
         if self.route.backend.local:
             if outcome.kind == "ok":
