@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from evidence.results import Measurement
+from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff
 from spillway_router.ledger.interface import Ledger
@@ -26,7 +27,7 @@ PER_LEDGER = 100
 SEED = 20261120
 _FIRST = date(2020, 1, 1)
 _MINI = Tariff(Decimal("0.15"), Decimal("0.60"))
-_TERMS = ReportTerms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"mini": _MINI})
+_TERMS = ReportTerms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"mini": Offer.of(_MINI)})
 
 Build = Callable[[Ledger, ReportRange, ReportTerms, int, tuple[GroupKey, ...]], Report]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
 from html.parser import HTMLParser
 from io import StringIO
 from itertools import combinations
@@ -22,7 +23,9 @@ from random import Random
 
 from evidence.money.raw_books import FIGURES, Atom, RawBooks, raw_books
 from evidence.results import Measurement
+from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
+from spillway_router.core.money.tariff import Rates, Tariff, TariffStep
 from spillway_router.ledger.interface import Ledger
 from spillway_router.ledger.rentals.corrections import RentalBooks
 from spillway_router.ledger.reports.build import ReportTerms, build_report
@@ -39,7 +42,13 @@ GROUPINGS_UNEQUAL = "money.groupings_unequal"
 LEDGERS = 12
 SEED = 20261129
 _FIRST = date(2026, 10, 23)
-_TERMS = ReportTerms(GpuRental(Decimal("1.39")), WorkCoefficients(), {})
+_CHEAP = Tariff(Decimal("0.01"), Decimal("0.02"), steps=(TariffStep(Rates(Decimal("0.04"), Decimal("0.05")), 200_000),))
+_OFFERS = {
+    "steps": Offer((("2026-10-01", _CHEAP), ("2026-11-01", _CHEAP.times(Decimal(3))))),
+    "dearer": Offer.of(Tariff(Decimal(5), Decimal(25))),
+}
+"""The first one is the cheapest, with a step at a length and a price that changes within the books."""
+_TERMS = ReportTerms(GpuRental(Decimal("1.39")), WorkCoefficients(), _OFFERS)
 _TIMES = {"day", "month"}
 ALL_GROUPINGS = [by for count in range(1, len(GROUP_KEYS) + 1) for by in combinations(GROUP_KEYS, count)]
 _FOCUS_KEYS = tuple(key for key in GROUP_KEYS if key != "provider")
@@ -106,9 +115,11 @@ def _compare_ledger(
     for by in groupings:
         report = build(ledger, days, _TERMS, max(now_ms, days.end_ms), by)
         true = _true(books, by)
-        comparison.compare("report", _of_report(report), true, _NAMES)
-        comparison.compare("JSON", _of_json(report_json(report), by), true, _NAMES)
-        comparison.compare("CSV", _of_csv(report_csv(report), by), true, _NAMES)
+        # Keys share what their groups would have cost elsewhere by a price that ignores lengths.
+        names = _NAMES if "key" in by else (*_NAMES, "all_cloud")
+        comparison.compare("report", _of_report(report), true, names)
+        comparison.compare("JSON", _of_json(report_json(report), by), true, names)
+        comparison.compare("CSV", _of_csv(report_csv(report), by), true, names)
         _compare_html(comparison, report_html(report), by, true)
     focus = StringIO()
     export_focus(ledger, days, max(now_ms, days.end_ms), focus, daily=True)
@@ -123,12 +134,17 @@ _NAMES = (*FIGURES, "total", *_UNITS)
 def _true(books: RawBooks, by: tuple[GroupKey, ...]) -> _Figures:
     """Return the figures of a grouping by the raw rows."""
     groups: dict[_Group, Counter[str]] = {}
+    elsewhere: dict[_Group, Fraction] = {}
 
     def add(group: _Group, amounts: Mapping[str, int]) -> None:
         groups.setdefault(group, Counter()).update(amounts)
 
+    writers = {_model(atom) for atom in books.atoms if atom.figures["completion_tokens"]}
     for atom in books.atoms:
-        add((False, tuple(atom.keys[key] for key in by)), _amounts(atom))
+        group = False, tuple(atom.keys[key] for key in by)
+        add(group, _amounts(atom))
+        if _model(atom) in writers:  # the others are for embeddings, which no offer here could give
+            elsewhere[group] = elsewhere.get(group, Fraction()) + _elsewhere(atom)
     apart = not _TIMES.issuperset(by)
     for day, nano in books.idle.items():
         times = {"day": day, "month": day[:7]}
@@ -143,8 +159,24 @@ def _true(books: RawBooks, by: tuple[GroupKey, ...]) -> _Figures:
             "per_request": _per(cost, sums["answers"]),
             "per_1k_tokens": _per(1000 * cost, sums["prompt_tokens"] + sums["completion_tokens"]),
             "per_document": _per(sums["document_nano"], sums["documents"]),
+            "all_cloud": int(elsewhere.get((is_idle, values), Fraction()) + Fraction(1, 2)),
         }
     return figures
+
+
+def _model(atom: Atom) -> tuple[str, str]:
+    return atom.keys["backend"], atom.keys["model"]
+
+
+def _elsewhere(atom: Atom) -> Fraction:
+    """Return what the answers would have cost at the cheapest offer, row by row, in nano-dollars."""
+    cost = Fraction()
+    for prompt, answers, prompt_tokens, completion_tokens in atom.answers_by_prompt:
+        tariff = _OFFERS["steps"].prices[atom.keys["day"] >= "2026-11-01"][1]
+        rates = tariff.steps[0].rates if prompt > 200_000 else tariff.rates
+        cost += Fraction(rates.input) * prompt_tokens * 1000 + Fraction(rates.output) * completion_tokens * 1000
+        cost += Fraction(tariff.per_request) * answers * 10**9
+    return cost
 
 
 def _amounts(atom: Atom) -> dict[str, int]:
@@ -170,6 +202,7 @@ def _of_report(report: Report) -> _Figures:
             "per_request": row.units.per_request_nano,
             "per_1k_tokens": row.units.per_1k_tokens_nano,
             "per_document": row.units.per_document_nano,
+            "all_cloud": row.all_cloud_nano,
         }
         for row in report.groups
     }
@@ -181,6 +214,7 @@ def _of_json(text: str, by: tuple[GroupKey, ...]) -> _Figures:
     for row in json.loads(text)["groups"]:
         amounts = {name: _nano(row[f"{name}_usd"]) for name in ("used", "idle", "cloud", "total")}
         units = {name: _nano(row["units"][f"{name}_usd"]) for name in _UNITS}
+        units["all_cloud"] = _nano(row["all_cloud_usd"])
         figures[row["idle"], tuple(row["keys"][key] for key in by)] = {**row["served"], **amounts, **units}
     return figures
 
@@ -194,7 +228,7 @@ def _of_csv(text: str, by: tuple[GroupKey, ...]) -> _Figures:
             "idle": row["fixed_idle_usd"],
             "cloud": row["cloud_usd"],
             "total": row["total_usd"],
-            **{name: row[f"{name}_usd"] for name in _UNITS},
+            **{name: row[f"{name}_usd"] for name in (*_UNITS, "all_cloud")},
         }
         figures[row["idle"] == "yes", tuple(row[key] for key in by)] = {
             **counts,

@@ -33,6 +33,8 @@ class Atom:
     figures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     spread: int = 0
     """Share of the day's idle time, by work."""
+    answers_by_prompt: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """For each row that answered: the tokens of its attempt's prompt, and its own answers, prompt and output tokens."""
 
     @property
     def document_nano(self) -> int:
@@ -61,6 +63,9 @@ def raw_books(file: Path, zone: tzinfo, first: str, last: str) -> RawBooks:
         rows = [dict(row) for row in database.execute("SELECT * FROM entries ORDER BY seq")]
     finally:
         database.close()
+    prompts = {(r["request_id"], r["attempt_no"]): r["prompt_tokens"] for r in rows if r["kind"] == "charged"}
+    for row in rows:
+        row["attempt_prompt"] = prompts.get((row["request_id"], row["attempt_no"]), 0)
     booked = _Booked(rows, zone)
     atoms: dict[tuple[str, ...], Atom] = {}
     first_row: set[str] = set()
@@ -122,6 +127,8 @@ def _add(atoms: dict[tuple[str, ...], Atom], day: str, row: dict[str, Any]) -> N
         atom.figures["documents"] += charged and atom.document
         for name in ("prompt_tokens", "completion_tokens"):
             atom.figures[name] += row[name]
+        sizes = (int(charged), row["prompt_tokens"], row["completion_tokens"])
+        atom.answers_by_prompt.append((row["attempt_prompt"], *sizes))
     atom.gpu_us += row["gpu_us"]
     if not atom.local:
         atom.figures["cloud"] += row["amount_nano"]

@@ -75,6 +75,7 @@ def all_sums(ledger: Ledger) -> tuple[Any, ...]:
     with ledger.sums() as sums:
         return (
             sums.totals(utc_days(start, end)),
+            sorted(sums.lengths(utc_days(start, end)), key=repr),
             sorted(sums.key_totals(start, end), key=repr),
             sorted(sums.key_work(utc_days(start, end))),
         )
@@ -86,6 +87,7 @@ def local_sums(ledger: Ledger, zone: str) -> tuple[Any, ...]:
     with ledger.sums() as sums:
         return (
             sums.totals(days),
+            sorted(sums.lengths(days), key=repr),
             sorted(sums.key_totals(days.start_ms, days.end_ms), key=repr),
             sorted(work for work in _without_zeros(sums.key_work(days)) if work.shares_us),
             [sorted(sums.key_totals(start_ms, end_ms), key=repr) for _, start_ms, end_ms in days.each()],

@@ -13,6 +13,7 @@ from spillway_router.config.confidence import scoring_rules, served_models, thre
 from spillway_router.config.load import ConfigError, ConfigProblem, ConfigRejected, Findings, Loaded, located, unset
 from spillway_router.config.memory_limit import memory_left
 from spillway_router.config.settings import ALL_CLOUDS, BackendPart, LimitsPart, PricePart, Settings
+from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.bounds import ItemRule, ItemRules
 from spillway_router.core.money.degrade import DegradeStep, DegradeSteps, steps_of
 from spillway_router.core.money.tariff import Tariff, TariffError
@@ -54,6 +55,8 @@ class BackendTarget:
     """Lowercase names of the headers that the configuration adds to every call."""
     silence: Silence = Silence()
     """The longest silence of its streams."""
+    offer: Offer | None = None
+    """Its prices over time, for comparisons; None for a local backend."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -65,8 +68,11 @@ class BackendTarget:
 
 @dataclass(frozen=True, slots=True)
 class _PricedModel:
+    """A model's price of today, whether it may be relied on, and all its prices with their first days, oldest first."""
+
     tariff: Tariff | None
     price_status: PriceStatus
+    prices: tuple[tuple[date, Tariff], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,11 @@ class Assembly:
     def backends(self) -> tuple[Backend, ...]:
         """The backends in the order of the file."""
         return tuple(target.backend for target in self.targets.values())
+
+    @property
+    def offers(self) -> Mapping[str, Offer]:
+        """The prices of the paid backends over time, by name."""
+        return {name: target.offer for name, target in self.targets.items() if target.offer is not None}
 
 
 def assembly_of(loaded: Loaded, today: date) -> Assembly:
@@ -183,6 +194,7 @@ class _Backends:
             base_url=part.base_url or entry.base_url,
             own_headers=own_headers,
             silence=self._silence(part, entry),
+            offer=None if priced is None else _offer(priced, backend.context_tokens),
         )
 
     def _silence(self, part: BackendPart, entry: CatalogueEntry) -> Silence:
@@ -216,8 +228,11 @@ class _Backends:
             if record is None or status is None:
                 return None
             tariff = record.tariff(today)
+            factor = bounded.factor(host)
             return _PricedModel(
-                None if tariff is None else _with_fees(tariff.times(bounded.factor(host)), bounded), status
+                tariff=None if tariff is None else _with_fees(tariff.times(factor), bounded),
+                price_status=status,
+                prices=tuple((start, each.times(factor)) for start, each in record.prices),
             )
         configured = _configured_price(part.price)
         status = price_status(configured, today, stale_after_days)
@@ -227,7 +242,11 @@ class _Backends:
             )
             status = replace(status, warnings=(*status.warnings, warning))
         tariff = configured.tariff(today)
-        return _PricedModel(None if tariff is None else _with_fees(tariff, bounded), status)
+        return _PricedModel(
+            tariff=None if tariff is None else _with_fees(tariff, bounded),
+            price_status=status,
+            prices=configured.prices,
+        )
 
     def _check_price(self, where: str, part: BackendPart, priced: _PricedModel | None) -> bool:
         """Return whether the price allows the backend to be used; add what there is to say to the findings."""
@@ -239,6 +258,11 @@ class _Backends:
         if status.off:
             self._findings.disabled.append(ConfigProblem(where, 0, f"is disabled: {status.off}"))
         return not status.off
+
+
+def _offer(priced: _PricedModel, context_tokens: int | None) -> Offer:
+    prices = tuple((start.isoformat(), tariff) for start, tariff in priced.prices)
+    return Offer(prices, context_tokens)
 
 
 def _bounded(part: BackendPart) -> BoundedProvider:

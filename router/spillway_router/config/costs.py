@@ -12,7 +12,7 @@ from spillway_router.config.load import ConfigProblem
 from spillway_router.config.settings import Settings
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.budget import BudgetLine
-from spillway_router.core.money.tariff import NANO, Tariff
+from spillway_router.core.money.tariff import NANO
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.pacer import PacingRules
 from spillway_router.ledger.rentals.keeper import FixedTerms, RentalTerms
@@ -92,10 +92,10 @@ def work_coefficients(settings: Settings) -> WorkCoefficients:
 
 def report_terms(settings: Settings, assembly: Assembly) -> ReportTerms:
     """Return what reports compare with: the priced backends, the GPU and the month's budget of the configuration."""
-    alternatives: dict[str, Tariff] = {
-        f"{backend.name} ({backend.model})": backend.tariff
+    alternatives = {
+        f"{backend.name} ({backend.model})": assembly.offers[backend.name]
         for backend in assembly.backends
-        if backend.tariff is not None and _could_answer(backend.tariff)
+        if backend.name in assembly.offers
     }
     caps_nano = [part.line().limit_nano for part in settings.budgets if (part.scope, part.period) == ("all", "month")]
     gpu = GpuRental(settings.gpu.hourly, settings.gpu.count)
@@ -108,16 +108,6 @@ def report_terms(settings: Settings, assembly: Assembly) -> ReportTerms:
         currency=None if settings.report.currency is None else settings.report.currency.currency(),
         price_known=settings.gpu.price_known,
     )
-
-
-def _could_answer(tariff: Tariff) -> bool:
-    """Return whether the answers of other backends can be priced at a tariff.
-
-    A price per second needs a time that nobody measured there, and a model that bills its input and not its output is
-    one for embeddings. Both would look far cheaper than anything that answers.
-    """
-    bills_input_only = tariff.input_per_million > 0 and not tariff.output_per_million and not tariff.per_request
-    return not tariff.per_second and not bills_input_only
 
 
 def budget_lines(settings: Settings) -> tuple[BudgetLine, ...]:

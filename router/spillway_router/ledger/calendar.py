@@ -69,6 +69,10 @@ class Days:
         """Return the date of a time within the days."""
         return (self.first + timedelta(days=bisect_right(self.edges, epoch_ms) - 1)).isoformat()
 
+    def between(self, start_ms: int, end_ms: int) -> frozenset[str]:
+        """Return the dates of the days that start within [start, end)."""
+        return frozenset(name for name, day_ms, _ in self.each() if start_ms <= day_ms < end_ms)
+
     def each(self) -> Iterator[tuple[str, int, int]]:
         """Yield each day's date, start and end."""
         return zip(self.names, self.edges, self.edges[1:], strict=False)

@@ -54,6 +54,14 @@ class Sums(ABC):
         """
 
     @abstractmethod
+    def lengths(self, days: Days) -> Iterator[tuple[int, Total]]:
+        """Yield the sums of the answers of each day, group and length class of the prompt (core/money/alternatives.py),
+        in no order.
+
+        Class 0 is left out: it is what of `totals` is in no other class.
+        """
+
+    @abstractmethod
     def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
         """Yield the sums per group and API key over the whole range, in no order.
 

@@ -113,7 +113,12 @@ def _request(rng: Random, bill: ExpectedBill, request_id: str) -> list[Entry]:
         if answered and status in ("ok", "aborted"):
             status = "discarded"
         answered = answered or status in ("ok", "aborted")
-        shape = {"prompt_tokens": rng.randint(0, 5000), "completion_tokens": rng.randint(0, 2000), "status": status}
+        long = rng.choice((5000, 5000, 5000, 300_000))
+        shape = {
+            "prompt_tokens": rng.randint(0, long),
+            "completion_tokens": rng.choice((0, rng.randint(0, 2000), rng.randint(0, 2000))),
+            "status": status,
+        }
         if rng.random() < 0.5:
             work = rng.choice((0, 1, rng.randint(0, 10**8), rng.randint(0, 10**11)))
             rows.append(_local(request_id, attempt, ts, work, {**shape, **about}))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import get_args, get_type_hints
 
+from spillway_router.core.money.alternatives import length_class
 from spillway_router.core.money.budget import Period, check_scope
 from spillway_router.ledger.calendar import Days
 from spillway_router.ledger.entries import ANSWERED, GENESIS, KINDS, SIGNED, Entry, link_of, row_of
@@ -196,6 +197,18 @@ class _MemorySums(Sums):
     def totals(self, days: Days) -> tuple[Total, ...]:
         totals = self._summed(self._of(days), lambda day, e: (day, "", _group(e)))
         return tuple(sorted(totals, key=lambda t: (t.day, not t.group.local, t.group[1:])))
+
+    def lengths(self, days: Days) -> Iterator[tuple[int, Total]]:
+        charged = {(e.request_id, e.attempt_no): e for e in self._entries if e.kind == "charged"}
+        rows: dict[int, list[tuple[str, Entry]]] = defaultdict(list)
+        for day, e in self._of(days):
+            answer = charged.get((e.request_id, e.attempt_no))
+            if e.status in ANSWERED and answer is not None:
+                rows[length_class(answer.prompt_tokens)].append((day, e))
+        for length, of_length in rows.items():
+            if length:
+                for total in self._summed(of_length, lambda day, e: (day, "", _group(e))):
+                    yield length, total
 
     def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
         return self._summed((("", e) for _, e in self._rows(start_ms, end_ms)), lambda _, e: ("", e.key_id, _group(e)))

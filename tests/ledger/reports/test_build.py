@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from io import StringIO
@@ -17,17 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.currency import Amounts, Currency
-from spillway_router.core.money.tariff import NANO, Tariff, Usage, price
+from spillway_router.core.money.tariff import NANO, Rates, Tariff, TariffStep, Usage, price
 from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.records import RentalRecord
 from spillway_router.ledger.reports.build import CLOUD_ROWS, ReportTerms, build_report
 from spillway_router.ledger.reports.csv_file import report_csv
-from spillway_router.ledger.reports.days import GroupKey, one_day
+from spillway_router.ledger.reports.days import GroupKey, ReportRange, one_day
 from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_json, report_values
-from spillway_router.ledger.reports.model import Report
+from spillway_router.ledger.reports.model import AllLocal, Report
 from spillway_router.ledger.reports.terminal import render_report
 from spillway_router.ledger.reports.words import notes
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
@@ -39,7 +40,7 @@ RENTAL = GpuRental(Decimal("1.39"))
 COEFFICIENTS = WorkCoefficients(prefill_ps=100_000_000, decode_ps=1_000_000_000, kv_ps=0)
 OSS = Tariff(Decimal("0.075"), Decimal("0.30"), valid_from="2026-11-20", source="groq")
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"), valid_from="2026-11-20", source="openai")
-TERMS = ReportTerms(RENTAL, COEFFICIENTS, {"groq/gpt-oss-20b": OSS, "openai/gpt-4o-mini": MINI})
+TERMS = ReportTerms(RENTAL, COEFFICIENTS, {"groq/gpt-oss-20b": Offer.of(OSS), "openai/gpt-4o-mini": Offer.of(MINI)})
 
 
 @pytest.fixture
@@ -191,6 +192,89 @@ def test_work_for_more_than_one_gpu_needs_more_in_the_all_local_case(ledger: Sql
     assert (report.all_local.gpus_needed, report.all_local.cost_nano) == (2, 2_780_000_000)
 
 
+def test_answers_that_were_on_one_gpu_need_no_second_one(ledger: SqliteLedger) -> None:
+    """The coefficients claim two hours of work in one, and it was done; only what the cloud answered may need more."""
+    rent(ledger, 1)
+    ledger.append((local("a", 7200),))
+    report = report_of(ledger)
+    assert report.fixed.overcommitted
+    assert report.all_local == AllLocal(gpus_needed=1, cost_nano=1_390_000_000, savings_nano=0)
+    assert report.capacity_per_day == 24
+    ledger.append((cloud("b", "overflow", 7, prompt_tokens=0, completion_tokens=3_600),))  # an hour at the coefficients
+    report = report_of(ledger)
+    assert report.all_local is not None
+    assert report.all_local.gpus_needed == 2
+
+
+STEPPED = Tariff(Decimal(1), Decimal(2), steps=(TariffStep(Rates(Decimal(10), Decimal(20)), 200_000),))
+EMBEDDER = Tariff(Decimal("0.02"), Decimal(0))
+DEDICATED = Tariff(Decimal(0), Decimal(0), per_second=Decimal("0.001"))
+
+
+def compared(ledger: SqliteLedger, **offers: Offer) -> Report:
+    return build_report(ledger, one_day(DAY), ReportTerms(RENTAL, COEFFICIENTS, offers), END, ("decision",))
+
+
+def test_long_prompts_cost_their_step(ledger: SqliteLedger) -> None:
+    short = {"prompt_tokens": 200_000, "completion_tokens": 1000}
+    long = {"prompt_tokens": 200_001, "completion_tokens": 1000}
+    ledger.append((cloud("a", "overflow", 1, **short), cloud("b", "escalated", 1, **long)))
+    for _ in range(2):  # from the rows, then from the running sums
+        report = compared(ledger, stepped=Offer.of(STEPPED))
+        short_nano, long_nano = 202_000_000, 2_000_010_000 + 20_000_000
+        assert report.alternatives[0].all_cloud_nano == short_nano + long_nano
+        by_decision = {row.keys["decision"]: row.all_cloud_nano for row in report.groups}
+        assert by_decision == {"overflow": short_nano, "escalated": long_nano}
+        ledger.sum_up(10)
+
+
+def test_only_alternatives_are_compared(ledger: SqliteLedger) -> None:
+    """Chat and embeddings are apart, a prompt must fit, and a price per second is none for other answers."""
+    embedded = {"backend": "embed", "model": "e5", "completion_tokens": 0}
+    long = cloud("b", "overflow", 40, prompt_tokens=140_000, completion_tokens=100)
+    ledger.append((cloud("a", "overflow", 30), long, cloud("c", "routed", 5)._replace(**embedded)))
+    report = compared(
+        ledger,
+        chat=Offer.of(MINI),
+        small=Offer.of(OSS, context_tokens=131_072),
+        embedder=Offer.of(EMBEDDER),
+        dedicated=Offer.of(DEDICATED),
+    )
+    rows = {row.name: (row.answers, row.all_cloud_nano, row.savings_nano) for row in report.alternatives}
+    chat_nano, small_nano = 150 * 141_000 + 600 * 200, 75 * 1000 + 300 * 100
+    assert rows == {
+        "chat": (2, chat_nano, chat_nano - 70),
+        "small": (1, small_nano, small_nano - 30),
+        "embedder": (1, 20_000, 20_000 - 5),
+    }
+    assert (report.cheapest, report.not_compared) == ("chat", ("dedicated",))
+    assert {row.keys["decision"]: row.all_cloud_nano for row in report.groups}["routed"] is None
+    assert "chat: 2 of 3 answers" in shown(report)
+    assert "dedicated" in shown(report)
+
+
+def test_an_answer_without_output_is_no_embedding(ledger: SqliteLedger) -> None:
+    cut_off = cloud("a", "overflow", 1, status="aborted", completion_tokens=0)
+    ledger.append((cut_off, cloud("b", "overflow", 1)))
+    report = compared(ledger, chat=Offer.of(MINI), embedder=Offer.of(EMBEDDER))
+    assert [(row.name, row.answers) for row in report.alternatives] == [("chat", 2)]
+
+
+def test_each_day_has_its_price(ledger: SqliteLedger) -> None:
+    later = cloud("b", "overflow", 1)._replace(ts=END + 5)
+    ledger.append((cloud("a", "overflow", 1), later))
+    offer = Offer((("2026-11-01", OSS), ("2026-11-21", MINI)))
+    days = ReportRange(DAY, DAY + timedelta(days=2), "two days")
+    terms = ReportTerms(RENTAL, COEFFICIENTS, {"cheaper once": offer})
+    for _ in range(2):
+        report = build_report(ledger, days, terms, END + 10, ("day",))
+        assert [row.all_cloud_nano for row in report.groups] == [105_000, 210_000]
+        assert report.alternatives[0].all_cloud_nano == 315_000
+        by_key = build_report(ledger, days, terms, END + 10, ("key",)).groups
+        assert [row.all_cloud_nano for row in by_key if not row.idle] == [315_000]
+        ledger.sum_up(10)
+
+
 def test_other_days_dont_count(ledger: SqliteLedger) -> None:
     early = Entry(kind="charged", request_id="x", attempt_no=1, ts=START - 1, amount_nano=5, status="ok")
     late = Entry(kind="charged", request_id="y", attempt_no=1, ts=END, amount_nano=5, status="ok")
@@ -214,7 +298,7 @@ attempts = st.lists(
         st.sampled_from(["overflow", "escalated", "fallback", "routed", "pinned", "byok", "cache"]),
         statuses,
         st.integers(0, 5000),
-        st.integers(0, 2000),
+        st.integers(1, 2000),
         st.booleans(),  # document
     ),
     max_size=40,

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, WorkCoefficients
 from spillway_router.core.money.tariff import Tariff, nano_from_usd, usd
 from spillway_router.ledger.calendar import start_of
@@ -50,7 +51,9 @@ from spillway_router.testing.books import ExpectedBill, fill_books
 FIRST = date(2026, 11, 1)
 MINI = Tariff(Decimal("0.15"), Decimal("0.60"))
 OSS = Tariff(Decimal("0.075"), Decimal("0.30"))
-TERMS = ReportTerms(GpuRental(Decimal("1.39")), WorkCoefficients(), {"openai/mini": MINI, "groq/oss": OSS})
+TERMS = ReportTerms(
+    GpuRental(Decimal("1.39")), WorkCoefficients(), {"openai/mini": Offer.of(MINI), "groq/oss": Offer.of(OSS)}
+)
 
 Kept = tuple[Ledger, list[ExpectedBill]]
 
@@ -264,7 +267,7 @@ def test_api_keys_are_shown_by_name(tmp_path: Path) -> None:
 
 def test_html_is_one_safe_file(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
-    with_names = ReportTerms(TERMS.gpu, TERMS.coefficients, {f"{evil}&co": MINI})
+    with_names = ReportTerms(TERMS.gpu, TERMS.coefficients, {f"{evil}&co": Offer.of(MINI)})
     ledger = SqliteLedger.open(tmp_path / "x.db")
     fill_books(Random(3), ledger, FIRST, "h")
     report = build_report(ledger, one_day(FIRST), with_names, start_of(FIRST) + 86_400_000, ("day", "key"))

@@ -212,6 +212,11 @@ def break_even(rental: GpuRental, shape: TrafficShape, tariff: Tariff) -> BreakE
         requests=shape.requests,
         tariff=tariff,
     )
+    return break_even_at(rental, shape, Fraction(cloud_nano))
+
+
+def break_even_at(rental: GpuRental, shape: TrafficShape, cloud_nano: Fraction) -> BreakEven:
+    """Return the break-even of the rental against a cloud that charges so much for the requests of this shape."""
     if not shape.requests or not cloud_nano:
         return BreakEven(None, None)
     per_day = rental.nano_per_second * 86400 * shape.requests / cloud_nano

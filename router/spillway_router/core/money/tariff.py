@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from hashlib import sha256
 from typing import Any
 
@@ -542,6 +543,22 @@ def price_many(uncached_tokens: int, cached_tokens: int, completion_tokens: int,
     tokens = uncached_tokens * prices.input + cached_tokens * prices.cached + completion_tokens * prices.output
     numerator, unit = tariff._charge(tokens, requests, 0)
     return (2 * numerator + unit) // (2 * unit)
+
+
+def price_sums(
+    tariff: Tariff, *, longer_than: int, prompt_tokens: int, completion_tokens: int, requests: int
+) -> Fraction:
+    """Return the unrounded nano-dollars for the summed tokens of requests, each of whose prompts has more than
+    `longer_than` tokens and reaches no dearer step than that length does, without cache discounts."""
+    prices = tariff._prices_for(longer_than + 1, STANDARD)
+    tokens = prompt_tokens * prices.input + completion_tokens * prices.output
+    numerator, unit = tariff._charge(tokens, requests, 0)
+    return Fraction(numerator, unit)
+
+
+def half_up(nano: Fraction) -> int:
+    """Return an amount rounded half up to a whole nano-dollar."""
+    return (2 * nano.numerator + nano.denominator) // (2 * nano.denominator)
 
 
 @fast_frozen(frozen=True, slots=True)

@@ -5,10 +5,11 @@ is idle (Used + Unused = Billed to the nano-dollar, day by day). The cloud side 
 the request went there, and unsettled holds (in flight, or lost in a crash), which count at their bound until they are
 reconciled.
 
-The what-if figures take the answered requests with the token counts of the backend that answered. All-cloud prices them
-at an alternative's tariff, without cache discounts and rounded once. All-local takes their work on this GPU at the
-configured coefficients, in whole GPUs, on average over the billed hours (peaks may need more). The cost of a document
-is its cloud charge plus its share, by work, of the whole fixed bill of its day, idle time included.
+The what-if figures take the answered requests with the token counts of the backend that answered (instead.py).
+All-cloud prices those that an alternative could have given, without cache discounts and rounded once. All-local takes
+their work on this GPU at the configured coefficients, in whole GPUs, on average over the billed hours (peaks may need
+more). The cost of a document is its cloud charge plus its share, by work, of the whole fixed bill of its day, idle time
+included.
 
 A report reads the running sums of its range (store/sums.py); the forecast reads one balance per day.
 """
@@ -19,10 +20,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from decimal import Decimal
+from fractions import Fraction
 
-from spillway_router.core.money.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even, work_sum_us
+from spillway_router.core.money.alternatives import Offer
+from spillway_router.core.money.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even_at
 from spillway_router.core.money.currency import Currency
-from spillway_router.core.money.tariff import NANO, Tariff, price_many
+from spillway_router.core.money.tariff import NANO, half_up
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.records import RentalRecord, Total
@@ -40,6 +43,7 @@ from spillway_router.ledger.rentals.fixed_cost import (
 from spillway_router.ledger.reports.days import GroupKey, ReportQuery, ReportRange, read_by, read_range, zone_name
 from spillway_router.ledger.reports.forecast import outlook
 from spillway_router.ledger.reports.groups import Costs, group_rows, per, served_of, units_of
+from spillway_router.ledger.reports.instead import Answers
 from spillway_router.ledger.reports.model import (
     AllLocal,
     Alternative,
@@ -68,7 +72,7 @@ class ReportTerms:
 
     gpu: GpuRental
     coefficients: WorkCoefficients
-    alternatives: Mapping[str, Tariff]
+    alternatives: Mapping[str, Offer]
     month_budget_nano: int | None = None
     zone: tzinfo = UTC
     currency: Currency | None = None
@@ -150,10 +154,14 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
     request_nano = fixed.billed_nano + cloud.cost_nano
     total_nano = request_nano + books.other.nano
     gpu = GpuRental(Decimal(fixed.price_per_hour_usd), fixed.gpus)
-    shape = _shape(totals, terms.coefficients)
-    alternatives = tuple(_alternative(name, at, gpu, shape, request_nano) for name, at in terms.alternatives.items())
-    cheapest = min(alternatives, key=lambda a: a.all_cloud_nano, default=None)
-    tariff = None if cheapest is None else terms.alternatives[cheapest.name]
+    answers = Answers(books.lines, source.sums.lengths(calendar), terms.coefficients, _scale(split))
+    offers = {name: offer for name, offer in terms.alternatives.items() if offer.comparable}
+    alternatives = tuple(
+        alternative
+        for name, offer in offers.items()
+        if (alternative := _alternative(name, offer, gpu, answers, request_nano)) is not None
+    )
+    cheapest = min(alternatives, key=lambda a: (-a.answers, a.all_cloud_nano), default=None)
     served = served_of(totals)
     cloud_documents = [t for t in totals if t.group.document and not t.group.local]
     document_nano = _document_nano(books.lines) + sum(t.cost_nano for t in cloud_documents)
@@ -161,7 +169,7 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         lines=books.lines,
         days=split,
         holds=books.holds,
-        cheapest=tariff,
+        instead=None if cheapest is None or not by else answers.of_groups(offers[cheapest.name]),
         key_names=_key_names(ledger, by),
         other=books.other.days,
     )
@@ -185,8 +193,9 @@ def _built(source: _Source, terms: ReportTerms) -> Report:
         units=units_of(request_nano, served, document_nano),
         alternatives=alternatives,
         cheapest=None if cheapest is None else cheapest.name,
-        all_local=_all_local(fixed, shape, request_nano),
-        capacity_per_day=86_400e6 * fixed.gpus * shape.requests / shape.work_us if shape.work_us else None,
+        not_compared=tuple(sorted(terms.alternatives.keys() - {alternative.name for alternative in alternatives})),
+        all_local=_all_local(fixed, answers, request_nano),
+        capacity_per_day=(86_400e6 * fixed.gpus * answers.sizes.answers / answers.work_us if answers.work_us else None),
         by=by,
         groups=group_rows(costs, by, source.sums, days, most_groups=source.most_groups) if by else (),
         forecast=outlook(ledger, now_ms, terms.month_budget_nano),
@@ -358,46 +367,42 @@ def _label(total: Total) -> str:
     return total.group.decision if total.group.decision in CLOUD_ROWS else "other"
 
 
-def _shape(totals: Sequence[Total], coefficients: WorkCoefficients) -> TrafficShape:
-    """Return the sums over all answered requests, with the work that they are or would be on the local GPU."""
-    answered = [total for total in totals if total.group.status in ANSWERED]
-    cloud = [total for total in answered if not total.group.local]
-    work = sum(max(0, total.gpu_us) for total in answered if total.group.local) + work_sum_us(
-        sum(total.prompt_tokens for total in cloud),
-        sum(total.completion_tokens for total in cloud),
-        sum(total.kv_token_steps_x2 for total in cloud),
-        coefficients,
-    )
-    served = served_of(answered)
-    return TrafficShape(
-        requests=served.answers,
-        prompt_tokens=served.prompt_tokens,
-        completion_tokens=served.completion_tokens,
-        work_us=work,
+def _scale(days: Sequence[FixedDay]) -> Fraction:
+    """Return by what the claimed work must be multiplied so that no rented day has more of it than time: work that was
+    done on a GPU fitted there, whatever the coefficients say."""
+    rented = [day for day in days if day.rented.gpu_us]
+    claimed_us = sum(day.work_us for day in rented)
+    return (
+        Fraction(sum(min(day.work_us, day.rented.gpu_us) for day in rented), claimed_us) if claimed_us else Fraction(1)
     )
 
 
-def _alternative(name: str, tariff: Tariff, gpu: GpuRental, shape: TrafficShape, total_nano: int) -> Alternative:
-    all_cloud_nano = price_many(
-        uncached_tokens=shape.prompt_tokens,
-        cached_tokens=0,
-        completion_tokens=shape.completion_tokens,
-        requests=shape.requests,
-        tariff=tariff,
+def _alternative(name: str, offer: Offer, gpu: GpuRental, answers: Answers, total_nano: int) -> Alternative | None:
+    """Return the comparison with an offer; None if it could have given no answer although there were some."""
+    there = answers.at(offer)
+    if answers.sizes.answers and not there.sizes.answers:
+        return None
+    all_cloud_nano = half_up(there.cost)
+    shape = TrafficShape(
+        requests=there.sizes.answers,
+        prompt_tokens=there.sizes.prompt_tokens,
+        completion_tokens=there.sizes.completion_tokens,
+        work_us=there.work_us,
     )
     return Alternative(
         name=name,
-        tariff_ref=tariff.ref,
+        tariff_ref=offer.newest.ref,
+        answers=there.sizes.answers,
         all_cloud_nano=all_cloud_nano,
-        savings_nano=all_cloud_nano - total_nano,
-        break_even=break_even(gpu, shape, tariff),
+        savings_nano=all_cloud_nano - (total_nano - there.left_out_nano),
+        break_even=break_even_at(gpu, shape, there.cost),
     )
 
 
-def _all_local(fixed: FixedSide, shape: TrafficShape, total_nano: int) -> AllLocal | None:
+def _all_local(fixed: FixedSide, answers: Answers, total_nano: int) -> AllLocal | None:
     rented_us = round(fixed.gpu_hours * 3.6e9)
-    if not rented_us or not shape.requests:
+    if not rented_us or not answers.sizes.answers:
         return None
-    needed = max(fixed.gpus, -(-shape.work_us * fixed.gpus // rented_us))
+    needed = max(fixed.gpus, -(-answers.work_us * fixed.gpus // rented_us))
     cost_nano = (2 * fixed.billed_nano * needed + fixed.gpus) // (2 * fixed.gpus)
     return AllLocal(needed, cost_nano, cost_nano - total_nano)

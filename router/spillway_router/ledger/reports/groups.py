@@ -12,15 +12,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from fractions import Fraction
 from functools import cache, partial
 
-from spillway_router.core.money.tariff import Tariff, price_many
+from spillway_router.core.money.alternatives import Sizes
+from spillway_router.core.money.tariff import half_up
 from spillway_router.ledger.calendar import start_of
 from spillway_router.ledger.entries import ANSWERED, Entry
 from spillway_router.ledger.interface import Sums
 from spillway_router.ledger.records import Group, Total
 from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, shared
 from spillway_router.ledger.reports.days import GroupKey, RangeError, ReportRange
+from spillway_router.ledger.reports.instead import GroupsInstead, sizes_of
 from spillway_router.ledger.reports.model import GroupRow, UnitCosts, WorkDone
 
 _TIMES = frozenset[GroupKey](("day", "month"))
@@ -29,12 +32,12 @@ _TIMES = frozenset[GroupKey](("day", "month"))
 @dataclass(frozen=True, slots=True)
 class Costs:
     """All costs of a report: attempts with their share of the GPUs, days with their idle time, and open holds; also the
-    tariff of the cheapest alternative, and the names of API keys by their ids."""
+    costs at the cheapest alternative, and the names of API keys by their ids."""
 
     lines: Sequence[CostLine]
     days: Sequence[FixedDay]
     holds: Sequence[Entry]
-    cheapest: Tariff | None
+    instead: GroupsInstead | None
     key_names: Mapping[str, str]
     other: Mapping[str, int] = field(default_factory=dict)
     """Other fixed costs per day, in nano-dollars."""
@@ -58,6 +61,10 @@ class _GroupSums:
     """The share of the days' idle time, by work."""
     document_nano: int = 0
     """The cost of the documents, their share of idle time included."""
+    instead: Fraction | None = None
+    """The cost at the cheapest alternative, None if it could have given no answer."""
+    plain: dict[Fraction, Sizes] | None = None
+    """What of that cost is a share of what the same answers would cost at its plain price: by the share."""
 
     def add(self, total: Total) -> None:
         """Add the work and the charges of a total."""
@@ -80,6 +87,28 @@ class _GroupSums:
         self.used_nano += used_nano
         self.spread_nano += idle_nano
         self.document_nano += used_nano + idle_nano if document else 0
+
+    def compare(self, cost: Fraction | None) -> None:
+        """Add what answers would have cost at the cheapest alternative, None if it could not have given them."""
+        if cost is not None:
+            self.instead = cost if self.instead is None else self.instead + cost
+
+    def compare_by_share(self, share: Fraction, total: Total) -> None:
+        """Add that answers of an API key would have cost so much of their plain price at the cheapest alternative."""
+        if self.plain is None:
+            self.plain = {}
+        if total.group.status in ANSWERED:
+            answers, prompt, completion = self.plain.get(share, (0, 0, 0))
+            self.plain[share] = Sizes(
+                answers + total.answers, prompt + total.prompt_tokens, completion + total.completion_tokens
+            )
+
+    def instead_at(self, instead: GroupsInstead) -> int | None:
+        """Return the cost at the cheapest alternative in nano-dollars, None if it could have given no answer."""
+        cost = self.instead
+        for share, sizes in (self.plain or {}).items():
+            cost = (cost or Fraction()) + share * instead.plain(sizes)
+        return None if cost is None else half_up(cost)
 
     @property
     def served(self) -> WorkDone:
@@ -125,6 +154,8 @@ def group_rows(
             sums_of = groups[_ATTEMPTS, _values(by, line.total.day, line.total.group, "")]
             sums_of.add(line.total)
             sums_of.use(line.used_nano, line.idle_nano, line.total.group.document)
+            if costs.instead is not None:
+                sums_of.compare(costs.instead.costs.get((line.total.day, line.total.group)))
     calendar = days.calendar
     for hold in costs.holds:
         groups[_ATTEMPTS, _values(by, calendar.name_at(hold.ts), hold, hold.key_id)].cloud_nano += hold.reserved_nano
@@ -146,11 +177,17 @@ def _add_by_key(groups: _Groups, costs: Costs, by: tuple[GroupKey, ...], sums: S
     work as a stream.
     """
     at = by.index("key")
+    places = {(line.total.day, line.total.group): line.total for line in costs.lines}
     for day, start_ms, end_ms in _parts(by, days):
         values_of = cache(partial(_values, by, day, key_id=""))
+        share_of = cache(partial(_instead_per_plain, costs.instead, places, days.calendar.between(start_ms, end_ms)))
         for total in sums.key_totals(start_ms, end_ms):
             values = values_of(total.group)
-            groups[_ATTEMPTS, (*values[:at], total.key_id, *values[at + 1 :])].add(total)
+            sums_of = groups[_ATTEMPTS, (*values[:at], total.key_id, *values[at + 1 :])]
+            sums_of.add(total)
+            share = share_of(total.group)
+            if share is not None:
+                sums_of.compare_by_share(share, total)
     lines = {(line.total.day, line.total.group): line for line in costs.lines}
     for work in sums.key_work(days.calendar):
         line = lines[work.day, work.group]
@@ -163,6 +200,23 @@ def _add_by_key(groups: _Groups, costs: Costs, by: tuple[GroupKey, ...], sums: S
         used, idle = shared(line.used_nano, shares_us, whole_us), shared(line.idle_nano, shares_us, whole_us)
         for (key_id, _), used_nano, idle_nano in zip(work.shares_us, used, idle, strict=True):
             groups[_ATTEMPTS, (*before, key_id, *after)].use(used_nano, idle_nano, document)
+
+
+def _instead_per_plain(
+    instead: GroupsInstead | None,
+    totals: Mapping[tuple[str, Group], Total],
+    days: frozenset[str],
+    group: Group,
+) -> Fraction | None:
+    """Return what some days' answers of a group would have cost at the cheapest alternative, per what they would cost
+    at its plain price; None if it could have given none."""
+    if instead is None:
+        return None
+    costs = [cost for day in days if (cost := instead.costs.get((day, group))) is not None]
+    if not costs:
+        return None
+    plain = sum((instead.plain(sizes_of(totals[day, group])) for day in days if (day, group) in totals), Fraction())
+    return sum(costs, Fraction()) / plain if plain else Fraction()
 
 
 def _parts(by: tuple[GroupKey, ...], days: ReportRange) -> Iterator[tuple[str, int, int]]:
@@ -197,14 +251,9 @@ def _row(keys: Mapping[str, str], about: int, sums: _GroupSums, costs: Costs) ->
     served = sums.served
     request_nano = sums.used_nano + sums.idle_nano + sums.cloud_nano
     all_cloud_nano = None
-    if costs.cheapest is not None:
-        all_cloud_nano = price_many(
-            uncached_tokens=served.prompt_tokens,
-            cached_tokens=0,
-            completion_tokens=served.completion_tokens,
-            requests=served.answers,
-            tariff=costs.cheapest,
-        )
+    if costs.instead is not None:
+        instead = sums.instead_at(costs.instead)
+        all_cloud_nano = 0 if instead is None and not served.answers else instead
     name = costs.key_names.get(keys.get("key", ""))
     return GroupRow(
         keys=keys,

@@ -138,11 +138,16 @@ class OtherFixed:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """One priced model in place of everything: its cost for the same answers, what was saved compared to it (negative
-    if it would have been cheaper), and when renting the GPU pays off against it."""
+    """One priced model in place of everything that it could have answered: how many answers these are, their cost
+    there, what was saved compared to it (negative if it would have been cheaper), and when renting the GPU pays off
+    against it.
+
+    What other answers cost is on neither side of the comparison.
+    """
 
     name: str
     tariff_ref: str
+    answers: int
     all_cloud_nano: int
     savings_nano: int
     break_even: BreakEven
@@ -164,9 +169,9 @@ class GroupRow:
     `labels` explains keys that say little to people, such as the name of an API key. `used_nano` is the group's share
     of the GPUs. `idle_nano` is unused GPU time: in groups of days and months their own, otherwise all of it is in one
     row with `idle` True. `cloud_nano` includes unsettled attempts. `all_cloud_nano` is the cost of the group's answers
-    at the alternative that is cheapest for the whole report. `other_nano` is other fixed costs: in groups of days and
-    months their own, otherwise all of them are in one row with `other` True. `unsure`, `estimated_nano` and
-    `at_most_nano` mean the same as on the cloud side.
+    at the alternative that is cheapest for the whole report, None if it could have given none of them. `other_nano` is
+    other fixed costs: in groups of days and months their own, otherwise all of them are in one row with `other` True.
+    `unsure`, `estimated_nano` and `at_most_nano` mean the same as on the cloud side.
     """
 
     keys: Mapping[str, str]
@@ -239,9 +244,10 @@ class Report:
     """The two-sided report of some days, from `start_ms` to `end_ms`, built at `made_ms`.
 
     `day` is the ISO date of a report of one day, else None. `capacity_per_day` is the number of requests of the mean
-    shape that the GPUs could answer in 24 hours at full load. `by` and `groups` are the requested grouping, and
-    `cheapest` is the name of the cheapest alternative. `currency` is the one that people see; all amounts here are in
-    US dollars.
+    shape that the GPUs could answer in 24 hours at full load. `by` and `groups` are the requested grouping. `cheapest`
+    is the name of the cheapest alternative among those for the most answers, and `not_compared` names priced models
+    that could have given none, or whose price per second says nothing about them. `currency` is the one that people
+    see; all amounts here are in US dollars.
     """
 
     period: Period
@@ -267,6 +273,7 @@ class Report:
     unpriced_gpu_hours: float = 0.0
     """GPU-hours of rentals whose price nobody gave: the report has them at 0."""
     currency: Currency | None = None
+    not_compared: tuple[str, ...] = ()
 
     @property
     def amounts(self) -> Amounts:

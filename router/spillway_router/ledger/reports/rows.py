@@ -73,7 +73,9 @@ def alternative_rows(report: Report) -> list[Row]:
         rows.append((label, money(local.cost_nano), money(local.savings_nano), "", ""))
     for one in report.alternatives:
         costs = (money(one.all_cloud_nano), money(one.savings_nano))
-        rows.append((one.name, *costs, *break_even_words(one, report.served.answers)))
+        left_out = report.served.answers - one.answers
+        name = f"{one.name}: {one.answers:,} of {report.served.answers:,} answers" if left_out else one.name
+        rows.append((name, *costs, *break_even_words(one, one.answers)))
     return rows
 
 

@@ -109,8 +109,13 @@ def notes(report: Report) -> list[str]:
         )
     if report.alternatives:
         texts.append(
-            "All-cloud uses the token counts of the backend that answered, without a cache discount; "
-            "break-even is for the mean request of this period."
+            "All-cloud uses the token counts of the backend that answered, at the price of each day and prompt length, "
+            "without a cache discount; break-even is for the mean request of this period."
+        )
+    if report.not_compared and report.served.answers:
+        texts.append(
+            f"Not compared: {', '.join(report.not_compared)} (for other requests than these, or billed by a time that "
+            "was not measured)."
         )
     if report.currency is not None:
         rate = report.currency

@@ -80,23 +80,28 @@ RENT = (
 # The running sums, computed again from the rows that they say they contain, into the temporary table fresh_sums.
 _VALUES = ", ".join(SUMS)
 ROWS_AGAIN = (
-    f"SELECT slot, known.id AS group_id, key_id, {_VALUES}"  # noqa: S608
+    f"SELECT slot, known.id AS group_id, key_id, length, {_VALUES}"  # noqa: S608
     " FROM ({rows} AND row.seq <= (SELECT summed_seq FROM {marks})) AS row"
     f" {{join}} JOIN sum_groups AS known ON {SAME_GROUP}"
 )
 _NAME = " || '/' || ".join(f"known.{name}" for name in Group._fields if name not in ("local", "document"))
 _DIFFERENCES = (
     f"WITH again AS MATERIALIZED (SELECT {{at}} AS at, group_id{{key}}, {ADDED}"  # noqa: S608
-    f" FROM fresh_sums GROUP BY {{at}}, group_id{{key}}),"
+    f" FROM fresh_sums WHERE {{where}} GROUP BY {{at}}, group_id{{key}}),"
     f" kept AS (SELECT {{kept_at}} AS at, group_id{{key}}, {_VALUES} FROM {{table}}),"
     " differing AS (SELECT at, group_id FROM (SELECT * FROM again EXCEPT SELECT * FROM kept) AS missing"
     " UNION SELECT at, group_id FROM (SELECT * FROM kept EXCEPT SELECT * FROM again) AS extra)"
     f" SELECT at * {{length_ms}}, coalesce({_NAME}, '?') FROM differing LEFT JOIN sum_groups AS known"
     " ON known.id = differing.group_id ORDER BY 1, 2"
 )
-SLOT_DIFFERENCES = _DIFFERENCES.format(at="slot", kept_at="slot", key="", table="slot_sums", length_ms=SLOT_MS)
+SLOT_DIFFERENCES = _DIFFERENCES.format(
+    at="slot", kept_at="slot", key="", table="slot_sums", length_ms=SLOT_MS, where="true"
+)
+LENGTH_DIFFERENCES = _DIFFERENCES.format(
+    at="slot", kept_at="slot", key=", length", table="length_sums", length_ms=SLOT_MS, where="length <> 0"
+)
 KEY_DIFFERENCES = _DIFFERENCES.format(
-    at=f"slot / {SLOTS_PER_DAY}", kept_at="day", key=", key_id", table="key_sums", length_ms=DAY_MS
+    at=f"slot / {SLOTS_PER_DAY}", kept_at="day", key=", key_id", table="key_sums", length_ms=DAY_MS, where="true"
 )
 
 _Query = Callable[[str], Iterable[tuple[Any, ...]]]
@@ -141,6 +146,6 @@ class SqlChecks(Checks):
 
     def wrong_sums(self) -> Iterator[tuple[int, str]]:
         self._sum_again()
-        for sql in (SLOT_DIFFERENCES, KEY_DIFFERENCES):
+        for sql in (SLOT_DIFFERENCES, KEY_DIFFERENCES, LENGTH_DIFFERENCES):
             for start_ms, name in self._query(sql):
                 yield int(start_ms), name

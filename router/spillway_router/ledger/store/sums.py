@@ -6,6 +6,8 @@ and its sums never change either. The database keeps them beside the rows, with 
     sum_groups   the groups (records.Group) that ever occurred, numbered
     slot_sums    per quarter of an hour and group: what reports without API keys read
     key_sums     per UTC day, group and API key
+    length_sums  per quarter of an hour, group and length class of the prompt, but only answers to long prompts
+                 (core/money/alternatives.py)
 
 `Ledger.sum_up` adds the next rows and moves n in one transaction. A process that dies in between has changed nothing,
 and two that do it at once wait for each other. Reports read the sums and, in the same snapshot, the few rows after n.
@@ -26,11 +28,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from spillway_router.core.money.alternatives import LENGTHS
 from spillway_router.ledger.calendar import DAY_MS, QUARTER_MS, Days, Stretch, day_of
 from spillway_router.ledger.entries import ANSWERED
 from spillway_router.ledger.interface import Sums
@@ -69,8 +72,15 @@ BOOKED_BETWEEN = (
 """A condition that finds, by indices, all rows that can count within [start, end), and some others."""
 
 
+def _length(row: str, integer: str) -> str:
+    """Return SQL for the length class of a prompt, as `alternatives.length_class` does."""
+    prompt = f"{row}.prompt_tokens"
+    longer = " + ".join(integer.format(f"({prompt} > {length})") for length in LENGTHS)
+    return f"CASE WHEN {prompt} <= {LENGTHS[0]} THEN 0 ELSE {longer} END"
+
+
 def summed_rows(least: str, integer: str) -> str:
-    """Return SQL for the rows that reports sum up, as columns slot, key_id, the group and the sums.
+    """Return SQL for the rows that reports sum up: slot, key_id, the group, the prompt's length class, the sums.
 
     `least` is the database's function for the smaller of two values, `integer` casts a truth value to 0 or 1. A
     condition on `row` can be appended.
@@ -81,6 +91,9 @@ def summed_rows(least: str, integer: str) -> str:
     charged = "row.kind = 'charged'"
     return (
         f"SELECT ({BOOKED_MS}) / {SLOT_MS} AS slot, row.key_id, {group},"  # noqa: S608
+        f" CASE WHEN row.status NOT IN ({_ANSWERED}) THEN 0 WHEN {charged} THEN {_length('row', integer)}"
+        f" ELSE coalesce((SELECT {_length('answer', integer)} FROM entries AS answer WHERE answer.kind = 'charged'"
+        " AND answer.request_id = row.request_id AND answer.attempt_no = row.attempt_no), 0) END AS length,"
         f" {integer.format(f'({charged})')} AS attempts,"
         f" {integer.format(f'({charged} AND {_FIRST})')} AS requests,"
         f" {integer.format(f'({charged} AND row.status IN ({_ANSWERED}))')} AS answers,"
@@ -163,6 +176,8 @@ class SumStatements:
 
     totals: str
     totals_tail: str
+    lengths: str
+    lengths_tail: str
     key_totals: str
     key_totals_tail: str
     key_work: str
@@ -188,6 +203,16 @@ class SqlSums(Sums):
             rows += self._stored(self._statements.totals, bounds)
             rows += self._tail(self._statements.totals_tail, bounds)
         return tuple(sorted(totals_of(merged(rows)), key=total_order))
+
+    def lengths(self, days: Days) -> Iterator[tuple[int, Total]]:
+        rows: list[SumRow] = []
+        for stretch in days.stretches():
+            bounds = _slots(stretch)
+            rows += self._stored(self._statements.lengths, bounds)
+            rows += self._tail(self._statements.lengths_tail, bounds)
+        for total in totals_of(merged(rows)):
+            # The statements give the length class in the place of the key.
+            yield int(total.key_id), replace(total, key_id="")
 
     def key_totals(self, start_ms: int, end_ms: int) -> Iterator[Total]:
         first, after = (start_ms + DAY_MS // 2) // DAY_MS, (end_ms + DAY_MS // 2) // DAY_MS

@@ -41,10 +41,12 @@ _NEW_GROUPS = (
     " WHERE seq > %s AND seq <= %s AND kind IN ('charged', 'adjusted') ON CONFLICT DO NOTHING"
 )
 _ADD = (
-    f"WITH fresh AS MATERIALIZED (SELECT slot, known.id AS group_id, key_id, {', '.join(SUMS)}"  # noqa: S608
+    f"WITH fresh AS MATERIALIZED (SELECT slot, known.id AS group_id, key_id, length, {', '.join(SUMS)}"  # noqa: S608
     f" FROM ({_WIDE_ROWS} AND row.seq > %s AND row.seq <= %s) AS row JOIN sum_groups AS known ON {SAME_GROUP}),"
     f" slots AS (INSERT INTO slot_sums AS stored SELECT slot, group_id, {ADDED} FROM fresh GROUP BY slot, group_id"
-    f" ON CONFLICT (slot, group_id) DO UPDATE SET {_MORE})"
+    f" ON CONFLICT (slot, group_id) DO UPDATE SET {_MORE}),"
+    f" lengths AS (INSERT INTO length_sums AS stored SELECT slot, group_id, length, {ADDED} FROM fresh"
+    f" WHERE length <> 0 GROUP BY slot, group_id, length ON CONFLICT (slot, group_id, length) DO UPDATE SET {_MORE})"
     f" INSERT INTO key_sums AS stored SELECT slot / {SLOTS_PER_DAY}, group_id, key_id, {ADDED} FROM fresh"
     f" GROUP BY slot / {SLOTS_PER_DAY}, group_id, key_id ON CONFLICT (day, group_id, key_id) DO UPDATE SET {_MORE}"
 )
@@ -57,6 +59,10 @@ _TOTALS = (
     f"SELECT {_SHIFTED_DAY} AS day, group_id, '', {ADDED} FROM slot_sums"  # noqa: S608
     " WHERE slot >= %(start)s AND slot < %(end)s GROUP BY day, group_id"
 )
+_LENGTHS = (
+    f"SELECT {_SHIFTED_DAY} AS day, group_id, length::text, {ADDED} FROM length_sums"  # noqa: S608
+    " WHERE slot >= %(start)s AND slot < %(end)s GROUP BY day, group_id, length"
+)
 _KEY_TOTALS = (
     f"SELECT 0, group_id, key_id, {ADDED} FROM key_sums WHERE day >= %(start)s AND day < %(end)s"  # noqa: S608
     " GROUP BY group_id, key_id"
@@ -67,19 +73,21 @@ _KEY_WORK = (
 )
 _READ = (
     f"SELECT {{day}} AS day_no, {{key_id}} AS who, {GROUP}, {ADDED} FROM ({_WIDE_ROWS} AND {{which}}) AS row"  # noqa: S608
-    f" WHERE slot >= %(start)s AND slot < %(end)s GROUP BY day_no, who, {GROUP}"
+    f" WHERE {{only}} AND slot >= %(start)s AND slot < %(end)s GROUP BY day_no, who, {GROUP}"
 )
 _TAIL = "row.seq > %(summed)s"
 _EDGE = "row.seq <= %(summed)s AND " + BOOKED_BETWEEN.format(start_ms="%(start_ms)s", end_ms="%(end_ms)s")
 _STATEMENTS = SumStatements(
     totals=_TOTALS,
-    totals_tail=_READ.format(day=_SHIFTED_DAY, key_id="''::text", which=_TAIL),
+    totals_tail=_READ.format(day=_SHIFTED_DAY, key_id="''::text", which=_TAIL, only="true"),
+    lengths=_LENGTHS,
+    lengths_tail=_READ.format(day=_SHIFTED_DAY, key_id="length::text", which=_TAIL, only="length <> 0"),
     key_totals=_KEY_TOTALS,
-    key_totals_tail=_READ.format(day="0::bigint", key_id="key_id", which=_TAIL),
+    key_totals_tail=_READ.format(day="0::bigint", key_id="key_id", which=_TAIL, only="true"),
     key_work=_KEY_WORK,
-    key_work_tail=_READ.format(day=_SHIFTED_DAY, key_id="key_id", which=_TAIL),
-    edge=_READ.format(day="0::bigint", key_id="key_id", which=_EDGE),
-    work_edge=_READ.format(day="0::bigint", key_id="key_id", which=f"row.local AND {_EDGE}"),
+    key_work_tail=_READ.format(day=_SHIFTED_DAY, key_id="key_id", which=_TAIL, only="true"),
+    edge=_READ.format(day="0::bigint", key_id="key_id", which=_EDGE, only="true"),
+    work_edge=_READ.format(day="0::bigint", key_id="key_id", which=f"row.local AND {_EDGE}", only="true"),
 )
 
 
