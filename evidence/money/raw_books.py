@@ -120,7 +120,7 @@ def _add(atoms: dict[tuple[str, ...], Atom], day: str, row: dict[str, Any]) -> N
     where = (day, str(row["local"]), *(str(row[name]) for name in GROUP), row["key_id"])
     place = tuple(row[name] for name in GROUP)
     atom = atoms.setdefault(where, Atom(_keys(day, row), bool(row["local"]), bool(row["document"]), place))
-    answered, charged = row["status"] in _ANSWERED, row["kind"] == "charged"
+    answered, charged = row["status"] in _ANSWERED and row["backend"] != "review", row["kind"] == "charged"
     atom.figures["attempts"] += charged
     if answered:
         atom.figures["answers"] += charged

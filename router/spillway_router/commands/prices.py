@@ -226,11 +226,18 @@ def _iso(day: date | None) -> str | None:
     return None if day is None else day.isoformat()
 
 
+def _checked(age_days: int) -> str:
+    """Return when a price was last checked; the date may have been given ahead of time."""
+    if age_days < 0:
+        return f"checked on a date {-age_days} days ahead"
+    return f"checked {age_days} days ago"
+
+
 def _lines(row: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a model: its usual prices, one line per step, then notes."""
     since = f"from {row['valid_from']}" if row["valid_from"] else "no price"
     until = f" until {row['valid_until']}" if row["valid_until"] else ""
-    age = "" if row["age_days"] is None else f", checked {row['age_days']} days ago"
+    age = "" if row["age_days"] is None else f", {_checked(row['age_days'])}"
     yield f"{row['provider'] + '  ' + row['model']:60}{_columns(row)}  {since}{until}{age}{' (stale)' * row['stale']}"
     for step in row["steps"]:
         where = f"prompts above {step['above_tokens']:,} tokens" if step["above_tokens"] else "any prompt"

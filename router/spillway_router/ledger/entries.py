@@ -47,6 +47,9 @@ the attempt is charged at its bound until it is reconciled. Empty: no attempt en
 ANSWERED: tuple[Status, ...] = ("ok", "aborted")
 """The statuses of attempts that answered a request, in whole or in part. A request has at most one such attempt."""
 
+REVIEW = "review"
+"""The backend of a document's last step, a person. Such a row is whole, but it answers nothing yet."""
+
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SIGNED: tuple[Kind, ...] = ("adjusted", "fixed_adjusted")
 """The kinds whose amounts and counts are differences, which may be negative."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from spillway_router.core.money.budget import Period
-from spillway_router.ledger.entries import Entry, Row
+from spillway_router.ledger.entries import ANSWERED, REVIEW, Entry, Row
 from spillway_router.ledger.errors import EntryConflictError, EntryRejectedError
 
 Role = Literal["inference", "viewer", "admin"]
@@ -88,6 +88,11 @@ class Group(NamedTuple):
     document: bool
     tier: str
     task: str
+
+    @property
+    def answers(self) -> bool:
+        """Whether the attempts answered requests; a document that waits for a person is not answered."""
+        return self.status in ANSWERED and self.backend != REVIEW
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,21 @@ def test_who_began_in_the_middle_of_the_month_is_not_averaged_over_days_before()
     assert result.cloud_nano == 1100, "11 days from the 20th to the 30th"
 
 
+def test_a_first_day_counts_from_its_first_hour_and_is_a_guess() -> None:
+    """1 dollar within half an hour, seven hours before midnight: not spread over a whole day that was not lived."""
+    today = date(2026, 11, 29)
+    costs = CostSoFar(
+        now_ms=ms(today, 17.5),
+        cloud_by_day={today: 10**9},
+        fixed_nano=0,
+        fixed_to_come_nano=0,
+        first_cost_ms=ms(today, 17),
+    )
+    result = forecast(costs)
+    assert (result.minutes_of_history, result.is_guess) == (30, True)
+    assert result.cloud_nano == 2 * 31 * 10**9, "31 hours from 17:00 to the end of the 30th, at 2 dollars an hour"
+
+
 def test_weekdays_with_two_weeks_of_history() -> None:
     # Mondays to Fridays cost 10, weekends 1; from 2026-11-02, a Monday, to 2026-11-16, a Monday, at noon.
     days = [date(2026, 11, 2) + timedelta(days=n) for n in range(14)]

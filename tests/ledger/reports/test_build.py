@@ -30,7 +30,7 @@ from spillway_router.ledger.reports.html import report_html
 from spillway_router.ledger.reports.json_report import report_json, report_values
 from spillway_router.ledger.reports.model import AllLocal, Report
 from spillway_router.ledger.reports.terminal import render_report
-from spillway_router.ledger.reports.words import notes
+from spillway_router.ledger.reports.words import forecast_words, notes
 from spillway_router.ledger.store.sqlite.ledger import SqliteLedger
 
 DAY = date(2026, 11, 20)
@@ -273,6 +273,43 @@ def test_each_day_has_its_price(ledger: SqliteLedger) -> None:
         by_key = build_report(ledger, days, terms, END + 10, ("key",)).groups
         assert [row.all_cloud_nano for row in by_key if not row.idle] == [315_000]
         ledger.sum_up(10)
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (461_870_000_000, "about $460"),
+        (3_583_000_000_000, "about $3,600"),
+        (1_234_000_000, "about $1.20"),
+        (1_234_567, "about $0.0012"),
+        (0, "about $0.0000"),
+        (-99_600_000_000, "about -$100"),
+    ],
+)
+def test_a_guess_has_two_digits(nano: int, text: str) -> None:
+    assert Amounts().about(nano) == text
+
+
+def test_a_forecast_from_half_an_hour_says_that_it_is_a_guess(ledger: SqliteLedger) -> None:
+    ledger.append((cloud("a", "overflow", 5_280_000_000),))
+    now_ms = START + 33 * 60_000
+    forecast = build_report(ledger, one_day(DAY), TERMS, now_ms).forecast
+    assert forecast is not None
+    words = forecast_words(forecast, Amounts())
+    assert words.startswith("Forecast: a guess from 33 minutes: 2026-11 may cost about $2,500")
+    later = build_report(ledger, one_day(DAY), TERMS, now_ms + 2 * 86_400_000).forecast
+    assert later is not None
+    assert "2 full days of history" in forecast_words(later, Amounts())
+
+
+def test_a_document_that_waits_for_a_person_is_not_answered(ledger: SqliteLedger) -> None:
+    rent(ledger, 1)
+    waiting = local("b", 0, 2, document=True)._replace(backend="review", model="", prompt_tokens=0, completion_tokens=0)
+    ledger.append((local("a", 10, document=True), local("b", 10, status="discarded", document=True), waiting))
+    report = report_of(ledger)
+    assert (report.requests, report.served.answers, report.served.documents) == (2, 1, 1)
+    assert report.fixed.served.answers == 1
+    assert [row.answers for row in report.alternatives] == [1, 1]
 
 
 def test_other_days_dont_count(ledger: SqliteLedger) -> None:

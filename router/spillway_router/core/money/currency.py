@@ -34,7 +34,12 @@ class Amounts:
 
         An amount of which four decimals would show less than two digits gets as many as it needs for two: `$0.000031`.
         """
-        exact = Fraction(nano) if self.currency is None else nano * Fraction(self.currency.per_usd)
+        return self._written(self._exact(nano))
+
+    def _exact(self, nano: int) -> Fraction:
+        return Fraction(nano) if self.currency is None else nano * Fraction(self.currency.per_usd)
+
+    def _written(self, exact: Fraction) -> str:
         places = 2
         if _rounded(exact, 4) < NANO:
             places = 4
@@ -45,6 +50,14 @@ class Amounts:
         sign = "-" if exact < 0 and shown else ""
         unit = "$" if self.currency is None else f"{self.currency.code} "
         return f"{sign}{unit}{whole:,}.{f'{fraction:09d}'[:places]}"
+
+    def about(self, nano: int) -> str:
+        """Return a guess with two digits: `about $460`, `about $0.0012`."""
+        exact = self._exact(nano)
+        scale: int = 10 ** max(0, len(str(int(abs(exact)))) - 2)
+        rounded = int((2 * abs(exact) + scale) // (2 * scale)) * scale * (-1 if nano < 0 else 1)
+        shown = self._written(Fraction(rounded))
+        return f"about {shown.removesuffix('.00') if abs(rounded) >= 10 * NANO else shown}"
 
     def or_dash(self, nano: int | None) -> str:
         """Return an amount for a table, or a dash for None."""

@@ -26,7 +26,7 @@ from spillway_router.core.money.alternatives import Offer
 from spillway_router.core.money.attribution import GpuRental, TrafficShape, WorkCoefficients, break_even_at
 from spillway_router.core.money.currency import Currency
 from spillway_router.core.money.tariff import NANO, half_up
-from spillway_router.ledger.entries import ANSWERED, Entry
+from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Ledger, Sums
 from spillway_router.ledger.records import RentalRecord, Total
 from spillway_router.ledger.rentals.books import RentedSpan
@@ -231,7 +231,7 @@ def _unpriced_gpu_hours(rented: Rent, terms: ReportTerms) -> float:
 
 def _feedback_row(opinion: Opinion, totals: Sequence[Total]) -> FeedbackRow:
     mine = [t for t in totals if (t.group.backend, t.group.model) == (opinion.backend, opinion.model)]
-    answers = sum(t.answers for t in mine if t.group.status in ANSWERED)
+    answers = sum(t.answers for t in mine if t.group.answers)
     return FeedbackRow(
         backend=opinion.backend,
         model=opinion.model,

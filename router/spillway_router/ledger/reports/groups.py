@@ -18,7 +18,7 @@ from functools import cache, partial
 from spillway_router.core.money.alternatives import Sizes
 from spillway_router.core.money.tariff import half_up
 from spillway_router.ledger.calendar import start_of
-from spillway_router.ledger.entries import ANSWERED, Entry
+from spillway_router.ledger.entries import Entry
 from spillway_router.ledger.interface import Sums
 from spillway_router.ledger.records import Group, Total
 from spillway_router.ledger.rentals.fixed_cost import CostLine, FixedDay, shared
@@ -70,7 +70,7 @@ class _GroupSums:
         """Add the work and the charges of a total."""
         group = total.group
         self.attempts += total.attempts
-        if group.status in ANSWERED:
+        if group.answers:
             self.answers += total.answers
             self.documents += total.answers if group.document else 0
             self.prompt_tokens += total.prompt_tokens
@@ -97,7 +97,7 @@ class _GroupSums:
         """Add that answers of an API key would have cost so much of their plain price at the cheapest alternative."""
         if self.plain is None:
             self.plain = {}
-        if total.group.status in ANSWERED:
+        if total.group.answers:
             answers, prompt, completion = self.plain.get(share, (0, 0, 0))
             self.plain[share] = Sizes(
                 answers + total.answers, prompt + total.prompt_tokens, completion + total.completion_tokens

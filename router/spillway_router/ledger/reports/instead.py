@@ -11,7 +11,6 @@ from fractions import Fraction
 from spillway_router.core.money.alternatives import AnswerKind, Offer, Sizes, part_cost
 from spillway_router.core.money.attribution import WorkCoefficients, work_sum_us
 from spillway_router.core.money.tariff import price_sums
-from spillway_router.ledger.entries import ANSWERED
 from spillway_router.ledger.records import Group, Total
 from spillway_router.ledger.rentals.fixed_cost import CostLine, shared
 
@@ -65,8 +64,10 @@ class Answers:
         scale: Fraction,
     ) -> None:
         self.parts = _parts(lines, lengths)
-        # A model whose answers have no output at all is one for embeddings. Single answers without output are cut off.
-        self._writers = {_model(part) for part in self.parts if part.sizes.completion_tokens}
+        # A model whose answers have no output at all is one for embeddings. Single answers without output are cut off,
+        # and what reads no tokens, a parser, writes none.
+        prompts = {_model(part) for part in self.parts if part.sizes.prompt_tokens}
+        self._embedders = prompts - {_model(part) for part in self.parts if part.sizes.completion_tokens}
         self._alike: dict[tuple[AnswerKind, int], _Alike] = defaultdict(_Alike)
         for part in self.parts:
             sums = self._alike[self.kind_of(part), part.length]
@@ -90,7 +91,7 @@ class Answers:
 
     def kind_of(self, part: Part) -> AnswerKind:
         """Return what the answers of a part are."""
-        return "text" if _model(part) in self._writers else "embedding"
+        return "embedding" if _model(part) in self._embedders else "text"
 
     def of_groups(self, offer: Offer) -> GroupsInstead:
         """Return what each day's group would have cost at an offer."""
@@ -142,7 +143,7 @@ def _model(part: Part) -> tuple[str, str]:
 
 def sizes_of(total: Total) -> Sizes:
     """Return the answers of a total, none if its attempts did not answer."""
-    if total.group.status not in ANSWERED:
+    if not total.group.answers:
         return Sizes(0, 0, 0)
     return Sizes(total.answers, total.prompt_tokens, total.completion_tokens)
 
@@ -154,7 +155,7 @@ def _parts(lines: Sequence[CostLine], lengths: Iterable[tuple[int, Total]]) -> l
     parts: list[Part] = []
     for line in lines:
         total = line.total
-        if total.group.status not in ANSWERED:
+        if not total.group.answers:
             continue
         of_group = sorted(others.get((total.day, total.group), ()), key=lambda pair: pair[0])
         # What is in no other class is in class 0.

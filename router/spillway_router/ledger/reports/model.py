@@ -195,12 +195,14 @@ class GroupRow:
 class ForecastRow:
     """The cost of the running month by its end, and the method of the estimate (core/money/forecast.py).
 
-    `budget_nano` is the month's cap on all cloud spend, None without one. `other_nano` is other fixed costs.
+    `minutes_of_history` is the time since the first cost that it goes by; below a day it is a guess. `budget_nano` is
+    the month's cap on all cloud spend, None without one. `other_nano` is other fixed costs.
     """
 
     month: str
     method: Method
     days_of_history: int
+    minutes_of_history: int
     fixed_so_far_nano: int
     cloud_so_far_nano: int
     fixed_nano: int

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, tzinfo
 from fractions import Fraction
 
 from spillway_router.core.money.currency import Amounts
+from spillway_router.core.money.forecast import is_guess
 from spillway_router.ledger.reports.model import Alternative, ForecastRow, GroupRow, RentalRow, Report
 
 FORECAST_METHODS = {
@@ -71,19 +72,34 @@ def break_even_words(alternative: Alternative, answers: int) -> tuple[str, str]:
 
 
 def forecast_words(row: ForecastRow, amounts: Amounts) -> str:
-    """Return the forecast in one sentence, with its method."""
+    """Return the forecast in one sentence, with its method; a guess from less than a day says so, and is no sharper."""
     money = amounts.money
+    guess = is_guess(row.minutes_of_history) and row.cloud_so_far_nano > 0
+    shown = amounts.about if guess else money
+    began = f"Forecast: {row.month} will have cost {money(row.total_nano)}"
+    history = f"{FORECAST_METHODS[row.method]}, {row.days_of_history:,} full days of history"
+    if guess:
+        began = (
+            f"Forecast: a guess from {_minutes(row.minutes_of_history)}: {row.month} may cost {shown(row.total_nano)}"
+        )
+        history = "as in these"
     text = (
-        f"Forecast: {row.month} will have cost {money(row.total_nano)}: GPU {money(row.fixed_nano)} "
-        f"({money(row.fixed_so_far_nano)} so far, running rentals continue) + cloud {money(row.cloud_nano)} "
-        f"({money(row.cloud_so_far_nano)} so far, then {FORECAST_METHODS[row.method]}, "
-        f"{row.days_of_history} full days of history)"
+        f"{began}: GPU {money(row.fixed_nano)} ({money(row.fixed_so_far_nano)} so far, running rentals continue) + "
+        f"cloud {shown(row.cloud_nano)} ({money(row.cloud_so_far_nano)} so far, then {history})"
         f"{f' + other fixed costs {money(row.other_nano)}' if row.other_nano else ''}."
     )
     if row.budget_nano is None:
         return text
     part = float(Fraction(row.cloud_nano, row.budget_nano)) if row.budget_nano else 1.0
-    return f"{text} That is {part:.0%} of the month's cloud budget of {money(row.budget_nano)}."
+    percent = f"about {100 * float(f'{part:.1g}'):,.0f}%" if guess else f"{part:,.0%}"
+    return f"{text} That is {percent} of the month's cloud budget of {money(row.budget_nano)}."
+
+
+def _minutes(minutes: int) -> str:
+    """Return a short time in words."""
+    if minutes < 120:
+        return f"{minutes} minute{'' if minutes == 1 else 's'}"
+    return f"{minutes // 60} hours"
 
 
 def notes(report: Report) -> list[str]:
